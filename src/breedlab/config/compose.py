@@ -1,0 +1,140 @@
+"""Hydra's side of the config: where conf/ is, and what Hydra refuses, in the same words as everything else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import breedlab
+from breedlab.config.problems import Problem, error_from, nearest
+from breedlab.config.validate import Tree, known_paths, problems
+from breedlab.errors import ConfigError
+
+
+def config_folder() -> Path:
+    """Where conf/ is: beside src/ in a checkout, inside the package in a wheel."""
+    package = Path(breedlab.__file__).parent
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parents[1] / "conf"
+
+
+def load(overrides: list[str]) -> Tree:
+    """What a list of overrides composes to, ready to be validated.
+
+    Raises:
+        ConfigError: Naming every override that means nothing, and whatever else is wrong with the rest.
+    """
+    good, found = screen(overrides)
+    try:
+        tree = compose(good)
+    except Exception as refusal:  # Hydra's parser, composer and OmegaConf share no base class
+        raise _explained(good, refusal, found) from refusal
+    if found:
+        raise error_from(found + problems(tree))
+    return tree
+
+
+def compose(overrides: list[str]) -> Tree:
+    """What Hydra makes of overrides, not validated."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        tree = OmegaConf.to_container(hydra_compose("config", overrides=overrides), resolve=True)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def screen(overrides: list[str], grid: bool = False) -> tuple[list[str], list[Problem]]:
+    """Sorts out what can be refused before Hydra stops at its first complaint: names and choices.
+
+    Args:
+        overrides: As typed.
+        grid: Whether several values, separated by commas, are allowed.
+
+    Returns:
+        The overrides that are left, and the problems of the others.
+    """
+    choices, paths = groups(), known_paths()
+    good, found = [], []
+    for word in overrides:
+        problem = _screened(word, choices, paths, grid)
+        if problem is None:
+            good.append(word)
+        else:
+            found.append(problem)
+    return good, found
+
+
+def groups() -> dict[str, list[str]]:
+    """The config groups and their choices."""
+    folder = config_folder()
+    return {
+        group.name: sorted(path.stem for path in group.glob("*.yaml"))
+        for group in sorted(folder.iterdir())
+        if group.is_dir()
+    }
+
+
+def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], grid: bool) -> Problem | None:
+    key, equals, value = word.partition("=")
+    if key.startswith(("+", "~", "hydra.", "hydra/")) or "@" in key:
+        return None  # additions and deletions are Hydra's to judge
+    if not equals:
+        return Problem(word, f"is no override; expected path=value{nearest(key, [*paths, *choices])}")
+    if key in choices:
+        wrong = [
+            choice for choice in value.split(",") if re.fullmatch(r"[\w-]+", choice) and choice not in choices[key]
+        ]
+        if wrong:
+            allowed = choices[key]
+            return Problem(key, f"got {wrong[0]!r}; expected one of {', '.join(allowed)}{nearest(wrong[0], allowed)}")
+    elif key not in paths and not key.startswith("tuner.space."):
+        return Problem(key, "unknown name" + nearest(key, [*paths, *choices]))
+    if not grid and _is_sweep(word):
+        return Problem(key, f"{value} is several values; add -m for a run each, or write a list: [{value}]")
+    return None
+
+
+def _is_sweep(word: str) -> bool:
+    if "," not in word and "(" not in word:
+        return False
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        return OverridesParser.create().parse_override(word).is_sweep_override()
+    except OverrideParseException:
+        return False  # reported where it is composed
+
+
+def _explained(overrides: list[str], refusal: Exception, found: list[Problem]) -> ConfigError:
+    """Finds every override that Hydra refuses, each tried on top of those that work, groups first."""
+    accepted: list[str] = []
+    choices = groups()
+    for word in sorted(overrides, key=lambda word: word.lstrip("+~").split("=")[0] not in choices):
+        try:
+            tree = compose([*accepted, word])
+        except Exception as error:  # as above
+            found.append(_reworded(word, error))
+        else:
+            accepted.append(word)
+    if not found:  # the overrides work one by one, so the files themselves are at fault
+        return ConfigError(f"config: {_first_line(refusal)}")
+    tree = compose(accepted)
+    return error_from(found + problems(tree))
+
+
+def _reworded(word: str, error: Exception) -> Problem:
+    from hydra.errors import OverrideParseException
+
+    key, _, value = word.lstrip("+~").partition("=")
+    if isinstance(error, OverrideParseException):
+        return Problem(key, f"{value!r} cannot be read ({_first_line(error)}); quote it, such as '{key}=\"...\"'")
+    return Problem(key, f"got {value!r}; {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", (str(error).strip() or type(error).__name__).splitlines()[0])

@@ -1,0 +1,114 @@
+"""Problems of a config, worded for the person who wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from breedlab.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where, and what to do about it."""
+
+    path: str
+    message: str
+
+
+def error_from(problems: Iterable[Problem], source: str = "config") -> ConfigError:
+    """All problems as one error, each on a line of its own."""
+    unique = list(dict.fromkeys(problems))
+    count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
+    return ConfigError("\n".join([f"{source}: {count}", *(f"  {p.path}: {p.message}" for p in unique)]))
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean ...?` where some valid name is close, else nothing."""
+    valid = list(names)
+    leaf = name.rsplit(".", 1)[-1]
+    close = get_close_matches(name, valid, n=1, cutoff=0.7) or [
+        other for other in valid if get_close_matches(leaf, [other.rsplit(".", 1)[-1]], cutoff=0.75)
+    ]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def paths_of(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every config path in a tree, branches and leaves."""
+    found = []
+    for key, value in tree.items():
+        found.append(f"{prefix}{key}")
+        if isinstance(value, Mapping):
+            found += paths_of(value, f"{prefix}{key}.")
+    return found
+
+
+def reword(errors: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[Problem]:
+    """Pydantic's error records as problems, one a config path.
+
+    Args:
+        errors: `ValidationError.errors()`. A field that may be one of several types has one record a type.
+        names: The config paths that exist, for the nearest to a typo.
+    """
+    by_path: dict[str, list[Mapping[str, Any]]] = {}
+    for error in errors:
+        path = ".".join(str(part) for part in error["loc"] if not _is_union_branch(str(part)))
+        by_path.setdefault(path, []).append(error)
+    return [Problem(path, _message(path, records, list(names))) for path, records in by_path.items()]
+
+
+def _message(path: str, records: list[Mapping[str, Any]], names: list[str]) -> str:
+    kind, given = records[0]["type"], records[0]["input"]
+    if given == "???":
+        return f"has no value; give it one: {path}=..."
+    if kind == "extra_forbidden":
+        return "unknown name" + nearest(path, names)
+    if kind == "missing":
+        return "is missing from the config"
+    expected = " or ".join(dict.fromkeys(_expectation(record) for record in records))
+    choices = [choice for record in records for choice in _choices(record)]
+    return f"got {given!r}; expected {expected}{nearest(str(given), choices)}"
+
+
+def _is_union_branch(part: str) -> bool:
+    """Pydantic adds the branch of a union to the location, such as `literal['auto']` or `constrained-int`."""
+    return part in {"int", "float", "str", "bool"} or any(mark in part for mark in "[('-")
+
+
+def _choices(record: Mapping[str, Any]) -> list[str]:
+    if record["type"] != "literal_error":
+        return []
+    return str(record["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
+
+
+_BOUNDS = {
+    "greater_than": ("gt", "a number greater than"),
+    "greater_than_equal": ("ge", "a number of at least"),
+    "less_than": ("lt", "a number less than"),
+    "less_than_equal": ("le", "a number of at most"),
+}
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "list_type": "a list such as [1,2,3]",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "string_pattern_mismatch": "letters, digits, '_', '.' and '-', the first a letter or digit",
+}
+
+
+def _expectation(record: Mapping[str, Any]) -> str:
+    kind, context = record["type"], record.get("ctx", {})
+    if kind in _BOUNDS:
+        key, words = _BOUNDS[kind]
+        return f"{words} {context[key]:g}"
+    choices = _choices(record)
+    if choices:
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    return _TYPES.get(kind, str(record["msg"]).removeprefix("Input should be "))

@@ -1,0 +1,142 @@
+"""Rules across fields. Each names by its parameters the sections that it reads, and yields problems.
+
+A rule runs whenever the sections it names are valid in themselves, so a mistake in one corner of the config
+does not hide another.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from breedlab.config.problems import Problem, nearest
+from breedlab.config.schema import LOWER_IS_BETTER, Cache, Data, Model, Monitor, Optim, Trainer, Tuner
+from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
+from breedlab.models.catalogue import catalogue
+
+Rule = Callable[..., Iterator[Problem]]
+
+
+def backbone_is_known(model: Model) -> Iterator[Problem]:
+    """torchvision's names are data here; timm's are found out where timm is imported."""
+    if model.name.startswith("timm/"):
+        return
+    known = catalogue()
+    if model.name not in known:
+        yield Problem(
+            "model.name",
+            f"torchvision has no classifier {model.name!r}{nearest(model.name, known)}; for timm's write timm/NAME",
+        )
+        return
+    names = known[model.name].weights
+    if model.weights not in (*names, "none") and not Path(model.weights).suffix:
+        yield Problem(
+            "model.weights",
+            f"got {model.weights!r}; expected one of {', '.join(names)}, a .safetensors or .pth file, or none",
+        )
+
+
+def mode_suits_metric(monitor: Monitor) -> Iterator[Problem]:
+    right = "min" if monitor.metric in LOWER_IS_BETTER else "max"
+    if monitor.mode != right:
+        yield Problem("monitor.mode", f"got {monitor.mode!r}; expected {right!r}, since {monitor.metric} is watched")
+
+
+def one_source(data: Data) -> Iterator[Problem]:
+    if data.sample and data.archive:
+        yield Problem("data.archive", "given beside data.sample; photos are drawn or downloaded, not both")
+
+
+def splits_leave_training_photos(data: Data) -> Iterator[Problem]:
+    if data.valid_fraction + data.test_fraction >= 1:
+        total = data.valid_fraction + data.test_fraction
+        yield Problem("data.test_fraction", f"with data.valid_fraction makes {total:g}; expected less than 1 together")
+
+
+def crop_fits_resize(data: Data) -> Iterator[Problem]:
+    if data.image_size != "auto" and data.resize != "auto" and data.resize < data.image_size:
+        yield Problem("data.resize", f"got {data.resize}; expected at least data.image_size ({data.image_size})")
+
+
+def views_suit_augmentation(model: Model, cache: Cache, data: Data) -> Iterator[Problem]:
+    if model.freeze == "none":
+        if cache.views > 1:
+            yield Problem("cache.views", f"got {cache.views}; expected 1, since model.freeze=none caches nothing")
+        return
+    if cache.views == 1 and data.augment != "none":
+        yield Problem(
+            "data.augment",
+            f"got {data.augment!r}, never seen with cache.views=1 (the first view is the evaluation transform);"
+            " expected 'none', or cache.views of at least 2",
+        )
+    if cache.views > 1 and data.augment == "none":
+        yield Problem("cache.views", f"got {cache.views}; expected 1, since data.augment=none makes all views alike")
+    if data.mixup:
+        yield Problem("data.mixup", f"got {data.mixup:g}; expected 0, since mixing photos needs model.freeze=none")
+
+
+def probe_has_something_to_unfreeze(model: Model, trainer: Trainer) -> Iterator[Problem]:
+    if trainer.probe_epochs and model.freeze != "none":
+        yield Problem(
+            "trainer.probe_epochs",
+            f"got {trainer.probe_epochs}; expected 0, since model.freeze={model.freeze} never unfreezes",
+        )
+
+
+def warmup_fits(optim: Optim, trainer: Trainer) -> Iterator[Problem]:
+    if optim.warmup_epochs and optim.schedule == "one_cycle":
+        yield Problem("optim.warmup_epochs", "expected 0, since one_cycle warms up by itself")
+    elif optim.warmup_epochs >= trainer.max_epochs:
+        given = f"got {optim.warmup_epochs:g}"
+        yield Problem("optim.warmup_epochs", f"{given}; expected less than trainer.max_epochs ({trainer.max_epochs})")
+
+
+def trials_are_counted(tuner: Tuner) -> Iterator[Problem]:
+    if tuner.strategy == "none":
+        return
+    if tuner.strategy == "grid" and tuner.trials is not None:
+        yield Problem("tuner.trials", f"got {tuner.trials}; expected null, since a grid runs every combination")
+    if tuner.strategy != "grid" and tuner.trials is None:
+        yield Problem("tuner.trials", f"has no value; strategy {tuner.strategy!r} needs a number of trials")
+    if tuner.strategy == "hyperband" and tuner.max_epochs < 2:
+        yield Problem("tuner.max_epochs", "got 1; expected at least 2, since hyperband stops trials between epochs")
+    if not list(leaves(tuner.space)):
+        yield Problem("tuner.space", "is empty; expected config paths with what each may be, or tuner=none")
+
+
+def grid_is_finite(tuner: Tuner) -> Iterator[Problem]:
+    if tuner.strategy != "grid":
+        return
+    for path, given in leaves(tuner.space):
+        try:
+            finite = isinstance(read_dimension(path, given), Choices)
+        except SpaceError:
+            continue  # reported where the space itself is read
+        if not finite:
+            yield Problem(f"tuner.space.{path}", "is a continuous range; a grid takes a list, such as [0.001,0.01]")
+
+
+RULES: tuple[Rule, ...] = (
+    backbone_is_known,
+    mode_suits_metric,
+    one_source,
+    splits_leave_training_photos,
+    crop_fits_resize,
+    views_suit_augmentation,
+    probe_has_something_to_unfreeze,
+    warmup_fits,
+    trials_are_counted,
+    grid_is_finite,
+)
+
+
+def problems(sections: Mapping[str, Any]) -> list[Problem]:
+    """What the rules say of those sections that are valid in themselves."""
+    found: list[Problem] = []
+    for rule in RULES:
+        names = inspect.signature(rule).parameters
+        if all(name in sections for name in names):
+            found += rule(**{name: sections[name] for name in names})
+    return found

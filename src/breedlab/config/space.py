@@ -1,0 +1,107 @@
+"""The search space: config paths and what each may be, read from `tuner.space`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+_RANGE_KEYS = {"low", "high", "log", "step"}
+_LEAF_KEYS = _RANGE_KEYS | {"choices"}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A finite list of values, in the order given."""
+
+    values: tuple[Any, ...]
+
+    def probes(self) -> tuple[Any, ...]:
+        """Values that the field must accept for the whole dimension to be valid."""
+        return self.values
+
+
+@dataclass(frozen=True)
+class Range:
+    """All numbers from `low` to `high`, both included; integers if both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: int | float | None = None
+
+    @property
+    def integer(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def probes(self) -> tuple[Any, ...]:
+        """Values that the field must accept for the whole dimension to be valid."""
+        return (self.low, self.high)
+
+
+Dimension = Choices | Range
+Space = dict[str, Dimension]
+
+
+class SpaceError(ValueError):
+    """A dimension that means nothing. `path` is its config path."""
+
+    def __init__(self, path: str, given: Any, expected: str) -> None:
+        super().__init__(f"{path}: got {given!r}; expected {expected}")
+        self.path, self.given, self.expected = path, given, expected
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (config path, description) in `tuner.space`, whether its keys are nested or dotted."""
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and not (value.keys() & _LEAF_KEYS):
+            yield from leaves(value, f"{path}.")
+        elif value is not None:  # null takes an inherited path out of the search
+            yield path, value
+
+
+def read_dimension(path: str, given: Any) -> Dimension:
+    """Turns one description into a dimension.
+
+    Args:
+        path: The config path that is searched.
+        given: A list of choices, `{choices: [...]}` or `{low:, high:, log:, step:}`.
+
+    Raises:
+        SpaceError: If it is none of these or its numbers contradict each other.
+    """
+    if isinstance(given, Mapping) and set(given) == {"choices"}:
+        given = given["choices"]
+    if isinstance(given, list | tuple):
+        if not given:
+            raise SpaceError(path, given, "at least one value")
+        if len({repr(value) for value in given}) < len(given):
+            raise SpaceError(path, given, "each value once")
+        return Choices(tuple(tuple(v) if isinstance(v, list) else v for v in given))
+    if not isinstance(given, Mapping) or not {"low", "high"} <= set(given) <= _RANGE_KEYS:
+        raise SpaceError(path, given, "a list of choices, or {low: ..., high: ..., log: true|false, step: ...}")
+    low, high, log, step = given["low"], given["high"], given.get("log", False), given.get("step")
+    for name, value in (("low", low), ("high", high), ("step", step)):
+        if name == "step" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise SpaceError(f"{path}.{name}", value, "a number")
+    if not low < high:
+        raise SpaceError(path, dict(given), "low to be less than high")
+    if not isinstance(log, bool):
+        raise SpaceError(f"{path}.log", log, "true or false")
+    if log and low <= 0:
+        raise SpaceError(f"{path}.low", low, "a number greater than 0, since log is true")
+    if step is not None and (step <= 0 or log):
+        raise SpaceError(f"{path}.step", step, "a number greater than 0, and log to be false")
+    return Range(low, high, log, step)
+
+
+def grid_points(space: Space) -> list[dict[str, Any]]:
+    """Every combination of a space that consists of choices only, the last path varying fastest."""
+    axes = [dimension.values for dimension in space.values() if isinstance(dimension, Choices)]
+    assert len(axes) == len(space), "a grid has choices only; the rules refuse anything else"
+    return [dict(zip(space, values, strict=True)) for values in product(*axes)]

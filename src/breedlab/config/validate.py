@@ -1,0 +1,147 @@
+"""From a composed tree to a typed config, or to every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from breedlab.config import rules
+from breedlab.config.problems import Problem, error_from, nearest, paths_of, reword
+from breedlab.config.schema import Config
+from breedlab.config.space import Space, SpaceError, leaves, read_dimension
+
+Tree = dict[str, Any]
+
+# What a trial may vary: everything here changes how the network learns, nothing what is measured or where.
+TUNABLE = (
+    "data.batch_size",
+    "data.augment",
+    "data.mixup",
+    "data.class_weights",
+    "model.head",
+    "model.dropout",
+    "optim.name",
+    "optim.lr",
+    "optim.weight_decay",
+    "optim.momentum",
+    "optim.schedule",
+    "optim.warmup_epochs",
+    "optim.layer_decay",
+    "optim.label_smoothing",
+    "trainer.ema",
+    "trainer.gradient_clip",
+)
+
+
+def validate(tree: Tree) -> Config:
+    """Checks a whole tree.
+
+    Args:
+        tree: Plain containers and scalars, as Hydra composed them.
+
+    Raises:
+        ConfigError: Naming every problem, each with its config path.
+    """
+    if found := problems(tree):
+        raise error_from(found)
+    return Config.model_validate(tree)
+
+
+def problems(tree: Tree) -> list[Problem]:
+    """Everything that is wrong with a whole tree."""
+    return _problems(tree) + _space_problems(tree)
+
+
+def replace(config: Config, values: Mapping[str, Any]) -> Config:
+    """The same config with other values at some config paths, validated again."""
+    return validate(with_values(config.model_dump(), values))
+
+
+def search_space(config: Config) -> Space:
+    """The dimensions of `tuner.space` by config path, in the order given."""
+    return {path: read_dimension(path, given) for path, given in leaves(config.tuner.space)}
+
+
+def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
+    """A copy of a tree with other values at some config paths."""
+    changed = deepcopy(tree)
+    for path, value in values.items():
+        *parents, leaf = path.split(".")
+        node = changed
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = list(value) if isinstance(value, tuple) else value
+    return changed
+
+
+def _problems(tree: Tree) -> list[Problem]:
+    try:
+        config = Config.model_validate(tree)
+        return rules.problems({name: getattr(config, name) for name in Config.model_fields})
+    except ValidationError as error:
+        wrong = reword(error.errors(), known_paths())
+    return wrong + rules.problems(_valid_sections(tree))
+
+
+def _valid_sections(tree: Tree) -> dict[str, Any]:
+    sections = {}
+    for name, field in Config.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            try:
+                sections[name] = kind.model_validate(tree.get(name))
+            except ValidationError:
+                continue
+    return sections
+
+
+def _space_problems(tree: Tree) -> list[Problem]:
+    """A search may only propose what the field itself would accept."""
+    tuner = tree.get("tuner")
+    if not isinstance(tuner, dict) or tuner.get("strategy") == "none" or not isinstance(tuner.get("space"), dict):
+        return []
+    found: list[Problem] = []
+    seen: set[str] = set()
+    already = set(_problems(tree))
+    for path, given in leaves(tuner["space"]):
+        where = f"tuner.space.{path}"
+        if path not in TUNABLE:
+            found.append(Problem(where, "is no config path that a search may vary" + nearest(path, TUNABLE)))
+        elif path in seen:
+            found.append(Problem(where, "is given twice, once nested and once dotted; expected once"))
+        else:
+            found += _dimension_problems(tree, path, given, already)
+        seen.add(path)
+    return found
+
+
+def _dimension_problems(tree: Tree, path: str, given: Any, already: set[Problem]) -> list[Problem]:
+    try:
+        dimension = read_dimension(path, given)
+    except SpaceError as error:
+        return [Problem(f"tuner.space.{error.path}", f"got {error.given!r}; expected {error.expected}")]
+    found = []
+    for value in dimension.probes():
+        for problem in _problems(with_values(tree, {path: value})):
+            if problem not in already:
+                own = problem.path == path or problem.path.startswith(f"{path}.")
+                about = problem.message if own else f"{value!r} does not go with {problem.path}: {problem.message}"
+                found.append(Problem(f"tuner.space.{path}", about))
+    return found
+
+
+def known_paths() -> list[str]:
+    """Every config path that the schema has, branches and leaves."""
+
+    def of(model: type[BaseModel]) -> Tree:
+        tree: Tree = {}
+        for name, field in model.model_fields.items():
+            kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+            nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+            tree[name] = of(nested[0]) if nested else None
+        return tree
+
+    return paths_of(of(Config))

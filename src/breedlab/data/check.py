@@ -1,0 +1,184 @@
+"""Reads every photo once before training, in parallel, and remembers the answer by file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from breedlab.data.decode import BadPhoto, decode
+from breedlab.data.folders import SPLITS, Photo, PhotoSet
+from breedlab.errors import DataError
+
+Progress = Callable[[int, int], None]
+_IMBALANCE = 10
+"""The largest class may be this many times the smallest before it is worth a warning."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about one file."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the check found.
+
+    Attributes:
+        photos: The photos that are left to use.
+        bad: Files that no photo could be read from.
+        leaks: Files of a later split whose content an earlier split holds too.
+        warnings: What a person should know but nothing must stop for.
+        fingerprint: A digest of every usable file's content, class and split.
+    """
+
+    photos: PhotoSet
+    bad: tuple[Finding, ...]
+    leaks: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+    fingerprint: str
+
+
+def check(photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progress | None = None) -> Report:
+    """Decodes every photo, as training will.
+
+    Args:
+        photos: What a scan found.
+        memory: A folder for what is known of files by path, size and time, so that each is read once.
+        on_bad_file: `error` refuses broken and leaked files, all in one message; `skip` leaves them out.
+        progress: Called with how many files are done and how many there are.
+
+    Raises:
+        DataError: With every broken or leaked file, under `error`; if a class has no photo left, always.
+    """
+    seen = _read_all(photos, memory, progress)
+    bad = tuple(Finding(p.path, seen[p.path].problem) for p in _all(photos) if seen[p.path].problem)
+    leaks = _leaks(photos, seen)
+    if on_bad_file == "error" and (bad or leaks):
+        raise _refusal(photos.root, bad, leaks)
+    dropped = {finding.path for finding in (*bad, *leaks)}
+    kept = replace(
+        photos,
+        splits={s: tuple(p for p in photos.splits[s] if p.path not in dropped) for s in SPLITS},
+    )
+    for split in ("train", "valid", "test"):
+        if not kept.splits[split]:
+            raise DataError(f"{photos.root}: no usable photo is left in the {split} split")
+    empty = [kept.classes[i] for i, count in enumerate(kept.counts("train")) if not count]
+    if empty:
+        raise DataError(f"{photos.root}: no usable training photo is left of {', '.join(empty)}")
+    return Report(kept, bad, leaks, tuple(_warnings(kept)), _fingerprint(kept, seen))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    digest: str
+    problem: str
+
+
+def _all(photos: PhotoSet) -> Iterator[Photo]:
+    for split in SPLITS:
+        yield from photos.splits[split]
+
+
+def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict[Path, _Seen]:
+    book = memory / f"{hashlib.sha256(str(photos.root.resolve()).encode()).hexdigest()[:16]}.json"
+    known: dict[str, list[object]] = _load(book)
+    stamps = {photo.path: _stamp(photo.path) for photo in _all(photos)}
+    fresh = [path for path, stamp in stamps.items() if known.get(str(path), [None])[0] != stamp]
+    if fresh:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            queue = iter(fresh)
+            # A bounded window: Ctrl-C waits for a few files, not for all that were submitted.
+            window = [(path, pool.submit(_read, path)) for path in islice(queue, 64)]
+            done = 0
+            while window:
+                path, future = window.pop(0)
+                seen = future.result()
+                known[str(path)] = [stamps[path], seen.digest, seen.problem]
+                window += [(p, pool.submit(_read, p)) for p in islice(queue, 1)]
+                done += 1
+                if progress:
+                    progress(done, len(fresh))
+        book.parent.mkdir(parents=True, exist_ok=True)
+        scratch = book.with_suffix(f".{os.getpid()}.tmp")
+        scratch.write_text(json.dumps(known))
+        scratch.replace(book)
+    return {path: _Seen(str(known[str(path)][1]), str(known[str(path)][2])) for path in stamps}
+
+
+def _load(book: Path) -> dict[str, list[object]]:
+    try:
+        loaded: dict[str, list[object]] = json.loads(book.read_text())
+        return loaded
+    except (OSError, ValueError):
+        return {}
+
+
+def _stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size}/{status.st_mtime_ns}"
+
+
+def _read(path: Path) -> _Seen:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return _Seen("", f"cannot be read ({error.strerror})")
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    try:
+        decode(data)
+    except BadPhoto as error:
+        return _Seen(digest, str(error))
+    return _Seen(digest, "")
+
+
+def _leaks(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
+    """The test split is kept whole: what it shares with training is a leak of the training split."""
+    first: dict[str, tuple[str, Path]] = {}
+    found = []
+    for split in ("test", "valid", "train"):
+        for photo in photos.splits[split]:
+            if seen[photo.path].problem:
+                continue
+            other_split, other = first.setdefault(seen[photo.path].digest, (split, photo.path))
+            if other_split != split:
+                found.append(Finding(photo.path, f"is the same photo as {other} of the {other_split} split"))
+    return tuple(found)
+
+
+def _refusal(root: Path, bad: tuple[Finding, ...], leaks: tuple[Finding, ...]) -> DataError:
+    lines = [f"{root}: {len(bad)} broken files and {len(leaks)} photos that stand in two splits"]
+    lines += [f"  {finding.path} {finding.reason}" for finding in (*bad, *leaks)]
+    lines.append("Mend or remove them, or set data.on_bad_file=skip to leave them out.")
+    return DataError("\n".join(lines))
+
+
+def _warnings(photos: PhotoSet) -> Iterator[str]:
+    for split in ("valid", "test"):
+        empty = [photos.classes[i] for i, count in enumerate(photos.counts(split)) if not count]
+        if empty:
+            yield f"the {split} split has no photo of {', '.join(empty)}"
+    counts = photos.counts("train")
+    if max(counts) >= _IMBALANCE * min(counts):
+        most, least = (photos.classes[counts.index(pick(counts))] for pick in (max, min))
+        yield (
+            f"classes are imbalanced: {most} has {max(counts)} training photos, {least} {min(counts)};"
+            " data.class_weights=balanced weighs them evenly"
+        )
+
+
+def _fingerprint(photos: PhotoSet, seen: dict[Path, _Seen]) -> str:
+    digest = hashlib.sha256("\0".join(photos.classes).encode())
+    for split in SPLITS:
+        for photo in photos.splits[split]:
+            digest.update(f"{split}/{photo.label}/{seen[photo.path].digest}".encode())
+    return digest.hexdigest()[:32]

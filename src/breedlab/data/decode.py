@@ -1,0 +1,125 @@
+"""From the bytes of a photo to the RGB pixels that a person sees. One way, in training and in serving."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from breedlab.errors import DataError
+
+MAX_PIXELS = 100_000_000
+"""Larger photos are refused before they are decoded: 100 megapixels take 300 MB as RGB."""
+
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_JPEG = b"\xff\xd8\xff"
+# How EXIF orientations 2 to 8 are undone on an (height, width, 3) array.
+_UPRIGHT = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+    7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda a: a.transpose(1, 0, 2)[::-1],
+}
+
+
+class BadPhoto(DataError):
+    """Bytes that are no usable photo. The text says why, without naming the file."""
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Decodes a JPEG, PNG, WebP, BMP, GIF or TIFF.
+
+    EXIF rotation is applied, transparency is laid on white, 16-bit is scaled, the first frame of an animation
+    is taken, CMYK and palettes are converted.
+
+    Args:
+        data: The file's content.
+        max_pixels: Width times height that is still accepted.
+
+    Returns:
+        uint8 RGB of shape (height, width, 3), contiguous.
+
+    Raises:
+        BadPhoto: If the bytes are empty, no image, truncated, corrupt or too large.
+    """
+    if not data:
+        raise BadPhoto("is empty")
+    if data.startswith(_JPEG):
+        pixels = _decode_plain_jpeg(data, max_pixels)
+        if pixels is not None:
+            return pixels
+    return _decode_with_pillow(data, max_pixels)
+
+
+def _decode_plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray[Any, Any] | None:
+    """simplejpeg's fast path, None for what it cannot read as a person would see it."""
+    try:
+        import simplejpeg
+    except ImportError:  # AWS's inference image may lack it; Pillow reads the same pixels, slower
+        return None
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        if colorspace not in ("YCbCr", "Gray", "RGB"):
+            return None
+        _check_size(width, height, max_pixels)
+        orientation = _orientation(data)
+        pixels: np.ndarray[Any, Any] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+    except ValueError:  # damaged, or merely unusual: Pillow decides which
+        return None
+    return np.ascontiguousarray(_UPRIGHT[orientation](pixels)) if orientation in _UPRIGHT else pixels
+
+
+def _orientation(data: bytes) -> int:
+    if b"Exif\0\0" not in data[:65536]:
+        return 1
+    with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as image:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray[Any, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own size warning, EXIF oddities: judged below
+        try:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                _check_size(image.width, image.height, max_pixels)
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                return np.ascontiguousarray(np.asarray(_rgb(upright)))
+        except BadPhoto:
+            raise
+        except Image.DecompressionBombError as error:
+            raise BadPhoto(f"is absurdly large ({error})") from error
+        except UnidentifiedImageError as error:
+            raise BadPhoto("is not an image (expected JPEG, PNG, WebP, BMP, GIF or TIFF)") from error
+        # Decoders of hostile bytes raise nearly anything; each means the same to the person.
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise BadPhoto(f"is truncated or corrupt ({reason})") from error
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise BadPhoto(f"is absurdly large ({width}x{height}; at most {max_pixels:,} pixels are read)")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_8_bits(np.asarray(image), image.mode)).convert("RGB")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(page, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray[Any, Any], mode: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """16-bit by its full scale; floats, which have none, by their largest value."""
+    top = 65535.0 if mode.startswith("I") else max(float(np.nanmax(values, initial=0.0)), 1e-12)
+    scaled = np.nan_to_num(values.astype(np.float64) / top).clip(0, 1) * 255
+    return scaled.round().astype(np.uint8)

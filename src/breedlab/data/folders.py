@@ -1,0 +1,177 @@
+"""Folders of class folders: which photos there are, in which split, of which class."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from breedlab.errors import DataError
+
+SPLITS = ("train", "valid", "test")
+_FOLDERS = {"train": ("train",), "valid": ("valid", "validation", "val"), "test": ("test",)}
+_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif"}
+_NUMBERED = re.compile(r"^\d+\.(?=\D)")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A file and the index of its class."""
+
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """All photos of a data set.
+
+    Attributes:
+        root: The folder that was read.
+        classes: Names as people see them, in label order.
+        splits: Photos by split, sorted by path.
+        cut: Which splits had no folder and were cut from train.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    splits: dict[str, tuple[Photo, ...]]
+    cut: tuple[str, ...] = field(default=())
+
+    def counts(self, split: str) -> list[int]:
+        """Number of photos of each class in a split."""
+        found = Counter(photo.label for photo in self.splits[split])
+        return [found[label] for label in range(len(self.classes))]
+
+
+def scan(root: Path, *, valid_fraction: float, test_fraction: float, seed: int) -> PhotoSet:
+    """Reads `root/{train,valid|validation|val,test}/<class>/`, or `root/<class>/` where no split has a folder.
+
+    A missing validation or test split is cut from train: stratified by class, the same for the same seed.
+
+    Raises:
+        DataError: If the folder is missing or empty, or its splits hold different classes.
+    """
+    folders = _split_folders(root)
+    by_split = {split: _class_folders(folder) for split, folder in folders.items()}
+    names = sorted(by_split["train"])
+    if len(names) < 2:
+        raise DataError(
+            f"{folders['train']}: found {len(names)} class folders with photos; expected at least 2,"
+            f" as in {folders['train'] / '<class>' / 'photo.jpg'}"
+        )
+    _check_same_classes(by_split, folders)
+    files = {split: [by_split[split].get(name, []) for name in names] for split in by_split}
+    empty = [name for name, photos in zip(names, files["train"], strict=True) if not photos]
+    if empty:
+        raise DataError(f"{folders['train']}: no photos of {_listed(empty)}; add some or remove the class folders")
+    cut = tuple(split for split in ("valid", "test") if split not in files)
+    fractions = {"valid": valid_fraction, "test": test_fraction}
+    for split in cut:
+        files[split] = []
+    if cut:
+        for index, name in enumerate(names):
+            parts = _cut(files["train"][index], {split: fractions[split] for split in cut}, f"{seed}/{name}")
+            if not all(parts.values()):
+                raise DataError(
+                    f"{folders['train'] / name}: {len(files['train'][index])} photos are too few to cut"
+                    f" {' and '.join(cut)} from; expected at least {len(cut) + 1}, or a folder for each split"
+                )
+            files["train"][index] = parts["train"]
+            for split in cut:
+                files[split].append(parts[split])
+    return PhotoSet(
+        root=root,
+        classes=display_names(names),
+        splits={
+            split: tuple(Photo(path, label) for label, paths in enumerate(files[split]) for path in paths)
+            for split in SPLITS
+        },
+        cut=cut,
+    )
+
+
+def is_absent(root: Path) -> bool:
+    """Whether there is nothing at `root` yet."""
+    return not root.exists() or (root.is_dir() and not any(root.iterdir()))
+
+
+def find_photos(folder: Path) -> list[Path]:
+    """All image files under a folder, by their endings, sorted; hidden files and folders left out."""
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(parent, name)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in _ENDINGS
+        ]
+    return sorted(found)
+
+
+def display_names(folder_names: list[str]) -> tuple[str, ...]:
+    """Names as people see them: `001.Afghan_hound` is shown as `Afghan hound`, others as they are."""
+    shown = tuple(
+        name[match.end() :].replace("_", " ") if (match := _NUMBERED.match(name)) else name for name in folder_names
+    )
+    return shown if len(set(shown)) == len(shown) else tuple(folder_names)
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        raise DataError(
+            f"data.root: {root} is {'a file' if root.exists() else 'not there'};"
+            " expected a folder such as ROOT/train/<class>/photo.jpg"
+        )
+    found: dict[str, Path] = {}
+    for split, names in _FOLDERS.items():
+        present = [root / name for name in names if (root / name).is_dir()]
+        if len(present) > 1:
+            raise DataError(f"{root}: {' and '.join(p.name for p in present)} both exist; expected one of them")
+        if present:
+            found[split] = present[0]
+    if not found:
+        return {"train": root}
+    if "train" not in found:
+        raise DataError(f"{root}: has {_listed([p.name for p in found.values()])} but no train folder")
+    return found
+
+
+def _class_folders(folder: Path) -> dict[str, list[Path]]:
+    return {
+        entry.name: find_photos(entry)
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir() and not entry.name.startswith(".")
+    }
+
+
+def _check_same_classes(by_split: dict[str, dict[str, list[Path]]], folders: dict[str, Path]) -> None:
+    train = set(by_split["train"])
+    wrong = []
+    for split in by_split:
+        if extra := sorted(set(by_split[split]) - train):
+            wrong.append(f"{folders[split]} has {_listed(extra)}, which {folders['train']} has not")
+        if missing := sorted(train - set(by_split[split])):
+            wrong.append(f"{folders[split]} lacks {_listed(missing)}")
+    if wrong:
+        raise DataError(
+            "the splits hold different classes; expected the same class folders in each:\n  " + "\n  ".join(wrong)
+        )
+
+
+def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str, list[Path]]:
+    shuffled = list(paths)
+    random.Random(seed).shuffle(shuffled)
+    parts = {}
+    for split, fraction in fractions.items():
+        count = max(1, round(len(paths) * fraction))
+        parts[split], shuffled = sorted(shuffled[:count]), shuffled[count:]
+    return {**parts, "train": sorted(shuffled)}
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,166 @@
+"""The LightningDataModule: photos to batches, the same for the same seed whatever the number of workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from breedlab.config.schema import Data
+from breedlab.data.decode import BadPhoto, decode
+from breedlab.data.folders import Photo, PhotoSet
+from breedlab.data.transforms import EvalTransform, TrainTransform
+from breedlab.errors import DataError
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+Key = tuple[int, int]
+"""(view, index): view 0 is the evaluation transform, each other number its own draw of the augmentation."""
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of `count` items in an epoch: a function of seed and epoch, so a resumed run repeats it."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+def batch_indices(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    """An epoch's batches. A last batch of one is left out: BatchNorm cannot train on a single photo."""
+    batches = list(torch.split(order, batch_size))
+    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
+
+
+class Views:
+    """Which view of the photos an epoch sees.
+
+    Args:
+        frozen_views: For a frozen backbone, how many views there are; they are taken in turn. None for a
+            backbone that trains: fresh augmentation every epoch.
+        augment: The config's policy.
+    """
+
+    def __init__(self, frozen_views: int | None, augment: str) -> None:
+        self.frozen_views = frozen_views
+        self.augment = augment
+
+    def of_epoch(self, epoch: int) -> int:
+        if self.frozen_views is not None:
+            return epoch % self.frozen_views
+        return 0 if self.augment == "none" else epoch + 1
+
+
+class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
+    """Photos of one split, by (view, index): uint8 (3, side, side) and the label."""
+
+    def __init__(self, photos: Sequence[Photo], evaluation: EvalTransform, augment: str, seed: int) -> None:
+        self.photos = photos
+        self.evaluation = evaluation
+        self.training = None if augment == "none" else TrainTransform(evaluation, augment)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, key: Key | int) -> tuple[torch.Tensor, int]:
+        view, index = key if isinstance(key, tuple) else (0, key)
+        photo = self.photos[index]
+        pixels = _read(photo.path)
+        if view == 0 or self.training is None:
+            return self.evaluation(pixels), photo.label
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((self.seed * 1_000_003 + view) * 1_000_003 + index)
+            return self.training(pixels), photo.label
+
+
+def _read(path: Path) -> Any:
+    try:
+        return decode(path.read_bytes())
+    except BadPhoto as error:
+        raise DataError(f"{path} {error}; it changed after the data check: run again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); it was there at the data check") from error
+
+
+class TrainingBatches(Sampler[list[Key]]):
+    """Shuffled batches of (view, index), one epoch after another. Lightning calls `set_epoch`."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, views: Views) -> None:
+        self.count, self.batch_size, self.seed, self.views = count, batch_size, seed, views
+        self.epoch = 0
+        # Lightning looks for set_epoch on the batch sampler's sampler.
+        self.sampler = self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(batch_indices(torch.arange(self.count), self.batch_size))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        view = self.views.of_epoch(self.epoch)
+        for batch in batch_indices(epoch_order(self.count, self.seed, self.epoch), self.batch_size):
+            yield [(view, index) for index in batch.tolist()]
+
+
+class PhotoData(lightning.LightningDataModule):
+    """Batches of a checked photo set.
+
+    Batches are (photos, labels): uint8 (n, 3, side, side) and int64 (n,).
+    """
+
+    def __init__(
+        self, photos: PhotoSet, data: Data, evaluation: EvalTransform, seed: int, frozen_views: int | None
+    ) -> None:
+        super().__init__()
+        self.photos, self.data, self.evaluation, self.seed = photos, data, evaluation, seed
+        self.views = Views(frozen_views, data.augment)
+
+    def dataset(self, split: str) -> PhotoDataset:
+        return PhotoDataset(self.photos.splits[split], self.evaluation, self.data.augment, self.seed)
+
+    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
+        dataset = self.dataset("train")
+        batches = TrainingBatches(len(dataset), self.data.batch_size, self.seed, self.views)
+        return DataLoader(dataset, batch_sampler=batches, **self._loading())
+
+    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
+        return self.view_dataloader("valid", 0)
+
+    def test_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
+        return self.view_dataloader("test", 0)
+
+    def view_dataloader(self, split: str, view: int, batch_size: int = 64) -> DataLoader[tuple[torch.Tensor, int]]:
+        """One view of a whole split, in the order of its photos."""
+        dataset = self.dataset(split)
+        keys = [(view, index) for index in range(len(dataset))]
+        return DataLoader(dataset, batch_size=batch_size, sampler=keys, **self._loading())
+
+    def labels(self, split: str) -> torch.Tensor:
+        """int64 (n,), in the order of the split's photos."""
+        return torch.tensor([photo.label for photo in self.photos.splits[split]])
+
+    def class_weights(self) -> torch.Tensor | None:
+        """Inverse frequencies with mean 1 over the photos, or None where classes are not weighed."""
+        if self.data.class_weights == "none":
+            return None
+        counts = torch.tensor(self.photos.counts("train"), dtype=torch.float32)
+        return counts.sum() / (len(counts) * counts)
+
+    def _loading(self) -> dict[str, Any]:
+        wanted = self.data.num_workers
+        workers = min(os.cpu_count() or 1, 8) if wanted == "auto" else wanted
+        return {
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": one_thread if workers else None,
+            # A generator of its own, so that loading draws nothing from the one that dropout uses.
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
+
+
+def one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)

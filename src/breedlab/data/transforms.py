@@ -1,0 +1,64 @@
+"""Geometry between decoded pixels and the network's input. Values stay uint8; the network normalises them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """Resize the shorter side, cut the centre. The same object serves validation, test, export and endpoint.
+
+    Attributes:
+        resize: Shorter side after the resize, pixels.
+        crop: Side of the square cut from the centre, pixels.
+        interpolation: `bilinear` or `bicubic`, both antialiased.
+        mean: Per channel, of values scaled to 0..1; subtracted by the network.
+        std: Per channel, likewise; divided by.
+    """
+
+    resize: int
+    crop: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
+        """From uint8 (height, width, 3) to uint8 (3, crop, crop)."""
+        image = to_tensor(pixels)
+        mode = InterpolationMode(self.interpolation)
+        resized = F.resize(image, [self.resize], interpolation=mode, antialias=True)
+        cropped: torch.Tensor = F.center_crop(resized, [self.crop, self.crop])
+        return cropped
+
+
+class TrainTransform:
+    """A random crop, a flip, and what `policy` adds. Draws from torch's generator: seed it for each photo."""
+
+    def __init__(self, base: EvalTransform, policy: str) -> None:
+        mode = InterpolationMode(base.interpolation)
+        steps: list[torch.nn.Module] = [
+            v2.RandomResizedCrop(base.crop, scale=(0.35, 1.0), interpolation=mode, antialias=True),
+            v2.RandomHorizontalFlip(),
+        ]
+        if policy == "trivial":
+            steps.append(v2.TrivialAugmentWide())
+        elif policy == "randaug":
+            steps.append(v2.RandAugment())
+        self._steps = v2.Compose(steps)
+
+    def __call__(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
+        """From uint8 (height, width, 3) to uint8 (3, crop, crop)."""
+        result: torch.Tensor = self._steps(to_tensor(pixels))
+        return result
+
+
+def to_tensor(pixels: np.ndarray[Any, Any]) -> torch.Tensor:
+    """A uint8 (3, height, width) view in channels-last memory, which is where the fast resize is."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -1,0 +1,33 @@
+"""What users see when something cannot go on: one message, no traceback."""
+
+from __future__ import annotations
+
+
+class BreedlabError(Exception):
+    """A problem that the user can mend. Its text is the whole message."""
+
+    exit_code = 2
+
+
+class ConfigError(BreedlabError):
+    """The config cannot mean anything sensible; nothing was started."""
+
+
+class DataError(BreedlabError):
+    """The images are missing, broken or inconsistent."""
+
+
+class TrainingError(BreedlabError):
+    """Training or the search could not produce a model."""
+
+    exit_code = 1
+
+
+class BackendError(BreedlabError):
+    """The place where the experiment should run refused or failed."""
+
+    exit_code = 1
+
+
+class ServingError(BreedlabError):
+    """A model archive or a photo cannot be used."""

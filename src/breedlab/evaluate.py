@@ -1,0 +1,95 @@
+"""`breedlab evaluate`: how good a model is on new labelled photos."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from breedlab.data.folders import Photo, display_names, find_photos
+from breedlab.errors import DataError
+
+
+def main(argv: list[str]) -> int:
+    """Prints the figures of a model on a folder of class folders.
+
+    Raises:
+        BreedlabError: If the model or the folder is not there, or the folder holds classes the model lacks.
+    """
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py",
+        description="Tests a model on labelled photos: FOLDER/<class>/photo.jpg, named as in training.",
+        epilog="example: python scripts/evaluate.py runs/latest data/sample/test",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of class folders")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    words = parser.parse_args(argv)
+
+    from breedlab.serving.archive import opened
+    from breedlab.serving.handler import Model
+
+    with opened(words.model) as folder:
+        model = Model(folder)
+        photos = labelled(words.folder, model.classes)
+        found = _evaluate(model, photos)
+    if words.json:
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
+        _show(found)
+    return 0
+
+
+def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
+    """Photos of a folder of class folders, labelled by a model's class names.
+
+    Raises:
+        DataError: If there are none, or a folder's name is no class of the model.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is no folder; expected FOLDER/<class>/photo.jpg")
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    shown = dict(zip(names, display_names(names), strict=True))
+    unknown = [name for name in names if shown[name] not in classes and name not in classes]
+    if unknown:
+        raise DataError(
+            f"{folder}: {', '.join(unknown[:5])} {'is' if len(unknown) == 1 else 'are'} no class of the model;"
+            f" it knows {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
+        )
+    label = {name: classes.index(shown[name] if shown[name] in classes else name) for name in names}
+    photos = [Photo(path, label[name]) for name in names for path in find_photos(folder / name)]
+    if not photos:
+        raise DataError(f"{folder}: holds no photos; expected FOLDER/<class>/photo.jpg")
+    return photos
+
+
+def _evaluate(model: Any, photos: list[Photo]) -> Any:
+    from torch.utils.data import DataLoader
+
+    from breedlab.data.module import PhotoDataset, one_thread
+    from breedlab.reporting.console import progress
+    from breedlab.training.evaluation import evaluate
+
+    dataset = PhotoDataset(photos, model.transform, "none", 0)
+    batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=one_thread)
+    with progress("testing") as report:
+        return evaluate(model.network, batches, model.classes, device=model.device, total=len(photos), progress=report)
+
+
+def _show(found: Any) -> None:
+    from breedlab.reporting.console import console, table
+    from breedlab.reporting.summary import confusions_table, metrics_table
+
+    tree = found.as_dict()
+    console.print(metrics_table("Photos", tree))
+    if tree["worst"]:
+        console.print()
+        console.print(confusions_table(tree))
+    rows = [
+        [name, int(figures["photos"]), f"{figures['top1']:.1%}", f"{figures['precision']:.1%}"]
+        for name, figures in tree["per_class"].items()
+        if figures["photos"]
+    ]
+    console.print()
+    console.print(table("Classes", ["class", "photos", "top-1", "precision"], rows))

@@ -1,0 +1,176 @@
+"""`breedlab launch`: Hydra composes, the config is validated, the experiment runs. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from breedlab.config import Config, validate
+from breedlab.config.compose import config_folder, groups, load, screen
+from breedlab.config.problems import error_from
+from breedlab.config.validate import known_paths
+from breedlab.errors import BreedlabError, ConfigError
+
+_HELP = """\
+Searches, trains, evaluates and exports an image classifier, all from one config.
+
+  python scripts/launch.py experiment=NAME [PATH=VALUE ...]
+
+Everything is written to runs/NAME/<date_time>/; runs/latest links to the newest run.
+
+Groups and their choices (group=choice):
+
+{groups}
+
+Examples:
+
+  # the demo: draws its own photos, searches, trains, tests, exports
+  python scripts/launch.py experiment=quickstart
+
+  # 133 dog breeds: search learning rate and batch size, then train the best
+  python scripts/launch.py experiment=resnet34_hpo
+
+  # the same on your own photos: DIR/train/<class>/*.jpg, and valid and test if you have them
+  python scripts/launch.py experiment=resnet34_hpo data=image_folder data.root=DIR
+
+  # what would happen, without starting anything
+  python scripts/launch.py experiment=resnet34_hpo dry_run=true
+
+  # a grid of whole runs, with a table at the end
+  python scripts/launch.py -m experiment=resnet34 optim.lr=0.001,0.01 data.batch_size=32,64
+
+  # continue a run that was interrupted
+  python scripts/launch.py resume=runs/latest
+
+Flags:
+
+  --cfg job          print the whole config that the words compose to, and what every path is set to
+  -m, --multirun     run every combination of values separated by commas
+  --hydra-help       the other flags, which are Hydra's
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Runs one experiment, or whatever Hydra's flags ask for; returns the exit code.
+
+    Raises:
+        BreedlabError: With one message for the person.
+    """
+    if any(word in ("-h", "--help") for word in argv):
+        print(_HELP.format(groups="\n".join(f"  {name:11}{', '.join(names)}" for name, names in groups().items())))
+        return 0
+    if any(word.startswith(("-", "hydra.", "+hydra.", "~hydra.")) for word in argv):
+        return _through_hydra(argv)
+    # Without flags Hydra would compose twice, to find out its mode, and do nothing else that is needed here.
+    start(load(argv), argv)
+    return 0
+
+
+def _through_hydra(argv: list[str]) -> int:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    _refuse_unknown_flags(argv)
+    _, found = screen([word for word in argv if "=" in word and not word.startswith("-")], grid=True)
+    if found:
+        raise error_from(found)
+    failures: list[Exception] = []
+
+    def task(composed: DictConfig) -> dict[str, Any]:
+        try:
+            tree = OmegaConf.to_container(composed, resolve=True)
+            assert isinstance(tree, dict)
+            return start({str(key): value for key, value in tree.items()}, list(HydraConfig.get().overrides.task))
+        except Exception as error:
+            # Kept from Hydra, which would print a second message and end a grid at its first failure.
+            failures.append(error)
+            if isinstance(error, BreedlabError):
+                print(error, file=sys.stderr)
+            else:
+                traceback.print_exc()
+            return {"error": str(error) or type(error).__name__}
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its complaints instead of printing them; they are reworded
+    sys.argv = [sys.argv[0], *argv]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"config: {' '.join(str(error).split())}") from error
+    return 1 if failures else 0
+
+
+def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """One experiment: validated, then planned (dry run) or run.
+
+    Returns:
+        What the table of a grid shows of it.
+    """
+    config, resume = _resumed(validate(dict(tree)), overrides)
+    if config.dry_run:
+        from breedlab.plan import plan
+
+        print(plan(config, resume))
+        return {}
+    from breedlab.reporting.summary import show
+    from breedlab.training.run import run
+
+    result = run(config, overrides, resume)
+    show(result)
+    return {"run": str(result.run), **{f"test/{k}": v for k, v in result.metrics["test"]["metrics"].items()}}
+
+
+def _resumed(config: Config, overrides: list[str]) -> tuple[Config, Path | None]:
+    """The recorded config of the run to continue; words that contradict it are refused."""
+    if config.resume is None:
+        return config, None
+    from breedlab.training.rundir import recorded_config
+
+    run = Path(config.resume)
+    recorded = recorded_config(run)
+    mine, theirs = config.model_dump(), recorded.model_dump()
+    free = ("resume", "dry_run", "cache", "runs_dir")
+    given = [word for word in overrides if word.lstrip("+~").split("=")[0] not in ("resume", "dry_run")]
+    if given and (wrong := _differences(mine, theirs, free)):
+        raise ConfigError(
+            f"resume: {run} was started with another config; leave these out, or start a new run:\n"
+            + "\n".join(f"  {path}: recorded {old!r}, given {new!r}" for path, new, old in wrong)
+        )
+    tree = {**theirs, "dry_run": config.dry_run, "resume": None, "runs_dir": config.runs_dir}
+    return validate(tree), run
+
+
+def _differences(
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], free: tuple[str, ...] = (), prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for key in mine.keys() | theirs.keys():
+        if key in free:
+            continue
+        new, old = mine.get(key), theirs.get(key)
+        if isinstance(new, dict) and isinstance(old, dict):
+            found += _differences(new, old, (), f"{prefix}{key}.")
+        elif new != old:
+            found.append((f"{prefix}{key}", new, old))
+    return sorted(found)
+
+
+def _refuse_unknown_flags(argv: list[str]) -> None:
+    """`--lr 0.1` is how other tools are written to; Hydra's parser would answer with a screen of usage."""
+    from hydra._internal.utils import get_args_parser
+
+    known = get_args_parser()._option_string_actions
+    for word in argv:
+        flag, _, value = word.partition("=")
+        if flag.startswith("--") and flag not in known:
+            name = flag.lstrip("-").replace("-", "_").replace("__", ".")
+            path = next((p for p in known_paths() if p == name or p.endswith(f".{name}")), name)
+            raise ConfigError(
+                f"{flag}: unknown flag; values are set as path=value without dashes: {path}={value or '...'}"
+            )

@@ -1,0 +1,116 @@
+"""Where a frozen part ends: which modules lie before it, and the network cut in two there.
+
+The order is the one in which modules run, not the one in which they were written down, and the cut is made in
+the traced graph (torch.fx), so it is exact for every network that can be traced and refused for the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+
+class NotSeparable(Exception):
+    """The network cannot be cut at this stage; its activations have to be computed live."""
+
+
+def stages(network: nn.Module) -> list[str]:
+    """Names that `model.freeze` accepts: top-level blocks, and the members of a top-level sequence."""
+    names = []
+    for name, child in network.named_children():
+        if any(True for _ in child.parameters()):
+            names.append(name)
+            if isinstance(child, nn.Sequential):
+                names += [f"{name}.{n}" for n, part in child.named_children() if any(True for _ in part.parameters())]
+    return names
+
+
+def modules_through(network: nn.Module, stage: str, side: int) -> set[str]:
+    """Modules that have started when `stage` ends, except those that it is still inside of.
+
+    Args:
+        network: Takes (n, 3, side, side).
+        stage: A module's name in `network`.
+        side: Pixels; any size that the network accepts.
+    """
+    order: list[str] = []
+    done: list[str] | None = None
+    handles = []
+
+    def ended(*_: Any) -> None:
+        nonlocal done
+        if done is None:
+            done = list(order)
+
+    for name, module in network.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda *_, name=name: order.append(name)))
+    handles.append(network.get_submodule(stage).register_forward_hook(ended))
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, side, side))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in training:
+            module.training = True
+    assert done is not None, f"{stage} did not run"
+    return {name for name in done if name and not stage.startswith(f"{name}.")}
+
+
+class _StageTracer(fx.Tracer):
+    """Keeps the stage whole, so that the boundary is one node."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return name == self.stage or super().is_leaf_module(module, name)
+
+
+class Rest(nn.Module):
+    """What comes after the boundary: from the stage's activations to feature vectors.
+
+    Traced once in training and once in evaluation mode, since a trace fixes what depends on the mode. Both
+    share the network's own modules.
+    """
+
+    def __init__(self, network: nn.Module, stage: str) -> None:
+        super().__init__()
+        training = [(module, module.training) for module in network.modules()]
+        try:
+            self.evaluating = _after(network.eval(), stage)
+            self.learning = _after(network.train(), stage)
+        finally:
+            for module, mode in training:
+                module.training = mode
+
+    def forward(self, activations: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = (self.learning if self.training else self.evaluating)(activations)
+        return result
+
+
+def _after(network: nn.Module, stage: str) -> fx.GraphModule:
+    try:
+        graph = _StageTracer(stage).trace(network)
+    except Exception as error:  # tracing fails in as many ways as forward methods can be written
+        raise NotSeparable(f"the network cannot be traced ({type(error).__name__})") from error
+    calls = [node for node in graph.nodes if node.op == "call_module" and node.target == stage]
+    if len(calls) != 1:
+        raise NotSeparable(f"{stage} runs {len(calls)} times")
+    rest = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {calls[0]: rest.placeholder("activations")}
+    passed = False
+    for node in graph.nodes:
+        if node is calls[0]:
+            passed = True
+        elif passed or node.op == "get_attr":
+            if any(argument not in copies for argument in node.all_input_nodes):
+                raise NotSeparable(f"what follows {stage} also reads what came before it")
+            copies[node] = rest.node_copy(node, lambda argument: copies[argument])
+    rest.eliminate_dead_code()
+    return fx.GraphModule(network, rest)

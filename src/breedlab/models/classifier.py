@@ -1,0 +1,184 @@
+"""The whole network, defined once: normalise, backbone, fully connected head.
+
+It is imported by training and by the endpoint alike, so it needs torch and torchvision and nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from breedlab.errors import ConfigError
+from breedlab.models import backbone as backbones
+from breedlab.models.boundary import NotSeparable, Rest, modules_through, stages
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is needed to build the network again, as plain data.
+
+    Attributes:
+        name: The backbone's, as in the config.
+        classes: Number of logits.
+        head: Widths of the hidden fully connected layers.
+        dropout: Before each fully connected layer.
+        mean: Subtracted from values scaled to 0..1, per channel.
+        std: Divided by, per channel.
+    """
+
+    name: str
+    classes: int
+    head: tuple[int, ...]
+    dropout: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+class Classifier(nn.Module):
+    """From photos to logits.
+
+    Args:
+        architecture: Its shape.
+        backbone: Made by `backbones.build`, weights loaded.
+        freeze: `none`, `backbone`, or a stage's name: frozen through it. Frozen parts run in evaluation mode
+            and take no gradients, whatever mode the rest is in.
+        side: Pixels of the square photos.
+
+    Raises:
+        ConfigError: If the network has no such stage.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, architecture: Architecture, backbone: backbones.Backbone, freeze: str = "none", side: int = 224
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.freeze = freeze
+        self.side = side
+        self.backbone = backbone.network
+        self.head = make_head(backbone.features, architecture)
+        # Photos come as uint8; one multiply-add on the batch normalises them.
+        self.register_buffer("mean", 255 * torch.tensor(architecture.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(architecture.std).view(1, 3, 1, 1), persistent=False)
+        self._frozen = self._frozen_modules()
+        self._enclosing = self._enclosing_modules()
+        for parameter in self.frozen_parameters():
+            parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        """From (n, 3, side, side), uint8 or 0..255, to logits (n, classes)."""
+        if self.freeze == "backbone":
+            return self.after_boundary(self.to_boundary(photos))
+        logits: torch.Tensor = self.head(self.backbone(self.normalised(photos)))
+        return logits
+
+    def normalised(self, photos: torch.Tensor) -> torch.Tensor:
+        """From 0..255 to what the backbone was trained on, channels last."""
+        return ((photos - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def to_boundary(self, photos: torch.Tensor) -> torch.Tensor:
+        """The frozen part alone: from photos to its last activations."""
+        images = self.normalised(photos)
+        if self.freeze == "backbone":
+            features: torch.Tensor = self.backbone(images)
+            return features
+        reached: list[torch.Tensor] = []
+
+        def stop(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+            reached.append(output)
+            raise _Reached
+
+        handle = self.backbone.get_submodule(self.freeze).register_forward_hook(stop)
+        try:
+            self.backbone(images)
+        except _Reached:
+            pass
+        finally:
+            handle.remove()
+        return reached[0]
+
+    def after_boundary(self, activations: torch.Tensor) -> torch.Tensor:
+        """The part that trains: from the boundary's activations to logits (n, classes)."""
+        logits: torch.Tensor = self.tail()(activations)
+        return logits
+
+    def tail(self) -> nn.Module:
+        """The part that trains, as a module of its own that shares this one's parameters.
+
+        Raises:
+            NotSeparable: If the backbone cannot be cut at the frozen stage.
+        """
+        if self.freeze == "backbone":
+            return self.head
+        if self.freeze == "none":
+            raise NotSeparable("nothing is frozen")
+        return nn.Sequential(Rest(self.backbone, self.freeze), self.head)
+
+    def train(self, mode: bool = True) -> Classifier:
+        super().train(mode)
+        for module in self._frozen:
+            module.training = False
+        return self
+
+    def frozen_parameters(self) -> Iterator[nn.Parameter]:
+        for module in [*self._frozen, *self._enclosing]:
+            yield from module.parameters(recurse=False)
+
+    def frozen_tensors(self) -> dict[str, torch.Tensor]:
+        """Every number that must never move: parameters and buffers before the boundary, by name."""
+        frozen = set(map(id, [*self._frozen, *self._enclosing]))
+        found = {}
+        for path, module in self.named_modules():
+            if id(module) in frozen:
+                for name, tensor in [
+                    *module.named_parameters(recurse=False),
+                    *module.named_buffers(recurse=False),
+                ]:
+                    found[f"{path}.{name}"] = tensor
+        return found
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.freeze == "none":
+            return []
+        if self.freeze == "backbone":
+            return list(self.backbone.modules())
+        known = stages(self.backbone)
+        if self.freeze not in known:
+            raise ConfigError(
+                f"model.freeze: {self.architecture.name} has no stage {self.freeze!r};"
+                f" expected none, backbone, or one of {', '.join(known)}"
+            )
+        names = modules_through(self.backbone, self.freeze, self.side)
+        inside = f"{self.freeze}."
+        return [m for name, m in self.backbone.named_modules() if name in names or name.startswith(inside)]
+
+    def _enclosing_modules(self) -> list[nn.Module]:
+        """What the stage lies in. Numbers of their own (a class token, position embeddings) come before it."""
+        if self.freeze in ("none", "backbone"):
+            return []
+        parts = self.freeze.split(".")
+        return [self.backbone.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
+
+
+class _Reached(Exception):
+    """The boundary is reached; the rest of the forward pass is not needed."""
+
+
+def make_head(width: int, architecture: Architecture) -> nn.Sequential:
+    """Fully connected layers from `width` features over the hidden widths to the classes."""
+    layers: list[nn.Module] = []
+    for hidden in architecture.head:
+        layers += [nn.Dropout(architecture.dropout), nn.Linear(width, hidden), nn.ReLU()]
+        width = hidden
+    return nn.Sequential(*layers, nn.Dropout(architecture.dropout), nn.Linear(width, architecture.classes))

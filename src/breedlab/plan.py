@@ -1,0 +1,123 @@
+"""What `dry_run=true` prints: everything that would happen, without torch and without starting any of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from breedlab.config import Config, search_space
+from breedlab.config.space import Choices, Dimension, grid_points
+from breedlab.data.folders import SPLITS, is_absent, scan
+from breedlab.models.catalogue import Entry, lookup
+
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class Images:
+    """How many photos there are or will be, by split."""
+
+    origin: str
+    classes: int
+    counts: dict[str, int]
+    download: int = 0
+
+
+def plan(config: Config, resume: Path | None) -> str:
+    """The plan as text.
+
+    Raises:
+        DataError: If the data folder is there and cannot be used.
+    """
+    images = _images(config)
+    lines = [
+        f"experiment {config.name} (dry run: nothing is started)",
+        "",
+        f"data      {images.origin}",
+        f"          {images.classes} classes; " + ", ".join(f"{images.counts[s]:,} {s}" for s in SPLITS),
+        f"network   {config.model.name}, weights {config.model.weights}, frozen: {config.model.freeze},"
+        f" head {' > '.join(map(str, [*config.model.head, images.classes]))}",
+        "",
+        "stages",
+        *(f"  {number}. {text}" for number, text in enumerate(_stages(config, images), 1)),
+        "",
+        f"output    {resume or Path(config.runs_dir, config.name, '<date_time>')}/",
+        *_space(config, images),
+    ]
+    return "\n".join(lines)
+
+
+def _images(config: Config) -> Images:
+    data, root = config.data, Path(config.data.root)
+    if is_absent(root) and data.sample is not None:
+        s = data.sample
+        counts = {split: s.classes * n for split, n in zip(SPLITS, (s.train, s.valid, s.test), strict=True)}
+        return Images(f"{root}: not there yet, will be drawn", s.classes, counts)
+    if is_absent(root) and data.archive is not None:
+        a = data.archive
+        origin = f"{root}: not there yet, will be downloaded ({a.bytes / _GB:.1f} GB from {a.url})"
+        return Images(origin, a.classes, {"train": a.train, "valid": a.valid, "test": a.test}, a.bytes)
+    photos = scan(root, valid_fraction=data.valid_fraction, test_fraction=data.test_fraction, seed=config.seed)
+    cut = f" ({' and '.join(photos.cut)} cut from train)" if photos.cut else ""
+    return Images(f"{root}{cut}", len(photos.classes), {split: len(photos.splits[split]) for split in SPLITS})
+
+
+def _stages(config: Config, images: Images) -> list[str]:
+    train, tuner = images.counts["train"], config.tuner
+    cached = config.model.freeze != "none" and config.cache.mode == "auto"
+    stages = ["check every photo, once"]
+    if cached:
+        photos = config.cache.views * train + images.counts["valid"]
+        stages.append(f"compute the frozen part's activations once: {photos:,} photos")
+    if tuner.strategy != "none":
+        space = search_space(config)
+        trials = len(grid_points(space)) if tuner.strategy == "grid" else tuner.trials
+        at_once = f", {tuner.parallel} at a time" if tuner.parallel > 1 else ""
+        stages.append(
+            f"search: {trials} trials x {tuner.max_epochs} epochs, {tuner.strategy}{at_once},"
+            f" for the {'highest' if config.monitor.mode == 'max' else 'lowest'} {config.monitor.metric}"
+        )
+        stages[-1] += "".join(f"\n       {path}: {_describe(dimension)}" for path, dimension in space.items())
+    if config.trainer.probe_epochs:
+        stages.append(f"linear probe: {config.trainer.probe_epochs} epochs of the head alone")
+    steps = ceil(train / config.data.batch_size)
+    the_best = "train the best" if tuner.strategy != "none" else "train"
+    batch = f"batch size {config.data.batch_size}"
+    if tuner.strategy != "none" and "data.batch_size" in search_space(config):
+        batch += ", or the best found"
+    epochs = config.trainer.max_epochs
+    stages.append(f"{the_best}: {epochs} epochs x {steps} steps = {epochs * steps:,} steps ({batch})")
+    stages.append(f"test on {images.counts['test']:,} photos")
+    stages.append("export model.tar.gz")
+    return stages
+
+
+def _describe(dimension: Dimension) -> str:
+    if isinstance(dimension, Choices):
+        return "one of " + ", ".join(map(str, dimension.values))
+    scale = ", log scale" if dimension.log else ""
+    kind = "integers" if dimension.integer else "numbers"
+    return f"{kind} from {dimension.low:g} to {dimension.high:g}{scale}"
+
+
+def _space(config: Config, images: Images) -> list[str]:
+    lines = []
+    if images.download:
+        lines.append(f"space     {2 * images.download / _GB:.1f} GB for the download and what is unpacked from it")
+    known: Entry | None = lookup(config.model.name)
+    title = "space     " if not lines else "          "
+    if known is None:
+        lines.append(f"{title}checkpoints and archive: four times the weights of {config.model.name}")
+    else:
+        # Two checkpoints with the optimizer's state of what trains, the archive, and its folder while it is packed.
+        copies = 4 if config.model.freeze != "none" else 8
+        lines.append(f"{title}{copies * known.parameters * 4 / _GB:.2f} GB for checkpoints and archive")
+    if config.model.freeze == "backbone" and config.cache.mode == "auto" and known is not None:
+        photos = config.cache.views * images.counts["train"] + images.counts["valid"]
+        lines.append(
+            f"          {max(photos * known.features * 4 / _GB, 0.01):.2f} GB for activations in {config.cache.dir}"
+        )
+    elif config.model.freeze != "none" and config.cache.mode == "auto":
+        lines.append(f"          at most {config.cache.max_gb:g} GB for activations in {config.cache.dir}")
+    return lines

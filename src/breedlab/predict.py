@@ -1,0 +1,103 @@
+"""`breedlab predict`: what a model sees in photos."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from breedlab.data.decode import BadPhoto
+from breedlab.data.folders import find_photos
+from breedlab.errors import DataError
+
+_BATCH = 16
+
+
+def main(argv: list[str]) -> int:
+    """Prints the likeliest classes of each photo; 1 if some file was no usable photo.
+
+    Raises:
+        BreedlabError: If the model or a photo is not there.
+    """
+    parser = argparse.ArgumentParser(
+        prog="predict.py",
+        description="Prints the likeliest classes of photos, with their probabilities.",
+        epilog="example: python scripts/predict.py runs/latest photos/ '*.jpg'",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="a file, a folder or a glob pattern")
+    parser.add_argument("--json", action="store_true", help="print JSON: a list, one entry a photo")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to show (default: 5)")
+    words = parser.parse_args(argv)
+    if words.top < 1:
+        parser.error(f"--top: got {words.top}; expected at least 1")
+    photos = list(dict.fromkeys(path for word in words.photos for path in _expand(word)))
+
+    from breedlab.reporting.console import progress
+    from breedlab.serving.archive import opened
+    from breedlab.serving.handler import Model
+
+    with opened(words.model) as folder, progress("predicting") as report:
+        answers = []
+        for answer in _answers(Model(folder), photos, words.top):
+            answers.append(answer)
+            if len(photos) > _BATCH:
+                report(len(answers), len(photos))
+    if words.json:
+        print(json.dumps(answers, indent=2))
+    else:
+        _show(answers)
+    return 1 if any("error" in answer for answer in answers) else 0
+
+
+def _expand(word: str) -> list[Path]:
+    path = Path(word)
+    if path.is_file():
+        return [path]
+    found = find_photos(path) if path.is_dir() else sorted(Path(p) for p in glob.glob(word, recursive=True))
+    if not found:
+        what = "holds no photos" if path.is_dir() else "is not there"
+        raise DataError(f"{word}: {what}; expected a photo, a folder of photos or a pattern such as 'photos/*.jpg'")
+    return [file for file in found if file.is_file()]
+
+
+def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any]]:
+    import torch
+
+    for start in range(0, len(photos), _BATCH):
+        ready: list[tuple[dict[str, Any], torch.Tensor]] = []
+        answers: list[dict[str, Any]] = []
+        for path in photos[start : start + _BATCH]:
+            answers.append({"photo": str(path)})
+            try:
+                ready.append((answers[-1], model.prepare(path.read_bytes())))
+            except BadPhoto as error:
+                answers[-1]["error"] = str(error)
+            except OSError as error:
+                answers[-1]["error"] = f"cannot be read ({error.strerror})"
+        if ready:
+            probabilities = model.scores(torch.stack([photo for _, photo in ready])).softmax(1)
+            for (answer, _), row in zip(ready, probabilities, strict=True):
+                best = row.topk(min(top, len(model.classes)))
+                answer["predictions"] = [
+                    {"class": model.classes[i], "probability": round(p, 6)}
+                    for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+                ]
+        yield from answers
+
+
+def _show(answers: list[dict[str, Any]]) -> None:
+    from breedlab.reporting.console import console, table
+
+    rows: list[list[str]] = []
+    for answer in answers:
+        name = answer["photo"]
+        if "error" in answer:
+            rows.append([name, f"error: {answer['error']}", ""])
+        for prediction in answer.get("predictions", []):
+            rows.append([name, prediction["class"], f"{prediction['probability']:.1%}"])
+            name = ""
+    console.print(table("", ["photo", "class", "probability"], rows))

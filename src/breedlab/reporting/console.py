@@ -1,0 +1,80 @@
+"""What a person sees in the terminal: stages, progress, tables. In a pipe: plain lines, no bars."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+# A pipe has no width to fit: what is cut off there is lost to whatever reads it.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+
+
+class Report(Protocol):
+    """Says how far a task is."""
+
+    def __call__(self, done: int, total: int) -> None: ...
+
+
+def stage(text: str) -> None:
+    """Announces the next part of the work."""
+    console.print(f"[bold]› {text}[/bold]")
+
+
+def note(text: str) -> None:
+    """One line of detail under a stage."""
+    console.print(f"  {text}", markup=False)
+
+
+def warn(text: str) -> None:
+    """Something that a person should know and that stops nothing."""
+    console.print("  [yellow]warning:[/yellow] ", end="")
+    console.print(text, markup=False)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Report]:
+    """A progress bar on a terminal; elsewhere a line when it is done."""
+    started = time.monotonic()
+    last = [0]
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(title, total=None)
+
+        def report(done: int, total: int) -> None:
+            last[0] = done
+            bars.update(task, completed=done, total=total)
+
+        yield report
+    if last[0]:
+        note(f"{title}: {last[0]:,} in {time.monotonic() - started:.1f} s")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table whose number columns stand right."""
+    made = Table(title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=True)
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        made.add_column(column, justify="right" if numeric else "left")
+    for row in rows:
+        made.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+    return made

@@ -1,0 +1,56 @@
+"""The end of a run in the terminal: the figures, the worst confusions, where everything is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from breedlab.reporting.console import console, table
+from breedlab.training.run import TrainResult
+
+
+def show(result: TrainResult) -> None:
+    """Prints what a run came to and what to do with it."""
+    test, search = result.metrics["test"], result.metrics["search"]
+    console.print()
+    console.print(metrics_table("Test", test))
+    if search:
+        console.print()
+        values = [[path, str(value)] for path, value in search["values"].items()]
+        console.print(table(f"Best of the search: trial {search['trial']}", ["config path", "value"], values))
+    if test["worst"]:
+        console.print()
+        console.print(confusions_table(test))
+    console.print()
+    for title, text in (
+        ("run", str(result.run)),
+        ("model", str(result.run / "model.tar.gz")),
+        ("predict", f"python scripts/predict.py {result.run} PHOTO..."),
+        ("review", f"tensorboard --logdir {result.run.parents[1]}"),
+    ):
+        console.print(f"{title:9}{text}", markup=False)
+
+
+def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
+    """The figures of an evaluation."""
+    names = {
+        "top1": "top-1",
+        "top5": "top-5",
+        "f1": "macro F1",
+        "ece": "calibration error",
+        "loss": "cross-entropy",
+    }
+    rows = [[shown, _figure(name, test["metrics"][name])] for name, shown in names.items()]
+    return table(f"{title}, {test['photos']:,} photos", ["metric", "value"], rows)
+
+
+def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:
+    """The worst confusions by name."""
+    rows = [[w["truth"], w["taken_for"], f"{w['count']} of {w['of']}"] for w in test["worst"][:most]]
+    return table("Worst confusions", ["class", "taken for", "photos"], rows)
+
+
+def _figure(name: str, value: float) -> str:
+    return f"{value:.3f}" if name in ("loss", "ece") else f"{value:.1%}"

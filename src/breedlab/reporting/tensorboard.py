@@ -1,0 +1,101 @@
+"""What TensorBoard shows beside the curves: hyperparameters with final figures, confusions, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image, ImageDraw
+
+from breedlab.config import Config
+from breedlab.data.decode import decode
+from breedlab.data.module import PhotoData
+from breedlab.training.evaluation import Evaluation
+from breedlab.tuning.events import write_hparams
+
+_SHOWN = 12
+_TILE = 200
+_CAPTION = 42
+
+
+def write_review(
+    run: Path,
+    config: Config,
+    photos: PhotoData,
+    evaluation: Evaluation,
+    tuned: Mapping[str, Any],
+    best: float,
+) -> None:
+    """Adds the test's pictures and figures, the config and the HParams row to the run's `final` events."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    labels = [photo.label for photo in photos.photos.splits["test"]]
+    order = range(len(labels))
+    wrong = [i for i in order if evaluation.predictions[i][0] != labels[i]]
+    worst = sorted(wrong, key=lambda i: -evaluation.predictions[i][1])[:_SHOWN]
+    spread = list(order)[:: max(1, len(labels) // _SHOWN)][:_SHOWN]
+    with SummaryWriter(str(run / "tensorboard" / "final")) as writer:
+        writer.add_text("config", f"```yaml\n{yaml.safe_dump(config.model_dump(), sort_keys=False)}\n```")
+        picture = confusion_picture(np.array(evaluation.confusion), photos.photos.classes)
+        writer.add_image("test/confusion", np.asarray(picture), dataformats="HWC")
+        writer.add_image("test/predictions", _sheet(spread, photos, evaluation), dataformats="HWC")
+        if worst:
+            writer.add_image("test/worst_predictions", _sheet(worst, photos, evaluation), dataformats="HWC")
+        for name, value in evaluation.metrics.items():
+            writer.add_scalar(f"test/{name}", value)
+        shown = dict(tuned) or {"optim.lr": config.optim.lr, "data.batch_size": config.data.batch_size}
+        tests = {f"test/{name}": value for name, value in evaluation.metrics.items()}
+        write_hparams(writer, shown, {config.monitor.metric: best, **tests})
+
+
+def confusion_picture(matrix: np.ndarray[Any, Any], classes: tuple[str, ...]) -> Image.Image:
+    """A confusion matrix by shares of the true class: rows are true classes, columns predicted ones."""
+    count = len(classes)
+    cell = max(8, min(48, 1200 // count))
+    margin = min(260, 12 + max(round(ImageDraw.Draw(Image.new("L", (1, 1))).textlength(c)) for c in classes))
+    image = Image.new("RGB", (margin + count * cell + 8, margin + count * cell + 8), "white")
+    draw = ImageDraw.Draw(image)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    for row, share_row in enumerate(shares):
+        for column, share in enumerate(share_row):
+            left, top = margin + column * cell, margin + row * cell
+            fade = round(255 * (1 - share))
+            # The diagonal in blue, what went wrong in red.
+            color = (fade, fade, 255) if row == column else (255, fade, fade)
+            draw.rectangle((left, top, left + cell - 2, top + cell - 2), fill=color)
+            if cell >= 24 and matrix[row, column]:
+                ink = "white" if share > 0.5 else "black"
+                middle = (left + cell / 2, top + cell / 2)
+                draw.text(middle, str(matrix[row, column]), fill=ink, anchor="mm")
+    if cell >= 8:
+        size = min(12, cell + 2)
+        for index, name in enumerate(classes):
+            center = margin + index * cell + cell / 2
+            draw.text((margin - 6, center), name, fill="black", anchor="rm", font_size=size)
+            label = Image.new("RGB", (margin - 6, cell), "white")
+            ImageDraw.Draw(label).text((2, cell / 2), name, fill="black", anchor="lm", font_size=size)
+            image.paste(label.rotate(90, expand=True), (round(center - cell / 2), 0))
+    return image
+
+
+def _sheet(indices: list[int], photos: PhotoData, evaluation: Evaluation) -> np.ndarray[Any, Any]:
+    """Photos with what they are and what they were taken for, green where right, red where wrong."""
+    classes, split = photos.photos.classes, photos.photos.splits["test"]
+    columns = min(4, len(indices))
+    rows = -(-len(indices) // columns)
+    sheet = Image.new("RGB", (columns * _TILE, rows * (_TILE + _CAPTION)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, index in enumerate(indices):
+        left, top = place % columns * _TILE, place // columns * (_TILE + _CAPTION)
+        photo = Image.fromarray(decode(split[index].path.read_bytes()))
+        photo.thumbnail((_TILE - 8, _TILE - 8))
+        sheet.paste(photo, (left + (_TILE - photo.width) // 2, top + 4))
+        predicted, probability = evaluation.predictions[index]
+        right = predicted == split[index].label
+        color = "#0a6b2d" if right else "#b00020"
+        draw.text((left + 6, top + _TILE), f"{classes[predicted][:26]} {probability:.0%}", fill=color, font_size=12)
+        draw.text((left + 6, top + _TILE + 18), f"is {classes[split[index].label][:28]}", fill="black", font_size=12)
+    return np.asarray(sheet)

@@ -1,0 +1,122 @@
+"""model.tar.gz: weights as safetensors, everything else about the model as data, and the code that serves it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+import breedlab
+from breedlab.data.transforms import EvalTransform
+from breedlab.errors import ServingError
+from breedlab.models.backbone import TIMM
+from breedlab.models.classifier import Classifier
+
+FORMAT = 1
+_PACKAGE = Path(breedlab.__file__).parent
+_CODE = (
+    "__init__.py",
+    "errors.py",
+    "data/__init__.py",
+    "data/decode.py",
+    "data/transforms.py",
+    "models/__init__.py",
+    "models/backbone.py",
+    "models/boundary.py",
+    "models/classifier.py",
+    "serving/__init__.py",
+    "serving/handler.py",
+)
+"""What an endpoint imports: nothing of it needs lightning, hydra or pydantic."""
+
+
+def write_folder(
+    folder: Path,
+    classifier: Classifier,
+    transform: EvalTransform,
+    classes: tuple[str, ...],
+    lineage: Mapping[str, Any],
+) -> None:
+    """Writes an archive's content, unpacked, into an empty folder."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    save_file(state, str(folder / "model.safetensors"))
+    description = {
+        "format": FORMAT,
+        "architecture": classifier.architecture.as_dict(),
+        "classes": list(classes),
+        "transform": asdict(transform),
+        "lineage": dict(lineage),
+    }
+    (folder / "model.json").write_text(json.dumps(description, indent=2))
+    code = folder / "code"
+    for name in _CODE:
+        target = code / "breedlab" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((_PACKAGE / name).read_bytes())
+    (code / "inference.py").write_bytes((entry_folder() / "inference.py").read_bytes())
+    (code / "requirements.txt").write_text(_requirements(classifier.architecture.name))
+
+
+def write_archive(path: Path, folder: Path) -> None:
+    """Packs a folder's content. The same content gives the same bytes; a broken write leaves no archive."""
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with tarfile.open(scratch, "w:gz", compresslevel=1, format=tarfile.PAX_FORMAT) as archive:
+            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+                info = tarfile.TarInfo(str(file.relative_to(folder)))
+                info.size, info.mode = file.stat().st_size, 0o644
+                with file.open("rb") as content:
+                    archive.addfile(info, content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def opened(model: Path) -> Iterator[Path]:
+    """The folder of a model's content.
+
+    Args:
+        model: An archive, a run directory that holds one, or an archive's content already unpacked.
+
+    Raises:
+        ServingError: If there is no model there, or the file is no such archive.
+    """
+    if model.is_dir() and (model / "model.json").is_file():
+        yield model
+        return
+    archive = model / "model.tar.gz" if model.is_dir() else model
+    if not archive.is_file():
+        hint = "the run has not finished; continue it with resume=" + str(model) if model.is_dir() else "not there"
+        raise ServingError(f"{archive}: {hint}; expected a model.tar.gz or a run directory that holds one")
+    with tempfile.TemporaryDirectory(prefix="breedlab-") as folder:
+        try:
+            with tarfile.open(archive) as content:
+                content.extractall(folder, filter="data")
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise ServingError(f"{archive}: cannot be unpacked ({error}); expected a model.tar.gz") from error
+        if not Path(folder, "model.json").is_file():
+            raise ServingError(f"{archive}: holds no model.json; expected an archive that breedlab exported")
+        yield Path(folder)
+
+
+def entry_folder() -> Path:
+    """Where entry/ is: beside src/ in a checkout, inside the package in a wheel."""
+    packaged = _PACKAGE / "entry"
+    return packaged if packaged.is_dir() else _PACKAGE.parents[1] / "entry"
+
+
+def _requirements(backbone: str) -> str:
+    """What a PyTorch image lacks; never torch itself, which the image brings."""
+    from importlib.metadata import version
+
+    names = ["safetensors", "simplejpeg", *(["timm"] if backbone.startswith(TIMM) else [])]
+    return "".join(f"{name}=={version(name)}\n" for name in names)

@@ -1,0 +1,187 @@
+"""The activations of a frozen part, computed once per (weights, transform, data) and kept memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from breedlab.config.schema import Cache
+from breedlab.data.module import PhotoData, batch_indices, epoch_order
+from breedlab.errors import TrainingError
+from breedlab.models.classifier import Classifier
+
+Progress = Callable[[int, int], None]
+_IN_MEMORY = 2_000_000_000
+"""Bytes up to which a view is read whole; above it stays on disk and batches are gathered from the map."""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What the trainable part learns from.
+
+    Attributes:
+        train: One (n, ...) tensor a view, in the order of the training photos.
+        valid: (m, ...).
+        labels: int64 (n,) of train.
+        valid_labels: int64 (m,).
+    """
+
+    train: tuple[torch.Tensor, ...]
+    valid: torch.Tensor
+    labels: torch.Tensor
+    valid_labels: torch.Tensor
+
+    def batches(self, epoch: int, batch_size: int, seed: int) -> Any:
+        """The epoch's (activations, labels), in the order that the photos would come in live."""
+        view = self.train[epoch % len(self.train)]
+        for index in batch_indices(epoch_order(len(self.labels), seed, epoch), batch_size):
+            yield view[index].float(), self.labels[index]
+
+    def valid_batches(self, batch_size: int = 4096) -> Any:
+        for start in range(0, len(self.valid_labels), batch_size):
+            part = slice(start, start + batch_size)
+            yield self.valid[part].float(), self.valid_labels[part]
+
+
+class TooLarge(Exception):
+    """The activations would pass `cache.max_gb`; they are computed live instead."""
+
+
+def cached_activations(
+    classifier: Classifier,
+    data: PhotoData,
+    cache: Cache,
+    *,
+    fingerprint: str,
+    precision: str,
+    device: torch.device,
+    progress: Callable[[str], Any],
+) -> Activations:
+    """Reads the activations from the cache folder, computing what is not there yet.
+
+    Args:
+        classifier: With a frozen part.
+        data: The photos.
+        cache: Its settings.
+        fingerprint: Of the photos' content, classes and splits.
+        precision: `fp32` or `bf16`, for computing and storing.
+        device: Where to compute.
+        progress: Called with a title; gives a context whose value is called with (done, total).
+
+    Raises:
+        TooLarge: If all views together would pass `cache.max_gb`.
+    """
+    views = data.views.frozen_views or 1
+    wanted = [("train", view) for view in range(views)] + [("valid", 0)]
+    classifier = classifier.to(device).eval()
+    shape = _boundary_shape(classifier, data.evaluation.crop, device)
+    width = 2 if precision == "bf16" else 4
+    photos = views * len(data.photos.splits["train"]) + len(data.photos.splits["valid"])
+    size = photos * int(np.prod(shape)) * width
+    if size > cache.max_gb * 1e9:
+        raise TooLarge(f"the activations of {photos} photos take {size / 1e9:.1f} GB, cache.max_gb is {cache.max_gb:g}")
+    weights = _digest(classifier)
+    found = []
+    for split, view in wanted:
+        key = {
+            "boundary": classifier.freeze,
+            "weights": weights,
+            "transform": asdict(data.evaluation),
+            "augment": [data.data.augment, data.seed, view] if view else "none",
+            "photos": fingerprint,
+            "split": split,
+            "precision": precision,
+            "torch": torch.__version__,
+        }
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+        path = Path(cache.dir, f"{name}.npy")
+        if not path.exists():
+            _make_room(path.parent, size, cache.max_gb)
+            title = f"activations of {split}" + (f", view {view + 1} of {views}" if views > 1 else "")
+            with progress(title) as report:
+                _compute(path, classifier, data, split, view, shape, precision, device, report)
+        os.utime(path)  # least recently used is dropped first
+        found.append(_load(path, precision))
+    return Activations(tuple(found[:-1]), found[-1], data.labels("train"), data.labels("valid"))
+
+
+def _compute(
+    path: Path,
+    classifier: Classifier,
+    data: PhotoData,
+    split: str,
+    view: int,
+    shape: tuple[int, ...],
+    precision: str,
+    device: torch.device,
+    report: Progress,
+) -> None:
+    count = len(data.photos.splits[split])
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    stored = np.uint16 if precision == "bf16" else np.float32  # numpy has no bfloat16: its bits are kept
+    try:
+        rows = np.lib.format.open_memmap(scratch, mode="w+", dtype=stored, shape=(count, *shape))
+        done = 0
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            for photos, _ in data.view_dataloader(split, view, batch_size=32):
+                out = classifier.to_boundary(photos.to(device))
+                rows[done : done + len(out)] = _to_numpy(out, precision)
+                done += len(out)
+                report(done, count)
+        rows.flush()
+        del rows
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _to_numpy(out: torch.Tensor, precision: str) -> np.ndarray[Any, Any]:
+    if precision == "bf16":
+        return out.to(torch.bfloat16).contiguous().cpu().view(torch.uint16).numpy()
+    return out.float().contiguous().cpu().numpy()
+
+
+def _load(path: Path, precision: str) -> torch.Tensor:
+    whole = path.stat().st_size <= _IN_MEMORY
+    rows = np.load(path) if whole else np.load(path, mmap_mode="c")  # copy-on-write: torch wants writable memory
+    tensor = torch.from_numpy(rows)
+    return tensor.view(torch.bfloat16) if precision == "bf16" else tensor
+
+
+def _boundary_shape(classifier: Classifier, side: int, device: torch.device) -> tuple[int, ...]:
+    return tuple(classifier.to_boundary(torch.zeros(1, 3, side, side, device=device)).shape[1:])
+
+
+def _digest(classifier: Classifier) -> str:
+    """Of every frozen number, and of the code's idea of what the network is."""
+    digest = hashlib.blake2b(repr((classifier.architecture.name, classifier.architecture.mean)).encode())
+    for name, tensor in sorted(classifier.frozen_tensors().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _make_room(folder: Path, size: int, max_gb: float) -> None:
+    """Drops the least recently used until `size` fits under the limit, and sees that the disk has room."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)
+    total = sum(path.stat().st_size for path in kept)
+    while kept and total + size > max_gb * 1e9:
+        oldest = kept.pop(0)
+        total -= oldest.stat().st_size
+        oldest.unlink()
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise TrainingError(
+            f"cache.dir: {folder} has {free / 1e9:.1f} GB free, the activations take {size / 1e9:.1f} GB;"
+            " free some space, set cache.dir to another disk, or cache.mode=off"
+        )

@@ -1,0 +1,80 @@
+"""Lightning callbacks of our own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from breedlab.errors import TrainingError
+from breedlab.reporting.console import console, note
+from breedlab.training.loop import seed_epoch
+from breedlab.training.objective import better, objective_line
+
+
+class SeededEpochs(lightning.Callback):
+    """Makes each epoch a function of the seed and its number, so that a resumed run equals an unbroken one."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        seed_epoch(self.seed, trainer.current_epoch)
+
+
+class EpochLines(lightning.Callback):
+    """A line an epoch with its figures and the objective so far; refuses to go on from a loss that is no number."""
+
+    def __init__(self, metric: str, mode: str) -> None:
+        self.metric, self.mode = metric, mode
+        self.best: float | None = None
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if not all(math.isfinite(value) for value in figures.values()):
+            wrong = ", ".join(f"{name}={value}" for name, value in figures.items() if not math.isfinite(value))
+            raise TrainingError(
+                f"training diverged in epoch {trainer.current_epoch + 1} ({wrong}); try a lower optim.lr"
+            )
+        if better(figures[self.metric], self.best, self.mode):
+            self.best = figures[self.metric]
+        assert self.best is not None
+        shown = "  ".join(f"{name} {figures[name]:.4f}" for name in ("train/loss", "valid/loss", "valid/top1"))
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        note(f"{epoch}  {shown}  {objective_line(self.metric, self.best)}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+
+class StepBar(lightning.pytorch.callbacks.TQDMProgressBar):
+    """Lightning's bar, gone when the epoch is, and only where there is a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=False)
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if not console.is_terminal:
+            self.disable()
+
+
+def stop_reason(trainer: lightning.Trainer) -> str:
+    """Why training ended, in words; it must never end unseen."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            return (
+                f"stopped after epoch {callback.stopped_epoch + 1}: no better {callback.monitor}"
+                f" for {callback.patience} epochs"
+            )
+    return f"all {trainer.max_epochs} epochs"
+
+
+def best_checkpoint(trainer: lightning.Trainer) -> ModelCheckpoint:
+    """The callback that keeps the best epoch."""
+    return next(c for c in trainer.callbacks if isinstance(c, ModelCheckpoint))  # type: ignore[attr-defined]

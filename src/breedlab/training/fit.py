@@ -1,0 +1,166 @@
+"""Trains one classifier to the end with Lightning's Trainer: checkpoints, early stopping, TensorBoard, resume."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+
+from breedlab.config import Config
+from breedlab.data.module import PhotoData, TrainingBatches
+from breedlab.training.activations import Activations
+from breedlab.training.callbacks import EpochLines, SeededEpochs, StepBar, best_checkpoint, stop_reason
+from breedlab.training.learner import Learner
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How training ended.
+
+    Attributes:
+        epochs: How many ran.
+        reason: Why it ended.
+        best_epoch: The one whose weights were kept, from 1.
+        best: The monitored metric then.
+    """
+
+    epochs: int
+    reason: str
+    best_epoch: int
+    best: float
+
+
+class ActivationDataset(Dataset[Any]):
+    """Cached activations behind a DataLoader, a whole batch a read."""
+
+    def __init__(self, activations: Activations) -> None:
+        self.activations = activations
+
+    def __len__(self) -> int:
+        return len(self.activations.labels)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        view, index = keys[0][0], torch.tensor([key[1] for key in keys])
+        return self.activations.train[view][index].float(), self.activations.labels[index]
+
+
+class ActivationData(lightning.LightningDataModule):
+    """The batches that `PhotoData` would give, as activations."""
+
+    def __init__(self, activations: Activations, photos: PhotoData) -> None:
+        super().__init__()
+        self.activations, self.photos = activations, photos
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        dataset = ActivationDataset(self.activations)
+        batches = TrainingBatches(len(dataset), self.photos.data.batch_size, self.photos.seed, self.photos.views)
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        # Whole batches already; DataLoader asks for a list, not for its elements to be stacked.
+        return DataLoader(list(self.activations.valid_batches()), batch_size=None)  # type: ignore[arg-type]
+
+
+def fit(
+    learner: Learner,
+    data: lightning.LightningDataModule,
+    config: Config,
+    run: Path,
+    *,
+    accelerator: str,
+    precision: str,
+) -> Fitted:
+    """Trains, or goes on where `run/checkpoints/last.ckpt` stands, or returns at once if training had ended.
+
+    Raises:
+        TrainingError: If the loss stops being a number.
+        KeyboardInterrupt: On Ctrl-C, after Lightning has shut down.
+    """
+    marker = run / "trained.json"
+    if marker.exists():
+        return Fitted(**json.loads(marker.read_text()))
+    monitor, mode = config.monitor.metric, config.monitor.mode
+    callbacks: list[lightning.Callback] = [
+        SeededEpochs(config.seed),
+        EpochLines(monitor, mode),
+        StepBar(),
+        ModelCheckpoint(
+            dirpath=run / "checkpoints",
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_last=True,
+            enable_version_counter=False,
+        ),
+    ]
+    if config.trainer.patience:
+        callbacks.append(EarlyStopping(monitor, patience=config.trainer.patience, mode=mode, check_finite=False))
+    if config.trainer.ema:
+        average = get_ema_multi_avg_fn(config.trainer.ema)  # type: ignore[no-untyped-call]
+        callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
+    with quiet_lightning():
+        trainer = lightning.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            max_epochs=config.trainer.max_epochs,
+            gradient_clip_val=config.trainer.gradient_clip,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(run / "tensorboard", name="", version="final", default_hp_metric=False),
+            num_sanity_val_steps=0,
+            log_every_n_steps=1_000_000,  # figures are logged by epoch
+            enable_model_summary=False,
+        )
+        last = run / "checkpoints" / "last.ckpt"
+        with interruptible(trainer):
+            trainer.fit(learner, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    checkpoint = best_checkpoint(trainer)
+    kept = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    assert checkpoint.best_model_score is not None
+    fitted = Fitted(trainer.current_epoch, stop_reason(trainer), kept["epoch"] + 1, float(checkpoint.best_model_score))
+    marker.write_text(json.dumps(asdict(fitted)))
+    return fitted
+
+
+@contextmanager
+def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+    """Lightning answers Ctrl-C with `sys.exit(1)` and leaves the signal ignored; callers want the interrupt."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
+        raise
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Lightning's hints are for people who write Lightning code; what concerns users we say ourselves."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

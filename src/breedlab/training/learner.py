@@ -1,0 +1,95 @@
+"""The LightningModule: one definition of the training step, for every way of feeding it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from breedlab.config import Config
+from breedlab.models.classifier import Classifier
+from breedlab.training.metrics import make_metrics
+from breedlab.training.optimization import make_optimizer, make_schedule
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Learner(lightning.LightningModule):
+    """Trains a classifier on photos, or only what lies after its frozen boundary on cached activations.
+
+    Args:
+        classifier: The network.
+        config: The experiment.
+        steps_per_epoch: For the schedule.
+        class_weights: (classes,), or None.
+        tail: What computes logits from a batch's inputs; None for photos and the whole classifier. Its
+            parameters are the classifier's own.
+        epochs: For the schedule; the trainer's by default.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        config: Config,
+        *,
+        steps_per_epoch: int,
+        class_weights: torch.Tensor | None = None,
+        tail: nn.Module | None = None,
+        epochs: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.config = config
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs = epochs or config.trainer.max_epochs
+        self.criterion = nn.CrossEntropyLoss(class_weights, label_smoothing=config.optim.label_smoothing)
+        self.validation = make_metrics(classifier.architecture.classes)
+        # In a list, since registering it would store its weights under a second name.
+        self._tail = [] if tail is None else [tail]
+        mixup, classes = config.data.mixup, classifier.architecture.classes
+        self._mix = v2.MixUp(alpha=mixup, num_classes=classes) if mixup else None
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits (n, classes) of photos, or of activations where there is a tail."""
+        logits: torch.Tensor = self._tail[0](inputs) if self._tail else self.classifier(inputs)
+        return logits
+
+    def train(self, mode: bool = True) -> Learner:
+        super().train(mode)
+        for tail in self._tail:
+            tail.train(mode)
+        self.classifier.train(mode)  # last, since it keeps what is frozen in evaluation mode
+        return self
+
+    def loss_and_hits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The training loss and the share of photos whose class got the highest score."""
+        inputs, labels = batch
+        if self._mix is not None:
+            inputs, labels = self._mix(inputs.float(), labels)
+        logits = self(inputs)
+        truth = labels if labels.ndim == 1 else labels.argmax(1)
+        return self.criterion(logits, labels), (logits.detach().argmax(1) == truth).float().mean()
+
+    def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
+        loss, hits = self.loss_and_hits(batch)
+        size = len(batch[1])
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
+        self.log("train/top1", hits, on_step=False, on_epoch=True, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: Batch, _index: int) -> None:
+        inputs, labels = batch
+        self.validation.update(self(inputs), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        for name, value in self.validation.compute().items():
+            self.log(f"valid/{name}", value.float())
+        self.validation.reset()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = make_optimizer(self.classifier, self.config.optim)
+        schedule = make_schedule(optimizer, self.config.optim, steps_per_epoch=self.steps_per_epoch, epochs=self.epochs)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

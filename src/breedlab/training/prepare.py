@@ -1,0 +1,247 @@
+"""What stands between a config and its first training step: photos checked, network built, activations at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from breedlab import config as configs
+from breedlab.config import Config
+from breedlab.config.schema import Data
+from breedlab.data.check import Report
+from breedlab.data.module import PhotoData, TrainingBatches
+from breedlab.data.transforms import EvalTransform
+from breedlab.errors import ConfigError
+from breedlab.models import backbone as backbones
+from breedlab.models.boundary import NotSeparable
+from breedlab.models.classifier import Architecture, Classifier
+from breedlab.reporting.console import note, progress
+from breedlab.training import loop
+from breedlab.training.activations import Activations, TooLarge, cached_activations
+from breedlab.training.learner import Learner
+
+
+@dataclass
+class Prepared:
+    """Everything that the trials and the best have in common.
+
+    Attributes:
+        config: The experiment's.
+        report: The checked photos.
+        backbone: With its weights; trials that train it get a copy.
+        evaluation: The transform of validation, test and serving.
+        accelerator: `cpu` or `gpu`.
+        precision: `fp32` or `bf16`.
+    """
+
+    config: Config
+    report: Report
+    backbone: backbones.Backbone
+    evaluation: EvalTransform
+    accelerator: str
+    precision: str
+    _activations: dict[tuple[str, str, int], Activations | None] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if self.accelerator == "gpu" else "cpu")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.report.photos.classes
+
+    def classifier(self, config: Config) -> Classifier:
+        """A fresh network for a config: pretrained backbone, seeded head."""
+        torch.manual_seed(config.seed)
+        shared = config.model.freeze == "backbone"  # a frozen backbone never changes, so all may share it
+        network = self.backbone.network if shared else deepcopy(self.backbone.network)
+        classifier = Classifier(
+            architecture(config, self.evaluation, len(self.classes)),
+            replace(self.backbone, network=network),
+            config.model.freeze,
+            self.evaluation.crop,
+        )
+        if config.trainer.compile:
+            classifier.compile()
+        return classifier
+
+    def data(self, config: Config) -> PhotoData:
+        """The photos as a config batches and augments them."""
+        frozen_views = None if config.model.freeze == "none" else config.cache.views
+        return PhotoData(self.report.photos, config.data, self.evaluation, config.seed, frozen_views)
+
+    def activations(self, classifier: Classifier, config: Config) -> Activations | None:
+        """The frozen part's activations, or None where they are computed live; says why."""
+        if config.model.freeze == "none" or config.cache.mode == "off":
+            return None
+        key = (config.model.freeze, config.data.augment, config.cache.views)
+        if key not in self._activations:
+            self._activations[key] = self._cached(classifier, config)
+        return self._activations[key]
+
+    def _cached(self, classifier: Classifier, config: Config) -> Activations | None:
+        try:
+            classifier.tail()
+            return cached_activations(
+                classifier,
+                self.data(config),
+                config.cache,
+                fingerprint=self.report.fingerprint,
+                precision=self.precision,
+                device=self.device,
+                progress=progress,
+            )
+        except (NotSeparable, TooLarge) as reason:
+            note(f"activations are computed live every epoch: {reason}")
+            return None
+
+    def learner(self, classifier: Classifier, config: Config, epochs: int) -> tuple[Learner, loop.Feed]:
+        """What the lean loop trains, and what it trains on."""
+        activations = self.activations(classifier, config)
+        data = self.data(config)
+        feed: loop.Feed = LiveFeed(data) if activations is None else CachedFeed(activations, config)
+        learner = Learner(
+            classifier,
+            config,
+            steps_per_epoch=len(TrainingBatches(len(data.dataset("train")), config.data.batch_size, 0, data.views)),
+            class_weights=data.class_weights(),
+            tail=None if activations is None else classifier.tail(),
+            epochs=epochs,
+        )
+        return learner, feed
+
+    def epochs(self, classifier: Classifier, config: Config, count: int) -> Iterator[loop.Epoch]:
+        """Trains with the lean loop, an epoch at a time."""
+        learner, feed = self.learner(classifier, config, count)
+        yield from loop.epochs(
+            learner, feed, config, count=count, accelerator=self.accelerator, precision=self.precision
+        )
+
+    def probe(self, classifier: Classifier, config: Config) -> None:
+        """Trains the head alone on the still frozen backbone, so that fine-tuning starts from a sensible head.
+
+        Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054).
+        """
+        values = {
+            "model.freeze": "backbone",
+            "cache.views": 1,
+            "data.augment": "none",
+            "data.mixup": 0.0,
+            "trainer.probe_epochs": 0,
+            "trainer.max_epochs": config.trainer.probe_epochs,
+            "trainer.ema": 0.0,
+            "trainer.compile": False,
+            "optim.lr": config.trainer.probe_lr,
+            "optim.warmup_epochs": 0.0,
+            "tuner.strategy": "none",
+        }
+        probing = configs.replace(config, values)
+        frozen = self.classifier(probing)
+        for epoch in self.epochs(frozen, probing, config.trainer.probe_epochs):
+            figures = "  ".join(f"{name} {value:.4f}" for name, value in epoch.valid.items())
+            note(
+                f"probe epoch {epoch.number + 1}/{config.trainer.probe_epochs}"
+                f"  train/loss {epoch.train_loss:.4f}  {figures}"
+            )
+        classifier.head.load_state_dict(frozen.head.state_dict())
+        for parameter in self.backbone.network.parameters():
+            parameter.requires_grad_(True)
+
+
+class LiveFeed:
+    """Photos, decoded and augmented as they are needed."""
+
+    def __init__(self, data: PhotoData) -> None:
+        self._train, self._valid = data.train_dataloader(), data.val_dataloader()
+
+    def train(self, epoch: int) -> loop.Batches:
+        assert isinstance(self._train.batch_sampler, TrainingBatches)
+        self._train.batch_sampler.set_epoch(epoch)
+        return self._train
+
+    def valid(self) -> loop.Batches:
+        return self._valid
+
+
+class CachedFeed:
+    """Activations, a batch a read."""
+
+    def __init__(self, activations: Activations, config: Config) -> None:
+        self._activations, self._config = activations, config
+
+    def train(self, epoch: int) -> Any:
+        return self._activations.batches(epoch, self._config.data.batch_size, self._config.seed)
+
+    def valid(self) -> Any:
+        return self._activations.valid_batches()
+
+
+def prepare(config: Config, report: Report) -> Prepared:
+    """Builds the network and settles what the config leaves open.
+
+    Raises:
+        ConfigError: If the backbone, its weights, the frozen stage or the accelerator are not to be had.
+    """
+    accelerator = choose_accelerator(config.trainer.accelerator)
+    weights = "none" if config.model.weights == "none" else config.model.weights
+    torch.manual_seed(config.seed)  # weights=none must draw the same numbers again when a run is resumed
+    backbone = backbones.build(config.model.name, weights)
+    prepared = Prepared(
+        config=config,
+        report=report,
+        backbone=backbone,
+        evaluation=evaluation_transform(config.data, backbone.pretraining),
+        accelerator=accelerator,
+        precision=choose_precision(config.trainer.precision, accelerator),
+    )
+    prepared.classifier(config)  # an unknown stage is refused here, before anything is computed
+    return prepared
+
+
+def architecture(config: Config, evaluation: EvalTransform, classes: int) -> Architecture:
+    return Architecture(
+        name=config.model.name,
+        classes=classes,
+        head=tuple(config.model.head),
+        dropout=config.model.dropout,
+        mean=evaluation.mean,
+        std=evaluation.std,
+    )
+
+
+def evaluation_transform(data: Data, pretraining: backbones.Pretraining) -> EvalTransform:
+    """What `auto` stands for: what the weights were trained with, the resize in proportion to the crop."""
+    crop = pretraining.crop if data.image_size == "auto" else data.image_size
+    resize = round(crop * pretraining.resize / pretraining.crop) if data.resize == "auto" else data.resize
+    if resize < crop:
+        raise ConfigError(f"data.resize: got {resize}; expected at least data.image_size ({crop})")
+    return EvalTransform(
+        resize=resize,
+        crop=crop,
+        interpolation=pretraining.interpolation if data.interpolation == "auto" else data.interpolation,
+        mean=pretraining.mean if data.mean == "auto" else (data.mean[0], data.mean[1], data.mean[2]),
+        std=pretraining.std if data.std == "auto" else (data.std[0], data.std[1], data.std[2]),
+    )
+
+
+def choose_accelerator(wanted: str) -> str:
+    if wanted == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator: got 'gpu', but this machine has no CUDA device; expected auto or cpu")
+    return "gpu" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def choose_precision(wanted: str, accelerator: str) -> str:
+    """`auto` is bf16 where the machine multiplies it natively; emulated it is slower than fp32."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if has_native_bf16(accelerator) else "fp32"
+
+
+def has_native_bf16(accelerator: str) -> bool:
+    if accelerator == "gpu":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

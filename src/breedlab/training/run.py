@@ -1,0 +1,175 @@
+"""The main job: data, search, training, test, export. Wherever it runs, this is what runs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from breedlab import config as configs
+from breedlab.config import Config
+from breedlab.data.check import Report, check
+from breedlab.data.source import obtain
+from breedlab.errors import ConfigError
+from breedlab.reporting.console import note, progress, stage, warn
+from breedlab.training import rundir
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        run: Its directory.
+        metrics: The content of metrics.json.
+    """
+
+    run: Path
+    metrics: dict[str, Any]
+
+
+def run(config: Config, overrides: list[str], resume: Path | None = None) -> TrainResult:
+    """Does everything that a config asks for, or what a resumed run still lacks of it.
+
+    Args:
+        config: The experiment.
+        overrides: What the person typed, for the record.
+        resume: The run directory to continue.
+
+    Raises:
+        BreedlabError: With one message for the person.
+    """
+    started = time.monotonic()
+    stage("Data")
+    report = checked_photos(config)
+    if resume is None:
+        directory = rundir.create(config, overrides, report)
+    else:
+        directory = resume.resolve()
+        _refuse_other_photos(directory, report)
+        rundir.enter(config, directory)
+    note(f"run directory: {directory}")
+    if (directory / "model.tar.gz").exists() and (directory / "metrics.json").exists():
+        note("this run is complete; nothing is left to do")
+        return TrainResult(directory, json.loads((directory / "metrics.json").read_text()))
+    return _train(config, report, directory, started)
+
+
+def checked_photos(config: Config) -> Report:
+    """The photos in place, every file read once.
+
+    Raises:
+        DataError: If they are missing, broken or inconsistent.
+    """
+    photos = obtain(config)
+    counts = ", ".join(f"{len(found):,} {split}" for split, found in photos.splits.items())
+    note(f"{photos.root}: {len(photos.classes)} classes; {counts}")
+    with progress("checking photos") as done:
+        report = check(photos, Path(config.cache.dir, "checks"), on_bad_file=config.data.on_bad_file, progress=done)
+    for finding in (*report.bad, *report.leaks):
+        warn(f"left out: {finding.path} {finding.reason}")
+    for text in report.warnings:
+        warn(text)
+    return report
+
+
+def _train(config: Config, report: Report, directory: Path, started: float) -> TrainResult:
+    # Imported here, after the photos are known to be good: torch and its company take seconds.
+    from breedlab.data.module import PhotoData
+    from breedlab.training.fit import ActivationData, fit
+    from breedlab.training.prepare import prepare
+
+    stage("Network")
+    prepared = prepare(config, report)
+    note(f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}")
+    note(f"{prepared.accelerator}, {prepared.precision}, {prepared.evaluation.crop} px")
+
+    found: dict[str, Any] | None = None
+    if config.tuner.strategy != "none":
+        from breedlab.tuning.study import search
+
+        stage("Search")
+        best = search(config, prepared, directory)
+        config = configs.replace(config, best.values)
+        note(f"best: trial {best.number}, {config.monitor.metric} {best.objective:.4f}")
+        found = {"trial": best.number, "values": best.values, "objective": best.objective}
+
+    stage("Training" if found is None else "Training the best")
+    classifier = prepared.classifier(config)
+    fresh = not (directory / "checkpoints" / "last.ckpt").exists()
+    if config.trainer.probe_epochs and fresh:
+        prepared.probe(classifier, config)
+    learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
+    activations = prepared.activations(classifier, config)
+    photos: PhotoData = prepared.data(config)
+    data = photos if activations is None else ActivationData(activations, photos)
+    fitted = fit(learner, data, config, directory, accelerator=prepared.accelerator, precision=prepared.precision)
+    note(f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric} {fitted.best:.4f}")
+
+    stage("Test")
+    load_checkpoint(classifier, directory / "checkpoints" / "best.ckpt")
+    evaluation = _evaluate(prepared, classifier, photos)
+    metrics = {
+        "monitor": {"metric": config.monitor.metric, "best": fitted.best},
+        "training": {"epochs": fitted.epochs, "ended": fitted.reason, "best_epoch": fitted.best_epoch},
+        "search": found,
+        "test": evaluation.as_dict(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    from breedlab.reporting.tensorboard import write_review
+
+    tuned = {} if found is None else found["values"]
+    write_review(directory, config, photos, evaluation, tuned, fitted.best)
+
+    stage("Export")
+    export(directory, classifier, prepared.evaluation, prepared.classes, metrics)
+    scratch = directory / "metrics.json.tmp"
+    scratch.write_text(json.dumps(metrics, indent=2))
+    scratch.replace(directory / "metrics.json")
+    note(f"{directory / 'model.tar.gz'}")
+    return TrainResult(directory, metrics)
+
+
+def _evaluate(prepared: Any, classifier: Any, photos: Any) -> Any:
+    from breedlab.training.evaluation import evaluate
+
+    total = len(photos.photos.splits["test"])
+    with progress("testing") as done:
+        return evaluate(
+            classifier,
+            photos.test_dataloader(),
+            prepared.classes,
+            device=prepared.device,
+            total=total,
+            progress=done,
+        )
+
+
+def load_checkpoint(classifier: Any, path: Path) -> None:
+    """Puts a Lightning checkpoint's weights into a classifier; the checkpoint is read as plain data."""
+    import torch
+
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    own = {name.removeprefix("classifier."): t for name, t in state.items() if name.startswith("classifier.")}
+    classifier.load_state_dict(own)
+
+
+def export(directory: Path, classifier: Any, transform: Any, classes: tuple[str, ...], metrics: dict[str, Any]) -> None:
+    """Writes the run's model.tar.gz."""
+    from breedlab.serving.archive import write_archive, write_folder
+
+    pedigree = {**rundir.lineage(directory), "run": directory.name, "test": metrics["test"]["metrics"]}
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as folder:
+        write_folder(Path(folder), classifier, transform, classes, pedigree)
+        write_archive(directory / "model.tar.gz", Path(folder))
+
+
+def _refuse_other_photos(directory: Path, report: Report) -> None:
+    if rundir.recorded_fingerprint(directory) != report.fingerprint:
+        raise ConfigError(
+            f"resume: the photos under {report.photos.root} are not those that {directory} was started with;"
+            " put them back, or start a new run"
+        )

@@ -1,0 +1,168 @@
+"""The run directory: where everything about a run is kept, and what it descends from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from breedlab.config import Config, validate
+from breedlab.config.validate import Tree
+from breedlab.data.check import Report
+from breedlab.data.folders import SPLITS
+from breedlab.errors import ConfigError
+
+current: Path | None = None
+"""The run directory of this process, for the message that follows an interrupt."""
+
+_PACKAGES = (
+    "breedlab",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "optuna",
+    "timm",
+    "simplejpeg",
+    "pillow",
+)
+
+
+def create(config: Config, overrides: list[str], report: Report) -> Path:
+    """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest."""
+    parent = Path(config.runs_dir, config.name)
+    parent.mkdir(parents=True, exist_ok=True)
+    run = _fresh(parent)
+    write_yaml(run / "config.yaml", config.model_dump())
+    write_yaml(run / "overrides.yaml", overrides)
+    (run / "splits.json").write_text(json.dumps(_splits(report), indent=1))
+    (run / "lineage.json").write_text(json.dumps(_lineage(config, report), indent=2))
+    enter(config, run)
+    return run
+
+
+def enter(config: Config, run: Path) -> None:
+    """Makes a run directory this process's own, and the latest."""
+    global current
+    current = run
+    _link_latest(Path(config.runs_dir), run)
+
+
+def recorded_config(run: Path) -> Config:
+    """The config that a run was started with.
+
+    Raises:
+        ConfigError: If the folder is no run directory.
+    """
+    try:
+        tree: Tree = yaml.safe_load((run / "config.yaml").read_text())
+    except FileNotFoundError as error:
+        state = "has no config.yaml" if run.is_dir() else "is not there"
+        raise ConfigError(
+            f"resume: {run} {state}; expected a run directory such as runs/<experiment>/<stamp>"
+        ) from error
+    return validate(tree)
+
+
+def recorded_fingerprint(run: Path) -> str:
+    """The fingerprint of the photos that a run was started with."""
+    lineage: dict[str, Any] = json.loads((run / "lineage.json").read_text())
+    return str(lineage["data"]["fingerprint"])
+
+
+def lineage(run: Path) -> dict[str, Any]:
+    """Where a run comes from."""
+    read: dict[str, Any] = json.loads((run / "lineage.json").read_text())
+    return read
+
+
+def write_yaml(path: Path, tree: Any) -> None:
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+
+
+def _link_latest(runs: Path, run: Path) -> None:
+    """Points `<runs_dir>/latest` at a run, in one step, so that it never points nowhere."""
+    scratch = runs / f".latest.{os.getpid()}"
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(os.path.relpath(run, runs), target_is_directory=True)
+    scratch.replace(runs / "latest")
+
+
+def _fresh(parent: Path) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for suffix in ["", *(f"_{n}" for n in range(2, 1000))]:  # several runs may start in one second
+        run = parent / f"{stamp}{suffix}"
+        try:
+            run.mkdir()
+        except FileExistsError:
+            continue
+        return run
+    raise AssertionError("a thousand runs in one second")
+
+
+def _splits(report: Report) -> dict[str, Any]:
+    photos = report.photos
+    return {
+        "root": str(photos.root),
+        "classes": list(photos.classes),
+        "cut_from_train": list(photos.cut),
+        "photos": {split: [os.path.relpath(p.path, photos.root) for p in photos.splits[split]] for split in SPLITS},
+        "left_out": [
+            {"file": os.path.relpath(finding.path, photos.root), "reason": finding.reason}
+            for finding in (*report.bad, *report.leaks)
+        ],
+    }
+
+
+def _lineage(config: Config, report: Report) -> dict[str, Any]:
+    return {
+        "experiment": config.name,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "command": sys.argv,
+        "git": _git(),
+        "data": {
+            "root": str(report.photos.root.resolve()),
+            "fingerprint": report.fingerprint,
+            "photos": {split: len(report.photos.splits[split]) for split in SPLITS},
+        },
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "python": platform.python_version(),
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        "parent": _parent(config.model.weights),
+    }
+
+
+def _parent(weights: str) -> str | None:
+    """The run that the starting weights came from, where they lie in one."""
+    for folder in Path(weights).resolve().parents:
+        if (folder / "lineage.json").is_file():
+            return str(folder)
+    return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of the folder that the run was started in; None outside a checkout or without git."""
+
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,71 @@
+"""One trial: a config with some values changed, trained for a few epochs."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from breedlab import config as configs
+from breedlab.errors import BreedlabError
+from breedlab.training.objective import better
+from breedlab.training.prepare import Prepared
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+        state: `complete`, `pruned` or `failed`.
+        objective: The best value of the monitored metric over its epochs, None if there was none.
+        epochs: Figures by name, one mapping an epoch.
+        seconds: Its duration.
+        reason: Why it failed or was pruned, else empty.
+    """
+
+    state: str
+    objective: float | None
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def run_trial(prepared: Prepared, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]) -> Outcome:
+    """Trains with `values` in place of the config's.
+
+    A trial that diverges or fails is an outcome too; what would fail every trial alike (a full disk) is raised.
+
+    Args:
+        prepared: Shared by all trials.
+        values: By config path.
+        stop_early: Called with the epoch's number and its best objective so far; true prunes the trial.
+    """
+    started = time.monotonic()
+    history: list[dict[str, float]] = []
+    best: float | None = None
+
+    def outcome(state: str, reason: str = "") -> Outcome:
+        return Outcome(state, best, history, time.monotonic() - started, reason)
+
+    try:
+        config = configs.replace(prepared.config, values)
+        classifier = prepared.classifier(config)
+        if config.trainer.probe_epochs:
+            prepared.probe(classifier, config)
+        for epoch in prepared.epochs(classifier, config, config.tuner.max_epochs):
+            history.append({"train/loss": epoch.train_loss, **epoch.valid})
+            value = epoch.valid[config.monitor.metric]
+            best = value if better(value, best, config.monitor.mode) else best
+            assert best is not None
+            if stop_early(epoch.number, best):
+                return outcome("pruned", f"fell behind after epoch {epoch.number + 1}")
+    except (BreedlabError, RuntimeError, ValueError, MemoryError) as error:
+        return outcome("failed", " ".join(str(error).split()) or type(error).__name__)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        return outcome("failed", str(error))
+    return outcome("complete")
