@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -34,8 +35,8 @@ def main() -> None:
 
 def run(command: str) -> None:
     """Runs one command on `sys.argv` and exits: one message and a code for whatever a person can mend."""
-    entry: Callable[[list[str]], int] = import_module(f"breedlab.{command}").main
     try:
+        entry: Callable[[list[str]], int] = import_module(f"breedlab.{command}").main
         code = entry(sys.argv[1:])
         sys.stdout.flush()
     except BreedlabError as error:
@@ -48,7 +49,9 @@ def run(command: str) -> None:
     except Exception as error:
         if not _is_disk_full(error):
             raise
-        code = _say(f"the disk is full{_where(error)}; free some space{_resume_hint()}", 1)
+        # Not the file that the error names: libraries write elsewhere first and move it here.
+        free = shutil.disk_usage(".").free / 1e6
+        code = _say(f"the disk is full ({free:.0f} MB are left here); free some space{_resume_hint()}", 1)
     sys.exit(code)
 
 
@@ -68,14 +71,6 @@ def _is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def _where(error: BaseException | None) -> str:
-    while error is not None:
-        if isinstance(error, OSError) and error.filename:
-            return f" ({error.filename} could not be written)"
-        error = error.__cause__ or error.__context__
-    return ""
-
-
 def _interrupted(command: str) -> str:
     return f"interrupted{_resume_hint()}" if command == "launch" else "interrupted"
 
@@ -84,4 +79,8 @@ def _resume_hint() -> str:
     """How to go on, once there is something to go on from."""
     rundir = sys.modules.get("breedlab.training.rundir")
     current = getattr(rundir, "current", None)
-    return f"; go on with: resume={current}" if current else ""
+    return f"; go on with: python scripts/launch.py resume={current}" if current else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -46,7 +46,7 @@ class Model(Section):
 
     name: str
     weights: str
-    freeze: str
+    freeze: Annotated[str, StringConstraints(min_length=1)]
     head: list[PositiveInt]
     dropout: Rate
 

@@ -17,13 +17,26 @@ class NotSeparable(Exception):
 
 
 def stages(network: nn.Module) -> list[str]:
-    """Names that `model.freeze` accepts: top-level blocks, and the members of a top-level sequence."""
+    """The stages that people choose among: top-level blocks, and the members of a top-level sequence."""
     names = []
     for name, child in network.named_children():
         if any(True for _ in child.parameters()):
             names.append(name)
             if isinstance(child, nn.Sequential):
                 names += [f"{name}.{n}" for n, part in child.named_children() if any(True for _ in part.parameters())]
+    return names
+
+
+def layers(network: nn.Module) -> list[str]:
+    """The network's layers from first to last: top-level blocks, a sequence that holds most of it taken apart."""
+    total = sum(p.numel() for p in network.parameters())
+    names = []
+    for name, child in network.named_children():
+        size = sum(p.numel() for p in child.parameters())
+        if isinstance(child, nn.Sequential) and size > 0.8 * total:
+            names += [f"{name}.{n}" for n, part in child.named_children() if any(True for _ in part.parameters())]
+        elif size:
+            names.append(name)
     return names
 
 
@@ -112,5 +125,7 @@ def _after(network: nn.Module, stage: str) -> fx.GraphModule:
             if any(argument not in copies for argument in node.all_input_nodes):
                 raise NotSeparable(f"what follows {stage} also reads what came before it")
             copies[node] = rest.node_copy(node, lambda argument: copies[argument])
-    rest.eliminate_dead_code()
-    return fx.GraphModule(network, rest)
+    made = fx.GraphModule(network, rest)
+    made.graph.eliminate_dead_code()
+    made.recompile()
+    return made

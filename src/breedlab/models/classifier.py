@@ -153,8 +153,8 @@ class Classifier(nn.Module):
             return []
         if self.freeze == "backbone":
             return list(self.backbone.modules())
-        known = stages(self.backbone)
-        if self.freeze not in known:
+        if not any(name == self.freeze for name, _ in self.backbone.named_modules()):
+            known = stages(self.backbone)
             raise ConfigError(
                 f"model.freeze: {self.architecture.name} has no stage {self.freeze!r};"
                 f" expected none, backbone, or one of {', '.join(known)}"

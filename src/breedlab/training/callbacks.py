@@ -77,4 +77,4 @@ def stop_reason(trainer: lightning.Trainer) -> str:
 
 def best_checkpoint(trainer: lightning.Trainer) -> ModelCheckpoint:
     """The callback that keeps the best epoch."""
-    return next(c for c in trainer.callbacks if isinstance(c, ModelCheckpoint))  # type: ignore[attr-defined]
+    return next(c for c in trainer.callbacks if isinstance(c, ModelCheckpoint) and c.monitor)  # type: ignore[attr-defined]

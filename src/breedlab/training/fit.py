@@ -67,11 +67,20 @@ class ActivationData(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         dataset = ActivationDataset(self.activations)
         batches = TrainingBatches(len(dataset), self.photos.data.batch_size, self.photos.seed, self.photos.views)
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch)
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch, generator=_aside())
 
     def val_dataloader(self) -> DataLoader[Any]:
         # Whole batches already; DataLoader asks for a list, not for its elements to be stacked.
-        return DataLoader(list(self.activations.valid_batches()), batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(
+            list(self.activations.valid_batches()),  # type: ignore[arg-type]
+            batch_size=None,
+            generator=_aside(),
+        )
+
+
+def _aside() -> torch.Generator:
+    """A generator of its own: a DataLoader draws from its generator, and dropout's has to be left alone."""
+    return torch.Generator()
 
 
 def fit(
@@ -97,14 +106,9 @@ def fit(
         SeededEpochs(config.seed),
         EpochLines(monitor, mode),
         StepBar(),
-        ModelCheckpoint(
-            dirpath=run / "checkpoints",
-            filename="best",
-            monitor=monitor,
-            mode=mode,
-            save_last=True,
-            enable_version_counter=False,
-        ),
+        _keep(run, "best", monitor=monitor, mode=mode),
+        # Not ModelCheckpoint's own save_last, which writes only when the best does.
+        _keep(run, "last"),
     ]
     if config.trainer.patience:
         callbacks.append(EarlyStopping(monitor, patience=config.trainer.patience, mode=mode, check_finite=False))
@@ -124,6 +128,7 @@ def fit(
             log_every_n_steps=1_000_000,  # figures are logged by epoch
             enable_model_summary=False,
         )
+        learner.train()  # Lightning trains in whatever mode it finds: in evaluation mode without dropout
         last = run / "checkpoints" / "last.ckpt"
         with interruptible(trainer):
             trainer.fit(learner, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
@@ -133,6 +138,17 @@ def fit(
     fitted = Fitted(trainer.current_epoch, stop_reason(trainer), kept["epoch"] + 1, float(checkpoint.best_model_score))
     marker.write_text(json.dumps(asdict(fitted)))
     return fitted
+
+
+def _keep(run: Path, name: str, **which: Any) -> ModelCheckpoint:
+    """Writes `checkpoints/<name>.ckpt` after whole epochs only: a resumed run begins with the next."""
+    return ModelCheckpoint(
+        dirpath=run / "checkpoints",
+        filename=name,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+        **which,
+    )
 
 
 @contextmanager

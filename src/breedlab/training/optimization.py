@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from breedlab.config.schema import Optim
-from breedlab.models.boundary import stages
+from breedlab.models.boundary import layers
 from breedlab.models.classifier import Classifier
 
 
@@ -20,8 +20,7 @@ def parameter_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any
     With `optim.layer_decay` d the head learns at `optim.lr`, the last stage at d times that, the one before
     at d squared, and so on: discriminative learning rates (Howard and Ruder 2018, arXiv 1801.06146).
     """
-    names = stages(classifier.backbone)
-    blocks = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
+    blocks = layers(classifier.backbone)
     grouped: dict[int, list[nn.Parameter]] = {}
     for path, parameter in classifier.backbone.named_parameters():
         if parameter.requires_grad:

@@ -198,8 +198,21 @@ def prepare(config: Config, report: Report) -> Prepared:
         accelerator=accelerator,
         precision=choose_precision(config.trainer.precision, accelerator),
     )
-    prepared.classifier(config)  # an unknown stage is refused here, before anything is computed
+    _try_out(prepared.classifier(config), config)
     return prepared
+
+
+def _try_out(classifier: Classifier, config: Config) -> None:
+    """One black photo through the network, before anything is computed for long."""
+    try:
+        with torch.no_grad():
+            classifier.eval()(torch.zeros(1, 3, classifier.side, classifier.side))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(
+            f"data.image_size: {config.model.name} does not take photos of {classifier.side} px ({reason});"
+            " expected auto, or a size that this network was made for"
+        ) from error
 
 
 def architecture(config: Config, evaluation: EvalTransform, classes: int) -> Architecture:

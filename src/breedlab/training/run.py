@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ def run(config: Config, overrides: list[str], resume: Path | None = None) -> Tra
     if resume is None:
         directory = rundir.create(config, overrides, report)
     else:
-        directory = resume.resolve()
+        # The link `latest` is about to move; what it points to is what is meant.
+        directory = Path(os.path.relpath(resume.resolve()))
         _refuse_other_photos(directory, report)
         rundir.enter(config, directory)
     note(f"run directory: {directory}")

@@ -1,0 +1,77 @@
+"""What the tests share: photos drawn once, and a config small enough to train in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from breedlab.config import Config, validate
+from breedlab.config.compose import load
+from breedlab.data.sample import write_sample
+
+# Networks this small gain nothing from a second thread, and two test runs side by side lose much by it.
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A frozen random network of few parameters on small photos: learns what the tests need, in no time.
+SMALL = [
+    "model=resnet34",
+    "model.name=resnet18",
+    "model.weights=none",
+    "data=image_folder",
+    "data.image_size=32",
+    "data.resize=36",
+    "data.batch_size=16",
+    "data.num_workers=0",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "tuner=none",
+    "seed=7",
+]
+
+Configure = Callable[..., Config]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 classes; 25 training, 6 validation and 6 test photos each."""
+    root = tmp_path_factory.mktemp("photos") / "sample"
+    write_sample(root, classes=4, train=25, valid=6, test=6, size=48, seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One activation cache for all tests, as a person has one for all runs."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def words(photos: Path, cache: Path) -> Callable[..., list[str]]:
+    """The overrides of a small experiment on the drawn photos, others added."""
+
+    def make(*more: str) -> list[str]:
+        return [*SMALL, f"data.root={photos}", f"cache.dir={cache}", *more]
+
+    return make
+
+
+@pytest.fixture
+def configure(words: Callable[..., list[str]]) -> Configure:
+    """The validated config of a small experiment."""
+
+    def make(*more: str) -> Config:
+        return validate(load(words(*more)))
+
+    return make
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, for what writes to `runs/`."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

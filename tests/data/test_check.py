@@ -1,0 +1,350 @@
+"""The check before training: every broken or leaked file in one message, and each file read once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from breedlab.data.check import Report, check
+from breedlab.data.folders import SPLITS, PhotoSet, scan
+from breedlab.errors import DataError
+
+
+def paint(path: Path, seed: int) -> Path:
+    """A small photo, another one for each seed, of the kind that the name ends in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def build(root: Path, train: int = 4, valid: int = 2, test: int = 2) -> Path:
+    seed = 0
+    for split, count in zip(SPLITS, (train, valid, test), strict=True):
+        for name in ("cat", "dog"):
+            for i in range(count):
+                seed += 1
+                paint(root / split / name / f"{i}.jpg", seed)
+    return root
+
+
+def photos_of(root: Path) -> PhotoSet:
+    return scan(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return build(tmp_path / "photos")
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Path:
+    return tmp_path / "memory"
+
+
+def run(root: Path, memory: Path, on_bad_file: str = "error") -> Report:
+    return check(photos_of(root), memory, on_bad_file=on_bad_file)
+
+
+def refusal(root: Path, memory: Path) -> str:
+    with pytest.raises(DataError) as error:
+        run(root, memory)
+    return str(error.value)
+
+
+def paths(photos: PhotoSet, split: str) -> list[Path]:
+    return [photo.path for photo in photos.splits[split]]
+
+
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The photos that are opened from here on."""
+    seen: list[Path] = []
+    really = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        seen.append(path)
+        return really(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    return seen
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """New content at a later time, even where the clock of the file system is coarse."""
+    later = path.stat().st_mtime_ns + 5_000_000_000
+    path.write_bytes(data)
+    os.utime(path, ns=(later, later))
+
+
+def break_some(root: Path) -> dict[Path, str]:
+    """Broken files in every split, by path with a word of the reason."""
+    home = root / "train" / "cat"
+    whole = (home / "0.jpg").read_bytes()
+    bomb = bytearray(whole)
+    sides = bomb.index(b"\xff\xc0") + 5
+    bomb[sides : sides + 4] = struct.pack(">HH", 60_000, 60_000)
+    broken = {
+        home / "cut.jpg": (whole[: len(whole) // 2], "truncated"),
+        home / "empty.jpg": (b"", "is empty"),
+        home / "huge.jpg": (bytes(bomb), "absurdly large"),
+        root / "valid" / "dog" / "page.jpg": (b"<html>not found</html>", "is not an image"),
+        root / "test" / "cat" / "torn.png": (b"\x89PNG\r\n\x1a\n" + b"\0" * 200, "is "),
+    }
+    for path, (data, _) in broken.items():
+        path.write_bytes(data)
+    return {path: word for path, (_, word) in broken.items()}
+
+
+def test_good_photos_pass_as_they_are(root: Path, memory: Path) -> None:
+    found = run(root, memory)
+    assert found.photos == photos_of(root)
+    assert (found.bad, found.leaks, found.warnings) == ((), (), ())
+
+
+@pytest.mark.parametrize("ending", ["png", "gif", "webp", "bmp", "tiff"])
+def test_photos_of_every_kind_pass(ending: str, root: Path, memory: Path) -> None:
+    paint(root / "train" / "cat" / f"x.{ending}", 99)
+    assert run(root, memory).bad == ()
+
+
+def test_every_broken_file_is_listed_with_its_path_and_reason_in_one_error(root: Path, memory: Path) -> None:
+    broken = break_some(root)
+    message = refusal(root, memory)
+    lines = message.splitlines()
+    for path, word in broken.items():
+        (line,) = (line for line in lines if str(path) in line)
+        assert word in line
+    assert "5 broken files" in lines[0]
+    assert "data.on_bad_file=skip" in lines[-1]
+    assert len(lines) == len(broken) + 2
+
+
+def test_skip_leaves_broken_files_out_and_reports_them(root: Path, memory: Path) -> None:
+    whole = photos_of(root)
+    broken = break_some(root)
+    found = run(root, memory, "skip")
+    assert {finding.path for finding in found.bad} == set(broken)
+    assert all(broken[finding.path] in finding.reason for finding in found.bad)
+    assert found.photos.splits == whole.splits
+    assert found.photos.classes == whole.classes
+
+
+@pytest.mark.parametrize(("first", "second"), [("train", "valid"), ("train", "test"), ("valid", "test")])
+def test_a_photo_in_two_splits_is_refused_with_both_paths(root: Path, memory: Path, first: str, second: str) -> None:
+    one, other = root / first / "cat" / "0.jpg", root / second / "dog" / "copy.jpg"
+    shutil.copy(one, other)
+    message = refusal(root, memory)
+    assert f"{one} is the same photo as {other} of the {second} split" in message
+    assert "1 photos that stand in two splits" in message
+
+
+def test_skip_keeps_the_test_split_whole_and_takes_leaks_out_of_the_others(root: Path, memory: Path) -> None:
+    test = paths(photos_of(root), "test")
+    leaked = [root / "train" / "cat" / "leak.jpg", root / "valid" / "cat" / "leak.jpg"]
+    for path in leaked:
+        shutil.copy(test[0], path)
+    from_valid = root / "train" / "dog" / "leak.jpg"
+    shutil.copy(root / "valid" / "dog" / "0.jpg", from_valid)
+    found = run(root, memory, "skip")
+    assert paths(found.photos, "test") == test
+    assert {finding.path for finding in found.leaks} == {*leaked, from_valid}
+    assert [found.photos.counts(split) for split in SPLITS] == [[4, 4], [2, 2], [2, 2]]
+
+
+def test_copies_within_one_split_are_fine(root: Path, memory: Path) -> None:
+    shutil.copy(root / "train" / "cat" / "0.jpg", root / "train" / "cat" / "again.jpg")
+    found = run(root, memory)
+    assert found.leaks == ()
+    assert found.photos.counts("train") == [5, 4]
+
+
+def test_two_broken_files_alike_are_no_leak(root: Path, memory: Path) -> None:
+    for split in ("train", "test"):
+        (root / split / "cat" / "empty.jpg").write_bytes(b"")
+    found = run(root, memory, "skip")
+    assert len(found.bad) == 2
+    assert found.leaks == ()
+
+
+def test_a_second_check_reads_nothing_and_finds_the_same(
+    root: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_some(root)
+    first = run(root, memory, "skip")
+    seen = reads(monkeypatch)
+    assert run(root, memory, "skip") == first
+    assert seen == []
+
+
+def test_only_a_changed_or_new_file_is_read_again(root: Path, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(root, memory)
+    changed, new = root / "train" / "cat" / "1.jpg", root / "valid" / "dog" / "new.jpg"
+    rewrite(changed, b"no photo any more")
+    paint(new, 77)
+    seen = reads(monkeypatch)
+    found = run(root, memory, "skip")
+    assert sorted(seen) == sorted([changed, new])
+    assert [finding.path for finding in found.bad] == [changed]
+    assert found.fingerprint != first.fingerprint
+
+
+def test_a_mended_file_is_read_again(root: Path, memory: Path) -> None:
+    broken = root / "train" / "cat" / "1.jpg"
+    good = broken.read_bytes()
+    broken.write_bytes(b"")
+    assert str(broken) in refusal(root, memory)
+    rewrite(broken, good)
+    assert run(root, memory).bad == ()
+
+
+def test_a_failure_to_read_is_not_remembered(root: Path, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that was away, rights that were mended: neither changes the file's size or time."""
+    unlucky = root / "train" / "cat" / "1.jpg"
+    really = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path == unlucky:
+            raise PermissionError(13, "Permission denied")
+        return really(path)
+
+    with monkeypatch.context() as away:
+        away.setattr(Path, "read_bytes", read_bytes)
+        assert f"{unlucky} cannot be read (Permission denied)" in refusal(root, memory)
+    assert run(root, memory).bad == ()
+
+
+def test_a_torn_memory_is_forgotten(root: Path, memory: Path) -> None:
+    first = run(root, memory)
+    for book in memory.iterdir():
+        book.write_text(book.read_text()[:40])
+    assert run(root, memory) == first
+
+
+def test_the_memory_leaves_no_scratch_behind_and_nothing_in_the_photos(root: Path, memory: Path) -> None:
+    before = sorted(root.rglob("*"))
+    run(root, memory)
+    assert [path.suffix for path in memory.iterdir()] == [".json"]
+    assert sorted(root.rglob("*")) == before
+
+
+def test_two_folders_share_a_memory(tmp_path: Path, root: Path, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = build(tmp_path / "other", train=3)
+    run(root, memory)
+    run(other, memory)
+    seen = reads(monkeypatch)
+    run(root, memory)
+    run(other, memory)
+    assert seen == []
+
+
+def test_a_file_that_is_gone_since_the_scan_is_listed_or_left_out(root: Path, memory: Path) -> None:
+    photos = photos_of(root)
+    gone = photos.splits["train"][0].path
+    gone.unlink()
+    with pytest.raises(DataError, match="cannot be read") as error:
+        check(photos, memory, on_bad_file="error")
+    assert str(gone) in str(error.value)
+    found = check(photos, memory, on_bad_file="skip")
+    assert [finding.path for finding in found.bad] == [gone]
+    assert found.photos.counts("train") == [3, 4]
+
+
+def test_a_link_to_nothing_is_listed_or_left_out(root: Path, memory: Path) -> None:
+    """What remains of photos that were linked in from a disk that is not there today."""
+    dangling = root / "train" / "cat" / "linked.jpg"
+    dangling.symlink_to(root / "nowhere.jpg")
+    message = refusal(root, memory)
+    assert str(dangling) in message
+    assert "cannot be read" in message
+    found = run(root, memory, "skip")
+    assert [finding.path for finding in found.bad] == [dangling]
+
+
+def test_photos_may_be_links(root: Path, memory: Path, tmp_path: Path) -> None:
+    (root / "train" / "cat" / "linked.jpg").symlink_to(paint(tmp_path / "store" / "x.jpg", 50))
+    assert run(root, memory).photos.counts("train") == [5, 4]
+
+
+def test_a_class_left_without_training_photos_stops_even_under_skip(root: Path, memory: Path) -> None:
+    for path in (root / "train" / "dog").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="no usable training photo is left of dog"):
+        run(root, memory, "skip")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_left_without_photos_stops_even_under_skip(root: Path, memory: Path, split: str) -> None:
+    for path in (root / split).rglob("*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=f"no usable photo is left in the {split} split"):
+        run(root, memory, "skip")
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_class_without_photos_outside_training_is_a_warning(root: Path, memory: Path, split: str) -> None:
+    for path in (root / split / "dog").iterdir():
+        path.unlink()
+    assert run(root, memory).warnings == (f"the {split} split has no photo of dog",)
+
+
+@pytest.mark.parametrize(("cats", "warned"), [(19, False), (20, True)])
+def test_imbalance_is_a_warning_from_ten_to_one(tmp_path: Path, memory: Path, cats: int, warned: bool) -> None:
+    root = build(tmp_path / "photos", train=2)
+    for i in range(2, cats):
+        paint(root / "train" / "cat" / f"{i}.jpg", 1000 + i)
+    warnings = run(root, memory).warnings
+    assert bool(warnings) == warned
+    if warned:
+        assert "cat has 20 training photos, dog 2" in warnings[0]
+        assert "data.class_weights=balanced" in warnings[0]
+
+
+def test_the_fingerprint_stays_when_photos_move_or_get_a_new_time(root: Path, memory: Path, tmp_path: Path) -> None:
+    first = run(root, memory).fingerprint
+    for path in root.rglob("*.jpg"):
+        os.utime(path, (1_000_000, 1_000_000))
+    assert run(root, memory).fingerprint == first
+    shutil.copytree(root, tmp_path / "else" / "where")
+    assert run(tmp_path / "else" / "where", tmp_path / "other memory").fingerprint == first
+    assert len(first) == 32
+
+
+def test_the_fingerprint_changes_with_content_class_and_split(root: Path, memory: Path) -> None:
+    prints = [run(root, memory).fingerprint]
+    rewrite(root / "train" / "cat" / "0.jpg", paint(root.parent / "new.jpg", 500).read_bytes())
+    prints.append(run(root, memory).fingerprint)
+    (root / "train" / "cat" / "3.jpg").rename(root / "train" / "dog" / "9.jpg")
+    prints.append(run(root, memory).fingerprint)
+    (root / "train" / "dog" / "9.jpg").rename(root / "valid" / "dog" / "9.jpg")
+    prints.append(run(root, memory).fingerprint)
+    (root / "valid" / "dog" / "9.jpg").unlink()
+    prints.append(run(root, memory).fingerprint)
+    for split in SPLITS:
+        (root / split / "dog").rename(root / split / "puppy")
+    prints.append(run(root, memory).fingerprint)
+    assert len(set(prints)) == len(prints)
+
+
+def test_the_fingerprint_of_what_skip_leaves_is_that_of_the_same_photos_alone(root: Path, memory: Path) -> None:
+    alone = run(root, memory).fingerprint
+    break_some(root)
+    assert run(root, memory, "skip").fingerprint == alone
+
+
+def test_progress_reaches_the_total_one_file_at_a_time(root: Path, memory: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    check(photos_of(root), memory, on_bad_file="error", progress=lambda done, total: steps.append((done, total)))
+    assert steps == [(done, 16) for done in range(1, 17)]
+
+
+def test_more_files_than_are_read_at_a_time_are_all_read(tmp_path: Path, memory: Path) -> None:
+    root = build(tmp_path / "many", train=60)
+    steps: list[tuple[int, int]] = []
+    found = check(photos_of(root), memory, on_bad_file="error", progress=lambda *step: steps.append(step))
+    assert steps[-1] == (128, 128)
+    assert found.photos.counts("train") == [60, 60]

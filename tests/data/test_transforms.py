@@ -1,0 +1,132 @@
+"""From pixels to the network's input: what torchvision does on a PIL image, faster, and the same again by seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
+
+from breedlab.data.transforms import EvalTransform, TrainTransform, to_tensor
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def transform(resize: int = 72, crop: int = 64, interpolation: str = "bilinear") -> EvalTransform:
+    return EvalTransform(resize, crop, interpolation, MEAN, STD)
+
+
+def photo(width: int, height: int) -> Pixels:
+    """Smooth shapes with some grain, as photos have."""
+    rng = np.random.default_rng(width * 1000 + height)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
+    return (smooth + rng.normal(0, 6, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+def reference(pixels: Pixels, base: EvalTransform) -> np.ndarray[Any, Any]:
+    steps = v2.Compose(
+        [v2.Resize(base.resize, InterpolationMode(base.interpolation), antialias=True), v2.CenterCrop(base.crop)]
+    )
+    return np.asarray(steps(Image.fromarray(pixels))).astype(int)
+
+
+SIZES = {
+    "landscape": (301, 187),
+    "portrait": (187, 301),
+    "square": (256, 256),
+    "just right": (72, 72),
+    "wide": (640, 80),
+    "large": (1200, 900),
+    "odd": (97, 101),
+    "tiny": (20, 13),
+    "one pixel": (1, 1),
+}
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+def test_evaluation_is_torchvisions_resize_and_centre_crop_of_a_pil_image(
+    size: tuple[int, int], interpolation: str
+) -> None:
+    base, pixels = transform(interpolation=interpolation), photo(*size)
+    result = base(pixels)
+    assert result.dtype == torch.uint8
+    assert result.shape == (3, 64, 64)
+    apart = np.abs(result.permute(1, 2, 0).numpy().astype(int) - reference(pixels, base))
+    assert (apart <= 1).mean() > 0.999
+    assert apart.max() <= 2
+
+
+def test_the_cut_is_the_centre_when_nothing_is_resized() -> None:
+    pixels = photo(100, 80)
+    result = transform(80, 60)(pixels)
+    np.testing.assert_array_equal(result.permute(1, 2, 0).numpy(), pixels[10:70, 20:80])
+
+
+def test_the_interpolation_matters() -> None:
+    pixels = photo(301, 187)
+    assert not torch.equal(transform()(pixels), transform(interpolation="bicubic")(pixels))
+
+
+def test_evaluation_is_the_same_every_time_and_leaves_the_photo_alone() -> None:
+    pixels = photo(120, 90)
+    before = pixels.copy()
+    assert torch.equal(transform()(pixels), transform()(pixels))
+    np.testing.assert_array_equal(pixels, before)
+
+
+def test_memory_order_of_the_photo_does_not_matter() -> None:
+    """Rotated photos and views of arrays arrive in other orders."""
+    pixels = photo(120, 90)
+    turned = np.ascontiguousarray(pixels.transpose(1, 0, 2)).transpose(1, 0, 2)
+    assert torch.equal(transform()(pixels), transform()(turned))
+
+
+def test_a_photo_becomes_channels_first_without_a_copy() -> None:
+    pixels = photo(20, 10)
+    tensor = to_tensor(pixels)
+    assert tensor.shape == (3, 10, 20)
+    assert tensor.data_ptr() == pixels.ctypes.data
+
+
+def drawn(augment: TrainTransform, pixels: Pixels, seed: int) -> torch.Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return augment(pixels)
+
+
+@pytest.mark.parametrize("policy", ["basic", "trivial", "randaug"])
+@pytest.mark.parametrize("size", [(301, 187), (20, 13)])
+def test_augmentation_repeats_by_seed_and_differs_between_seeds(policy: str, size: tuple[int, int]) -> None:
+    augment, pixels = TrainTransform(transform(), policy), photo(*size)
+    first = [drawn(augment, pixels, seed) for seed in range(8)]
+    for seed, result in enumerate(first):
+        assert result.dtype == torch.uint8
+        assert result.shape == (3, 64, 64)
+        assert torch.equal(result, drawn(TrainTransform(transform(), policy), pixels, seed))
+    assert len({result.contiguous().numpy().tobytes() for result in first}) == 8
+
+
+def test_augmentation_flips_about_half_of_the_photos() -> None:
+    """A photo that is dark on the left and light on the right shows which way round it came out."""
+    pixels = np.tile(np.linspace(0, 255, 80).astype(np.uint8)[None, :, None], (60, 1, 3))
+    augment = TrainTransform(transform(), "basic")
+    results = [drawn(augment, pixels, seed).float() for seed in range(100)]
+    flipped = sum(bool(result[:, :, :32].mean() > result[:, :, 32:].mean()) for result in results)
+    assert 30 <= flipped <= 70
+
+
+def test_policies_add_something_to_crop_and_flip() -> None:
+    pixels = photo(120, 90)
+    results = {
+        policy: torch.stack([drawn(TrainTransform(transform(), policy), pixels, seed) for seed in range(6)])
+        for policy in ("basic", "trivial", "randaug")
+    }
+    assert not torch.equal(results["basic"], results["trivial"])
+    assert not torch.equal(results["basic"], results["randaug"])
+    assert not torch.equal(results["trivial"], results["randaug"])

@@ -1,0 +1,132 @@
+"""The activation cache: the same result as without it, computed once, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from breedlab.config import Config, replace
+from breedlab.models.classifier import Classifier
+from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.run import checked_photos
+
+Configure = Callable[..., Config]
+
+
+def final_loss(prepared: Prepared, config: Config) -> list[float]:
+    classifier = prepared.classifier(config)
+    return [epoch.valid["valid/loss"] for epoch in prepared.epochs(classifier, config, 3)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("freeze", ["backbone", "layer3"])
+def test_five_trials_agree_with_and_without_it(tmp_path: Path, configure: Configure, freeze: str) -> None:
+    """200 photos, two views, five pairs of values: losses within 1 percent."""
+    from breedlab.data.sample import write_sample
+
+    root = tmp_path / "photos"
+    write_sample(root, classes=4, train=42, valid=8, test=2, size=48, seed=2)
+    base = configure(
+        f"data.root={root}",
+        "data.sample=null",
+        f"cache.dir={tmp_path / 'cache'}",
+        "cache.views=2",
+        "data.augment=basic",
+        f"model.freeze={freeze}",
+    )
+    report = checked_photos(base)
+    cached, live = prepare(base, report), prepare(replace(base, {"cache.mode": "off"}), report)
+    for lr, batch_size in [(0.001, 16), (0.003, 16), (0.0003, 32), (0.002, 64), (0.001, 40)]:
+        # A layer4 of one pixel with BatchNorm doubles every rounding difference; plain SGD does not feed on them.
+        optimizer = "adam" if freeze == "backbone" else "sgd"
+        values = {"optim.lr": lr, "data.batch_size": batch_size, "optim.name": optimizer}
+        with_it = final_loss(cached, replace(cached.config, values))
+        without = final_loss(live, replace(live.config, values))
+        assert with_it == pytest.approx(without, rel=0.01)
+    assert list((tmp_path / "cache").glob("*.npy")), "the cached trials did use the cache"
+
+
+def test_activations_are_computed_once_for_all_trials_and_runs(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(f"cache.dir={tmp_path}")
+    report = checked_photos(config)
+    passes = []
+    original = Classifier.to_boundary
+
+    def counting(self: Classifier, photos: torch.Tensor) -> torch.Tensor:
+        passes.append(len(photos))
+        return original(self, photos)
+
+    monkeypatch.setattr(Classifier, "to_boundary", counting)
+    for lr in (0.001, 0.01):
+        prepared = prepare(config, report)
+        passes.clear()
+        final_loss(prepared, replace(config, {"optim.lr": lr}))
+        final_loss(prepared, replace(config, {"optim.lr": lr, "data.batch_size": 8}))
+        seen = [count for count in passes if count > 1]  # a single black photo asks for the shape
+        assert sum(seen) == (124 if lr == 0.001 else 0)
+
+
+@pytest.mark.parametrize("change", ["data.resize=40", "seed=8", "model.freeze=layer2"])
+def test_another_transform_network_or_boundary_has_activations_of_its_own(
+    tmp_path: Path, configure: Configure, change: str
+) -> None:
+    for words in ([], [change]):
+        config = configure(f"cache.dir={tmp_path}", *words)
+        prepared = prepare(config, checked_photos(config))
+        assert prepared.activations(prepared.classifier(config), config) is not None
+    assert len(list(tmp_path.glob("*.npy"))) == 4
+
+
+def test_over_its_limit_it_computes_live_and_says_so(
+    tmp_path: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0001")
+    prepared = prepare(config, checked_photos(config))
+    assert prepared.activations(prepared.classifier(config), config) is None
+    assert "activations are computed live every epoch" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.npy"))
+    assert len(final_loss(prepared, config)) == 3
+
+
+def test_the_least_recently_used_goes_first(tmp_path: Path, configure: Configure) -> None:
+    old = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0004", "seed=1")
+    new = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0004", "seed=2")
+    for config in (old, new):
+        prepared = prepare(config, checked_photos(config))
+        assert prepared.activations(prepared.classifier(config), config) is not None
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.npy")) <= 400_000
+
+
+def test_an_interrupted_pass_leaves_nothing_behind(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(f"cache.dir={tmp_path}")
+    prepared = prepare(config, checked_photos(config))
+    classifier = prepared.classifier(config)
+
+    def interrupted(_: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    original = classifier.to_boundary
+    calls = iter([original, original, interrupted])
+    monkeypatch.setattr(classifier, "to_boundary", lambda photos: next(calls)(photos))
+    with pytest.raises(KeyboardInterrupt):
+        prepared.activations(classifier, config)
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
+
+
+def test_bf16_activations_survive_the_disk(tmp_path: Path, configure: Configure) -> None:
+    config = configure(f"cache.dir={tmp_path}", "trainer.precision=bf16")
+    prepared = prepare(config, checked_photos(config))
+    activations = prepared.activations(prepared.classifier(config), config)
+    assert activations is not None and activations.valid.dtype == torch.bfloat16
+    exact = prepare(configure(f"cache.dir={tmp_path}"), prepared.report)
+    reference = exact.activations(exact.classifier(config), exact.config)
+    assert reference is not None
+    error = (activations.valid.float() - reference.valid).norm() / reference.valid.norm()
+    assert error < 0.02

@@ -1,0 +1,163 @@
+"""Training to the end: nothing frozen moves, a resumed run equals an unbroken one, it never ends unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+
+from breedlab.config import Config
+from breedlab.errors import TrainingError
+from breedlab.models.classifier import Classifier
+from breedlab.training import fit as fitting
+from breedlab.training.fit import ActivationData, fit
+from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.run import checked_photos, load_checkpoint
+
+Configure = Callable[..., Config]
+
+CASES = {
+    "cached head": ["data.class_weights=balanced", "optim.label_smoothing=0.1"],
+    "live, augmented, EMA, cosine": [
+        "model.freeze=none",
+        "data.augment=trivial",
+        "data.mixup=0.2",
+        "trainer.ema=0.9",
+        "optim.schedule=cosine",
+        "optim.warmup_epochs=0.5",
+        "optim.layer_decay=0.8",
+        "trainer.gradient_clip=1.0",
+    ],
+    "frozen through a stage, one-cycle": ["model.freeze=layer2", "optim.schedule=one_cycle", "optim.name=sgd"],
+}
+
+
+def train(prepared: Prepared, config: Config, run: Path) -> tuple[Classifier, fitting.Fitted]:
+    classifier = prepared.classifier(config)
+    activations = prepared.activations(classifier, config)
+    learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
+    photos = prepared.data(config)
+    data = photos if activations is None else ActivationData(activations, photos)
+    run.mkdir(exist_ok=True)
+    fitted = fit(learner, data, config, run, accelerator="cpu", precision=prepared.precision)
+    return classifier, fitted
+
+
+class Cut(lightning.Callback):
+    """Breaks training off in the middle of an epoch, as a killed process would."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+        if trainer.current_epoch == self.epoch and trainer.global_step % 7 == 2:
+            raise RuntimeError("cut")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_ends_at_the_very_weights_of_an_unbroken_one(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    config = configure("trainer.max_epochs=4", *CASES[case])
+    prepared = prepare(config, checked_photos(config))
+    train(prepared, config, tmp_path / "unbroken")
+
+    original = fitting.SeededEpochs
+    monkeypatch.setattr(fitting, "StepBar", lambda: Cut(2))
+    with pytest.raises(RuntimeError, match="cut"):
+        train(prepared, config, tmp_path / "broken")
+    monkeypatch.undo()
+    assert original is fitting.SeededEpochs
+    train(prepared, config, tmp_path / "broken")
+
+    for name in ("last", "best"):
+        states = [
+            torch.load(tmp_path / run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+            for run in ("unbroken", "broken")
+        ]
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("freeze", ["backbone", "layer2"])
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_not_one_frozen_number_moves_in_training(tmp_path: Path, configure: Configure, freeze: str, mode: str) -> None:
+    config = configure(
+        f"model.freeze={freeze}", f"cache.mode={mode}", "optim.lr=0.1", "optim.weight_decay=0.1", "trainer.ema=0.7"
+    )
+    prepared = prepare(config, checked_photos(config))
+    before = {name: t.clone() for name, t in prepared.classifier(config).frozen_tensors().items()}
+    classifier, _ = train(prepared, config, tmp_path / "run")
+    after = classifier.frozen_tensors()
+    assert len(before) > 10
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    load_checkpoint(classifier, tmp_path / "run" / "checkpoints" / "best.ckpt")
+    stored = classifier.frozen_tensors()
+    assert all(torch.equal(stored[name], before[name]) for name in before)
+    for epoch in prepared.epochs(classifier, config, 1):  # the lean loop, likewise
+        assert epoch.train_loss > 0
+    assert all(torch.equal(classifier.frozen_tensors()[name], before[name]) for name in before)
+
+
+def test_the_best_is_trained_as_its_trial_was(tmp_path: Path, configure: Configure) -> None:
+    """Lightning's Trainer and the lean loop take the same steps: what was chosen is what is trained."""
+    config = configure("trainer.max_epochs=3", "model.dropout=0.3")
+    prepared = prepare(config, checked_photos(config))
+    lean = prepared.classifier(config)
+    for _ in prepared.epochs(lean, config, 3):
+        pass
+    train(prepared, config, tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for name, tensor in lean.head.state_dict().items():
+        torch.testing.assert_close(state[f"classifier.head.{name}"], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_early_stopping_says_why_training_ended(tmp_path: Path, configure: Configure) -> None:
+    config = configure("trainer.max_epochs=30", "trainer.patience=2", "optim.lr=0.00000001")
+    prepared = prepare(config, checked_photos(config))
+    _, fitted = train(prepared, config, tmp_path / "run")
+    assert fitted.epochs < 30
+    assert fitted.reason == f"stopped after epoch {fitted.epochs}: no better valid/top1 for 2 epochs"
+
+
+def test_a_loss_that_is_no_number_ends_training_with_the_reason(tmp_path: Path, configure: Configure) -> None:
+    config = configure("optim.lr=1e30", "optim.name=sgd")
+    prepared = prepare(config, checked_photos(config))
+    with pytest.raises(TrainingError, match=r"diverged in epoch \d.*try a lower optim.lr"):
+        train(prepared, config, tmp_path / "run")
+
+
+def test_checkpoints_are_plain_data_and_the_best_is_kept(tmp_path: Path, configure: Configure) -> None:
+    config = configure("trainer.max_epochs=3", "monitor.metric=valid/loss", "monitor.mode=min", "optim.lr=0.05")
+    prepared = prepare(config, checked_photos(config))
+    _, fitted = train(prepared, config, tmp_path / "run")
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (best["epoch"], last["epoch"]) == (fitted.best_epoch - 1, 2)
+
+
+@pytest.mark.slow
+def test_a_probe_then_fine_tuning_moves_every_layer(tmp_path: Path, configure: Configure) -> None:
+    config = configure(
+        "model.freeze=none", "trainer.probe_epochs=3", "trainer.probe_lr=0.01", "optim.lr=0.0001", "data.augment=basic"
+    )
+    prepared = prepare(config, checked_photos(config))
+    classifier = prepared.classifier(config)
+    head = classifier.head[1].weight.clone()
+    prepared.probe(classifier, config)
+    assert not torch.equal(classifier.head[1].weight, head), "the probe trained the head"
+    before = {name: p.clone() for name, p in classifier.named_parameters()}
+    for _ in prepared.epochs(classifier, config, 1):
+        pass
+    assert all(not torch.equal(p, before[name]) for name, p in classifier.named_parameters())
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_to_a_checkpoint_that_loads(tmp_path: Path, configure: Configure) -> None:
+    config = configure("model.name=squeezenet1_1", "trainer.compile=true", "cache.mode=off", "trainer.max_epochs=1")
+    prepared = prepare(config, checked_photos(config))
+    classifier, _ = train(prepared, config, tmp_path / "run")
+    load_checkpoint(classifier, tmp_path / "run" / "checkpoints" / "best.ckpt")

@@ -1,0 +1,136 @@
+"""Optimizers, discriminative learning rates, schedules; the figures; the objective line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from breedlab.config import Config
+from breedlab.models import backbone as backbones
+from breedlab.models.classifier import Architecture, Classifier
+from breedlab.training.evaluation import evaluate
+from breedlab.training.metrics import make_metrics
+from breedlab.training.objective import objective_line, read_objective
+from breedlab.training.optimization import make_optimizer, make_schedule
+
+Configure = Callable[..., Config]
+
+
+def classifier(freeze: str = "none") -> Classifier:
+    architecture = Architecture("resnet18", 4, (16,), 0.0, (0.5,) * 3, (0.5,) * 3)
+    return Classifier(architecture, backbones.build("resnet18"), freeze, 32)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_the_named_optimizer_gets_every_parameter_that_trains_once(configure: Configure, name: str) -> None:
+    network = classifier("layer2")
+    optimizer = make_optimizer(network, configure(f"optim.name={name}", "optim.layer_decay=0.5").optim)
+    assert type(optimizer).__name__.lower() == name
+    given = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    wanted = [id(p) for p in network.parameters() if p.requires_grad]
+    assert sorted(given) == sorted(wanted)
+
+
+def test_each_stage_further_from_the_head_learns_more_slowly(configure: Configure) -> None:
+    network = classifier()
+    optimizer = make_optimizer(network, configure("optim.layer_decay=0.5", "optim.lr=0.8").optim)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    stages = ["layer1", "layer2", "layer3", "layer4"]
+    first = [rate[id(next(network.backbone.get_submodule(stage).parameters()))] for stage in stages]
+    assert first == pytest.approx([0.05, 0.1, 0.2, 0.4])
+    assert rate[id(network.head[1].weight)] == 0.8
+    assert rate[id(network.backbone.conv1.weight)] < 0.05
+
+
+def rates(config: Config, epochs: int = 10, steps: int = 5) -> list[float]:
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=config.optim.lr, momentum=0.9)
+    schedule = make_schedule(optimizer, config.optim, steps_per_epoch=steps, epochs=epochs)
+    seen = []
+    for _ in range(epochs * steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_schedules_have_their_shapes(configure: Configure) -> None:
+    constant = rates(configure("optim.lr=1.0", "optim.schedule=constant"))
+    assert set(constant) == {1.0}
+    cosine = rates(configure("optim.lr=1.0", "optim.schedule=cosine"))
+    assert cosine[0] == 1.0 and cosine[25] == pytest.approx(0.5) and cosine[-1] < 0.01
+    warmed = rates(configure("optim.lr=1.0", "optim.schedule=cosine", "optim.warmup_epochs=1.5"))
+    assert warmed[:8] == sorted(warmed[:8]) and warmed[0] < 0.2 and max(warmed) == 1.0
+    one_cycle = rates(configure("optim.lr=1.0", "optim.schedule=one_cycle"))
+    assert one_cycle[0] < 0.1 and max(one_cycle) == pytest.approx(1.0, abs=0.01) and one_cycle[-1] < 0.01
+
+
+def test_the_figures_are_those_one_would_compute_by_hand() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(50, 8), torch.randint(0, 8, (50,))
+    metrics = make_metrics(8)
+    for part in (slice(0, 33), slice(33, 50)):  # uneven batches must weigh by their photos
+        metrics.update(logits[part], labels[part])
+    found = {name: float(value) for name, value in metrics.compute().items()}
+    predicted = logits.argmax(1)
+    assert found["top1"] == pytest.approx(float((predicted == labels).double().mean()))
+    top5 = logits.topk(5).indices == labels[:, None]
+    assert found["top5"] == pytest.approx(float(top5.any(1).double().mean()))
+    assert found["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    scores = []
+    for c in range(8):
+        hit = int(((predicted == c) & (labels == c)).sum())
+        size = int((predicted == c).sum() + (labels == c).sum())
+        scores.append(2 * hit / size if size else 0.0)
+    assert found["f1"] == pytest.approx(sum(scores) / 8, abs=1e-4)
+
+
+def test_accuracy_is_no_integer_division() -> None:
+    metrics = make_metrics(3, only="top1")
+    metrics.update(torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]))
+    assert float(metrics.compute()["top1"]) == pytest.approx(2 / 3)
+
+
+def test_two_classes_have_a_top_five() -> None:
+    metrics = make_metrics(2)
+    metrics.update(torch.tensor([[2.0, 1.0]]), torch.tensor([1]))
+    assert float(metrics.compute()["top5"]) == 1.0
+
+
+def test_confusions_are_named_and_counted() -> None:
+    class Answers(torch.nn.Module):
+        """A network whose photos are its logits."""
+
+        def forward(self, photos: torch.Tensor) -> torch.Tensor:
+            return photos
+
+    truth = [0] * 6 + [1] * 4 + [2] * 2
+    taken = [0, 0, 0, 1, 1, 1] + [1, 1, 1, 0] + [2, 2]
+    photos = 5 * torch.eye(3)[taken]
+    found = evaluate(
+        Answers(),
+        [(photos, torch.tensor(truth))],
+        ("cat", "dog", "eel"),
+        device=torch.device("cpu"),
+        total=12,
+        progress=lambda done, total: None,
+    )
+    assert [(w.truth, w.taken_for, w.count, w.of) for w in found.worst] == [("cat", "dog", 3, 6), ("dog", "cat", 1, 4)]
+    assert found.confusion == [[3, 3, 0], [1, 3, 0], [0, 0, 2]]
+    assert found.per_class["cat"] == {"photos": 6, "top1": 0.5, "precision": 0.75}
+    assert found.metrics["top1"] == pytest.approx(8 / 12)
+    assert [label for label, _ in found.predictions] == taken
+
+
+@pytest.mark.parametrize("value", [0.8125, -3.5, 1e-9, 123456789.0, -2.5e-7, 0.0, 1e22])
+def test_the_objective_is_found_in_its_own_line(value: float) -> None:
+    found = read_objective(f"epoch 3/10  train/loss 0.1  {objective_line('valid/top1', value)}")
+    assert found is not None and found[0] == "valid/top1"
+    assert math.isclose(found[1], value, rel_tol=1e-5)
+
+
+def test_other_lines_hold_no_objective() -> None:
+    assert read_objective("valid/top1 0.8") is None
