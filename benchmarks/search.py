@@ -126,16 +126,21 @@ def _feature_pass(config: Any, photo_report: Any) -> None:
     """Every photo decoded and through the backbone once, nothing kept: what no search can do without."""
     import torch
 
+    from breedlab.reporting.console import progress
     from breedlab.training.prepare import prepare
 
     prepared = prepare(config, photo_report)
     classifier = prepared.classifier(config).to(prepared.device).eval()
     data = prepared.data(config)
     bf16 = prepared.precision == "bf16"
-    with torch.no_grad(), torch.autocast(prepared.device.type, torch.bfloat16, enabled=bf16):
+    autocast = torch.autocast(prepared.device.type, torch.bfloat16, enabled=bf16)
+    done, total = 0, sum(len(data.labels(split)) for split in ("train", "valid"))
+    with torch.no_grad(), autocast, progress("feature pass") as tell:
         for split in ("train", "valid"):
             for batch, _labels in data.view_dataloader(split, 0, batch_size=32):
                 classifier.to_boundary(batch.to(prepared.device))
+                done += len(batch)
+                tell(done, total)
 
 
 def _search(config: Any, photo_report: Any, folder: Path, trials: int) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab.config import Config, validate
-from breedlab.config.compose import config_folder, groups, load, screen
+from breedlab.config.compose import config_folder, explained, groups, load, screen, split_space, with_space
 from breedlab.config.problems import error_from
 from breedlab.config.validate import known_paths
 from breedlab.errors import BreedlabError, ConfigError
@@ -66,7 +66,11 @@ def main(argv: list[str]) -> int:
     if any(word.startswith(("-", "hydra.", "+hydra.", "~hydra.")) for word in argv):
         return _through_hydra(argv)
     # Without flags Hydra would compose twice, to find out its mode, and do nothing else that is needed here.
-    start(load(argv), argv)
+    if resume := [word.partition("=")[2] for word in argv if word.startswith("resume=")]:
+        run = Path(resume[-1])
+        carry_out(_resumed(run, argv, "dry_run=true" in argv), argv, run)
+    else:
+        start(load(argv), argv)
     return 0
 
 
@@ -78,16 +82,19 @@ def _through_hydra(argv: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     _refuse_unknown_flags(argv)
-    _, found = screen([word for word in argv if "=" in word and not word.startswith("-")], grid=True)
+    overrides = [word for word in argv if "=" in word and not word.startswith("-")]
+    _, found = screen(overrides, grid=True)
     if found:
         raise error_from(found)
+    _, space = split_space(overrides)
     failures: list[Exception] = []
 
     def task(composed: DictConfig) -> dict[str, Any]:
         try:
             tree = OmegaConf.to_container(composed, resolve=True)
             assert isinstance(tree, dict)
-            return start({str(key): value for key, value in tree.items()}, list(HydraConfig.get().overrides.task))
+            words = [*HydraConfig.get().overrides.task, *space]
+            return start(with_space({str(key): value for key, value in tree.items()}, space), words)
         except Exception as error:
             # Kept from Hydra, which would print a second message and end a grid at its first failure.
             failures.append(error)
@@ -98,21 +105,25 @@ def _through_hydra(argv: list[str]) -> int:
             return {"error": str(error) or type(error).__name__}
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its complaints instead of printing them; they are reworded
-    sys.argv = [sys.argv[0], *argv]
+    sys.argv = [sys.argv[0], *(word for word in argv if word not in space)]
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"config: {' '.join(str(error).split())}") from error
+        raise explained([word for word in overrides if word not in space], error, []) from error
     return 1 if failures else 0
 
 
 def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """One experiment: validated, then planned (dry run) or run.
+    """One new experiment: validated, then planned (dry run) or run.
 
     Returns:
         What the table of a grid shows of it.
     """
-    config, resume = _resumed(validate(dict(tree)), overrides)
+    return carry_out(validate(dict(tree)), overrides, None)
+
+
+def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict[str, Any]:
+    """Plans or runs a validated experiment, or the rest of a run."""
     if config.dry_run:
         from breedlab.plan import plan
 
@@ -126,36 +137,31 @@ def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
     return {"run": str(result.run), **{f"test/{k}": v for k, v in result.metrics["test"]["metrics"].items()}}
 
 
-def _resumed(config: Config, overrides: list[str]) -> tuple[Config, Path | None]:
+def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     """The recorded config of the run to continue; words that contradict it are refused."""
-    if config.resume is None:
-        return config, None
-    from breedlab.training.rundir import recorded_config
+    from breedlab.training.rundir import recorded_config, recorded_overrides
 
-    run = Path(config.resume)
     recorded = recorded_config(run)
-    mine, theirs = config.model_dump(), recorded.model_dump()
-    free = ("resume", "dry_run", "cache", "runs_dir")
-    given = [word for word in overrides if word.lstrip("+~").split("=")[0] not in ("resume", "dry_run")]
-    if given and (wrong := _differences(mine, theirs, free)):
-        raise ConfigError(
-            f"resume: {run} was started with another config; leave these out, or start a new run:\n"
-            + "\n".join(f"  {path}: recorded {old!r}, given {new!r}" for path, new, old in wrong)
-        )
-    tree = {**theirs, "dry_run": config.dry_run, "resume": None, "runs_dir": config.runs_dir}
-    return validate(tree), run
+    words = [word for word in overrides if word.lstrip("+~").split("=")[0] not in ("resume", "dry_run")]
+    if words:
+        again = validate(load([*recorded_overrides(run), *words])).model_dump()
+        wrong = _differences(again, recorded.model_dump())
+        if wrong:
+            raise ConfigError(
+                f"resume: {run} was started with another config; leave these out, or start a new run:\n"
+                + "\n".join(f"  {path}: recorded {old!r}, given {new!r}" for path, new, old in wrong)
+            )
+    return validate({**recorded.model_dump(), "dry_run": dry_run, "resume": None})
 
 
-def _differences(
-    mine: Mapping[str, Any], theirs: Mapping[str, Any], free: tuple[str, ...] = (), prefix: str = ""
-) -> list[tuple[str, Any, Any]]:
+def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
     found: list[tuple[str, Any, Any]] = []
     for key in mine.keys() | theirs.keys():
-        if key in free:
+        if prefix + key in ("resume", "dry_run"):
             continue
         new, old = mine.get(key), theirs.get(key)
         if isinstance(new, dict) and isinstance(old, dict):
-            found += _differences(new, old, (), f"{prefix}{key}.")
+            found += _differences(new, old, f"{prefix}{key}.")
         elif new != old:
             found.append((f"{prefix}{key}", new, old))
     return sorted(found)
@@ -168,7 +174,7 @@ def _refuse_unknown_flags(argv: list[str]) -> None:
     known = get_args_parser()._option_string_actions
     for word in argv:
         flag, _, value = word.partition("=")
-        if flag.startswith("--") and flag not in known:
+        if flag.startswith("-") and flag not in known and not flag.removeprefix("-").isdecimal():
             name = flag.lstrip("-").replace("-", "_").replace("__", ".")
             path = next((p for p in known_paths() if p == name or p.endswith(f".{name}")), name)
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -95,8 +96,9 @@ def _stages(config: Config, images: Images) -> list[str]:
 
 def _describe(dimension: Dimension) -> str:
     if isinstance(dimension, Choices):
-        return "one of " + ", ".join(map(str, dimension.values))
-    scale = ", log scale" if dimension.log else ""
+        values = [list(value) if isinstance(value, tuple) else value for value in dimension.values]
+        return "one of " + ", ".join(json.dumps(value) if not isinstance(value, str) else value for value in values)
+    scale = ", log scale" if dimension.log else f" in steps of {dimension.step:g}" if dimension.step else ""
     kind = "integers" if dimension.integer else "numbers"
     return f"{kind} from {dimension.low:g} to {dimension.high:g}{scale}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -340,6 +341,19 @@ def test_progress_reaches_the_total_one_file_at_a_time(root: Path, memory: Path)
     steps: list[tuple[int, int]] = []
     check(photos_of(root), memory, on_bad_file="error", progress=lambda done, total: steps.append((done, total)))
     assert steps == [(done, 16) for done in range(1, 17)]
+
+
+def test_a_check_silences_no_warning_of_the_rest_of_the_process(tmp_path: Path, memory: Path) -> None:
+    """Files are read in threads, and Python's warning filters belong to all of them."""
+    root = build(tmp_path / "photos")
+    for i in range(150):  # CMYK, since plain JPEGs do not go through Pillow
+        noise = np.random.default_rng(2000 + i).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(noise).convert("CMYK").save(root / "train" / "cat" / f"cmyk{i}.jpg")
+    with warnings.catch_warnings():
+        before = list(warnings.filters)
+        for attempt in range(5):
+            check(photos_of(root), memory / str(attempt), on_bad_file="error")
+            assert list(warnings.filters) == before
 
 
 def test_more_files_than_are_read_at_a_time_are_all_read(tmp_path: Path, memory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import random
 import struct
@@ -148,13 +149,12 @@ def test_a_cmyk_jpeg_keeps_its_colours(reader: str) -> None:
     assert np.abs(decode(data).astype(int) - np.asarray(scene(), int)).mean() < 8
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "BMP"])
 def test_grayscale_becomes_three_equal_channels(form: str, reader: str) -> None:
-    pixels = decode(encode(scene().convert("L"), form))
-    assert pixels.shape == (61, 97, 3)
-    if form != "WEBP":
-        assert (pixels == pixels[..., :1]).all()
-    assert_equal(pixels[..., 0], np.asarray(scene().convert("L")), within=0 if form in ("PNG", "TIFF", "BMP") else 60)
+    gray = scene().convert("L")
+    pixels = decode(encode(gray, form, quality=95))
+    assert_equal(pixels, np.repeat(pixels[..., :1], 3, axis=2))
+    assert_equal(pixels[..., 0], gray, within=16 if form == "JPEG" else 0)
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "BMP"])
@@ -393,21 +393,22 @@ def test_a_jpeg_cut_within_its_header(length: int, reader: str) -> None:
     assert refusal(data[:length]).startswith(("is not an image", "is truncated or corrupt"))
 
 
+@functools.cache
+def large(form: str) -> Image.Image:
+    """Large enough that a tenth of its bytes is more than a header."""
+    return scene(300, 200).quantize(64) if form == "GIF" else scene(300, 200)
+
+
 @pytest.mark.parametrize("form", ["PNG", "GIF", "WEBP", "TIFF", "BMP"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_other_formats_truncated(form: str, share: float) -> None:
-    image = scene(300, 200).quantize(64) if form == "GIF" else scene(300, 200)
-    data = encode(image, form)
-    text = refusal(data[: int(len(data) * share)])
-    assert text.startswith(("is not an image", "is truncated or corrupt")) or form == "TIFF"
-    if share > 0.1:
-        assert "truncated or corrupt" in text
+    data = encode(large(form), form)
+    assert "truncated or corrupt" in refusal(data[: int(len(data) * share)])
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF"])
 def test_a_corrupt_body(form: str) -> None:
-    image = scene(300, 200).quantize(64) if form == "GIF" else scene(300, 200)
-    data = bytearray(encode(image, form))
+    data = bytearray(encode(large(form), form))
     middle = len(data) // 2
     data[middle : middle + 400] = b"\xff" * 400
     assert "truncated or corrupt" in refusal(bytes(data))
@@ -467,6 +468,7 @@ def test_the_size_limit_is_kept_and_told(form: str, reader: str) -> None:
 # ---------------------------------------------------------------- fuzz
 
 
+@functools.cache
 def fuzz_seeds() -> dict[str, bytes]:
     image = scene(48, 32)
     return {

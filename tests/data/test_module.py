@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import shutil
 from collections import Counter
@@ -13,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from breedlab.config import Config
+from breedlab.config import Config, validate
+from breedlab.config.compose import load
 from breedlab.data.decode import decode
 from breedlab.data.folders import SPLITS, Photo, PhotoSet, scan
 from breedlab.data.module import PhotoData, TrainingBatches, Views, batch_indices, epoch_order
@@ -24,6 +26,18 @@ Configure = Callable[..., Config]
 Epoch = list[tuple[torch.Tensor, torch.Tensor]]
 
 EVALUATION = EvalTransform(36, 32, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.fixture(scope="session")
+def configure() -> Configure:
+    """Composed once for all tests that ask for the same; the photos come from a scan, not from `data.root`."""
+
+    @functools.cache
+    def make(*more: str) -> Config:
+        small = ("data=image_folder", "data.root=.", "data.batch_size=16", "data.num_workers=0", "seed=7")
+        return validate(load(["name=small", "model=resnet34", *small, *more]))
+
+    return make
 
 
 def read(root: Path) -> PhotoSet:
@@ -93,7 +107,7 @@ def test_every_photo_is_seen_once_an_epoch_with_its_label(configure: Configure, 
         for photo in data.photos.splits["train"]
     }
     for epoch in epochs(data, 0, 1, 7):
-        assert seen(epoch) == Counter(expected)
+        assert seen(epoch) == Counter(expected.keys())
         for images, labels in epoch:
             assert images.dtype == torch.uint8
             assert labels.dtype == torch.int64
@@ -170,6 +184,16 @@ def test_a_view_repeats_and_differs_from_the_others(configure: Configure, photos
     assert not shown[0] & shown[1]
     assert not shown[0] & shown[2]
     assert not shown[1] & shown[2]
+
+
+@pytest.mark.parametrize("seed", [20_261_231, 2**32 - 1])
+def test_every_seed_that_the_config_allows_augments(configure: Configure, photos: Path, seed: int) -> None:
+    """A date is a popular seed."""
+    dataset = make(configure(*TRAINS, f"seed={seed}"), read(photos)).dataset("train")
+    for view_number in (1, 2, 200):
+        one, other = dataset[(view_number, 0)][0], dataset[(view_number, 1)][0]
+        assert torch.equal(one, dataset[(view_number, 0)][0])
+        assert not torch.equal(one, other)
 
 
 def test_two_photos_are_augmented_differently(configure: Configure, tmp_path: Path) -> None:

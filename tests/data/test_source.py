@@ -16,7 +16,7 @@ from breedlab.errors import DataError
 def sample(root: Path, *more: str) -> Config:
     numbers = {"classes": 2, "train": 3, "valid": 1, "test": 2, "size": 32, "seed": 4}
     drawn = [f"data.sample.{name}={number}" for name, number in numbers.items()]
-    return validate(load(["data=sample", f"data.root={root}", *drawn, *more]))
+    return validate(load(["data=sample", f'data.root="{root}"', *drawn, *more]))
 
 
 def contents(root: Path) -> dict[str, tuple[bytes, int]]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +15,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
+from breedlab.data.decode import BadPhoto, decode
 from breedlab.data.transforms import EvalTransform, TrainTransform, to_tensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -60,6 +66,35 @@ def test_evaluation_is_torchvisions_resize_and_centre_crop_of_a_pil_image(
     apart = np.abs(result.permute(1, 2, 0).numpy().astype(int) - reference(pixels, base))
     assert (apart <= 1).mean() > 0.999
     assert apart.max() <= 2
+
+
+@contextmanager
+def little_memory(more: int) -> Iterator[None]:
+    """So many bytes beyond what is taken already."""
+    import resource
+
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + more, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory")
+@pytest.mark.parametrize(("width", "height"), [(60_000, 1), (1, 60_000)])
+def test_a_long_strip_is_refused_or_transformed_within_bounds(width: int, height: int) -> None:
+    """Sixty thousand pixels pass the size limit; scaled to 256 on their shorter side they are four billion."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (30, 200, 60)).save(buffer, "JPEG", quality=95)
+    with little_memory(2**31):
+        try:
+            result = transform(256, 224)(decode(buffer.getvalue()))
+        except BadPhoto:
+            return
+    assert result.shape == (3, 224, 224)
+    assert (result.float().mean((1, 2)) - torch.tensor([30.0, 200.0, 60.0])).abs().max() < 3
 
 
 def test_the_cut_is_the_centre_when_nothing_is_resized() -> None:

@@ -37,9 +37,7 @@ def records(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("strategy", ["random", "bayesian", "hyperband"])
-def test_each_strategy_runs_its_trials_and_names_the_best(
-    tmp_path: Path, configure: Configure, strategy: str
-) -> None:
+def test_each_strategy_runs_its_trials_and_names_the_best(tmp_path: Path, configure: Configure, strategy: str) -> None:
     config = configure(f"tuner={strategy}", "tuner.trials=5", "tuner.max_epochs=3", RANGE)
     best = search(config, ready(config), tmp_path)
     done = records(tmp_path)
@@ -92,7 +90,11 @@ def test_hyperband_stops_trials_that_fall_behind(tmp_path: Path, configure: Conf
 
 @pytest.mark.slow
 def test_trials_side_by_side_come_to_what_they_come_to_one_by_one(tmp_path: Path, configure: Configure) -> None:
-    words = ("tuner=grid", "tuner.max_epochs=2", "tuner.space={optim: {lr: [0.001, 0.01]}, data: {batch_size: [16, 32]}}")
+    words = (
+        "tuner=grid",
+        "tuner.max_epochs=2",
+        "tuner.space={optim: {lr: [0.001, 0.01]}, data: {batch_size: [16, 32]}}",
+    )
     outcomes = []
     for parallel in (1, 2):
         config = configure(*words, f"tuner.parallel={parallel}")
@@ -178,8 +180,6 @@ def test_killed_at_any_moment_a_grid_still_runs_every_combination_once(
         [*command, *overrides, *resume], cwd=tmp_path, capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    study = optuna.load_study(
-        study_name="killed", storage=studies.storage_url((tmp_path / "runs/latest").resolve())
-    )
+    study = optuna.load_study(study_name="killed", storage=studies.storage_url((tmp_path / "runs/latest").resolve()))
     complete = [trial.params["optim.lr"] for trial in study.trials if trial.state == TrialState.COMPLETE]
     assert sorted(complete) == [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]

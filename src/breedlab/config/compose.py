@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import breedlab
 from breedlab.config.problems import Problem, error_from, nearest
@@ -26,10 +27,11 @@ def load(overrides: list[str]) -> Tree:
         ConfigError: Naming every override that means nothing, and whatever else is wrong with the rest.
     """
     good, found = screen(overrides)
+    good, space = split_space(good)
     try:
-        tree = compose(good)
+        tree = with_space(compose(good), space)
     except Exception as refusal:  # Hydra's parser, composer and OmegaConf share no base class
-        raise _explained(good, refusal, found) from refusal
+        raise explained(good, refusal, found) from refusal
     if found:
         raise error_from(found + problems(tree))
     return tree
@@ -45,6 +47,36 @@ def compose(overrides: list[str]) -> Tree:
         tree = OmegaConf.to_container(hydra_compose("config", overrides=overrides), resolve=True)
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
+
+
+def split_space(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """Sets apart what is said of `tuner.space`, where a list may take a range's place: Hydra merges, it cannot swap."""
+    space = [word for word in overrides if re.match(r"\+{0,2}tuner\.space[.=]", word)]
+    return [word for word in overrides if word not in space], space
+
+
+def with_space(tree: Tree, words: list[str]) -> Tree:
+    """A tree with its search space changed as the words say; `tuner.space={...}` is the whole space."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in OverridesParser.create().parse_overrides(words):
+        *parents, leaf = override.key_or_group.split(".")
+        node = tree
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                node[parent] = {}
+            node = node[parent]
+        node[leaf] = _plain(override.value())
+    return tree
+
+
+def _plain(value: Any) -> Any:
+    """Quoted strings of Hydra's grammar as strings."""
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.text if hasattr(value, "text") else value
 
 
 def screen(overrides: list[str], grid: bool = False) -> tuple[list[str], list[Problem]]:
@@ -86,7 +118,7 @@ def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], gri
         return Problem(word, f"is no override; expected path=value{nearest(key, [*paths, *choices])}")
     if key in choices:
         wrong = [
-            choice for choice in value.split(",") if re.fullmatch(r"[\w-]+", choice) and choice not in choices[key]
+            choice for choice in value.split(",") if re.fullmatch(r"[\w.-]*", choice) and choice not in choices[key]
         ]
         if wrong:
             allowed = choices[key]
@@ -110,7 +142,7 @@ def _is_sweep(word: str) -> bool:
         return False  # reported where it is composed
 
 
-def _explained(overrides: list[str], refusal: Exception, found: list[Problem]) -> ConfigError:
+def explained(overrides: list[str], refusal: Exception, found: list[Problem]) -> ConfigError:
     """Finds every override that Hydra refuses, each tried on top of those that work, groups first."""
     accepted: list[str] = []
     choices = groups()
@@ -118,7 +150,7 @@ def _explained(overrides: list[str], refusal: Exception, found: list[Problem]) -
         try:
             tree = compose([*accepted, word])
         except Exception as error:  # as above
-            found.append(_reworded(word, error))
+            found.append(_reworded(word, error, compose(accepted)))
         else:
             accepted.append(word)
     if not found:  # the overrides work one by one, so the files themselves are at fault
@@ -127,13 +159,19 @@ def _explained(overrides: list[str], refusal: Exception, found: list[Problem]) -
     return error_from(found + problems(tree))
 
 
-def _reworded(word: str, error: Exception) -> Problem:
+def _reworded(word: str, error: Exception, tree: Tree) -> Problem:
     from hydra.errors import OverrideParseException
 
     key, _, value = word.lstrip("+~").partition("=")
     if isinstance(error, OverrideParseException):
         return Problem(key, f"{value!r} cannot be read ({_first_line(error)}); quote it, such as '{key}=\"...\"'")
-    return Problem(key, f"got {value!r}; {_first_line(error)}")
+    node: Any = tree
+    for depth, part in enumerate(parts := key.split(".")):
+        if node is None:
+            return Problem(key, f"got {value!r}, but {'.'.join(parts[:depth])} is null here")
+        node = node.get(part) if isinstance(node, dict) else node
+    cause = f": {_first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
+    return Problem(key, f"got {value!r}; {_first_line(error)}{cause}")
 
 
 def _first_line(error: Exception) -> str:

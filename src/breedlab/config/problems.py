@@ -56,13 +56,13 @@ def reword(errors: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[Pr
     for error in errors:
         path = ".".join(str(part) for part in error["loc"] if not _is_union_branch(str(part)))
         by_path.setdefault(path, []).append(error)
+    # Where one branch of a union got as far as a list's members, what the others say of the whole is beside the point.
+    by_path = {path: v for path, v in by_path.items() if not any(other.startswith(f"{path}.") for other in by_path)}
     return [Problem(path, _message(path, records, list(names))) for path, records in by_path.items()]
 
 
 def _message(path: str, records: list[Mapping[str, Any]], names: list[str]) -> str:
     kind, given = records[0]["type"], records[0]["input"]
-    if given == "???":
-        return f"has no value; give it one: {path}=..."
     if kind == "extra_forbidden":
         return "unknown name" + nearest(path, names)
     if kind == "missing":
@@ -96,6 +96,7 @@ _TYPES = {
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "a text",
+    "string_too_short": "a text that is not empty",
     "list_type": "a list such as [1,2,3]",
     "dict_type": "a mapping",
     "model_type": "a mapping",
@@ -107,7 +108,11 @@ def _expectation(record: Mapping[str, Any]) -> str:
     kind, context = record["type"], record.get("ctx", {})
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        return f"{words} {context[key]:g}"
+        bound = context[key]
+        return f"{words} {bound}" if isinstance(bound, int) else f"{words} {bound:g}"
+    if kind in ("too_short", "too_long"):
+        length = context.get("min_length", context.get("max_length"))
+        return f"a list of {length}"
     choices = _choices(record)
     if choices:
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"

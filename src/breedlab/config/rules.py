@@ -87,7 +87,9 @@ def probe_has_something_to_unfreeze(model: Model, trainer: Trainer) -> Iterator[
 
 def warmup_fits(optim: Optim, trainer: Trainer) -> Iterator[Problem]:
     if optim.warmup_epochs and optim.schedule == "one_cycle":
-        yield Problem("optim.warmup_epochs", "expected 0, since one_cycle warms up by itself")
+        yield Problem(
+            "optim.warmup_epochs", f"got {optim.warmup_epochs:g}; expected 0, since one_cycle warms up by itself"
+        )
     elif optim.warmup_epochs >= trainer.max_epochs:
         given = f"got {optim.warmup_epochs:g}"
         yield Problem("optim.warmup_epochs", f"{given}; expected less than trainer.max_epochs ({trainer.max_epochs})")

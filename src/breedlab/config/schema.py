@@ -77,7 +77,7 @@ class ArchiveSource(Section):
 class Data(Section):
     """The photos and what is done to them before the network sees them."""
 
-    root: str
+    root: Annotated[str, StringConstraints(min_length=1)]
     sample: Sample | None
     archive: ArchiveSource | None
     batch_size: Annotated[int, Field(ge=1, le=8192)]

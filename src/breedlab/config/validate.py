@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -14,6 +14,9 @@ from breedlab.config.schema import Config
 from breedlab.config.space import Space, SpaceError, leaves, read_dimension
 
 Tree = dict[str, Any]
+
+MISSING = "???"
+"""What YAML holds where a person has to give the value."""
 
 # What a trial may vary: everything here changes how the network learns, nothing what is measured or where.
 TUNABLE = (
@@ -36,17 +39,18 @@ TUNABLE = (
 )
 
 
-def validate(tree: Tree) -> Config:
+def validate(tree: Tree, source: str = "config") -> Config:
     """Checks a whole tree.
 
     Args:
         tree: Plain containers and scalars, as Hydra composed them.
+        source: Where it comes from, for the message.
 
     Raises:
         ConfigError: Naming every problem, each with its config path.
     """
     if found := problems(tree):
-        raise error_from(found)
+        raise error_from(found, source)
     return Config.model_validate(tree)
 
 
@@ -78,6 +82,11 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
 
 
 def _problems(tree: Tree) -> list[Problem]:
+    missing = [path for path, value in _values(tree) if value == MISSING]
+    if missing:
+        wrong = [Problem(path, f"has no value; give it one: {path}=...") for path in missing]
+        others = reword(_errors(tree), known_paths())
+        return wrong + [p for p in others if p.path not in missing] + rules.problems(_valid_sections(tree))
     try:
         config = Config.model_validate(tree)
         return rules.problems({name: getattr(config, name) for name in Config.model_fields})
@@ -86,13 +95,33 @@ def _problems(tree: Tree) -> list[Problem]:
     return wrong + rules.problems(_valid_sections(tree))
 
 
+def _errors(tree: Tree) -> list[Any]:
+    try:
+        Config.model_validate(tree)
+    except ValidationError as error:
+        return list(error.errors())
+    return []
+
+
+def _values(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf with its config path."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _values(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _valid_sections(tree: Tree) -> dict[str, Any]:
     sections = {}
     for name, field in Config.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
+            section = tree.get(name)
+            if isinstance(section, dict) and MISSING in (value for _, value in _values(section)):
+                continue
             try:
-                sections[name] = kind.model_validate(tree.get(name))
+                sections[name] = kind.model_validate(section)
             except ValidationError:
                 continue
     return sections
@@ -110,6 +139,8 @@ def _space_problems(tree: Tree) -> list[Problem]:
         where = f"tuner.space.{path}"
         if path not in TUNABLE:
             found.append(Problem(where, "is no config path that a search may vary" + nearest(path, TUNABLE)))
+        elif not isinstance(tree.get(path.split(".")[0]), dict):
+            continue  # the section itself is missing, which is reported
         elif path in seen:
             found.append(Problem(where, "is given twice, once nested and once dotted; expected once"))
         else:

@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from breedlab.config import Config, validate
-from breedlab.config.validate import Tree
 from breedlab.data.check import Report
 from breedlab.data.folders import SPLITS
 from breedlab.errors import ConfigError
@@ -60,16 +59,31 @@ def recorded_config(run: Path) -> Config:
     """The config that a run was started with.
 
     Raises:
-        ConfigError: If the folder is no run directory.
+        ConfigError: If the folder is no run directory, or its config is damaged.
     """
+    return validate(_recorded(run, "config.yaml", dict), source=f"resume: {run / 'config.yaml'}")
+
+
+def recorded_overrides(run: Path) -> list[str]:
+    """What the person typed when the run was started."""
+    words: list[str] = _recorded(run, "overrides.yaml", list)
+    return words
+
+
+def _recorded(run: Path, name: str, kind: type) -> Any:
+    expected = "expected a run directory such as runs/<experiment>/<stamp>"
     try:
-        tree: Tree = yaml.safe_load((run / "config.yaml").read_text())
-    except FileNotFoundError as error:
-        state = "has no config.yaml" if run.is_dir() else "is not there"
+        tree = yaml.safe_load((run / name).read_text())
+    except OSError as error:
+        state = f"has no {name}" if run.is_dir() else "is a file" if run.exists() else "is not there"
+        raise ConfigError(f"resume: {run} {state}; {expected}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"resume: {run} {state}; expected a run directory such as runs/<experiment>/<stamp>"
+            f"resume: {run / name} is damaged ({' '.join(str(error).split())[:100]}); {expected}"
         ) from error
-    return validate(tree)
+    if not isinstance(tree, kind):
+        raise ConfigError(f"resume: {run / name} holds no {'config' if kind is dict else 'list'}; {expected}")
+    return tree
 
 
 def recorded_fingerprint(run: Path) -> str:

@@ -1,0 +1,103 @@
+"""Messages that say what to do instead: whoever follows the hint must get further."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from breedlab.config.compose import groups, load
+from breedlab.config.validate import known_paths, validate
+from breedlab.errors import BreedlabError, ConfigError
+from breedlab.launch import main
+
+Refuse = Callable[[dict[str, Any]], list[str]]
+
+
+def refusal(*words: str) -> str:
+    """The message that a config is refused with, before anything is started."""
+    with pytest.raises(ConfigError) as error:
+        validate(load([*words]))
+    return str(error.value)
+
+
+def test_several_choices_of_a_group_are_not_sent_off_to_write_a_list() -> None:
+    message = refusal("optim=adam,sgd")
+    assert "add -m for a run each" in message
+    assert "[adam,sgd]" not in message  # a list of choices is merged into one, without a word
+
+
+def test_a_list_of_choices_is_refused_rather_than_merged() -> None:
+    message = refusal("optim=[adam,sgd]")
+    assert "optim: got" in message
+    assert "adam, adamw, sgd" in message
+
+
+@pytest.mark.parametrize("word", ["seed=range(2)", "seed=choice(1,2)", "experiment=glob(resnet*)"])
+def test_a_sweep_function_is_not_offered_as_a_list(word: str) -> None:
+    message = refusal(word)
+    assert "add -m for a run each" in message
+    assert f"[{word.partition('=')[2]}]" not in message
+
+
+@pytest.mark.parametrize("word", ["optim.lr", "dry_run", "experiment"])
+def test_a_name_without_a_value_is_not_answered_with_the_same_name(word: str) -> None:
+    message = refusal(word)
+    assert f"{word}: is no override; expected path=value" in message
+    assert f"did you mean {word}?" not in message
+
+
+@pytest.mark.parametrize("words", [["--epochs", "3"], ["--learning-rate=0.1"], ["--cgf", "job"], ["--experment=x"]])
+def test_a_flag_is_answered_with_a_path_that_exists_or_none(words: list[str], here: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        main([*words, "dry_run=true"])
+    assert f"{words[0].partition('=')[0]}: unknown flag" in str(error.value)
+    offered = re.findall(r"([\w.]+)=", str(error.value).replace("path=value", ""))
+    assert set(offered) <= {*known_paths(), *groups()}
+
+
+def test_a_value_that_cannot_be_read_is_told_without_the_names_of_the_parser() -> None:
+    message = refusal("data.root=~/photos")
+    assert "data.root: '~/photos' cannot be read" in message
+    assert "Exception" not in message
+
+
+def test_the_quotes_that_the_hint_asks_for_let_a_home_folder_be_given(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for breed in ("beagle", "whippet"):
+        folder = here / "photos" / breed
+        folder.mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
+    monkeypatch.setenv("HOME", str(here))
+    # The shell leaves ~ alone inside a word, so nobody else would resolve it.
+    assert main(["data=image_folder", 'data.root="~/photos"', "dry_run=true"]) == 0
+    assert "2 classes; 4 train, 2 valid, 2 test" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", [0.5, 1.5, 16.5])
+def test_a_step_between_integers_is_an_integer(step: float, refuse: Refuse) -> None:
+    (line,) = refuse({"tuner.space": {"data.batch_size": {"low": 16, "high": 64, "step": step}}})
+    assert line.startswith(f"tuner.space.data.batch_size.step: got {step}")
+    assert "whole number" in line
+
+
+def test_an_unresolved_reference_in_a_grid_is_a_message_like_any_other(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["launch"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    try:
+        code, message = main(["-m", "optim.lr=${nowhere},0.1", "dry_run=true"]), ""
+    except BreedlabError as error:
+        code, message = error.exit_code, str(error)
+    told = capsys.readouterr().err + message
+    assert code != 0
+    assert "optim.lr" in told
+    assert "nowhere" in told
+    assert "Traceback" not in told
