@@ -158,6 +158,7 @@ def recorded(here: Path) -> Path:
     run = here / "runs" / "resnet34" / "yesterday"
     run.mkdir(parents=True)
     write_yaml(run / "config.yaml", validate(load(STARTED)).model_dump())
+    write_yaml(run / "overrides.yaml", STARTED)
     return run
 
 
@@ -166,7 +167,7 @@ def test_a_run_is_continued_with_the_config_it_was_started_with(recorded: Path, 
     assert (code, err) == (0, "")
     assert "network   resnet18, weights none" in out
     assert f"output    {recorded}/" in out
-    assert [path.name for path in recorded.iterdir()] == ["config.yaml"]
+    assert sorted(path.name for path in recorded.iterdir()) == ["config.yaml", "overrides.yaml"]
 
 
 def test_words_that_agree_with_the_record_are_no_contradiction(recorded: Path, launch: Launch) -> None:

@@ -63,9 +63,9 @@ def test_the_plan_of_quickstart_tells_everything(planned: Planned) -> None:
     assert "8 classes; 320 train, 96 valid, 120 test" in text
     assert "timm/tf_efficientnet_lite0, weights package:efficientnet_lite0, frozen: backbone" in text
     assert "head 512 > 256 > 8" in text
-    assert "search: 8 trials x 5 epochs, bayesian, for the highest valid/top1" in text
-    assert "optim.lr: numbers from 0.0003 to 0.03, log scale" in text
-    assert "data.batch_size: one of 16, 32, 64" in text
+    assert "search: 20 trials x 5 epochs, bayesian, for the highest valid/top1" in text
+    assert "optim.lr: numbers from 0.001 to 0.1, log scale" in text
+    assert "data.batch_size: one of 32, 64, 128, 256" in text
     assert "12 epochs x 5 steps = 60 steps (batch size 64, or the best found)" in text
     assert "runs/quickstart/<date_time>/" in text
     assert ".cache/activations" in text

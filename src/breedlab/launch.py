@@ -11,7 +11,7 @@ from typing import Any
 
 from breedlab.config import Config, validate
 from breedlab.config.compose import config_folder, explained, groups, load, screen, split_space, with_space
-from breedlab.config.problems import error_from
+from breedlab.config.problems import error_from, nearest
 from breedlab.config.validate import known_paths
 from breedlab.errors import BreedlabError, ConfigError
 
@@ -95,7 +95,10 @@ def _through_hydra(argv: list[str]) -> int:
             assert isinstance(tree, dict)
             words = [*HydraConfig.get().overrides.task, *space]
             return start(with_space({str(key): value for key, value in tree.items()}, space), words)
-        except Exception as error:
+        except Exception as raised:
+            unresolved = isinstance(raised, OmegaConfBaseException)
+            typed = " ".join(HydraConfig.get().overrides.task)
+            error = ConfigError(f"config ({typed}): {' '.join(str(raised).split())}") if unresolved else raised
             # Kept from Hydra, which would print a second message and end a grid at its first failure.
             failures.append(error)
             if isinstance(error, BreedlabError):
@@ -143,21 +146,27 @@ def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
 
     recorded = recorded_config(run)
     words = [word for word in overrides if word.lstrip("+~").split("=")[0] not in ("resume", "dry_run")]
+    where: dict[str, Any] = {}
     if words:
         again = validate(load([*recorded_overrides(run), *words])).model_dump()
         wrong = _differences(again, recorded.model_dump())
+        where = {name: again[name] for name in _FREE if name in again}
         if wrong:
             raise ConfigError(
                 f"resume: {run} was started with another config; leave these out, or start a new run:\n"
                 + "\n".join(f"  {path}: recorded {old!r}, given {new!r}" for path, new, old in wrong)
             )
-    return validate({**recorded.model_dump(), "dry_run": dry_run, "resume": None})
+    return validate({**recorded.model_dump(), **where, "dry_run": dry_run, "resume": None})
+
+
+_FREE = ("cache", "runs_dir")
+"""What a continued run may change: where things lie, not what comes out."""
 
 
 def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
     found: list[tuple[str, Any, Any]] = []
     for key in mine.keys() | theirs.keys():
-        if prefix + key in ("resume", "dry_run"):
+        if prefix + key in ("resume", "dry_run", "cache.dir", "cache.max_gb", "runs_dir"):
             continue
         new, old = mine.get(key), theirs.get(key)
         if isinstance(new, dict) and isinstance(old, dict):
@@ -176,7 +185,7 @@ def _refuse_unknown_flags(argv: list[str]) -> None:
         flag, _, value = word.partition("=")
         if flag.startswith("-") and flag not in known and not flag.removeprefix("-").isdecimal():
             name = flag.lstrip("-").replace("-", "_").replace("__", ".")
-            path = next((p for p in known_paths() if p == name or p.endswith(f".{name}")), name)
-            raise ConfigError(
-                f"{flag}: unknown flag; values are set as path=value without dashes: {path}={value or '...'}"
-            )
+            paths = [*known_paths(), *groups()]
+            path = next((p for p in paths if p == name or p.endswith(f".{name}")), None)
+            hint = f": {path}={value or '...'}" if path else nearest(name, paths) + nearest(flag, known)
+            raise ConfigError(f"{flag}: unknown flag; values are set as path=value without dashes{hint}")

@@ -43,6 +43,7 @@ def recorded(here: Path) -> Callable[..., Path]:
         run = here / "runs" / config.name / "yesterday"
         run.mkdir(parents=True)
         write_yaml(run / "config.yaml", config.model_dump())
+        write_yaml(run / "overrides.yaml", list(words))
         return run
 
     return make

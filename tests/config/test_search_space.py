@@ -129,8 +129,8 @@ def test_a_grid_has_every_combination_the_last_path_fastest(accept: Accept) -> N
 @pytest.mark.parametrize(
     ("word", "path", "dimension"),
     [
-        ("tuner.space.optim.lr.high=0.05", "optim.lr", Range(0.0003, 0.05, log=True)),
-        ("tuner.space.optim.lr={low:0.01,high:0.02}", "optim.lr", Range(0.01, 0.02, log=True)),
+        ("tuner.space.optim.lr.high=0.05", "optim.lr", Range(0.001, 0.05, log=True)),
+        ("tuner.space.optim.lr={low:0.01,high:0.02}", "optim.lr", Range(0.01, 0.02)),
         ("tuner.space.data.batch_size=[8,24]", "data.batch_size", Choices((8, 24))),
         ("+tuner.space.model.head={choices:[[512],[256,128]]}", "model.head", Choices(((512,), (256, 128)))),
         # a path that the experiment does not search, without knowing Hydra's plus

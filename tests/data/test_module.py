@@ -19,6 +19,7 @@ from breedlab.config.compose import load
 from breedlab.data.decode import decode
 from breedlab.data.folders import SPLITS, Photo, PhotoSet, scan
 from breedlab.data.module import PhotoData, TrainingBatches, Views, batch_indices, epoch_order
+from breedlab.data.sample import write_sample
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import DataError
 
@@ -38,6 +39,14 @@ def configure() -> Configure:
         return validate(load(["name=small", "model=resnet34", *small, *more]))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 classes; 10 training, 3 validation and 3 test photos each."""
+    root = tmp_path_factory.mktemp("photos") / "sample"
+    write_sample(root, classes=4, train=10, valid=3, test=3, size=40, seed=1)
+    return root
 
 
 def read(root: Path) -> PhotoSet:
@@ -112,7 +121,7 @@ def test_every_photo_is_seen_once_an_epoch_with_its_label(configure: Configure, 
             assert images.dtype == torch.uint8
             assert labels.dtype == torch.int64
             assert [expected[image.contiguous().numpy().tobytes()] for image in images] == labels.tolist()
-        assert [len(labels) for _, labels in epoch] == [16] * 6 + [4]
+        assert [len(labels) for _, labels in epoch] == [16, 16, 8]
 
 
 def test_batches_mix_the_classes(configure: Configure, photos: Path) -> None:
@@ -143,10 +152,10 @@ def test_batches_of_one_lose_no_photo() -> None:
 
 
 def test_the_photo_left_out_is_another_one_each_epoch(configure: Configure, photos: Path) -> None:
-    data = make(configure("model.freeze=none", "data.batch_size=33"), read(photos))
+    data = make(configure("model.freeze=none", "data.batch_size=13"), read(photos))
     first, second = epochs(data, 0, 1)
     for epoch in (first, second):
-        assert [len(labels) for _, labels in epoch] == [33, 33, 33]
+        assert [len(labels) for _, labels in epoch] == [13, 13, 13]
         assert max(seen(epoch).values()) == 1
     assert set(seen(first)) != set(seen(second))
     assert len(data.train_dataloader()) == 3
@@ -271,6 +280,14 @@ def test_loading_leaves_the_generator_of_the_gpu_alone(configure: Configure, pho
     before = torch.cuda.get_rng_state()
     epochs(data, 0)
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_loading_seeds_no_other_device(configure: Configure, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test above shows on a GPU, watched for where there is none."""
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    epochs(make(configure(*TRAINS), read(photos)), 0)
+    assert seeds == []
 
 
 def counted(root: Path, *counts: int) -> PhotoSet:

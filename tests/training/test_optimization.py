@@ -108,7 +108,7 @@ def test_confusions_are_named_and_counted() -> None:
             return photos
 
     truth = [0] * 6 + [1] * 4 + [2] * 2
-    taken = [0, 0, 0, 1, 1, 1] + [1, 1, 1, 0] + [2, 2]
+    taken = [0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 2, 2]
     photos = 5 * torch.eye(3)[taken]
     found = evaluate(
         Answers(),

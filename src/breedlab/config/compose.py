@@ -31,7 +31,7 @@ def load(overrides: list[str]) -> Tree:
     try:
         tree = with_space(compose(good), space)
     except Exception as refusal:  # Hydra's parser, composer and OmegaConf share no base class
-        raise explained(good, refusal, found) from refusal
+        raise explained(good, refusal, found, space) from refusal
     if found:
         raise error_from(found + problems(tree))
     return tree
@@ -115,19 +115,27 @@ def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], gri
     if key.startswith(("+", "~", "hydra.", "hydra/")) or "@" in key:
         return None  # additions and deletions are Hydra's to judge
     if not equals:
-        return Problem(word, f"is no override; expected path=value{nearest(key, [*paths, *choices])}")
+        hint = "" if key in paths or key in choices else nearest(key, [*paths, *choices])
+        return Problem(word, f"is no override; expected path=value{hint}")
     if key in choices:
         wrong = [
             choice for choice in value.split(",") if re.fullmatch(r"[\w.-]*", choice) and choice not in choices[key]
         ]
+        if value.startswith("["):  # Hydra would merge them into one config without a word
+            wrong = [value]
         if wrong:
             allowed = choices[key]
             return Problem(key, f"got {wrong[0]!r}; expected one of {', '.join(allowed)}{nearest(wrong[0], allowed)}")
     elif key not in paths and not key.startswith("tuner.space."):
         return Problem(key, "unknown name" + nearest(key, [*paths, *choices]))
     if not grid and _is_sweep(word):
-        return Problem(key, f"{value} is several values; add -m for a run each, or write a list: [{value}]")
+        hint = f", or write a list: [{value}]" if key in _LISTS and "(" not in value else ""
+        return Problem(key, f"{value} is several values; add -m for a run each{hint}")
     return None
+
+
+_LISTS = ("model.head", "data.mean", "data.std")
+"""Paths whose value is a list."""
 
 
 def _is_sweep(word: str) -> bool:
@@ -142,7 +150,9 @@ def _is_sweep(word: str) -> bool:
         return False  # reported where it is composed
 
 
-def explained(overrides: list[str], refusal: Exception, found: list[Problem]) -> ConfigError:
+def explained(
+    overrides: list[str], refusal: Exception, found: list[Problem], space: list[str] | None = None
+) -> ConfigError:
     """Finds every override that Hydra refuses, each tried on top of those that work, groups first."""
     accepted: list[str] = []
     choices = groups()
@@ -153,9 +163,14 @@ def explained(overrides: list[str], refusal: Exception, found: list[Problem]) ->
             found.append(_reworded(word, error, compose(accepted)))
         else:
             accepted.append(word)
+    tree = compose(accepted)
+    for word in space or []:
+        try:
+            tree = with_space(tree, [word])
+        except Exception as error:  # as above
+            found.append(_reworded(word, error, tree))
     if not found:  # the overrides work one by one, so the files themselves are at fault
         return ConfigError(f"config: {_first_line(refusal)}")
-    tree = compose(accepted)
     return error_from(found + problems(tree))
 
 
@@ -164,7 +179,7 @@ def _reworded(word: str, error: Exception, tree: Tree) -> Problem:
 
     key, _, value = word.lstrip("+~").partition("=")
     if isinstance(error, OverrideParseException):
-        return Problem(key, f"{value!r} cannot be read ({_first_line(error)}); quote it, such as '{key}=\"...\"'")
+        return Problem(key, f"{value!r} cannot be read; quote it, such as '{key}=\"...\"'")
     node: Any = tree
     for depth, part in enumerate(parts := key.split(".")):
         if node is None:

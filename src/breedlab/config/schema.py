@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 # YAML reads a bare `off` as false; people mean the word.
 _OFF_WORD = BeforeValidator(lambda value: "off" if value is False else value)
+
+Location = Annotated[str, StringConstraints(min_length=1), AfterValidator(os.path.expanduser)]
+"""A file or folder; `~` is the person's own."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -38,14 +42,14 @@ class Cache(Section):
     mode: Annotated[Literal["auto", "off"], _OFF_WORD]
     views: PositiveInt
     max_gb: Annotated[float, Field(gt=0)]
-    dir: str
+    dir: Location
 
 
 class Model(Section):
     """The network: a backbone by name and fully connected layers on top."""
 
     name: str
-    weights: str
+    weights: Location
     freeze: Annotated[str, StringConstraints(min_length=1)]
     head: list[PositiveInt]
     dropout: Rate
@@ -77,7 +81,7 @@ class ArchiveSource(Section):
 class Data(Section):
     """The photos and what is done to them before the network sees them."""
 
-    root: Annotated[str, StringConstraints(min_length=1)]
+    root: Location
     sample: Sample | None
     archive: ArchiveSource | None
     batch_size: Annotated[int, Field(ge=1, le=8192)]
@@ -166,7 +170,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     dry_run: bool
     resume: str | None
-    runs_dir: str
+    runs_dir: Location
     monitor: Monitor
     cache: Cache
     model: Model

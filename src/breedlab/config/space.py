@@ -95,6 +95,8 @@ def read_dimension(path: str, given: Any) -> Dimension:
         raise SpaceError(f"{path}.log", log, "true or false")
     if log and low <= 0:
         raise SpaceError(f"{path}.low", low, "a number greater than 0, since log is true")
+    if isinstance(low, int) and isinstance(high, int) and isinstance(step, float):
+        raise SpaceError(f"{path}.step", step, "a whole number, since low and high are")
     if step is not None and (step <= 0 or log):
         raise SpaceError(f"{path}.step", step, "a number greater than 0, and log to be false")
     return Range(low, high, log, step)

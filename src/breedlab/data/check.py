@@ -22,10 +22,11 @@ _IMBALANCE = 10
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing about one file."""
+    """One thing about one file; `own_cut` if it came about by cutting a split from train."""
 
     path: Path
     reason: str
+    own_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ def check(photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progres
     seen = _read_all(photos, memory, progress)
     bad = tuple(Finding(p.path, seen[p.path].problem) for p in _all(photos) if seen[p.path].problem)
     leaks = _leaks(photos, seen)
-    if on_bad_file == "error" and (bad or leaks):
-        raise _refusal(photos.root, bad, leaks)
+    shared = tuple(leak for leak in leaks if not leak.own_cut)  # two copies in train are no fault of the person's
+    if on_bad_file == "error" and (bad or shared):
+        raise _refusal(photos.root, bad, shared)
     dropped = {finding.path for finding in (*bad, *leaks)}
     kept = replace(
         photos,
@@ -110,7 +112,8 @@ def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict
                     progress(done, len(fresh))
         book.parent.mkdir(parents=True, exist_ok=True)
         scratch = book.with_suffix(f".{os.getpid()}.tmp")
-        scratch.write_text(json.dumps(known))
+        # What could not be read at all may be readable the next time.
+        scratch.write_text(json.dumps({path: entry for path, entry in known.items() if entry[1]}))
         scratch.replace(book)
     return {path: _Seen(str(known[str(path)][1]), str(known[str(path)][2])) for path in stamps}
 
@@ -124,7 +127,10 @@ def _load(book: Path) -> dict[str, list[object]]:
 
 
 def _stamp(path: Path) -> str:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError:  # a dangling link, or gone since the scan: reading it will say so
+        return ""
     return f"{status.st_size}/{status.st_mtime_ns}"
 
 
@@ -151,7 +157,8 @@ def _leaks(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
                 continue
             other_split, other = first.setdefault(seen[photo.path].digest, (split, photo.path))
             if other_split != split:
-                found.append(Finding(photo.path, f"is the same photo as {other} of the {other_split} split"))
+                reason = f"is the same photo as {other} of the {other_split} split"
+                found.append(Finding(photo.path, reason, bool({split, other_split} & set(photos.cut))))
     return tuple(found)
 
 

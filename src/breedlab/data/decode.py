@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from typing import Any
 
@@ -14,7 +15,15 @@ from breedlab.errors import DataError
 MAX_PIXELS = 100_000_000
 """Larger photos are refused before they are decoded: 100 megapixels take 300 MB as RGB."""
 
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+# Pillow writes of EXIF oddities and of large photos to stderr; both are judged here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+MAX_ASPECT = 100
+"""A photo longer than this many times its width would grow beyond all memory when its short side is resized."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+# libjpeg's warnings of a damaged body. A few bytes too many are padding, a run of them is what it lost its way in.
+_DAMAGE = re.compile(r"[Pp]remature end|bad Huffman|(?:[3-9]\d|\d{3,}) extraneous bytes before marker")
 _JPEG = b"\xff\xd8\xff"
 # How EXIF orientations 2 to 8 are undone on an (height, width, 3) array.
 _UPRIGHT = {
@@ -70,42 +79,47 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray[Any, Any] | N
         _check_size(width, height, max_pixels)
         orientation = _orientation(data)
         pixels: np.ndarray[Any, Any] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-    except ValueError:  # damaged, or merely unusual: Pillow decides which
-        return None
+    except ValueError as error:
+        if _DAMAGE.search(str(error)):  # Pillow would fill up with gray and say nothing
+            raise BadPhoto(f"is truncated or corrupt ({error})") from error
+        return None  # merely unusual
     return np.ascontiguousarray(_UPRIGHT[orientation](pixels)) if orientation in _UPRIGHT else pixels
 
 
 def _orientation(data: bytes) -> int:
-    if b"Exif\0\0" not in data[:65536]:
+    """How the photo is turned, 1 to 8; raises ValueError where that is not to be read."""
+    if b"Exif\0\0" not in data and b"tiff:Orientation" not in data:
         return 1
-    with Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as image:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception as error:  # EXIF is a format of its own, and as often broken
+        raise ValueError("EXIF") from error
 
 
 def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray[Any, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own size warning, EXIF oddities: judged below
-        try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                _check_size(image.width, image.height, max_pixels)
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                return np.ascontiguousarray(np.asarray(_rgb(upright)))
-        except BadPhoto:
-            raise
-        except Image.DecompressionBombError as error:
-            raise BadPhoto(f"is absurdly large ({error})") from error
-        except UnidentifiedImageError as error:
-            raise BadPhoto("is not an image (expected JPEG, PNG, WebP, BMP, GIF or TIFF)") from error
-        # Decoders of hostile bytes raise nearly anything; each means the same to the person.
-        except Exception as error:
-            reason = str(error) or type(error).__name__
-            raise BadPhoto(f"is truncated or corrupt ({reason})") from error
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image.width, image.height, max_pixels)
+            image.load()
+            return np.array(_rgb(ImageOps.exif_transpose(image)))
+    except BadPhoto:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadPhoto(f"is absurdly large ({error})") from error
+    except UnidentifiedImageError as error:
+        raise BadPhoto("is not an image (expected JPEG, PNG, WebP, BMP, GIF or TIFF)") from error
+    # Decoders of hostile bytes raise nearly anything; each means the same to the person.
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise BadPhoto(f"is truncated or corrupt ({reason})") from error
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise BadPhoto(f"is absurdly large ({width}x{height}; at most {max_pixels:,} pixels are read)")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BadPhoto(f"is absurdly narrow ({width}x{height}; at most 1:{MAX_ASPECT} is read)")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

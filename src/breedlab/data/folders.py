@@ -102,8 +102,11 @@ def is_absent(root: Path) -> bool:
 def find_photos(folder: Path) -> list[Path]:
     """All image files under a folder, by their endings, sorted; hidden files and folders left out."""
     found = []
+    seen = {os.path.realpath(folder)}  # a link back into its own folder would go round for ever
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        places = {name: os.path.realpath(os.path.join(parent, name)) for name in folders if not name.startswith(".")}
+        folders[:] = sorted(name for name, place in places.items() if place not in seen)
+        seen.update(places[name] for name in folders)
         found += [
             Path(parent, name)
             for name in files
@@ -128,7 +131,8 @@ def _split_folders(root: Path) -> dict[str, Path]:
         )
     found: dict[str, Path] = {}
     for split, names in _FOLDERS.items():
-        present = [root / name for name in names if (root / name).is_dir()]
+        entries = (entry for entry in root.iterdir() if entry.name.lower() in names and entry.is_dir())
+        present = sorted(entries, key=lambda entry: names.index(entry.name.lower()))
         if len(present) > 1:
             raise DataError(f"{root}: {' and '.join(p.name for p in present)} both exist; expected one of them")
         if present:
@@ -167,7 +171,7 @@ def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str,
     random.Random(seed).shuffle(shuffled)
     parts = {}
     for split, fraction in fractions.items():
-        count = max(1, round(len(paths) * fraction))
+        count = min(max(1, round(len(paths) * fraction)), max(0, len(shuffled) - 1))  # one stays for train
         parts[split], shuffled = sorted(shuffled[:count]), shuffled[count:]
     return {**parts, "train": sorted(shuffled)}
 

@@ -24,13 +24,13 @@ Key = tuple[int, int]
 
 def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
     """The order of `count` items in an epoch: a function of seed and epoch, so a resumed run repeats it."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(_mixed(seed, epoch)))
 
 
 def batch_indices(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     """An epoch's batches. A last batch of one is left out: BatchNorm cannot train on a single photo."""
     batches = list(torch.split(order, batch_size))
-    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
+    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 < batch_size else batches
 
 
 class Views:
@@ -70,18 +70,37 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
         pixels = _read(photo.path)
         if view == 0 or self.training is None:
             return self.evaluation(pixels), photo.label
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((self.seed * 1_000_003 + view) * 1_000_003 + index)
+        before = torch.default_generator.get_state()  # not fork_rng with manual_seed, which reseeds the GPU as well
+        torch.default_generator.manual_seed(_mixed(self.seed, view, index))
+        try:
             return self.training(pixels), photo.label
+        finally:
+            torch.default_generator.set_state(before)
+
+
+class LostPhoto(DataError):
+    """A photo that was fine at the data check and is not any more."""
+
+    def __init__(self, text: str) -> None:
+        # A DataLoader makes the error anew with its worker's whole traceback as the text; the end is ours.
+        super().__init__(text.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
+
+
+def _mixed(*numbers: int) -> int:
+    """A seed from several, within what torch takes."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number) % 2**63
+    return seed
 
 
 def _read(path: Path) -> Any:
     try:
         return decode(path.read_bytes())
     except BadPhoto as error:
-        raise DataError(f"{path} {error}; it changed after the data check: run again") from error
+        raise LostPhoto(f"{path} {error}; it changed after the data check: run again") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); it was there at the data check") from error
+        raise LostPhoto(f"{path} cannot be read ({error.strerror}); it was there at the data check") from error
 
 
 class TrainingBatches(Sampler[list[Key]]):
@@ -132,7 +151,7 @@ class PhotoData(lightning.LightningDataModule):
     def test_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
         return self.view_dataloader("test", 0)
 
-    def view_dataloader(self, split: str, view: int, batch_size: int = 64) -> DataLoader[tuple[torch.Tensor, int]]:
+    def view_dataloader(self, split: str, view: int, batch_size: int = 32) -> DataLoader[tuple[torch.Tensor, int]]:
         """One view of a whole split, in the order of its photos."""
         dataset = self.dataset(split)
         keys = [(view, index) for index in range(len(dataset))]

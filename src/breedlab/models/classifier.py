@@ -84,6 +84,9 @@ class Classifier(nn.Module):
 
     def normalised(self, photos: torch.Tensor) -> torch.Tensor:
         """From 0..255 to what the backbone was trained on, channels last."""
+        if photos.dtype == torch.uint8:  # in place: a large batch's temporaries cost more than the arithmetic
+            images = photos.to(torch.float32, memory_format=torch.channels_last)
+            return images.sub_(self.mean).div_(self.std)
         return ((photos - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()

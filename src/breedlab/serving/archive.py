@@ -99,7 +99,7 @@ def opened(model: Path) -> Iterator[Path]:
         raise ServingError(f"{archive}: {hint}; expected a model.tar.gz or a run directory that holds one")
     with tempfile.TemporaryDirectory(prefix="breedlab-") as folder:
         try:
-            with tarfile.open(archive) as content:
+            with tarfile.open(archive, "r:gz") as content:
                 content.extractall(folder, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
             raise ServingError(f"{archive}: cannot be unpacked ({error}); expected a model.tar.gz") from error

