@@ -164,6 +164,31 @@ def test_copies_within_one_split_are_fine(root: Path, memory: Path) -> None:
     assert found.photos.counts("train") == [5, 4]
 
 
+def test_copies_in_train_that_a_cut_puts_apart_are_left_out_without_a_refusal(tmp_path: Path, memory: Path) -> None:
+    """The person did nothing wrong: it was the cut that put one copy here and one there."""
+    root = tmp_path / "bare"
+    for name, seed in (("cat", 0), ("dog", 100)):
+        for i in range(20):
+            paint(root / name / f"{i}.jpg", seed + i)
+            shutil.copy(root / name / f"{i}.jpg", root / name / f"{i} copy.jpg")
+    found = run(root, memory)
+    assert found.leaks
+    contents = [{path.read_bytes() for path in paths(found.photos, split)} for split in SPLITS]
+    assert not contents[0] & contents[1] and not contents[0] & contents[2] and not contents[1] & contents[2]
+    assert len(set.union(*contents)) == 40, "each photo is still there once"
+
+
+@pytest.mark.parametrize("part", ["train", "valid"])
+def test_a_photo_of_train_in_the_test_folder_is_refused_wherever_the_cut_puts_it(
+    tmp_path: Path, memory: Path, part: str
+) -> None:
+    root = build(tmp_path / "photos", train=10)
+    shutil.rmtree(root / "valid")
+    leaked = paths(photos_of(root), part)[0]
+    shutil.copy(leaked, root / "test" / "cat" / "copy.jpg")
+    assert str(leaked) in refusal(root, memory)
+
+
 def test_two_broken_files_alike_are_no_leak(root: Path, memory: Path) -> None:
     for split in ("train", "test"):
         (root / split / "cat" / "empty.jpg").write_bytes(b"")

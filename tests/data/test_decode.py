@@ -517,6 +517,7 @@ def mutated(data: bytes, draw: random.Random) -> bytes:
     return bytes(made)
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("form", fuzz_seeds())
 def test_hostile_bytes_give_pixels_or_a_reason(form: str, reader: str) -> None:
     draw, data = random.Random(f"{form}/1"), fuzz_seeds()[form]

@@ -53,6 +53,16 @@ def test_every_name_of_the_validation_folder_is_known(tmp_path: Path, alias: str
     assert all(name.startswith(f"{alias}/") for name in files(photos, ["valid"]))
 
 
+@pytest.mark.parametrize("names", [("Train", "Valid", "Test"), ("TRAIN", "Validation", "test")])
+def test_split_folders_may_be_written_in_capitals(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Read as classes they would make a network that tells training photos from test photos."""
+    for folder in names:
+        fill(tmp_path / folder, {"cat": 2, "dog": 2})
+    photos = read(tmp_path)
+    assert photos.classes == ("cat", "dog")
+    assert photos.cut == ()
+
+
 def test_a_label_is_the_place_of_its_class_in_the_list(tmp_path: Path) -> None:
     for split in SPLITS:
         fill(tmp_path / split, {"pug": 2, "boxer": 2, "collie": 2})
@@ -157,10 +167,14 @@ def test_too_few_photos_to_cut(tmp_path: Path, given: tuple[str, ...], count: in
     assert f"{count} photos are too few to cut {cut} from" in text
 
 
-def test_a_class_with_as_many_photos_as_the_refusal_asks_for_is_cut(tmp_path: Path) -> None:
-    fill(tmp_path, {"a": 20, "b": 4})
-    counts = [read(tmp_path, valid=0.45, test=0.45).counts(split) for split in SPLITS]
-    assert [sum(both) for both in zip(*counts, strict=True)] == [20, 4]
+@pytest.mark.parametrize(("count", "valid", "test"), [(4, 0.45, 0.45), (3, 0.7, 0.2), (3, 0.2, 0.7), (5, 0.8, 0.1)])
+def test_a_class_with_as_many_photos_as_the_refusal_asks_for_is_cut(
+    tmp_path: Path, count: int, valid: float, test: float
+) -> None:
+    """A refusal says "expected at least 3"."""
+    fill(tmp_path, {"a": 20, "b": count})
+    counts = [read(tmp_path, valid=valid, test=test).counts(split) for split in SPLITS]
+    assert [sum(both) for both in zip(*counts, strict=True)] == [20, count]
     assert all(min(count) >= 1 for count in counts)
 
 
@@ -331,6 +345,12 @@ def test_a_linked_class_folder_is_followed(tmp_path: Path) -> None:
     (tmp_path / "root/dog").symlink_to(tmp_path / "elsewhere/dog")
     photos = read(tmp_path / "root")
     assert sum(photos.counts(split)[1] for split in SPLITS) == 5
+
+
+def test_a_link_back_into_its_own_folder_doubles_no_photo(tmp_path: Path) -> None:
+    fill(tmp_path, {"cat": 5, "dog": 5})
+    (tmp_path / "cat" / "loop").symlink_to(tmp_path / "cat")
+    assert len(files(read(tmp_path))) == 10
 
 
 def test_what_is_absent(tmp_path: Path) -> None:
