@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,6 +175,65 @@ def test_png_photos_with_transparency_train_like_any_other(here: Path, words: Wo
     overrides = [word for word in words() if not word.startswith("data.root")] + ["data.root=png", "name=png"]
     assert launch.main([*overrides, "trainer.max_epochs=1"]) == 0
     assert json.loads(Path("runs/latest/splits.json").read_text())["cut_from_train"] == ["valid", "test"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["› Data", "› Search", "epoch 2/"])
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(here: Path, words: Words, moment: str) -> None:
+    command = [sys.executable, "-u", "-m", "breedlab.cli", "launch"]
+    space = "tuner.space={optim: {lr: [0.001, 0.002]}}"
+    overrides = words("tuner=grid", space, "tuner.max_epochs=3", "cache.mode=off", "trainer.max_epochs=4", "name=x")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, *overrides], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if moment in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in err and err.strip().splitlines()[-1].startswith("interrupted")
+    if moment == "› Data":
+        return  # nothing to go on from yet
+    hint = re.search(r"resume=\S+", err)
+    assert hint is not None
+    done = subprocess.run([*command, hint[0]], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (here / "runs/latest/model.tar.gz").exists()
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_message_and_the_run_goes_on_once_there_is_room(here: Path, words: Words) -> None:
+    """A small file system of its own; only root can mount one."""
+    disk = here / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("cannot mount a file system here")
+    try:
+        command = [sys.executable, "-m", "breedlab.cli", "launch"]
+        first = subprocess.run([*command, *words("name=full")], cwd=disk, capture_output=True, text=True)
+        assert first.returncode == 1
+        assert first.stderr.startswith("the disk is full") and "Traceback" not in first.stderr
+        subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
+        second = subprocess.run([*command, "resume=runs/latest"], cwd=disk, capture_output=True, text=True)
+        assert second.returncode == 0, second.stderr
+        assert (disk / "runs/latest/model.tar.gz").exists()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_sample_drawn_otherwise_does_not_pass_for_the_one_asked_for(here: Path, words: Words) -> None:
+    from breedlab.errors import DataError
+
+    small = ["data.sample.train=8", "data.sample.valid=2", "data.sample.test=2", "data.sample.size=40"]
+    overrides = [word for word in words() if not word.startswith("data")]
+    run = [*overrides, "data=sample", "data.image_size=32", "data.resize=36", "trainer.max_epochs=1", *small]
+    assert launch.main([*run, "data.num_workers=0"]) == 0
+    with pytest.raises(DataError, match=r"data\.sample: data/sample was drawn with classes 8, now 3"):
+        launch.main([*run, "data.sample.classes=3"])
 
 
 @pytest.mark.slow

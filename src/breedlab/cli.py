@@ -18,6 +18,10 @@ COMMANDS = {
 }
 
 
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+"""What the file system answers to a place that cannot be written or read."""
+
+
 def main() -> None:
     """`breedlab COMMAND ...`."""
     words = sys.argv[1:]
@@ -47,6 +51,8 @@ def run(command: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except Exception as error:
+        if isinstance(error, OSError) and error.filename and error.errno in _REFUSALS:
+            sys.exit(_say(f"{error.filename}: {error.strerror}; name another place or mend its permissions", 1))
         if not _is_disk_full(error):
             raise
         # Not the file that the error names: libraries write elsewhere first and move it here.

@@ -102,9 +102,17 @@ def test_not_one_frozen_number_moves_in_training(tmp_path: Path, configure: Conf
     assert all(torch.equal(classifier.frozen_tensors()[name], before[name]) for name in before)
 
 
-def test_the_best_is_trained_as_its_trial_was(tmp_path: Path, configure: Configure) -> None:
+@pytest.mark.parametrize(
+    "network",
+    [
+        ["model.freeze=backbone"],
+        # stochastic depth lies in functions, not modules: the cut network has to know that it trains
+        ["model.name=efficientnet_b0", "model.freeze=features.5", "optim.lr=0.0001"],
+    ],
+)
+def test_the_best_is_trained_as_its_trial_was(tmp_path: Path, configure: Configure, network: list[str]) -> None:
     """Lightning's Trainer and the lean loop take the same steps: what was chosen is what is trained."""
-    config = configure("trainer.max_epochs=3", "model.dropout=0.3")
+    config = configure("trainer.max_epochs=3", "model.dropout=0.3", *network)
     prepared = prepare(config, checked_photos(config))
     lean = prepared.classifier(config)
     for _ in prepared.epochs(lean, config, 3):
@@ -112,7 +120,7 @@ def test_the_best_is_trained_as_its_trial_was(tmp_path: Path, configure: Configu
     train(prepared, config, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     for name, tensor in lean.head.state_dict().items():
-        torch.testing.assert_close(state[f"classifier.head.{name}"], tensor, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(state[f"classifier.head.{name}"], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_early_stopping_says_why_training_ended(tmp_path: Path, configure: Configure) -> None:

@@ -16,6 +16,9 @@ from breedlab.data.folders import SPLITS, Photo, PhotoSet
 from breedlab.errors import DataError
 
 Progress = Callable[[int, int], None]
+_VERSION = 1
+"""Raised when the decoder learns to judge differently: what an older one said is then read again."""
+
 _IMBALANCE = 10
 """The largest class may be this many times the smallest before it is worth a warning."""
 
@@ -131,7 +134,7 @@ def _stamp(path: Path) -> str:
         status = path.stat()
     except OSError:  # a dangling link, or gone since the scan: reading it will say so
         return ""
-    return f"{status.st_size}/{status.st_mtime_ns}"
+    return f"{_VERSION}/{status.st_size}/{status.st_mtime_ns}"
 
 
 def _read(path: Path) -> _Seen:
@@ -158,7 +161,7 @@ def _leaks(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
             other_split, other = first.setdefault(seen[photo.path].digest, (split, photo.path))
             if other_split != split:
                 reason = f"is the same photo as {other} of the {other_split} split"
-                found.append(Finding(photo.path, reason, bool({split, other_split} & set(photos.cut))))
+                found.append(Finding(photo.path, reason, {split, other_split} <= {"train", *photos.cut}))
     return tuple(found)
 
 

@@ -170,8 +170,9 @@ def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str,
     shuffled = list(paths)
     random.Random(seed).shuffle(shuffled)
     parts = {}
-    for split, fraction in fractions.items():
-        count = min(max(1, round(len(paths) * fraction)), max(0, len(shuffled) - 1))  # one stays for train
+    for cut, (split, fraction) in enumerate(fractions.items(), 1):
+        spare = len(shuffled) - 1 - (len(fractions) - cut)  # one stays for train, and one for each cut to come
+        count = min(max(1, round(len(paths) * fraction)), max(0, spare))
         parts[split], shuffled = sorted(shuffled[:count]), shuffled[count:]
     return {**parts, "train": sorted(shuffled)}
 

@@ -23,6 +23,7 @@ from breedlab.config import Config
 from breedlab.data.module import PhotoData, TrainingBatches
 from breedlab.training.activations import Activations
 from breedlab.training.callbacks import EpochLines, SeededEpochs, StepBar, best_checkpoint, stop_reason
+from breedlab.training.checkpoints import WholeCheckpoints
 from breedlab.training.learner import Learner
 
 
@@ -123,6 +124,7 @@ def fit(
             max_epochs=config.trainer.max_epochs,
             gradient_clip_val=config.trainer.gradient_clip,
             callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
             logger=TensorBoardLogger(run / "tensorboard", name="", version="final", default_hp_metric=False),
             num_sanity_val_steps=0,
             log_every_n_steps=1_000_000,  # figures are logged by epoch

@@ -66,6 +66,10 @@ class Learner(lightning.LightningModule):
             part.train(mode)
         return self
 
+    def on_validation_model_train(self) -> None:
+        # Lightning would set back each module that it knows, and the tail is none of them.
+        self.train()
+
     def loss_and_hits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """The training loss and the share of photos whose class got the highest score."""
         inputs, labels = batch

@@ -53,6 +53,7 @@ def run(config: Config, overrides: list[str], resume: Path | None = None) -> Tra
         directory = Path(os.path.relpath(resume.resolve()))
         _refuse_other_photos(directory, report)
         rundir.enter(config, directory)
+        rundir.clear_halves(directory)
     note(f"run directory: {directory}")
     if (directory / "model.tar.gz").exists() and (directory / "metrics.json").exists():
         note("this run is complete; nothing is left to do")

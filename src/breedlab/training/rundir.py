@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -46,6 +47,14 @@ def create(config: Config, overrides: list[str], report: Report) -> Path:
     (run / "lineage.json").write_text(json.dumps(_lineage(config, report), indent=2))
     enter(config, run)
     return run
+
+
+def clear_halves(run: Path) -> None:
+    """Removes what a killed process left half written."""
+    for half in run.glob("checkpoints/.*.tmp"):
+        half.unlink()
+    for half in run.glob(".export-*"):
+        shutil.rmtree(half)
 
 
 def enter(config: Config, run: Path) -> None:
