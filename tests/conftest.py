@@ -50,7 +50,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def words(photos: Path, cache: Path) -> Callable[..., list[str]]:
     """The overrides of a small experiment on the drawn photos, others added."""
 

@@ -24,14 +24,11 @@ Words = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, photos: Path, cache: Path) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, words: Words) -> Path:
     """A whole run with a search, made once for the tests of this file."""
-    from conftest import SMALL
-
     runs = tmp_path_factory.mktemp("runs")
-    words = [*SMALL, f"data.root={photos}", f"cache.dir={cache}", f"runs_dir={runs}", "name=journey"]
     space = "tuner.space={optim: {lr: [0.001, 0.003]}, model: {head: [[16], []]}}"
-    assert launch.main([*words, "tuner=grid", "tuner.max_epochs=2", space]) == 0
+    assert launch.main(words(f"runs_dir={runs}", "name=journey", "tuner=grid", "tuner.max_epochs=2", space)) == 0
     return runs / "latest"
 
 
