@@ -73,7 +73,7 @@ def _evaluate(model: Any, photos: list[Photo]) -> Any:
 
     dataset = PhotoDataset(photos, model.transform, "none", 0)
     batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=one_thread)
-    with progress("testing") as report:
+    with progress("testing", aside=True) as report:
         return evaluate(model.network, batches, model.classes, device=model.device, total=len(photos), progress=report)
 
 

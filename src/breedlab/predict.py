@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     from breedlab.serving.archive import opened
     from breedlab.serving.handler import Model
 
-    with opened(words.model) as folder, progress("predicting") as report:
+    with opened(words.model) as folder, progress("predicting", aside=True) as report:
         answers = []
         for answer in _answers(Model(folder), photos, words.top):
             answers.append(answer)

@@ -46,8 +46,14 @@ def warn(text: str) -> None:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Report]:
-    """A progress bar on a terminal; elsewhere a line when it is done."""
+def progress(title: str, aside: bool = False) -> Iterator[Report]:
+    """A progress bar on a terminal; elsewhere a line when it is done.
+
+    Args:
+        title: What is being done.
+        aside: For commands whose output is read by programs: the bar goes to stderr, and no line follows.
+    """
+    screen = Console(stderr=True) if aside else console
     started = time.monotonic()
     last = [0]
     columns = (
@@ -57,7 +63,7 @@ def progress(title: str) -> Iterator[Report]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
         task = bars.add_task(title, total=None)
 
         def report(done: int, total: int) -> None:
@@ -65,7 +71,7 @@ def progress(title: str) -> Iterator[Report]:
             bars.update(task, completed=done, total=total)
 
         yield report
-    if last[0]:
+    if last[0] and not aside:
         note(f"{title}: {last[0]:,} in {time.monotonic() - started:.1f} s")
 
 
