@@ -34,7 +34,11 @@ def main(argv: list[str]) -> int:
     words = parser.parse_args(argv)
     if words.top < 1:
         parser.error(f"--top: got {words.top}; expected at least 1")
-    photos = list(dict.fromkeys(path for word in words.photos for path in _expand(word)))
+    # Each once, under the name it was first given by.
+    named: dict[Path, Path] = {}
+    for path in (path for word in words.photos for path in _expand(word)):
+        named.setdefault(path.resolve(), path)
+    photos = list(named.values())
 
     from breedlab.reporting.console import progress
     from breedlab.serving.archive import opened
