@@ -2,4 +2,5 @@
 
 from breedlab.cli import run
 
-run("launch")
+if __name__ == "__main__":  # trials in processes of their own import this file again
+    run("launch")

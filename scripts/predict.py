@@ -2,4 +2,5 @@
 
 from breedlab.cli import run
 
-run("predict")
+if __name__ == "__main__":  # trials in processes of their own import this file again
+    run("predict")

@@ -28,7 +28,7 @@ Groups and their choices (group=choice):
 
 Examples:
 
-  # the demo: draws its own photos, searches, trains, tests, exports
+  # the demo, which is also what runs without any words: draws its own photos, searches, trains, tests, exports
   python scripts/launch.py experiment=quickstart
 
   # 133 dog breeds: search learning rate and batch size, then train the best

@@ -84,9 +84,9 @@ def _stages(config: Config, images: Images) -> list[str]:
         stages.append(f"linear probe: {config.trainer.probe_epochs} epochs of the head alone")
     steps = ceil(train / config.data.batch_size)
     the_best = "train the best" if tuner.strategy != "none" else "train"
-    batch = f"batch size {config.data.batch_size}"
-    if tuner.strategy != "none" and "data.batch_size" in search_space(config):
-        batch += ", or the best found"
+    batch = f"{config.optim.name} at {config.optim.lr:g}, batch size {config.data.batch_size}"
+    if tuner.strategy != "none":
+        batch += ", or what was found best"
     epochs = config.trainer.max_epochs
     stages.append(f"{the_best}: {epochs} epochs x {steps} steps = {epochs * steps:,} steps ({batch})")
     stages.append(f"test on {images.counts['test']:,} photos")

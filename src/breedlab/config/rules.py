@@ -16,11 +16,16 @@ from breedlab.config.schema import LOWER_IS_BETTER, Cache, Data, Model, Monitor,
 from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
 from breedlab.models.catalogue import catalogue
 
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
+
 Rule = Callable[..., Iterator[Problem]]
 
 
 def backbone_is_known(model: Model) -> Iterator[Problem]:
     """torchvision's names are data here; timm's are found out where timm is imported."""
+    path = Path(model.weights)
+    if path.suffix in WEIGHT_FILES and not path.is_file():
+        yield Problem("model.weights", f"{model.weights} is not there; expected a file of weights")
     if model.name.startswith("timm/"):
         return
     known = catalogue()

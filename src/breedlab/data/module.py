@@ -78,6 +78,12 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
             torch.default_generator.set_state(before)
 
 
+def collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
+    """Stacks photos in the memory order that they come in, channels last; the other way round takes longer."""
+    photos = torch.stack([photo.permute(1, 2, 0) for photo, _ in items]).permute(0, 3, 1, 2)
+    return photos, torch.tensor([label for _, label in items])
+
+
 class LostPhoto(DataError):
     """A photo that was fine at the data check and is not any more."""
 
@@ -173,6 +179,7 @@ class PhotoData(lightning.LightningDataModule):
         workers = min(os.cpu_count() or 1, 8) if wanted == "auto" else wanted
         return {
             "num_workers": workers,
+            "collate_fn": collate,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": one_thread if workers else None,

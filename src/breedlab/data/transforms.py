@@ -42,21 +42,24 @@ class TrainTransform:
     """A random crop, a flip, and what `policy` adds. Draws from torch's generator: seed it for each photo."""
 
     def __init__(self, base: EvalTransform, policy: str) -> None:
-        mode = InterpolationMode(base.interpolation)
-        steps: list[torch.nn.Module] = [
-            v2.RandomResizedCrop(base.crop, scale=(0.35, 1.0), interpolation=mode, antialias=True),
-            v2.RandomHorizontalFlip(),
-        ]
-        if policy == "trivial":
-            steps.append(v2.TrivialAugmentWide())
-        elif policy == "randaug":
-            steps.append(v2.RandAugment())
-        self._steps = v2.Compose(steps)
+        self._side = base.crop
+        self._mode = InterpolationMode(base.interpolation)
+        self._crop = v2.RandomResizedCrop(base.crop, scale=(0.35, 1.0))
+        policies = {"trivial": v2.TrivialAugmentWide, "randaug": v2.RandAugment}
+        self._more = policies[policy]() if policy in policies else None
 
     def __call__(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
         """From uint8 (height, width, 3) to uint8 (3, crop, crop)."""
-        result: torch.Tensor = self._steps(to_tensor(pixels))
-        return result
+        at = self._crop.make_params([to_tensor(pixels)])
+        rows, columns = (
+            slice(at[start], at[start] + at[size]) for start, size in (("top", "height"), ("left", "width"))
+        )
+        # Copied before the resize: from a window of a larger array it would take the slow path.
+        window = to_tensor(np.ascontiguousarray(pixels[rows, columns]))
+        image: torch.Tensor = F.resize(window, [self._side, self._side], interpolation=self._mode, antialias=True)
+        if torch.rand(()) < 0.5:
+            image = F.horizontal_flip(image)
+        return image if self._more is None else self._more(image)
 
 
 def to_tensor(pixels: np.ndarray[Any, Any]) -> torch.Tensor:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
 from breedlab.errors import TrainingError
 from breedlab.reporting.console import console, note
 from breedlab.training.loop import seed_epoch
-from breedlab.training.objective import better, objective_line
+from breedlab.training.objective import objective_line
 
 
 class SeededEpochs(lightning.Callback):
@@ -24,32 +23,31 @@ class SeededEpochs(lightning.Callback):
         seed_epoch(self.seed, trainer.current_epoch)
 
 
-class EpochLines(lightning.Callback):
-    """A line an epoch with its figures and the objective so far; refuses to go on from a loss that is no number."""
+class FiniteFigures(lightning.Callback):
+    """Refuses to go on from a loss that is no number, before it is saved."""
 
-    def __init__(self, metric: str, mode: str) -> None:
-        self.metric, self.mode = metric, mode
-        self.best: float | None = None
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        wrong = {name: float(v) for name, v in trainer.callback_metrics.items() if not math.isfinite(float(v))}
+        if wrong:
+            shown = ", ".join(f"{name}={value}" for name, value in wrong.items())
+            raise TrainingError(
+                f"training diverged in epoch {trainer.current_epoch + 1} ({shown}); try a lower optim.lr"
+            )
+
+
+class EpochLines(Checkpoint):
+    """A line an epoch with its figures and the objective so far.
+
+    A `Checkpoint` by name only: Lightning runs those last, so an epoch is told when it has been saved.
+    """
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if not all(math.isfinite(value) for value in figures.values()):
-            wrong = ", ".join(f"{name}={value}" for name, value in figures.items() if not math.isfinite(value))
-            raise TrainingError(
-                f"training diverged in epoch {trainer.current_epoch + 1} ({wrong}); try a lower optim.lr"
-            )
-        if better(figures[self.metric], self.best, self.mode):
-            self.best = figures[self.metric]
-        assert self.best is not None
+        kept = best_checkpoint(trainer)
+        assert kept.best_model_score is not None and kept.monitor is not None
         shown = "  ".join(f"{name} {figures[name]:.4f}" for name in ("train/loss", "valid/loss", "valid/top1"))
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        note(f"{epoch}  {shown}  {objective_line(self.metric, self.best)}")
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        note(f"{epoch}  {shown}  {objective_line(kept.monitor, float(kept.best_model_score))}")
 
 
 class StepBar(lightning.pytorch.callbacks.TQDMProgressBar):

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from breedlab.config import Config
 from breedlab.data.module import PhotoData, TrainingBatches
 from breedlab.training.activations import Activations
-from breedlab.training.callbacks import EpochLines, SeededEpochs, StepBar, best_checkpoint, stop_reason
+from breedlab.training.callbacks import EpochLines, FiniteFigures, SeededEpochs, StepBar, best_checkpoint, stop_reason
 from breedlab.training.checkpoints import WholeCheckpoints
 from breedlab.training.learner import Learner
 
@@ -105,11 +105,12 @@ def fit(
     monitor, mode = config.monitor.metric, config.monitor.mode
     callbacks: list[lightning.Callback] = [
         SeededEpochs(config.seed),
-        EpochLines(monitor, mode),
+        FiniteFigures(),
         StepBar(),
         _keep(run, "best", monitor=monitor, mode=mode),
         # Not ModelCheckpoint's own save_last, which writes only when the best does.
         _keep(run, "last"),
+        EpochLines(),
     ]
     if config.trainer.patience:
         callbacks.append(EarlyStopping(monitor, patience=config.trainer.patience, mode=mode, check_finite=False))

@@ -8,7 +8,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from breedlab import config as configs
 from breedlab.config import Config
@@ -17,6 +17,9 @@ from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
 from breedlab.reporting.console import note, progress, stage, warn
 from breedlab.training import rundir
+
+if TYPE_CHECKING:
+    from breedlab.training.prepare import Prepared
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,10 @@ def run(config: Config, overrides: list[str], resume: Path | None = None) -> Tra
     stage("Data")
     report = checked_photos(config)
     if resume is None:
+        prepared = _prepared(config, report)  # before there is a run: what cannot start leaves nothing behind
         directory = rundir.create(config, overrides, report)
+        note(f"run directory: {directory}")
+        return _train(prepared, directory, started)
     else:
         # The link `latest` is about to move; what it points to is what is meant.
         directory = Path(os.path.relpath(resume.resolve()))
@@ -58,7 +64,7 @@ def run(config: Config, overrides: list[str], resume: Path | None = None) -> Tra
     if (directory / "model.tar.gz").exists() and (directory / "metrics.json").exists():
         note("this run is complete; nothing is left to do")
         return TrainResult(directory, json.loads((directory / "metrics.json").read_text()))
-    return _train(config, report, directory, started)
+    return _train(_prepared(config, report), directory, started)
 
 
 def checked_photos(config: Config) -> Report:
@@ -74,22 +80,29 @@ def checked_photos(config: Config) -> Report:
         report = check(photos, Path(config.cache.dir, "checks"), on_bad_file=config.data.on_bad_file, progress=done)
     for finding in (*report.bad, *report.leaks):
         warn(f"left out: {finding.path} {finding.reason}")
+    if report.bad or report.leaks:
+        note("left: " + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items()))
     for text in report.warnings:
         warn(text)
     return report
 
 
-def _train(config: Config, report: Report, directory: Path, started: float) -> TrainResult:
+def _prepared(config: Config, report: Report) -> Prepared:
     # Imported here, after the photos are known to be good: torch and its company take seconds.
-    from breedlab.data.module import PhotoData
-    from breedlab.training.fit import ActivationData, fit
     from breedlab.training.prepare import prepare
 
     stage("Network")
     prepared = prepare(config, report)
     note(f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}")
     note(f"{prepared.accelerator}, {prepared.precision}, {prepared.evaluation.crop} px")
+    return prepared
 
+
+def _train(prepared: Prepared, directory: Path, started: float) -> TrainResult:
+    from breedlab.data.module import PhotoData
+    from breedlab.training.fit import ActivationData, fit
+
+    config = prepared.config
     found: dict[str, Any] | None = None
     if config.tuner.strategy != "none":
         from breedlab.tuning.study import search

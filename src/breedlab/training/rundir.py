@@ -39,8 +39,13 @@ _PACKAGES = (
 def create(config: Config, overrides: list[str], report: Report) -> Path:
     """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest."""
     parent = Path(config.runs_dir, config.name)
-    parent.mkdir(parents=True, exist_ok=True)
-    run = _fresh(parent)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        run = _fresh(parent)
+    except OSError as error:
+        raise ConfigError(
+            f"runs_dir: {parent} cannot be written ({error.strerror}); name another place: runs_dir=..."
+        ) from error
     write_yaml(run / "config.yaml", config.model_dump())
     write_yaml(run / "overrides.yaml", overrides)
     (run / "splits.json").write_text(json.dumps(_splits(report), indent=1))
