@@ -8,7 +8,7 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
 from breedlab.errors import TrainingError
-from breedlab.reporting.console import console, note
+from breedlab.reporting.console import console
 from breedlab.training.loop import seed_epoch
 from breedlab.training.objective import objective_line
 
@@ -47,7 +47,9 @@ class EpochLines(Checkpoint):
         assert kept.best_model_score is not None and kept.monitor is not None
         shown = "  ".join(f"{name} {figures[name]:.4f}" for name in ("train/loss", "valid/loss", "valid/top1"))
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        note(f"{epoch}  {shown}  {objective_line(kept.monitor, float(kept.best_model_score))}")
+        line = f"  {epoch}  {shown}  {objective_line(kept.monitor, float(kept.best_model_score))}"
+        bar = trainer.progress_bar_callback
+        print(line) if bar is None or not console.is_terminal else bar.print(line)  # the bar makes room for it
 
 
 class StepBar(lightning.pytorch.callbacks.TQDMProgressBar):
@@ -55,6 +57,11 @@ class StepBar(lightning.pytorch.callbacks.TQDMProgressBar):
 
     def __init__(self) -> None:
         super().__init__(leave=False)
+
+    def get_metrics(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
