@@ -182,7 +182,13 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(here: Path, words: Words, mom
     overrides = words("tuner=grid", space, "tuner.max_epochs=3", "cache.mode=off", "trainer.max_epochs=4", "name=x")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [*command, *overrides], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [*command, *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # Where the tests run in the background, Ctrl-C is ignored and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     for line in process.stdout:

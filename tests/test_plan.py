@@ -66,7 +66,7 @@ def test_the_plan_of_quickstart_tells_everything(planned: Planned) -> None:
     assert "search: 20 trials x 5 epochs, bayesian, for the highest valid/top1" in text
     assert "optim.lr: numbers from 0.001 to 0.1, log scale" in text
     assert "data.batch_size: one of 32, 64, 128, 256" in text
-    assert "12 epochs x 5 steps = 60 steps (batch size 64, or the best found)" in text
+    assert "12 epochs x 5 steps = 60 steps (adam at 0.001, batch size 64, or what was found best)" in text
     assert "runs/quickstart/<date_time>/" in text
     assert ".cache/activations" in text
     assert "download" not in text
@@ -90,7 +90,7 @@ def test_a_search_is_told_as_the_strategy_will_run_it(planned: Planned) -> None:
 def test_without_a_search_there_is_none_in_the_plan(planned: Planned) -> None:
     text = planned({"tuner.strategy": "none", "data.batch_size": 100, "trainer.max_epochs": 3})
     assert "search" not in text
-    assert "train: 3 epochs x 4 steps = 12 steps (batch size 100)" in text
+    assert "train: 3 epochs x 4 steps = 12 steps (adam at 0.001, batch size 100)" in text
 
 
 def test_fine_tuning_has_a_probe_and_no_activations(planned: Planned) -> None:

@@ -40,7 +40,13 @@ CASES = [
         "backbone_is_known",
         {"model.name": "resnet34", "model.weights": "mine"},
         "model.weights: got 'mine'",
-        {"model.name": "resnet34", "model.weights": "mine.safetensors"},
+        {"model.name": "resnet34", "model.weights": "none"},
+    ),
+    Case(
+        "backbone_is_known",
+        {"model.name": "resnet34", "model.weights": "/nowhere/mine.safetensors"},
+        "model.weights: /nowhere/mine.safetensors is not there",
+        {"model.name": "resnet34", "model.weights": "DEFAULT"},
     ),
     Case(
         "mode_suits_metric",
