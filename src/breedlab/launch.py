@@ -150,7 +150,7 @@ def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     if words:
         again = validate(load([*recorded_overrides(run), *words])).model_dump()
         wrong = _differences(again, recorded.model_dump())
-        where = {name: again[name] for name in _FREE if name in again}
+        where = {name: again[name] for name in ("cache", "runs_dir")}
         if wrong:
             raise ConfigError(
                 f"resume: {run} was started with another config; leave these out, or start a new run:\n"
@@ -159,14 +159,14 @@ def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     return validate({**recorded.model_dump(), **where, "dry_run": dry_run, "resume": None})
 
 
-_FREE = ("cache", "runs_dir")
+_FREE = ("resume", "dry_run", "cache.dir", "cache.max_gb", "runs_dir")
 """What a continued run may change: where things lie, not what comes out."""
 
 
 def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
     found: list[tuple[str, Any, Any]] = []
     for key in mine.keys() | theirs.keys():
-        if prefix + key in ("resume", "dry_run", "cache.dir", "cache.max_gb", "runs_dir"):
+        if prefix + key in _FREE:
             continue
         new, old = mine.get(key), theirs.get(key)
         if isinstance(new, dict) and isinstance(old, dict):

@@ -24,7 +24,7 @@ Key = tuple[int, int]
 
 def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
     """The order of `count` items in an epoch: a function of seed and epoch, so a resumed run repeats it."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(_mixed(seed, epoch)))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed_seed(seed, epoch)))
 
 
 def batch_indices(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
@@ -71,7 +71,7 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
         if view == 0 or self.training is None:
             return self.evaluation(pixels), photo.label
         before = torch.default_generator.get_state()  # not fork_rng with manual_seed, which reseeds the GPU as well
-        torch.default_generator.manual_seed(_mixed(self.seed, view, index))
+        torch.default_generator.manual_seed(mixed_seed(self.seed, view, index))
         try:
             return self.training(pixels), photo.label
         finally:
@@ -92,7 +92,7 @@ class LostPhoto(DataError):
         super().__init__(text.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
 
 
-def _mixed(*numbers: int) -> int:
+def mixed_seed(*numbers: int) -> int:
     """A seed from several, within what torch takes."""
     seed = 0
     for number in numbers:

@@ -15,6 +15,7 @@ from lightning.fabric import Fabric
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from breedlab.config import Config
+from breedlab.data.module import mixed_seed
 from breedlab.errors import TrainingError
 from breedlab.training.learner import Learner
 from breedlab.training.metrics import make_metrics
@@ -41,7 +42,7 @@ class Epoch:
 
 def seed_epoch(seed: int, epoch: int) -> None:
     """Everything random in an epoch follows from the run's seed and its number."""
-    torch.manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    torch.manual_seed(mixed_seed(seed, epoch))
 
 
 def epochs(
