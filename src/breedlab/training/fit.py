@@ -25,6 +25,7 @@ from breedlab.training.activations import Activations
 from breedlab.training.callbacks import EpochLines, FiniteFigures, SeededEpochs, StepBar, best_checkpoint, stop_reason
 from breedlab.training.checkpoints import WholeCheckpoints
 from breedlab.training.learner import Learner
+from breedlab.training.observers import observers
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def fit(
     if config.trainer.ema:
         average = get_ema_multi_avg_fn(config.trainer.ema)  # type: ignore[no-untyped-call]
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
+    callbacks.extend(observers(config, run))
     with quiet_lightning():
         trainer = lightning.Trainer(
             accelerator=accelerator,
