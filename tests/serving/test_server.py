@@ -1,0 +1,287 @@
+"""The server in a process of its own, asked over loopback as a client would."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import urllib3
+import uvicorn
+
+from breedlab.serving import handler
+from breedlab.serving.handler import Model
+from breedlab.serving.server import MAX_BYTES, make_app
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Server:
+    """A running serve.py and what it prints."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        command = [sys.executable, str(ROOT / "scripts" / "serve.py"), str(folder), "--port", "0", *words]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.lines: list[str] = []
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if found := re.search(r"listening on (http://\S+:\d+)", line):
+                self.url = found[1]
+                break
+        else:
+            pytest.fail("".join(self.lines))
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self.http = urllib3.PoolManager(maxsize=64, retries=False, timeout=60)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(self.process.stdout)
+
+    def ask(self, body: bytes, kind: str | None = "image/jpeg", accept: str | None = None) -> Any:
+        headers = {"Content-Type": kind, "Accept": accept}
+        named = {name: value for name, value in headers.items() if value is not None}
+        return self.http.request("POST", f"{self.url}/invocations", body=body, headers=named)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        code = self.process.wait(60)
+        self._reader.join()
+        return code
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    made = Server(folder)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return Model(folder)
+
+
+@pytest.fixture(scope="module")
+def files(photos: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((photos / "test").rglob("*.jpg"))][:12]
+
+
+def scores(model: Model, *files: bytes) -> np.ndarray[Any, Any]:
+    return handler.predict_fn(files, model).scores
+
+
+def encoded(*files: bytes) -> bytes:
+    return json.dumps([{"image": base64.b64encode(file).decode()} for file in files]).encode()
+
+
+def test_bytes_and_json_get_the_handlers_own_scores(server: Server, model: Model, files: list[bytes]) -> None:
+    one = server.ask(files[0])
+    assert (one.status, one.headers["content-type"]) == (200, "application/json")
+    np.testing.assert_allclose(one.json(), scores(model, files[0]), rtol=1e-4, atol=1e-5)
+    several = server.ask(encoded(*files[:3]), "application/json", "application/x-npy")
+    assert several.headers["content-type"] == "application/x-npy"
+    np.testing.assert_allclose(np.load(io.BytesIO(several.data)), scores(model, *files[:3]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_verbose_answer_names_the_classes(server: Server, model: Model, files: list[bytes]) -> None:
+    answer = server.ask(files[0], accept="application/json; verbose=1").json()
+    own = scores(model, files[0])[0]
+    prediction = answer["predictions"][0]
+    assert answer["classes"] == list(model.classes) and answer["lineage"] == {"run": "test"}
+    assert prediction["top"][0]["class"] == model.classes[int(own.argmax())]
+    assert [entry["index"] for entry in prediction["top"]] == np.argsort(-own).tolist()[:5]
+    assert sum(prediction["probabilities"]) == pytest.approx(1)
+    np.testing.assert_allclose(np.exp(own) / np.exp(own).sum(), prediction["probabilities"], rtol=1e-3)
+
+
+def test_clients_side_by_side_each_get_their_own_photos_scores(
+    server: Server, model: Model, files: list[bytes]
+) -> None:
+    expected = [scores(model, file) for file in files]
+    with ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(lambda number: server.ask(files[number % len(files)]), range(96)))
+    assert {answer.status for answer in answers} == {200}
+    for number, answer in enumerate(answers):
+        np.testing.assert_allclose(answer.json(), expected[number % len(files)], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "accept", "status", "says"),
+    [
+        (b"", "image/jpeg", None, 400, "empty"),
+        (b"no photo", "image/png", None, 400, "not an image"),
+        (b"a,b", "text/csv", None, 415, "text/csv"),
+        (b"a,b", None, None, 415, "image/jpeg"),
+        (b"{", "application/json", None, 400, "not JSON"),
+        (b"[" * 100_000, "application/json", None, 400, "not JSON"),
+        (b"[]", "application/json", None, 400, "expected 1 to"),
+        (b'{"image": "%%%"}', "application/json", None, 400, "base64"),
+        (b'{"photo": "x"}', "application/json", None, 400, "expected"),
+        (b'{"url": "http://127.0.0.1/"}', "application/json", None, 400, "fetches no URLs"),
+        (b"\xff\xd8\xff" + bytes(MAX_BYTES), "image/jpeg", None, 413, "larger"),
+    ],
+)
+def test_what_cannot_be_answered_is_told_in_words(
+    server: Server, files: list[bytes], body: bytes, kind: str | None, accept: str | None, status: int, says: str
+) -> None:
+    answer = server.ask(body, kind, accept)
+    assert answer.status == status
+    assert says in answer.json()["error"]
+    assert server.ask(files[0]).status == 200
+
+
+def test_an_unwritten_type_is_refused_and_the_first_written_one_wins(server: Server, files: list[bytes]) -> None:
+    assert server.ask(files[0], accept="text/html").status == 406
+    chosen = server.ask(files[0], accept="text/html, application/x-npy;q=0.9, */*;q=0.1")
+    assert chosen.headers["content-type"] == "application/x-npy"
+
+
+def test_other_paths_and_methods_are_refused_in_json(server: Server) -> None:
+    for method, path, status in (("GET", "/nowhere", 404), ("GET", "/invocations", 405), ("POST", "/ping", 405)):
+        answer = server.http.request(method, server.url + path)
+        assert answer.status == status and answer.json()["error"]
+
+
+def test_ping_metrics_and_documentation(server: Server, files: list[bytes]) -> None:
+    assert server.http.request("GET", f"{server.url}/ping").status == 200
+    before = _count(server)
+    server.ask(files[0])
+    assert _count(server) == before + 1
+    for path in ("/docs", "/redoc"):
+        page = server.http.request("GET", server.url + path)
+        assert page.status == 200
+        loaded = re.findall(r"""(?:src|href)=["'](https?:[^"']+)""", page.data.decode())
+        assert not loaded, loaded
+    described = server.http.request("GET", f"{server.url}/openapi.json").json()
+    assert "image/jpeg" in described["paths"]["/invocations"]["post"]["requestBody"]["content"]
+
+
+def _count(server: Server) -> float:
+    text = server.http.request("GET", f"{server.url}/metrics").data.decode()
+    found = re.search(r'breedlab_requests_total\{path="/invocations",status="200"\} (\S+)', text)
+    return float(found[1]) if found else 0.0
+
+
+def test_each_request_is_one_line_without_the_photo(server: Server, files: list[bytes]) -> None:
+    server.ask(files[0])
+    server.ask(b"secret words", "text/plain")
+    deadline = time.monotonic() + 20
+    while not any('"status": 415' in line for line in server.lines[-3:]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    last = [json.loads(line) for line in server.lines[-2:]]
+    assert [line["status"] for line in last] == [200, 415]
+    assert last[0]["bytes"] == len(files[0]) and last[0]["photos"] == 1 and last[0]["ms"] > 0
+    assert "secret" not in "".join(server.lines)
+
+
+def test_broken_requests_get_an_answer_each_and_harm_no_good_one(
+    server: Server, model: Model, files: list[bytes]
+) -> None:
+    chance = random.Random(2026)
+    seen: dict[int, int] = {}
+    for _ in range(500):
+        body, kind = _broken(chance, files)
+        answer = server.ask(body, kind)
+        seen[answer.status] = seen.get(answer.status, 0) + 1
+        assert answer.status in (200, 400, 413, 415), (answer.status, kind, body[:200])
+        assert answer.status == 200 or set(answer.json()) == {"error"}
+    assert seen[400] > 150
+    np.testing.assert_allclose(server.ask(files[0]).json(), scores(model, files[0]), rtol=1e-4, atol=1e-5)
+
+
+def _broken(chance: random.Random, files: list[bytes]) -> tuple[bytes, str]:
+    photo = bytearray(chance.choice(files))
+    match chance.randrange(5):
+        case 0:  # cut short
+            return bytes(photo[: chance.randrange(len(photo))]), chance.choice(handler.PHOTO_TYPES)
+        case 1:  # bytes changed here and there
+            for _ in range(chance.randrange(1, 40)):
+                photo[chance.randrange(len(photo))] = chance.randrange(256)
+            return bytes(photo), "image/jpeg"
+        case 2:  # the head of another format
+            return chance.choice([b"GIF89a", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0"]) + bytes(
+                photo
+            ), "image/png"
+        case 3:  # JSON of some other shape
+            leaf: Any = chance.choice([None, 1, "x", base64.b64encode(bytes(photo[:99])).decode(), {}, [], 1e999])
+            tree = chance.choice(
+                [leaf, [leaf], {"image": leaf}, [{"image": leaf}] * 40, {"url": leaf}, {"image": [leaf]}]
+            )
+            return json.dumps(tree).encode(), "application/json"
+        case _:  # noise
+            return chance.randbytes(chance.randrange(2000)), chance.choice(["application/json", "image/webp", "x", ""])
+
+
+def test_the_readmes_requests_work_as_they_stand(server: Server, files: list[bytes], tmp_path: Path) -> None:
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("curl ")]
+    (tmp_path / "photo.jpg").write_bytes(files[0])
+    assert lines
+    for line in lines:
+        here = line.replace("http://127.0.0.1:8080", server.url).replace(
+            "curl ", "curl --fail --silent --show-error ", 1
+        )
+        done = subprocess.run(["bash", "-c", here], cwd=tmp_path, capture_output=True)
+        assert done.returncode == 0 and (done.stdout or any(tmp_path.glob("*.npy"))), (line, done.stderr)
+
+
+def test_above_capacity_it_says_when_to_come_again(model: Model, files: list[bytes]) -> None:
+    with _running(make_app(model, capacity=2)) as url:
+        answer = urllib3.request("POST", url, body=encoded(*files[:3]), headers={"Content-Type": "application/json"})
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert urllib3.request("POST", url, body=files[0], headers={"Content-Type": "image/jpeg"}).status == 200
+
+
+@contextlib.contextmanager
+def _running(app: Any) -> Iterator[str]:
+    running = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/invocations"
+        finally:
+            running.should_exit = True
+            thread.join()
+
+
+def test_told_to_stop_it_answers_what_is_open(folder: Path, files: list[bytes]) -> None:
+    server = Server(folder)
+    body = encoded(*(files * 3)[:32])
+    with ThreadPoolExecutor(8) as clients:
+        asked = [clients.submit(server.ask, body, "application/json") for _ in range(2)]
+        deadline = time.monotonic() + 30
+        while "open_photos 0.0" in _metrics(server) and time.monotonic() < deadline:
+            pass
+        server.stop()
+        assert [answer.result().status for answer in asked] == [200, 200]
+    assert "Traceback" not in "".join(server.lines)
+
+
+def _metrics(server: Server) -> str:
+    text: str = server.http.request("GET", f"{server.url}/metrics").data.decode()
+    return text
+
+
+def test_a_port_that_is_taken_is_one_message(folder: Path, server: Server) -> None:
+    port = server.url.rsplit(":", 1)[1]
+    command = [sys.executable, str(ROOT / "scripts" / "serve.py"), str(folder), "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert f"--port {port}" in done.stderr and len(done.stderr.splitlines()) == 1
