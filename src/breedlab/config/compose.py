@@ -134,7 +134,7 @@ def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], gri
     return None
 
 
-_LISTS = ("model.head", "data.mean", "data.std")
+_LISTS = ("model.head", "data.mean", "data.std", "profiler.trace_steps")
 """Paths whose value is a list."""
 
 

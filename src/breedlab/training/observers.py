@@ -11,4 +11,13 @@ from breedlab.config import Config
 
 def observers(config: Config, run: Path) -> list[lightning.Callback]:
     """What the config's `debugger` and `profiler` ask for, writing below the run directory."""
-    return []
+    watching: list[lightning.Callback] = []
+    if config.profiler.level != "none":
+        from breedlab.profiling.steps import StepTimes
+
+        watching.append(StepTimes(run / "profile"))
+    if config.profiler.level == "full" and config.profiler.trace_steps:
+        from breedlab.profiling.traces import Traces
+
+        watching.append(Traces(run, config.profiler.trace_steps))
+    return watching

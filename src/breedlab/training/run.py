@@ -19,6 +19,7 @@ from breedlab.reporting.console import note, progress, stage, warn
 from breedlab.training import rundir
 
 if TYPE_CHECKING:
+    from breedlab.profiling.session import Session
     from breedlab.training.prepare import Prepared
 
 
@@ -46,14 +47,21 @@ def run(config: Config, overrides: list[str], resume: Path | None = None) -> Tra
     Raises:
         BreedlabError: With one message for the person.
     """
+    from breedlab.profiling.session import watched
+
+    with watched(config) as watch:
+        return _run(config, overrides, resume, watch)
+
+
+def _run(config: Config, overrides: list[str], resume: Path | None, watch: Session) -> TrainResult:
     started = time.monotonic()
-    stage("Data")
+    _enter(watch, "Data")
     report = checked_photos(config)
     if resume is None:
-        prepared = _prepared(config, report)  # before there is a run: what cannot start leaves nothing behind
+        prepared = _prepared(config, report, watch)  # before there is a run: what cannot start leaves nothing behind
         directory = rundir.create(config, overrides, report)
         note(f"run directory: {directory}")
-        return _train(prepared, directory, started)
+        return _train(prepared, directory, started, watch)
     else:
         # The link `latest` is about to move; what it points to is what is meant.
         directory = Path(os.path.relpath(resume.resolve()))
@@ -64,7 +72,12 @@ def run(config: Config, overrides: list[str], resume: Path | None = None) -> Tra
     if (directory / "model.tar.gz").exists() and (directory / "metrics.json").exists():
         note("this run is complete; nothing is left to do")
         return TrainResult(directory, json.loads((directory / "metrics.json").read_text()))
-    return _train(_prepared(config, report), directory, started)
+    return _train(_prepared(config, report, watch), directory, started, watch)
+
+
+def _enter(watch: Session, name: str) -> None:
+    stage(name)
+    watch.stage(name)
 
 
 def checked_photos(config: Config) -> Report:
@@ -87,33 +100,34 @@ def checked_photos(config: Config) -> Report:
     return report
 
 
-def _prepared(config: Config, report: Report) -> Prepared:
+def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
     # Imported here, after the photos are known to be good: torch and its company take seconds.
     from breedlab.training.prepare import prepare
 
-    stage("Network")
+    _enter(watch, "Network")
     prepared = prepare(config, report)
     note(f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}")
     note(f"{prepared.accelerator}, {prepared.precision}, {prepared.evaluation.crop} px")
     return prepared
 
 
-def _train(prepared: Prepared, directory: Path, started: float) -> TrainResult:
+def _train(prepared: Prepared, directory: Path, started: float, watch: Session) -> TrainResult:
     from breedlab.data.module import PhotoData
     from breedlab.training.fit import ActivationData, fit
 
     config = prepared.config
+    watch.write_to(directory)
     found: dict[str, Any] | None = None
     if config.tuner.strategy != "none":
         from breedlab.tuning.study import search
 
-        stage("Search")
+        _enter(watch, "Search")
         best = search(config, prepared, directory)
         config = configs.replace(config, best.values)
         note(f"best: trial {best.number}, {config.monitor.metric} {best.objective:.4f}")
         found = {"trial": best.number, "values": best.values, "objective": best.objective}
 
-    stage("Training" if found is None else "Training the best")
+    _enter(watch, "Training" if found is None else "Training the best")
     classifier = prepared.classifier(config)
     fresh = not (directory / "checkpoints" / "last.ckpt").exists()
     if config.trainer.probe_epochs and fresh:
@@ -125,7 +139,7 @@ def _train(prepared: Prepared, directory: Path, started: float) -> TrainResult:
     fitted = fit(learner, data, config, directory, accelerator=prepared.accelerator, precision=prepared.precision)
     note(f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric} {fitted.best:.4f}")
 
-    stage("Test")
+    _enter(watch, "Test")
     load_checkpoint(classifier, directory / "checkpoints" / "best.ckpt")
     evaluation = _evaluate(prepared, classifier, photos)
     metrics = {
@@ -140,12 +154,13 @@ def _train(prepared: Prepared, directory: Path, started: float) -> TrainResult:
     tuned = {} if found is None else found["values"]
     write_review(directory, config, photos, evaluation, tuned, fitted.best)
 
-    stage("Export")
+    _enter(watch, "Export")
     export(directory, classifier, prepared.evaluation, prepared.classes, metrics)
     scratch = directory / "metrics.json.tmp"
     scratch.write_text(json.dumps(metrics, indent=2))
     scratch.replace(directory / "metrics.json")
     note(f"{directory / 'model.tar.gz'}")
+    watch.finish()
     return TrainResult(directory, metrics)
 
 
