@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 from pathlib import Path
 
@@ -36,9 +37,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise ServingError(
-            f"--host {host} --port {port}: cannot listen there ({error.strerror}); name another with --port"
-        ) from error
+        # Python adds the address to the system's own words; they are the shorter ones.
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise ServingError(f"--host {host} --port {port}: cannot listen there ({reason}); name another") from error
 
 
 def _serve(path: Path, listener: socket.socket) -> int:

@@ -80,7 +80,7 @@ FAULTS: dict[str, Callable[[], Recording]] = {
     "BatchSize": lambda: system(gpu=np.full((SAMPLES, 2), 20.0), gpu_memory_gb=np.full((SAMPLES, 2), 2.0)),
     "LowGPUUtilization": lambda: system(gpu=np.tile([[5.0], [95.0]], (SAMPLES // 2, 2))),
     "LoadBalancing": lambda: system(gpu=np.tile([[95.0, 40.0]], (SAMPLES, 1))),
-    "MaxInitializationTime": lambda: system(stage=["Data"] * 60 + ["Training"] * 40),
+    "MaxInitializationTime": lambda: system(t=np.arange(1.0, SAMPLES + 1) * 2, stage=["Data"] * 60 + ["Training"] * 40),
     "StepOutlier": lambda: steps("checkpoint", spikes()),
 }
 
@@ -116,6 +116,10 @@ def test_without_gpus_the_gpus_rules_say_so(rules: ProfilerRules) -> None:
     silent = {made.rule: made.meaning for made in found if made.verdict == "not_enough_data"}
     assert set(silent) == {"CPUBottleneck", "GPUMemoryIncrease", "BatchSize", "LowGPUUtilization", "LoadBalancing"}
     assert set(silent.values()) == {"no GPU"}
+
+
+def test_a_short_run_may_take_its_time_to_begin(rules: ProfilerRules) -> None:
+    assert verdict("MaxInitializationTime", system(stage=["Data"] * 60 + ["Training"] * 40), rules) == "passed"
 
 
 def test_a_threshold_of_the_config_moves_the_verdict() -> None:

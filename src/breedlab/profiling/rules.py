@@ -164,10 +164,10 @@ def max_initialization_time(found: Recording, rules: ProfilerRules) -> Finding:
     ready = [i for i, stage in enumerate(found.system.stage) if stage.startswith(("Search", "Training"))]
     if not ready:
         raise NotEnough("training had not begun")
-    before = float(t[ready[0]])
+    limits, before = rules.max_initialization_time, float(t[ready[0]])
     share = before / max(float(t[-1]), 1e-9)
     return (
-        share > rules.max_initialization_time.share,
+        share > limits.share and before > limits.seconds,
         {"share_of_run": share, "initialization_s": before, "run_s": float(t[-1])},
         "Much of the run passes before anything is trained: downloading, checking photos, building the network.",
         "The check of the photos is remembered, so a second run is quicker; train longer for what is set up.",
