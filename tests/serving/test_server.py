@@ -279,6 +279,36 @@ def _metrics(server: Server) -> str:
     return text
 
 
+def predict(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "scripts" / "predict.py", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
+    server: Server, folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    words = [photos / "test", tmp_path / "broken.jpg", "--json", "--top", "3"]
+    asked, local = predict("--endpoint", server.url, *words), predict(folder, *words)
+    assert asked.returncode == local.returncode == 1, asked.stderr
+    answers, expected = json.loads(asked.stdout), json.loads(local.stdout)
+    assert len(answers) == len(expected) > 1
+    for answer, own in zip(answers, expected, strict=True):
+        assert answer["photo"] == own["photo"] and answer.keys() == own.keys()
+        for one, other in zip(answer.get("predictions", []), own.get("predictions", []), strict=True):
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
+    assert "not an image" in answers[-1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"), [("dogs", "expected an address"), ("http://127.0.0.1:9", "nobody answers there")]
+)
+def test_an_endpoint_that_is_none_is_one_message(photos: Path, endpoint: str, says: str) -> None:
+    done = predict("--endpoint", endpoint, photos / "test")
+    assert done.returncode != 0
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_a_port_that_is_taken_is_one_message(folder: Path, server: Server) -> None:
     port = server.url.rsplit(":", 1)[1]
     command = [sys.executable, str(ROOT / "scripts" / "serve.py"), str(folder), "--port", port]
