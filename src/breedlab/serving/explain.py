@@ -175,7 +175,10 @@ def last_map(backbone: nn.Module, side: int) -> str:
     once = [(name, output) for name, output in found.items() if calls[name] == 1]  # hooks cannot tell calls apart
     if once and probe.requires_grad:
         gradients = torch.autograd.grad(probe, [output for _, output in once], allow_unused=True)
-        for (name, _), gradient in reversed(list(zip(once, gradients, strict=True))):
+        stream = next((len(output[0, 0]) for _, output in reversed(once) if output.ndim == 3), 0)
+        for (name, output), gradient in reversed(list(zip(once, gradients, strict=True))):
+            if output.ndim == 3 and len(output[0, 0]) != stream:
+                continue  # queries, keys and values side by side, not what runs through the blocks
             if gradient is not None and _places(gradient).count_nonzero():
                 return name
     raise NotExplainable("this model's network keeps no map of the photo, so what it looked at cannot be shown")
