@@ -10,6 +10,7 @@ import pytest
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
 from breedlab.serving.archive import write_folder
+from breedlab.serving.handler import Model
 from breedlab.training.prepare import Prepared, prepare
 from breedlab.training.run import checked_photos
 
@@ -37,3 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, classif
 @pytest.fixture(scope="module")
 def photo(photos: Path) -> bytes:
     return next((photos / "test").rglob("*.jpg")).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return Model(folder)

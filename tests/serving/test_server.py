@@ -8,6 +8,7 @@ import io
 import json
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,10 @@ import numpy as np
 import pytest
 import urllib3
 import uvicorn
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from breedlab.serving import handler
 from breedlab.serving.handler import Model
@@ -71,11 +76,6 @@ def server(folder: Path) -> Iterator[Server]:
     made = Server(folder)
     yield made
     made.stop()
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Model:
-    return Model(folder)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,35 @@ def _count(server: Server) -> float:
     text = server.http.request("GET", f"{server.url}/metrics").data.decode()
     found = re.search(r'breedlab_requests_total\{path="/invocations",status="200"\} (\S+)', text)
     return float(found[1]) if found else 0.0
+
+
+def test_the_page_brings_everything_with_it(server: Server) -> None:
+    page = server.http.request("GET", server.url + "/")
+    assert page.status == 200 and "default-src 'none'" in page.headers["content-security-policy"]
+    own = re.findall(r'(?:src|href)="([^"]+)"', page.data.decode())
+    assert len(own) >= 3
+    for name in own:
+        assert server.http.request("GET", f"{server.url}/{name}").status == 200, name
+    for name in ("../page.py", "%2e%2e%2fpage.py", "nothing.js"):
+        assert server.http.request("GET", f"{server.url}/page/{name}").status == 404
+
+
+def test_the_page_learns_which_model_this_is(server: Server, model: Model) -> None:
+    about = server.http.request("GET", f"{server.url}/model").json()
+    assert about["classes"] == list(model.classes) and about["lineage"] == {"run": "test"}
+    assert (about["explains"], about["urls"], about["max_bytes"]) == (True, False, MAX_BYTES)
+    refused = server.http.request("POST", f"{server.url}/photo", body=b'{"url": "http://127.0.0.1/"}')
+    assert refused.status == 400 and "fetches no URLs" in refused.json()["error"]
+
+
+def test_a_photo_is_explained(server: Server, model: Model, files: list[bytes]) -> None:
+    found = server.http.request("POST", f"{server.url}/explain", body=files[0]).json()
+    assert found["index"] == int(scores(model, files[0]).argmax()) and found["class"] == model.classes[found["index"]]
+    assert np.array(found["heat"]).ndim == 2 and 0 < found["box"]["width"] <= 1
+    assert server.http.request("POST", f"{server.url}/explain?class=2", body=files[0]).json()["index"] == 2
+    for path, body in (("/explain?class=4", files[0]), ("/explain?class=x", files[0]), ("/explain", b"no photo")):
+        refused = server.http.request("POST", server.url + path, body=body)
+        assert refused.status == 400 and refused.json()["error"]
 
 
 def test_each_request_is_one_line_without_the_photo(server: Server, files: list[bytes]) -> None:
@@ -315,3 +344,58 @@ def test_a_port_that_is_taken_is_one_message(folder: Path, server: Server) -> No
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert f"--port {port}" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A real headless Chromium; `.ci/run` installs it."""
+    paths = [shutil.which("chromium"), shutil.which("chromedriver")]
+    if None in paths:
+        pytest.skip("no chromium and chromedriver here: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(paths[0])
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(paths[1])))
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_person_picks_a_photo_and_sees_what_it_is_and_why(
+    server: Server, model: Model, photos: Path, browser: Any, width: int
+) -> None:
+    path = next((photos / "test").rglob("*.jpg"))
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(server.url + "/")
+    wait = WebDriverWait(browser, 30)
+    wait.until(lambda _: "4 classes" in browser.find_element(By.ID, "which").text)
+    assert not browser.find_element(By.ID, "address").is_displayed()  # this server fetches no URLs
+    browser.find_element(By.ID, "file").send_keys(str(path))
+    lines = wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#classes button"))
+    own = scores(model, path.read_bytes())[0]
+    assert [int(line.get_attribute("data-index")) for line in lines] == np.argsort(-own).tolist()
+    assert lines[0].text.startswith(model.classes[int(own.argmax())])
+    assert not browser.find_element(By.ID, "overlay").is_displayed()
+    browser.find_element(By.ID, "look").send_keys(Keys.SPACE)  # by the keyboard
+    wait.until(lambda _: browser.find_element(By.ID, "overlay").is_displayed())
+    assert "spoke" in browser.find_element(By.ID, "status").text
+    assert browser.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
+    named = "return [...document.querySelectorAll('input')].every(i => i.labels.length)"
+    assert browser.execute_script(named)
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    assert asked and all(url.startswith((server.url, f"blob:{server.url}")) for url in asked)
+
+
+@pytest.mark.slow
+def test_what_is_no_photo_is_told_in_words(server: Server, tmp_path: Path, browser: Any) -> None:
+    (tmp_path / "words.jpg").write_bytes(b"no photo")
+    browser.get(server.url + "/")
+    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "words.jpg"))
+    told = WebDriverWait(browser, 30).until(lambda _: browser.find_element(By.ID, "problem").text)
+    assert "is not an image" in told

@@ -94,9 +94,7 @@ class Explainer:
             index, heat = self.heat(self.transform(pixels), index)
         return Explanation(index, heat, seen(self.transform, width, height), width, height)
 
-    def heat(
-        self, image: torch.Tensor, index: int | None = None
-    ) -> tuple[int, np.ndarray[Any, np.dtype[np.float32]]]:
+    def heat(self, image: torch.Tensor, index: int | None = None) -> tuple[int, np.ndarray[Any, np.dtype[np.float32]]]:
         """The class explained, and its map (rows, columns) from 0 to 1, of a prepared photo (3, side, side)."""
         kept: list[torch.Tensor] = []
 
@@ -215,6 +213,6 @@ def _places(values: torch.Tensor) -> torch.Tensor:
     value = values[0]
     if value.ndim == 2:
         side = _grid(len(value))
-        return value[len(value) - side * side :].T.unflatten(1, (side, side))
-    _, rows, columns = value.shape
+        return value[len(value) - side * side :].T.reshape(-1, side, side)
+    rows, columns = value.shape[1:]
     return value if rows == columns else value.permute(2, 0, 1)

@@ -87,9 +87,7 @@ def router(model: Model, *, max_bytes: int, fetch: Fetch | None = None) -> APIRo
         try:
             photo = await _body(request, max_bytes)
             index = _index(request.query_params.get("class"), len(model.classes))
-            return JSONResponse(
-                await run_in_threadpool(lambda: _explain(explainer(), photo, index, model.classes))
-            )
+            return JSONResponse(await run_in_threadpool(lambda: _explain(explainer(), photo, index, model.classes)))
         except BadRequest as error:
             return _refusal(error.status, str(error))
         finally:
@@ -104,8 +102,8 @@ def router(model: Model, *, max_bytes: int, fetch: Fetch | None = None) -> APIRo
             found = await run_in_threadpool(_checked, fetch, _address(await _body(request, max_bytes)))
         except BadRequest as error:
             return _refusal(error.status, str(error))
-        kind = next((kind for start, kind in _SIGNATURES.items() if found.startswith(start)), "application/octet-stream")
-        return Response(found, media_type=kind, headers=_HEADERS)
+        kinds = [kind for start, kind in _SIGNATURES.items() if found.startswith(start)]
+        return Response(found, media_type=[*kinds, "application/octet-stream"][0], headers=_HEADERS)
 
     return routes
 

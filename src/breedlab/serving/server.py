@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from breedlab.serving import handler
+from breedlab.serving import handler, page
 from breedlab.serving.batching import Batcher
 from breedlab.serving.handler import BadRequest, Model
 
@@ -151,6 +151,8 @@ def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACI
             metrics.open.set(open_photos)
         content, kind = handler.output_fn(answer, request.headers.get("accept", ""))
         return Response(content, media_type=kind)
+
+    app.include_router(page.router(model, max_bytes=max_bytes))
 
     async def _scores(photos: list[bytes]) -> torch.Tensor:
         jobs = [
