@@ -52,7 +52,7 @@ class NotEnough(Exception):
 
 
 def cpu_bottleneck(found: Recording, rules: ProfilerRules) -> Finding:
-    cpu, gpu = _training(found, rules, found.system.cpu.mean(1)), _gpu(found, rules).max(1)
+    cpu, gpu = _training(found, rules, found.system.cpu).mean(1), _gpu(found, rules).max(1)
     limits = rules.cpu_bottleneck
     share = float(np.mean((cpu >= limits.cpu_percent) & (gpu <= limits.gpu_percent)))
     return (
@@ -111,7 +111,7 @@ def gpu_memory_increase(found: Recording, rules: ProfilerRules) -> Finding:
 
 
 def batch_size(found: Recording, rules: ProfilerRules) -> Finding:
-    gpu, cpu = _gpu(found, rules), _training(found, rules, found.system.cpu.mean(1))
+    gpu, cpu = _gpu(found, rules), _training(found, rules, found.system.cpu).mean(1)
     memory = 100 * _training(found, rules, found.system.gpu_memory_gb) / found.system.gpu_capacity_gb
     figures = {
         "cpu_percent_p95": float(np.percentile(cpu, 95)),
@@ -212,9 +212,11 @@ def step_outlier(found: Recording, rules: ProfilerRules) -> Finding:
     limit = float(total.mean() + rules.outlier.deviations * total.std())
     outliers = np.flatnonzero(total > limit)
     share = len(outliers) / len(total)
-    blame = {name: float(ms[outliers].mean() - np.median(ms)) for name, ms in found.steps.parts.items()}
     figures = {"outliers": len(outliers), "share_of_steps": share, "limit_ms": limit, "median_ms": _median(total)}
-    part = max(blame, key=lambda name: blame[name]) if len(outliers) else ""
+    part = ""
+    if len(outliers):
+        excess = {name: float(ms[outliers].mean()) - _median(ms) for name, ms in found.steps.parts.items()}
+        part = max(excess, key=lambda name: excess[name])
     return (
         share > rules.outlier.share,
         {**figures, "slow_part": part},
@@ -277,7 +279,8 @@ def _training(found: Recording, rules: ProfilerRules, values: Figures) -> Figure
     during = np.array([stage.startswith(("Search", "Training")) for stage in found.system.stage], dtype=bool)
     if during.sum() < rules.min_samples:
         raise NotEnough(f"{int(during.sum())} samples of the training; judged from {rules.min_samples}")
-    return values[during]
+    chosen: Figures = values[during]
+    return chosen
 
 
 def _gpu(found: Recording, rules: ProfilerRules) -> Figures:

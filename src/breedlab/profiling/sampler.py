@@ -75,7 +75,8 @@ class Machine:
         def rate(new: Any, old: Any, name: str) -> float:
             if new is None or old is None:  # a container without disks or network of its own
                 return 0.0
-            return round((getattr(new, name) - getattr(old, name)) / _MB / max(now - then, 1e-3), 3)
+            moved = float(getattr(new, name) - getattr(old, name))
+            return round(moved / _MB / max(now - then, 1e-3), 3)
 
         return {
             "cpu": psutil.cpu_percent(percpu=True),
