@@ -60,7 +60,7 @@ def words(photos: Path, cache: Path) -> Callable[..., list[str]]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def configure(words: Callable[..., list[str]]) -> Configure:
     """The validated config of a small experiment."""
 

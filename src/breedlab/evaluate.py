@@ -67,12 +67,12 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
 def _evaluate(model: Any, photos: list[Photo]) -> Any:
     from torch.utils.data import DataLoader
 
-    from breedlab.data.module import PhotoDataset, one_thread
+    from breedlab.data.module import PhotoDataset, start_worker
     from breedlab.reporting.console import progress
     from breedlab.training.evaluation import evaluate
 
     dataset = PhotoDataset(photos, model.transform, "none", 0)
-    batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=one_thread)
+    batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=start_worker)
     with progress("testing", aside=True) as report:
         return evaluate(model.network, batches, model.classes, device=model.device, total=len(photos), progress=report)
 

@@ -12,6 +12,7 @@ from typing import Any
 from breedlab.data.decode import BadPhoto
 from breedlab.data.folders import find_photos
 from breedlab.errors import DataError
+from breedlab.serving.client import ask
 
 _BATCH = 16
 
@@ -25,36 +26,37 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="predict.py",
         description="Prints the likeliest classes of photos, with their probabilities.",
+        usage="predict.py MODEL|RUN PHOTO... [--json] [--top K]\n"
+        "       predict.py --endpoint URL PHOTO... [--json] [--top K]",
         epilog="example: python scripts/predict.py runs/latest photos/ '*.jpg'",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="a file, a folder or a glob pattern")
+    parser.add_argument("model", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
+    parser.add_argument("photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob pattern")
+    parser.add_argument("--endpoint", metavar="URL", help="ask a server (scripts/serve.py) instead of a model here")
     parser.add_argument("--json", action="store_true", help="print JSON: a list, one entry a photo")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to show (default: 5)")
     words = parser.parse_args(argv)
     if words.top < 1:
         parser.error(f"--top: got {words.top}; expected at least 1")
+    patterns = words.photos if words.endpoint is None else [words.model, *words.photos]
+    if not patterns:
+        parser.error("PHOTO is missing; expected a file, a folder or a glob pattern after MODEL|RUN")
     # Each once, under the name it was first given by.
     named: dict[Path, Path] = {}
-    for path in (path for word in words.photos for path in _expand(word)):
+    for path in (path for word in patterns for path in _expand(word)):
         named.setdefault(path.resolve(), path)
     photos = list(named.values())
 
-    from breedlab.reporting.console import progress
-    from breedlab.serving.archive import opened
-    from breedlab.serving.handler import Model
-
-    with opened(words.model) as folder, progress("predicting", aside=True) as report:
-        answers = []
-        for answer in _answers(Model(folder), photos, words.top):
-            answers.append(answer)
-            if len(photos) > _BATCH:
-                report(len(answers), len(photos))
-    if words.json:
-        print(json.dumps(answers, indent=2))
+    if words.endpoint is None:
+        answers = _local(Path(words.model), photos, words.top)
     else:
-        _show(answers)
-    return 1 if any("error" in answer for answer in answers) else 0
+        answers = ask(words.endpoint, photos, words.top)
+    found = list(_shown(answers, len(photos)))
+    if words.json:
+        print(json.dumps(found, indent=2))
+    else:
+        _show(found)
+    return 1 if any("error" in answer for answer in found) else 0
 
 
 def _expand(word: str) -> list[Path]:
@@ -66,6 +68,25 @@ def _expand(word: str) -> list[Path]:
         what = "holds no photos" if path.is_dir() else "is not there"
         raise DataError(f"{word}: {what}; expected a photo, a folder of photos or a pattern such as 'photos/*.jpg'")
     return [file for file in found if file.is_file()]
+
+
+def _local(path: Path, photos: list[Path], top: int) -> Iterator[dict[str, Any]]:
+    from breedlab.serving.archive import opened
+    from breedlab.serving.handler import Model
+
+    with opened(path) as folder:
+        yield from _answers(Model(folder), photos, top)
+
+
+def _shown(answers: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
+    """The same answers, under a bar where there are many."""
+    from breedlab.reporting.console import progress
+
+    with progress("predicting", aside=True) as report:
+        for done, answer in enumerate(answers, 1):
+            if count > _BATCH:
+                report(done, count)
+            yield answer
 
 
 def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any]]:

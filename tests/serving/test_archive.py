@@ -8,47 +8,18 @@ import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from breedlab.config import Config
 from breedlab.errors import ServingError
 from breedlab.models.classifier import Classifier
 from breedlab.serving import handler
-from breedlab.serving.archive import opened, write_archive, write_folder
+from breedlab.serving.archive import opened, write_archive
 from breedlab.serving.handler import BadRequest
-from breedlab.training.prepare import Prepared, prepare
-from breedlab.training.run import checked_photos
-
-Configure = Callable[..., Config]
-
-
-@pytest.fixture
-def prepared(configure: Configure) -> Prepared:
-    config = configure()
-    return prepare(config, checked_photos(config))
-
-
-@pytest.fixture
-def classifier(prepared: Prepared) -> Classifier:
-    return prepared.classifier(prepared.config).eval()
-
-
-@pytest.fixture
-def folder(tmp_path: Path, prepared: Prepared, classifier: Classifier) -> Path:
-    made = tmp_path / "content"
-    made.mkdir()
-    write_folder(made, classifier, prepared.evaluation, prepared.classes, {"run": "test"})
-    return made
-
-
-@pytest.fixture
-def photo(photos: Path) -> bytes:
-    return next((photos / "test").rglob("*.jpg")).read_bytes()
+from breedlab.training.prepare import Prepared
 
 
 def test_the_archive_answers_what_the_module_answers(
@@ -64,7 +35,7 @@ def test_the_archive_answers_what_the_module_answers(
     with opened(tmp_path / "model.tar.gz") as unpacked:
         model = handler.model_fn(str(unpacked))
     request = json.dumps([{"image": base64.b64encode(file).decode()} for file in files])
-    scores = handler.predict_fn(handler.input_fn(request, "application/json"), model)
+    scores = handler.predict_fn(handler.input_fn(request, "application/json"), model).scores
     np.testing.assert_allclose(scores, own, rtol=1e-4, atol=1e-5)
     assert model.classes == prepared.classes
     assert model.lineage == {"run": "test"}
@@ -133,12 +104,13 @@ def test_what_is_no_model_is_named(tmp_path: Path, folder: Path, kind: str) -> N
 @pytest.mark.parametrize("kind", ["image/jpeg", "application/x-image", "application/octet-stream", "image/jpeg; q=1"])
 def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> None:
     model = handler.model_fn(str(folder))
-    scores = handler.predict_fn(handler.input_fn(photo, kind), model)
-    answer, answered = handler.output_fn(scores, "application/json")
+    scored = handler.predict_fn(handler.input_fn(photo, kind), model)
+    answer, answered = handler.output_fn(scored, "application/json")
     assert answered == "application/json"
-    assert np.argmax(json.loads(answer)) == scores.argmax()
-    binary, answered = handler.output_fn(scores, "application/x-npy")
-    np.testing.assert_array_equal(np.load(io.BytesIO(binary)), scores)
+    assert np.argmax(json.loads(answer)) == scored.scores.argmax()
+    binary, answered = handler.output_fn(scored, "application/x-npy")
+    assert answered == "application/x-npy"
+    np.testing.assert_array_equal(np.load(io.BytesIO(binary)), scored.scores)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +119,7 @@ def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> 
         (b"x", "text/csv", 415, "text/csv"),
         (b"x", "", 415, "is not read"),
         (b"{", "application/json", 400, "not JSON"),
-        (b"[]", "application/json", 400, "no photo"),
+        (b"[]", "application/json", 400, "0 photos"),
         (b"[1]", "application/json", 400, "expected"),
         (b'{"image": "%%%"}', "application/json", 400, "base64"),
         (b'{"image": 3}', "application/json", 400, "expected"),
@@ -167,7 +139,8 @@ def test_bytes_that_are_no_photo_are_the_clients_fault(folder: Path) -> None:
     assert caught.value.status == 400
 
 
-def test_an_accept_that_is_not_written_is_refused() -> None:
+def test_an_accept_that_is_not_written_is_refused(folder: Path) -> None:
+    model = handler.model_fn(str(folder))
     with pytest.raises(BadRequest, match="text/html") as caught:
-        handler.output_fn(np.zeros((1, 2)), "text/html")
+        handler.output_fn(handler.Answer(np.zeros((1, 2)), model), "text/html")
     assert caught.value.status == 406

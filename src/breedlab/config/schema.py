@@ -196,6 +196,13 @@ class LoadBalancing(Section):
     difference: Percent
 
 
+class MaxInitializationTime(Section):
+    """How long the preparation may take, as a share of the run; shorter than this many seconds it always may."""
+
+    share: Share
+    seconds: Annotated[float, Field(ge=0)]
+
+
 class Outlier(Section):
     """How far from the mean a step is an outlier, and the largest sound share of those."""
 
@@ -214,7 +221,7 @@ class ProfilerRules(Section):
     batch_size: BatchSize
     low_gpu_utilization: LowGpuUtilization
     load_balancing: LoadBalancing
-    max_initialization_time: ShareLimit
+    max_initialization_time: MaxInitializationTime
     outlier: Outlier
 
 

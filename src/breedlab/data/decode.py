@@ -88,13 +88,22 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray[Any, Any] | N
 
 def _orientation(data: bytes) -> int:
     """How the photo is turned, 1 to 8; raises ValueError where that is not to be read."""
-    if b"Exif\0\0" not in data and b"tiff:Orientation" not in data:
+    head = _head(data)
+    if b"Exif\0\0" not in head and b"tiff:Orientation" not in head:
         return 1
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception as error:  # EXIF is a format of its own, and as often broken
         raise ValueError("EXIF") from error
+
+
+def _head(data: bytes) -> bytes:
+    """What a JPEG says before its pixels, which are most of it; all of it where its segments are not to be followed."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data[:at] if data[at : at + 2] == b"\xff\xda" else data
 
 
 def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray[Any, Any]:

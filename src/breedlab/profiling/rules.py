@@ -6,6 +6,7 @@ Named as in Amazon SageMaker Debugger's profiler report. A rule is a function an
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -163,10 +164,10 @@ def max_initialization_time(found: Recording, rules: ProfilerRules) -> Finding:
     ready = [i for i, stage in enumerate(found.system.stage) if stage.startswith(("Search", "Training"))]
     if not ready:
         raise NotEnough("training had not begun")
-    before = float(t[ready[0]])
+    limits, before = rules.max_initialization_time, float(t[ready[0]])
     share = before / max(float(t[-1]), 1e-9)
     return (
-        share > rules.max_initialization_time.share,
+        share > limits.share and before > limits.seconds,
         {"share_of_run": share, "initialization_s": before, "run_s": float(t[-1])},
         "Much of the run passes before anything is trained: downloading, checking photos, building the network.",
         "The check of the photos is remembered, so a second run is quicker; train longer for what is set up.",
@@ -209,14 +210,17 @@ def overall_framework_metrics(found: Recording, rules: ProfilerRules) -> Finding
 
 def step_outlier(found: Recording, rules: ProfilerRules) -> Finding:
     total = _steps(found, rules)
+    least = math.ceil(1 / max(rules.outlier.share, 1e-9))
+    if len(total) < least:  # where a single one would be too many
+        raise NotEnough(f"{len(total)} steps; outliers are judged from {least}")
     limit = float(total.mean() + rules.outlier.deviations * total.std())
     outliers = np.flatnonzero(total > limit)
     share = len(outliers) / len(total)
     figures = {"outliers": len(outliers), "share_of_steps": share, "limit_ms": limit, "median_ms": _median(total)}
     part = ""
     if len(outliers):
-        excess = {name: float(ms[outliers].mean()) - _median(ms) for name, ms in found.steps.parts.items()}
-        part = max(excess, key=lambda name: excess[name])
+        parts = found.steps.parts
+        part = max(parts, key=lambda name: float(parts[name][outliers].mean() - np.median(parts[name])))
     return (
         share > rules.outlier.share,
         {**figures, "slow_part": part},
@@ -279,8 +283,8 @@ def _training(found: Recording, rules: ProfilerRules, values: Figures) -> Figure
     during = np.array([stage.startswith(("Search", "Training")) for stage in found.system.stage], dtype=bool)
     if during.sum() < rules.min_samples:
         raise NotEnough(f"{int(during.sum())} samples of the training; judged from {rules.min_samples}")
-    chosen: Figures = values[during]
-    return chosen
+    kept: Figures = values[during]
+    return kept
 
 
 def _gpu(found: Recording, rules: ProfilerRules) -> Figures:

@@ -72,11 +72,10 @@ class Machine:
         then, disk_then, net_then = self.before
         self.before = (now, disk, net)
 
-        def rate(new: Any, old: Any, name: str) -> float:
+        def rate(new: Any, old: Any, name: str) -> Any:
             if new is None or old is None:  # a container without disks or network of its own
                 return 0.0
-            moved = float(getattr(new, name) - getattr(old, name))
-            return round(moved / _MB / max(now - then, 1e-3), 3)
+            return round((getattr(new, name) - getattr(old, name)) / _MB / max(now - then, 1e-3), 3)
 
         return {
             "cpu": psutil.cpu_percent(percpu=True),

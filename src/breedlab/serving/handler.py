@@ -10,6 +10,7 @@ import binascii
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ from breedlab.models.classifier import Architecture, Classifier
 PHOTO_TYPES = ("image/jpeg", "image/png", "image/webp", "application/x-image", "application/octet-stream")
 JSON = "application/json"
 NPY = "application/x-npy"
+TOP = 5
+"""How many classes a verbose answer ranks."""
+MAX_PHOTOS = 32
+"""How many photos one request may hold."""
 _FORMAT = 1
 
 
@@ -81,6 +86,30 @@ class Model:
         return logits
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The scores of a request's photos.
+
+    Attributes:
+        scores: float32 (n, classes), one row a photo.
+        model: Whose scores these are.
+    """
+
+    scores: np.ndarray[Any, Any]
+    model: Model
+
+    def verbose(self) -> dict[str, Any]:
+        """Scores, probabilities and the likeliest classes by name, and where the model comes from."""
+        shifted = np.exp(self.scores - self.scores.max(axis=1, keepdims=True))
+        classes = self.model.classes
+        predictions = []
+        for scores, probabilities in zip(self.scores, shifted / shifted.sum(axis=1, keepdims=True), strict=True):
+            best = np.argsort(-scores, kind="stable")[:TOP].tolist()
+            top = [{"class": classes[i], "index": i, "probability": float(probabilities[i])} for i in best]
+            predictions.append({"top": top, "scores": scores.tolist(), "probabilities": probabilities.tolist()})
+        return {"predictions": predictions, "classes": list(classes), "lineage": self.model.lineage}
+
+
 def model_fn(model_dir: str, context: Any = None) -> Model:
     """Loads the model that lies in `model_dir`."""
     return Model(Path(model_dir))
@@ -105,43 +134,56 @@ def input_fn(body: bytes | str, content_type: str, context: Any = None) -> list[
         )
     try:
         tree = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(400, f"the body is not JSON ({error})") from error
     items = tree if isinstance(tree, list) else [tree]
-    if not items:
-        raise BadRequest(400, "the list holds no photo")
+    if not 1 <= len(items) <= MAX_PHOTOS:
+        raise BadRequest(400, f"the list holds {len(items)} photos; expected 1 to {MAX_PHOTOS}")
     return [_photo(item) for item in items]
 
 
-def predict_fn(photos: Sequence[bytes], model: Model, context: Any = None) -> np.ndarray[Any, Any]:
-    """Scores (n, classes), float32, one row a photo.
+def predict_fn(photos: Sequence[bytes], model: Model, context: Any = None) -> Answer:
+    """Scores, one row a photo.
 
     Raises:
         BadRequest: 400 if some bytes are no usable photo; it says which.
     """
-    prepared = []
-    for index, photo in enumerate(photos):
-        try:
-            prepared.append(model.prepare(photo))
-        except BadPhoto as error:
-            raise BadRequest(400, f"photo {index + 1} of {len(photos)} {error}") from error
-    scores: np.ndarray[Any, Any] = model.scores(torch.stack(prepared)).numpy()
-    return scores
+    prepared = [prepare(model, photo, number, len(photos)) for number, photo in enumerate(photos, 1)]
+    return Answer(model.scores(torch.stack(prepared)).numpy(), model)
 
 
-def output_fn(scores: np.ndarray[Any, Any], accept: str, context: Any = None) -> tuple[bytes, str]:
-    """The answer and its content type.
+def prepare(model: Model, photo: bytes, number: int = 1, count: int = 1) -> torch.Tensor:
+    """The photo with this number of a request's `count`, as the network takes it.
 
     Raises:
-        BadRequest: 406 for a type that is not written.
+        BadRequest: 400 if its bytes are no usable photo.
     """
-    kind = (accept or JSON).split(";")[0].strip().lower()
-    if kind in (JSON, "*/*", ""):
-        return json.dumps(scores.tolist()).encode(), JSON
-    if kind == NPY:
-        buffer = io.BytesIO()
-        np.save(buffer, scores)
-        return buffer.getvalue(), NPY
+    try:
+        return model.prepare(photo)
+    except BadPhoto as error:
+        raise BadRequest(400, f"photo {number} of {count} {error}") from error
+
+
+def output_fn(answer: Answer, accept: str, context: Any = None) -> tuple[bytes, str]:
+    """The answer's bytes and their content type.
+
+    Args:
+        answer: From `predict_fn`.
+        accept: The request's Accept: JSON (a plain array of rows; with `verbose=1` names and probabilities too)
+            or npy. The first that is written wins.
+
+    Raises:
+        BadRequest: 406 if none of them is written.
+    """
+    for choice in (accept or JSON).split(","):
+        kind, *parameters = (part.strip().lower().replace(" ", "") for part in choice.split(";"))
+        if kind == NPY:
+            buffer = io.BytesIO()
+            np.save(buffer, answer.scores)
+            return buffer.getvalue(), NPY
+        if kind in (JSON, "application/*", "*/*", ""):
+            tree = answer.verbose() if "verbose=1" in parameters else answer.scores.tolist()
+            return json.dumps(tree).encode(), JSON
     raise BadRequest(406, f"accept {accept!r} is not written; ask for {JSON} or {NPY}")
 
 

@@ -1,0 +1,69 @@
+"""`breedlab serve`: a model behind HTTP on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from pathlib import Path
+
+from breedlab.errors import ServingError
+
+
+def main(argv: list[str]) -> int:
+    """Serves until it is told to stop; requests that are open by then are answered.
+
+    Raises:
+        BreedlabError: If the model is not there, the port is taken, or the `serve` extra is missing.
+    """
+    parser = argparse.ArgumentParser(
+        prog="serve.py",
+        description="Serves a model on SageMaker's contract: GET /ping, POST /invocations; also /docs and /metrics.",
+        epilog="example: python scripts/serve.py runs/latest --port 8080",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8080, help="the port (default: 8080; 0 picks a free one)")
+    words = parser.parse_args(argv)
+    if not 0 <= words.port < 65536:
+        parser.error(f"--port: got {words.port}; expected 0 to 65535")
+    with _listen(words.host, words.port) as listener:
+        return _serve(words.model, listener)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Taken before the model is loaded: a port that is not to be had is told at once."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        # Python adds the address to the system's own words; they are the shorter ones.
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise ServingError(f"--host {host} --port {port}: cannot listen there ({reason}); name another") from error
+
+
+def _serve(path: Path, listener: socket.socket) -> int:
+    try:
+        import uvicorn
+
+        from breedlab.serving.server import make_app
+    except ModuleNotFoundError as error:
+        raise ServingError(
+            f"serving needs the package {error.name}; install the extra: pip install 'breedlab[serve]'"
+        ) from error
+    import torch
+
+    from breedlab.serving.archive import opened
+    from breedlab.serving.handler import Model
+
+    with opened(path) as folder:
+        model = Model(folder)
+    side = model.transform.crop
+    model.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # the first pass sets much up: not for a client
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"{path}: {len(model.classes)} classes, on {model.device}")
+    print(f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C stops", flush=True)
+    settings = uvicorn.Config(make_app(model), log_level="warning", access_log=False, timeout_graceful_shutdown=30)
+    uvicorn.Server(settings).run(sockets=[listener])
+    return 0

@@ -1,0 +1,68 @@
+"""Asks a served model, wherever it runs, what it sees in photos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from urllib3 import PoolManager
+from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.util import Retry, parse_url
+
+from breedlab.errors import ServingError
+
+_ACCEPT = "application/json; verbose=1"
+_TIMEOUT_S = 60.0
+
+
+def ask(endpoint: str, photos: list[Path], top: int) -> Iterator[dict[str, Any]]:
+    """The answers of an endpoint, one entry a photo, as `predict --json` prints them.
+
+    Args:
+        endpoint: The server's address, such as `http://127.0.0.1:8080`.
+        photos: Files; each is sent as it is.
+        top: How many classes of each are wanted.
+
+    Raises:
+        ServingError: If there is no such address, or nobody answers there, or not as this contract has it.
+    """
+    try:
+        address = parse_url(endpoint)
+    except LocationParseError:
+        address = None
+    if address is None or address.scheme not in ("http", "https") or not address.host:
+        raise ServingError(f"--endpoint: got {endpoint!r}; expected an address such as http://127.0.0.1:8080")
+    url = endpoint.rstrip("/").removesuffix("/invocations") + "/invocations"
+    # A server above its capacity says when to come again.
+    patience = Retry(total=8, connect=0, read=0, status_forcelist=[503], allowed_methods=None, raise_on_status=False)
+    with PoolManager(retries=patience, timeout=_TIMEOUT_S) as http:
+        for path in photos:
+            answer: dict[str, Any] = {"photo": str(path)}
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                yield {**answer, "error": f"cannot be read ({error.strerror})"}
+                continue
+            headers = {"Content-Type": "application/octet-stream", "Accept": _ACCEPT}
+            try:
+                response = http.request("POST", url, body=content, headers=headers)
+            except HTTPError as error:
+                raise ServingError(
+                    f"{endpoint}: nobody answers there ({type(error).__name__}); is scripts/serve.py running?"
+                ) from error
+            yield {**answer, **_read(endpoint, response, top)}
+
+
+def _read(endpoint: str, response: Any, top: int) -> dict[str, Any]:
+    try:
+        tree = response.json()
+        if response.status != 200:
+            return {"error": str(tree["error"])}
+        classes, probabilities = tree["classes"], tree["predictions"][0]["probabilities"]
+        best = sorted(range(len(classes)), key=lambda index: -probabilities[index])[:top]
+        return {"predictions": [{"class": classes[i], "probability": round(float(probabilities[i]), 6)} for i in best]}
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ServingError(
+            f"{endpoint}: answers (status {response.status}), but not as scripts/serve.py does; is it another server?"
+        ) from error

@@ -1,0 +1,178 @@
+"""The page: a photo in, the likeliest classes and what the model looked at out. Plain files, nothing from elsewhere.
+
+What the page shows it asks of the same server: `POST /invocations` for the scores, and the routes here for the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from breedlab.data.decode import BadPhoto, decode
+from breedlab.serving.explain import Explainer, NotExplainable
+from breedlab.serving.handler import BadRequest, Model
+
+Fetch = Callable[[str], bytes]
+"""From an address to a photo's bytes; raises BadRequest for what must not or cannot be fetched."""
+
+_FILES = Path(__file__).with_name("page")
+_TYPES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_SIGNATURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp", b"GIF8": "image/gif"}
+_WAITING = 4
+"""Explanations computed or waited for at once; one takes about as long as an answer, and answers come first."""
+
+
+def router(model: Model, *, max_bytes: int, fetch: Fetch | None = None) -> APIRouter:
+    """The page's routes.
+
+    Args:
+        model: What the server serves.
+        max_bytes: Of a request's body. The page makes larger photos smaller before it sends them.
+        fetch: Gets photos by their address; None if this server fetches none, and then the page offers none.
+    """
+    routes = APIRouter(tags=["page"])
+    explainer = functools.cache(lambda: _explainer(model))
+    waiting = 0
+
+    @routes.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return Response((_FILES / "index.html").read_bytes(), media_type="text/html", headers=_HEADERS)
+
+    @routes.get("/page/{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        if name not in _TYPES:
+            return _refusal(404, f"the page has no file {name!r}")
+        return Response((_FILES / name).read_bytes(), media_type=_TYPES[name], headers=_HEADERS)
+
+    @routes.get("/model")
+    async def about() -> dict[str, Any]:
+        """Which model this is, and what this server does with photos."""
+        made = await run_in_threadpool(explainer)
+        return {
+            "name": model.network.architecture.name,
+            "classes": list(model.classes),
+            "lineage": model.lineage,
+            "explains": isinstance(made, Explainer),
+            "max_bytes": max_bytes,
+            "urls": fetch is not None,
+        }
+
+    @routes.post("/explain")
+    async def explain(request: Request) -> Response:
+        """Where in a photo (the body: its bytes) the model saw a class (`?class=INDEX`, else the likeliest).
+
+        `heat` is Grad-CAM's map, 0 to 1; `box` is the part of the upright photo that it covers, in fractions.
+        """
+        nonlocal waiting
+        if waiting >= _WAITING:
+            return _refusal(503, "too many explanations at once; try again in a second", {"Retry-After": "1"})
+        waiting += 1
+        try:
+            photo = await _body(request, max_bytes)
+            index = _index(request.query_params.get("class"), len(model.classes))
+            return JSONResponse(await run_in_threadpool(lambda: _explain(explainer(), photo, index, model.classes)))
+        except BadRequest as error:
+            return _refusal(error.status, str(error))
+        finally:
+            waiting -= 1
+
+    @routes.post("/photo")
+    async def photo(request: Request) -> Response:
+        """The photo at an address (the body: `{"url": ...}`), fetched by this server under its own rules."""
+        try:
+            if fetch is None:
+                raise BadRequest(400, "this model fetches no URLs; send the photo's bytes")
+            found = await run_in_threadpool(_checked, fetch, _address(await _body(request, max_bytes)))
+        except BadRequest as error:
+            return _refusal(error.status, str(error))
+        kinds = [kind for start, kind in _SIGNATURES.items() if found.startswith(start)]
+        return Response(found, media_type=[*kinds, "application/octet-stream"][0], headers=_HEADERS)
+
+    return routes
+
+
+def _explainer(model: Model) -> Explainer | NotExplainable:
+    try:
+        return Explainer(model.network, model.transform)
+    except NotExplainable as error:
+        return error
+
+
+def _explain(
+    explainer: Explainer | NotExplainable, photo: bytes, index: int | None, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    if isinstance(explainer, NotExplainable):
+        raise BadRequest(501, str(explainer))
+    started = time.perf_counter()
+    try:
+        found = explainer.explain(photo, index)
+    except BadPhoto as error:
+        raise BadRequest(400, f"the photo {error}") from error
+    return {
+        "class": classes[found.index],
+        "index": found.index,
+        "heat": found.heat.round(4).tolist(),
+        "box": {"x": found.box.x, "y": found.box.y, "width": found.box.width, "height": found.box.height},
+        "photo": {"width": found.width, "height": found.height},
+        "milliseconds": round(1000 * (time.perf_counter() - started), 1),
+    }
+
+
+def _checked(fetch: Fetch, address: str) -> bytes:
+    found = fetch(address)
+    try:
+        decode(found)
+    except BadPhoto as error:
+        raise BadRequest(400, f"what lies at that address {error}") from error
+    return found
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """A request's body, read no further than the limit."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise BadRequest(413, f"the body is larger than the {limit:,} bytes that are read")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _index(word: str | None, classes: int) -> int | None:
+    if word is None:
+        return None
+    if not (word.isascii() and word.isdigit() and len(word) < 10 and int(word) < classes):
+        raise BadRequest(400, f"class: got {word[:40]!r}; expected a class's index, 0 to {classes - 1}")
+    return int(word)
+
+
+def _address(body: bytes) -> str:
+    try:
+        tree = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(400, "the body is not JSON") from error
+    if not (isinstance(tree, dict) and set(tree) == {"url"} and isinstance(tree["url"], str)):
+        raise BadRequest(400, 'expected {"url": "<address of a photo>"}')
+    address: str = tree["url"]
+    return address
+
+
+def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status_code=status, headers=headers)

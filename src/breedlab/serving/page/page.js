@@ -1,0 +1,317 @@
+// The page's one script. It talks to the server that it came from and to nothing else.
+
+const at = (id) => document.getElementById(id);
+const [file, url, photo, overlay, look] = ["file", "url", "photo", "overlay", "look"].map(at);
+const FLOOR = 320; // pixels: a photo is not made smaller than this to fit the server's limit
+const RAMP = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // as .ramp in page.css
+
+let model; // what GET /model said
+let sent; // the photo as the server got it
+let chosen; // the class whose explanation is shown or would be
+let explanations = new Map(); // by class index, of this photo
+let turn = new AbortController(); // what is under way for this photo
+
+async function ask(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, signal: turn.signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer. Is it still running?");
+  }
+  if (answer.ok) return answer;
+  const said = await answer.json().catch(() => ({}));
+  const why = said.error ?? `the server answered ${answer.status}`;
+  const wait = answer.headers.get("Retry-After");
+  throw new Error(`That did not work: ${why}${wait ? ` (try again in ${wait} s)` : ""}.`);
+}
+
+async function begin() {
+  try {
+    model = await (await ask("model")).json();
+  } catch (error) {
+    at("which").textContent = "";
+    return complain(error);
+  }
+  at("which").textContent = `${model.name}, which knows ${model.classes.length} classes.`;
+  document.title = `breedlab: ${model.name}`;
+  at("address").hidden = !model.urls;
+  at("ways").textContent = `or drop one anywhere on this page, or paste one${model.urls ? " or its address" : ""}.`;
+  at("unexplained").hidden = model.explains;
+  for (const [name, value] of facts(model)) {
+    const [term, detail] = [document.createElement("dt"), document.createElement("dd")];
+    [term.textContent, detail.textContent] = [name, value];
+    at("facts").append(term, detail);
+  }
+}
+
+function* facts({ name, classes, lineage }) {
+  yield ["Network", name];
+  yield ["Classes", `${classes.length}: ${classes.slice(0, 12).join(", ")}${classes.length > 12 ? ", …" : ""}`];
+  if (lineage.experiment) yield ["Experiment", lineage.experiment];
+  if (lineage.run) yield ["Run", lineage.run];
+  if (lineage.started) yield ["Trained", new Date(lineage.started).toLocaleString()];
+  if (lineage.git?.commit) yield ["Commit", lineage.git.commit.slice(0, 12) + (lineage.git.changed ? ", changed" : "")];
+  if (lineage.data?.photos?.train) yield ["Photos", `${lineage.data.photos.train} in training`];
+  for (const [metric, value] of Object.entries(lineage.test ?? {})) {
+    if (typeof value === "number") yield [`Test ${metric}`, value.toFixed(4)];
+  }
+}
+
+// ---- a photo comes in
+
+async function show(blob, name) {
+  turn.abort();
+  turn = new AbortController();
+  const mine = turn.signal;
+  forget();
+  URL.revokeObjectURL(photo.src);
+  photo.src = URL.createObjectURL(blob);
+  photo.alt = `Your photo: ${name}`;
+  at("result").hidden = false;
+  at("result").setAttribute("aria-busy", "true");
+  say("Looking …");
+  try {
+    const visible = await photo.decode().then(() => true, () => false);
+    let note = visible ? "" : "This browser cannot show this kind of file; the server may read it all the same.";
+    sent = blob;
+    if (visible && model && blob.size > model.max_bytes) {
+      sent = await smaller(blob, model.max_bytes);
+      note = "Sent smaller than it is: the file is larger than this server reads.";
+    }
+    if (mine.aborted) return;
+    at("note").textContent = note;
+    const started = performance.now();
+    const answer = await ask("invocations", {
+      method: "POST",
+      headers: { "Content-Type": "application/octet-stream", Accept: "application/json; verbose=1" },
+      body: sent,
+    });
+    const said = await answer.json();
+    list(top5(said), performance.now() - started, answer.headers.get("Server-Timing"));
+  } catch (error) {
+    if (error.name === "AbortError" || mine.aborted) return;
+    at("result").hidden = !photo.naturalWidth;
+    complain(error);
+  } finally {
+    if (!mine.aborted) at("result").setAttribute("aria-busy", "false");
+  }
+}
+
+async function smaller(blob, limit) {
+  const bitmap = await createImageBitmap(blob);
+  const canvas = document.createElement("canvas");
+  for (let side = 2048; side >= FLOOR; side /= 2) {
+    const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
+    canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+    canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+    const pen = canvas.getContext("2d");
+    pen.fillStyle = "#fff"; // as the server lays transparency on white
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    const made = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
+    if (made && made.size <= limit) return made;
+  }
+  throw new Error("The photo is larger than this server reads, and could not be made small enough.");
+}
+
+async function fetched(address) {
+  turn.abort();
+  turn = new AbortController();
+  say("Fetching …");
+  complain();
+  try {
+    const answer = await ask("photo", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ url: address }),
+    });
+    await show(await answer.blob(), address);
+  } catch (error) {
+    if (error.name !== "AbortError") complain(error);
+  }
+}
+
+// ---- the answer
+
+function top5(said) {
+  return said.predictions[0].top.slice(0, 5);
+}
+
+function list(best, milliseconds, timing) {
+  at("classes").replaceChildren(...best.map((one) => {
+    const [item, button] = [document.createElement("li"), document.createElement("button")];
+    const [name, share, track, bar] = ["span", "span", "span", "span"].map((tag) => document.createElement(tag));
+    name.textContent = one.class;
+    share.textContent = percent(one.probability);
+    [share.className, track.className, bar.className] = ["share", "track", "bar"];
+    bar.style.width = "0";
+    requestAnimationFrame(() => { bar.style.width = `${100 * one.probability}%`; });
+    track.append(bar);
+    button.type = "button";
+    button.dataset.index = one.index;
+    button.disabled = !model?.explains;
+    button.append(name, " ", share, track);
+    button.addEventListener("click", () => explain(one));
+    item.append(button);
+    return item;
+  }));
+  chosen = best[0];
+  const inside = /total;dur=([\d.]+)/.exec(timing ?? "");
+  at("latency").textContent = `Answered in ${Math.round(milliseconds)} ms${inside ? `, ${Math.round(inside[1])} of them in the server` : ""}.`;
+  at("explaining").hidden = !model?.explains;
+  say(`${best[0].class}, ${percent(best[0].probability)}. ` +
+    `Then ${best.slice(1, 3).map((one) => `${one.class}, ${percent(one.probability)}`).join("; ")}.`);
+}
+
+const percent = (share) => (share < 0.001 ? "below 0.1%" : `${(100 * share).toFixed(1)}%`);
+
+// ---- what the model looked at
+
+async function explain(one) {
+  chosen = one;
+  const mine = turn.signal;
+  complain();
+  try {
+    if (!explanations.has(one.index)) {
+      say(`Computing what spoke for ${one.class} …`);
+      const answer = await ask(`explain?class=${one.index}`, {
+        method: "POST",
+        headers: { "Content-Type": "application/octet-stream" },
+        body: sent,
+      });
+      const made = await answer.json();
+      if (mine.aborted) return;
+      explanations.set(one.index, made);
+    }
+    if (chosen !== one) return;
+    overlay.hidden = at("tuning").hidden = false;
+    draw();
+    mark(true);
+    overlay.setAttribute("aria-label", where(explanations.get(one.index)));
+    say(where(explanations.get(one.index)));
+  } catch (error) {
+    if (error.name !== "AbortError") complain(error);
+  }
+}
+
+function hide() {
+  overlay.hidden = at("tuning").hidden = true;
+  mark(false);
+  say("The overlay is off.");
+}
+
+function mark(on) {
+  look.setAttribute("aria-pressed", String(on));
+  for (const button of at("classes").querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", String(on && Number(button.dataset.index) === chosen.index));
+  }
+}
+
+function where({ class: name, heat, box }) {
+  let best = { value: 0 };
+  heat.forEach((row, y) => row.forEach((value, x) => { if (value > best.value) best = { value, x, y }; }));
+  if (!best.value) return `Nothing in the photo spoke for ${name}.`;
+  const third = (place) => Math.min(2, Math.max(0, Math.floor(3 * place)));
+  const x = third(box.x + (box.width * (best.x + 0.5)) / heat[0].length);
+  const y = third(box.y + (box.height * (best.y + 0.5)) / heat.length);
+  const words = [["upper left", "upper middle", "upper right"], ["left", "centre", "right"],
+    ["lower left", "lower middle", "lower right"]];
+  return `What spoke most for ${name} lies in the ${words[y][x]} of the photo.`;
+}
+
+// The heat map has few cells; between their centres it is blended smoothly, and the cut is shown as it was.
+function draw() {
+  const made = explanations.get(chosen?.index);
+  if (!made || overlay.hidden) return;
+  const [heat, rows, columns] = [made.heat, made.heat.length, made.heat[0].length];
+  const side = 160;
+  const small = Object.assign(document.createElement("canvas"), { width: side, height: side });
+  const pixels = new ImageData(side, side);
+  for (let i = 0; i < side * side; i += 1) {
+    const value = blend(heat, rows, columns, ((i % side) + 0.5) / side, (Math.floor(i / side) + 0.5) / side);
+    const step = Math.min(RAMP.length - 2, Math.floor(value * (RAMP.length - 1)));
+    const part = value * (RAMP.length - 1) - step;
+    for (let c = 0; c < 3; c += 1) pixels.data[4 * i + c] = RAMP[step][c] * (1 - part) + RAMP[step + 1][c] * part;
+    pixels.data[4 * i + 3] = 255 * (0.55 + 0.2 * value);
+  }
+  small.getContext("2d").putImageData(pixels, 0, 0);
+  const { width, height } = photo.getBoundingClientRect();
+  overlay.width = Math.round(width * devicePixelRatio);
+  overlay.height = Math.round(height * devicePixelRatio);
+  const pen = overlay.getContext("2d");
+  const [left, top] = [made.box.x * overlay.width, made.box.y * overlay.height];
+  const [across, down] = [made.box.width * overlay.width, made.box.height * overlay.height];
+  pen.fillStyle = "rgba(0, 0, 0, 0.7)";
+  pen.fillRect(0, 0, overlay.width, overlay.height);
+  pen.clearRect(left, top, across, down);
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(small, left, top, across, down);
+  pen.strokeStyle = "#fff";
+  pen.lineWidth = 2 * devicePixelRatio;
+  pen.setLineDash([6 * devicePixelRatio, 5 * devicePixelRatio]);
+  pen.strokeRect(left + 1, top + 1, across - 2, down - 2);
+  overlay.style.opacity = at("strength").value / 100;
+}
+
+function blend(heat, rows, columns, x, y) {
+  const along = (place, count) => {
+    const exact = Math.min(count - 1, Math.max(0, place * count - 0.5));
+    const low = Math.min(Math.floor(exact), Math.max(0, count - 2));
+    const part = exact - low;
+    return [low, Math.min(low + 1, count - 1), part * part * (3 - 2 * part)];
+  };
+  const [top, bottom, down] = along(y, rows);
+  const [left, right, across] = along(x, columns);
+  const mix = (row) => heat[row][left] * (1 - across) + heat[row][right] * across;
+  return mix(top) * (1 - down) + mix(bottom) * down;
+}
+
+// ---- words and states
+
+function say(text) { at("status").textContent = text; }
+
+function complain(error) {
+  at("problem").textContent = error ? error.message : "";
+  if (error) say("");
+}
+
+function forget() {
+  complain();
+  explanations = new Map();
+  chosen = undefined;
+  overlay.hidden = at("tuning").hidden = at("explaining").hidden = true;
+  look.setAttribute("aria-pressed", "false");
+  at("classes").replaceChildren();
+  for (const id of ["latency", "note"]) at(id).textContent = "";
+}
+
+function take(files, from) {
+  const found = [...files].find((one) => one.type.startsWith("image/")) ?? files[0];
+  if (found) show(found, found.name || from);
+  else complain(new Error(`There was no photo in what was ${from}.`));
+}
+
+file.addEventListener("change", () => { if (file.files.length) take(file.files, "chosen"); file.value = ""; });
+at("address").addEventListener("submit", (event) => { event.preventDefault(); fetched(url.value.trim()); });
+look.addEventListener("click", () => (look.getAttribute("aria-pressed") === "true" ? hide() : explain(chosen)));
+at("strength").addEventListener("input", () => { overlay.style.opacity = at("strength").value / 100; });
+new ResizeObserver(draw).observe(photo);
+
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length) return take(event.clipboardData.files, "pasted");
+  const text = event.clipboardData.getData("text").trim();
+  if (event.target === url) return undefined;
+  if (/^https?:\/\/\S+$/.test(text) && model?.urls) return fetched((url.value = text));
+  return take([], "pasted");
+});
+document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dragging"); });
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dragging"); });
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  take(event.dataTransfer.files, "dropped");
+});
+
+begin();

@@ -1,0 +1,401 @@
+"""The server in a process of its own, asked over loopback as a client would."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import urllib3
+import uvicorn
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from breedlab.serving import handler
+from breedlab.serving.handler import Model
+from breedlab.serving.server import MAX_BYTES, make_app
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Server:
+    """A running serve.py and what it prints."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        command = [sys.executable, str(ROOT / "scripts" / "serve.py"), str(folder), "--port", "0", *words]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.lines: list[str] = []
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if found := re.search(r"listening on (http://\S+:\d+)", line):
+                self.url = found[1]
+                break
+        else:
+            pytest.fail("".join(self.lines))
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self.http = urllib3.PoolManager(maxsize=64, retries=False, timeout=60)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(self.process.stdout)
+
+    def ask(self, body: bytes, kind: str | None = "image/jpeg", accept: str | None = None) -> Any:
+        headers = {"Content-Type": kind, "Accept": accept}
+        named = {name: value for name, value in headers.items() if value is not None}
+        return self.http.request("POST", f"{self.url}/invocations", body=body, headers=named)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        code = self.process.wait(60)
+        self._reader.join()
+        return code
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    made = Server(folder)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def files(photos: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((photos / "test").rglob("*.jpg"))][:12]
+
+
+def scores(model: Model, *files: bytes) -> np.ndarray[Any, Any]:
+    return handler.predict_fn(files, model).scores
+
+
+def encoded(*files: bytes) -> bytes:
+    return json.dumps([{"image": base64.b64encode(file).decode()} for file in files]).encode()
+
+
+def test_bytes_and_json_get_the_handlers_own_scores(server: Server, model: Model, files: list[bytes]) -> None:
+    one = server.ask(files[0])
+    assert (one.status, one.headers["content-type"]) == (200, "application/json")
+    np.testing.assert_allclose(one.json(), scores(model, files[0]), rtol=1e-4, atol=1e-5)
+    several = server.ask(encoded(*files[:3]), "application/json", "application/x-npy")
+    assert several.headers["content-type"] == "application/x-npy"
+    np.testing.assert_allclose(np.load(io.BytesIO(several.data)), scores(model, *files[:3]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_verbose_answer_names_the_classes(server: Server, model: Model, files: list[bytes]) -> None:
+    answer = server.ask(files[0], accept="application/json; verbose=1").json()
+    own = scores(model, files[0])[0]
+    prediction = answer["predictions"][0]
+    assert answer["classes"] == list(model.classes) and answer["lineage"] == {"run": "test"}
+    assert prediction["top"][0]["class"] == model.classes[int(own.argmax())]
+    assert [entry["index"] for entry in prediction["top"]] == np.argsort(-own).tolist()[:5]
+    assert sum(prediction["probabilities"]) == pytest.approx(1)
+    np.testing.assert_allclose(np.exp(own) / np.exp(own).sum(), prediction["probabilities"], rtol=1e-3)
+
+
+def test_clients_side_by_side_each_get_their_own_photos_scores(
+    server: Server, model: Model, files: list[bytes]
+) -> None:
+    expected = [scores(model, file) for file in files]
+    with ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(lambda number: server.ask(files[number % len(files)]), range(96)))
+    assert {answer.status for answer in answers} == {200}
+    for number, answer in enumerate(answers):
+        np.testing.assert_allclose(answer.json(), expected[number % len(files)], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "accept", "status", "says"),
+    [
+        (b"", "image/jpeg", None, 400, "empty"),
+        (b"no photo", "image/png", None, 400, "not an image"),
+        (b"a,b", "text/csv", None, 415, "text/csv"),
+        (b"a,b", None, None, 415, "image/jpeg"),
+        (b"{", "application/json", None, 400, "not JSON"),
+        (b"[" * 100_000, "application/json", None, 400, "not JSON"),
+        (b"[]", "application/json", None, 400, "expected 1 to"),
+        (b'{"image": "%%%"}', "application/json", None, 400, "base64"),
+        (b'{"photo": "x"}', "application/json", None, 400, "expected"),
+        (b'{"url": "http://127.0.0.1/"}', "application/json", None, 400, "fetches no URLs"),
+        (b"\xff\xd8\xff" + bytes(MAX_BYTES), "image/jpeg", None, 413, "larger"),
+    ],
+)
+def test_what_cannot_be_answered_is_told_in_words(
+    server: Server, files: list[bytes], body: bytes, kind: str | None, accept: str | None, status: int, says: str
+) -> None:
+    answer = server.ask(body, kind, accept)
+    assert answer.status == status
+    assert says in answer.json()["error"]
+    assert server.ask(files[0]).status == 200
+
+
+def test_an_unwritten_type_is_refused_and_the_first_written_one_wins(server: Server, files: list[bytes]) -> None:
+    assert server.ask(files[0], accept="text/html").status == 406
+    chosen = server.ask(files[0], accept="text/html, application/x-npy;q=0.9, */*;q=0.1")
+    assert chosen.headers["content-type"] == "application/x-npy"
+
+
+def test_other_paths_and_methods_are_refused_in_json(server: Server) -> None:
+    for method, path, status in (("GET", "/nowhere", 404), ("GET", "/invocations", 405), ("POST", "/ping", 405)):
+        answer = server.http.request(method, server.url + path)
+        assert answer.status == status and answer.json()["error"]
+
+
+def test_ping_metrics_and_documentation(server: Server, files: list[bytes]) -> None:
+    assert server.http.request("GET", f"{server.url}/ping").status == 200
+    before = _count(server)
+    server.ask(files[0])
+    assert _count(server) == before + 1
+    for path in ("/docs", "/redoc"):
+        page = server.http.request("GET", server.url + path)
+        assert page.status == 200
+        loaded = re.findall(r"""(?:src|href)=["'](https?:[^"']+)""", page.data.decode())
+        assert not loaded, loaded
+    described = server.http.request("GET", f"{server.url}/openapi.json").json()
+    assert "image/jpeg" in described["paths"]["/invocations"]["post"]["requestBody"]["content"]
+
+
+def _count(server: Server) -> float:
+    text = server.http.request("GET", f"{server.url}/metrics").data.decode()
+    found = re.search(r'breedlab_requests_total\{path="/invocations",status="200"\} (\S+)', text)
+    return float(found[1]) if found else 0.0
+
+
+def test_the_page_brings_everything_with_it(server: Server) -> None:
+    page = server.http.request("GET", server.url + "/")
+    assert page.status == 200 and "default-src 'none'" in page.headers["content-security-policy"]
+    own = re.findall(r'(?:src|href)="([^"]+)"', page.data.decode())
+    assert len(own) >= 3
+    for name in own:
+        assert server.http.request("GET", f"{server.url}/{name}").status == 200, name
+    for name in ("../page.py", "%2e%2e%2fpage.py", "nothing.js"):
+        assert server.http.request("GET", f"{server.url}/page/{name}").status == 404
+
+
+def test_the_page_learns_which_model_this_is(server: Server, model: Model) -> None:
+    about = server.http.request("GET", f"{server.url}/model").json()
+    assert about["classes"] == list(model.classes) and about["lineage"] == {"run": "test"}
+    assert (about["explains"], about["urls"], about["max_bytes"]) == (True, False, MAX_BYTES)
+    refused = server.http.request("POST", f"{server.url}/photo", body=b'{"url": "http://127.0.0.1/"}')
+    assert refused.status == 400 and "fetches no URLs" in refused.json()["error"]
+
+
+def test_a_photo_is_explained(server: Server, model: Model, files: list[bytes]) -> None:
+    found = server.http.request("POST", f"{server.url}/explain", body=files[0]).json()
+    assert found["index"] == int(scores(model, files[0]).argmax()) and found["class"] == model.classes[found["index"]]
+    assert np.array(found["heat"]).ndim == 2 and 0 < found["box"]["width"] <= 1
+    assert server.http.request("POST", f"{server.url}/explain?class=2", body=files[0]).json()["index"] == 2
+    for path, body in (("/explain?class=4", files[0]), ("/explain?class=x", files[0]), ("/explain", b"no photo")):
+        refused = server.http.request("POST", server.url + path, body=body)
+        assert refused.status == 400 and refused.json()["error"]
+
+
+def test_each_request_is_one_line_without_the_photo(server: Server, files: list[bytes]) -> None:
+    server.ask(files[0])
+    server.ask(b"secret words", "text/plain")
+    deadline = time.monotonic() + 20
+    while not any('"status": 415' in line for line in server.lines[-3:]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    last = [json.loads(line) for line in server.lines[-2:]]
+    assert [line["status"] for line in last] == [200, 415]
+    assert last[0]["bytes"] == len(files[0]) and last[0]["photos"] == 1 and last[0]["ms"] > 0
+    assert "secret" not in "".join(server.lines)
+
+
+def test_broken_requests_get_an_answer_each_and_harm_no_good_one(
+    server: Server, model: Model, files: list[bytes]
+) -> None:
+    chance = random.Random(2026)
+    seen: dict[int, int] = {}
+    for _ in range(500):
+        body, kind = _broken(chance, files)
+        answer = server.ask(body, kind)
+        seen[answer.status] = seen.get(answer.status, 0) + 1
+        assert answer.status in (200, 400, 413, 415), (answer.status, kind, body[:200])
+        assert answer.status == 200 or set(answer.json()) == {"error"}
+    assert seen[400] > 150
+    np.testing.assert_allclose(server.ask(files[0]).json(), scores(model, files[0]), rtol=1e-4, atol=1e-5)
+
+
+def _broken(chance: random.Random, files: list[bytes]) -> tuple[bytes, str]:
+    photo = bytearray(chance.choice(files))
+    match chance.randrange(5):
+        case 0:  # cut short
+            return bytes(photo[: chance.randrange(len(photo))]), chance.choice(handler.PHOTO_TYPES)
+        case 1:  # bytes changed here and there
+            for _ in range(chance.randrange(1, 40)):
+                photo[chance.randrange(len(photo))] = chance.randrange(256)
+            return bytes(photo), "image/jpeg"
+        case 2:  # the head of another format
+            return chance.choice([b"GIF89a", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0"]) + bytes(
+                photo
+            ), "image/png"
+        case 3:  # JSON of some other shape
+            leaf: Any = chance.choice([None, 1, "x", base64.b64encode(bytes(photo[:99])).decode(), {}, [], 1e999])
+            tree = chance.choice(
+                [leaf, [leaf], {"image": leaf}, [{"image": leaf}] * 40, {"url": leaf}, {"image": [leaf]}]
+            )
+            return json.dumps(tree).encode(), "application/json"
+        case _:  # noise
+            return chance.randbytes(chance.randrange(2000)), chance.choice(["application/json", "image/webp", "x", ""])
+
+
+def test_the_readmes_requests_work_as_they_stand(server: Server, files: list[bytes], tmp_path: Path) -> None:
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("curl ")]
+    (tmp_path / "photo.jpg").write_bytes(files[0])
+    assert lines
+    for line in lines:
+        here = line.replace("http://127.0.0.1:8080", server.url).replace(
+            "curl ", "curl --fail --silent --show-error ", 1
+        )
+        done = subprocess.run(["bash", "-c", here], cwd=tmp_path, capture_output=True)
+        assert done.returncode == 0 and (done.stdout or any(tmp_path.glob("*.npy"))), (line, done.stderr)
+
+
+def test_above_capacity_it_says_when_to_come_again(model: Model, files: list[bytes]) -> None:
+    with _running(make_app(model, capacity=2)) as url:
+        answer = urllib3.request("POST", url, body=encoded(*files[:3]), headers={"Content-Type": "application/json"})
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert urllib3.request("POST", url, body=files[0], headers={"Content-Type": "image/jpeg"}).status == 200
+
+
+@contextlib.contextmanager
+def _running(app: Any) -> Iterator[str]:
+    running = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/invocations"
+        finally:
+            running.should_exit = True
+            thread.join()
+
+
+def test_told_to_stop_it_answers_what_is_open(folder: Path, files: list[bytes]) -> None:
+    server = Server(folder)
+    body = encoded(*(files * 3)[:32])
+    with ThreadPoolExecutor(8) as clients:
+        asked = [clients.submit(server.ask, body, "application/json") for _ in range(2)]
+        deadline = time.monotonic() + 30
+        while "open_photos 0.0" in _metrics(server) and time.monotonic() < deadline:
+            pass
+        server.stop()
+        assert [answer.result().status for answer in asked] == [200, 200]
+    assert "Traceback" not in "".join(server.lines)
+
+
+def _metrics(server: Server) -> str:
+    text: str = server.http.request("GET", f"{server.url}/metrics").data.decode()
+    return text
+
+
+def predict(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "scripts" / "predict.py", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
+    server: Server, folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    words = [photos / "test", tmp_path / "broken.jpg", "--json", "--top", "3"]
+    asked, local = predict("--endpoint", server.url, *words), predict(folder, *words)
+    assert asked.returncode == local.returncode == 1, asked.stderr
+    answers, expected = json.loads(asked.stdout), json.loads(local.stdout)
+    assert len(answers) == len(expected) > 1
+    for answer, own in zip(answers, expected, strict=True):
+        assert answer["photo"] == own["photo"] and answer.keys() == own.keys()
+        for one, other in zip(answer.get("predictions", []), own.get("predictions", []), strict=True):
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
+    assert "not an image" in answers[-1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"), [("dogs", "expected an address"), ("http://127.0.0.1:9", "nobody answers there")]
+)
+def test_an_endpoint_that_is_none_is_one_message(photos: Path, endpoint: str, says: str) -> None:
+    done = predict("--endpoint", endpoint, photos / "test")
+    assert done.returncode != 0
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_one_message(folder: Path, server: Server) -> None:
+    port = server.url.rsplit(":", 1)[1]
+    command = [sys.executable, str(ROOT / "scripts" / "serve.py"), str(folder), "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert f"--port {port}" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A real headless Chromium; `.ci/run` installs it."""
+    paths = [shutil.which("chromium"), shutil.which("chromedriver")]
+    if None in paths:
+        pytest.skip("no chromium and chromedriver here: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(paths[0])
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(paths[1])))
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_person_picks_a_photo_and_sees_what_it_is_and_why(
+    server: Server, model: Model, photos: Path, browser: Any, width: int
+) -> None:
+    path = next((photos / "test").rglob("*.jpg"))
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(server.url + "/")
+    wait = WebDriverWait(browser, 30)
+    wait.until(lambda _: "4 classes" in browser.find_element(By.ID, "which").text)
+    assert not browser.find_element(By.ID, "address").is_displayed()  # this server fetches no URLs
+    browser.find_element(By.ID, "file").send_keys(str(path))
+    lines = wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#classes button"))
+    own = scores(model, path.read_bytes())[0]
+    assert [int(line.get_attribute("data-index")) for line in lines] == np.argsort(-own).tolist()
+    assert lines[0].text.startswith(model.classes[int(own.argmax())])
+    assert not browser.find_element(By.ID, "overlay").is_displayed()
+    browser.find_element(By.ID, "look").send_keys(Keys.SPACE)  # by the keyboard
+    wait.until(lambda _: browser.find_element(By.ID, "overlay").is_displayed())
+    assert "spoke" in browser.find_element(By.ID, "status").text
+    assert browser.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
+    named = "return [...document.querySelectorAll('input')].every(i => i.labels.length)"
+    assert browser.execute_script(named)
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    assert asked and all(url.startswith((server.url, f"blob:{server.url}")) for url in asked)
+
+
+@pytest.mark.slow
+def test_what_is_no_photo_is_told_in_words(server: Server, tmp_path: Path, browser: Any) -> None:
+    (tmp_path / "words.jpg").write_bytes(b"no photo")
+    browser.get(server.url + "/")
+    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "words.jpg"))
+    told = WebDriverWait(browser, 30).until(lambda _: browser.find_element(By.ID, "problem").text)
+    assert "is not an image" in told
