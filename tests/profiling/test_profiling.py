@@ -74,6 +74,11 @@ def test_each_training_step_is_there_with_its_parts(recording: Recording) -> Non
     assert recording.framework["outside"]["checkpoint"] > 0
 
 
+def test_the_sums_of_the_parts_are_the_whole_of_the_training(recording: Recording) -> None:
+    found = recording.framework
+    assert sum([*found["inside"].values(), *found["outside"].values()]) == pytest.approx(found["seconds"], rel=0.05)
+
+
 def test_the_traced_steps_open_as_a_trace(recording: Recording) -> None:
     (trace,) = recording.traces
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
@@ -133,6 +138,24 @@ def test_a_monitor_that_dies_stops_no_run(
     assert (made / "model.tar.gz").exists()
     assert capsys.readouterr().out.count("the profiler gave up and the run goes on") == 1
     assert verdicts(made)["OverallSystemUsage"]["verdict"] == "not_enough_data"
+
+
+def test_a_profile_that_cannot_be_written_warns_once_a_part_and_stops_no_run(
+    words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create = runs.rundir.create
+
+    def blocked(*given: Any) -> Path:
+        made = create(*given)
+        (made / "profile").write_text("in the way")
+        return made
+
+    monkeypatch.setattr(runs.rundir, "create", blocked)
+    made = launch(words, tmp_path, "profiler=full", "trainer.max_epochs=1", "profiler.trace_steps=[2,3]")
+    assert (made / "model.tar.gz").exists()
+    said = capsys.readouterr().out
+    for part in ("the profiler gave up and the run goes on", "the profiler cannot write", "steps are not traced"):
+        assert said.count(part) == 1
 
 
 def test_the_monitor_ends_with_the_run_whatever_became_of_it_and_is_continued(tmp_path: Path) -> None:

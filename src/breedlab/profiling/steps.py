@@ -92,6 +92,7 @@ class StepTimes(lightning.Callback):
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         trainer.profiler = self.clock  # type: ignore[attr-defined]
         self._began = time.monotonic()
+        self.clock.take()  # the time before Lightning began is not its own
         # Seconds since the run's start; a resumed run's clock goes on where its recording stopped.
         self._zero = self._began if session.started_at is None else session.started_at
         self._zero -= _offset(self.folder)
