@@ -23,7 +23,7 @@ check: .venv/dev  ## lint, format and types
 
 lock: .venv/dev  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv
-	$(LOCK) --extra pretrained --extra serve --extra dev --upgrade -o requirements/dev.txt
+	$(LOCK) --extra pretrained --extra serve --extra engines --extra sagemaker --extra dev --upgrade -o requirements/dev.txt
 	$(LOCK) --extra pretrained --constraint requirements/dev.txt -o requirements/demo.txt
 
 clean:  ## everything that was made here, except data and runs
