@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "what a model sees in photos: predict MODEL|RUN PHOTO...",
     "evaluate": "how good a model is on labelled photos: evaluate MODEL|RUN FOLDER",
     "serve": "a model behind HTTP on this machine: serve MODEL|RUN [--host --port]",
+    "report": "a run, or several compared, as one page: report RUN... [--out FILE]",
 }
 
 

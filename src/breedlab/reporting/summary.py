@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from breedlab.reporting.console import console, table
+from breedlab.reporting.figures import METRICS, metric
 from breedlab.training.run import TrainResult
 
 
@@ -28,21 +29,15 @@ def show(result: TrainResult) -> None:
         ("run", str(result.run)),
         ("model", str(result.run / "model.tar.gz")),
         ("predict", f"python scripts/predict.py {result.run} PHOTO..."),
-        ("review", f"tensorboard --logdir {result.run.parents[1]}"),
+        ("report", str(result.run / "report.html")),
+        ("review", f"tensorboard --logdir {result.run.parent}"),
     ):
         console.print(f"{title:9}{text}", markup=False)
 
 
 def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
     """The figures of an evaluation."""
-    names = {
-        "top1": "top-1",
-        "top5": "top-5",
-        "f1": "macro F1",
-        "ece": "calibration error",
-        "loss": "cross-entropy",
-    }
-    rows = [[shown, _figure(name, test["metrics"][name])] for name, shown in names.items()]
+    rows = [[shown, metric(name, test["metrics"][name])] for name, shown in METRICS.items()]
     return table(f"{title}, {test['photos']:,} photos", ["metric", "value"], rows)
 
 
@@ -51,6 +46,3 @@ def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:
     rows = [[w["truth"], w["taken_for"], f"{w['count']} of {w['of']}"] for w in test["worst"][:most]]
     return table("Worst confusions", ["class", "taken for", "photos"], rows)
 
-
-def _figure(name: str, value: float) -> str:
-    return f"{value:.3f}" if name in ("loss", "ece") else f"{value:.1%}"

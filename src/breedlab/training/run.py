@@ -149,6 +149,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
         "test": evaluation.as_dict(),
         "seconds": round(time.monotonic() - started, 1),
     }
+    from breedlab.reporting.report import write_at_end
     from breedlab.reporting.tensorboard import write_review
 
     tuned = {} if found is None else found["values"]
@@ -156,11 +157,14 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
 
     _enter(watch, "Export")
     export(directory, classifier, prepared.evaluation, prepared.classes, metrics)
+    note(f"{directory / 'model.tar.gz'}")
+    watch.finish()
+    rundir.write_predictions(directory, photos.photos, evaluation.predictions)
+    write_at_end(directory, metrics)
+    # Last of all: with it the run is complete, and a resumed one has nothing left to do.
     scratch = directory / "metrics.json.tmp"
     scratch.write_text(json.dumps(metrics, indent=2))
     scratch.replace(directory / "metrics.json")
-    note(f"{directory / 'model.tar.gz'}")
-    watch.finish()
     return TrainResult(directory, metrics)
 
 
