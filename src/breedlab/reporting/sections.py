@@ -93,13 +93,13 @@ def curves(run: RunRecord) -> Section:
     """Loss and accuracy."""
     optim, data_config = run.config.get("optim") or {}, run.config.get("data") or {}
     unlike = [f"label smoothing {optim['label_smoothing']}"] if optim.get("label_smoothing") else []
-    unlike += ["class weights"] if data_config.get("class_weights") else []
+    unlike += ["class weights"] if data_config.get("class_weights", "none") != "none" else []
     unlike += [f"mixup {data_config['mixup']}"] if data_config.get("mixup") else []
     return {
         "loss": training_charts.loss(run),
         "accuracy": training_charts.accuracy(run),
         "unlike": unlike,
-        "augmented": data_config.get("augment", "none") != "none" and "top1",
+        "augmented": data_config.get("augment", "none") != "none",
         "each_step": bool(run.losses.get("TRAIN")),
     }
 

@@ -115,6 +115,7 @@ def step_parts(recording: Recording) -> Spec | None:
         .encode(
             x=alt.X(
                 "from:Q",
+                bin="binned",
                 title="steps",
                 scale=alt.Scale(domain=[rows[0]["from"], rows[-1]["to"]], nice=False),
                 axis=alt.Axis(tickMinStep=1, grid=False),

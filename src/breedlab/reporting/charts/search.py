@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from breedlab.config.space import Choices, Dimension, Range, Space, SpaceError, leaves, read_dimension
-from breedlab.reporting.charts.theme import ACCENT, BAD, GRID, INK, SCALE, SERIES, SOFT, Spec, data, finish, short
+from breedlab.reporting.charts.theme import ACCENT, BAD, GRID, INK, PANEL, SCALE, SERIES, SOFT, Spec, data, finish, form, short
 from breedlab.reporting.figures import figure
 from breedlab.reporting.record import RunRecord
 
@@ -56,7 +57,7 @@ def history(run: RunRecord) -> Spec | None:
             best = trial["objective"] if best is None else better(best, trial["objective"])
             steps.append({"trial": trial["number"], "value": short(best)})
     metric = run.config["monitor"]["metric"]
-    y = alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format="~g"))
+    y = alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format=form(metric)))
     x = alt.X("trial:Q", title="trial", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False, padding=8))
     line = alt.Chart(data(steps)).mark_line(interpolate="step-after", color=SERIES[1]).encode(x=x, y=y)
     dots = (
@@ -88,7 +89,8 @@ def parallel(run: RunRecord) -> Spec | None:
     metric = run.config["monitor"]["metric"]
     objectives = [float(trial["objective"]) for trial in trials]
     axes: dict[str, Dimension] = {**space, metric: Range(min(objectives), max(objectives))}
-    names = {path: _breakable(path) for path in axes}
+    # Where many axes stand close, the last part of a path has to do.
+    names = {path: path.rpartition(".")[2] if len(axes) > 4 else path for path in axes}
     rows, labels = [], []
     for order, trial in enumerate(trials):
         given = {**trial["values"], metric: trial["objective"]}
@@ -111,8 +113,7 @@ def parallel(run: RunRecord) -> Spec | None:
     x = alt.X(
         "axis:N",
         title=None,
-        sort=list(names),
-        scale=alt.Scale(type="point", padding=0.3),  # type: ignore[call-arg]
+        scale=alt.Scale(type="point", padding=0.3, domain=list(names)),
         axis=alt.Axis(
             orient="top",
             domain=False,
@@ -121,9 +122,9 @@ def parallel(run: RunRecord) -> Spec | None:
             labelFontSize=11,
             labelColor=INK,
             labelPadding=10,
-            labelLimit=140,
+            labelLimit=150,
             labelOverlap=False,
-            labelExpr=f"split({_lookup(names)}, '\\n')",
+            labelExpr=f"{json.dumps(names)}[datum.value]",
         ),
     )
     y = alt.Y("at:Q", axis=None, scale=alt.Scale(domain=[0, 1], padding=6))
@@ -142,8 +143,6 @@ def parallel(run: RunRecord) -> Spec | None:
                 scale=alt.Scale(type="quantize", domain=ends, range=SCALE[::sign]),
                 legend=alt.Legend(title=metric, direction="horizontal", format=".3~g", type="symbol", symbolType="square"),
             ),
-            strokeWidth=alt.condition(f"datum.trial == {best}", alt.value(4), alt.value(1.4)),
-            opacity=alt.condition(f"datum.trial == {best}", alt.value(1), alt.value(0.75)),
             order=alt.Order("place:Q"),
             tooltip=[
                 alt.Tooltip("trial:Q", title="trial", format=",.0f"),
@@ -153,13 +152,12 @@ def parallel(run: RunRecord) -> Spec | None:
             ],
         )
     )
-    texts = (
-        alt.Chart(data(labels))
-        .mark_text(align="left", dx=6, color=SOFT, fontSize=10)
-        .encode(x=x, y=y, text="text:N")
-    )
+    thick = lines.transform_filter(alt.datum.trial == best).mark_line(strokeWidth=5)
+    texts = alt.Chart(data(labels)).encode(x=x, y=y, text="text:N")
+    place = {"align": "left", "dx": 6, "fontSize": 11}
+    halo = texts.mark_text(stroke=PANEL, strokeWidth=4, strokeJoin="round", **place)
     what = f"{len(trials)} trials through {len(axes)} axes; the best, trial {best}, is the thick line"
-    return finish(alt.layer(rules, lines, texts), 300, what)
+    return finish(alt.layer(rules, lines, thick, halo, texts.mark_text(color=INK, **place)), 300, what)
 
 
 def position(value: Any, dimension: Dimension) -> float:
@@ -189,19 +187,6 @@ def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
     return [(position(value, dimension), figure(float(value))) for value in (low, middle, high)]
 
 
-def _breakable(path: str) -> str:
-    """`data.batch_size` in two lines, so that axes may stand close."""
-    head, _, tail = path.rpartition(".")
-    return f"{head}.\n{tail}" if head else path.replace("/", "/\n")
-
-
-def _lookup(names: Mapping[str, str]) -> str:
-    """A Vega expression from an axis' value to its label."""
-    import json
-
-    return f"({json.dumps(dict(names))})[datum.value]"
-
-
 def importance(shares: Mapping[str, float]) -> Spec | None:
     """How much of the objective's variance each path explains."""
     if not shares:
@@ -216,7 +201,7 @@ def importance(shares: Mapping[str, float]) -> Spec | None:
             tooltip=[alt.Tooltip("path:N", title="path"), alt.Tooltip("share:Q", title="importance", format=".1%")],
         )
     )
-    return finish(chart, 40 + 28 * len(rows), "importance of each searched path")
+    return finish(chart, 34 + 26 * len(rows), "importance of each searched path")
 
 
 def best_and_worst(run: RunRecord) -> Spec | None:
@@ -239,7 +224,7 @@ def best_and_worst(run: RunRecord) -> Spec | None:
         .mark_line(point=alt.OverlayMarkDef(size=40))
         .encode(
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=False)),
-            y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format="~g")),
+            y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format=form(metric))),
             color=alt.Color("which:N", scale=alt.Scale(domain=list(named), range=[SERIES[0], SERIES[1]])),
             tooltip=[
                 alt.Tooltip("which:N", title="which"),

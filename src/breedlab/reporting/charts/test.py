@@ -61,7 +61,7 @@ def calibration(found: Sequence[Bin]) -> Spec | None:
         alt.Tooltip("confidence:Q", title="mean confidence", format=".1%"),
         alt.Tooltip("accuracy:Q", title="right", format=".1%"),
     ]
-    x = alt.X("low:Q", title="confidence", scale=unit, axis=alt.Axis(format=".0%", tickCount=5))
+    x = alt.X("low:Q", bin="binned", title="confidence", scale=unit, axis=alt.Axis(format=".0%", tickCount=5))
     bars = (
         alt.Chart(data(rows))
         .mark_bar(color=ACCENT, opacity=0.35)
@@ -85,7 +85,7 @@ def calibration(found: Sequence[Bin]) -> Spec | None:
     ideal = (
         alt.Chart(data([{"low": 0, "accuracy": 0}, {"low": 1, "accuracy": 1}]))
         .mark_line(color=SOFT, strokeDash=[5, 4], strokeWidth=1.2)
-        .encode(x=x, y="accuracy:Q")
+        .encode(x="low:Q", y="accuracy:Q")
     )
     return finish(alt.layer(bars, ideal, dots), 300, "reliability diagram: share of right answers by confidence")
 
@@ -104,7 +104,7 @@ def confidences(found: Sequence[Bin]) -> Spec | None:
         alt.Chart(data(rows))
         .mark_bar(opacity=0.9)
         .encode(
-            x=alt.X("low:Q", title="confidence", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", tickCount=5)),
+            x=alt.X("low:Q", bin="binned", title="confidence", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", tickCount=5)),
             x2="high:Q",
             y=alt.Y("photos:Q", title="photos", stack="zero", axis=alt.Axis(tickCount=5, tickMinStep=1)),
             color=alt.Color("which:N", scale=alt.Scale(domain=["right", "wrong"], range=["var(--c1)", "var(--bad)"])),

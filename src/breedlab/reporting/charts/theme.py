@@ -33,7 +33,7 @@ def config() -> Spec:
         "view": {"stroke": None},
         "axis": {**text, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID, "labelLimit": 190},
         "axisX": {"labelFlush": True, "labelOverlap": "greedy", "labelSeparation": 6},
-        "legend": {**text, "orient": "top", "title": None, "symbolSize": 90, "offset": 4, "labelLimit": 260},
+        "legend": {**text, "orient": "top", "title": None, "symbolSize": 90, "offset": 4, "labelLimit": 260, "symbolOpacity": 1},
         "text": {"color": INK, "fontSize": 11},
         "line": {"strokeWidth": 2},
     }
@@ -46,6 +46,11 @@ def finish(chart: Any, height: int, description: str) -> Spec:
         made.pop(key, None)
     made["autosize"] = {"type": "fit-x", "contains": "padding"}
     return made
+
+
+def form(metric: str) -> str:
+    """How an axis writes a figure: shares in percent, losses as they are."""
+    return "~g" if metric.endswith(("loss", "ece")) else ".0%"
 
 
 def data(rows: Sequence[dict[str, Any]]) -> alt.Data:

@@ -9,12 +9,13 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from breedlab.reporting.charts.theme import SERIES, SOFT, Spec, data, finish, short
+from breedlab.reporting.charts.theme import SERIES, SOFT, Spec, data, finish, form, short
 from breedlab.reporting.record import RunRecord, Series
 
 _POINTS = 400
 """As many as a chart can show of a curve; more steps are averaged."""
 
+_HEIGHT = 260
 _EACH, _TRAIN, _VALID = "training, each step", "training, mean of the epoch", "validation"
 
 
@@ -26,10 +27,10 @@ def loss(run: RunRecord) -> Spec | None:
 
 def accuracy(run: RunRecord) -> Spec | None:
     """Training and validation top-1."""
-    return _curves(run, "top1", "top-1", [], form=".0%")
+    return _curves(run, "top1", "top-1", [])
 
 
-def _curves(run: RunRecord, name: str, title: str, each: Series, form: str = "") -> Spec | None:
+def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
     train = at_middles(run.curves.get(f"train/{name}", []))
     valid = run.curves.get(f"valid/{name}", [])
     rows = [
@@ -43,7 +44,7 @@ def _curves(run: RunRecord, name: str, title: str, each: Series, form: str = "")
     colors = {_EACH: "var(--faint)", _TRAIN: SERIES[0], _VALID: SERIES[1]}
     last = max(row["step"] for row in rows)
     x = alt.X("step:Q", title="steps", scale=alt.Scale(domain=[0, last], nice=False), axis=alt.Axis(tickMinStep=1))
-    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(format=form or "~g", tickCount=6))
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(format=form(name), tickCount=6))
     base = alt.Chart(data(rows)).encode(
         x=x,
         y=y,
@@ -51,17 +52,17 @@ def _curves(run: RunRecord, name: str, title: str, each: Series, form: str = "")
         tooltip=[
             alt.Tooltip("which:N", title="which"),
             alt.Tooltip("step:Q", title="step", format=",.0f"),
-            alt.Tooltip("value:Q", title=title, format=form.replace("0", "1") or ".4f"),
+            alt.Tooltip("value:Q", title=title, format=".4f" if name == "loss" else ".1%"),
         ],
     )
     layers = [base.mark_line(clip=True)]
     if len(rows) - len(each) <= 2 * 60:  # points only where they can be told apart
         layers.append(base.transform_filter(alt.datum.which != _EACH).mark_circle(size=36, opacity=1))
-    layers += _kept(run, valid)
-    return finish(alt.layer(*layers), 260, f"{title} of training and validation over {last} steps")
+    layers += _kept(run, valid, top=name == "loss")
+    return finish(alt.layer(*layers), _HEIGHT, f"{title} of training and validation over {last} steps")
 
 
-def _kept(run: RunRecord, valid: Series) -> list[Any]:
+def _kept(run: RunRecord, valid: Series, top: bool) -> list[Any]:
     """A line where the weights that were kept come from."""
     epoch = (run.metrics.get("training") or {}).get("best_epoch", 0)
     if not 0 < epoch <= len(valid):
@@ -71,7 +72,7 @@ def _kept(run: RunRecord, valid: Series) -> list[Any]:
     mark = alt.Chart(data([{"step": step, "text": f"kept: epoch {epoch}"}])).encode(x=alt.X("step:Q"))
     return [
         mark.mark_rule(strokeDash=[4, 4], color=SOFT),
-        mark.mark_text(align="right" if right else "left", dx=-5 if right else 5, y=8, color=SOFT).encode(text="text:N"),
+        mark.mark_text(align="right" if right else "left", dx=-5 if right else 5, y=8 if top else _HEIGHT - 10, color=SOFT).encode(text="text:N"),
     ]
 
 
@@ -91,7 +92,6 @@ def thinned(series: Series, most: int = _POINTS) -> Series:
 
 def compared(runs: Sequence[RunRecord], names: Sequence[str], metric: str) -> Spec | None:
     """One validation figure of several runs over their steps."""
-    form = "~g" if metric.endswith(("loss", "ece")) else ".0%"
     rows = [
         {"step": step, "value": short(value), "run": name}
         for run, name in zip(runs, names, strict=True)
@@ -101,7 +101,7 @@ def compared(runs: Sequence[RunRecord], names: Sequence[str], metric: str) -> Sp
         return None
     base = alt.Chart(data(rows)).encode(
         x=alt.X("step:Q", title="steps", scale=alt.Scale(zero=True, nice=False), axis=alt.Axis(tickMinStep=1)),
-        y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(format=form, tickCount=6)),
+        y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(format=form(metric), tickCount=6)),
         color=alt.Color("run:N", scale=alt.Scale(domain=list(names), range=SERIES), legend=alt.Legend(columns=2)),
         tooltip=[
             alt.Tooltip("run:N", title="run"),
