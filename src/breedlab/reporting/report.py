@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from breedlab.reporting import sections
+from breedlab.reporting import comparison, sections
 from breedlab.reporting.charts import theme
 from breedlab.reporting.console import note, warn
 from breedlab.reporting.record import RunRecord, read_run
@@ -39,17 +40,23 @@ def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mappin
 
     Args:
         paths: Run directories.
-        out: The file; by default `report.html` in the run.
+        out: The file; by default `report.html` in the run, or `comparison.html` in the folder that the runs share.
         metrics: As for `read_run`.
 
     Raises:
         ConfigError: If one is no run directory.
     """
-    runs = [read_run(path, metrics) for path in paths]
-    file = out or runs[0].path / "report.html"
+    runs = {run.path: (run, path) for path in paths for run in [read_run(path, metrics)]}  # each once
+    first, *others = runs.values()
+    if others:
+        file = out or Path(os.path.commonpath(runs)) / "comparison.html"
+        page = page_of_several([run for run, _ in runs.values()], [path for _, path in runs.values()], file)
+    else:
+        file = out or first[0].path / "report.html"
+        page = page_of(*first)
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_name(f".{file.name}.tmp")
-    scratch.write_text(page_of(runs[0], paths[0]), encoding="utf-8")
+    scratch.write_text(page, encoding="utf-8")
     scratch.replace(file)
     return file
 
@@ -77,6 +84,18 @@ def page_of(run: RunRecord, path: Path) -> str:
         subtitle=shown["summary"]["what"],
         contents=list(_CONTENTS.items()),
         path=str(path),
+        **shown,
+    )
+
+
+def page_of_several(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> str:
+    """The page that compares runs; arguments as for `comparison.compare`."""
+    shown = comparison.compare(runs, paths, out)
+    return _render(
+        "comparison.html.j2",
+        title=f"{len(runs)} runs compared",
+        subtitle=", ".join(shown["names"]),
+        contents=list(comparison.CONTENTS.items()),
         **shown,
     )
 

@@ -137,8 +137,10 @@ def search(run: RunRecord) -> Section:
 
 
 def importances(run: RunRecord) -> dict[str, float]:
-    """The share of the objective's variance that each path explains, by Optuna's fANOVA or, without scikit-learn,
-    PED-ANOVA; empty where there are too few trials to tell."""
+    """How much each path decides whether a trial is among the better ones, as shares: PED-ANOVA, as Optuna has it.
+
+    Empty where there are too few trials to tell. Source: Watanabe et al., "PED-ANOVA", arXiv 2304.10255.
+    """
     if len(search_charts.ranked(run)) < 4 or not (run.path / "study.db").is_file():
         return {}
     import optuna
@@ -148,12 +150,7 @@ def importances(run: RunRecord) -> dict[str, float]:
         warnings.simplefilter("ignore")
         try:
             study = optuna.load_study(study_name=None, storage=f"sqlite:///{run.path / 'study.db'}")
-            try:
-                import sklearn  # type: ignore[import-untyped]  # noqa: F401
-
-                judge: Any = optuna.importance.FanovaImportanceEvaluator(n_trees=32, seed=0)
-            except ImportError:
-                judge = optuna.importance.PedAnovaImportanceEvaluator()
+            judge = optuna.importance.PedAnovaImportanceEvaluator()  # fANOVA would need scikit-learn
             found = optuna.importance.get_param_importances(study, evaluator=judge)
         except Exception:  # a study that cannot be judged is no reason to have no report
             return {}

@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 
 from breedlab.profiling.reading import Figures, Recording, System
-from breedlab.reporting.charts.theme import GRID, SERIES, Spec, data, finish, short
+from breedlab.reporting.charts.theme import GRID, SERIES, Spec, data, finish, legend, short
 
 _POINTS = 240
 """Samples that a time line can show; more are averaged, with their least and most as a band."""
@@ -73,7 +73,7 @@ def _lines(system: System, series: Mapping[str, Figures], unit: str, domain: lis
     )
     y = alt.Y("value:Q", title=unit, scale=scale, axis=alt.Axis(tickCount=4))
     color = alt.Color(
-        "which:N", scale=alt.Scale(domain=list(series), range=SERIES), legend=alt.Legend() if len(series) > 1 else None
+        "which:N", scale=alt.Scale(domain=list(series), range=SERIES), legend=legend(list(series)) if len(series) > 1 else None
     )
     base = alt.Chart(data(rows)).encode(x=x, color=color)
     layers: list[Any] = []
@@ -122,7 +122,7 @@ def step_parts(recording: Recording) -> Spec | None:
             ),
             x2="to:Q",
             y=alt.Y("ms:Q", title="ms a step", stack="zero", axis=alt.Axis(tickCount=5)),
-            color=alt.Color("part:N", scale=alt.Scale(domain=names, range=SERIES)),
+            color=alt.Color("part:N", scale=alt.Scale(domain=names, range=SERIES), legend=legend(names)),
             order=alt.Order("at:Q"),
             tooltip=[
                 alt.Tooltip("part:N", title="part"),

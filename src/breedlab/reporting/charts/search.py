@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from breedlab.config.space import Choices, Dimension, Range, Space, SpaceError, leaves, read_dimension
-from breedlab.reporting.charts.theme import ACCENT, BAD, GRID, INK, PANEL, SCALE, SERIES, SOFT, Spec, data, finish, form, short
+from breedlab.reporting.charts.theme import ACCENT, BAD, GRID, INK, PANEL, SCALE, SERIES, SOFT, Spec, data, finish, form, legend, short
 from breedlab.reporting.figures import figure
 from breedlab.reporting.record import RunRecord
 
@@ -188,7 +188,7 @@ def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
 
 
 def importance(shares: Mapping[str, float]) -> Spec | None:
-    """How much of the objective's variance each path explains."""
+    """How much each path decides about the objective."""
     if not shares:
         return None
     rows = [{"path": path, "share": short(float(share))} for path, share in shares.items()]
@@ -225,7 +225,7 @@ def best_and_worst(run: RunRecord) -> Spec | None:
         .encode(
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=False)),
             y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format=form(metric))),
-            color=alt.Color("which:N", scale=alt.Scale(domain=list(named), range=[SERIES[0], SERIES[1]])),
+            color=alt.Color("which:N", scale=alt.Scale(domain=list(named), range=[SERIES[0], SERIES[1]]), legend=legend(list(named))),
             tooltip=[
                 alt.Tooltip("which:N", title="which"),
                 alt.Tooltip("epoch:Q", title="epoch"),

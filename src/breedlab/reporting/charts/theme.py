@@ -48,6 +48,12 @@ def finish(chart: Any, height: int, description: str) -> Spec:
     return made
 
 
+def legend(labels: Sequence[str]) -> alt.Legend:
+    """A legend above the chart, in as many columns as there is room for."""
+    each = 34 + 7 * max((len(label) for label in labels), default=0)
+    return alt.Legend(columns=alt.ExprRef(f"max(1, floor(width / {each}))"))
+
+
 def form(metric: str) -> str:
     """How an axis writes a figure: shares in percent, losses as they are."""
     return "~g" if metric.endswith(("loss", "ece")) else ".0%"

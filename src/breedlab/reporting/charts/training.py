@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from breedlab.reporting.charts.theme import SERIES, SOFT, Spec, data, finish, form, short
+from breedlab.reporting.charts.theme import SERIES, SOFT, Spec, data, finish, form, legend, short
 from breedlab.reporting.record import RunRecord, Series
 
 _POINTS = 400
@@ -48,7 +48,7 @@ def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
     base = alt.Chart(data(rows)).encode(
         x=x,
         y=y,
-        color=alt.Color("which:N", scale=alt.Scale(domain=shown, range=[colors[which] for which in shown])),
+        color=alt.Color("which:N", scale=alt.Scale(domain=shown, range=[colors[which] for which in shown]), legend=legend(shown)),
         tooltip=[
             alt.Tooltip("which:N", title="which"),
             alt.Tooltip("step:Q", title="step", format=",.0f"),
@@ -95,14 +95,14 @@ def compared(runs: Sequence[RunRecord], names: Sequence[str], metric: str) -> Sp
     rows = [
         {"step": step, "value": short(value), "run": name}
         for run, name in zip(runs, names, strict=True)
-        for step, value in run.curves.get(metric, [])
+        for step, value in (at_middles if metric.startswith("train/") else list)(run.curves.get(metric, []))
     ]
     if not rows:
         return None
     base = alt.Chart(data(rows)).encode(
         x=alt.X("step:Q", title="steps", scale=alt.Scale(zero=True, nice=False), axis=alt.Axis(tickMinStep=1)),
         y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(format=form(metric), tickCount=6)),
-        color=alt.Color("run:N", scale=alt.Scale(domain=list(names), range=SERIES), legend=alt.Legend(columns=2)),
+        color=alt.Color("run:N", scale=alt.Scale(domain=list(names), range=SERIES), legend=legend(names)),
         tooltip=[
             alt.Tooltip("run:N", title="run"),
             alt.Tooltip("step:Q", title="step", format=",.0f"),

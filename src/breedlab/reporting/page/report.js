@@ -67,7 +67,7 @@ for (const matrix of document.querySelectorAll(".matrix")) {
 const unfold = () => document.querySelector(location.hash || "#summary")?.closest("details")?.setAttribute("open", "");
 addEventListener("hashchange", unfold);
 addEventListener("beforeprint", () => {
-  for (const folded of document.querySelectorAll("details:not([open])")) {
+  for (const folded of document.querySelectorAll("details:not([open], .config)")) {
     folded.open = true;
     folded.dataset.folded = "";
   }
