@@ -56,7 +56,9 @@ def hook_from_json(source: Path, folder: Path, network: nn.Module) -> RunHook:
     Raises:
         Exception: Whatever smdebug makes of a damaged file.
     """
-    hook: RunHook = create_hook_from_json_config(lambda **given: RunHook(**{**given, "out_dir": str(folder)}), str(source))
+    hook: RunHook = create_hook_from_json_config(
+        lambda **given: RunHook(**{**given, "out_dir": str(folder)}), str(source)
+    )
     for name, pattern in _patterns(network).items():
         if name in hook.include_collections and not hook.get_collection(name).include_regex:
             hook.get_collection(name).include(pattern)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from breedlab.debugging import mends  # noqa: F401  before smdebug
-from breedlab.debugging.reductions import OWN, Kind, bounds_of, reduce
+from breedlab.debugging.reductions import Kind, bounds_of, reduce
 
 from smdebug.core import singleton_utils  # isort: skip
 from smdebug.core.utils import error_handling_agent  # isort: skip
@@ -79,7 +79,9 @@ class RunHook(Hook):  # type: ignore[misc]
         if entry is not network:
             entry.register_forward_pre_hook(lambda _module, inputs: self.forward_pre_hook(network, inputs))
         self.register_loss(loss)
-        self._added = [(table, key) for table, old in zip(tables, known, strict=True) for key in table if key not in old]
+        self._added = [
+            (table, key) for table, old in zip(tables, known, strict=True) for key in table if key not in old
+        ]
         # smdebug would write the collections with the second step: too late for whoever reads along.
         self._prepare_collections()
         self.prepared_collections = True
@@ -139,6 +141,10 @@ class RunHook(Hook):  # type: ignore[misc]
     def step_is_over(self) -> None:
         """To be told when the optimizer has changed the weights."""
         self._safely(self._weights_moved)
+
+    def flush(self) -> None:
+        """Closes the files of the step that is over, so that they can be read."""
+        self._safely(self._close_writers)
 
     def set_mode(self, mode: Any) -> None:
         if mode != self.mode:

@@ -7,7 +7,10 @@ share of values at an activation's limits, and `update` the norm of what a step 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -51,6 +54,16 @@ def reduce(tensor: torch.Tensor, kinds: Sequence[Kind], bounds: tuple[float, flo
     """
     values = tensor.detach().float()
     return torch.stack([_reduced(values, name, absolute, bounds) for name, absolute in kinds])
+
+
+def own_of(values: npt.NDArray[Any], name: str) -> npt.NDArray[Any] | None:
+    """One of our reductions of a tensor that was saved whole; None where that takes more than the tensor."""
+    if name == "zeros":
+        return np.asarray((values == 0).mean())
+    if name == "dead":
+        channels = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1) if values.ndim > 1 else values[:, None]
+        return np.asarray((channels == 0).all(1).mean())
+    return None
 
 
 def _reduced(values: torch.Tensor, name: str, absolute: bool, bounds: tuple[float, float] | None) -> torch.Tensor:

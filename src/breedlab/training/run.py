@@ -113,6 +113,7 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
 
 def _train(prepared: Prepared, directory: Path, started: float, watch: Session) -> TrainResult:
     from breedlab.data.module import PhotoData
+    from breedlab.debugging.recorder import records
     from breedlab.training.fit import ActivationData, fit
 
     config = prepared.config
@@ -160,6 +161,10 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     scratch.write_text(json.dumps(metrics, indent=2))
     scratch.replace(directory / "metrics.json")
     note(f"{directory / 'model.tar.gz'}")
+    if records(config):
+        from breedlab.debugging.judging import conclude
+
+        conclude(directory)
     watch.finish()
     return TrainResult(directory, metrics)
 
