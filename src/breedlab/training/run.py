@@ -113,6 +113,7 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
 
 def _train(prepared: Prepared, directory: Path, started: float, watch: Session) -> TrainResult:
     from breedlab.data.module import PhotoData
+    from breedlab.debugging.recorder import records
     from breedlab.training.fit import ActivationData, fit
 
     config = prepared.config
@@ -158,6 +159,10 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     _enter(watch, "Export")
     export(directory, classifier, prepared.evaluation, prepared.classes, metrics)
     note(f"{directory / 'model.tar.gz'}")
+    if records(config):
+        from breedlab.debugging.judging import conclude
+
+        conclude(directory)
     watch.finish()
     rundir.write_predictions(directory, photos.photos, evaluation.predictions)
     write_at_end(directory, metrics)
