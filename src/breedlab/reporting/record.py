@@ -14,9 +14,7 @@ import yaml
 from breedlab.errors import ConfigError
 from breedlab.profiling.reading import Recording
 from breedlab.profiling.reading import read as read_profile
-
-Series = list[tuple[int, float]]
-"""Figures by step: how many steps of training had been done, and the value."""
+from breedlab.reporting.tensors import Series, Tensors, read_tensors
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class RunRecord:
             `probabilities`.
         trials: The search, in order.
         curves: Figures of each epoch by name, such as `valid/loss`, over the steps that had been done.
-        losses: The debugger's loss of each saved step, by mode.
+        tensors: The debugger's recording.
         profile: The profiler's recording.
         verdicts: Of the debugger's rules and then the profiler's.
     """
@@ -44,7 +42,7 @@ class RunRecord:
     predictions: dict[str, Any]
     trials: list[dict[str, Any]]
     curves: dict[str, Series]
-    losses: dict[str, Series]
+    tensors: Tensors
     profile: Recording
     verdicts: list[dict[str, Any]]
 
@@ -98,7 +96,7 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
         predictions=_json(run / "predictions.json", {}),
         trials=sorted((trial for trial in trials if trial), key=lambda trial: int(trial["number"])),
         curves=read_curves(run / "tensorboard" / "final"),
-        losses=_losses(run),
+        tensors=read_tensors(run),
         profile=read_profile(run),
         verdicts=[*_json(run / "debug" / "verdicts.json", []), *_json(run / "profile" / "verdicts.json", [])],
     )
@@ -116,10 +114,6 @@ def read_curves(folder: Path) -> dict[str, Series]:
     names = [tag for tag in events.Tags()["scalars"] if tag.startswith(("train/", "valid/"))]  # type: ignore[no-untyped-call]
     # Lightning counts the steps from 0.
     return {name: sorted({e.step + 1: e.value for e in events.Scalars(name)}.items()) for name in names}  # type: ignore[no-untyped-call]
-
-
-def _losses(run: Path) -> dict[str, Series]:
-    return {}
 
 
 def _json(path: Path, otherwise: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from breedlab.data.folders import SPLITS
 from breedlab.reporting import photos
+from breedlab.reporting.charts import debug as debug_charts
 from breedlab.reporting.charts import profile as profile_charts
 from breedlab.reporting.charts import search as search_charts
 from breedlab.reporting.charts import test as test_charts
@@ -100,7 +101,7 @@ def curves(run: RunRecord) -> Section:
         "accuracy": training_charts.accuracy(run),
         "unlike": unlike,
         "augmented": data_config.get("augment", "none") != "none",
-        "each_step": bool(run.losses.get("TRAIN")),
+        "each_step": bool(run.tensors.losses.get("TRAIN")),
     }
 
 
@@ -260,9 +261,13 @@ def profile(run: RunRecord) -> Section:
 
 def debug(run: RunRecord) -> Section:
     """What the debugger's hook saved."""
-    asked = run.config.get("debugger")
-    level = asked.get("level", "none") if isinstance(asked, dict) else asked or "none"
-    return {"asked": level, "losses": {mode: len(series) for mode, series in run.losses.items()}}
+    found = run.tensors
+    return {
+        "losses": {mode: len(series) for mode, series in found.losses.items()},
+        "saved": found.saved,
+        "charts": debug_charts.reductions(found),
+        "problem": found.problem,
+    }
 
 
 def model(run: RunRecord) -> Section:

@@ -10,7 +10,8 @@ import altair as alt
 import numpy as np
 
 from breedlab.reporting.charts.theme import SERIES, SOFT, Spec, data, finish, form, legend, short
-from breedlab.reporting.record import RunRecord, Series
+from breedlab.reporting.record import RunRecord
+from breedlab.reporting.tensors import Series
 
 _POINTS = 400
 """As many as a chart can show of a curve; more steps are averaged."""
@@ -21,7 +22,7 @@ _EACH, _TRAIN, _VALID = "training, each step", "training, mean of the epoch", "v
 
 def loss(run: RunRecord) -> Spec | None:
     """Training and validation loss; with a debugger, the loss of each step too."""
-    each = thinned(run.losses.get("TRAIN", []))
+    each = thinned(run.tensors.losses.get("TRAIN", []))
     return _curves(run, "loss", "loss (nats)", each)
 
 
