@@ -16,7 +16,7 @@ from breedlab.data.check import Report, check
 from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
 from breedlab.reporting.console import note, progress, stage, warn
-from breedlab.training import rundir
+from breedlab.training import rundir, stopping
 
 if TYPE_CHECKING:
     from breedlab.profiling.session import Session
@@ -45,11 +45,12 @@ def run(config: Config, overrides: list[str], resume: Path | None = None) -> Tra
         resume: The run directory to continue.
 
     Raises:
+        Terminated: By SIGTERM; the run can be resumed.
         BreedlabError: With one message for the person.
     """
     from breedlab.profiling.session import watched
 
-    with watched(config) as watch:
+    with stopping.listening(), watched(config) as watch:
         return _run(config, overrides, resume, watch)
 
 
