@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import boto3
 import pytest
-
 from sagemaker_account import REGION, ROLE, Account, serving
 
 BUCKET = "breedlab-tests"

@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -20,6 +20,20 @@ from werkzeug.wrappers import Request, Response
 
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 REGION = "us-east-1"
+
+
+_SUMMARY = (
+    "TrainingJobName",
+    "TrainingJobArn",
+    "TuningJobName",
+    "CreationTime",
+    "TrainingStartTime",
+    "TrainingEndTime",
+    "TrainingJobStatus",
+    "TunedHyperParameters",
+    "FailureReason",
+    "FinalHyperParameterTuningJobObjectiveMetric",
+)
 
 
 class Account:
@@ -173,11 +187,7 @@ class Account:
     def _ListTrainingJobsForHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         found = self.trials(asked["HyperParameterTuningJobName"])
         first, size = int(asked.get("NextToken", 0)), min(int(asked.get("MaxResults", 10)), 100)
-        keys = (
-            "TrainingJobName TrainingJobArn TuningJobName CreationTime TrainingStartTime TrainingEndTime"
-            " TrainingJobStatus TunedHyperParameters FailureReason FinalHyperParameterTuningJobObjectiveMetric"
-        ).split()
-        page = [{key: job[key] for key in keys if key in job} for job in found[first : first + size]]
+        page = [{key: job[key] for key in _SUMMARY if key in job} for job in found[first : first + size]]
         more = {"NextToken": str(first + size)} if first + size < len(found) else {}
         return {"TrainingJobSummaries": page, **more}
 
@@ -217,4 +227,4 @@ def _refuse_twice(name: str, jobs: dict[str, Any]) -> None:
 
 
 def _now(later: float = 0) -> float:
-    return datetime.now(timezone.utc).timestamp() + later
+    return datetime.now(UTC).timestamp() + later

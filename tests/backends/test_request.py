@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from sagemaker_account import Account
 
 from breedlab.launch import main

@@ -14,7 +14,6 @@ from breedlab.backends.sagemaker import checks, images, session
 from breedlab.backends.sagemaker.record import Record, save
 from breedlab.backends.sagemaker.request import (
     ARCHIVE,
-    DATA_FOLDER,
     Experiment,
     Request,
     new_name,
@@ -82,7 +81,7 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
     with tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
         source = Path(scratch, "source")
         source.mkdir()
-        write_source(source, job_config(config))
+        write_source(source, config)
         found = checks.source_problems(source) + checks.request_problems(requests(experiment), experiment)
         if found:
             raise error_from(found, "backend=sagemaker")
@@ -109,15 +108,6 @@ def send(account: boto3.Session, request: Request) -> None:
             sagemaker.create_training_job(**request.parameters)
         else:
             sagemaker.create_hyper_parameter_tuning_job(**request.parameters)
-
-
-def job_config(config: Config) -> Config:
-    """The config that travels: the same experiment, where its files are in the job."""
-    data = config.data.model_copy(update={"root": f"{DATA_FOLDER}/training"})
-    model = config.model
-    if file := weights_file(config):
-        model = model.model_copy(update={"weights": f"{DATA_FOLDER}/weights/{file.name}"})
-    return config.model_copy(update={"data": data, "model": model})
 
 
 def _refuse_resume(resume: Path | None) -> None:
