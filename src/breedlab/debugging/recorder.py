@@ -1,0 +1,148 @@
+"""Records a training's tensors with smdebug's hook: a Lightning callback that changes nothing and stops nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+from torch import nn
+
+from breedlab.config import Config
+from breedlab.config.schema import Debugger
+from breedlab.reporting.console import note, warn
+
+if TYPE_CHECKING:
+    from breedlab.debugging.hook import RunHook
+
+
+def sagemaker_file() -> Path | None:
+    """What SageMaker leaves for the hook, if it did."""
+    path = Path(os.environ.get("SMDEBUG_CONFIG_FILE_PATH", "/opt/ml/input/config/debughookconfig.json"))
+    return path if path.is_file() else None
+
+
+def records(config: Config) -> bool:
+    """Whether a run's training is to be recorded."""
+    return config.debugger.level != "none" or sagemaker_file() is not None
+
+
+class Recorder(lightning.Callback):
+    """Puts a hook on when training begins and takes it off when it ends, whichever way.
+
+    Each registration writes a new `debug/N`: one when training begins or is resumed, and another whenever layers have
+    been frozen or unfrozen since, for smdebug watches the gradients of those parameters only that took one when it was
+    registered.
+
+    Args:
+        config: The config's debugger.
+        folder: The run's `debug/`.
+    """
+
+    def __init__(self, config: Debugger, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.hook: RunHook | None = None
+        self._failed = False
+        self._trained: frozenset[str] = frozenset()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._begin(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._enter("TRAIN")
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        # Not when the epoch starts: that is where other callbacks unfreeze.
+        if batch_idx == 0 and self.hook is not None and self._trained != _trained(pl_module):
+            self._begin(trainer, pl_module)
+            self._enter("TRAIN")
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.hook is not None:
+            self.hook.step_is_over()
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._alone(trainer, pl_module)
+        self._enter("EVAL")
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if trainer.training:
+            self._enter("TRAIN")
+
+    def on_test_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._alone(trainer, pl_module)
+        self._enter("EVAL")
+
+    def on_predict_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._alone(trainer, pl_module)
+        self._enter("PREDICT")
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.end()
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Takes the hook off; what it wrote stays."""
+        hook, self.hook = self.hook, None
+        if hook is not None:
+            hook.end()
+
+    def _alone(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Validation, test and prediction outside of a training are recorded too."""
+        if self.hook is None and not trainer.training:
+            self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.end()
+        if self._failed or not trainer.is_global_zero:
+            return
+        self._trained = _trained(pl_module)
+        try:
+            self.hook = self._made(pl_module)
+            self.hook.on_failure = self._give_up
+            batches = sum(int(count) for count in trainer.num_val_batches if count != float("inf"))
+            self.hook.start_at(trainer.global_step, trainer.current_epoch * batches)
+            self.hook.register(pl_module.classifier, pl_module.entry, pl_module.criterion)
+        except Exception as error:
+            self._give_up(error)
+
+    def _made(self, pl_module: Any) -> RunHook:
+        from breedlab.debugging import collections
+
+        network: nn.Module = pl_module.classifier
+        folder = self._fresh()
+        if (source := sagemaker_file()) is not None:
+            note(f"debugger: as {source} says")
+            return collections.hook_from_json(source, folder, network)
+        compiled = getattr(network, "_compiled_call_impl", None) is not None
+        return collections.hook_from_config(self.config.collections, folder, network, outputs=not compiled)
+
+    def _fresh(self) -> Path:
+        """A new `debug/N`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = max((int(made.name) for made in self.folder.iterdir() if made.name.isdecimal()), default=-1) + 1
+        made = self.folder / str(number)
+        made.mkdir()
+        return made
+
+    def _enter(self, mode: str) -> None:
+        if self.hook is not None:
+            from smdebug import modes
+
+            self.hook.set_mode(modes[mode])
+
+    def _give_up(self, error: Exception) -> None:
+        self.end()
+        if not self._failed:
+            self._failed = True
+            reason = " ".join(str(error).split()) or type(error).__name__
+            warn(f"the debugger gave up and training goes on: {reason}")
+
+
+def _trained(pl_module: Any) -> frozenset[str]:
+    return frozenset(name for name, parameter in pl_module.classifier.named_parameters() if parameter.requires_grad)
