@@ -16,6 +16,7 @@ os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 from breedlab.backends.sagemaker import job as jobs  # noqa: E402
 from breedlab.errors import BreedlabError, Terminated  # noqa: E402
 from breedlab.training.run import run  # noqa: E402
+from breedlab.training.rundir import is_begun  # noqa: E402
 
 
 def train() -> None:
@@ -24,7 +25,8 @@ def train() -> None:
     jobs.install_undeclared(SOURCE)
     jobs.follow_starters()
     os.chdir(jobs.work_folder())
-    result = run(config, words, directory=job.run)  # goes on where an interrupted job of this name stopped
+    begun = job.run if is_begun(job.run) else None  # a spot instance was taken back, and this is the next
+    result = run(config, words, resume=begun, directory=job.run)
     if job.rank == 0:
         jobs.hand_over(job, result.run)
 

@@ -36,13 +36,14 @@ class TrainResult:
     metrics: dict[str, Any]
 
 
-def run(config: Config, overrides: list[str], resume: Path | None = None) -> TrainResult:
+def run(config: Config, overrides: list[str], resume: Path | None = None, directory: Path | None = None) -> TrainResult:
     """Does everything that a config asks for, or what a resumed run still lacks of it.
 
     Args:
         config: The experiment.
         overrides: What the person typed, for the record.
         resume: The run directory to continue.
+        directory: The run directory to begin, in place of a fresh one in `runs_dir`.
 
     Raises:
         Terminated: By SIGTERM; the run can be resumed.
@@ -51,16 +52,16 @@ def run(config: Config, overrides: list[str], resume: Path | None = None) -> Tra
     from breedlab.profiling.session import watched
 
     with stopping.listening(), watched(config) as watch:
-        return _run(config, overrides, resume, watch)
+        return _run(config, overrides, resume, directory, watch)
 
 
-def _run(config: Config, overrides: list[str], resume: Path | None, watch: Session) -> TrainResult:
+def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | None, watch: Session) -> TrainResult:
     started = time.monotonic()
     _enter(watch, "Data")
     report = checked_photos(config)
     if resume is None:
         prepared = _prepared(config, report, watch)  # before there is a run: what cannot start leaves nothing behind
-        directory = rundir.create(config, overrides, report)
+        directory = rundir.create(config, overrides, report, new)
         note(f"run directory: {directory}")
         return _train(prepared, directory, started, watch)
     else:

@@ -36,25 +36,32 @@ _PACKAGES = (
 )
 
 
-def create(config: Config, overrides: list[str], report: Report) -> Path:
-    """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest."""
-    run = reserve(config, overrides)
+def create(config: Config, overrides: list[str], report: Report, directory: Path | None = None) -> Path:
+    """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest.
+
+    Args:
+        config: The experiment.
+        overrides: What the person typed.
+        report: The checked photos.
+        directory: To be made instead, where something else gives runs their places.
+    """
+    run = reserve(config, overrides, directory)
     (run / "splits.json").write_text(json.dumps(_splits(report), indent=1))
     (run / "lineage.json").write_text(json.dumps(_lineage(config, report), indent=2))
     enter(config, run)
     return run
 
 
-def reserve(config: Config, overrides: list[str]) -> Path:
-    """Makes `<runs_dir>/<name>/<stamp>/` with config and overrides.
+def reserve(config: Config, overrides: list[str], directory: Path | None = None) -> Path:
+    """Makes `<runs_dir>/<name>/<stamp>/`, or the directory that is named, with config and overrides.
 
     Raises:
         ConfigError: If the place cannot be written.
     """
-    parent = Path(config.runs_dir, config.name)
+    parent = directory or Path(config.runs_dir, config.name)
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        run = _fresh(parent)
+        run = directory or _fresh(parent)
     except OSError as error:
         raise ConfigError(
             f"runs_dir: {parent} cannot be written ({error.strerror}); name another place: runs_dir=..."
@@ -77,6 +84,11 @@ def enter(config: Config, run: Path) -> None:
     global current
     current = run
     _link_latest(Path(config.runs_dir), run)
+
+
+def is_begun(run: Path) -> bool:
+    """Whether there is a run directory to go on from; its lineage is written last."""
+    return (run / "lineage.json").is_file()
 
 
 def recorded_config(run: Path) -> Config:
