@@ -16,7 +16,7 @@ from breedlab.data.check import Report, check
 from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
 from breedlab.reporting.console import note, progress, stage, warn
-from breedlab.training import rundir
+from breedlab.training import rundir, stopping
 
 if TYPE_CHECKING:
     from breedlab.profiling.session import Session
@@ -36,30 +36,32 @@ class TrainResult:
     metrics: dict[str, Any]
 
 
-def run(config: Config, overrides: list[str], resume: Path | None = None) -> TrainResult:
+def run(config: Config, overrides: list[str], resume: Path | None = None, directory: Path | None = None) -> TrainResult:
     """Does everything that a config asks for, or what a resumed run still lacks of it.
 
     Args:
         config: The experiment.
         overrides: What the person typed, for the record.
         resume: The run directory to continue.
+        directory: The run directory to begin, in place of a fresh one in `runs_dir`.
 
     Raises:
+        Terminated: By SIGTERM; the run can be resumed.
         BreedlabError: With one message for the person.
     """
     from breedlab.profiling.session import watched
 
-    with watched(config) as watch:
-        return _run(config, overrides, resume, watch)
+    with stopping.listening(), watched(config) as watch:
+        return _run(config, overrides, resume, directory, watch)
 
 
-def _run(config: Config, overrides: list[str], resume: Path | None, watch: Session) -> TrainResult:
+def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | None, watch: Session) -> TrainResult:
     started = time.monotonic()
     _enter(watch, "Data")
     report = checked_photos(config)
     if resume is None:
         prepared = _prepared(config, report, watch)  # before there is a run: what cannot start leaves nothing behind
-        directory = rundir.create(config, overrides, report)
+        directory = rundir.create(config, overrides, report, new)
         note(f"run directory: {directory}")
         return _train(prepared, directory, started, watch)
     else:

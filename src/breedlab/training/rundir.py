@@ -37,21 +37,38 @@ _PACKAGES = (
 )
 
 
-def create(config: Config, overrides: list[str], report: Report) -> Path:
-    """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest."""
-    parent = Path(config.runs_dir, config.name)
+def create(config: Config, overrides: list[str], report: Report, directory: Path | None = None) -> Path:
+    """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest.
+
+    Args:
+        config: The experiment.
+        overrides: What the person typed.
+        report: The checked photos.
+        directory: To be made instead, where something else gives runs their places.
+    """
+    run = reserve(config, overrides, directory)
+    (run / "splits.json").write_text(json.dumps(_splits(report), indent=1))
+    (run / "lineage.json").write_text(json.dumps(_lineage(config, report), indent=2))
+    enter(config, run)
+    return run
+
+
+def reserve(config: Config, overrides: list[str], directory: Path | None = None) -> Path:
+    """Makes `<runs_dir>/<name>/<stamp>/`, or the directory that is named, with config and overrides.
+
+    Raises:
+        ConfigError: If the place cannot be written.
+    """
+    parent = directory or Path(config.runs_dir, config.name)
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        run = _fresh(parent)
+        run = directory or _fresh(parent)
     except OSError as error:
         raise ConfigError(
             f"runs_dir: {parent} cannot be written ({error.strerror}); name another place: runs_dir=..."
         ) from error
     write_yaml(run / "config.yaml", config.model_dump())
     write_yaml(run / "overrides.yaml", overrides)
-    (run / "splits.json").write_text(json.dumps(_splits(report), indent=1))
-    (run / "lineage.json").write_text(json.dumps(_lineage(config, report), indent=2))
-    enter(config, run)
     return run
 
 
@@ -68,6 +85,11 @@ def enter(config: Config, run: Path) -> None:
     global current
     current = run
     _link_latest(Path(config.runs_dir), run)
+
+
+def is_begun(run: Path) -> bool:
+    """Whether there is a run directory to go on from; its lineage is written last."""
+    return (run / "lineage.json").is_file()
 
 
 def recorded_config(run: Path) -> Config:
@@ -177,7 +199,7 @@ def _lineage(config: Config, report: Report) -> dict[str, Any]:
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "seed": config.seed,
         "command": sys.argv,
-        "git": _git(),
+        "git": git_state(),
         "data": {
             "root": str(report.photos.root.resolve()),
             "fingerprint": report.fingerprint,
@@ -205,7 +227,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _git() -> dict[str, Any] | None:
+def git_state() -> dict[str, Any] | None:
     """The commit of the folder that the run was started in; None outside a checkout or without git."""
 
     def ask(*words: str) -> str:
