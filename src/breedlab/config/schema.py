@@ -19,6 +19,15 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 PositiveInt = Annotated[int, Field(ge=1)]
 Number = int | float
 
+
+def _check_host(word: str) -> str:
+    from breedlab.serving.fetch import check_host
+
+    return check_host(word)
+
+
+Host = Annotated[str, AfterValidator(_check_host)]
+
 METRICS = ("valid/loss", "valid/top1", "valid/top5", "valid/f1", "valid/ece")
 LOWER_IS_BETTER = ("valid/loss", "valid/ece")
 
@@ -246,7 +255,7 @@ class Serving(Section):
 
     engine: Literal["eager"]
     precision: Literal["fp32"]
-    allow_urls: Literal["none"]
+    allow_urls: Literal["none", "public"] | Annotated[list[Host], Field(min_length=1)]
 
 
 class Config(Section):

@@ -19,6 +19,7 @@ from breedlab.data.transforms import EvalTransform
 from breedlab.errors import ServingError
 from breedlab.models.backbone import TIMM
 from breedlab.models.classifier import Classifier
+from breedlab.serving.fetch import Allowed
 
 FORMAT = 1
 _PACKAGE = Path(breedlab.__file__).parent
@@ -33,7 +34,9 @@ _CODE = (
     "models/boundary.py",
     "models/classifier.py",
     "serving/__init__.py",
+    "serving/fetch.py",
     "serving/handler.py",
+    "serving/inspection.py",
 )
 """What an endpoint imports: nothing of it needs lightning, hydra or pydantic."""
 
@@ -44,8 +47,18 @@ def write_folder(
     transform: EvalTransform,
     classes: tuple[str, ...],
     lineage: Mapping[str, Any],
+    allow_urls: Allowed = "none",
 ) -> None:
-    """Writes an archive's content, unpacked, into an empty folder."""
+    """Writes an archive's content, unpacked, into an empty folder.
+
+    Args:
+        folder: Where to.
+        classifier: Architecture and weights.
+        transform: Of the evaluation.
+        classes: Names in the order of the scores.
+        lineage: Where the model comes from.
+        allow_urls: Whose photos an endpoint of it fetches by their address.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     save_file(state, str(folder / "model.safetensors"))
     description = {
@@ -54,6 +67,7 @@ def write_folder(
         "classes": list(classes),
         "transform": asdict(transform),
         "lineage": dict(lineage),
+        "allow_urls": allow_urls,
     }
     (folder / "model.json").write_text(json.dumps(description, indent=2))
     code = folder / "code"

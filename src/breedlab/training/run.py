@@ -155,7 +155,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     write_review(directory, config, photos, evaluation, tuned, fitted.best)
 
     _enter(watch, "Export")
-    export(directory, classifier, prepared.evaluation, prepared.classes, metrics)
+    export(directory, classifier, prepared.evaluation, prepared.classes, metrics, config.serving)
     scratch = directory / "metrics.json.tmp"
     scratch.write_text(json.dumps(metrics, indent=2))
     scratch.replace(directory / "metrics.json")
@@ -188,13 +188,21 @@ def load_checkpoint(classifier: Any, path: Path) -> None:
     classifier.load_state_dict(own)
 
 
-def export(directory: Path, classifier: Any, transform: Any, classes: tuple[str, ...], metrics: dict[str, Any]) -> None:
+def export(
+    directory: Path,
+    classifier: Any,
+    transform: Any,
+    classes: tuple[str, ...],
+    metrics: dict[str, Any],
+    serving: configs.schema.Serving,
+) -> None:
     """Writes the run's model.tar.gz."""
     from breedlab.serving.archive import write_archive, write_folder
+    from breedlab.serving.fetch import allowed_from
 
     pedigree = {**rundir.lineage(directory), "run": directory.name, "test": metrics["test"]["metrics"]}
     with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as folder:
-        write_folder(Path(folder), classifier, transform, classes, pedigree)
+        write_folder(Path(folder), classifier, transform, classes, pedigree, allowed_from(serving.allow_urls))
         write_archive(directory / "model.tar.gz", Path(folder))
 
 
