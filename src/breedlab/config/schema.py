@@ -253,8 +253,8 @@ class Backend(Section):
 class Serving(Section):
     """What the exported archive computes with, and what it may fetch."""
 
-    engine: Literal["eager"]
-    precision: Literal["fp32"]
+    engine: Literal["auto", "eager", "openvino"]
+    precision: Literal["auto", "fp32", "bf16", "int8"]
     allow_urls: Literal["none", "public"] | Annotated[list[Host], Field(min_length=1)]
 
 

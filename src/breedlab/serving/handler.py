@@ -23,6 +23,7 @@ from breedlab.errors import ServingError
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.serving import inspection
+from breedlab.serving.engines import load_engine
 from breedlab.serving.fetch import Address, Fetcher, NotFetched, allowed_from
 
 PHOTO_TYPES = ("image/jpeg", "image/png", "image/webp", "application/x-image", "application/octet-stream")
@@ -54,14 +55,20 @@ class Model:
     Args:
         folder: An archive's content, unpacked.
         device: Where to compute; a GPU if there is one, else the CPU.
+        engine: `eager` or `openvino`, in place of the one that the archive was exported with.
 
     Attributes:
         classes: Names in the order of the scores.
         lineage: Where the model comes from.
+        network: The PyTorch module, whatever engine answers.
+        engine: What computes the scores.
         fetch: Gets photos by their address, under the rules of the archive's `allow_urls`.
+
+    Raises:
+        ServingError: If the archive is another version's, or `engine` names one that cannot run.
     """
 
-    def __init__(self, folder: Path, device: torch.device | None = None) -> None:
+    def __init__(self, folder: Path, device: torch.device | None = None, engine: str | None = None) -> None:
         description = json.loads((folder / "model.json").read_text())
         if description["format"] != _FORMAT:
             raise ServingError(f"model.json: format {description['format']}; this breedlab reads {_FORMAT}")
@@ -78,6 +85,7 @@ class Model:
         network = Classifier(architecture, backbones.build(architecture.name), side=self.transform.crop)
         network.load_state_dict(load_file(str(folder / "model.safetensors")))
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.engine = load_engine(folder, description.get("engine"), self.network, self.device, engine)
 
     def prepare(self, photo: bytes) -> torch.Tensor:
         """A photo's bytes as the network takes them: uint8 (3, side, side).
@@ -87,11 +95,9 @@ class Model:
         """
         return self.transform(decode(photo))
 
-    @torch.inference_mode()
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
         """Logits (n, classes) on the CPU of uint8 photos (n, 3, side, side)."""
-        logits: torch.Tensor = self.network(photos.to(self.device)).float().cpu()
-        return logits
+        return self.engine.scores(photos)
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ class Answer:
     model: Model
 
     def verbose(self) -> dict[str, Any]:
-        """Scores, probabilities and the likeliest classes by name, and where the model comes from."""
+        """Scores, probabilities and the likeliest classes by name, where the model comes from, what computed."""
         shifted = np.exp(self.scores - self.scores.max(axis=1, keepdims=True))
         classes = self.model.classes
         predictions = []
@@ -115,7 +121,8 @@ class Answer:
             best = np.argsort(-scores, kind="stable")[:TOP].tolist()
             top = [{"class": classes[i], "index": i, "probability": float(probabilities[i])} for i in best]
             predictions.append({"top": top, "scores": scores.tolist(), "probabilities": probabilities.tolist()})
-        return {"predictions": predictions, "classes": list(classes), "lineage": self.model.lineage}
+        about = {"lineage": self.model.lineage, "engine": str(self.model.engine.choice)}
+        return {"predictions": predictions, "classes": list(classes), **about}
 
 
 def model_fn(model_dir: str, context: Any = None) -> Model:

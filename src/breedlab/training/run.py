@@ -15,10 +15,11 @@ from breedlab.config import Config
 from breedlab.data.check import Report, check
 from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
-from breedlab.reporting.console import note, progress, stage, warn
+from breedlab.reporting.console import console, note, progress, stage, warn
 from breedlab.training import rundir
 
 if TYPE_CHECKING:
+    from breedlab.data.module import PhotoData
     from breedlab.profiling.session import Session
     from breedlab.training.prepare import Prepared
 
@@ -112,7 +113,6 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
 
 
 def _train(prepared: Prepared, directory: Path, started: float, watch: Session) -> TrainResult:
-    from breedlab.data.module import PhotoData
     from breedlab.training.fit import ActivationData, fit
 
     config = prepared.config
@@ -155,7 +155,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     write_review(directory, config, photos, evaluation, tuned, fitted.best)
 
     _enter(watch, "Export")
-    export(directory, classifier, prepared.evaluation, prepared.classes, metrics, config.serving)
+    metrics["export"] = export(directory, classifier, prepared, photos, metrics)
     scratch = directory / "metrics.json.tmp"
     scratch.write_text(json.dumps(metrics, indent=2))
     scratch.replace(directory / "metrics.json")
@@ -189,21 +189,28 @@ def load_checkpoint(classifier: Any, path: Path) -> None:
 
 
 def export(
-    directory: Path,
-    classifier: Any,
-    transform: Any,
-    classes: tuple[str, ...],
-    metrics: dict[str, Any],
-    serving: configs.schema.Serving,
-) -> None:
-    """Writes the run's model.tar.gz."""
-    from breedlab.serving.archive import write_archive, write_folder
+    directory: Path, classifier: Any, prepared: Prepared, photos: PhotoData, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes the run's model.tar.gz; returns what it answers with, and by what that was chosen."""
+    from breedlab.reporting.summary import engines_table
+    from breedlab.serving.archive import record_engine, write_archive, write_folder
     from breedlab.serving.fetch import allowed_from
+    from breedlab.serving.selection import select
 
+    config = prepared.config
     pedigree = {**rundir.lineage(directory), "run": directory.name, "test": metrics["test"]["metrics"]}
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as folder:
-        write_folder(Path(folder), classifier, transform, classes, pedigree, allowed_from(serving.allow_urls))
-        write_archive(directory / "model.tar.gz", Path(folder))
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as name:
+        folder = Path(name)
+        allowed = allowed_from(config.serving.allow_urls)
+        write_folder(folder, classifier, prepared.evaluation, prepared.classes, pedigree, allowed)
+        selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)
+        measured = selection.as_dict()
+        record_engine(folder, selection.taken, measured)
+        write_archive(directory / "model.tar.gz", folder)
+    if selection.candidates:
+        console.print(engines_table(measured))
+    note(f"answers with {selection.taken}")
+    return measured
 
 
 def _refuse_other_photos(directory: Path, report: Report) -> None:
