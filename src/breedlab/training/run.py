@@ -15,10 +15,11 @@ from breedlab.config import Config
 from breedlab.data.check import Report, check
 from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
-from breedlab.reporting.console import note, progress, stage, warn
+from breedlab.reporting.console import console, note, progress, stage, warn
 from breedlab.training import rundir, stopping
 
 if TYPE_CHECKING:
+    from breedlab.data.module import PhotoData
     from breedlab.profiling.session import Session
     from breedlab.training.prepare import Prepared
 
@@ -114,7 +115,6 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
 
 
 def _train(prepared: Prepared, directory: Path, started: float, watch: Session) -> TrainResult:
-    from breedlab.data.module import PhotoData
     from breedlab.debugging.recorder import records
     from breedlab.training.fit import ActivationData, fit
 
@@ -159,7 +159,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     write_review(directory, config, photos, evaluation, tuned, fitted.best)
 
     _enter(watch, "Export")
-    export(directory, classifier, prepared.evaluation, prepared.classes, metrics)
+    metrics["export"] = export(directory, classifier, prepared, photos, metrics)
     note(f"{directory / 'model.tar.gz'}")
     if records(config):
         from breedlab.debugging.judging import conclude
@@ -199,14 +199,29 @@ def load_checkpoint(classifier: Any, path: Path) -> None:
     classifier.load_state_dict(own)
 
 
-def export(directory: Path, classifier: Any, transform: Any, classes: tuple[str, ...], metrics: dict[str, Any]) -> None:
-    """Writes the run's model.tar.gz."""
-    from breedlab.serving.archive import write_archive, write_folder
+def export(
+    directory: Path, classifier: Any, prepared: Prepared, photos: PhotoData, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes the run's model.tar.gz; returns what it answers with, and by what that was chosen."""
+    from breedlab.reporting.summary import engines_table
+    from breedlab.serving.archive import record_engine, write_archive, write_folder
+    from breedlab.serving.fetch import allowed_from
+    from breedlab.serving.selection import select
 
+    config = prepared.config
     pedigree = {**rundir.lineage(directory), "run": directory.name, "test": metrics["test"]["metrics"]}
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as folder:
-        write_folder(Path(folder), classifier, transform, classes, pedigree)
-        write_archive(directory / "model.tar.gz", Path(folder))
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as name:
+        folder = Path(name)
+        allowed = allowed_from(config.serving.allow_urls)
+        write_folder(folder, classifier, prepared.evaluation, prepared.classes, pedigree, allowed)
+        selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)
+        measured = selection.as_dict()
+        record_engine(folder, selection.taken, measured)
+        write_archive(directory / "model.tar.gz", folder)
+    if selection.candidates:
+        console.print(engines_table(measured))
+    note(f"answers with {selection.taken}")
+    return measured
 
 
 def _refuse_other_photos(directory: Path, report: Report) -> None:
