@@ -68,6 +68,7 @@ def router(model: Model, *, max_bytes: int, fetch: Fetch | None = None) -> APIRo
         return {
             "name": model.network.architecture.name,
             "classes": list(model.classes),
+            "engine": str(model.engine.choice),
             "lineage": model.lineage,
             "explains": isinstance(made, Explainer),
             "max_bytes": max_bytes,
