@@ -179,12 +179,12 @@ def _evaluate(prepared: Any, classifier: Any, photos: Any) -> Any:
     from breedlab.training.evaluation import evaluate
 
     total = len(photos.photos.splits["test"])
+    network = classifier.to(prepared.device).eval()
     with progress("testing") as done:
         return evaluate(
-            classifier,
+            lambda batch: network(batch.to(prepared.device)).cpu(),
             photos.test_dataloader(),
             prepared.classes,
-            device=prepared.device,
             total=total,
             progress=done,
         )
