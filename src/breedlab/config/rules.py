@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from breedlab.config import cloud
 from breedlab.config.problems import Problem, nearest
 from breedlab.config.schema import LOWER_IS_BETTER, Cache, Data, Model, Monitor, Optim, Trainer, Tuner
 from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
@@ -136,6 +137,7 @@ RULES: tuple[Rule, ...] = (
     warmup_fits,
     trials_are_counted,
     grid_is_finite,
+    *cloud.RULES,
 )
 
 

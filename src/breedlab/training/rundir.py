@@ -38,6 +38,19 @@ _PACKAGES = (
 
 def create(config: Config, overrides: list[str], report: Report) -> Path:
     """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest."""
+    run = reserve(config, overrides)
+    (run / "splits.json").write_text(json.dumps(_splits(report), indent=1))
+    (run / "lineage.json").write_text(json.dumps(_lineage(config, report), indent=2))
+    enter(config, run)
+    return run
+
+
+def reserve(config: Config, overrides: list[str]) -> Path:
+    """Makes `<runs_dir>/<name>/<stamp>/` with config and overrides.
+
+    Raises:
+        ConfigError: If the place cannot be written.
+    """
     parent = Path(config.runs_dir, config.name)
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -48,9 +61,6 @@ def create(config: Config, overrides: list[str], report: Report) -> Path:
         ) from error
     write_yaml(run / "config.yaml", config.model_dump())
     write_yaml(run / "overrides.yaml", overrides)
-    (run / "splits.json").write_text(json.dumps(_splits(report), indent=1))
-    (run / "lineage.json").write_text(json.dumps(_lineage(config, report), indent=2))
-    enter(config, run)
     return run
 
 
@@ -156,7 +166,7 @@ def _lineage(config: Config, report: Report) -> dict[str, Any]:
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "seed": config.seed,
         "command": sys.argv,
-        "git": _git(),
+        "git": git_state(),
         "data": {
             "root": str(report.photos.root.resolve()),
             "fingerprint": report.fingerprint,
@@ -184,7 +194,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _git() -> dict[str, Any] | None:
+def git_state() -> dict[str, Any] | None:
     """The commit of the folder that the run was started in; None outside a checkout or without git."""
 
     def ask(*words: str) -> str:
