@@ -1,4 +1,4 @@
-"""The commands: `breedlab launch|predict|evaluate|serve`, and the same as scripts/*.py."""
+"""The commands: `breedlab launch|predict|evaluate|deploy|serve`, and the same as scripts/*.py."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ COMMANDS = {
     "launch": "search, train, test and export: launch experiment=NAME [PATH=VALUE ...]",
     "predict": "what a model sees in photos: predict MODEL|RUN PHOTO...",
     "evaluate": "how good a model is on labelled photos: evaluate MODEL|RUN FOLDER",
+    "deploy": "a model behind an endpoint on SageMaker: deploy MODEL|RUN [--dry-run]",
     "serve": "a model behind HTTP on this machine: serve MODEL|RUN [--host --port]",
 }
 
