@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -56,9 +57,11 @@ def hook_from_json(source: Path, folder: Path, network: nn.Module) -> RunHook:
     Raises:
         Exception: Whatever smdebug makes of a damaged file.
     """
-    hook: RunHook = create_hook_from_json_config(
-        lambda **given: RunHook(**{**given, "out_dir": str(folder)}), str(source)
-    )
+
+    def made(**given: Any) -> RunHook:
+        return RunHook(**{**given, "out_dir": str(folder)})
+
+    hook: RunHook = create_hook_from_json_config(made, str(source))
     for name, pattern in _patterns(network).items():
         if name in hook.include_collections and not hook.get_collection(name).include_regex:
             hook.get_collection(name).include(pattern)
@@ -77,7 +80,7 @@ def _ever(collection: TensorCollection) -> bool:
     return bool(collection.train or collection.eval)
 
 
-def _patterns(network: nn.Module) -> Mapping[str, list[str]]:
+def _patterns(network: nn.Module) -> dict[str, list[str]]:
     """The names of those tensors that smdebug has no collection for."""
     modules = list(network.named_modules())
     return {
