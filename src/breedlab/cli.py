@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "how good a model is on labelled photos: evaluate MODEL|RUN FOLDER",
     "debug": "what a run's training did, by the debugger's rules: debug RUN",
     "serve": "a model behind HTTP on this machine: serve MODEL|RUN [--host --port]",
+    "report": "a run, or several compared, as one page: report RUN... [--out FILE]",
 }
 
 
