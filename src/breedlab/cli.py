@@ -15,6 +15,8 @@ COMMANDS = {
     "launch": "search, train, test and export: launch experiment=NAME [PATH=VALUE ...]",
     "predict": "what a model sees in photos: predict MODEL|RUN PHOTO...",
     "evaluate": "how good a model is on labelled photos: evaluate MODEL|RUN FOLDER",
+    "jobs": "jobs on SageMaker: jobs list|show|stop|fetch NAME",
+    "upload": "labelled photos into S3: upload DATA s3://BUCKET/FOLDER",
     "serve": "a model behind HTTP on this machine: serve MODEL|RUN [--host --port]",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +120,19 @@ def model_problems(request: Request) -> list[Problem]:
 
     boto3 itself looks at names and types only.
     """
-    from botocore.loaders import Loader
-    from botocore.model import ServiceModel
-
-    description = Loader().load_service_model("sagemaker", "service-2")
-    shape = ServiceModel(description, "sagemaker").operation_model(request.operation).input_shape
+    shape = _api().operation_model(request.operation).input_shape
     return [
         Problem(_set_by(path), f"{message} ({request.operation}: {path})")
         for path, message in _shape_problems(shape, request.parameters, "")
     ]
+
+
+@cache
+def _api() -> Any:
+    from botocore.loaders import Loader
+    from botocore.model import ServiceModel
+
+    return ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
 
 
 def _set_by(path: str) -> str:

@@ -46,17 +46,14 @@ class SageMakerBackend:
         account, record = launch(config, overrides)
         note(f"started: {record.name}")
         if not config.backend.wait:
-            note(f"come back with: {come_back(record)}")
+            from breedlab.backends.sagemaker.follow import ways_on
+
+            for line in ways_on(record).splitlines():
+                note(line)
             return {"job": record.name}
         from breedlab.backends.sagemaker.fetch import finish
 
         return finish(account, record)
-
-
-def come_back(record: Record) -> str:
-    """The command that follows a job to its end and fetches what it made."""
-    region = f" --region {record.place.region}"
-    return f"python scripts/jobs.py fetch {record.name}{region}"
 
 
 def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]:

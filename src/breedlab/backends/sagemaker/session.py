@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from breedlab.config.problems import Problem
@@ -41,6 +43,17 @@ class Place:
     def uri(self, *parts: str) -> str:
         """An address under the prefix."""
         return "/".join([f"s3://{self.bucket}", self.prefix, *parts])
+
+
+def require_extra() -> None:
+    """Refuses to go on without the packages of the `sagemaker` extra.
+
+    Raises:
+        BackendError: If they are missing.
+    """
+    missing = [name for name in ("boto3", "sagemaker") if find_spec(name) is None]
+    if missing:
+        raise BackendError(f"SageMaker needs {' and '.join(missing)}: pip install 'breedlab[sagemaker]'")
 
 
 def planned(backend: Backend) -> Place:
@@ -78,6 +91,7 @@ def connect(region: str | None) -> boto3.Session:
     return session
 
 
+@cache
 def client(session: boto3.Session, service: str) -> Any:
     """A client that asks again when a network or AWS stumbles."""
     from botocore.config import Config as Settings
@@ -110,7 +124,7 @@ def inspect(backend: Backend) -> tuple[boto3.Session | None, Place | None, list[
         path, _, message = str(error).partition(": ")
         return None, None, [*found, Problem(path, message)]
     region = str(session.region_name)
-    role, problems = backend.role or ROLE, []
+    role, problems = backend.role or ROLE, list[Problem]()
     with aws_errors():
         if backend.role:
             role, problems = _role(session, backend.role)
@@ -172,6 +186,7 @@ def _refusal(error: Any) -> str:
 
 
 def _session(region: str | None) -> boto3.Session:
+    require_extra()
     import boto3
 
     return boto3.Session(region_name=region)
