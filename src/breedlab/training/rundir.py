@@ -206,6 +206,7 @@ def write_yaml(path: Path, tree: Any) -> None:
 
 def _link_latest(runs: Path, run: Path) -> None:
     """Points `<runs_dir>/latest` at a run, in one step, so that it never points nowhere."""
+    runs.mkdir(parents=True, exist_ok=True)
     scratch = runs / f".latest.{os.getpid()}"
     scratch.unlink(missing_ok=True)
     scratch.symlink_to(os.path.relpath(run, runs), target_is_directory=True)
