@@ -200,10 +200,12 @@ class PhotoData(lightning.LightningDataModule):
     def test_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
         return self.view_dataloader("test", 0)
 
-    def view_dataloader(self, split: str, view: int, batch_size: int = 32) -> DataLoader[tuple[torch.Tensor, int]]:
-        """One view of a whole split, in the order of its photos."""
+    def view_dataloader(
+        self, split: str, view: int, batch_size: int = 32, start: int = 0
+    ) -> DataLoader[tuple[torch.Tensor, int]]:
+        """One view of a whole split from its photo `start` on, in the order of its photos."""
         dataset = self.dataset(split)
-        keys = [(view, index) for index in range(len(dataset))]
+        keys = [(view, index) for index in range(start, len(dataset))]
         return DataLoader(dataset, batch_size=batch_size, sampler=keys, **self._loading())
 
     def labels(self, split: str) -> torch.Tensor:

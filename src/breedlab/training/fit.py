@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,6 +25,7 @@ from breedlab.training.callbacks import EpochLines, FiniteFigures, SeededEpochs,
 from breedlab.training.checkpoints import WholeCheckpoints
 from breedlab.training.learner import Learner
 from breedlab.training.observers import observers
+from breedlab.training.quiet import quiet_lightning
 from breedlab.training.resumption import Resumption
 
 
@@ -171,21 +170,3 @@ def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from None
         raise
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Lightning's hints are for people who write Lightning code; what concerns users we say ourselves."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

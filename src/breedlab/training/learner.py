@@ -51,7 +51,7 @@ class Learner(lightning.LightningModule):
         self._tail = [] if tail is None else [tail]
         mixup, classes = config.data.mixup, classifier.architecture.classes
         self._mix = v2.MixUp(alpha=mixup, num_classes=classes) if mixup else None
-        # Of the epoch so far: loss and hits by photo, and photos. In checkpoints, as an epoch may end in another process.
+        # Of the epoch so far: loss, hits, photos. In checkpoints, since an epoch may end in another process.
         self._sums = torch.zeros(3, dtype=torch.float64)
 
     @property

@@ -51,6 +51,7 @@ def run(config: Config, overrides: list[str], resume: Path | None = None, direct
     """
     from breedlab.profiling.session import watched
 
+    rundir.leave()  # a process may do several
     with stopping.listening(), watched(config) as watch:
         return _run(config, overrides, resume, directory, watch)
 
