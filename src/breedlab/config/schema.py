@@ -23,6 +23,15 @@ PositiveInt = Annotated[int, Field(ge=1)]
 _MAX_5, _MAX_16 = Field(max_length=5), Field(max_length=16)
 Number = int | float
 
+
+def _check_host(word: str) -> str:
+    from breedlab.serving.fetch import check_host
+
+    return check_host(word)
+
+
+Host = Annotated[str, AfterValidator(_check_host)]
+
 METRICS = ("valid/loss", "valid/top1", "valid/top5", "valid/f1", "valid/ece")
 LOWER_IS_BETTER = ("valid/loss", "valid/ece")
 
@@ -490,9 +499,9 @@ class Backend(Section):
 class Serving(Section):
     """What the exported archive computes with, and what it may fetch."""
 
-    engine: Literal["eager"]
-    precision: Literal["fp32"]
-    allow_urls: Literal["none"]
+    engine: Literal["auto", "eager", "openvino"]
+    precision: Literal["auto", "fp32", "bf16", "int8"]
+    allow_urls: Literal["none", "public"] | Annotated[list[Host], Field(min_length=1)]
 
 
 class Config(Section):

@@ -11,10 +11,13 @@ from torch import nn
 
 from breedlab.config import Config
 from breedlab.config.schema import Debugger
+from breedlab.debugging.actions import actions_of
 from breedlab.reporting.console import note, warn
+from breedlab.verdicts import Verdict
 
 if TYPE_CHECKING:
     from breedlab.debugging.hook import RunHook
+    from breedlab.debugging.judging import Watch
 
 
 def sagemaker_file() -> Path | None:
@@ -35,26 +38,32 @@ class Recorder(lightning.Callback):
     been frozen or unfrozen since, for smdebug watches the gradients of those parameters only that took one when it was
     registered.
 
+    At the end of each epoch the rules look at what has been recorded: one that fires is told, or ends the training,
+    as its `action` says.
+
     Args:
         config: The config's debugger.
-        folder: The run's `debug/`.
+        run: The run directory; `debug/` is made in it.
+
+    Attributes:
+        ended: Why a rule ended the training; empty where none did.
     """
 
-    def __init__(self, config: Debugger, folder: Path) -> None:
-        self.config, self.folder = config, folder
+    def __init__(self, config: Debugger, run: Path) -> None:
+        self.config, self.run, self.folder = config, run, run / "debug"
         self.hook: RunHook | None = None
+        self.ended = ""
+        self._watch: Watch | None = None
+        self._told: set[str] = set()
         self._failed = False
         self._trained: frozenset[str] = frozenset()
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self._begin(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._enter("TRAIN")
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        # Not when the epoch starts: that is where other callbacks unfreeze.
-        if batch_idx == 0 and self.hook is not None and self._trained != _trained(pl_module):
+        # Not when the epoch starts: that is where other callbacks freeze and unfreeze.
+        if self.hook is None or (batch_idx == 0 and self._trained != _trained(pl_module)):
             self._begin(trainer, pl_module)
             self._enter("TRAIN")
 
@@ -80,8 +89,21 @@ class Recorder(lightning.Callback):
         self._alone(trainer, pl_module)
         self._enter("PREDICT")
 
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        fired = self._look() if self.hook is not None else []
+        stop = any(verdict for verdict, action in fired if action == "stop")
+        if trainer.strategy.reduce_boolean_decision(stop, all=False):
+            trainer.should_stop = True
+            names = ", ".join(verdict.rule for verdict, action in fired if action == "stop") or "a rule"
+            self.ended = f"stopped after epoch {trainer.current_epoch + 1} by the debugger: {names}"
+
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        recorded = self.hook is not None
         self.end()
+        if recorded and isinstance(exception, Exception):  # what went wrong is what the rules are for
+            from breedlab.debugging.judging import conclude
+
+            conclude(self.run)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
         self.end()
@@ -92,6 +114,32 @@ class Recorder(lightning.Callback):
         if hook is not None:
             hook.end()
 
+    def _look(self) -> list[tuple[Verdict, str]]:
+        """The rules that have fired since the last epoch, each with the config's action."""
+        from breedlab.debugging.judging import Watch
+
+        assert self.hook is not None
+        self.hook.flush()
+        try:
+            if self._watch is None:
+                self._watch = Watch(self.run, self.config.rules)
+                self._watch.told |= self._told
+            found = [(verdict, self._watch.action(verdict)) for verdict in self._watch.look()]
+        except Exception as error:
+            self._give_up(error)
+            return []
+        for verdict, _ in found:
+            self._tell(verdict)
+        return found
+
+    def _tell(self, verdict: Verdict) -> None:
+        warn(f"{verdict.rule}: {verdict.meaning}")
+        for action in actions_of(verdict.rule):
+            try:
+                action(verdict)
+            except Exception as error:
+                warn(f"{verdict.rule}: what was to be done then failed: {' '.join(str(error).split())}")
+
     def _alone(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Validation, test and prediction outside of a training are recorded too."""
         if self.hook is None and not trainer.training:
@@ -101,7 +149,7 @@ class Recorder(lightning.Callback):
         self.end()
         if self._failed or not trainer.is_global_zero:
             return
-        self._trained = _trained(pl_module)
+        self._trained, told = _trained(pl_module), set() if self._watch is None else self._watch.told
         try:
             self.hook = self._made(pl_module)
             self.hook.on_failure = self._give_up
@@ -110,6 +158,7 @@ class Recorder(lightning.Callback):
             self.hook.register(pl_module.classifier, pl_module.entry, pl_module.criterion)
         except Exception as error:
             self._give_up(error)
+        self._watch, self._told = None, told  # a new folder is a new trial
 
     def _made(self, pl_module: Any) -> RunHook:
         from breedlab.debugging import collections

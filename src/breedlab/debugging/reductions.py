@@ -7,7 +7,10 @@ share of values at an activation's limits, and `update` the norm of what a step 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -53,18 +56,30 @@ def reduce(tensor: torch.Tensor, kinds: Sequence[Kind], bounds: tuple[float, flo
     return torch.stack([_reduced(values, name, absolute, bounds) for name, absolute in kinds])
 
 
+def own_of(values: npt.NDArray[Any], name: str) -> npt.NDArray[Any] | None:
+    """One of our reductions of a tensor that was saved whole; None where that takes more than the tensor."""
+    if name == "zeros":
+        return np.asarray((values == 0).mean())
+    if name == "dead":
+        channels = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1) if values.ndim > 1 else values[:, None]
+        return np.asarray((channels == 0).all(1).mean())
+    return None
+
+
 def _reduced(values: torch.Tensor, name: str, absolute: bool, bounds: tuple[float, float] | None) -> torch.Tensor:
     if absolute and name == "max":
         # No temporary as large as the tensor; a NaN in it comes out as one, as from abs().max().
         low, high = torch.aminmax(values)
         return torch.maximum(-low, high)
     if absolute and name == "mean":
-        return torch.linalg.vector_norm(values, 1) / values.numel()
+        mean: torch.Tensor = torch.linalg.vector_norm(values, 1) / values.numel()
+        return mean
     if absolute and name not in ("l1", "l2"):
         values = values.abs()
     match name:
         case "l1" | "l2":
-            return torch.linalg.vector_norm(values, int(name[1]))
+            norm: torch.Tensor = torch.linalg.vector_norm(values, int(name[1]))
+            return norm
         case "std" | "variance":
             return (values.std if name == "std" else values.var)(correction=1 if values.numel() > 1 else 0)
         case "zeros":
@@ -73,7 +88,7 @@ def _reduced(values: torch.Tensor, name: str, absolute: bool, bounds: tuple[floa
             channels = values.movedim(1, 0).flatten(1) if values.ndim > 1 else values.view(-1, 1)
             return (channels == 0).all(1).float().mean()
         case "saturated":
-            low, high = bounds or (float("-inf"), float("inf"))
-            return ((values <= low) | (values >= high)).float().mean()
+            least, most = bounds or (float("-inf"), float("inf"))
+            return ((values <= least) | (values >= most)).float().mean()
     plain: torch.Tensor = getattr(values, name)()
     return plain

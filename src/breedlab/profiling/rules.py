@@ -6,7 +6,7 @@ Named as in Amazon SageMaker Debugger's profiler report. A rule is a function an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +24,7 @@ except ImportError:  # not on Windows
 
 from breedlab.config import Config, validate
 from breedlab.data.check import Report
-from breedlab.data.folders import SPLITS
+from breedlab.data.folders import SPLITS, PhotoSet
 from breedlab.errors import ConfigError
 
 current: Path | None = None
@@ -181,6 +182,24 @@ def lineage(run: Path) -> dict[str, Any]:
     return read
 
 
+def write_predictions(run: Path, photos: PhotoSet, predictions: Sequence[tuple[int, float]]) -> None:
+    """Writes `predictions.json`: what was answered on each photo of the test, column by column.
+
+    Args:
+        run: The run directory.
+        photos: Whose test split was looked at.
+        predictions: In the split's order, the predicted label and its probability.
+    """
+    test = photos.splits["test"]
+    columns = {
+        "photos": [os.path.relpath(photo.path, photos.root) for photo in test],
+        "labels": [photo.label for photo in test],
+        "predicted": [label for label, _ in predictions],
+        "probabilities": [round(probability, 6) for _, probability in predictions],
+    }
+    (run / "predictions.json").write_text(json.dumps(columns))
+
+
 def write_yaml(path: Path, tree: Any) -> None:
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
@@ -213,6 +232,8 @@ def _splits(report: Report) -> dict[str, Any]:
         "classes": list(photos.classes),
         "cut_from_train": list(photos.cut),
         "photos": {split: [os.path.relpath(p.path, photos.root) for p in photos.splits[split]] for split in SPLITS},
+        "labels": {split: [p.label for p in photos.splits[split]] for split in SPLITS},
+        "warnings": list(report.warnings),
         "left_out": [
             {"file": os.path.relpath(finding.path, photos.root), "reason": finding.reason}
             for finding in (*report.bad, *report.leaks)
