@@ -169,7 +169,7 @@ class Recorder(lightning.Callback):
             note(f"debugger: as {source} says")
             return collections.hook_from_json(source, folder, network)
         compiled = getattr(network, "_compiled_call_impl", None) is not None
-        return collections.hook_from_config(self.config.collections, folder, network, outputs=not compiled)
+        return collections.hook_from_config(self.config, folder, network, outputs=not compiled)
 
     def _fresh(self) -> Path:
         """A new `debug/N`."""
