@@ -51,7 +51,8 @@ def finish(chart: Any, height: int, description: str) -> Spec:
 def legend(labels: Sequence[str]) -> alt.Legend:
     """A legend above the chart, in as many columns as there is room for."""
     each = 34 + 7 * max((len(label) for label in labels), default=0)
-    return alt.Legend(columns=alt.ExprRef(f"max(1, floor(width / {each}))"))
+    # Not by the chart's width, which the legend's own size changes; it is named to be asked again when it changes.
+    return alt.Legend(columns=alt.ExprRef(f"max(1, floor((containerSize()[0] - 50 + 0 * width) / {each}))"))
 
 
 def form(metric: str) -> str:
