@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 # YAML reads a bare `off` as false; people mean the word.
 _OFF_WORD = BeforeValidator(lambda value: "off" if value is False else value)
@@ -17,10 +20,47 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 PositiveInt = Annotated[int, Field(ge=1)]
+_MAX_5, _MAX_16 = Field(max_length=5), Field(max_length=16)
 Number = int | float
+
+
+def _check_host(word: str) -> str:
+    from breedlab.serving.fetch import check_host
+
+    return check_host(word)
+
+
+Host = Annotated[str, AfterValidator(_check_host)]
 
 METRICS = ("valid/loss", "valid/top1", "valid/top5", "valid/f1", "valid/ece")
 LOWER_IS_BETTER = ("valid/loss", "valid/ece")
+
+
+def _matching(pattern: str, words: str) -> AfterValidator:
+    """Refuses what does not match a pattern, in words that say what would."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise PydanticCustomError("pattern", "{words}", {"words": words})
+        return value
+
+    return AfterValidator(check)
+
+
+def _not_a_number(words: str) -> Callable[[Any], Any]:
+    """Refuses what YAML reads as a number."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, int | float):
+            raise PydanticCustomError("number", "{words}", {"words": words})
+        return value
+
+    return check
+
+
+JobName = Annotated[
+    str, _matching(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,31}", "up to 32 letters, digits and '-', the first and last no '-'")
+]
 
 
 class Section(BaseModel):
@@ -133,6 +173,8 @@ class Tuner(Section):
     trials: PositiveInt | None
     parallel: PositiveInt
     max_epochs: PositiveInt
+    early_stopping: bool
+    warm_start: list[JobName]
     space: dict[str, Any]
 
 
@@ -374,19 +416,92 @@ class Profiler(Section):
     rules: ProfilerRules
 
 
-class Backend(Section):
-    """Where the experiment runs."""
+class Vpc(Section):
+    """The private network that jobs run in; both lists empty for none."""
 
-    name: Literal["local"]
+    subnets: Annotated[list[Annotated[str, _matching(r"subnet-[0-9a-f]+", "a subnet such as subnet-0abc")]], _MAX_16]
+    security_groups: Annotated[list[Annotated[str, _matching(r"sg-[0-9a-f]+", "a group such as sg-0abc")]], _MAX_5]
+
+
+KmsKey = Annotated[str, _matching(r"[a-zA-Z0-9:/_-]+", "the ID, alias or ARN of a KMS key")]
+
+
+class Kms(Section):
+    """Keys of the account's own for what is stored; null is AWS's."""
+
+    output: KmsKey | None
+    volume: KmsKey | None
+
+
+class Limits(Section):
+    """The account's limits of one search."""
+
+    trials: PositiveInt
+    parallel: PositiveInt
+
+
+Hours = Annotated[float, Field(gt=0, le=28 * 24)]
+Region = Annotated[str, _matching(r"[a-z]{2,4}(-[a-z]+)+-[0-9]", "an AWS region such as eu-central-1")]
+Bucket = Annotated[
+    str, _matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "a bucket's name without s3://: small letters, digits, '-'")
+]
+Prefix = Annotated[
+    str, _matching(r"[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?", "letters, digits, '_', '.', '-' and '/' inside")
+]
+Role = Annotated[
+    str,
+    _matching(
+        r"(arn:aws[a-z-]*:iam::[0-9]{12}:role/)?[a-zA-Z0-9_+=,.@/-]+",
+        "a role's name, or its ARN such as arn:aws:iam::123456789012:role/SageMakerRole",
+    ),
+]
+InstanceType = Annotated[str, _matching(r"ml\.[a-z0-9-]+\.[a-z0-9]+", "a type such as ml.g5.xlarge")]
+Image = Annotated[
+    str,
+    StringConstraints(min_length=1),
+    BeforeValidator(_not_a_number("all three parts of a version, such as 2.13.0, since 2.10 would be read as 2.1")),
+]
+Variable = Annotated[str, _matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "a name of letters, digits and '_'")]
+
+
+class Backend(Section):
+    """Where the experiment runs; all but the first two are SageMaker's."""
+
+    name: Literal["local", "sagemaker"]
     wait: bool
+    trials: Literal["job_each", "one_job"]
+    region: Region | None
+    role: Role | None
+    bucket: Bucket | None
+    prefix: Prefix
+    job_name: JobName | None
+    image: Image
+    instance_type: InstanceType
+    instance_count: Annotated[int, Field(ge=1, le=100)]
+    processes: Literal["auto"] | PositiveInt
+    volume_gb: Annotated[int, Field(ge=1, le=16_384)]
+    max_run_hours: Hours
+    spot: bool
+    max_wait_hours: Hours | None
+    keep_alive_minutes: Annotated[int, Field(ge=0, le=360)]
+    retries: Annotated[int, Field(ge=0, le=30)]
+    tags: dict[str, str]
+    environment: dict[Variable, str]
+    network_isolation: bool
+    encrypt_traffic: bool
+    vpc: Vpc
+    kms: Kms
+    tensorboard: bool
+    limits: Limits
+    price_per_hour: Annotated[float, Field(gt=0)] | None
 
 
 class Serving(Section):
     """What the exported archive computes with, and what it may fetch."""
 
-    engine: Literal["eager"]
-    precision: Literal["fp32"]
-    allow_urls: Literal["none"]
+    engine: Literal["auto", "eager", "openvino"]
+    precision: Literal["auto", "fp32", "bf16", "int8"]
+    allow_urls: Literal["none", "public"] | Annotated[list[Host], Field(min_length=1)]
 
 
 class Config(Section):

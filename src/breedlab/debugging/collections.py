@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -51,18 +53,39 @@ def hook_from_config(collections: Collections, folder: Path, network: nn.Module,
 
 
 def hook_from_json(source: Path, folder: Path, network: nn.Module) -> RunHook:
-    """A hook that saves what SageMaker's file says, to where we say.
+    """A hook that saves what SageMaker's file says to where it says, from where SageMaker uploads it.
+
+    Args:
+        source: The file.
+        folder: Becomes a link to where the tensors lie; used itself where the file names no place.
+        network: Its activations are found by their types.
 
     Raises:
         Exception: Whatever smdebug makes of a damaged file.
     """
-    hook: RunHook = create_hook_from_json_config(
-        lambda **given: RunHook(**{**given, "out_dir": str(folder)}), str(source)
-    )
+    place = json.loads(source.read_text()).get("LocalPath")
+    if place is not None:
+        place = _unused(Path(place).expanduser().absolute())
+        folder.rmdir()
+        folder.symlink_to(place, target_is_directory=True)
+
+    def made(**given: Any) -> RunHook:
+        return RunHook(**{**given, "out_dir": str(place or folder)})
+
+    hook: RunHook = create_hook_from_json_config(made, str(source))
     for name, pattern in _patterns(network).items():
         if name in hook.include_collections and not hook.get_collection(name).include_regex:
             hook.get_collection(name).include(pattern)
     return hook
+
+
+def _unused(place: Path) -> Path:
+    """The place itself, or where an earlier registration has written to it, a numbered folder in it."""
+    number, found = 0, place
+    while (found / "collections").exists():
+        number += 1
+        found = place / str(number)
+    return found
 
 
 def is_rectifier(module: nn.Module) -> bool:
@@ -77,7 +100,7 @@ def _ever(collection: TensorCollection) -> bool:
     return bool(collection.train or collection.eval)
 
 
-def _patterns(network: nn.Module) -> Mapping[str, list[str]]:
+def _patterns(network: nn.Module) -> dict[str, list[str]]:
     """The names of those tensors that smdebug has no collection for."""
     modules = list(network.named_modules())
     return {

@@ -35,6 +35,7 @@ class RunHook(Hook):  # type: ignore[misc]
         self.loss: nn.Module | None = None
         self.saves_outputs_of: Callable[[nn.Module], bool] = lambda module: True
         self._works = True
+        self._named: list[nn.Module] = []
         self._added: list[tuple[dict[int, Any], int]] = []
         self._handles: list[Any] = []
         self._pending: list[tuple[str, list[Kind] | None, torch.Tensor]] = []
@@ -72,16 +73,16 @@ class RunHook(Hook):  # type: ignore[misc]
         self.loss = loss
         if any(getattr(module, "_compiled_call_impl", None) is not None for module in (network, entry)):
             # Dynamo cannot trace what smdebug does; the graph is cut before the network, not within.
-            self.forward_pre_hook = torch.compiler.disable(self.forward_pre_hook)
-        tables = [table for module in (*network.modules(), entry, loss) for table in _tables(module)]
+            self.forward_pre_hook = torch.compiler.disable(self.forward_pre_hook)  # type: ignore
+        self._named = [*network.modules(), loss]
+        tables = [table for module in (*self._named, entry) for table in _tables(module)]
         known = [set(table) for table in tables]
         self.register_module(network)
         if entry is not network:
             entry.register_forward_pre_hook(lambda _module, inputs: self.forward_pre_hook(network, inputs))
         self.register_loss(loss)
-        self._added = [
-            (table, key) for table, old in zip(tables, known, strict=True) for key in table if key not in old
-        ]
+        pairs = zip(tables, known, strict=True)
+        self._added = [(table, key) for table, old in pairs for key in table if key not in old]
         # smdebug would write the collections with the second step: too late for whoever reads along.
         self._prepare_collections()
         self.prepared_collections = True
@@ -100,12 +101,13 @@ class RunHook(Hook):  # type: ignore[misc]
             table.pop(key, None)
         for handle in self._handles:
             handle.remove()
-        for module in self.module_set:
+        for module in self._named:
             module.__dict__.pop("_module_name", None)
         if self._works:
             self._safely(self.close)
         self._added, self._handles, self._before, self._pending = [], [], [], []
-        self.module_set, self.loss, self.writer = set(), None, None
+        self._named, self.loss, self.writer = [], None, None
+        self.module_set.clear()
         self._works = False
         singleton_utils.del_hook()
         error_handling_agent.set_hook(None)
@@ -117,7 +119,8 @@ class RunHook(Hook):  # type: ignore[misc]
     def _backward_apply(self, module: nn.Module) -> None:
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
-                self._handles.append(parameter.register_hook(self.backward_hook(f"{module._get_name()}_{name}")))
+                hook = self.backward_hook(f"{_name(module)}_{name}")
+                self._handles.append(parameter.register_hook(hook))  # type: ignore[no-untyped-call]
 
     # A step, from its forward pass to its update.
 
@@ -157,7 +160,7 @@ class RunHook(Hook):  # type: ignore[misc]
         if self.mode == modes.TRAIN and ("update", False) in self.own.get("weights", ()):
             saved = self._get_collections_to_save_for_step()
             if self.collection_manager.get("weights") in saved:
-                parameters = [(f"{network._get_name()}_{name}", p) for name, p in _trained(network)]
+                parameters = [(f"{_name(network)}_{name}", p) for name, p in _trained(network)]
                 wanted = [(name, p) for name, p in parameters if self._is_in(name, "weights")]
                 self._before = [(name, p, p.detach().clone()) for name, p in wanted]
 
@@ -186,7 +189,7 @@ class RunHook(Hook):  # type: ignore[misc]
 
     def _log_params(self, module: nn.Module) -> None:
         for name, parameter in _trained(module):
-            self._save_for_tensor(f"{module._get_name()}_{name}", parameter.detach())
+            self._save_for_tensor(f"{_name(module)}_{name}", parameter.detach())
 
     def _save_for_tensor(self, tensor_name: str, tensor_value: Any, check_before_write: bool = True) -> None:
         saved = self._get_collections_with_tensor(tensor_name) & self._get_collections_to_save_for_step()
@@ -262,6 +265,11 @@ class RunHook(Hook):  # type: ignore[misc]
 def _tables(module: nn.Module) -> Iterator[dict[int, Any]]:
     yield module._forward_pre_hooks
     yield module._forward_hooks
+
+
+def _name(module: nn.Module) -> str:
+    """What smdebug calls a module."""
+    return type(module).__name__
 
 
 def _trained(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -212,7 +212,7 @@ class Tape:
         return self._read(name, step, "")
 
     def reduction(self, name: str, step: int, reduction: str) -> float:
-        """A reduction by the config's name, computed where the whole tensor was saved instead; NaN where neither was."""
+        """A reduction by the config's name, or of the whole tensor where that was saved; NaN where neither was"""
         found = self._read(name, step, reduction)
         return float("nan") if found is None else float(found)
 

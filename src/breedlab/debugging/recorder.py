@@ -58,15 +58,12 @@ class Recorder(lightning.Callback):
         self._failed = False
         self._trained: frozenset[str] = frozenset()
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self._begin(trainer, pl_module)
-
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._enter("TRAIN")
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        # Not when the epoch starts: that is where other callbacks unfreeze.
-        if batch_idx == 0 and self.hook is not None and self._trained != _trained(pl_module):
+        # Not when the epoch starts: that is where other callbacks freeze and unfreeze.
+        if self.hook is None or (batch_idx == 0 and self._trained != _trained(pl_module)):
             self._begin(trainer, pl_module)
             self._enter("TRAIN")
 

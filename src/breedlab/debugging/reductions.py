@@ -72,12 +72,14 @@ def _reduced(values: torch.Tensor, name: str, absolute: bool, bounds: tuple[floa
         low, high = torch.aminmax(values)
         return torch.maximum(-low, high)
     if absolute and name == "mean":
-        return torch.linalg.vector_norm(values, 1) / values.numel()
+        mean: torch.Tensor = torch.linalg.vector_norm(values, 1) / values.numel()
+        return mean
     if absolute and name not in ("l1", "l2"):
         values = values.abs()
     match name:
         case "l1" | "l2":
-            return torch.linalg.vector_norm(values, int(name[1]))
+            norm: torch.Tensor = torch.linalg.vector_norm(values, int(name[1]))
+            return norm
         case "std" | "variance":
             return (values.std if name == "std" else values.var)(correction=1 if values.numel() > 1 else 0)
         case "zeros":
@@ -86,7 +88,7 @@ def _reduced(values: torch.Tensor, name: str, absolute: bool, bounds: tuple[floa
             channels = values.movedim(1, 0).flatten(1) if values.ndim > 1 else values.view(-1, 1)
             return (channels == 0).all(1).float().mean()
         case "saturated":
-            low, high = bounds or (float("-inf"), float("inf"))
-            return ((values <= low) | (values >= high)).float().mean()
+            least, most = bounds or (float("-inf"), float("inf"))
+            return ((values <= least) | (values >= most)).float().mean()
     plain: torch.Tensor = getattr(values, name)()
     return plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import geometric_mean
 from typing import Any
 
 from rich.table import Table
@@ -46,3 +47,23 @@ def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:
     rows = [[w["truth"], w["taken_for"], f"{w['count']} of {w['of']}"] for w in test["worst"][:most]]
     return table("Worst confusions", ["class", "taken for", "photos"], rows)
 
+
+def engines_table(export: Mapping[str, Any]) -> Table:
+    """What the export measured of each engine."""
+    sizes = list(export["candidates"][0]["milliseconds"])
+    module = export["candidates"][0]["milliseconds"]
+    rows = []
+    for found in export["candidates"]:
+        times = [f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else "" for size in sizes]
+        speedups = [module[size] / found["milliseconds"][size] for size in sizes if found["milliseconds"]]
+        rows.append(
+            [
+                f"{found['engine']} {found['precision']}",
+                *times,
+                f"{geometric_mean(speedups):.1f}" if speedups else "",
+                *("" if found[name] is None else f"{found[name]:.1%}" for name in ("agreement", "top1")),
+                found["verdict"],
+            ]
+        )
+    columns = ["engine", *(f"batch {size}" for size in sizes), "times as fast", "agrees", "valid top-1", ""]
+    return table("Engines, ms a photo", columns, rows)

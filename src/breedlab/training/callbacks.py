@@ -24,8 +24,11 @@ class SeededEpochs(lightning.Callback):
         seed_epoch(self.seed, trainer.current_epoch)
 
 
-class FiniteFigures(lightning.Callback):
-    """Refuses to go on from a loss that is no number, before it is saved."""
+class FiniteFigures(Checkpoint):
+    """Refuses to go on from a loss that is no number, before it is saved.
+
+    A `Checkpoint` by name only: Lightning runs those when the epoch's figures are known.
+    """
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         wrong = {name: float(v) for name, v in trainer.callback_metrics.items() if not math.isfinite(float(v))}

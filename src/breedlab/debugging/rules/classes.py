@@ -46,7 +46,7 @@ class ClassImbalance(RunRule):
             "photos_of_least": int(counts[least]),
         }
         self.found = ["labels"]
-        return factor > self.limits.factor
+        return bool(factor > self.limits.factor)
 
     def lacking(self) -> str:
         if not self.judged:

@@ -73,7 +73,7 @@ class Overfit(_PassRule):
         if train:
             self.figures["last_training_loss"] = train[-1]
         self.found = ["CrossEntropyLoss_output_0"]
-        return self._rising >= self.limits.patience
+        return bool(self._rising >= self.limits.patience)
 
 
 class Overtraining(_PassRule):
@@ -91,4 +91,4 @@ class Overtraining(_PassRule):
         waited = len(valid) - 1 - at
         self.figures = {"lowest_loss": best, "lowest_at_epoch": at + 1, "epochs_since": waited}
         self.found = ["CrossEntropyLoss_output_0"]
-        return waited >= self.limits.patience
+        return bool(waited >= self.limits.patience)

@@ -154,14 +154,17 @@ class UpdateTooSmall(_UpdateRule):
     advice = "Raise optim.lr, ten times at a time; with optim.layer_decay the first layers may learn too slowly."
     sound = "Steps change the weights noticeably."
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._well: set[str] = set()
+
     def bad(self, step: int) -> list[str]:
         moved = {name: ratio for name, ratio in self.ratios(step).items() if ratio > 0}
         if not moved:
             return []
         _keep_most(self.figures, "largest_ratio", max(moved.values()))
         # A schedule ends at nothing, which is as it should be: a weight that once moved well is left alone.
-        well = getattr(self, "_well", set())
-        self._well = well | {name for name, ratio in moved.items() if ratio >= self.limits.ratio}
+        self._well |= {name for name, ratio in moved.items() if ratio >= self.limits.ratio}
         return [name for name in moved if name not in self._well]
 
 
