@@ -148,7 +148,10 @@ def _deploy(words: argparse.Namespace) -> int:
         rollout.find()  # an endpoint in no state to be updated is told before the archive is tried
         with console.status("one photo to the archive, here") as status:
             answer = archive_check.probe(
-                folder, photo, words.inference_env, lambda s: status.update(f"one photo to the archive, here: {s:.0f} s")
+                folder,
+                photo,
+                words.inference_env,
+                lambda s: status.update(f"one photo to the archive, here: {s:.0f} s"),
             )
         note(f"answers a photo with {answer.label} ({answer.score:.1%}): {answer.where}")
         answer = rollout.run(archive)

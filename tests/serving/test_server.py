@@ -8,7 +8,6 @@ import io
 import json
 import random
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +23,6 @@ import numpy as np
 import pytest
 import urllib3
 import uvicorn
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -344,22 +342,6 @@ def test_a_port_that_is_taken_is_one_message(folder: Path, server: Server) -> No
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert f"--port {port}" in done.stderr and len(done.stderr.splitlines()) == 1
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    """A real headless Chromium; `.ci/run` installs it."""
-    paths = [shutil.which("chromium"), shutil.which("chromedriver")]
-    if None in paths:
-        pytest.skip("no chromium and chromedriver here: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(paths[0])
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(paths[1])))
-    yield driver
-    driver.quit()
 
 
 @pytest.mark.slow

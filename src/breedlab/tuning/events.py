@@ -25,9 +25,24 @@ def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, 
     """One row of the HParams tab, in the writer's own run instead of one beneath it."""
     from torch.utils.tensorboard.summary import hparams
 
+    # Sessions of one group are one row: TensorBoard reads the newest run twice, as itself and as runs/latest.
+    group = "/".join(Path(writer.log_dir).parts[-4:])
     shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
     finals = {f"final/{name.replace('/', '_')}": value for name, value in figures.items()}
-    for summary in hparams(shown, finals):  # type: ignore[no-untyped-call]
+    experiment, start, end = hparams(shown, finals)  # type: ignore[no-untyped-call]
+    for summary in (experiment, _grouped(start, group), end):
         writer.file_writer.add_summary(summary)
     for name, value in finals.items():
         writer.add_scalar(name, value)
+
+
+def _grouped(start: Any, group: str) -> Any:
+    """A session's start with the name of its group, which torch leaves empty."""
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+    metadata_of = start.value[0].metadata
+    content = plugin_data_pb2.HParamsPluginData.FromString(metadata_of.plugin_data.content)
+    content.session_start_info.group_name = group
+    metadata_of.plugin_data.content = content.SerializeToString()
+    assert metadata_of.plugin_data.plugin_name == metadata.PLUGIN_NAME
+    return start
