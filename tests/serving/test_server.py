@@ -54,6 +54,7 @@ class Server:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         self.http = urllib3.PoolManager(maxsize=64, retries=False, timeout=60)
+        self.port = int(self.url.rsplit(":", 1)[1])
 
     def _read(self) -> None:
         assert self.process.stdout is not None
