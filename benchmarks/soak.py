@@ -28,6 +28,7 @@ from _served import ENGINES, Served, exported, ours
 
 AT_ONCE = 32
 SHARE = 0.05
+_ANSWERED = 'breedlab_requests_total{path="/invocations",status="200"}'
 _KINDS = ("slow body", "half a head", "gone", "nonsense", "over the limit")
 
 
@@ -107,7 +108,7 @@ def _attack(
     while not over.is_set():
         sent = sum(counts.values())
         text = http.request("GET", f"{url}/metrics").data.decode()
-        done = sum(float(line.split()[1]) for line in text.splitlines() if 'status="200"' in line and "/invo" in line)
+        done = sum(float(line.split()[1]) for line in text.splitlines() if line.startswith(_ANSWERED))
         if sent > SHARE * max(done, 20):
             over.wait(0.2)
             continue
