@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +124,19 @@ def model_problems(request: Request, set_by: Mapping[str, str] = _SET_BY) -> lis
         request: What is to be sent.
         set_by: What a person sets a field by.
     """
-    from botocore.loaders import Loader
-    from botocore.model import ServiceModel
-
-    description = Loader().load_service_model(request.service, "service-2")
-    shape = ServiceModel(description, request.service).operation_model(request.operation).input_shape
+    shape = _service(request.service).operation_model(request.operation).input_shape
     return [
         Problem(_set_by(path, set_by), f"{message} ({request.operation}: {path})")
         for path, message in _shape_problems(shape, request.parameters, "")
     ]
+
+
+@cache
+def _service(name: str) -> Any:
+    from botocore.loaders import Loader
+    from botocore.model import ServiceModel
+
+    return ServiceModel(Loader().load_service_model(name, "service-2"), name)
 
 
 def _set_by(path: str, set_by: Mapping[str, str]) -> str:
