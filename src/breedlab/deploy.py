@@ -153,7 +153,7 @@ def _deploy(words: argparse.Namespace) -> int:
                 folder,
                 photo,
                 words.inference_env,
-                lambda s: status.update(f"one photo to the archive, here: {s:.0f} s"),
+                lambda s: status.update(f"one photo to it, here: {s:.0f} s"),
             )
         note(f"answers a photo with {answer.label} ({answer.score:.1%}): {answer.where}")
         answer = rollout.run(archive)

@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="deploy.py MODEL|RUN [--name NAME] [--kind realtime|serverless|async] [flags]\n"
         "       deploy.py MODEL|RUN --dry-run [flags]\n"
         "       deploy.py --delete NAME [--region REGION]",
-        epilog="example: python scripts/deploy.py runs/latest --role SageMakerRole --bucket my-bucket --max-instances 4",
+        epilog="example: python scripts/deploy.py runs/latest --role MyRole --bucket my-bucket --max-instances 4",
     )
     add = parser.add_argument
     add("model", nargs="?", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")

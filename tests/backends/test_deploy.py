@@ -223,8 +223,8 @@ def _printed(text: str) -> dict[str, Any]:
             {"MemorySizeInMB": 3072, "MaxConcurrency": 9, "ProvisionedConcurrency": 2},
         ),
         (
-            "--kind async --async-output s3://B/answers --kms-key k --success-topic arn:aws:sns:us-east-1:123456789012:s"
-            " --error-topic arn:aws:sns:us-east-1:123456789012:e --async-concurrency 7",
+            "--kind async --async-output s3://B/answers --kms-key k"
+            " --success-topic arn:aws:sns:us-east-1:123456789012:s --error-topic arn:aws:sns:us-east-1:123456789012:e --async-concurrency 7",
             "CreateEndpointConfig",
             "AsyncInferenceConfig",
             {
@@ -269,13 +269,7 @@ def test_an_async_endpoint_that_may_sleep_is_woken_by_an_alarm(account: Endpoint
     assert backlog["MetricName"] == "ApproximateBacklogSizePerInstance"
     (alarm,) = boto3.client("cloudwatch").describe_alarms(AlarmNames=["dogs-wake"])["MetricAlarms"]
     assert alarm["MetricName"] == "HasBacklogWithoutCapacity"
-    (policy,) = [
-        policy
-        for policy in boto3.client("application-autoscaling").describe_scaling_policies(ServiceNamespace="sagemaker")[
-            "ScalingPolicies"
-        ]
-        if policy["PolicyName"] == "dogs-wake"
-    ]
+    (policy,) = [policy for policy in _policies() if policy["PolicyName"] == "dogs-wake"]
     assert alarm["AlarmActions"] == [policy["PolicyARN"]]
 
 
@@ -437,14 +431,12 @@ def test_an_update_that_answers_no_scores_goes_back(account: EndpointAccount, ar
     assert list(account.configs) == [old] and list(account.models) == [old]
     (restored,) = _targets()
     assert (restored["MinCapacity"], restored["MaxCapacity"]) == (scaling["MinCapacity"], scaling["MaxCapacity"])
-    assert (
-        len(
-            boto3.client("application-autoscaling").describe_scaling_policies(ServiceNamespace="sagemaker")[
-                "ScalingPolicies"
-            ]
-        )
-        == 1
-    )
+    assert len(_policies()) == 1
+
+
+def _policies() -> Any:
+    scaling = boto3.client("application-autoscaling")
+    return scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
 
 
 def _targets() -> Any:
@@ -543,7 +535,7 @@ def test_predict_boto3_and_the_sdk_ask_the_endpoint_by_name(
     (tmp_path / "no.jpg").write_bytes(b"no photo")
     assert predict(["--endpoint", "dogs", str(tmp_path / "no.jpg"), "--json"]) == 1
     assert "not an image" in json.loads(capsys.readouterr().out)[0]["error"]
-    with pytest.raises(BackendError, match="Endpoint cats .* not found"):
+    with pytest.raises(BackendError, match=r"Endpoint cats .* not found"):
         predict(["--endpoint", "cats", str(photo)])
 
     model = handler.model_fn(str(folder))
