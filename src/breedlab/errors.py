@@ -31,3 +31,9 @@ class BackendError(BreedlabError):
 
 class ServingError(BreedlabError):
     """A model archive or a photo cannot be used."""
+
+
+class Terminated(BreedlabError):
+    """SIGTERM ended a run, as it does when a spot instance is taken back; the message says how to go on."""
+
+    exit_code = 143

@@ -7,6 +7,7 @@ import math
 import lightning
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
+from breedlab.debugging.recorder import Recorder
 from breedlab.errors import TrainingError
 from breedlab.reporting.console import console
 from breedlab.training.loop import seed_epoch
@@ -23,8 +24,11 @@ class SeededEpochs(lightning.Callback):
         seed_epoch(self.seed, trainer.current_epoch)
 
 
-class FiniteFigures(lightning.Callback):
-    """Refuses to go on from a loss that is no number, before it is saved."""
+class FiniteFigures(Checkpoint):
+    """Refuses to go on from a loss that is no number, before it is saved.
+
+    A `Checkpoint` by name only: Lightning runs those when the epoch's figures are known.
+    """
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         wrong = {name: float(v) for name, v in trainer.callback_metrics.items() if not math.isfinite(float(v))}
@@ -72,6 +76,8 @@ class StepBar(lightning.pytorch.callbacks.TQDMProgressBar):
 def stop_reason(trainer: lightning.Trainer) -> str:
     """Why training ended, in words; it must never end unseen."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Recorder) and callback.ended:
+            return callback.ended
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
             return (
                 f"stopped after epoch {callback.stopped_epoch + 1}: no better {callback.monitor}"

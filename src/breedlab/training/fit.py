@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,12 +18,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from breedlab.config import Config
-from breedlab.data.module import PhotoData, TrainingBatches
+from breedlab.data.module import PhotoData, TrainingBatches, TrainingLoader
+from breedlab.training import stopping
 from breedlab.training.activations import Activations
 from breedlab.training.callbacks import EpochLines, FiniteFigures, SeededEpochs, StepBar, best_checkpoint, stop_reason
 from breedlab.training.checkpoints import WholeCheckpoints
 from breedlab.training.learner import Learner
 from breedlab.training.observers import observers
+from breedlab.training.quiet import quiet_lightning
+from breedlab.training.resumption import Resumption
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ class ActivationData(lightning.LightningDataModule):
         super().__init__()
         self.activations, self.photos = activations, photos
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> TrainingLoader:
         dataset = ActivationDataset(self.activations)
         batches = TrainingBatches(len(dataset), self.photos.data.batch_size, self.photos.seed, self.photos.views)
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch, generator=_aside())
+        return TrainingLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch, generator=_aside())
 
     def val_dataloader(self) -> DataLoader[Any]:
         # Whole batches already; DataLoader asks for a list, not for its elements to be stacked.
@@ -98,9 +99,11 @@ def fit(
 
     Raises:
         TrainingError: If the loss stops being a number.
-        KeyboardInterrupt: On Ctrl-C, after Lightning has shut down.
+        KeyboardInterrupt: On Ctrl-C, when the step is saved and Lightning has shut down.
+        Stopped: Likewise, on SIGTERM.
     """
     marker = run / "trained.json"
+    last = run / "checkpoints" / "last.ckpt"
     if marker.exists():
         return Fitted(**json.loads(marker.read_text()))
     monitor, mode = config.monitor.metric, config.monitor.mode
@@ -112,6 +115,7 @@ def fit(
         # Not ModelCheckpoint's own save_last, which writes only when the best does.
         _keep(run, "last"),
         EpochLines(),
+        Resumption(last),
     ]
     if config.trainer.patience:
         callbacks.append(EarlyStopping(monitor, patience=config.trainer.patience, mode=mode, check_finite=False))
@@ -134,8 +138,7 @@ def fit(
             enable_model_summary=False,
         )
         learner.train()  # Lightning trains in whatever mode it finds: in evaluation mode without dropout
-        last = run / "checkpoints" / "last.ckpt"
-        with interruptible(trainer):
+        with stopping.deferrable(), interruptible(trainer):
             trainer.fit(learner, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     checkpoint = best_checkpoint(trainer)
     kept = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
@@ -167,21 +170,3 @@ def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from None
         raise
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Lightning's hints are for people who write Lightning code; what concerns users we say ourselves."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -51,10 +51,17 @@ class Learner(lightning.LightningModule):
         self._tail = [] if tail is None else [tail]
         mixup, classes = config.data.mixup, classifier.architecture.classes
         self._mix = v2.MixUp(alpha=mixup, num_classes=classes) if mixup else None
+        # Of the epoch so far: loss, hits, photos. In checkpoints, since an epoch may end in another process.
+        self._sums = torch.zeros(3, dtype=torch.float64)
+
+    @property
+    def entry(self) -> nn.Module:
+        """What runs first in a step: the classifier, or what lies after its boundary."""
+        return self._tail[0] if self._tail else self.classifier
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Logits (n, classes) of photos, or of activations where there is a tail."""
-        logits: torch.Tensor = self._tail[0](inputs) if self._tail else self.classifier(inputs)
+        logits: torch.Tensor = self.entry(inputs)
         return logits
 
     def train(self, mode: bool = True) -> Learner:
@@ -82,18 +89,45 @@ class Learner(lightning.LightningModule):
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         loss, hits = self.loss_and_hits(batch)
         size = len(batch[1])
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
-        self.log("train/top1", hits, on_step=False, on_epoch=True, batch_size=size)
+        self._sums += torch.stack([loss.detach(), hits, hits.new_ones(())]).double() * size
         return loss
 
-    def validation_step(self, batch: Batch, _index: int) -> None:
+    def on_train_epoch_end(self) -> None:
+        loss, hits, photos = self._sums
+        self.log("train/loss", loss / photos, prog_bar=True)
+        self.log("train/top1", hits / photos)
+        self._sums.zero_()
+
+    def on_fit_start(self) -> None:
+        self._sums = self._sums.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_sums"] = self._sums.cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._sums.copy_(checkpoint["epoch_sums"])
+
+    def validation_step(self, batch: Batch, _index: int) -> torch.Tensor:
         inputs, labels = batch
-        self.validation.update(self(inputs), labels)
+        logits = self(inputs)
+        self.validation.update(logits, labels)
+        loss: torch.Tensor = self.criterion(logits, labels)  # the training's loss, for whoever watches
+        return loss
 
     def on_validation_epoch_end(self) -> None:
         for name, value in self.validation.compute().items():
             self.log(f"valid/{name}", value.float())
         self.validation.reset()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Lightning refuses to clip for a fused optimizer in mixed precision, which with bf16 scales nothing.
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_((p for g in optimizer.param_groups for p in g["params"]), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.classifier, self.config.optim)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -20,6 +20,7 @@ from breedlab.config import Config, search_space
 from breedlab.config.space import Choices, Dimension, Range, Space, grid_points
 from breedlab.errors import TrainingError
 from breedlab.training.prepare import Prepared
+from breedlab.training.stopping import Stopped
 from breedlab.tuning import workers
 from breedlab.tuning.board import Board, Row
 from breedlab.tuning.events import write_events
@@ -118,7 +119,7 @@ def _runner(config: Config, prepared: Prepared, run: Path, study: optuna.Study) 
     def beside() -> Iterator[Any]:
         # The activations are computed before the workers start, who then find them in the cache.
         prepared.activations(prepared.classifier(config), config)
-        pool: Executor = ProcessPoolExecutor(
+        pool = ProcessPoolExecutor(
             config.tuner.parallel,
             mp_context=get_context("spawn"),
             initializer=workers.begin,
@@ -126,6 +127,10 @@ def _runner(config: Config, prepared: Prepared, run: Path, study: optuna.Study) 
         )
         try:
             yield lambda trial, values, _board: pool.submit(workers.work, trial._trial_id, dict(values), prunes)
+        except (Stopped, KeyboardInterrupt):  # now, not when their trials are through: those run again
+            for process in list(pool._processes.values()):
+                process.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -43,10 +43,11 @@ _SCRIPTS = f"{DATA_FOLDER}/sm_drivers"
 
 @dataclass(frozen=True)
 class Request:
-    """One call of the SageMaker API."""
+    """One call of an AWS API, SageMaker's unless another is named."""
 
     operation: str
     parameters: dict[str, Any]
+    service: str = "sagemaker"
 
     @property
     def name(self) -> str:

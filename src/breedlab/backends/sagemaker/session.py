@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from breedlab.config.problems import Problem
-from breedlab.config.schema import Backend
 from breedlab.errors import BackendError
 
 if TYPE_CHECKING:
@@ -29,6 +28,19 @@ NEEDS = {
     ROLE: "an execution role: backend.role=ARN, which may read and write the bucket and has AmazonSageMakerFullAccess",
     BUCKET: "a bucket in the region: backend.bucket=NAME",
 }
+
+
+class Wanted(Protocol):
+    """What a person said of the place: a config's `backend`, or a command's flags."""
+
+    @property
+    def region(self) -> str | None: ...
+    @property
+    def role(self) -> str | None: ...
+    @property
+    def bucket(self) -> str | None: ...
+    @property
+    def prefix(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ def require_extra() -> None:
         raise BackendError(f"SageMaker needs {' and '.join(missing)}: pip install 'breedlab[sagemaker]'")
 
 
-def planned(backend: Backend) -> Place:
+def planned(backend: Wanted) -> Place:
     """The place as far as the config tells it, without asking anybody; the rest stands in angle brackets."""
     return Place(
         region=backend.region or _profile_region() or REGION,
@@ -101,7 +113,7 @@ def client(session: boto3.Session, service: str) -> Any:
     return session.client(service, config=Settings(retries=retries, connect_timeout=10, max_pool_connections=32))
 
 
-def resolve(backend: Backend) -> tuple[boto3.Session, Place]:
+def resolve(backend: Wanted) -> tuple[boto3.Session, Place]:
     """The session and the place of a launch, everything about them checked.
 
     Raises:
@@ -113,7 +125,7 @@ def resolve(backend: Backend) -> tuple[boto3.Session, Place]:
     return session, place
 
 
-def inspect(backend: Backend) -> tuple[boto3.Session | None, Place | None, list[Problem]]:
+def inspect(backend: Wanted) -> tuple[boto3.Session | None, Place | None, list[Problem]]:
     """What `resolve` gives, with its problems instead of an error, to be told beside others."""
     found = [
         Problem(f"backend.{name}", f"has no value; a launch needs {NEEDS[mark]}") for name, mark in _unset(backend)
@@ -162,7 +174,7 @@ def aws_errors(doing: str = "") -> Iterator[None]:
         raise BackendError(f"AWS: {error}; check the network and try again{about}") from error
 
 
-def _unset(backend: Backend) -> list[tuple[str, str]]:
+def _unset(backend: Wanted) -> list[tuple[str, str]]:
     return [(name, mark) for name, mark in (("role", ROLE), ("bucket", BUCKET)) if getattr(backend, name) is None]
 
 
