@@ -124,6 +124,9 @@ def test_a_search_comes_back_as_a_run_directory(
     got = {path.relative_to(fetched).as_posix() for path in fetched.rglob("*") if path.is_file()}
     assert left <= got
     assert (fetched / "model.tar.gz").read_bytes() == (finished / "model.tar.gz").read_bytes()
+    # The report of the final job knew of no search.
+    assert "optim.lr" in (fetched / "report.html").read_text()
+    assert (fetched / "report.html").read_text() != (finished / "report.html").read_text()
     assert {"study.db", "trials/0/trial.json", "trials/1/trial.json", "job.json"} <= got
     assert any(name.startswith("tensorboard/trial_001/events") for name in got)
     # What a trial keeps for itself is not fetched.
