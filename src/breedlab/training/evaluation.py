@@ -74,7 +74,7 @@ def evaluate(
     """
     network.to(device).eval()
     metrics = make_metrics(len(classes)).to(device)
-    confusion = MulticlassConfusionMatrix(len(classes)).to(device)
+    confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False).to(device)
     predictions: list[tuple[int, float]] = []
     for photos, labels in batches:
         logits, labels = network(photos.to(device)), labels.to(device)
