@@ -254,11 +254,11 @@ def choose_accelerator(wanted: str) -> str:
     if wanted == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator: got 'gpu', but this machine has no CUDA device; expected auto or cpu")
     gpus, processes = torch.cuda.device_count(), ranks.local_world()
-    if wanted == "gpu" and gpus < processes:
+    if wanted != "cpu" and 0 < gpus < processes:
         raise ConfigError(
-            f"trainer.accelerator: {processes} processes on this machine, which has {gpus} GPUs; start one a GPU"
+            f"trainer.accelerator: {processes} processes on this machine, which has {gpus} GPUs; start one a GPU, or set trainer.accelerator=cpu"
         )
-    return "gpu" if wanted != "cpu" and torch.cuda.is_available() and gpus >= processes else "cpu"
+    return "gpu" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def choose_precision(wanted: str, accelerator: str) -> str:
