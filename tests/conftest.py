@@ -31,6 +31,9 @@ SMALL = [
     "trainer.accelerator=cpu",
     "tuner=none",
     "seed=7",
+    # Each run would convert, quantise and time; tests/serving/test_selection.py does.
+    "serving.engine=eager",
+    "serving.precision=fp32",
 ]
 
 Configure = Callable[..., Config]

@@ -41,6 +41,9 @@ Examples:
   # what would happen, without starting anything
   python scripts/launch.py experiment=resnet34_hpo dry_run=true
 
+  # on SageMaker: what would be sent and what it would cost at most; without dry_run it starts
+  python scripts/launch.py experiment=resnet34_hpo backend=sagemaker dry_run=true
+
   # a grid of whole runs, with a table at the end
   python scripts/launch.py -m experiment=resnet34 optim.lr=0.001,0.01 data.batch_size=32,64
 
@@ -137,18 +140,14 @@ def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict[str, Any]:
     """Plans or runs a validated experiment, or the rest of a run."""
+    from breedlab.backends import backend
+
+    where = backend(config)
     if config.dry_run:
-        from breedlab.plan import plan
-
         if ranks.is_main():
-            print(plan(config, resume))
+            print(where.plan(config, resume))
         return {}
-    from breedlab.reporting.summary import show
-    from breedlab.training.run import run
-
-    result = run(config, overrides, resume)
-    show(result)
-    return {"run": str(result.run), **{f"test/{k}": v for k, v in result.metrics["test"]["metrics"].items()}}
+    return dict(where.run(config, overrides, resume))
 
 
 def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from breedlab.config import cloud
 from breedlab.config.problems import Problem, nearest
-from breedlab.config.schema import LOWER_IS_BETTER, Cache, Data, Model, Monitor, Optim, Trainer, Tuner
+from breedlab.config.schema import LOWER_IS_BETTER, Backend, Cache, Data, Model, Monitor, Optim, Serving, Trainer, Tuner
 from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
 from breedlab.models.catalogue import catalogue
 
@@ -125,6 +127,24 @@ def grid_is_finite(tuner: Tuner) -> Iterator[Problem]:
             yield Problem(f"tuner.space.{path}", "is a continuous range; a grid takes a list, such as [0.001,0.01]")
 
 
+def engine_computes_precision(serving: Serving) -> Iterator[Problem]:
+    if serving.engine == "eager" and serving.precision == "int8":
+        yield Problem("serving.precision", "got 'int8', which is openvino's; expected auto, fp32 or bf16 with eager")
+
+
+def engine_is_installed(serving: Serving, backend: Backend) -> Iterator[Problem]:
+    """Told before hours of training, not after; elsewhere than here the machine that trains tells."""
+    if backend.name != "local" or (serving.engine != "openvino" and serving.precision != "int8"):
+        return
+    if missing := [name for name in ("openvino", "nncf") if find_spec(name) is None]:
+        path, value = ("engine", "openvino") if serving.engine == "openvino" else ("precision", "int8")
+        yield Problem(
+            f"serving.{path}",
+            f"got {value!r}, which needs {' and '.join(missing)}; install the extra: pip install 'breedlab[engines]',"
+            " or expected auto",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     backbone_is_known,
     mode_suits_metric,
@@ -136,6 +156,9 @@ RULES: tuple[Rule, ...] = (
     warmup_fits,
     trials_are_counted,
     grid_is_finite,
+    *cloud.RULES,
+    engine_computes_precision,
+    engine_is_installed,
 )
 
 

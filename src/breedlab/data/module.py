@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from breedlab import ranks
 from breedlab.config.schema import Data
-from breedlab.data.decode import BadPhoto, decode
+from breedlab.data.decode import BadPhoto, decode, keep_memory
 from breedlab.data.folders import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform
 from breedlab.errors import DataError
@@ -23,10 +22,6 @@ from breedlab.ranks import WHOLE, Shard
 Batch = tuple[torch.Tensor, torch.Tensor]
 Key = tuple[int, int]
 """(view, index): view 0 is the evaluation transform, each other number its own draw of the augmentation."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = 32 * 2**20
-"""The largest that glibc takes for M_MMAP_THRESHOLD."""
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
@@ -245,15 +240,8 @@ class PhotoData(lightning.LightningDataModule):
 
 
 def start_worker(_worker: int) -> None:
-    """One thread a worker, a process group of its own, and memory that it keeps.
-
-    A photo's pixels are large enough for glibc to hand them back to the system each time; getting them anew, page by
-    page, took a quarter of the decoding. The numbers are `malloc.h`'s.
-    """
+    """One thread a worker, a process group of its own, and memory that it keeps."""
     torch.set_num_threads(1)
     if os.name == "posix":
         os.setpgid(0, 0)  # what tells the whole group to stop must not take the batches from the step that is saved
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:  # other C libraries have none, and no need of it
-        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            mallopt(parameter, _KEPT_BYTES)
+    keep_memory()

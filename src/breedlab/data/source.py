@@ -43,21 +43,26 @@ def obtain(config: Config) -> PhotoSet:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """One process at a time puts photos at a place; the others wait, and then find them."""
-    if fcntl is None:
-        yield
-        return
-    root.absolute().parent.mkdir(parents=True, exist_ok=True)
     lock = root.absolute().parent / f".{root.name}.lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            note(f"another process is putting photos at {root}; waiting for them")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass  # a file system without locks
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError:
+        yield  # what puts the photos there says it better
+        return
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                note(f"another process is putting photos at {root}; waiting for them")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
         yield
-        lock.unlink(missing_ok=True)  # the photos are there: who comes now needs no lock
+    finally:
+        file.close()
+        lock.unlink(missing_ok=True)  # where the photos are there, who comes now needs no lock
 
 
 def _make(data: Data, root: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import lightning
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
+from breedlab.debugging.recorder import Recorder
 from breedlab.errors import TrainingError
 from breedlab.reporting.console import console
 from breedlab.training.loop import seed_epoch
@@ -77,6 +78,8 @@ class StepBar(lightning.pytorch.callbacks.TQDMProgressBar):
 def stop_reason(trainer: lightning.Trainer) -> str:
     """Why training ended, in words; it must never end unseen."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Recorder) and callback.ended:
+            return callback.ended
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
             return (
                 f"stopped after epoch {callback.stopped_epoch + 1}: no better {callback.monitor}"

@@ -55,9 +55,14 @@ class Learner(lightning.LightningModule):
         # Of the epoch so far: loss, hits, photos. In checkpoints, since an epoch may end in another process.
         self._sums = torch.zeros(3, dtype=torch.float64)
 
+    @property
+    def entry(self) -> nn.Module:
+        """What runs first in a step: the classifier, or what lies after its boundary."""
+        return self._tail[0] if self._tail else self.classifier
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Logits (n, classes) of photos, or of activations where there is a tail."""
-        logits: torch.Tensor = self._tail[0](inputs) if self._tail else self.classifier(inputs)
+        logits: torch.Tensor = self.entry(inputs)
         return logits
 
     def train(self, mode: bool = True) -> Learner:
@@ -127,9 +132,12 @@ class Learner(lightning.LightningModule):
             for buffer in self.classifier.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def validation_step(self, batch: Batch, _index: int) -> None:
+    def validation_step(self, batch: Batch, _index: int) -> torch.Tensor:
         inputs, labels = batch
-        self.validation.update(self(inputs), labels)
+        logits = self(inputs)
+        self.validation.update(logits, labels)
+        loss: torch.Tensor = self.criterion(logits, labels)  # the training's loss, for whoever watches
+        return loss
 
     def on_validation_epoch_end(self) -> None:
         for name, value in self.validation.compute().items():

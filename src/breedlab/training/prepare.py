@@ -22,6 +22,7 @@ from breedlab.models import backbone as backbones
 from breedlab.models.boundary import NotSeparable
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.reporting.console import note, progress
+from breedlab.serving.engines import multiplies_bf16
 from breedlab.training import loop
 from breedlab.training.activations import Activations, TooLarge, cached_activations
 from breedlab.training.learner import Learner
@@ -256,7 +257,8 @@ def choose_accelerator(wanted: str) -> str:
     gpus, processes = torch.cuda.device_count(), ranks.local_world()
     if wanted != "cpu" and 0 < gpus < processes:
         raise ConfigError(
-            f"trainer.accelerator: {processes} processes on this machine, which has {gpus} GPUs; start one a GPU, or set trainer.accelerator=cpu"
+            f"trainer.accelerator: {processes} processes on this machine, which has {gpus} GPUs;"
+            " start one a GPU, or set trainer.accelerator=cpu"
         )
     return "gpu" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
@@ -269,6 +271,4 @@ def choose_precision(wanted: str, accelerator: str) -> str:
 
 
 def has_native_bf16(accelerator: str) -> bool:
-    if accelerator == "gpu":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return multiplies_bf16(torch.device("cuda" if accelerator == "gpu" else "cpu"))

@@ -16,10 +16,11 @@ from breedlab.config import Config
 from breedlab.data.check import Report, check
 from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
-from breedlab.reporting.console import note, progress, stage, warn
+from breedlab.reporting.console import console, note, progress, stage, warn
 from breedlab.training import rundir, stopping
 
 if TYPE_CHECKING:
+    from breedlab.data.module import PhotoData
     from breedlab.profiling.session import Session
     from breedlab.training.prepare import Prepared
 
@@ -37,13 +38,14 @@ class TrainResult:
     metrics: dict[str, Any]
 
 
-def run(config: Config, overrides: list[str], resume: Path | None = None) -> TrainResult:
+def run(config: Config, overrides: list[str], resume: Path | None = None, directory: Path | None = None) -> TrainResult:
     """Does everything that a config asks for, or what a resumed run still lacks of it.
 
     Args:
         config: The experiment.
         overrides: What the person typed, for the record.
         resume: The run directory to continue.
+        directory: The run directory to begin, in place of a fresh one in `runs_dir`.
 
     Raises:
         Terminated: By SIGTERM; the run can be resumed.
@@ -54,10 +56,10 @@ def run(config: Config, overrides: list[str], resume: Path | None = None) -> Tra
     rundir.leave()  # a process may do several
     watching = config if ranks.is_main() else configs.replace(config, {"profiler.level": "none"})
     with ranks.joined(), stopping.listening(), watched(watching) as watch:
-        return _run(config, overrides, resume, watch)
+        return _run(config, overrides, resume, directory, watch)
 
 
-def _run(config: Config, overrides: list[str], resume: Path | None, watch: Session) -> TrainResult:
+def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | None, watch: Session) -> TrainResult:
     started = time.monotonic()
     _enter(watch, "Data")
     with ranks.host_first():
@@ -65,7 +67,7 @@ def _run(config: Config, overrides: list[str], resume: Path | None, watch: Sessi
     ranks.refuse_different(report.fingerprint, report.photos.root)
     if resume is None:
         prepared = _prepared(config, report, watch)  # before there is a run: what cannot start leaves nothing behind
-        directory = ranks.once(lambda: rundir.create(config, overrides, report))
+        directory = ranks.once(lambda: rundir.create(config, overrides, report, new))
         rundir.current = directory
         note(f"run directory: {directory}")
         return _train(prepared, directory, started, watch)
@@ -134,7 +136,7 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
 
 
 def _train(prepared: Prepared, directory: Path, started: float, watch: Session) -> TrainResult:
-    from breedlab.data.module import PhotoData
+    from breedlab.debugging.recorder import records
     from breedlab.training.fit import ActivationData, fit
 
     config = prepared.config
@@ -176,18 +178,26 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
         "test": evaluation.as_dict(),
         "seconds": round(time.monotonic() - started, 1),
     }
+    from breedlab.reporting.report import write_at_end
     from breedlab.reporting.tensorboard import write_review
 
     tuned = {} if found is None else found["values"]
     write_review(directory, config, photos, evaluation, tuned, fitted.best)
 
     _enter(watch, "Export")
-    export(directory, classifier, prepared.evaluation, prepared.classes, metrics)
+    metrics["export"] = export(directory, classifier, prepared, photos, metrics)
+    note(f"{directory / 'model.tar.gz'}")
+    if records(config):
+        from breedlab.debugging.judging import conclude
+
+        conclude(directory)
+    watch.finish()
+    rundir.write_predictions(directory, photos.photos, evaluation.predictions)
+    write_at_end(directory, metrics)
+    # Last of all: with it the run is complete, and a resumed one has nothing left to do.
     scratch = directory / "metrics.json.tmp"
     scratch.write_text(json.dumps(metrics, indent=2))
     scratch.replace(directory / "metrics.json")
-    note(f"{directory / 'model.tar.gz'}")
-    watch.finish()
     return TrainResult(directory, ranks.share(metrics))
 
 
@@ -195,12 +205,12 @@ def _evaluate(prepared: Any, classifier: Any, photos: Any) -> Any:
     from breedlab.training.evaluation import evaluate
 
     total = len(photos.photos.splits["test"])
+    network = classifier.to(prepared.device).eval()
     with progress("testing") as done:
         return evaluate(
-            classifier,
+            lambda batch: network(batch.to(prepared.device)).cpu(),
             photos.test_dataloader(),
             prepared.classes,
-            device=prepared.device,
             total=total,
             progress=done,
         )
@@ -215,14 +225,29 @@ def load_checkpoint(classifier: Any, path: Path) -> None:
     classifier.load_state_dict(own)
 
 
-def export(directory: Path, classifier: Any, transform: Any, classes: tuple[str, ...], metrics: dict[str, Any]) -> None:
-    """Writes the run's model.tar.gz."""
-    from breedlab.serving.archive import write_archive, write_folder
+def export(
+    directory: Path, classifier: Any, prepared: Prepared, photos: PhotoData, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes the run's model.tar.gz; returns what it answers with, and by what that was chosen."""
+    from breedlab.reporting.summary import engines_table
+    from breedlab.serving.archive import record_engine, write_archive, write_folder
+    from breedlab.serving.fetch import allowed_from
+    from breedlab.serving.selection import select
 
+    config = prepared.config
     pedigree = {**rundir.lineage(directory), "run": directory.name, "test": metrics["test"]["metrics"]}
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as folder:
-        write_folder(Path(folder), classifier, transform, classes, pedigree)
-        write_archive(directory / "model.tar.gz", Path(folder))
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as name:
+        folder = Path(name)
+        allowed = allowed_from(config.serving.allow_urls)
+        write_folder(folder, classifier, prepared.evaluation, prepared.classes, pedigree, allowed)
+        selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)
+        measured = selection.as_dict()
+        record_engine(folder, selection.taken, measured)
+        write_archive(directory / "model.tar.gz", folder)
+    if selection.candidates:
+        console.print(engines_table(measured))
+    note(f"answers with {selection.taken}")
+    return measured
 
 
 def _refuse_other_photos(directory: Path, report: Report) -> None:

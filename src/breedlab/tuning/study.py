@@ -69,7 +69,7 @@ def encode(value: Any) -> Any:
 def _run_trials(
     study: optuna.Study, config: Config, run: Path, space: Space, board: Board, left: int, start: Any
 ) -> None:
-    distributions = {path: _distribution(dimension) for path, dimension in space.items()}
+    distributions = {path: distribution(dimension) for path, dimension in space.items()}
     running: dict[Future[Outcome], Trial] = {}
     while left or running:
         while left and len(running) < config.tuner.parallel:
@@ -100,7 +100,7 @@ def _record(study: optuna.Study, trial: Trial, values: Mapping[str, Any], outcom
 
 def _runner(config: Config, prepared: Prepared, run: Path, study: optuna.Study) -> Any:
     """A context whose value starts one trial and gives its future."""
-    prunes = config.tuner.strategy == "hyperband"
+    prunes = config.tuner.strategy == "hyperband" or config.tuner.early_stopping
 
     @contextmanager
     def here() -> Iterator[Any]:
@@ -161,6 +161,8 @@ def _open(config: Config, run: Path, space: Space) -> optuna.Study:
                 n_startup_trials=max(4, (config.tuner.trials or 0) // 4),
                 constant_liar=config.tuner.parallel > 1,
             )
+    if config.tuner.early_stopping:
+        study.pruner = optuna.pruners.MedianPruner()
     if config.tuner.strategy == "hyperband":
         study.pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=config.tuner.max_epochs)
     if config.tuner.strategy == "grid":
@@ -194,7 +196,8 @@ def _was_cut_off(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get("cut_off"))
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """A dimension as Optuna has it."""
     if isinstance(dimension, Choices):
         return CategoricalDistribution([encode(value) for value in dimension.values])
     assert isinstance(dimension, Range)
