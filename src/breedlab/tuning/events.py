@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from breedlab.reporting.figures import METRICS
 from breedlab.tuning.trial import Outcome
+
+
+_COLUMNS = ("train_loss", "valid_loss", "valid_top1", *(f"test_{name}" for name in METRICS))
 
 
 def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome) -> None:
@@ -29,7 +33,9 @@ def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, 
     group = "/".join(Path(writer.log_dir).parts[-4:])
     shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
     finals = {f"final/{name.replace('/', '_')}": value for name, value in figures.items()}
-    experiment, start, end = hparams(shown, finals)  # type: ignore[no-untyped-call]
+    # TensorBoard takes its columns from one run of all: each names those of trials and those of the test.
+    columns = dict.fromkeys([*finals, *(f"final/{name}" for name in _COLUMNS)], 0.0)
+    experiment, start, end = hparams(shown, columns)  # type: ignore[no-untyped-call]
     for summary in (experiment, _grouped(start, group), end):
         writer.file_writer.add_summary(summary)
     for name, value in finals.items():
