@@ -9,17 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 @pytest.mark.slow
-def test_the_wheel_carries_configs_and_entry_and_plans_a_run(tmp_path: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True)
-    site = tmp_path / "site"
-    wheel = next(tmp_path.glob("breedlab-*.whl"))
-    subprocess.run([*pip, "install", "-q", "--no-deps", "--target", str(site), str(wheel)], check=True)
+def test_the_wheel_carries_configs_and_entry_and_plans_a_run(site: Path, tmp_path: Path) -> None:
     assert (site / "breedlab" / "entry" / "inference.py").is_file()
     done = subprocess.run(
         [sys.executable, site / "bin" / "breedlab", "launch", "experiment=resnet34_hpo", "dry_run=true"],
