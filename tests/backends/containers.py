@@ -231,11 +231,11 @@ class Service(threading.Thread):
         self.account, self.container = account, container
         self.ended: dict[str, Ended] = {}
         self.error: BaseException | None = None
-        self._stop = threading.Event()
+        self._enough = threading.Event()
 
     def run(self) -> None:
         try:
-            while not self._stop.wait(0.1):
+            while not self._enough.wait(0.1):
                 for name, job in list(self.account.tuning.items()):
                     if job["HyperParameterTuningJobStatus"] == "InProgress":
                         self._search(name, job)
@@ -255,7 +255,7 @@ class Service(threading.Thread):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._enough.set()
         self.join(300)
         if self.error:
             raise self.error
