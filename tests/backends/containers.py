@@ -298,9 +298,7 @@ def _verdict(ended: Ended) -> dict[str, Any]:
     return {"status": "Failed", "FailureReason": (ended.failure or "AlgorithmError")[:1024]}
 
 
-def _lay_out(
-    tree: Path, name: str, request: Request, values: Mapping[str, str], host: str, hosts: list[str]
-) -> None:
+def _lay_out(tree: Path, name: str, request: Request, values: Mapping[str, str], host: str, hosts: list[str]) -> None:
     """Makes what SageMaker mounts at `/opt/ml`."""
     for folder in ("input/config", "input/data", "model", "output/data", "checkpoints", "code", "tmp"):
         (tree / folder).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""An endpoint's requests: one function makes them, for the dry run that prints them and for the rollout that sends them.
+"""An endpoint's requests: one function makes them, for the dry run that prints and the rollout that sends them.
 
 Sent by boto3: SDK v3 makes serverless requests that AWS does not know (`MemorySizeInMb`), and has no autoscaling.
 """
@@ -286,7 +286,11 @@ def _model(deployment: Deployment) -> Request:
 
 
 def _config(deployment: Deployment) -> Request:
-    variant: dict[str, Any] = {"VariantName": deployment.variant, "ModelName": deployment.versioned, "InitialVariantWeight": 1.0}
+    variant: dict[str, Any] = {
+        "VariantName": deployment.variant,
+        "ModelName": deployment.versioned,
+        "InitialVariantWeight": 1.0,
+    }
     if deployment.kind == "serverless":
         variant["ServerlessConfig"] = {
             "MemorySizeInMB": deployment.memory_mb,
@@ -319,9 +323,7 @@ def _config(deployment: Deployment) -> Request:
 
 def _async(deployment: Deployment) -> dict[str, Any]:
     success, error = deployment.topics
-    topics = {
-        name: topic for name, topic in (("SuccessTopic", success), ("ErrorTopic", error)) if topic is not None
-    }
+    topics = {name: topic for name, topic in (("SuccessTopic", success), ("ErrorTopic", error)) if topic is not None}
     return {
         "ClientConfig": {"MaxConcurrentInvocationsPerInstance": deployment.async_concurrency},
         "OutputConfig": {

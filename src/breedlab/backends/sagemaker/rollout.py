@@ -175,9 +175,7 @@ class Rollout:
                     done += count
                     report(done, size)
 
-                s3.upload_file(
-                    str(archive), bucket, key, ExtraArgs=encryption(self.deployment.kms_key), Callback=more
-                )
+                s3.upload_file(str(archive), bucket, key, ExtraArgs=encryption(self.deployment.kms_key), Callback=more)
 
     def _send(self, before: Before | None) -> None:
         scales = bool(before and before.scaling)
@@ -238,9 +236,7 @@ class Rollout:
             bucket, key = split_uri(uri)
             with aws_errors(uri):
                 s3.put_object(Bucket=bucket, Key=key, Body=self.photo, **encryption(self.deployment.kms_key))
-            return read_answer(
-                self.classes, *invoke_async(runtime, s3, self.deployment.name, uri, _ACCEPT), where
-            )
+            return read_answer(self.classes, *invoke_async(runtime, s3, self.deployment.name, uri, _ACCEPT), where)
         except BreedlabError as error:
             raise BackendError(f"{error}{self._log_hint()}") from error
 
@@ -416,12 +412,12 @@ def last_log_lines(account: boto3.Session, name: str, count: int = 15) -> list[s
     group = f"/aws/sagemaker/Endpoints/{name}"
     try:
         with aws_errors():
-            streams = logs.describe_log_streams(
-                logGroupName=group, orderBy="LastEventTime", descending=True, limit=1
-            )["logStreams"]
-            events = logs.get_log_events(
-                logGroupName=group, logStreamName=streams[0]["logStreamName"], limit=count
-            )["events"]
+            streams = logs.describe_log_streams(logGroupName=group, orderBy="LastEventTime", descending=True, limit=1)[
+                "logStreams"
+            ]
+            events = logs.get_log_events(logGroupName=group, logStreamName=streams[0]["logStreamName"], limit=count)[
+                "events"
+            ]
     except (BreedlabError, LookupError):
         return []
     return [str(event["message"]).rstrip() for event in events]
