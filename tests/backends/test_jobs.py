@@ -40,6 +40,12 @@ def container(image: Path, account: Account, tmp_path: Path) -> Container:
     return Container(image, folder, account.url)
 
 
+@pytest.fixture
+def cloud(cloud: Words, photos: Path) -> Words:
+    """As everywhere here, on the photos that local runs are compared on."""
+    return lambda *more: cloud(f"data.root={photos}", *more)
+
+
 def test_the_whole_circle_ends_where_the_local_backend_does(
     container: Container, account: Account, cloud: Words, words: Words, here: Path
 ) -> None:
