@@ -1,7 +1,5 @@
 """The commands: `breedlab launch|predict|...`, and the same as scripts/*.py."""
 
-"""The commands: `breedlab launch|predict|evaluate|deploy|serve`, and the same as scripts/*.py."""
-
 from __future__ import annotations
 
 import errno
@@ -52,7 +50,7 @@ def run(command: str) -> None:
         code = entry(sys.argv[1:])
         sys.stdout.flush()
     except BreedlabError as error:
-        code = error.exit_code if error.told else _say(str(error), error.exit_code)
+        code = _say(str(error), error.exit_code)
     except KeyboardInterrupt:
         code = _say(_interrupted(command), 130)
     except BrokenPipeError:  # `... | head`: nobody reads any more
