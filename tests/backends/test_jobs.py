@@ -175,7 +175,7 @@ def test_two_instances_train_one_model_together(
     """Under the start scripts' torchrun and under the toolkit's; with what one process would have come to."""
     two = ["backend.instance_count=2", "backend.processes=1", "backend.wait=false", "name=two"]
     same = ["data.batch_size=32", "trainer.max_epochs=2", "tuner.max_epochs=2", "trainer.precision=fp32"]
-    same += ["model.dropout=0.0", "optim.lr=0.001"]
+    same += ["model.dropout=0.0", "optim.lr=0.001", "debugger=losses"]  # which all ranks have to bear
     launch.main(cloud("tuner=none", *two, *same))
     launch.main(cloud("tuner=random", "tuner.trials=1", *two, *same))
     (tuning,), (training,) = (account.sent(f"Create{kind}Job") for kind in ("HyperParameterTuning", "Training"))
