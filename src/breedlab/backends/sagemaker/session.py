@@ -122,7 +122,8 @@ def inspect(backend: Wanted) -> tuple[boto3.Session | None, Place | None, list[P
         path, _, message = str(error).partition(": ")
         return None, None, [*found, Problem(path, message)]
     region = str(session.region_name)
-    role, problems = backend.role or ROLE, []
+    role = backend.role or ROLE
+    problems: list[Problem] = []
     with aws_errors():
         if backend.role:
             role, problems = _role(session, backend.role)
