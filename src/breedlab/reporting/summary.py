@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import geometric_mean
 from typing import Any
 
 from rich.table import Table
 
 from breedlab.reporting.console import console, table
+from breedlab.reporting.figures import METRICS, metric
 from breedlab.training.run import TrainResult
 
 
@@ -28,21 +30,15 @@ def show(result: TrainResult) -> None:
         ("run", str(result.run)),
         ("model", str(result.run / "model.tar.gz")),
         ("predict", f"python scripts/predict.py {result.run} PHOTO..."),
-        ("review", f"tensorboard --logdir {result.run.parents[1]}"),
+        ("report", str(result.run / "report.html")),
+        ("review", f"tensorboard --logdir {result.run.parent}"),
     ):
         console.print(f"{title:9}{text}", markup=False)
 
 
 def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
     """The figures of an evaluation."""
-    names = {
-        "top1": "top-1",
-        "top5": "top-5",
-        "f1": "macro F1",
-        "ece": "calibration error",
-        "loss": "cross-entropy",
-    }
-    rows = [[shown, _figure(name, test["metrics"][name])] for name, shown in names.items()]
+    rows = [[shown, metric(name, test["metrics"][name])] for name, shown in METRICS.items()]
     return table(f"{title}, {test['photos']:,} photos", ["metric", "value"], rows)
 
 
@@ -52,5 +48,22 @@ def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:
     return table("Worst confusions", ["class", "taken for", "photos"], rows)
 
 
-def _figure(name: str, value: float) -> str:
-    return f"{value:.3f}" if name in ("loss", "ece") else f"{value:.1%}"
+def engines_table(export: Mapping[str, Any]) -> Table:
+    """What the export measured of each engine."""
+    sizes = list(export["candidates"][0]["milliseconds"])
+    module = export["candidates"][0]["milliseconds"]
+    rows = []
+    for found in export["candidates"]:
+        times = [f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else "" for size in sizes]
+        speedups = [module[size] / found["milliseconds"][size] for size in sizes if found["milliseconds"]]
+        rows.append(
+            [
+                f"{found['engine']} {found['precision']}",
+                *times,
+                f"{geometric_mean(speedups):.1f}" if speedups else "",
+                *("" if found[name] is None else f"{found[name]:.1%}" for name in ("agreement", "top1")),
+                found["verdict"],
+            ]
+        )
+    columns = ["engine", *(f"batch {size}" for size in sizes), "times as fast", "agrees", "valid top-1", ""]
+    return table("Engines, ms a photo", columns, rows)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from breedlab.data.transforms import EvalTransform
 from breedlab.errors import ServingError
 from breedlab.models.backbone import TIMM
 from breedlab.models.classifier import Classifier
+from breedlab.serving.engines import OPENVINO, Choice, OpenVino, probe
+from breedlab.serving.fetch import Allowed
 
 FORMAT = 1
 _PACKAGE = Path(breedlab.__file__).parent
@@ -33,7 +36,10 @@ _CODE = (
     "models/boundary.py",
     "models/classifier.py",
     "serving/__init__.py",
+    "serving/engines.py",
+    "serving/fetch.py",
     "serving/handler.py",
+    "serving/inspection.py",
 )
 """What an endpoint imports: nothing of it needs lightning, hydra or pydantic."""
 
@@ -44,8 +50,18 @@ def write_folder(
     transform: EvalTransform,
     classes: tuple[str, ...],
     lineage: Mapping[str, Any],
+    allow_urls: Allowed = "none",
 ) -> None:
-    """Writes an archive's content, unpacked, into an empty folder."""
+    """Writes an archive's content, unpacked, into an empty folder.
+
+    Args:
+        folder: Where to.
+        classifier: Architecture and weights.
+        transform: Of the evaluation.
+        classes: Names in the order of the scores.
+        lineage: Where the model comes from.
+        allow_urls: Whose photos an endpoint of it fetches by their address.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     save_file(state, str(folder / "model.safetensors"))
     description = {
@@ -54,6 +70,7 @@ def write_folder(
         "classes": list(classes),
         "transform": asdict(transform),
         "lineage": dict(lineage),
+        "allow_urls": allow_urls,
     }
     (folder / "model.json").write_text(json.dumps(description, indent=2))
     code = folder / "code"
@@ -63,6 +80,27 @@ def write_folder(
         target.write_bytes((_PACKAGE / name).read_bytes())
     (code / "inference.py").write_bytes((entry_folder() / "inference.py").read_bytes())
     (code / "requirements.txt").write_text(_requirements(classifier.architecture.name))
+
+
+def record_engine(folder: Path, taken: Choice, measured: Mapping[str, Any]) -> None:
+    """Writes into an archive's content with what it answers, and by what that was chosen.
+
+    Args:
+        folder: From `write_folder`, with the engine's file in `engines/`.
+        taken: The engine.
+        measured: For the record.
+    """
+    file = folder / "model.json"
+    description = json.loads(file.read_text())
+    engine: dict[str, Any] = {"name": taken.engine, "precision": taken.precision}
+    if taken.engine == OPENVINO:
+        graph, side = f"engines/{taken.precision}.xml", description["transform"]["crop"]
+        scores = OpenVino(folder / graph, taken.precision).scores(probe(side))[0].tolist()
+        # What it answers to one photo that is the same everywhere: by that another machine knows it has the same.
+        engine |= {"file": graph, "openvino": version("openvino"), "probe": {"side": side, "scores": scores}}
+        with (folder / "code" / "requirements.txt").open("a") as requirements:
+            requirements.write(f"openvino=={version('openvino')}\n")
+    file.write_text(json.dumps({**description, "engine": engine, "export": dict(measured)}, indent=2))
 
 
 def write_archive(path: Path, folder: Path) -> None:
@@ -116,7 +154,5 @@ def entry_folder() -> Path:
 
 def _requirements(backbone: str) -> str:
     """What a PyTorch image lacks; never torch itself, which the image brings."""
-    from importlib.metadata import version
-
     names = ["safetensors", "simplejpeg", *(["timm"] if backbone.startswith(TIMM) else [])]
     return "".join(f"{name}=={version(name)}\n" for name in names)

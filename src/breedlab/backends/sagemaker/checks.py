@@ -124,7 +124,7 @@ def model_problems(request: Request, set_by: Mapping[str, str] = _SET_BY) -> lis
         request: What is to be sent.
         set_by: What a person sets a field by.
     """
-    shape = _service(request.service).operation_model(request.operation).input_shape
+    shape = _api(request.service).operation_model(request.operation).input_shape
     return [
         Problem(_set_by(path, set_by), f"{message} ({request.operation}: {path})")
         for path, message in _shape_problems(shape, request.parameters, "")
@@ -132,11 +132,11 @@ def model_problems(request: Request, set_by: Mapping[str, str] = _SET_BY) -> lis
 
 
 @cache
-def _service(name: str) -> Any:
+def _api(service: str) -> Any:
     from botocore.loaders import Loader
     from botocore.model import ServiceModel
 
-    return ServiceModel(Loader().load_service_model(name, "service-2"), name)
+    return ServiceModel(Loader().load_service_model(service, "service-2"), service)
 
 
 def _set_by(path: str, set_by: Mapping[str, str]) -> str:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 from breedlab.config.problems import Problem
@@ -55,6 +57,17 @@ class Place:
         return "/".join([f"s3://{self.bucket}", self.prefix, *parts])
 
 
+def require_extra() -> None:
+    """Refuses to go on without the packages of the `sagemaker` extra.
+
+    Raises:
+        BackendError: If they are missing.
+    """
+    missing = [name for name in ("boto3", "sagemaker") if find_spec(name) is None]
+    if missing:
+        raise BackendError(f"SageMaker needs {' and '.join(missing)}: pip install 'breedlab[sagemaker]'")
+
+
 def planned(backend: Wanted) -> Place:
     """The place as far as the config tells it, without asking anybody; the rest stands in angle brackets."""
     return Place(
@@ -90,6 +103,7 @@ def connect(region: str | None) -> boto3.Session:
     return session
 
 
+@cache
 def client(session: boto3.Session, service: str) -> Any:
     """A client that asks again when a network or AWS stumbles."""
     from botocore.config import Config as Settings
@@ -122,8 +136,7 @@ def inspect(backend: Wanted) -> tuple[boto3.Session | None, Place | None, list[P
         path, _, message = str(error).partition(": ")
         return None, None, [*found, Problem(path, message)]
     region = str(session.region_name)
-    role = backend.role or ROLE
-    problems: list[Problem] = []
+    role, problems = backend.role or ROLE, list[Problem]()
     with aws_errors():
         if backend.role:
             role, problems = _role(session, backend.role)
@@ -185,6 +198,7 @@ def _refusal(error: Any) -> str:
 
 
 def _session(region: str | None) -> boto3.Session:
+    require_extra()
     import boto3
 
     return boto3.Session(region_name=region)

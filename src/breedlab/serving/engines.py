@@ -1,0 +1,181 @@
+"""What computes a model's scores: PyTorch itself, or OpenVINO where the archive carries a file for it.
+
+A file of OpenVINO's is a graph and its weights; each machine compiles it for itself when it loads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from breedlab.errors import ServingError
+
+EAGER, OPENVINO = "eager", "openvino"
+_FAR = 0.2
+"""Relative distance from the exported scores of the probe that no processor's arithmetic explains."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine and the precision that it computes in.
+
+    Attributes:
+        engine: `eager` or `openvino`.
+        precision: `fp32`, `bf16` or `int8`.
+    """
+
+    engine: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.precision}"
+
+
+MODULE = Choice(EAGER, "fp32")
+"""The network as it was trained and tested."""
+
+
+class Engine(Protocol):
+    """Computes scores; safe to call from several threads."""
+
+    choice: Choice
+
+    def scores(self, photos: torch.Tensor) -> torch.Tensor:
+        """Float32 logits (n, classes) on the CPU of uint8 photos (n, 3, side, side)."""
+        ...
+
+
+class Unusable(Exception):
+    """An engine that cannot run here. Its text says why."""
+
+
+class Eager:
+    """PyTorch, on the CPU or a GPU. bf16 is autocast: weights cast outright are slow for small batches."""
+
+    def __init__(self, network: nn.Module, device: torch.device, precision: str) -> None:
+        if precision == "bf16" and not multiplies_bf16(device):
+            _log.warning("this machine has no native bf16, which would only be slower; PyTorch computes in fp32")
+            precision = "fp32"
+        self.choice = Choice(EAGER, precision)
+        self._network, self._device = network, device
+
+    @torch.inference_mode()
+    def scores(self, photos: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.choice.precision == "bf16"):
+            logits: torch.Tensor = self._network(photos.to(self._device))
+        return logits.float().cpu()
+
+
+class OpenVino:
+    """OpenVINO on the CPU, with as many threads for one request as torch would take.
+
+    Args:
+        file: The graph, an .xml with its .bin beside it.
+        precision: What the file was made for.
+
+    Raises:
+        Unusable: If OpenVINO is not installed, or does not take the file.
+    """
+
+    def __init__(self, file: Path, precision: str) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise Unusable("openvino is not installed") from error
+        try:
+            core = openvino.Core()
+            core.set_property({"ENABLE_MMAP": False})  # the file may be gone before the engine is
+            native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            if precision == "bf16" and not native:
+                _log.warning("this machine has no native bf16; OpenVINO computes in fp32")
+                precision = "fp32"
+            settings = {
+                "PERFORMANCE_HINT": "LATENCY",  # all cores for one batch; at 1, 8 and 32 no slower than streams
+                "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            }
+            # Any number of photos; compiled for one number it was no faster.
+            self._request = core.compile_model(core.read_model(str(file)), "CPU", settings).create_infer_request()
+        except Exception as error:  # OpenVINO raises bare RuntimeErrors, whatever is wrong
+            raise Unusable(f"OpenVINO does not take it ({_first_line(error)})") from error
+        self.choice = Choice(OPENVINO, precision)
+        self._lock = threading.Lock()
+
+    def scores(self, photos: torch.Tensor) -> torch.Tensor:
+        with self._lock:  # a request holds one computation
+            (logits,) = self._request.infer([photos.contiguous().numpy()], share_inputs=True).values()
+        return torch.from_numpy(logits)
+
+
+def load_engine(
+    folder: Path, recorded: Mapping[str, Any] | None, network: nn.Module, device: torch.device, wanted: str | None
+) -> Engine:
+    """The engine that an archive was exported with, or PyTorch, with a warning, where that cannot run.
+
+    Args:
+        folder: The archive's content.
+        recorded: `engine` of its model.json; None means the module as it is.
+        network: The module, on the device.
+        device: A GPU is PyTorch's, whatever the archive says of the CPU.
+        wanted: `eager` or `openvino` to have that one and nothing else.
+
+    Raises:
+        ServingError: If the engine wanted is not in the archive, or cannot run.
+    """
+    choice = MODULE if recorded is None else Choice(recorded["name"], recorded["precision"])
+    if wanted == OPENVINO and choice.engine != OPENVINO:
+        raise ServingError(
+            "this model was exported without an OpenVINO engine; export it with serving.engine=openvino, or ask for"
+            " eager"
+        )
+    if recorded is None or choice.engine == EAGER or wanted == EAGER or (device.type != "cpu" and wanted is None):
+        return Eager(network, device, choice.precision if choice.engine == EAGER else "fp32")
+    try:
+        engine = OpenVino(folder / recorded["file"], choice.precision)
+        _refuse_other_scores(engine, torch.tensor(recorded["probe"]["scores"]), recorded["probe"]["side"])
+    except Unusable as reason:
+        version = recorded["openvino"]
+        message = f"{recorded['file']} cannot be used here: {reason}; it was made by openvino=={version}"
+        if wanted == OPENVINO:
+            raise ServingError(message) from reason
+        _log.warning("%s. PyTorch answers instead, slower.", message)
+        return Eager(network, device, "fp32")
+    return engine
+
+
+def probe(side: int) -> torch.Tensor:
+    """A photo (1, 3, side, side) that is the same everywhere: waves of three directions, in whole numbers."""
+    place = 1024 * torch.arange(side) // side
+    rows, columns = place[:, None], place[None, :]
+    waves = torch.stack([2 * rows + columns, rows + 3 * columns, 5 * rows - 2 * columns]) % 510
+    return (waves - 255).abs().to(torch.uint8)[None]
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 natively; emulated it is slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _refuse_other_scores(engine: Engine, exported: torch.Tensor, side: int) -> None:
+    """A file that was exchanged or damaged, or arithmetic that goes wrong here, must not answer."""
+    found = engine.scores(probe(side))[0]
+    if found.shape != exported.shape:
+        raise Unusable(f"it gives {len(found)} scores; this model has {len(exported)} classes")
+    if not (found - exported).norm() <= _FAR * exported.norm():
+        raise Unusable("its scores are not those that it was exported with")
+
+
+def _first_line(error: Exception) -> str:
+    """The last of OpenVINO's lines is what happened; the others are places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:160] if lines else type(error).__name__

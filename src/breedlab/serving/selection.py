@@ -1,0 +1,274 @@
+"""Which engine an archive answers with: the fastest here of those that agree with the module on validation photos."""
+
+from __future__ import annotations
+
+import copy
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from breedlab.config.schema import Serving
+from breedlab.reporting.console import note, progress, warn
+from breedlab.serving import conversion
+from breedlab.serving.engines import EAGER, MODULE, OPENVINO, Choice, Eager, Engine, OpenVino, multiplies_bf16
+from breedlab.serving.handler import Model
+
+if TYPE_CHECKING:
+    from breedlab.data.module import PhotoData
+
+MOST_LOST = 0.005
+"""How much of the validation top-1 an engine may lose."""
+LEAST_AGREEMENT = 0.98
+"""The least share of validation photos that an engine has to put into the module's class."""
+FOLDER = "engines"
+_BATCHES = (1, 8, 32)
+_CALIBRATION = 128
+"""Training photos that the ranges of int8 are found on."""
+_FEWEST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 2, 10, 4.0
+"""Of timing; after so many seconds no other round is begun."""
+_PRECISIONS = {EAGER: ("fp32", "bf16"), OPENVINO: ("fp32", "bf16", "int8")}
+
+
+@dataclass
+class Candidate:
+    """What was found out about one engine.
+
+    Attributes:
+        choice: Which it is.
+        engine: Ready to compute; None if it cannot be had.
+        milliseconds: By the photos in a batch: one photo's share of its time.
+        agreement: Share of the validation photos with the module's class; None if it was not asked.
+        top1: Of the validation photos; likewise.
+        objection: What speaks against it, else empty.
+        taken: Whether it is the one.
+    """
+
+    choice: Choice
+    engine: Engine | None = None
+    milliseconds: dict[int, float] = field(default_factory=dict)
+    agreement: float | None = None
+    top1: float | None = None
+    objection: str = ""
+    taken: bool = False
+
+    @property
+    def typical(self) -> float:
+        """Milliseconds a photo, all batch sizes counting alike."""
+        return geometric_mean(self.milliseconds.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "engine": self.choice.engine,
+            "precision": self.choice.precision,
+            "milliseconds": {str(size): round(ms, 3) for size, ms in self.milliseconds.items()},
+            "agreement": self.agreement,
+            "top1": self.top1,
+            "verdict": ", ".join(filter(None, ["taken" if self.taken else "", self.objection])),
+        }
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The engine that was taken, and what was measured.
+
+    Attributes:
+        taken: The engine.
+        candidates: All that were looked at, the module first; none if there was nothing to choose.
+        photos: Validation photos that they were compared on.
+        calibration: Training photos that int8 was made with.
+        test_top1: Of the engine taken, on photos that decided nothing.
+    """
+
+    taken: Choice
+    candidates: tuple[Candidate, ...] = ()
+    photos: int = 0
+    calibration: int = 0
+    test_top1: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for metrics.json and model.json."""
+        return {
+            "engine": self.taken.engine,
+            "precision": self.taken.precision,
+            "candidates": [candidate.as_dict() for candidate in self.candidates],
+            "photos": {"validation": self.photos, "calibration": self.calibration},
+            "test_top1": self.test_top1,
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        }
+
+
+def possible(serving: Serving, device: torch.device) -> list[Choice]:
+    """What a config leaves to choose from on this machine.
+
+    With a GPU, `auto` stays with PyTorch; and it takes no precision that the machine only emulates.
+    """
+    engines = [serving.engine]
+    if serving.engine == "auto":
+        wanted = conversion.is_installed() and (device.type == "cpu" or serving.precision == "int8")
+        engines = [EAGER, OPENVINO] if wanted else [EAGER]
+    homes = {EAGER: device, OPENVINO: torch.device("cpu")}
+    return [
+        Choice(engine, precision)
+        for engine in engines
+        for precision in _PRECISIONS[engine]
+        if serving.precision == precision
+        or (serving.precision == "auto" and (precision != "bf16" or multiplies_bf16(homes[engine])))
+    ]
+
+
+def select(folder: Path, serving: Serving, data: PhotoData, *, device: torch.device, seed: int) -> Selection:
+    """Finds the engine for an archive's content; leaves its file in `engines/` if it has one.
+
+    Args:
+        folder: The content, as `write_folder` left it.
+        serving: What the config wants.
+        data: Training photos calibrate, validation photos decide, test photos only report.
+        device: Where PyTorch computes.
+        seed: Draws the training photos.
+    """
+    choices = possible(serving, device)
+    if serving.engine == "auto" and device.type == "cpu" and not conversion.is_installed():
+        note("PyTorch answers; OpenVINO is several times as fast on a CPU: pip install 'breedlab[engines]'")
+    if choices == [MODULE]:
+        return Selection(MODULE)
+    model = Model(folder, device, EAGER)
+    candidates = [Candidate(choice) for choice in dict.fromkeys([MODULE, *choices])]
+    calibration = _make(candidates, model, folder, data, seed)
+    ready = [candidate for candidate in candidates if candidate.engine is not None]
+    _time(ready, _photos(data, "valid", range(min(len(data.photos.splits["valid"]), max(_BATCHES)))))
+    taken = _judge(ready, choices, data)
+    taken.taken = True
+    for file in Path(folder, FOLDER).glob("*"):
+        if taken.choice.engine != OPENVINO or file.stem != taken.choice.precision:
+            file.unlink()
+    test = len(data.photos.splits["test"])
+    (labels,) = _predictions([taken], data.test_dataloader(), f"testing {taken.choice}", test)
+    top1 = float((labels == data.labels("test")).float().mean())
+    return Selection(taken.choice, tuple(candidates), len(data.photos.splits["valid"]), calibration, top1)
+
+
+def _make(candidates: Sequence[Candidate], model: Model, folder: Path, data: PhotoData, seed: int) -> int:
+    """Gives each candidate its engine, or the reason why not; returns how many photos calibrated int8."""
+    side, graph, calibration = model.transform.crop, None, 0
+    for candidate in candidates:
+        precision = candidate.choice.precision
+        if candidate.choice.engine == EAGER:
+            candidate.engine = Eager(model.network, model.device, precision)
+            continue
+        file = folder / FOLDER / f"{precision}.xml"
+        try:
+            if graph is None:
+                network = model.network if model.device.type == "cpu" else copy.deepcopy(model.network).cpu()
+                graph = conversion.convert(network, side)
+            made = graph
+            if precision == "int8":
+                photos = _calibration_photos(data, seed)
+                calibration = len(photos)
+                with progress("calibrating int8 on training photos") as report:
+                    made = conversion.quantise(graph, photos, report)
+            conversion.write_graph(made, file, halves=precision == "bf16")
+            candidate.engine = OpenVino(file, precision)
+        except Exception as error:  # whatever a network's operations bring about, another engine can answer
+            reason = " ".join(str(error).split())[:120]
+            candidate.objection = f"cannot be made: {reason}"
+            warn(f"{candidate.choice} cannot be made ({reason})")
+    return calibration
+
+
+def _time(candidates: Sequence[Candidate], photos: torch.Tensor) -> None:
+    """In turn, so that a noisy neighbour slows all alike; the first calls of each are not counted."""
+    batches = {size: torch.cat([photos] * -(-size // len(photos)))[:size] for size in _BATCHES}
+    for candidate in candidates:
+        _seconds(candidate, batches[1])
+    once = sum(_seconds(candidate, batches[1]) for candidate in candidates)
+    sizes = [size for size in _BATCHES if size == 1 or size * once <= _BUDGET_S]
+    taken: dict[int, list[list[float]]] = {size: [] for size in sizes}
+    started = time.monotonic()
+    with progress("timing engines, rounds") as report:
+        for number in range(_MOST_ROUNDS + 1):
+            if number > _FEWEST_ROUNDS and time.monotonic() - started > _BUDGET_S:
+                break
+            for size in sizes:
+                taken[size].append([_seconds(candidate, batches[size]) for candidate in candidates])
+            report(number + 1, _MOST_ROUNDS + 1)
+    for size, rounds in taken.items():
+        for candidate, seconds in zip(candidates, zip(*rounds[1:], strict=True), strict=True):
+            candidate.milliseconds[size] = 1000 * median(seconds) / size
+
+
+def _seconds(candidate: Candidate, batch: torch.Tensor) -> float:
+    assert candidate.engine is not None
+    started = time.perf_counter()
+    candidate.engine.scores(batch)
+    return time.perf_counter() - started
+
+
+def _judge(candidates: Sequence[Candidate], choices: Sequence[Choice], data: PhotoData) -> Candidate:
+    """The fastest that agrees with the module; of what was asked for by name, the fastest if none agrees."""
+    module = candidates[0]
+    eligible = sorted((c for c in candidates if c.choice in choices), key=lambda candidate: candidate.typical)
+    if not eligible:
+        warn("what serving.engine and serving.precision ask for cannot be had; PyTorch answers")
+        return module
+    reference: torch.Tensor | None = None
+    for candidate in eligible:
+        if candidate is module:
+            return module
+        asked = [candidate] if reference is not None else [module, candidate]
+        count = len(data.photos.splits["valid"])
+        found = _predictions(asked, data.val_dataloader(), f"validating {candidate.choice}", count)
+        truth = data.labels("valid")
+        if reference is None:
+            reference = found[0]
+            module.top1, module.agreement = float((reference == truth).float().mean()), 1.0
+        candidate.top1 = float((found[-1] == truth).float().mean())
+        candidate.agreement = float((found[-1] == reference).float().mean())
+        candidate.objection = _objection(candidate, module)
+        if not candidate.objection:
+            return candidate
+    taken = eligible[0]
+    warn(f"{taken.choice} was asked for, and is exported, but it {taken.objection}")
+    return taken
+
+
+def _objection(candidate: Candidate, module: Candidate) -> str:
+    assert candidate.agreement is not None and candidate.top1 is not None and module.top1 is not None
+    if candidate.agreement < LEAST_AGREEMENT:
+        return f"agrees with the module on {candidate.agreement:.1%}, at least {LEAST_AGREEMENT:.0%} are needed"
+    if module.top1 - candidate.top1 > MOST_LOST + 1e-6:
+        return f"loses {100 * (module.top1 - candidate.top1):.1f} points of top-1, at most {100 * MOST_LOST:g} may go"
+    return ""
+
+
+def _predictions(
+    candidates: Sequence[Candidate], batches: Iterable[tuple[torch.Tensor, torch.Tensor]], title: str, count: int
+) -> list[torch.Tensor]:
+    """The predicted labels (n,) of each candidate, in the order of the photos."""
+    found: list[list[torch.Tensor]] = [[] for _ in candidates]
+    done = 0
+    with progress(title) as report:
+        for photos, _ in batches:
+            for labels, candidate in zip(found, candidates, strict=True):
+                assert candidate.engine is not None
+                labels.append(candidate.engine.scores(photos).argmax(1))
+            done += len(photos)
+            report(done, count)
+    return [torch.cat(labels) for labels in found]
+
+
+def _calibration_photos(data: PhotoData, seed: int) -> torch.Tensor:
+    count = len(data.photos.splits["train"])
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return _photos(data, "train", order[:_CALIBRATION])
+
+
+def _photos(data: PhotoData, split: str, indices: Iterable[int]) -> torch.Tensor:
+    """Some photos of a split (n, 3, side, side) as the endpoint sees them, whatever training does to them."""
+    dataset = data.dataset(split)
+    return torch.stack([dataset[0, index][0] for index in indices])
