@@ -1,8 +1,9 @@
 """An AWS Lambda function in front of an endpoint: a photo, or its address, in; its label and score out.
 
-Runtime Python 3.11 or newer, handler `lambda_handler.handler`, environment variable ENDPOINT. It needs nothing but boto3,
-which is there, and the rights of lambda_policy.json. The event is API Gateway's, a function URL's, or its plain body:
-`{"image": "<base64>"}`, or `{"url": "https://..."}` where the model was exported with serving.allow_urls.
+Runtime Python 3.11 or newer, handler `lambda_handler.handler`, environment variable ENDPOINT. It needs nothing but
+boto3, which is there, and the rights of lambda_policy.json. The event is API Gateway's, a function URL's, or the
+plain body of one: `{"image": "<base64>"}`, or `{"url": "https://..."}` where the model was exported with
+serving.allow_urls.
 """
 
 from __future__ import annotations
