@@ -1,8 +1,8 @@
 """What answers, without a server: our engines against eager fp32 as it is usually run, for ResNet34 at 224 px.
 
-A ResNet34 is first trained on drawn photos, once, since what int8 may cost is judged by the export's own gate. Theirs is
-torchvision's network under `inference_mode`, channels first, and gets photos that are normalised already. Ours is the
-exported archive's `Model.scores`, from bytes. Rounds take turns.
+A ResNet34 is first trained on drawn photos, once, since what int8 may cost is judged by the export's own gate.
+Theirs is torchvision's network under `inference_mode`, channels first, and gets photos that are normalised already.
+Ours is the exported archive's `Model.scores`, from bytes. Rounds take turns.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from _harness import CACHE, NO_BF16, Ratio, machine, parse, report, say, step
 from _photos import photos
 
-_CLASSES, _TRAIN, _VALID = 12, 720, 240
+_CLASSES, _TRAIN, _VALID = 6, 480, 180
 _EPOCHS = 8
 _BATCHES = (1, 8, 32)
 _TARGETS = {"bf16": 2.2, "int8": 4.0}
@@ -58,7 +58,7 @@ def _prepared() -> tuple[Any, Any]:
         "model.freeze=none",
         "data=image_folder",
         f"data.root={photos(_CLASSES, _TRAIN, _VALID)}",
-        "data.batch_size=32",
+        "data.batch_size=16",
         "optim.lr=0.001",
         "optim.schedule=one_cycle",
         f"trainer.max_epochs={_EPOCHS}",

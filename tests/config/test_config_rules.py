@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from breedlab.config import Config
+from breedlab.config import Config, rules
 from breedlab.config.rules import RULES
 
 ARCHIVE = {"url": "https://x.org/a.zip", "bytes": 1, "folder": "a", "classes": 2, "train": 2, "valid": 2, "test": 2}
@@ -150,8 +150,32 @@ CASES = [
         "tuner.space.optim.lr: is a continuous range; a grid takes a list, such as [0.001,0.01]",
         {"tuner.strategy": "grid", "tuner.trials": None, "tuner.space": LIST},
     ),
+    Case(
+        "engine_computes_precision",
+        {"serving.engine": "eager", "serving.precision": "int8"},
+        "serving.precision: got 'int8', which is openvino's; expected auto, fp32 or bf16 with eager",
+        {"serving.engine": "eager", "serving.precision": "bf16"},
+    ),
+    Case(
+        "engine_is_installed",
+        {"serving.engine": "openvino"},
+        "serving.engine: got 'openvino', which needs openvino and nncf; install the extra: pip install",
+        {"serving.engine": "auto"},
+    ),
+    Case(
+        "engine_is_installed",
+        {"serving.precision": "int8"},
+        "serving.precision: got 'int8', which needs openvino and nncf; install the extra: pip install",
+        {"serving.precision": "bf16"},
+    ),
 ]
 BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{n} {case.rule}" for n, case in enumerate(CASES)])
+
+
+@pytest.fixture(autouse=True)
+def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a plain installation is, whatever is installed here."""
+    monkeypatch.setattr(rules, "find_spec", lambda name: None)
 
 
 def test_every_rule_has_a_case() -> None:
