@@ -64,7 +64,7 @@ WRONG = [
     ("optim", None, "got None; expected a mapping"),
     ("backend.name", "sagemakr", "got 'sagemakr'; expected local"),
     ("backend.wait", "yes", "got 'yes'; expected true or false"),
-    ("serving.engine", "onnx", "got 'onnx'; expected eager"),
+    ("serving.engine", "onnx", "got 'onnx'; expected auto, eager or openvino"),
     ("resume", 3, "got 3; expected a text"),
 ]
 
