@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from breedlab.errors import ServingError
+from breedlab.serving.fetch import Allowed, Fetcher, allowed_from
 
 
 def main(argv: list[str]) -> int:
@@ -24,12 +25,25 @@ def main(argv: list[str]) -> int:
     parser.add_argument("model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8080, help="the port (default: 8080; 0 picks a free one)")
+    parser.add_argument(
+        "--allow-urls",
+        metavar="none|public|HOST,...",
+        help="whose photos to fetch by their address (default: as the model was exported with serving.allow_urls)",
+    )
     parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
     words = parser.parse_args(argv)
     if not 0 <= words.port < 65536:
         parser.error(f"--port: got {words.port}; expected 0 to 65535")
+    allowed = None if words.allow_urls is None else _allowed(words.allow_urls)
     with _listen(words.host, words.port) as listener:
-        return _serve(words.model, words.engine, listener)
+        return _serve(words.model, words.engine, listener, allowed)
+
+
+def _allowed(word: str) -> Allowed:
+    try:
+        return allowed_from(word)
+    except ValueError as error:
+        raise ServingError(f"--allow-urls: got {word!r}; expected none, public or {error}") from error
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -43,10 +57,11 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ServingError(f"--host {host} --port {port}: cannot listen there ({reason}); name another") from error
 
 
-def _serve(path: Path, engine: str | None, listener: socket.socket) -> int:
+def _serve(path: Path, engine: str | None, listener: socket.socket, allowed: Allowed | None) -> int:
     try:
         import uvicorn
 
+        from breedlab.serving.protocol import settings
         from breedlab.serving.server import make_app
     except ModuleNotFoundError as error:
         raise ServingError(
@@ -59,12 +74,16 @@ def _serve(path: Path, engine: str | None, listener: socket.socket) -> int:
 
     with opened(path) as folder:
         model = Model(folder, engine=engine)
+    if allowed is not None:
+        model.fetch = Fetcher(allowed)
     side = model.transform.crop
     model.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # the first pass sets much up: not for a client
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"{path}: {len(model.classes)} classes; answers with {model.engine.choice} on {model.device}")
+    if model.fetch.is_open:
+        allowed = model.fetch.allowed
+        print(f"fetches photos from {'the public internet' if isinstance(allowed, str) else ', '.join(allowed)}")
     print(f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C stops", flush=True)
-    settings = uvicorn.Config(make_app(model), log_level="warning", access_log=False, timeout_graceful_shutdown=30)
-    uvicorn.Server(settings).run(sockets=[listener])
+    uvicorn.Server(settings(make_app(model))).run(sockets=[listener])
     return 0

@@ -117,19 +117,30 @@ def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> 
     ("body", "kind", "status", "says"),
     [
         (b"x", "text/csv", 415, "text/csv"),
-        (b"x", "", 415, "is not read"),
+        (b"x", "", 415, "no content type"),
+        (b"\x89PNG\r\n\x1a\n", "image/jpeg", 415, "the photo is a PNG"),
+        ("text", "image/jpeg", 400, "came as text"),
         (b"{", "application/json", 400, "not JSON"),
         (b"[]", "application/json", 400, "0 photos"),
         (b"[1]", "application/json", 400, "expected"),
         (b'{"image": "%%%"}', "application/json", 400, "base64"),
         (b'{"image": 3}', "application/json", 400, "expected"),
-        (b'{"url": "http://127.0.0.1/x.jpg"}', "application/json", 400, "fetches no URLs"),
+        ('{"image": "é"}', "application/json", 400, "base64"),
+        (b'{"url": 3}', "application/json", 400, "expected"),
+        ("[" + "[]," * 9999 + "[]]", "application/json", 400, "expected"),
     ],
 )
-def test_a_bad_request_is_told_why(body: bytes, kind: str, status: int, says: str) -> None:
+def test_a_bad_request_is_told_why(body: bytes | str, kind: str, status: int, says: str) -> None:
     with pytest.raises(BadRequest, match=says) as caught:
         handler.input_fn(body, kind)
     assert caught.value.status == status
+
+
+def test_no_address_is_asked_unless_the_archive_says_so(folder: Path) -> None:
+    photos = handler.input_fn('{"url": "http://127.0.0.1/x.jpg"}', "application/json")
+    with pytest.raises(BadRequest, match="fetches no URLs") as caught:
+        handler.predict_fn(photos, handler.model_fn(str(folder)))
+    assert caught.value.status == 400
 
 
 def test_bytes_that_are_no_photo_are_the_clients_fault(folder: Path) -> None:

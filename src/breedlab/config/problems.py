@@ -113,6 +113,8 @@ def _expectation(record: Mapping[str, Any]) -> str:
     if kind in ("too_short", "too_long"):
         length = context.get("min_length", context.get("max_length"))
         return f"a list of {length}"
+    if kind == "value_error":
+        return str(context["error"])
     choices = _choices(record)
     if choices:
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"

@@ -21,6 +21,7 @@ from breedlab.errors import ServingError
 from breedlab.models.backbone import TIMM
 from breedlab.models.classifier import Classifier
 from breedlab.serving.engines import OPENVINO, Choice, OpenVino, probe
+from breedlab.serving.fetch import Allowed
 
 FORMAT = 1
 _PACKAGE = Path(breedlab.__file__).parent
@@ -36,7 +37,9 @@ _CODE = (
     "models/classifier.py",
     "serving/__init__.py",
     "serving/engines.py",
+    "serving/fetch.py",
     "serving/handler.py",
+    "serving/inspection.py",
 )
 """What an endpoint imports: nothing of it needs lightning, hydra or pydantic."""
 
@@ -47,8 +50,18 @@ def write_folder(
     transform: EvalTransform,
     classes: tuple[str, ...],
     lineage: Mapping[str, Any],
+    allow_urls: Allowed = "none",
 ) -> None:
-    """Writes an archive's content, unpacked, into an empty folder."""
+    """Writes an archive's content, unpacked, into an empty folder.
+
+    Args:
+        folder: Where to.
+        classifier: Architecture and weights.
+        transform: Of the evaluation.
+        classes: Names in the order of the scores.
+        lineage: Where the model comes from.
+        allow_urls: Whose photos an endpoint of it fetches by their address.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     save_file(state, str(folder / "model.safetensors"))
     description = {
@@ -57,6 +70,7 @@ def write_folder(
         "classes": list(classes),
         "transform": asdict(transform),
         "lineage": dict(lineage),
+        "allow_urls": allow_urls,
     }
     (folder / "model.json").write_text(json.dumps(description, indent=2))
     code = folder / "code"

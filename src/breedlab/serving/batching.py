@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 
@@ -22,7 +25,12 @@ class Batcher:
 
     def __init__(self, model: Model, most: int = 32) -> None:
         self.model, self.most = model, most
-        self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
+        self._queue: deque[Waiting] = deque()
+        self._coming = 0
+        # On a CPU, a pass that starts while the next photos are being decoded takes its cores from them, and they miss
+        # it; a GPU has nothing better to do.
+        self._waits = model.device.type == "cpu"
+        self._changed = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._task: asyncio.Task[None] | None = None
 
@@ -37,20 +45,31 @@ class Batcher:
             await asyncio.gather(self._task, return_exceptions=True)
         self._thread.shutdown()
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """While it is open a photo is being decoded that a batch which is not yet full may wait for."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+            self._changed.set()
+
     async def scores(self, photos: list[torch.Tensor]) -> torch.Tensor:
         """Logits (n, classes) of uint8 photos (3, side, side)."""
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in photos]
-        for item in zip(photos, futures, strict=True):
-            self._queue.put_nowait(item)
+        self._queue.extend(zip(photos, futures, strict=True))
+        self._changed.set()
         return torch.stack(await asyncio.gather(*futures))
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            batch = [await self._queue.get()]
-            while len(batch) < self.most and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
+            while not self._queue or (self._waits and self._coming and len(self._queue) < self.most):
+                self._changed.clear()
+                await self._changed.wait()
+            batch = [self._queue.popleft() for _ in range(min(self.most, len(self._queue)))]
             wanted = [(photo, future) for photo, future in batch if not future.done()]  # some clients have gone
             if not wanted:
                 continue

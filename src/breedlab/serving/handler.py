@@ -6,7 +6,6 @@ SageMaker's PyTorch container calls model_fn once, then input_fn, predict_fn and
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 from collections.abc import Sequence
@@ -23,7 +22,9 @@ from breedlab.data.transforms import EvalTransform
 from breedlab.errors import ServingError
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
+from breedlab.serving import inspection
 from breedlab.serving.engines import load_engine
+from breedlab.serving.fetch import Address, Fetcher, NotFetched, allowed_from
 
 PHOTO_TYPES = ("image/jpeg", "image/png", "image/webp", "application/x-image", "application/octet-stream")
 JSON = "application/json"
@@ -32,7 +33,12 @@ TOP = 5
 """How many classes a verbose answer ranks."""
 MAX_PHOTOS = 32
 """How many photos one request may hold."""
+_MAX_MARKS = 10_000
+"""Brackets, braces and commas of a JSON body: what is asked needs far fewer, and each may cost memory once parsed."""
 _FORMAT = 1
+_EXPECTED = 'expected {"image": "<base64>"} or {"url": "<address>"}, or a list of up to 32 of those'
+
+Photo = bytes | Address
 
 
 class BadRequest(ServingError):
@@ -56,6 +62,7 @@ class Model:
         lineage: Where the model comes from.
         network: The PyTorch module, whatever engine answers.
         engine: What computes the scores.
+        fetch: Gets photos by their address, under the rules of the archive's `allow_urls`.
 
     Raises:
         ServingError: If the archive is another version's, or `engine` names one that cannot run.
@@ -68,6 +75,7 @@ class Model:
         shape, transform = description["architecture"], description["transform"]
         self.classes: tuple[str, ...] = tuple(description["classes"])
         self.lineage: dict[str, Any] = description["lineage"]
+        self.fetch = Fetcher(allowed_from(description.get("allow_urls", "none")))
         self.transform = EvalTransform(
             **{**transform, "mean": tuple(transform["mean"]), "std": tuple(transform["std"])}
         )
@@ -122,41 +130,57 @@ def model_fn(model_dir: str, context: Any = None) -> Model:
     return Model(Path(model_dir))
 
 
-def input_fn(body: bytes | str, content_type: str, context: Any = None) -> list[bytes]:
-    """The photos of a request, as bytes.
+def input_fn(body: bytes | str, content_type: str, context: Any = None) -> list[Photo]:
+    """The photos of a request, as bytes or by their address; no address is asked yet.
 
     Args:
-        body: A photo, or JSON: `{"image": <base64>}` or a list of those.
+        body: A photo, or JSON: `{"image": <base64>}`, `{"url": ...}` or a list of those.
         content_type: The request's Content-Type.
 
     Raises:
-        BadRequest: 415 for a type that is not read, 400 for a body of the wrong shape.
+        BadRequest: 415 for a type that is not read, or not the photo's; 400 for a body of the wrong shape.
     """
     kind = (content_type or "").split(";")[0].strip().lower()
     if kind in PHOTO_TYPES:
-        return [body.encode("latin-1") if isinstance(body, str) else bytes(body)]
+        if isinstance(body, str):  # a toolkit decoded it
+            raise BadRequest(400, "the photo came as text; send its bytes")
+        photo = bytes(body)
+        if other := inspection.contradiction(photo, kind):
+            raise BadRequest(415, f"the content type is {kind!r}, but the photo is a {other}")
+        return [photo]
     if kind != JSON:
-        raise BadRequest(
-            415, f"content type {content_type!r} is not read; send one of {', '.join((*PHOTO_TYPES, JSON))}"
-        )
-    try:
-        tree = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(400, f"the body is not JSON ({error})") from error
+        given = f"content type {content_type[:80]!r} is not read" if kind else "there is no content type"
+        raise BadRequest(415, f"{given}; send one of {', '.join((*PHOTO_TYPES, JSON))}")
+    tree = _parse(body)
     items = tree if isinstance(tree, list) else [tree]
     if not 1 <= len(items) <= MAX_PHOTOS:
         raise BadRequest(400, f"the list holds {len(items)} photos; expected 1 to {MAX_PHOTOS}")
     return [_photo(item) for item in items]
 
 
-def predict_fn(photos: Sequence[bytes], model: Model, context: Any = None) -> Answer:
+def predict_fn(photos: Sequence[Photo], model: Model, context: Any = None) -> Answer:
     """Scores, one row a photo.
 
     Raises:
-        BadRequest: 400 if some bytes are no usable photo; it says which.
+        BadRequest: 400 if some bytes are no usable photo, or some address gives none; it says which.
     """
-    prepared = [prepare(model, photo, number, len(photos)) for number, photo in enumerate(photos, 1)]
+    count = len(photos)
+    prepared = [prepare(model, fetched(model, photo, n, count), n, count) for n, photo in enumerate(photos, 1)]
     return Answer(model.scores(torch.stack(prepared)).numpy(), model)
+
+
+def fetched(model: Model, photo: Photo, number: int = 1, count: int = 1) -> bytes:
+    """The bytes of the photo with this number of a request's `count`, wherever they are.
+
+    Raises:
+        BadRequest: 4xx if they must not or cannot be fetched.
+    """
+    if isinstance(photo, bytes):
+        return photo
+    try:
+        return model.fetch(photo.url)
+    except NotFetched as error:
+        raise BadRequest(error.status, f"photo {number} of {count}: {error}") from error
 
 
 def prepare(model: Model, photo: bytes, number: int = 1, count: int = 1) -> torch.Tensor:
@@ -165,8 +189,21 @@ def prepare(model: Model, photo: bytes, number: int = 1, count: int = 1) -> torc
     Raises:
         BadRequest: 400 if its bytes are no usable photo.
     """
+    inspect(photo, number, count)
     try:
         return model.prepare(photo)
+    except BadPhoto as error:
+        raise BadRequest(400, f"photo {number} of {count} {error}") from error
+
+
+def inspect(photo: bytes, number: int = 1, count: int = 1) -> int:
+    """How many pixels the photo with this number of a request's `count` has.
+
+    Raises:
+        BadRequest: 400 if it is none that a server should decode.
+    """
+    try:
+        return inspection.inspect(photo)
     except BadPhoto as error:
         raise BadRequest(400, f"photo {number} of {count} {error}") from error
 
@@ -194,12 +231,23 @@ def output_fn(answer: Answer, accept: str, context: Any = None) -> tuple[bytes, 
     raise BadRequest(406, f"accept {accept!r} is not written; ask for {JSON} or {NPY}")
 
 
-def _photo(item: Any) -> bytes:
-    if isinstance(item, dict) and set(item) == {"url"}:
-        raise BadRequest(400, "this model fetches no URLs; send the photo's bytes")
+def _parse(body: bytes | str) -> Any:
+    marks = "[{," if isinstance(body, str) else (b"[", b"{", b",")
+    if sum(map(body.count, marks)) > _MAX_MARKS:  # type: ignore[arg-type]
+        raise BadRequest(400, f"the body is not JSON of a shape that is read: {_EXPECTED}")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise BadRequest(400, f"the body is not JSON ({reason})") from error
+
+
+def _photo(item: Any) -> Photo:
+    if isinstance(item, dict) and set(item) == {"url"} and isinstance(item["url"], str):
+        return Address(item["url"])
     if not (isinstance(item, dict) and set(item) == {"image"} and isinstance(item["image"], str)):
-        raise BadRequest(400, 'expected {"image": "<base64>"} or a list of those')
+        raise BadRequest(400, _EXPECTED)
     try:
         return base64.b64decode(item["image"], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise BadRequest(400, f"the image is not base64 ({error})") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from breedlab.data.decode import BadPhoto, decode
+from breedlab.data.decode import BadPhoto
+from breedlab.serving import inspection
 from breedlab.serving.explain import Explainer, NotExplainable
+from breedlab.serving.fetch import Address
 from breedlab.serving.handler import BadRequest, Model
+from breedlab.serving.intake import Intake
 
-Fetch = Callable[[str], bytes]
+Fetch = Callable[[Address], Awaitable[bytes]]
 """From an address to a photo's bytes; raises BadRequest for what must not or cannot be fetched."""
 
 _FILES = Path(__file__).with_name("page")
@@ -34,17 +37,16 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-_SIGNATURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp", b"GIF8": "image/gif"}
 _WAITING = 4
 """Explanations computed or waited for at once; one takes about as long as an answer, and answers come first."""
 
 
-def router(model: Model, *, max_bytes: int, fetch: Fetch | None = None) -> APIRouter:
+def router(model: Model, *, intake: Intake, fetch: Fetch | None = None) -> APIRouter:
     """The page's routes.
 
     Args:
         model: What the server serves.
-        max_bytes: Of a request's body. The page makes larger photos smaller before it sends them.
+        intake: Reads the requests' bodies. The page makes photos smaller that are too large for it.
         fetch: Gets photos by their address; None if this server fetches none, and then the page offers none.
     """
     routes = APIRouter(tags=["page"])
@@ -71,7 +73,7 @@ def router(model: Model, *, max_bytes: int, fetch: Fetch | None = None) -> APIRo
             "engine": str(model.engine.choice),
             "lineage": model.lineage,
             "explains": isinstance(made, Explainer),
-            "max_bytes": max_bytes,
+            "max_bytes": intake.max_bytes,
             "urls": fetch is not None,
         }
 
@@ -86,9 +88,9 @@ def router(model: Model, *, max_bytes: int, fetch: Fetch | None = None) -> APIRo
             return _refusal(503, "too many explanations at once; try again in a second", {"Retry-After": "1"})
         waiting += 1
         try:
-            photo = await _body(request, max_bytes)
-            index = _index(request.query_params.get("class"), len(model.classes))
-            return JSONResponse(await run_in_threadpool(lambda: _explain(explainer(), photo, index, model.classes)))
+            async with intake.body(request) as photo:
+                index = _index(request.query_params.get("class"), len(model.classes))
+                return JSONResponse(await run_in_threadpool(lambda: _explain(explainer(), photo, index, model.classes)))
         except BadRequest as error:
             return _refusal(error.status, str(error))
         finally:
@@ -100,11 +102,13 @@ def router(model: Model, *, max_bytes: int, fetch: Fetch | None = None) -> APIRo
         try:
             if fetch is None:
                 raise BadRequest(400, "this model fetches no URLs; send the photo's bytes")
-            found = await run_in_threadpool(_checked, fetch, _address(await _body(request, max_bytes)))
+            async with intake.body(request) as body:
+                found = await fetch(_address(body))
+            await run_in_threadpool(_inspect, found, "what lies at that address")
         except BadRequest as error:
             return _refusal(error.status, str(error))
-        kinds = [kind for start, kind in _SIGNATURES.items() if found.startswith(start)]
-        return Response(found, media_type=[*kinds, "application/octet-stream"][0], headers=_HEADERS)
+        kind = inspection.format_of(found).lower()
+        return Response(found, media_type=f"image/{kind}", headers=_HEADERS)
 
     return routes
 
@@ -122,6 +126,7 @@ def _explain(
     if isinstance(explainer, NotExplainable):
         raise BadRequest(501, str(explainer))
     started = time.perf_counter()
+    _inspect(photo, "the photo")
     try:
         found = explainer.explain(photo, index)
     except BadPhoto as error:
@@ -136,24 +141,11 @@ def _explain(
     }
 
 
-def _checked(fetch: Fetch, address: str) -> bytes:
-    found = fetch(address)
+def _inspect(photo: bytes, name: str) -> None:
     try:
-        decode(found)
+        inspection.inspect(photo)
     except BadPhoto as error:
-        raise BadRequest(400, f"what lies at that address {error}") from error
-    return found
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """A request's body, read no further than the limit."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise BadRequest(413, f"the body is larger than the {limit:,} bytes that are read")
-        parts.append(part)
-    return b"".join(parts)
+        raise BadRequest(400, f"{name} {error}") from error
 
 
 def _index(word: str | None, classes: int) -> int | None:
@@ -164,15 +156,14 @@ def _index(word: str | None, classes: int) -> int | None:
     return int(word)
 
 
-def _address(body: bytes) -> str:
+def _address(body: bytes) -> Address:
     try:
         tree = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise BadRequest(400, "the body is not JSON") from error
     if not (isinstance(tree, dict) and set(tree) == {"url"} and isinstance(tree["url"], str)):
         raise BadRequest(400, 'expected {"url": "<address of a photo>"}')
-    address: str = tree["url"]
-    return address
+    return Address(tree["url"])
 
 
 def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:

@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import prometheus_client as prometheus
-import torch
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from breedlab.data.decode import keep_memory
 from breedlab.serving import handler, page
 from breedlab.serving.batching import Batcher
-from breedlab.serving.handler import BadRequest, Model
+from breedlab.serving.handler import MAX_PHOTOS, BadRequest, Model
+from breedlab.serving.intake import MAX_HELD, Intake, Overloaded, Preparation
 
 MAX_BYTES = 6_000_000
 """Of a request's body; what a SageMaker endpoint takes, too."""
 CAPACITY = 128
 """Photos being worked on or waiting; above it a client is asked to come again."""
 
+CLIENT_GONE = 499
+"""For the log: the client hung up before it had an answer. nginx's number."""
+
 _PHOTO = {"type": "string", "format": "binary"}
+_ITEM = {
+    "type": "object",
+    "properties": {"image": {"type": "string", "format": "byte"}, "url": {"type": "string", "format": "uri"}},
+    "minProperties": 1,
+    "maxProperties": 1,
+    "additionalProperties": False,
+}
 _REQUEST_BODY = {
     "required": True,
     "content": {
         **{kind: {"schema": _PHOTO} for kind in handler.PHOTO_TYPES},
-        handler.JSON: {"example": {"image": "<base64>"}, "schema": {"type": "object"}},
+        handler.JSON: {
+            "examples": {"photo": {"value": {"image": "<base64>"}}, "address": {"value": {"url": "https://..."}}},
+            "schema": {"anyOf": [_ITEM, {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": MAX_PHOTOS}]},
+        },
     },
 }
-
-
-class Overloaded(Exception):
-    """More photos than are taken on."""
 
 
 class Metrics:
@@ -55,17 +64,77 @@ class Metrics:
         self.photos = prometheus.Counter("breedlab_photos", "Photos taken on.", registry=self.registry)
         self.open = prometheus.Gauge("breedlab_open_photos", "Photos worked on or waiting.", registry=self.registry)
 
+    def record(self, method: str, path: str, status: int, seconds: float, bytes: int = 0, photos: int = 0) -> None:
+        """Counts a request, and prints the one line that there is of it."""
+        self.requests.labels(path, status).inc()
+        self.seconds.labels(path).observe(seconds)
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "method": method,
+            "path": path,
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+            "bytes": bytes,
+            "photos": photos,
+        }
+        print(json.dumps(line), flush=True)
 
-def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACITY) -> FastAPI:
+
+class Record:
+    """Around the application: measures each request, and answers for what fails inside.
+
+    Args:
+        app: What is inside.
+        metrics: Where it is recorded.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        started, status = time.perf_counter(), 0
+
+        async def timed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                dur = f"total;dur={1000 * (time.perf_counter() - started):.1f}".encode()
+                message["headers"] = [*message.get("headers", []), (b"server-timing", dur)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, timed)
+        except ClientDisconnect:
+            status = CLIENT_GONE
+        except Exception as error:  # told here, not to the client
+            print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=sys.stderr, flush=True)
+            if not status:
+                await _refusal(500, "the server failed; its log says more")(scope, receive, timed)
+        # Not the path that the client typed: each of those would be a series of its own.
+        path = getattr(scope.get("route"), "path", "other")
+        known = scope.get("state", {})
+        self._metrics.record(
+            scope["method"], path, status or CLIENT_GONE, time.perf_counter() - started,
+            known.get("bytes", 0), known.get("photos", 0),
+        )  # fmt: skip
+
+
+def make_app(
+    model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACITY, max_held: int = MAX_HELD
+) -> FastAPI:
     """The server's application around a loaded model.
 
     Args:
         model: What answers.
         max_bytes: Of a request's body.
         capacity: Photos worked on or waiting at once; requests beyond it get 503.
+        max_held: Bytes of all bodies and fetched photos together.
     """
-    batcher, metrics = Batcher(model), Metrics()
-    decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+    keep_memory()
+    batcher, metrics, intake = Batcher(model), Metrics(), Intake(max_bytes, max_held)
+    preparation = Preparation(model, batcher)
     open_photos = 0
 
     @asynccontextmanager
@@ -73,35 +142,12 @@ def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACI
         batcher.start()
         yield
         await batcher.stop()
-        decoders.shutdown()
+        preparation.stop()
 
     # Its documentation page brings its own scripts; FastAPI's loads them from elsewhere.
     app = FastAPIOffline(title="breedlab", version="1", lifespan=running)
-
-    @app.middleware("http")
-    async def record(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-        started = time.perf_counter()
-        try:
-            response = await proceed(request)
-        except Exception as error:  # told here, not to the client
-            response = _refusal(500, "the server failed; its log says more")
-            print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=sys.stderr, flush=True)
-        seconds = time.perf_counter() - started
-        route = request.scope.get("route")
-        path = getattr(route, "path", "other")  # not what the client typed: each name would be a series of its own
-        metrics.requests.labels(path, response.status_code).inc()
-        metrics.seconds.labels(path).observe(seconds)
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "method": request.method,
-            "path": path,
-            "status": response.status_code,
-            "ms": round(1000 * seconds, 1),
-            "bytes": getattr(request.state, "bytes", 0),
-            "photos": getattr(request.state, "photos", 0),
-        }
-        print(json.dumps(line), flush=True)
-        return response
+    app.add_middleware(Record, metrics=metrics)
+    app.state.refused = lambda status: metrics.record("refused", "other", status, 0.0)
 
     @app.exception_handler(BadRequest)
     async def bad_request(_request: Request, error: BadRequest) -> Response:
@@ -109,7 +155,7 @@ def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACI
 
     @app.exception_handler(Overloaded)
     async def overloaded(_request: Request, _error: Overloaded) -> Response:
-        return _refusal(503, "too many photos at once; try again in a second", {"Retry-After": "1"})
+        return _refusal(503, "more photos at once than are taken on; try again in a second", {"Retry-After": "1"})
 
     @app.exception_handler(HTTPException)
     async def unknown(_request: Request, error: HTTPException) -> Response:
@@ -135,44 +181,26 @@ def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACI
         nonlocal open_photos
         if open_photos >= capacity:
             raise Overloaded  # before its body is read
-        body = await _body(request, max_bytes)
-        request.state.bytes = len(body)
-        photos = handler.input_fn(body, request.headers.get("content-type", ""))
-        request.state.photos = len(photos)
-        if open_photos + len(photos) > capacity:
-            raise Overloaded
-        open_photos += len(photos)
-        metrics.open.set(open_photos)
-        metrics.photos.inc(len(photos))
-        try:
-            answer = handler.Answer((await _scores(photos)).numpy(), model)
-        finally:
-            open_photos -= len(photos)
+        async with intake.body(request) as body:
+            request.state.bytes = len(body)
+            photos = handler.input_fn(body, request.headers.get("content-type", ""))
+            request.state.photos = len(photos)
+            if open_photos + len(photos) > capacity:
+                raise Overloaded
+            open_photos += len(photos)
             metrics.open.set(open_photos)
+            metrics.photos.inc(len(photos))
+            try:
+                prepared = await preparation.prepare(photos)
+                answer = handler.Answer((await batcher.scores(prepared)).numpy(), model)
+            finally:
+                open_photos -= len(photos)
+                metrics.open.set(open_photos)
         content, kind = handler.output_fn(answer, request.headers.get("accept", ""))
         return Response(content, media_type=kind)
 
-    app.include_router(page.router(model, max_bytes=max_bytes))
-
-    async def _scores(photos: list[bytes]) -> torch.Tensor:
-        jobs = [
-            decoders.submit(handler.prepare, model, photo, number, len(photos))
-            for number, photo in enumerate(photos, 1)
-        ]
-        return await batcher.scores(list(await asyncio.gather(*map(asyncio.wrap_future, jobs))))
-
+    app.include_router(page.router(model, intake=intake, fetch=preparation.fetch if model.fetch.is_open else None))
     return app
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """A request's body, read no further than the limit."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise BadRequest(413, f"the body is larger than the {limit:,} bytes that are read")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:

@@ -1,0 +1,351 @@
+"""Photos by their address, without becoming anybody's door into the network that the server stands in.
+
+A request names the address, so it is hostile until shown otherwise: what may be asked is narrow (RFC 3986 host names,
+two ports), every address that the name resolves to has to be a public one, and the connection goes to the very address
+that was checked, so that a name which resolves differently the second time gains nothing. The standard library does the
+talking: its HTTP client knows of no proxies, cookies, redirects or compression, all of which would need guarding.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import ipaddress
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from breedlab.errors import ServingError
+
+MAX_BYTES = 6_000_000
+"""Of a photo; as many as a request's body may have."""
+SECONDS = 5.0
+"""From the look-up of the name to the last byte, redirects included."""
+REDIRECTS = 3
+MAX_URL = 2048
+
+Allowed = str | tuple[str, ...]
+"""`none`, `public`, or names of hosts, each perhaps with a port: `images.example.com:8443`."""
+Resolve = Callable[[str, int], Iterable[str]]
+"""From a host's name and a port to its IP addresses; raises OSError."""
+Connect = Callable[[str, int, float], socket.socket]
+"""A TCP connection to an IP address, a port, within that many seconds; raises OSError."""
+
+_LABEL = r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}$)(?:{_LABEL}\.)*{_LABEL}")
+_PORTS = {"http": 80, "https": 443}
+_PHOTO_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")  # the last is what S3 says by default
+_CHUNK = 65_536
+_LOOK_UPS = threading.BoundedSemaphore(32)
+"""A look-up cannot be broken off: one that hangs goes on in its thread, and there are only so many of them."""
+
+_CLOSED = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        # IANA's special-purpose registries, written out: what `is_global` covers differs between Pythons.
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16"),
+        *("192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        "168.63.129.16/32",  # Azure's metadata: it looks public and is not
+        # Of IPv6, what is not global unicast, and within that what tunnels to IPv4 or is not routed.
+        *("::/3", "4000::/2", "8000::/1", "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
+    )
+)
+# What stands for an IPv4 address, which is then what counts: ::ffff:a.b.c.d, and NAT64 of networks without IPv4.
+_CARRIERS = (ipaddress.ip_network("::ffff:0:0/96"), ipaddress.ip_network("64:ff9b::/96"))
+
+
+class NotFetched(ServingError):
+    """A photo that must not or cannot be fetched. `status` is HTTP's; the text says nothing of what answers inside."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Address:
+    """A photo that a request names by its URL."""
+
+    url: str
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the open internet's, of a single machine there."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:  # a zone, such as fe80::1%eth0, among them
+        return False
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.scope_id is not None:
+            return False
+        if any(found in network for network in _CARRIERS):
+            return is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFF_FFFF)))
+        if (int(found) >> 32) & 0xFDFF_FFFF == 0x0000_5EFE:  # ISATAP: an IPv4 address within any prefix
+            return False
+    return found.is_global and not any(found in network for network in _CLOSED if network.version == found.version)
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """All IP addresses of a host, as the system knows them."""
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def connect(address: str, port: int, seconds: float) -> socket.socket:
+    """A connection to that address, unless it leads back to this very machine."""
+    made = socket.create_connection((address, port), timeout=seconds)
+    if made.getsockname()[0] == made.getpeername()[0]:
+        made.close()
+        raise ConnectionRefusedError("this machine")
+    return made
+
+
+class Fetcher:
+    """Fetches photos under the rules of `serving.allow_urls`. Safe to call from many threads.
+
+    Args:
+        allowed: Which hosts may be asked. `public` and names alike: only on public addresses.
+        max_bytes: Of a photo.
+        seconds: For everything together.
+        resolve: How names become addresses.
+        connect: How connections are made.
+    """
+
+    def __init__(
+        self,
+        allowed: Allowed,
+        *,
+        max_bytes: int = MAX_BYTES,
+        seconds: float = SECONDS,
+        resolve: Resolve = resolve,
+        connect: Connect = connect,
+    ) -> None:
+        self.allowed = allowed
+        self._max_bytes, self._seconds = max_bytes, seconds
+        self._resolve, self._connect = resolve, connect
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything may be fetched at all."""
+        return self.allowed != "none"
+
+    def __call__(self, url: str) -> bytes:
+        """The photo at a URL, not yet decoded.
+
+        Raises:
+            NotFetched: 403 for what must not be asked, 400 for what is no such URL or did not answer with a photo,
+                413 for a photo that is too large.
+        """
+        if not self.is_open:
+            raise NotFetched(400, "this model fetches no URLs; send the photo's bytes")
+        deadline = time.monotonic() + self._seconds
+        try:
+            for _ in range(REDIRECTS + 1):
+                found = self._ask(url, deadline)
+                if isinstance(found, bytes):
+                    return found
+                if url.lower().startswith("https:") and not found.lower().startswith("https:"):
+                    raise NotFetched(403, "its host redirects from https to something else")
+                url = found
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if time.monotonic() >= deadline or isinstance(error, TimeoutError):
+                raise NotFetched(400, f"its host did not send it within {self._seconds:g} seconds") from error
+            reason = (
+                "has no valid certificate" if isinstance(error, ssl.SSLCertVerificationError) else "cannot be asked"
+            )
+            raise NotFetched(400, f"its host {reason}") from error
+        raise NotFetched(400, f"its host redirects more than {REDIRECTS} times")
+
+    def _ask(self, url: str, deadline: float) -> bytes | str:
+        """One exchange: the photo, or where it is instead."""
+        scheme, host, port, target = self._target(url)
+        address = self._checked(host, port, deadline)
+        bracketed = f"[{host}]" if ":" in host else host
+        with self._connection(scheme, host, address, port, deadline) as (connection, cut):
+            connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
+            named = bracketed if port == _PORTS[scheme] else f"{bracketed}:{port}"
+            for name, value in (("Host", named), ("Accept", "image/*"), ("Accept-Encoding", "identity")):
+                connection.putheader(name, value)
+            connection.putheader("User-Agent", "breedlab")
+            connection.putheader("Connection", "close")
+            connection.endheaders()
+            answer = connection.getresponse()
+            if answer.status in (301, 302, 303, 307, 308) and (place := answer.getheader("Location")):
+                return urljoin(url, place.encode("latin-1").decode("utf-8", "replace"))
+            photo = self._read(answer)
+            if cut.is_set():  # a body without a length looks whole wherever it ends
+                raise TimeoutError
+            return photo
+
+    def _target(self, url: str) -> tuple[str, str, int, str]:
+        """Scheme, host, port and request target of a URL that may be asked."""
+        if len(url) > MAX_URL:
+            raise NotFetched(400, f"the URL is longer than {MAX_URL:,} characters")
+        if re.search(r"[\x00-\x20\x7f\\]", url):
+            raise NotFetched(400, "the URL holds spaces, control characters or backslashes")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise NotFetched(400, "it is not a URL") from error
+        if parts.scheme not in _PORTS:
+            raise NotFetched(400, "the URL does not begin with http:// or https://")
+        if "@" in parts.netloc:
+            raise NotFetched(400, "the URL holds a user name or password")
+        host = _host(parts)
+        port = _PORTS[parts.scheme] if port is None else port
+        if self.allowed == "public":
+            if port not in _PORTS.values():
+                raise NotFetched(403, f"port {port} is not asked; only 80 and 443 are")
+        elif not (f"{host}:{port}" in self.allowed or (host in self.allowed and port in _PORTS.values())):
+            raise NotFetched(403, "its host is not one that this model fetches from")
+        path = parts.path or "/"
+        target = "".join(
+            c if c.isascii() else "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "replace"))
+            for c in path + (f"?{parts.query}" if parts.query else "")
+        )
+        return parts.scheme, host, port, target
+
+    def _checked(self, host: str, port: int, deadline: float) -> str:
+        """An address of the host, once all of them have been found to be public."""
+        addresses = list(dict.fromkeys(self._look_up(host, port, deadline)))
+        if not addresses:
+            raise OSError("no address")
+        if not all(map(is_public, addresses)):
+            raise NotFetched(403, "its host is not on the public internet")
+        # IPv4 first: many a network has only that, and a connection is tried once.
+        return min(addresses, key=lambda address: ":" in address)
+
+    def _look_up(self, host: str, port: int, deadline: float) -> Iterable[str]:
+        """The host's addresses, or TimeoutError at the deadline: the system's own patience is longer."""
+        if not _LOOK_UPS.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise TimeoutError
+        found: Future[Iterable[str]] = Future()
+
+        def work() -> None:
+            try:
+                found.set_result(list(self._resolve(host, port)))
+            except Exception as error:
+                found.set_exception(error)
+            finally:
+                _LOOK_UPS.release()
+
+        threading.Thread(target=work, name="look-up", daemon=True).start()
+        try:
+            return found.result(max(0.0, deadline - time.monotonic()))
+        except FutureTimeout as error:
+            raise TimeoutError from error
+
+    @contextmanager
+    def _connection(
+        self, scheme: str, host: str, address: str, port: int, deadline: float
+    ) -> Iterator[tuple[http.client.HTTPConnection, threading.Event]]:
+        """An HTTP connection over a socket that is cut at the deadline, however busily bytes drip in until then."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        plain, cut = self._connect(address, port, left), threading.Event()
+        # The very file stays the same when TLS is laid over it; only the object that holds it changes.
+        watched = plain.dup()
+
+        def end() -> None:
+            cut.set()
+            with suppress(OSError):  # it may be closed already
+                watched.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(max(0.0, deadline - time.monotonic()), end)
+        timer.daemon = True
+        timer.start()
+        connection = http.client.HTTPConnection(host, port)
+        try:
+            connection.sock = plain
+            if scheme == "https":
+                connection.sock = _trust().wrap_socket(plain, server_hostname=host)
+            yield connection, cut
+        finally:
+            timer.cancel()
+            connection.close()
+            plain.close()
+            watched.close()
+
+    def _read(self, answer: http.client.HTTPResponse) -> bytes:
+        if answer.status != 200:
+            raise NotFetched(400, f"its host answered {answer.status}")
+        kind = answer.getheader("Content-Type", "").split(";")[0].strip().lower()
+        if not kind.startswith(_PHOTO_TYPES):
+            raise NotFetched(400, f"its host sends {kind[:60]!r}, not a photo")
+        if answer.getheader("Content-Encoding", "identity").strip().lower() != "identity":
+            raise NotFetched(400, "its host sends it compressed, unasked")
+        too_large = NotFetched(413, f"it is larger than {self._max_bytes:,} bytes")
+        if (answer.length or 0) > self._max_bytes:
+            raise too_large
+        parts, size = [], 0
+        while part := answer.read(min(_CHUNK, self._max_bytes + 1 - size)):
+            size += len(part)
+            if size > self._max_bytes:
+                raise too_large
+            parts.append(part)
+        if answer.length:
+            raise OSError("broken off")
+        return b"".join(parts)
+
+
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """The system's certificate authorities, read once."""
+    return ssl.create_default_context()
+
+
+def _host(parts: SplitResult) -> str:
+    """The host as DNS and TLS get it: ASCII, lower case, no dot at the end; or a plain IP address."""
+    name = (parts.hostname or "").removesuffix(".")
+    wrong = NotFetched(400, "the URL's host is not a name or an address as it is commonly written")
+    if ":" in name:
+        try:
+            address = ipaddress.IPv6Address(name)
+        except ValueError as error:
+            raise wrong from error
+        if address.scope_id is not None:
+            raise wrong
+        return str(address)
+    try:
+        host = name.encode("idna").decode("ascii").lower()
+    except UnicodeError as error:
+        raise wrong from error
+    if not _HOST.fullmatch(host):
+        raise wrong
+    # Whoever ends in a number means an address: 127.1, 0x7f.1, 017700000001 and 2130706433 are all loopback.
+    if re.fullmatch(r"\d+|0x[0-9a-f]*", host.rsplit(".", 1)[-1]):
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError as error:
+            raise wrong from error
+    return host
+
+
+def allowed_from(value: Any) -> Allowed:
+    """What model.json or a command line says of `allow_urls`, checked.
+
+    Raises:
+        ValueError: If it is neither `none` nor `public` nor names of hosts; its text says what is expected.
+    """
+    if value in ("none", "public"):
+        return str(value)
+    return tuple(map(check_host, value if isinstance(value, list | tuple) else str(value).split(",")))
+
+
+def check_host(word: str) -> str:
+    """The word, if it names a host as `allow_urls` does; else ValueError, which says how it does."""
+    name, _, port = word.partition(":")
+    if not _HOST.fullmatch(name) or (port and not (port.isdigit() and 0 < int(port) < 65536)):
+        raise ValueError("the name of a host, such as images.example.com, perhaps with a port")
+    return word

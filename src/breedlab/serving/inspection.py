@@ -1,0 +1,91 @@
+"""What a photo from a client must not be: looked at before it is decoded, at a cost that pixels do not raise."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from breedlab.data.decode import BadPhoto
+
+MAX_PIXELS = 50_000_000
+"""Of a served photo. A phone's largest have as many; they take 150 MB each as RGB, half a second to decode."""
+_MAX_SCANS = 100
+"""Of a progressive JPEG; cameras write about ten. Each is a pass over all pixels, however few bytes it has."""
+_TAIL = 65_557
+"""How far from the end a ZIP archive's directory may begin."""
+
+_STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
+_STARTS |= {b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+_TYPES = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WebP"}
+# What other programs would take the file for. The first kilobyte is where readers of PDF and web pages look.
+_OTHERS_AT_THE_START = {b"%pdf-": "PDF", b"<html": "HTML", b"<!doctype": "HTML", b"<script": "HTML", b"<?php": "PHP"}
+_OTHERS_AT_THE_END = {**_OTHERS_AT_THE_START, b"\x7felf": "ELF"}
+_ARCHIVES = {b"PK\x05\x06": "ZIP", b"Rar!\x1a\x07": "RAR"}
+
+
+def format_of(photo: bytes) -> str:
+    """The format that the first bytes announce, or nothing."""
+    if photo[:4] == b"RIFF" and photo[8:12] == b"WEBP":
+        return "WebP"
+    return next((name for start, name in _STARTS.items() if photo.startswith(start)), "")
+
+
+def contradiction(photo: bytes, content_type: str) -> str:
+    """The format that a photo has instead of the one that its content type names; nothing if they agree."""
+    found = format_of(photo)
+    return found if found and found != _TYPES.get(content_type, found) else ""
+
+
+def inspect(photo: bytes) -> int:
+    """How many pixels a photo has, if it is one that a server should decode.
+
+    Raises:
+        BadPhoto: If it is no image, too large, animated, or a file of another kind at once. Damage further in shows
+            only when it is decoded.
+    """
+    if not photo:
+        raise BadPhoto("is empty")
+    found = format_of(photo)
+    if not found:
+        raise BadPhoto("is not an image (expected JPEG, PNG, WebP, BMP, GIF or TIFF)")
+    if found == "JPEG" and (scans := photo.count(b"\xff\xda")) > _MAX_SCANS:
+        raise BadPhoto(f"is absurdly drawn out ({scans} scans; at most {_MAX_SCANS} are read)")
+    _refuse_other_kinds(photo, found)
+    width, height = _size(photo, found)
+    if width * height > MAX_PIXELS:
+        raise BadPhoto(f"is absurdly large ({width}x{height}; at most {MAX_PIXELS:,} pixels are read)")
+    return width * height
+
+
+def _refuse_other_kinds(photo: bytes, found: str) -> None:
+    kinds = [kind for mark, kind in _OTHERS_AT_THE_START.items() if mark in photo[:1024].lower()]
+    tail = max(0, len(photo) - _TAIL)
+    kinds += [kind for mark, kind in _ARCHIVES.items() if photo.find(mark, tail) >= 0]
+    if found == "JPEG":  # phones append films and their own notes; programs and pages they do not
+        after = photo[max(tail, photo.rfind(b"\xff\xd9")) :].lower()
+        kinds += [kind for mark, kind in _OTHERS_AT_THE_END.items() if mark in after]
+    if kinds:
+        raise BadPhoto(f"is a {found} and a {kinds[0]} file at once")
+
+
+def _size(photo: bytes, found: str) -> tuple[int, int]:
+    if found == "JPEG":
+        try:
+            import simplejpeg
+
+            height, width, *_ = simplejpeg.decode_jpeg_header(photo)
+            return width, height
+        except (ImportError, ValueError):
+            pass  # Pillow reads more of them
+    try:
+        with Image.open(io.BytesIO(photo), formats=(found.upper(),)) as image:
+            frames = 1 if found == "JPEG" else getattr(image, "n_frames", 1)
+            width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise BadPhoto("is absurdly large") from error
+    except Exception as error:  # of hostile bytes Pillow raises nearly anything
+        raise BadPhoto(f"is truncated or corrupt ({str(error) or type(error).__name__})") from error
+    if frames > 1:
+        raise BadPhoto(f"is animated or has several pages ({frames} pictures; expected one)")
+    return width, height

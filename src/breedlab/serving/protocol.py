@@ -1,0 +1,134 @@
+"""HTTP below the application: clients that say little, nothing or nonsense, and say it slowly.
+
+uvicorn closes a connection that idles between requests, and no other; what it refuses itself it refuses as plain text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_SECONDS = 10.0
+"""In which a request's head has to come in."""
+LINGER_SECONDS = 5.0
+"""For which the rest of a refused body is still taken, so that the client gets to read why."""
+MAX_HEAD = 65_536
+"""Bytes of a request's first line and headers."""
+MAX_CONNECTIONS = 512
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection. `refused` is told the status of what never reached the application."""
+
+    refused: Callable[[int], None] = staticmethod(lambda status: None)
+    head_seconds, linger_seconds, max_connections = HEAD_SECONDS, LINGER_SECONDS, MAX_CONNECTIONS
+
+    def __init__(self, *args: Any, **words: Any) -> None:
+        super().__init__(*args, **words)
+        self._limit: asyncio.TimerHandle | None = None
+        self._in_head, self._head = False, 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            self._refuse(503, "too many connections; try again in a second", b"retry-after: 1\r\n")
+        else:
+            self._arm(self.head_seconds, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        continued = self._in_head
+        super().data_received(data)
+        if self._in_head and continued:
+            self._head += len(data)
+            if self._head > MAX_HEAD:
+                self._refuse(431, f"the request's head is larger than the {MAX_HEAD:,} bytes that are read")
+        if not self._busy and self._limit is None and not self.transport.is_closing():
+            self._arm(self.head_seconds, self._head_is_late)
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._head = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._disarm()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+            self._arm(self.linger_seconds, self.transport.abort)
+
+    def on_message_complete(self) -> None:
+        if self.cycle.response_complete:  # all of a refused body has been let by
+            self.cycle.more_body = False
+            self._disarm()
+        super().on_message_complete()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client may close its half of the connection once it has said everything, and still gets its answer."""
+        if self._in_head or (self._busy and self.cycle.more_body):
+            self._refuse(400, "the request ended before it was complete")
+        if not self._busy or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():  # it does not read what it asked for
+            self.transport.abort()
+        super().timeout_keep_alive_handler()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg.rstrip(".").lower())
+
+    @property
+    def _busy(self) -> bool:
+        return self.cycle is not None and not (self.cycle.response_complete and not self.cycle.more_body)
+
+    def _arm(self, seconds: float, then: Callable[[], None]) -> None:
+        self._disarm()
+        self._limit = self.loop.call_later(seconds, then)
+
+    def _disarm(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+    def _head_is_late(self) -> None:
+        if self._in_head:
+            self._refuse(408, f"the request's head did not come in within {self.head_seconds:g} seconds")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int, message: str, headers: bytes = b"") -> None:
+        """Answers without the application, and hangs up."""
+        if self.transport.is_closing():
+            return
+        if not (self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete):
+            body = json.dumps({"error": message}).encode()
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+            head += b"content-type: application/json\r\nconnection: close\r\n" + headers
+            self.transport.write(head + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+            self.refused(status)
+        self.transport.close()
+
+
+def settings(app: Any, **words: Any) -> uvicorn.Config:
+    """uvicorn's, around an application of `server.make_app`."""
+    told = staticmethod(app.state.refused)
+    protocol = type("Protocol", (GuardedProtocol,), {"refused": told})
+    fixed: dict[str, Any] = {"log_level": "error", "access_log": False, "timeout_graceful_shutdown": 30}
+    return uvicorn.Config(app, http=protocol, ws="none", server_header=False, **{**fixed, **words})
