@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import absl.logging
 import pytest
 import torch
 
@@ -14,6 +18,10 @@ from breedlab.data.sample import write_sample
 
 # Networks this small gain nothing from a second thread, and two test runs side by side lose much by it.
 torch.set_num_threads(1)
+
+# absl, which TensorBoard and OpenVINO bring, keeps the stderr of the moment it is imported, and closes it when Hydra
+# configures logging. In a test that stderr is pytest's own.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -78,3 +86,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, for what writes to `runs/`."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A real headless Chromium; `.ci/run` installs it."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    paths = [shutil.which("chromium"), shutil.which("chromedriver")]
+    if None in paths:
+        pytest.skip("no chromium and chromedriver here: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(paths[0])
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(paths[1])))
+    yield driver
+    driver.quit()

@@ -7,6 +7,8 @@ class BreedlabError(Exception):
     """A problem that the user can mend. Its text is the whole message."""
 
     exit_code = 2
+    told = False
+    """Whether another process of the same run has said it already."""
 
 
 class ConfigError(BreedlabError):
@@ -31,3 +33,9 @@ class BackendError(BreedlabError):
 
 class ServingError(BreedlabError):
     """A model archive or a photo cannot be used."""
+
+
+class Terminated(BreedlabError):
+    """SIGTERM ended a run, as it does when a spot instance is taken back; the message says how to go on."""
+
+    exit_code = 143

@@ -31,14 +31,11 @@ def plan(config: Config, resume: Path | None) -> str:
     Raises:
         DataError: If the data folder is there and cannot be used.
     """
-    images = _images(config)
+    images = find_images(config)
     lines = [
         f"experiment {config.name} (dry run: nothing is started)",
         "",
-        f"data      {images.origin}",
-        f"          {images.classes} classes; " + ", ".join(f"{images.counts[s]:,} {s}" for s in SPLITS),
-        f"network   {config.model.name}, weights {config.model.weights}, frozen: {config.model.freeze},"
-        f" head {' > '.join(map(str, [*config.model.head, images.classes]))}",
+        *describe_task(config, images),
         "",
         "stages",
         *(f"  {number}. {text}" for number, text in enumerate(_stages(config, images), 1)),
@@ -49,7 +46,26 @@ def plan(config: Config, resume: Path | None) -> str:
     return "\n".join(lines)
 
 
-def _images(config: Config) -> Images:
+def describe_task(config: Config, images: Images | None) -> list[str]:
+    """The lines about data and network; images are None where they cannot be counted from here."""
+    if images is None:
+        data = [f"data      {config.data.root}: in S3, used where it lies; counted by the job"]
+    else:
+        counts = ", ".join(f"{images.counts[s]:,} {s}" for s in SPLITS)
+        data = [f"data      {images.origin}", f"          {images.classes} classes; {counts}"]
+    head = " > ".join(map(str, [*config.model.head, "classes" if images is None else images.classes]))
+    return [
+        *data,
+        f"network   {config.model.name}, weights {config.model.weights}, frozen: {config.model.freeze}, head {head}",
+    ]
+
+
+def find_images(config: Config) -> Images:
+    """How many photos there are here, or will be.
+
+    Raises:
+        DataError: If the data folder is there and cannot be used.
+    """
     data, root = config.data, Path(config.data.root)
     if is_absent(root) and data.sample is not None:
         s = data.sample
@@ -79,7 +95,7 @@ def _stages(config: Config, images: Images) -> list[str]:
             f"search: {trials} trials x {tuner.max_epochs} epochs, {tuner.strategy}{at_once},"
             f" for the {'highest' if config.monitor.mode == 'max' else 'lowest'} {config.monitor.metric}"
         )
-        stages[-1] += "".join(f"\n       {path}: {_describe(dimension)}" for path, dimension in space.items())
+        stages[-1] += "".join(f"\n       {path}: {describe_dimension(dimension)}" for path, dimension in space.items())
     if config.trainer.probe_epochs:
         stages.append(f"linear probe: {config.trainer.probe_epochs} epochs of the head alone")
     steps = ceil(train / config.data.batch_size)
@@ -94,7 +110,8 @@ def _stages(config: Config, images: Images) -> list[str]:
     return stages
 
 
-def _describe(dimension: Dimension) -> str:
+def describe_dimension(dimension: Dimension) -> str:
+    """What a searched value may be, in words."""
     if isinstance(dimension, Choices):
         values = [list(value) if isinstance(value, tuple) else value for value in dimension.values]
         return "one of " + ", ".join(json.dumps(value) if not isinstance(value, str) else value for value in values)

@@ -50,8 +50,11 @@ def compose(overrides: list[str]) -> Tree:
 
 
 def split_space(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """Sets apart what is said of `tuner.space`, where a list may take a range's place: Hydra merges, it cannot swap."""
-    space = [word for word in overrides if re.match(r"\+{0,2}tuner\.space[.=]", word)]
+    """Sets apart what is said of open mappings, such as `tuner.space`, where a list may take a range's place.
+
+    Hydra merges, it cannot swap; and it knows no name that is not there yet, such as that of a tag.
+    """
+    space = [word for word in overrides if re.match(r"\+{0,2}(" + "|".join(map(re.escape, _OPEN)) + ")[.=]", word)]
     return [word for word in overrides if word not in space], space
 
 
@@ -126,7 +129,7 @@ def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], gri
         if wrong:
             allowed = choices[key]
             return Problem(key, f"got {wrong[0]!r}; expected one of {', '.join(allowed)}{nearest(wrong[0], allowed)}")
-    elif key not in paths and not key.startswith("tuner.space."):
+    elif key not in paths and not key.startswith(tuple(f"{path}." for path in _OPEN)):
         return Problem(key, "unknown name" + nearest(key, [*paths, *choices]))
     if not grid and _is_sweep(word):
         hint = f", or write a list: [{value}]" if key in _LISTS and "(" not in value else ""
@@ -134,7 +137,18 @@ def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], gri
     return None
 
 
-_LISTS = ("model.head", "data.mean", "data.std", "profiler.trace_steps")
+_OPEN = ("tuner.space", "backend.tags", "backend.environment")
+"""Paths whose value is a mapping with names of the person's own."""
+
+_LISTS = (
+    "model.head",
+    "data.mean",
+    "data.std",
+    "profiler.trace_steps",
+    "backend.vpc.subnets",
+    "backend.vpc.security_groups",
+    "tuner.warm_start",
+)
 """Paths whose value is a list."""
 
 

@@ -7,13 +7,27 @@ does not hide another.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from breedlab.config import cloud
 from breedlab.config.problems import Problem, nearest
-from breedlab.config.schema import LOWER_IS_BETTER, Backend, Cache, Data, Model, Monitor, Optim, Serving, Trainer, Tuner
+from breedlab.config.schema import (
+    LOWER_IS_BETTER,
+    Backend,
+    Cache,
+    Data,
+    Debugger,
+    Model,
+    Monitor,
+    Optim,
+    Serving,
+    Trainer,
+    Tuner,
+)
 from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
 from breedlab.models.catalogue import catalogue
 
@@ -133,7 +147,8 @@ def engine_computes_precision(serving: Serving) -> Iterator[Problem]:
 
 def engine_is_installed(serving: Serving, backend: Backend) -> Iterator[Problem]:
     """Told before hours of training, not after; elsewhere than here the machine that trains tells."""
-    if backend.name != "local" or (serving.engine != "openvino" and serving.precision != "int8"):
+    wanted = serving.engine == "openvino" or (serving.engine == "auto" and serving.precision == "int8")
+    if backend.name != "local" or not wanted:
         return
     if missing := [name for name in ("openvino", "nncf") if find_spec(name) is None]:
         path, value = ("engine", "openvino") if serving.engine == "openvino" else ("precision", "int8")
@@ -142,6 +157,17 @@ def engine_is_installed(serving: Serving, backend: Backend) -> Iterator[Problem]
             f"got {value!r}, which needs {' and '.join(missing)}; install the extra: pip install 'breedlab[engines]',"
             " or expected auto",
         )
+
+
+def custom_tensors_are_named(debugger: Debugger) -> Iterator[Problem]:
+    custom, path = debugger.collections.custom, "debugger.collections.custom.include"
+    if (custom.train or custom.eval) and not custom.include:
+        yield Problem(path, "is empty; expected regular expressions on the names of tensors, such as ['layer4.*']")
+    for index, pattern in enumerate(custom.include):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Problem(f"{path}.{index}", f"got {pattern!r}; expected a regular expression ({error})")
 
 
 RULES: tuple[Rule, ...] = (
@@ -155,6 +181,8 @@ RULES: tuple[Rule, ...] = (
     warmup_fits,
     trials_are_counted,
     grid_is_finite,
+    custom_tensors_are_named,
+    *cloud.RULES,
     engine_computes_precision,
     engine_is_installed,
 )

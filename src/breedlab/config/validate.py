@@ -124,6 +124,8 @@ def _valid_sections(tree: Tree) -> dict[str, Any]:
                 sections[name] = kind.model_validate(section)
             except ValidationError:
                 continue
+        elif kind is bool and isinstance(tree.get(name), bool):
+            sections[name] = tree[name]
     return sections
 
 

@@ -11,11 +11,13 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from breedlab import ranks
 from breedlab.config.schema import Data
 from breedlab.data.decode import BadPhoto, decode, keep_memory
 from breedlab.data.folders import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform
 from breedlab.errors import DataError
+from breedlab.ranks import WHOLE, Shard
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Key = tuple[int, int]
@@ -113,11 +115,17 @@ def _read(path: Path) -> Any:
 
 
 class TrainingBatches(Sampler[list[Key]]):
-    """Shuffled batches of (view, index), one epoch after another. Lightning calls `set_epoch`."""
+    """Shuffled batches of (view, index), one epoch after another. Lightning calls `set_epoch`.
 
-    def __init__(self, count: int, batch_size: int, seed: int, views: Views) -> None:
-        self.count, self.batch_size, self.seed, self.views = count, batch_size, seed, views
-        self.epoch = 0
+    Attributes:
+        shard: The part of each batch that is this process's. What a batch is does not depend on it.
+        epoch: The one that is next iterated over.
+        start: How many of its batches are left out, since a stopped run had done them; of this one epoch only.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, views: Views, shard: Shard = WHOLE) -> None:
+        self.count, self.batch_size, self.seed, self.views, self.shard = count, batch_size, seed, views, shard
+        self.epoch = self.start = 0
         # Lightning looks for set_epoch on the batch sampler's sampler.
         self.sampler = self
 
@@ -129,8 +137,45 @@ class TrainingBatches(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         view = self.views.of_epoch(self.epoch)
-        for batch in batch_indices(epoch_order(self.count, self.seed, self.epoch), self.batch_size):
-            yield [(view, index) for index in batch.tolist()]
+        start, self.start = self.start, 0
+        for batch in batch_indices(epoch_order(self.count, self.seed, self.epoch), self.batch_size)[start:]:
+            # A process with no photo of a small last batch computes one that counts for nothing: all take the step.
+            mine = batch[self.shard.rank :: self.shard.world] if len(batch) > self.shard.rank else batch[:1]
+            yield [(view, index) for index in mine.tolist()]
+
+    def sizes(self, index: int) -> tuple[int, int]:
+        """How many photos of an epoch's batch are this process's own, and how many it has."""
+        whole = min(self.batch_size, self.count - index * self.batch_size)
+        return len(range(self.shard.rank, whole, self.shard.world)), whole
+
+
+class TrainingLoader(DataLoader[Any]):
+    """A DataLoader over `TrainingBatches` that goes on in the middle of an epoch without loading what came before.
+
+    Lightning keeps `state_dict` in its checkpoints.
+    """
+
+    done = 0
+    """Batches of the epoch that were handed out."""
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: workers begin at the first batch, by which time Lightning has told the epoch.
+        self.done = self.batches.start
+        for batch in super().__iter__():
+            self.done += 1
+            yield batch
+
+    @property
+    def batches(self) -> TrainingBatches:
+        assert isinstance(self.batch_sampler, TrainingBatches)
+        return self.batch_sampler
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.batches.epoch, "done": self.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        whole = state["done"] >= len(self)
+        self.batches.epoch, self.batches.start = (state["epoch"] + 1, 0) if whole else (state["epoch"], state["done"])
 
 
 class PhotoData(lightning.LightningDataModule):
@@ -145,25 +190,28 @@ class PhotoData(lightning.LightningDataModule):
         super().__init__()
         self.photos, self.data, self.evaluation, self.seed = photos, data, evaluation, seed
         self.views = Views(frozen_views, data.augment)
+        self.shard = WHOLE
 
     def dataset(self, split: str) -> PhotoDataset:
         return PhotoDataset(self.photos.splits[split], self.evaluation, self.data.augment, self.seed)
 
-    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
+    def train_dataloader(self) -> TrainingLoader:
         dataset = self.dataset("train")
-        batches = TrainingBatches(len(dataset), self.data.batch_size, self.seed, self.views)
-        return DataLoader(dataset, batch_sampler=batches, **self._loading())
+        batches = TrainingBatches(len(dataset), self.data.batch_size, self.seed, self.views, self.shard)
+        return TrainingLoader(dataset, batch_sampler=batches, **self._loading())
 
     def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
-        return self.view_dataloader("valid", 0)
+        return self.view_dataloader("valid", 0, shard=self.shard)
 
     def test_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
         return self.view_dataloader("test", 0)
 
-    def view_dataloader(self, split: str, view: int, batch_size: int = 32) -> DataLoader[tuple[torch.Tensor, int]]:
-        """One view of a whole split, in the order of its photos."""
+    def view_dataloader(
+        self, split: str, view: int, batch_size: int = 32, start: int = 0, shard: Shard = WHOLE
+    ) -> DataLoader[tuple[torch.Tensor, int]]:
+        """One view of a split, all of it unless a start or a shard says otherwise, in the order of its photos."""
         dataset = self.dataset(split)
-        keys = [(view, index) for index in range(len(dataset))]
+        keys = [(view, index) for index in range(start + shard.rank, len(dataset), shard.world)]
         return DataLoader(dataset, batch_size=batch_size, sampler=keys, **self._loading())
 
     def labels(self, split: str) -> torch.Tensor:
@@ -179,7 +227,7 @@ class PhotoData(lightning.LightningDataModule):
 
     def _loading(self) -> dict[str, Any]:
         wanted = self.data.num_workers
-        workers = min(os.cpu_count() or 1, 8) if wanted == "auto" else wanted
+        workers = max(1, min((os.cpu_count() or 1) // ranks.local_world(), 8)) if wanted == "auto" else wanted
         return {
             "num_workers": workers,
             "collate_fn": collate,
@@ -192,6 +240,8 @@ class PhotoData(lightning.LightningDataModule):
 
 
 def start_worker(_worker: int) -> None:
-    """One thread a worker, and memory that it keeps."""
+    """One thread a worker, a process group of its own, and memory that it keeps."""
     torch.set_num_threads(1)
+    if os.name == "posix":
+        os.setpgid(0, 0)  # what tells the whole group to stop must not take the batches from the step that is saved
     keep_memory()

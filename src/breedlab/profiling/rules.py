@@ -5,51 +5,17 @@ Named as in Amazon SageMaker Debugger's profiler report. A rule is a function an
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from breedlab.config.schema import ProfilerRules
 from breedlab.profiling.reading import Figures, Recording
-
-PASSED, TRIGGERED, NOT_ENOUGH = "passed", "triggered", "not_enough_data"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a rule found.
-
-    Attributes:
-        rule: Its name.
-        verdict: `passed`, `triggered` or `not_enough_data`.
-        figures: What it looked at, by a name with its unit.
-        meaning: What that usually means, or why there was not enough to judge.
-        advice: What to try; empty where nothing is wrong.
-        mode, steps, tensors: As in the debugger's verdicts.
-        link: The plot of the report that shows it.
-    """
-
-    rule: str
-    verdict: str
-    figures: Mapping[str, Any]
-    meaning: str
-    advice: str = ""
-    mode: str = "TRAIN"
-    steps: list[int] = field(default_factory=list)
-    tensors: list[str] = field(default_factory=list)
-    link: str = "report.html#profile"
-
+from breedlab.verdicts import NOT_ENOUGH, PASSED, TRIGGERED, NotEnough, Verdict, triggered
 
 Finding = tuple[bool, dict[str, Any], str, str, list[int]]
-
-
-class NotEnough(Exception):
-    """There is too little to judge; says what is missing."""
 
 
 def cpu_bottleneck(found: Recording, rules: ProfilerRules) -> Finding:
@@ -224,7 +190,7 @@ def step_outlier(found: Recording, rules: ProfilerRules) -> Finding:
     return (
         share > rules.outlier.share,
         {**figures, "slow_part": part},
-        f"Some steps take far longer than the others, most of it in {part}." if part else "Steps take alike long.",
+        f"Some steps take far longer than the others, most of it in {part}.",
         "See what runs at those steps: checkpoints, hooks, workers starting, other programs (profiler=full traces).",
         [int(found.steps.step[index]) for index in outliers[:100]],
     )
@@ -245,6 +211,22 @@ RULES: dict[str, Callable[[Recording, ProfilerRules], Finding]] = {
 }
 
 
+SOUND = {
+    "CPUBottleneck": "The GPU does not wait for the CPU.",
+    "IOBottleneck": "Nothing waits for disks to speak of.",
+    "Dataloader": "Batches are ready when training asks for them.",
+    "GPUMemoryIncrease": "GPU memory stays level.",
+    "BatchSize": "The batches make use of the machine.",
+    "LowGPUUtilization": "The GPU is kept at work.",
+    "LoadBalancing": "The GPUs share the work evenly.",
+    "MaxInitializationTime": "Training begins soon enough.",
+    "OverallSystemUsage": "How much of the machine the run used.",
+    "OverallFrameworkMetrics": "Where the time of the training's steps went.",
+    "StepOutlier": "Hardly a step takes far longer than the others.",
+}
+"""What a rule that did not fire says."""
+
+
 def judge(recording: Recording, rules: ProfilerRules) -> list[Verdict]:
     """Every rule's verdict, in the order of `RULES`."""
     verdicts = []
@@ -254,14 +236,9 @@ def judge(recording: Recording, rules: ProfilerRules) -> list[Verdict]:
         except NotEnough as missing:
             verdicts.append(Verdict(name, NOT_ENOUGH, {}, str(missing)))
         else:
-            verdicts.append(
-                Verdict(name, TRIGGERED if fired else PASSED, figures, meaning, advice if fired else "", steps=steps)
-            )
+            said = (meaning, advice) if fired else (SOUND[name], "")
+            verdicts.append(Verdict(name, TRIGGERED if fired else PASSED, figures, *said, steps=steps))
     return verdicts
-
-
-def write_verdicts(path: Path, verdicts: list[Verdict]) -> None:
-    path.write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=1))
 
 
 def headline(recording: Recording, verdicts: list[Verdict]) -> str:
@@ -273,9 +250,7 @@ def headline(recording: Recording, verdicts: list[Verdict]) -> str:
         said.append(f"GPU {recording.system.gpu.mean():.0f}%")
     if total := float(recording.steps.total_ms.sum()):
         said.append(f"{recording.steps.parts['data'].sum() / total:.0%} waiting for data")
-    fired = [verdict.rule for verdict in verdicts if verdict.verdict == TRIGGERED]
-    rules = f"{len(fired)} rule{'s' * (len(fired) != 1)} triggered"
-    return f"profile: {', '.join(said) or 'nothing recorded'}; {rules}{': ' if fired else ''}{', '.join(fired)}"
+    return f"profile: {', '.join(said) or 'nothing recorded'}; {triggered(verdicts)}"
 
 
 def _training(found: Recording, rules: ProfilerRules, values: Figures) -> Figures:

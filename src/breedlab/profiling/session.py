@@ -83,7 +83,8 @@ class Session:
 
     def _judge(self) -> None:
         from breedlab.profiling.reading import read
-        from breedlab.profiling.rules import headline, judge, write_verdicts
+        from breedlab.profiling.rules import headline, judge
+        from breedlab.verdicts import write_verdicts
 
         assert self.run is not None
         recording = read(self.run)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from breedlab.reporting.console import console, table
+from breedlab.reporting.figures import METRICS, metric
 from breedlab.training.run import TrainResult
 
 
@@ -29,21 +30,15 @@ def show(result: TrainResult) -> None:
         ("run", str(result.run)),
         ("model", str(result.run / "model.tar.gz")),
         ("predict", f"python scripts/predict.py {result.run} PHOTO..."),
-        ("review", f"tensorboard --logdir {result.run.parents[1]}"),
+        ("report", str(result.run / "report.html")),
+        ("review", f"tensorboard --logdir {result.run.parent}"),
     ):
         console.print(f"{title:9}{text}", markup=False)
 
 
 def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
     """The figures of an evaluation."""
-    names = {
-        "top1": "top-1",
-        "top5": "top-5",
-        "f1": "macro F1",
-        "ece": "calibration error",
-        "loss": "cross-entropy",
-    }
-    rows = [[shown, _figure(name, test["metrics"][name])] for name, shown in names.items()]
+    rows = [[shown, metric(name, test["metrics"][name])] for name, shown in METRICS.items()]
     return table(f"{title}, {test['photos']:,} photos", ["metric", "value"], rows)
 
 
@@ -72,7 +67,3 @@ def engines_table(export: Mapping[str, Any]) -> Table:
         )
     columns = ["engine", *(f"batch {size}" for size in sizes), "times as fast", "agrees", "valid top-1", ""]
     return table("Engines, ms a photo", columns, rows)
-
-
-def _figure(name: str, value: float) -> str:
-    return f"{value:.3f}" if name in ("loss", "ece") else f"{value:.1%}"

@@ -7,6 +7,7 @@ import math
 import lightning
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
+from breedlab.debugging.recorder import Recorder
 from breedlab.errors import TrainingError
 from breedlab.reporting.console import console
 from breedlab.training.loop import seed_epoch
@@ -20,11 +21,14 @@ class SeededEpochs(lightning.Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        seed_epoch(self.seed, trainer.current_epoch)
+        seed_epoch(self.seed, trainer.current_epoch, trainer.global_rank)
 
 
-class FiniteFigures(lightning.Callback):
-    """Refuses to go on from a loss that is no number, before it is saved."""
+class FiniteFigures(Checkpoint):
+    """Refuses to go on from a loss that is no number, before it is saved.
+
+    A `Checkpoint` by name only: Lightning runs those when the epoch's figures are known.
+    """
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         wrong = {name: float(v) for name, v in trainer.callback_metrics.items() if not math.isfinite(float(v))}
@@ -48,6 +52,8 @@ class EpochLines(Checkpoint):
         shown = "  ".join(f"{name} {figures[name]:.4f}" for name in ("train/loss", "valid/loss", "valid/top1"))
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         line = f"  {epoch}  {shown}  {objective_line(kept.monitor, float(kept.best_model_score))}"
+        if not trainer.is_global_zero:
+            return
         bar = trainer.progress_bar_callback
         print(line) if bar is None or not console.is_terminal else bar.print(line)  # the bar makes room for it
 
@@ -72,6 +78,8 @@ class StepBar(lightning.pytorch.callbacks.TQDMProgressBar):
 def stop_reason(trainer: lightning.Trainer) -> str:
     """Why training ended, in words; it must never end unseen."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Recorder) and callback.ended:
+            return callback.ended
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
             return (
                 f"stopped after epoch {callback.stopped_epoch + 1}: no better {callback.monitor}"

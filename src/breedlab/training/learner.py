@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from breedlab.config import Config
+from breedlab.data.module import TrainingLoader
 from breedlab.models.classifier import Classifier
 from breedlab.training.metrics import make_metrics
 from breedlab.training.optimization import make_optimizer, make_schedule
@@ -46,15 +47,22 @@ class Learner(lightning.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs or config.trainer.max_epochs
         self.criterion = nn.CrossEntropyLoss(class_weights, label_smoothing=config.optim.label_smoothing)
-        self.validation = make_metrics(classifier.architecture.classes)
+        self.validation = make_metrics(classifier.architecture.classes, shared=True)
         # In a list, since registering it would store its weights under a second name.
         self._tail = [] if tail is None else [tail]
         mixup, classes = config.data.mixup, classifier.architecture.classes
         self._mix = v2.MixUp(alpha=mixup, num_classes=classes) if mixup else None
+        # Of the epoch so far: loss, hits, photos. In checkpoints, since an epoch may end in another process.
+        self._sums = torch.zeros(3, dtype=torch.float64)
+
+    @property
+    def entry(self) -> nn.Module:
+        """What runs first in a step: the classifier, or what lies after its boundary."""
+        return self._tail[0] if self._tail else self.classifier
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Logits (n, classes) of photos, or of activations where there is a tail."""
-        logits: torch.Tensor = self._tail[0](inputs) if self._tail else self.classifier(inputs)
+        logits: torch.Tensor = self.entry(inputs)
         return logits
 
     def train(self, mode: bool = True) -> Learner:
@@ -79,21 +87,72 @@ class Learner(lightning.LightningModule):
         truth = labels if labels.ndim == 1 else labels.argmax(1)
         return self.criterion(logits, labels), (logits.detach().argmax(1) == truth).float().mean()
 
-    def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         loss, hits = self.loss_and_hits(batch)
-        size = len(batch[1])
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size, prog_bar=True)
-        self.log("train/top1", hits, on_step=False, on_epoch=True, batch_size=size)
+        mine = whole = len(batch[1])
+        if self.trainer.world_size > 1:
+            loader = self.trainer.train_dataloader
+            assert isinstance(loader, TrainingLoader)
+            mine, whole = loader.batches.sizes(index)
+            loss = loss * self._share(batch[1][:mine])
+        part = loss.detach() / self.trainer.world_size
+        self._sums += torch.stack([part * whole, hits * mine, hits.new_tensor(mine)]).double()
         return loss
 
-    def validation_step(self, batch: Batch, _index: int) -> None:
+    def _share(self, labels: torch.Tensor) -> torch.Tensor:
+        """This process's part of the batch's loss, times their number, by which DDP divides the gradients' sum."""
+        weight = self.criterion.weight
+        mine = weight[labels].sum() if weight is not None and self._mix is None else labels.new_tensor(len(labels))
+        mine = mine.float()
+        return mine * self.trainer.world_size / self._of_all(mine)
+
+    def _of_all(self, number: torch.Tensor) -> torch.Tensor:
+        total: torch.Tensor = self.trainer.strategy.reduce(number.clone(), reduce_op="sum")
+        return total
+
+    def on_train_epoch_end(self) -> None:
+        loss, hits, photos = self._of_all(self._sums)
+        self.log("train/loss", loss / photos, prog_bar=True)
+        self.log("train/top1", hits / photos)
+        self._sums.zero_()
+
+    def on_fit_start(self) -> None:
+        self._sums = self._sums.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_sums"] = self._of_all(self._sums).cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.is_global_zero:  # which keeps them for all
+            self._sums.copy_(checkpoint["epoch_sums"])
+
+    def on_validation_epoch_start(self) -> None:
+        if self.trainer.world_size > 1 and self.classifier.freeze != "backbone":
+            # BatchNorm's averages, which on CPUs each process has of its own photos: those of the checkpoint are meant.
+            for buffer in self.classifier.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def validation_step(self, batch: Batch, _index: int) -> torch.Tensor:
         inputs, labels = batch
-        self.validation.update(self(inputs), labels)
+        logits = self(inputs)
+        self.validation.update(logits, labels)
+        loss: torch.Tensor = self.criterion(logits, labels)  # the training's loss, for whoever watches
+        return loss
 
     def on_validation_epoch_end(self) -> None:
         for name, value in self.validation.compute().items():
             self.log(f"valid/{name}", value.float())
         self.validation.reset()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Lightning refuses to clip for a fused optimizer in mixed precision, which with bf16 scales nothing.
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_((p for g in optimizer.param_groups for p in g["params"]), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.classifier, self.config.optim)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-OBJECTIVE_REGEX = r"objective ([A-Za-z0-9_/]+)=([-+]?[0-9.]+(?:e[-+]?[0-9]+)?);"
+_NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
+
+OBJECTIVE_REGEX = r"objective ([A-Za-z0-9_/]+)=" + _NUMBER + ";"
 """Finds what `objective_line` prints: the metric's name and its value, signs and exponents included."""
 
 
@@ -16,6 +18,16 @@ def objective_line(metric: str, best: float) -> str:
         best: Its best value so far.
     """
     return f"objective {metric}={best:.6g};"
+
+
+def objective_regex(metric: str) -> str:
+    """Finds the objective lines of one metric; its only group is the value, which is how SageMaker reads it."""
+    return f"objective {re.escape(metric)}={_NUMBER};"
+
+
+def figure_regex(metric: str) -> str:
+    """Finds a figure beside the objective in an epoch's line, such as `train/loss 0.1234`."""
+    return f"{re.escape(metric)} {_NUMBER}"
 
 
 def read_objective(line: str) -> tuple[str, float] | None:

@@ -7,11 +7,14 @@ from pathlib import Path
 import lightning
 
 from breedlab.config import Config
+from breedlab.debugging.recorder import Recorder, records
 
 
 def observers(config: Config, run: Path) -> list[lightning.Callback]:
     """What the config's `debugger` and `profiler` ask for, writing below the run directory."""
     watching: list[lightning.Callback] = []
+    if records(config):
+        watching.append(Recorder(config.debugger, run))
     if config.profiler.level != "none":
         from breedlab.profiling.steps import StepTimes
 

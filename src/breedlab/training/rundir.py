@@ -8,20 +8,32 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 from breedlab.config import Config, validate
 from breedlab.data.check import Report
-from breedlab.data.folders import SPLITS
+from breedlab.data.folders import SPLITS, PhotoSet
 from breedlab.errors import ConfigError
 
 current: Path | None = None
 """The run directory of this process, for the message that follows an interrupt."""
+
+_LOCK_WAIT_S = 10.0
+"""A killed process's helpers hold its lock until they notice, which takes them five seconds."""
+
+_lock: TextIO | None = None
 
 _PACKAGES = (
     "breedlab",
@@ -36,21 +48,38 @@ _PACKAGES = (
 )
 
 
-def create(config: Config, overrides: list[str], report: Report) -> Path:
-    """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest."""
-    parent = Path(config.runs_dir, config.name)
+def create(config: Config, overrides: list[str], report: Report, directory: Path | None = None) -> Path:
+    """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest.
+
+    Args:
+        config: The experiment.
+        overrides: What the person typed.
+        report: The checked photos.
+        directory: To be made instead, where something else gives runs their places.
+    """
+    run = reserve(config, overrides, directory)
+    (run / "splits.json").write_text(json.dumps(_splits(report), indent=1))
+    (run / "lineage.json").write_text(json.dumps(_lineage(config, report), indent=2))
+    enter(config, run)
+    return run
+
+
+def reserve(config: Config, overrides: list[str], directory: Path | None = None) -> Path:
+    """Makes `<runs_dir>/<name>/<stamp>/`, or the directory that is named, with config and overrides.
+
+    Raises:
+        ConfigError: If the place cannot be written.
+    """
+    parent = directory or Path(config.runs_dir, config.name)
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        run = _fresh(parent)
+        run = directory or _fresh(parent)
     except OSError as error:
         raise ConfigError(
             f"runs_dir: {parent} cannot be written ({error.strerror}); name another place: runs_dir=..."
         ) from error
     write_yaml(run / "config.yaml", config.model_dump())
     write_yaml(run / "overrides.yaml", overrides)
-    (run / "splits.json").write_text(json.dumps(_splits(report), indent=1))
-    (run / "lineage.json").write_text(json.dumps(_lineage(config, report), indent=2))
-    enter(config, run)
     return run
 
 
@@ -63,10 +92,51 @@ def clear_halves(run: Path) -> None:
 
 
 def enter(config: Config, run: Path) -> None:
-    """Makes a run directory this process's own, and the latest."""
+    """Makes a run directory this process's own, and the latest.
+
+    Raises:
+        ConfigError: If another process works on it.
+    """
     global current
+    leave()
+    _take(run)
     current = run
     _link_latest(Path(config.runs_dir), run)
+
+
+def is_begun(run: Path) -> bool:
+    """Whether there is a run directory to go on from; its lineage is written last."""
+    return (run / "lineage.json").is_file()
+
+
+def leave() -> None:
+    """Gives up the run directory of this process, if it has one."""
+    global current, _lock
+    current = None
+    if _lock is not None:
+        _lock.close()
+        _lock = None
+
+
+def _take(run: Path) -> None:
+    """Locks a run's config.yaml until this process leaves the run or ends, however it ends."""
+    global _lock
+    if fcntl is None:
+        return
+    _lock = (run / "config.yaml").open("r+")  # for writing, without which NFS locks nothing
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"resume: another process is working on {run}; wait until it has ended, or stop it first"
+                ) from None
+            time.sleep(0.2)
+        except OSError:
+            return  # a file system without locks
 
 
 def recorded_config(run: Path) -> Config:
@@ -112,12 +182,31 @@ def lineage(run: Path) -> dict[str, Any]:
     return read
 
 
+def write_predictions(run: Path, photos: PhotoSet, predictions: Sequence[tuple[int, float]]) -> None:
+    """Writes `predictions.json`: what was answered on each photo of the test, column by column.
+
+    Args:
+        run: The run directory.
+        photos: Whose test split was looked at.
+        predictions: In the split's order, the predicted label and its probability.
+    """
+    test = photos.splits["test"]
+    columns = {
+        "photos": [os.path.relpath(photo.path, photos.root) for photo in test],
+        "labels": [photo.label for photo in test],
+        "predicted": [label for label, _ in predictions],
+        "probabilities": [round(probability, 6) for _, probability in predictions],
+    }
+    (run / "predictions.json").write_text(json.dumps(columns))
+
+
 def write_yaml(path: Path, tree: Any) -> None:
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
 def _link_latest(runs: Path, run: Path) -> None:
     """Points `<runs_dir>/latest` at a run, in one step, so that it never points nowhere."""
+    runs.mkdir(parents=True, exist_ok=True)
     scratch = runs / f".latest.{os.getpid()}"
     scratch.unlink(missing_ok=True)
     scratch.symlink_to(os.path.relpath(run, runs), target_is_directory=True)
@@ -143,6 +232,8 @@ def _splits(report: Report) -> dict[str, Any]:
         "classes": list(photos.classes),
         "cut_from_train": list(photos.cut),
         "photos": {split: [os.path.relpath(p.path, photos.root) for p in photos.splits[split]] for split in SPLITS},
+        "labels": {split: [p.label for p in photos.splits[split]] for split in SPLITS},
+        "warnings": list(report.warnings),
         "left_out": [
             {"file": os.path.relpath(finding.path, photos.root), "reason": finding.reason}
             for finding in (*report.bad, *report.leaks)
@@ -156,7 +247,7 @@ def _lineage(config: Config, report: Report) -> dict[str, Any]:
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "seed": config.seed,
         "command": sys.argv,
-        "git": _git(),
+        "git": git_state(),
         "data": {
             "root": str(report.photos.root.resolve()),
             "fingerprint": report.fingerprint,
@@ -184,7 +275,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _git() -> dict[str, Any] | None:
+def git_state() -> dict[str, Any] | None:
     """The commit of the folder that the run was started in; None outside a checkout or without git."""
 
     def ask(*words: str) -> str:

@@ -1,0 +1,54 @@
+"""What SageMaker starts: the experiment in `config.yaml`, with the job's hyperparameters, as `launch` runs it anywhere.
+
+Hyperparameters come from `SM_HPS`, never from argv, whose types and order differ with who starts the job.
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(SOURCE / "src"))
+# AWS's training toolkit keeps a protobuf that smdebug reads in pure Python only.
+os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+
+from breedlab.backends.sagemaker import job as jobs  # noqa: E402
+from breedlab.errors import BreedlabError, Terminated  # noqa: E402
+from breedlab.training.run import run  # noqa: E402
+from breedlab.training.rundir import is_begun  # noqa: E402
+
+
+def train() -> None:
+    # A search reads each epoch's objective when it is printed, and as one line.
+    sys.stdout.reconfigure(line_buffering=True, write_through=False)
+    job = jobs.read_job(os.environ)
+    config, words = jobs.job_config(jobs.read_config(SOURCE), job)
+    jobs.install_undeclared(SOURCE)
+    jobs.follow_starters()
+    os.chdir(jobs.work_folder())
+    begun = job.run if is_begun(job.run) else None  # a spot instance was taken back, and this is the next
+    result = run(config, words, resume=begun, directory=job.run)
+    if job.rank == 0:
+        jobs.hand_over(job, result.run)
+
+
+def main() -> int:
+    output = Path(os.environ.get("SM_OUTPUT_DIR", "/opt/ml/output"))
+    try:
+        train()
+    except Terminated as told:  # a spot instance is taken back: what was done is saved
+        print(told, file=sys.stderr)
+    except BreedlabError as error:
+        print(error, file=sys.stderr)
+        jobs.report_failure(output, str(error))
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        jobs.report_failure(output, f"{type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Amazon SageMaker: training and tuning jobs, their files in S3, and endpoints."""

@@ -1,0 +1,205 @@
+"""What AWS would refuse, found before anything is uploaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from breedlab.backends.sagemaker import images
+from breedlab.backends.sagemaker.request import Experiment, Request, metric_definitions, parameter_ranges
+from breedlab.config import Config
+from breedlab.config.problems import Problem
+from breedlab.errors import BreedlabError
+from breedlab.hyperparameters import config_path, decode
+from breedlab.training.objective import objective_line
+
+LONGEST = 2500
+"""Characters of a hyperparameter's value."""
+
+_SET_BY = {
+    "InstanceType": "backend.instance_type",
+    "RoleArn": "backend.role",
+    "TrainingImage": "backend.image",
+    "Tags": "backend.tags",
+    "Environment": "backend.environment",
+    "VolumeKmsKeyId": "backend.kms.volume",
+    "KmsKeyId": "backend.kms.output",
+    "VpcConfig": "backend.vpc",
+    "S3Uri": "backend.prefix",
+    "S3OutputPath": "backend.prefix",
+    "ResourceLimits": "tuner.trials",
+    "ParameterRanges": "tuner.space",
+    "WarmStartConfig": "tuner.warm_start",
+    "TrainingJobName": "backend.job_name",
+    "HyperParameterTuningJobName": "backend.job_name",
+    "KeepAlivePeriodInSeconds": "backend.keep_alive_minutes",
+    "MaxRuntimeInSeconds": "backend.max_run_hours",
+    "MaxWaitTimeInSeconds": "backend.max_wait_hours",
+}
+"""Which config path a field of a request comes from."""
+
+
+def offline_problems(config: Config, region: str) -> list[Problem]:
+    """What can be told without asking AWS, beside the rules of the config."""
+    return images.problems(config.backend, region) + objective_problems(config)
+
+
+def objective_problems(config: Config) -> list[Problem]:
+    """Whether SageMaker will find the objective in what the trainer prints."""
+    metric = config.monitor.metric
+    regex = next((d["Regex"] for d in metric_definitions(config) if d["Name"] == metric), None)
+    match = regex and re.search(regex, objective_line(metric, -1.25e-7))
+    if not match or float(match[1]) != -1.25e-7:
+        return [Problem("monitor.metric", f"{metric} is not what the trainer prints, so no search could follow it")]
+    return []
+
+
+def request_problems(requests: list[Request], experiment: Experiment) -> list[Problem]:
+    """What is wrong with requests: by the API's own model, and with what travels as hyperparameters."""
+    found: list[Problem] = []
+    for request in requests:
+        found += model_problems(request)
+        parameters = request.parameters
+        values = parameters.get("HyperParameters") or parameters.get("TrainingJobDefinition", {}).get(
+            "StaticHyperParameters", {}
+        )
+        found += hyperparameter_problems(values)
+    if experiment.searches:
+        found += range_problems(experiment.config)
+    return list(dict.fromkeys(found))
+
+
+def hyperparameter_problems(values: dict[str, str]) -> list[Problem]:
+    """Names and values that would kill a job at its start: they end up in a shell's variables, between quotes."""
+    found = []
+    for name, value in values.items():
+        if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+            found.append(Problem(name, "is no name for a hyperparameter; expected letters, digits and '_', no dot"))
+        if "'" in value:
+            found.append(Problem(name, f"{value[:80]!r} has a single quote, which ends the shell's quotes around it"))
+        if len(value) > LONGEST:
+            found.append(Problem(name, f"is {len(value)} characters long; expected at most {LONGEST}"))
+    return found
+
+
+def range_problems(config: Config) -> list[Problem]:
+    """Whether every name and value that SageMaker may propose is one that the job will take."""
+    found: list[Problem] = []
+    for kind, ranges in parameter_ranges(config).items():
+        for described in ranges:
+            name = described["Name"]
+            where = f"tuner.space.{config_path(name)}"
+            values = described.get("Values") or [described["MinValue"], described["MaxValue"]]
+            if config.tuner.strategy == "grid" and kind != "CategoricalParameterRanges":
+                found.append(Problem(where, "is a continuous range; a grid takes a list, such as [0.001,0.01]"))
+            for value in values:
+                found += [Problem(where, p.message) for p in hyperparameter_problems({name: value})]
+                try:
+                    decode({name: value})
+                except BreedlabError as error:
+                    found.append(Problem(where, str(error).splitlines()[-1].strip()))
+    return found
+
+
+def source_problems(folder: Path) -> list[Problem]:
+    """What must not be in the source archive."""
+    return [
+        Problem(
+            str(path.relative_to(folder)), "in the source makes SageMaker's toolkit install it instead of running it"
+        )
+        for path in (folder / "setup.py",)
+        if path.exists()
+    ]
+
+
+def model_problems(request: Request, set_by: Mapping[str, str] = _SET_BY) -> list[Problem]:
+    """What the API's own model says of a request: unknown, missing, too long, too many, not of the pattern.
+
+    boto3 itself looks at names and types only.
+
+    Args:
+        request: What is to be sent.
+        set_by: What a person sets a field by.
+    """
+    shape = _api(request.service).operation_model(request.operation).input_shape
+    return [
+        Problem(_set_by(path, set_by), f"{message} ({request.operation}: {path})")
+        for path, message in _shape_problems(shape, request.parameters, "")
+    ]
+
+
+@cache
+def _api(service: str) -> Any:
+    from botocore.loaders import Loader
+    from botocore.model import ServiceModel
+
+    return ServiceModel(Loader().load_service_model(service, "service-2"), service)
+
+
+def _set_by(path: str, set_by: Mapping[str, str]) -> str:
+    names = re.findall(r"[A-Za-z0-9]+", path)
+    return next((set_by[name] for name in reversed(names) if name in set_by), path)
+
+
+def _shape_problems(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    kind, limits = shape.type_name, shape.metadata
+    if kind == "structure":
+        if not isinstance(value, dict):
+            yield path, f"got {value!r}; expected a mapping"
+            return
+        for name in shape.required_members:
+            if name not in value:
+                yield f"{path}.{name}".lstrip("."), "is missing"
+        for name, item in value.items():
+            where = f"{path}.{name}".lstrip(".")
+            if name not in shape.members:
+                yield where, "is no field of the API that the installed boto3 knows"
+            else:
+                yield from _shape_problems(shape.members[name], item, where)
+    elif kind == "list":
+        yield from _size_problems(limits, len(value), "entries", path)
+        for index, item in enumerate(value):
+            yield from _shape_problems(shape.member, item, f"{path}[{index}]")
+    elif kind == "map":
+        yield from _size_problems(limits, len(value), "entries", path)
+        for name, item in value.items():
+            yield from _shape_problems(shape.key, name, f"{path}.{name}")
+            yield from _shape_problems(shape.value, item, f"{path}.{name}")
+    elif kind == "string":
+        yield from _string_problems(shape, value, path)
+    elif kind in ("integer", "long"):
+        if isinstance(value, bool) or not isinstance(value, int):
+            yield path, f"got {value!r}; expected a whole number"
+        else:
+            yield from _size_problems(limits, value, "", path)
+
+
+def _string_problems(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(value, str):
+        yield path, f"got {value!r}; expected a text"
+        return
+    if re.search(r"<[a-z]+[^>]*>", value) or (shape.name == "RoleArn" and not value.startswith("arn:")):
+        return  # what a dry run does not know yet
+    yield from _size_problems(shape.metadata, len(value), "characters", path)
+    if shape.enum and value not in shape.enum:
+        yield path, f"got {value!r}, which the installed boto3 does not know; a newer one may"
+    pattern = shape.metadata.get("pattern")
+    # Some services write their patterns in Java's UTF-16, which is no pattern here; those allow anything printable.
+    if pattern and "\\uD" not in pattern and not re.fullmatch(_python_pattern(pattern), value, re.DOTALL):
+        yield path, f"got {value[:80]!r}; expected {pattern}"
+
+
+def _python_pattern(pattern: str) -> str:
+    """Java's classes of letters, separators, digits and printable characters as Python has them."""
+    return pattern.replace(r"\p{Print}", ".").replace(r"\p{L}", r"\w").replace(r"\p{Z}", r"\s").replace(r"\p{N}", r"\d")
+
+
+def _size_problems(limits: dict[str, Any], size: int, unit: str, path: str) -> Iterator[tuple[str, str]]:
+    least, most = limits.get("min"), limits.get("max")
+    if least is not None and size < least:
+        yield path, f"got {size} {unit}".rstrip() + f"; expected at least {least}"
+    if most is not None and size > most:
+        yield path, f"got {size} {unit}".rstrip() + f"; expected at most {most}"

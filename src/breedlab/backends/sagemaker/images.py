@@ -1,0 +1,121 @@
+"""Which container image a job runs in: by version, by the SDK's own list, which is read without a network."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+from breedlab.config.problems import Problem
+from breedlab.config.schema import Backend
+
+OLDEST = (2, 6)
+"""The oldest PyTorch that breedlab runs on."""
+
+_FRAMEWORKS = ("pytorch-amzn2023", "pytorch")
+"""AWS's PyTorch training images, the newer line first."""
+
+_ECR = re.compile(r"\d{12}\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<name>[^:@]+)")
+
+
+def is_uri(image: str) -> bool:
+    """Whether `backend.image` is an address instead of a version."""
+    return "/" in image
+
+
+def training_image(backend: Backend, region: str) -> str:
+    """The address of the image, once `problems` has nothing to say of it."""
+    if is_uri(backend.image):
+        return backend.image
+    from sagemaker.core import image_uris
+
+    chosen = _chosen(backend.image)
+    assert chosen, "problems() has said so"
+    framework, version = chosen
+    known = not region.startswith("<")
+    uri: str = image_uris.retrieve(
+        framework,
+        region if known else "us-east-1",
+        version=version,
+        instance_type=backend.instance_type,
+        image_scope="training",
+    )
+    # AWS keeps the images in another account in some regions.
+    return uri if known else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
+
+
+def gpus(instance_type: str) -> int:
+    """How many GPUs an instance type has, by the SDK's list."""
+    from sagemaker.core import instance_types_gpu_info
+
+    # The list is by region; what a type has is the same everywhere.
+    known = instance_types_gpu_info.retrieve("us-east-1").get(instance_type, {})
+    if known:
+        return int(known["Count"])
+    return int(bool(re.match(r"ml\.(g|p)\d", instance_type)))  # newer than the list: at least it has one
+
+
+def problems(backend: Backend, region: str) -> list[Problem]:
+    """Why the jobs could not start in the image."""
+    if is_uri(backend.image):
+        return [Problem("backend.image", text) for text in _uri_problems(backend, region)]
+    chosen = _chosen(backend.image)
+    if chosen is None:
+        versions = ", ".join(sorted(_versions(), key=_numbers))
+        return [Problem("backend.image", f"got {backend.image!r}; expected auto, an image's URI, or one of {versions}")]
+    framework, version = chosen
+    if _numbers(version) < OLDEST:
+        return [Problem("backend.image", f"PyTorch {version} is too old; expected {OLDEST[0]}.{OLDEST[1]} or newer")]
+    registries = _list(framework)["versions"][version]["registries"]
+    if not region.startswith("<") and region not in registries:
+        return [Problem("backend.image", f"AWS has no image of PyTorch {version} in {region}; give an image's URI")]
+    return []
+
+
+def _uri_problems(backend: Backend, region: str) -> list[str]:
+    uri = backend.image
+    found = []
+    tag = uri.rpartition("/")[2].partition(":")[2]
+    ecr = _ECR.match(uri)
+    if not ecr:
+        return [f"{uri} is not in Amazon ECR; SageMaker takes ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"]
+    if not region.startswith("<") and ecr["region"] != region:
+        found.append(f"{uri} is in {ecr['region']}; SageMaker takes an image of the jobs' own region, {region}")
+    if re.search(r"inference|-tgi|-tei|djl-", ecr["name"]):
+        found.append(f"{uri} serves models and cannot train; take a training image, or image=auto")
+    elif tag.endswith(("-ec2", "-ecs", "-eks")):
+        found.append(f"{uri} is made for EC2 and has no SageMaker toolkit to start a job with; take ...-sagemaker")
+    if re.search(r"(^|[-_])cpu([-_]|$)", tag) and gpus(backend.instance_type):
+        found.append(f"{uri} computes on CPUs, and backend.instance_type={backend.instance_type} has GPUs")
+    version = re.match(r"(\d+\.\d+)", tag)
+    if version and "pytorch" in ecr["name"] and _numbers(version[1]) < OLDEST:
+        found.append(f"PyTorch {version[1]} is too old; expected {OLDEST[0]}.{OLDEST[1]} or newer")
+    return found
+
+
+def _chosen(image: str) -> tuple[str, str] | None:
+    """Framework and full version of what `backend.image` names; None if the SDK knows no such version."""
+    if image == "auto":
+        return _FRAMEWORKS[0], str(_list(_FRAMEWORKS[0])["version_aliases"]["latest"])
+    for framework in _FRAMEWORKS:
+        versions = _list(framework)["versions"]
+        same = [v for v in versions if v == image or v.startswith(f"{image}.") or image == f"{v}.0"]
+        if same:
+            return framework, max(same, key=_numbers)
+    return None
+
+
+def _versions() -> list[str]:
+    every = {version for framework in _FRAMEWORKS for version in _list(framework)["versions"]}
+    return [version for version in every if _numbers(version) >= OLDEST]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+@cache
+def _list(framework: str) -> Any:
+    from sagemaker.core import image_uris
+
+    return image_uris.config_for_framework(framework)["training"]

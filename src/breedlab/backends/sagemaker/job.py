@@ -1,0 +1,229 @@
+"""Inside a job: what SageMaker's environment means to a config, and where the run's files go."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from breedlab.backends.sagemaker.source import CONFIG, UNDECLARED
+from breedlab.config import Config, validate
+from breedlab.config.rules import WEIGHT_FILES
+from breedlab.config.validate import with_values
+from breedlab.errors import BackendError
+from breedlab.hyperparameters import decode, encode
+
+DATA_CHANNEL = "training"
+"""The channel that holds the photos: `train/<class>/*.jpg`, and `valid` and `test`."""
+
+WEIGHTS_CHANNEL = "weights"
+"""The channel that holds the one file that `model.weights` names."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job's place and task.
+
+    Attributes:
+        name: Of the training job.
+        stage: `trial` of a tuning job; `final`, which trains what a search found; `run`, which does all that the
+            config asks for.
+        hyperparameters: By SageMaker's name.
+        channels: Their folders, by name.
+        model: The folder that becomes `model.tar.gz`.
+        output: The folder in which SageMaker looks for `failure`.
+        checkpoints: The folder that SageMaker keeps in step with S3.
+        rank: Of this process among all of the job's.
+        hosts: How many instances the job has.
+        processes: How many processes train together.
+    """
+
+    name: str
+    stage: str
+    hyperparameters: Mapping[str, Any]
+    channels: Mapping[str, Path]
+    model: Path
+    output: Path
+    checkpoints: Path
+    rank: int
+    hosts: int
+    processes: int
+
+    @property
+    def run(self) -> Path:
+        """The run directory. The checkpoints of several jobs may share one address, so it is a subfolder a job."""
+        return self.checkpoints / self.name
+
+
+def read_job(environment: Mapping[str, str]) -> Job:
+    """What the environment says, whoever set it: AWS's training toolkit, or the start scripts of SDK v3.
+
+    Raises:
+        BackendError: If it is not that of a job.
+    """
+    missing = [name for name in ("SM_HPS", "SM_MODEL_DIR") if name not in environment]
+    if missing:
+        raise BackendError(
+            f"{' and '.join(missing)}: not set; entry/train.py is started by SageMaker,"
+            " and on your own machine it is python scripts/launch.py"
+        )
+    model = Path(environment["SM_MODEL_DIR"])
+    channels = json.loads(environment.get("SM_CHANNELS", "[]"))
+    return Job(
+        name=environment.get("TRAINING_JOB_NAME") or "job",
+        stage=environment.get("BREEDLAB_STAGE", ""),
+        hyperparameters=json.loads(environment["SM_HPS"]),
+        channels={name: Path(environment[f"SM_CHANNEL_{name.upper()}"]) for name in channels},
+        model=model,
+        output=Path(environment.get("SM_OUTPUT_DIR", model.parent / "output")),
+        checkpoints=model.parent / "checkpoints",
+        rank=int(environment.get("RANK", "0")),
+        hosts=len(json.loads(environment.get("SM_HOSTS", "[1]"))),
+        processes=int(environment.get("WORLD_SIZE", "1")),
+    )
+
+
+def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
+    """The config of a job, and what it was given beyond the experiment's, in words.
+
+    A job whose stage is not told takes the config's word: with a search of `job_each` it is a trial of it.
+
+    Args:
+        tree: The experiment's config, as the source holds it.
+        job: What it is to do, and where.
+
+    Raises:
+        ConfigError: Naming each hyperparameter that the config does not take.
+        BackendError: If the job was started in a way in which it cannot do that.
+    """
+    if job.hosts > 1 and job.processes == 1:
+        raise BackendError(
+            f"backend.instance_count: the job has {job.hosts} instances, but each was started on its own; torchrun"
+            " has to start them (in a tuning job by the hyperparameter sagemaker_torch_distributed_enabled=true)"
+        )
+    values = decode(job.hyperparameters)
+    words = [f"{path}={encode(value)}" for path, value in values.items()]
+    tuner = tree["tuner"]
+    searched = tuner["strategy"] != "none" and tree["backend"]["trials"] == "job_each"
+    stage = job.stage or ("trial" if searched else "run")
+    if stage == "trial":
+        # As a trial on this machine: its own number of epochs, all of them.
+        values = {**values, "trainer.max_epochs": tuner["max_epochs"], "trainer.patience": None}
+    if stage in ("trial", "final"):
+        values["tuner.strategy"] = "none"
+        values["tuner.trials"] = None
+    return validate(with_values(dict(tree), {**_place(tree, job), **values}), source="the job's config"), words
+
+
+def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """Where things lie in a job. What is not to be kept lies in the scratch folder, where the process works."""
+    place: dict[str, Any] = {"dry_run": False, "resume": None}
+    if folder := job.channels.get(DATA_CHANNEL):
+        place["data.root"] = str(folder)
+    elif str(tree["data"]["root"]).startswith("s3:"):
+        raise BackendError(f"data.root: {tree['data']['root']} is in S3, and the job has no channel {DATA_CHANNEL!r}")
+    weights = Path(tree["model"]["weights"])
+    if weights.suffix in WEIGHT_FILES:
+        if WEIGHTS_CHANNEL not in job.channels:
+            raise BackendError(f"model.weights: {weights} is a file, and the job has no channel {WEIGHTS_CHANNEL!r}")
+        place["model.weights"] = str(job.channels[WEIGHTS_CHANNEL] / weights.name)
+    return place
+
+
+def read_config(source: Path) -> dict[str, Any]:
+    """The experiment's config in a job's source."""
+    tree = yaml.safe_load((source / CONFIG).read_text())
+    assert isinstance(tree, dict)
+    return tree
+
+
+def work_folder() -> Path:
+    """A folder for what a job needs only while it runs: caches, photos that it draws or downloads."""
+    folder = Path(tempfile.gettempdir(), "breedlab")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def install_undeclared(source: Path) -> None:
+    """Installs what has to be installed without what it asks for, once a machine.
+
+    Raises:
+        BackendError: If pip fails; the message is pip's.
+    """
+    file = source / UNDECLARED
+    if not file.is_file():
+        return
+    with (work_folder() / "pip.lock").open("w") as lock:  # torchrun starts this script many times at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if all(_is_installed(line) for line in file.read_text().split()):
+            return
+        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "-r", str(file)]
+        done = subprocess.run(pip, capture_output=True, text=True)
+        if done.returncode:
+            raise BackendError(
+                f"debugger.level: {' '.join(file.read_text().split())} could not be installed; give the job a way to a"
+                f" package index, an image that holds it, or debugger=none\n{done.stderr.strip()}"
+            )
+
+
+def _is_installed(pin: str) -> bool:
+    name, _, version = pin.partition("==")
+    try:
+        return metadata.version(name) == version
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def follow_starters() -> None:
+    """Has this process told to stop when one that started it ends: nobody else will tell it.
+
+    The toolkit hands no signal on to what it starts; told to stop, it just ends.
+    """
+    import psutil
+
+    poll = select.poll()
+    for starter in psutil.Process().parents():
+        if starter.pid > 1:
+            poll.register(os.pidfd_open(starter.pid), select.POLLIN)
+
+    def wait() -> None:
+        poll.poll()
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # whoever read what is printed is gone as well
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def hand_over(job: Job, run: Path) -> None:
+    """Puts a run's model where SageMaker takes it from, its archive unpacked: SageMaker packs it again."""
+    with tarfile.open(run / "model.tar.gz", "r:gz") as archive:
+        archive.extractall(job.model, filter="data")
+
+
+def report_failure(output: Path, message: str) -> None:
+    """Leaves the message where SageMaker makes it the job's failure reason (its first 1,024 characters).
+
+    The first to fail says why; what follows in other processes follows from that.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with (output / "failure").open("x") as file:
+            file.write(message)
+    except FileExistsError:
+        return

@@ -1,0 +1,213 @@
+"""Launching: everything checked, then photos and source uploaded, then the job started and followed."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breedlab.backends.sagemaker import checks, images, session
+from breedlab.backends.sagemaker.record import Record, save
+from breedlab.backends.sagemaker.request import (
+    ARCHIVE,
+    Experiment,
+    Request,
+    new_name,
+    processes,
+    requests,
+    weights_file,
+)
+from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
+from breedlab.backends.sagemaker.source import write_source
+from breedlab.config import Config
+from breedlab.config.problems import Problem, error_from
+from breedlab.errors import ConfigError
+from breedlab.reporting.console import note, stage
+
+if TYPE_CHECKING:
+    import boto3
+
+
+class SageMakerBackend:
+    """Runs as jobs in an AWS account."""
+
+    def plan(self, config: Config, resume: Path | None) -> str:
+        from breedlab.backends.sagemaker.plan import plan
+
+        _refuse_resume(resume)
+        return plan(config)
+
+    def run(self, config: Config, overrides: list[str], resume: Path | None) -> Mapping[str, Any]:
+        _refuse_resume(resume)
+        account, record = launch(config, overrides)
+        note(f"started: {record.name}")
+        if not config.backend.wait:
+            from breedlab.backends.sagemaker.follow import ways_on
+
+            for line in ways_on(record).splitlines():
+                note(line)
+            return {"job": record.name}
+        from breedlab.backends.sagemaker.fetch import finish
+
+        return finish(account, record)
+
+
+def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]:
+    """Starts an experiment's first job.
+
+    Raises:
+        BreedlabError: Before anything is uploaded, naming all that AWS would refuse.
+    """
+    stage("Checking")
+    account, place, found = session.inspect(config.backend)
+    where = place or session.planned(config.backend)
+    found += checks.offline_problems(config, where.region)
+    in_s3 = config.data.root.startswith("s3://")
+    if account and in_s3:
+        found += _data_problems(account, config.data.root)
+    if account and config.backend.job_name:
+        found += _name_problems(account, config.backend.job_name)
+    if found:
+        raise error_from(found, "backend=sagemaker")
+    assert account and place
+    image = images.training_image(config.backend, place.region)
+    name = new_name(config, datetime.now())
+    experiment = Experiment(config, place, name, image, config.data.root if in_s3 else place.uri("data", "0" * 32))
+    with tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
+        source = Path(scratch, "source")
+        source.mkdir()
+        write_source(source, config)
+        found = checks.source_problems(source) + checks.request_problems(requests(experiment), experiment)
+        if found:
+            raise error_from(found, "backend=sagemaker")
+        note(f"account and requests are in order; {place.region}, {image}")
+        experiment, fingerprint = _with_photos(account, experiment)
+        _upload_code(account, experiment, Path(scratch))
+    first = requests(experiment)[0]
+    stage(f"Starting {first.name}")
+    send(account, first)
+    record = _record(experiment, overrides, fingerprint)
+    save(record, account, config.backend.kms.output)
+    return account, record
+
+
+def send(account: boto3.Session, request: Request) -> None:
+    """Sends one request.
+
+    Raises:
+        BackendError: If AWS refuses it.
+    """
+    sagemaker = client(account, "sagemaker")
+    with aws_errors(request.name):
+        if request.operation == "CreateTrainingJob":
+            sagemaker.create_training_job(**request.parameters)
+        else:
+            sagemaker.create_hyper_parameter_tuning_job(**request.parameters)
+
+
+def _refuse_resume(resume: Path | None) -> None:
+    if resume is not None:
+        raise ConfigError(
+            f"resume: {resume} runs on SageMaker, where a job goes on by itself;"
+            f" come back to it with: python scripts/jobs.py fetch {resume}"
+        )
+
+
+def _name_problems(account: boto3.Session, name: str) -> list[Problem]:
+    """Whether a name of the person's own is still free."""
+    from breedlab.backends.sagemaker.status import training_status, tuning_status
+
+    taken = [status for status in (tuning_status(account, name), training_status(account, name)) if status.state]
+    if taken:
+        return [Problem("backend.job_name", f"the account has a job {name!r} already; names are used once")]
+    return []
+
+
+def _data_problems(account: boto3.Session, root: str) -> list[Problem]:
+    """Whether there are photos at an address in S3, as far as one look tells."""
+    bucket, key = split_uri(root)
+    found = session.bucket_problems(account, "data.root", bucket)
+    if found:
+        return found
+    prefix = f"{key}/" if key else ""
+    with aws_errors(root):
+        pages = client(account, "s3").list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    folders = [entry["Prefix"].removeprefix(prefix).rstrip("/") for entry in pages.get("CommonPrefixes", [])]
+    if not folders:
+        return [Problem("data.root", f"there are no photos under {root}/; expected {root}/train/<class>/photo.jpg")]
+    return []
+
+
+def _with_photos(account: boto3.Session, experiment: Experiment) -> tuple[Experiment, str | None]:
+    """The experiment with the address of its photos, which are uploaded if they are not there yet."""
+    config = experiment.config
+    if config.data.root.startswith("s3://"):
+        return experiment, None
+    from breedlab.backends.sagemaker.upload import upload_photos
+    from breedlab.training.run import checked_photos
+
+    stage("Data")
+    report = checked_photos(config)
+    data = upload_photos(account, experiment.place, report, config.backend.kms.output)
+    return replace(experiment, data=data), report.fingerprint
+
+
+def _upload_code(account: boto3.Session, experiment: Experiment, scratch: Path) -> None:
+    """Uploads the source archive, the start scripts, and a file of weights if there is one."""
+    from breedlab.backends.sagemaker.start_scripts import write_start_scripts
+    from breedlab.backends.sagemaker.upload import upload_files
+
+    config = experiment.config
+    archive = pack(scratch / "source", scratch / ARCHIVE)
+    scripts = scratch / "sm_drivers"
+    write_start_scripts(scripts, processes(config), config.backend.instance_count)
+    files = [(archive, experiment.uri("source", ARCHIVE))]
+    files += [
+        (path, experiment.uri("sm_drivers", path.relative_to(scripts).as_posix()))
+        for path in sorted(scripts.rglob("*"))
+        if path.is_file()
+    ]
+    if weights := weights_file(config):
+        files.append((weights, experiment.uri("weights", weights.name)))
+    keys = [(path, split_uri(uri)[1]) for path, uri in files]
+    upload_files(account, keys, experiment.place.bucket, config.backend.kms.output, "uploading the source")
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    """Packs a folder, the same bytes for the same content."""
+    import gzip
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.mtime, member.uid, member.gid, member.uname, member.gname = 0, 0, 0, "", ""
+        return member
+
+    with (
+        archive.open("wb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as tar,
+    ):
+        for path in sorted(folder.iterdir()):
+            tar.add(path, arcname=path.name, filter=plain)
+    return archive
+
+
+def _record(experiment: Experiment, overrides: list[str], fingerprint: str | None) -> Record:
+    from breedlab.training.rundir import git_state, reserve
+
+    return Record(
+        name=experiment.name,
+        final_name=experiment.final_name,
+        place=experiment.place,
+        image=experiment.image,
+        data=experiment.data,
+        fingerprint=fingerprint,
+        config=experiment.config.model_dump(),
+        overrides=overrides,
+        started=datetime.now().astimezone().isoformat(timespec="seconds"),
+        git=git_state(),
+        run=reserve(experiment.config, overrides),
+    )

@@ -1,0 +1,152 @@
+"""What `dry_run=true` prints of a SageMaker experiment: its requests to the letter, with no account to send them to."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from breedlab.backends.sagemaker import checks, images
+from breedlab.backends.sagemaker.prices import largest_bill
+from breedlab.backends.sagemaker.request import Experiment, metric_definitions, new_name, requests, trials
+from breedlab.backends.sagemaker.session import Place, needed, planned
+from breedlab.backends.sagemaker.source import write_source
+from breedlab.config import Config, search_space
+from breedlab.config.problems import error_from
+from breedlab.config.space import Choices
+from breedlab.hyperparameters import sagemaker_name
+from breedlab.plan import describe_dimension, describe_task, find_images
+from breedlab.training.objective import objective_line
+
+
+def plan(config: Config) -> str:
+    """The plan as text.
+
+    Raises:
+        ConfigError: For what AWS would refuse, as far as it can be told from here.
+        DataError: If the data folder is there and cannot be used.
+    """
+    place = planned(config.backend)
+    found = checks.offline_problems(config, place.region)
+    if found:
+        raise error_from(found, "backend=sagemaker")
+    in_s3 = config.data.root.startswith("s3://")
+    experiment = Experiment(
+        config,
+        place,
+        new_name(config, datetime.now()),
+        images.training_image(config.backend, place.region),
+        config.data.root if in_s3 else place.uri("data", "<fingerprint>"),
+    )
+    sent = requests(experiment)
+    if found := checks.request_problems(sent, experiment):
+        raise error_from(found, "backend=sagemaker")
+    lines = [
+        f"experiment {config.name} on SageMaker (dry run: nothing is started)",
+        "",
+        *describe_task(config, None if in_s3 else find_images(config)),
+        "",
+        *_jobs(experiment),
+        "",
+        *_bills(experiment),
+        "",
+        *_search(experiment),
+        *_source(config),
+        "",
+    ]
+    for number, request in enumerate(sent, 1):
+        lines += [f"request {number}: {request.operation}", json.dumps(request.parameters, indent=2), ""]
+    return "\n".join(lines + list(_needs(place)))
+
+
+def _jobs(experiment: Experiment) -> Iterator[str]:
+    config, backend = experiment.config, experiment.config.backend
+    machine = f"{backend.instance_count} x {backend.instance_type}{', spot' if backend.spot else ''}"
+    yield f"machines  {machine}, {backend.volume_gb} GB, {experiment.image}"
+    yield "jobs"
+    if experiment.searches:
+        at_once = f"{config.tuner.parallel} at a time" if config.tuner.parallel > 1 else "one after another"
+        yield (
+            f"  1. tuning job {experiment.name}: {trials(config)} training jobs of {config.tuner.max_epochs} epochs,"
+            f" {config.tuner.strategy}, {at_once}"
+        )
+        best = f"trains the best for {config.trainer.max_epochs} epochs, tests"
+        yield f"  2. training job {experiment.final_name}: {best}"
+    elif config.tuner.strategy != "none":
+        yield (
+            f"  1. training job {experiment.name}: all {trials(config)} trials of {config.tuner.max_epochs} epochs over"
+            f" one activation cache, then the best for {config.trainer.max_epochs} epochs, tests"
+        )
+    else:
+        yield f"  1. training job {experiment.name}: {config.trainer.max_epochs} epochs, tests"
+    yield f"each job runs for at most {backend.max_run_hours:g} hours"
+
+
+def _bills(experiment: Experiment) -> Iterator[str]:
+    config, backend, region = experiment.config, experiment.config.backend, experiment.place.region
+    count = trials(config)
+    yield "largest bill"
+    if count:
+        for way, text in (
+            ("job_each", "a container starts, and the photos pass the frozen part, for every trial"),
+            ("one_job", "one start, one pass of the photos through the frozen part for all trials"),
+        ):
+            mark = "*" if backend.trials == way else " "
+            bill = largest_bill(backend, region, count, way == "job_each")
+            yield f" {mark} backend.trials={way:9} {bill}: {text}"
+    else:
+        yield f"   {largest_bill(backend, region, 0, False)}"
+    yield f"   {largest_bill(backend, region, count, False).source}; storage and traffic come on top"
+    if backend.spot:
+        yield "   the price is that without spot, which costs less as a rule and never more"
+
+
+def _search(experiment: Experiment) -> Iterator[str]:
+    config = experiment.config
+    space = search_space(config) if config.tuner.strategy != "none" else {}
+    if experiment.searches:
+        yield "hyperparameters"
+        rows = [("name", "config path", "type", "range")]
+        for path, dimension in space.items():
+            kind = "categorical" if isinstance(dimension, Choices) else "integer" if dimension.integer else "continuous"
+            rows.append((sagemaker_name(path), path, kind, describe_dimension(dimension)))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        yield from (
+            "  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows
+        )
+        yield ""
+    metric = config.monitor.metric
+    regex = next(d["Regex"] for d in metric_definitions(config) if d["Name"] == metric)
+    line = f"  epoch 3/{config.trainer.max_epochs}  train/loss 0.6123  {objective_line(metric, 0.8125)}"
+    match = re.search(regex, line)
+    assert match, "checks.objective_problems has made sure"
+    yield f"objective {metric}, {config.monitor.mode}"
+    yield f"  regex   {regex}"
+    yield f"  finds   {match[1]} in {line.strip()!r}"
+    yield ""
+
+
+def _source(config: Config, shown: int = 3) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_source(folder, config)
+        sizes = {path.relative_to(folder): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    yield f"source archive: {len(sizes)} files, {sum(sizes.values()) / 1e6:.2f} MB before compression"
+    for top in sorted({path.parts[0] for path in sizes}):
+        inside = sorted(path for path in sizes if path.parts[0] == top)
+        total = sum(sizes[path] for path in inside)
+        if inside == [Path(top)]:
+            yield f"  {top}  {total:,} bytes"
+        else:
+            named = ", ".join("/".join(path.parts[1:]) for path in inside[:shown])
+            more = f" and {len(inside) - shown} more" if len(inside) > shown else ""
+            yield f"  {top}/  {len(inside)} files, {total:,} bytes: {named}{more}"
+
+
+def _needs(place: Place) -> Iterator[str]:
+    yield "a launch will need"
+    yield "  credentials: `aws configure`, `aws sso login` or AWS_PROFILE"
+    yield from (f"  {text}" for text in needed(place))

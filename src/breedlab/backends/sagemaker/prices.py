@@ -1,0 +1,70 @@
+"""What an hour costs, from a table with a date, and the most that an experiment can cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from breedlab.config.schema import Backend
+
+
+@dataclass(frozen=True)
+class Bill:
+    """The most that jobs can cost: each of them on all its instances for as long as it may run.
+
+    Attributes:
+        jobs: How many.
+        hours: Of one instance, all jobs together.
+        price: USD for one of these hours; None if it is not known.
+        source: Where the price comes from, or why it is not known.
+    """
+
+    jobs: int
+    hours: float
+    price: float | None
+    source: str
+
+    @property
+    def total(self) -> float | None:
+        """USD; storage and traffic come on top."""
+        return None if self.price is None else self.hours * self.price
+
+    def __str__(self) -> str:
+        most = "unknown" if self.total is None else f"${self.total:,.2f}"
+        return f"{most} ({self.jobs} {'job' if self.jobs == 1 else 'jobs'}, {self.hours:,.1f} instance hours)"
+
+
+def largest_bill(backend: Backend, region: str, trials: int, each: bool) -> Bill:
+    """The most that an experiment can cost.
+
+    Args:
+        backend: The settings.
+        region: Where the jobs run.
+        trials: How many trials the search has, 0 for none.
+        each: Whether every trial is a job of its own, followed by one for the final training.
+    """
+    jobs = trials + 1 if each and trials else 1
+    hours = jobs * backend.instance_count * (backend.max_run_hours + backend.keep_alive_minutes / 60)
+    price, source = price_per_hour(backend, region)
+    return Bill(jobs, hours, price, source)
+
+
+def price_per_hour(backend: Backend, region: str) -> tuple[float | None, str]:
+    """USD for one instance and hour, and where that comes from; None if it is not known."""
+    if backend.price_per_hour is not None:
+        return backend.price_per_hour, "backend.price_per_hour"
+    table = _table()
+    found = table["regions"].get(region, {}).get(backend.instance_type)
+    if found is None:
+        known = f"the price of {backend.instance_type} in {region} is not known here"
+        return None, f"{known}; look it up and set backend.price_per_hour"
+    return float(found), f"${found:g} an hour for {backend.instance_type} in {region} on {table['as_of']}"
+
+
+@cache
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(files(__package__).joinpath("prices.json").read_text())
+    return table

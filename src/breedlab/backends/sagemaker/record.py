@@ -1,0 +1,142 @@
+"""What was launched: beside the run directory's config, and once more in the bucket, for other machines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breedlab.backends.sagemaker.request import Experiment
+from breedlab.backends.sagemaker.session import Place, aws_errors, client, split_uri
+from breedlab.backends.sagemaker.upload import put
+from breedlab.config import validate
+from breedlab.errors import BackendError
+
+if TYPE_CHECKING:
+    import boto3
+
+FILE = "job.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A launched experiment: enough to follow, go on, stop and fetch it from anywhere.
+
+    Attributes:
+        name: Of its first job.
+        final_name: Of the job that leaves the model; the same where nothing is searched by a tuning job.
+        place: Where in AWS.
+        image: The container image.
+        data: The address of the photos.
+        fingerprint: Of the photos that were checked here; None for those that were in S3.
+        config: The whole config, plain.
+        overrides: What the person typed.
+        started: When, in ISO format.
+        git: The commit that was launched from.
+        run: The run directory on this machine, None on others.
+    """
+
+    name: str
+    final_name: str
+    place: Place
+    image: str
+    data: str
+    fingerprint: str | None
+    config: dict[str, Any]
+    overrides: list[str]
+    started: str
+    git: dict[str, Any] | None
+    run: Path | None = None
+
+    def experiment(self) -> Experiment:
+        """What its jobs are made of, to build the requests that are still to come."""
+        # The weights were uploaded; the file need not be on this machine any more.
+        tree = {**self.config, "model": {**self.config["model"], "weights": "none"}}
+        config = validate(tree, source=self.name)
+        model = config.model.model_copy(update={"weights": self.config["model"]["weights"]})
+        return Experiment(config.model_copy(update={"model": model}), self.place, self.name, self.image, self.data)
+
+    def plain(self) -> dict[str, Any]:
+        """The content of job.json."""
+        return {name: value for name, value in asdict(self).items() if name != "run"}
+
+    @property
+    def searches(self) -> bool:
+        """Whether the first job is a tuning job."""
+        return self.final_name != self.name
+
+
+def save(record: Record, session: boto3.Session, kms_key: str | None) -> None:
+    """Writes a record into the bucket, and into the run directory."""
+    text = json.dumps(record.plain(), indent=2)
+    put(client(session, "s3"), record.place.bucket, _key(record.place.prefix, record.name), text.encode(), kms_key)
+    assert record.run is not None
+    (record.run / FILE).write_text(text)
+
+
+def local_records(runs: Path) -> list[Record]:
+    """Every launch from this machine, the newest first."""
+    found = [_read(path.read_text(), path.parent) for path in runs.glob(f"*/*/{FILE}")]
+    return sorted(found, key=lambda record: record.started, reverse=True)
+
+
+def find(name: str, runs: Path) -> Record | None:
+    """The record of a job that was launched from this machine, by the name of either job or by its run directory."""
+    place = Path(name)
+    if (place / FILE).is_file():
+        return _read((place / FILE).read_text(), place)
+    return next((r for r in local_records(runs) if name in (r.name, r.final_name)), None)
+
+
+def find_in_bucket(session: boto3.Session, name: str) -> Record:
+    """The record of a job that was launched from another machine: AWS knows where it writes, and there it lies.
+
+    Raises:
+        BackendError: If there is no such job, or it is not breedlab's.
+    """
+    written = _output_of(session, name)
+    bucket, key = split_uri(written)
+    folder = key.rpartition("/output")[0]
+    s3 = client(session, "s3")
+    with aws_errors(name):
+        try:
+            text = s3.get_object(Bucket=bucket, Key=f"{folder}/{FILE}")["Body"].read().decode()
+        except s3.exceptions.NoSuchKey as error:
+            raise BackendError(f"{name}: is a job of the account, but not one that breedlab launched") from error
+    return _read(text, None)
+
+
+def with_run(record: Record, run: Path) -> Record:
+    """The record with a run directory of its own."""
+    return replace(record, run=run)
+
+
+def _output_of(session: boto3.Session, name: str) -> str:
+    """Where a job of either kind writes its output."""
+    from botocore.exceptions import ClientError
+
+    sagemaker = client(session, "sagemaker")
+    for operation, key in (
+        ("describe_hyper_parameter_tuning_job", "HyperParameterTuningJobName"),
+        ("describe_training_job", "TrainingJobName"),
+    ):
+        with aws_errors(name):
+            try:
+                found = getattr(sagemaker, operation)(**{key: name})
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in ("ResourceNotFound", "ValidationException"):
+                    raise
+            else:
+                return str(found.get("TrainingJobDefinition", found)["OutputDataConfig"]["S3OutputPath"])
+    where = session.region_name
+    raise BackendError(f"{name}: there is no such job in {where}; `python scripts/jobs.py list` lists yours")
+
+
+def _key(prefix: str, name: str) -> str:
+    return f"{prefix}/jobs/{name}/{FILE}"
+
+
+def _read(text: str, run: Path | None) -> Record:
+    tree = json.loads(text)
+    return Record(**{**tree, "place": Place(**tree["place"]), "run": run})

@@ -1,0 +1,302 @@
+"""The requests: one function makes them for the dry run and for the launch.
+
+They are the API's own, sent by boto3, and not made by SDK v3's `ModelTrainer` and `HyperparameterTuner`. Those ask STS,
+IAM and S3 while they build a request, so there would be no dry run without an account; they invent names of their own;
+and on the way to a tuning job they lose what was set: network isolation, encryption between instances, keys of the
+volumes, warm pools, torchrun, data channels. What is taken from the SDK is what it knows better: which images there
+are, and the scripts that start a training job (`start_scripts`).
+
+A training job runs those scripts. A tuning job has no field for them: there the image's own toolkit starts the entry.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from breedlab.backends.sagemaker.images import gpus
+from breedlab.backends.sagemaker.session import Place
+from breedlab.config import Config, search_space
+from breedlab.config.rules import WEIGHT_FILES
+from breedlab.config.space import Choices, Dimension, Range, grid_points
+from breedlab.hyperparameters import encode, sagemaker_name
+from breedlab.training.objective import figure_regex, objective_regex
+
+ENTRY = "entry/train.py"
+ARCHIVE = "source.tar.gz"
+
+DATA_FOLDER = "/opt/ml/input/data"
+"""Where a job finds its channels, each in a folder of its name."""
+
+CHECKPOINTS = "/opt/ml/checkpoints"
+
+_STRATEGIES = {"bayesian": "Bayesian", "random": "Random", "grid": "Grid", "hyperband": "Hyperband"}
+_SCRIPTS = f"{DATA_FOLDER}/sm_drivers"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of an AWS API, SageMaker's unless another is named."""
+
+    operation: str
+    parameters: dict[str, Any]
+    service: str = "sagemaker"
+
+    @property
+    def name(self) -> str:
+        """The name of the job that it creates."""
+        key = "TrainingJobName" if self.operation == "CreateTrainingJob" else "HyperParameterTuningJobName"
+        return str(self.parameters[key])
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What jobs are made of.
+
+    Attributes:
+        config: The experiment.
+        place: Where in AWS.
+        name: Of its first job, and of its folder in the bucket.
+        image: The address of the container image.
+        data: The address of the photos.
+    """
+
+    config: Config
+    place: Place
+    name: str
+    image: str
+    data: str
+
+    def uri(self, *parts: str) -> str:
+        """An address in the experiment's own folder."""
+        return self.place.uri("jobs", self.name, *parts)
+
+    @property
+    def searches(self) -> bool:
+        """Whether its first job is a tuning job."""
+        return self.config.tuner.strategy != "none" and self.config.backend.trials == "job_each"
+
+    @property
+    def final_name(self) -> str:
+        """Of the job that trains the best."""
+        return f"{self.name}-final" if self.searches else self.name
+
+
+def new_name(config: Config, now: datetime) -> str:
+    """A job's name: at most 32 characters, and another one each time."""
+    if config.backend.job_name:
+        return config.backend.job_name
+    readable = re.sub(r"[^a-zA-Z0-9]+", "-", config.name).strip("-")[:14].strip("-") or "breedlab"
+    return f"{readable}-{now:%y%m%d-%H%M%S}-{secrets.token_hex(1)}"
+
+
+def requests(experiment: Experiment, best: Mapping[str, str] | None = None) -> list[Request]:
+    """Every request of an experiment, in the order in which they are sent.
+
+    Args:
+        experiment: What jobs are made of.
+        best: The values that the search found, by SageMaker's name; before it ran, placeholders stand in.
+    """
+    if not experiment.searches:
+        return [training_request(experiment, {})]
+    if best is None:
+        best = {sagemaker_name(path): f"<best {path}>" for path in search_space(experiment.config)}
+    return [tuning_request(experiment), training_request(experiment, best)]
+
+
+def training_request(experiment: Experiment, values: Mapping[str, str]) -> Request:
+    """A training job that SDK v3's scripts start.
+
+    Args:
+        experiment: What jobs are made of.
+        values: What differs from the config, by SageMaker's name.
+    """
+    config, backend = experiment.config, experiment.config.backend
+    parameters = {
+        "TrainingJobName": experiment.final_name,
+        "AlgorithmSpecification": {
+            "TrainingImage": experiment.image,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": metric_definitions(config),
+            "ContainerEntrypoint": ["/bin/bash"],
+            "ContainerArguments": ["-c", f"chmod +x {_SCRIPTS}/sm_train.sh && {_SCRIPTS}/sm_train.sh"],
+        },
+        "HyperParameters": dict(values),
+        **_shared(experiment, "final" if experiment.searches else "run"),
+        "Tags": _tags(config),
+    }
+    parameters["InputDataConfig"] += [
+        _channel("code", experiment.uri("source", ARCHIVE)),
+        _channel("sm_drivers", experiment.uri("sm_drivers") + "/"),
+    ]
+    if backend.tensorboard:
+        parameters["TensorBoardOutputConfig"] = {
+            "S3OutputPath": experiment.uri("tensorboard"),
+            "LocalPath": f"{CHECKPOINTS}/{experiment.final_name}/tensorboard",
+        }
+    return Request("CreateTrainingJob", parameters)
+
+
+def tuning_request(experiment: Experiment) -> Request:
+    """A tuning job, whose training jobs the image's toolkit starts."""
+    config, tuner = experiment.config, experiment.config.tuner
+    fixed = {
+        "sagemaker_program": ENTRY,
+        "sagemaker_submit_directory": experiment.uri("source", ARCHIVE),
+        "sagemaker_region": experiment.place.region,
+    }
+    if processes(config) != 1 or config.backend.instance_count > 1:
+        # Tuning jobs have no other way to ask for torchrun: it is a hyperparameter of the toolkit.
+        fixed |= {
+            "sagemaker_torch_distributed_enabled": "true",
+            "sagemaker_instance_type": config.backend.instance_type,
+        }
+    search: dict[str, Any] = {
+        "Strategy": _STRATEGIES[tuner.strategy],
+        "HyperParameterTuningJobObjective": {
+            "Type": "Maximize" if config.monitor.mode == "max" else "Minimize",
+            "MetricName": config.monitor.metric,
+        },
+        "ResourceLimits": {
+            "MaxNumberOfTrainingJobs": trials(config),
+            "MaxParallelTrainingJobs": min(tuner.parallel, trials(config)),
+        },
+        "ParameterRanges": parameter_ranges(config),
+        "TrainingJobEarlyStoppingType": "Auto" if tuner.early_stopping else "Off",
+        "RandomSeed": config.seed % 2**31,
+    }
+    if tuner.strategy == "hyperband":
+        # A resource is an epoch: each prints the objective once.
+        search["StrategyConfig"] = {
+            "HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": tuner.max_epochs},
+        }
+    parameters: dict[str, Any] = {
+        "HyperParameterTuningJobName": experiment.name,
+        "HyperParameterTuningJobConfig": search,
+        "TrainingJobDefinition": {
+            "StaticHyperParameters": fixed,
+            "AlgorithmSpecification": {
+                "TrainingImage": experiment.image,
+                "TrainingInputMode": "File",
+                "MetricDefinitions": metric_definitions(config),
+            },
+            **_shared(experiment, "trial"),
+        },
+        "Tags": _tags(config),
+    }
+    if tuner.warm_start:
+        parameters["WarmStartConfig"] = {
+            "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": name} for name in tuner.warm_start],
+            # The other type demands the very same image, data and ranges, and refuses what a person is likely to have.
+            "WarmStartType": "TransferLearning",
+        }
+    return Request("CreateHyperParameterTuningJob", parameters)
+
+
+def metric_definitions(config: Config) -> list[dict[str, str]]:
+    """What SageMaker reads from the log: the objective, and the figures beside it."""
+    objective = config.monitor.metric
+    others = [name for name in ("train/loss", "valid/loss", "valid/top1") if name != objective]
+    return [
+        {"Name": objective, "Regex": objective_regex(objective)},
+        *({"Name": name, "Regex": figure_regex(name)} for name in others),
+    ]
+
+
+def parameter_ranges(config: Config) -> dict[str, list[dict[str, Any]]]:
+    """The search space as SageMaker has it."""
+    ranges: dict[str, list[dict[str, Any]]] = {}
+    for path, dimension in search_space(config).items():
+        kind, described = _range(dimension)
+        ranges.setdefault(f"{kind}ParameterRanges", []).append({"Name": sagemaker_name(path), **described})
+    return ranges
+
+
+def trials(config: Config) -> int:
+    """How many trials the search has, 0 if there is none."""
+    if config.tuner.strategy == "grid":
+        return len(grid_points(search_space(config)))
+    return 0 if config.tuner.strategy == "none" else config.tuner.trials or 0
+
+
+def processes(config: Config) -> int:
+    """How many processes train on each instance."""
+    if config.backend.processes != "auto":
+        return config.backend.processes
+    return max(1, gpus(config.backend.instance_type))
+
+
+def weights_file(config: Config) -> Path | None:
+    """The file of weights that a job needs beside its photos, if the config names one."""
+    path = Path(config.model.weights)
+    return path if path.suffix in WEIGHT_FILES else None
+
+
+def _range(dimension: Dimension) -> tuple[str, dict[str, Any]]:
+    if isinstance(dimension, Choices):
+        return "Categorical", {"Values": [encode(value) for value in dimension.values]}
+    assert isinstance(dimension, Range)
+    scaling = "Logarithmic" if dimension.log else "Linear"
+    ends = {"MinValue": encode(dimension.low), "MaxValue": encode(dimension.high), "ScalingType": scaling}
+    return ("Integer" if dimension.integer else "Continuous"), ends
+
+
+def _shared(experiment: Experiment, stage: str) -> dict[str, Any]:
+    """What a training job and the definition of a tuning job's training jobs have in common."""
+    config, backend, place = experiment.config, experiment.config.backend, experiment.place
+    channels = [_channel("training", experiment.data.rstrip("/") + "/")]
+    if file := weights_file(config):
+        channels.append(_channel("weights", experiment.uri("weights", file.name)))
+    resources: dict[str, Any] = {
+        "InstanceType": backend.instance_type,
+        "InstanceCount": backend.instance_count,
+        "VolumeSizeInGB": backend.volume_gb,
+    }
+    if backend.kms.volume:
+        resources["VolumeKmsKeyId"] = backend.kms.volume
+    if backend.keep_alive_minutes:
+        resources["KeepAlivePeriodInSeconds"] = 60 * backend.keep_alive_minutes
+    output = {"S3OutputPath": experiment.uri("output")}
+    if backend.kms.output:
+        output["KmsKeyId"] = backend.kms.output
+    seconds = math.ceil(backend.max_run_hours * 3600)
+    stopping = {"MaxRuntimeInSeconds": seconds}
+    if backend.spot:
+        waiting = backend.max_wait_hours
+        stopping["MaxWaitTimeInSeconds"] = 2 * seconds if waiting is None else math.ceil(waiting * 3600)
+    shared: dict[str, Any] = {
+        "RoleArn": place.role,
+        "InputDataConfig": channels,
+        "OutputDataConfig": output,
+        "ResourceConfig": resources,
+        "StoppingCondition": stopping,
+        "EnableNetworkIsolation": backend.network_isolation,
+        "EnableInterContainerTrafficEncryption": backend.encrypt_traffic,
+        "EnableManagedSpotTraining": backend.spot,
+        "CheckpointConfig": {
+            "S3Uri": experiment.uri("final" if stage == "final" else "checkpoints"),
+            "LocalPath": CHECKPOINTS,
+        },
+        "Environment": {"BREEDLAB_STAGE": stage, **backend.environment},
+    }
+    if backend.vpc.subnets:
+        shared["VpcConfig"] = {"Subnets": backend.vpc.subnets, "SecurityGroupIds": backend.vpc.security_groups}
+    if backend.retries:
+        shared["RetryStrategy"] = {"MaximumRetryAttempts": backend.retries}
+    return shared
+
+
+def _channel(name: str, uri: str) -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}, "InputMode": "File"}
+
+
+def _tags(config: Config) -> list[dict[str, str]]:
+    tags = {"breedlab": config.name, **config.backend.tags}
+    return [{"Key": key, "Value": value} for key, value in tags.items()]

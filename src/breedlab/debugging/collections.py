@@ -1,0 +1,135 @@
+"""From the config's collections, or SageMaker's `debughookconfig.json`, to a hook that saves them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from breedlab.config.schema import Collections, Debugger, TensorCollection
+from breedlab.debugging.hook import RunHook
+from breedlab.debugging.reductions import OWN, RECTIFIERS, bounds_of, parse
+
+from smdebug.core.json_config import create_hook_from_json_config  # isort: skip
+from smdebug.pytorch import ReductionConfig, SaveConfig, SaveConfigMode, modes  # isort: skip
+
+_NEVER = SaveConfigMode(save_interval=sys.maxsize, start_step=sys.maxsize)
+_NOTHING = "(?!)"  # smdebug refuses a collection without a pattern
+
+
+def hook_from_config(debugger: Debugger, folder: Path, network: nn.Module, outputs: bool) -> RunHook:
+    """A hook that saves what the config says.
+
+    Args:
+        debugger: From the config.
+        folder: A new one.
+        network: Its activations are found by their types.
+        outputs: Whether modules' outputs may be saved; not within a compiled network.
+    """
+    collections = debugger.collections
+    wanted: dict[str, TensorCollection] = {
+        name: collection for name in Collections.model_fields if _ever(collection := getattr(collections, name))
+    }
+    hook = RunHook(out_dir=str(folder), include_collections=list(wanted))
+    patterns = _patterns(network) | {"custom": collections.custom.include or [_NOTHING]}
+    for name, collection in wanted.items():
+        made = hook.get_collection(name)
+        if name in patterns:
+            made.include(patterns[name])
+        made.save_config = _save_config(collection, debugger.every)
+        made.reduction_config = _reduction_config(collection)
+        hook.own[name] = [parse(reduction) for reduction in collection.reductions if reduction in OWN]
+    watched = [*(n for n in ("relu_activations", "bounded_activations") if n in wanted)] if outputs else []
+    if outputs and "custom" in wanted:
+        hook.saves_outputs_of = lambda module: True
+    else:
+        kinds = {"relu_activations": is_rectifier, "bounded_activations": is_bounded}
+        hook.saves_outputs_of = lambda module: any(kinds[name](module) for name in watched)
+    return hook
+
+
+def hook_from_json(source: Path, folder: Path, network: nn.Module) -> RunHook:
+    """A hook that saves what SageMaker's file says to where it says, from where SageMaker uploads it.
+
+    Args:
+        source: The file.
+        folder: Becomes a link to where the tensors lie; used itself where the file names no place.
+        network: Its activations are found by their types.
+
+    Raises:
+        Exception: Whatever smdebug makes of a damaged file.
+    """
+    place = json.loads(source.read_text()).get("LocalPath")
+    if place is not None:
+        place = _unused(Path(place).expanduser().absolute())
+        folder.rmdir()
+        folder.symlink_to(place, target_is_directory=True)
+
+    def made(**given: Any) -> RunHook:
+        return RunHook(**{**given, "out_dir": str(place or folder)})
+
+    hook: RunHook = create_hook_from_json_config(made, str(source))
+    for name, pattern in _patterns(network).items():
+        if name in hook.include_collections and not hook.get_collection(name).include_regex:
+            hook.get_collection(name).include(pattern)
+    return hook
+
+
+def _unused(place: Path) -> Path:
+    """The place itself, or where an earlier registration has written to it, a numbered folder in it."""
+    number, found = 0, place
+    while (found / "collections").exists():
+        number += 1
+        found = place / str(number)
+    return found
+
+
+def is_rectifier(module: nn.Module) -> bool:
+    return isinstance(module, RECTIFIERS)
+
+
+def is_bounded(module: nn.Module) -> bool:
+    return bounds_of(module) is not None
+
+
+def _ever(collection: TensorCollection) -> bool:
+    return bool(collection.train or collection.eval)
+
+
+def _patterns(network: nn.Module) -> dict[str, list[str]]:
+    """The names of those tensors that smdebug has no collection for."""
+    modules = list(network.named_modules())
+    return {
+        "labels": ["^labels$"],
+        "predictions": ["^predictions$"],
+        "relu_activations": [_outputs_of(name for name, module in modules if is_rectifier(module))],
+        "bounded_activations": [_outputs_of(name for name, module in modules if is_bounded(module))],
+    }
+
+
+def _outputs_of(names: Iterable[str]) -> str:
+    escaped = [re.escape(name) for name in names]
+    return f"^({'|'.join(escaped)})_output_" if escaped else _NOTHING
+
+
+def _save_config(collection: TensorCollection, every: int) -> SaveConfig:
+    train, evaluated = (every if given == "every" else given for given in (collection.train, collection.eval))
+    intervals = {modes.TRAIN: train, modes.EVAL: evaluated, modes.PREDICT: evaluated}
+    return SaveConfig(
+        {mode: SaveConfigMode(save_interval=steps) if steps else _NEVER for mode, steps in intervals.items()}
+        | {modes.GLOBAL: _NEVER}
+    )
+
+
+def _reduction_config(collection: TensorCollection) -> ReductionConfig:
+    kept: dict[str, list[str]] = {"reductions": [], "norms": [], "abs_reductions": [], "abs_norms": []}
+    for given in collection.reductions:
+        if given not in OWN:
+            name, absolute = parse(given)
+            kept[f"{'abs_' if absolute else ''}{'norms' if given.endswith('_norm') else 'reductions'}"].append(name)
+    return ReductionConfig(**kept, save_raw_tensor=collection.values, save_shape=not collection.values)

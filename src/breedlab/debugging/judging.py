@@ -1,0 +1,107 @@
+"""The rules over a run's recording: after each epoch while it trains, and as a whole afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from breedlab.config import validate
+from breedlab.config.compose import load
+from breedlab.config.schema import DebuggerRules
+from breedlab.debugging.reading import NothingRecorded, Tape, class_names, opened
+from breedlab.reporting.console import note, warn
+from breedlab.verdicts import TRIGGERED, Verdict, triggered, write_verdicts
+
+
+def judge(tape: Tape, limits: DebuggerRules, classes: Sequence[str] = ()) -> list[Verdict]:
+    """Every rule's verdict, in the order of `RULES`.
+
+    Args:
+        tape: The recording.
+        limits: The thresholds.
+        classes: The class names by label, where they are known.
+    """
+    from breedlab.debugging.rules import RULES
+
+    verdicts = []
+    for kind in RULES:
+        rule = kind(tape, getattr(limits, kind.section), classes)
+        rule.catch_up()
+        verdicts.append(rule.verdict())
+    return verdicts
+
+
+def judge_run(run: Path | str) -> tuple[Tape, list[Verdict]]:
+    """A run's recording, and every rule's verdict by the thresholds that the run was started with.
+
+    Raises:
+        NothingRecorded: If there is no recording.
+    """
+    tape = Tape(opened(run))
+    return tape, judge(tape, recorded_limits(run), class_names(run))
+
+
+def recorded_limits(run: Path | str) -> DebuggerRules:
+    """The thresholds in a run's config; the defaults where it has none, as in a folder of somebody else's tensors."""
+    try:
+        tree = yaml.safe_load(Path(run, "config.yaml").read_text())
+        return DebuggerRules.model_validate(tree["debugger"]["rules"])
+    except (OSError, yaml.YAMLError, TypeError, KeyError, ValidationError):
+        return validate(load(["experiment=quickstart"])).debugger.rules
+
+
+def conclude(run: Path) -> None:
+    """Judges a run, writes `debug/verdicts.json` and says the outcome in a line; stops nothing when it fails."""
+    try:
+        tape, verdicts = judge_run(run)
+        write_verdicts(run / "debug" / "verdicts.json", verdicts)
+        note(headline(tape, verdicts))
+    except NothingRecorded:
+        note("debug: nothing recorded")
+    except Exception as error:
+        warn(f"the recording could not be judged: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+def headline(tape: Tape, verdicts: Sequence[Verdict]) -> str:
+    """The recording in one line."""
+    counts = [f"{len(tape.losses(mode)):,} losses in {name}" for mode, name in _MODES]
+    return f"debug: {', '.join(counts)}; {triggered(verdicts)}"
+
+
+_MODES = (("TRAIN", "training"), ("EVAL", "validation"))
+
+
+class Watch:
+    """The rules over a recording that still grows.
+
+    Args:
+        run: The run directory.
+        limits: The thresholds.
+    """
+
+    def __init__(self, run: Path, limits: DebuggerRules) -> None:
+        from breedlab.debugging.rules import RULES
+
+        self.tape, classes = Tape(opened(run)), class_names(run)
+        self.rules = [kind(self.tape, getattr(limits, kind.section), classes) for kind in RULES]
+        self.told: set[str] = set()
+
+    def look(self) -> list[Verdict]:
+        """The verdicts of the rules that have fired for the first time since the last look."""
+        self.tape.refresh()
+        found = []
+        for rule in self.rules:
+            if rule.name not in self.told:
+                rule.catch_up()
+                verdict = rule.verdict()
+                if verdict.verdict == TRIGGERED:
+                    self.told.add(rule.name)
+                    found.append(verdict)
+        return found
+
+    def action(self, verdict: Verdict) -> str:
+        """What the config wants done: `warn` or `stop`."""
+        return next(str(rule.limits.action) for rule in self.rules if rule.name == verdict.rule)

@@ -1,0 +1,64 @@
+"""smdebug 1.0.34 made to work with today's packages, and kept quiet. Import this before anything of smdebug."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+
+_LEVEL = "SMDEBUG_LOG_LEVEL"
+
+
+def _import_quietly() -> None:
+    """Its logger prints to stdout from the first import on; whoever wants to read it sets SMDEBUG_LOG_LEVEL."""
+    asked = os.environ.get(_LEVEL)
+    os.environ.setdefault(_LEVEL, "critical")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import smdebug.pytorch
+            import smdebug.rules
+            import smdebug.trials  # noqa: F401
+    finally:
+        if asked is None:
+            del os.environ[_LEVEL]
+            logging.getLogger("smdebug").setLevel(logging.CRITICAL + 1)
+
+
+class _Array(np.ndarray):
+    """numpy 2.3 took `tostring` away; it was `tobytes` under another name."""
+
+    def tostring(self, order: Any = "C") -> bytes:
+        return self.tobytes(order)
+
+
+def _mend_tostring() -> None:
+    from smdebug.core import writer
+    from smdebug.core.tfevent import util
+
+    plain = util.make_tensor_proto
+
+    def make_tensor_proto(nparray_data: Any, tag: str) -> Any:
+        return plain(np.asarray(nparray_data).view(_Array), tag)
+
+    util.make_tensor_proto = writer.make_tensor_proto = make_tensor_proto
+
+
+def _apply() -> None:
+    try:
+        _import_quietly()
+    except TypeError as error:  # what protobuf 4 and newer say to smdebug's old generated code
+        for name in [name for name in sys.modules if name == "smdebug" or name.startswith("smdebug.")]:
+            del sys.modules[name]
+        raise ImportError(
+            "smdebug needs protobuf before 4, or PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python in the environment"
+        ) from error
+    if not hasattr(np.ndarray, "tostring"):
+        _mend_tostring()
+
+
+_apply()

@@ -1,0 +1,197 @@
+"""Records a training's tensors with smdebug's hook: a Lightning callback that changes nothing and stops nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+from torch import nn
+
+from breedlab.config import Config
+from breedlab.config.schema import Debugger
+from breedlab.debugging.actions import actions_of
+from breedlab.reporting.console import note, warn
+from breedlab.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from breedlab.debugging.hook import RunHook
+    from breedlab.debugging.judging import Watch
+
+
+def sagemaker_file() -> Path | None:
+    """What SageMaker leaves for the hook, if it did."""
+    path = Path(os.environ.get("SMDEBUG_CONFIG_FILE_PATH", "/opt/ml/input/config/debughookconfig.json"))
+    return path if path.is_file() else None
+
+
+def records(config: Config) -> bool:
+    """Whether a run's training is to be recorded."""
+    return config.debugger.level != "none" or sagemaker_file() is not None
+
+
+class Recorder(lightning.Callback):
+    """Puts a hook on when training begins and takes it off when it ends, whichever way.
+
+    Each registration writes a new `debug/N`: one when training begins or is resumed, and another whenever layers have
+    been frozen or unfrozen since, for smdebug watches the gradients of those parameters only that took one when it was
+    registered.
+
+    At the end of each epoch the rules look at what has been recorded: one that fires is told, or ends the training,
+    as its `action` says.
+
+    Args:
+        config: The config's debugger.
+        run: The run directory; `debug/` is made in it.
+
+    Attributes:
+        ended: Why a rule ended the training; empty where none did.
+    """
+
+    def __init__(self, config: Debugger, run: Path) -> None:
+        self.config, self.run, self.folder = config, run, run / "debug"
+        self.hook: RunHook | None = None
+        self.ended = ""
+        self._watch: Watch | None = None
+        self._told: set[str] = set()
+        self._failed = False
+        self._trained: frozenset[str] = frozenset()
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._enter("TRAIN")
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        # Not when the epoch starts: that is where other callbacks freeze and unfreeze.
+        if self.hook is None or (batch_idx == 0 and self._trained != _trained(pl_module)):
+            self._begin(trainer, pl_module)
+            self._enter("TRAIN")
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.hook is not None:
+            self.hook.step_is_over()
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._alone(trainer, pl_module)
+        self._enter("EVAL")
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if trainer.state.fn == "fit":
+            self._enter("TRAIN")
+
+    def on_test_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._alone(trainer, pl_module)
+        self._enter("EVAL")
+
+    def on_predict_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._alone(trainer, pl_module)
+        self._enter("PREDICT")
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        fired = self._look() if self.hook is not None else []
+        stop = any(verdict for verdict, action in fired if action == "stop")
+        if trainer.strategy.reduce_boolean_decision(stop, all=False):
+            trainer.should_stop = True
+            names = ", ".join(verdict.rule for verdict, action in fired if action == "stop") or "a rule"
+            self.ended = f"stopped after epoch {trainer.current_epoch + 1} by the debugger: {names}"
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        recorded = self.hook is not None
+        self.end()
+        if recorded and isinstance(exception, Exception):  # what went wrong is what the rules are for
+            from breedlab.debugging.judging import conclude
+
+            conclude(self.run)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Takes the hook off; what it wrote stays."""
+        hook, self.hook = self.hook, None
+        if hook is not None:
+            hook.end()
+
+    def _look(self) -> list[tuple[Verdict, str]]:
+        """The rules that have fired since the last epoch, each with the config's action."""
+        from breedlab.debugging.judging import Watch
+
+        assert self.hook is not None
+        self.hook.flush()
+        try:
+            if self._watch is None:
+                self._watch = Watch(self.run, self.config.rules)
+                self._watch.told |= self._told
+            found = [(verdict, self._watch.action(verdict)) for verdict in self._watch.look()]
+        except Exception as error:
+            self._give_up(error)
+            return []
+        for verdict, _ in found:
+            self._tell(verdict)
+        return found
+
+    def _tell(self, verdict: Verdict) -> None:
+        warn(f"{verdict.rule}: {verdict.meaning}")
+        for action in actions_of(verdict.rule):
+            try:
+                action(verdict)
+            except Exception as error:
+                warn(f"{verdict.rule}: what was to be done then failed: {' '.join(str(error).split())}")
+
+    def _alone(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Without a step of training before them, validation, test and prediction are recorded too."""
+        if self.hook is None:
+            self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.end()
+        if self._failed or not trainer.is_global_zero:
+            return
+        self._trained, told = _trained(pl_module), set() if self._watch is None else self._watch.told
+        try:
+            self.hook = self._made(pl_module)
+            self.hook.on_failure = self._give_up
+            batches = sum(int(count) for count in trainer.num_val_batches if count != float("inf"))
+            self.hook.start_at(trainer.global_step, trainer.current_epoch * batches)
+            self.hook.register(pl_module.classifier, pl_module.entry, pl_module.criterion)
+        except Exception as error:
+            self._give_up(error)
+        self._watch, self._told = None, told  # a new folder is a new trial
+
+    def _made(self, pl_module: Any) -> RunHook:
+        from breedlab.debugging import collections
+
+        network: nn.Module = pl_module.classifier
+        folder = self._fresh()
+        if (source := sagemaker_file()) is not None:
+            note(f"debugger: as {source} says")
+            return collections.hook_from_json(source, folder, network)
+        compiled = getattr(network, "_compiled_call_impl", None) is not None
+        return collections.hook_from_config(self.config, folder, network, outputs=not compiled)
+
+    def _fresh(self) -> Path:
+        """A new `debug/N`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = max((int(made.name) for made in self.folder.iterdir() if made.name.isdecimal()), default=-1) + 1
+        made = self.folder / str(number)
+        made.mkdir()
+        return made
+
+    def _enter(self, mode: str) -> None:
+        if self.hook is not None:
+            from smdebug import modes
+
+            self.hook.set_mode(modes[mode])
+
+    def _give_up(self, error: Exception) -> None:
+        self.end()
+        if not self._failed:
+            self._failed = True
+            reason = " ".join(str(error).split()) or type(error).__name__
+            warn(f"the debugger gave up and training goes on: {reason}")
+
+
+def _trained(pl_module: Any) -> frozenset[str]:
+    return frozenset(name for name, parameter in pl_module.classifier.named_parameters() if parameter.requires_grad)

@@ -1,0 +1,161 @@
+"""A rule of ours on smdebug's `Rule`: judged at the steps that concern it, and able to say what it found."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from breedlab.config.schema import DebuggerRule
+from breedlab.debugging import mends  # noqa: F401  before smdebug
+from breedlab.debugging.reading import Tape
+from breedlab.verdicts import NOT_ENOUGH, PASSED, TRIGGERED, Verdict
+
+from smdebug.exceptions import (  # isort: skip
+    RuleEvaluationConditionMet,
+    StepUnavailable,
+    TensorUnavailable,
+    TensorUnavailableForStep,
+)
+from smdebug.rules import Rule  # isort: skip
+
+_MOST = 100
+"""Steps or tensors named in a verdict."""
+
+
+class RunRule(Rule):  # type: ignore[misc]
+    """What all rules have in common.
+
+    A subclass says in `due` at which of smdebug's steps it wants to be asked, and in `invoke_at_step` whether its
+    condition holds there; it leaves the tensors in `found` and what it measured in `figures`.
+
+    Args:
+        tape: The recording.
+        limits: The rule's section of the config.
+        classes: The class names by label, where they are known.
+
+    Attributes:
+        name: As in the issue of verdicts.
+        mode: Whose recordings it needs.
+        needs: What it needs, in words.
+        link: The plot that shows it.
+        meaning: What it usually means that it fired.
+        advice: What to try then.
+        sound: What it means that it did not fire.
+        latest: Whether only the last judgement counts, for what a later step may mend.
+    """
+
+    name: ClassVar[str]
+    section: ClassVar[str]
+    mode: ClassVar[str] = "TRAIN"
+    needs: ClassVar[str]
+    link: ClassVar[str] = "report.html#debug"
+    meaning: ClassVar[str]
+    advice: ClassVar[str]
+    sound: ClassVar[str]
+    latest: ClassVar[bool] = False
+
+    def __init__(self, tape: Tape, limits: Any, classes: Sequence[str] = ()) -> None:
+        super().__init__(tape.trial, action_str="")
+        self.tape, self.limits, self.classes = tape, limits, classes
+        self.figures: dict[str, Any] = {}
+        self.found: list[str] = []
+        self.fired: dict[int, list[str]] = {}
+        self.judged: list[int] = []
+
+    @abstractmethod
+    def due(self) -> Iterable[int]:
+        """smdebug's global steps at which to ask, in order."""
+
+    @abstractmethod
+    def invoke_at_step(self, step: int) -> bool:
+        """Whether the condition holds at a step."""
+
+    def lacking(self) -> str:
+        """What there is too little of to judge; empty where there is enough."""
+        return "" if self.judged else f"needs {self.needs}"
+
+    def catch_up(self) -> None:
+        """Judges the steps that have not been judged yet."""
+        last = self.judged[-1] if self.judged else -1
+        for step in [step for step in self.due() if step > last]:
+            try:
+                self.invoke(step)
+            except RuleEvaluationConditionMet:
+                self.fired[step] = list(self.found)
+            except (StepUnavailable, TensorUnavailable, TensorUnavailableForStep):
+                continue
+            self.judged.append(step)
+
+    def verdict(self) -> Verdict:
+        """What it found in all steps judged so far."""
+        if lacking := self.lacking():
+            return Verdict(self.name, NOT_ENOUGH, {}, lacking, mode=self.mode, link=self.link)
+        fired = self.fired
+        if self.latest:
+            fired = {step: names for step, names in fired.items() if step == self.judged[-1]}
+        if not fired:
+            return Verdict(self.name, PASSED, _rounded(self.figures), self.sound, mode=self.mode, link=self.link)
+        names = dict.fromkeys(name for found in fired.values() for name in found)
+        steps = dict.fromkeys(self.tape.training_step(step) for step in (self.fired if self.latest else fired))
+        return Verdict(
+            self.name,
+            TRIGGERED,
+            _rounded(self.figures),
+            self.meaning,
+            self.advice,
+            self.mode,
+            list(steps)[:_MOST],
+            list(names)[:_MOST],
+            self.link,
+        )
+
+
+class TensorRule(RunRule):
+    """A rule that looks at each tensor of some collections, and fires when one is bad for some saved steps in a row."""
+
+    limits: Any
+    collections: ClassVar[tuple[str, ...]]
+
+    def __init__(self, tape: Tape, limits: DebuggerRule, classes: Sequence[str] = ()) -> None:
+        super().__init__(tape, limits, classes)
+        self.patience = int(getattr(limits, "patience", 1))
+        self._streaks: dict[str, int] = {}
+
+    def due(self) -> list[int]:
+        steps: set[int] = set()
+        for collection in self.collections:
+            steps.update(self.tape.saved(collection, self.mode))
+        return sorted(steps)
+
+    def tensors(self, step: int) -> list[str]:
+        """The tensors to look at."""
+        return [name for c in self.collections for name in self.tape.saved(c, self.mode).get(step, ())]
+
+    @abstractmethod
+    def bad(self, step: int) -> list[str]:
+        """The tensors in which the condition holds."""
+
+    def invoke_at_step(self, step: int) -> bool:
+        bad = set(self.bad(step))
+        self._streaks = {name: self._streaks.get(name, 0) + 1 if name in bad else 0 for name in self.tensors(step)}
+        self.found = [name for name, streak in self._streaks.items() if streak >= self.patience]
+        return bool(self.found)
+
+    def lacking(self) -> str:
+        if len(self.judged) >= self.patience:
+            return ""
+        saved = f"; {len(self.judged)} saved" if self.judged else ""
+        return f"needs {self.needs} in {self.mode}, in at least {self.patience} saved steps{saved}"
+
+
+def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
+    """Six digits; what JSON has no number for, in words."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float):
+            return float(f"{value:.6g}") if math.isfinite(value) else str(value)
+        return [plain(item) for item in value] if isinstance(value, list) else value
+
+    return {name: plain(value) for name, value in figures.items()}

@@ -1,0 +1,143 @@
+"""Hyperparameters as SageMaker carries them, and as the config takes them: one rule for names, the fields for types.
+
+SageMaker's name of the config path `a.b` is `a__b`: a dot would end up in the name of a shell variable. Values travel
+as texts, and what arrives differs with who starts the job: 32 comes as `32` or `"32"`, true as `true`, `True` or
+`"true"`. So nothing is guessed from how a value looks; the config's field says what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ValidationError, create_model
+
+from breedlab.config.problems import Problem, error_from, nearest, reword
+from breedlab.config.schema import Config, Section
+from breedlab.config.validate import known_paths
+from breedlab.errors import ConfigError
+
+_FOREIGN = ("sagemaker_", "_tuning_")
+"""How the names begin that SageMaker and its SDK add for themselves."""
+
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+
+
+def sagemaker_name(path: str) -> str:
+    """SageMaker's name of a config path.
+
+    Raises:
+        ConfigError: If the name could not be turned back, or SageMaker would not take it.
+    """
+    name = path.replace(".", "__")
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,255}", name) or config_path(name) != path:
+        raise ConfigError(
+            f"{path}: has no name on SageMaker; expected letters, digits and single '_' between dots, 255 at most"
+        )
+    return name
+
+
+def config_path(name: str) -> str:
+    """The config path that SageMaker's name stands for."""
+    return re.sub(r"__(?!_)", ".", name)
+
+
+def encode(value: Any) -> str:
+    """A value of the config as the text that travels: JSON, so that a number stays a number and a word a word."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def decode(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job was given, by config path, each value of the type that its field asks for.
+
+    Args:
+        hyperparameters: By SageMaker's name, as in the JSON of `SM_HPS`. SageMaker's own names are left out.
+
+    Raises:
+        ConfigError: Naming every name that no config path carries, and every value that its field refuses.
+    """
+    values: dict[str, Any] = {}
+    found: list[Problem] = []
+    for name, given in hyperparameters.items():
+        if name.startswith(_FOREIGN):
+            continue
+        path = config_path(name)
+        value = _value_model(path) if re.fullmatch(r"[A-Za-z0-9_]+", name) else None
+        if value is None:
+            found.append(Problem(name, _unknown(name)))
+            continue
+        try:
+            values[path] = _typed(value, given)
+        except ValidationError as error:
+            for problem in reword(error.errors(), ()):
+                found.append(Problem(name + problem.path.removeprefix("value"), problem.message))
+    if found:
+        raise error_from(found, "hyperparameters")
+    return values
+
+
+def _unknown(name: str) -> str:
+    paths = [path for path in known_paths() if _value_model(path) is not None]
+    path = config_path(name)
+    if path in paths:  # written with its dots
+        return f"a dot is no part of a name on SageMaker; did you mean {sagemaker_name(path)}?"
+    if path in known_paths():
+        inside = next(other for other in paths if other.startswith(f"{path}."))
+        return f"is a group of values; name one of them, such as {sagemaker_name(inside)}"
+    return "unknown name" + nearest(path, paths).replace(".", "__")
+
+
+@cache
+def _value_model(path: str) -> type[Section] | None:
+    """A model whose field `value` is the config's field at a path; None where there is none, or a whole section."""
+    *parents, leaf = path.split(".")
+    section: type[BaseModel] = Config
+    for name in parents:
+        below = _section(section, name)
+        if below is None:
+            return None
+        section = below
+    field = section.model_fields.get(leaf)
+    if field is None or field.annotation is _section(section, leaf):
+        return None
+    return create_model("Value", __base__=Section, value=(field.rebuild_annotation(), ...))
+
+
+def _section(section: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The section that a field holds, be it optional."""
+    field = section.model_fields.get(name)
+    kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _typed(model: type[Section], given: Any) -> Any:
+    """The first reading of a value that the field accepts; if it accepts none, what it says of the likeliest."""
+    refusals: list[ValidationError] = []
+    for reading in _readings(given):
+        try:
+            return dict(model.model_validate({"value": reading}).model_dump())["value"]
+        except ValidationError as error:
+            refusals.append(error)
+    raise refusals[1] if isinstance(given, str) and len(refusals) > 1 else refusals[0]
+
+
+def _readings(given: Any) -> Iterator[Any]:
+    """What a value may mean, as it stands first."""
+    yield given
+    if isinstance(given, str):
+        if given.strip().lower() in _WORDS:
+            yield _WORDS[given.strip().lower()]
+            return
+        try:
+            read = json.loads(given)
+        except ValueError:
+            return
+        yield read
+        given = read
+    if isinstance(given, float) and given.is_integer():
+        yield int(given)  # 1e2, 32.0
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        yield str(given)  # a text of digits, such as an experiment called 42

@@ -1,0 +1,32 @@
+"""`breedlab report`: a run's report, or several runs compared, as one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from breedlab.errors import ConfigError
+
+
+def main(argv: list[str]) -> int:
+    """Writes report.html.
+
+    Raises:
+        BreedlabError: If a run is not there, or the file cannot be written.
+    """
+    parser = argparse.ArgumentParser(
+        prog="report.py",
+        description="Writes a run's report again, or compares several runs: one HTML file that needs no network.",
+        epilog="example: python scripts/report.py runs/latest",
+    )
+    parser.add_argument("run", type=Path, nargs="+", metavar="RUN", help="a run directory; several are compared")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the file (default: RUN/report.html, or comparison.html for several)"
+    )
+    words = parser.parse_args(argv)
+    if words.out is not None and words.out.is_dir():
+        raise ConfigError(f"--out {words.out} is a folder; expected a file such as {words.out / 'report.html'}")
+    from breedlab.reporting.report import write_report
+
+    print(write_report(words.run, words.out))
+    return 0

@@ -1,0 +1,50 @@
+"""What the debugger recorded of tensors, over the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import altair as alt
+
+from breedlab.reporting.charts.theme import SERIES, Spec, data, finish, legend, short
+from breedlab.reporting.tensors import FIGURES, Series, Tensors
+
+_NAMED = 6
+"""Up to so many tensors have colors of their own and a legend."""
+
+
+def reductions(tensors: Tensors) -> dict[str, Spec]:
+    """A chart a collection, by what it shows."""
+    return {FIGURES[name][1]: _chart(name, found) for name, found in tensors.figures.items() if found}
+
+
+def _chart(collection: str, found: Mapping[str, Series]) -> Spec:
+    shares = FIGURES[collection][0] in ("dead", "saturated")
+    # On a logarithmic axis, where zero has no place; the rules tell of what is zero.
+    rows = [
+        {"step": step, "value": short(value), "tensor": name}
+        for name, series in found.items()
+        for step, value in series
+        if shares or value > 0
+    ]
+    names = list(found)
+    y = alt.Y(
+        "value:Q",
+        title="share" if shares else "value",
+        scale=alt.Scale(domain=[0, 1]) if shares else alt.Scale(type="log"),
+        axis=alt.Axis(format=".0%" if shares else ".0e", tickCount=5),
+    )
+    color = alt.Color("tensor:N", scale=alt.Scale(domain=names, range=SERIES), legend=legend(names))
+    base = alt.Chart(data(rows)).encode(
+        x=alt.X("step:Q", title="steps", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False)),
+        y=y,
+        detail="tensor:N",
+        color=color if len(names) <= _NAMED else alt.value(SERIES[0]),
+        tooltip=[
+            alt.Tooltip("tensor:N", title="tensor"),
+            alt.Tooltip("step:Q", title="step", format=",.0f"),
+            alt.Tooltip("value:Q", title=FIGURES[collection][0], format=".1%" if shares else ".3~e"),
+        ],
+    )
+    layers = alt.layer(base.mark_line(strokeWidth=1.4, opacity=0.7), base.mark_circle(size=26, opacity=0.8))
+    return finish(layers, 200, f"{FIGURES[collection][1]}: {len(names)} tensors")

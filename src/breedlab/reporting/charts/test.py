@@ -1,0 +1,154 @@
+"""Figures of the data and the test: class counts, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import altair as alt
+import numpy as np
+
+from breedlab.reporting.charts.theme import ACCENT, INK, SERIES, SOFT, Spec, data, finish, short
+
+BINS = 15
+"""As the calibration error (`ece`) is computed."""
+
+NAMED = 40
+"""Up to so many classes are drawn with their names."""
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions of about the same confidence: from and to which, how many, how sure and how often right."""
+
+    low: float
+    high: float
+    photos: int
+    confidence: float
+    accuracy: float
+
+
+def bins(confidences: Sequence[float], right: Sequence[bool], count: int = BINS) -> list[Bin]:
+    """Equal bins of confidence over (0, 1], those without photos left out."""
+    sure, hit = np.asarray(confidences, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    which = np.clip(np.ceil(sure * count) - 1, 0, count - 1).astype(int)
+    found = []
+    for index in range(count):
+        mine = which == index
+        if mine.any():
+            confidence, accuracy = float(sure[mine].mean()), float(hit[mine].mean())
+            found.append(Bin(index / count, (index + 1) / count, int(mine.sum()), confidence, accuracy))
+    return found
+
+
+def calibration(found: Sequence[Bin]) -> Spec | None:
+    """How often predictions were right, by how sure the model was; on the diagonal it is as sure as it should be."""
+    if not found:
+        return None
+    rows = [
+        {
+            "low": short(b.low),
+            "high": short(b.high),
+            "confidence": short(b.confidence),
+            "accuracy": short(b.accuracy),
+            "photos": b.photos,
+        }
+        for b in found
+    ]
+    unit = alt.Scale(domain=[0, 1])
+    tooltip = [
+        alt.Tooltip("photos:Q", title="photos", format=",.0f"),
+        alt.Tooltip("confidence:Q", title="mean confidence", format=".1%"),
+        alt.Tooltip("accuracy:Q", title="right", format=".1%"),
+    ]
+    x = alt.X("low:Q", bin="binned", title="confidence", scale=unit, axis=alt.Axis(format=".0%", tickCount=5))
+    bars = (
+        alt.Chart(data(rows))
+        .mark_bar(color=ACCENT, opacity=0.35)
+        .encode(
+            x=x,
+            x2="high:Q",
+            y=alt.Y("accuracy:Q", title="right", scale=unit, axis=alt.Axis(format=".0%", tickCount=5)),
+            tooltip=tooltip,
+        )
+    )
+    dots = (
+        alt.Chart(data(rows))
+        .mark_circle(color=ACCENT, opacity=1)
+        .encode(
+            x="confidence:Q",
+            y="accuracy:Q",
+            size=alt.Size("photos:Q", scale=alt.Scale(range=[30, 400]), legend=None),
+            tooltip=tooltip,
+        )
+    )
+    ideal = (
+        alt.Chart(data([{"low": 0, "accuracy": 0}, {"low": 1, "accuracy": 1}]))
+        .mark_line(color=SOFT, strokeDash=[5, 4], strokeWidth=1.2)
+        .encode(x="low:Q", y="accuracy:Q")
+    )
+    return finish(alt.layer(bars, ideal, dots), 300, "reliability diagram: share of right answers by confidence")
+
+
+def confidences(found: Sequence[Bin]) -> Spec | None:
+    """How many photos were answered with which confidence, right ones and wrong ones."""
+    if not found:
+        return None
+    rows = []
+    for b in found:
+        right = round(b.photos * b.accuracy)
+        for name, photos in (("right", right), ("wrong", b.photos - right)):
+            if photos:
+                rows.append({"low": short(b.low), "high": short(b.high), "which": name, "photos": photos})
+    chart = (
+        alt.Chart(data(rows))
+        .mark_bar(opacity=0.9)
+        .encode(
+            x=alt.X(
+                "low:Q",
+                bin="binned",
+                title="confidence",
+                scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(format=".0%", tickCount=5),
+            ),
+            x2="high:Q",
+            y=alt.Y("photos:Q", title="photos", stack="zero", axis=alt.Axis(tickCount=5, tickMinStep=1)),
+            color=alt.Color("which:N", scale=alt.Scale(domain=["right", "wrong"], range=["var(--c1)", "var(--bad)"])),
+            tooltip=[alt.Tooltip("which:N", title="answers"), alt.Tooltip("photos:Q", title="photos", format=",.0f")],
+        )
+    )
+    return finish(chart, 300, "photos by confidence, right and wrong")
+
+
+def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Spec | None:
+    """Photos of each class by split, most first."""
+    if not classes or not counts:
+        return None
+    totals = [sum(split[index] for split in counts.values()) for index in range(len(classes))]
+    order = sorted(range(len(classes)), key=lambda index: (-totals[index], classes[index]))
+    splits = list(counts)
+    rows = [
+        {"class": classes[index], "split": split, "photos": counts[split][index], "order": place, "at": at}
+        for place, index in enumerate(order)
+        for at, split in enumerate(splits)
+    ]
+    many = len(classes) > NAMED
+    photos = "photos:Q"
+    length = {"title": "photos", "axis": alt.Axis(tickCount=5, tickMinStep=1)}
+    names = [classes[index] for index in order]
+    place = {"title": f"{len(classes)} classes, most photos first" if many else None, "sort": names}
+    encoding = {
+        "color": alt.Color("split:N", scale=alt.Scale(domain=splits, range=SERIES)),
+        "order": alt.Order("at:Q"),
+        "tooltip": [alt.Tooltip("class:N", title="class"), alt.Tooltip("split:N", title="split"), alt.Tooltip(photos)],
+    }
+    chart = alt.Chart(data(rows))
+    if many:
+        hidden = alt.Axis(labels=False, ticks=False, domain=False)
+        bars = chart.mark_bar(binSpacing=0).encode(
+            x=alt.X("class:N", axis=hidden, **place), y=alt.Y(photos, **length), **encoding
+        )
+        return finish(bars, 220, "photos of each class by split")
+    axis = alt.Axis(labelColor=INK, ticks=False, domain=False, labelLimit=170)
+    bars = chart.mark_bar().encode(y=alt.Y("class:N", axis=axis, **place), x=alt.X(photos, **length), **encoding)
+    return finish(bars, 40 + 22 * len(classes), "photos of each class by split")

@@ -1,0 +1,91 @@
+"""What the charts share: colors, heights, and how a chart becomes a plain mapping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+Spec = dict[str, Any]
+"""A Vega-Lite chart."""
+
+INK, SOFT, GRID, ACCENT, GOOD, BAD, PANEL = (
+    f"var(--{name})" for name in ("ink", "soft", "grid", "accent", "good", "bad", "panel")
+)
+SERIES = [f"var(--c{number})" for number in range(1, 9)]
+"""Colors for what has no order, told apart in light and dark."""
+
+SCALE = [f"var(--s{number})" for number in range(1, 6)]
+"""Colors for what has an order, lowest first."""
+
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+
+
+def config() -> Spec:
+    """Vega-Lite's config, once a page."""
+    text = {"labelColor": SOFT, "titleColor": SOFT, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 500}
+    return {
+        "font": _FONT,
+        "background": "transparent",
+        "padding": 4,
+        "view": {"stroke": None},
+        "axis": {**text, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID, "labelLimit": 190},
+        "axisX": {"labelFlush": True, "labelOverlap": "greedy", "labelSeparation": 6},
+        "legend": {
+            **text,
+            "orient": "top",
+            "title": None,
+            "symbolSize": 90,
+            "offset": 4,
+            "labelLimit": 260,
+            "symbolOpacity": 1,
+        },
+        "text": {"color": INK, "fontSize": 11},
+        "line": {"strokeWidth": 2},
+    }
+
+
+def finish(chart: Any, height: int, description: str) -> Spec:
+    """A chart as wide as its place on the page; the description is what a screen reader says."""
+    made: Spec = chart.properties(width="container", height=height, description=description).to_dict()
+    for key in ("config", "$schema"):  # the page's own, once
+        made.pop(key, None)
+    made["autosize"] = {"type": "fit-x", "contains": "padding"}
+    made["datasets"] = {}
+    for part in (made, *made.get("layer", [])):
+        if "data" in part:
+            part["data"] = {"name": _stored(part["data"]["values"], made["datasets"])}
+    return made
+
+
+def _stored(values: list[Any], datasets: dict[str, list[Any]]) -> str:
+    """The name of a table among a chart's: what several layers draw is written once."""
+    known = next((name for name, table in datasets.items() if table == values), None)
+    name = known or f"table{len(datasets) + 1}"
+    datasets[name] = values
+    return name
+
+
+def legend(labels: Sequence[str]) -> alt.Legend:
+    """A legend above the chart, in as many columns as there is room for."""
+    each = 34 + 7 * max((len(label) for label in labels), default=0)
+    # Not by the chart's width, which the legend's own size changes; it is named to be asked again when it changes.
+    return alt.Legend(columns=alt.ExprRef(f"max(1, floor((containerSize()[0] - 50 + 0 * width) / {each}))"))
+
+
+def form(metric: str) -> str:
+    """How an axis writes a figure: shares in percent, losses as they are."""
+    return "~g" if metric.endswith(("loss", "ece")) else ".0%"
+
+
+def data(rows: Sequence[dict[str, Any]]) -> alt.Data:
+    return alt.Data(values=list(rows))
+
+
+def short(value: Any, digits: int = 4) -> Any:
+    """A figure with as many digits as a chart can show; JSON has no infinity."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,151 @@
+"""Several runs side by side: what differs in their configs, their curves, their figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from breedlab.reporting.charts import training as training_charts
+from breedlab.reporting.figures import METRICS, duration, figure, metric
+from breedlab.reporting.record import RunRecord
+from breedlab.reporting.sections import flat, what
+
+CONTENTS = {
+    "summary": "Summary",
+    "config": "Config",
+    "curves": "Curves",
+    "search": "Search",
+    "classes": "Classes",
+    "rules": "Rules",
+    "profile": "Profile",
+    "model": "Models",
+}
+
+_LOWER_IS_BETTER = ("loss", "ece")
+
+
+def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict[str, Any]:
+    """What the page of several runs shows.
+
+    Args:
+        runs: At least two.
+        paths: As the person called them, for the commands.
+        out: Where the page will lie, for the links to each run's own.
+    """
+    names = titles(runs)
+    return {
+        "names": names,
+        "runs": [
+            {
+                "name": name,
+                "what": what(run),
+                "path": str(path),
+                "link": _link(run.path / "report.html", out),
+                "seconds": duration(run.metrics["seconds"]) if "seconds" in run.metrics else "",
+            }
+            for name, run, path in zip(names, runs, paths, strict=True)
+        ],
+        "figures": figures(runs),
+        "same_data": _all_same([(run.lineage.get("data") or {}).get("fingerprint") for run in runs]),
+        "differences": differences(runs),
+        "charts_of": {
+            name: training_charts.compared(runs, names, name)
+            for name in ("valid/top1", "valid/loss", "train/top1", "train/loss")
+        },
+        "searched": searched(runs),
+        "classes": classes(runs),
+        "rules": verdicts(runs),
+        "profile": profile(runs),
+    }
+
+
+def titles(runs: Sequence[RunRecord]) -> list[str]:
+    """Short names, each once: the stamp alone where the experiment is the same."""
+    same = _all_same([run.path.parent for run in runs])
+    names = [run.path.name if same else run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+
+
+def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """A row a figure of the test, the best of it marked."""
+    rows = []
+    for name, shown in METRICS.items():
+        values = [run.test.get("metrics", {}).get(name) for run in runs]
+        known = [value for value in values if value is not None]
+        if known:
+            best = (min if name in _LOWER_IS_BETTER else max)(known)
+            cells = [("" if v is None else metric(name, v), v == best and len(set(known)) > 1) for v in values]
+            rows.append({"name": shown, "cells": cells})
+    photos = [figure(run.test["photos"]) if run.test else "" for run in runs]
+    epochs = [figure((run.metrics.get("training") or {}).get("epochs", "")) for run in runs]
+    for shown, texts in (("photos of the test", photos), ("epochs", epochs)):
+        rows.append({"name": shown, "cells": [(text, False) for text in texts]})
+    return rows
+
+
+def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
+    """The config paths whose values are not the same in all runs; what a search found stands for what it was given."""
+    configs = [{**flat(run.config), **flat((run.metrics.get("search") or {}).get("values") or {})} for run in runs]
+    paths = sorted({path for config in configs for path in config})
+    rows = [(path, [config.get(path, "") for config in configs]) for path in paths]
+    return [(path, values) for path, values in rows if not _all_same(values)]
+
+
+def searched(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """How each search went."""
+    rows = []
+    for run in runs:
+        best = run.metrics.get("search") or {}
+        objective = best.get("objective")
+        rows.append(
+            {
+                "strategy": (run.config.get("tuner") or {}).get("strategy", ""),
+                "trials": len(run.trials),
+                "best": "" if objective is None else f"{objective:.4f}",
+                "values": ", ".join(f"{path}={figure(value)}" for path, value in (best.get("values") or {}).items()),
+            }
+        )
+    return rows
+
+
+def classes(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """The recall of each class in each run, the most different first."""
+    known = [run.test.get("per_class", {}) for run in runs]
+    rows = []
+    for name in dict.fromkeys(name for found in known for name in found):
+        recalls = [float(found[name]["top1"]) if name in found else None for found in known]
+        there = [recall for recall in recalls if recall is not None]
+        rows.append({"name": name, "recalls": recalls, "spread": float(np.ptp(there)) if len(there) > 1 else 0.0})
+    return sorted(rows, key=lambda row: (-row["spread"], row["name"]))
+
+
+def verdicts(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
+    """Each rule's verdict in each run."""
+    known = [{verdict["rule"]: verdict["verdict"] for verdict in run.verdicts} for run in runs]
+    rules = dict.fromkeys(rule for found in known for rule in found)
+    return [(rule, [found.get(rule, "") for found in known]) for rule in rules]
+
+
+def profile(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
+    """The headline figures of each recording."""
+    rows: dict[str, list[str]] = {"CPU, mean": [], "GPU, mean": [], "memory of the run, most": [], "a step, median": []}
+    for run in runs:
+        system, steps = run.profile.system, run.profile.steps.total_ms
+        rows["CPU, mean"].append(f"{system.cpu.mean():.0f}%" if system.cpu.size else "")
+        rows["GPU, mean"].append(f"{system.gpu.mean():.0f}%" if system.gpu.size else "")
+        rows["memory of the run, most"].append(f"{system.process_memory_gb.max():.1f} GB" if len(system.t) else "")
+        rows["a step, median"].append(f"{np.median(steps):.3g} ms" if len(steps) else "")
+    return [(name, texts) for name, texts in rows.items() if any(texts)]
+
+
+def _all_same(values: Sequence[Any]) -> bool:
+    return all(value == values[0] for value in values)
+
+
+def _link(report: Path, out: Path) -> str | None:
+    """A relative link from the page to another report, if there is one."""
+    return os.path.relpath(report, out.resolve().parent) if report.is_file() else None

@@ -1,0 +1,124 @@
+"""Small pictures of the run's photos, inside the page. A photo that is gone or broken is left out."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from breedlab.data.decode import BadPhoto, decode
+from breedlab.reporting.record import RunRecord
+
+SIDE = 112
+"""Pixels of a picture's longer side."""
+
+_GALLERY = 140
+_CONFUSIONS = 10
+_EXAMPLES = 3
+_MISTAKES = 12
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A photo of the test and what the model made of it.
+
+    Attributes:
+        picture: A `data:` address.
+        file: Below the data's root.
+        truth, taken_for: Class names.
+        probability: Of the answer.
+    """
+
+    picture: str
+    file: str
+    truth: str
+    taken_for: str
+    probability: float
+
+
+@functools.lru_cache(maxsize=1024)
+def thumbnail(path: Path) -> str | None:
+    """A `data:` address of a photo made small, upright and in RGB; None if there is no such photo."""
+    try:
+        image = Image.fromarray(decode(path.read_bytes()))
+    except (OSError, BadPhoto):
+        return None
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    packed = io.BytesIO()
+    image.save(packed, "WEBP", quality=72)
+    return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode()
+
+
+def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
+    """A few training photos of each class, spread over what there is; fewer of each where there are many classes."""
+    root, labels = run.photo_root, run.splits.get("labels", {}).get("train", [])
+    if root is None or not labels:
+        return []
+    files, classes = run.splits["photos"]["train"], run.classes
+    each = max(1, min(_EXAMPLES, _GALLERY // max(1, len(classes))))
+    of_class: list[list[str]] = [[] for _ in classes]
+    for file, label in zip(files, labels, strict=True):
+        of_class[label].append(file)
+    found = []
+    for name, mine in list(zip(classes, of_class, strict=True))[:_GALLERY]:
+        picks = np.linspace(0, len(mine) - 1, min(each, len(mine))).round().astype(int) if mine else []
+        pictures = [picture for pick in picks if (picture := thumbnail(root / mine[pick]))]
+        if pictures:
+            found.append((name, pictures))
+    return found
+
+
+def confusions(run: RunRecord) -> list[dict[str, Any]]:
+    """The worst confusions, each with photos that were confused and one of the class they were taken for."""
+    shown = []
+    for pair in run.test.get("worst", [])[:_CONFUSIONS]:
+        mistaken = [
+            index
+            for index in _wrong(run)
+            if (_name(run, "labels", index), _name(run, "predicted", index)) == (pair["truth"], pair["taken_for"])
+        ]
+        examples = [made for index in mistaken[:_EXAMPLES] if (made := _shown(run, index))]
+        shown.append({**pair, "examples": examples, "like": _example(run, pair["taken_for"])})
+    return shown
+
+
+def mistakes(run: RunRecord) -> list[Shown]:
+    """The wrong answers that the model was surest of."""
+    return [made for index in _wrong(run)[:_MISTAKES] if (made := _shown(run, index))]
+
+
+def _wrong(run: RunRecord) -> list[int]:
+    """Indices of the wrong answers, surest first."""
+    found = run.predictions
+    pairs = zip(found.get("labels", []), found.get("predicted", []), strict=True)
+    wrong = [index for index, (label, predicted) in enumerate(pairs) if label != predicted]
+    return sorted(wrong, key=lambda index: -found["probabilities"][index])
+
+
+def _shown(run: RunRecord, index: int) -> Shown | None:
+    file = run.predictions["photos"][index]
+    picture = thumbnail(run.photo_root / file) if run.photo_root else None
+    if picture is None:
+        return None
+    truth, taken_for = _name(run, "labels", index), _name(run, "predicted", index)
+    return Shown(picture, file, truth, taken_for, run.predictions["probabilities"][index])
+
+
+def _name(run: RunRecord, column: str, index: int) -> str:
+    return run.classes[run.predictions[column][index]]
+
+
+def _example(run: RunRecord, name: str) -> str | None:
+    """A training photo of a class."""
+    labels, root = run.splits.get("labels", {}).get("train", []), run.photo_root
+    if root is None or not labels or name not in run.classes:
+        return None
+    label = run.classes.index(name)
+    file = next((f for f, own in zip(run.splits["photos"]["train"], labels, strict=True) if own == label), None)
+    return thumbnail(root / file) if file else None

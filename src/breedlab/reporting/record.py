@@ -1,0 +1,132 @@
+"""A run directory read back, typed, for the report. What a run has not written is empty: a report tells what there is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from breedlab.errors import ConfigError
+from breedlab.profiling.reading import Recording
+from breedlab.profiling.reading import read as read_profile
+from breedlab.reporting.tensors import Series, Tensors, read_tensors
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run.
+
+    Attributes:
+        path: Its directory.
+        config, overrides, lineage, splits, metrics: The files of those names.
+        predictions: Of each test photo, or empty: `photos` (paths below the data's root), `labels`, `predicted`,
+            `probabilities`.
+        trials: The search, in order.
+        curves: Figures of each epoch by name, such as `valid/loss`, over the steps that had been done.
+        tensors: The debugger's recording.
+        profile: The profiler's recording.
+        verdicts: Of the debugger's rules and then the profiler's.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    overrides: list[str]
+    lineage: dict[str, Any]
+    splits: dict[str, Any]
+    metrics: dict[str, Any]
+    predictions: dict[str, Any]
+    trials: list[dict[str, Any]]
+    curves: dict[str, Series]
+    tensors: Tensors
+    profile: Recording
+    verdicts: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """Experiment and stamp."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.splits.get("classes", []))
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """The figures of the test split, or an empty mapping."""
+        return dict(self.metrics.get("test") or {})
+
+    @cached_property
+    def photo_root(self) -> Path | None:
+        """Where the photos lie, if they still do."""
+        known = [self.lineage.get("data", {}).get("root"), self.splits.get("root")]
+        first = [photo for photos in self.splits.get("photos", {}).values() for photo in photos[:1]]
+        for root in known:
+            if root and first and (Path(root) / first[0]).is_file():
+                return Path(root)
+        return None
+
+
+def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
+    """Reads a run directory.
+
+    Args:
+        path: The directory, or a link to it.
+        metrics: What metrics.json is going to hold, while the run is about to end.
+
+    Raises:
+        ConfigError: If it is no run directory.
+    """
+    run = path.resolve()
+    if not (run / "config.yaml").is_file():
+        state = "is a file" if path.is_file() else "has no config.yaml" if path.is_dir() else "is not there"
+        raise ConfigError(f"{path} {state}; expected a run directory such as runs/<experiment>/<stamp>")
+    trials = [_json(file, {}) for file in run.glob("trials/*/trial.json")]
+    return RunRecord(
+        path=run,
+        config=_yaml(run / "config.yaml", {}),
+        overrides=_yaml(run / "overrides.yaml", []),
+        lineage=_json(run / "lineage.json", {}),
+        splits=_json(run / "splits.json", {}),
+        metrics=dict(metrics) if metrics is not None else _json(run / "metrics.json", {}),
+        predictions=_json(run / "predictions.json", {}),
+        trials=sorted((trial for trial in trials if trial), key=lambda trial: int(trial["number"])),
+        curves=read_curves(run / "tensorboard" / "final"),
+        tensors=read_tensors(run),
+        profile=read_profile(run),
+        verdicts=[*_json(run / "debug" / "verdicts.json", []), *_json(run / "profile" / "verdicts.json", [])],
+    )
+
+
+def read_curves(folder: Path) -> dict[str, Series]:
+    """The scalars of each epoch that training logged; where a resumed run did an epoch again, as it was last."""
+    if not folder.is_dir():
+        return {}
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    # A picture is kept though none is wanted: to this library 0 means all.
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1})  # type: ignore[no-untyped-call]
+    events.Reload()  # type: ignore[no-untyped-call]
+    names = [tag for tag in events.Tags()["scalars"] if tag.startswith(("train/", "valid/"))]  # type: ignore[no-untyped-call]
+    # Lightning counts the steps from 0.
+    return {name: sorted({e.step + 1: e.value for e in events.Scalars(name)}.items()) for name in names}  # type: ignore[no-untyped-call]
+
+
+def _json(path: Path, otherwise: Any) -> Any:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return otherwise
+    return found if isinstance(found, type(otherwise)) else otherwise
+
+
+def _yaml(path: Path, otherwise: Any) -> Any:
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return otherwise
+    return found if isinstance(found, type(otherwise)) else otherwise

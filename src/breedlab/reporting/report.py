@@ -1,0 +1,140 @@
+"""report.html: everything about a run, or several side by side, in one file that loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from breedlab.reporting import comparison, sections
+from breedlab.reporting.charts import theme
+from breedlab.reporting.console import note, warn
+from breedlab.reporting.record import RunRecord, read_run
+
+_PAGE = Path(__file__).with_name("page")
+_CONTENTS = {
+    "summary": "Summary",
+    "data": "Data",
+    "curves": "Curves",
+    "search": "Search",
+    "confusion": "Confusion",
+    "calibration": "Calibration",
+    "classes": "Classes",
+    "rules": "Rules",
+    "profile": "Profile",
+    "debug": "Debugger",
+    "model": "Model",
+}
+
+
+def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mapping[str, Any] | None = None) -> Path:
+    """Writes the report of a run, or of several compared, and returns its path.
+
+    Args:
+        paths: Run directories.
+        out: The file; by default `report.html` in the run, or `comparison.html` in the folder that the runs share.
+        metrics: As for `read_run`.
+
+    Raises:
+        ConfigError: If one is no run directory.
+    """
+    runs = {run.path: (run, path) for path in paths for run in [read_run(path, metrics)]}  # each once
+    first, *others = runs.values()
+    if others:
+        file = out or Path(os.path.commonpath(runs)) / "comparison.html"
+        page = page_of_several([run for run, _ in runs.values()], [path for _, path in runs.values()], file)
+    else:
+        file = out or first[0].path / "report.html"
+        page = page_of(*first)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_name(f".{file.name}.tmp")
+    scratch.write_text(page, encoding="utf-8")
+    scratch.replace(file)
+    return file
+
+
+def write_at_end(run: Path, metrics: Mapping[str, Any]) -> None:
+    """The report of a run that is about to end; what goes wrong with it warns and loses nothing."""
+    try:
+        note(str(write_report([run], run / "report.html", metrics)))
+    except Exception as error:
+        reason = " ".join(str(error).split()) or repr(error)
+        warn(f"no report was written ({reason}); try: python scripts/report.py {run}")
+
+
+def page_of(run: RunRecord, path: Path) -> str:
+    """One run's page.
+
+    Args:
+        run: What is shown.
+        path: The run as the person called it, for the commands.
+    """
+    shown: dict[str, Any] = {name: getattr(sections, name)(run) for name in _CONTENTS}
+    return _render(
+        "run.html.j2",
+        title=run.name,
+        subtitle=shown["summary"]["what"],
+        contents=list(_CONTENTS.items()),
+        path=str(path),
+        **shown,
+    )
+
+
+def page_of_several(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> str:
+    """The page that compares runs; arguments as for `comparison.compare`."""
+    shown = comparison.compare(runs, paths, out)
+    return _render(
+        "comparison.html.j2",
+        title=f"{len(runs)} runs compared",
+        subtitle=", ".join(shown["names"]),
+        contents=list(comparison.CONTENTS.items()),
+        **shown,
+    )
+
+
+def _render(template: str, **context: Any) -> str:
+    specs: dict[str, theme.Spec] = {}
+
+    def put(name: str, spec: theme.Spec) -> str:
+        specs[name] = spec
+        return name
+
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_PAGE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    pages.globals["put"] = put
+    page = pages.get_template(template)
+    # Filled while the body is rendered, and written after it.
+    pages.globals["charts"] = {"config": theme.config(), "specs": specs}
+    return page.render(
+        css=Markup((_PAGE / "report.css").read_text()),
+        script=Markup((_PAGE / "report.js").read_text()),
+        bundle=Markup(_bundle()),
+        nonce=secrets.token_urlsafe(12),
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        version=version("breedlab"),
+        **context,
+    )
+
+
+@functools.cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle()
+    # What would end the script element early stands in no bundle so far; in a string it may be written thus.
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")

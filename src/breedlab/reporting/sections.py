@@ -1,0 +1,292 @@
+"""What each section of one run's report shows, as plain data for the page."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from breedlab.data.folders import SPLITS
+from breedlab.reporting import photos
+from breedlab.reporting.charts import debug as debug_charts
+from breedlab.reporting.charts import profile as profile_charts
+from breedlab.reporting.charts import search as search_charts
+from breedlab.reporting.charts import test as test_charts
+from breedlab.reporting.charts import training as training_charts
+from breedlab.reporting.figures import METRICS, duration, figure, metric
+from breedlab.reporting.record import RunRecord
+
+Section = dict[str, Any]
+
+
+def summary(run: RunRecord) -> Section:
+    """Headline, pedigree, config."""
+    lineage, training, test = run.lineage, run.metrics.get("training") or {}, run.test
+    git = lineage.get("git") or {}
+    commit = git.get("commit", "")[:12] + (" with changes that are not committed" if git.get("changed") else "")
+    machine = lineage.get("machine") or {}
+    pedigree = {
+        "started": lineage.get("started", ""),
+        "commit": commit or "no git checkout",
+        "seed": figure(lineage.get("seed")),
+        "photos": (lineage.get("data") or {}).get("root", ""),
+        "fingerprint of the photos": (lineage.get("data") or {}).get("fingerprint", ""),
+        "starts from": lineage.get("parent") or (run.config.get("model") or {}).get("weights", ""),
+        "machine": f"{machine.get('platform', '')}, {machine.get('cpus', '?')} CPUs",
+        "python": lineage.get("python", ""),
+        "packages": ", ".join(f"{name} {version}" for name, version in (lineage.get("packages") or {}).items()),
+    }
+    tiles = (
+        [(shown, metric(name, test["metrics"][name])) for name, shown in METRICS.items() if name in test["metrics"]]
+        if test
+        else []
+    )
+    ended = f"{training['ended']}; epoch {training['best_epoch']} was kept" if training else "did not end"
+    return {
+        "tiles": tiles,
+        "what": what(run),
+        "ended": ended,
+        "seconds": duration(run.metrics["seconds"]) if "seconds" in run.metrics else None,
+        "pedigree": {name: text for name, text in pedigree.items() if text},
+        "command": " ".join(["python", *map(shlex.quote, lineage.get("command") or [])]),
+        "config": flat(run.config),
+    }
+
+
+def what(run: RunRecord) -> str:
+    """The run in a sentence."""
+    model, tuner, test = run.config.get("model") or {}, run.config.get("tuner") or {}, run.test
+    parts = [f"{model.get('name', '?')} with weights {model.get('weights', '?')}, frozen: {model.get('freeze', '?')}"]
+    if run.trials:
+        parts.append(f"a {tuner.get('strategy', '')} search of {len(run.trials)} trials")
+    if run.classes:
+        parts.append(f"{len(run.classes)} classes")
+    if test:
+        parts.append(f"tested on {test['photos']:,} photos")
+    return "; ".join(parts)
+
+
+def data(run: RunRecord) -> Section:
+    """Counts, gallery, what the check found."""
+    split_photos = run.splits.get("photos", {})
+    counts = class_counts(run)
+    train = counts.get("train") or [0]
+    fewest, most = int(np.argmin(train)), int(np.argmax(train))
+    return {
+        "totals": {split: len(split_photos.get(split, [])) for split in SPLITS if split in split_photos},
+        "cut": run.splits.get("cut_from_train", []),
+        "fewest": (run.classes[fewest], train[fewest]) if counts else None,
+        "most": (run.classes[most], train[most]) if counts else None,
+        "chart": test_charts.class_counts(counts, run.classes),
+        "gallery": photos.gallery(run),
+        "has_photos": run.photo_root is not None,
+        "left_out": run.splits.get("left_out", []),
+        "warnings": run.splits.get("warnings", []),
+    }
+
+
+def class_counts(run: RunRecord) -> dict[str, list[int]]:
+    """By split, the number of photos of each class; empty for a run that did not record the photos' classes."""
+    count = len(run.classes)
+    labels = run.splits.get("labels", {})
+    return {split: np.bincount(labels[split], minlength=count).tolist() for split in SPLITS if labels.get(split)}
+
+
+def curves(run: RunRecord) -> Section:
+    """Loss and accuracy."""
+    optim, data_config = run.config.get("optim") or {}, run.config.get("data") or {}
+    unlike = [f"label smoothing {optim['label_smoothing']}"] if optim.get("label_smoothing") else []
+    unlike += ["class weights"] if data_config.get("class_weights", "none") != "none" else []
+    unlike += [f"mixup {data_config['mixup']}"] if data_config.get("mixup") else []
+    return {
+        "loss": training_charts.loss(run),
+        "accuracy": training_charts.accuracy(run),
+        "unlike": unlike,
+        "augmented": data_config.get("augment", "none") != "none",
+        "each_step": bool(run.tensors.losses.get("TRAIN")),
+    }
+
+
+def search(run: RunRecord) -> Section:
+    """Every trial, and what the best has that the worst has not."""
+    ranked = search_charts.ranked(run)
+    paths = search_charts.shown_values(run.trials)
+    complete = [trial for trial in ranked if trial["state"] == "complete"]
+    rows = [
+        {
+            "number": trial["number"],
+            "state": trial["state"],
+            "values": [trial.get("values", {}).get(path, "") for path in paths],
+            "shown": [figure(trial.get("values", {}).get(path, "")) for path in paths],
+            "objective": trial.get("objective"),
+            "epochs": len(trial.get("epochs", [])),
+            "seconds": trial.get("seconds", 0.0),
+            "reason": trial.get("reason", ""),
+        }
+        for trial in [*ranked, *(trial for trial in run.trials if trial not in ranked)]
+    ]
+    pair = (complete[0], complete[-1]) if len(complete) > 1 else None
+    return {
+        "rows": rows,
+        "paths": paths,
+        "metric": (run.config.get("monitor") or {}).get("metric", "objective"),
+        "history": search_charts.history(run),
+        "parallel": search_charts.parallel(run),
+        "importance": search_charts.importance(importances(run)),
+        "best_and_worst": search_charts.best_and_worst(run),
+        "pair": pair and [(path, *(figure(trial["values"].get(path, "")) for trial in pair)) for path in paths],
+        "ends": pair and [(trial["number"], trial["objective"]) for trial in pair],
+    }
+
+
+def importances(run: RunRecord) -> dict[str, float]:
+    """How much each path decides whether a trial is among the better ones, as shares: PED-ANOVA, as Optuna has it.
+
+    Empty where there are too few trials to tell. Source: Watanabe et al., "PED-ANOVA", arXiv 2304.10255.
+    """
+    if len(search_charts.ranked(run)) < 4 or not (run.path / "study.db").is_file():
+        return {}
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            study = optuna.load_study(study_name=None, storage=f"sqlite:///{run.path / 'study.db'}")
+            judge = optuna.importance.PedAnovaImportanceEvaluator()  # fANOVA would need scikit-learn
+            found = optuna.importance.get_param_importances(study, evaluator=judge)
+        except Exception:  # a study that cannot be judged is no reason to have no report
+            return {}
+    return {path: float(share) for path, share in found.items() if share == share}
+
+
+def confusion(run: RunRecord) -> Section:
+    """The matrix, the worst pairs, the surest mistakes."""
+    matrix, classes = np.array(run.test.get("confusion", [])), run.classes
+    rows = []
+    for index, name in enumerate(classes if matrix.size else []):
+        total = max(1, int(matrix[index].sum()))
+        cells = [
+            {"column": int(j), "count": int(matrix[index, j]), "share": round(float(matrix[index, j]) / total, 3)}
+            for j in np.flatnonzero(matrix[index])
+        ]
+        rows.append({"name": name, "of": int(matrix[index].sum()), "cells": cells, "index": index})
+    return {"rows": rows, "pairs": photos.confusions(run), "mistakes": photos.mistakes(run)}
+
+
+def calibration(run: RunRecord) -> Section:
+    """The reliability diagram."""
+    found = run.predictions
+    right = [a == b for a, b in zip(found.get("labels", []), found.get("predicted", []), strict=True)]
+    grouped = test_charts.bins(found.get("probabilities", []), right)
+    mean = float(np.mean(found["probabilities"])) if right else 0.0
+    return {
+        "chart": test_charts.calibration(grouped),
+        "counts": test_charts.confidences(grouped),
+        "confidence": mean,
+        "accuracy": float(np.mean(right)) if right else 0.0,
+        "ece": (run.test.get("metrics") or {}).get("ece"),
+    }
+
+
+def classes(run: RunRecord) -> Section:
+    """A row a class."""
+    matrix, counts = np.array(run.test.get("confusion", [])), class_counts(run)
+    rows = []
+    for index, name in enumerate(run.classes if matrix.size else []):
+        own = run.test["per_class"][name]
+        recall, precision = float(own["top1"]), float(own["precision"])
+        others = matrix[index].copy()
+        others[index] = 0
+        worst = int(others.argmax())
+        rows.append(
+            {
+                "name": name,
+                "train": counts["train"][index] if "train" in counts else None,
+                "valid": counts["valid"][index] if "valid" in counts else None,
+                "test": int(own["photos"]),
+                "recall": recall,
+                "precision": precision,
+                "f1": 2 * recall * precision / (recall + precision) if recall + precision else 0.0,
+                "taken_for": f"{run.classes[worst]} ({others[worst]})" if others[worst] else "",
+            }
+        )
+    return {"rows": sorted(rows, key=lambda row: (row["recall"], row["name"]))}
+
+
+def rules(run: RunRecord) -> Section:
+    """The verdicts, what fired first."""
+    order = {"triggered": 0, "passed": 1, "not_enough_data": 2}
+    found = sorted(run.verdicts, key=lambda verdict: order.get(verdict.get("verdict", ""), 3))
+    shown = [
+        {
+            **verdict,
+            "link": str(verdict.get("link", "")).removeprefix("report.html"),
+            "shown": figures(verdict.get("figures", {})),
+            "steps": ", ".join(map(figure, verdict.get("steps", [])[:12])),
+            "more_steps": max(0, len(verdict.get("steps", [])) - 12),
+            "tensors": verdict.get("tensors", [])[:6],
+            "more_tensors": max(0, len(verdict.get("tensors", [])) - 6),
+        }
+        for verdict in found
+    ]
+    groups = {kind: [verdict for verdict in shown if verdict.get("verdict") == kind] for kind in order}
+    return {"groups": groups, "count": len(found)}
+
+
+def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A verdict's figures: mappings in them in one line."""
+    shown = []
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            text = ", ".join(f"{key} {figure(item)}" for key, item in value.items() if not isinstance(item, Mapping))
+        else:
+            text = f"{value:.1%}" if "share" in name and isinstance(value, float) else figure(value)
+        shown.append((name.replace("_", " "), text))
+    return shown
+
+
+def profile(run: RunRecord) -> Section:
+    """Time lines and steps."""
+    found = run.profile
+    return {
+        "time_lines": profile_charts.time_lines(found.system),
+        "stages": [(name, start, end) for name, start, end in profile_charts.stages(found.system)],
+        "seconds": float(found.system.t[-1]) if len(found.system.t) else 0.0,
+        "steps": profile_charts.step_parts(found),
+        "shares": profile_charts.shares(found),
+        "operators": found.operators[:25],
+        "traces": [path.name for path in found.traces],
+        "asked": (run.config.get("profiler") or {}).get("level", "none"),
+    }
+
+
+def debug(run: RunRecord) -> Section:
+    """What the debugger's hook saved."""
+    found = run.tensors
+    return {
+        "losses": {mode: len(series) for mode, series in found.losses.items()},
+        "saved": found.saved,
+        "charts": debug_charts.reductions(found),
+        "problem": found.problem,
+    }
+
+
+def model(run: RunRecord) -> Section:
+    """The archive, and the commands for it."""
+    archive = run.path / "model.tar.gz"
+    return {"megabytes": archive.stat().st_size / 1e6 if archive.is_file() else None, "classes": len(run.classes)}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A config as path and value."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            found.update(flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = figure(value) if not isinstance(value, float) else repr(value)
+    return found

@@ -1,0 +1,110 @@
+"""How a run is told to stop (SIGTERM, Ctrl-C) and when it heeds that: at once, or in training after the step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from breedlab.errors import Terminated
+from breedlab.training import rundir
+
+_told: signal.Signals | None = None
+_deferring = False
+
+
+class Stopped(BaseException):
+    """The run was told to stop by SIGTERM, and does so now.
+
+    No Exception: a search goes on after a trial's failure, and must not after this.
+    """
+
+
+def told() -> bool:
+    """Whether this process was told to stop and has not done so yet."""
+    return _told is not None
+
+
+def stop() -> None:
+    """Ends what is running.
+
+    Raises:
+        Stopped: After SIGTERM.
+        KeyboardInterrupt: After Ctrl-C.
+    """
+    global _told
+    heeded, _told = _told, None
+    raise KeyboardInterrupt if heeded == signal.SIGINT else Stopped
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """A run that SIGTERM ends at once, wherever it is, with one message that says how to go on.
+
+    Raises:
+        Terminated: In place of what SIGTERM interrupted.
+    """
+    global _told
+    _told = None
+    before = signal.signal(signal.SIGTERM, _hear) if _in_main_thread() else None
+    try:
+        yield
+    except Stopped:
+        raise Terminated(_message()) from None
+    finally:
+        _told = None
+        if _in_main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def deferrable() -> Iterator[None]:
+    """From `defer` to the end of this, being told to stop is only noted; a second Ctrl-C interrupts all the same."""
+    global _deferring
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except Exception:
+        if told():  # the failure may well come of it: what tells a whole group to stop ends its helpers, too
+            stop()
+        raise
+    finally:
+        was, _deferring = _deferring, False
+        if was and _in_main_thread():
+            signal.signal(signal.SIGTERM, before[0])
+            signal.signal(signal.SIGINT, before[1])
+    if told():  # too late for a step that would have saved it: all of it is done
+        stop()
+
+
+def defer() -> None:
+    """Takes the signals; Lightning, which takes them for itself, does so before training starts."""
+    global _deferring
+    if _in_main_thread():
+        _deferring = True
+        signal.signal(signal.SIGTERM, _hear)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _hear)
+
+
+def _hear(number: int, _frame: FrameType | None) -> None:
+    global _told
+    again = _told == number
+    _told = signal.Signals(number)
+    if not _deferring or (again and number == signal.SIGINT):
+        stop()
+
+
+def _in_main_thread() -> bool:
+    """Python lets no other thread set a handler."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _message() -> str:
+    if rundir.current is None:
+        return "told to stop (SIGTERM) before there was anything to save; start it again"
+    return (
+        f"told to stop (SIGTERM); what was done is saved, go on with: python scripts/launch.py resume={rundir.current}"
+    )

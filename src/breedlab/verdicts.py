@@ -1,0 +1,52 @@
+"""What a rule of the profiler or the debugger found, and the file that such findings are kept in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+PASSED, TRIGGERED, NOT_ENOUGH = "passed", "triggered", "not_enough_data"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule found.
+
+    Attributes:
+        rule: Its name.
+        verdict: `passed`, `triggered` or `not_enough_data`.
+        figures: What it looked at, by a name with its unit.
+        meaning: What that usually means, or why there was not enough to judge.
+        advice: What to try; empty where nothing is wrong.
+        mode: `TRAIN` or `EVAL`: when what it looked at was recorded.
+        steps: The training's steps at which it fired.
+        tensors: The tensors that made it fire.
+        link: The plot of the report that shows it.
+    """
+
+    rule: str
+    verdict: str
+    figures: Mapping[str, Any]
+    meaning: str
+    advice: str = ""
+    mode: str = "TRAIN"
+    steps: list[int] = field(default_factory=list)
+    tensors: list[str] = field(default_factory=list)
+    link: str = "report.html#profile"
+
+
+class NotEnough(Exception):
+    """There is too little to judge; says what is missing."""
+
+
+def write_verdicts(path: Path, verdicts: Sequence[Verdict]) -> None:
+    path.write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=1))
+
+
+def triggered(verdicts: Sequence[Verdict]) -> str:
+    """How many rules fired and which, in words."""
+    fired = [verdict.rule for verdict in verdicts if verdict.verdict == TRIGGERED]
+    return f"{len(fired)} rule{'s' * (len(fired) != 1)} triggered{': ' if fired else ''}{', '.join(fired)}"

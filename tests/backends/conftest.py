@@ -1,0 +1,77 @@
+"""An account with a role and a bucket, and the words that launch into it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from sagemaker_account import REGION, ROLE, Account, serving
+
+from breedlab.data.sample import write_sample
+
+BUCKET = "breedlab-tests"
+
+Words = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[Account]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    account = Account()
+    with serving(account) as url:
+        account.url = url
+        yield account
+
+
+@pytest.fixture
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A machine on which nobody has ever heard of AWS."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    nowhere = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def account(_server: Account, no_account: None, monkeypatch: pytest.MonkeyPatch) -> Account:
+    """An empty account with a role and a bucket, that this process and its children talk to."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    import urllib.request
+
+    urllib.request.urlopen(urllib.request.Request(f"{_server.url}/moto-api/reset", method="POST")).close()
+    for kept in (_server.requests, _server.calls, _server.training, _server.tuning, _server.refuse):
+        kept.clear()
+    boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument="{}")
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    _server.calls.clear()
+    return _server
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fewest photos that make a data set: 14, of 2 classes."""
+    root = tmp_path_factory.mktemp("few") / "photos"
+    write_sample(root, classes=2, train=3, valid=2, test=2, size=48, seed=2)
+    return root
+
+
+@pytest.fixture
+def cloud(words: Words, few: Path) -> Words:
+    """The overrides of a small experiment on SageMaker."""
+
+    def make(*more: str) -> list[str]:
+        place = ["backend=sagemaker", f"backend.role={ROLE}", f"backend.bucket={BUCKET}"]
+        small = ["profiler=none", f"data.root={few}", "backend.instance_type=ml.m5.xlarge"]
+        return words("experiment=quickstart", *small, *place, *more)
+
+    return make

@@ -1,0 +1,230 @@
+"""An AWS account to test against: moto's server, and in front of it what moto lacks or does differently.
+
+moto ends every job at once, forgets what it was not taught, and has no call to stop a job or to list a search's trials.
+Here jobs are kept as they were asked for, every request is recorded as it arrived, and the test says what becomes of
+a job. S3, IAM, STS and the logs are moto's.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Request, Response
+
+ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
+REGION = "us-east-1"
+
+
+_SUMMARY = (
+    "TrainingJobName",
+    "TrainingJobArn",
+    "TuningJobName",
+    "CreationTime",
+    "TrainingStartTime",
+    "TrainingEndTime",
+    "TrainingJobStatus",
+    "TunedHyperParameters",
+    "FailureReason",
+    "FinalHyperParameterTuningJobObjectiveMetric",
+)
+
+
+class Account:
+    """Takes requests over HTTP and keeps them.
+
+    Attributes:
+        requests: Every SageMaker request that arrived: operation and parameters.
+        training: Training jobs by name, as `describe_training_job` tells them.
+        tuning: Tuning jobs by name, as `describe_hyper_parameter_tuning_job` tells them.
+        refuse: Error code and message by operation, for calls that are to be refused.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.training: dict[str, dict[str, Any]] = {}
+        self.tuning: dict[str, dict[str, Any]] = {}
+        self.refuse: dict[str, tuple[str, str]] = {}
+        self.calls: list[str] = []
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self.url = ""
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        request = Request(environ)
+        target = request.headers.get("X-Amz-Target", "")
+        if not target.startswith("SageMaker."):
+            self.calls.append(f"{request.method} {request.path}")
+            return self._moto(environ, start_response)
+        operation = target.partition(".")[2]
+        parameters = json.loads(request.get_data() or b"{}")
+        self.requests.append((operation, parameters))
+        try:
+            if operation in self.refuse:
+                raise Refusal(*self.refuse[operation])
+            answer = getattr(self, f"_{operation}")(parameters)
+            response = Response(json.dumps(answer), 200, content_type="application/x-amz-json-1.1")
+        except Refusal as error:
+            body = json.dumps({"__type": error.code, "message": str(error)})
+            response = Response(body, 400, content_type="application/x-amz-json-1.1")
+        return response(environ, start_response)
+
+    def sent(self, operation: str) -> list[dict[str, Any]]:
+        """The parameters of every request of an operation."""
+        return [parameters for name, parameters in self.requests if name == operation]
+
+    def created(self) -> list[str]:
+        """What was asked to be created, in order."""
+        return [name for name, _ in self.requests if name.startswith("Create")]
+
+    # What a test makes of a job.
+
+    def end_training(self, name: str, status: str = "Completed", **fields: Any) -> None:
+        self.training[name] |= {
+            "TrainingJobStatus": status,
+            "SecondaryStatus": status,
+            "TrainingEndTime": _now(),
+            **fields,
+        }
+
+    def end_tuning(self, name: str, status: str = "Completed") -> None:
+        job = self.tuning[name]
+        job |= {"HyperParameterTuningJobStatus": status, "HyperParameterTuningEndTime": _now()}
+        maximize = job["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["Type"] == "Maximize"
+        done = [trial for trial in self.trials(name) if "FinalHyperParameterTuningJobObjectiveMetric" in trial]
+        if done:
+            pick = max if maximize else min
+            job["BestTrainingJob"] = pick(
+                done, key=lambda trial: trial["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
+            )
+
+    def add_trial(
+        self, tuning: str, values: dict[str, str], objective: float | None, status: str = "Completed", **fields: Any
+    ) -> str:
+        """A training job of a tuning job; returns its name."""
+        number = len(self.trials(tuning)) + 1
+        name = f"{tuning}-{number:03}-0123abcd"
+        definition = self.tuning[tuning]["TrainingJobDefinition"]
+        self.training[name] = {
+            "TrainingJobName": name,
+            "TrainingJobArn": f"arn:aws:sagemaker:{REGION}:123456789012:training-job/{name}",
+            "TuningJobArn": self.tuning[tuning]["HyperParameterTuningJobArn"],
+            "HyperParameters": {**definition["StaticHyperParameters"], **values},
+            "TunedHyperParameters": values,
+            "TrainingJobStatus": status,
+            "SecondaryStatus": status,
+            "CreationTime": _now(number),
+            "TrainingStartTime": _now(number),
+            "TrainingEndTime": _now(number + 7),
+            **{key: definition[key] for key in ("OutputDataConfig", "CheckpointConfig", "AlgorithmSpecification")},
+            **fields,
+        }
+        if objective is not None:
+            metric = self.tuning[tuning]["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"][
+                "MetricName"
+            ]
+            self.training[name]["FinalHyperParameterTuningJobObjectiveMetric"] = {
+                "MetricName": metric,
+                "Value": objective,
+            }
+        return name
+
+    def trials(self, tuning: str) -> list[dict[str, Any]]:
+        arn = self.tuning[tuning]["HyperParameterTuningJobArn"]
+        return [job for job in self.training.values() if job.get("TuningJobArn") == arn]
+
+    # The API.
+
+    def _CreateTrainingJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        name = asked["TrainingJobName"]
+        _refuse_twice(name, self.training)
+        arn = f"arn:aws:sagemaker:{REGION}:123456789012:training-job/{name}"
+        kept = {key: value for key, value in asked.items() if key != "Tags"}
+        self.training[name] = {
+            **kept,
+            "TrainingJobArn": arn,
+            "TrainingJobStatus": "InProgress",
+            "SecondaryStatus": "Starting",
+            "CreationTime": _now(),
+        }
+        return {"TrainingJobArn": arn}
+
+    def _CreateHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        name = asked["HyperParameterTuningJobName"]
+        _refuse_twice(name, self.tuning)
+        arn = f"arn:aws:sagemaker:{REGION}:123456789012:hyper-parameter-tuning-job/{name}"
+        self.tuning[name] = {
+            **{key: value for key, value in asked.items() if key != "Tags"},
+            "HyperParameterTuningJobArn": arn,
+            "HyperParameterTuningJobStatus": "InProgress",
+            "CreationTime": _now(),
+            "TrainingJobStatusCounters": {},
+            "ObjectiveStatusCounters": {},
+        }
+        return {"HyperParameterTuningJobArn": arn}
+
+    def _DescribeTrainingJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        if asked["TrainingJobName"] not in self.training:
+            raise Refusal("ValidationException", "Requested resource not found.")
+        return self.training[asked["TrainingJobName"]]
+
+    def _DescribeHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        name = asked["HyperParameterTuningJobName"]
+        if name not in self.tuning:
+            raise Refusal("ResourceNotFound", "Amazon SageMaker can't find a tuning job with that name.")
+        job = self.tuning[name]
+        counts = {"Completed": 0, "InProgress": 0, "RetryableError": 0, "NonRetryableError": 0, "Stopped": 0}
+        for trial in self.trials(name):
+            status = trial["TrainingJobStatus"]
+            counts["NonRetryableError" if status == "Failed" else status] += 1
+        return {**job, "TrainingJobStatusCounters": counts}
+
+    def _ListTrainingJobsForHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        found = self.trials(asked["HyperParameterTuningJobName"])
+        first, size = int(asked.get("NextToken", 0)), min(int(asked.get("MaxResults", 10)), 100)
+        page = [{key: job[key] for key in _SUMMARY if key in job} for job in found[first : first + size]]
+        more = {"NextToken": str(first + size)} if first + size < len(found) else {}
+        return {"TrainingJobSummaries": page, **more}
+
+    def _StopTrainingJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self.training[asked["TrainingJobName"]] |= {"TrainingJobStatus": "Stopping", "SecondaryStatus": "Stopping"}
+        return {}
+
+    def _StopHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self.tuning[asked["HyperParameterTuningJobName"]]["HyperParameterTuningJobStatus"] = "Stopping"
+        return {}
+
+
+class Refusal(Exception):
+    """What AWS answers to a request that it does not take."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@contextmanager
+def serving(account: Account) -> Iterator[str]:
+    """The account behind a URL on this machine."""
+    server = make_server("127.0.0.1", 0, account, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+def _refuse_twice(name: str, jobs: dict[str, Any]) -> None:
+    if name in jobs:
+        raise Refusal("ResourceInUse", f"Job name must be unique within an AWS account and region: {name}")
+
+
+def _now(later: float = 0) -> float:
+    return datetime.now(UTC).timestamp() + later
