@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import pytest
 import torch
 
@@ -18,6 +19,10 @@ from breedlab.data.sample import write_sample
 
 # Networks this small gain nothing from a second thread, and two test runs side by side lose much by it.
 torch.set_num_threads(1)
+
+# absl, which TensorBoard and OpenVINO bring, keeps the stderr of the moment it is imported, and closes it when Hydra
+# configures logging. In a test that stderr is pytest's own.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 ROOT = Path(__file__).resolve().parents[1]
 

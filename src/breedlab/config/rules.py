@@ -147,7 +147,8 @@ def engine_computes_precision(serving: Serving) -> Iterator[Problem]:
 
 def engine_is_installed(serving: Serving, backend: Backend) -> Iterator[Problem]:
     """Told before hours of training, not after; elsewhere than here the machine that trains tells."""
-    if backend.name != "local" or (serving.engine != "openvino" and serving.precision != "int8"):
+    wanted = serving.engine == "openvino" or (serving.engine == "auto" and serving.precision == "int8")
+    if backend.name != "local" or not wanted:
         return
     if missing := [name for name in ("openvino", "nncf") if find_spec(name) is None]:
         path, value = ("engine", "openvino") if serving.engine == "openvino" else ("precision", "int8")
