@@ -122,6 +122,12 @@ CASES = [
         {"optim.warmup_epochs": 0.0, "optim.schedule": "one_cycle"},
     ),
     Case(
+        "warmup_fits_trials",
+        {"optim.warmup_epochs": 5.0},
+        "optim.warmup_epochs: got 5; expected less than tuner.max_epochs (5), a trial's",
+        {"optim.warmup_epochs": 5.0, "tuner.strategy": "none", "tuner.trials": None},
+    ),
+    Case(
         "trials_are_counted",
         {"tuner.trials": None},
         "tuner.trials: has no value; strategy 'bayesian' needs a number of trials",
