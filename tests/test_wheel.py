@@ -15,18 +15,6 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the wheel is installed, without what it needs."""
-    folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)]
-    subprocess.run(build, check=True)
-    wheel = next(folder.glob("breedlab-*.whl"))
-    subprocess.run([*pip, "install", "-q", "--no-deps", "--target", str(folder / "site"), str(wheel)], check=True)
-    return folder / "site"
-
-
 def run(site: Path, folder: Path, *words: str | Path) -> str:
     """What a Python that has the wheel prints, from a folder that is no checkout."""
     own = {**os.environ, "PYTHONPATH": str(site)}
