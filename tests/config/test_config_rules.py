@@ -111,9 +111,9 @@ CASES = [
     ),
     Case(
         "warmup_fits",
-        {"optim.warmup_epochs": 12},
+        {"optim.warmup_epochs": 12, "tuner.strategy": "none", "tuner.trials": None},
         "optim.warmup_epochs: got 12; expected less than trainer.max_epochs (12)",
-        {"optim.warmup_epochs": 11.5},
+        {"optim.warmup_epochs": 11.5, "tuner.strategy": "none", "tuner.trials": None},
     ),
     Case(
         "warmup_fits",
