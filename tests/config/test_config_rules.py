@@ -111,15 +111,21 @@ CASES = [
     ),
     Case(
         "warmup_fits",
-        {"optim.warmup_epochs": 12},
+        {"optim.warmup_epochs": 12, "tuner.strategy": "none", "tuner.trials": None},
         "optim.warmup_epochs: got 12; expected less than trainer.max_epochs (12)",
-        {"optim.warmup_epochs": 11.5},
+        {"optim.warmup_epochs": 11.5, "tuner.strategy": "none", "tuner.trials": None},
     ),
     Case(
         "warmup_fits",
         {"optim.warmup_epochs": 1.0, "optim.schedule": "one_cycle"},
         "optim.warmup_epochs: got 1; expected 0, since one_cycle warms up by itself",
         {"optim.warmup_epochs": 0.0, "optim.schedule": "one_cycle"},
+    ),
+    Case(
+        "warmup_fits_trials",
+        {"optim.warmup_epochs": 5.0},
+        "optim.warmup_epochs: got 5; expected less than tuner.max_epochs (5), a trial's",
+        {"optim.warmup_epochs": 5.0, "tuner.strategy": "none", "tuner.trials": None},
     ),
     Case(
         "trials_are_counted",

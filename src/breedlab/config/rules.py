@@ -115,6 +115,15 @@ def warmup_fits(optim: Optim, trainer: Trainer) -> Iterator[Problem]:
         yield Problem("optim.warmup_epochs", f"{given}; expected less than trainer.max_epochs ({trainer.max_epochs})")
 
 
+def warmup_fits_trials(optim: Optim, tuner: Tuner) -> Iterator[Problem]:
+    """On SageMaker a trial is a training of its own, and would be refused there."""
+    if tuner.strategy != "none" and optim.schedule != "one_cycle" and optim.warmup_epochs >= tuner.max_epochs:
+        yield Problem(
+            "optim.warmup_epochs",
+            f"got {optim.warmup_epochs:g}; expected less than tuner.max_epochs ({tuner.max_epochs}), a trial's",
+        )
+
+
 def trials_are_counted(tuner: Tuner) -> Iterator[Problem]:
     if tuner.strategy == "none":
         return
@@ -179,6 +188,7 @@ RULES: tuple[Rule, ...] = (
     views_suit_augmentation,
     probe_has_something_to_unfreeze,
     warmup_fits,
+    warmup_fits_trials,
     trials_are_counted,
     grid_is_finite,
     custom_tensors_are_named,
