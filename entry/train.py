@@ -38,10 +38,12 @@ def main() -> int:
     try:
         train()
     except Terminated as told:  # a spot instance is taken back: what was done is saved
-        print(told, file=sys.stderr)
+        if not told.told:
+            print(told, file=sys.stderr)
     except BreedlabError as error:
-        print(error, file=sys.stderr)
-        jobs.report_failure(output, str(error))
+        if not error.told:  # by another process of the job
+            print(error, file=sys.stderr)
+            jobs.report_failure(output, str(error))
         return error.exit_code
     except Exception as error:
         traceback.print_exc()

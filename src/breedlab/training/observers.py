@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning
 
+from breedlab import ranks
 from breedlab.config import Config
 from breedlab.debugging.recorder import Recorder, records
 
@@ -15,6 +16,8 @@ def observers(config: Config, run: Path) -> list[lightning.Callback]:
     watching: list[lightning.Callback] = []
     if records(config):
         watching.append(Recorder(config.debugger, run))
+    if not ranks.is_main():
+        return watching  # one process's steps are as good as another's; the debugger's rules end all of them
     if config.profiler.level != "none":
         from breedlab.profiling.steps import StepTimes
 
