@@ -1,7 +1,5 @@
 """The commands: `breedlab launch|predict|...`, and the same as scripts/*.py."""
 
-"""The commands: `breedlab launch|predict|evaluate|deploy|serve`, and the same as scripts/*.py."""
-
 from __future__ import annotations
 
 import errno

@@ -130,14 +130,16 @@ def _plan(words: argparse.Namespace) -> int:
 
 
 def _deploy(words: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import archive_check, session
+    from breedlab.backends.sagemaker import archive_check, session, stack
     from breedlab.backends.sagemaker.rollout import Rollout
 
     photo = _photo(words)
     with _model(words.model) as (folder, archive):
         stage("Archive")
-        size = archive_check.lint(folder)
-        note(f"{words.model}: complete, {size / 1e6:.1f} MB, its code imports without training's packages")
+        # Without the stack its code is imported for the photo, and for nothing else before that.
+        python, _ = stack.find_environment(words.inference_env)
+        size = archive_check.lint(folder, imports=python is not None)
+        note(f"{words.model}: complete, {size / 1e6:.1f} MB unpacked")
         account, place, found = session.inspect(account_of(words))
         if place is None:
             place = session.planned(account_of(words))
@@ -151,7 +153,7 @@ def _deploy(words: argparse.Namespace) -> int:
                 folder,
                 photo,
                 words.inference_env,
-                lambda s: status.update(f"one photo to the archive, here: {s:.0f} s"),
+                lambda s: status.update(f"one photo to it, here: {s:.0f} s"),
             )
         note(f"answers a photo with {answer.label} ({answer.score:.1%}): {answer.where}")
         answer = rollout.run(archive)

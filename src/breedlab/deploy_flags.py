@@ -100,12 +100,14 @@ def problems(words: argparse.Namespace) -> list[str]:
 
 
 def account_of(words: argparse.Namespace) -> Account:
-    """What the flags, else the environment, say of the account."""
+    """What the flags say of the account, else the environment, else the run that trained there."""
+    trained = _config_of(words.model).get("backend", {})
+    trained = trained if trained.get("name") == "sagemaker" else {}
     return Account(
-        words.region,
-        words.role or os.environ.get("BREEDLAB_ROLE"),
-        words.bucket or os.environ.get("BREEDLAB_BUCKET"),
-        words.prefix.strip("/"),
+        words.region or trained.get("region"),
+        words.role or os.environ.get("BREEDLAB_ROLE") or trained.get("role"),
+        words.bucket or os.environ.get("BREEDLAB_BUCKET") or trained.get("bucket"),
+        (words.prefix or trained.get("prefix") or "breedlab").strip("/"),
     )
 
 
@@ -167,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="deploy.py MODEL|RUN [--name NAME] [--kind realtime|serverless|async] [flags]\n"
         "       deploy.py MODEL|RUN --dry-run [flags]\n"
         "       deploy.py --delete NAME [--region REGION]",
-        epilog="example: python scripts/deploy.py runs/latest --role SageMakerRole --bucket my-bucket --max-instances 4",
+        epilog="example: python scripts/deploy.py runs/latest --role MyRole --bucket my-bucket --max-instances 4",
     )
     add = parser.add_argument
     add("model", nargs="?", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
@@ -180,9 +182,9 @@ def _parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("account").add_argument
     add("--region", help="default: that of the AWS profile")
-    add("--role", help="execution role, by name or ARN (default: $BREEDLAB_ROLE)")
-    add("--bucket", help="an S3 bucket in the region (default: $BREEDLAB_BUCKET)")
-    add("--prefix", default="breedlab", help="how keys in the bucket begin (default: breedlab)")
+    add("--role", help="execution role, by name or ARN (default: $BREEDLAB_ROLE, else the run's backend.role)")
+    add("--bucket", help="an S3 bucket in the region (default: $BREEDLAB_BUCKET, else the run's backend.bucket)")
+    add("--prefix", help="how keys in the bucket begin (default: breedlab)")
     add("--kms-key", metavar="KEY", help="encrypts what is stored")
     add("--tag", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="may be given more than once")
     add("--subnet", action="append", default=[], metavar="ID", help="a private network; may be given more than once")
@@ -251,13 +253,19 @@ def _check_name(parser: argparse.ArgumentParser, flag: str, name: str) -> None:
 
 def _name_of(model: Path) -> str:
     """The experiment's name of a run, as an endpoint may be called."""
-    config = model / "config.yaml"
-    name = "breedlab"
-    if config.is_file():
-        import yaml
-
-        name = str(yaml.safe_load(config.read_text()).get("name", name))
+    name = str(_config_of(model).get("name", "breedlab"))
     return re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-")[:_LONGEST].strip("-") or "breedlab"
+
+
+def _config_of(model: Path) -> dict[str, Any]:
+    """The config of a run; nothing where a bare archive is given."""
+    config = model / "config.yaml"
+    if not config.is_file():
+        return {}
+    import yaml
+
+    tree: dict[str, Any] = yaml.safe_load(config.read_text())
+    return tree
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from breedlab import ranks
 from breedlab.config import Config, validate
 from breedlab.config.compose import config_folder, explained, groups, load, screen, split_space, with_space
 from breedlab.config.problems import error_from, nearest
@@ -143,7 +144,8 @@ def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict
 
     where = backend(config)
     if config.dry_run:
-        print(where.plan(config, resume))
+        if ranks.is_main():
+            print(where.plan(config, resume))
         return {}
     return dict(where.run(config, overrides, resume))
 

@@ -27,12 +27,14 @@ def main(argv: list[str]) -> int:
         prog="predict.py",
         description="Prints the likeliest classes of photos, with their probabilities.",
         usage="predict.py MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]\n"
-        "       predict.py --endpoint URL PHOTO... [--json] [--top K]",
+        "       predict.py --endpoint URL|NAME PHOTO... [--json] [--top K]",
         epilog="example: python scripts/predict.py runs/latest photos/ '*.jpg'",
     )
     parser.add_argument("model", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
     parser.add_argument("photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob pattern")
-    parser.add_argument("--endpoint", metavar="URL", help="ask a server (scripts/serve.py) instead of a model here")
+    parser.add_argument(
+        "--endpoint", metavar="URL|NAME", help="ask a server (scripts/serve.py) or a SageMaker endpoint"
+    )
     parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
     parser.add_argument("--json", action="store_true", help="print JSON: a list, one entry a photo")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to show (default: 5)")

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from containers import Container, Ended, Service, build_image, can_run
-from safetensors.torch import load_file
 from sagemaker_account import Account
 
 from breedlab import launch
-from breedlab.config import Config, validate
 from breedlab.hyperparameters import decode
 
 pytestmark = [

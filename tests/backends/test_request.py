@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ def test_several_instances_of_a_tuning_job_start_by_torchrun(sent: Sent) -> None
 def test_tensorboard_output_is_sent_on_demand(sent: Sent) -> None:
     output = sent("backend.tensorboard=true")["TensorBoardOutputConfig"]
     assert output["S3OutputPath"].startswith("s3://breedlab-tests/breedlab/jobs/quickstart-")
-    assert output["LocalPath"] == "/opt/ml/output/tensorboard"
+    assert re.fullmatch(r"/opt/ml/checkpoints/quickstart-\d+-\d+-\w+/tensorboard", output["LocalPath"])
 
 
 def test_a_file_of_weights_travels_in_a_channel_of_its_own(sent: Sent, account: Account, here: Path) -> None:
@@ -250,8 +251,6 @@ def test_the_objective_and_its_direction(sent: Sent) -> None:
 
 
 def test_every_metric_is_found_in_what_the_trainer_prints(sent: Sent, configure: Any, here: Path, capsys: Any) -> None:
-    import re
-
     from breedlab.training.run import run
 
     definitions = sent()["AlgorithmSpecification"]["MetricDefinitions"]

@@ -74,7 +74,7 @@ class Training:
         network, loss = self.network, nn.CrossEntropyLoss()
         trained = [parameter for name, parameter in network.named_parameters() if self.optimized(name)]
         optimizer = torch.optim.Adam(trained, lr=self.lr) if trained else None
-        hook = hook_from_config(debugger.collections, run / "debug" / "0", network, outputs=True)
+        hook = hook_from_config(debugger, run / "debug" / "0", network, outputs=True)
         hook.start_at(0, 0)
         hook.register(network, network, loss)
         step = 0

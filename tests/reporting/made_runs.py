@@ -143,7 +143,7 @@ def _profile(folder: Path, chance: Any, steps: int) -> None:
     rows = [json.dumps({"columns": ["step", "epoch", "t", *(f"{part}_ms" for part in parts)]})]
     rows += [json.dumps([s + 1, s // 40, s / 4, *chance.uniform(1, 40, 7).round(2).tolist()]) for s in range(steps)]
     (folder / "steps.jsonl").write_text("\n".join(rows))
-    sums = {part: 2.0 for part in parts}
+    sums = dict.fromkeys(parts, 2.0)
     (folder / "framework.json").write_text(json.dumps({"seconds": 28, "steps": steps, "inside": sums, "outside": sums}))
     operators = [
         {"name": f"aten::op{i}", "calls": 3, "cpu_ms": 9.0 - i, "gpu_ms": 0.0, "memory_mb": 1.0} for i in range(9)

@@ -7,6 +7,7 @@ does not hide another.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,19 @@ from typing import Any
 
 from breedlab.config import cloud
 from breedlab.config.problems import Problem, nearest
-from breedlab.config.schema import LOWER_IS_BETTER, Backend, Cache, Data, Model, Monitor, Optim, Serving, Trainer, Tuner
+from breedlab.config.schema import (
+    LOWER_IS_BETTER,
+    Backend,
+    Cache,
+    Data,
+    Debugger,
+    Model,
+    Monitor,
+    Optim,
+    Serving,
+    Trainer,
+    Tuner,
+)
 from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
 from breedlab.models.catalogue import catalogue
 
@@ -145,6 +158,17 @@ def engine_is_installed(serving: Serving, backend: Backend) -> Iterator[Problem]
         )
 
 
+def custom_tensors_are_named(debugger: Debugger) -> Iterator[Problem]:
+    custom, path = debugger.collections.custom, "debugger.collections.custom.include"
+    if (custom.train or custom.eval) and not custom.include:
+        yield Problem(path, "is empty; expected regular expressions on the names of tensors, such as ['layer4.*']")
+    for index, pattern in enumerate(custom.include):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield Problem(f"{path}.{index}", f"got {pattern!r}; expected a regular expression ({error})")
+
+
 RULES: tuple[Rule, ...] = (
     backbone_is_known,
     mode_suits_metric,
@@ -156,6 +180,7 @@ RULES: tuple[Rule, ...] = (
     warmup_fits,
     trials_are_counted,
     grid_is_finite,
+    custom_tensors_are_named,
     *cloud.RULES,
     engine_computes_precision,
     engine_is_installed,

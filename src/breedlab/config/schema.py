@@ -182,8 +182,8 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
-Interval = Annotated[int, Field(ge=0)]
-"""Every how many steps; 0 is never."""
+Interval = Literal["every"] | Annotated[int, Field(ge=0)]
+"""Every how many steps; 0 is never, `every` is what `debugger.every` says."""
 
 Reduction = Literal[
     "min", "max", "mean", "std", "variance", "sum", "l1_norm", "l2_norm",

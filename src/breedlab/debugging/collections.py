@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from breedlab.config.schema import Collections, TensorCollection
+from breedlab.config.schema import Collections, Debugger, TensorCollection
 from breedlab.debugging.hook import RunHook
 from breedlab.debugging.reductions import OWN, RECTIFIERS, bounds_of, parse
 
@@ -22,15 +22,16 @@ _NEVER = SaveConfigMode(save_interval=sys.maxsize, start_step=sys.maxsize)
 _NOTHING = "(?!)"  # smdebug refuses a collection without a pattern
 
 
-def hook_from_config(collections: Collections, folder: Path, network: nn.Module, outputs: bool) -> RunHook:
+def hook_from_config(debugger: Debugger, folder: Path, network: nn.Module, outputs: bool) -> RunHook:
     """A hook that saves what the config says.
 
     Args:
-        collections: From the config.
+        debugger: From the config.
         folder: A new one.
         network: Its activations are found by their types.
         outputs: Whether modules' outputs may be saved; not within a compiled network.
     """
+    collections = debugger.collections
     wanted: dict[str, TensorCollection] = {
         name: collection for name in Collections.model_fields if _ever(collection := getattr(collections, name))
     }
@@ -40,7 +41,7 @@ def hook_from_config(collections: Collections, folder: Path, network: nn.Module,
         made = hook.get_collection(name)
         if name in patterns:
             made.include(patterns[name])
-        made.save_config = _save_config(collection)
+        made.save_config = _save_config(collection, debugger.every)
         made.reduction_config = _reduction_config(collection)
         hook.own[name] = [parse(reduction) for reduction in collection.reductions if reduction in OWN]
     watched = [*(n for n in ("relu_activations", "bounded_activations") if n in wanted)] if outputs else []
@@ -116,10 +117,11 @@ def _outputs_of(names: Iterable[str]) -> str:
     return f"^({'|'.join(escaped)})_output_" if escaped else _NOTHING
 
 
-def _save_config(collection: TensorCollection) -> SaveConfig:
-    every = {modes.TRAIN: collection.train, modes.EVAL: collection.eval, modes.PREDICT: collection.eval}
+def _save_config(collection: TensorCollection, every: int) -> SaveConfig:
+    train, evaluated = (every if given == "every" else given for given in (collection.train, collection.eval))
+    intervals = {modes.TRAIN: train, modes.EVAL: evaluated, modes.PREDICT: evaluated}
     return SaveConfig(
-        {mode: SaveConfigMode(save_interval=steps) if steps else _NEVER for mode, steps in every.items()}
+        {mode: SaveConfigMode(save_interval=steps) if steps else _NEVER for mode, steps in intervals.items()}
         | {modes.GLOBAL: _NEVER}
     )
 

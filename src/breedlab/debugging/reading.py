@@ -173,12 +173,14 @@ class Tape:
         self.trial = trial
         self._values: dict[tuple[str, int, str], Values | None] = {}
         self._saved: dict[tuple[str, str], dict[int, list[str]]] = {}
+        self._losses: dict[str, list[Loss]] = {}
 
     def refresh(self) -> None:
         """Reads what has been written since."""
         self.trial.refresh_data()
         settle(self.trial)
         self._saved.clear()
+        self._losses.clear()
 
     def training_step(self, step: int) -> int:
         """The training's step of smdebug's global one."""
@@ -229,12 +231,14 @@ class Tape:
 
     def losses(self, mode: str) -> list[Loss]:
         """The losses of a mode in the order of steps."""
-        found = []
-        for step, names in self.saved("losses", mode).items():
-            for name in names:
-                if (value := self.value(name, step)) is not None:
-                    found.append(Loss(step, self.training_step(step), float(np.mean(value))))
-        return found
+        if mode not in self._losses:
+            self._losses[mode] = [
+                Loss(step, self.training_step(step), float(np.mean(value)))
+                for step, names in self.saved("losses", mode).items()
+                for name in names
+                if (value := self.value(name, step)) is not None
+            ]
+        return self._losses[mode]
 
     def passes(self, mode: str) -> list[Pass]:
         """The validations, or the training between them, each with its mean loss."""

@@ -78,7 +78,7 @@ class Recorder(lightning.Callback):
         self._enter("EVAL")
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        if trainer.training:
+        if trainer.state.fn == "fit":
             self._enter("TRAIN")
 
     def on_test_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -141,8 +141,8 @@ class Recorder(lightning.Callback):
                 warn(f"{verdict.rule}: what was to be done then failed: {' '.join(str(error).split())}")
 
     def _alone(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Validation, test and prediction outside of a training are recorded too."""
-        if self.hook is None and not trainer.training:
+        """Without a step of training before them, validation, test and prediction are recorded too."""
+        if self.hook is None:
             self._begin(trainer, pl_module)
 
     def _begin(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -169,7 +169,7 @@ class Recorder(lightning.Callback):
             note(f"debugger: as {source} says")
             return collections.hook_from_json(source, folder, network)
         compiled = getattr(network, "_compiled_call_impl", None) is not None
-        return collections.hook_from_config(self.config.collections, folder, network, outputs=not compiled)
+        return collections.hook_from_config(self.config, folder, network, outputs=not compiled)
 
     def _fresh(self) -> Path:
         """A new `debug/N`."""

@@ -85,8 +85,9 @@ def _reduced(values: torch.Tensor, name: str, absolute: bool, bounds: tuple[floa
         case "zeros":
             return 1 - torch.count_nonzero(values) / values.numel()
         case "dead":
-            channels = values.movedim(1, 0).flatten(1) if values.ndim > 1 else values.view(-1, 1)
-            return (channels == 0).all(1).float().mean()
+            others = tuple(axis for axis in range(values.ndim) if axis != 1)
+            alive = torch.count_nonzero(values, others) if others else torch.count_nonzero(values)
+            return (alive == 0).float().mean()
         case "saturated":
             least, most = bounds or (float("-inf"), float("inf"))
             return ((values <= least) | (values >= most)).float().mean()

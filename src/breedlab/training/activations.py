@@ -20,6 +20,7 @@ from breedlab.config.schema import Cache
 from breedlab.data.module import PhotoData, batch_indices, epoch_order
 from breedlab.errors import TrainingError
 from breedlab.models.classifier import Classifier
+from breedlab.ranks import WHOLE, Shard
 from breedlab.reporting.console import note
 
 try:
@@ -58,10 +59,11 @@ class Activations:
         for index in batch_indices(epoch_order(len(self.labels), seed, epoch), batch_size):
             yield view[index].float(), self.labels[index]
 
-    def valid_batches(self, batch_size: int = 4096) -> Any:
-        for start in range(0, len(self.valid_labels), batch_size):
+    def valid_batches(self, batch_size: int = 4096, shard: Shard = WHOLE) -> Any:
+        valid, labels = self.valid[shard.rank :: shard.world], self.valid_labels[shard.rank :: shard.world]
+        for start in range(0, len(labels), batch_size):
             part = slice(start, start + batch_size)
-            yield self.valid[part].float(), self.valid_labels[part]
+            yield valid[part].float(), labels[part]
 
 
 class TooLarge(Exception):

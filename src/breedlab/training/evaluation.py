@@ -70,7 +70,7 @@ def evaluate(
         progress: Called with how many are done.
     """
     metrics = make_metrics(len(classes))
-    confusion = MulticlassConfusionMatrix(len(classes))
+    confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False)
     predictions: list[tuple[int, float]] = []
     for photos, labels in batches:
         logits = scores(photos)

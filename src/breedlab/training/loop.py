@@ -41,9 +41,9 @@ class Epoch:
     valid: dict[str, float]
 
 
-def seed_epoch(seed: int, epoch: int) -> None:
-    """Everything random in an epoch follows from the run's seed and its number."""
-    torch.manual_seed(mixed_seed(seed, epoch))
+def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
+    """Everything random in an epoch follows from the run's seed and its number; each process draws its own."""
+    torch.manual_seed(mixed_seed(seed, epoch, rank) if rank else mixed_seed(seed, epoch))
 
 
 def epochs(

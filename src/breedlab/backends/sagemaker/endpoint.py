@@ -1,4 +1,4 @@
-"""An endpoint's requests: one function makes them, for the dry run that prints them and for the rollout that sends them.
+"""An endpoint's requests: one function makes them, for the dry run that prints and the rollout that sends them.
 
 Sent by boto3: SDK v3 makes serverless requests that AWS does not know (`MemorySizeInMb`), and has no autoscaling.
 """

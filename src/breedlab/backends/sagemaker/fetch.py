@@ -76,6 +76,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
     Raises:
         BackendError: If the final job left nothing.
     """
+    from breedlab.reporting.report import write_at_end
     from breedlab.training import rundir
 
     config = record.experiment().config
@@ -98,6 +99,9 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
         _set_lineage(record, run)
     if (run / "metrics.json").exists():
         rundir.enter(config, run)  # `runs/latest` is a run that can be used
+        if record.searches:
+            # The job that wrote it knew of no search.
+            write_at_end(run, json.loads((run / "metrics.json").read_text()))
     return run
 
 
@@ -171,6 +175,5 @@ def trial_file(name: str, number: int) -> str | None:
     """Where a file of a trial's own run directory lies in that of the whole experiment; None if nowhere."""
     if match := re.match(r"tensorboard/(?:final/)?(.+)", name):
         return f"tensorboard/trial_{number:03}/{match[1]}"
-    if match := re.match(r"debug/(?:final/|\d+/)?(.+)", name):
-        return f"debug/{number}/{match[1]}"
-    return None
+    # debug/N of the run itself are the final training's registrations, one after another.
+    return f"trials/{number}/{name}" if name.startswith("debug/") else None

@@ -22,8 +22,9 @@ def main(folder: Path, photo: Path | None) -> None:
     """Prints the answer as JSON on the last line."""
     sys.meta_path.insert(0, Absent())  # type: ignore[arg-type]
     sys.path.insert(0, str(folder / "code"))
-    import breedlab
     import inference  # type: ignore[import-not-found]
+
+    import breedlab
 
     assert breedlab.__file__ is not None and Path(breedlab.__file__).is_relative_to(folder), breedlab.__file__
     if photo is None:

@@ -140,9 +140,15 @@ class UnchangedTensor(_UpdateRule):
     advice = "Check that the optimizer holds every unfrozen parameter, and that optim.lr is not zero for it."
     sound = "Every weight that should train moves."
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._moved: set[str] = set()
+
     def bad(self, step: int) -> list[str]:
         ratios = self.ratios(step)
-        found = [name for name, ratio in ratios.items() if ratio == 0]
+        self._moved |= {name for name, ratio in ratios.items() if ratio}
+        # A weight that has moved before is at rest because training is done, or the step too small for its digits.
+        found = [name for name, ratio in ratios.items() if ratio == 0 and name not in self._moved]
         self.figures["weights_unchanged"] = max(len(found), self.figures.get("weights_unchanged", 0))
         self.figures["weights"] = len(ratios)
         return found
@@ -150,7 +156,7 @@ class UnchangedTensor(_UpdateRule):
 
 class UpdateTooSmall(_UpdateRule):
     name, section = "UpdateTooSmall", "update_too_small"
-    meaning = "Steps change the weights so little that training will hardly get anywhere."
+    meaning = "Steps change most weights so little that training will hardly get anywhere."
     advice = "Raise optim.lr, ten times at a time; with optim.layer_decay the first layers may learn too slowly."
     sound = "Steps change the weights noticeably."
 
@@ -165,7 +171,8 @@ class UpdateTooSmall(_UpdateRule):
         _keep_most(self.figures, "largest_ratio", max(moved.values()))
         # A schedule ends at nothing, which is as it should be: a weight that once moved well is left alone.
         self._well |= {name for name, ratio in moved.items() if ratio >= self.limits.ratio}
-        return [name for name in moved if name not in self._well]
+        slow = [name for name in moved if name not in self._well]
+        return slow if 2 * len(slow) > len(moved) else []
 
 
 class WeightUpdateRatio(_UpdateRule):

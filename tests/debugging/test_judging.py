@@ -1,0 +1,162 @@
+"""The rules on whole runs: what is done when one fires, what is said at the end, and debug.py afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from breedlab import debug
+from breedlab.config import Config, validate
+from breedlab.config.compose import load
+from breedlab.debugging.actions import off, on
+from breedlab.debugging.reading import losses
+from breedlab.errors import ConfigError, DataError, TrainingError
+from breedlab.training import run as runs
+from breedlab.verdicts import Verdict
+
+Words = Callable[..., list[str]]
+Configure = Callable[..., Config]
+
+# A fault that any training has: no two steps bring the loss down to a tenth.
+FAULT = "debugger.rules.loss_not_decreasing={window:2,decrease:0.9,action:%s}"
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[list[Verdict]]:
+    found: list[Verdict] = []
+
+    def note(verdict: Verdict) -> None:
+        found.append(verdict)
+
+    def stumble(verdict: Verdict) -> None:
+        raise RuntimeError("no network")
+
+    on("LossNotDecreasing")(note)
+    on("LossNotDecreasing")(stumble)
+    yield found
+    off(note)
+    off(stumble)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, words: Words, told: list[Verdict]) -> Path:
+    """A run that a rule ends after its first epoch of two."""
+    made = words("name=stopped", f"runs_dir={tmp_path_factory.mktemp('runs')}", "debugger=default", FAULT % "stop")
+    return runs.run(validate(load([*made, "debugger.every=2"])), made).run
+
+
+def test_a_rule_may_end_training_with_its_reason(stopped: Path) -> None:
+    training = json.loads((stopped / "metrics.json").read_text())["training"]
+    assert training["epochs"] == 1
+    assert training["ended"] == "stopped after epoch 1 by the debugger: LossNotDecreasing"
+    assert len(losses(stopped)["TRAIN"]) == 7
+
+
+def test_a_rule_may_call_a_function_once_and_its_failure_stops_nothing(stopped: Path, told: list[Verdict]) -> None:
+    (verdict,) = told
+    assert (verdict.rule, verdict.verdict, verdict.steps) == ("LossNotDecreasing", "triggered", [6])
+
+
+def test_a_function_for_a_rule_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="no rule is called Overfitted; expected some of LossNotDecreasing"):
+        on("Overfitted")
+
+
+def test_the_run_s_verdicts_are_kept_as_the_profiler_s_are(stopped: Path) -> None:
+    found = json.loads((stopped / "debug" / "verdicts.json").read_text())
+    assert len(found) == 15
+    assert set(found[0]) == {*("rule", "verdict", "figures", "meaning", "advice", "mode", "steps", "tensors", "link")}
+    by_rule = {verdict["rule"]: verdict for verdict in found}
+    assert by_rule["LossNotDecreasing"]["verdict"] == "triggered"
+    # Only the head ran: it has no bounded activation, which the verdict says, with the mode.
+    silent = by_rule["SaturatedActivation"]
+    assert silent["verdict"] == "not_enough_data" and "bounded activations" in silent["meaning"]
+    assert "TRAIN" in silent["meaning"]
+    assert by_rule["ClassImbalance"]["figures"]["labels"] == 100
+
+
+def test_training_without_a_sound_loss_leaves_its_verdicts(
+    words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = words("name=broken", f"runs_dir={tmp_path}", "debugger=default", "debugger.every=1", "optim.lr=1e30")
+    with pytest.raises(TrainingError, match="diverged"):
+        runs.run(validate(load(made)), made)
+    assert "rules triggered" in capsys.readouterr().out
+    found = json.loads((tmp_path / "latest" / "debug" / "verdicts.json").read_text())
+    fired = [verdict["rule"] for verdict in found if verdict["verdict"] == "triggered"]
+    assert "NaN/Inf" in fired
+
+
+def test_debug_tells_what_was_found_and_by_its_exit_code_whether(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert debug.main([str(stopped)]) == 1
+    said = capsys.readouterr().out
+    assert "LossNotDecreasing, step 6: CrossEntropyLoss_output_0" in said and "see report.html#loss" in said
+    assert "debug: 7 losses in training, 1 losses in validation; 1 rule triggered: LossNotDecreasing" in said
+    assert debug.main([str(stopped), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == json.loads((stopped / "debug" / "verdicts.json").read_text())
+
+
+def test_debug_of_a_run_without_a_fault_ends_with_0(stopped: Path, tmp_path: Path) -> None:
+    sound = tmp_path / "sound"
+    sound.mkdir()
+    (sound / "debug").symlink_to(stopped / "debug")  # no config of its own: the default thresholds, which it meets
+    assert debug.main([str(sound)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [(False, "is no run directory; expected one such as runs/latest"), (True, "holds no recording of the debugger")],
+)
+def test_debug_of_nothing_is_one_clear_message(tmp_path: Path, made: bool, message: str) -> None:
+    if made:
+        (tmp_path / "run").mkdir()
+    with pytest.raises(DataError, match=message) as raised:
+        debug.main([str(tmp_path / "run")])
+    assert raised.value.exit_code == 2
+
+
+def test_a_recording_is_read_from_s3(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+    from moto import mock_aws
+    from smdebug.core.access_layer.s3handler import S3Handler
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(S3Handler, "GET_OBJECTS_MULTIPROCESSING_THRESHOLD", 1_000_000)  # the mock is this process's
+    S3Handler.client.cache_clear()
+    with mock_aws():
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="bucket")
+        for file in (stopped / "debug").rglob("*"):
+            if file.is_file():
+                client.upload_file(str(file), "bucket", f"jobs/one/{file.relative_to(stopped)}")
+        assert losses("s3://bucket/jobs/one") == losses(stopped)
+        assert debug.main(["s3://bucket/jobs/one/"]) == 0
+        with pytest.raises(DataError, match="s3://bucket/jobs/two: holds no recording"):
+            debug.main(["s3://bucket/jobs/two"])
+    S3Handler.client.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("debugger.every=-1", "debugger.every: got -1; expected a number of at least 1"),
+        (
+            "debugger.rules.overfit.action=shout",
+            "debugger.rules.overfit.action: got 'shout'; expected one of warn, stop",
+        ),
+        ("debugger.collections.weights.train=often", "debugger.collections.weights.train: got 'often'"),
+        ("debugger.collections.custom={train:5,include:['[']}", "debugger.collections.custom.include.0: got '['"),
+        ("debugger.collections.custom.train=5", "debugger.collections.custom.include: is empty"),
+    ],
+)
+def test_a_fault_of_the_config_is_told_once(words: Words, word: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        validate(load(words("debugger=full", word)))
+    assert message in str(raised.value) and "1 problem" in str(raised.value)
