@@ -77,7 +77,8 @@ def _train(root: Path, folder: Path, size: int, profiler: str) -> None:
         learner, _ = prepared.learner(classifier, config, 1)
         watch.write_to(place)
         watch.stage("Training")
-        fit(learner, prepared.data(config), config, place, accelerator=prepared.accelerator, precision=prepared.precision)
+        data = prepared.data(config)
+        fit(learner, data, config, place, accelerator=prepared.accelerator, precision=prepared.precision)
 
 
 def _monitor(seconds: float = 10.0) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""A run directory read back, typed, for the report. What a run has not written is empty: a report tells what there is."""
+"""A run directory read back, typed, for the report. What a run has not written is empty."""
 
 from __future__ import annotations
 
