@@ -257,6 +257,8 @@ def profile(run: RunRecord) -> Section:
         "stages": [(name, start, end) for name, start, end in profile_charts.stages(found.system)],
         "seconds": float(found.system.t[-1]) if len(found.system.t) else 0.0,
         "steps": profile_charts.step_parts(found),
+        "ceiling": profile_charts.ceiling(found),
+        "slowest": float(found.steps.total_ms.max()) if len(found.steps.step) else 0.0,
         "shares": profile_charts.shares(found),
         "operators": found.operators[:25],
         "traces": [path.name for path in found.traces],
