@@ -150,6 +150,18 @@ CASES = [
         "tuner.space.optim.lr: is a continuous range; a grid takes a list, such as [0.001,0.01]",
         {"tuner.strategy": "grid", "tuner.trials": None, "tuner.space": LIST},
     ),
+    Case(
+        "custom_tensors_are_named",
+        {"debugger.collections.custom.train": 5},
+        "debugger.collections.custom.include: is empty; expected regular expressions on the names of tensors",
+        {"debugger.collections.custom.train": 5, "debugger.collections.custom.include": ["layer4"]},
+    ),
+    Case(
+        "custom_tensors_are_named",
+        {"debugger.collections.custom.include": ["("]},
+        "debugger.collections.custom.include.0: got '('; expected a regular expression",
+        {"debugger.collections.custom.include": ["a|b"]},
+    ),
 ]
 BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{n} {case.rule}" for n, case in enumerate(CASES)])
 

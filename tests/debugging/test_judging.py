@@ -152,8 +152,6 @@ def test_a_recording_is_read_from_s3(stopped: Path, monkeypatch: pytest.MonkeyPa
             "debugger.rules.overfit.action: got 'shout'; expected one of warn, stop",
         ),
         ("debugger.collections.weights.train=often", "debugger.collections.weights.train: got 'often'"),
-        ("debugger.collections.custom={train:5,include:['[']}", "debugger.collections.custom.include.0: got '['"),
-        ("debugger.collections.custom.train=5", "debugger.collections.custom.include: is empty"),
     ],
 )
 def test_a_fault_of_the_config_is_told_once(words: Words, word: str, message: str) -> None:
