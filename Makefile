@@ -1,16 +1,17 @@
 # The two commands of the README, and what they are made of. PYTHON picks the interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--custom-compile-command "make lock" --constraint requirements/pins.in pyproject.toml requirements/build.in
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock"
+LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 
-.PHONY: demo test fast check lock clean
+.PHONY: demo test fast check lock inference clean
 
 demo: .venv/demo  ## the main job on made-up photos: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
 	$(BIN)/python scripts/predict.py runs/latest data/sample/test/*/0001.jpg --top 2
 
-test: .venv/dev  ## all tests, whole journeys included
+test: .venv/dev inference  ## all tests, whole journeys included
 	$(BIN)/python -m pytest
 
 fast: .venv/dev  ## the tests that take seconds
@@ -25,13 +26,23 @@ lock: .venv/dev  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) --extra pretrained --extra serve --extra engines --extra sagemaker --extra dev --upgrade -o requirements/dev.txt
 	$(LOCK) --extra pretrained --constraint requirements/dev.txt -o requirements/demo.txt
+	grep -oE '^(openvino|safetensors|simplejpeg|timm)==[^ ;]+' requirements/dev.txt > .venv/archive.in
+	$(COMPILE) requirements/inference.in .venv/archive.in --upgrade -o requirements/inference.txt
+
+inference: .venv-inference/ready  ## AWS's inference stack, which deploy.py tries an archive in; needs Java to run
 
 clean:  ## everything that was made here, except data and runs
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .venv .venv-inference .cache .mypy_cache .ruff_cache .pytest_cache build dist
 
 .venv/demo .venv/dev: .venv/%: requirements/%.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "breedlab needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements/$*.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# Of some 5 GB, most of it CUDA; uv links what it has downloaded once instead of copying it.
+.venv-inference/ready: requirements/inference.txt | .venv/dev
+	$(BIN)/uv venv --quiet --clear --seed --no-python-downloads --python $(BIN)/python .venv-inference
+	$(BIN)/uv pip install --quiet --require-hashes --python .venv-inference/bin/python -r requirements/inference.txt
 	touch $@

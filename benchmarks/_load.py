@@ -1,7 +1,7 @@
 """A load generator that leaves the cores to whom it measures: one process, plain sockets, requests made beforehand.
 
-`python _load.py PORT PATH CONCURRENCY SECONDS CONTENT_TYPE FILE...` asks with as many connections, each again as soon as
-it is answered, and prints JSON: answers by status, answers a second, latencies in milliseconds, its own share of a core.
+`python _load.py PORT PATH CONCURRENCY SECONDS CONTENT_TYPE FILE...` asks with as many connections, each again as soon
+as it is answered, and prints JSON: answers by status and a second, latencies in milliseconds, its own share of a core.
 """
 
 from __future__ import annotations

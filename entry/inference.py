@@ -1,5 +1,71 @@
-"""What SageMaker's PyTorch container imports: the handler that the archive carries beside this file."""
+"""What SageMaker's PyTorch container imports: our handler, its refusals told as the toolkit's answers.
 
-from breedlab.serving.handler import input_fn, model_fn, output_fn, predict_fn
+The toolkit appends the traceback to whatever is raised, so nothing is: a failure travels to `output_fn`, which sets
+the status and answers `{"error": ...}`, as scripts/serve.py does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import torch
+
+from breedlab.serving import handler
+from breedlab.serving.handler import BadRequest, Model
 
 __all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
+
+try:  # It decodes JSON before input_fn sees it, and where that is no UTF-8 it answers 500. We read the bytes.
+    from sagemaker_inference import content_types
+except ImportError:  # not in the container
+    pass
+else:
+    content_types.UTF8_TYPES = []
+
+
+@dataclass(frozen=True)
+class _Failure:
+    status: int
+    message: str
+
+
+def model_fn(model_dir: str) -> Model:
+    """Loads the model, and has it look at one empty photo: the first pass sets much up, not for a client."""
+    model = handler.model_fn(model_dir)
+    side = model.transform.crop
+    model.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+    return model
+
+
+def input_fn(body: bytes | str, content_type: str) -> Any:
+    """The request's photos, or why there are none."""
+    return _tried(handler.input_fn, body, content_type)
+
+
+def predict_fn(photos: Any, model: Model) -> Any:
+    """Their scores, or why there are none."""
+    return photos if isinstance(photos, _Failure) else _tried(handler.predict_fn, photos, model)
+
+
+def output_fn(answer: Any, accept: str, context: Any = None) -> tuple[bytes, str]:
+    """The answer's bytes and content type; of a failure the status, too."""
+    written = answer if isinstance(answer, _Failure) else _tried(handler.output_fn, answer, accept)
+    if not isinstance(written, _Failure):
+        return written  # type: ignore[no-any-return]
+    if context is not None:
+        context.set_response_status(code=written.status, phrase=HTTPStatus(written.status).phrase)
+    return json.dumps({"error": written.message}).encode(), handler.JSON
+
+
+def _tried(function: Any, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except BadRequest as error:
+        return _Failure(error.status, str(error))
+    except Exception:  # told in the log, not to the client
+        logging.getLogger().exception("the request failed")
+        return _Failure(500, "the server failed; its log says more")

@@ -20,6 +20,8 @@ from breedlab.training.rundir import is_begun  # noqa: E402
 
 
 def train() -> None:
+    # A search reads each epoch's objective when it is printed, and as one line.
+    sys.stdout.reconfigure(line_buffering=True, write_through=False)
     job = jobs.read_job(os.environ)
     config, words = jobs.job_config(jobs.read_config(SOURCE), job)
     jobs.install_undeclared(SOURCE)

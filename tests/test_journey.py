@@ -44,6 +44,8 @@ def test_the_run_directory_holds_what_it_should(run: Path) -> None:
         "checkpoints",
         "tensorboard",
         "metrics.json",
+        "predictions.json",
+        "report.html",
         "model.tar.gz",
     } <= names
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}

@@ -91,7 +91,7 @@ def test_the_examples_of_the_help_can_be_planned(launch: Launch) -> None:
 
 
 def test_cfg_job_prints_the_whole_config(launch: Launch, here: Path) -> None:
-    code, out, _ = launch("--cfg", "job", "experiment=resnet34_hpo", "optim.lr=0.5")
+    code, out, _ = launch("--cfg", "job", "--resolve", "experiment=resnet34_hpo", "optim.lr=0.5")
     assert code == 0
     assert yaml.safe_load(out) == load(["experiment=resnet34_hpo", "optim.lr=0.5"])
     assert list(here.iterdir()) == []

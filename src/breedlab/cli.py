@@ -1,4 +1,4 @@
-"""The commands: `breedlab launch|predict|evaluate|debug|serve`, and the same as scripts/*.py."""
+"""The commands: `breedlab launch|predict|...`, and the same as scripts/*.py."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ COMMANDS = {
     "predict": "what a model sees in photos: predict MODEL|RUN PHOTO...",
     "evaluate": "how good a model is on labelled photos: evaluate MODEL|RUN FOLDER",
     "debug": "what a run's training did, by the debugger's rules: debug RUN",
+    "deploy": "a model behind an endpoint on SageMaker: deploy MODEL|RUN [--dry-run]",
+    "jobs": "jobs on SageMaker: jobs list|show|stop|fetch NAME",
+    "upload": "labelled photos into S3: upload DATA s3://BUCKET/FOLDER",
     "serve": "a model behind HTTP on this machine: serve MODEL|RUN [--host --port]",
     "report": "a run, or several compared, as one page: report RUN... [--out FILE]",
 }

@@ -7,6 +7,8 @@ class BreedlabError(Exception):
     """A problem that the user can mend. Its text is the whole message."""
 
     exit_code = 2
+    told = False
+    """Whether another process of the same run has said it already."""
 
 
 class ConfigError(BreedlabError):

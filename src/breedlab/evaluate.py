@@ -24,6 +24,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of class folders")
+    parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
     parser.add_argument("--json", action="store_true", help="print JSON")
     words = parser.parse_args(argv)
 
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
     from breedlab.serving.handler import Model
 
     with opened(words.model) as folder:
-        model = Model(folder)
+        model = Model(folder, engine=words.engine)
         photos = labelled(words.folder, model.classes)
         found = _evaluate(model, photos)
     if words.json:
@@ -74,7 +75,7 @@ def _evaluate(model: Any, photos: list[Photo]) -> Any:
     dataset = PhotoDataset(photos, model.transform, "none", 0)
     batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=start_worker)
     with progress("testing", aside=True) as report:
-        return evaluate(model.network, batches, model.classes, device=model.device, total=len(photos), progress=report)
+        return evaluate(model.scores, batches, model.classes, total=len(photos), progress=report)
 
 
 def _show(found: Any) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from breedlab import ranks
 from breedlab.config import Config, validate
 from breedlab.config.compose import config_folder, explained, groups, load, screen, split_space, with_space
 from breedlab.config.problems import error_from, nearest
 from breedlab.config.validate import known_paths
-from breedlab.errors import BreedlabError, ConfigError
+from breedlab.errors import BreedlabError, ConfigError, Terminated
 
 _HELP = """\
 Searches, trains, evaluates and exports an image classifier, all from one config.
@@ -98,6 +99,8 @@ def _through_hydra(argv: list[str]) -> int:
             assert isinstance(tree, dict)
             words = [*HydraConfig.get().overrides.task, *space]
             return start(with_space({str(key): value for key, value in tree.items()}, space), words)
+        except Terminated as stopped:
+            raise _GridStopped(stopped) from None  # which no `except Exception` of Hydra's goes on after
         except Exception as raised:
             unresolved = isinstance(raised, OmegaConfBaseException)
             typed = " ".join(HydraConfig.get().overrides.task)
@@ -114,9 +117,16 @@ def _through_hydra(argv: list[str]) -> int:
     sys.argv = [sys.argv[0], *(word for word in argv if word not in space)]
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
+    except _GridStopped as stopped:
+        raise stopped.terminated from None
     except (HydraException, OmegaConfBaseException) as error:
         raise explained([word for word in overrides if word not in space], error, []) from error
     return 1 if failures else 0
+
+
+class _GridStopped(BaseException):
+    def __init__(self, terminated: Terminated) -> None:
+        self.terminated = terminated
 
 
 def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -134,7 +144,8 @@ def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict
 
     where = backend(config)
     if config.dry_run:
-        print(where.plan(config, resume))
+        if ranks.is_main():
+            print(where.plan(config, resume))
         return {}
     return dict(where.run(config, overrides, resume))
 

@@ -26,18 +26,23 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="predict.py",
         description="Prints the likeliest classes of photos, with their probabilities.",
-        usage="predict.py MODEL|RUN PHOTO... [--json] [--top K]\n"
-        "       predict.py --endpoint URL PHOTO... [--json] [--top K]",
+        usage="predict.py MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]\n"
+        "       predict.py --endpoint URL|NAME PHOTO... [--json] [--top K]",
         epilog="example: python scripts/predict.py runs/latest photos/ '*.jpg'",
     )
     parser.add_argument("model", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
     parser.add_argument("photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob pattern")
-    parser.add_argument("--endpoint", metavar="URL", help="ask a server (scripts/serve.py) instead of a model here")
+    parser.add_argument(
+        "--endpoint", metavar="URL|NAME", help="ask a server (scripts/serve.py) or a SageMaker endpoint"
+    )
+    parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
     parser.add_argument("--json", action="store_true", help="print JSON: a list, one entry a photo")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to show (default: 5)")
     words = parser.parse_args(argv)
     if words.top < 1:
         parser.error(f"--top: got {words.top}; expected at least 1")
+    if words.engine and words.endpoint:
+        parser.error("--engine: an endpoint has its own; expected MODEL|RUN, or no --engine")
     patterns = words.photos if words.endpoint is None else [words.model, *words.photos]
     if not patterns:
         parser.error("PHOTO is missing; expected a file, a folder or a glob pattern after MODEL|RUN")
@@ -48,7 +53,7 @@ def main(argv: list[str]) -> int:
     photos = list(named.values())
 
     if words.endpoint is None:
-        answers = _local(Path(words.model), photos, words.top)
+        answers = _local(Path(words.model), photos, words.top, words.engine)
     else:
         answers = ask(words.endpoint, photos, words.top)
     found = list(_shown(answers, len(photos)))
@@ -70,12 +75,12 @@ def _expand(word: str) -> list[Path]:
     return [file for file in found if file.is_file()]
 
 
-def _local(path: Path, photos: list[Path], top: int) -> Iterator[dict[str, Any]]:
+def _local(path: Path, photos: list[Path], top: int, engine: str | None) -> Iterator[dict[str, Any]]:
     from breedlab.serving.archive import opened
     from breedlab.serving.handler import Model
 
     with opened(path) as folder:
-        yield from _answers(Model(folder), photos, top)
+        yield from _answers(Model(folder, engine=engine), photos, top)
 
 
 def _shown(answers: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:

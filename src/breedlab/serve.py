@@ -30,12 +30,13 @@ def main(argv: list[str]) -> int:
         metavar="none|public|HOST,...",
         help="whose photos to fetch by their address (default: as the model was exported with serving.allow_urls)",
     )
+    parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
     words = parser.parse_args(argv)
     if not 0 <= words.port < 65536:
         parser.error(f"--port: got {words.port}; expected 0 to 65535")
     allowed = None if words.allow_urls is None else _allowed(words.allow_urls)
     with _listen(words.host, words.port) as listener:
-        return _serve(words.model, listener, allowed)
+        return _serve(words.model, words.engine, listener, allowed)
 
 
 def _allowed(word: str) -> Allowed:
@@ -56,7 +57,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ServingError(f"--host {host} --port {port}: cannot listen there ({reason}); name another") from error
 
 
-def _serve(path: Path, listener: socket.socket, allowed: Allowed | None) -> int:
+def _serve(path: Path, engine: str | None, listener: socket.socket, allowed: Allowed | None) -> int:
     try:
         import uvicorn
 
@@ -72,14 +73,14 @@ def _serve(path: Path, listener: socket.socket, allowed: Allowed | None) -> int:
     from breedlab.serving.handler import Model
 
     with opened(path) as folder:
-        model = Model(folder)
+        model = Model(folder, engine=engine)
     if allowed is not None:
         model.fetch = Fetcher(allowed)
     side = model.transform.crop
     model.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # the first pass sets much up: not for a client
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"{path}: {len(model.classes)} classes, on {model.device}")
+    print(f"{path}: {len(model.classes)} classes; answers with {model.engine.choice} on {model.device}")
     if model.fetch.is_open:
         allowed = model.fetch.allowed
         print(f"fetches photos from {'the public internet' if isinstance(allowed, str) else ', '.join(allowed)}")

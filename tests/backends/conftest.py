@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import boto3
 import pytest
 from sagemaker_account import REGION, ROLE, Account, serving
+
+from breedlab.data.sample import write_sample
 
 BUCKET = "breedlab-tests"
 
@@ -54,12 +57,21 @@ def account(_server: Account, no_account: None, monkeypatch: pytest.MonkeyPatch)
     return _server
 
 
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fewest photos that make a data set: 14, of 2 classes."""
+    root = tmp_path_factory.mktemp("few") / "photos"
+    write_sample(root, classes=2, train=3, valid=2, test=2, size=48, seed=2)
+    return root
+
+
 @pytest.fixture
-def cloud(words: Words) -> Words:
+def cloud(words: Words, few: Path) -> Words:
     """The overrides of a small experiment on SageMaker."""
 
     def make(*more: str) -> list[str]:
         place = ["backend=sagemaker", f"backend.role={ROLE}", f"backend.bucket={BUCKET}"]
-        return words("experiment=quickstart", "profiler=none", *place, "backend.instance_type=ml.m5.xlarge", *more)
+        small = ["profiler=none", f"data.root={few}", "backend.instance_type=ml.m5.xlarge"]
+        return words("experiment=quickstart", *small, *place, *more)
 
     return make

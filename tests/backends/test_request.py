@@ -2,13 +2,281 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from sagemaker_account import Account
+import pytest
+from sagemaker_account import ROLE, Account
 
+from breedlab.backends.sagemaker.checks import model_problems
+from breedlab.backends.sagemaker.images import problems, training_image
+from breedlab.backends.sagemaker.request import Request
+from breedlab.config import Config
 from breedlab.launch import main
 
+SEARCH = ["tuner=random", "tuner.trials=3"]
 
-def test_a_search_leaves_as_a_tuning_job(cloud: Any, account: Account, here: Any) -> None:
-    assert main(cloud("tuner=random", "tuner.trials=3", "backend.wait=false")) == 0
-    assert account.created() == ["CreateHyperParameterTuningJob"]
+Sent = Callable[..., dict[str, Any]]
+
+
+_arrived: dict[tuple[str, ...], dict[str, Any]] = {}
+
+
+@pytest.fixture
+def sent(cloud: Callable[..., list[str]], account: Account, here: Path) -> Sent:
+    """Launches, and gives the one request that created something, as it arrived; the same words are launched once."""
+
+    def make(*words: str) -> dict[str, Any]:
+        if words not in _arrived:
+            account.requests.clear()
+            assert main(cloud("backend.wait=false", *words)) == 0
+            operations = account.created()
+            assert len(operations) == 1
+            parameters = _arrived[words] = account.sent(operations[0])[0]
+            assert model_problems(Request(operations[0], parameters)) == []
+        return _arrived[words]
+
+    return make
+
+
+def definition(sent: dict[str, Any]) -> dict[str, Any]:
+    """The part that a training job and a tuning job have in common."""
+    shared: dict[str, Any] = sent.get("TrainingJobDefinition", sent)
+    return shared
+
+
+def channels(sent: dict[str, Any]) -> dict[str, str]:
+    return {
+        channel["ChannelName"]: channel["DataSource"]["S3DataSource"]["S3Uri"]
+        for channel in definition(sent)["InputDataConfig"]
+    }
+
+
+# What can be set together, and where each of it has to arrive, in a training job as in a tuning job.
+MOST = {
+    "backend.instance_type=ml.c5.2xlarge": (("ResourceConfig", "InstanceType"), "ml.c5.2xlarge"),
+    "backend.instance_count=2": (("ResourceConfig", "InstanceCount"), 2),
+    "backend.volume_gb=77": (("ResourceConfig", "VolumeSizeInGB"), 77),
+    "backend.kms.volume=alias/mine": (("ResourceConfig", "VolumeKmsKeyId"), "alias/mine"),
+    "backend.keep_alive_minutes=30": (("ResourceConfig", "KeepAlivePeriodInSeconds"), 1800),
+    "backend.kms.output=1234abcd": (("OutputDataConfig", "KmsKeyId"), "1234abcd"),
+    "backend.max_run_hours=1.5": (("StoppingCondition", "MaxRuntimeInSeconds"), 5400),
+    "backend.retries=4": (("RetryStrategy", "MaximumRetryAttempts"), 4),
+    "backend.encrypt_traffic=true": (("EnableInterContainerTrafficEncryption",), True),
+    "backend.vpc.subnets=[subnet-0a,subnet-0b]": (("VpcConfig", "Subnets"), ["subnet-0a", "subnet-0b"]),
+    "backend.vpc.security_groups=[sg-0c]": (("VpcConfig", "SecurityGroupIds"), ["sg-0c"]),
+    "backend.environment={WANDB: 'off'}": (("Environment", "WANDB"), "off"),
+    "backend.role=SageMakerRole": (("RoleArn",), ROLE),
+    "backend.image=2.13.0": (
+        ("AlgorithmSpecification", "TrainingImage"),
+        "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch:2.13-cpu-amzn2023-sagemaker",
+    ),
+    "backend.prefix=my/lab": (
+        ("CheckpointConfig", "S3Uri"),
+        "s3://breedlab-tests/my/lab/jobs/dogs-1/checkpoints",
+    ),
+    "backend.job_name=dogs-1": (
+        ("OutputDataConfig", "S3OutputPath"),
+        "s3://breedlab-tests/my/lab/jobs/dogs-1/output",
+    ),
+}
+SPOT = {
+    "backend.spot=true": (("EnableManagedSpotTraining",), True),
+    "backend.max_wait_hours=10.0": (("StoppingCondition", "MaxWaitTimeInSeconds"), 36000),
+    "seed=7": (("CheckpointConfig", "LocalPath"), "/opt/ml/checkpoints"),
+}
+ISOLATED = {
+    "backend.network_isolation=true": (("EnableNetworkIsolation",), True),
+    "backend.image=123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:1": (
+        ("AlgorithmSpecification", "TrainingImage"),
+        "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:1",
+    ),
+}
+SETTINGS = [(tuple(together), word) for together in (MOST, SPOT, ISOLATED) for word in together]
+
+
+@pytest.mark.parametrize("search", [False, True], ids=["training", "tuning"])
+@pytest.mark.parametrize(("together", "word"), SETTINGS, ids=[word[:40] for _, word in SETTINGS])
+def test_each_setting_arrives(together: tuple[str, ...], word: str, search: bool, sent: Sent) -> None:
+    path, expected = {**MOST, **SPOT, **ISOLATED}[word]
+    arrived: Any = definition(sent(*together, *(SEARCH if search else [])))
+    for key in path:
+        arrived = arrived[key]
+    assert arrived == expected
+
+
+@pytest.mark.parametrize("search", [False, True], ids=["training", "tuning"])
+def test_unset_what_is_optional_stays_out(search: bool, sent: Sent) -> None:
+    arrived = definition(sent(*(SEARCH if search else [])))
+    assert {"VpcConfig", "RetryStrategy", "TensorBoardOutputConfig"} & arrived.keys() == set()
+    assert arrived["ResourceConfig"].keys() == {"InstanceType", "InstanceCount", "VolumeSizeInGB"}
+    assert "KmsKeyId" not in arrived["OutputDataConfig"]
+    assert arrived["EnableManagedSpotTraining"] is arrived["EnableNetworkIsolation"] is False
+    assert "MaxWaitTimeInSeconds" not in arrived["StoppingCondition"]
+
+
+@pytest.mark.parametrize("search", [False, True], ids=["training", "tuning"])
+def test_tags_and_name(search: bool, sent: Sent) -> None:
+    arrived = sent("backend.tags={team: vision}", "backend.job_name=dogs-2", *(SEARCH if search else []))
+    assert {"Key": "team", "Value": "vision"} in arrived["Tags"]
+    assert {"Key": "breedlab", "Value": "quickstart"} in arrived["Tags"]
+    assert arrived["HyperParameterTuningJobName" if search else "TrainingJobName"] == "dogs-2"
+    assert channels(arrived)["training"].startswith("s3://breedlab-tests/breedlab/data/")
+
+
+def test_spot_waits_twice_as_long_as_it_runs_unless_told(sent: Sent) -> None:
+    stopping = sent("backend.spot=true", "backend.max_run_hours=2.0")["StoppingCondition"]
+    assert stopping == {"MaxRuntimeInSeconds": 7200, "MaxWaitTimeInSeconds": 14400}
+
+
+@pytest.mark.parametrize(
+    ("image", "instance", "expected"),
+    [
+        ("auto", "ml.m5.xlarge", "pytorch:2.14-cpu-amzn2023-sagemaker"),
+        ("auto", "ml.g5.xlarge", "pytorch:2.14-cu133-amzn2023-sagemaker"),
+        ("2.11", "ml.g5.xlarge", "pytorch:2.11-cu130-amzn2023-sagemaker"),
+        ("2.10", "ml.g5.xlarge", "pytorch-training:2.10.0-gpu-py313"),
+        ("2.8.0", "ml.m5.xlarge", "pytorch-training:2.8.0-cpu-py312"),
+    ],
+)
+def test_images_by_version(image: str, instance: str, expected: str, configure: Callable[..., Config]) -> None:
+    config = configure(
+        "backend=sagemaker", "dry_run=true", f"backend.image='{image}'", f"backend.instance_type={instance}"
+    )
+    assert problems(config.backend, "us-east-1") == []
+    uri = training_image(config.backend, "us-east-1")
+    assert uri == f"763104351884.dkr.ecr.us-east-1.amazonaws.com/{expected}"
+
+
+def test_names_differ_from_launch_to_launch(cloud: Any, account: Account, here: Path) -> None:
+    for _ in range(2):
+        main(cloud("backend.wait=false"))
+    first, second = (sent["TrainingJobName"] for sent in account.sent("CreateTrainingJob"))
+    assert first != second
+    assert len(first) <= 32 and first.startswith("quickstart-")
+
+
+def test_a_training_job_starts_by_the_sdks_scripts(sent: Sent) -> None:
+    arrived = sent()
+    assert arrived["AlgorithmSpecification"]["ContainerEntrypoint"] == ["/bin/bash"]
+    assert arrived["AlgorithmSpecification"]["ContainerArguments"][1].endswith("/sm_drivers/sm_train.sh")
+    assert channels(arrived).keys() == {"training", "code", "sm_drivers"}
+    assert arrived["HyperParameters"] == {}
+    assert arrived["Environment"]["BREEDLAB_STAGE"] == "run"
+
+
+def test_a_tuning_job_starts_by_the_toolkit(sent: Sent) -> None:
+    shared = definition(sent(*SEARCH))
+    assert "ContainerEntrypoint" not in shared["AlgorithmSpecification"]
+    assert shared["StaticHyperParameters"]["sagemaker_program"] == "entry/train.py"
+    assert shared["StaticHyperParameters"]["sagemaker_submit_directory"].endswith("/source/source.tar.gz")
+    assert shared["Environment"]["BREEDLAB_STAGE"] == "trial"
+    assert "sagemaker_torch_distributed_enabled" not in shared["StaticHyperParameters"]
+
+
+def test_several_instances_of_a_tuning_job_start_by_torchrun(sent: Sent) -> None:
+    fixed = definition(sent(*SEARCH, "backend.instance_count=2"))["StaticHyperParameters"]
+    assert fixed["sagemaker_torch_distributed_enabled"] == "true"
+    assert fixed["sagemaker_instance_type"] == "ml.m5.xlarge"
+
+
+def test_tensorboard_output_is_sent_on_demand(sent: Sent) -> None:
+    output = sent("backend.tensorboard=true")["TensorBoardOutputConfig"]
+    assert output["S3OutputPath"].startswith("s3://breedlab-tests/breedlab/jobs/quickstart-")
+    assert re.fullmatch(r"/opt/ml/checkpoints/quickstart-\d+-\d+-\w+/tensorboard", output["LocalPath"])
+
+
+def test_a_file_of_weights_travels_in_a_channel_of_its_own(sent: Sent, account: Account, here: Path) -> None:
+    (here / "mine.pth").write_bytes(b"weights")
+    uri = channels(sent("model.weights=mine.pth"))["weights"]
+    assert uri.endswith("/weights/mine.pth")
+    import boto3
+
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    assert boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == b"weights"
+
+
+def config_of(sent: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = sent["HyperParameterTuningJobConfig"]
+    return found
+
+
+def test_the_search_space_is_translated(sent: Sent) -> None:
+    space = (
+        "tuner.space={optim.lr: {low: 0.001, high: 0.1, log: true}, optim.momentum: {low: 0.1, high: 0.9},"
+        " data.batch_size: {low: 8, high: 32}, optim.name: [adam, adamw], model.head: [[16], [32, 8]],"
+        " trainer.gradient_clip: [null, 1.0]}"
+    )
+    ranges = config_of(sent(*SEARCH, space))["ParameterRanges"]
+    assert ranges["ContinuousParameterRanges"] == [
+        {"Name": "optim__lr", "MinValue": "0.001", "MaxValue": "0.1", "ScalingType": "Logarithmic"},
+        {"Name": "optim__momentum", "MinValue": "0.1", "MaxValue": "0.9", "ScalingType": "Linear"},
+    ]
+    assert ranges["IntegerParameterRanges"] == [
+        {"Name": "data__batch_size", "MinValue": "8", "MaxValue": "32", "ScalingType": "Linear"}
+    ]
+    assert ranges["CategoricalParameterRanges"] == [
+        {"Name": "optim__name", "Values": ['"adam"', '"adamw"']},
+        {"Name": "model__head", "Values": ["[16]", "[32,8]"]},
+        {"Name": "trainer__gradient_clip", "Values": ["null", "1.0"]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "strategy", "jobs"),
+    [
+        (["tuner=random", "tuner.trials=7"], "Random", 7),
+        (["tuner=bayesian", "tuner.trials=5"], "Bayesian", 5),
+        (["tuner=hyperband", "tuner.trials=9"], "Hyperband", 9),
+        (["tuner=grid"], "Grid", 16),
+    ],
+)
+def test_strategy_and_number_of_trials(given: list[str], strategy: str, jobs: int, sent: Sent) -> None:
+    search = config_of(sent(*given, "tuner.parallel=3", "seed=11"))
+    assert search["Strategy"] == strategy
+    assert search["ResourceLimits"] == {"MaxNumberOfTrainingJobs": jobs, "MaxParallelTrainingJobs": 3}
+    assert search["RandomSeed"] == 11
+    assert search["TrainingJobEarlyStoppingType"] == "Off"
+    resource = {"HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": 5}}
+    assert search.get("StrategyConfig") == (resource if strategy == "Hyperband" else None)
+
+
+def test_the_objective_and_its_direction(sent: Sent) -> None:
+    arrived = sent(*SEARCH, "monitor.metric=valid/loss", "monitor.mode=min")
+    assert config_of(arrived)["HyperParameterTuningJobObjective"] == {"Type": "Minimize", "MetricName": "valid/loss"}
+    named = [d["Name"] for d in definition(arrived)["AlgorithmSpecification"]["MetricDefinitions"]]
+    assert named == ["valid/loss", "train/loss", "valid/top1"]
+
+
+def test_every_metric_is_found_in_what_the_trainer_prints(sent: Sent, configure: Any, here: Path, capsys: Any) -> None:
+    from breedlab.training.run import run
+
+    definitions = sent()["AlgorithmSpecification"]["MetricDefinitions"]
+    capsys.readouterr()
+    run(configure("experiment=quickstart", "profiler=none", "trainer.max_epochs=1"), [])
+    printed = capsys.readouterr().out
+    for wanted in definitions:
+        found = re.findall(wanted["Regex"], printed)
+        assert len(found) == 1, wanted["Name"]
+        assert float(found[0]) >= 0
+
+
+def test_early_stopping_and_warm_start(sent: Sent) -> None:
+    arrived = sent(*SEARCH, "tuner.early_stopping=true", "tuner.warm_start=[old-one,older-one]")
+    assert config_of(arrived)["TrainingJobEarlyStoppingType"] == "Auto"
+    assert arrived["WarmStartConfig"] == {
+        "ParentHyperParameterTuningJobs": [
+            {"HyperParameterTuningJobName": "old-one"},
+            {"HyperParameterTuningJobName": "older-one"},
+        ],
+        "WarmStartType": "TransferLearning",
+    }
+
+
+def test_one_job_runs_the_whole_search_in_a_training_job(sent: Sent) -> None:
+    arrived = sent(*SEARCH, "backend.trials=one_job")
+    assert arrived["HyperParameters"] == {}
+    assert arrived["Environment"]["BREEDLAB_STAGE"] == "run"
+    assert "TrainingJobName" in arrived

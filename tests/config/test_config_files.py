@@ -20,6 +20,7 @@ CHOICES = [(group, choice) for group, choices in groups().items() if group != "e
 COMPANIONS = {
     ("data", "image_folder"): ["data.root=photos"],
     ("trainer", "finetune"): ["model.freeze=none"],
+    ("backend", "sagemaker"): ["dry_run=true"],
     ("tuner", "grid"): ["tuner.trials=null", "tuner.space.optim.lr=[0.001,0.01]"],
 }
 

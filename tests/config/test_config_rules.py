@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from breedlab.config import Config
+from breedlab.config import Config, rules
 from breedlab.config.rules import RULES
 
 ARCHIVE = {"url": "https://x.org/a.zip", "bytes": 1, "folder": "a", "classes": 2, "train": 2, "valid": 2, "test": 2}
 LIST = {"optim": {"lr": [0.1, 0.2]}}
+PLANNED = {"backend.name": "sagemaker", "dry_run": True}
 
 
 class Case(NamedTuple):
@@ -162,12 +163,121 @@ CASES = [
         "debugger.collections.custom.include.0: got '('; expected a regular expression",
         {"debugger.collections.custom.include": ["a|b"]},
     ),
+    Case(
+        "engine_computes_precision",
+        {"serving.engine": "eager", "serving.precision": "int8"},
+        "serving.precision: got 'int8', which is openvino's; expected auto, fp32 or bf16 with eager",
+        {"serving.engine": "eager", "serving.precision": "bf16"},
+    ),
+    Case(
+        "data_is_where_it_runs",
+        {"data.root": "s3://bucket/photos"},
+        "data.root: s3://bucket/photos is in S3; expected a folder here, or backend=sagemaker",
+        {"data.root": "s3://bucket/photos", **PLANNED},
+    ),
+    Case(
+        "data_is_where_it_runs",
+        {"data.root": "s3://", **PLANNED},
+        "data.root: got 's3://'; expected s3://bucket/folder",
+        {"data.root": "s3://bucket", **PLANNED},
+    ),
+    Case(
+        "launch_has_a_place",
+        {"backend.name": "sagemaker", "backend.bucket": "photos"},
+        "backend.role: has no value; a launch needs the execution role of the jobs, by ARN or name",
+        {"backend.name": "sagemaker", "backend.bucket": "photos", "backend.role": "Trainer"},
+    ),
+    Case(
+        "launch_has_a_place",
+        {"backend.name": "sagemaker", "backend.role": "Trainer"},
+        "backend.bucket: has no value; a launch needs a bucket in the jobs' region",
+        PLANNED,
+    ),
+    Case(
+        "search_suits_backend",
+        {"tuner.strategy": "hyperband", "tuner.early_stopping": True},
+        "tuner.early_stopping: got true; expected false, since hyperband stops trials by itself",
+        {"tuner.strategy": "bayesian", "tuner.early_stopping": True},
+    ),
+    Case(
+        "search_suits_backend",
+        {"tuner.warm_start": ["parent"]},
+        "tuner.warm_start: needs backend=sagemaker and backend.trials=job_each: parents are tuning jobs",
+        {"tuner.warm_start": ["parent"], **PLANNED},
+    ),
+    Case(
+        "search_suits_backend",
+        {"tuner.warm_start": list("abcdef"), **PLANNED},
+        "tuner.warm_start: has 6 parents; expected at most 5",
+        {"tuner.warm_start": list("abcde"), **PLANNED},
+    ),
+    Case(
+        "search_suits_backend",
+        {"tuner.trials": 751, **PLANNED},
+        "tuner.trials: got 751 trials; expected at most 750, the account's limit",
+        {"tuner.trials": 751, "backend.limits.trials": 800, **PLANNED},
+    ),
+    Case(
+        "search_suits_backend",
+        {"tuner.parallel": 11, **PLANNED},
+        "tuner.parallel: got 11; expected at most 10, the account's limit",
+        {"tuner.parallel": 11},
+    ),
+    Case(
+        "search_suits_backend",
+        {"tuner.space": {"optim": {"lr": {"low": 0.1, "high": 0.5, "step": 0.1}}}, **PLANNED},
+        "tuner.space.optim.lr.step: SageMaker's ranges have no steps; expected a list of the values",
+        {"tuner.space": {"optim": {"lr": {"low": 0.1, "high": 0.5, "step": 0.1}}}},
+    ),
+    Case(
+        "machines_fit",
+        {"backend.spot": True, "backend.keep_alive_minutes": 10, **PLANNED},
+        "backend.keep_alive_minutes: expected 0, since backend.spot=true leaves no instance warm",
+        {"backend.spot": True, **PLANNED},
+    ),
+    Case(
+        "machines_fit",
+        {"backend.max_wait_hours": 5.0, **PLANNED},
+        "backend.max_wait_hours: expected null, since only backend.spot=true waits for capacity",
+        {"backend.max_wait_hours": 5.0, "backend.spot": True, **PLANNED},
+    ),
+    Case(
+        "machines_fit",
+        {"backend.vpc.subnets": ["subnet-1"], **PLANNED},
+        "backend.vpc.security_groups: is empty; a VPC needs both subnets and security groups",
+        {"backend.vpc.subnets": ["subnet-1"], "backend.vpc.security_groups": ["sg-1"], **PLANNED},
+    ),
+    Case(
+        "machines_fit",
+        {"backend.environment": {"SM_HPS": "{}"}, **PLANNED},
+        "backend.environment.SM_HPS: is set by the job itself; choose another name",
+        {"backend.environment": {"TEAM": "vision"}, **PLANNED},
+    ),
+    Case(
+        "isolation_needs_nothing",
+        {"backend.network_isolation": True, "model.weights": "none", **PLANNED},
+        "backend.image: got 'auto'; expected the URI of an image that holds breedlab's packages",
+        {"backend.network_isolation": True, "model.weights": "none", "backend.image": "host/image:1", **PLANNED},
+    ),
+    Case(
+        "isolation_needs_nothing",
+        {
+            "backend.network_isolation": True,
+            "backend.image": "host/image:1",
+            "model.name": "resnet34",
+            "model.weights": "IMAGENET1K_V1",
+            **PLANNED,
+        },
+        "model.weights: IMAGENET1K_V1 would be downloaded; expected a file, package:NAME or none",
+        {"backend.network_isolation": True, "backend.image": "host/image:1", "model.weights": "none", **PLANNED},
+    ),
 ]
 BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{n} {case.rule}" for n, case in enumerate(CASES)])
 
 
 def test_every_rule_has_a_case() -> None:
-    assert {case.rule for case in CASES} == {rule.__name__ for rule in RULES}
+    # engine_is_installed depends on the environment: its test is below.
+    assert {case.rule for case in CASES} == {rule.__name__ for rule in RULES} - {"engine_is_installed"}
 
 
 @BY_RULE
@@ -186,3 +296,13 @@ def test_a_mistake_in_one_section_does_not_hide_a_contradiction_between_others(
 ) -> None:
     lines = refuse({"optim.lr": "fast", "monitor.mode": "min", "data.mixup": 0.2})
     assert [line.partition(":")[0] for line in lines] == ["optim.lr", "monitor.mode", "data.mixup"]
+
+
+def test_an_engine_that_is_not_installed_is_told_before_anything_runs(
+    refuse: Callable[[dict[str, Any]], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    (line,) = refuse({"serving.engine": "openvino"})
+    assert line.startswith("serving.engine: got 'openvino', which needs openvino and nncf")
+    assert "pip install 'breedlab[engines]'" in line
+    assert refuse({"serving.precision": "int8"})[0].startswith("serving.precision: got 'int8'")

@@ -62,9 +62,9 @@ WRONG = [
     ("tuner.parallel", 0, "got 0; expected a number of at least 1"),
     ("tuner.space", None, "got None; expected a mapping"),
     ("optim", None, "got None; expected a mapping"),
-    ("backend.name", "sagemakr", "got 'sagemakr'; expected local"),
+    ("backend.name", "sagemakr", "got 'sagemakr'; expected one of local, sagemaker; did you mean sagemaker?"),
     ("backend.wait", "yes", "got 'yes'; expected true or false"),
-    ("serving.engine", "onnx", "got 'onnx'; expected eager"),
+    ("serving.engine", "onnx", "got 'onnx'; expected one of auto, eager, openvino"),
     ("resume", 3, "got 3; expected a text"),
 ]
 

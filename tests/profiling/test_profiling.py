@@ -21,6 +21,7 @@ from breedlab.data import module
 from breedlab.profiling import sampler, session
 from breedlab.profiling.reading import Recording, read
 from breedlab.profiling.rules import RULES
+from breedlab.profiling.traces import Traces
 from breedlab.training import run as runs
 
 Words = Callable[..., list[str]]
@@ -84,6 +85,22 @@ def test_the_traced_steps_open_as_a_trace(recording: Recording) -> None:
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     assert any("aten::addmm" in event.get("name", "") for event in events)
     assert any(operator["name"] == "aten::addmm" and operator["calls"] >= 3 for operator in recording.operators)
+    # What Perfetto and chrome://tracing ask of the format: spans with a place and a time, steps that hold their work.
+    spans = [event for event in events if event["ph"] == "X"]
+    assert all(event["ts"] >= 0 and event["dur"] >= 0 and {"name", "pid", "tid"} <= event.keys() for event in spans)
+    steps = sorted((e for e in spans if e["name"].startswith("ProfilerStep#")), key=lambda event: event["ts"])
+    assert [step["name"] for step in steps] == [f"ProfilerStep#{number}" for number in (5, 6, 7)]
+    for step in steps:
+        inside = [e["name"] for e in spans if step["ts"] <= e["ts"] and e["ts"] + e["dur"] <= step["ts"] + step["dur"]]
+        assert "aten::addmm" in inside and any("backward" in name.lower() for name in inside)
+
+
+def test_tracing_says_nothing_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    traces = Traces(tmp_path, [0])
+    traces._begin(0)
+    torch.ones(3).sum()
+    traces._end()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_every_rule_has_a_verdict_with_its_figures_or_what_is_missing(run: Path) -> None:
@@ -96,11 +113,14 @@ def test_every_rule_has_a_verdict_with_its_figures_or_what_is_missing(run: Path)
     assert found["Dataloader"]["verdict"] == "passed"
 
 
-def test_a_watched_run_ends_at_the_same_weights(run: Path, words: Words, tmp_path: Path) -> None:
-    other = launch(words, tmp_path, "profiler=none")
-    assert not (other / "profile").exists()
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_watched_run_ends_at_the_same_weights(run: Path, words: Words, tmp_path: Path, cached: bool) -> None:
+    mode = f"cache.mode={'auto' if cached else 'off'}"  # off: photos and the whole network in every step
+    watched = run if cached else launch(words, tmp_path / "watched", "profiler=full", mode)
+    other = launch(words, tmp_path / "alone", "profiler=none", mode)
+    assert (watched / "profile").exists() and not (other / "profile").exists()
     states = [
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in (run, other)
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in (watched, other)
     ]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

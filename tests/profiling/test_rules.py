@@ -101,6 +101,13 @@ def test_a_fired_rule_says_where_what_it_means_and_what_to_try(rules: ProfilerRu
     assert found.figures["slow_part"] == "checkpoint" and "checkpoint" in found.meaning and found.advice
 
 
+def test_a_rule_that_passed_does_not_read_as_if_it_had_fired(rules: ProfilerRules) -> None:
+    passed = {made.rule: made for made in judge(sound(), rules)}
+    for name, fault in FAULTS.items():
+        fired = next(made for made in judge(fault(), rules) if made.rule == name)
+        assert passed[name].meaning and passed[name].meaning != fired.meaning and not passed[name].advice
+
+
 def test_the_overviews_never_fire_and_tell_the_shares(rules: ProfilerRules) -> None:
     found = {made.rule: made for made in judge(sound(), rules)}
     shares = found["OverallFrameworkMetrics"].figures["shares"]

@@ -8,7 +8,6 @@ import io
 import json
 import random
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,10 +23,6 @@ import numpy as np
 import pytest
 import urllib3
 import uvicorn
-from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from breedlab.serving import handler
 from breedlab.serving.handler import Model
@@ -54,6 +49,7 @@ class Server:
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         self.http = urllib3.PoolManager(maxsize=64, retries=False, timeout=60)
+        self.port = int(self.url.rsplit(":", 1)[1])
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -344,58 +340,3 @@ def test_a_port_that_is_taken_is_one_message(folder: Path, server: Server) -> No
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert f"--port {port}" in done.stderr and len(done.stderr.splitlines()) == 1
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    """A real headless Chromium; `.ci/run` installs it."""
-    paths = [shutil.which("chromium"), shutil.which("chromedriver")]
-    if None in paths:
-        pytest.skip("no chromium and chromedriver here: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(paths[0])
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(paths[1])))
-    yield driver
-    driver.quit()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [1280, 390])
-def test_a_person_picks_a_photo_and_sees_what_it_is_and_why(
-    server: Server, model: Model, photos: Path, browser: Any, width: int
-) -> None:
-    path = next((photos / "test").rglob("*.jpg"))
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(server.url + "/")
-    wait = WebDriverWait(browser, 30)
-    wait.until(lambda _: "4 classes" in browser.find_element(By.ID, "which").text)
-    assert not browser.find_element(By.ID, "address").is_displayed()  # this server fetches no URLs
-    browser.find_element(By.ID, "file").send_keys(str(path))
-    lines = wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#classes button"))
-    own = scores(model, path.read_bytes())[0]
-    assert [int(line.get_attribute("data-index")) for line in lines] == np.argsort(-own).tolist()
-    assert lines[0].text.startswith(model.classes[int(own.argmax())])
-    assert not browser.find_element(By.ID, "overlay").is_displayed()
-    browser.find_element(By.ID, "look").send_keys(Keys.SPACE)  # by the keyboard
-    wait.until(lambda _: browser.find_element(By.ID, "overlay").is_displayed())
-    assert "spoke" in browser.find_element(By.ID, "status").text
-    assert browser.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
-    named = "return [...document.querySelectorAll('input')].every(i => i.labels.length)"
-    assert browser.execute_script(named)
-    assert [entry["message"] for entry in browser.get_log("browser")] == []
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
-    assert asked and all(url.startswith((server.url, f"blob:{server.url}")) for url in asked)
-
-
-@pytest.mark.slow
-def test_what_is_no_photo_is_told_in_words(server: Server, tmp_path: Path, browser: Any) -> None:
-    (tmp_path / "words.jpg").write_bytes(b"no photo")
-    browser.get(server.url + "/")
-    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "words.jpg"))
-    told = WebDriverWait(browser, 30).until(lambda _: browser.find_element(By.ID, "problem").text)
-    assert "is not an image" in told

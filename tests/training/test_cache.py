@@ -102,22 +102,36 @@ def test_the_least_recently_used_goes_first(tmp_path: Path, configure: Configure
     assert sum(path.stat().st_size for path in tmp_path.glob("*.npy")) <= 400_000
 
 
-def test_an_interrupted_pass_leaves_nothing_behind(
+def test_an_interrupted_pass_goes_on_where_it_stood(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure(f"cache.dir={tmp_path}")
+    config = configure(f"cache.dir={tmp_path / 'broken'}", "cache.views=2", "data.augment=basic")
     prepared = prepare(config, checked_photos(config))
     classifier = prepared.classifier(config)
-
-    def interrupted(_: torch.Tensor) -> torch.Tensor:
-        raise KeyboardInterrupt
-
     original = classifier.to_boundary
-    calls = iter([original, original, interrupted])
-    monkeypatch.setattr(classifier, "to_boundary", lambda photos: next(calls)(photos))
+    batches: list[int] = []
+
+    def interrupted(photos: torch.Tensor) -> torch.Tensor:
+        if sum(batches) == 132:  # the second view's second batch
+            raise KeyboardInterrupt
+        batches.extend([len(photos)] if len(photos) > 1 else [])  # a single black photo asks for the shape
+        return original(photos)
+
+    monkeypatch.setattr(classifier, "to_boundary", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepared.activations(classifier, config)
-    assert not [path for path in tmp_path.iterdir() if path.is_file()]
+    assert len(list((tmp_path / "broken").glob("*.npy"))) == 1, "only the first view is whole"
+    batches.append(0 - sum(batches))
+    goes_on = prepared.activations(classifier, config)
+    assert sum(batches) == 68 + 24, "the photos that were done are not computed again"
+    whole = replace(config, {"cache.dir": str(tmp_path / "whole")})
+    monkeypatch.undo()
+    unbroken = prepared._cached(classifier, whole)
+    assert goes_on is not None and unbroken is not None
+    assert all(torch.equal(one, other) for one, other in zip(goes_on.train, unbroken.train, strict=True))
+    assert torch.equal(goes_on.valid, unbroken.valid)
+    left = [path.suffix for path in (tmp_path / "broken").iterdir() if path.is_file()]
+    assert left == [".npy"] * 3
 
 
 def test_bf16_activations_survive_the_disk(tmp_path: Path, configure: Configure) -> None:

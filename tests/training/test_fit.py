@@ -112,7 +112,7 @@ def test_not_one_frozen_number_moves_in_training(tmp_path: Path, configure: Conf
 )
 def test_the_best_is_trained_as_its_trial_was(tmp_path: Path, configure: Configure, network: list[str]) -> None:
     """Lightning's Trainer and the lean loop take the same steps: what was chosen is what is trained."""
-    config = configure("trainer.max_epochs=3", "model.dropout=0.3", *network)
+    config = configure("trainer.max_epochs=3", "model.dropout=0.3", "trainer.precision=fp32", *network)
     prepared = prepare(config, checked_photos(config))
     lean = prepared.classifier(config)
     for _ in prepared.epochs(lean, config, 3):

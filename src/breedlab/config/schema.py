@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -44,6 +45,17 @@ def _matching(pattern: str, words: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _not_a_number(words: str) -> Callable[[Any], Any]:
+    """Refuses what YAML reads as a number."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, int | float):
+            raise PydanticCustomError("number", "{words}", {"words": words})
+        return value
+
+    return check
 
 
 JobName = Annotated[
@@ -444,6 +456,11 @@ Role = Annotated[
     ),
 ]
 InstanceType = Annotated[str, _matching(r"ml\.[a-z0-9-]+\.[a-z0-9]+", "a type such as ml.g5.xlarge")]
+Image = Annotated[
+    str,
+    StringConstraints(min_length=1),
+    BeforeValidator(_not_a_number("all three parts of a version, such as 2.13.0, since 2.10 would be read as 2.1")),
+]
 Variable = Annotated[str, _matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "a name of letters, digits and '_'")]
 
 
@@ -458,7 +475,7 @@ class Backend(Section):
     bucket: Bucket | None
     prefix: Prefix
     job_name: JobName | None
-    image: Annotated[str, StringConstraints(min_length=1)]
+    image: Image
     instance_type: InstanceType
     instance_count: Annotated[int, Field(ge=1, le=100)]
     processes: Literal["auto"] | PositiveInt

@@ -100,24 +100,22 @@ def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict
     stamps = {photo.path: _stamp(photo.path) for photo in _all(photos)}
     fresh = [path for path, stamp in stamps.items() if known.get(str(path), [None])[0] != stamp]
     if fresh:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            queue = iter(fresh)
-            # A bounded window: Ctrl-C waits for a few files, not for all that were submitted.
-            window = [(path, pool.submit(_read, path)) for path in islice(queue, 64)]
-            done = 0
-            while window:
-                path, future = window.pop(0)
-                seen = future.result()
-                known[str(path)] = [stamps[path], seen.digest, seen.problem]
-                window += [(p, pool.submit(_read, p)) for p in islice(queue, 1)]
-                done += 1
-                if progress:
-                    progress(done, len(fresh))
-        book.parent.mkdir(parents=True, exist_ok=True)
-        scratch = book.with_suffix(f".{os.getpid()}.tmp")
-        # What could not be read at all may be readable the next time.
-        scratch.write_text(json.dumps({path: entry for path, entry in known.items() if entry[1]}))
-        scratch.replace(book)
+        try:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                queue = iter(fresh)
+                # A bounded window: Ctrl-C waits for a few files, not for all that were submitted.
+                window = [(path, pool.submit(_read, path)) for path in islice(queue, 64)]
+                done = 0
+                while window:
+                    path, future = window.pop(0)
+                    seen = future.result()
+                    known[str(path)] = [stamps[path], seen.digest, seen.problem]
+                    window += [(p, pool.submit(_read, p)) for p in islice(queue, 1)]
+                    done += 1
+                    if progress:
+                        progress(done, len(fresh))
+        finally:  # told to stop, the next start reads only the rest
+            _save(book, known)
     return {path: _Seen(str(known[str(path)][1]), str(known[str(path)][2])) for path in stamps}
 
 
@@ -127,6 +125,14 @@ def _load(book: Path) -> dict[str, list[object]]:
         return loaded
     except (OSError, ValueError):
         return {}
+
+
+def _save(book: Path, known: dict[str, list[object]]) -> None:
+    book.parent.mkdir(parents=True, exist_ok=True)
+    scratch = book.with_suffix(f".{os.getpid()}.tmp")
+    # What could not be read at all may be readable the next time.
+    scratch.write_text(json.dumps({path: entry for path, entry in known.items() if entry[1]}))
+    scratch.replace(book)
 
 
 def _stamp(path: Path) -> str:

@@ -26,6 +26,8 @@ MAX_ASPECT = 100
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 32 * 2**20
 """The largest that glibc takes for M_MMAP_THRESHOLD."""
+_STRIP = 1_000_000
+"""Pixels that are converted at once."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 # libjpeg's warnings of a damaged body. A few bytes too many are padding, a run of them is what it lost its way in.
 _DAMAGE = re.compile(r"[Pp]remature end|bad Huffman|(?:[3-9]\d|\d{3,}) extraneous bytes before marker")
@@ -128,7 +130,8 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray[Any, Any]:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_size(image.width, image.height, max_pixels)
             image.load()
-            return np.array(_rgb(ImageOps.exif_transpose(image)))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _rgb_pixels(image)
     except BadPhoto:
         raise
     except Image.DecompressionBombError as error:
@@ -148,9 +151,22 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise BadPhoto(f"is absurdly narrow ({width}x{height}; at most 1:{MAX_ASPECT} is read)")
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb_pixels(image: Image.Image) -> np.ndarray[Any, Any]:
+    """The image in RGB, converted a strip at a time: what that takes on the way is several times the image."""
+    white = _white(image)
+    rows = max(1, _STRIP // image.width)
+    if rows >= image.height:
+        return np.array(_rgb(image, white))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, rows):
+        bottom = min(image.height, top + rows)
+        pixels[top:bottom] = np.asarray(_rgb(image.crop((0, top, image.width, bottom)), white))
+    return pixels
+
+
+def _rgb(image: Image.Image, white: float) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bits(np.asarray(image), image.mode)).convert("RGB")
+        return Image.fromarray(_to_8_bits(np.asarray(image), white)).convert("RGB")
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         image = image.convert("RGBA")
         page = Image.new("RGBA", image.size, "white")
@@ -158,8 +174,13 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_8_bits(values: np.ndarray[Any, Any], mode: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """16-bit by its full scale; floats, which have none, by their largest value."""
-    top = 65535.0 if mode.startswith("I") else max(float(np.nanmax(values, initial=0.0)), 1e-12)
-    scaled = np.nan_to_num(values.astype(np.float64) / top).clip(0, 1) * 255
+def _white(image: Image.Image) -> float:
+    """The value that is white: of 16 bits the full scale; of floats, which have none, the largest."""
+    if not image.mode.startswith("F"):
+        return 65535.0
+    return max(float(np.nanmax(np.asarray(image), initial=0.0)), 1e-12)
+
+
+def _to_8_bits(values: np.ndarray[Any, Any], white: float) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    scaled = np.nan_to_num(values.astype(np.float64) / white).clip(0, 1) * 255
     return scaled.round().astype(np.uint8)

@@ -11,11 +11,13 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from breedlab import ranks
 from breedlab.config.schema import Data
 from breedlab.data.decode import BadPhoto, decode, keep_memory
 from breedlab.data.folders import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform
 from breedlab.errors import DataError
+from breedlab.ranks import WHOLE, Shard
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Key = tuple[int, int]
@@ -116,12 +118,13 @@ class TrainingBatches(Sampler[list[Key]]):
     """Shuffled batches of (view, index), one epoch after another. Lightning calls `set_epoch`.
 
     Attributes:
+        shard: The part of each batch that is this process's. What a batch is does not depend on it.
         epoch: The one that is next iterated over.
         start: How many of its batches are left out, since a stopped run had done them; of this one epoch only.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, views: Views) -> None:
-        self.count, self.batch_size, self.seed, self.views = count, batch_size, seed, views
+    def __init__(self, count: int, batch_size: int, seed: int, views: Views, shard: Shard = WHOLE) -> None:
+        self.count, self.batch_size, self.seed, self.views, self.shard = count, batch_size, seed, views, shard
         self.epoch = self.start = 0
         # Lightning looks for set_epoch on the batch sampler's sampler.
         self.sampler = self
@@ -136,7 +139,14 @@ class TrainingBatches(Sampler[list[Key]]):
         view = self.views.of_epoch(self.epoch)
         start, self.start = self.start, 0
         for batch in batch_indices(epoch_order(self.count, self.seed, self.epoch), self.batch_size)[start:]:
-            yield [(view, index) for index in batch.tolist()]
+            # A process with no photo of a small last batch computes one that counts for nothing: all take the step.
+            mine = batch[self.shard.rank :: self.shard.world] if len(batch) > self.shard.rank else batch[:1]
+            yield [(view, index) for index in mine.tolist()]
+
+    def sizes(self, index: int) -> tuple[int, int]:
+        """How many photos of an epoch's batch are this process's own, and how many it has."""
+        whole = min(self.batch_size, self.count - index * self.batch_size)
+        return len(range(self.shard.rank, whole, self.shard.world)), whole
 
 
 class TrainingLoader(DataLoader[Any]):
@@ -180,25 +190,28 @@ class PhotoData(lightning.LightningDataModule):
         super().__init__()
         self.photos, self.data, self.evaluation, self.seed = photos, data, evaluation, seed
         self.views = Views(frozen_views, data.augment)
+        self.shard = WHOLE
 
     def dataset(self, split: str) -> PhotoDataset:
         return PhotoDataset(self.photos.splits[split], self.evaluation, self.data.augment, self.seed)
 
     def train_dataloader(self) -> TrainingLoader:
         dataset = self.dataset("train")
-        batches = TrainingBatches(len(dataset), self.data.batch_size, self.seed, self.views)
+        batches = TrainingBatches(len(dataset), self.data.batch_size, self.seed, self.views, self.shard)
         return TrainingLoader(dataset, batch_sampler=batches, **self._loading())
 
     def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
-        return self.view_dataloader("valid", 0)
+        return self.view_dataloader("valid", 0, shard=self.shard)
 
     def test_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
         return self.view_dataloader("test", 0)
 
-    def view_dataloader(self, split: str, view: int, batch_size: int = 32) -> DataLoader[tuple[torch.Tensor, int]]:
-        """One view of a whole split, in the order of its photos."""
+    def view_dataloader(
+        self, split: str, view: int, batch_size: int = 32, start: int = 0, shard: Shard = WHOLE
+    ) -> DataLoader[tuple[torch.Tensor, int]]:
+        """One view of a split, all of it unless a start or a shard says otherwise, in the order of its photos."""
         dataset = self.dataset(split)
-        keys = [(view, index) for index in range(len(dataset))]
+        keys = [(view, index) for index in range(start + shard.rank, len(dataset), shard.world)]
         return DataLoader(dataset, batch_size=batch_size, sampler=keys, **self._loading())
 
     def labels(self, split: str) -> torch.Tensor:
@@ -214,7 +227,7 @@ class PhotoData(lightning.LightningDataModule):
 
     def _loading(self) -> dict[str, Any]:
         wanted = self.data.num_workers
-        workers = min(os.cpu_count() or 1, 8) if wanted == "auto" else wanted
+        workers = max(1, min((os.cpu_count() or 1) // ranks.local_world(), 8)) if wanted == "auto" else wanted
         return {
             "num_workers": workers,
             "collate_fn": collate,

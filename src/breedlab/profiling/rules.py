@@ -190,7 +190,7 @@ def step_outlier(found: Recording, rules: ProfilerRules) -> Finding:
     return (
         share > rules.outlier.share,
         {**figures, "slow_part": part},
-        f"Some steps take far longer than the others, most of it in {part}." if part else "Steps take alike long.",
+        f"Some steps take far longer than the others, most of it in {part}.",
         "See what runs at those steps: checkpoints, hooks, workers starting, other programs (profiler=full traces).",
         [int(found.steps.step[index]) for index in outliers[:100]],
     )
@@ -211,6 +211,22 @@ RULES: dict[str, Callable[[Recording, ProfilerRules], Finding]] = {
 }
 
 
+SOUND = {
+    "CPUBottleneck": "The GPU does not wait for the CPU.",
+    "IOBottleneck": "Nothing waits for disks to speak of.",
+    "Dataloader": "Batches are ready when training asks for them.",
+    "GPUMemoryIncrease": "GPU memory stays level.",
+    "BatchSize": "The batches make use of the machine.",
+    "LowGPUUtilization": "The GPU is kept at work.",
+    "LoadBalancing": "The GPUs share the work evenly.",
+    "MaxInitializationTime": "Training begins soon enough.",
+    "OverallSystemUsage": "How much of the machine the run used.",
+    "OverallFrameworkMetrics": "Where the time of the training's steps went.",
+    "StepOutlier": "Hardly a step takes far longer than the others.",
+}
+"""What a rule that did not fire says."""
+
+
 def judge(recording: Recording, rules: ProfilerRules) -> list[Verdict]:
     """Every rule's verdict, in the order of `RULES`."""
     verdicts = []
@@ -220,9 +236,8 @@ def judge(recording: Recording, rules: ProfilerRules) -> list[Verdict]:
         except NotEnough as missing:
             verdicts.append(Verdict(name, NOT_ENOUGH, {}, str(missing)))
         else:
-            verdicts.append(
-                Verdict(name, TRIGGERED if fired else PASSED, figures, meaning, advice if fired else "", steps=steps)
-            )
+            said = (meaning, advice) if fired else (SOUND[name], "")
+            verdicts.append(Verdict(name, TRIGGERED if fired else PASSED, figures, *said, steps=steps))
     return verdicts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Traces(lightning.Callback):
     def __init__(self, run: Path, steps: list[int]) -> None:
         self.run, self.steps = run, frozenset(steps)
         self._profiler: Any = None
+        self._step: Any = None
         self._first = 0
         self._failed = False
 
@@ -36,10 +38,17 @@ class Traces(lightning.Callback):
     ) -> None:
         if trainer.global_step in self.steps and self._profiler is None and not self._failed:
             self._safely(lambda: self._begin(trainer.global_step))
+        if self._profiler is not None:
+            # As torch.profiler's own schedule names a step; TensorBoard's plugin and Perfetto show it by that.
+            self._step = torch.profiler.record_function(f"ProfilerStep#{trainer.global_step}")
+            self._step.__enter__()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self._step is not None:
+            self._step.__exit__(None, None, None)
+            self._step = None
         if self._profiler is not None and trainer.global_step not in self.steps:
             self._safely(self._end)
 
@@ -48,6 +57,7 @@ class Traces(lightning.Callback):
             self._safely(self._end)
 
     def _begin(self, step: int) -> None:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports on stderr that it starts and stops
         profiler = torch.profiler.profile(record_shapes=True, profile_memory=True)
         profiler.start()
         self._profiler, self._first = profiler, step

@@ -52,7 +52,10 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
         "figures": figures(runs),
         "same_data": _all_same([(run.lineage.get("data") or {}).get("fingerprint") for run in runs]),
         "differences": differences(runs),
-        "charts_of": {name: training_charts.compared(runs, names, name) for name in ("valid/top1", "valid/loss", "train/top1", "train/loss")},
+        "charts_of": {
+            name: training_charts.compared(runs, names, name)
+            for name in ("valid/top1", "valid/loss", "train/top1", "train/loss")
+        },
         "searched": searched(runs),
         "classes": classes(runs),
         "rules": verdicts(runs),

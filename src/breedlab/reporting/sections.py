@@ -21,6 +21,7 @@ from breedlab.reporting.record import RunRecord
 
 Section = dict[str, Any]
 
+
 def summary(run: RunRecord) -> Section:
     """Headline, pedigree, config."""
     lineage, training, test = run.lineage, run.metrics.get("training") or {}, run.test
@@ -38,7 +39,11 @@ def summary(run: RunRecord) -> Section:
         "python": lineage.get("python", ""),
         "packages": ", ".join(f"{name} {version}" for name, version in (lineage.get("packages") or {}).items()),
     }
-    tiles = [(shown, metric(name, test["metrics"][name])) for name, shown in METRICS.items() if name in test["metrics"]] if test else []
+    tiles = (
+        [(shown, metric(name, test["metrics"][name])) for name, shown in METRICS.items() if name in test["metrics"]]
+        if test
+        else []
+    )
     ended = f"{training['ended']}; epoch {training['best_epoch']} was kept" if training else "did not end"
     return {
         "tiles": tiles,

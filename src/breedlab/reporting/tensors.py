@@ -72,7 +72,11 @@ def _figures(tape: Any, collection: str, names: list[str], steps: list[int]) -> 
     at = [(step, tape.training_step(step)) for step in _spread(steps, _STEPS)]
     found = {}
     for name in _spread(names, _TENSORS):
-        series = [(there, tape.reduction(name, step, reduction)) for step, there in at if name in tape.saved(collection, "TRAIN")[step]]
+        series = [
+            (there, tape.reduction(name, step, reduction))
+            for step, there in at
+            if name in tape.saved(collection, "TRAIN")[step]
+        ]
         if known := [(there, value) for there, value in series if math.isfinite(value)]:
             found[name] = known
     return found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +18,22 @@ from breedlab.errors import ServingError
 _ACCEPT = "application/json; verbose=1"
 _TIMEOUT_S = 60.0
 
+Send = Callable[[bytes], tuple[int, bytes]]
+"""Sends a photo; status and body of the answer."""
+
 
 def ask(endpoint: str, photos: list[Path], top: int) -> Iterator[dict[str, Any]]:
     """The answers of an endpoint, one entry a photo, as `predict --json` prints them.
 
     Args:
-        endpoint: The server's address, such as `http://127.0.0.1:8080`.
+        endpoint: The server's address, such as `http://127.0.0.1:8080`, or the name of a SageMaker endpoint.
         photos: Files; each is sent as it is.
         top: How many classes of each are wanted.
 
     Raises:
-        ServingError: If there is no such address, or nobody answers there, or not as this contract has it.
+        BreedlabError: If there is no such endpoint, or nobody answers there, or not as this contract has it.
     """
-    try:
-        address = parse_url(endpoint)
-    except LocationParseError:
-        address = None
-    if address is None or address.scheme not in ("http", "https") or not address.host:
-        raise ServingError(f"--endpoint: got {endpoint!r}; expected an address such as http://127.0.0.1:8080")
-    url = endpoint.rstrip("/").removesuffix("/invocations") + "/invocations"
-    # A server above its capacity says when to come again.
-    patience = Retry(total=8, connect=0, read=0, status_forcelist=[503], allowed_methods=None, raise_on_status=False)
-    with PoolManager(retries=patience, timeout=_TIMEOUT_S) as http:
+    with _transport(endpoint) as send:
         for path in photos:
             answer: dict[str, Any] = {"photo": str(path)}
             try:
@@ -44,25 +41,69 @@ def ask(endpoint: str, photos: list[Path], top: int) -> Iterator[dict[str, Any]]
             except OSError as error:
                 yield {**answer, "error": f"cannot be read ({error.strerror})"}
                 continue
-            headers = {"Content-Type": "application/octet-stream", "Accept": _ACCEPT}
+            yield {**answer, **_read(endpoint, *send(content), top)}
+
+
+def _transport(endpoint: str) -> AbstractContextManager[Send]:
+    if re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", endpoint):
+        return _sagemaker(endpoint)
+    return _http(endpoint)
+
+
+@contextmanager
+def _http(endpoint: str) -> Iterator[Send]:
+    try:
+        address = parse_url(endpoint)
+    except LocationParseError:
+        address = None
+    if address is None or address.scheme not in ("http", "https") or not address.host:
+        raise ServingError(
+            f"--endpoint: got {endpoint!r}; expected an address such as http://127.0.0.1:8080,"
+            " or the name of a SageMaker endpoint"
+        )
+    url = endpoint.rstrip("/").removesuffix("/invocations") + "/invocations"
+    headers = {"Content-Type": "application/octet-stream", "Accept": _ACCEPT}
+    # A server above its capacity says when to come again.
+    patience = Retry(total=8, connect=0, read=0, status_forcelist=[503], allowed_methods=None, raise_on_status=False)
+    with PoolManager(retries=patience, timeout=_TIMEOUT_S) as http:
+
+        def send(content: bytes) -> tuple[int, bytes]:
             try:
                 response = http.request("POST", url, body=content, headers=headers)
             except HTTPError as error:
                 raise ServingError(
                     f"{endpoint}: nobody answers there ({type(error).__name__}); is scripts/serve.py running?"
                 ) from error
-            yield {**answer, **_read(endpoint, response, top)}
+            return response.status, response.data
+
+        yield send
 
 
-def _read(endpoint: str, response: Any, top: int) -> dict[str, Any]:
+@contextmanager
+def _sagemaker(name: str) -> Iterator[Send]:
     try:
-        tree = response.json()
-        if response.status != 200:
+        import boto3  # noqa: F401
+
+        from breedlab.backends.sagemaker.invoke import invoke
+        from breedlab.backends.sagemaker.session import client, connect
+    except ModuleNotFoundError as error:
+        raise ServingError(
+            f"--endpoint {name}: a SageMaker endpoint needs the package {error.name};"
+            " install the extra: pip install 'breedlab[sagemaker]'"
+        ) from error
+    runtime = client(connect(None), "sagemaker-runtime")
+    yield lambda content: invoke(runtime, name, content, _ACCEPT)
+
+
+def _read(endpoint: str, status: int, body: bytes, top: int) -> dict[str, Any]:
+    try:
+        tree = json.loads(body)
+        if status != 200:
             return {"error": str(tree["error"])}
         classes, probabilities = tree["classes"], tree["predictions"][0]["probabilities"]
         best = sorted(range(len(classes)), key=lambda index: -probabilities[index])[:top]
         return {"predictions": [{"class": classes[i], "probability": round(float(probabilities[i]), 6)} for i in best]}
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ServingError(
-            f"{endpoint}: answers (status {response.status}), but not as scripts/serve.py does; is it another server?"
+            f"{endpoint}: answers (status {status}), but not as scripts/serve.py does; is it another server?"
         ) from error

@@ -37,12 +37,13 @@ class Intake:
 
     Args:
         max_bytes: Of a body.
-        seconds: In which it has to come in.
         max_held: Bytes of all that is held at once.
+        seconds: In which a body has to come in.
     """
 
-    def __init__(self, max_bytes: int, seconds: float = BODY_SECONDS, max_held: int = MAX_HELD) -> None:
-        self.max_bytes, self._seconds, self._max_held = max_bytes, seconds, max_held
+    def __init__(self, max_bytes: int, max_held: int = MAX_HELD, seconds: float | None = None) -> None:
+        self.max_bytes, self._max_held = max_bytes, max_held
+        self._seconds = BODY_SECONDS if seconds is None else seconds
         self._held = 0
 
     @asynccontextmanager

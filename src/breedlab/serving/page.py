@@ -70,6 +70,7 @@ def router(model: Model, *, intake: Intake, fetch: Fetch | None = None) -> APIRo
         return {
             "name": model.network.architecture.name,
             "classes": list(model.classes),
+            "engine": str(model.engine.choice),
             "lineage": model.lineage,
             "explains": isinstance(made, Explainer),
             "max_bytes": intake.max_bytes,

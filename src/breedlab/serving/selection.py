@@ -45,7 +45,8 @@ class Candidate:
         milliseconds: By the photos in a batch: one photo's share of its time.
         agreement: Share of the validation photos with the module's class; None if it was not asked.
         top1: Of the validation photos; likewise.
-        verdict: What speaks against it, or "taken".
+        objection: What speaks against it, else empty.
+        taken: Whether it is the one.
     """
 
     choice: Choice
@@ -53,7 +54,8 @@ class Candidate:
     milliseconds: dict[int, float] = field(default_factory=dict)
     agreement: float | None = None
     top1: float | None = None
-    verdict: str = ""
+    objection: str = ""
+    taken: bool = False
 
     @property
     def typical(self) -> float:
@@ -67,7 +69,7 @@ class Candidate:
             "milliseconds": {str(size): round(ms, 3) for size, ms in self.milliseconds.items()},
             "agreement": self.agreement,
             "top1": self.top1,
-            "verdict": self.verdict,
+            "verdict": ", ".join(filter(None, ["taken" if self.taken else "", self.objection])),
         }
 
 
@@ -141,7 +143,7 @@ def select(folder: Path, serving: Serving, data: PhotoData, *, device: torch.dev
     ready = [candidate for candidate in candidates if candidate.engine is not None]
     _time(ready, _photos(data, "valid", range(min(len(data.photos.splits["valid"]), max(_BATCHES)))))
     taken = _judge(ready, choices, data)
-    taken.verdict = "taken"
+    taken.taken = True
     for file in Path(folder, FOLDER).glob("*"):
         if taken.choice.engine != OPENVINO or file.stem != taken.choice.precision:
             file.unlink()
@@ -174,29 +176,37 @@ def _make(candidates: Sequence[Candidate], model: Model, folder: Path, data: Pho
             candidate.engine = OpenVino(file, precision)
         except Exception as error:  # whatever a network's operations bring about, another engine can answer
             reason = " ".join(str(error).split())[:120]
-            candidate.verdict = f"cannot be made: {reason}"
+            candidate.objection = f"cannot be made: {reason}"
             warn(f"{candidate.choice} cannot be made ({reason})")
     return calibration
 
 
 def _time(candidates: Sequence[Candidate], photos: torch.Tensor) -> None:
-    """In turn, so that a noisy neighbour slows all alike; the first round is not counted."""
+    """In turn, so that a noisy neighbour slows all alike; the first calls of each are not counted."""
     batches = {size: torch.cat([photos] * -(-size // len(photos)))[:size] for size in _BATCHES}
-    taken: dict[tuple[int, int], list[float]] = {}
+    for candidate in candidates:
+        _seconds(candidate, batches[1])
+    once = sum(_seconds(candidate, batches[1]) for candidate in candidates)
+    sizes = [size for size in _BATCHES if size == 1 or size * once <= _BUDGET_S]
+    taken: dict[int, list[list[float]]] = {size: [] for size in sizes}
     started = time.monotonic()
     with progress("timing engines, rounds") as report:
         for number in range(_MOST_ROUNDS + 1):
             if number > _FEWEST_ROUNDS and time.monotonic() - started > _BUDGET_S:
                 break
-            for size, batch in batches.items():
-                for index, candidate in enumerate(candidates):
-                    assert candidate.engine is not None
-                    begun = time.perf_counter()
-                    candidate.engine.scores(batch)
-                    taken.setdefault((index, size), []).append(time.perf_counter() - begun)
+            for size in sizes:
+                taken[size].append([_seconds(candidate, batches[size]) for candidate in candidates])
             report(number + 1, _MOST_ROUNDS + 1)
-    for index, candidate in enumerate(candidates):
-        candidate.milliseconds = {size: 1000 * median(taken[index, size][1:]) / size for size in _BATCHES}
+    for size, rounds in taken.items():
+        for candidate, seconds in zip(candidates, zip(*rounds[1:], strict=True), strict=True):
+            candidate.milliseconds[size] = 1000 * median(seconds) / size
+
+
+def _seconds(candidate: Candidate, batch: torch.Tensor) -> float:
+    assert candidate.engine is not None
+    started = time.perf_counter()
+    candidate.engine.scores(batch)
+    return time.perf_counter() - started
 
 
 def _judge(candidates: Sequence[Candidate], choices: Sequence[Choice], data: PhotoData) -> Candidate:
@@ -219,11 +229,11 @@ def _judge(candidates: Sequence[Candidate], choices: Sequence[Choice], data: Pho
             module.top1, module.agreement = float((reference == truth).float().mean()), 1.0
         candidate.top1 = float((found[-1] == truth).float().mean())
         candidate.agreement = float((found[-1] == reference).float().mean())
-        candidate.verdict = _objection(candidate, module)
-        if not candidate.verdict:
+        candidate.objection = _objection(candidate, module)
+        if not candidate.objection:
             return candidate
     taken = eligible[0]
-    warn(f"{taken.choice} was asked for, and is exported, but {taken.verdict}")
+    warn(f"{taken.choice} was asked for, and is exported, but it {taken.objection}")
     return taken
 
 

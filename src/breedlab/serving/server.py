@@ -20,7 +20,7 @@ from breedlab.data.decode import keep_memory
 from breedlab.serving import handler, page
 from breedlab.serving.batching import Batcher
 from breedlab.serving.handler import MAX_PHOTOS, BadRequest, Model
-from breedlab.serving.intake import Intake, Overloaded, Preparation
+from breedlab.serving.intake import MAX_HELD, Intake, Overloaded, Preparation
 
 MAX_BYTES = 6_000_000
 """Of a request's body; what a SageMaker endpoint takes, too."""
@@ -121,16 +121,19 @@ class Record:
         )  # fmt: skip
 
 
-def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACITY) -> FastAPI:
+def make_app(
+    model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACITY, max_held: int = MAX_HELD
+) -> FastAPI:
     """The server's application around a loaded model.
 
     Args:
         model: What answers.
         max_bytes: Of a request's body.
         capacity: Photos worked on or waiting at once; requests beyond it get 503.
+        max_held: Bytes of all bodies and fetched photos together.
     """
     keep_memory()
-    batcher, metrics, intake = Batcher(model), Metrics(), Intake(max_bytes)
+    batcher, metrics, intake = Batcher(model), Metrics(), Intake(max_bytes, max_held)
     preparation = Preparation(model, batcher)
     open_photos = 0
 

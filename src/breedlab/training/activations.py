@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,21 @@ from breedlab.config.schema import Cache
 from breedlab.data.module import PhotoData, batch_indices, epoch_order
 from breedlab.errors import TrainingError
 from breedlab.models.classifier import Classifier
+from breedlab.ranks import WHOLE, Shard
+from breedlab.reporting.console import note
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 Progress = Callable[[int, int], None]
 _IN_MEMORY = 2_000_000_000
 """Bytes up to which a view is read whole; above it stays on disk and batches are gathered from the map."""
+_BATCH = 32
+_SAVE_EVERY_S = 10.0
+_LEFT_AFTER_S = 86_400
+"""A pass that nobody has gone on with for so long is left over, and makes room like any other file."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +59,11 @@ class Activations:
         for index in batch_indices(epoch_order(len(self.labels), seed, epoch), batch_size):
             yield view[index].float(), self.labels[index]
 
-    def valid_batches(self, batch_size: int = 4096) -> Any:
-        for start in range(0, len(self.valid_labels), batch_size):
+    def valid_batches(self, batch_size: int = 4096, shard: Shard = WHOLE) -> Any:
+        valid, labels = self.valid[shard.rank :: shard.world], self.valid_labels[shard.rank :: shard.world]
+        for start in range(0, len(labels), batch_size):
             part = slice(start, start + batch_size)
-            yield self.valid[part].float(), self.valid_labels[part]
+            yield valid[part].float(), labels[part]
 
 
 class TooLarge(Exception):
@@ -105,10 +119,12 @@ def cached_activations(
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
         path = Path(cache.dir, f"{name}.npy")
         if not path.exists():
-            _make_room(path.parent, size, cache.max_gb)
-            title = f"activations of {split}" + (f", view {view + 1} of {views}" if views > 1 else "")
-            with progress(title) as report:
-                _compute(path, classifier, data, split, view, shape, precision, device, report)
+            with _alone(path):
+                if not path.exists():
+                    _make_room(path, size, cache.max_gb)
+                    title = f"activations of {split}" + (f", view {view + 1} of {views}" if views > 1 else "")
+                    with progress(title) as report:
+                        _compute(path, classifier, data, split, view, shape, precision, device, report)
         os.utime(path)  # least recently used is dropped first
         found.append(_load(path, precision))
     return Activations(tuple(found[:-1]), found[-1], data.labels("train"), data.labels("valid"))
@@ -125,23 +141,56 @@ def _compute(
     device: torch.device,
     report: Progress,
 ) -> None:
+    """Writes `<name>.part`, with how many rows of it are done beside it, and renames it when it is whole."""
     count = len(data.photos.splits[split])
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    part, marker = path.with_suffix(".part"), path.with_suffix(".done")
     stored = np.uint16 if precision == "bf16" else np.float32  # numpy has no bfloat16: its bits are kept
+    done = int(marker.read_text()) if marker.exists() and part.exists() else 0
+    mode: Any = "r+" if done else "w+"
+    rows = np.lib.format.open_memmap(part, mode=mode, dtype=stored, shape=(count, *shape))
+
+    def save() -> None:
+        rows.flush()
+        scratch = marker.with_suffix(".done.tmp")
+        scratch.write_text(str(done))
+        scratch.replace(marker)
+
+    saved = time.monotonic()
     try:
-        rows = np.lib.format.open_memmap(scratch, mode="w+", dtype=stored, shape=(count, *shape))
-        done = 0
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            for photos, _ in data.view_dataloader(split, view, batch_size=32):
+            for photos, _ in data.view_dataloader(split, view, batch_size=_BATCH, start=done):
                 out = classifier.to_boundary(photos.to(device))
                 rows[done : done + len(out)] = _to_numpy(out, precision)
                 done += len(out)
                 report(done, count)
-        rows.flush()
-        del rows
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+                if time.monotonic() - saved > _SAVE_EVERY_S:
+                    save()
+                    saved = time.monotonic()
+    except BaseException:
+        save()
+        raise
+    rows.flush()
+    marker.unlink(missing_ok=True)  # first: it must never be taken for a later file's
+    part.replace(path)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time for each file; the others wait, and then find it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("ab") as file:  # which, renamed, keeps its lock
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                note("another process is computing the same activations; waiting for them")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
+        yield
+        if path.exists():
+            part.unlink(missing_ok=True)  # made by opening it
 
 
 def _to_numpy(out: torch.Tensor, precision: str) -> np.ndarray[Any, Any]:
@@ -170,17 +219,21 @@ def _digest(classifier: Classifier) -> str:
     return digest.hexdigest()[:32]
 
 
-def _make_room(folder: Path, size: int, max_gb: float) -> None:
+def _make_room(wanted: Path, size: int, max_gb: float) -> None:
     """Drops the least recently used until `size` fits under the limit, and sees that the disk has room."""
+    folder = wanted.parent
     folder.mkdir(parents=True, exist_ok=True)
-    kept = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime)
+    left = [part for part in folder.glob("*.part") if time.time() - part.stat().st_mtime > _LEFT_AFTER_S]
+    left = [part for part in left if part != wanted.with_suffix(".part")]
+    kept = sorted([*folder.glob("*.npy"), *left], key=lambda path: path.stat().st_mtime)
     total = sum(path.stat().st_size for path in kept)
     while kept and total + size > max_gb * 1e9:
         oldest = kept.pop(0)
         total -= oldest.stat().st_size
+        oldest.with_suffix(".done").unlink(missing_ok=True)
         oldest.unlink()
     free = shutil.disk_usage(folder).free
-    if free < size:
+    if free < size and not wanted.with_suffix(".done").exists():  # else it has its room already
         raise TrainingError(
             f"cache.dir: {folder} has {free / 1e9:.1f} GB free, the activations take {size / 1e9:.1f} GB;"
             " free some space, set cache.dir to another disk, or cache.mode=off"

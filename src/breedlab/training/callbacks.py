@@ -21,7 +21,7 @@ class SeededEpochs(lightning.Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        seed_epoch(self.seed, trainer.current_epoch)
+        seed_epoch(self.seed, trainer.current_epoch, trainer.global_rank)
 
 
 class FiniteFigures(Checkpoint):
@@ -52,6 +52,8 @@ class EpochLines(Checkpoint):
         shown = "  ".join(f"{name} {figures[name]:.4f}" for name in ("train/loss", "valid/loss", "valid/top1"))
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         line = f"  {epoch}  {shown}  {objective_line(kept.monitor, float(kept.best_model_score))}"
+        if not trainer.is_global_zero:
+            return
         bar = trainer.progress_bar_callback
         print(line) if bar is None or not console.is_terminal else bar.print(line)  # the bar makes room for it
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from breedlab.training.metrics import make_metrics
@@ -54,36 +53,33 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module,
+    scores: Callable[[torch.Tensor], torch.Tensor],
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     classes: tuple[str, ...],
     *,
-    device: torch.device,
     total: int,
     progress: Progress,
 ) -> Evaluation:
-    """Runs a network over labelled photos in evaluation mode, in fp32, as the exported model will.
+    """Asks for the scores of labelled photos, and says how good they are.
 
     Args:
-        network: From uint8 photos (n, 3, side, side) to logits (n, classes).
+        scores: From uint8 photos (n, 3, side, side) to logits (n, classes) on the CPU.
         batches: Photos and int64 labels.
         classes: Names in label order.
-        device: Where to compute.
         total: Number of photos, for the progress.
         progress: Called with how many are done.
     """
-    network.to(device).eval()
-    metrics = make_metrics(len(classes)).to(device)
-    confusion = MulticlassConfusionMatrix(len(classes)).to(device)
+    metrics = make_metrics(len(classes))
+    confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False)
     predictions: list[tuple[int, float]] = []
     for photos, labels in batches:
-        logits, labels = network(photos.to(device)), labels.to(device)
+        logits = scores(photos)
         metrics.update(logits, labels)
         confusion.update(logits, labels)
         top = logits.softmax(1).max(1)
         predictions += zip(top.indices.tolist(), top.values.tolist(), strict=True)
         progress(len(predictions), total)
-    matrix = confusion.compute().cpu()
+    matrix = confusion.compute()
     return Evaluation(
         photos=len(predictions),
         metrics={name: float(value) for name, value in metrics.compute().items()},

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,17 +14,22 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
+from breedlab import ranks
 from breedlab.config import Config
 from breedlab.data.module import PhotoData, TrainingBatches, TrainingLoader
+from breedlab.errors import ConfigError
 from breedlab.training import stopping
 from breedlab.training.activations import Activations
 from breedlab.training.callbacks import EpochLines, FiniteFigures, SeededEpochs, StepBar, best_checkpoint, stop_reason
 from breedlab.training.checkpoints import WholeCheckpoints
 from breedlab.training.learner import Learner
 from breedlab.training.observers import observers
+from breedlab.training.quiet import quiet_lightning
 from breedlab.training.resumption import Resumption
 
 
@@ -67,16 +70,18 @@ class ActivationData(lightning.LightningDataModule):
     def __init__(self, activations: Activations, photos: PhotoData) -> None:
         super().__init__()
         self.activations, self.photos = activations, photos
+        self.shard = ranks.WHOLE
 
     def train_dataloader(self) -> TrainingLoader:
         dataset = ActivationDataset(self.activations)
-        batches = TrainingBatches(len(dataset), self.photos.data.batch_size, self.photos.seed, self.photos.views)
+        batch_size, views = self.photos.data.batch_size, self.photos.views
+        batches = TrainingBatches(len(dataset), batch_size, self.photos.seed, views, self.shard)
         return TrainingLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch, generator=_aside())
 
     def val_dataloader(self) -> DataLoader[Any]:
         # Whole batches already; DataLoader asks for a list, not for its elements to be stacked.
         return DataLoader(
-            list(self.activations.valid_batches()),  # type: ignore[arg-type]
+            list(self.activations.valid_batches(shard=self.shard)),  # type: ignore[arg-type]
             batch_size=None,
             generator=_aside(),
         )
@@ -105,8 +110,12 @@ def fit(
     """
     marker = run / "trained.json"
     last = run / "checkpoints" / "last.ckpt"
-    if marker.exists():
-        return Fitted(**json.loads(marker.read_text()))
+    ended = ranks.once(lambda: json.loads(marker.read_text()) if marker.exists() else None)
+    if ended is not None:
+        return Fitted(**ended)
+    if ranks.world() > 1:
+        _refuse_too_few(config, data)
+        data.shard = ranks.shard()
     monitor, mode = config.monitor.metric, config.monitor.mode
     callbacks: list[lightning.Callback] = [
         SeededEpochs(config.seed),
@@ -123,16 +132,16 @@ def fit(
     if config.trainer.ema:
         average = get_ema_multi_avg_fn(config.trainer.ema)  # type: ignore[no-untyped-call]
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
-    callbacks.extend(observers(config, run))
+    if ranks.is_main():
+        callbacks.extend(observers(config, run))
     with quiet_lightning():
         trainer = lightning.Trainer(
             accelerator=accelerator,
-            devices=1,
+            **_processes(config),
             precision="bf16-mixed" if precision == "bf16" else "32-true",
             max_epochs=config.trainer.max_epochs,
             gradient_clip_val=config.trainer.gradient_clip,
             callbacks=callbacks,
-            plugins=[WholeCheckpoints()],
             logger=TensorBoardLogger(run / "tensorboard", name="", version="final", default_hp_metric=False),
             num_sanity_val_steps=0,
             log_every_n_steps=1_000_000,  # figures are logged by epoch
@@ -140,12 +149,39 @@ def fit(
         )
         learner.train()  # Lightning trains in whatever mode it finds: in evaluation mode without dropout
         with stopping.deferrable(), interruptible(trainer):
-            trainer.fit(learner, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+            begun = ranks.once(last.exists)
+            trainer.fit(learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True)
+    return ranks.once(lambda: _ended(trainer, run))
+
+
+def _processes(config: Config) -> dict[str, Any]:
+    """How Lightning trains in the processes that there are."""
+    if ranks.world() == 1:
+        return {"devices": 1, "plugins": [WholeCheckpoints()]}
+    return {
+        "devices": ranks.local_world(),
+        "num_nodes": ranks.world() // ranks.local_world(),
+        # What is frozen is the same everywhere, and stays so.
+        "strategy": DDPStrategy(broadcast_buffers=config.model.freeze != "backbone"),
+        "use_distributed_sampler": False,
+        "plugins": [WholeCheckpoints(), TorchElasticEnvironment()],
+    }
+
+
+def _refuse_too_few(config: Config, data: Any) -> None:
+    """Every process needs a photo of each whole batch, and of the validation split."""
+    photos = data.photos.photos if isinstance(data, ActivationData) else data.photos
+    for path, count in (("data.batch_size", config.data.batch_size), ("valid split", len(photos.splits["valid"]))):
+        if count < ranks.world():
+            raise ConfigError(f"{path}: {count} photos cannot be divided among {ranks.world()} processes; start fewer")
+
+
+def _ended(trainer: lightning.Trainer, run: Path) -> Fitted:
     checkpoint = best_checkpoint(trainer)
     kept = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
     assert checkpoint.best_model_score is not None
     fitted = Fitted(trainer.current_epoch, stop_reason(trainer), kept["epoch"] + 1, float(checkpoint.best_model_score))
-    marker.write_text(json.dumps(asdict(fitted)))
+    (run / "trained.json").write_text(json.dumps(asdict(fitted)))
     return fitted
 
 
@@ -171,21 +207,3 @@ def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from None
         raise
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Lightning's hints are for people who write Lightning code; what concerns users we say ourselves."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from breedlab.config import Config
+from breedlab.data.module import TrainingLoader
 from breedlab.models.classifier import Classifier
 from breedlab.training.metrics import make_metrics
 from breedlab.training.optimization import make_optimizer, make_schedule
@@ -46,12 +47,12 @@ class Learner(lightning.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs or config.trainer.max_epochs
         self.criterion = nn.CrossEntropyLoss(class_weights, label_smoothing=config.optim.label_smoothing)
-        self.validation = make_metrics(classifier.architecture.classes)
+        self.validation = make_metrics(classifier.architecture.classes, shared=True)
         # In a list, since registering it would store its weights under a second name.
         self._tail = [] if tail is None else [tail]
         mixup, classes = config.data.mixup, classifier.architecture.classes
         self._mix = v2.MixUp(alpha=mixup, num_classes=classes) if mixup else None
-        # Of the epoch so far: loss and hits by photo, and photos. In checkpoints, as an epoch may end in another process.
+        # Of the epoch so far: loss, hits, photos. In checkpoints, since an epoch may end in another process.
         self._sums = torch.zeros(3, dtype=torch.float64)
 
     @property
@@ -86,14 +87,31 @@ class Learner(lightning.LightningModule):
         truth = labels if labels.ndim == 1 else labels.argmax(1)
         return self.criterion(logits, labels), (logits.detach().argmax(1) == truth).float().mean()
 
-    def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         loss, hits = self.loss_and_hits(batch)
-        size = len(batch[1])
-        self._sums += torch.stack([loss.detach(), hits, hits.new_ones(())]).double() * size
+        mine = whole = len(batch[1])
+        if self.trainer.world_size > 1:
+            loader = self.trainer.train_dataloader
+            assert isinstance(loader, TrainingLoader)
+            mine, whole = loader.batches.sizes(index)
+            loss = loss * self._share(batch[1][:mine])
+        part = loss.detach() / self.trainer.world_size
+        self._sums += torch.stack([part * whole, hits * mine, hits.new_tensor(mine)]).double()
         return loss
 
+    def _share(self, labels: torch.Tensor) -> torch.Tensor:
+        """This process's part of the batch's loss, times their number, by which DDP divides the gradients' sum."""
+        weight = self.criterion.weight
+        mine = weight[labels].sum() if weight is not None and self._mix is None else labels.new_tensor(len(labels))
+        mine = mine.float()
+        return mine * self.trainer.world_size / self._of_all(mine)
+
+    def _of_all(self, number: torch.Tensor) -> torch.Tensor:
+        total: torch.Tensor = self.trainer.strategy.reduce(number.clone(), reduce_op="sum")
+        return total
+
     def on_train_epoch_end(self) -> None:
-        loss, hits, photos = self._sums
+        loss, hits, photos = self._of_all(self._sums)
         self.log("train/loss", loss / photos, prog_bar=True)
         self.log("train/top1", hits / photos)
         self._sums.zero_()
@@ -102,10 +120,17 @@ class Learner(lightning.LightningModule):
         self._sums = self._sums.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["epoch_sums"] = self._sums.cpu()
+        checkpoint["epoch_sums"] = self._of_all(self._sums).cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._sums.copy_(checkpoint["epoch_sums"])
+        if self.trainer.is_global_zero:  # which keeps them for all
+            self._sums.copy_(checkpoint["epoch_sums"])
+
+    def on_validation_epoch_start(self) -> None:
+        if self.trainer.world_size > 1 and self.classifier.freeze != "backbone":
+            # BatchNorm's averages, which on CPUs each process has of its own photos: those of the checkpoint are meant.
+            for buffer in self.classifier.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Batch, _index: int) -> torch.Tensor:
         inputs, labels = batch

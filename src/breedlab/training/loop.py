@@ -19,6 +19,7 @@ from breedlab.data.module import mixed_seed
 from breedlab.errors import TrainingError
 from breedlab.training.learner import Learner
 from breedlab.training.metrics import make_metrics
+from breedlab.training.quiet import quiet_lightning
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
@@ -40,9 +41,9 @@ class Epoch:
     valid: dict[str, float]
 
 
-def seed_epoch(seed: int, epoch: int) -> None:
-    """Everything random in an epoch follows from the run's seed and its number."""
-    torch.manual_seed(mixed_seed(seed, epoch))
+def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
+    """Everything random in an epoch follows from the run's seed and its number; each process draws its own."""
+    torch.manual_seed(mixed_seed(seed, epoch, rank) if rank else mixed_seed(seed, epoch))
 
 
 def epochs(
@@ -53,7 +54,10 @@ def epochs(
     Raises:
         TrainingError: If the loss stops being a number.
     """
-    fabric = Fabric(accelerator=accelerator, devices=1, precision="bf16-mixed" if precision == "bf16" else "32-true")
+    with quiet_lightning():
+        fabric = Fabric(
+            accelerator=accelerator, devices=1, precision="bf16-mixed" if precision == "bf16" else "32-true"
+        )
     setup = learner.configure_optimizers()
     module, optimizer = fabric.setup(learner, setup["optimizer"])
     module.mark_forward_method("loss_and_hits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,8 +18,8 @@ class CrossEntropy(Metric):
     total: torch.Tensor
     count: torch.Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
@@ -30,19 +31,22 @@ class CrossEntropy(Metric):
         return self.total / self.count
 
 
-def make_metrics(classes: int, only: str | None = None) -> MetricCollection:
+def make_metrics(classes: int, only: str | None = None, shared: bool = False) -> MetricCollection:
     """Metrics over logits (n, classes) and labels (n,).
 
     Args:
         classes: Number of classes.
         only: The one metric wanted beside the loss, by its short name; all by default.
+        shared: Over what all processes of the run were given, rather than this one alone.
     """
+    how: dict[str, Any] = {"sync_on_compute": shared}
+    over: dict[str, Any] = {"validate_args": False, **how}
     makers: dict[str, Callable[[], Metric]] = {
-        "loss": CrossEntropy,
-        "top1": lambda: MulticlassAccuracy(classes, average="micro", validate_args=False),
-        "top5": lambda: MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), validate_args=False),
-        "f1": lambda: MulticlassF1Score(classes, average="macro", validate_args=False),
-        "ece": lambda: MulticlassCalibrationError(classes, n_bins=15, validate_args=False),
+        "loss": lambda: CrossEntropy(**how),
+        "top1": lambda: MulticlassAccuracy(classes, average="micro", **over),
+        "top5": lambda: MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), **over),
+        "f1": lambda: MulticlassF1Score(classes, average="macro", **over),
+        "ece": lambda: MulticlassCalibrationError(classes, n_bins=15, **over),
     }
     wanted = makers if only is None else {"loss", only}
     return MetricCollection({name: make() for name, make in makers.items() if name in wanted}, compute_groups=False)

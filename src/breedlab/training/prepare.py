@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from breedlab import config as configs
+from breedlab import ranks
 from breedlab.config import Config
 from breedlab.config.schema import Data
 from breedlab.data.check import Report
@@ -55,11 +57,18 @@ class Prepared:
     def classes(self) -> tuple[str, ...]:
         return self.report.photos.classes
 
-    def classifier(self, config: Config) -> Classifier:
-        """A fresh network for a config: pretrained backbone, seeded head."""
+    def classifier(self, config: Config, synced: bool = False) -> Classifier:
+        """A fresh network for a config: pretrained backbone, seeded head.
+
+        Args:
+            config: The experiment's, or a trial's.
+            synced: BatchNorm that trains sees the whole batch, whichever process has its photos; on GPUs only.
+        """
         torch.manual_seed(config.seed)
         shared = config.model.freeze == "backbone"  # a frozen backbone never changes, so all may share it
         network = self.backbone.network if shared else deepcopy(self.backbone.network)
+        if synced and not shared and self.accelerator == "gpu":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         classifier = Classifier(
             architecture(config, self.evaluation, len(self.classes)),
             replace(self.backbone, network=network),
@@ -245,6 +254,12 @@ def evaluation_transform(data: Data, pretraining: backbones.Pretraining) -> Eval
 def choose_accelerator(wanted: str) -> str:
     if wanted == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator: got 'gpu', but this machine has no CUDA device; expected auto or cpu")
+    gpus, processes = torch.cuda.device_count(), ranks.local_world()
+    if wanted != "cpu" and 0 < gpus < processes:
+        raise ConfigError(
+            f"trainer.accelerator: {processes} processes on this machine, which has {gpus} GPUs;"
+            " start one a GPU, or set trainer.accelerator=cpu"
+        )
     return "gpu" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 

@@ -9,7 +9,9 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
+from breedlab import ranks
 from breedlab.training import stopping
+from breedlab.training.loop import seed_epoch
 
 
 class Resumption(Checkpoint):
@@ -22,11 +24,16 @@ class Resumption(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._generators: dict[str, torch.Tensor] | None = None
+        self._generators: list[dict[str, torch.Tensor]] | None = None
+        self._asked: ranks.Question | None = None
+        self._ending = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self._generators is not None:  # an epoch that is begun, not gone on with, seeds them anew
-            _set_generators(self._generators, pl_module.device)
+            if len(self._generators) == ranks.world():
+                _set_generators(self._generators[ranks.rank()], pl_module.device)
+            else:  # gone on with by more processes, or fewer: what each has left to draw is not the same anyhow
+                seed_epoch(trainer.global_step, trainer.current_epoch, ranks.rank())
             self._generators = None
         stopping.defer()
 
@@ -34,11 +41,11 @@ class Resumption(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # After an epoch's last step comes validation, where it is saved as one that has only that before it.
-        if stopping.told() and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if self._is_told() and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._save(trainer)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if stopping.told():
+        if self._is_told():
             self._save(trainer)
 
     def on_validation_batch_end(
@@ -50,7 +57,8 @@ class Resumption(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if stopping.told():
+        # Several processes need not have as many batches each, and so nothing at which to agree.
+        if stopping.told() and ranks.world() == 1:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):  # it had put the averaged weights in for the validation
                     callback.on_validation_epoch_end(trainer, pl_module)
@@ -65,12 +73,21 @@ class Resumption(Checkpoint):
             none = dict.fromkeys(cut, 0)
             progress = {"total": cut, "current": none, "is_last_batch": False}
             checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"].update(progress)
-        checkpoint["generators"] = _generators(pl_module.device)
+        checkpoint["generators"] = ranks.gather(_generators(pl_module.device))
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._generators = checkpoint["generators"]
+
+    def _is_told(self) -> bool:
+        """Whether to stop here: of several processes each is told for itself, and all have to do so at one step."""
+        if ranks.world() == 1:
+            return stopping.told()
+        # What was asked a step ago, whose answer has come meanwhile.
+        self._ending = self._ending or (self._asked is not None and bool(self._asked.answer()))
+        self._asked = ranks.Question(stopping.told())
+        return self._ending
 
     def _save(self, trainer: lightning.Trainer) -> None:
         trainer.save_checkpoint(self.path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab import config as configs
+from breedlab import ranks
 from breedlab.config import Config
 from breedlab.data.check import Report, check
 from breedlab.data.source import obtain
@@ -52,30 +53,49 @@ def run(config: Config, overrides: list[str], resume: Path | None = None, direct
     """
     from breedlab.profiling.session import watched
 
-    with stopping.listening(), watched(config) as watch:
+    rundir.leave()  # a process may do several
+    watching = config if ranks.is_main() else configs.replace(config, {"profiler.level": "none"})
+    with ranks.joined(), stopping.listening(), watched(watching) as watch:
         return _run(config, overrides, resume, directory, watch)
 
 
 def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | None, watch: Session) -> TrainResult:
     started = time.monotonic()
     _enter(watch, "Data")
-    report = checked_photos(config)
+    with ranks.host_first():
+        report = checked_photos(config)
+    ranks.refuse_different(report.fingerprint, report.photos.root)
     if resume is None:
         prepared = _prepared(config, report, watch)  # before there is a run: what cannot start leaves nothing behind
-        directory = rundir.create(config, overrides, report, new)
+        directory = ranks.once(lambda: rundir.create(config, overrides, report, new))
+        rundir.current = directory
         note(f"run directory: {directory}")
         return _train(prepared, directory, started, watch)
-    else:
-        # The link `latest` is about to move; what it points to is what is meant.
-        directory = Path(os.path.relpath(resume.resolve()))
-        _refuse_other_photos(directory, report)
-        rundir.enter(config, directory)
-        rundir.clear_halves(directory)
+    directory = ranks.once(lambda: _reentered(config, resume, report))
+    rundir.current = directory
     note(f"run directory: {directory}")
-    if (directory / "model.tar.gz").exists() and (directory / "metrics.json").exists():
+    complete = ranks.once(lambda: _recorded_metrics(directory))
+    if complete is not None:
         note("this run is complete; nothing is left to do")
-        return TrainResult(directory, json.loads((directory / "metrics.json").read_text()))
+        return TrainResult(directory, complete)
     return _train(_prepared(config, report, watch), directory, started, watch)
+
+
+def _reentered(config: Config, resume: Path, report: Report) -> Path:
+    # The link `latest` is about to move; what it points to is what is meant.
+    directory = Path(os.path.relpath(resume.resolve()))
+    _refuse_other_photos(directory, report)
+    rundir.enter(config, directory)
+    rundir.clear_halves(directory)
+    return directory
+
+
+def _recorded_metrics(directory: Path) -> dict[str, Any] | None:
+    """The metrics of a run that is complete."""
+    if not ((directory / "model.tar.gz").exists() and (directory / "metrics.json").exists()):
+        return None
+    metrics: dict[str, Any] = json.loads((directory / "metrics.json").read_text())
+    return metrics
 
 
 def _enter(watch: Session, name: str) -> None:
@@ -108,7 +128,8 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
     from breedlab.training.prepare import prepare
 
     _enter(watch, "Network")
-    prepared = prepare(config, report)
+    with ranks.host_first():  # weights are downloaded once
+        prepared = prepare(config, report)
     note(f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}")
     note(f"{prepared.accelerator}, {prepared.precision}, {prepared.evaluation.crop} px")
     return prepared
@@ -125,24 +146,29 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
         from breedlab.tuning.study import search
 
         _enter(watch, "Search")
-        best = search(config, prepared, directory)
+        best = ranks.once(lambda: search(config, prepared, directory))
         config = configs.replace(config, best.values)
         note(f"best: trial {best.number}, {config.monitor.metric} {best.objective:.4f}")
         found = {"trial": best.number, "values": best.values, "objective": best.objective}
 
     _enter(watch, "Training" if found is None else "Training the best")
-    classifier = prepared.classifier(config)
+    classifier = prepared.classifier(config, synced=ranks.world() > 1)
     fresh = not (directory / "checkpoints" / "last.ckpt").exists()
-    if config.trainer.probe_epochs and fresh:
+    if config.trainer.probe_epochs and fresh and ranks.is_main():  # DDP hands the probed head on
         prepared.probe(classifier, config)
+    with ranks.host_first():
+        activations = prepared.activations(classifier, config)
     learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
-    activations = prepared.activations(classifier, config)
     photos: PhotoData = prepared.data(config)
     data = photos if activations is None else ActivationData(activations, photos)
     fitted = fit(learner, data, config, directory, accelerator=prepared.accelerator, precision=prepared.precision)
     note(f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric} {fitted.best:.4f}")
 
+    if not ranks.is_main():
+        return TrainResult(directory, ranks.share(None))
     _enter(watch, "Test")
+    if ranks.world() > 1:
+        classifier = prepared.classifier(config)
     load_checkpoint(classifier, directory / "checkpoints" / "best.ckpt")
     evaluation = _evaluate(prepared, classifier, photos)
     metrics = {
@@ -172,19 +198,19 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     scratch = directory / "metrics.json.tmp"
     scratch.write_text(json.dumps(metrics, indent=2))
     scratch.replace(directory / "metrics.json")
-    return TrainResult(directory, metrics)
+    return TrainResult(directory, ranks.share(metrics))
 
 
 def _evaluate(prepared: Any, classifier: Any, photos: Any) -> Any:
     from breedlab.training.evaluation import evaluate
 
     total = len(photos.photos.splits["test"])
+    network = classifier.to(prepared.device).eval()
     with progress("testing") as done:
         return evaluate(
-            classifier,
+            lambda batch: network(batch.to(prepared.device)).cpu(),
             photos.test_dataloader(),
             prepared.classes,
-            device=prepared.device,
             total=total,
             progress=done,
         )

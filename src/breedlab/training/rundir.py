@@ -8,13 +8,19 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 from breedlab.config import Config, validate
 from breedlab.data.check import Report
@@ -23,6 +29,11 @@ from breedlab.errors import ConfigError
 
 current: Path | None = None
 """The run directory of this process, for the message that follows an interrupt."""
+
+_LOCK_WAIT_S = 10.0
+"""A killed process's helpers hold its lock until they notice, which takes them five seconds."""
+
+_lock: TextIO | None = None
 
 _PACKAGES = (
     "breedlab",
@@ -81,8 +92,14 @@ def clear_halves(run: Path) -> None:
 
 
 def enter(config: Config, run: Path) -> None:
-    """Makes a run directory this process's own, and the latest."""
+    """Makes a run directory this process's own, and the latest.
+
+    Raises:
+        ConfigError: If another process works on it.
+    """
     global current
+    leave()
+    _take(run)
     current = run
     _link_latest(Path(config.runs_dir), run)
 
@@ -90,6 +107,36 @@ def enter(config: Config, run: Path) -> None:
 def is_begun(run: Path) -> bool:
     """Whether there is a run directory to go on from; its lineage is written last."""
     return (run / "lineage.json").is_file()
+
+
+def leave() -> None:
+    """Gives up the run directory of this process, if it has one."""
+    global current, _lock
+    current = None
+    if _lock is not None:
+        _lock.close()
+        _lock = None
+
+
+def _take(run: Path) -> None:
+    """Locks a run's config.yaml until this process leaves the run or ends, however it ends."""
+    global _lock
+    if fcntl is None:
+        return
+    _lock = (run / "config.yaml").open("r+")  # for writing, without which NFS locks nothing
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"resume: another process is working on {run}; wait until it has ended, or stop it first"
+                ) from None
+            time.sleep(0.2)
+        except OSError:
+            return  # a file system without locks
 
 
 def recorded_config(run: Path) -> Config:
@@ -159,6 +206,7 @@ def write_yaml(path: Path, tree: Any) -> None:
 
 def _link_latest(runs: Path, run: Path) -> None:
     """Points `<runs_dir>/latest` at a run, in one step, so that it never points nowhere."""
+    runs.mkdir(parents=True, exist_ok=True)
     scratch = runs / f".latest.{os.getpid()}"
     scratch.unlink(missing_ok=True)
     scratch.symlink_to(os.path.relpath(run, runs), target_is_directory=True)

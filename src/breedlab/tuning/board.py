@@ -38,6 +38,7 @@ class Board:
         self._epochs = config.tuner.max_epochs
         self._paths = paths
         self.rows: dict[int, Row] = {}
+        self.title = "Trials"
         self._live: Live | None = None
 
     @contextmanager
@@ -50,7 +51,11 @@ class Board:
         self._live = None
 
     def started(self, number: int, values: Mapping[str, Any]) -> None:
-        self.rows[number] = Row(number, values, "running", None)
+        self.show(Row(number, values, "running", None))
+
+    def show(self, row: Row) -> None:
+        """Puts a row on the screen that is not final yet."""
+        self.rows[row.number] = row
         self._refresh()
 
     def progressed(self, number: int, epoch: int, value: float) -> None:
@@ -77,7 +82,7 @@ class Board:
         rows = sorted(self.rows.values(), key=lambda row: row.number)
         shown = rows[-_SHOWN:] if best is None or best in rows[-_SHOWN:] else [best, *rows[-_SHOWN + 1 :]]
         return table(
-            "Trials",
+            self.title,
             ["", "trial", *self._paths, self._metric, "state", "seconds", ""],
             [
                 [

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from breedlab.reporting.figures import METRICS
 from breedlab.tuning.trial import Outcome
+
+
+_COLUMNS = ("train_loss", "valid_loss", "valid_top1", *(f"test_{name}" for name in METRICS))
 
 
 def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome) -> None:
@@ -25,9 +29,26 @@ def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, 
     """One row of the HParams tab, in the writer's own run instead of one beneath it."""
     from torch.utils.tensorboard.summary import hparams
 
+    # Sessions of one group are one row: TensorBoard reads the newest run twice, as itself and as runs/latest.
+    group = "/".join(Path(writer.log_dir).parts[-4:])
     shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
     finals = {f"final/{name.replace('/', '_')}": value for name, value in figures.items()}
-    for summary in hparams(shown, finals):  # type: ignore[no-untyped-call]
+    # TensorBoard takes its columns from one run of all: each names those of trials and those of the test.
+    columns = dict.fromkeys([*finals, *(f"final/{name}" for name in _COLUMNS)], 0.0)
+    experiment, start, end = hparams(shown, columns)  # type: ignore[no-untyped-call]
+    for summary in (experiment, _grouped(start, group), end):
         writer.file_writer.add_summary(summary)
     for name, value in finals.items():
         writer.add_scalar(name, value)
+
+
+def _grouped(start: Any, group: str) -> Any:
+    """A session's start with the name of its group, which torch leaves empty."""
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+    metadata_of = start.value[0].metadata
+    content = plugin_data_pb2.HParamsPluginData.FromString(metadata_of.plugin_data.content)
+    content.session_start_info.group_name = group
+    metadata_of.plugin_data.content = content.SerializeToString()
+    assert metadata_of.plugin_data.plugin_name == metadata.PLUGIN_NAME
+    return start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -20,6 +20,7 @@ from breedlab.config import Config, search_space
 from breedlab.config.space import Choices, Dimension, Range, Space, grid_points
 from breedlab.errors import TrainingError
 from breedlab.training.prepare import Prepared
+from breedlab.training.stopping import Stopped
 from breedlab.tuning import workers
 from breedlab.tuning.board import Board, Row
 from breedlab.tuning.events import write_events
@@ -68,7 +69,7 @@ def encode(value: Any) -> Any:
 def _run_trials(
     study: optuna.Study, config: Config, run: Path, space: Space, board: Board, left: int, start: Any
 ) -> None:
-    distributions = {path: _distribution(dimension) for path, dimension in space.items()}
+    distributions = {path: distribution(dimension) for path, dimension in space.items()}
     running: dict[Future[Outcome], Trial] = {}
     while left or running:
         while left and len(running) < config.tuner.parallel:
@@ -99,7 +100,7 @@ def _record(study: optuna.Study, trial: Trial, values: Mapping[str, Any], outcom
 
 def _runner(config: Config, prepared: Prepared, run: Path, study: optuna.Study) -> Any:
     """A context whose value starts one trial and gives its future."""
-    prunes = config.tuner.strategy == "hyperband"
+    prunes = config.tuner.strategy == "hyperband" or config.tuner.early_stopping
 
     @contextmanager
     def here() -> Iterator[Any]:
@@ -118,7 +119,7 @@ def _runner(config: Config, prepared: Prepared, run: Path, study: optuna.Study) 
     def beside() -> Iterator[Any]:
         # The activations are computed before the workers start, who then find them in the cache.
         prepared.activations(prepared.classifier(config), config)
-        pool: Executor = ProcessPoolExecutor(
+        pool = ProcessPoolExecutor(
             config.tuner.parallel,
             mp_context=get_context("spawn"),
             initializer=workers.begin,
@@ -126,6 +127,10 @@ def _runner(config: Config, prepared: Prepared, run: Path, study: optuna.Study) 
         )
         try:
             yield lambda trial, values, _board: pool.submit(workers.work, trial._trial_id, dict(values), prunes)
+        except (Stopped, KeyboardInterrupt):  # now, not when their trials are through: those run again
+            for process in list(pool._processes.values()):
+                process.terminate()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -156,6 +161,8 @@ def _open(config: Config, run: Path, space: Space) -> optuna.Study:
                 n_startup_trials=max(4, (config.tuner.trials or 0) // 4),
                 constant_liar=config.tuner.parallel > 1,
             )
+    if config.tuner.early_stopping:
+        study.pruner = optuna.pruners.MedianPruner()
     if config.tuner.strategy == "hyperband":
         study.pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=config.tuner.max_epochs)
     if config.tuner.strategy == "grid":
@@ -189,7 +196,8 @@ def _was_cut_off(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get("cut_off"))
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """A dimension as Optuna has it."""
     if isinstance(dimension, Choices):
         return CategoricalDistribution([encode(value) for value in dimension.values])
     assert isinstance(dimension, Range)

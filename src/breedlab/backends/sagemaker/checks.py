@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -114,25 +115,33 @@ def source_problems(folder: Path) -> list[Problem]:
     ]
 
 
-def model_problems(request: Request) -> list[Problem]:
+def model_problems(request: Request, set_by: Mapping[str, str] = _SET_BY) -> list[Problem]:
     """What the API's own model says of a request: unknown, missing, too long, too many, not of the pattern.
 
     boto3 itself looks at names and types only.
-    """
-    from botocore.loaders import Loader
-    from botocore.model import ServiceModel
 
-    description = Loader().load_service_model("sagemaker", "service-2")
-    shape = ServiceModel(description, "sagemaker").operation_model(request.operation).input_shape
+    Args:
+        request: What is to be sent.
+        set_by: What a person sets a field by.
+    """
+    shape = _api(request.service).operation_model(request.operation).input_shape
     return [
-        Problem(_set_by(path), f"{message} ({request.operation}: {path})")
+        Problem(_set_by(path, set_by), f"{message} ({request.operation}: {path})")
         for path, message in _shape_problems(shape, request.parameters, "")
     ]
 
 
-def _set_by(path: str) -> str:
+@cache
+def _api(service: str) -> Any:
+    from botocore.loaders import Loader
+    from botocore.model import ServiceModel
+
+    return ServiceModel(Loader().load_service_model(service, "service-2"), service)
+
+
+def _set_by(path: str, set_by: Mapping[str, str]) -> str:
     names = re.findall(r"[A-Za-z0-9]+", path)
-    return next((_SET_BY[name] for name in reversed(names) if name in _SET_BY), path)
+    return next((set_by[name] for name in reversed(names) if name in set_by), path)
 
 
 def _shape_problems(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -178,13 +187,14 @@ def _string_problems(shape: Any, value: Any, path: str) -> Iterator[tuple[str, s
     if shape.enum and value not in shape.enum:
         yield path, f"got {value!r}, which the installed boto3 does not know; a newer one may"
     pattern = shape.metadata.get("pattern")
-    if pattern and not re.fullmatch(_python_pattern(pattern), value, re.DOTALL):
+    # Some services write their patterns in Java's UTF-16, which is no pattern here; those allow anything printable.
+    if pattern and "\\uD" not in pattern and not re.fullmatch(_python_pattern(pattern), value, re.DOTALL):
         yield path, f"got {value[:80]!r}; expected {pattern}"
 
 
 def _python_pattern(pattern: str) -> str:
-    """Java's classes of letters, separators and digits as Python has them."""
-    return pattern.replace(r"\p{L}", r"\w").replace(r"\p{Z}", r"\s").replace(r"\p{N}", r"\d")
+    """Java's classes of letters, separators, digits and printable characters as Python has them."""
+    return pattern.replace(r"\p{Print}", ".").replace(r"\p{L}", r"\w").replace(r"\p{Z}", r"\s").replace(r"\p{N}", r"\d")
 
 
 def _size_problems(limits: dict[str, Any], size: int, unit: str, path: str) -> Iterator[tuple[str, str]]:

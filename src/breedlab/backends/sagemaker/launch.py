@@ -46,17 +46,14 @@ class SageMakerBackend:
         account, record = launch(config, overrides)
         note(f"started: {record.name}")
         if not config.backend.wait:
-            note(f"come back with: {come_back(record)}")
+            from breedlab.backends.sagemaker.follow import ways_on
+
+            for line in ways_on(record).splitlines():
+                note(line)
             return {"job": record.name}
         from breedlab.backends.sagemaker.fetch import finish
 
         return finish(account, record)
-
-
-def come_back(record: Record) -> str:
-    """The command that follows a job to its end and fetches what it made."""
-    region = f" --region {record.place.region}"
-    return f"python scripts/jobs.py fetch {record.name}{region}"
 
 
 def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]:
@@ -72,6 +69,8 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
     in_s3 = config.data.root.startswith("s3://")
     if account and in_s3:
         found += _data_problems(account, config.data.root)
+    if account and config.backend.job_name:
+        found += _name_problems(account, config.backend.job_name)
     if found:
         raise error_from(found, "backend=sagemaker")
     assert account and place
@@ -88,10 +87,10 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         note(f"account and requests are in order; {place.region}, {image}")
         experiment, fingerprint = _with_photos(account, experiment)
         _upload_code(account, experiment, Path(scratch))
-    record = _record(experiment, overrides, fingerprint)
     first = requests(experiment)[0]
     stage(f"Starting {first.name}")
     send(account, first)
+    record = _record(experiment, overrides, fingerprint)
     save(record, account, config.backend.kms.output)
     return account, record
 
@@ -116,6 +115,16 @@ def _refuse_resume(resume: Path | None) -> None:
             f"resume: {resume} runs on SageMaker, where a job goes on by itself;"
             f" come back to it with: python scripts/jobs.py fetch {resume}"
         )
+
+
+def _name_problems(account: boto3.Session, name: str) -> list[Problem]:
+    """Whether a name of the person's own is still free."""
+    from breedlab.backends.sagemaker.status import training_status, tuning_status
+
+    taken = [status for status in (tuning_status(account, name), training_status(account, name)) if status.state]
+    if taken:
+        return [Problem("backend.job_name", f"the account has a job {name!r} already; names are used once")]
+    return []
 
 
 def _data_problems(account: boto3.Session, root: str) -> list[Problem]:

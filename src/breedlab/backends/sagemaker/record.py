@@ -57,6 +57,10 @@ class Record:
         model = config.model.model_copy(update={"weights": self.config["model"]["weights"]})
         return Experiment(config.model_copy(update={"model": model}), self.place, self.name, self.image, self.data)
 
+    def plain(self) -> dict[str, Any]:
+        """The content of job.json."""
+        return {name: value for name, value in asdict(self).items() if name != "run"}
+
     @property
     def searches(self) -> bool:
         """Whether the first job is a tuning job."""
@@ -65,7 +69,7 @@ class Record:
 
 def save(record: Record, session: boto3.Session, kms_key: str | None) -> None:
     """Writes a record into the bucket, and into the run directory."""
-    text = json.dumps({name: value for name, value in asdict(record).items() if name != "run"}, indent=2)
+    text = json.dumps(record.plain(), indent=2)
     put(client(session, "s3"), record.place.bucket, _key(record.place.prefix, record.name), text.encode(), kms_key)
     assert record.run is not None
     (record.run / FILE).write_text(text)
@@ -109,24 +113,24 @@ def with_run(record: Record, run: Path) -> Record:
 
 
 def _output_of(session: boto3.Session, name: str) -> str:
+    """Where a job of either kind writes its output."""
     from botocore.exceptions import ClientError
 
     sagemaker = client(session, "sagemaker")
-    with aws_errors(name):
-        for ask in (
-            lambda: sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)[
-                "TrainingJobDefinition"
-            ],
-            lambda: sagemaker.describe_training_job(TrainingJobName=name),
-        ):
+    for operation, key in (
+        ("describe_hyper_parameter_tuning_job", "HyperParameterTuningJobName"),
+        ("describe_training_job", "TrainingJobName"),
+    ):
+        with aws_errors(name):
             try:
-                return str(ask()["OutputDataConfig"]["S3OutputPath"])
+                found = getattr(sagemaker, operation)(**{key: name})
             except ClientError as error:
                 if error.response["Error"]["Code"] not in ("ResourceNotFound", "ValidationException"):
                     raise
-    raise BackendError(
-        f"{name}: there is no such job in {session.region_name}; `python scripts/jobs.py list` lists yours"
-    )
+            else:
+                return str(found.get("TrainingJobDefinition", found)["OutputDataConfig"]["S3OutputPath"])
+    where = session.region_name
+    raise BackendError(f"{name}: there is no such job in {where}; `python scripts/jobs.py list` lists yours")
 
 
 def _key(prefix: str, name: str) -> str:

@@ -35,7 +35,6 @@ DATA_FOLDER = "/opt/ml/input/data"
 """Where a job finds its channels, each in a folder of its name."""
 
 CHECKPOINTS = "/opt/ml/checkpoints"
-TENSORBOARD = "/opt/ml/output/tensorboard"
 
 _STRATEGIES = {"bayesian": "Bayesian", "random": "Random", "grid": "Grid", "hyperband": "Hyperband"}
 _SCRIPTS = f"{DATA_FOLDER}/sm_drivers"
@@ -43,10 +42,11 @@ _SCRIPTS = f"{DATA_FOLDER}/sm_drivers"
 
 @dataclass(frozen=True)
 class Request:
-    """One call of the SageMaker API."""
+    """One call of an AWS API, SageMaker's unless another is named."""
 
     operation: str
     parameters: dict[str, Any]
+    service: str = "sagemaker"
 
     @property
     def name(self) -> str:
@@ -138,7 +138,7 @@ def training_request(experiment: Experiment, values: Mapping[str, str]) -> Reque
     if backend.tensorboard:
         parameters["TensorBoardOutputConfig"] = {
             "S3OutputPath": experiment.uri("tensorboard"),
-            "LocalPath": TENSORBOARD,
+            "LocalPath": f"{CHECKPOINTS}/{experiment.final_name}/tensorboard",
         }
     return Request("CreateTrainingJob", parameters)
 

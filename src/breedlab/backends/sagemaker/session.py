@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
 
 from breedlab.config.problems import Problem
-from breedlab.config.schema import Backend
 from breedlab.errors import BackendError
 
 if TYPE_CHECKING:
@@ -27,6 +28,19 @@ NEEDS = {
     ROLE: "an execution role: backend.role=ARN, which may read and write the bucket and has AmazonSageMakerFullAccess",
     BUCKET: "a bucket in the region: backend.bucket=NAME",
 }
+
+
+class Wanted(Protocol):
+    """What a person said of the place: a config's `backend`, or a command's flags."""
+
+    @property
+    def region(self) -> str | None: ...
+    @property
+    def role(self) -> str | None: ...
+    @property
+    def bucket(self) -> str | None: ...
+    @property
+    def prefix(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,18 @@ class Place:
         return "/".join([f"s3://{self.bucket}", self.prefix, *parts])
 
 
-def planned(backend: Backend) -> Place:
+def require_extra() -> None:
+    """Refuses to go on without the packages of the `sagemaker` extra.
+
+    Raises:
+        BackendError: If they are missing.
+    """
+    missing = [name for name in ("boto3", "sagemaker") if find_spec(name) is None]
+    if missing:
+        raise BackendError(f"SageMaker needs {' and '.join(missing)}: pip install 'breedlab[sagemaker]'")
+
+
+def planned(backend: Wanted) -> Place:
     """The place as far as the config tells it, without asking anybody; the rest stands in angle brackets."""
     return Place(
         region=backend.region or _profile_region() or REGION,
@@ -78,6 +103,7 @@ def connect(region: str | None) -> boto3.Session:
     return session
 
 
+@cache
 def client(session: boto3.Session, service: str) -> Any:
     """A client that asks again when a network or AWS stumbles."""
     from botocore.config import Config as Settings
@@ -87,7 +113,7 @@ def client(session: boto3.Session, service: str) -> Any:
     return session.client(service, config=Settings(retries=retries, connect_timeout=10, max_pool_connections=32))
 
 
-def resolve(backend: Backend) -> tuple[boto3.Session, Place]:
+def resolve(backend: Wanted) -> tuple[boto3.Session, Place]:
     """The session and the place of a launch, everything about them checked.
 
     Raises:
@@ -99,7 +125,7 @@ def resolve(backend: Backend) -> tuple[boto3.Session, Place]:
     return session, place
 
 
-def inspect(backend: Backend) -> tuple[boto3.Session | None, Place | None, list[Problem]]:
+def inspect(backend: Wanted) -> tuple[boto3.Session | None, Place | None, list[Problem]]:
     """What `resolve` gives, with its problems instead of an error, to be told beside others."""
     found = [
         Problem(f"backend.{name}", f"has no value; a launch needs {NEEDS[mark]}") for name, mark in _unset(backend)
@@ -110,7 +136,7 @@ def inspect(backend: Backend) -> tuple[boto3.Session | None, Place | None, list[
         path, _, message = str(error).partition(": ")
         return None, None, [*found, Problem(path, message)]
     region = str(session.region_name)
-    role, problems = backend.role or ROLE, []
+    role, problems = backend.role or ROLE, list[Problem]()
     with aws_errors():
         if backend.role:
             role, problems = _role(session, backend.role)
@@ -148,7 +174,7 @@ def aws_errors(doing: str = "") -> Iterator[None]:
         raise BackendError(f"AWS: {error}; check the network and try again{about}") from error
 
 
-def _unset(backend: Backend) -> list[tuple[str, str]]:
+def _unset(backend: Wanted) -> list[tuple[str, str]]:
     return [(name, mark) for name, mark in (("role", ROLE), ("bucket", BUCKET)) if getattr(backend, name) is None]
 
 
@@ -172,6 +198,7 @@ def _refusal(error: Any) -> str:
 
 
 def _session(region: str | None) -> boto3.Session:
+    require_extra()
     import boto3
 
     return boto3.Session(region_name=region)

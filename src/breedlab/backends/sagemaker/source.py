@@ -26,8 +26,9 @@ _PACKAGE = Path(breedlab.__file__).parent
 _THE_IMAGES_OWN = {"torch", "torchvision"}
 # A job gets its config composed.
 _OF_THE_FRONT_DOOR = {"hydra-core", "omegaconf"}
-# It asks for a protobuf with which AWS's training toolkit cannot run.
+# It asks for a protobuf with which AWS's training toolkit cannot run; the others that it asks for are declared.
 _WITHOUT_DEPENDENCIES = {"smdebug"}
+_NOT_FOR_SMDEBUG = {"protobuf"}
 # Images bring these, built to fit together: any that breedlab can use will do. The rest is what runs here.
 _AS_THE_IMAGE_HAS_IT = {"numpy", "pandas", "pillow", "psutil", "requests", "setuptools", "urllib3"}
 
@@ -73,6 +74,10 @@ def requirements(config: Config) -> list[str]:
             if name in _THE_IMAGES_OWN | _OF_THE_FRONT_DOOR | _WITHOUT_DEPENDENCIES:
                 continue
             lines[name] = line if name in _AS_THE_IMAGE_HAS_IT else _pinned(name)
+    if debugs(config):
+        for line in metadata.requires("smdebug") or []:
+            if _name(line) not in _NOT_FOR_SMDEBUG:
+                lines.setdefault(_name(line), re.sub(r"[ ()]", "", line))
     return sorted(lines.values())
 
 

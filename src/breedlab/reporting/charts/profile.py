@@ -73,7 +73,9 @@ def _lines(system: System, series: Mapping[str, Figures], unit: str, domain: lis
     )
     y = alt.Y("value:Q", title=unit, scale=scale, axis=alt.Axis(tickCount=4))
     color = alt.Color(
-        "which:N", scale=alt.Scale(domain=list(series), range=SERIES), legend=legend(list(series)) if len(series) > 1 else None
+        "which:N",
+        scale=alt.Scale(domain=list(series), range=SERIES),
+        legend=legend(list(series)) if len(series) > 1 else None,
     )
     base = alt.Chart(data(rows)).encode(x=x, color=color)
     layers: list[Any] = []
@@ -148,5 +150,3 @@ def shares(recording: Recording) -> list[dict[str, Any]]:
         for part in inside
         if total
     ]
-
-

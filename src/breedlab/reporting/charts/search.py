@@ -10,7 +10,22 @@ from typing import Any
 import altair as alt
 
 from breedlab.config.space import Choices, Dimension, Range, Space, SpaceError, leaves, read_dimension
-from breedlab.reporting.charts.theme import ACCENT, BAD, GRID, INK, PANEL, SCALE, SERIES, SOFT, Spec, data, finish, form, legend, short
+from breedlab.reporting.charts.theme import (
+    ACCENT,
+    BAD,
+    GRID,
+    INK,
+    PANEL,
+    SCALE,
+    SERIES,
+    SOFT,
+    Spec,
+    data,
+    finish,
+    form,
+    legend,
+    short,
+)
 from breedlab.reporting.figures import figure
 from breedlab.reporting.record import RunRecord
 
@@ -141,7 +156,9 @@ def parallel(run: RunRecord) -> Spec | None:
             color=alt.Color(
                 "objective:Q",
                 scale=alt.Scale(type="quantize", domain=ends, range=SCALE[::sign]),
-                legend=alt.Legend(title=metric, direction="horizontal", format=".3~g", type="symbol", symbolType="square"),
+                legend=alt.Legend(
+                    title=metric, direction="horizontal", format=".3~g", type="symbol", symbolType="square"
+                ),
             ),
             order=alt.Order("place:Q"),
             tooltip=[
@@ -210,7 +227,10 @@ def best_and_worst(run: RunRecord) -> Spec | None:
     metric = (run.config.get("monitor") or {}).get("metric", "")
     if len(complete) < 2:
         return None
-    named = {f"best: trial {complete[0]['number']}": complete[0], f"worst: trial {complete[-1]['number']}": complete[-1]}
+    named = {
+        f"best: trial {complete[0]['number']}": complete[0],
+        f"worst: trial {complete[-1]['number']}": complete[-1],
+    }
     rows = [
         {"epoch": number + 1, "value": short(float(epoch[metric])), "which": name}
         for name, trial in named.items()
@@ -224,8 +244,12 @@ def best_and_worst(run: RunRecord) -> Spec | None:
         .mark_line(point=alt.OverlayMarkDef(size=40))
         .encode(
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=False)),
-            y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format=form(metric))),
-            color=alt.Color("which:N", scale=alt.Scale(domain=list(named), range=[SERIES[0], SERIES[1]]), legend=legend(list(named))),
+            y=alt.Y(
+                "value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format=form(metric))
+            ),
+            color=alt.Color(
+                "which:N", scale=alt.Scale(domain=list(named), range=[SERIES[0], SERIES[1]]), legend=legend(list(named))
+            ),
             tooltip=[
                 alt.Tooltip("which:N", title="which"),
                 alt.Tooltip("epoch:Q", title="epoch"),

@@ -104,7 +104,13 @@ def confidences(found: Sequence[Bin]) -> Spec | None:
         alt.Chart(data(rows))
         .mark_bar(opacity=0.9)
         .encode(
-            x=alt.X("low:Q", bin="binned", title="confidence", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", tickCount=5)),
+            x=alt.X(
+                "low:Q",
+                bin="binned",
+                title="confidence",
+                scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(format=".0%", tickCount=5),
+            ),
             x2="high:Q",
             y=alt.Y("photos:Q", title="photos", stack="zero", axis=alt.Axis(tickCount=5, tickMinStep=1)),
             color=alt.Color("which:N", scale=alt.Scale(domain=["right", "wrong"], range=["var(--c1)", "var(--bad)"])),

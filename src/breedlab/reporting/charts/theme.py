@@ -33,7 +33,15 @@ def config() -> Spec:
         "view": {"stroke": None},
         "axis": {**text, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID, "labelLimit": 190},
         "axisX": {"labelFlush": True, "labelOverlap": "greedy", "labelSeparation": 6},
-        "legend": {**text, "orient": "top", "title": None, "symbolSize": 90, "offset": 4, "labelLimit": 260, "symbolOpacity": 1},
+        "legend": {
+            **text,
+            "orient": "top",
+            "title": None,
+            "symbolSize": 90,
+            "offset": 4,
+            "labelLimit": 260,
+            "symbolOpacity": 1,
+        },
         "text": {"color": INK, "fontSize": 11},
         "line": {"strokeWidth": 2},
     }
@@ -45,13 +53,26 @@ def finish(chart: Any, height: int, description: str) -> Spec:
     for key in ("config", "$schema"):  # the page's own, once
         made.pop(key, None)
     made["autosize"] = {"type": "fit-x", "contains": "padding"}
+    made["datasets"] = {}
+    for part in (made, *made.get("layer", [])):
+        if "data" in part:
+            part["data"] = {"name": _stored(part["data"]["values"], made["datasets"])}
     return made
+
+
+def _stored(values: list[Any], datasets: dict[str, list[Any]]) -> str:
+    """The name of a table among a chart's: what several layers draw is written once."""
+    known = next((name for name, table in datasets.items() if table == values), None)
+    name = known or f"table{len(datasets) + 1}"
+    datasets[name] = values
+    return name
 
 
 def legend(labels: Sequence[str]) -> alt.Legend:
     """A legend above the chart, in as many columns as there is room for."""
     each = 34 + 7 * max((len(label) for label in labels), default=0)
-    return alt.Legend(columns=alt.ExprRef(f"max(1, floor(width / {each}))"))
+    # Not by the chart's width, which the legend's own size changes; it is named to be asked again when it changes.
+    return alt.Legend(columns=alt.ExprRef(f"max(1, floor((containerSize()[0] - 50 + 0 * width) / {each}))"))
 
 
 def form(metric: str) -> str:
@@ -68,4 +89,3 @@ def short(value: Any, digits: int = 4) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value
-

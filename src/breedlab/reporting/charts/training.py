@@ -49,7 +49,9 @@ def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
     base = alt.Chart(data(rows)).encode(
         x=x,
         y=y,
-        color=alt.Color("which:N", scale=alt.Scale(domain=shown, range=[colors[which] for which in shown]), legend=legend(shown)),
+        color=alt.Color(
+            "which:N", scale=alt.Scale(domain=shown, range=[colors[which] for which in shown]), legend=legend(shown)
+        ),
         tooltip=[
             alt.Tooltip("which:N", title="which"),
             alt.Tooltip("step:Q", title="step", format=",.0f"),
@@ -73,7 +75,9 @@ def _kept(run: RunRecord, valid: Series, top: bool) -> list[Any]:
     mark = alt.Chart(data([{"step": step, "text": f"kept: epoch {epoch}"}])).encode(x=alt.X("step:Q"))
     return [
         mark.mark_rule(strokeDash=[4, 4], color=SOFT),
-        mark.mark_text(align="right" if right else "left", dx=-5 if right else 5, y=8 if top else _HEIGHT - 10, color=SOFT).encode(text="text:N"),
+        mark.mark_text(
+            align="right" if right else "left", dx=-5 if right else 5, y=8 if top else _HEIGHT - 10, color=SOFT
+        ).encode(text="text:N"),
     ]
 
 
@@ -113,5 +117,3 @@ def compared(runs: Sequence[RunRecord], names: Sequence[str], metric: str) -> Sp
     return finish(
         alt.layer(base.mark_line(), base.mark_circle(size=30, opacity=1)), 260, f"{metric} of {len(runs)} runs by step"
     )
-
-

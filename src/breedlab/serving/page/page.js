@@ -45,9 +45,10 @@ async function begin() {
   }
 }
 
-function* facts({ name, classes, lineage }) {
+function* facts({ name, classes, engine, lineage }) {
   yield ["Network", name];
   yield ["Classes", `${classes.length}: ${classes.slice(0, 12).join(", ")}${classes.length > 12 ? ", …" : ""}`];
+  yield ["Answers with", engine];
   if (lineage.experiment) yield ["Experiment", lineage.experiment];
   if (lineage.run) yield ["Run", lineage.run];
   if (lineage.started) yield ["Trained", new Date(lineage.started).toLocaleString()];

@@ -63,7 +63,9 @@ def write_run(
         objective = float(max(0.05, 0.9 - 0.3 * abs(np.log10(rate) + 2.4)))
         record: dict[str, Any] = {"number": number, "state": "complete", "objective": objective, "reason": ""}
         record["values"] = {"optim.lr": rate, "data.batch_size": int(chance.choice([32, 64, 128]))}
-        record["epochs"] = [{"train/loss": 1.0, "valid/loss": 1.0, "valid/top1": objective * i / 5} for i in range(1, 6)]
+        record["epochs"] = [
+            {"train/loss": 1.0, "valid/loss": 1.0, "valid/top1": objective * i / 5} for i in range(1, 6)
+        ]
         (folder / "trials" / str(number)).mkdir(parents=True)
         (folder / "trials" / str(number) / "trial.json").write_text(json.dumps({**record, "seconds": 3.2}))
     with SummaryWriter(str(folder / "tensorboard" / "final")) as writer:
@@ -100,7 +102,9 @@ def _metrics(classes: list[str], truth: Any, predicted: Any) -> dict[str, Any]:
             for i, name in enumerate(classes)
         },
         "confusion": matrix.tolist(),
-        "worst": [{"truth": classes[i], "taken_for": classes[j], "count": int(n), "of": int(rows[i])} for n, i, j in pairs],
+        "worst": [
+            {"truth": classes[i], "taken_for": classes[j], "count": int(n), "of": int(rows[i])} for n, i, j in pairs
+        ],
     }
     training = {"epochs": 10, "ended": "all 10 epochs", "best_epoch": 9}
     return {
@@ -115,22 +119,48 @@ def _metrics(classes: list[str], truth: Any, predicted: Any) -> dict[str, Any]:
 def _profile(folder: Path, chance: Any, steps: int) -> None:
     folder.mkdir()
     stages = ["Data"] * 20 + ["Network"] * 10 + ["Search"] * 400 + ["Training the best"] * 600 + ["Test"] * 40
-    lines = [json.dumps({"wall_start": "2026", "offset": 0.0, "interval_ms": 500, "cores": 8, "memory_gb": 64.0, "gpu_memory_gb": [16.0]})]
+    lines = [
+        json.dumps(
+            {
+                "wall_start": "2026",
+                "offset": 0.0,
+                "interval_ms": 500,
+                "cores": 8,
+                "memory_gb": 64.0,
+                "gpu_memory_gb": [16.0],
+            }
+        )
+    ]
     for number, stage in enumerate(stages):
         sample = {"t": number / 2, "stage": stage, "cpu": chance.uniform(20, 100, 8).round(1).tolist(), "io_wait": 0.0}
         sample |= {"memory_gb": 12.0, "process_memory_gb": 3.0, "gpu": [{"util": 80.0, "memory_gb": 9.0}]}
-        sample |= {f"{name}_mb_s": float(chance.exponential(5)) for name in ("disk_read", "disk_write", "net_in", "net_out")}
+        sample |= {
+            f"{name}_mb_s": float(chance.exponential(5)) for name in ("disk_read", "disk_write", "net_in", "net_out")
+        }
         lines.append(json.dumps(sample))
     (folder / "system.jsonl").write_text("\n".join(lines))
     parts = ["data", "forward", "backward", "optimizer", "callbacks", "checkpoint", "other"]
     rows = [json.dumps({"columns": ["step", "epoch", "t", *(f"{part}_ms" for part in parts)]})]
     rows += [json.dumps([s + 1, s // 40, s / 4, *chance.uniform(1, 40, 7).round(2).tolist()]) for s in range(steps)]
     (folder / "steps.jsonl").write_text("\n".join(rows))
-    sums = {part: 2.0 for part in parts}
+    sums = dict.fromkeys(parts, 2.0)
     (folder / "framework.json").write_text(json.dumps({"seconds": 28, "steps": steps, "inside": sums, "outside": sums}))
-    operators = [{"name": f"aten::op{i}", "calls": 3, "cpu_ms": 9.0 - i, "gpu_ms": 0.0, "memory_mb": 1.0} for i in range(9)]
+    operators = [
+        {"name": f"aten::op{i}", "calls": 3, "cpu_ms": 9.0 - i, "gpu_ms": 0.0, "memory_mb": 1.0} for i in range(9)
+    ]
     (folder / "operators.json").write_text(json.dumps(operators))
-    verdict = {"rule": "Dataloader", "verdict": "triggered", "figures": {"share_of_step_time": 0.31}, "meaning": "Training waits."}
-    verdict |= {"advice": "Raise data.num_workers.", "mode": "TRAIN", "steps": [3, 9], "tensors": [], "link": "report.html#profile"}
+    verdict = {
+        "rule": "Dataloader",
+        "verdict": "triggered",
+        "figures": {"share_of_step_time": 0.31},
+        "meaning": "Training waits.",
+    }
+    verdict |= {
+        "advice": "Raise data.num_workers.",
+        "mode": "TRAIN",
+        "steps": [3, 9],
+        "tensors": [],
+        "link": "report.html#profile",
+    }
     calm = {**verdict, "rule": "IOBottleneck", "verdict": "passed", "advice": "", "steps": []}
     (folder / "verdicts.json").write_text(json.dumps([verdict, calm]))

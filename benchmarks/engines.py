@@ -1,0 +1,155 @@
+"""What answers, without a server: our engines against eager fp32 as it is usually run, for ResNet34 at 224 px.
+
+A ResNet34 is first trained on drawn photos, once, since what int8 may cost is judged by the export's own gate. Theirs is
+torchvision's network under `inference_mode`, channels first, and gets photos that are normalised already. Ours is the
+exported archive's `Model.scores`, from bytes. Rounds take turns.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from _harness import CACHE, NO_BF16, Ratio, machine, parse, report, say, step
+from _photos import photos
+
+_CLASSES, _TRAIN, _VALID = 12, 720, 240
+_EPOCHS = 8
+_BATCHES = (1, 8, 32)
+_TARGETS = {"bf16": 2.2, "int8": 4.0}
+
+
+def main() -> None:
+    args = parse(__doc__, rounds=10, small_rounds=3)
+    here = machine()
+    native = here["native_bf16"]
+    config, prepared = _prepared()
+    trained = _trained(config, prepared)
+    with tempfile.TemporaryDirectory() as scratch:
+        models, figures = {}, {}
+        for precision in ("bf16", "int8") if native else ("int8",):
+            models[precision], found = _exported(trained, precision, prepared, Path(scratch))
+            figures |= found
+        times = _timed(models, args.rounds)
+    ratios = []
+    for precision, target in _TARGETS.items():
+        refused = figures.get(f"{precision}, the gate", "passed") != "passed"
+        excuse = NO_BF16 if precision == "bf16" and not native else "the gate refused it" if refused else ""
+        for size in _BATCHES if precision in models else ():
+            pairs = [usual / mine for usual, mine in zip(times["usual", size], times[precision, size], strict=True)]
+            ratios.append(Ratio(f"eager fp32 / {precision}, batch {size}, time", pairs, target, excuse=excuse))
+    figures |= {f"{name}, batch {size}, ms/photo": 1000 * median(found) for (name, size), found in times.items()}
+    report(args, "engines", here, ratios, figures)
+
+
+def _prepared() -> tuple[Any, Any]:
+    from breedlab.config import validate
+    from breedlab.config.compose import load
+    from breedlab.training.prepare import prepare
+    from breedlab.training.run import checked_photos
+
+    words = [
+        "experiment=resnet34",
+        "model.weights=none",
+        "model.freeze=none",
+        "data=image_folder",
+        f"data.root={photos(_CLASSES, _TRAIN, _VALID)}",
+        "data.batch_size=32",
+        "optim.lr=0.001",
+        "optim.schedule=one_cycle",
+        f"trainer.max_epochs={_EPOCHS}",
+    ]
+    config = validate(load(words))
+    return config, prepare(config, checked_photos(config))
+
+
+def _trained(config: Any, prepared: Any) -> Path:
+    """The content of an archive that answers with the module, made once and kept."""
+    from breedlab.serving.archive import write_folder
+
+    home = CACHE / f"resnet34-{_CLASSES}x{_TRAIN}x{_EPOCHS}"
+    if not home.exists():
+        classifier = prepared.classifier(config)
+        with step("training a ResNet34, once"):
+            for epoch in prepared.epochs(classifier, config, _EPOCHS):
+                say(f"epoch {epoch.number + 1} of {_EPOCHS}: top-1 {epoch.valid['valid/top1']:.1%}")
+        scratch = home.with_suffix(".part")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        write_folder(scratch, classifier, prepared.evaluation, prepared.classes, {})
+        scratch.rename(home)
+    return home
+
+
+def _exported(trained: Path, precision: str, prepared: Any, scratch: Path) -> tuple[Any, dict[str, Any]]:
+    """The model as the product exports it in one precision, and what the export's gate says of it."""
+    import torch
+
+    from breedlab.config.schema import Serving
+    from breedlab.serving.archive import record_engine
+    from breedlab.serving.handler import Model
+    from breedlab.serving.selection import select
+
+    folder = scratch / precision
+    shutil.copytree(trained, folder)
+    wanted = Serving(engine="openvino", precision=precision, allow_urls="none")
+    cpu = torch.device("cpu")
+    found = select(folder, wanted, prepared.data(prepared.config), device=cpu, seed=0)
+    record_engine(folder, found.taken, found.as_dict())
+    module, mine = found.candidates
+    figures = {
+        f"{precision}, agreement on {found.photos} validation photos": mine.agreement,
+        f"{precision}, validation top-1 (module {module.top1:.4f})": mine.top1,
+        f"{precision}, the gate": mine.objection or "passed",
+    }
+    return Model(folder, cpu), figures
+
+
+def _timed(models: dict[str, Any], rounds: int) -> dict[tuple[str, int], list[float]]:
+    """Seconds a photo, one figure a round, by whose they are and the photos in a batch."""
+    import time
+
+    import torch
+
+    usual = _usual(next(iter(models.values())).network)
+    batches = {size: torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8) for size in _BATCHES}
+    normalised = {size: (batch / 255 - 0.45) / 0.225 for size, batch in batches.items()}
+    calls: dict[str, Callable[[int], object]] = {"usual": lambda size: usual(normalised[size])}
+    for name, model in models.items():
+        calls[name] = lambda size, model=model: model.scores(batches[size])
+    found: dict[tuple[str, int], list[float]] = {(name, size): [] for size in _BATCHES for name in calls}
+    with torch.inference_mode():
+        for number in range(rounds + 1):
+            for size in _BATCHES:
+                repeats = max(1, 8 // size)
+                for name, call in calls.items():
+                    call(size)  # as a server runs: warm, without the caches that another engine filled
+                    started = time.perf_counter()
+                    for _ in range(repeats):
+                        call(size)
+                    if number:
+                        found[name, size].append((time.perf_counter() - started) / repeats / size)
+            say(f"round {number} of {rounds}" if number else "first calls done, not counted")
+    return found
+
+
+def _usual(network: Any) -> Any:
+    """torchvision's ResNet34 with the same weights and head, laid out as torch does it by itself."""
+    import copy
+
+    import torch
+    from torchvision import models
+
+    model = models.resnet34(weights=None)
+    model.fc = torch.nn.Identity()
+    model.load_state_dict(network.backbone.state_dict())
+    model.fc = copy.deepcopy(network.head)
+    return model.to(memory_format=torch.contiguous_format).eval()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Whether an archive can be served, found out here: `/ping` of an endpoint is healthy for those that cannot, too."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from breedlab.backends.sagemaker import stack
+from breedlab.errors import ServingError
+
+_PROBE = Path(__file__).with_name("handler_probe.py")
+_NEEDED = ("model.json", "model.safetensors", "code/inference.py", "code/requirements.txt")
+_KNOWN = re.compile(r"model\.json|model\.safetensors|engines/.+|code/.+")
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
+_FORMAT = 1
+_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said of a photo.
+
+    Attributes:
+        label: Its likeliest class.
+        score: That class's probability.
+        where: What answered.
+    """
+
+    label: str
+    score: float
+    where: str
+
+
+def lint(folder: Path, imports: bool = True) -> int:
+    """Checks an archive's content, and that its code imports where training's packages are missing.
+
+    Args:
+        folder: The content, unpacked.
+        imports: Whether to import it, which takes seconds.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        ServingError: Naming everything that is wrong.
+    """
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
+    found = [*_missing(files), *_unwanted(files), *_description(folder), *_requirements(folder)]
+    if imports and not found:
+        done = _run(folder)
+        if done.returncode:
+            found.append(f"code/inference.py: cannot be imported ({_last_line(done.stderr)})")
+    if found:
+        raise ServingError("\n".join(["the archive cannot be served:", *(f"  {text}" for text in found)]))
+    return sum(path.stat().st_size for path in files.values())
+
+
+def probe(
+    folder: Path,
+    photo: bytes,
+    environment: str | None = None,
+    waiting: Callable[[float], None] = lambda _seconds: None,
+) -> Answer:
+    """Has the archive answer a photo under AWS's inference stack, or through its handler where that is not here.
+
+    Args:
+        folder: An archive's content, unpacked.
+        photo: Its bytes.
+        environment: Of the stack; None looks in the usual places.
+        waiting: Called now and then with the seconds so far.
+
+    Raises:
+        BreedlabError: If it does not answer, or with anything else than scores of its classes.
+    """
+    python, missing = stack.find_environment(environment)
+    if python is None:
+        where = f"its own handler, in a process of its own; AWS's inference stack was not tried: {missing}"
+        return _read(folder, *_ask_handler(folder, photo), where)
+    started = stack.Stack(folder, python)
+    try:
+        started.wait(_TIMEOUT_S, waiting)
+        answer = stack.ask(started.url, photo, "application/octet-stream", "application/json; verbose=1")
+        return _read(folder, answer.status, answer.data, "AWS's inference stack on this machine")
+    finally:
+        started.stop()
+
+
+def read_answer(classes: tuple[str, ...], status: int, body: bytes, where: str) -> Answer:
+    """A verbose answer, if it is one of a model with these classes.
+
+    Raises:
+        ServingError: If it is not.
+    """
+    try:
+        tree = json.loads(body)
+        if status == 200 and tuple(tree["classes"]) != classes:
+            raise ServingError(f"{where}: answers for other classes ({', '.join(tree['classes'][:3])}, ...)")
+        best = tree["predictions"][0]["top"][0]
+        return Answer(str(best["class"]), float(best["probability"]), where)
+    except (ValueError, LookupError, TypeError) as error:
+        text = body.decode(errors="replace")[:300]
+        raise ServingError(f"{where}: no scores were answered, but status {status}: {text}") from error
+
+
+def classes_of(folder: Path) -> tuple[str, ...]:
+    """The names of the classes, in the order of the scores."""
+    return tuple(json.loads((folder / "model.json").read_text())["classes"])
+
+
+def _read(folder: Path, status: int, body: bytes, where: str) -> Answer:
+    return read_answer(classes_of(folder), status, body, where)
+
+
+def _ask_handler(folder: Path, photo: bytes) -> tuple[int, bytes]:
+    with tempfile.NamedTemporaryFile(suffix=".photo") as file:
+        file.write(photo)
+        file.flush()
+        done = _run(folder, file.name)
+    if done.returncode:
+        raise ServingError(f"the archive's handler fails: {_last_line(done.stderr)}")
+    return 200, done.stdout.strip().splitlines()[-1].encode()
+
+
+def _run(folder: Path, *photo: str) -> subprocess.CompletedProcess[str]:
+    """In a Python that sees neither this checkout nor what the person's environment adds."""
+    command = [sys.executable, "-I", str(_PROBE), str(folder), *photo]
+    return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no reason was given"
+
+
+def _missing(files: dict[str, Path]) -> Iterator[str]:
+    nested = next((name for name in files if name.endswith("/model.json")), None)
+    for name in _NEEDED:
+        if name not in files:
+            yield f"{name}: is missing" + (f"; it must lie at the top, not as {nested} does" if nested else "")
+
+
+def _unwanted(files: dict[str, Path]) -> Iterator[str]:
+    for name, path in files.items():
+        if path.is_symlink():
+            yield f"{name}: is a link, which leads nowhere in a container"
+        elif path.suffix in _PICKLES and not name.startswith("engines/"):
+            yield f"{name}: may be a pickle, which runs code when it is loaded; expected safetensors"
+        elif not _KNOWN.fullmatch(name):
+            yield f"{name}: is nothing that an archive holds"
+
+
+def _description(folder: Path) -> Iterator[str]:
+    path = folder / "model.json"
+    if not path.is_file():
+        return
+    try:
+        tree: Any = json.loads(path.read_text())
+        if tree["format"] != _FORMAT:
+            yield f"model.json: format {tree['format']}; expected {_FORMAT}"
+            return
+        classes, expected = tree["classes"], tree["architecture"]["classes"]
+        if len(classes) != expected or len(set(classes)) != expected:
+            yield f"model.json: names {len(set(classes))} classes; its network has {expected}"
+        for name in ("resize", "crop", "interpolation", "mean", "std"):
+            if name not in tree["transform"]:
+                yield f"model.json: transform.{name} is missing"
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"model.json: does not describe a model ({type(error).__name__}: {error})"
+
+
+def _requirements(folder: Path) -> Iterator[str]:
+    path = folder / "code" / "requirements.txt"
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        if re.match(r"(torch|torchvision|numpy)\b(?!-)", line.strip()):
+            yield f"code/requirements.txt: {line.strip()} would replace what the image brings"

@@ -1,0 +1,372 @@
+"""An endpoint's requests: one function makes them, for the dry run that prints and the rollout that sends them.
+
+Sent by boto3: SDK v3 makes serverless requests that AWS does not know (`MemorySizeInMb`), and has no autoscaling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from breedlab.backends.sagemaker.request import Request
+from breedlab.backends.sagemaker.session import Place
+
+VARIANT = "AllTraffic"
+"""The endpoint's one variant, named as the SDK does."""
+NAME = r"[a-zA-Z0-9](-*[a-zA-Z0-9])*"
+LONGEST = 52
+"""Characters of an endpoint's name: AWS takes 63, and the names of its models and configs add a version."""
+SERVING_PYTORCH = "2.6.0"
+"""The newest PyTorch for which AWS has an inference image."""
+
+Kind = Literal["realtime", "serverless", "async"]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How many instances there are.
+
+    Attributes:
+        least: Instances that are always there; 0 only for asynchronous endpoints.
+        most: Instances at the highest load. Equal to `least`: no scaling.
+        target: Invocations a minute and instance that are aimed at; asynchronous: waiting requests an instance.
+        out_cooldown: Seconds between two steps up.
+        in_cooldown: Seconds between two steps down.
+    """
+
+    least: int = 1
+    most: int = 1
+    target: float = 300.0
+    out_cooldown: int = 60
+    in_cooldown: int = 300
+
+    @property
+    def active(self) -> bool:
+        return self.most > self.least
+
+
+@dataclass(frozen=True)
+class Update:
+    """How an endpoint that is there goes over to the new model.
+
+    Attributes:
+        traffic: All at once, a canary first, or in steps.
+        percent: Of the canary, or of one step.
+        wait: Seconds between the steps, in which alarms may speak up.
+        keep_old: Seconds for which the old instances stay after the last step.
+        alarms: CloudWatch alarms that make AWS go back to the old model by itself.
+    """
+
+    traffic: Literal["all-at-once", "canary", "linear"] = "all-at-once"
+    percent: int = 10
+    wait: int = 300
+    keep_old: int = 0
+    alarms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """All that an endpoint is made of.
+
+    Attributes:
+        name: The endpoint's.
+        version: Ends the names of its model and config. The same archive and settings have the same, so that a
+            deployment that was interrupted is found again.
+        place: Where in AWS.
+        image: The address of the container image.
+        own_image: Whether that is ours (docker/), which needs none of the toolkit's settings.
+        model: The archive's address in S3.
+    """
+
+    name: str
+    version: str
+    place: Place
+    image: str
+    own_image: bool
+    model: str
+    kind: Kind = "realtime"
+    instance_type: str = "ml.m5.large"
+    scaling: Scaling = Scaling()
+    workers: int = 1
+    memory_mb: int = 4096
+    concurrency: int = 5
+    provisioned: int = 0
+    capture_percent: int = 0
+    capture_uri: str | None = None
+    async_output: str | None = None
+    async_concurrency: int = 4
+    topics: tuple[str | None, str | None] = (None, None)
+    update: Update = Update()
+    kms_key: str | None = None
+    volume_gb: int | None = None
+    startup_timeout: int = 600
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    network_isolation: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    variant: str = VARIANT
+
+    @property
+    def versioned(self) -> str:
+        """The name of its model and of its config."""
+        return f"{self.name}-{self.version}"
+
+    @property
+    def output(self) -> str:
+        """Where an asynchronous endpoint writes its answers."""
+        return self.async_output or self.place.uri("endpoints", self.name, "answers")
+
+    @property
+    def resource(self) -> str:
+        """Its name for Application Auto Scaling."""
+        return f"endpoint/{self.name}/variant/{self.variant}"
+
+
+def with_version(deployment: Deployment, content: str) -> Deployment:
+    """The deployment with the version that belongs to its settings and the archive's content."""
+    plain = replace(deployment, version="", model="")
+    told = [request.parameters for request in (_model(plain), _config(plain))]
+    digest = hashlib.sha256(json.dumps([content, *told], sort_keys=True).encode()).hexdigest()
+    return replace(deployment, version=digest[:10])
+
+
+def is_version(name: str, endpoint: str) -> bool:
+    """Whether this is what an endpoint's model or config is called."""
+    return re.fullmatch(rf"{re.escape(endpoint)}-[0-9a-f]{{10}}", name) is not None
+
+
+def inference_image(instance_type: str, region: str) -> str:
+    """The address of AWS's PyTorch inference image for an instance type; it is looked up without a network."""
+    from sagemaker.core import image_uris
+
+    known = not region.startswith("<")
+    uri: str = image_uris.retrieve(
+        "pytorch",
+        region if known else "us-east-1",
+        version=SERVING_PYTORCH,
+        instance_type=instance_type,
+        image_scope="inference",
+    )
+    return uri if known else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
+
+
+def requests(deployment: Deployment, *, exists: bool, retain: bool = False) -> list[Request]:
+    """What is sent, in order.
+
+    Args:
+        deployment: What is wanted.
+        exists: Whether the endpoint is there and is updated in place.
+        retain: Whether it keeps the number of instances that its autoscaling has come to.
+    """
+    made = [_model(deployment), _config(deployment)]
+    made.append(_update(deployment, retain) if exists else _create(deployment))
+    return [*made, *scaling_requests(deployment)]
+
+
+def scaling_requests(deployment: Deployment) -> list[Request]:
+    """What makes it scale; sent once it is in service."""
+    scaling = deployment.scaling
+    if deployment.kind == "serverless" or not scaling.active:
+        return []
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": deployment.resource,
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+    policy: dict[str, Any] = {
+        "TargetValue": scaling.target,
+        "ScaleOutCooldown": scaling.out_cooldown,
+        "ScaleInCooldown": scaling.in_cooldown,
+    }
+    if deployment.kind == "realtime":
+        policy["PredefinedMetricSpecification"] = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    else:
+        policy["CustomizedMetricSpecification"] = {
+            **_queue(deployment, "ApproximateBacklogSizePerInstance"),
+            "Statistic": "Average",
+        }
+    service = "application-autoscaling"
+    return [
+        Request(
+            "RegisterScalableTarget", {**target, "MinCapacity": scaling.least, "MaxCapacity": scaling.most}, service
+        ),
+        Request(
+            "PutScalingPolicy",
+            {
+                "PolicyName": f"{deployment.name}-target",
+                **target,
+                "PolicyType": "TargetTrackingScaling",
+                "TargetTrackingScalingPolicyConfiguration": policy,
+            },
+            service,
+        ),
+        *([_wake(deployment, target)] if scaling.least == 0 else []),
+    ]
+
+
+def wake_alarm(deployment: Deployment, policy_arn: str) -> Request:
+    """What calls the first instance: without any there is no backlog an instance, which the target looks at."""
+    return Request(
+        "PutMetricAlarm",
+        {
+            "AlarmName": f"{deployment.name}-wake",
+            **_queue(deployment, "HasBacklogWithoutCapacity"),
+            "Statistic": "Average",
+            "Period": 60,
+            "EvaluationPeriods": 1,
+            "Threshold": 1.0,
+            "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+            "TreatMissingData": "missing",
+            "AlarmActions": [policy_arn],
+        },
+        "cloudwatch",
+    )
+
+
+def _wake(deployment: Deployment, target: dict[str, Any]) -> Request:
+    return Request(
+        "PutScalingPolicy",
+        {
+            "PolicyName": f"{deployment.name}-wake",
+            **target,
+            "PolicyType": "StepScaling",
+            "StepScalingPolicyConfiguration": {
+                "AdjustmentType": "ChangeInCapacity",
+                "MetricAggregationType": "Average",
+                "Cooldown": deployment.scaling.out_cooldown,
+                "StepAdjustments": [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
+            },
+        },
+        "application-autoscaling",
+    )
+
+
+def _queue(deployment: Deployment, metric: str) -> dict[str, Any]:
+    return {
+        "MetricName": metric,
+        "Namespace": "AWS/SageMaker",
+        "Dimensions": [{"Name": "EndpointName", "Value": deployment.name}],
+    }
+
+
+def _model(deployment: Deployment) -> Request:
+    environment = dict(deployment.environment)
+    if not deployment.own_image:
+        environment = {
+            "SAGEMAKER_PROGRAM": "inference.py",
+            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+            "SAGEMAKER_REGION": deployment.place.region,
+            "SAGEMAKER_CONTAINER_LOG_LEVEL": "20",
+            "SAGEMAKER_MODEL_SERVER_WORKERS": str(deployment.workers),
+            # The toolkit's own setting of it is ignored by the TorchServe that it starts.
+            "TS_DEFAULT_RESPONSE_TIMEOUT": "60",
+            **environment,
+        }
+    container: dict[str, Any] = {"Image": deployment.image, "ModelDataUrl": deployment.model}
+    if environment:
+        container["Environment"] = environment
+    parameters: dict[str, Any] = {
+        "ModelName": deployment.versioned,
+        "PrimaryContainer": container,
+        "ExecutionRoleArn": deployment.place.role,
+    }
+    if deployment.network_isolation:
+        parameters["EnableNetworkIsolation"] = True
+    if deployment.subnets:
+        parameters["VpcConfig"] = {
+            "Subnets": list(deployment.subnets),
+            "SecurityGroupIds": list(deployment.security_groups),
+        }
+    return Request("CreateModel", {**parameters, **_tags(deployment)})
+
+
+def _config(deployment: Deployment) -> Request:
+    variant: dict[str, Any] = {
+        "VariantName": deployment.variant,
+        "ModelName": deployment.versioned,
+        "InitialVariantWeight": 1.0,
+    }
+    if deployment.kind == "serverless":
+        variant["ServerlessConfig"] = {
+            "MemorySizeInMB": deployment.memory_mb,
+            "MaxConcurrency": deployment.concurrency,
+            **({"ProvisionedConcurrency": deployment.provisioned} if deployment.provisioned else {}),
+        }
+    else:
+        variant |= {
+            "InstanceType": deployment.instance_type,
+            "InitialInstanceCount": max(deployment.scaling.least, 1),
+            "ContainerStartupHealthCheckTimeoutInSeconds": deployment.startup_timeout,
+            **({"VolumeSizeInGB": deployment.volume_gb} if deployment.volume_gb else {}),
+        }
+    parameters: dict[str, Any] = {"EndpointConfigName": deployment.versioned, "ProductionVariants": [variant]}
+    if deployment.kms_key and deployment.kind != "serverless":
+        parameters["KmsKeyId"] = deployment.kms_key
+    if deployment.kind == "async":
+        parameters["AsyncInferenceConfig"] = _async(deployment)
+    if deployment.capture_percent:
+        parameters["DataCaptureConfig"] = {
+            "EnableCapture": True,
+            "InitialSamplingPercentage": deployment.capture_percent,
+            "DestinationS3Uri": deployment.capture_uri or deployment.place.uri("endpoints", deployment.name, "capture"),
+            "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+            "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+            **({"KmsKeyId": deployment.kms_key} if deployment.kms_key else {}),
+        }
+    return Request("CreateEndpointConfig", {**parameters, **_tags(deployment)})
+
+
+def _async(deployment: Deployment) -> dict[str, Any]:
+    success, error = deployment.topics
+    topics = {name: topic for name, topic in (("SuccessTopic", success), ("ErrorTopic", error)) if topic is not None}
+    return {
+        "ClientConfig": {"MaxConcurrentInvocationsPerInstance": deployment.async_concurrency},
+        "OutputConfig": {
+            "S3OutputPath": deployment.output,
+            "S3FailurePath": f"{deployment.output}-failed",
+            **({"NotificationConfig": topics} if topics else {}),
+            **({"KmsKeyId": deployment.kms_key} if deployment.kms_key else {}),
+        },
+    }
+
+
+def _create(deployment: Deployment) -> Request:
+    return Request(
+        "CreateEndpoint",
+        {"EndpointName": deployment.name, "EndpointConfigName": deployment.versioned, **_tags(deployment)},
+    )
+
+
+def _update(deployment: Deployment, retain: bool) -> Request:
+    parameters: dict[str, Any] = {"EndpointName": deployment.name, "EndpointConfigName": deployment.versioned}
+    if retain:
+        parameters["RetainAllVariantProperties"] = True
+        parameters["ExcludeRetainedVariantProperties"] = [{"VariantPropertyType": "DataCaptureConfig"}]
+    if policy := dict(_policy(deployment)):
+        parameters["DeploymentConfig"] = policy
+    return Request("UpdateEndpoint", parameters)
+
+
+def _policy(deployment: Deployment) -> Iterator[tuple[str, Any]]:
+    update = deployment.update
+    if update.traffic == "all-at-once" and not update.keep_old and not update.alarms:
+        return  # what AWS does unasked
+    routing: dict[str, Any] = {"Type": update.traffic.replace("-", "_").upper(), "WaitIntervalInSeconds": update.wait}
+    size = {"Type": "CAPACITY_PERCENT", "Value": update.percent}
+    if update.traffic != "all-at-once":
+        routing["CanarySize" if update.traffic == "canary" else "LinearStepSize"] = size
+    yield (
+        "BlueGreenUpdatePolicy",
+        {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": update.keep_old},
+    )
+    if update.alarms:
+        yield "AutoRollbackConfiguration", {"Alarms": [{"AlarmName": name} for name in update.alarms]}
+
+
+def _tags(deployment: Deployment) -> dict[str, Any]:
+    return {"Tags": [{"Key": key, "Value": value} for key, value in deployment.tags]} if deployment.tags else {}

@@ -1,0 +1,179 @@
+"""Bringing a finished experiment back: the same run directory as if it had run here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breedlab.backends.sagemaker.follow import JobFailed, detachable, follow_training, follow_tuning
+from breedlab.backends.sagemaker.launch import send
+from breedlab.backends.sagemaker.record import FILE, Record, with_run
+from breedlab.backends.sagemaker.request import training_request
+from breedlab.backends.sagemaker.session import aws_errors, client
+from breedlab.backends.sagemaker.status import Status, best_values, list_trials, training_status
+from breedlab.backends.sagemaker.upload import stored
+from breedlab.errors import BackendError
+from breedlab.reporting.console import note, progress, stage
+
+if TYPE_CHECKING:
+    import boto3
+
+
+def finish(account: boto3.Session, record: Record) -> Mapping[str, Any]:
+    """Follows an experiment to its end, starts the final training once the search is over, fetches and shows.
+
+    Returns:
+        What the table of a grid shows of it.
+
+    Raises:
+        BackendError: If a job failed or was stopped, or the person went away.
+    """
+    from breedlab.reporting.summary import show
+    from breedlab.training.run import TrainResult
+
+    with detachable(record):
+        if record.searches:
+            stage(f"Search: {record.name}")
+            _succeeded(record, follow_tuning(account, record))
+            start_final(account, record)
+        stage(f"Training{' the best' if record.searches else ''}: {record.final_name}")
+        _succeeded(record, follow_training(account, record.final_name))
+        run = fetch(account, record)
+    metrics = json.loads((run / "metrics.json").read_text())
+    show(TrainResult(run, metrics))
+    return {"run": str(run), **{f"test/{k}": v for k, v in metrics["test"]["metrics"].items()}}
+
+
+def start_final(account: boto3.Session, record: Record) -> None:
+    """Starts the training of what the search found best, unless it was started before.
+
+    Raises:
+        BackendError: If no trial came to an end.
+    """
+    if training_status(account, record.final_name).state is not None:
+        return
+    best = best_values(account, record)
+    if best is None:
+        reasons = sorted({trial.row.reason for trial in list_trials(account, record.name)} - {""})
+        raise JobFailed(
+            "\n".join([f"{record.name}: no trial of the search was completed", *(f"  {r}" for r in reasons)])
+        )
+    note("best: " + ", ".join(f"{name}={value}" for name, value in best.items()))
+    send(account, training_request(record.experiment(), best))
+
+
+def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
+    """Writes the run directory of an experiment; what is there already is not fetched again.
+
+    Args:
+        account: The session.
+        record: The experiment.
+        partly: Whether to take what there is, of an experiment that has not come to its end.
+
+    Raises:
+        BackendError: If the final job left nothing.
+    """
+    from breedlab.reporting.report import write_at_end
+    from breedlab.training import rundir
+
+    config = record.experiment().config
+    run = record.run or rundir.reserve(config, record.overrides)
+    record = with_run(record, run)
+    stage(f"Fetching into {run}")
+    folder = "final" if record.searches else "checkpoints"
+    count = download(account, record, folder, record.final_name, run, lambda name: name)
+    if not count and not partly:
+        raise BackendError(f"{record.final_name}: left no files under {record.experiment().uri(folder)}")
+    # The job wrote its own view of the config: where the photos lay there, and no search.
+    rundir.write_yaml(run / "config.yaml", record.config)
+    rundir.write_yaml(run / "overrides.yaml", record.overrides)
+    (run / FILE).write_text(json.dumps(record.plain(), indent=2))
+    if record.searches:
+        from breedlab.backends.sagemaker.trials import fetch_trials
+
+        fetch_trials(account, record, run)
+    if (run / "lineage.json").exists():
+        _set_lineage(record, run)
+    if (run / "metrics.json").exists():
+        rundir.enter(config, run)  # `runs/latest` is a run that can be used
+        if record.searches:
+            # The job that wrote it knew of no search.
+            write_at_end(run, json.loads((run / "metrics.json").read_text()))
+    return run
+
+
+def download(account: boto3.Session, record: Record, folder: str, job: str, run: Path, place: Any) -> int:
+    """Downloads what a job wrote into its checkpoint folder.
+
+    Args:
+        account: The session.
+        record: The experiment.
+        folder: The checkpoint folder's name in the bucket.
+        job: The training job.
+        run: Where to.
+        place: From a file's name in the job's run directory to its name here, None to leave it there.
+
+    Returns:
+        How many files there are, whether they were here already or not.
+    """
+    from s3transfer.manager import TransferConfig, TransferManager
+
+    bucket, prefix = record.place.bucket, f"{record.place.prefix}/jobs/{record.name}/{folder}/"
+    s3 = client(account, "s3")
+    with aws_errors(job), progress(f"fetching {job}") as done:
+        wanted: list[tuple[str, Path, int]] = []
+        for key, (size, _) in stored(s3, bucket, prefix).items():
+            # The folder of several jobs; AWS may put one more level of the job's name between.
+            within = f"/{key}".rpartition(f"/{job}/")[2] if f"/{job}/" in key else ""
+            name = place(within) if within and not within.endswith("/") else None
+            if name is None:
+                continue
+            if ".." in Path(name).parts or name.startswith("/"):
+                raise BackendError(f"s3://{bucket}/{key}: would be written outside the run directory")
+            wanted.append((key, run / name, size))
+        missing = [(key, path) for key, path, size in wanted if not path.exists() or path.stat().st_size != size]
+        finished = len(wanted) - len(missing)
+        with TransferManager(s3, TransferConfig(max_request_concurrency=24)) as manager:
+            futures = []
+            for key, path in missing:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                futures.append(manager.download(bucket, key, str(path)))
+            for future in futures:
+                future.result()
+                finished += 1
+                done(finished, len(wanted))
+    return len(wanted)
+
+
+def _succeeded(record: Record, status: Status) -> None:
+    if status.state == "Completed":
+        return
+    reason = status.reason or ("it was stopped" if status.state == "Stopped" else "no reason was given")
+    logs = f"python scripts/jobs.py show {record.name} --region {record.place.region} --log"
+    raise JobFailed(f"{status.name}: {str(status.state).lower()}: {reason}\nits log: {logs}")
+
+
+def _set_lineage(record: Record, run: Path) -> None:
+    """Adds where the run ran, and the commit that it was launched from, which the job cannot know."""
+    path = run / "lineage.json"
+    lineage = json.loads(path.read_text())
+    lineage["git"] = record.git
+    lineage["sagemaker"] = {
+        "region": record.place.region,
+        "jobs": [record.name, record.final_name] if record.searches else [record.name],
+        "image": record.image,
+        "data": record.data,
+        "files": record.experiment().uri(),
+    }
+    path.write_text(json.dumps(lineage, indent=2))
+
+
+def trial_file(name: str, number: int) -> str | None:
+    """Where a file of a trial's own run directory lies in that of the whole experiment; None if nowhere."""
+    if match := re.match(r"tensorboard/(?:final/)?(.+)", name):
+        return f"tensorboard/trial_{number:03}/{match[1]}"
+    # debug/N of the run itself are the final training's registrations, one after another.
+    return f"trials/{number}/{name}" if name.startswith("debug/") else None

@@ -1,0 +1,140 @@
+"""Following a job: its status, its log, the table of its trials. Leaving off never stops it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from breedlab.backends.sagemaker.record import Record
+from breedlab.backends.sagemaker.session import aws_errors, client
+from breedlab.backends.sagemaker.status import Status, list_trials, training_status, tuning_status
+from breedlab.config import search_space
+from breedlab.errors import BackendError
+from breedlab.reporting.console import console, note
+from breedlab.tuning.board import Board
+
+if TYPE_CHECKING:
+    import boto3
+
+POLL_SECONDS = 10.0
+"""Between two questions to AWS, which limits how often it answers."""
+
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+
+
+class Detached(BackendError):
+    """The person went away; the job goes on."""
+
+    exit_code = 130
+
+
+@contextmanager
+def detachable(record: Record) -> Iterator[None]:
+    """Lets Ctrl-C, or a network that fails for good, end the following and nothing else."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Detached(f"detached; {record.name} goes on\n{ways_on(record)}") from error
+    except BackendError as error:
+        if isinstance(error, JobFailed | Detached):
+            raise
+        raise BackendError(f"{error}\n{ways_on(record)}") from error
+
+
+class JobFailed(BackendError):
+    """A job ended without a result."""
+
+
+def ways_on(record: Record) -> str:
+    """How to come back to a job, and how to stop it."""
+    where = f"{record.name} --region {record.place.region}"
+    return f"come back with: python scripts/jobs.py fetch {where}\nstop it with:   python scripts/jobs.py stop {where}"
+
+
+def follow_tuning(account: boto3.Session, record: Record) -> Status:
+    """Shows a tuning job until it ends."""
+    config = record.experiment().config
+    board = Board(config, list(search_space(config)))
+    told: set[int] = set()
+    shown = ""
+    with board.live():
+        while True:
+            status = tuning_status(account, record.name)
+            for trial in list_trials(account, record.name):
+                row = trial.row
+                if row.state == "running":
+                    board.show(row)
+                elif row.number not in told:
+                    told.add(row.number)
+                    board.finished(row)
+            board.title = f"{record.name}: {status.state}, {status.detail}"
+            if board.title != shown and not console.is_terminal:
+                note(board.title)
+            shown = board.title
+            if status.ended:
+                return status
+            time.sleep(POLL_SECONDS)
+
+
+def follow_training(account: boto3.Session, name: str) -> Status:
+    """Shows a training job's status and log until it ends."""
+    log = Log(account, name)
+    shown = ""
+    with console.status(f"{name}: starting") as spinner:
+        while True:
+            status = training_status(account, name)
+            if status.detail != shown:
+                shown = status.detail
+                note(f"{name}: {shown}")
+            spinner.update(f"{name}: {status.detail}, {status.seconds / 60:.0f} min")
+            for line in log.news():
+                console.print(line, markup=False)
+            if status.ended:
+                return status
+            time.sleep(POLL_SECONDS)
+
+
+class Log:
+    """What a training job prints, from all its instances.
+
+    The SDK's own reader keeps one client for the whole process, of the profile's region instead of the job's.
+    """
+
+    def __init__(self, account: boto3.Session, name: str) -> None:
+        self._logs = client(account, "logs")
+        self._name = name
+        self._tokens: dict[str, str] = {}
+
+    def news(self) -> Iterator[str]:
+        """The lines since the last call; none while there is no log yet."""
+        from botocore.exceptions import ClientError
+
+        with aws_errors(f"{LOG_GROUP} {self._name}"):
+            try:
+                pages = self._logs.get_paginator("describe_log_streams").paginate(
+                    logGroupName=LOG_GROUP, logStreamNamePrefix=f"{self._name}/"
+                )
+                streams = sorted(stream["logStreamName"] for page in pages for stream in page["logStreams"])
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "ResourceNotFoundException":
+                    raise
+                return
+            for stream in streams:
+                host = stream.removeprefix(f"{self._name}/").split("/")[0].rsplit("-", 1)[0]
+                mark = f"[{host}] " if len(streams) > 1 else ""
+                yield from (mark + line for line in self._lines(stream))
+
+    def _lines(self, stream: str) -> Iterator[str]:
+        while True:
+            last = self._tokens.get(stream)
+            token = {"nextToken": last} if last else {}
+            answer = self._logs.get_log_events(
+                logGroupName=LOG_GROUP, logStreamName=stream, startFromHead=True, **token
+            )
+            self._tokens[stream] = answer["nextForwardToken"]
+            for event in answer["events"]:
+                yield from str(event["message"]).splitlines()
+            if not answer["events"] or answer["nextForwardToken"] == last:
+                return

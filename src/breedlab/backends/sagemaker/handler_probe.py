@@ -1,0 +1,39 @@
+"""Asks an archive's own code one question, in a Python that holds nothing of ours: `handler_probe.py FOLDER [PHOTO]`.
+
+Without a photo the code is imported and no more. What an inference image lacks is made missing here, too.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+ABSENT = ("lightning", "hydra", "omegaconf", "pydantic", "optuna", "torchmetrics", "rich", "fastapi", "sagemaker")
+
+
+class Absent:
+    """Refuses what the container will not have."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"No module named {name!r} in an inference image", name=name)
+
+
+def main(folder: Path, photo: Path | None) -> None:
+    """Prints the answer as JSON on the last line."""
+    sys.meta_path.insert(0, Absent())  # type: ignore[arg-type]
+    sys.path.insert(0, str(folder / "code"))
+    import inference  # type: ignore[import-not-found]
+
+    import breedlab
+
+    assert breedlab.__file__ is not None and Path(breedlab.__file__).is_relative_to(folder), breedlab.__file__
+    if photo is None:
+        return
+    model = inference.model_fn(str(folder))
+    photos = inference.input_fn(photo.read_bytes(), "application/octet-stream")
+    body, _ = inference.output_fn(inference.predict_fn(photos, model), "application/json; verbose=1")
+    print(body.decode())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

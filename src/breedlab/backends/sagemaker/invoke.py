@@ -1,0 +1,93 @@
+"""Asks a SageMaker endpoint, and reads from AWS's errors what the container answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from breedlab.backends.sagemaker.session import aws_errors, split_uri
+from breedlab.errors import BackendError
+
+
+def invoke(runtime: Any, endpoint: str, body: bytes, accept: str) -> tuple[int, bytes]:
+    """Status and body of what the endpoint's container answered.
+
+    Args:
+        runtime: A client of `sagemaker-runtime`.
+        endpoint: Its name.
+        body: A photo.
+        accept: As the contract has it.
+
+    Raises:
+        BackendError: If the request did not get as far as the container.
+    """
+    from botocore.exceptions import ClientError
+
+    with aws_errors(f"endpoint {endpoint}"):
+        try:
+            answer = runtime.invoke_endpoint(
+                EndpointName=endpoint, Body=body, ContentType="application/octet-stream", Accept=accept
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ModelError":
+                raise
+            return container_answer(error.response)
+        return 200, answer["Body"].read()
+
+
+def invoke_async(
+    runtime: Any,
+    s3: Any,
+    endpoint: str,
+    photo: str,
+    accept: str,
+    *,
+    timeout: float = 600.0,
+    waiting: Callable[[float], None] = lambda _seconds: None,
+) -> tuple[int, bytes]:
+    """The same of an asynchronous endpoint: the photo lies in S3, and there the answer appears.
+
+    Args:
+        runtime: A client of `sagemaker-runtime`.
+        s3: A client of S3.
+        endpoint: Its name.
+        photo: The photo's address.
+        accept: As the contract has it.
+        timeout: Seconds.
+        waiting: Called now and then with the seconds so far.
+
+    Raises:
+        BackendError: If no answer appears.
+    """
+    with aws_errors(f"endpoint {endpoint}"):
+        sent = runtime.invoke_endpoint_async(
+            EndpointName=endpoint, InputLocation=photo, ContentType="application/octet-stream", Accept=accept
+        )
+        places = [(200, sent["OutputLocation"]), (400, sent.get("FailureLocation"))]
+        started = time.monotonic()
+        while (spent := time.monotonic() - started) < timeout:
+            for status, uri in places:
+                if uri and (body := _object(s3, uri)) is not None:
+                    return status, body
+            waiting(spent)
+            time.sleep(2)
+    raise BackendError(f"endpoint {endpoint}: no answer appeared at {sent['OutputLocation']} in {timeout:.0f} s")
+
+
+def container_answer(response: Any) -> tuple[int, bytes]:
+    """What the container said, out of the error that boto3 made of it."""
+    return int(response.get("OriginalStatusCode", 500)), str(response.get("OriginalMessage", "")).encode()
+
+
+def _object(s3: Any, uri: str) -> bytes | None:
+    from botocore.exceptions import ClientError
+
+    bucket, key = split_uri(uri)
+    try:
+        content: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return content
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "404", "AccessDenied"):
+            return None  # AccessDenied is what a role without ListBucket is told of a key that is not there
+        raise

@@ -1,0 +1,423 @@
+"""Makes an endpoint, or brings one that is there to a new model; one real photo decides, and a failure is undone."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breedlab.backends.sagemaker import endpoint as endpoints
+from breedlab.backends.sagemaker.archive_check import Answer, read_answer
+from breedlab.backends.sagemaker.endpoint import Deployment
+from breedlab.backends.sagemaker.invoke import invoke, invoke_async
+from breedlab.backends.sagemaker.request import Request
+from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
+from breedlab.backends.sagemaker.upload import encryption
+from breedlab.errors import BackendError, BreedlabError
+from breedlab.reporting.console import note, progress, stage, warn
+
+if TYPE_CHECKING:
+    import boto3
+
+POLL_S = 10.0
+_ACCEPT = "application/json; verbose=1"
+_MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+
+waiting_for: str | None = None
+"""The endpoint that AWS is at work on, for what is said after Ctrl-C."""
+
+
+@dataclass
+class Before:
+    """What an endpoint was before it was touched.
+
+    Attributes:
+        config: The name of its config.
+        variant: The name of its variant.
+        instance_type: None for a serverless one.
+        scaling: Its scalable targets and policies, as AWS describes them.
+    """
+
+    config: str
+    variant: str
+    instance_type: str | None
+    scaling: list[dict[str, Any]] = field(default_factory=list)
+    policies: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Rollout:
+    """One deployment into one account.
+
+    Args:
+        account: The session.
+        deployment: What is wanted.
+        classes: What the model tells apart.
+        photo: Bytes of the photo that decides.
+    """
+
+    def __init__(self, account: boto3.Session, deployment: Deployment, classes: tuple[str, ...], photo: bytes) -> None:
+        self.account, self.deployment, self.classes, self.photo = account, deployment, classes, photo
+        self.sagemaker = client(account, "sagemaker")
+        self._made: list[tuple[str, dict[str, str]]] = []
+
+    def find(self) -> str | None:
+        """The endpoint's status, None if there is none.
+
+        Raises:
+            BackendError: If it is in no state to be updated.
+        """
+        with aws_errors():
+            described = describe(self.sagemaker, self.deployment.name)
+        if described is None:
+            return None
+        status, name = described["EndpointStatus"], self.deployment.name
+        if status in _MOVING and self._on_its_way(described):
+            return str(status)
+        if status in _MOVING:
+            raise BackendError(f"endpoint {name}: is {status}, not by this command; try again once it is InService")
+        if status != "InService":
+            raise BackendError(
+                f"endpoint {name}: is {status} ({described.get('FailureReason', 'no reason given')});"
+                f" remove it first: python scripts/deploy.py --delete {name}"
+            )
+        return str(status)
+
+    def run(self, archive: Path) -> Answer:
+        """Uploads, creates or updates, waits, asks, and sets the scaling.
+
+        Raises:
+            BackendError: If the endpoint does not come up or does not answer; by then it is gone, or as it was.
+        """
+        global waiting_for
+        status = self.find()
+        stage("Endpoint")
+        before = self._before() if status is not None else None
+        if status is not None and before is None:  # begun by an earlier call of this command, so it is ours to undo
+            name = self.deployment.versioned
+            self._made = [
+                ("model", {"ModelName": name}),
+                ("endpoint_config", {"EndpointConfigName": name}),
+                ("endpoint", {"EndpointName": self.deployment.name}),
+            ]
+        if before is not None:
+            self.deployment = replace(self.deployment, variant=before.variant)
+        self._upload(archive)
+        waiting_for = self.deployment.name
+        try:
+            if before is None or before.config != self.deployment.versioned:
+                if status not in _MOVING:
+                    self._send(before)
+                self._wait()
+                self._refuse_rolled_back()
+            else:
+                note(f"endpoint {self.deployment.name}: has this model and these settings already")
+                self._wait()
+            answer = self._ask()
+        except BreedlabError as error:
+            undone = self._undo(before)
+            raise BackendError(f"{error}\n{undone}") from error
+        waiting_for = None
+        try:
+            self._scale(before)
+        except BackendError as error:
+            raise BackendError(
+                f"endpoint {self.deployment.name}: answers with the new model, but does not scale: {error}"
+            ) from error
+        return answer
+
+    def _on_its_way(self, described: dict[str, Any]) -> bool:
+        """Whether it is this very deployment that was begun and not seen through."""
+        names = [described["EndpointConfigName"]] if described["EndpointStatus"] == "Creating" else []
+        names.append(described.get("PendingDeploymentSummary", {}).get("EndpointConfigName"))
+        return self.deployment.versioned in names
+
+    def _before(self) -> Before | None:
+        with aws_errors():
+            described = describe(self.sagemaker, self.deployment.name)
+            assert described is not None
+            name = described["EndpointConfigName"]
+            variants = self.sagemaker.describe_endpoint_config(EndpointConfigName=name)["ProductionVariants"]
+            if described["EndpointStatus"] == "Creating":
+                return None
+            if len(variants) != 1:
+                raise BackendError(
+                    f"endpoint {self.deployment.name}: has {len(variants)} variants; deploy.py updates those with one"
+                )
+            made = Before(name, variants[0]["VariantName"], variants[0].get("InstanceType"))
+            scaling = client(self.account, "application-autoscaling")
+            where = {"ServiceNamespace": "sagemaker"}
+            resource = replace(self.deployment, variant=made.variant).resource
+            made.scaling = scaling.describe_scalable_targets(**where, ResourceIds=[resource])["ScalableTargets"]
+            made.policies = scaling.describe_scaling_policies(**where, ResourceId=resource)["ScalingPolicies"]
+        return made
+
+    def _upload(self, archive: Path) -> None:
+        from botocore.exceptions import ClientError
+
+        s3 = client(self.account, "s3")
+        bucket, key = split_uri(self.deployment.model)
+        size = archive.stat().st_size
+        with aws_errors(self.deployment.model):
+            try:
+                if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] == size:
+                    note(f"{self.deployment.model}: is there already")
+                    return
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "403"):
+                    raise
+            done = 0
+            with progress(f"uploading {archive.name}, bytes") as report:
+
+                def more(count: int) -> None:
+                    nonlocal done
+                    done += count
+                    report(done, size)
+
+                s3.upload_file(str(archive), bucket, key, ExtraArgs=encryption(self.deployment.kms_key), Callback=more)
+
+    def _send(self, before: Before | None) -> None:
+        scales = bool(before and before.scaling)
+        retain = scales and self.deployment.scaling.active and before.instance_type == self.deployment.instance_type  # type: ignore[union-attr]
+        wanted = endpoints.requests(self.deployment, exists=before is not None, retain=retain)
+        if scales:  # AWS refuses to change the machine under one that scales
+            self._unscale(before)
+        for request in wanted:
+            if request.service == "sagemaker":
+                self._call(request)
+
+    def _call(self, request: Request) -> None:
+        """Sends it; a model or config of this version that is there already is this very one."""
+        from botocore.exceptions import ClientError
+
+        kind = {"CreateModel": "model", "CreateEndpointConfig": "endpoint_config"}.get(request.operation)
+        name = self.deployment.versioned
+        with aws_errors(self.deployment.name):
+            if kind:
+                key = "ModelName" if kind == "model" else "EndpointConfigName"
+                with suppress(ClientError):
+                    getattr(self.sagemaker, f"describe_{kind}")(**{key: name})
+                    return
+                self._made.append((kind, {key: name}))
+            elif request.operation == "CreateEndpoint":
+                self._made.append(("endpoint", {"EndpointName": self.deployment.name}))
+            send(self.account, request)
+
+    def _wait(self) -> None:
+        """Until AWS is done with it, whatever came of it."""
+        name = self.deployment.name
+        with aws_errors(name):
+            described = wait(self.sagemaker, name)
+        if described is None or described["EndpointStatus"] != "InService":
+            reason = (described or {}).get("FailureReason", "no reason was given")
+            status = described["EndpointStatus"] if described else "gone"
+            raise BackendError(f"endpoint {name}: {status}: {reason}{self._log_hint()}")
+
+    def _refuse_rolled_back(self) -> None:
+        with aws_errors():
+            described = describe(self.sagemaker, self.deployment.name) or {}
+        if described.get("EndpointConfigName") != self.deployment.versioned:
+            reason = described.get("FailureReason", "an alarm, or instances that did not start")
+            raise BackendError(
+                f"endpoint {self.deployment.name}: AWS went back to the old model ({reason}){self._log_hint()}"
+            )
+
+    def _ask(self) -> Answer:
+        """`/ping` lies: only an answer to a photo shows a model."""
+        note(f"endpoint {self.deployment.name}: in service; one photo decides")
+        where = f"endpoint {self.deployment.name}"
+        runtime = client(self.account, "sagemaker-runtime")
+        try:
+            if self.deployment.kind != "async":
+                return read_answer(self.classes, *invoke(runtime, self.deployment.name, self.photo, _ACCEPT), where)
+            s3 = client(self.account, "s3")
+            uri = self.deployment.place.uri("endpoints", self.deployment.name, "probe.photo")
+            bucket, key = split_uri(uri)
+            with aws_errors(uri):
+                s3.put_object(Bucket=bucket, Key=key, Body=self.photo, **encryption(self.deployment.kms_key))
+            return read_answer(self.classes, *invoke_async(runtime, s3, self.deployment.name, uri, _ACCEPT), where)
+        except BreedlabError as error:
+            raise BackendError(f"{error}{self._log_hint()}") from error
+
+    def _scale(self, before: Before | None) -> None:
+        wanted = endpoints.scaling_requests(self.deployment)
+        if before is not None and before.scaling and not wanted:
+            self._unscale(before)
+        with aws_errors("autoscaling"):
+            for request in wanted:
+                answer = send(self.account, request)
+                if request.parameters.get("PolicyType") == "StepScaling":
+                    send(self.account, endpoints.wake_alarm(self.deployment, answer["PolicyARN"]))
+        if wanted:
+            scaling = self.deployment.scaling
+            note(f"scales from {scaling.least} to {scaling.most} instances")
+
+    def _unscale(self, before: Before | None) -> None:
+        from botocore.exceptions import ClientError
+
+        scaling = client(self.account, "application-autoscaling")
+        for target in before.scaling if before else []:
+            with aws_errors("autoscaling"), suppress(ClientError):
+                scaling.deregister_scalable_target(
+                    **{key: target[key] for key in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
+                )
+
+    def _rescale(self, before: Before) -> None:
+        """Its scaling as it was."""
+        scaling = client(self.account, "application-autoscaling")
+        where = ("ServiceNamespace", "ResourceId", "ScalableDimension")
+        for target in before.scaling:
+            scaling.register_scalable_target(**{key: target[key] for key in (*where, "MinCapacity", "MaxCapacity")})
+        for policy in before.policies:
+            content = ("TargetTrackingScalingPolicyConfiguration", "StepScalingPolicyConfiguration")
+            scaling.put_scaling_policy(
+                **{key: policy[key] for key in ("PolicyName", "PolicyType", *where, *content) if key in policy}
+            )
+
+    def _undo(self, before: Before | None) -> str:
+        """Back to what was; says what it came to."""
+        global waiting_for
+        name = self.deployment.name
+        try:
+            with aws_errors(name):
+                if before is not None and before.config != self.deployment.versioned:
+                    self._go_back(before)
+                elif before is not None:
+                    return f"it is left as it was; python scripts/deploy.py --delete {name} removes it"
+                self._delete_made()
+        except BreedlabError as error:
+            return f"undoing it failed, too: {error}\nlook at it: python scripts/deploy.py --delete {name} removes it"
+        finally:
+            waiting_for = None
+        if before is not None:
+            return f"the endpoint answers with the model that it had before ({before.config})"
+        return "what had been created for it is deleted again; nothing is left that costs anything"
+
+    def _go_back(self, before: Before) -> None:
+        described = describe(self.sagemaker, self.deployment.name)
+        if described and described["EndpointConfigName"] != before.config:
+            warn(f"going back to {before.config}")
+            self.sagemaker.update_endpoint(EndpointName=self.deployment.name, EndpointConfigName=before.config)
+            after = wait(self.sagemaker, self.deployment.name)
+            if after is None or (after["EndpointStatus"], after["EndpointConfigName"]) != ("InService", before.config):
+                raise BackendError(f"endpoint {self.deployment.name}: did not come back to {before.config}")
+        self._rescale(before)
+
+    def _delete_made(self) -> None:
+        for kind, what in reversed(self._made):
+            if kind == "endpoint":
+                remove_endpoint(self.sagemaker, what["EndpointName"])
+            else:
+                getattr(self.sagemaker, f"delete_{kind}")(**what)
+        self._made.clear()
+
+    def _log_hint(self) -> str:
+        lines = last_log_lines(self.account, self.deployment.name)
+        group = f"\nits log is in CloudWatch: /aws/sagemaker/Endpoints/{self.deployment.name}"
+        return "".join(f"\n  {line}" for line in lines) + group
+
+
+def describe(sagemaker: Any, name: str) -> dict[str, Any] | None:
+    """What AWS says of an endpoint, None if there is none of this name."""
+    from botocore.exceptions import ClientError
+
+    try:
+        described: dict[str, Any] = sagemaker.describe_endpoint(EndpointName=name)
+        return described
+    except ClientError as error:
+        if "could not find" in str(error).lower() or error.response["Error"]["Code"] == "ResourceNotFound":
+            return None
+        raise
+
+
+def send(account: boto3.Session, request: Request) -> dict[str, Any]:
+    """Sends one request as it stands."""
+    from botocore import xform_name
+
+    answer: dict[str, Any] = getattr(client(account, request.service), xform_name(request.operation))(
+        **request.parameters
+    )
+    return answer
+
+
+def wait(sagemaker: Any, name: str) -> dict[str, Any] | None:
+    """Waits while AWS is at work on an endpoint, showing its status; what it then is, None if it is gone."""
+    from breedlab.reporting.console import console
+
+    started, shown = time.monotonic(), ""
+    with console.status(f"endpoint {name}") as status:
+        while True:
+            described = describe(sagemaker, name)
+            now = described["EndpointStatus"] if described else "gone"
+            spent = time.monotonic() - started
+            if now != shown:
+                note(f"endpoint {name}: {now}" + (f" after {spent:.0f} s" if shown else ""))
+                shown = now
+            if described is None or now not in _MOVING:
+                return described
+            status.update(f"endpoint {name}: {now} for {spent:.0f} s; Ctrl-C leaves it to AWS")
+            time.sleep(POLL_S)
+
+
+def remove_endpoint(sagemaker: Any, name: str) -> None:
+    """Deletes an endpoint and waits until it is gone."""
+    sagemaker.delete_endpoint(EndpointName=name)
+    wait(sagemaker, name)
+
+
+def delete(account: boto3.Session, name: str) -> list[str]:
+    """Deletes an endpoint with all that deploy.py made for it; the files in S3 stay.
+
+    Returns:
+        What was deleted, in words.
+
+    Raises:
+        BackendError: If there is nothing of this name, or AWS refuses.
+    """
+    from botocore.exceptions import ClientError
+
+    sagemaker, scaling = client(account, "sagemaker"), client(account, "application-autoscaling")
+    gone: list[str] = []
+    with aws_errors(name):
+        if (described := describe(sagemaker, name)) is not None:
+            for variant in described.get("ProductionVariants", []):
+                with suppress(ClientError):
+                    scaling.deregister_scalable_target(
+                        ServiceNamespace="sagemaker",
+                        ResourceId=f"endpoint/{name}/variant/{variant['VariantName']}",
+                        ScalableDimension="sagemaker:variant:DesiredInstanceCount",
+                    )
+            remove_endpoint(sagemaker, name)
+            gone.append(f"endpoint {name}")
+        for kind, key, entries in (
+            ("endpoint_config", "EndpointConfigName", "EndpointConfigs"),
+            ("model", "ModelName", "Models"),
+        ):
+            pages = sagemaker.get_paginator(f"list_{kind}s").paginate(NameContains=name)
+            found = [entry[key] for page in pages for entry in page[entries]]
+            for each in (each for each in found if endpoints.is_version(each, name)):
+                getattr(sagemaker, f"delete_{kind}")(**{key: each})
+                gone.append(f"{kind.replace('_', ' ')} {each}")
+        with suppress(ClientError):
+            client(account, "cloudwatch").delete_alarms(AlarmNames=[f"{name}-wake"])
+    if not gone:
+        raise BackendError(f"--delete: there is no endpoint {name!r} in {account.region_name}, and nothing left of one")
+    return gone
+
+
+def last_log_lines(account: boto3.Session, name: str, count: int = 15) -> list[str]:
+    """The end of an endpoint's log, as far as the credentials may read it."""
+    logs = client(account, "logs")
+    group = f"/aws/sagemaker/Endpoints/{name}"
+    try:
+        with aws_errors():
+            streams = logs.describe_log_streams(logGroupName=group, orderBy="LastEventTime", descending=True, limit=1)[
+                "logStreams"
+            ]
+            events = logs.get_log_events(logGroupName=group, logStreamName=streams[0]["logStreamName"], limit=count)[
+                "events"
+            ]
+    except (BreedlabError, LookupError):
+        return []
+    return [str(event["message"]).rstrip() for event in events]

@@ -1,0 +1,194 @@
+"""AWS's inference stack on this machine: the toolkit and TorchServe, as SageMaker's PyTorch container starts them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import urllib3
+
+from breedlab.errors import BackendError
+
+ENVIRONMENT_VARIABLE = "BREEDLAB_INFERENCE_ENV"
+_START = Path(__file__).with_name("stack_start.py")
+_TROUBLE = ("Load model failed", "Failed to run command", "Worker died", "failed to install", "Traceback (most recent")
+"""What the stack prints where a package cannot be served; it goes on trying, and says of itself that it is well."""
+
+
+class Stack:
+    """A running TorchServe with one model behind it, on loopback.
+
+    Args:
+        folder: An archive's content, unpacked.
+        python: Of the environment that requirements/inference.txt makes.
+        workers: Processes that answer.
+
+    Attributes:
+        url: Where `/ping` and `/invocations` are.
+    """
+
+    def __init__(self, folder: Path, python: Path, workers: int = 1) -> None:
+        self._base = Path(tempfile.mkdtemp(prefix="breedlab-stack-"))
+        (self._base / "model").symlink_to(folder.resolve(), target_is_directory=True)
+        self._log = self._base / "log"
+        overlay = _overlay(self._base / "env", python)
+        port = _free_ports(4)
+        self.url = f"http://127.0.0.1:{port}"
+        # Nothing of this process's own Python may be seen over there.
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+        environment = {
+            **clean,
+            "PATH": os.pathsep.join([str(overlay.parent), clean.get("PATH", "")]),
+            "PYTHONNOUSERSITE": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "SAGEMAKER_PROGRAM": "inference.py",
+            "SAGEMAKER_MODEL_SERVER_WORKERS": str(workers),
+        }
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [overlay, _START, self._base, str(port)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Java leaves its parent, but not its group: that is how all of it is ended
+            )
+
+    def wait(self, timeout: float = 180.0, waiting: Callable[[float], None] = lambda _seconds: None) -> None:
+        """Returns once a worker has loaded the model.
+
+        `/ping` cannot tell: it is healthy while a worker fails to load, again and again.
+
+        Args:
+            timeout: Seconds.
+            waiting: Called twice a second with the seconds so far.
+
+        Raises:
+            BackendError: If the model cannot be loaded; it says why, from the stack's own log.
+        """
+        started = time.monotonic()
+        while (spent := time.monotonic() - started) < timeout:
+            waiting(spent)
+            log = self.log()
+            if any(words in log for words in _TROUBLE) or self.process.poll() is not None:
+                time.sleep(1)  # the rest of what it has to say
+                raise BackendError(f"AWS's inference stack cannot load the model:\n{self.trouble()}")
+            if self._loaded():
+                return
+            time.sleep(0.5)
+        raise BackendError(f"AWS's inference stack had not loaded the model after {timeout:.0f} s:\n{self.trouble()}")
+
+    def _loaded(self) -> bool:
+        """What its management address says of the workers."""
+        try:
+            answer = urllib3.request("GET", f"{self.url}/models/model", timeout=5, retries=False).json()
+            return any(worker["status"] == "READY" for worker in answer[0]["workers"])
+        except (urllib3.exceptions.HTTPError, ValueError, LookupError, TypeError):
+            return False  # not there yet
+
+    def log(self) -> str:
+        """All that it printed."""
+        return self._log.read_text(errors="replace")
+
+    def trouble(self) -> str:
+        """The part of the log that names what went wrong, else its end."""
+        lines = [line.rpartition(" - ")[2] for line in self.log().splitlines() if line.strip()]
+        at = next((n for n, line in enumerate(lines) if "Traceback" in line or "ERROR" in line), len(lines) - 15)
+        return "\n".join(f"  {line}" for line in lines[max(at, 0) :][:40])
+
+    def stop(self) -> None:
+        """Ends it: the server, its Java and its workers."""
+        for how, patience in ((signal.SIGTERM, 3), (signal.SIGKILL, 3)):
+            try:
+                os.killpg(self.process.pid, how)
+                self.process.wait(patience)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+        shutil.rmtree(self._base, ignore_errors=True)
+
+
+@contextmanager
+def running(folder: Path, python: Path, workers: int = 1) -> Iterator[Stack]:
+    """A stack that answers, ended at the end."""
+    stack = Stack(folder, python, workers)
+    try:
+        stack.wait()
+        yield stack
+    finally:
+        stack.stop()
+
+
+def find_environment(given: str | None = None) -> tuple[Path | None, str]:
+    """The Python of the stack's environment, or None and what is missing.
+
+    Args:
+        given: Where it is; else $BREEDLAB_INFERENCE_ENV, else `.venv-inference` here.
+    """
+    folder = Path(given or os.environ.get(ENVIRONMENT_VARIABLE) or ".venv-inference").absolute()
+    python = folder / "bin" / "python"
+    if not python.is_file():
+        return None, f"no environment {os.path.relpath(folder)} (make inference)"
+    if shutil.which("java") is None:
+        return None, "no Java (apt-get install openjdk-17-jre-headless)"
+    return python, ""
+
+
+def ask(url: str, body: bytes, kind: str, accept: str, timeout: float = 60.0) -> urllib3.BaseHTTPResponse:
+    """One POST to `/invocations`.
+
+    Raises:
+        BackendError: If there is no answer.
+    """
+    try:
+        return urllib3.request(
+            "POST",
+            f"{url}/invocations",
+            body=body,
+            headers={"Content-Type": kind, "Accept": accept},
+            timeout=timeout,
+            retries=False,
+        )
+    except urllib3.exceptions.HTTPError as error:
+        raise BackendError(f"{url}/invocations: no answer ({type(error).__name__})") from error
+
+
+def _overlay(folder: Path, python: Path) -> Path:
+    """An environment on top of the stack's: what the container would install for this archive goes there alone."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True, env=bare)
+    made = folder / "bin" / "python"
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    below, above = (
+        subprocess.run([each, "-I", "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+        for each in (python, made)
+    )
+    Path(above, "stack.pth").write_text(f"{below}\n")
+    # TorchServe starts its workers with the Python that it was started by.
+    launcher = folder / "bin" / "torchserve"
+    launcher.write_text(f"#!{made}\nfrom ts.model_server import start\n\nstart()\n")
+    launcher.chmod(0o755)
+    return made
+
+
+def _free_ports(count: int) -> int:
+    """The first of some neighbouring ports that are free."""
+    for _ in range(50):
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            start = int(first.getsockname()[1])
+        try:
+            for port in range(start, start + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            continue
+        return start
+    raise BackendError("found no free ports on this machine")

@@ -1,0 +1,140 @@
+"""How jobs stand: asked of AWS, told in the words that the rest uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from breedlab.backends.sagemaker.record import Record
+from breedlab.backends.sagemaker.session import aws_errors, client
+from breedlab.hyperparameters import decode
+from breedlab.tuning.board import Row
+
+if TYPE_CHECKING:
+    import boto3
+
+ENDED = ("Completed", "Failed", "Stopped")
+
+_STATES = {"Completed": "complete", "Failed": "failed", "Stopped": "pruned", "InProgress": "running"}
+
+
+@dataclass(frozen=True)
+class Status:
+    """How one job stands.
+
+    Attributes:
+        name: Of the job.
+        state: AWS's word, such as `InProgress`, `Completed`, `Failed`, `Stopped`; None if there is no such job.
+        detail: What it is doing just now, such as `Downloading`.
+        reason: Why it failed, else empty.
+        seconds: How long it has run.
+    """
+
+    name: str
+    state: str | None
+    detail: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+
+def training_status(account: boto3.Session, name: str) -> Status:
+    """How a training job stands."""
+    found = _described(account, "describe_training_job", TrainingJobName=name)
+    if found is None:
+        return Status(name, None)
+    return Status(
+        name,
+        found["TrainingJobStatus"],
+        found.get("SecondaryStatus", ""),
+        found.get("FailureReason", ""),
+        _seconds(found, "TrainingStartTime", "TrainingEndTime"),
+    )
+
+
+def tuning_status(account: boto3.Session, name: str) -> Status:
+    """How a tuning job stands."""
+    found = _described(account, "describe_hyper_parameter_tuning_job", HyperParameterTuningJobName=name)
+    if found is None:
+        return Status(name, None)
+    counts = found.get("TrainingJobStatusCounters", {})
+    failed = counts.get("NonRetryableError", 0) + counts.get("RetryableError", 0)
+    words = [f"{counts.get('Completed', 0)} trials complete", f"{counts.get('InProgress', 0)} running"]
+    words += [f"{counts['Stopped']} stopped early"] if counts.get("Stopped") else []
+    words += [f"{failed} failed"] if failed else []
+    return Status(
+        name,
+        found["HyperParameterTuningJobStatus"],
+        ", ".join(words),
+        found.get("FailureReason", ""),
+        _seconds(found, "CreationTime", "HyperParameterTuningEndTime"),
+    )
+
+
+def first_status(account: boto3.Session, record: Record) -> Status:
+    """How an experiment's first job stands."""
+    return tuning_status(account, record.name) if record.searches else training_status(account, record.name)
+
+
+def best_values(account: boto3.Session, record: Record) -> dict[str, str] | None:
+    """What the search found best, by SageMaker's name as it travels; None if no trial came to an end."""
+    found = _described(account, "describe_hyper_parameter_tuning_job", HyperParameterTuningJobName=record.name)
+    best = (found or {}).get("BestTrainingJob")
+    return dict(best["TunedHyperParameters"]) if best else None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training job of a tuning job: its name, and its row in the table of trials."""
+
+    job: str
+    row: Row
+
+
+def list_trials(account: boto3.Session, tuning: str) -> list[Trial]:
+    """The trials of a tuning job, in the order in which they started, counted from 0."""
+    sagemaker = client(account, "sagemaker")
+    with aws_errors(tuning):
+        pages = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
+            HyperParameterTuningJobName=tuning, SortBy="CreationTime", SortOrder="Ascending"
+        )
+        found = [summary for page in pages for summary in page["TrainingJobSummaries"]]
+    return [Trial(summary["TrainingJobName"], _row(number, summary)) for number, summary in enumerate(found)]
+
+
+def _row(number: int, summary: Mapping[str, Any]) -> Row:
+    metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
+    return Row(
+        number,
+        decode(summary.get("TunedHyperParameters", {})),
+        _STATES.get(summary["TrainingJobStatus"], summary["TrainingJobStatus"].lower()),
+        metric and float(metric["Value"]),
+        _seconds(summary, "TrainingStartTime", "TrainingEndTime"),
+        " ".join(summary.get("FailureReason", "").split()),
+    )
+
+
+def _described(account: boto3.Session, operation: str, **names: str) -> dict[str, Any] | None:
+    from botocore.exceptions import ClientError
+
+    with aws_errors(next(iter(names.values()))):
+        try:
+            found: dict[str, Any] = getattr(client(account, "sagemaker"), operation)(**names)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("ResourceNotFound", "ValidationException"):
+                return None
+            raise
+    return found
+
+
+def _seconds(found: Mapping[str, Any], start: str, end: str) -> float:
+    if start not in found:
+        return 0.0
+    began: datetime = found[start]
+    ended: datetime = found.get(end, datetime.now(began.tzinfo))
+    return max(0.0, (ended - began).total_seconds())

@@ -1,0 +1,105 @@
+"""The trials of a tuning job, as a search on this machine leaves them: trials/, study.db, TensorBoard, metrics."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breedlab.backends.sagemaker.fetch import download, trial_file
+from breedlab.backends.sagemaker.record import Record
+from breedlab.backends.sagemaker.status import Trial, list_trials
+from breedlab.config import Config
+from breedlab.reporting.console import note
+from breedlab.training.objective import better
+from breedlab.tuning.trial import Outcome
+
+if TYPE_CHECKING:
+    import boto3
+
+
+def fetch_trials(account: boto3.Session, record: Record, run: Path) -> None:
+    """Adds what a tuning job's trials left to the run directory of the experiment."""
+    config = record.experiment().config
+    trials = [trial for trial in list_trials(account, record.name) if trial.row.state != "running"]
+    outcomes: dict[int, Outcome] = {}
+    for trial in trials:
+        number = trial.row.number
+
+        def place(name: str, number: int = number) -> str | None:
+            return trial_file(name, number)
+
+        download(account, record, "checkpoints", trial.job, run, place)
+        row = trial.row
+        epochs = read_epochs(run / "tensorboard" / f"trial_{number:03}")
+        outcome = outcomes[number] = Outcome(row.state, row.objective, epochs, row.seconds, row.reason)
+        folder = run / "trials" / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {"number": number, "values": dict(row.values), **asdict(outcome), "job": trial.job}
+        (folder / "trial.json").write_text(json.dumps(about, indent=2))
+    write_study(config, run, trials)
+    _set_metrics(config, run, trials)
+    note(f"{len(trials)} trials")
+
+
+def read_epochs(folder: Path) -> list[dict[str, float]]:
+    """The figures by epoch from a trial's TensorBoard events; none where it left none."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    if not folder.is_dir():
+        return []
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    names = [name for name in events.Tags()["scalars"] if name.startswith(("train/", "valid/"))]
+    figures = {name: [event.value for event in events.Scalars(name)] for name in names}
+    count = max(map(len, figures.values()), default=0)
+    return [{name: values[i] for name, values in figures.items() if i < len(values)} for i in range(count)]
+
+
+def write_study(config: Config, run: Path, trials: list[Trial]) -> None:
+    """Writes study.db, the same as a search here writes."""
+    import optuna
+
+    from breedlab.config import search_space
+    from breedlab.tuning.study import distribution, encode, storage_url
+
+    states = {
+        "complete": optuna.trial.TrialState.COMPLETE,
+        "pruned": optuna.trial.TrialState.PRUNED,
+        "failed": optuna.trial.TrialState.FAIL,
+    }
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    (run / "study.db").unlink(missing_ok=True)
+    study = optuna.create_study(
+        storage=storage_url(run),
+        study_name=config.name,
+        direction="maximize" if config.monitor.mode == "max" else "minimize",
+    )
+    distributions = {path: distribution(dimension) for path, dimension in search_space(config).items()}
+    for trial in trials:
+        row = trial.row
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=states[row.state],
+                params={path: encode(value) for path, value in row.values.items()},
+                distributions={path: distributions[path] for path in row.values},
+                value=row.objective if row.state == "complete" else None,
+                user_attrs={"seconds": row.seconds, "reason": row.reason, "job": trial.job},
+            )
+        )
+
+
+def _set_metrics(config: Config, run: Path, trials: list[Trial]) -> None:
+    """Tells metrics.json what the search found: the job that wrote it knew of no search."""
+    best: Any = None
+    for trial in trials:
+        row = trial.row
+        if row.state == "complete" and row.objective is not None:
+            best = row if better(row.objective, best.objective if best else None, config.monitor.mode) else best
+    path = run / "metrics.json"
+    if best is None or not path.exists():
+        return
+    metrics = json.loads(path.read_text())
+    metrics["search"] = {"trial": best.number, "values": dict(best.values), "objective": best.objective}
+    path.write_text(json.dumps(metrics, indent=2))

@@ -1,0 +1,245 @@
+"""`breedlab deploy`: a model behind an endpoint on Amazon SageMaker."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breedlab.deploy_flags import account_of, deployment_of, parse
+from breedlab.errors import BackendError, DataError, ServingError
+from breedlab.reporting.console import console, note, stage
+
+if TYPE_CHECKING:
+    from breedlab.backends.sagemaker.endpoint import Deployment
+    from breedlab.backends.sagemaker.session import Place
+    from breedlab.config.problems import Problem
+
+_SET_BY = {
+    "InstanceType": "--instance-type",
+    "InitialInstanceCount": "--min-instances",
+    "MinCapacity": "--min-instances",
+    "MaxCapacity": "--max-instances",
+    "ExecutionRoleArn": "--role",
+    "Image": "--image",
+    "Tags": "--tag",
+    "Environment": "--env",
+    "KmsKeyId": "--kms-key",
+    "VpcConfig": "--subnet and --security-group",
+    "ModelDataUrl": "--bucket",
+    "S3OutputPath": "--async-output",
+    "DestinationS3Uri": "--capture-to",
+    "InitialSamplingPercentage": "--capture",
+    "MemorySizeInMB": "--memory-mb",
+    "MaxConcurrency": "--max-concurrency",
+    "ProvisionedConcurrency": "--provisioned-concurrency",
+    "MaxConcurrentInvocationsPerInstance": "--async-concurrency",
+    "SuccessTopic": "--success-topic",
+    "ErrorTopic": "--error-topic",
+    "VolumeSizeInGB": "--volume-gb",
+    "ContainerStartupHealthCheckTimeoutInSeconds": "--startup-timeout",
+    "WaitIntervalInSeconds": "--step-wait",
+    "TerminationWaitInSeconds": "--keep-old",
+    "AlarmName": "--alarm",
+    "TargetValue": "--scale-target",
+    "ScaleInCooldown": "--scale-in-cooldown",
+    "ScaleOutCooldown": "--scale-out-cooldown",
+    "EndpointName": "--name",
+}
+"""Which flag a field of a request comes from."""
+
+
+def main(argv: list[str]) -> int:
+    """Makes, updates or deletes an endpoint; 0 once it has answered a photo.
+
+    Raises:
+        BreedlabError: With one message for the person.
+    """
+    words = parse(argv)
+    try:
+        import boto3  # noqa: F401
+        import sagemaker  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ServingError(
+            f"deploying needs the package {error.name}; install the extra: pip install 'breedlab[sagemaker]'"
+        ) from error
+    try:
+        if words.delete:
+            return _delete(words)
+        return _plan(words) if words.dry_run else _deploy(words)
+    except KeyboardInterrupt:
+        from breedlab.backends.sagemaker import rollout
+
+        hint = ""
+        if rollout.waiting_for:
+            hint = (
+                f"; AWS goes on with endpoint {rollout.waiting_for}. The same command comes back to it,"
+                f" and python scripts/deploy.py --delete {rollout.waiting_for} removes it"
+            )
+        print(f"interrupted{hint}", file=sys.stderr)
+        return 130
+
+
+def _delete(words: argparse.Namespace) -> int:
+    from breedlab.backends.sagemaker import rollout, session
+
+    with _flags_named():
+        account = session.connect(words.region)
+    stage(f"Deleting {words.delete}")
+    for text in rollout.delete(account, words.delete):
+        note(f"deleted {text}")
+    return 0
+
+
+def _plan(words: argparse.Namespace) -> int:
+    """Prints what would be sent, and what it still needs."""
+    from breedlab.backends.sagemaker import archive_check, endpoint, session
+
+    with _model(words.model) as (folder, archive):
+        size = archive_check.lint(folder, imports=False)
+        place = session.planned(account_of(words))
+        deployment = _described(words, place, archive)
+        _refuse(_problems(deployment))
+    made = endpoint.requests(deployment, exists=False)
+    update = endpoint.requests(deployment, exists=True)[2]
+    print(f"endpoint {deployment.name}, {deployment.kind} (dry run: nothing is sent)\n")
+    print(f"archive  {words.model}: {size / 1e6:.1f} MB unpacked, goes to {deployment.model}")
+    print(f"image    {deployment.image}")
+    print("before   the archive is imported and answers one photo here; nothing is sent if it does not")
+    print("after    one photo to the endpoint decides; if it gets no scores, everything is undone\n")
+    if any(request.parameters.get("PolicyType") == "StepScaling" for request in made):
+        made.append(endpoint.wake_alarm(deployment, "<ARN of the step policy>"))
+    for number, request in enumerate(made, 1):
+        print(f"request {number}: {request.service} {request.operation}")
+        print(json.dumps(request.parameters, indent=2) + "\n")
+        if request.operation == "CreateEndpoint":
+            print(f"or, where the endpoint is there already: {update.service} {update.operation}")
+            print(json.dumps(update.parameters, indent=2) + "\n")
+    needs = session.needed(place)
+    print("a launch needs AWS credentials" + (", and" if needs else ""))
+    for text in needs:
+        print(f"  {_as_flags(text)}")
+    return 0
+
+
+def _deploy(words: argparse.Namespace) -> int:
+    from breedlab.backends.sagemaker import archive_check, session, stack
+    from breedlab.backends.sagemaker.rollout import Rollout
+
+    photo = _photo(words)
+    with _model(words.model) as (folder, archive):
+        stage("Archive")
+        # Without the stack its code is imported for the photo, and for nothing else before that.
+        python, _ = stack.find_environment(words.inference_env)
+        size = archive_check.lint(folder, imports=python is not None)
+        note(f"{words.model}: complete, {size / 1e6:.1f} MB unpacked")
+        account, place, found = session.inspect(account_of(words))
+        if place is None:
+            place = session.planned(account_of(words))
+        deployment = _described(words, place, archive)
+        _refuse([*found, *_problems(deployment)])
+        assert account is not None
+        rollout = Rollout(account, deployment, archive_check.classes_of(folder), photo)
+        rollout.find()  # an endpoint in no state to be updated is told before the archive is tried
+        with console.status("one photo to the archive, here") as status:
+            answer = archive_check.probe(
+                folder,
+                photo,
+                words.inference_env,
+                lambda s: status.update(f"one photo to it, here: {s:.0f} s"),
+            )
+        note(f"answers a photo with {answer.label} ({answer.score:.1%}): {answer.where}")
+        answer = rollout.run(archive)
+    console.print(f"\nendpoint {deployment.name} answers: {answer.label} ({answer.score:.1%})\n", markup=False)
+    console.print(f"ask     python scripts/predict.py --endpoint {deployment.name} PHOTO...", markup=False)
+    console.print(f"delete  python scripts/deploy.py --delete {deployment.name}", markup=False)
+    return 0
+
+
+def _described(words: argparse.Namespace, place: Place, archive: Path) -> Deployment:
+    from breedlab.backends.sagemaker.endpoint import with_version
+
+    content = _digest(archive)
+    return with_version(deployment_of(words, place, place.uri("models", content[:16], "model.tar.gz")), content)
+
+
+def _problems(deployment: Deployment) -> list[Problem]:
+    """What AWS would refuse of the requests."""
+    from breedlab.backends.sagemaker import checks, endpoint
+
+    sent = [*endpoint.requests(deployment, exists=False), endpoint.requests(deployment, exists=True)[2]]
+    return [problem for request in sent for problem in checks.model_problems(request, _SET_BY)]
+
+
+def _refuse(found: list[Problem]) -> None:
+    if found:
+        lines = dict.fromkeys(f"  {_as_flags(p.path)}: {_as_flags(p.message)}" for p in found)
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise BackendError("\n".join([f"deploy: {count}; nothing was sent", *lines]))
+
+
+def _as_flags(text: str) -> str:
+    """What is said of the config's `backend`, said of this command's flags."""
+    text = re.sub(r"backend\.(\w+)=", lambda m: f"--{m[1].replace('_', '-')} ", text)
+    return re.sub(r"backend\.(\w+)", lambda m: f"--{m[1].replace('_', '-')}", text)
+
+
+@contextmanager
+def _flags_named() -> Iterator[None]:
+    try:
+        yield
+    except BackendError as error:
+        raise BackendError(_as_flags(str(error))) from error
+
+
+@contextmanager
+def _model(model: Path) -> Iterator[tuple[Path, Path]]:
+    """A model's content, and the archive that goes to S3."""
+    from breedlab.serving.archive import opened, write_archive
+
+    with opened(model) as folder, tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
+        archive = model / "model.tar.gz" if model.is_dir() else model
+        if not archive.is_file():  # an archive's content, unpacked
+            archive = Path(scratch, "model.tar.gz")
+            write_archive(archive, folder)
+        yield folder, archive
+
+
+def _photo(words: argparse.Namespace) -> bytes:
+    """The photo that decides: the person's, else one that the run was tested with, else a drawn one."""
+    if words.photo is not None:
+        path = Path(words.photo)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(f"--photo {path}: cannot be read ({error.strerror}); expected a photo") from error
+    import io
+
+    from breedlab.data.sample import draw_dog
+
+    for path in _test_photos(words.model):
+        if path.is_file():
+            return path.read_bytes()
+    buffer = io.BytesIO()
+    draw_dog(0, 0, 256).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _test_photos(run: Path) -> Iterator[Path]:
+    """Some of the photos that a run was tested with, where they were when it was made."""
+    splits = run / "splits.json"
+    if splits.is_file():
+        tree: Any = json.loads(splits.read_text())
+        yield from (Path(tree["root"], name) for name in tree["photos"].get("test", [])[:5])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

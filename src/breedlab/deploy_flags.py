@@ -1,0 +1,297 @@
+"""The flags of `breedlab deploy`, and which of them go together."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from breedlab.backends.sagemaker.endpoint import Deployment
+    from breedlab.backends.sagemaker.session import Place
+
+_KINDS = ("realtime", "serverless", "async")
+_MACHINES = (
+    "instance_type",
+    "min_instances",
+    "max_instances",
+    "scale_target",
+    "scale_out_cooldown",
+    "scale_in_cooldown",
+    "volume_gb",
+    "startup_timeout",
+)
+_ONLY = {
+    **dict.fromkeys(_MACHINES, ("realtime", "async")),
+    **dict.fromkeys(("memory_mb", "max_concurrency", "provisioned_concurrency"), ("serverless",)),
+    **dict.fromkeys(("async_output", "async_concurrency", "success_topic", "error_topic"), ("async",)),
+    **dict.fromkeys(("capture", "capture_to", "subnet", "security_group", "network_isolation"), ("realtime", "async")),
+}
+"""Which kinds of endpoint a flag is for, as AWS has it."""
+
+_NAME = r"[a-zA-Z0-9](-*[a-zA-Z0-9])*"
+_LONGEST = 52
+_ECR = re.compile(r"\d{12}\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<name>[^:@]+)")
+
+
+@dataclass(frozen=True)
+class Account:
+    """What was said of the account; None is to be found out."""
+
+    region: str | None
+    role: str | None
+    bucket: str | None
+    prefix: str
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The flags, those that do not go together refused."""
+    parser = _parser()
+    words = parser.parse_args(argv)
+    if words.delete is not None:
+        if words.model is not None:
+            parser.error("--delete NAME takes no MODEL|RUN")
+        _check_name(parser, "--delete", words.delete)
+        return words
+    if words.model is None:
+        parser.error("MODEL|RUN is missing; expected a model.tar.gz or a run directory")
+    words.name = words.name or _name_of(words.model)
+    _check_name(parser, "--name", words.name)
+    for problem in problems(words):
+        parser.error(problem)
+    return words
+
+
+def problems(words: argparse.Namespace) -> list[str]:
+    """What does not go together."""
+    found = []
+    for name, kinds in _ONLY.items():
+        if getattr(words, name) not in (None, [], False) and words.kind not in kinds:
+            found.append(f"--{name.replace('_', '-')} is not for --kind {words.kind}; it is for {' and '.join(kinds)}")
+    least, most = _instances(words)
+    floor = 0 if words.kind == "async" else 1
+    if least < floor:
+        found.append(f"--min-instances: got {least}; expected at least {floor} (0 is for --kind async)")
+    if most < max(least, 1):
+        found.append(f"--max-instances: got {most}; expected at least {max(least, 1)}")
+    if (words.provisioned_concurrency or 0) > (words.max_concurrency or 5):
+        found.append(
+            f"--provisioned-concurrency: got {words.provisioned_concurrency};"
+            f" expected at most --max-concurrency, which is {words.max_concurrency or 5}"
+        )
+    if bool(words.subnet) != bool(words.security_group):
+        found.append("--subnet and --security-group go together; give both or neither")
+    if words.capture_to and not words.capture:
+        found.append("--capture-to needs --capture PERCENT")
+    limits = {"canary": (1, 50), "linear": (10, 50)}
+    if words.traffic in limits:
+        low, high = limits[words.traffic]
+        if not low <= words.step_percent <= high:
+            found.append(f"--step-percent: got {words.step_percent}; with --traffic {words.traffic} {low} to {high}")
+    if words.network_isolation and words.image == "aws":
+        found.append(
+            "--network-isolation: AWS's image installs code/requirements.txt when it starts, and could not;"
+            " take an image of your own (docker/): --image URI"
+        )
+    return found + _image_problems(words)
+
+
+def account_of(words: argparse.Namespace) -> Account:
+    """What the flags say of the account, else the environment, else the run that trained there."""
+    trained = _config_of(words.model).get("backend", {})
+    trained = trained if trained.get("name") == "sagemaker" else {}
+    return Account(
+        words.region or trained.get("region"),
+        words.role or os.environ.get("BREEDLAB_ROLE") or trained.get("role"),
+        words.bucket or os.environ.get("BREEDLAB_BUCKET") or trained.get("bucket"),
+        (words.prefix or trained.get("prefix") or "breedlab").strip("/"),
+    )
+
+
+def deployment_of(words: argparse.Namespace, place: Place, model: str) -> Deployment:
+    """What the flags ask for, without its version.
+
+    Args:
+        words: From `parse`.
+        place: Where in AWS.
+        model: The archive's address in S3.
+    """
+    from breedlab.backends.sagemaker.endpoint import Deployment, Scaling, Update, inference_image
+
+    own = words.image != "aws"
+    machine = words.instance_type or "ml.m5.large"
+    least, most = _instances(words)
+    scaling = Scaling(
+        least,
+        most,
+        words.scale_target or (5.0 if words.kind == "async" else 300.0),
+        60 if words.scale_out_cooldown is None else words.scale_out_cooldown,
+        300 if words.scale_in_cooldown is None else words.scale_in_cooldown,
+    )
+    return Deployment(
+        name=words.name,
+        version="",
+        place=place,
+        image=words.image if own else inference_image(machine, place.region),
+        own_image=own,
+        model=model,
+        kind=words.kind,
+        instance_type=machine,
+        scaling=scaling,
+        workers=words.workers,
+        memory_mb=words.memory_mb or 4096,
+        concurrency=words.max_concurrency or 5,
+        provisioned=words.provisioned_concurrency or 0,
+        capture_percent=words.capture or 0,
+        capture_uri=words.capture_to,
+        async_output=words.async_output,
+        async_concurrency=words.async_concurrency or 4,
+        topics=(words.success_topic, words.error_topic),
+        update=Update(words.traffic, words.step_percent, words.step_wait, words.keep_old, tuple(words.alarm)),
+        kms_key=words.kms_key,
+        volume_gb=words.volume_gb,
+        startup_timeout=words.startup_timeout or 600,
+        subnets=tuple(words.subnet),
+        security_groups=tuple(words.security_group),
+        network_isolation=words.network_isolation,
+        environment=tuple(words.env),
+        tags=tuple(words.tag),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deploy.py",
+        description="Puts a model behind an endpoint on Amazon SageMaker, or brings one that is there to a new model.",
+        usage="deploy.py MODEL|RUN [--name NAME] [--kind realtime|serverless|async] [flags]\n"
+        "       deploy.py MODEL|RUN --dry-run [flags]\n"
+        "       deploy.py --delete NAME [--region REGION]",
+        epilog="example: python scripts/deploy.py runs/latest --role MyRole --bucket my-bucket --max-instances 4",
+    )
+    add = parser.add_argument
+    add("model", nargs="?", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
+    add("--name", help="the endpoint's (default: the experiment's)")
+    add("--kind", choices=_KINDS, default="realtime", help="default: realtime")
+    add("--dry-run", action="store_true", help="print the requests; needs no credentials and no network")
+    add("--delete", metavar="NAME", help="delete an endpoint, its configs and its models; files in S3 stay")
+    add("--photo", metavar="FILE", help="the photo that decides (default: one that the run was tested with)")
+    add("--inference-env", metavar="DIR", help="AWS's inference stack on this machine (default: .venv-inference)")
+
+    add = parser.add_argument_group("account").add_argument
+    add("--region", help="default: that of the AWS profile")
+    add("--role", help="execution role, by name or ARN (default: $BREEDLAB_ROLE, else the run's backend.role)")
+    add("--bucket", help="an S3 bucket in the region (default: $BREEDLAB_BUCKET, else the run's backend.bucket)")
+    add("--prefix", help="how keys in the bucket begin (default: breedlab)")
+    add("--kms-key", metavar="KEY", help="encrypts what is stored")
+    add("--tag", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="may be given more than once")
+    add("--subnet", action="append", default=[], metavar="ID", help="a private network; may be given more than once")
+    add("--security-group", action="append", default=[], metavar="ID", help="may be given more than once")
+    add("--network-isolation", action="store_true", help="no way out of the container; needs an image of your own")
+
+    add = parser.add_argument_group("container").add_argument
+    add("--image", default="aws", metavar="aws|URI", help="AWS's PyTorch image, or one made from docker/Dockerfile")
+    add("--env", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="an environment variable")
+    add("--workers", type=_count, default=1, help="processes that answer, in AWS's image (default: 1)")
+
+    add = parser.add_argument_group("instances (realtime, async)").add_argument
+    add("--instance-type", metavar="TYPE", help="default: ml.m5.large")
+    add("--min-instances", type=int, metavar="N", help="default: 1; 0 lets an async endpoint sleep")
+    add("--max-instances", type=int, metavar="N", help="more than the least: scales with the load (default: the least)")
+    add("--scale-target", type=float, metavar="X", help="invocations a minute and instance (300); async: backlog (5)")
+    add("--scale-out-cooldown", type=_seconds, metavar="S", help="between two steps up (default: 60)")
+    add("--scale-in-cooldown", type=_seconds, metavar="S", help="between two steps down (default: 300)")
+    add("--volume-gb", type=_count, metavar="GB", help="default: SageMaker's")
+    add("--startup-timeout", type=_count, metavar="S", help="for the container to become healthy (default: 600)")
+    add("--capture", type=_percent, metavar="PERCENT", help="records this share of requests and answers in S3")
+    add("--capture-to", metavar="S3", help="where to (default: under the prefix)")
+
+    add = parser.add_argument_group("serverless").add_argument
+    add("--memory-mb", type=int, choices=range(1024, 7168, 1024), help="default: 4096")
+    add("--max-concurrency", type=_count, metavar="N", help="requests at once (default: 5)")
+    add("--provisioned-concurrency", type=_count, metavar="N", help="kept warm, and billed (default: none)")
+
+    add = parser.add_argument_group("asynchronous").add_argument
+    add("--async-output", metavar="S3", help="where answers go (default: under the prefix)")
+    add("--async-concurrency", type=_count, metavar="N", help="requests at once to an instance (default: 4)")
+    add("--success-topic", metavar="ARN", help="an SNS topic")
+    add("--error-topic", metavar="ARN", help="an SNS topic")
+
+    add = parser.add_argument_group("update in place").add_argument
+    add("--traffic", choices=("all-at-once", "canary", "linear"), default="all-at-once", help="default: all-at-once")
+    add("--step-percent", type=_percent, default=10, metavar="PERCENT", help="of the canary or a step (default: 10)")
+    add("--step-wait", type=_seconds, default=300, metavar="S", help="between the steps (default: 300)")
+    add("--keep-old", type=_seconds, default=0, metavar="S", help="keep the old instances for a while (default: 0)")
+    add("--alarm", action="append", default=[], metavar="NAME", help="a CloudWatch alarm that makes AWS go back")
+    return parser
+
+
+def _instances(words: argparse.Namespace) -> tuple[int, int]:
+    least = 1 if words.min_instances is None else words.min_instances
+    return least, max(least, 1) if words.max_instances is None else words.max_instances
+
+
+def _image_problems(words: argparse.Namespace) -> list[str]:
+    if words.image == "aws":
+        return []
+    found = _ECR.match(words.image)
+    if not found:
+        return [f"--image: got {words.image!r}; expected aws, or ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"]
+    if words.region and found["region"] != words.region:
+        return [f"--image: is in {found['region']}; SageMaker takes one of the endpoint's own region, {words.region}"]
+    if "training" in found["name"]:
+        return [f"--image: {words.image} trains and cannot serve; take --image aws, or one made from docker/Dockerfile"]
+    return []
+
+
+def _check_name(parser: argparse.ArgumentParser, flag: str, name: str) -> None:
+    if not re.fullmatch(_NAME, name) or len(name) > _LONGEST:
+        parser.error(f"{flag}: got {name!r}; expected up to {_LONGEST} letters, digits and '-', no '-' at the ends")
+
+
+def _name_of(model: Path) -> str:
+    """The experiment's name of a run, as an endpoint may be called."""
+    name = str(_config_of(model).get("name", "breedlab"))
+    return re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-")[:_LONGEST].strip("-") or "breedlab"
+
+
+def _config_of(model: Path) -> dict[str, Any]:
+    """The config of a run; nothing where a bare archive is given."""
+    config = model / "config.yaml"
+    if not config.is_file():
+        return {}
+    import yaml
+
+    tree: dict[str, Any] = yaml.safe_load(config.read_text())
+    return tree
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected KEY=VALUE")
+    return key, value
+
+
+def _number(text: str, low: int, high: int | None, words: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = low - 1
+    if number < low or (high is not None and number > high):
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected {words}")
+    return number
+
+
+def _count(text: str) -> Any:
+    return _number(text, 1, None, "a whole number of at least 1")
+
+
+def _seconds(text: str) -> Any:
+    return _number(text, 0, None, "a whole number of seconds")
+
+
+def _percent(text: str) -> Any:
+    return _number(text, 1, 100, "1 to 100")

@@ -1,0 +1,381 @@
+"""SageMaker's side of jobs, on this machine: the container's files, its two ways to start, and what is kept of it.
+
+The container is an environment with PyTorch and AWS's training toolkit, as AWS's images have them. What else a job
+needs it installs itself, from its source. PyTorch alone is lent from the tests' own environment: it is 5 GB.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import boto3
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from sagemaker_account import Account
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "requirements" / "training-toolkit.txt"
+LENT = ("torch", "torchvision")
+
+Request = Mapping[str, Any]
+
+# $0 becomes /opt/ml and $1 /etc/hosts, for this job only; the rest of /opt stays what it is.
+_OWN = """
+set -e
+mount --rbind /opt "$2"
+mount -t tmpfs tmpfs /opt
+for other in "$2"/*/; do
+    mkdir "/opt/$(basename "$other")"
+    mount --bind "$other" "/opt/$(basename "$other")"
+done
+mkdir -p /opt/ml
+mount --bind "$0" /opt/ml
+mount --bind "$1" /etc/hosts
+shift 2
+cd /
+exec "$@"
+"""
+
+
+def can_run() -> bool:
+    """Whether `/opt/ml` can be had in a mount namespace of one's own: on Linux, as root."""
+    if not sys.platform.startswith("linux") or shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
+def build_image(folder: Path) -> Path:
+    """Makes the container's Python environment; returns its bin folder."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes"]
+    subprocess.run([*pip, "-r", str(LOCK)], check=True)
+    _lend(folder, {canonicalize_name(d.metadata["Name"]) for d in metadata.distributions(path=[str(_site(folder))])})
+    torchrun = folder / "bin" / "torchrun"
+    torchrun.write_text(f"#!{python}\nfrom torch.distributed.run import main\nmain()\n")
+    torchrun.chmod(0o755)
+    return folder / "bin"
+
+
+def _site(folder: Path) -> Path:
+    return next(folder.glob("lib/python3*/site-packages"))
+
+
+def _lend(folder: Path, there: set[str]) -> None:
+    """Links torch and what it needs. In a folder of its own, where pip lists it and removes nothing from it."""
+    lent = folder / "lent"
+    lent.mkdir()
+    wanted = [Requirement(name) for name in LENT]
+    done: set[str] = set()
+    while wanted:
+        need = wanted.pop()
+        name = canonicalize_name(need.name)
+        if str(need) in done or name in there or name in ("numpy", "pillow", "setuptools"):
+            continue
+        done.add(str(need))
+        found = metadata.distribution(name)
+        for line in found.requires or []:
+            further = Requirement(line)
+            extras = [{"extra": extra} for extra in ("", *need.extras)]
+            if further.marker is None or any(further.marker.evaluate(extra) for extra in extras):
+                wanted.append(further)
+        for top in {Path(file).parts[0] for file in found.files or []} - {"..", "__pycache__"}:
+            link = lent / top
+            if not link.exists():
+                link.symlink_to(Path(str(found.locate_file(top))).resolve())
+    (_site(folder) / "lent.pth").write_text(f"{lent}\n")
+
+
+@dataclass
+class Ended:
+    """How a job ended.
+
+    Attributes:
+        code: The exit status of each host.
+        log: What each host printed.
+        tree: Each host's `/opt/ml`.
+    """
+
+    code: list[int]
+    log: list[str]
+    tree: list[Path]
+
+    @property
+    def failure(self) -> str | None:
+        """What SageMaker would give as the reason."""
+        found = [tree / "output" / "failure" for tree in self.tree]
+        return next((path.read_text() for path in found if path.exists()), None)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.tree[0] / "checkpoints"
+
+
+@dataclass
+class Container:
+    """Runs jobs.
+
+    Attributes:
+        bin: Of the environment that `build_image` made.
+        folder: For the trees of its jobs.
+        url: Of the account.
+    """
+
+    bin: Path
+    folder: Path
+    url: str
+    _started: int = field(default=0, init=False)
+
+    def run(self, name: str, request: Request, values: Mapping[str, str] | None = None) -> Ended:
+        """Runs a job to its end.
+
+        Args:
+            name: The training job's.
+            request: What `CreateTrainingJob` got, or a tuning job's `TrainingJobDefinition`.
+            values: The trial's hyperparameters beside the fixed ones.
+        """
+        return self.start(name, request, values).wait()
+
+    def start(self, name: str, request: Request, values: Mapping[str, str] | None = None) -> Running:
+        """Starts a job on each of its hosts."""
+        self._started += 1
+        hosts = [f"algo-{number + 1}" for number in range(request["ResourceConfig"]["InstanceCount"])]
+        names = self.folder / f"hosts-{self._started}"
+        names.write_text("127.0.0.1 localhost\n" + "".join(f"127.0.0.1 {host}\n" for host in hosts))
+        started = []
+        for host in hosts:
+            tree = self.folder / f"{name}-{self._started}-{host}"
+            _lay_out(tree, name, request, values or {}, host, hosts)
+            started.append(self._start(tree, name, request, names))
+        return Running(started, [self.folder / f"{name}-{self._started}-{host}" for host in hosts], name, request)
+
+    def _start(self, tree: Path, name: str, request: Request, hosts: Path) -> subprocess.Popen[bytes]:
+        algorithm = request["AlgorithmSpecification"]
+        if "ContainerEntrypoint" in algorithm:
+            command = [*algorithm["ContainerEntrypoint"], *algorithm["ContainerArguments"]]
+        else:
+            command = ["train"]
+        kept = {key: value for key, value in os.environ.items() if key.startswith(("AWS_", "PIP_")) or key == "HOME"}
+        environment = {
+            **kept,
+            **request.get("Environment", {}),
+            "PATH": f"{self.bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "SAGEMAKER_TRAINING_MODULE": "sagemaker_pytorch_container.training:main",
+            "TRAINING_JOB_NAME": name,
+            "AWS_REGION": "us-east-1",
+            "S3_ENDPOINT_URL": self.url,
+            "PYTHONUNBUFFERED": "1",  # as in AWS's images
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(tree / "tmp"),  # what a container has to itself
+        }
+        aside = self.folder / "opt"
+        aside.mkdir(exist_ok=True)
+        with (tree / "log").open("wb") as log:
+            return subprocess.Popen(
+                ["unshare", "-m", "bash", "-c", _OWN, str(tree), str(hosts), str(aside), *command],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+
+
+@dataclass
+class Running:
+    """A job that was started."""
+
+    processes: list[subprocess.Popen[bytes]]
+    tree: list[Path]
+    name: str
+    request: Request
+
+    def wait(self, timeout: float = 300) -> Ended:
+        """Waits for its end; its files are kept in S3 as SageMaker keeps them."""
+        codes = [process.wait(timeout) for process in self.processes]
+        _settle(self.tree)
+        _keep(self.tree[0], self.name, self.request)
+        return Ended(codes, [self.log(host) for host in range(len(self.tree))], self.tree)
+
+    def log(self, host: int = 0) -> str:
+        return (self.tree[host] / "log").read_text()
+
+    def wait_for(self, pattern: str, timeout: float = 120) -> None:
+        """Waits until the first host has printed something."""
+        until = time.monotonic() + timeout
+        while not re.search(pattern, self.log()):
+            assert time.monotonic() < until and self.processes[0].poll() is None, self.log()
+            time.sleep(0.05)
+
+
+class Service(threading.Thread):
+    """What SageMaker does with the jobs that an account was asked for: runs them, one after the other."""
+
+    def __init__(self, account: Account, container: Container) -> None:
+        super().__init__(daemon=True)
+        self.account, self.container = account, container
+        self.ended: dict[str, Ended] = {}
+        self.error: BaseException | None = None
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        try:
+            while not self._stop.wait(0.1):
+                for name, job in list(self.account.tuning.items()):
+                    if job["HyperParameterTuningJobStatus"] == "InProgress":
+                        self._search(name, job)
+                for name, job in list(self.account.training.items()):
+                    if job["TrainingJobStatus"] == "InProgress":
+                        ended = self.ended[name] = self.container.run(name, job)
+                        self.account.end_training(name, **_verdict(ended))
+        except BaseException as error:
+            self.error = error
+            for name in self.account.tuning:
+                self.account.end_tuning(name, "Failed")
+            for name in self.account.training:
+                self.account.end_training(name, "Failed")
+
+    def __enter__(self) -> Service:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self.join(300)
+        if self.error:
+            raise self.error
+
+    def _search(self, tuning: str, job: Request) -> None:
+        """Every trial, its values drawn from the request's ranges, its objective found by the request's regex."""
+        search, definition = job["HyperParameterTuningJobConfig"], job["TrainingJobDefinition"]
+        metric = search["HyperParameterTuningJobObjective"]["MetricName"]
+        regexes = {each["Name"]: each["Regex"] for each in definition["AlgorithmSpecification"]["MetricDefinitions"]}
+        drawn = random.Random(search["RandomSeed"])
+        for number in range(search["ResourceLimits"]["MaxNumberOfTrainingJobs"]):
+            values = draw(search["ParameterRanges"], drawn)
+            name = f"{tuning}-{number + 1:03}-0123abcd"
+            ended = self.ended[name] = self.container.run(name, definition, values)
+            found = re.findall(regexes[metric], ended.log[0])
+            verdict = _verdict(ended)
+            added = self.account.add_trial(tuning, values, float(found[-1]) if found else None, **verdict)
+            assert added == name
+        self.account.end_tuning(tuning)
+
+
+def draw(ranges: Mapping[str, Any], drawn: random.Random) -> dict[str, str]:
+    """One point of a request's `ParameterRanges`, as text."""
+    values = {}
+    for each in ranges.get("ContinuousParameterRanges", []) + ranges.get("IntegerParameterRanges", []):
+        low, high = float(each["MinValue"]), float(each["MaxValue"])
+        if each["ScalingType"] == "Logarithmic":
+            number = math.exp(drawn.uniform(math.log(low), math.log(high)))
+        else:
+            number = drawn.uniform(low, high)
+        values[each["Name"]] = str(round(number)) if each in ranges.get("IntegerParameterRanges", []) else repr(number)
+    for each in ranges.get("CategoricalParameterRanges", []):
+        values[each["Name"]] = drawn.choice(each["Values"])
+    return values
+
+
+def _verdict(ended: Ended) -> dict[str, Any]:
+    if not any(ended.code):
+        return {"status": "Completed"}
+    return {"status": "Failed", "FailureReason": (ended.failure or "AlgorithmError")[:1024]}
+
+
+def _lay_out(tree: Path, name: str, request: Request, values: Mapping[str, str], host: str, hosts: list[str]) -> None:
+    """Makes what SageMaker mounts at `/opt/ml`."""
+    for folder in ("input/config", "input/data", "model", "output/data", "checkpoints", "code", "tmp"):
+        (tree / folder).mkdir(parents=True)
+    instance = request["ResourceConfig"]["InstanceType"]
+    hyperparameters = {**request.get("HyperParameters", {}), **request.get("StaticHyperParameters", {}), **values}
+    if values:
+        hyperparameters["_tuning_objective_metric"] = request["AlgorithmSpecification"]["MetricDefinitions"][0]["Name"]
+    group = {"instance_group_name": "homogeneousCluster", "instance_type": instance, "hosts": hosts}
+    written = {
+        "hyperparameters": hyperparameters,
+        "resourceconfig": {
+            "current_host": host,
+            "current_instance_type": instance,
+            "current_group_name": "homogeneousCluster",
+            "hosts": hosts,
+            "instance_groups": [group],
+            "network_interface_name": "lo",
+        },
+        "inputdataconfig": {
+            channel["ChannelName"]: {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated"}
+            for channel in request["InputDataConfig"]
+        },
+    }
+    for file, content in written.items():
+        (tree / "input/config" / f"{file}.json").write_text(json.dumps(content))
+    for channel in request["InputDataConfig"]:
+        _download(channel["DataSource"]["S3DataSource"]["S3Uri"], tree / "input/data" / channel["ChannelName"])
+    if "CheckpointConfig" in request:
+        _download(request["CheckpointConfig"]["S3Uri"] + "/", tree / "checkpoints", must=False)
+
+
+def _download(uri: str, folder: Path, must: bool = True) -> None:
+    """What lies at an address: a file, or all that begins with it."""
+    bucket, key = _address(uri)
+    s3 = boto3.client("s3")
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+    assert keys or not must, f"nothing at {uri}"
+    for found in keys:
+        target = folder / (found.removeprefix(key).lstrip("/") or Path(found).name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        s3.download_file(bucket, found, str(target))
+
+
+def _keep(tree: Path, name: str, request: Request) -> None:
+    s3 = boto3.client("s3")
+    if "CheckpointConfig" in request:
+        bucket, key = _address(request["CheckpointConfig"]["S3Uri"])
+        for file in sorted(path for path in (tree / "checkpoints").rglob("*") if path.is_file()):
+            s3.upload_file(str(file), bucket, f"{key}/{file.relative_to(tree / 'checkpoints')}")
+    bucket, key = _address(request["OutputDataConfig"]["S3OutputPath"])
+    archive = tree / "model.tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for path in sorted((tree / "model").iterdir()):
+            tar.add(path, arcname=path.name)
+    s3.upload_file(str(archive), bucket, f"{key}/{name}/output/model.tar.gz")
+
+
+def _settle(trees: list[Path]) -> None:
+    """Waits for what outlives the process that a job was started by: SageMaker waits for the container."""
+    until = time.monotonic() + 60
+    while any(_works_in(tree) for tree in trees):
+        assert time.monotonic() < until, "the job does not end"
+        time.sleep(0.1)
+
+
+def _works_in(tree: Path) -> bool:
+    here = str(tree / "tmp").encode()
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if b"TMPDIR=" + here in environment.read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _address(uri: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(uri)
+    return parts.netloc, parts.path.lstrip("/")

@@ -1,0 +1,553 @@
+"""deploy.py against an account whose endpoints are answered by the archive's own handler."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import shutil
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+import torch
+from sagemaker_account import REGION, ROLE, serving
+from sagemaker_endpoints import EndpointAccount
+
+from breedlab.backends.sagemaker import archive_check, rollout
+from breedlab.backends.sagemaker.archive_check import Answer
+from breedlab.data.transforms import EvalTransform
+from breedlab.deploy import main
+from breedlab.errors import BackendError, DataError, ServingError
+from breedlab.models import backbone as backbones
+from breedlab.models.classifier import Architecture, Classifier
+from breedlab.predict import main as predict
+from breedlab.serving import handler
+from breedlab.serving.archive import write_archive, write_folder
+
+BUCKET = "breedlab-deploys"
+CLASSES = ("Akita", "Beagle", "Corgi")
+OWN_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/breedlab:1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    return _exported(tmp_path_factory.mktemp("content"), CLASSES)
+
+
+def _exported(folder: Path, classes: tuple[str, ...]) -> Path:
+    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    shape = Architecture("squeezenet1_1", len(classes), (), 0.0, mean, std)
+    classifier = Classifier(shape, backbones.build(shape.name), side=64).eval()
+    write_folder(folder, classifier, EvalTransform(72, 64, "bilinear", mean, std), classes, {"run": "test"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def archive(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "model.tar.gz"
+    write_archive(path, folder)
+    return path
+
+
+@pytest.fixture(scope="module")
+def _server() -> Iterator[EndpointAccount]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    account = EndpointAccount()
+    with serving(account) as url:
+        account.url = url
+        yield account
+
+
+@pytest.fixture
+def bare_account(
+    _server: EndpointAccount, no_account: None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> EndpointAccount:
+    """An account with a role and a bucket; its endpoints answer with the archive's handler."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": _server.url,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": REGION,
+        "BREEDLAB_INFERENCE_ENV": "/nowhere",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rollout, "POLL_S", 0.0)
+    urllib.request.urlopen(urllib.request.Request(f"{_server.url}/moto-api/reset", method="POST")).close()
+    for kept in (_server.requests, _server.models, _server.configs, _server.endpoints, _server.scaled, _server.refuse):
+        kept.clear()
+    _server.fails, _server.container = None, contained(handler.model_fn(str(folder)))
+    boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument="{}")
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    _server.calls.clear()
+    _server.invoked.clear()
+    return _server
+
+
+@pytest.fixture
+def account(bare_account: EndpointAccount, monkeypatch: pytest.MonkeyPatch) -> EndpointAccount:
+    """The same, where the archive is known to be good: trying it takes seconds, and some tests try it for all."""
+    monkeypatch.setattr(archive_check, "probe", lambda *_: Answer("Akita", 0.5, "known to be good"))
+    return bare_account
+
+
+def contained(model: handler.Model) -> Callable[[bytes, str, str], tuple[int, bytes, str]]:
+    """A container that answers with a model."""
+
+    def answer(body: bytes, kind: str, accept: str) -> tuple[int, bytes, str]:
+        try:
+            return 200, *handler.output_fn(handler.predict_fn(handler.input_fn(body, kind), model), accept)
+        except handler.BadRequest as error:
+            return error.status, json.dumps({"error": str(error)}).encode(), handler.JSON
+
+    return answer
+
+
+def deploy(archive: Path, *words: str, name: str = "dogs") -> int:
+    return main([str(archive), "--name", name, "--role", ROLE, "--bucket", BUCKET, *words])
+
+
+def sent(account: EndpointAccount, operation: str) -> dict[str, Any]:
+    """The one request of an operation."""
+    (found,) = [parameters for name, parameters in [*account.requests, *account.scaled] if name == operation]
+    return found
+
+
+def created(account: EndpointAccount) -> list[str]:
+    return [name for name, _ in account.requests if name.startswith(("Create", "Update", "Delete"))]
+
+
+def test_an_endpoint_is_made_asked_and_scaled(bare_account: EndpointAccount, archive: Path, capsys: Any) -> None:
+    assert deploy(archive, "--max-instances", "4", "--scale-target", "120", "--scale-out-cooldown", "30") == 0
+    assert created(bare_account) == ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"]
+    model = sent(bare_account, "CreateModel")
+    bucket, _, key = model["PrimaryContainer"]["ModelDataUrl"].removeprefix("s3://").partition("/")
+    assert boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == archive.read_bytes()
+    assert model["ExecutionRoleArn"] == ROLE
+    assert "pytorch-inference:2.6.0-cpu" in model["PrimaryContainer"]["Image"]
+    assert model["PrimaryContainer"]["Environment"]["SAGEMAKER_PROGRAM"] == "inference.py"
+    config = sent(bare_account, "CreateEndpointConfig")
+    (variant,) = config["ProductionVariants"]
+    assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.m5.large", 1)
+    assert variant["ModelName"] == model["ModelName"]
+    assert sent(bare_account, "CreateEndpoint")["EndpointConfigName"] == config["EndpointConfigName"]
+    assert bare_account.endpoints["dogs"]["EndpointStatus"] == "InService"
+    target, policy = sent(bare_account, "RegisterScalableTarget"), sent(bare_account, "PutScalingPolicy")
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (1, 4)
+    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
+    assert tracking == {
+        "TargetValue": 120.0,
+        "ScaleOutCooldown": 30,
+        "ScaleInCooldown": 300,
+        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+    }
+    out = capsys.readouterr().out
+    assert "answers a photo with" in out and "AWS's inference stack was not tried" in out
+    assert "endpoint dogs: Creating" in out and "endpoint dogs answers" in out
+
+
+def test_the_dry_run_prints_the_very_requests_and_needs_nothing(
+    account: EndpointAccount, archive: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--max-instances", "4", "--capture", "10", "--region", REGION]
+    deploy(archive, *words)
+    capsys.readouterr()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    before = len(account.requests), len(account.calls)
+    assert deploy(archive, *words, "--dry-run") == 0
+    printed = _printed(capsys.readouterr().out)
+    assert (len(account.requests), len(account.calls)) == before
+    for operation in ("CreateModel", "CreateEndpointConfig", "CreateEndpoint"):
+        assert printed[operation] == sent(account, operation)
+    for operation in ("RegisterScalableTarget", "PutScalingPolicy"):
+        assert printed[operation] == sent(account, operation)
+    assert main([str(archive), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "<role>" in out and "s3://<bucket>/" in out
+    needs = out[out.index("a launch needs") :]
+    assert all(word in needs for word in ("credentials", "--region ", "--role ", "--bucket "))
+    assert "backend." not in needs
+
+
+def _printed(text: str) -> dict[str, Any]:
+    """The requests in a dry run's text, by operation."""
+    found, decoder = {}, json.JSONDecoder()
+    for part in text.split("\n\n"):
+        title, _, body = part.partition("\n")
+        if body.startswith("{"):
+            found[title.split()[-1]] = decoder.decode(body)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "operation", "path", "value"),
+    [
+        ("--instance-type ml.c6i.xlarge", "CreateEndpointConfig", "ProductionVariants.0.InstanceType", "ml.c6i.xlarge"),
+        ("--min-instances 2", "CreateEndpointConfig", "ProductionVariants.0.InitialInstanceCount", 2),
+        ("--volume-gb 30", "CreateEndpointConfig", "ProductionVariants.0.VolumeSizeInGB", 30),
+        (
+            "--startup-timeout 900",
+            "CreateEndpointConfig",
+            "ProductionVariants.0.ContainerStartupHealthCheckTimeoutInSeconds",
+            900,
+        ),
+        ("--kms-key alias/k", "CreateEndpointConfig", "KmsKeyId", "alias/k"),
+        ("--tag team=vision", "CreateEndpoint", "Tags", [{"Key": "team", "Value": "vision"}]),
+        ("--tag team=vision", "CreateModel", "Tags", [{"Key": "team", "Value": "vision"}]),
+        ("--tag team=vision", "CreateEndpointConfig", "Tags", [{"Key": "team", "Value": "vision"}]),
+        ("--env A=b", "CreateModel", "PrimaryContainer.Environment.A", "b"),
+        ("--workers 3", "CreateModel", "PrimaryContainer.Environment.SAGEMAKER_MODEL_SERVER_WORKERS", "3"),
+        (f"--image {OWN_IMAGE}", "CreateModel", "PrimaryContainer.Image", OWN_IMAGE),
+        (f"--image {OWN_IMAGE} --network-isolation", "CreateModel", "EnableNetworkIsolation", True),
+        ("--subnet subnet-1 --security-group sg-1", "CreateModel", "VpcConfig.Subnets", ["subnet-1"]),
+        ("--subnet subnet-1 --security-group sg-1", "CreateModel", "VpcConfig.SecurityGroupIds", ["sg-1"]),
+        ("--prefix team/x", "CreateEndpointConfig --capture 7", "DataCaptureConfig.InitialSamplingPercentage", 7),
+        (
+            "--capture 7",
+            "CreateEndpointConfig",
+            "DataCaptureConfig.DestinationS3Uri",
+            "s3://B/breedlab/endpoints/dogs/capture",
+        ),
+        ("--capture 7 --capture-to s3://x/y", "CreateEndpointConfig", "DataCaptureConfig.DestinationS3Uri", "s3://x/y"),
+        ("--capture 7 --kms-key k", "CreateEndpointConfig", "DataCaptureConfig.KmsKeyId", "k"),
+        (
+            "--kind serverless --memory-mb 3072 --max-concurrency 9 --provisioned-concurrency 2",
+            "CreateEndpointConfig",
+            "ProductionVariants.0.ServerlessConfig",
+            {"MemorySizeInMB": 3072, "MaxConcurrency": 9, "ProvisionedConcurrency": 2},
+        ),
+        (
+            "--kind async --async-output s3://B/answers --kms-key k"
+            " --success-topic arn:aws:sns:us-east-1:123456789012:s --error-topic arn:aws:sns:us-east-1:123456789012:e --async-concurrency 7",
+            "CreateEndpointConfig",
+            "AsyncInferenceConfig",
+            {
+                "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 7},
+                "OutputConfig": {
+                    "S3OutputPath": "s3://B/answers",
+                    "S3FailurePath": "s3://B/answers-failed",
+                    "NotificationConfig": {
+                        "SuccessTopic": "arn:aws:sns:us-east-1:123456789012:s",
+                        "ErrorTopic": "arn:aws:sns:us-east-1:123456789012:e",
+                    },
+                    "KmsKeyId": "k",
+                },
+            },
+        ),
+        (
+            "--max-instances 3 --scale-in-cooldown 9",
+            "PutScalingPolicy",
+            "TargetTrackingScalingPolicyConfiguration.ScaleInCooldown",
+            9,
+        ),
+    ],
+)
+def test_every_flag_is_in_the_request_that_leaves(
+    account: EndpointAccount, archive: Path, words: str, operation: str, path: str, value: Any
+) -> None:
+    operation, *more = operation.split()
+    given = f"{words} {' '.join(more)}".replace("s3://B/", f"s3://{BUCKET}/").split()
+    assert deploy(archive, *given) == 0
+    found: Any = sent(account, operation)
+    for part in path.split("."):
+        found = found[int(part) if part.isdigit() else part]
+    assert json.loads(json.dumps(found).replace(f"s3://{BUCKET}/", "s3://B/")) == value
+    if "--prefix" in words:
+        assert "/team/x/models/" in sent(account, "CreateModel")["PrimaryContainer"]["ModelDataUrl"]
+
+
+def test_an_async_endpoint_that_may_sleep_is_woken_by_an_alarm(account: EndpointAccount, archive: Path) -> None:
+    assert deploy(archive, "--kind", "async", "--min-instances", "0", "--max-instances", "2") == 0
+    policies = {p["PolicyName"]: p for name, p in account.scaled if name == "PutScalingPolicy"}
+    backlog = policies["dogs-target"]["TargetTrackingScalingPolicyConfiguration"]["CustomizedMetricSpecification"]
+    assert backlog["MetricName"] == "ApproximateBacklogSizePerInstance"
+    (alarm,) = boto3.client("cloudwatch").describe_alarms(AlarmNames=["dogs-wake"])["MetricAlarms"]
+    assert alarm["MetricName"] == "HasBacklogWithoutCapacity"
+    (policy,) = [policy for policy in _policies() if policy["PolicyName"] == "dogs-wake"]
+    assert alarm["AlarmActions"] == [policy["PolicyARN"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--memory-mb 2048", "--memory-mb is not for --kind realtime"),
+        ("--kind serverless --instance-type ml.m5.large", "--instance-type is not for --kind serverless"),
+        ("--kind serverless --capture 5", "--capture is not for --kind serverless"),
+        ("--kind serverless --subnet a --security-group b", "--subnet is not for --kind serverless"),
+        ("--kind serverless --max-concurrency 2 --provisioned-concurrency 3", "--provisioned-concurrency: got 3"),
+        ("--kind serverless --memory-mb 1000", "invalid choice"),
+        ("--min-instances 0", "--min-instances: got 0"),
+        ("--min-instances 3 --max-instances 2", "--max-instances: got 2"),
+        ("--subnet a", "go together"),
+        ("--capture-to s3://x", "--capture-to needs --capture"),
+        ("--capture 101", "expected 1 to 100"),
+        ("--traffic canary --step-percent 60", "--step-percent: got 60"),
+        ("--network-isolation", "--network-isolation"),
+        ("--image nginx", "--image: got 'nginx'"),
+        ("--region eu-west-1 --image 123456789012.dkr.ecr.us-east-1.amazonaws.com/x:1", "is in us-east-1"),
+        ("--image 763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6", "cannot serve"),
+        ("--tag x", "expected KEY=VALUE"),
+        ("--name -dogs-", "--name"),
+        (f"--name {'x' * 60}", "--name"),
+        ("--delete dogs", "takes no MODEL"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused_and_nothing_is_sent(
+    account: EndpointAccount, archive: Path, capsys: Any, words: str, says: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(archive), *(word or "-" for word in words.replace("--name -", "--name=-").split())])
+    assert ended.value.code == 2 and says in capsys.readouterr().err
+    assert not account.requests and not account.calls
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--instance-type", "ml.nothing.large"], "--instance-type: got 'ml.nothing.large'"),
+        (["--role", "NoSuchRole"], "--role: the account has no role 'NoSuchRole'"),
+        (["--bucket", "no-such-bucket"], "--bucket: there is no bucket 'no-such-bucket'"),
+        (["--success-topic", "nonsense", "--kind", "async"], "--success-topic: got 'nonsense'"),
+        (["--startup-timeout", "9999"], "--startup-timeout: got 9999; expected at most 3600"),
+        (["--kms-key", "a key"], "--kms-key: got 'a key'"),
+    ],
+)
+def test_what_aws_would_refuse_is_told_before_anything_is_sent(
+    account: EndpointAccount, archive: Path, words: list[str], says: str
+) -> None:
+    with pytest.raises(BackendError) as caught:
+        deploy(archive, *words)
+    assert says in str(caught.value)
+    assert not account.requests
+    assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket=BUCKET)
+
+
+def test_missing_role_bucket_and_credentials_are_told_at_once(
+    no_account: None, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BackendError) as caught:
+        main([str(archive)])
+    told = str(caught.value)
+    assert "--role: has no value" in told and "--bucket: has no value" in told and "--region" in told
+    assert "backend." not in told
+
+
+def test_an_archive_that_cannot_be_served_never_leaves(
+    bare_account: EndpointAccount, folder: Path, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "code" / "inference.py").write_text("import lightning\n")
+    with pytest.raises(ServingError, match=r"code/inference\.py: cannot be imported .*lightning"):
+        archive_check.lint(broken)
+    with pytest.raises(ServingError, match=r"handler fails: .*lightning"):
+        deploy(broken)
+    description = json.loads((broken / "model.json").read_text())
+    (broken / "model.json").write_text(json.dumps({**description, "classes": ["one"]}))
+    (broken / "weights.pth").write_bytes(b"pickle")
+    with (broken / "code" / "requirements.txt").open("a") as file:
+        file.write("torch==2.6\n")
+    with pytest.raises(ServingError) as caught:
+        deploy(broken)
+    for text in ("model.json: names 1 classes", "weights.pth: may be a pickle", "torch==2.6 would replace"):
+        assert text in str(caught.value)
+    assert not created(bare_account)
+
+
+def test_weights_that_do_not_fit_are_found_by_the_photo_here(
+    bare_account: EndpointAccount, folder: Path, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ServingError, match="handler fails"):
+        deploy(broken)
+    assert not created(bare_account)
+
+
+def test_a_photo_that_is_not_there_is_named(account: EndpointAccount, archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"--photo .*gone\.jpg: cannot be read"):
+        deploy(archive, "--photo", str(tmp_path / "gone.jpg"))
+
+
+def test_the_same_command_again_finds_its_endpoint(account: EndpointAccount, archive: Path, capsys: Any) -> None:
+    deploy(archive)
+    account.requests.clear()
+    assert deploy(archive) == 0
+    assert created(account) == []
+    assert "has this model and these settings already" in capsys.readouterr().out
+
+
+def test_another_model_comes_in_place_with_guardrails(account: EndpointAccount, archive: Path, tmp_path: Path) -> None:
+    deploy(archive, "--max-instances", "3")
+    old = account.endpoints["dogs"]["EndpointConfigName"]
+    torch.manual_seed(2)
+    other = _exported(tmp_path, CLASSES)
+    account.requests.clear()
+    account.scaled.clear()
+    words = ["--max-instances", "3", "--traffic", "canary", "--step-percent", "20", "--step-wait", "60"]
+    assert deploy(other, *words, "--keep-old", "120", "--alarm", "slow", "--alarm", "wrong") == 0
+    assert created(account) == ["CreateModel", "CreateEndpointConfig", "UpdateEndpoint"]
+    update = sent(account, "UpdateEndpoint")
+    assert update["DeploymentConfig"] == {
+        "BlueGreenUpdatePolicy": {
+            "TrafficRoutingConfiguration": {
+                "Type": "CANARY",
+                "WaitIntervalInSeconds": 60,
+                "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 20},
+            },
+            "TerminationWaitInSeconds": 120,
+        },
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "slow"}, {"AlarmName": "wrong"}]},
+    }
+    assert update["RetainAllVariantProperties"] is True
+    assert account.endpoints["dogs"]["EndpointConfigName"] == update["EndpointConfigName"] != old
+    changes = [name for name, _ in account.scaled if not name.startswith("Describe")]
+    assert changes == ["DeregisterScalableTarget", "RegisterScalableTarget", "PutScalingPolicy"]
+
+
+def test_linear_traffic_is_in_the_update(account: EndpointAccount, archive: Path) -> None:
+    deploy(archive)
+    assert deploy(archive, "--env", "A=b", "--traffic", "linear", "--step-percent", "25") == 0
+    routing = sent(account, "UpdateEndpoint")["DeploymentConfig"]["BlueGreenUpdatePolicy"][
+        "TrafficRoutingConfiguration"
+    ]
+    assert (routing["Type"], routing["LinearStepSize"]["Value"]) == ("LINEAR", 25)
+
+
+@pytest.mark.parametrize("kind", ["realtime", "async"])
+def test_an_update_that_answers_no_scores_goes_back(account: EndpointAccount, archive: Path, kind: str) -> None:
+    deploy(archive, "--kind", kind, "--max-instances", "2")
+    old, (scaling,) = account.endpoints["dogs"]["EndpointConfigName"], _targets()
+    account.container = lambda body, kind, accept: (500, b"worker died", "text/plain")
+    with pytest.raises(BackendError, match=r"(?s)no scores were answered.*worker died.*had before") as caught:
+        deploy(archive, "--kind", kind, "--max-instances", "5", "--env", "A=b")
+    assert "/aws/sagemaker/Endpoints/dogs" in str(caught.value)
+    assert account.endpoints["dogs"]["EndpointConfigName"] == old
+    assert list(account.configs) == [old] and list(account.models) == [old]
+    (restored,) = _targets()
+    assert (restored["MinCapacity"], restored["MaxCapacity"]) == (scaling["MinCapacity"], scaling["MaxCapacity"])
+    assert len(_policies()) == 1
+
+
+def _policies() -> Any:
+    scaling = boto3.client("application-autoscaling")
+    return scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+
+
+def _targets() -> Any:
+    scaling = boto3.client("application-autoscaling")
+    return scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+
+
+def test_an_update_that_aws_takes_back_is_told(account: EndpointAccount, archive: Path) -> None:
+    deploy(archive)
+    old = account.endpoints["dogs"]["EndpointConfigName"]
+    account.fails = "Alarm slow went off"
+    with pytest.raises(BackendError, match=r"(?s)AWS went back to the old model \(Alarm slow went off\).*had before"):
+        deploy(archive, "--env", "A=b")
+    assert account.endpoints["dogs"]["EndpointConfigName"] == old
+    assert list(account.models) == [old]
+
+
+@pytest.mark.parametrize("how", ["fails to start", "answers nothing", "other classes"])
+def test_a_new_endpoint_that_is_no_good_is_removed(
+    account: EndpointAccount, archive: Path, tmp_path: Path, how: str
+) -> None:
+    if how == "fails to start":
+        account.fails = "The primary container did not pass the ping health check."
+    elif how == "answers nothing":
+        account.container = lambda body, kind, accept: (500, b"ModuleNotFoundError", "text/plain")
+    else:
+        account.container = contained(handler.model_fn(str(_exported(tmp_path, ("Cat", "Dog")))))
+    says = {
+        "fails to start": "ping health check",
+        "answers nothing": "ModuleNotFoundError",
+        "other classes": "other classes",
+    }
+    with pytest.raises(BackendError, match=rf"(?s){says[how]}.*deleted again"):
+        deploy(archive)
+    assert not account.endpoints and not account.configs and not account.models
+
+
+def test_what_is_refused_half_way_leaves_nothing(account: EndpointAccount, archive: Path) -> None:
+    account.refuse["CreateEndpoint"] = ("ResourceLimitExceeded", "The limit for ml.m5.large is 0 instances.")
+    with pytest.raises(BackendError, match=r"(?s)limit for ml\.m5\.large.*"):
+        deploy(archive)
+    assert not account.configs and not account.models
+
+
+def test_an_endpoint_at_work_is_not_disturbed(account: EndpointAccount, archive: Path) -> None:
+    deploy(archive)
+    account.endpoints["dogs"] |= {"EndpointStatus": "Updating", "_steps": 99, "_next": "other"}
+    account.requests.clear()
+    with pytest.raises(BackendError, match="is Updating, not by this command"):
+        deploy(archive, "--env", "A=b")
+    assert created(account) == []
+
+
+def test_ctrl_c_leaves_it_to_aws_and_says_how_to_come_back(
+    account: EndpointAccount, archive: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rollout.time, "sleep", interrupt)
+        assert deploy(archive, "--max-instances", "2") == 130
+    told = capsys.readouterr().err
+    assert "AWS goes on with endpoint dogs" in told and "same command" in told and "--delete dogs" in told
+    account.requests.clear()
+    assert deploy(archive, "--max-instances", "2") == 0
+    assert created(account) == [] and sent(account, "RegisterScalableTarget")
+
+
+def test_delete_removes_all_that_was_made_and_nothing_else(
+    account: EndpointAccount, archive: Path, capsys: Any
+) -> None:
+    deploy(archive, "--max-instances", "2")
+    deploy(archive, "--max-instances", "2", "--env", "A=b")
+    deploy(archive, name="dogs-too")
+    other = account.endpoints["dogs-too"]["EndpointConfigName"]
+    assert main(["--delete", "dogs"]) == 0
+    assert list(account.endpoints) == ["dogs-too"]
+    assert list(account.configs) == [other] and list(account.models) == [other]
+    assert not _targets()
+    assert "deleted endpoint dogs" in capsys.readouterr().out
+    with pytest.raises(BackendError, match="there is no endpoint 'dogs'"):
+        main(["--delete", "dogs"])
+
+
+def test_predict_boto3_and_the_sdk_ask_the_endpoint_by_name(
+    account: EndpointAccount, archive: Path, folder: Path, photos: Path, capsys: Any, tmp_path: Path
+) -> None:
+    deploy(archive)
+    photo = next((photos / "test").rglob("*.jpg"))
+    capsys.readouterr()
+    assert predict(["--endpoint", "dogs", str(photo), "--json", "--top", "1"]) == 0
+    asked = json.loads(capsys.readouterr().out)
+    predict([str(folder), str(photo), "--json", "--top", "1"])
+    assert asked == json.loads(capsys.readouterr().out)
+    (tmp_path / "no.jpg").write_bytes(b"no photo")
+    assert predict(["--endpoint", "dogs", str(tmp_path / "no.jpg"), "--json"]) == 1
+    assert "not an image" in json.loads(capsys.readouterr().out)[0]["error"]
+    with pytest.raises(BackendError, match=r"Endpoint cats .* not found"):
+        predict(["--endpoint", "cats", str(photo)])
+
+    model = handler.model_fn(str(folder))
+    own = handler.predict_fn([photo.read_bytes()], model).scores
+    runtime = boto3.client("sagemaker-runtime")
+    answer = runtime.invoke_endpoint(EndpointName="dogs", Body=photo.read_bytes(), ContentType="image/jpeg")
+    np.testing.assert_allclose(json.loads(answer["Body"].read()), own, rtol=1e-4, atol=1e-5)
+    from sagemaker.core.resources import Endpoint
+
+    invoked = Endpoint(endpoint_name="dogs").invoke(
+        body=photo.read_bytes(), content_type="image/jpeg", accept="application/x-npy", session=boto3.Session()
+    )
+    body = invoked.body if isinstance(invoked.body, bytes) else invoked.body.read()
+    np.testing.assert_allclose(np.load(io.BytesIO(body)), own, rtol=1e-4, atol=1e-5)
+    assert {"Accept": "application/x-npy", "Content-Type": "image/jpeg"} in account.invoked

@@ -1,0 +1,294 @@
+"""Following, coming back, stopping and fetching."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+from sagemaker_account import Account
+
+from breedlab import jobs
+from breedlab.backends.sagemaker import follow
+from breedlab.config import validate
+from breedlab.config.compose import load
+from breedlab.errors import BreedlabError
+from breedlab.launch import main
+from breedlab.training.run import run
+
+Cloud = Callable[..., list[str]]
+
+SEARCH = ["tuner=random", "tuner.trials=2", "backend.job_name=dogs"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.02)
+
+
+@pytest.fixture(scope="module")
+def finished(words: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a training without a search, as a job leaves it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("job"))
+        given = words("experiment=quickstart", "profiler=none", "trainer.max_epochs=2")
+        left = run(validate(load(given)), []).run.resolve()
+    for heavy in (*left.glob("checkpoints/*.ckpt"), left / "model.tar.gz"):
+        heavy.write_bytes(f"as heavy as {heavy.name}".encode())  # nothing here looks inside
+    return left
+
+
+def leave(run: Path, address: str) -> None:
+    """Puts a run directory where SageMaker would have synced it to."""
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    for path in run.rglob("*"):
+        if path.is_file():
+            boto3.client("s3").upload_file(str(path), bucket, f"{prefix}/{path.relative_to(run).as_posix()}")
+
+
+def work(account: Account, finished: Path, objectives: tuple[float, ...] = (0.5, 0.75)) -> None:
+    """Does what AWS does with a search that was launched: trials, then whatever final job is asked for."""
+    tuning = until(lambda: next(iter(account.tuning), None))
+    for number, objective in enumerate(objectives):
+        values = {"optim__lr": repr(0.01 * (number + 1)), "data__batch_size": "32"}
+        name = account.add_trial(tuning, values, objective)
+        leave(finished, f"s3://breedlab-tests/breedlab/jobs/{tuning}/checkpoints/{name}")
+    account.end_tuning(tuning)
+    final = until(lambda: next((n for n in account.training if n.endswith("-final")), None))
+    leave(finished, f"{account.training[final]['CheckpointConfig']['S3Uri']}/{final}")
+    say(final, "epoch 1/2", "epoch 2/2")
+    account.end_training(final)
+
+
+def say(job: str, *lines: str) -> None:
+    logs = boto3.client("logs")
+    for make in (
+        lambda: logs.create_log_group(logGroupName=follow.LOG_GROUP),
+        lambda: logs.create_log_stream(logGroupName=follow.LOG_GROUP, logStreamName=f"{job}/algo-1-123"),
+    ):
+        with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
+            make()
+    events = [{"timestamp": int(time.time() * 1000), "message": line} for line in lines]
+    logs.put_log_events(logGroupName=follow.LOG_GROUP, logStreamName=f"{job}/algo-1-123", logEvents=events)
+
+
+def until(found: Callable[[], Any], seconds: float = 30) -> Any:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if thing := found():
+            return thing
+        time.sleep(0.01)
+    raise AssertionError("it never came")
+
+
+@pytest.fixture
+def aws(account: Account, finished: Path) -> Iterator[Callable[..., None]]:
+    """Runs `work` beside the test."""
+    threads: list[threading.Thread] = []
+
+    def start(*given: Any) -> None:
+        threads.append(threading.Thread(target=work, args=(account, finished, *given)))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join()
+
+
+def test_a_search_comes_back_as_a_run_directory(
+    cloud: Cloud, account: Account, aws: Callable[..., None], here: Path, finished: Path, capsys: Any
+) -> None:
+    aws()
+    assert main(cloud(*SEARCH)) == 0
+    out = capsys.readouterr().out
+    # Followed: the trials, the log, the figures at the end.
+    assert "trial 0 complete  optim.lr=0.01  data.batch_size=32  valid/top1 0.5000" in out
+    assert "epoch 2/2" in out
+    assert "Best of the search: trial 1" in out
+    # The best trial's values went to the final job, by their names.
+    (final,) = account.sent("CreateTrainingJob")
+    assert final["HyperParameters"] == {"optim__lr": "0.02", "data__batch_size": "32"}
+    assert final["TrainingJobName"] == "dogs-final"
+    assert final["Environment"]["BREEDLAB_STAGE"] == "final"
+
+    fetched = (here / "runs" / "latest").resolve()
+    left = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    got = {path.relative_to(fetched).as_posix() for path in fetched.rglob("*") if path.is_file()}
+    assert left <= got
+    assert (fetched / "model.tar.gz").read_bytes() == (finished / "model.tar.gz").read_bytes()
+    # The report of the final job knew of no search.
+    assert "optim.lr" in (fetched / "report.html").read_text()
+    assert (fetched / "report.html").read_text() != (finished / "report.html").read_text()
+    assert {"study.db", "trials/0/trial.json", "trials/1/trial.json", "job.json"} <= got
+    assert any(name.startswith("tensorboard/trial_001/events") for name in got)
+    # What a trial keeps for itself is not fetched.
+    assert not any("trial_000/checkpoints" in name or name.startswith("trials/0/checkpoints") for name in got)
+
+    trial = json.loads((fetched / "trials" / "1" / "trial.json").read_text())
+    assert trial["values"] == {"optim.lr": 0.02, "data.batch_size": 32}
+    assert (trial["state"], trial["objective"], trial["seconds"]) == ("complete", 0.75, pytest.approx(7, abs=0.1))
+    assert len(trial["epochs"]) == 2 and {"train/loss", "valid/top1"} <= trial["epochs"][0].keys()
+    metrics = json.loads((fetched / "metrics.json").read_text())
+    assert metrics["search"] == {"trial": 1, "values": {"optim.lr": 0.02, "data.batch_size": 32}, "objective": 0.75}
+    config = yaml.safe_load((fetched / "config.yaml").read_text())
+    assert config["tuner"]["strategy"] == "random"
+    lineage = json.loads((fetched / "lineage.json").read_text())
+    assert lineage["sagemaker"]["jobs"] == ["dogs", "dogs-final"]
+    with sqlite3.connect(fetched / "study.db") as database:
+        assert database.execute("select count(*) from trials where state = 'COMPLETE'").fetchone() == (2,)
+
+
+def test_a_launch_that_does_not_wait_says_how_to_come_back(
+    cloud: Cloud, account: Account, here: Path, capsys: Any
+) -> None:
+    assert main(cloud("backend.job_name=dogs", "backend.wait=false")) == 0
+    assert "python scripts/jobs.py fetch dogs --region us-east-1" in capsys.readouterr().out
+    assert account.training["dogs"]["TrainingJobStatus"] == "InProgress"
+
+
+def test_ctrl_c_detaches_and_stops_nothing(
+    cloud: Cloud, account: Account, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(follow.time, "sleep", interrupted)
+    with pytest.raises(
+        BreedlabError, match=r"detached; dogs goes on\ncome back with: python scripts/jobs.py fetch dogs"
+    ):
+        main(cloud(*SEARCH))
+    assert not [name for name, _ in account.requests if name.startswith("Stop")]
+    assert account.tuning["dogs"]["HyperParameterTuningJobStatus"] == "InProgress"
+
+
+def test_fetch_goes_on_where_the_launch_left_off(
+    cloud: Cloud, account: Account, aws: Callable[..., None], here: Path, capsys: Any
+) -> None:
+    main(cloud(*SEARCH, "backend.wait=false"))
+    reserved = next(here.glob("runs/quickstart/*"))
+    aws()
+    assert jobs.main(["fetch", "dogs"]) == 0
+    assert (here / "runs" / "latest").resolve() == reserved.resolve()
+    assert len(account.sent("CreateTrainingJob")) == 1
+    capsys.readouterr()
+    # Again: everything is here, nothing is started twice, nothing fetched twice.
+    before = {path: path.stat().st_mtime_ns for path in reserved.rglob("*.ckpt")}
+    assert jobs.main(["fetch", "dogs"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in reserved.rglob("*.ckpt")} == before
+    assert len(account.sent("CreateTrainingJob")) == 1
+
+
+def test_another_machine_can_fetch_by_name(
+    cloud: Cloud, account: Account, aws: Callable[..., None], here: Path, tmp_path_factory: Any, monkeypatch: Any
+) -> None:
+    main(cloud(*SEARCH, "backend.wait=false"))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    aws()
+    assert jobs.main(["fetch", "dogs", "--region", "us-east-1"]) == 0
+    assert (elsewhere / "runs" / "latest" / "model.tar.gz").is_file()
+    assert yaml.safe_load((elsewhere / "runs" / "latest" / "config.yaml").read_text())["tuner"]["trials"] == 2
+
+
+def test_a_failed_job_tells_its_reason(cloud: Cloud, account: Account, here: Path) -> None:
+    main(cloud("backend.job_name=dogs", "backend.wait=false"))
+    account.end_training("dogs", "Failed", FailureReason="AlgorithmError: data.root: no photos")
+    with pytest.raises(BreedlabError, match=r"dogs: failed: AlgorithmError: data\.root: no photos\nits log: python"):
+        jobs.main(["fetch", "dogs"])
+
+
+def test_a_search_without_a_complete_trial_starts_no_final_job(cloud: Cloud, account: Account, here: Path) -> None:
+    main(cloud(*SEARCH, "backend.wait=false"))
+    account.add_trial("dogs", {"optim__lr": "1.0"}, None, "Failed", FailureReason="it diverged")
+    account.end_tuning("dogs")
+    with pytest.raises(BreedlabError, match="dogs: no trial of the search was completed\n  it diverged"):
+        jobs.main(["fetch", "dogs"])
+    assert account.sent("CreateTrainingJob") == []
+
+
+def test_stop_stops_what_runs(cloud: Cloud, account: Account, here: Path, capsys: Any) -> None:
+    main(cloud(*SEARCH, "backend.wait=false"))
+    capsys.readouterr()
+    jobs.main(["stop", "dogs"])
+    assert capsys.readouterr().out.startswith(
+        "dogs: told to stop; what it has done so far stays in s3://breedlab-tests/"
+    )
+    assert account.tuning["dogs"]["HyperParameterTuningJobStatus"] == "Stopping"
+    jobs.main(["stop", "dogs"])
+    assert capsys.readouterr().out.startswith("nothing to stop: dogs: Stopping")
+    assert len(account.sent("StopHyperParameterTuningJob")) == 1
+
+
+def test_list_and_show(cloud: Cloud, account: Account, here: Path, capsys: Any) -> None:
+    jobs.main(["list"])
+    assert "no job was launched from here" in capsys.readouterr().out
+    main(cloud(*SEARCH, "backend.wait=false"))
+    for number in range(12):  # more than one page of the API
+        account.add_trial("dogs", {"optim__lr": "0.05", "data__batch_size": "64"}, number / 20)
+    account.add_trial("dogs", {"optim__lr": "0.5", "data__batch_size": "64"}, None, "Failed", FailureReason="diverged")
+    account.add_trial("dogs", {"optim__lr": "0.1", "data__batch_size": "64"}, 0.1, "Stopped")
+    capsys.readouterr()
+    jobs.main(["list"])
+    assert "dogs" in (listed := capsys.readouterr().out) and "12 trials complete, 0 running, 1 stopped early" in listed
+    jobs.main(["show", str(next(here.glob("runs/quickstart/*")))])
+    shown = capsys.readouterr().out
+    assert "not started; `jobs.py fetch` starts it when the search is over" in shown
+    assert "tensorboard --logdir s3://breedlab-tests/breedlab/jobs/dogs" in shown
+    rows = [line.split() for line in shown.splitlines()]
+    assert any(row[:2] == ["★", "│"] and "11" in row for row in rows) or any("★" in row and "11" in row for row in rows)
+    assert "diverged" in shown and "pruned" in shown
+
+
+def test_show_log_of_one_trial(cloud: Cloud, account: Account, here: Path, capsys: Any) -> None:
+    main(cloud(*SEARCH, "backend.wait=false"))
+    for number in range(2):
+        say(account.add_trial("dogs", {"optim__lr": "0.05"}, 0.5), f"this is trial {number}")
+    capsys.readouterr()
+    jobs.main(["show", "dogs", "--log", "--trial", "1"])
+    assert capsys.readouterr().out == "this is trial 1\n"
+    with pytest.raises(BreedlabError, match="--trial 7: the search has 2 trials so far, counted from 0"):
+        jobs.main(["show", "dogs", "--log", "--trial", "7"])
+
+
+def test_a_name_that_nobody_knows(account: Account, here: Path) -> None:
+    with pytest.raises(BreedlabError, match="cats: there is no such job in us-east-1"):
+        jobs.main(["show", "cats"])
+
+
+def test_fetch_now_takes_what_there_is(cloud: Cloud, account: Account, here: Path, finished: Path) -> None:
+    main(cloud("backend.job_name=dogs", "backend.wait=false"))
+    run = next(here.glob("runs/quickstart/*"))
+    leave(finished / "tensorboard", "s3://breedlab-tests/breedlab/jobs/dogs/checkpoints/dogs/tensorboard")
+    jobs.main(["fetch", "dogs", "--now"])
+    assert list(run.glob("tensorboard/final/events*"))
+    assert not (here / "runs" / "latest").exists()
+
+
+def test_a_run_that_is_still_in_the_cloud_is_not_resumed_here(cloud: Cloud, account: Account, here: Path) -> None:
+    main(cloud("backend.job_name=dogs", "backend.wait=false"))
+    run = next(here.glob("runs/quickstart/*"))
+    with pytest.raises(BreedlabError, match=r"runs on SageMaker.*python scripts/jobs\.py fetch"):
+        main([f"resume={run}"])
+
+
+def test_tensorboard_reads_the_curves_from_the_bucket(
+    cloud: Cloud, account: Account, here: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+    main(cloud("backend.job_name=dogs", "backend.wait=false"))
+    address = "s3://breedlab-tests/breedlab/jobs/dogs"
+    leave(finished, f"{address}/checkpoints/dogs")
+    monkeypatch.setenv("S3_ENDPOINT", account.url)
+    seen = EventMultiplexer().AddRunsFromDirectory(address)
+    seen.Reload()
+    (run_name,) = seen.Runs()
+    assert "valid/top1" in seen.Runs()[run_name]["scalars"]

@@ -1,0 +1,98 @@
+"""What the charts compute before they draw."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_runs import write_run
+from torchmetrics.classification import MulticlassCalibrationError
+
+from breedlab.config.space import Choices, Range
+from breedlab.reporting.charts import search, training
+from breedlab.reporting.charts import test as test_charts
+from breedlab.reporting.record import RunRecord, read_run
+from breedlab.reporting.tensors import Tensors
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    return read_run(write_run(tmp_path_factory.mktemp("made") / "run", classes=["a", "b", "c"], trials=8))
+
+
+def test_the_bins_are_those_of_the_calibration_error() -> None:
+    chance = np.random.default_rng(0)
+    logits = torch.tensor(chance.normal(0, 2, (500, 4)), dtype=torch.float32)
+    labels = torch.tensor(chance.integers(0, 4, 500))
+    sure, answers = logits.softmax(1).max(1)
+    found = test_charts.bins(sure.tolist(), (answers == labels).tolist())
+    assert sum(b.photos for b in found) == 500
+    error = sum(b.photos / 500 * abs(b.accuracy - b.confidence) for b in found)
+    metric = MulticlassCalibrationError(4, n_bins=test_charts.BINS)
+    assert error == pytest.approx(float(metric(logits, labels)), abs=1e-6)
+
+
+def test_a_mean_over_an_epoch_is_drawn_at_its_middle_and_a_validation_at_its_end(run: RunRecord) -> None:
+    assert training.at_middles([(10, 2.0), (20, 1.0)]) == [(5, 2.0), (15, 1.0)]
+    drawn = training.loss(run)
+    assert drawn is not None
+    steps = {which: [row["step"] for row in drawn["datasets"]["table1"] if row["which"] == which] for which in NAMES}
+    assert steps["validation"] == list(range(40, 401, 40))
+    assert steps["training, mean of the epoch"] == list(range(20, 381, 40))
+
+
+NAMES = ("training, mean of the epoch", "validation", "training, each step")
+
+
+def test_a_long_recording_is_averaged_not_cut_off(run: RunRecord) -> None:
+    series = [(step, float(step)) for step in range(1, 30_001)]
+    thin = training.thinned(series)
+    assert len(thin) <= 400
+    assert np.mean([value for _, value in thin]) == pytest.approx(15_000.5, rel=1e-6)
+    recorded = dataclasses.replace(run, tensors=Tensors({"TRAIN": series}))
+    drawn = training.loss(recorded)
+    assert drawn is not None
+    assert sum(row["which"] == "training, each step" for row in drawn["datasets"]["table1"]) == len(thin)
+
+
+def test_a_value_lies_where_its_axis_says() -> None:
+    rate = Range(0.001, 0.1, log=True)
+    assert [search.position(value, rate) for value in (0.001, 0.01, 0.1)] == pytest.approx([0, 0.5, 1])
+    size = Choices((32, 64, 256))
+    assert [search.position(value, size) for value in (32, 64, 256)] == [0, 0.5, 1]
+    assert search.position([16], Choices(((16,), ()))) == 0
+    assert search.position(3, Range(3, 3)) == 0.5
+
+
+def test_the_best_trial_is_best_by_the_monitors_direction(run: RunRecord) -> None:
+    high = search.ranked(run)
+    assert high[0]["objective"] == max(trial["objective"] for trial in run.trials)
+    monitor = {"metric": "valid/loss", "mode": "min"}
+    low = search.ranked(dataclasses.replace(run, config={**run.config, "monitor": monitor}))
+    assert low[0]["objective"] == min(trial["objective"] for trial in run.trials)
+
+
+def test_a_trial_that_failed_is_listed_and_not_drawn(run: RunRecord) -> None:
+    failed = {"number": 99, "state": "failed", "objective": None, "values": {}, "epochs": [], "reason": "diverged"}
+    with_it = dataclasses.replace(run, trials=[*run.trials, failed])
+    drawn = search.history(with_it)
+    assert drawn is not None and "8 trials" in drawn["description"]
+    from breedlab.reporting import sections
+
+    rows = sections.search(with_it)["rows"]
+    assert rows[-1]["number"] == 99 and rows[-1]["reason"] == "diverged"
+
+
+def test_curves_of_a_resumed_run_are_read_as_they_were_last(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from breedlab.reporting.record import read_curves
+
+    for values in ((9.0, 8.0), (7.0, 6.0)):
+        with SummaryWriter(str(tmp_path)) as writer:
+            for epoch, value in enumerate(values):
+                writer.add_scalar("valid/loss", value, 10 * (epoch + 1) - 1)
+    assert read_curves(tmp_path) == {"valid/loss": [(10, 7.0), (20, 6.0)]}

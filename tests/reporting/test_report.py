@@ -1,0 +1,204 @@
+"""report.html: what it shows of runs, that nothing in it comes from elsewhere, that no name in it can do harm."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import HOSTILE, write_run
+
+from breedlab import launch, report
+from breedlab.errors import ConfigError
+from breedlab.reporting import report as reports
+
+CLASSES = ["Afghan hound", HOSTILE, "O'Neill & Söhne", "Basset"]
+ANCHORS = {
+    *("summary", "data", "loss", "curves", "search", "confusion", "calibration", "classes", "rules", "profile"),
+    *("debug", "model"),
+}
+Words = Callable[..., list[str]]
+
+
+class Page(html.parser.HTMLParser):
+    """The parts of a page that the tests ask about."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._inside: str = ""
+        self.feed(text)
+        self.charts: dict[str, Any] = json.loads(self.scripts[0])
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text += data
+
+    def all(self, attribute: str) -> list[str]:
+        return [attributes[attribute] for _, attributes in self.tags if attribute in attributes]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of few classes, one with a hostile name, with photos."""
+    folder = tmp_path_factory.mktemp("made")
+    return write_run(folder / "runs" / "made" / "one", classes=CLASSES, photos=folder / "photos")
+
+
+@pytest.fixture(scope="module")
+def page(made: Path) -> Page:
+    return Page(reports.write_report([made]).read_text())
+
+
+def test_every_section_and_everything_that_verdicts_link_to_is_there(page: Page) -> None:
+    ids = page.all("id")
+    assert set(ids) >= ANCHORS and len(ids) == len(set(ids))
+    inner = [link for link in page.all("href") if link.startswith("#")]
+    assert "#profile" in inner and {link.removeprefix("#") for link in inner} <= set(ids)
+
+
+def test_nothing_comes_from_elsewhere(page: Page) -> None:
+    assert not [tag for tag, _ in page.tags if tag in ("iframe", "object", "embed", "base")]
+    assert all(address.startswith("data:image/webp;base64,") for address in page.all("src"))
+    assert all(address.startswith(("#", "data:,")) for address in page.all("href"))
+    policy = next(attributes["content"] for _, attributes in page.tags if "http-equiv" in attributes)
+    assert "default-src 'none'" in policy and "unsafe-inline' 'unsafe-eval" not in policy
+
+
+def test_the_library_is_in_it_once_and_every_chart_has_its_place(page: Page) -> None:
+    assert sum("vegaEmbed=" in script for script in page.scripts) == 1
+    places = page.all("data-chart")
+    assert sorted(places) == sorted(page.charts["specs"]) and len(places) >= 12
+    assert {"loss", "accuracy", "history", "parallel", "best_and_worst", "calibration", "counts", "steps"} <= set(
+        places
+    )
+
+
+def test_names_from_files_are_text_and_nothing_else(made: Path, page: Page) -> None:
+    text = (made / "report.html").read_text()
+    assert HOSTILE not in text and "<b>.jpg" not in text
+    assert not [attributes for tag, attributes in page.tags if "onerror" in attributes]
+    assert HOSTILE in page.text  # as it reads
+    counts = page.charts["specs"]["counts"]["datasets"]["table1"]
+    assert HOSTILE in {row["class"] for row in counts}
+
+
+def test_figures_are_the_runs_own(made: Path, page: Page) -> None:
+    test = json.loads((made / "metrics.json").read_text())["test"]
+    assert f"{test['metrics']['top1']:.1%}" in page.text
+    splits = json.loads((made / "splits.json").read_text())
+    rows = page.charts["specs"]["counts"]["datasets"]["table1"]
+    assert sum(row["photos"] for row in rows) == sum(len(photos) for photos in splits["photos"].values())
+    for finding in ("few photos", "is empty", "valid cut from train", "with changes that are not committed"):
+        assert finding in page.text
+    pair = test["worst"][0]
+    assert f"{pair['truth']} taken for {pair['taken_for']}: {pair['count']} of {pair['of']}" in page.text
+
+
+def test_the_worst_confusions_and_each_class_are_shown_with_photos(page: Page) -> None:
+    pictures = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert set(CLASSES) <= set(pictures)
+    assert any(re.fullmatch(r"test/\d+/\d+\.jpg", picture) for picture in pictures)
+
+
+def test_what_is_large_is_small_in_the_page(tmp_path: Path) -> None:
+    classes = [f"breed {number}" for number in range(133)]
+    made = write_run(tmp_path / "big", classes=classes, steps=40_000, trials=100)
+    text = reports.write_report([made]).read_text()
+    assert len(text) < 3e6  # without photos
+    specs = Page(text).charts["specs"]
+    assert all(len(json.dumps(spec)) < 150_000 for spec in specs.values())
+
+
+def test_without_its_photos_a_report_is_still_written_and_says_so(made: Path, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(made, tmp_path / "copy")
+    for name in ("splits.json", "lineage.json"):
+        tree = json.loads((elsewhere / name).read_text())
+        (tree if name == "splits.json" else tree["data"])["root"] = str(tmp_path / "gone")
+        (elsewhere / name).write_text(json.dumps(tree))
+    page = Page(reports.write_report([elsewhere]).read_text())
+    assert "photos are not on the machine where this report was written" in page.text
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert "calibration" in page.charts["specs"]
+
+
+def test_a_run_that_did_not_end_shows_what_there_is(made: Path, tmp_path: Path) -> None:
+    torn = shutil.copytree(made, tmp_path / "torn")
+    for name in ("metrics.json", "predictions.json", "model.tar.gz", "lineage.json"):
+        (torn / name).unlink()
+    (torn / "splits.json").write_text('{"root": ')
+    shutil.rmtree(torn / "profile")
+    page = Page(reports.write_report([torn]).read_text())
+    assert "This run has not been tested yet" in page.text and "No model has been exported yet" in page.text
+    assert f"resume={torn}" in page.text
+    assert {"loss", "history"} <= set(page.charts["specs"])
+
+
+def test_several_runs_are_compared(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_run(made.parent / "two", classes=CLASSES, seed=1)
+    config = (other / "config.yaml").read_text().replace("dropout: 0.2", "dropout: 0.7")
+    (other / "config.yaml").write_text(config)
+    assert report.main([str(made), str(other), str(made)]) == 0
+    file = made.parent / "comparison.html"
+    assert capsys.readouterr().out.strip() == str(file)
+    page = Page(file.read_text())
+    assert "2 runs compared" in page.text and "model.dropout" in page.text and "0.7" in page.text
+    assert "They did not see the same photos" not in page.text
+    values = page.charts["specs"]["compared_1"]["datasets"]["table1"]
+    assert {row["run"] for row in values} == {"one", "two"}
+    assert "one/report.html" in page.all("href")
+    assert report.main([str(made), str(other), "--out", str(tmp_path / "deep" / "page.html")]) == 0
+    assert (tmp_path / "deep" / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("none", "is not there"), ("file", "is a file"), ("", "has no config.yaml")]
+)
+def test_what_is_no_run_is_one_message(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=f"{says}; expected a run directory such as"):
+        report.main([str(tmp_path / name)])
+
+
+def test_a_place_that_cannot_be_written_is_told(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--out .* is a folder; expected a file such as"):
+        report.main([str(made), "--out", str(tmp_path)])
+
+
+def test_a_report_that_cannot_be_written_warns_and_fails_nothing(
+    here: Path, words: Words, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no ink")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reports, "write_report", broken)
+        assert launch.main(words("name=x", "trainer.max_epochs=1")) == 0
+    told = capsys.readouterr().out
+    assert "warning: no report was written (no ink); try: python scripts/report.py runs/x/" in told
+    assert Path("runs/latest/metrics.json").exists() and not Path("runs/latest/report.html").exists()
+    assert report.main(["runs/latest"]) == 0
+    page = Page(Path("runs/latest/report.html").read_text())
+    assert {"loss", "confidences", "counts"} <= set(page.charts["specs"])
+    assert any(picture.startswith("test/") for picture in page.all("alt"))  # a photo of the test
+    assert "python scripts/predict.py runs/latest PHOTO..." in page.text

@@ -1,0 +1,247 @@
+"""Files and bodies as an attacker or a broken client makes them, from real ones."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from PIL import Image
+
+from breedlab.serving.handler import JSON, PHOTO_TYPES
+
+
+def saved(image: Image.Image, kind: str, **words: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **words)
+    return buffer.getvalue()
+
+
+def real_files() -> list[bytes]:
+    """One small photo in every format and flavour that is read, and some that are not."""
+    noise = np.random.default_rng(3).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((112, 80))
+    frames = [image.rotate(90 * turn).resize(image.size) for turn in range(3)]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return [
+        *(saved(image, "JPEG"), saved(image, "JPEG", progressive=True), saved(image.convert("CMYK"), "JPEG")),
+        *(saved(image.convert("L"), "JPEG"), saved(image, "JPEG", exif=exif), saved(image, "JPEG", quality=100)),
+        *(saved(image, "PNG"), saved(image.convert("RGBA"), "PNG"), saved(image.quantize(16), "PNG")),
+        saved(Image.fromarray(noise[:, :, 0].astype(np.uint16) * 257), "PNG"),
+        saved(frames[0], "PNG", save_all=True, append_images=frames[1:]),
+        *(saved(image, "WEBP"), saved(image.convert("RGBA"), "WEBP", lossless=True)),
+        saved(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
+        *(saved(image, "GIF"), saved(frames[0], "GIF", save_all=True, append_images=frames[1:])),
+        *(saved(image, "BMP"), saved(image, "TIFF"), saved(image, "TIFF", compression="tiff_lzw")),
+        *(saved(image, "TIFF", compression="tiff_adobe_deflate"), saved(image, "PPM"), saved(image, "ICO")),
+        b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+    ]
+
+
+def png(width: int, height: int, depth: int = 8, colour: int = 0, rows: bytes | None = None) -> bytes:
+    """A PNG with any header, black or of the rows given, compressed as far as it goes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    row = bytes(1 + (width * samples * depth + 7) // 8)
+    if rows is None:
+        packer = zlib.compressobj(9)
+        rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def claiming(photo: bytes, width: int, height: int) -> bytes:
+    """A JPEG that says it has these dimensions."""
+    for marker in (b"\xff\xc0", b"\xff\xc2"):
+        at = photo.find(marker)
+        if at > 0:
+            return photo[: at + 5] + struct.pack(">HH", height, width) + photo[at + 9 :]
+    raise ValueError("no frame header")
+
+
+def zipped() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("evil.class", b"\xca\xfe\xba\xbe")
+    return buffer.getvalue()
+
+
+def half(file: bytes) -> bytes:
+    return file[: len(file) // 2]
+
+
+@functools.cache
+def refused_photos() -> dict[str, tuple[bytes, str]]:
+    """By what they are: a file that no server should take, and a word of what is said of it."""
+    image = Image.linear_gradient("L").convert("RGB").resize((96, 64))
+    jpeg, progressive = saved(image, "JPEG"), saved(image, "JPEG", progressive=True)
+    frames = [image, image.rotate(180)]
+    scan = progressive[progressive.rfind(b"\xff\xda") : -2]
+    comment = b"<script>alert(1)</script>"
+    return {
+        "a compression bomb": (png(30_000, 30_000, 1), "large"),
+        "a transparent compression bomb": (png(8_000, 8_000, 8, 6), "large"),
+        "huge dimensions without pixels": (png(2**31 - 1, 2**31 - 1, rows=b""), "large"),
+        "no dimensions": (png(0, 0, rows=b""), "corrupt"),
+        "a JPEG that says it is huge": (claiming(jpeg, 65_000, 65_000), "large"),
+        "a JPEG without height": (claiming(jpeg, 96, 0), ""),
+        "a long thin photo": (saved(image.resize((6_000, 3)), "JPEG"), "narrow"),
+        "a thousand scans": (progressive[:-2] + scan * 1000 + b"\xff\xd9", "scans"),
+        "a truncated JPEG": (half(jpeg), "truncated"),
+        "a truncated PNG": (half(saved(image, "PNG")), "truncated"),
+        "a truncated WebP": (half(saved(image, "WEBP")), "truncated"),
+        "only a JPEG's first bytes": (jpeg[:4], "truncated"),
+        "an animated GIF": (saved(image, "GIF", save_all=True, append_images=frames[1:]), "animated"),
+        "an animated WebP": (saved(image, "WEBP", save_all=True, append_images=frames[1:]), "animated"),
+        "an animated PNG": (saved(image, "PNG", save_all=True, append_images=frames[1:]), "animated"),
+        "a TIFF of many pages": (saved(image, "TIFF", save_all=True, append_images=frames[1:]), "several pages"),
+        "a JPEG with a ZIP behind it": (jpeg + zipped(), "ZIP"),
+        "a GIF with a JAR behind it": (saved(image, "GIF") + zipped(), "ZIP"),
+        "a JPEG with a program behind it": (jpeg + b"\x7fELF" + bytes(99), "ELF"),
+        "a JPEG with a page behind it": (jpeg + b"<HTML>" + comment, "HTML"),
+        "a JPEG with a script in its comment": (
+            jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + jpeg[2:], "HTML"),
+        "a PDF that says it is a JPEG": (b"\xff\xd8\xff%PDF-1.7 1 0 obj", "PDF"),
+        "a GIF that is JavaScript": (b"GIF89a/*" + b"A" * 50 + b"*/=1;<script>", "HTML"),
+        "a program": (b"MZ" + bytes(200), "not an image"),
+        "a drawing in SVG": (real_files()[-1], "not an image"),
+        "Windows' icon": (saved(image, "ICO"), "not an image"),
+        "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n", "not an image"),
+        "words": (b"no photo", "not an image"),
+    }  # fmt: skip
+
+
+@functools.cache
+def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
+    """By what they are: a body, its content type, the status and a word of the answer."""
+    jpeg = saved(Image.linear_gradient("L"), "JPEG")
+    one = base64.b64encode(jpeg).decode()
+    return {
+        "nothing": (b"", "image/jpeg", 400, "empty"),
+        "nothing as JSON": (b"", JSON, 400, "not JSON"),
+        "no content type": (jpeg, None, 415, "no content type"),
+        "an unread content type": (jpeg, "text/csv", 415, "text/csv"),
+        "a form": (b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x", 415, "multipart"),
+        "a very long content type": (jpeg, "image/" + "x" * 5000, 415, "not read"),
+        "a PNG that is a JPEG": (jpeg, "image/png", 415, "JPEG"),
+        "a JPEG that is a PNG": (png(9, 9), "image/jpeg", 415, "PNG"),
+        "a WebP that is a GIF": (saved(Image.new("L", (9, 9)), "GIF"), "image/webp", 415, "GIF"),
+        "JSON cut short": (b'{"image": "', JSON, 400, "not JSON"),
+        "JSON of other bytes": (b"\xff\xfe\xfd", JSON, 400, "not JSON"),
+        "deep JSON": (b"[" * 3_000_000, JSON, 400, "not JSON"),
+        "deep JSON within bounds": (b"[" * 5000 + b"]" * 5000, JSON, 400, "not JSON"),
+        "deep objects": (b'{"image":' * 2000 + b"1" + b"}" * 2000, JSON, 400, "JSON|expected"),
+        "many small objects": (b"[" + b"{}," * 1_500_000 + b"{}]", JSON, 400, "not JSON"),
+        "a number of many digits": (b"1" * 5_000_000, JSON, 400, "not JSON"),
+        "a fraction of many digits": (b"0." + b"1" * 5_000_000, JSON, 400, "expected"),
+        "a number beyond numbers": (b"1e999999999", JSON, 400, "expected"),
+        "NaN": (b"NaN", JSON, 400, "expected"),
+        "no photos": (b"[]", JSON, 400, "expected 1 to"),
+        "too many photos": (json.dumps([{"image": one}] * 33).encode(), JSON, 400, "33 photos"),
+        "a list in a list": (json.dumps([[{"image": one}]]).encode(), JSON, 400, "expected"),
+        "a text": (json.dumps(one).encode(), JSON, 400, "expected"),
+        "null": (b"null", JSON, 400, "expected"),
+        "another key": (json.dumps({"photo": one}).encode(), JSON, 400, "expected"),
+        "a key too many": (json.dumps({"image": one, "url": "http://a/"}).encode(), JSON, 400, "expected"),
+        "a number for a photo": (b'{"image": 3}', JSON, 400, "expected"),
+        "bytes in a list": (json.dumps({"image": list(jpeg[:99])}).encode(), JSON, 400, "expected"),
+        "an empty photo": (b'{"image": ""}', JSON, 400, "empty"),
+        "what is not base64": (b'{"image": "%%%"}', JSON, 400, "base64"),
+        "base64 of other letters": ('{"image": "é"}'.encode(), JSON, 400, "base64"),
+        "a lone surrogate": (b'{"image": "\\ud800"}', JSON, 400, "base64"),
+        "base64 cut short": (json.dumps({"image": one[:-3]}).encode(), JSON, 400, "base64|truncated"),
+        "huge base64 of nothing": (json.dumps({"image": "A" * 5_900_000}).encode(), JSON, 400, "not an image"),
+        "one bad photo of three": (
+            json.dumps([{"image": one}, {"image": one[:200]}, {"image": one}]).encode(), JSON, 400, "photo 2 of 3"),
+        "an address": (b'{"url": "http://169.254.169.254/latest/meta-data/"}', JSON, 400, "fetches no URLs"),
+        "a body over the limit": (bytes(6_000_001), "image/jpeg", 413, "larger"),
+    }  # fmt: skip
+
+
+def _cut(photo: bytes, draw: Callable[..., Any]) -> bytes:
+    return photo[: draw(st.integers(0, len(photo)))]
+
+
+def _changed(photo: bytes, draw: Callable[..., Any]) -> bytes:
+    made = bytearray(photo)
+    for at, value in draw(st.lists(st.tuples(st.integers(0, len(made) - 1), st.integers(0, 255)), max_size=12)):
+        made[at] = value
+    return bytes(made)
+
+
+def _changed_at_the_start(photo: bytes, draw: Callable[..., Any]) -> bytes:
+    """Headers are where the numbers are that decoders believe."""
+    made = bytearray(photo)
+    end = min(len(made), 64) - 1
+    for at, value in draw(st.lists(st.tuples(st.integers(2, end), st.sampled_from([0, 1, 127, 128, 255])), max_size=6)):
+        made[at] = value
+    return bytes(made)
+
+
+def _spliced(photo: bytes, draw: Callable[..., Any]) -> bytes:
+    other = draw(st.sampled_from(_REAL))
+    return photo[: draw(st.integers(0, len(photo)))] + other[draw(st.integers(0, len(other))) :]
+
+
+def _doubled(photo: bytes, draw: Callable[..., Any]) -> bytes:
+    start, end = sorted(draw(st.tuples(st.integers(0, len(photo)), st.integers(0, len(photo)))))
+    return photo[:end] + photo[start:end] * draw(st.integers(1, 40)) + photo[end:]
+
+
+def _stuffed(photo: bytes, draw: Callable[..., Any]) -> bytes:
+    at = draw(st.integers(0, len(photo)))
+    return photo[:at] + draw(st.binary(max_size=64)) + photo[at:]
+
+
+_REAL = real_files()
+_WAYS = (_cut, _changed, _changed_at_the_start, _spliced, _doubled, _stuffed, lambda photo, _draw: photo)
+
+
+@st.composite
+def photos(draw: Callable[..., Any]) -> bytes:
+    """Real files, mutated once or a few times."""
+    photo = draw(st.sampled_from(_REAL))
+    for way in draw(st.lists(st.sampled_from(_WAYS), min_size=1, max_size=3)):
+        if len(photo) > 3:
+            photo = way(photo, draw)
+    return bytes(photo)
+
+
+_LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30))
+_TREES = st.recursive(_LEAVES, lambda t: st.lists(t, max_size=3) | st.dictionaries(st.text(max_size=5), t, max_size=3))
+
+
+@st.composite
+def requests(draw: Callable[..., Any]) -> tuple[bytes, str, str]:
+    """A body, its content type, and what is accepted."""
+    accept = draw(st.sampled_from(["", "application/json", "application/json; verbose=1", "application/x-npy", "*/*"]))
+    match draw(st.integers(0, 9)):
+        case 0:
+            body, kind = (
+                draw(st.binary(max_size=200)),
+                draw(st.sampled_from([*PHOTO_TYPES, JSON]) | st.text(max_size=9)),
+            )
+            return body, kind, draw(st.text(max_size=20))
+        case 1:
+            return json.dumps(draw(_TREES)).encode(), JSON, accept
+        case 2:
+            found = draw(st.lists(photos(), min_size=1, max_size=3))
+            items: list[Any] = [{"image": base64.b64encode(one).decode()} for one in found]
+            if draw(st.booleans()):
+                items[0] = {draw(st.sampled_from(["image", "url", "x"])): draw(_TREES)}
+            text = json.dumps(items if len(items) > 1 else items[0]).encode()
+            return (_changed(text, draw) if draw(st.booleans()) else text), JSON, accept
+        case _:
+            return draw(photos()), draw(st.sampled_from(PHOTO_TYPES)), accept

@@ -1,0 +1,219 @@
+"""What answers: OpenVINO where the archive has a file for it and the machine takes it, else PyTorch, and it says so."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from breedlab.errors import ServingError
+from breedlab.models.classifier import Classifier
+from breedlab.serving import conversion, engines
+from breedlab.serving.archive import record_engine, write_folder
+from breedlab.serving.engines import Choice, Eager, OpenVino
+from breedlab.serving.handler import Model
+from breedlab.training.prepare import Prepared
+
+pytest.importorskip("openvino")
+pytest.importorskip("nncf")
+
+CPU = torch.device("cpu")
+
+
+def with_engine(folder: Path, network: Classifier, precision: str) -> Path:
+    """Adds OpenVINO's file to an archive's content."""
+    graph = conversion.convert(network, network.side)
+    conversion.write_graph(graph, folder / "engines" / f"{precision}.xml", halves=precision == "bf16")
+    record_engine(folder, Choice("openvino", precision), {"photos": 3})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, folder: Path, classifier: Classifier) -> Path:
+    """An archive's content that answers with OpenVINO in fp32."""
+    return with_engine(Path(shutil.copytree(folder, tmp_path_factory.mktemp("made") / "content")), classifier, "fp32")
+
+
+@pytest.fixture
+def content(made: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(made, tmp_path / "content"))
+
+
+@pytest.fixture(scope="module")
+def batch(prepared: Prepared) -> torch.Tensor:
+    return torch.cat([photos for photos, _ in prepared.data(prepared.config).test_dataloader()])
+
+
+def test_openvino_answers_what_the_module_answers_for_any_number_of_photos(
+    made: Path, classifier: Classifier, batch: torch.Tensor
+) -> None:
+    model = Model(made, CPU)
+    assert str(model.engine.choice) == "openvino fp32"
+    with torch.inference_mode():
+        own = classifier(batch)
+    for count in (1, 3, 8, len(batch)):
+        np.testing.assert_allclose(model.scores(batch[:count]), own[:count], rtol=1e-3, atol=1e-5)
+    channels_last = batch.contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(model.scores(channels_last), own, rtol=1e-3, atol=1e-5)
+
+
+def test_rows_stay_with_their_photos_when_many_threads_ask(made: Path, batch: torch.Tensor) -> None:
+    model = Model(made, CPU)
+    alone = [model.scores(photo[None]) for photo in batch]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda photo: model.scores(photo[None]), batch))
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_network_is_there_for_explanations_whatever_answers(made: Path) -> None:
+    from breedlab.serving.explain import Explainer
+
+    model = Model(made, CPU)
+    assert Explainer(model.network, model.transform).layer
+
+
+def test_an_engine_can_be_asked_for(made: Path, folder: Path) -> None:
+    assert Model(made, CPU, "eager").engine.choice == engines.MODULE
+    assert Model(made, CPU, "openvino").engine.choice.engine == "openvino"
+    with pytest.raises(ServingError, match="exported without an OpenVINO engine; export it with serving.engine=openv"):
+        Model(folder, CPU, "openvino")
+
+
+def missing_package(content: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "openvino", None)
+
+
+def missing_file(content: Path, patch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(content / "engines")
+
+
+def cut_weights(content: Path, patch: pytest.MonkeyPatch) -> None:
+    file = content / "engines" / "fp32.bin"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def no_graph(content: Path, patch: pytest.MonkeyPatch) -> None:
+    (content / "engines" / "fp32.xml").write_text("<net/>")
+
+
+def other_network(content: Path, patch: pytest.MonkeyPatch) -> None:
+    network = Model(content, CPU, "eager").network
+    torch.nn.init.normal_(network.head[-1].weight)
+    conversion.write_graph(conversion.convert(network, network.side), content / "engines/fp32.xml", halves=False)
+
+
+def other_classes(content: Path, patch: pytest.MonkeyPatch) -> None:
+    description = json.loads((content / "model.json").read_text())
+    description["engine"]["probe"]["scores"] += [0.0]
+    (content / "model.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (missing_package, "openvino is not installed"),
+        (missing_file, "does not take it"),
+        (cut_weights, "does not take it"),
+        (no_graph, "does not take it"),
+        (other_network, "its scores are not those that it was exported with"),
+        (other_classes, "gives 4 scores; this model has 5 classes"),
+    ],
+)
+def test_what_cannot_run_here_leaves_the_answer_to_pytorch_and_says_so(
+    damage: Callable[[Path, pytest.MonkeyPatch], None],
+    says: str,
+    content: Path,
+    classifier: Classifier,
+    batch: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    damage(content, monkeypatch)
+    model = Model(content, CPU)
+    assert model.engine.choice == engines.MODULE
+    (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.startswith("engines/fp32.xml cannot be used here: ") and says in warning
+    assert "PyTorch answers instead" in warning and "\n" not in warning
+    with torch.inference_mode():
+        np.testing.assert_allclose(model.scores(batch), classifier(batch), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ServingError, match=r"engines/fp32\.xml cannot be used here"):
+        Model(content, CPU, "openvino")
+
+
+def test_bf16_is_not_emulated(
+    folder: Path,
+    tmp_path: Path,
+    classifier: Classifier,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import openvino
+
+    content = with_engine(Path(shutil.copytree(folder, tmp_path / "content")), classifier, "bf16")
+    asked = openvino.Core.get_property
+    monkeypatch.setattr(engines, "multiplies_bf16", lambda device: False)
+    monkeypatch.setattr(
+        openvino.Core,
+        "get_property",
+        lambda self, *words: ["FP32"] if words[-1] == "OPTIMIZATION_CAPABILITIES" else asked(self, *words),
+    )
+    assert OpenVino(content / "engines" / "bf16.xml", "bf16").choice == Choice("openvino", "fp32")
+    assert Eager(classifier, CPU, "bf16").choice == Choice("eager", "fp32")
+    assert [("no native bf16" in record.message) for record in caplog.records] == [True, True]
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_the_same_network_makes_the_same_files(classifier: Classifier, tmp_path: Path, halves: bool) -> None:
+    made = []
+    for name in ("a", "b"):
+        graph = conversion.convert(classifier, classifier.side)
+        conversion.write_graph(graph, tmp_path / name / "graph.xml", halves=halves)
+        made.append({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
+    assert made[0] == made[1]
+    assert sorted(made[0]) == ["graph.bin", "graph.xml"]
+    text = made[0]["graph.xml"].decode()
+    assert '"/' not in text and str(Path.cwd()) not in text and str(tmp_path) not in text
+
+
+def test_an_archive_with_openvino_says_what_it_needs_and_runs_without_what_training_needs(
+    made: Path, photo: bytes, tmp_path: Path
+) -> None:
+    assert "openvino==" in (made / "code" / "requirements.txt").read_text()
+    assert "nncf" not in (made / "code" / "requirements.txt").read_text()
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    program = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("lightning", "hydra", "pydantic", "rich", "nncf", "openvino_telemetry"):
+            raise ImportError(f"{name} is not in the container")
+sys.meta_path.insert(0, Refuse())
+sys.path.insert(0, sys.argv[1] + "/code")
+import inference
+model = inference.model_fn(sys.argv[1])
+photos = inference.input_fn(open(sys.argv[2], "rb").read(), "image/jpeg")
+print(inference.output_fn(inference.predict_fn(photos, model), "application/json; verbose=1")[0].decode())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(made), str(tmp_path / "photo.jpg")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["engine"] == "openvino fp32"
+
+
+def test_an_archive_of_before_there_were_engines_answers_with_the_module(
+    folder: Path, tmp_path: Path, prepared: Prepared, classifier: Classifier
+) -> None:
+    write_folder(tmp_path, classifier, prepared.evaluation, prepared.classes, {})
+    assert Model(tmp_path, CPU).engine.choice == engines.MODULE

@@ -1,0 +1,77 @@
+"""Whatever is sent, the handler answers with scores or with a 4xx, and the memory and time that takes stay small.
+
+The cases are the same each time. `BREEDLAB_FUZZ=100000 pytest tests/serving/test_fuzz.py` runs that many others, drawn
+anew; what it finds is kept in .hypothesis/ and tried first the next time, until it stands in `hostile.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+
+import hypothesis
+import numpy as np
+import pytest
+from hostile import refused_bodies, refused_photos, requests
+from hypothesis import HealthCheck, given
+
+from breedlab.serving import handler
+from breedlab.serving.handler import BadRequest, Model
+
+_MORE = int(os.environ.get("BREEDLAB_FUZZ", "0"))
+_SLOWEST_S = 2.0
+_SETTINGS = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "derandomize": not _MORE,
+    "print_blob": True,
+}
+
+
+def answer(model: Model, body: bytes, kind: str, accept: str) -> None:
+    """Goes the handler's whole way; anything but scores or a BadRequest is an error of ours."""
+    started = time.process_time()
+    try:
+        photos = handler.input_fn(body, kind)
+        found = handler.predict_fn(photos, model)
+        content, written = handler.output_fn(found, accept)
+    except BadRequest as error:
+        assert 400 <= error.status < 500 and str(error)
+        assert "Traceback" not in str(error) and "/site-packages/" not in str(error) and len(str(error)) < 500
+    else:
+        rows = np.load(io.BytesIO(content)) if written == handler.NPY else json.loads(content)
+        rows = [one["scores"] for one in rows["predictions"]] if isinstance(rows, dict) else rows
+        assert np.shape(rows) == (len(photos), len(model.classes)) and np.isfinite(rows).all()
+    assert time.process_time() - started < _SLOWEST_S
+
+
+@hypothesis.settings(max_examples=_MORE or 400, **_SETTINGS)
+@given(requests())
+def test_any_request_gets_scores_or_a_4xx(model: Model, sent: tuple[bytes, str, str]) -> None:
+    answer(model, *sent)
+
+
+@pytest.mark.slow
+@hypothesis.settings(max_examples=_MORE or 5000, **_SETTINGS)
+@hypothesis.seed(4)
+@given(requests())
+def test_thousands_of_requests_get_scores_or_a_4xx(model: Model, sent: tuple[bytes, str, str]) -> None:
+    answer(model, *sent)
+
+
+@pytest.mark.parametrize("name", refused_photos())
+def test_photos_that_no_server_should_take(model: Model, name: str) -> None:
+    photo, says = refused_photos()[name]
+    with pytest.raises(BadRequest, match=f"photo 1 of 1 .*{says}") as caught:
+        handler.predict_fn(handler.input_fn(photo, "application/octet-stream"), model)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("name", [name for name in refused_bodies() if "over the limit" not in name])
+def test_bodies_that_no_server_should_take(model: Model, name: str) -> None:
+    body, kind, status, says = refused_bodies()[name]
+    with pytest.raises(BadRequest, match=says) as caught:
+        handler.predict_fn(handler.input_fn(body, kind or ""), model)
+    assert caught.value.status == status

@@ -1,0 +1,131 @@
+"""The archive under AWS's own inference stack (the toolkit, TorchServe, Java, torch 2.6), asked over loopback."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_server import Server
+
+from breedlab.backends.sagemaker import stack
+from breedlab.errors import BackendError
+from breedlab.models.classifier import Classifier
+from breedlab.serving import handler
+from breedlab.serving.archive import opened, write_archive
+from breedlab.serving.handler import Model
+from breedlab.training.prepare import Prepared
+
+pytestmark = pytest.mark.slow
+
+_FORM = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\nbytes\r\n--x--\r\n'
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    """Of the stack's environment; CI may not do without it."""
+    found, missing = stack.find_environment()
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    return found
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.Stack]:
+    archive = tmp_path_factory.mktemp("archive") / "model.tar.gz"
+    write_archive(archive, folder)
+    with opened(archive) as unpacked, stack.running(unpacked, python) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def files(photos: Path) -> list[bytes]:
+    """A JPEG, a turned JPEG, a PNG with transparency, a WebP."""
+    paths = sorted((photos / "test").rglob("*.jpg"))
+    made = [paths[0].read_bytes()]
+    for path, kind, more in zip(paths[1:4], ("JPEG", "PNG", "WEBP"), ({}, {}, {"lossless": True}), strict=True):
+        image = Image.open(path)
+        exif = Image.Exif()
+        if kind == "JPEG":
+            exif[0x0112] = 6
+        if kind == "PNG":
+            image.putalpha(Image.linear_gradient("L").resize(image.size))
+        buffer = io.BytesIO()
+        image.save(buffer, kind, exif=exif, **more)
+        made.append(buffer.getvalue())
+    return made
+
+
+def ask(server: stack.Stack, body: bytes, kind: str = "image/jpeg", accept: str = "application/json") -> Any:
+    return stack.ask(server.url, body, kind, accept)
+
+
+def test_module_archive_local_server_and_the_stack_give_the_same_scores(
+    served: stack.Stack, folder: Path, model: Model, classifier: Classifier, prepared: Prepared, files: list[bytes]
+) -> None:
+    batch = handler.torch.stack([model.prepare(file) for file in files])
+    with handler.torch.no_grad():
+        own = classifier(batch).numpy()
+    local = Server(folder)
+    try:
+        kinds = ("image/jpeg", "application/x-image", "image/png", "application/octet-stream")
+        for row, file, kind in zip(own, files, kinds, strict=True):
+            here, there = local.ask(file, kind).json(), ask(served, file, kind)
+            assert (there.status, there.headers["content-type"]) == (200, "application/json")
+            np.testing.assert_allclose(here, [row], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(there.json(), [row], rtol=1e-4, atol=1e-4)
+    finally:
+        local.stop()
+    request = json.dumps([{"image": base64.b64encode(file).decode()} for file in files]).encode()
+    several = ask(served, request, "application/json", "application/x-npy")
+    assert several.headers["content-type"] == "application/x-npy"
+    np.testing.assert_allclose(np.load(io.BytesIO(several.data)), own, rtol=1e-4, atol=1e-4)
+    verbose = ask(served, files[0], accept="application/json; verbose=1").json()
+    assert verbose["classes"] == list(prepared.classes) and verbose["lineage"] == {"run": "test"}
+    assert verbose["predictions"][0]["top"][0]["class"] == prepared.classes[int(own[0].argmax())]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "accept", "status", "says"),
+    [
+        (b"", "image/jpeg", "*/*", 400, "empty"),
+        (b"no photo", "image/png", "*/*", 400, "not an image"),
+        (b"a,b", "text/csv", "*/*", 415, "text/csv"),
+        (b"\xff", "text/csv", "*/*", 415, "text/csv"),
+        (b"{", "application/json", "*/*", 400, "not JSON"),
+        (b"\xff\xfe\xfd", "application/json", "*/*", 400, "not JSON"),
+        (b"[" * 100_000, "application/json", "*/*", 400, "not JSON"),
+        (b"[]", "application/json", "*/*", 400, "expected 1 to"),
+        (b'{"image": "%%%"}', "application/json", "*/*", 400, "base64"),
+        (_FORM, "multipart/form-data; boundary=x", "*/*", 415, "multipart"),
+        (None, "image/jpeg", "text/html", 406, "text/html"),
+    ],
+)
+def test_what_cannot_be_answered_is_a_4xx_in_json_and_no_traceback(
+    served: stack.Stack, photo: bytes, body: bytes | None, kind: str, accept: str, status: int, says: str
+) -> None:
+    answer = ask(served, photo if body is None else body, kind, accept)
+    assert answer.status == status
+    assert set(answer.json()) == {"error"} and says in answer.json()["error"]
+    assert answer.headers["content-type"] == "application/json"
+    assert ask(served, photo).status == 200
+
+
+def test_ping_is_healthy(served: stack.Stack) -> None:
+    answer = stack.urllib3.request("GET", f"{served.url}/ping", timeout=10)
+    assert (answer.status, answer.json()["status"]) == (200, "Healthy")
+
+
+def test_a_package_that_cannot_be_served_is_told_by_its_own_error(folder: Path, python: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(BackendError, match=r"(?s)cannot load.*model\.safetensors"), stack.running(broken, python):
+        pass
