@@ -132,8 +132,7 @@ def fit(
     if config.trainer.ema:
         average = get_ema_multi_avg_fn(config.trainer.ema)  # type: ignore[no-untyped-call]
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
-    if ranks.is_main():
-        callbacks.extend(observers(config, run))
+    callbacks.extend(observers(config, run))
     with quiet_lightning():
         trainer = lightning.Trainer(
             accelerator=accelerator,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning
 
+from breedlab import ranks
 from breedlab.config import Config
 from breedlab.debugging.recorder import Recorder, records
 
@@ -14,7 +15,9 @@ def observers(config: Config, run: Path) -> list[lightning.Callback]:
     """What the config's `debugger` and `profiler` ask for, writing below the run directory."""
     watching: list[lightning.Callback] = []
     if records(config):
-        watching.append(Recorder(config.debugger, run))
+        watching.append(Recorder(config.debugger, run))  # on every rank: all end when a rule says so on the first
+    if not ranks.is_main():
+        return watching
     if config.profiler.level != "none":
         from breedlab.profiling.steps import StepTimes
 
