@@ -158,6 +158,18 @@ CASES = [
         {"tuner.strategy": "grid", "tuner.trials": None, "tuner.space": LIST},
     ),
     Case(
+        "custom_tensors_are_named",
+        {"debugger.collections.custom.train": 5},
+        "debugger.collections.custom.include: is empty; expected regular expressions on the names of tensors",
+        {"debugger.collections.custom.train": 5, "debugger.collections.custom.include": ["layer4"]},
+    ),
+    Case(
+        "custom_tensors_are_named",
+        {"debugger.collections.custom.include": ["("]},
+        "debugger.collections.custom.include.0: got '('; expected a regular expression",
+        {"debugger.collections.custom.include": ["a|b"]},
+    ),
+    Case(
         "engine_computes_precision",
         {"serving.engine": "eager", "serving.precision": "int8"},
         "serving.precision: got 'int8', which is openvino's; expected auto, fp32 or bf16 with eager",

@@ -91,11 +91,11 @@ class Recorder(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         fired = self._look() if self.hook is not None else []
-        stop = any(verdict for verdict, action in fired if action == "stop")
-        if trainer.strategy.reduce_boolean_decision(stop, all=False):
+        names = [verdict.rule for verdict, action in fired if action == "stop"]
+        if trainer.strategy.reduce_boolean_decision(bool(names), all=False):
             trainer.should_stop = True
-            names = ", ".join(verdict.rule for verdict, action in fired if action == "stop") or "a rule"
-            self.ended = f"stopped after epoch {trainer.current_epoch + 1} by the debugger: {names}"
+            by = ", ".join(names) or "a rule on the first rank"
+            self.ended = f"stopped after epoch {trainer.current_epoch + 1} by the debugger: {by}"
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
         recorded = self.hook is not None
