@@ -29,6 +29,7 @@ lock: .venv/dev  ## pin the newest versions that pyproject.toml allows
 	$(COMPILE) docker/requirements.in --constraint requirements/dev.txt -o docker/requirements.txt
 	grep -oE '^(openvino|safetensors|simplejpeg|timm)==[^ ;]+' requirements/dev.txt > .venv/archive.in
 	$(COMPILE) requirements/inference.in .venv/archive.in --upgrade -o requirements/inference.txt
+	$(COMPILE) requirements/training-toolkit.in --upgrade -o requirements/training-toolkit.txt
 
 inference: .venv-inference/ready  ## AWS's inference stack, which deploy.py tries an archive in; needs Java to run
 
