@@ -77,7 +77,7 @@ def write_run(
     _profile(folder / "profile", chance, steps)
     (folder / "model.tar.gz").write_bytes(bytes(1000))
     if photos is not None:
-        first = {label: file for label, file in zip(labels["train"][::-1], files["train"][::-1], strict=True)}
+        first = dict(zip(labels["train"][::-1], files["train"][::-1], strict=True))
         for file in (*first.values(), *files["test"]):
             (photos / file).parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (160, 120), tuple(chance.integers(0, 255, 3).tolist())).save(photos / file)

@@ -21,9 +21,8 @@ from breedlab.reporting.report import write_report
 selenium = pytest.importorskip("selenium.webdriver.support.ui")
 pytestmark = pytest.mark.slow
 
-BREEDS = [
-    f"{color} {kind} dog" for color in "amber ivory slate brindle saddled golden sable".split() for kind in range(19)
-]
+COLORS = ("amber", "ivory", "slate", "brindle", "saddled", "golden", "sable")
+BREEDS = [f"{color} {kind} dog" for color in COLORS for kind in range(19)]
 Words = Callable[..., list[str]]
 
 
@@ -63,7 +62,8 @@ def test_every_chart_is_drawn_and_nothing_is_said_asked_or_wider_than_the_window
     assert browser.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
     # Labels of an axis do not run into each other.
     crossing = """return [...document.querySelectorAll('[data-chart] .role-axis-label')].flatMap(axis => {
-        const boxes = [...axis.querySelectorAll('text')].filter(t => t.textContent && getComputedStyle(t).opacity !== '0')
+        const boxes = [...axis.querySelectorAll('text')]
+            .filter(t => t.textContent && getComputedStyle(t).opacity !== '0')
             .map(t => [t.textContent, t.getBoundingClientRect()]);
         return boxes.flatMap(([a, one], i) => boxes.slice(i + 1).filter(([b, two]) =>
             one.left < two.right - 1 && two.left < one.right - 1 && one.top < two.bottom - 2 && two.top < one.bottom - 2

@@ -67,7 +67,7 @@ def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
         of_class[label].append(file)
     found = []
     for name, mine in list(zip(classes, of_class, strict=True))[:_GALLERY]:
-        picks = np.linspace(0, len(mine) - 1, min(each, len(mine))).round().astype(int) if mine else []
+        picks: list[int] = np.linspace(0, len(mine) - 1, min(each, len(mine))).round().astype(int).tolist()
         pictures = [picture for pick in picks if (picture := thumbnail(root / mine[pick]))]
         if pictures:
             found.append((name, pictures))
@@ -111,7 +111,8 @@ def _shown(run: RunRecord, index: int) -> Shown | None:
 
 
 def _name(run: RunRecord, column: str, index: int) -> str:
-    return run.classes[run.predictions[column][index]]
+    label: int = run.predictions[column][index]
+    return run.classes[label]
 
 
 def _example(run: RunRecord, name: str) -> str | None:

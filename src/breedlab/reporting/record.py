@@ -1,4 +1,4 @@
-"""A run directory read back, typed, for the report. What a run has not written is empty: a report tells what there is."""
+"""A run directory read back, typed, for the report. What a run has not written is empty."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ def read_curves(folder: Path) -> dict[str, Series]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     # A picture is kept though none is wanted: to this library 0 means all.
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1})  # type: ignore[no-untyped-call]
-    events.Reload()  # type: ignore[no-untyped-call]
-    names = [tag for tag in events.Tags()["scalars"] if tag.startswith(("train/", "valid/"))]  # type: ignore[no-untyped-call]
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1})
+    events.Reload()
+    names = [tag for tag in events.Tags()["scalars"] if tag.startswith(("train/", "valid/"))]
     # Lightning counts the steps from 0.
-    return {name: sorted({e.step + 1: e.value for e in events.Scalars(name)}.items()) for name in names}  # type: ignore[no-untyped-call]
+    return {name: sorted({e.step + 1: e.value for e in events.Scalars(name)}.items()) for name in names}
 
 
 def _json(path: Path, otherwise: Any) -> Any:

@@ -135,6 +135,6 @@ def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script."""
     import vl_convert
 
-    bundle: str = vl_convert.javascript_bundle()
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # as its own help has it
     # What would end the script element early stands in no bundle so far; in a string it may be written thus.
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")

@@ -257,6 +257,8 @@ def profile(run: RunRecord) -> Section:
         "stages": [(name, start, end) for name, start, end in profile_charts.stages(found.system)],
         "seconds": float(found.system.t[-1]) if len(found.system.t) else 0.0,
         "steps": profile_charts.step_parts(found),
+        "ceiling": profile_charts.ceiling(found),
+        "slowest": float(found.steps.total_ms.max()) if len(found.steps.step) else 0.0,
         "shares": profile_charts.shares(found),
         "operators": found.operators[:25],
         "traces": [path.name for path in found.traces],
@@ -278,7 +280,26 @@ def debug(run: RunRecord) -> Section:
 def model(run: RunRecord) -> Section:
     """The archive, and the commands for it."""
     archive = run.path / "model.tar.gz"
-    return {"megabytes": archive.stat().st_size / 1e6 if archive.is_file() else None, "classes": len(run.classes)}
+    export = run.metrics.get("export") or {}
+    measured = export.get("candidates") or []
+    sizes = list(measured[0]["milliseconds"]) if measured else []
+    engines = [
+        {
+            "name": f"{found['engine']} {found['precision']}",
+            "times": [f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else "" for size in sizes],
+            "agreement": "" if found["agreement"] is None else f"{found['agreement']:.1%}",
+            "top1": "" if found["top1"] is None else f"{found['top1']:.1%}",
+            "verdict": found["verdict"],
+        }
+        for found in measured
+    ]
+    return {
+        "megabytes": archive.stat().st_size / 1e6 if archive.is_file() else None,
+        "classes": len(run.classes),
+        "engine": f"{export['engine']} {export['precision']}" if export else "",
+        "engines": engines,
+        "sizes": sizes,
+    }
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from breedlab.config import Config
 from breedlab.data.decode import decode
 from breedlab.data.module import PhotoData
+from breedlab.profiling.reading import read
 from breedlab.training.evaluation import Evaluation
 from breedlab.tuning.events import write_hparams
 
@@ -44,6 +45,8 @@ def write_review(
         writer.add_image("test/predictions", _sheet(spread, photos, evaluation), dataformats="HWC")
         if worst:
             writer.add_image("test/worst_predictions", _sheet(worst, photos, evaluation), dataformats="HWC")
+        if operators := _operators(run):
+            writer.add_text("profile/operators", operators)
         for name, value in evaluation.metrics.items():
             writer.add_scalar(f"test/{name}", value)
         shown = dict(tuned) or {"optim.lr": config.optim.lr, "data.batch_size": config.data.batch_size}
@@ -79,6 +82,17 @@ def confusion_picture(matrix: np.ndarray[Any, Any], classes: tuple[str, ...]) ->
             ImageDraw.Draw(label).text((2, cell / 2), name, fill="black", anchor="lm", font_size=size)
             image.paste(label.rotate(90, expand=True), (round(center - cell / 2), 0))
     return image
+
+
+def _operators(run: Path) -> str:
+    """The traced steps' dearest operators as Markdown, and where the traces are; empty without a trace."""
+    recording = read(run)
+    if not recording.traces:
+        return ""
+    rows = [f"| {row['name']} | {row['calls']} | {row['cpu_ms']:.2f} |" for row in recording.operators[:20]]
+    where = ", ".join(f"`{path.relative_to(run)}`" for path in recording.traces)
+    head = "| operator | calls | own CPU ms |\n|---|---|---|\n"
+    return f"Traces, for ui.perfetto.dev or chrome://tracing: {where}\n\n{head}" + "\n".join(rows)
 
 
 def _sheet(indices: list[int], photos: PhotoData, evaluation: Evaluation) -> np.ndarray[Any, Any]:

@@ -107,7 +107,9 @@ class Learner(lightning.LightningModule):
         return mine * self.trainer.world_size / self._of_all(mine)
 
     def _of_all(self, number: torch.Tensor) -> torch.Tensor:
-        total: torch.Tensor = self.trainer.strategy.reduce(number.clone(), reduce_op="sum")
+        total = number.clone()
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(total)
         return total
 
     def on_train_epoch_end(self) -> None:

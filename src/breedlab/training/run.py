@@ -61,6 +61,8 @@ def run(config: Config, overrides: list[str], resume: Path | None = None, direct
 
 def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | None, watch: Session) -> TrainResult:
     started = time.monotonic()
+    # Rank 0 keeps the run, and so knows whether there is one: another host's disk need not have it.
+    resume, new = ranks.share((resume, new))
     _enter(watch, "Data")
     with ranks.host_first():
         report = checked_photos(config)

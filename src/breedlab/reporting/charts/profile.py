@@ -93,12 +93,27 @@ def _lines(system: System, series: Mapping[str, Figures], unit: str, domain: lis
     return finish(alt.layer(*layers), 120, f"{', '.join(series)} in {unit} over {seconds:.0f} seconds")
 
 
+def columns(recording: Recording) -> list[Figures]:
+    """Indices of neighboring steps that share a column of the steps' chart."""
+    count = len(recording.steps.step)
+    return np.array_split(np.arange(count), min(_COLUMNS, count)) if count else []
+
+
+def ceiling(recording: Recording) -> float | None:
+    """The milliseconds above which columns are cut off, where a few would make all others flat."""
+    heights = np.array([recording.steps.total_ms[group].mean() for group in columns(recording)])
+    if len(heights) < 10:
+        return None
+    usual = float(np.percentile(heights, 90))
+    return 2 * usual if heights.max() > 4 * usual else None
+
+
 def step_parts(recording: Recording) -> Spec | None:
     """Milliseconds of each step by part, in columns of neighboring steps."""
-    steps = recording.steps
-    if not len(steps.step):
+    steps, groups = recording.steps, columns(recording)
+    if not groups:
         return None
-    groups = np.array_split(np.arange(len(steps.step)), min(_COLUMNS, len(steps.step)))
+    top = ceiling(recording)
     names = [name for name, values in steps.parts.items() if values.sum() > 0]
     rows = [
         {
@@ -113,7 +128,7 @@ def step_parts(recording: Recording) -> Spec | None:
     ]
     chart = (
         alt.Chart(data(rows))
-        .mark_bar()
+        .mark_bar(clip=True)
         .encode(
             x=alt.X(
                 "from:Q",
@@ -123,7 +138,13 @@ def step_parts(recording: Recording) -> Spec | None:
                 axis=alt.Axis(tickMinStep=1, grid=False),
             ),
             x2="to:Q",
-            y=alt.Y("ms:Q", title="ms a step", stack="zero", axis=alt.Axis(tickCount=5)),
+            y=alt.Y(
+                "ms:Q",
+                title="ms a step",
+                stack="zero",
+                axis=alt.Axis(tickCount=5),
+                scale=alt.Scale(domain=[0, top]) if top else alt.Scale(),
+            ),
             color=alt.Color("part:N", scale=alt.Scale(domain=names, range=SERIES), legend=legend(names)),
             order=alt.Order("at:Q"),
             tooltip=[

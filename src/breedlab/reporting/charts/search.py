@@ -171,10 +171,10 @@ def parallel(run: RunRecord) -> Spec | None:
     )
     thick = lines.transform_filter(alt.datum.trial == best).mark_line(strokeWidth=5)
     texts = alt.Chart(data(labels)).encode(x=x, y=y, text="text:N")
-    place = {"align": "left", "dx": 6, "fontSize": 11}
-    halo = texts.mark_text(stroke=PANEL, strokeWidth=4, strokeJoin="round", **place)
+    style: dict[str, Any] = {"align": "left", "dx": 6, "fontSize": 11}
+    halo = texts.mark_text(stroke=PANEL, strokeWidth=4, strokeJoin="round", **style)
     what = f"{len(trials)} trials through {len(axes)} axes; the best, trial {best}, is the thick line"
-    return finish(alt.layer(rules, lines, thick, halo, texts.mark_text(color=INK, **place)), 300, what)
+    return finish(alt.layer(rules, lines, thick, halo, texts.mark_text(color=INK, **style)), 300, what)
 
 
 def position(value: Any, dimension: Dimension) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -134,9 +135,9 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
     ]
     many = len(classes) > NAMED
     photos = "photos:Q"
-    length = {"title": "photos", "axis": alt.Axis(tickCount=5, tickMinStep=1)}
+    length: dict[str, Any] = {"title": "photos", "axis": alt.Axis(tickCount=5, tickMinStep=1)}
     names = [classes[index] for index in order]
-    place = {"title": f"{len(classes)} classes, most photos first" if many else None, "sort": names}
+    place_of: dict[str, Any] = {"title": f"{len(classes)} classes, most photos first" if many else None, "sort": names}
     encoding = {
         "color": alt.Color("split:N", scale=alt.Scale(domain=splits, range=SERIES)),
         "order": alt.Order("at:Q"),
@@ -146,9 +147,9 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
     if many:
         hidden = alt.Axis(labels=False, ticks=False, domain=False)
         bars = chart.mark_bar(binSpacing=0).encode(
-            x=alt.X("class:N", axis=hidden, **place), y=alt.Y(photos, **length), **encoding
+            x=alt.X("class:N", axis=hidden, **place_of), y=alt.Y(photos, **length), **encoding
         )
         return finish(bars, 220, "photos of each class by split")
     axis = alt.Axis(labelColor=INK, ticks=False, domain=False, labelLimit=170)
-    bars = chart.mark_bar().encode(y=alt.Y("class:N", axis=axis, **place), x=alt.X(photos, **length), **encoding)
+    bars = chart.mark_bar().encode(y=alt.Y("class:N", axis=axis, **place_of), x=alt.X(photos, **length), **encoding)
     return finish(bars, 40 + 22 * len(classes), "photos of each class by split")

@@ -81,7 +81,7 @@ def form(metric: str) -> str:
 
 
 def data(rows: Sequence[dict[str, Any]]) -> alt.Data:
-    return alt.Data(values=list(rows))
+    return alt.Data(values=list(rows))  # type: ignore[no-untyped-call]
 
 
 def short(value: Any, digits: int = 4) -> Any:
