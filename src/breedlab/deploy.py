@@ -202,7 +202,7 @@ def _flags_named() -> Iterator[None]:
 @contextmanager
 def _model(model: Path) -> Iterator[tuple[Path, Path]]:
     """A model's content, and the archive that goes to S3."""
-    from breedlab.serving.archive import opened, write_archive
+    from breedlab.serving.packing import opened, write_archive
 
     with opened(model) as folder, tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
         archive = model / "model.tar.gz" if model.is_dir() else model
