@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
+import botocore.loaders
 import pytest
 from sagemaker_account import REGION, ROLE, Account, serving
 
@@ -15,6 +16,15 @@ from breedlab.data.sample import write_sample
 BUCKET = "breedlab-tests"
 
 Words = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_loader() -> Iterator[None]:
+    """boto3 reads its models of the API, some of them megabytes, once instead of for every session."""
+    loader = botocore.loaders.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.loaders, "create_loader", lambda *_: loader)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -203,6 +203,25 @@ def test_another_machine_can_fetch_by_name(
     assert yaml.safe_load((elsewhere / "runs" / "latest" / "config.yaml").read_text())["tuner"]["trials"] == 2
 
 
+@pytest.mark.parametrize("between", ["", "/dogs"], ids=["", "a level more between"])
+def test_a_training_job_comes_back_too(
+    between: str, cloud: Cloud, account: Account, here: Path, finished: Path, capsys: Any
+) -> None:
+    main(cloud("backend.job_name=dogs", "backend.wait=false", "optim.lr=0.0042"))
+    leave(finished, f"s3://breedlab-tests/breedlab/jobs/dogs/checkpoints{between}/dogs")
+    leave(finished, "s3://breedlab-tests/breedlab/jobs/dogs/checkpoints/another")
+    account.end_training("dogs")
+    jobs.main(["fetch", "dogs"])
+    fetched = here / "runs" / "latest"
+    for path in finished.rglob("*"):
+        name = path.relative_to(finished).as_posix()
+        assert (fetched / name).exists(), name
+    assert not (fetched / "another").exists() and not (fetched / "dogs").exists()
+    # The record of what was asked for is the launch's; the job's own says where its files lay there.
+    assert yaml.safe_load((fetched / "config.yaml").read_text())["optim"]["lr"] == 0.0042
+    assert "Best of the search" not in capsys.readouterr().out
+
+
 def test_a_failed_job_tells_its_reason(cloud: Cloud, account: Account, here: Path) -> None:
     main(cloud("backend.job_name=dogs", "backend.wait=false"))
     account.end_training("dogs", "Failed", FailureReason="AlgorithmError: data.root: no photos")
