@@ -158,7 +158,7 @@ class TrainingLoader(DataLoader[Any]):
     done = 0
     """Batches of the epoch that were handed out."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: workers begin at the first batch, by which time Lightning has told the epoch.
         self.done = self.batches.start
         for batch in super().__iter__():

@@ -12,9 +12,9 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
@@ -94,7 +94,7 @@ def _aside() -> torch.Generator:
 
 def fit(
     learner: Learner,
-    data: lightning.LightningDataModule,
+    data: PhotoData | ActivationData,
     config: Config,
     run: Path,
     *,
@@ -132,8 +132,7 @@ def fit(
     if config.trainer.ema:
         average = get_ema_multi_avg_fn(config.trainer.ema)  # type: ignore[no-untyped-call]
         callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
-    if ranks.is_main():
-        callbacks.extend(observers(config, run))
+    callbacks.extend(observers(config, run))
     with quiet_lightning():
         trainer = lightning.Trainer(
             accelerator=accelerator,
@@ -168,9 +167,9 @@ def _processes(config: Config) -> dict[str, Any]:
     }
 
 
-def _refuse_too_few(config: Config, data: Any) -> None:
+def _refuse_too_few(config: Config, data: PhotoData | ActivationData) -> None:
     """Every process needs a photo of each whole batch, and of the validation split."""
-    photos = data.photos.photos if isinstance(data, ActivationData) else data.photos
+    photos = (data.photos if isinstance(data, ActivationData) else data).photos
     for path, count in (("data.batch_size", config.data.batch_size), ("valid split", len(photos.splits["valid"]))):
         if count < ranks.world():
             raise ConfigError(f"{path}: {count} photos cannot be divided among {ranks.world()} processes; start fewer")

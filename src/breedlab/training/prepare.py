@@ -68,7 +68,7 @@ class Prepared:
         shared = config.model.freeze == "backbone"  # a frozen backbone never changes, so all may share it
         network = self.backbone.network if shared else deepcopy(self.backbone.network)
         if synced and not shared and self.accelerator == "gpu":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         classifier = Classifier(
             architecture(config, self.evaluation, len(self.classes)),
             replace(self.backbone, network=network),
