@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,10 +107,77 @@ def litserve(folder: Path, photos: list[Path], port: int, batch: int, timeout: f
 
 
 @contextmanager
-def _running(name: str, command: list[str], healthy: str) -> Iterator[subprocess.Popen[Any]]:
+def torchserve(
+    folder: Path, photos: list[Path], python: Path, batches: tuple[tuple[int, float], ...]
+) -> Iterator[list[Served]]:
+    """TorchServe with the model once a batch size, one worker each; photos as bytes."""
+    home = Path(tempfile.mkdtemp(prefix="torchserve-"))
+    ports = [free_port() for _ in range(5)]
+    models = {}
+    for batch, timeout in batches:
+        name = f"photos{batch}"
+        manifest = {"modelName": name, "handler": "_torchserve.py", "modelVersion": "1.0"}
+        place = home / "store" / name
+        (place / "MAR-INF").mkdir(parents=True)
+        (place / "MAR-INF" / "MANIFEST.json").write_text(json.dumps({"runtime": "python", "model": manifest}))
+        shutil.copy(Path(__file__).with_name("_torchserve.py"), place)
+        models[name] = {
+            "1.0": {
+                "defaultVersion": True,
+                "marName": name,
+                "minWorkers": 1,
+                "maxWorkers": 1,
+                "batchSize": batch,
+                "maxBatchDelay": round(1000 * timeout),
+                "responseTimeout": 120,
+            }
+        }
+    lines = [f"{name}_address=http://127.0.0.1:{ports[0]}" for name in ("inference", "management")]
+    lines += [f"metrics_address=http://127.0.0.1:{ports[1]}", f"grpc_inference_port={ports[2]}"]
+    lines += [f"grpc_management_port={ports[3]}", "disable_system_metrics=true", "load_models=" + ",".join(models)]
+    lines += [f"models={json.dumps(models)}"]
+    (home / "config.properties").write_text("\n".join(lines) + "\n")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    clean |= {name: str(home) for name in ("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION")}
+    clean |= {"BREEDLAB_MODEL": str(folder), "PATH": f"{python.parent}:{clean['PATH']}"}
+    command = [str(python), "-m", "ts.model_server", "--start", "--foreground", "--ncs", "--disable-token-auth"]
+    command += ["--model-store", str(home / "store"), "--ts-config", str(home / "config.properties")]
+    try:
+        with _running("TorchServe", command, f"http://127.0.0.1:{ports[0]}/ping", environment=clean, cwd=home):
+            served = []
+            for batch, _ in batches:
+                name = f"TorchServe, batches to {batch}" if batch > 1 else "TorchServe"
+                served.append(Served(name, ports[0], f"/predictions/photos{batch}", "application/octet-stream", photos))
+                _await(f"http://127.0.0.1:{ports[0]}{served[-1].path}", photos[0].read_bytes())
+            yield served
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _await(url: str, photo: bytes) -> None:
+    """TorchServe says that it is well before its workers are."""
+    deadline = time.monotonic() + 120
+    while urllib3.request("POST", url, body=photo, timeout=120, retries=False).status != 200:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{url} does not answer; the log: {CACHE / 'server.log'}")
+        time.sleep(0.5)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _running(
+    name: str, command: list[str], healthy: str, environment: dict[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[subprocess.Popen[Any]]:
     log = CACHE / "server.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment, cwd=cwd
+        )
         try:
             deadline = time.monotonic() + 120
             while True:
@@ -120,11 +191,11 @@ def _running(name: str, command: list[str], healthy: str) -> Iterator[subprocess
                 time.sleep(0.2)
             yield process
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            # The whole group: Java leaves its parent, and LitServe its workers.
+            for how in (signal.SIGINT, signal.SIGKILL):
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(process.pid, how)
+                    process.wait(10)
 
 
 def _as_json(photos: list[Path]) -> list[Path]:

@@ -8,7 +8,6 @@ many photos allow. The load generator is one process that takes a few percent of
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -21,11 +20,16 @@ from typing import Any
 from _harness import Ratio, machine, parse, report, say
 from _load import load
 from _photos import photos
-from _served import ENGINES, Served, exported, litserve, ours
+from _served import ENGINES, Served, exported, free_port, litserve, ours, torchserve
+
+from breedlab.backends.sagemaker.stack import find_environment
 
 CONCURRENCY = (1, 8, 32)
 _BARE_TARGETS = {1: 0.95, 8: 0.88, 32: 0.95}
 _LITSERVE_TARGETS = {1: 1.15, 8: 0.97, 32: 0.97}
+_TORCHSERVE_TARGETS = {1: 1.2, 8: None, 32: 1.2}
+_BATCHES = ((1, 0.0), (8, 0.005), (32, 0.01))
+"""Both peers' documentation has one set the largest batch, and how many seconds to wait for it; each is tried."""
 
 
 def main() -> None:
@@ -44,26 +48,33 @@ def main() -> None:
         mine = stack.enter_context(ours(folder, files))
         # Its documentation: batches for throughput, with a small timeout; and as it comes, without.
         theirs = [
-            stack.enter_context(litserve(folder, files, _free_port(), batch, timeout))
-            for batch, timeout in ((1, 0.0), (8, 0.005), (32, 0.01))
+            stack.enter_context(litserve(folder, files, free_port(), batch, timeout)) for batch, timeout in _BATCHES
         ]
-        for server in (mine, *theirs):
+        python, missing = find_environment()
+        others = [] if python is None else stack.enter_context(torchserve(folder, files, python, _BATCHES))
+        if not others:
+            say(f"without TorchServe: {missing}")
+        for server in (mine, *theirs, *others):
             _ask(server, 8, 1.0)
         for number in range(args.rounds):
             for at_once in CONCURRENCY:
                 alone = bare(at_once, seconds)
-                answers = {server.name: _ask(server, at_once, seconds) for server in (mine, *theirs)}
+                answers = {server.name: _ask(server, at_once, seconds) for server in (mine, *theirs, *others)}
                 figures[f"bare engine at {at_once}, photos/s"].append(alone)
                 for name, found in answers.items():
                     figures[f"{name} at {at_once}, photos/s"].append(found["per_second"])
                     figures[f"{name} at {at_once}, p50 ms"].append(found["p50"])
                     figures[f"{name} at {at_once}, p99 ms"].append(found["p99"])
                 own = answers["ours"]["per_second"]
-                best = max(answers[server.name]["per_second"] for server in theirs)
-                for title, ratio, target in (
-                    (f"ours / bare engine at {at_once}", own / alone, _BARE_TARGETS[at_once]),
-                    (f"ours / the better LitServe at {at_once}", own / best, _LITSERVE_TARGETS[at_once]),
+                claims = [(f"ours / bare engine at {at_once}", own / alone, _BARE_TARGETS[at_once])]
+                for peer, servers, targets in (
+                    ("LitServe", theirs, _LITSERVE_TARGETS),
+                    ("TorchServe", others, _TORCHSERVE_TARGETS),
                 ):
+                    if servers:
+                        best = max(answers[server.name]["per_second"] for server in servers)
+                        claims.append((f"ours / the best {peer} at {at_once}", own / best, targets[at_once]))
+                for title, ratio, target in claims:
                     ratios.setdefault(title, Ratio(title, [], target)).pairs.append(ratio)
                 shown = ", ".join(f"{name} {found['per_second']:.1f}" for name, found in answers.items())
                 load_share = answers["ours"]["cores"]
@@ -110,12 +121,6 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
         return best
 
     return measure
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 if __name__ == "__main__":
