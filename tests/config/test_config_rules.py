@@ -176,18 +176,6 @@ CASES = [
         {"serving.engine": "eager", "serving.precision": "bf16"},
     ),
     Case(
-        "engine_is_installed",
-        {"serving.engine": "openvino"},
-        "serving.engine: got 'openvino', which needs openvino and nncf; install the extra: pip install",
-        {"serving.engine": "auto"},
-    ),
-    Case(
-        "engine_is_installed",
-        {"serving.precision": "int8"},
-        "serving.precision: got 'int8', which needs openvino and nncf; install the extra: pip install",
-        {"serving.precision": "bf16"},
-    ),
-    Case(
         "data_is_where_it_runs",
         {"data.root": "s3://bucket/photos"},
         "data.root: s3://bucket/photos is in S3; expected a folder here, or backend=sagemaker",
@@ -291,12 +279,6 @@ CASES = [
     ),
 ]
 BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{n} {case.rule}" for n, case in enumerate(CASES)])
-
-
-@pytest.fixture(autouse=True)
-def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a plain installation is, whatever is installed here."""
-    monkeypatch.setattr(rules, "find_spec", lambda name: None)
 
 
 def test_every_rule_has_a_case() -> None:

@@ -16,6 +16,7 @@ import torch
 
 from breedlab.config.schema import Serving
 from breedlab.models.classifier import Classifier
+from breedlab.ranks import Shard
 from breedlab.serving import conversion, selection
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import MODULE, Choice
@@ -61,6 +62,7 @@ def choose(content: Path, prepared: Prepared, quick: None) -> Select:
 
     def run(*wanted: str) -> Selection:
         data = prepared.data(prepared.config)
+        data.shard = Shard(0, 2)  # as several processes leave it after training; one of them exports
         found = select(content, serving(*wanted), data, device=CPU, seed=0)
         record_engine(content, found.taken, found.as_dict())
         return found

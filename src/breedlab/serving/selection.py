@@ -108,7 +108,7 @@ def possible(serving: Serving, device: torch.device) -> list[Choice]:
 
     With a GPU, `auto` stays with PyTorch; and it takes no precision that the machine only emulates.
     """
-    engines = [serving.engine]
+    engines: list[str] = [serving.engine]
     if serving.engine == "auto":
         wanted = conversion.is_installed() and (device.type == "cpu" or serving.precision == "int8")
         engines = [EAGER, OPENVINO] if wanted else [EAGER]
@@ -171,7 +171,7 @@ def _make(candidates: Sequence[Candidate], model: Model, folder: Path, data: Pho
                 photos = _calibration_photos(data, seed)
                 calibration = len(photos)
                 with progress("calibrating int8 on training photos") as report:
-                    made = conversion.quantise(graph, photos, report)
+                    made = conversion.quantise(graph, list(photos), report)
             conversion.write_graph(made, file, halves=precision == "bf16")
             candidate.engine = OpenVino(file, precision)
         except Exception as error:  # whatever a network's operations bring about, another engine can answer
@@ -222,7 +222,8 @@ def _judge(candidates: Sequence[Candidate], choices: Sequence[Choice], data: Pho
             return module
         asked = [candidate] if reference is not None else [module, candidate]
         count = len(data.photos.splits["valid"])
-        found = _predictions(asked, data.val_dataloader(), f"validating {candidate.choice}", count)
+        # Not val_dataloader, which after training with several processes is this one's share.
+        found = _predictions(asked, data.view_dataloader("valid", 0), f"validating {candidate.choice}", count)
         truth = data.labels("valid")
         if reference is None:
             reference = found[0]
