@@ -47,13 +47,14 @@ def started(base: Path, of: Config, given: dict[str, Any] | None = None, **more:
 def test_a_trial_trains_its_values_for_its_own_number_of_epochs(tmp_path: Path) -> None:
     trial = started(
         tmp_path,
-        config("tuner.max_epochs=4", "trainer.patience=1"),
+        config("tuner.max_epochs=4", "trainer.patience=1", "cache.dir=/here/cache"),
         {"optim__lr": "0.02", "data__batch_size": 64, "_tuning_objective_metric": "valid/top1"},
         BREEDLAB_STAGE="trial",
     )
     assert (trial.optim.lr, trial.data.batch_size) == (0.02, 64)
     assert trial.tuner.strategy == "none" and trial.trainer.max_epochs == 4 and trial.trainer.patience is None
     assert trial.data.root == f"{tmp_path}/input/data/training"
+    assert not Path(trial.cache.dir).is_absolute()  # this machine's folders mean nothing there
 
 
 def test_the_final_job_trains_the_best_as_long_as_the_config_says(tmp_path: Path) -> None:

@@ -130,8 +130,8 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
 
 
 def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """Where things lie in a job. What is not to be kept lies in the scratch folder, where the process works."""
-    place: dict[str, Any] = {"dry_run": False, "resume": None}
+    """Where things lie in a job. What is not to be kept lies in the folder where the process works."""
+    place: dict[str, Any] = {"dry_run": False, "resume": None, "cache.dir": "cache", "runs_dir": "runs"}
     if folder := job.channels.get(DATA_CHANNEL):
         place["data.root"] = str(folder)
     elif str(tree["data"]["root"]).startswith("s3:"):
