@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import torch
 from sagemaker_account import REGION, ROLE, serving
 from sagemaker_endpoints import EndpointAccount
 
-from breedlab.backends.sagemaker import archive_check, rollout
+from breedlab.backends.sagemaker import archive_check, rollout, stack
 from breedlab.backends.sagemaker.archive_check import Answer
 from breedlab.data.transforms import EvalTransform
 from breedlab.deploy import main
@@ -31,6 +32,7 @@ from breedlab.serving.archive import write_archive, write_folder
 
 BUCKET = "breedlab-deploys"
 CLASSES = ("Akita", "Beagle", "Corgi")
+STACK = os.environ.get("BREEDLAB_INFERENCE_ENV")
 OWN_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/breedlab:1"
 
 
@@ -149,6 +151,20 @@ def test_an_endpoint_is_made_asked_and_scaled(bare_account: EndpointAccount, arc
     out = capsys.readouterr().out
     assert "answers a photo with" in out and "AWS's inference stack was not tried" in out
     assert "endpoint dogs: Creating" in out and "endpoint dogs answers" in out
+
+
+@pytest.mark.slow
+def test_under_awss_own_stack_the_archive_answers_first(
+    bare_account: EndpointAccount, archive: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BREEDLAB_INFERENCE_ENV")
+    if STACK:
+        monkeypatch.setenv("BREEDLAB_INFERENCE_ENV", STACK)
+    python, missing = stack.find_environment()
+    if python is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    assert deploy(archive) == 0
+    assert "AWS's inference stack on this machine" in capsys.readouterr().out
 
 
 def test_the_dry_run_prints_the_very_requests_and_needs_nothing(

@@ -165,3 +165,22 @@ def test_policies_add_something_to_crop_and_flip() -> None:
     assert not torch.equal(results["basic"], results["trivial"])
     assert not torch.equal(results["basic"], results["randaug"])
     assert not torch.equal(results["trivial"], results["randaug"])
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(90, 61), (61, 90), (64, 64), (36, 50)])
+def test_the_resize_is_torchvisions_in_whole_numbers_whatever_torchvision_thinks_of_the_cpu(
+    shape: tuple[int, int], interpolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.21, which AWS's inference image has, goes through floats where there is AVX512; then a level is off."""
+    from torchvision.transforms.v2.functional import _geometry, center_crop
+
+    pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    transform = EvalTransform(36, 32, interpolation, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    before = transform(pixels)
+    whole = center_crop(
+        _geometry.resize_image(to_tensor(pixels), [36], _geometry.InterpolationMode(interpolation)), [32, 32]
+    )
+    assert torch.equal(before, whole)
+    monkeypatch.setattr(_geometry, "_do_native_uint8_resize_on_cpu", lambda _: False)
+    assert torch.equal(transform(pixels), before)
