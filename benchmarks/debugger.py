@@ -89,8 +89,9 @@ class _Batches:
             self.turns.next(self.who)
             if self.who and number % 10 == 0:
                 say(f"step {number} of {self.steps}")
+            if number == self.steps - 1:  # nobody asks after the last
+                self.turns.leave()
             yield self.batch
-        self.turns.leave()
 
 
 def _trainings(folder: Path, size: int, every: int, rounds: int) -> list[tuple[float, float]]:
@@ -110,8 +111,8 @@ def _trainings(folder: Path, size: int, every: int, rounds: int) -> list[tuple[f
     batch = (torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8), torch.randint(0, _CLASSES, (size,)))
     words = ["experiment=resnet34", "model.weights=none", "model.freeze=none", "data=image_folder", f"data.root={root}"]
     words += [f"data.batch_size={size}", f"cache.dir={folder}/cache", "trainer.max_epochs=1", f"debugger.every={every}"]
-    # The steps from 2 on: the first allocates, and is one that saves tensors; so is the last of each round.
-    steps = 2 + every * rounds
+    # The first allocates and is one that saves tensors, and so is the last of each round; the last few are not in turn.
+    steps = 5 + every * rounds
     configs = [
         validate(load([*words, "debugger=none", "profiler=none"])),
         validate(load([*words, "debugger=default", "profiler=system"])),
