@@ -344,8 +344,13 @@ def test_a_copy_of_a_recorded_network_runs_and_writes_no_step(configure: Configu
 
 
 @pytest.mark.slow
-def test_a_compiled_network_is_recorded_without_cutting_it_up(configure: Configure, tmp_path: Path) -> None:
+def test_a_compiled_network_is_recorded_without_cutting_it_up(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Traced and differentiated as always, and not made into machine code, which takes minutes.
+    monkeypatch.setattr(Classifier, "compile", lambda network: torch.nn.Module.compile(network, backend="aot_eager"))
     run = trained(configure, tmp_path / "run", "model.freeze=none", "trainer.compile=true", "trainer.max_epochs=1")
     assert len(losses(run)["TRAIN"]) == BATCHES
     tape = Tape(opened(run))
     assert tape.names("gradients") and tape.names("weights") and not tape.names("relu_activations")
+    assert tape.saved("gradients", "TRAIN") and tape.reduction(tape.names("weights")[0], 0, "update") > 0
