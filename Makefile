@@ -26,8 +26,10 @@ lock: .venv/dev  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) --extra pretrained --extra serve --extra engines --extra sagemaker --extra dev --upgrade -o requirements/dev.txt
 	$(LOCK) --extra pretrained --constraint requirements/dev.txt -o requirements/demo.txt
+	$(COMPILE) docker/requirements.in --constraint requirements/dev.txt -o docker/requirements.txt
 	grep -oE '^(openvino|safetensors|simplejpeg|timm)==[^ ;]+' requirements/dev.txt > .venv/archive.in
 	$(COMPILE) requirements/inference.in .venv/archive.in --upgrade -o requirements/inference.txt
+	$(COMPILE) requirements/training-toolkit.in --upgrade -o requirements/training-toolkit.txt
 
 inference: .venv-inference/ready  ## AWS's inference stack, which deploy.py tries an archive in; needs Java to run
 

@@ -12,7 +12,6 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import cycle, islice
 from pathlib import Path
@@ -78,20 +77,24 @@ def _ask(server: Served, at_once: int, seconds: float) -> dict[str, Any]:
 
 def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
     """Photos a second of the engine alone, by how many there are at once: the best batch that allows."""
+    import numpy as np
     import torch
 
     from breedlab.data.decode import keep_memory
     from breedlab.serving.handler import Model
+    from breedlab.serving.intake import decoders
 
     keep_memory()
     model = Model(folder)
     contents = cycle([path.read_bytes() for path in files])
-    threads = ThreadPoolExecutor(os.cpu_count() or 1)
+    threads = decoders(os.cpu_count() or 1, "decode")
+
+    def prepare(photo: bytes) -> Any:
+        return model.prepare(photo).contiguous().numpy()
 
     def run(batch: int) -> None:
-        taken = list(islice(contents, batch))
-        prepared = list(threads.map(model.prepare, taken)) if batch > 1 else [model.prepare(taken[0])]
-        model.scores(torch.stack(prepared))
+        # As the server does: what it spares must be spared here, too.
+        model.scores(torch.from_numpy(np.stack(list(threads.map(prepare, islice(contents, batch))))))
 
     def measure(at_once: int, seconds: float) -> float:
         sizes = [size for size in (1, 2, 4, 8, 16, 32) if size <= at_once]

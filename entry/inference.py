@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -35,6 +36,9 @@ class _Failure:
 
 def model_fn(model_dir: str) -> Model:
     """Loads the model, and has it look at one empty photo: the first pass sets much up, not for a client."""
+    if "OMP_NUM_THREADS" not in os.environ:  # without a number of its own, TorchServe starts a worker a core
+        cores = os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(os.environ.get("SAGEMAKER_MODEL_SERVER_WORKERS") or cores)))
     model = handler.model_fn(model_dir)
     side = model.transform.crop
     model.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))

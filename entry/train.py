@@ -16,7 +16,6 @@ os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 from breedlab.backends.sagemaker import job as jobs  # noqa: E402
 from breedlab.errors import BreedlabError, Terminated  # noqa: E402
 from breedlab.training.run import run  # noqa: E402
-from breedlab.training.rundir import is_begun  # noqa: E402
 
 
 def train() -> None:
@@ -27,8 +26,8 @@ def train() -> None:
     jobs.install_undeclared(SOURCE)
     jobs.follow_starters()
     os.chdir(jobs.work_folder())
-    begun = job.run if is_begun(job.run) else None  # a spot instance was taken back, and this is the next
-    result = run(config, words, resume=begun, directory=job.run)
+    # Goes on where this job stands, if its spot instance was taken back and this is the next.
+    result = run(config, words, directory=job.run)
     if job.rank == 0:
         jobs.hand_over(job, result.run)
 
@@ -41,7 +40,7 @@ def main() -> int:
         if not told.told:
             print(told, file=sys.stderr)
     except BreedlabError as error:
-        if not error.told:  # by another process of the job
+        if not error.told:  # another process has said why
             print(error, file=sys.stderr)
             jobs.report_failure(output, str(error))
         return error.exit_code

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import pytest
 import torch
 
@@ -16,6 +19,10 @@ from breedlab.data.sample import write_sample
 
 # Networks this small gain nothing from a second thread, and two test runs side by side lose much by it.
 torch.set_num_threads(1)
+
+# absl, which TensorBoard and OpenVINO bring, keeps the stderr of the moment it is imported, and closes it when Hydra
+# configures logging. In a test that stderr is pytest's own.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -73,6 +80,18 @@ def configure(words: Callable[..., list[str]]) -> Configure:
         return validate(load(words(*more)))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel installed in it, for PYTHONPATH."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)]
+    subprocess.run(build, check=True)
+    wheel = next(folder.glob("breedlab-*.whl"))
+    subprocess.run([*pip, "install", "-q", "--no-deps", "--target", str(folder / "site"), str(wheel)], check=True)
+    return folder / "site"
 
 
 @pytest.fixture

@@ -129,6 +129,15 @@ class _GridStopped(BaseException):
         self.terminated = terminated
 
 
+def configure(*overrides: str) -> Config:
+    """The config of an experiment, from the words that the command line takes: `configure("experiment=quickstart")`.
+
+    Raises:
+        ConfigError: Naming everything that is wrong.
+    """
+    return validate(load(list(overrides)))
+
+
 def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
     """One new experiment: validated, then planned (dry run) or run.
 

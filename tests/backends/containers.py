@@ -158,12 +158,15 @@ class Container:
         hosts = [f"algo-{number + 1}" for number in range(request["ResourceConfig"]["InstanceCount"])]
         names = self.folder / f"hosts-{self._started}"
         names.write_text("127.0.0.1 localhost\n" + "".join(f"127.0.0.1 {host}\n" for host in hosts))
-        started = []
+        job = Running([], [], name, request)
         for host in hosts:
             tree = self.folder / f"{name}-{self._started}-{host}"
             _lay_out(tree, name, request, values or {}, host, hosts)
-            started.append(self._start(tree, name, request, names))
-        return Running(started, [self.folder / f"{name}-{self._started}-{host}" for host in hosts], name, request)
+            if job.processes:  # the hosts share one environment here, in which one at a time may install
+                job.wait_for("Running Torchrun Driver|Invoking script")
+            job.tree.append(tree)
+            job.processes.append(self._start(tree, name, request, names))
+        return job
 
     def _start(self, tree: Path, name: str, request: Request, hosts: Path) -> subprocess.Popen[bytes]:
         algorithm = request["AlgorithmSpecification"]
@@ -231,11 +234,11 @@ class Service(threading.Thread):
         self.account, self.container = account, container
         self.ended: dict[str, Ended] = {}
         self.error: BaseException | None = None
-        self._stop = threading.Event()
+        self._enough = threading.Event()
 
     def run(self) -> None:
         try:
-            while not self._stop.wait(0.1):
+            while not self._enough.wait(0.1):
                 for name, job in list(self.account.tuning.items()):
                     if job["HyperParameterTuningJobStatus"] == "InProgress":
                         self._search(name, job)
@@ -255,7 +258,7 @@ class Service(threading.Thread):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._enough.set()
         self.join(300)
         if self.error:
             raise self.error

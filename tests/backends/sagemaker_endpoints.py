@@ -40,6 +40,7 @@ class EndpointAccount(Account):
         self.fails: str | None = None
         self.scaled: list[tuple[str, dict[str, Any]]] = []
         self.invoked: list[dict[str, str]] = []
+        self._answers = 0
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
@@ -76,7 +77,8 @@ class EndpointAccount(Account):
         kind, accept = (request.headers[f"X-Amzn-SageMaker-{name}"] for name in ("Content-Type", "Accept"))
         status, answer, _ = self.container(body, kind, accept)
         output = self.configs[self.endpoints[name]["EndpointConfigName"]]["AsyncInferenceConfig"]["OutputConfig"]
-        places = [f"{output[path]}/1.out" for path in ("S3OutputPath", "S3FailurePath")]
+        self._answers += 1
+        places = [f"{output[path]}/{self._answers}.out" for path in ("S3OutputPath", "S3FailurePath")]
         bucket, _, key = places[0 if status == 200 else 1].removeprefix("s3://").partition("/")
         s3.put_object(Bucket=bucket, Key=key, Body=answer)
         headers = dict(

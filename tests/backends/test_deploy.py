@@ -185,79 +185,82 @@ def _printed(text: str) -> dict[str, Any]:
     return found
 
 
+SNS = "arn:aws:sns:us-east-1:123456789012"
+
+
 @pytest.mark.parametrize(
-    ("words", "operation", "path", "value"),
+    ("words", "expected"),
     [
-        ("--instance-type ml.c6i.xlarge", "CreateEndpointConfig", "ProductionVariants.0.InstanceType", "ml.c6i.xlarge"),
-        ("--min-instances 2", "CreateEndpointConfig", "ProductionVariants.0.InitialInstanceCount", 2),
-        ("--volume-gb 30", "CreateEndpointConfig", "ProductionVariants.0.VolumeSizeInGB", 30),
         (
-            "--startup-timeout 900",
-            "CreateEndpointConfig",
-            "ProductionVariants.0.ContainerStartupHealthCheckTimeoutInSeconds",
-            900,
-        ),
-        ("--kms-key alias/k", "CreateEndpointConfig", "KmsKeyId", "alias/k"),
-        ("--tag team=vision", "CreateEndpoint", "Tags", [{"Key": "team", "Value": "vision"}]),
-        ("--tag team=vision", "CreateModel", "Tags", [{"Key": "team", "Value": "vision"}]),
-        ("--tag team=vision", "CreateEndpointConfig", "Tags", [{"Key": "team", "Value": "vision"}]),
-        ("--env A=b", "CreateModel", "PrimaryContainer.Environment.A", "b"),
-        ("--workers 3", "CreateModel", "PrimaryContainer.Environment.SAGEMAKER_MODEL_SERVER_WORKERS", "3"),
-        (f"--image {OWN_IMAGE}", "CreateModel", "PrimaryContainer.Image", OWN_IMAGE),
-        (f"--image {OWN_IMAGE} --network-isolation", "CreateModel", "EnableNetworkIsolation", True),
-        ("--subnet subnet-1 --security-group sg-1", "CreateModel", "VpcConfig.Subnets", ["subnet-1"]),
-        ("--subnet subnet-1 --security-group sg-1", "CreateModel", "VpcConfig.SecurityGroupIds", ["sg-1"]),
-        ("--prefix team/x", "CreateEndpointConfig --capture 7", "DataCaptureConfig.InitialSamplingPercentage", 7),
-        (
-            "--capture 7",
-            "CreateEndpointConfig",
-            "DataCaptureConfig.DestinationS3Uri",
-            "s3://B/breedlab/endpoints/dogs/capture",
-        ),
-        ("--capture 7 --capture-to s3://x/y", "CreateEndpointConfig", "DataCaptureConfig.DestinationS3Uri", "s3://x/y"),
-        ("--capture 7 --kms-key k", "CreateEndpointConfig", "DataCaptureConfig.KmsKeyId", "k"),
-        (
-            "--kind serverless --memory-mb 3072 --max-concurrency 9 --provisioned-concurrency 2",
-            "CreateEndpointConfig",
-            "ProductionVariants.0.ServerlessConfig",
-            {"MemorySizeInMB": 3072, "MaxConcurrency": 9, "ProvisionedConcurrency": 2},
-        ),
-        (
-            "--kind async --async-output s3://B/answers --kms-key k"
-            " --success-topic arn:aws:sns:us-east-1:123456789012:s --error-topic arn:aws:sns:us-east-1:123456789012:e --async-concurrency 7",
-            "CreateEndpointConfig",
-            "AsyncInferenceConfig",
+            "--instance-type ml.c6i.xlarge --min-instances 2 --max-instances 3 --volume-gb 30 --startup-timeout 900"
+            " --kms-key alias/k --tag team=vision --env A=b --workers 3 --subnet subnet-1 --security-group sg-1"
+            " --capture 7 --prefix team/x --scale-in-cooldown 9",
             {
-                "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 7},
-                "OutputConfig": {
-                    "S3OutputPath": "s3://B/answers",
-                    "S3FailurePath": "s3://B/answers-failed",
-                    "NotificationConfig": {
-                        "SuccessTopic": "arn:aws:sns:us-east-1:123456789012:s",
-                        "ErrorTopic": "arn:aws:sns:us-east-1:123456789012:e",
-                    },
-                    "KmsKeyId": "k",
-                },
+                "CreateModel Tags": [{"Key": "team", "Value": "vision"}],
+                "CreateModel PrimaryContainer.Environment.A": "b",
+                "CreateModel PrimaryContainer.Environment.SAGEMAKER_MODEL_SERVER_WORKERS": "3",
+                "CreateModel VpcConfig": {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
+                "CreateEndpointConfig Tags": [{"Key": "team", "Value": "vision"}],
+                "CreateEndpointConfig KmsKeyId": "alias/k",
+                "CreateEndpointConfig ProductionVariants.0.InstanceType": "ml.c6i.xlarge",
+                "CreateEndpointConfig ProductionVariants.0.InitialInstanceCount": 2,
+                "CreateEndpointConfig ProductionVariants.0.VolumeSizeInGB": 30,
+                "CreateEndpointConfig ProductionVariants.0.ContainerStartupHealthCheckTimeoutInSeconds": 900,
+                "CreateEndpointConfig DataCaptureConfig.EnableCapture": True,
+                "CreateEndpointConfig DataCaptureConfig.InitialSamplingPercentage": 7,
+                "CreateEndpointConfig DataCaptureConfig.DestinationS3Uri": f"s3://{BUCKET}/team/x/endpoints/dogs/capture",
+                "CreateEndpointConfig DataCaptureConfig.KmsKeyId": "alias/k",
+                "CreateEndpoint Tags": [{"Key": "team", "Value": "vision"}],
+                "RegisterScalableTarget MinCapacity": 2,
+                "PutScalingPolicy TargetTrackingScalingPolicyConfiguration.ScaleInCooldown": 9,
             },
         ),
         (
-            "--max-instances 3 --scale-in-cooldown 9",
-            "PutScalingPolicy",
-            "TargetTrackingScalingPolicyConfiguration.ScaleInCooldown",
-            9,
+            f"--image {OWN_IMAGE} --network-isolation --env A=b --capture 7 --capture-to s3://x/y",
+            {
+                "CreateModel PrimaryContainer.Image": OWN_IMAGE,
+                "CreateModel PrimaryContainer.Environment": {"A": "b"},
+                "CreateModel EnableNetworkIsolation": True,
+                "CreateEndpointConfig DataCaptureConfig.DestinationS3Uri": "s3://x/y",
+            },
+        ),
+        (
+            "--kind serverless --memory-mb 3072 --max-concurrency 9 --provisioned-concurrency 2",
+            {
+                "CreateEndpointConfig ProductionVariants.0.ServerlessConfig": {
+                    "MemorySizeInMB": 3072,
+                    "MaxConcurrency": 9,
+                    "ProvisionedConcurrency": 2,
+                }
+            },
+        ),
+        (
+            f"--kind async --async-output s3://{BUCKET}/answers --async-concurrency 7 --kms-key k"
+            f" --success-topic {SNS}:yes --error-topic {SNS}:no",
+            {
+                "CreateEndpointConfig AsyncInferenceConfig": {
+                    "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 7},
+                    "OutputConfig": {
+                        "S3OutputPath": f"s3://{BUCKET}/answers",
+                        "S3FailurePath": f"s3://{BUCKET}/answers-failed",
+                        "NotificationConfig": {"SuccessTopic": f"{SNS}:yes", "ErrorTopic": f"{SNS}:no"},
+                        "KmsKeyId": "k",
+                    },
+                }
+            },
         ),
     ],
 )
 def test_every_flag_is_in_the_request_that_leaves(
-    account: EndpointAccount, archive: Path, words: str, operation: str, path: str, value: Any
+    account: EndpointAccount, archive: Path, words: str, expected: dict[str, Any]
 ) -> None:
-    operation, *more = operation.split()
-    given = f"{words} {' '.join(more)}".replace("s3://B/", f"s3://{BUCKET}/").split()
-    assert deploy(archive, *given) == 0
-    found: Any = sent(account, operation)
-    for part in path.split("."):
-        found = found[int(part) if part.isdigit() else part]
-    assert json.loads(json.dumps(found).replace(f"s3://{BUCKET}/", "s3://B/")) == value
+    assert deploy(archive, *words.split()) == 0
+    for where, value in expected.items():
+        operation, path = where.split()
+        found: Any = sent(account, operation)
+        for part in path.split("."):
+            found = found[int(part) if part.isdigit() else part]
+        assert found == value, where
     if "--prefix" in words:
         assert "/team/x/models/" in sent(account, "CreateModel")["PrimaryContainer"]["ModelDataUrl"]
 

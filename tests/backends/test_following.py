@@ -131,6 +131,9 @@ def test_a_search_comes_back_as_a_run_directory(
     assert any(name.startswith("tensorboard/trial_001/events") for name in got)
     # What a trial keeps for itself is not fetched.
     assert not any("trial_000/checkpoints" in name or name.startswith("trials/0/checkpoints") for name in got)
+    debugged = {name for name in left if name.startswith("debug/")}
+    assert debugged and {name for name in got if name.startswith("debug/")} == debugged
+    assert {name for name in got if name.startswith("trials/1/debug/")} == {f"trials/1/{name}" for name in debugged}
 
     trial = json.loads((fetched / "trials" / "1" / "trial.json").read_text())
     assert trial["values"] == {"optim.lr": 0.02, "data.batch_size": 32}
@@ -169,6 +172,7 @@ def test_ctrl_c_detaches_and_stops_nothing(
     assert account.tuning["dogs"]["HyperParameterTuningJobStatus"] == "InProgress"
 
 
+@pytest.mark.slow
 def test_fetch_goes_on_where_the_launch_left_off(
     cloud: Cloud, account: Account, aws: Callable[..., None], here: Path, capsys: Any
 ) -> None:
@@ -186,6 +190,7 @@ def test_fetch_goes_on_where_the_launch_left_off(
     assert len(account.sent("CreateTrainingJob")) == 1
 
 
+@pytest.mark.slow
 def test_another_machine_can_fetch_by_name(
     cloud: Cloud, account: Account, aws: Callable[..., None], here: Path, tmp_path_factory: Any, monkeypatch: Any
 ) -> None:
@@ -279,6 +284,7 @@ def test_a_run_that_is_still_in_the_cloud_is_not_resumed_here(cloud: Cloud, acco
         main([f"resume={run}"])
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_the_curves_from_the_bucket(
     cloud: Cloud, account: Account, here: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,5 +296,4 @@ def test_tensorboard_reads_the_curves_from_the_bucket(
     monkeypatch.setenv("S3_ENDPOINT", account.url)
     seen = EventMultiplexer().AddRunsFromDirectory(address)
     seen.Reload()
-    (run_name,) = seen.Runs()
-    assert "valid/top1" in seen.Runs()[run_name]["scalars"]
+    assert any("valid/top1" in kinds["scalars"] for kinds in seen.Runs().values())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from sagemaker_account import ROLE, Account
 
@@ -159,9 +160,11 @@ def test_names_differ_from_launch_to_launch(cloud: Any, account: Account, here: 
 
 
 def test_a_training_job_starts_by_the_sdks_scripts(sent: Sent) -> None:
+    from sagemaker.train import constants
+
     arrived = sent()
-    assert arrived["AlgorithmSpecification"]["ContainerEntrypoint"] == ["/bin/bash"]
-    assert arrived["AlgorithmSpecification"]["ContainerArguments"][1].endswith("/sm_drivers/sm_train.sh")
+    assert arrived["AlgorithmSpecification"]["ContainerEntrypoint"] == constants.DEFAULT_CONTAINER_ENTRYPOINT
+    assert arrived["AlgorithmSpecification"]["ContainerArguments"] == constants.DEFAULT_CONTAINER_ARGUMENTS
     assert channels(arrived).keys() == {"training", "code", "sm_drivers"}
     assert arrived["HyperParameters"] == {}
     assert arrived["Environment"]["BREEDLAB_STAGE"] == "run"
@@ -180,6 +183,17 @@ def test_several_instances_of_a_tuning_job_start_by_torchrun(sent: Sent) -> None
     fixed = definition(sent(*SEARCH, "backend.instance_count=2"))["StaticHyperParameters"]
     assert fixed["sagemaker_torch_distributed_enabled"] == "true"
     assert fixed["sagemaker_instance_type"] == "ml.m5.xlarge"
+    assert fixed["sagemaker_mpi_num_of_processes_per_host"] == "1"
+
+
+@pytest.mark.parametrize(("processes", "count"), [("auto", "4"), ("3", "3")])
+def test_a_process_a_gpu_unless_told(processes: str, count: str, sent: Sent, account: Account) -> None:
+    words = ["backend.instance_type=ml.g5.12xlarge", f"backend.processes={processes}"]
+    fixed = definition(sent(*SEARCH, *words))["StaticHyperParameters"]
+    assert fixed["sagemaker_mpi_num_of_processes_per_host"] == count
+    scripts = channels(sent(*words, f"name=scripts{count}"))["sm_drivers"]
+    assert f'"process_count_per_node": {count}' in stored(scripts, "distributed.json")
+    assert "Running Torchrun Driver" in stored(scripts, "sm_train.sh")
 
 
 def test_tensorboard_output_is_sent_on_demand(sent: Sent) -> None:
@@ -192,10 +206,13 @@ def test_a_file_of_weights_travels_in_a_channel_of_its_own(sent: Sent, account: 
     (here / "mine.pth").write_bytes(b"weights")
     uri = channels(sent("model.weights=mine.pth"))["weights"]
     assert uri.endswith("/weights/mine.pth")
-    import boto3
-
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     assert boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == b"weights"
+
+
+def stored(folder: str, name: str) -> str:
+    bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+    return str(boto3.client("s3").get_object(Bucket=bucket, Key=prefix + name)["Body"].read().decode())
 
 
 def config_of(sent: dict[str, Any]) -> dict[str, Any]:

@@ -111,15 +111,21 @@ CASES = [
     ),
     Case(
         "warmup_fits",
-        {"optim.warmup_epochs": 12},
+        {"optim.warmup_epochs": 12, "tuner.strategy": "none", "tuner.trials": None},
         "optim.warmup_epochs: got 12; expected less than trainer.max_epochs (12)",
-        {"optim.warmup_epochs": 11.5},
+        {"optim.warmup_epochs": 11.5, "tuner.strategy": "none", "tuner.trials": None},
     ),
     Case(
         "warmup_fits",
         {"optim.warmup_epochs": 1.0, "optim.schedule": "one_cycle"},
         "optim.warmup_epochs: got 1; expected 0, since one_cycle warms up by itself",
         {"optim.warmup_epochs": 0.0, "optim.schedule": "one_cycle"},
+    ),
+    Case(
+        "warmup_fits_trials",
+        {"optim.warmup_epochs": 5.0},
+        "optim.warmup_epochs: got 5; expected less than tuner.max_epochs (5), a trial's",
+        {"optim.warmup_epochs": 5.0, "tuner.strategy": "none", "tuner.trials": None},
     ),
     Case(
         "trials_are_counted",
@@ -156,6 +162,18 @@ CASES = [
         {"serving.engine": "eager", "serving.precision": "int8"},
         "serving.precision: got 'int8', which is openvino's; expected auto, fp32 or bf16 with eager",
         {"serving.engine": "eager", "serving.precision": "bf16"},
+    ),
+    Case(
+        "engine_is_installed",
+        {"serving.engine": "openvino"},
+        "serving.engine: got 'openvino', which needs openvino and nncf; install the extra: pip install",
+        {"serving.engine": "auto"},
+    ),
+    Case(
+        "engine_is_installed",
+        {"serving.precision": "int8"},
+        "serving.precision: got 'int8', which needs openvino and nncf; install the extra: pip install",
+        {"serving.precision": "bf16"},
     ),
     Case(
         "data_is_where_it_runs",
@@ -261,6 +279,12 @@ CASES = [
     ),
 ]
 BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{n} {case.rule}" for n, case in enumerate(CASES)])
+
+
+@pytest.fixture(autouse=True)
+def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a plain installation is, whatever is installed here."""
+    monkeypatch.setattr(rules, "find_spec", lambda name: None)
 
 
 def test_every_rule_has_a_case() -> None:

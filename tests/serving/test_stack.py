@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_server import Server
 
 from breedlab.backends.sagemaker import stack
 from breedlab.errors import BackendError
 from breedlab.models.classifier import Classifier
-from breedlab.serving import handler
-from breedlab.serving.archive import opened, write_archive
+from breedlab.serving.archive import opened, record_engine, write_archive
+from breedlab.serving.engines import Choice
 from breedlab.serving.handler import Model
 from breedlab.training.prepare import Prepared
 
@@ -71,8 +72,8 @@ def ask(server: stack.Stack, body: bytes, kind: str = "image/jpeg", accept: str 
 def test_module_archive_local_server_and_the_stack_give_the_same_scores(
     served: stack.Stack, folder: Path, model: Model, classifier: Classifier, prepared: Prepared, files: list[bytes]
 ) -> None:
-    batch = handler.torch.stack([model.prepare(file) for file in files])
-    with handler.torch.no_grad():
+    batch = torch.stack([model.prepare(file) for file in files])
+    with torch.no_grad():
         own = classifier(batch).numpy()
     local = Server(folder)
     try:
@@ -91,6 +92,34 @@ def test_module_archive_local_server_and_the_stack_give_the_same_scores(
     verbose = ask(served, files[0], accept="application/json; verbose=1").json()
     assert verbose["classes"] == list(prepared.classes) and verbose["lineage"] == {"run": "test"}
     assert verbose["predictions"][0]["top"][0]["class"] == prepared.classes[int(own[0].argmax())]
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_openvinos_graphs_answer_there_as_they_do_here(
+    folder: Path,
+    python: Path,
+    prepared: Prepared,
+    classifier: Classifier,
+    files: list[bytes],
+    tmp_path: Path,
+    precision: str,
+) -> None:
+    conversion = pytest.importorskip("breedlab.serving.conversion")
+    pytest.importorskip("nncf")
+    content = Path(shutil.copytree(folder, tmp_path / "content"))
+    graph = conversion.convert(classifier, classifier.side)
+    if precision == "int8":
+        photos = [photo for batch, _ in prepared.data(prepared.config).test_dataloader() for photo in batch]
+        graph = conversion.quantise(graph, photos, lambda done, total: None)
+    conversion.write_graph(graph, content / "engines" / f"{precision}.xml", halves=precision == "bf16")
+    record_engine(content, Choice("openvino", precision), {})
+    own = Model(content, torch.device("cpu"))
+    with stack.running(content, python) as served:
+        answer = ask(served, files[0], accept="application/json; verbose=1").json()
+        assert answer["engine"] == str(own.engine.choice) and answer["engine"].startswith("openvino")
+        for file in files:
+            there = ask(served, file, "application/octet-stream").json()
+            np.testing.assert_allclose(there, own.scores(own.prepare(file)[None]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

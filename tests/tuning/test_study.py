@@ -88,6 +88,23 @@ def test_hyperband_stops_trials_that_fall_behind(tmp_path: Path, configure: Conf
     assert pruned and all(len(record["epochs"]) < 9 for record in pruned)
 
 
+LOSS = ["monitor.metric=valid/loss", "monitor.mode=min"]
+
+
+def test_early_stopping_stops_trials_that_do_worse_than_the_median(tmp_path: Path, configure: Configure) -> None:
+    space = "tuner.space={optim: {lr: {low: 0.0000001, high: 0.01, log: true}}}"
+    config = configure(
+        "tuner=random", "tuner.trials=16", "tuner.max_epochs=4", "tuner.early_stopping=true", *LOSS, space
+    )
+    search(config, ready(config), tmp_path)
+    rates: dict[str, list[float]] = {"pruned": [], "complete": []}
+    for record in records(tmp_path):
+        rates[record["state"]].append(record["values"]["optim.lr"])
+        assert (len(record["epochs"]) < 4) is (record["state"] == "pruned")
+    # The lower the rate, the less the loss falls in four epochs.
+    assert rates["pruned"] and max(rates["pruned"]) < max(rates["complete"])
+
+
 @pytest.mark.slow
 def test_trials_side_by_side_come_to_what_they_come_to_one_by_one(tmp_path: Path, configure: Configure) -> None:
     words = (

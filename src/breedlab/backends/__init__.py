@@ -24,6 +24,18 @@ class Backend(Protocol):
         """
         ...
 
+    def deploy(self, model: Path) -> str:
+        """Puts a model, or a run's, behind an endpoint: its address or name, as `serving.client` takes it.
+
+        Raises:
+            BreedlabError: If the model is not there, or its endpoint does not answer a photo.
+        """
+        ...
+
+    def delete(self, endpoint: str) -> None:
+        """Takes away an endpoint that `deploy` made."""
+        ...
+
 
 def backend(config: Config) -> Backend:
     """The backend that a config names; only that one is imported."""

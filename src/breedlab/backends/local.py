@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import IO, Any
 
 from breedlab.config import Config
+from breedlab.errors import ServingError
+
+_servers: dict[str, subprocess.Popen[str]] = {}
+"""By address; they end with this process."""
 
 
 class LocalBackend:
@@ -24,3 +33,29 @@ class LocalBackend:
         result = run(config, overrides, resume)
         show(result)
         return {"run": str(result.run), **{f"test/{k}": v for k, v in result.metrics["test"]["metrics"].items()}}
+
+    def deploy(self, model: Path) -> str:
+        words = [sys.executable, "-u", "-m", "breedlab.cli", "serve", str(model), "--port", "0"]
+        server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        atexit.register(server.terminate)
+        assert server.stdout and server.stderr
+        for line in server.stdout:
+            if found := re.search(r"listening on (http://\S+?):? ", line):
+                Thread(target=_drain, args=(server.stdout,), daemon=True).start()
+                Thread(target=_drain, args=(server.stderr,), daemon=True).start()
+                _servers[found[1]] = server
+                return found[1]
+        raise ServingError(server.stderr.read().strip() or f"{model}: the server ended before it listened")
+
+    def delete(self, endpoint: str) -> None:
+        if endpoint not in _servers:
+            raise ServingError(f"{endpoint}: this process serves nothing there; expected an address that deploy gave")
+        server = _servers.pop(endpoint)
+        server.terminate()
+        server.wait()
+
+
+def _drain(stream: IO[str]) -> None:
+    """Reads on: a pipe that nobody empties would hold the server up once it is full."""
+    for _ in stream:
+        pass

@@ -115,6 +115,15 @@ def warmup_fits(optim: Optim, trainer: Trainer) -> Iterator[Problem]:
         yield Problem("optim.warmup_epochs", f"{given}; expected less than trainer.max_epochs ({trainer.max_epochs})")
 
 
+def warmup_fits_trials(optim: Optim, tuner: Tuner) -> Iterator[Problem]:
+    """On SageMaker a trial is a training of its own, and would be refused there."""
+    if tuner.strategy != "none" and optim.schedule != "one_cycle" and optim.warmup_epochs >= tuner.max_epochs:
+        yield Problem(
+            "optim.warmup_epochs",
+            f"got {optim.warmup_epochs:g}; expected less than tuner.max_epochs ({tuner.max_epochs}), a trial's",
+        )
+
+
 def trials_are_counted(tuner: Tuner) -> Iterator[Problem]:
     if tuner.strategy == "none":
         return
@@ -147,7 +156,8 @@ def engine_computes_precision(serving: Serving) -> Iterator[Problem]:
 
 def engine_is_installed(serving: Serving, backend: Backend) -> Iterator[Problem]:
     """Told before hours of training, not after; elsewhere than here the machine that trains tells."""
-    if backend.name != "local" or (serving.engine != "openvino" and serving.precision != "int8"):
+    wanted = serving.engine == "openvino" or (serving.engine == "auto" and serving.precision == "int8")
+    if backend.name != "local" or not wanted:
         return
     if missing := [name for name in ("openvino", "nncf") if find_spec(name) is None]:
         path, value = ("engine", "openvino") if serving.engine == "openvino" else ("precision", "int8")
@@ -178,6 +188,7 @@ RULES: tuple[Rule, ...] = (
     views_suit_augmentation,
     probe_has_something_to_unfreeze,
     warmup_fits,
+    warmup_fits_trials,
     trials_are_counted,
     grid_is_finite,
     custom_tensors_are_named,

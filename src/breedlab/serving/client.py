@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.util import Retry, parse_url
@@ -42,6 +43,25 @@ def ask(endpoint: str, photos: list[Path], top: int) -> Iterator[dict[str, Any]]
                 yield {**answer, "error": f"cannot be read ({error.strerror})"}
                 continue
             yield {**answer, **_read(endpoint, *send(content), top)}
+
+
+def scores(endpoint: str, photo: bytes) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """The scores of one photo, float64 (classes,), and the names of the classes in their order.
+
+    Args:
+        endpoint: As in `ask`.
+        photo: The bytes of a JPEG, PNG or WebP.
+
+    Raises:
+        BreedlabError: If nobody answers there, or the photo is refused.
+    """
+    with _transport(endpoint) as send:
+        status, body = send(photo)
+    with _contract(endpoint, status):
+        tree = json.loads(body)
+        if status != 200:
+            raise ServingError(f"{endpoint}: {tree['error']}")
+        return np.array(tree["predictions"][0]["scores"]), list(tree["classes"])
 
 
 def _transport(endpoint: str) -> AbstractContextManager[Send]:
@@ -96,13 +116,19 @@ def _sagemaker(name: str) -> Iterator[Send]:
 
 
 def _read(endpoint: str, status: int, body: bytes, top: int) -> dict[str, Any]:
-    try:
+    with _contract(endpoint, status):
         tree = json.loads(body)
         if status != 200:
             return {"error": str(tree["error"])}
         classes, probabilities = tree["classes"], tree["predictions"][0]["probabilities"]
         best = sorted(range(len(classes)), key=lambda index: -probabilities[index])[:top]
         return {"predictions": [{"class": classes[i], "probability": round(float(probabilities[i]), 6)} for i in best]}
+
+
+@contextmanager
+def _contract(endpoint: str, status: int) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ServingError(
             f"{endpoint}: answers (status {status}), but not as scripts/serve.py does; is it another server?"

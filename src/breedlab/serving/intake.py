@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -95,8 +96,8 @@ class Preparation:
         self._model, self._batcher = model, batcher
         cores = os.cpu_count() or 1
         self._fetching = ThreadPoolExecutor(MAX_FETCHES, thread_name_prefix="fetch")
-        self._decoding = ThreadPoolExecutor(cores, thread_name_prefix="decode")
-        self._decoding_large = ThreadPoolExecutor(cores, thread_name_prefix="decode-large")
+        self._decoding = decoders(cores, "decode")
+        self._decoding_large = decoders(cores, "decode-large")
         self._gate = _Gate(_LARGE_TOGETHER)
 
     def stop(self) -> None:
@@ -135,13 +136,31 @@ class Preparation:
         if isinstance(found, torch.Tensor):
             return found
         async with self._gate.passage(found):
-            return await loop.run_in_executor(
-                self._decoding_large, handler.prepare, self._model, content, number, count
-            )
+            return await loop.run_in_executor(self._decoding_large, self._whole, content, number, count)
 
     def _unless_large(self, photo: bytes, number: int, count: int) -> torch.Tensor | int:
         pixels = handler.inspect(photo, number, count)
-        return pixels if pixels > _LARGE else handler.prepare(self._model, photo, number, count)
+        return pixels if pixels > _LARGE else self._whole(photo, number, count)
+
+    def _whole(self, photo: bytes, number: int, count: int) -> torch.Tensor:
+        # Laid out here, on one of many threads, as the batcher's single one would have to.
+        return handler.prepare(self._model, photo, number, count).contiguous()
+
+
+def decoders(count: int, name: str) -> ThreadPoolExecutor:
+    """Threads on which torch computes alone: a photo is no work for two, and the second burns its core waiting."""
+    before, ready = torch.get_num_threads(), threading.Barrier(count + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)  # this thread's, and that of all that begin later
+        ready.wait()
+
+    threads = ThreadPoolExecutor(count, thread_name_prefix=name)
+    for _ in range(count):
+        threads.submit(begin)
+    ready.wait()
+    torch.set_num_threads(before)
+    return threads
 
 
 class _Gate:

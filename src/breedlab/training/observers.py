@@ -15,6 +15,7 @@ def observers(config: Config, run: Path) -> list[lightning.Callback]:
     """What the config's `debugger` and `profiler` ask for, writing below the run directory."""
     watching: list[lightning.Callback] = []
     if records(config):
+        # On every rank, though only rank 0's records: all have to agree on whether a rule ends the training.
         watching.append(Recorder(config.debugger, run))
     if not ranks.is_main():
         return watching  # one process's steps are as good as another's; the debugger's rules end all of them

@@ -45,7 +45,7 @@ def run(config: Config, overrides: list[str], resume: Path | None = None, direct
         config: The experiment.
         overrides: What the person typed, for the record.
         resume: The run directory to continue.
-        directory: The run directory to begin, in place of a fresh one in `runs_dir`.
+        directory: The run directory to begin, in place of a fresh one in `runs_dir`; or to go on with, if it was begun.
 
     Raises:
         Terminated: By SIGTERM; the run can be resumed.
@@ -67,6 +67,8 @@ def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | 
     with ranks.host_first():
         report = checked_photos(config)
     ranks.refuse_different(report.fingerprint, report.photos.root)
+    if new is not None and ranks.once(lambda: rundir.is_begun(new)):
+        resume = new
     if resume is None:
         prepared = _prepared(config, report, watch)  # before there is a run: what cannot start leaves nothing behind
         directory = ranks.once(lambda: rundir.create(config, overrides, report, new))

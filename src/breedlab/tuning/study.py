@@ -100,7 +100,7 @@ def _record(study: optuna.Study, trial: Trial, values: Mapping[str, Any], outcom
 
 def _runner(config: Config, prepared: Prepared, run: Path, study: optuna.Study) -> Any:
     """A context whose value starts one trial and gives its future."""
-    prunes = config.tuner.strategy == "hyperband" or config.tuner.early_stopping
+    prunes = workers.pruner(config.tuner) is not None
 
     @contextmanager
     def here() -> Iterator[Any]:
@@ -161,10 +161,8 @@ def _open(config: Config, run: Path, space: Space) -> optuna.Study:
                 n_startup_trials=max(4, (config.tuner.trials or 0) // 4),
                 constant_liar=config.tuner.parallel > 1,
             )
-    if config.tuner.early_stopping:
-        study.pruner = optuna.pruners.MedianPruner()
-    if config.tuner.strategy == "hyperband":
-        study.pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=config.tuner.max_epochs)
+    if pruner := workers.pruner(config.tuner):
+        study.pruner = pruner
     if config.tuner.strategy == "grid":
         _enqueue_grid(study, space)
     return study

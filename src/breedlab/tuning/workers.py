@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import Trial
 
+from breedlab.config.schema import Tuner
 from breedlab.data.check import Report
 from breedlab.tuning.trial import Outcome, run_trial
 
@@ -26,9 +27,14 @@ def begin(tree: dict[str, Any], report: Report, storage: str, study: str) -> Non
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = validate(tree)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.tuner.parallel))
-    _worker.update(prepared=prepare(config, report), storage=storage, study=study, pruner=None)
-    if config.tuner.strategy == "hyperband":
-        _worker["pruner"] = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=config.tuner.max_epochs)
+    _worker.update(prepared=prepare(config, report), storage=storage, study=study, pruner=pruner(config.tuner))
+
+
+def pruner(tuner: Tuner) -> optuna.pruners.BasePruner | None:
+    """What decides between epochs which trials end early; None where nothing does."""
+    if tuner.strategy == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=tuner.max_epochs)
+    return optuna.pruners.MedianPruner() if tuner.early_stopping else None
 
 
 def work(trial_id: int, values: dict[str, Any], prunes: bool) -> Outcome:

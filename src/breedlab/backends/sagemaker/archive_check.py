@@ -83,13 +83,9 @@ def probe(
     if python is None:
         where = f"its own handler, in a process of its own; AWS's inference stack was not tried: {missing}"
         return _read(folder, *_ask_handler(folder, photo), where)
-    started = stack.Stack(folder, python)
-    try:
-        started.wait(_TIMEOUT_S, waiting)
-        answer = stack.ask(started.url, photo, "application/octet-stream", "application/json; verbose=1")
-        return _read(folder, answer.status, answer.data, "AWS's inference stack on this machine")
-    finally:
-        started.stop()
+    with stack.running(folder, python, timeout=_TIMEOUT_S, waiting=waiting) as served:
+        answer = stack.ask(served.url, photo, "application/octet-stream", "application/json; verbose=1")
+    return _read(folder, answer.status, answer.data, "AWS's inference stack on this machine")
 
 
 def read_answer(classes: tuple[str, ...], status: int, body: bytes, where: str) -> Answer:

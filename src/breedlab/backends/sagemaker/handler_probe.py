@@ -20,7 +20,7 @@ class Absent:
 
 def main(folder: Path, photo: Path | None) -> None:
     """Prints the answer as JSON on the last line."""
-    sys.meta_path.insert(0, Absent())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Absent())
     sys.path.insert(0, str(folder / "code"))
     import inference  # type: ignore[import-not-found]
 

@@ -55,6 +55,19 @@ class SageMakerBackend:
 
         return finish(account, record)
 
+    def deploy(self, model: Path) -> str:
+        from breedlab.deploy import main
+        from breedlab.deploy_flags import parse
+
+        words = [str(model)]
+        main(words)
+        return str(parse(words).name)
+
+    def delete(self, endpoint: str) -> None:
+        from breedlab.deploy import main
+
+        main(["--delete", endpoint])
+
 
 def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]:
     """Starts an experiment's first job.

@@ -156,6 +156,8 @@ def tuning_request(experiment: Experiment) -> Request:
         fixed |= {
             "sagemaker_torch_distributed_enabled": "true",
             "sagemaker_instance_type": config.backend.instance_type,
+            # The toolkit's only name for it, whoever starts the processes.
+            "sagemaker_mpi_num_of_processes_per_host": str(processes(config)),
         }
     search: dict[str, Any] = {
         "Strategy": _STRATEGIES[tuner.strategy],

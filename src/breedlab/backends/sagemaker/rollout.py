@@ -191,18 +191,21 @@ class Rollout:
         """Sends it; a model or config of this version that is there already is this very one."""
         from botocore.exceptions import ClientError
 
-        kind = {"CreateModel": "model", "CreateEndpointConfig": "endpoint_config"}.get(request.operation)
         name = self.deployment.versioned
+        creates = {
+            "CreateModel": ("model", {"ModelName": name}),
+            "CreateEndpointConfig": ("endpoint_config", {"EndpointConfigName": name}),
+            "CreateEndpoint": ("endpoint", {"EndpointName": self.deployment.name}),
+        }
+        made = creates.get(request.operation)
         with aws_errors(self.deployment.name):
-            if kind:
-                key = "ModelName" if kind == "model" else "EndpointConfigName"
+            if made is not None and made[0] != "endpoint":
                 with suppress(ClientError):
-                    getattr(self.sagemaker, f"describe_{kind}")(**{key: name})
+                    getattr(self.sagemaker, f"describe_{made[0]}")(**made[1])
                     return
-                self._made.append((kind, {key: name}))
-            elif request.operation == "CreateEndpoint":
-                self._made.append(("endpoint", {"EndpointName": self.deployment.name}))
             send(self.account, request)
+        if made is not None:
+            self._made.append(made)
 
     def _wait(self) -> None:
         """Until AWS is done with it, whatever came of it."""

@@ -49,6 +49,10 @@ def write_source(folder: Path, config: Config) -> None:
         shutil.rmtree(folder / "src" / "breedlab" / inside, ignore_errors=True)
     shutil.copytree(config_folder(), folder / "conf")
     shutil.copytree(config_folder().with_name("entry"), folder / "entry", ignore=no_bytecode)
+    # So that what asks for breedlab's version finds it, though it is not installed there.
+    known = folder / "src" / f"breedlab-{breedlab.__version__}.dist-info"
+    known.mkdir()
+    (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: breedlab\nVersion: {breedlab.__version__}\n")
     (folder / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False))
     (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements(config)))
     if debugs(config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -21,6 +22,10 @@ ENVIRONMENT_VARIABLE = "BREEDLAB_INFERENCE_ENV"
 _START = Path(__file__).with_name("stack_start.py")
 _TROUBLE = ("Load model failed", "Failed to run command", "Worker died", "failed to install", "Traceback (most recent")
 """What the stack prints where a package cannot be served; it goes on trying, and says of itself that it is well."""
+
+
+class PortTaken(BackendError):
+    """Another program took a port between the look and the start."""
 
 
 class Stack:
@@ -78,6 +83,8 @@ class Stack:
         while (spent := time.monotonic() - started) < timeout:
             waiting(spent)
             log = self.log()
+            if "Address already in use" in log:
+                raise PortTaken(f"{self.url}: another program listens there")
             if any(words in log for words in _TROUBLE) or self.process.poll() is not None:
                 time.sleep(1)  # the rest of what it has to say
                 raise BackendError(f"AWS's inference stack cannot load the model:\n{self.trouble()}")
@@ -116,11 +123,26 @@ class Stack:
 
 
 @contextmanager
-def running(folder: Path, python: Path, workers: int = 1) -> Iterator[Stack]:
-    """A stack that answers, ended at the end."""
+def running(
+    folder: Path,
+    python: Path,
+    workers: int = 1,
+    *,
+    timeout: float = 180.0,
+    waiting: Callable[[float], None] = lambda _seconds: None,
+) -> Iterator[Stack]:
+    """A stack that answers, ended at the end; the arguments are those of `Stack` and of its `wait`."""
     stack = Stack(folder, python, workers)
     try:
-        stack.wait()
+        for more in (True, True, False):
+            try:
+                stack.wait(timeout, waiting)
+                break
+            except PortTaken:
+                stack.stop()
+                if not more:
+                    raise
+                stack = Stack(folder, python, workers)
         yield stack
     finally:
         stack.stop()
@@ -179,16 +201,14 @@ def _overlay(folder: Path, python: Path) -> Path:
 
 
 def _free_ports(count: int) -> int:
-    """The first of some neighbouring ports that are free."""
+    """The first of some neighbouring ports that are free, below those that the system gives out by itself."""
     for _ in range(50):
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            start = int(first.getsockname()[1])
+        start = random.randrange(10_000, 30_000)
         try:
             for port in range(start, start + count):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
+        except OSError:
             continue
         return start
     raise BackendError("found no free ports on this machine")

@@ -32,7 +32,7 @@ def main(base: Path, port: int) -> None:
         TMPDIR=str(work),
     )
     os.chdir(work)
-    from sagemaker_pytorch_serving_container import serving, torchserve
+    from sagemaker_pytorch_serving_container import serving, torchserve  # type: ignore[import-not-found]
 
     def process() -> Any:
         """This server's own Java; the toolkit takes any TorchServe on the machine for its own, and refuses two."""

@@ -1,0 +1,225 @@
+"""What our container image starts, and the Lambda function in front of it, through boto3 and SageMaker's own path."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import urllib3
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Request, Response
+
+from breedlab.serving.handler import Model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Gate:
+    """SageMaker's door: `POST /endpoints/dogs/invocations` goes on to a container, whose refusals come back wrapped."""
+
+    def __init__(self) -> None:
+        self.container = ""
+        self.failure: tuple[int, str] | None = None
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        return self._answer(Request(environ))(environ, start_response)
+
+    def _answer(self, request: Request) -> Response:
+        if self.failure is not None:
+            return _error(*self.failure, {"Message": "secret of the account"})
+        assert request.path == "/endpoints/dogs/invocations"
+        headers = {name: request.headers[name] for name in ("Content-Type", "Accept")}
+        url = f"{self.container}/invocations"
+        answer = urllib3.request("POST", url, body=request.get_data(), headers=headers, retries=False)
+        if answer.status == 200:
+            return Response(answer.data, 200, content_type=answer.headers["content-type"])
+        told = {"OriginalStatusCode": answer.status, "OriginalMessage": answer.data.decode(), "Message": "Received"}
+        return _error(424, "ModelError", told)
+
+
+def _error(status: int, kind: str, told: dict[str, Any]) -> Response:
+    return Response(json.dumps(told), status, headers={"x-amzn-errortype": kind}, content_type=_JSON)
+
+
+_JSON = "application/json"
+
+
+@pytest.fixture(scope="module")
+def server_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What `docker/serve` starts, told that this folder is /opt/ml/model; only what the image installs is to be had."""
+    port = _free_port()
+    hook = tmp_path_factory.mktemp("hook")
+    (hook / "sitecustomize.py").write_text(_ONLY_WHAT_IS_INSTALLED)
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([str(hook), str(ROOT / "src")]),
+        "BREEDLAB_HOME": str(ROOT),
+        "BREEDLAB_MODEL": str(folder),
+        "BREEDLAB_HOST": "127.0.0.1",
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+    }
+    command = [str(ROOT / "docker" / "serve"), "serve"]
+    piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env=environment, **piped) as process:
+        assert process.stdout is not None
+        shown = []
+        for line in process.stdout:
+            shown.append(line)
+            if "listening on" in line:
+                break
+        else:
+            pytest.fail("".join(shown))
+        reader = threading.Thread(target=process.stdout.read)
+        reader.start()
+        yield f"http://127.0.0.1:{port}"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM)
+        reader.join()
+
+
+_ONLY_WHAT_IS_INSTALLED = """
+import sys
+ABSENT = "lightning hydra omegaconf optuna torchmetrics smdebug altair boto3 sagemaker nncf".split()
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError(f"{name} is not in the image", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate()
+    server = make_server("127.0.0.1", 0, gate, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+        "ENDPOINT": "dogs",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield gate
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture
+def function(gate: Gate) -> ModuleType:
+    """The file as Lambda imports it: alone."""
+    spec = importlib.util.spec_from_file_location("lambda_handler", ROOT / "entry" / "lambda_handler.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def told(answer: dict[str, Any]) -> Any:
+    assert answer["headers"]["Content-Type"] == "application/json"
+    return json.loads(answer["body"])
+
+
+def test_the_image_answers_on_sagemakers_contract(server_url: str, folder: Path, photo: bytes) -> None:
+    assert urllib3.request("GET", f"{server_url}/ping").status == 200
+    headers = {"Content-Type": "image/jpeg"}
+    answer = urllib3.request("POST", f"{server_url}/invocations", body=photo, headers=headers)
+    model = Model(folder)
+    np.testing.assert_allclose(answer.json(), model.scores(model.prepare(photo)[None]), rtol=1e-3, atol=1e-4)
+
+
+def test_the_image_installs_what_serving_imports_and_copies_what_is_there() -> None:
+    text = (ROOT / "docker" / "Dockerfile").read_text()
+    for source in re.findall(r"^COPY (\S+)", text, re.MULTILINE):
+        assert (ROOT / source).exists(), source
+    pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "docker" / "requirements.txt").read_text(), re.MULTILINE))
+    wanted = {line for line in (ROOT / "docker" / "requirements.in").read_text().splitlines() if line[0] != "#"}
+    assert wanted <= pinned
+
+
+def test_a_photo_gets_its_label_and_score_from_the_local_server(
+    gate: Gate, function: ModuleType, server_url: str, folder: Path, photo: bytes
+) -> None:
+    gate.container = server_url
+    model = Model(folder)
+    best = model.scores(model.prepare(photo)[None]).softmax(1)[0].max(0)
+    encoded = base64.b64encode(photo).decode()
+    gateway = {"body": encoded, "isBase64Encoded": True, "headers": {"Content-Type": "image/jpeg"}}
+    function_url = {"body": json.dumps({"image": encoded}), "headers": {"content-type": "application/json"}}
+    for event in (gateway, function_url, {"image": encoded}, {"body": json.dumps({"image": encoded})}):
+        answer = function.handler(event)
+        assert answer["statusCode"] == 200, answer
+        assert told(answer)["label"] == model.classes[int(best.indices)]
+        assert told(answer)["score"] == pytest.approx(float(best.values), rel=1e-3)
+        assert len(told(answer)["top"]) >= 2
+    several = {"body": json.dumps([{"image": encoded}] * 2), "headers": {"content-type": "application/json"}}
+    assert [each["label"] for each in told(function.handler(several))["photos"]] == [told(answer)["label"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "says"),
+    [
+        ({}, 400, "expected"),
+        ({"body": None}, 400, "JSON"),
+        ({"body": "%%%", "isBase64Encoded": True}, 400, "not base64"),
+        ({"body": "bm8gcGhvdG8=", "isBase64Encoded": True, "headers": {"content-type": "image/png"}}, 400, "image"),
+        ({"body": "a,b", "headers": {"Content-Type": "text/csv"}}, 415, "text/csv"),
+        ({"url": "http://127.0.0.1/x.jpg"}, 400, "URL"),
+    ],
+)
+def test_what_the_model_refuses_is_told_with_its_own_words(
+    gate: Gate, function: ModuleType, server_url: str, event: dict[str, Any], status: int, says: str
+) -> None:
+    gate.container = server_url
+    answer = function.handler(event)
+    assert answer["statusCode"] == status
+    assert says.lower() in told(answer)["error"].lower()
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [((400, "ValidationError"), 502), ((503, "ServiceUnavailable"), 503), ((500, "InternalFailure"), 502)],
+)
+def test_what_fails_behind_it_is_told_without_its_secrets(
+    gate: Gate, function: ModuleType, failure: tuple[int, str], status: int
+) -> None:
+    gate.failure = failure
+    answer = function.handler({"image": "eA=="})
+    assert answer["statusCode"] == status
+    assert "secret" not in answer["body"]
+
+
+def test_the_policy_allows_one_endpoint_and_its_log_and_nothing_else() -> None:
+    policy = json.loads((ROOT / "entry" / "lambda_policy.json").read_text())
+    allowed = {}
+    for statement in policy["Statement"]:
+        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        assert statement["Effect"] == "Allow" and "*" not in "".join(actions)
+        allowed |= dict.fromkeys(actions, statement["Resource"])
+    assert set(allowed) == {"sagemaker:InvokeEndpoint", "logs:CreateLogStream", "logs:PutLogEvents"}
+    assert allowed["sagemaker:InvokeEndpoint"].endswith(":endpoint/ENDPOINT")
+    assert allowed["logs:PutLogEvents"].endswith(":log-group:/aws/lambda/FUNCTION:*")

@@ -1,0 +1,250 @@
+"""The engine that an export takes: the fastest that agrees, and what was asked for by name in any case."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from breedlab.config.schema import Serving
+from breedlab.models.classifier import Classifier
+from breedlab.serving import conversion, selection
+from breedlab.serving.archive import record_engine, write_folder
+from breedlab.serving.engines import MODULE, Choice
+from breedlab.serving.handler import Model
+from breedlab.serving.selection import LEAST_AGREEMENT, MOST_LOST, Selection, possible, select
+from breedlab.training.prepare import Prepared
+
+CPU = torch.device("cpu")
+Select = Callable[..., Selection]
+
+
+def serving(engine: str = "auto", precision: str = "auto") -> Serving:
+    return Serving.model_validate({"engine": engine, "precision": precision, "allow_urls": "none"})
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_BATCHES", (1, 4))
+    monkeypatch.setattr(selection, "_MOST_ROUNDS", 2)
+    monkeypatch.setattr(selection, "_CALIBRATION", 8)
+
+
+@pytest.fixture(scope="module")
+def learned(prepared: Prepared) -> Classifier:
+    """Trained for a little, so that its scores are apart by more than rounding."""
+    classifier = prepared.classifier(prepared.config)
+    for _ in prepared.epochs(classifier, prepared.config, 6):
+        pass
+    return classifier.eval()
+
+
+@pytest.fixture
+def content(tmp_path: Path, prepared: Prepared, learned: Classifier) -> Path:
+    folder = tmp_path / "content"
+    folder.mkdir()
+    write_folder(folder, learned, prepared.evaluation, prepared.classes, {})
+    return folder
+
+
+@pytest.fixture
+def choose(content: Path, prepared: Prepared, quick: None) -> Select:
+    """Selects for the content and records it, as an export does."""
+
+    def run(*wanted: str) -> Selection:
+        data = prepared.data(prepared.config)
+        found = select(content, serving(*wanted), data, device=CPU, seed=0)
+        record_engine(content, found.taken, found.as_dict())
+        return found
+
+    return run
+
+
+def as_if_timed(monkeypatch: pytest.MonkeyPatch, **speeds: float) -> None:
+    """Engines as fast as told, by precision of OpenVINO or `module`; the clock is not what these tests are about."""
+
+    def timed(candidates: Any, photos: torch.Tensor) -> None:
+        for candidate in candidates:
+            name = "module" if candidate.choice.engine == "eager" else candidate.choice.precision
+            candidate.milliseconds = {1: speeds[name]}
+
+    monkeypatch.setattr(selection, "_time", timed)
+
+
+@pytest.fixture
+def ruined(learned: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quantisation whose graph answers the opposite."""
+
+    opposite = copy.deepcopy(learned)
+    for parameter in opposite.head[-1].parameters():
+        parameter.data.neg_()
+    graph = conversion.convert(opposite, learned.side)
+    monkeypatch.setattr(conversion, "quantise", lambda *_: graph)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "installed", "native", "expected"),
+    [
+        (("auto", "auto"), "cpu", True, True, "eager fp32, eager bf16, openvino fp32, openvino bf16, openvino int8"),
+        (("auto", "auto"), "cpu", True, False, "eager fp32, openvino fp32, openvino int8"),
+        (("auto", "auto"), "cpu", False, True, "eager fp32, eager bf16"),
+        (("auto", "auto"), "cpu", False, False, "eager fp32"),
+        (("auto", "auto"), "cuda", True, True, "eager fp32, eager bf16"),
+        (("auto", "int8"), "cpu", True, True, "openvino int8"),
+        (("auto", "fp32"), "cpu", True, True, "eager fp32, openvino fp32"),
+        (("eager", "auto"), "cpu", True, False, "eager fp32"),
+        (("eager", "bf16"), "cpu", True, False, "eager bf16"),
+        (("openvino", "auto"), "cuda", True, True, "openvino fp32, openvino bf16, openvino int8"),
+        (("openvino", "bf16"), "cpu", True, False, "openvino bf16"),
+    ],
+)
+def test_what_there_is_to_choose_from(
+    wanted: tuple[str, str],
+    device: str,
+    installed: bool,
+    native: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conversion, "is_installed", lambda: installed)
+    monkeypatch.setattr(selection, "multiplies_bf16", lambda device: native)
+    assert ", ".join(map(str, possible(serving(*wanted), torch.device(device)))) == expected
+
+
+def test_nothing_is_measured_where_there_is_nothing_to_choose(choose: Select, content: Path) -> None:
+    assert choose("eager", "fp32") == Selection(MODULE)
+    description = json.loads((content / "model.json").read_text())
+    assert description["engine"] == {"name": "eager", "precision": "fp32"}
+    assert not (content / "engines").exists()
+
+
+def test_without_the_extra_it_says_how_to_get_it(
+    choose: Select, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(conversion, "is_installed", lambda: False)
+    assert choose("auto", "fp32").taken == MODULE
+    assert "pip install 'breedlab[engines]'" in capsys.readouterr().out
+
+
+def test_autocast_is_measured_and_judged_like_any_other(choose: Select) -> None:
+    """Without OpenVINO at hand; on machines without native bf16 it computes in fp32 and says so."""
+    found = choose("eager", "bf16")
+    assert found.taken == Choice("eager", "bf16")
+    module, mine = found.candidates
+    assert module.agreement == 1.0 and mine.agreement is not None and mine.agreement >= 0.9
+    assert set(module.milliseconds) == set(mine.milliseconds) == {1, 4}
+    assert min(*module.milliseconds.values(), *mine.milliseconds.values()) > 0
+
+
+needs_openvino = pytest.mark.skipif(not conversion.is_installed(), reason="needs the engines extra")
+
+
+@needs_openvino
+def test_the_fastest_that_agrees_is_taken_and_only_its_file_is_kept(
+    choose: Select, content: Path, prepared: Prepared, ruined: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_if_timed(monkeypatch, module=9.0, fp32=3.0, bf16=2.0, int8=1.0)
+    monkeypatch.setattr(selection, "multiplies_bf16", lambda device: False)
+    found = choose()
+    assert found.taken == Choice("openvino", "fp32")
+    assert sorted(file.name for file in (content / "engines").iterdir()) == ["fp32.bin", "fp32.xml"]
+    by_choice = {str(candidate.choice): candidate for candidate in found.candidates}
+    refused, taken, module = by_choice["openvino int8"], by_choice["openvino fp32"], by_choice["eager fp32"]
+    assert refused.agreement is not None and refused.agreement < LEAST_AGREEMENT
+    assert f"agrees with the module on {refused.agreement:.1%}" in refused.objection
+    assert taken.taken and taken.agreement == 1.0 and taken.top1 == module.top1
+    description = json.loads((content / "model.json").read_text())
+    assert description["export"] == json.loads(json.dumps(found.as_dict()))
+    assert description["export"]["photos"] == {"validation": 24, "calibration": 8}
+    labels = prepared.data(prepared.config).labels("test")
+    batch = torch.cat([photos for photos, _ in prepared.data(prepared.config).test_dataloader()])
+    answered = Model(content, CPU).scores(batch).argmax(1)
+    assert found.test_top1 == pytest.approx(float((answered == labels).float().mean()))
+
+
+@needs_openvino
+def test_the_module_stays_where_nothing_is_faster(
+    choose: Select, content: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_if_timed(monkeypatch, module=1.0, fp32=3.0)
+    assert choose("auto", "fp32").taken == MODULE
+    assert not list((content / "engines").iterdir())
+    assert "openvino" not in (content / "code" / "requirements.txt").read_text()
+
+
+@needs_openvino
+def test_what_was_asked_for_by_name_is_exported_with_a_warning(
+    choose: Select, content: Path, ruined: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = choose("openvino", "int8")
+    assert found.taken == Choice("openvino", "int8")
+    said = capsys.readouterr().out
+    assert "openvino int8 was asked for, and is exported, but it agrees with the module on" in said
+    assert Model(content, CPU).engine.choice == found.taken
+
+
+@needs_openvino
+def test_a_network_that_cannot_be_converted_is_exported_all_the_same(
+    choose: Select, content: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(network: Any, side: int) -> Any:
+        raise RuntimeError("no such\noperation")
+
+    monkeypatch.setattr(conversion, "convert", refuse)
+    assert choose("openvino", "fp32").taken == MODULE
+    said = capsys.readouterr().out
+    assert "openvino fp32 cannot be made (no such operation)" in said and "PyTorch answers" in said
+    assert Model(content, CPU).engine.choice == MODULE
+
+
+def test_an_engine_that_loses_accuracy_is_refused_even_if_it_agrees() -> None:
+    module = selection.Candidate(MODULE, agreement=1.0, top1=0.900)
+    for lost, refused in ((MOST_LOST, False), (MOST_LOST + 0.001, True), (-0.1, False)):
+        other = selection.Candidate(Choice("openvino", "int8"), agreement=0.985, top1=0.900 - lost)
+        assert bool(selection._objection(other, module)) is refused
+
+
+@needs_openvino
+@pytest.mark.slow
+def test_int8_is_calibrated_and_measured_for_real_and_tells_nobody(content: Path, photos: Path, tmp_path: Path) -> None:
+    """In a process of its own, since NNCF spares tests what it does to others: reports about their use."""
+    program = """
+import sys
+from pathlib import Path
+import torch
+from breedlab.serving import conversion
+from breedlab.serving.engines import OpenVino
+from breedlab.serving.handler import Model
+folder, photos = Path(sys.argv[1]), sorted(Path(sys.argv[2]).rglob("*.jpg"))
+model = Model(folder, torch.device("cpu"), "eager")
+batch = torch.stack([model.prepare(path.read_bytes()) for path in photos[:40]])
+seen = []
+graph = conversion.convert(model.network, model.transform.crop)
+graph = conversion.quantise(graph, batch, lambda done, total: seen.append((done, total)))
+conversion.write_graph(graph, folder / "int8.xml", halves=False)
+assert seen[-1] == (40, 40), seen
+assert (folder / "int8.bin").stat().st_size < (folder / "model.safetensors").stat().st_size / 3
+ours, own = OpenVino(folder / "int8.xml", "int8").scores(batch), model.scores(batch)
+error = float((ours - own).norm() / own.norm())
+assert 0 < error < 0.2, error
+assert "openvino_telemetry.main" not in sys.modules
+print("done")
+"""
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(content), str(photos)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HOME": str(home)},
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert list(home.iterdir()) == []  # where OpenVINO's tools keep the number that they report by
