@@ -50,7 +50,7 @@ def run(command: str) -> None:
         code = entry(sys.argv[1:])
         sys.stdout.flush()
     except BreedlabError as error:
-        code = _say(str(error), error.exit_code)
+        code = error.exit_code if error.told else _say(str(error), error.exit_code)
     except KeyboardInterrupt:
         code = _say(_interrupted(command), 130)
     except BrokenPipeError:  # `... | head`: nobody reads any more

@@ -135,8 +135,10 @@ class Question:
         self._work = dist.all_reduce(self._number, dist.ReduceOp.MAX, group=_group, async_op=True)
 
     def answer(self) -> int:
+        pause = 0.0005
         while not self._work.is_completed():  # in Python, which hears signals; in `wait` nothing does
-            time.sleep(0.001)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)  # a search may take hours
         self._work.wait()
         return int(self._number)
 
