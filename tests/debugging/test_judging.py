@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -133,6 +134,28 @@ def test_debug_of_nothing_is_one_clear_message(tmp_path: Path, made: bool, messa
     with pytest.raises(DataError, match=message) as raised:
         debug.main([str(tmp_path / "run")])
     assert raised.value.exit_code == 2
+
+
+def test_a_damaged_recording_is_one_clear_message(stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped / "debug", tmp_path / "run" / "debug")
+    next((tmp_path / "run" / "debug" / "0").glob("index/*/*.json")).write_text("{")
+    with pytest.raises(DataError, match=r"run: its recording cannot be read \(.*Empty/Corrupt Index File"):
+        debug.main([str(tmp_path / "run")])
+
+
+def test_s3_without_credentials_is_one_clear_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from smdebug.core.access_layer.s3handler import S3Handler
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    S3Handler.client.cache_clear()
+    with pytest.raises(DataError, match=r"s3://bucket/run: its recording cannot be read .*credentials"):
+        debug.main(["s3://bucket/run"])
+    S3Handler.client.cache_clear()
 
 
 def test_a_recording_is_read_from_s3(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:

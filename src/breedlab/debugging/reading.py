@@ -55,7 +55,18 @@ def opened(run: Path | str) -> Any:
 
     Raises:
         NothingRecorded: If there is none.
+        DataError: If it is damaged, or S3 refuses.
     """
+    try:
+        return _merged(run)
+    except DataError:
+        raise
+    except Exception as error:  # smdebug's and boto's are many
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{run}: its recording cannot be read ({reason[:200]})") from error
+
+
+def _merged(run: Path | str) -> Any:
     folders = registrations(run)
     if not folders:
         raise NothingRecorded(
