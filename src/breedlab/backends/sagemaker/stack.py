@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,9 @@ ENVIRONMENT_VARIABLE = "BREEDLAB_INFERENCE_ENV"
 _START = Path(__file__).with_name("stack_start.py")
 _TROUBLE = ("Load model failed", "Failed to run command", "Worker died", "failed to install", "Traceback (most recent")
 """What the stack prints where a package cannot be served; it goes on trying, and says of itself that it is well."""
+
+_ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
+"""How a traceback's last line begins."""
 
 
 class PortTaken(BackendError):
@@ -86,7 +90,7 @@ class Stack:
             if "Address already in use" in log:
                 raise PortTaken(f"{self.url}: another program listens there")
             if any(words in log for words in _TROUBLE) or self.process.poll() is not None:
-                time.sleep(1)  # the rest of what it has to say
+                self._hear_out()
                 raise BackendError(f"AWS's inference stack cannot load the model:\n{self.trouble()}")
             if self._loaded():
                 return
@@ -101,15 +105,29 @@ class Stack:
         except (urllib3.exceptions.HTTPError, ValueError, LookupError, TypeError):
             return False  # not there yet
 
+    def _hear_out(self) -> None:
+        """Waits for the reason, which a busy machine logs a little after the fact."""
+        for _ in range(20):
+            time.sleep(0.5)
+            if any(_ERROR.match(line.rpartition(" - ")[2]) for line in self.log().splitlines()):
+                time.sleep(0.5)
+                return
+
     def log(self) -> str:
         """All that it printed."""
         return self._log.read_text(errors="replace")
 
     def trouble(self) -> str:
         """The part of the log that names what went wrong, else its end."""
-        lines = [line.rpartition(" - ")[2] for line in self.log().splitlines() if line.strip()]
-        at = next((n for n, line in enumerate(lines) if "Traceback" in line or "ERROR" in line), len(lines) - 15)
-        return "\n".join(f"  {line}" for line in lines[max(at, 0) :][:40])
+        told = [line.rpartition(" - ")[2] for line in self.log().splitlines() if line.strip()]
+        lines = [line for line in told if not re.search(r"\|#Level:|^/127\.|HTTP/1", line)]
+        start = next((n for n, line in enumerate(lines) if line.startswith("Traceback")), None)
+        if start is None:
+            return "\n".join(f"  {line}" for line in lines[-15:])
+        # One attempt's traceback, of more than one part where one error led to another; its last error is the reason.
+        end = next((n for n in range(start, len(lines)) if lines[n].startswith("Stopped Scanner")), len(lines))
+        errors = [line for line in lines[start:end] if _ERROR.match(line)]
+        return "\n".join(f"  {line}" for line in (*errors[-1:], *lines[start : min(end, start + 30)]))
 
     def stop(self) -> None:
         """Ends it: the server, its Java and its workers."""
