@@ -25,6 +25,7 @@ Words = Callable[..., list[str]]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TORCHRUN = [sys.executable, "-u", "-m", "torch.distributed.run"]
 LAUNCH = ["-m", "breedlab.cli", "launch"]
+QUIET = ["debugger=none", "profiler=none"]
 
 
 def free_port() -> int:
@@ -93,9 +94,8 @@ def test_two_hosts_come_to_the_curve_of_one_process(here: Path, words: Words) ->
 
 @pytest.mark.slow
 def test_a_last_batch_with_fewer_photos_than_processes_is_one_step_of_all(here: Path, words: Words) -> None:
-    overrides = words("data.batch_size=7", "model.dropout=0.0", "trainer.precision=fp32", "cache.dir=cache")
+    overrides = words("data.batch_size=7", "model.dropout=0.0", "trainer.precision=fp32", "cache.dir=cache", *QUIET)
     subprocess.run([sys.executable, *LAUNCH, *overrides, "name=one"], check=True, env=ENVIRONMENT, capture_output=True)
-    (here / "three").mkdir()
     three = start(3, *overrides, "name=three")
     _, err = three.communicate(timeout=300)
     assert three.returncode == 0, err
@@ -109,7 +109,7 @@ def test_a_last_batch_with_fewer_photos_than_processes_is_one_step_of_all(here: 
 
 @pytest.mark.slow
 def test_all_processes_stop_at_one_step_and_go_on_to_the_same_weights(here: Path, words: Words) -> None:
-    overrides = words("model.freeze=layer3", "data.batch_size=4", "trainer.ema=0.9")
+    overrides = words("model.freeze=layer3", "data.batch_size=4", "trainer.ema=0.9", *QUIET)
     whole = start(2, *overrides, "name=unbroken")
     whole.communicate(timeout=300)
     assert whole.returncode == 0

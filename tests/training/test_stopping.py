@@ -129,7 +129,7 @@ def test_going_on_in_an_epoch_reads_none_of_its_photos_again(
 def test_a_process_ended_by_sigterm_goes_on_to_the_same_weights(here: Path, words: Words, more: list[str]) -> None:
     """The signal goes to the whole process group, as from systemd or torchrun: workers that load must not mind."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    overrides = words("trainer.max_epochs=3", "data.batch_size=4", *more)
+    overrides = words("trainer.max_epochs=3", "data.batch_size=4", "debugger=none", "profiler=none", *more)
     subprocess.run([*LAUNCH, *overrides, "name=unbroken"], check=True, env=environment, stdout=subprocess.DEVNULL)
     process = subprocess.Popen(
         [*LAUNCH, *overrides, "name=broken"],
