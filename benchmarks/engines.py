@@ -1,8 +1,8 @@
 """What answers, without a server: our engines against eager fp32 as it is usually run, for ResNet34 at 224 px.
 
-A ResNet34 is first trained on drawn photos, once, so that the export's own gate can judge: what int8 costs.
-Theirs is torchvision's network under `inference_mode`, channels first, and gets photos that are normalised already.
-Ours is the exported archive's `Model.scores`, from bytes. Rounds take turns.
+A ResNet34 is first trained on drawn photos, once, so that the export's own gate has something to judge: what int8 may
+cost. Theirs is torchvision's network under `inference_mode`, channels first, and gets photos that are normalised
+already. Ours is the exported archive's `Model.scores`, from bytes. Rounds take turns.
 """
 
 from __future__ import annotations
