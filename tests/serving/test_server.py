@@ -328,9 +328,17 @@ def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "says"), [("dogs", "expected an address"), ("http://127.0.0.1:9", "nobody answers there")]
+    ("endpoint", "says"),
+    [
+        ("ftp://dogs", "expected an address"),
+        ("http://127.0.0.1:9", "nobody answers there"),
+        ("dogs", "--endpoint dogs: a SageMaker endpoint lies in a region; set AWS_DEFAULT_REGION"),
+    ],
 )
-def test_an_endpoint_that_is_none_is_one_message(photos: Path, endpoint: str, says: str) -> None:
+def test_an_endpoint_that_is_none_is_one_message(
+    photos: Path, endpoint: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     done = predict("--endpoint", endpoint, photos / "test")
     assert done.returncode != 0
     assert says in done.stderr and len(done.stderr.splitlines()) == 1

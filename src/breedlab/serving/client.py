@@ -102,7 +102,7 @@ def _http(endpoint: str) -> Iterator[Send]:
 @contextmanager
 def _sagemaker(name: str) -> Iterator[Send]:
     try:
-        import boto3  # noqa: F401
+        import boto3
 
         from breedlab.backends.sagemaker.invoke import invoke
         from breedlab.backends.sagemaker.session import client, connect
@@ -111,6 +111,11 @@ def _sagemaker(name: str) -> Iterator[Send]:
             f"--endpoint {name}: a SageMaker endpoint needs the package {error.name};"
             " install the extra: pip install 'breedlab[sagemaker]'"
         ) from error
+    if boto3.Session().region_name is None:
+        raise ServingError(
+            f"--endpoint {name}: a SageMaker endpoint lies in a region; set AWS_DEFAULT_REGION or run `aws configure`"
+            " (the address of a server begins with http://)"
+        )
     runtime = client(connect(None), "sagemaker-runtime")
     yield lambda content: invoke(runtime, name, content, _ACCEPT)
 
