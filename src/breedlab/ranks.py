@@ -85,8 +85,6 @@ def joined() -> Iterator[None]:
         return
     console.quiet = not is_main()
     _join()
-    import torch.distributed as dist
-
     try:
         yield
     except BreedlabError as error:
@@ -103,7 +101,7 @@ def joined() -> Iterator[None]:
             raise Lost("interrupted") from None
         raise
     finally:
-        dist.destroy_process_group()
+        _leave()
 
 
 def _join() -> None:
@@ -116,6 +114,18 @@ def _join() -> None:
         torch.cuda.set_device(local_rank())
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_PATIENCE)
     _group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+
+
+def _leave() -> None:
+    """Ends the groups and their threads now: those that are left to the interpreter's end may abort the process."""
+    global _group
+    import gc
+
+    import torch.distributed as dist
+
+    _group = None
+    dist.destroy_process_group()
+    gc.collect()
 
 
 def wait() -> None:
