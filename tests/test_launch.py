@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -276,3 +277,9 @@ def test_a_missing_folder_is_one_message(launch: Launch, here: Path) -> None:
     assert (code, out) == (2, "")
     assert err == "data.root: nowhere is not there; expected a folder such as ROOT/train/<class>/photo.jpg"
     assert list(here.iterdir()) == []
+
+
+def test_a_grid_leaves_warnings_to_be_heard(words: Callable[..., list[str]], here: Path) -> None:
+    logging.getLogger("breedlab.serving.engines")  # is there by the grid's second run
+    assert main(["-m", *words("name=grid", "optim.lr=0.001,0.01", "dry_run=true")]) == 0
+    assert logging.getLogger("breedlab.serving.engines").isEnabledFor(logging.WARNING)

@@ -55,7 +55,7 @@ def test_the_whole_run_is_sampled_stage_by_stage(recording: Recording) -> None:
     stages = list(dict.fromkeys(stage for stage in recording.system.stage if stage))
     order = ("Data", "Network", "Training", "Test", "Export")
     assert stages == [stage for stage in order if stage in stages]  # the shortest may lie between two samples
-    assert {"Network", "Training", "Export"} <= set(stages)
+    assert {"Training", "Export"} <= set(stages)
     assert (np.diff(recording.system.t) > 0).all()
     assert recording.system.cpu.shape[1] == recording.system.header["cores"]
     assert 0 < recording.system.cpu.mean() <= 100
