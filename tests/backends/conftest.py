@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
 import botocore.loaders
 import pytest
+from containers import Container, build_image
 from sagemaker_account import REGION, ROLE, Account, serving
 
 from breedlab.data.sample import write_sample
@@ -39,8 +41,6 @@ def _server() -> Iterator[Account]:
 @pytest.fixture
 def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A machine on which nobody has ever heard of AWS."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     nowhere = tmp_path_factory.mktemp("home")
@@ -85,3 +85,18 @@ def cloud(words: Words, few: Path) -> Words:
         return words("experiment=quickstart", *small, *place, *more)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of the container's environment. BREEDLAB_TEST_IMAGE names one that was made before."""
+    if made := os.environ.get("BREEDLAB_TEST_IMAGE"):
+        return Path(made, "bin")
+    return build_image(tmp_path_factory.mktemp("image") / "env")
+
+
+@pytest.fixture
+def container(image: Path, account: Account, tmp_path: Path) -> Container:
+    folder = tmp_path / "containers"
+    folder.mkdir()
+    return Container(image, folder, account.url)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from containers import Container, Ended, Service, build_image, can_run
+from containers import Container, Ended, Service, can_run
 from sagemaker_account import Account
 
 from breedlab import launch
@@ -23,21 +22,6 @@ pytestmark = [
 ]
 
 Words = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of the container's environment. BREEDLAB_TEST_IMAGE names one that was made before."""
-    if made := os.environ.get("BREEDLAB_TEST_IMAGE"):
-        return Path(made, "bin")
-    return build_image(tmp_path_factory.mktemp("image") / "env")
-
-
-@pytest.fixture
-def container(image: Path, account: Account, tmp_path: Path) -> Container:
-    folder = tmp_path / "containers"
-    folder.mkdir()
-    return Container(image, folder, account.url)
 
 
 @pytest.fixture
