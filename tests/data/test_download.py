@@ -129,9 +129,9 @@ class Handler(BaseHTTPRequestHandler):
         if dropped:
             body = body[:value]
             self.close_connection = True
+        site.sent += len(body)  # before the client can have the last byte and a test look
         try:
             self.wfile.write(body)
-            site.sent += len(body)
             if dropped:
                 time.sleep(site.stall)
         except OSError:
