@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
 from breedlab.serving.handler import Model
 
-Waiting = tuple[torch.Tensor, "asyncio.Future[torch.Tensor]"]
+Scores = asyncio.Future[np.ndarray[Any, Any]]
+"""Will hold a photo's logits (classes,)."""
 
 
 class Batcher:
     """Computes scores on a thread of its own, so that the server goes on reading and decoding.
+
+    Threads that decode hand their photos over themselves, and a batch's answers go back together: each way through
+    the event loop would cost every photo as much as all the rest of serving it.
 
     Args:
         model: Whose `scores` are wanted.
@@ -25,64 +28,81 @@ class Batcher:
     """
 
     def __init__(self, model: Model, most: int = 32) -> None:
-        self.model, self.most = model, most
-        self._queue: deque[Waiting] = deque()
+        self._model, self._most = model, most
+        self._queue: deque[tuple[torch.Tensor, Scores]] = deque()
         self._coming = 0
         # On a CPU, a pass that starts while the next photos are being decoded takes its cores from them, and they miss
         # it; a GPU has nothing better to do.
         self._waits = model.device.type == "cpu"
-        self._changed = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._task: asyncio.Task[None] | None = None
+        self._ended = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._serve, name="model")
 
     def start(self) -> None:
         """Begins to answer; call it inside the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._serve())
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
 
-    async def stop(self) -> None:
-        """Ends once no request is open any more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        self._thread.shutdown()
+    def stop(self) -> None:
+        """Ends; call it once no request is open any more."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join()
 
-    @contextmanager
-    def expecting(self) -> Iterator[None]:
-        """While it is open a photo is being decoded that a batch which is not yet full may wait for."""
-        self._coming += 1
-        try:
-            yield
-        finally:
+    def expect(self) -> None:
+        """Says that a photo is being decoded, for which a batch that is not yet full may wait."""
+        with self._changed:
+            self._coming += 1
+
+    def withdraw(self) -> None:
+        """Says that a photo which was expected does not come."""
+        with self._changed:
             self._coming -= 1
-            self._changed.set()
+            self._wake()
 
-    async def scores(self, photos: list[torch.Tensor]) -> torch.Tensor:
-        """Logits (n, classes) of uint8 photos (3, side, side)."""
-        loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in photos]
-        self._queue.extend(zip(photos, futures, strict=True))
-        self._changed.set()
-        return torch.stack(await asyncio.gather(*futures))
+    def add(self, photo: torch.Tensor, scores: Scores, expected: bool = False) -> None:
+        """Takes a photo, uint8 (3, side, side), whose scores are wanted; from any thread."""
+        with self._changed:
+            self._coming -= expected
+            self._queue.append((photo, scores))
+            self._wake()
 
-    async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            while not self._queue or (self._waits and self._coming and len(self._queue) < self.most):
-                self._changed.clear()
-                await self._changed.wait()
-            batch = [self._queue.popleft() for _ in range(min(self.most, len(self._queue)))]
-            wanted = [(photo, future) for photo, future in batch if not future.done()]  # some clients have gone
-            if not wanted:
-                continue
+    def _wake(self) -> None:
+        if self._may_begin():
+            self._changed.notify()
+
+    def _may_begin(self) -> bool:
+        return bool(self._queue) and not (self._waits and self._coming and len(self._queue) < self._most)
+
+    def _serve(self) -> None:
+        while batch := self._next():
+            futures = [future for _, future in batch]
             try:
                 # By numpy: for copying so little, torch would wake threads that then burn the cores of others.
-                stacked = torch.from_numpy(np.stack([photo.numpy() for photo, _ in wanted]))
-                rows = await loop.run_in_executor(self._thread, self.model.scores, stacked)
+                photos = torch.from_numpy(np.stack([photo.numpy() for photo, _ in batch]))
+                answer: np.ndarray[Any, Any] | Exception = self._model.scores(photos).numpy()
             except Exception as error:  # each of them is told, and the next batch may fare better
-                for _, future in wanted:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), row in zip(wanted, rows, strict=True):
-                if not future.done():
-                    future.set_result(row)
+                answer = error
+            self._loop.call_soon_threadsafe(_deliver, futures, answer)
+
+    def _next(self) -> list[tuple[torch.Tensor, Scores]]:
+        """The next batch; empty once there is none to come."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._may_begin() or self._ended)
+                count = min(self._most, len(self._queue))
+                batch = [self._queue.popleft() for _ in range(count)]
+                wanted = [(photo, future) for photo, future in batch if not future.done()]  # some clients have gone
+                if wanted or self._ended:
+                    return wanted
+
+
+def _deliver(futures: list[Scores], answer: np.ndarray[Any, Any] | Exception) -> None:
+    for number, future in enumerate(futures):
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer[number])

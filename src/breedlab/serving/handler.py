@@ -190,6 +190,11 @@ def prepare(model: Model, photo: bytes, number: int = 1, count: int = 1) -> torc
         BadRequest: 400 if its bytes are no usable photo.
     """
     inspect(photo, number, count)
+    return decoded(model, photo, number, count)
+
+
+def decoded(model: Model, photo: bytes, number: int = 1, count: int = 1) -> torch.Tensor:
+    """As `prepare`, of a photo that was inspected before."""
     try:
         return model.prepare(photo)
     except BadPhoto as error:
@@ -227,8 +232,16 @@ def output_fn(answer: Answer, accept: str, context: Any = None) -> tuple[bytes, 
             return buffer.getvalue(), NPY
         if kind in (JSON, "application/*", "*/*", ""):
             tree = answer.verbose() if "verbose=1" in parameters else answer.scores.tolist()
-            return json.dumps(tree).encode(), JSON
+            return _dump(tree), JSON
     raise BadRequest(406, f"accept {accept!r} is not written; ask for {JSON} or {NPY}")
+
+
+def _dump(tree: Any) -> bytes:
+    try:
+        import orjson
+    except ImportError:  # AWS's inference image may lack it; the numbers are the same
+        return json.dumps(tree).encode()
+    return orjson.dumps(tree)  # in a tenth of the time, which for 133 scores is felt
 
 
 def _parse(body: bytes | str) -> Any:

@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import Any
 
+import numpy as np
 import torch
-from fastapi import Request
+from starlette.requests import ClientDisconnect, Request
 
 from breedlab.serving import handler
-from breedlab.serving.batching import Batcher
+from breedlab.serving.batching import Batcher, Scores
 from breedlab.serving.handler import BadRequest, Model, Photo
 
 BODY_SECONDS = 30.0
@@ -45,38 +47,65 @@ class Intake:
     def __init__(self, max_bytes: int, max_held: int = MAX_HELD, seconds: float | None = None) -> None:
         self.max_bytes, self._max_held = max_bytes, max_held
         self._seconds = BODY_SECONDS if seconds is None else seconds
-        self._held = 0
+        self.held = 0
 
-    @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """A request's body, held as long as the context is open.
+    def body(self, request: Request) -> Body:
+        """A request's body, read when the context is entered and held as long as it is open."""
+        return Body(self, request)
+
+    async def read(self, body: Body, request: Request) -> bytes:
+        """Reads a body, and counts what of it is held.
 
         Raises:
             BadRequest: 413 if it is too large, 408 if it does not come in.
             Overloaded: If too much is held already.
+            ClientDisconnect: If the client hung up.
         """
-        size, parts = 0, []
+        if _announced(request) > self.max_bytes:
+            raise self._too_large()
+        parts = []
         try:
-            if _announced(request) > self.max_bytes:
-                raise self._too_large()
-            try:
-                async with asyncio.timeout(self._seconds):
-                    async for part in request.stream():
-                        size += len(part)
-                        self._held += len(part)
-                        if size > self.max_bytes:
-                            raise self._too_large()
-                        if self._held > self._max_held:
-                            raise Overloaded
-                        parts.append(part)
-            except TimeoutError as error:
-                raise BadRequest(408, f"the body did not come in within {self._seconds:g} seconds") from error
-            yield b"".join(parts)
-        finally:
-            self._held -= size
+            async with asyncio.timeout(self._seconds):
+                while True:
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    part = message.get("body", b"")
+                    body.size += len(part)
+                    self.held += len(part)
+                    if body.size > self.max_bytes:
+                        raise self._too_large()
+                    if self.held > self._max_held:
+                        raise Overloaded
+                    parts.append(part)
+                    if not message.get("more_body"):
+                        return parts[0] if len(parts) == 1 else b"".join(parts)
+        except TimeoutError as error:
+            raise BadRequest(408, f"the body did not come in within {self._seconds:g} seconds") from error
 
     def _too_large(self) -> BadRequest:
         return BadRequest(413, f"the body is larger than the {self.max_bytes:,} bytes that are read")
+
+
+class Body:
+    """The context of `Intake.body`."""
+
+    def __init__(self, intake: Intake, request: Request) -> None:
+        self._intake, self._request = intake, request
+        self.size = 0
+
+    async def __aenter__(self) -> bytes:
+        try:
+            return await self._intake.read(self, self._request)
+        except BaseException:
+            self._release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        self._intake.held -= self.size
 
 
 def _announced(request: Request) -> int:
@@ -85,11 +114,11 @@ def _announced(request: Request) -> int:
 
 
 class Preparation:
-    """From photos as a request names them to what the network takes: fetched, decoded, resized, on threads.
+    """From photos as a request names them to their scores: fetched, decoded and resized on threads, then batched.
 
     Args:
         model: Whose transform and rules of fetching apply.
-        batcher: Is told how many photos will be with it in a moment.
+        batcher: Computes the scores; is told which photos will be with it in a moment.
     """
 
     def __init__(self, model: Model, batcher: Batcher) -> None:
@@ -105,18 +134,18 @@ class Preparation:
         for threads in (self._fetching, self._decoding, self._decoding_large):
             threads.shutdown(cancel_futures=True)
 
-    async def prepare(self, photos: Sequence[Photo]) -> list[torch.Tensor]:
-        """One uint8 (3, side, side) a photo.
+    async def scores(self, photos: Sequence[Photo]) -> np.ndarray[Any, Any]:
+        """Logits (n, classes) of a request's photos.
 
         Raises:
             BadRequest: 4xx if one of them is none, or must not or cannot be fetched.
         """
         count = len(photos)
         if count == 1:
-            return [await self._prepare(photos[0], 1, 1)]
-        jobs = [asyncio.ensure_future(self._prepare(photo, n, count)) for n, photo in enumerate(photos, 1)]
+            return (await self._score(photos[0], 1, 1))[None]
+        jobs = [asyncio.ensure_future(self._score(photo, n, count)) for n, photo in enumerate(photos, 1)]
         try:
-            return list(await asyncio.gather(*jobs))
+            return np.stack(await asyncio.gather(*jobs))
         finally:
             for job in jobs:  # one bad photo, and the others are not worth the work
                 job.cancel()
@@ -128,23 +157,49 @@ class Preparation:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._fetching, handler.fetched, self._model, photo, number, count)
 
-    async def _prepare(self, photo: Photo, number: int, count: int) -> torch.Tensor:
+    async def _score(self, photo: Photo, number: int, count: int) -> np.ndarray[Any, Any]:
         loop = asyncio.get_running_loop()
         content = await self.fetch(photo, number, count)
-        with self._batcher.expecting():
-            found = await loop.run_in_executor(self._decoding, self._unless_large, content, number, count)
-        if isinstance(found, torch.Tensor):
-            return found
-        async with self._gate.passage(found):
-            return await loop.run_in_executor(self._decoding_large, self._whole, content, number, count)
+        scores: Scores = loop.create_future()
+        self._batcher.expect()
+        self._decoding.submit(self._decode, content, number, count, scores, loop)
+        try:
+            return await scores
+        except _Large as large:
+            pixels = large.pixels
+        async with self._gate.passage(pixels):
+            prepared = await loop.run_in_executor(self._decoding_large, self._prepare, content, number, count)
+        scores = loop.create_future()
+        self._batcher.add(prepared, scores)
+        return await scores
 
-    def _unless_large(self, photo: bytes, number: int, count: int) -> torch.Tensor | int:
-        pixels = handler.inspect(photo, number, count)
-        return pixels if pixels > _LARGE else self._whole(photo, number, count)
+    def _decode(self, photo: bytes, number: int, count: int, scores: Scores, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            pixels = handler.inspect(photo, number, count)
+            if pixels > _LARGE:
+                raise _Large(pixels)
+            prepared = self._prepare(photo, number, count)
+        except BaseException as error:
+            self._batcher.withdraw()
+            loop.call_soon_threadsafe(_fail, scores, error)
+        else:
+            self._batcher.add(prepared, scores, expected=True)
 
-    def _whole(self, photo: bytes, number: int, count: int) -> torch.Tensor:
+    def _prepare(self, photo: bytes, number: int, count: int) -> torch.Tensor:
         # Laid out here, on one of many threads, as the batcher's single one would have to.
-        return handler.prepare(self._model, photo, number, count).contiguous()
+        return handler.decoded(self._model, photo, number, count).contiguous()
+
+
+class _Large(Exception):
+    """A photo that is decoded apart."""
+
+    def __init__(self, pixels: int) -> None:
+        self.pixels = pixels
+
+
+def _fail(scores: Scores, error: BaseException) -> None:
+    if not scores.done():
+        scores.set_exception(error)
 
 
 def decoders(count: int, name: str) -> ThreadPoolExecutor:

@@ -128,7 +128,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
 def settings(app: Any, **words: Any) -> uvicorn.Config:
     """uvicorn's, around an application of `server.make_app`."""
-    told = staticmethod(app.state.refused)
+    told = staticmethod(app.refused)
     protocol = type("Protocol", (GuardedProtocol,), {"refused": told})
     fixed: dict[str, Any] = {"log_level": "error", "access_log": False, "timeout_graceful_shutdown": 30}
+    fixed["proxy_headers"] = False  # who asks is neither logged nor asked for
     return uvicorn.Config(app, http=protocol, ws="none", server_header=False, **{**fixed, **words})

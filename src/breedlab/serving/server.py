@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import prometheus_client as prometheus
@@ -27,6 +27,7 @@ MAX_BYTES = 6_000_000
 CAPACITY = 128
 """Photos being worked on or waiting; above it a client is asked to come again."""
 
+INVOCATIONS = "/invocations"
 CLIENT_GONE = 499
 """For the log: the client hung up before it had an answer. nginx's number."""
 
@@ -80,21 +81,30 @@ class Metrics:
         print(json.dumps(line), flush=True)
 
 
-class Record:
-    """Around the application: measures each request, and answers for what fails inside.
+class App:
+    """The server's application: answers `POST /invocations` itself, has FastAPI answer the rest, records all.
+
+    FastAPI and what it is built of take as long for a request as all else that is not decoding or computing, and
+    `/invocations` uses none of it but the documentation.
 
     Args:
-        app: What is inside.
-        metrics: Where it is recorded.
+        rest: What answers all other paths.
+        invocations: What answers that one.
+        metrics: Where requests are recorded.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, rest: ASGIApp, invocations: Callable[[Request], Awaitable[Response]], metrics: Metrics) -> None:
+        self._rest, self._invocations, self._metrics = rest, invocations, metrics
+
+    def refused(self, status: int) -> None:
+        """Records a request that never came this far."""
+        self._metrics.record("refused", "other", status, 0.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            return await self._rest(scope, receive, send)
         started, status = time.perf_counter(), 0
+        scope["state"] = known = dict(scope.get("state", {}))
 
         async def timed(message: Message) -> None:
             nonlocal status
@@ -105,7 +115,15 @@ class Record:
             await send(message)
 
         try:
-            await self._app(scope, receive, timed)
+            if scope["path"] == INVOCATIONS and scope["method"] == "POST":
+                request = Request(scope, receive)
+                try:
+                    response = await self._invocations(request)
+                except (BadRequest, Overloaded) as error:
+                    response = await refuse(request, error)
+                await response(scope, receive, timed)
+            else:
+                await self._rest(scope, receive, timed)
         except ClientDisconnect:
             status = CLIENT_GONE
         except Exception as error:  # told here, not to the client
@@ -113,17 +131,14 @@ class Record:
             if not status:
                 await _refusal(500, "the server failed; its log says more")(scope, receive, timed)
         # Not the path that the client typed: each of those would be a series of its own.
-        path = getattr(scope.get("route"), "path", "other")
-        known = scope.get("state", {})
+        path = INVOCATIONS if scope["path"] == INVOCATIONS else getattr(scope.get("route"), "path", "other")
         self._metrics.record(
             scope["method"], path, status or CLIENT_GONE, time.perf_counter() - started,
             known.get("bytes", 0), known.get("photos", 0),
         )  # fmt: skip
 
 
-def make_app(
-    model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACITY, max_held: int = MAX_HELD
-) -> FastAPI:
+def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACITY, max_held: int = MAX_HELD) -> App:
     """The server's application around a loaded model.
 
     Args:
@@ -141,25 +156,14 @@ def make_app(
     async def running(_app: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         yield
-        await batcher.stop()
+        batcher.stop()
         preparation.stop()
 
     # Its documentation page brings its own scripts; FastAPI's loads them from elsewhere.
     app = FastAPIOffline(title="breedlab", version="1", lifespan=running)
-    app.add_middleware(Record, metrics=metrics)
-    app.state.refused = lambda status: metrics.record("refused", "other", status, 0.0)
 
-    @app.exception_handler(BadRequest)
-    async def bad_request(_request: Request, error: BadRequest) -> Response:
-        return _refusal(error.status, str(error))
-
-    @app.exception_handler(Overloaded)
-    async def overloaded(_request: Request, _error: Overloaded) -> Response:
-        return _refusal(503, "more photos at once than are taken on; try again in a second", {"Retry-After": "1"})
-
-    @app.exception_handler(HTTPException)
-    async def unknown(_request: Request, error: HTTPException) -> Response:
-        return _refusal(error.status_code, str(error.detail), dict(error.headers or {}))
+    for kind in (BadRequest, Overloaded, HTTPException):
+        app.add_exception_handler(kind, refuse)
 
     @app.get("/ping")
     async def ping() -> dict[str, str]:
@@ -171,7 +175,7 @@ def make_app(
         """Requests, latencies and open photos for Prometheus."""
         return Response(prometheus.generate_latest(metrics.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
 
-    @app.post("/invocations", openapi_extra={"requestBody": _REQUEST_BODY})
+    @app.post(INVOCATIONS, openapi_extra={"requestBody": _REQUEST_BODY})
     async def invocations(request: Request) -> Response:
         """Scores of a photo, or of each in a list.
 
@@ -191,16 +195,26 @@ def make_app(
             metrics.open.set(open_photos)
             metrics.photos.inc(len(photos))
             try:
-                prepared = await preparation.prepare(photos)
-                answer = handler.Answer((await batcher.scores(prepared)).numpy(), model)
+                scores = await preparation.scores(photos)
             finally:
                 open_photos -= len(photos)
                 metrics.open.set(open_photos)
-        content, kind = handler.output_fn(answer, request.headers.get("accept", ""))
+        content, kind = handler.output_fn(handler.Answer(scores, model), request.headers.get("accept", ""))
         return Response(content, media_type=kind)
 
     app.include_router(page.router(model, intake=intake, fetch=preparation.fetch if model.fetch.is_open else None))
-    return app
+    return App(app, invocations, metrics)
+
+
+async def refuse(_request: Request, error: Exception) -> Response:
+    """What a client is told that gets no scores."""
+    match error:
+        case BadRequest():
+            return _refusal(error.status, str(error))
+        case HTTPException():
+            return _refusal(error.status_code, str(error.detail), dict(error.headers or {}))
+        case _:
+            return _refusal(503, "more photos at once than are taken on; try again in a second", {"Retry-After": "1"})
 
 
 def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
