@@ -103,10 +103,10 @@ def _list(runs: Path) -> None:
 
 
 def _show(account: boto3.Session, record: Record) -> None:
+    from breedlab.backends.sagemaker.follow import Log, trial_board
     from breedlab.backends.sagemaker.status import first_status, list_trials, training_status
-    from breedlab.config import search_space
     from breedlab.reporting.console import console
-    from breedlab.tuning.board import Board
+    from breedlab.tuning.row import read_trial
 
     experiment = record.experiment()
     status = first_status(account, record)
@@ -126,11 +126,16 @@ def _show(account: boto3.Session, record: Record) -> None:
     for title, text in lines:
         console.print(f"{title:12}{text}", markup=False)
     if record.searches:
-        board = Board(experiment.config, list(search_space(experiment.config)))
-        for trial in list_trials(account, record.name):
-            board.rows[trial.row.number] = trial.row
-        console.print()
-        console.print(board.table())
+        rows = [trial.row for trial in list_trials(account, record.name)]
+    elif record.searches_inside:
+        rows = [row for line in Log(account, record.name).news() if (row := read_trial(line))]
+    else:
+        return
+    board = trial_board(record)
+    for row in rows:
+        board.rows[row.number] = row
+    console.print()
+    console.print(board.table())
 
 
 def _log(account: boto3.Session, record: Record, trial: int | None) -> None:

@@ -22,8 +22,9 @@ from breedlab.errors import TrainingError
 from breedlab.training.prepare import Prepared
 from breedlab.training.stopping import Stopped
 from breedlab.tuning import workers
-from breedlab.tuning.board import Board, Row
+from breedlab.tuning.board import Board
 from breedlab.tuning.events import write_events
+from breedlab.tuning.row import Row
 from breedlab.tuning.trial import Outcome, run_trial
 
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -52,10 +53,10 @@ def search(config: Config, prepared: Prepared, run: Path) -> Best:
     space = search_space(config)
     study = _open(config, run, space)
     board = Board(config, list(space))
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished() and not _was_cut_off(trial):
-            board.finished(_row(trial, space))
     left = _to_run(study, config, space)
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.is_finished():
+            board.finished(_row(trial, space))
     with board.live(), _runner(config, prepared, run, study) as start:
         _run_trials(study, config, run, space, board, left, start)
     return _best(study, space)
@@ -216,7 +217,8 @@ def _values(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
 
 
 def _row(trial: FrozenTrial, space: Space) -> Row:
-    state = next(name for name, state in _STATES.items() if state == trial.state)
+    ended = next(name for name, state in _STATES.items() if state == trial.state)
+    state = "cut off" if _was_cut_off(trial) else ended  # and so in the log, which told that it had started
     objective = trial.value if trial.state == TrialState.COMPLETE else None
     attrs = trial.user_attrs
     return Row(
