@@ -67,6 +67,11 @@ def main(argv: list[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
         print(_HELP.format(groups="\n".join(f"  {name:11}{', '.join(names)}" for name, names in groups().items())))
         return 0
+    if (words := _without_cfg_job(argv)) is not None:
+        import yaml
+
+        print(yaml.safe_dump(load(words), sort_keys=False), end="")
+        return 0
     if any(word.startswith(("-", "hydra.", "+hydra.", "~hydra.")) for word in argv):
         return _through_hydra(argv)
     # Without flags Hydra would compose twice, to find out its mode, and do nothing else that is needed here.
@@ -76,6 +81,16 @@ def main(argv: list[str]) -> int:
     else:
         start(load(argv), argv)
     return 0
+
+
+def _without_cfg_job(argv: list[str]) -> list[str] | None:
+    """The words beside `--cfg job`, if that is the only flag: Hydra would not show those that it is not given."""
+    for index, word in enumerate(argv):
+        count = 1 if word == "--cfg=job" else 2 if argv[index : index + 2] in (["--cfg", "job"], ["-c", "job"]) else 0
+        rest = [other for other in [*argv[:index], *argv[index + count :]] if other != "--resolve"]
+        if count and not any(other.startswith("-") for other in rest):
+            return rest
+    return None
 
 
 def _through_hydra(argv: list[str]) -> int:

@@ -12,6 +12,8 @@ import os
 import random
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import psutil
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sagemaker_account import Account
@@ -157,7 +160,8 @@ class Container:
         self._started += 1
         hosts = [f"algo-{number + 1}" for number in range(request["ResourceConfig"]["InstanceCount"])]
         names = self.folder / f"hosts-{self._started}"
-        names.write_text("127.0.0.1 localhost\n" + "".join(f"127.0.0.1 {host}\n" for host in hosts))
+        # A container knows its own name, too: a torchrun that is alone asks for it.
+        names.write_text("".join(f"127.0.0.1 {host}\n" for host in ("localhost", socket.gethostname(), *hosts)))
         job = Running([], [], name, request)
         for host in hosts:
             tree = self.folder / f"{name}-{self._started}-{host}"
@@ -171,9 +175,11 @@ class Container:
     def _start(self, tree: Path, name: str, request: Request, hosts: Path) -> subprocess.Popen[bytes]:
         algorithm = request["AlgorithmSpecification"]
         if "ContainerEntrypoint" in algorithm:
+            # The first process of the container, as it is on SageMaker, with all that this means to signals.
+            apart = ["--pid", "--fork", "--mount-proc"]
             command = [*algorithm["ContainerEntrypoint"], *algorithm["ContainerArguments"]]
         else:
-            command = ["train"]
+            apart, command = [], ["train"]  # which the image's own first process starts
         kept = {key: value for key, value in os.environ.items() if key.startswith(("AWS_", "PIP_")) or key == "HOME"}
         environment = {
             **kept,
@@ -191,7 +197,7 @@ class Container:
         aside.mkdir(exist_ok=True)
         with (tree / "log").open("wb") as log:
             return subprocess.Popen(
-                ["unshare", "-m", "bash", "-c", _OWN, str(tree), str(hosts), str(aside), *command],
+                ["unshare", "-m", *apart, "bash", "-c", _OWN, str(tree), str(hosts), str(aside), *command],
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -214,6 +220,13 @@ class Running:
         _settle(self.tree)
         _keep(self.tree[0], self.name, self.request)
         return Ended(codes, [self.log(host) for host in range(len(self.tree))], self.tree)
+
+    def terminate(self, host: int = 0) -> None:
+        """What SageMaker does to stop a job: SIGTERM to the container's first process, and to no other."""
+        process = psutil.Process(self.processes[host].pid)
+        if "ContainerEntrypoint" in self.request["AlgorithmSpecification"]:
+            (process,) = process.children()  # of unshare
+        process.send_signal(signal.SIGTERM)
 
     def log(self, host: int = 0) -> str:
         return (self.tree[host] / "log").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,7 @@ def test_a_job_that_sigterm_ends_goes_on_to_the_same_weights(
     definition, values = asked["TrainingJobDefinition"], {"optim__lr": "0.01"}
     running = container.start("spot-1", definition, values)
     running.wait_for("epoch 1/3")
-    running.processes[0].send_signal(signal.SIGTERM)
+    running.terminate()
     stopped = running.wait()
     last = stopped.checkpoints / "spot-1" / "checkpoints" / "last.ckpt"
     done = torch.load(last, map_location="cpu", weights_only=True)["global_step"]
@@ -139,6 +138,32 @@ def test_a_job_that_sigterm_ends_goes_on_to_the_same_weights(
     assert again.code == [0] and "epoch 1/3" not in again.log[0] and "epoch 3/3" in again.log[0]
     assert launch.main(words("experiment=quickstart", "profiler=none", "tuner=none", *slow, "optim.lr=0.01")) == 0
     assert weights(again.checkpoints / "spot-1") == weights(Path("runs/latest"))
+
+
+@pytest.mark.parametrize("processes", [1, 2], ids=["one process", "torchrun"])
+def test_a_job_whose_first_process_is_told_to_stop_goes_on_to_the_same_weights(
+    processes: int, container: Container, account: Account, cloud: Words, here: Path
+) -> None:
+    """As AWS stops a training job: SIGTERM to the container's first process, and the container ends with that."""
+    steps = 50 // processes
+    slow = ["cache.mode=off", "trainer.max_epochs=3", "optim.lr=0.001", f"data.batch_size={2 * processes}"]
+    launch.main(cloud("backend.spot=true", "backend.wait=false", f"backend.processes={processes}", "name=told", *slow))
+    (asked,) = account.sent("CreateTrainingJob")
+    running = container.start("told-1", asked)
+    running.wait_for("epoch 1/3")
+    assert ("Running Torchrun Driver" in running.log()) == (processes > 1)
+    running.terminate()
+    stopped = running.wait()
+    last = stopped.checkpoints / "told-1" / "checkpoints" / "last.ckpt"
+    done = torch.load(last, map_location="cpu", weights_only=True)["global_step"]
+    assert steps < done < 3 * steps and done % steps
+    assert stopped.failure is None and "Traceback" not in stopped.log[0]
+
+    again = container.run("told-1", asked)
+    assert again.code == [0] and "epoch 1/3" not in again.log[0] and "epoch 3/3" in again.log[0]
+    unbroken = container.run("told-2", asked)
+    assert unbroken.code == [0] and "epoch 1/3" in unbroken.log[0]
+    assert weights(again.checkpoints / "told-1") == weights(unbroken.checkpoints / "told-2")
 
 
 def test_one_job_searches_and_trains_the_best(container: Container, account: Account, cloud: Words, here: Path) -> None:

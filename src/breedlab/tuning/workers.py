@@ -32,7 +32,9 @@ def begin(tree: dict[str, Any], report: Report, storage: str, study: str, told: 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = validate(tree)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.tuner.parallel))
-    _worker.update(prepared=prepare(config, report), storage=storage, study=study, pruner=pruner(config.tuner), told=told)
+    _worker.update(
+        prepared=prepare(config, report), storage=storage, study=study, pruner=pruner(config.tuner), told=told
+    )
 
 
 def pruner(tuner: Tuner) -> optuna.pruners.BasePruner | None:

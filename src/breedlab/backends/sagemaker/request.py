@@ -38,6 +38,15 @@ CHECKPOINTS = "/opt/ml/checkpoints"
 
 _STRATEGIES = {"bayesian": "Bayesian", "random": "Random", "grid": "Grid", "hyperband": "Hyperband"}
 _SCRIPTS = f"{DATA_FOLDER}/sm_drivers"
+# What starts the scripts is the container's first process, which no SIGTERM ends or reaches beyond: it hands it on to a
+# process group of its own, and stays until all of that has ended, since the container ends with it.
+_START = f"""\
+chmod +x {_SCRIPTS}/sm_train.sh
+set -m
+{_SCRIPTS}/sm_train.sh &
+trap "kill -TERM -$!; while kill -0 -$! 2>/dev/null; do sleep 0.1; done" TERM
+wait $!
+"""
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ def training_request(experiment: Experiment, values: Mapping[str, str]) -> Reque
             "TrainingInputMode": "File",
             "MetricDefinitions": metric_definitions(config),
             "ContainerEntrypoint": ["/bin/bash"],
-            "ContainerArguments": ["-c", f"chmod +x {_SCRIPTS}/sm_train.sh && {_SCRIPTS}/sm_train.sh"],
+            "ContainerArguments": ["-c", _START],
         },
         "HyperParameters": dict(values),
         **_shared(experiment, "final" if experiment.searches else "run"),
