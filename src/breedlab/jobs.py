@@ -33,12 +33,21 @@ def main(argv: list[str]) -> int:
     one = argparse.ArgumentParser(add_help=False)
     one.add_argument("name", metavar="NAME", help="a job's name, or the run directory of its launch")
     one.add_argument("--region", help="of a job that another machine launched; the AWS profile's by default")
-    verbs.add_parser("list", parents=[runs], help="the jobs that were launched from here, the newest first")
-    showing = verbs.add_parser("show", parents=[one, runs], help="how a job stands, and its trials")
-    showing.add_argument("--log", action="store_true", help="what the job printed, instead")
+
+    def verb(name: str, about: str, more: str = "", of_one: bool = True) -> argparse.ArgumentParser:
+        told = f"{about[0].upper()}{about[1:]}.{more}"
+        return verbs.add_parser(name, parents=[one, runs] if of_one else [runs], help=about, description=told)
+
+    verb("list", "the jobs that were launched from here, the newest first, and how they stand", of_one=False)
+    showing = verb("show", "how a job stands, and the table of its trials")
+    showing.add_argument("--log", action="store_true", help="what the job printed, in place of that")
     showing.add_argument("--trial", type=int, metavar="N", help="with --log: of this trial of a search")
-    verbs.add_parser("stop", parents=[one, runs], help="stop a job; what it has done stays in the bucket")
-    fetching = verbs.add_parser("fetch", parents=[one, runs], help="follow it to its end, then write its run directory")
+    verb("stop", "stop a job; what it has done stays in the bucket")
+    fetching = verb(
+        "fetch",
+        "follow it to its end, then write its run directory",
+        " After a search by a tuning job it starts the training of the best. Ctrl-C leaves off and stops nothing.",
+    )
     fetching.add_argument("--now", action="store_true", help="what there is at this moment; nothing is started")
     given = parser.parse_args(argv)
     if given.verb == "list":

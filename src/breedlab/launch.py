@@ -13,7 +13,7 @@ from breedlab import ranks
 from breedlab.config import Config, validate
 from breedlab.config.compose import config_folder, explained, groups, load, screen, split_space, with_space
 from breedlab.config.problems import error_from, nearest
-from breedlab.config.validate import known_paths
+from breedlab.config.validate import known_paths, problems
 from breedlab.errors import BreedlabError, ConfigError, Terminated
 
 _HELP = """\
@@ -159,6 +159,10 @@ def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
     Returns:
         What the table of a grid shows of it.
     """
+    from breedlab.backends import own_problems
+
+    if found := problems(dict(tree)):
+        raise error_from(found + own_problems(tree))
     return carry_out(validate(dict(tree)), overrides, None)
 
 

@@ -98,8 +98,13 @@ def test_the_objectives_regex_finds_its_value_in_the_sample_line(planned: Planne
     assert regex and line
     found = re.search(regex[1], line[2])
     assert found and found[1] == line[1]
+    # The line is as training prints it, whose other figures SageMaker reads as well.
+    assert re.fullmatch(
+        r"epoch 3/5  train/loss \S+  valid/loss \S+  valid/top1 \S+  objective valid/loss=\S+;", line[2]
+    )
     definitions = requests_in(text)[0][1]["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"]
     assert definitions[0] == {"Name": "valid/loss", "Regex": regex[1]}
+    assert len(definitions) == 3 and all(re.search(each["Regex"], line[2]) for each in definitions)
 
 
 def test_the_source_archive_is_listed(planned: Planned) -> None:
@@ -116,6 +121,12 @@ def test_the_largest_bill_of_both_ways(planned: Planned) -> None:
     assert float(each[1]) == pytest.approx(42 * 1.408, abs=0.01)
     assert float(one[1]) == pytest.approx(2 * 1.408, abs=0.01)
     assert "$1.408 an hour for ml.g5.xlarge in us-east-1 on 2026-" in text
+
+
+def test_without_a_region_the_bill_is_that_of_one_that_is_named(planned: Planned) -> None:
+    text = planned()
+    assert re.search(r"backend.trials=job_each +\$118.27 \(21 jobs, 84.0 instance hours\)", text)
+    assert "in us-east-1 on 2026-11-25, as no region is set; others may cost more" in text
 
 
 def test_instances_and_warm_minutes_are_billed(planned: Planned) -> None:

@@ -26,7 +26,7 @@ from breedlab.config import Config, search_space
 from breedlab.config.rules import WEIGHT_FILES
 from breedlab.config.space import Choices, Dimension, Range, grid_points
 from breedlab.hyperparameters import encode, sagemaker_name
-from breedlab.training.objective import figure_regex, objective_regex
+from breedlab.training.objective import FIGURES, figure_regex, objective_regex
 
 ENTRY = "entry/train.py"
 ARCHIVE = "source.tar.gz"
@@ -213,7 +213,7 @@ def tuning_request(experiment: Experiment) -> Request:
 def metric_definitions(config: Config) -> list[dict[str, str]]:
     """What SageMaker reads from the log: the objective, and the figures beside it."""
     objective = config.monitor.metric
-    others = [name for name in ("train/loss", "valid/loss", "valid/top1") if name != objective]
+    others = [name for name in FIGURES if name != objective]
     return [
         {"Name": objective, "Regex": objective_regex(objective)},
         *({"Name": name, "Regex": figure_regex(name)} for name in others),
