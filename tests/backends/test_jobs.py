@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sagemaker_account import Account
 
 from breedlab import launch
 from breedlab.hyperparameters import decode
+from breedlab.tuning.row import read_trial
 
 pytestmark = [
     pytest.mark.slow,
@@ -174,7 +176,13 @@ def test_one_job_searches_and_trains_the_best(container: Container, account: Acc
     (ended,) = service.ended.values()
     assert ended.log[0].count("activations of train") == 1  # for all trials and the best
     run = Path("runs/latest")
-    assert len(list(run.glob("trials/*/trial.json"))) == 3 and (run / "study.db").is_file()
+    trials = sorted((json.loads(path.read_text()) for path in run.glob("trials/*/trial.json")), key=itemgetter("number"))
+    assert len(trials) == 3 and (run / "study.db").is_file()
+    # What following it makes a table of is in the log, as the start scripts pass it on.
+    rows = [row for line in ended.log[0].splitlines() if (row := read_trial(line))]
+    assert [row.state for row in rows] == ["running", "complete"] * 3
+    assert [row.objective for row in rows[1::2]] == pytest.approx([t["objective"] for t in trials], abs=1e-4)
+    assert [set(row.values) for row in rows] == [{"optim.lr", "data.batch_size"}] * 6
     assert json.loads((run / "metrics.json").read_text())["search"]["values"].keys() == {"optim.lr", "data.batch_size"}
 
 
