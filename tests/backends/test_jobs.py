@@ -176,7 +176,9 @@ def test_one_job_searches_and_trains_the_best(container: Container, account: Acc
     (ended,) = service.ended.values()
     assert ended.log[0].count("activations of train") == 1  # for all trials and the best
     run = Path("runs/latest")
-    trials = sorted((json.loads(path.read_text()) for path in run.glob("trials/*/trial.json")), key=itemgetter("number"))
+    trials = sorted(
+        (json.loads(path.read_text()) for path in run.glob("trials/*/trial.json")), key=itemgetter("number")
+    )
     assert len(trials) == 3 and (run / "study.db").is_file()
     # What following it makes a table of is in the log, as the start scripts pass it on.
     rows = [row for line in ended.log[0].splitlines() if (row := read_trial(line))]
