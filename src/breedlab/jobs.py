@@ -76,7 +76,7 @@ def _found(name: str, runs: Path, region: str | None) -> tuple[boto3.Session, Re
     from breedlab.backends.sagemaker.session import connect
 
     record = find(name, runs)
-    account = connect(record.place.region if record else region)
+    account = connect(record.place.region if record else region, "--region")
     return account, record or find_in_bucket(account, name)
 
 

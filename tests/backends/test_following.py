@@ -24,7 +24,7 @@ import pytest
 import yaml
 from sagemaker_account import Account, say
 
-from breedlab import jobs
+from breedlab import jobs, upload
 from breedlab.backends.sagemaker import follow
 from breedlab.config import validate
 from breedlab.config.compose import load
@@ -362,6 +362,22 @@ def test_show_log_of_one_trial(cloud: Cloud, account: Account, here: Path, capsy
 def test_a_name_that_nobody_knows(account: Account, here: Path) -> None:
     with pytest.raises(BreedlabError, match="cats: there is no such job in us-east-1"):
         jobs.main(["show", "cats"])
+
+
+def test_without_a_region_the_flag_is_named(
+    account: Account, here: Path, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    for command, words in ((jobs.main, ["show", "cats"]), (upload.main, [str(few), "s3://breedlab-tests/dogs"])):
+        with pytest.raises(BreedlabError, match=r"^--region: has no value; give it one, such as --region eu-central-1"):
+            command(words)
+
+
+def test_every_verb_says_what_it_does(capsys: Any) -> None:
+    for verb, says in (("list", "how they stand"), ("show", "its trials"), ("stop", "bucket"), ("fetch", "Ctrl-C")):
+        with pytest.raises(SystemExit):
+            jobs.main([verb, "--help"])
+        assert says in capsys.readouterr().out
 
 
 def test_fetch_now_takes_what_there_is(cloud: Cloud, account: Account, here: Path, finished: Path) -> None:
