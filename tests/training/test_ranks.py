@@ -104,12 +104,13 @@ def watch(event, given):
         while frame and not kind:
             kind = "computed" if frame.f_code.co_filename.endswith("breedlab/data/module.py") else ""
             frame = frame.f_back
+        path = given[0]
     elif event in ("os.mkdir", "os.rename", "os.remove", "os.symlink"):
-        kind = "wrote"
+        kind, path = "wrote", given[event in ("os.rename", "os.symlink")]  # where to
     else:
         return
     if kind:
-        os.write(LOG, f"{os.environ.get('RANK')} {kind} {os.path.abspath(str(given[0]))}\\n".encode())
+        os.write(LOG, f"{os.environ.get('RANK')} {kind} {os.path.abspath(str(path))}\\n".encode())
 sys.addaudithook(watch)
 """
 
