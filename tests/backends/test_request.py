@@ -15,6 +15,7 @@ from breedlab.backends.sagemaker.checks import model_problems
 from breedlab.backends.sagemaker.images import problems, training_image
 from breedlab.backends.sagemaker.request import Request
 from breedlab.config import Config
+from breedlab.config.validate import known_paths
 from breedlab.launch import main
 
 SEARCH = ["tuner=random", "tuner.trials=3"]
@@ -106,6 +107,26 @@ def test_each_setting_arrives(together: tuple[str, ...], word: str, search: bool
     for key in path:
         arrived = arrived[key]
     assert arrived == expected
+
+
+def test_region_and_bucket_arrive(sent: Sent) -> None:
+    s3 = boto3.client("s3", region_name="eu-west-1")
+    s3.create_bucket(Bucket="dogs-in-europe", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    arrived = definition(sent("backend.region=eu-west-1", "backend.bucket=dogs-in-europe", *SEARCH))
+    assert arrived["StaticHyperParameters"]["sagemaker_region"] == "eu-west-1"
+    assert ".dkr.ecr.eu-west-1.amazonaws.com/" in arrived["AlgorithmSpecification"]["TrainingImage"]
+    assert arrived["OutputDataConfig"]["S3OutputPath"].startswith("s3://dogs-in-europe/breedlab/jobs/")
+    assert channels(arrived)["training"].startswith("s3://dogs-in-europe/breedlab/data/")
+
+
+def test_every_setting_is_given_to_a_request_here() -> None:
+    """A field that is added to the config is asked for on the request that leaves, too."""
+    given = set(re.findall(r"backend\.[a-z_.]+(?==)", Path(__file__).read_text()))
+    # What is not sent: where it runs, what this side does, and what it is measured by before.
+    ours = {"name", "wait", "limits.trials", "limits.parallel", "price_per_hour"}
+    settings = {path for path in known_paths() if path.startswith("backend.")} - {f"backend.{name}" for name in ours}
+    leaves = {path for path in settings if not any(other.startswith(f"{path}.") for other in settings)}
+    assert leaves - {"backend.limits"} <= given
 
 
 @pytest.mark.parametrize("search", [False, True], ids=["training", "tuning"])

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from breedlab.config import Config
 from breedlab.config.problems import Problem
+from breedlab.errors import BackendError
 
 
 class Backend(Protocol):
@@ -52,7 +53,10 @@ def own_problems(tree: Mapping[str, Any]) -> list[Problem]:
     from breedlab.backends.sagemaker import images
     from breedlab.backends.sagemaker.session import planned
 
-    return images.problems(wanted, planned(wanted).region)
+    try:
+        return images.problems(wanted, planned(wanted).region)
+    except (BackendError, ImportError):
+        return []  # without the extra, which is asked for once the rest is in order
 
 
 def backend(config: Config) -> Backend:
