@@ -149,6 +149,9 @@ def test_one_job_is_one_training_job(planned: Planned) -> None:
     ((operation, _),) = requests_in(text)
     assert operation == "CreateTrainingJob"
     assert "all 20 trials of 5 epochs over one activation cache" in text
+    rows = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
+    assert ["optim.lr", "continuous", "numbers from 0.001 to 0.1, log scale"] in rows
+    assert "optim__lr" not in text
 
 
 def test_photos_in_s3_are_neither_listed_nor_uploaded(planned: Planned) -> None:

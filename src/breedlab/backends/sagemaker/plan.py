@@ -104,16 +104,17 @@ def _bills(experiment: Experiment) -> Iterator[str]:
 def _search(experiment: Experiment) -> Iterator[str]:
     config = experiment.config
     space = search_space(config) if config.tuner.strategy != "none" else {}
-    if experiment.searches:
+    if space:
         yield "hyperparameters"
-        rows = [("name", "config path", "type", "range")]
+        rows: list[tuple[str, ...]] = [("name", "config path", "type", "range")]
         for path, dimension in space.items():
             kind = "categorical" if isinstance(dimension, Choices) else "integer" if dimension.integer else "continuous"
             rows.append((sagemaker_name(path), path, kind, describe_dimension(dimension)))
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        yield from (
-            "  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows
-        )
+        if not experiment.searches:  # one job searches by itself, and knows its own names only
+            rows = [row[1:] for row in rows]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+        for row in rows:
+            yield "  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]])
         yield ""
     metric = config.monitor.metric
     regex = next(d["Regex"] for d in metric_definitions(config) if d["Name"] == metric)
