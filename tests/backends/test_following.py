@@ -31,6 +31,7 @@ from breedlab.config.compose import load
 from breedlab.errors import BreedlabError
 from breedlab.launch import main
 from breedlab.training.run import run
+from breedlab.tuning.row import read_trial
 
 Cloud = Callable[..., list[str]]
 
@@ -164,8 +165,11 @@ def on_a_terminal(call: str, seen: list[str]) -> Iterator[None]:
         os.close(theirs)
         reader = threading.Thread(target=read)
         reader.start()
-        yield
-        assert process.wait(60) == 0, "".join(seen)
+        try:
+            yield
+            assert process.wait(60) == 0, "".join(seen)
+        finally:
+            process.kill()
     reader.join()
     os.close(ours)
 
@@ -187,23 +191,27 @@ def test_a_search_inside_a_job_is_followed_as_a_live_table(
     main(cloud("backend.trials=one_job", *SEARCH, "tuner.trials=3", "backend.wait=false"))
     leave(finished, "s3://breedlab-tests/breedlab/jobs/dogs/checkpoints/dogs")
     seen: list[str] = []
-    with on_a_terminal("jobs.main(['fetch', 'dogs'])", seen):
-        for line in INSIDE:
-            say("dogs", line)
-            until(lambda: any("Starting, 0 min" in frame for frame in seen))
-            threading.Event().wait(0.6)  # a poll, and the screen drawn after it
-        account.end_training("dogs")
 
     def shows(*cells: str) -> bool:
         """Whether a row of the table held these, at some time."""
         rows = [[cell.strip() for cell in line.split("│")] for frame in seen for line in frame.splitlines()]
         return any(set(cells) <= set(row) for row in rows if len(row) > 4)
 
+    def is_seen(line: str) -> bool:
+        row = read_trial(line)
+        return shows(str(row.number), row.state) if row else line.strip() in "".join(seen)
+
+    with on_a_terminal("jobs.main(['fetch', 'dogs'])", seen):
+        for line in INSIDE:
+            say("dogs", line)
+            until(lambda line=line: is_seen(line))
+        until(lambda: re.search(r"dogs: Starting, \d+ min, 2 of 3 trials ended", "".join(seen)))
+        account.end_training("dogs")
+
     assert shows("0", "0.01", "32", "running")
     assert shows("0", "0.01", "32", "0.2500", "epoch 1/5")
     assert shows("★", "0", "0.01", "32", "0.5000", "complete", "61.2")
     assert shows("1", "9", "failed", "training diverged") and shows("2", "0.02", "64", "running")
-    assert any("dogs: Starting, 0 min, 2 of 3 trials ended" in frame for frame in seen)
     # What is no trial's stays in the log above the table, and what is one's is in the table alone.
     whole = "".join(seen)
     assert "a line of the start scripts" in whole and "epoch 1/2  train/loss 0.5" in whole
