@@ -98,6 +98,18 @@ def test_cfg_job_prints_the_whole_config(launch: Launch, here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
+def test_cfg_job_shows_names_of_ones_own_and_a_space_as_it_was_changed(launch: Launch, here: Path) -> None:
+    """Hydra is not told of these: it would merge them, or know no such name."""
+    words = ["experiment=resnet34_hpo", "backend.tags.team=vision", "+backend.environment.DEPTH=3"]
+    code, out, _ = launch("--cfg", "job", *words, "tuner.space.optim.lr=[0.1,0.2]")
+    tree = yaml.safe_load(out)
+    assert code == 0
+    assert tree["backend"]["tags"] == {"team": "vision"}
+    assert str(tree["backend"]["environment"]["DEPTH"]) == "3"
+    assert tree["tuner"]["space"]["optim"]["lr"] == [0.1, 0.2]
+    assert tree == load([*words, "tuner.space.optim.lr=[0.1,0.2]"])
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

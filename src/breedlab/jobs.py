@@ -33,12 +33,21 @@ def main(argv: list[str]) -> int:
     one = argparse.ArgumentParser(add_help=False)
     one.add_argument("name", metavar="NAME", help="a job's name, or the run directory of its launch")
     one.add_argument("--region", help="of a job that another machine launched; the AWS profile's by default")
-    verbs.add_parser("list", parents=[runs], help="the jobs that were launched from here, the newest first")
-    showing = verbs.add_parser("show", parents=[one, runs], help="how a job stands, and its trials")
-    showing.add_argument("--log", action="store_true", help="what the job printed, instead")
+
+    def verb(name: str, about: str, more: str = "", of_one: bool = True) -> argparse.ArgumentParser:
+        told = f"{about[0].upper()}{about[1:]}.{more}"
+        return verbs.add_parser(name, parents=[one, runs] if of_one else [runs], help=about, description=told)
+
+    verb("list", "the jobs that were launched from here, the newest first, and how they stand", of_one=False)
+    showing = verb("show", "how a job stands, and the table of its trials")
+    showing.add_argument("--log", action="store_true", help="what the job printed, in place of that")
     showing.add_argument("--trial", type=int, metavar="N", help="with --log: of this trial of a search")
-    verbs.add_parser("stop", parents=[one, runs], help="stop a job; what it has done stays in the bucket")
-    fetching = verbs.add_parser("fetch", parents=[one, runs], help="follow it to its end, then write its run directory")
+    verb("stop", "stop a job; what it has done stays in the bucket")
+    fetching = verb(
+        "fetch",
+        "follow it to its end, then write its run directory",
+        " After a search by a tuning job it starts the training of the best. Ctrl-C leaves off and stops nothing.",
+    )
     fetching.add_argument("--now", action="store_true", help="what there is at this moment; nothing is started")
     given = parser.parse_args(argv)
     if given.verb == "list":
@@ -67,7 +76,7 @@ def _found(name: str, runs: Path, region: str | None) -> tuple[boto3.Session, Re
     from breedlab.backends.sagemaker.session import connect
 
     record = find(name, runs)
-    account = connect(record.place.region if record else region)
+    account = connect(record.place.region if record else region, "--region")
     return account, record or find_in_bucket(account, name)
 
 
@@ -103,10 +112,10 @@ def _list(runs: Path) -> None:
 
 
 def _show(account: boto3.Session, record: Record) -> None:
+    from breedlab.backends.sagemaker.follow import Log, trial_board
     from breedlab.backends.sagemaker.status import first_status, list_trials, training_status
-    from breedlab.config import search_space
     from breedlab.reporting.console import console
-    from breedlab.tuning.board import Board
+    from breedlab.tuning.row import read_trial
 
     experiment = record.experiment()
     status = first_status(account, record)
@@ -126,11 +135,16 @@ def _show(account: boto3.Session, record: Record) -> None:
     for title, text in lines:
         console.print(f"{title:12}{text}", markup=False)
     if record.searches:
-        board = Board(experiment.config, list(search_space(experiment.config)))
-        for trial in list_trials(account, record.name):
-            board.rows[trial.row.number] = trial.row
-        console.print()
-        console.print(board.table())
+        rows = [trial.row for trial in list_trials(account, record.name)]
+    elif record.searches_inside:
+        rows = [row for line in Log(account, record.name).news() if (row := read_trial(line))]
+    else:
+        return
+    board = trial_board(record)
+    for row in rows:
+        board.rows[row.number] = row
+    console.print()
+    console.print(board.table())
 
 
 def _log(account: boto3.Session, record: Record, trial: int | None) -> None:

@@ -13,7 +13,7 @@ from breedlab import ranks
 from breedlab.config import Config, validate
 from breedlab.config.compose import config_folder, explained, groups, load, screen, split_space, with_space
 from breedlab.config.problems import error_from, nearest
-from breedlab.config.validate import known_paths
+from breedlab.config.validate import known_paths, problems
 from breedlab.errors import BreedlabError, ConfigError, Terminated
 
 _HELP = """\
@@ -67,6 +67,11 @@ def main(argv: list[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
         print(_HELP.format(groups="\n".join(f"  {name:11}{', '.join(names)}" for name, names in groups().items())))
         return 0
+    if (words := _without_cfg_job(argv)) is not None:
+        import yaml
+
+        print(yaml.safe_dump(load(words), sort_keys=False), end="")
+        return 0
     if any(word.startswith(("-", "hydra.", "+hydra.", "~hydra.")) for word in argv):
         return _through_hydra(argv)
     # Without flags Hydra would compose twice, to find out its mode, and do nothing else that is needed here.
@@ -76,6 +81,16 @@ def main(argv: list[str]) -> int:
     else:
         start(load(argv), argv)
     return 0
+
+
+def _without_cfg_job(argv: list[str]) -> list[str] | None:
+    """The words beside `--cfg job`, if that is the only flag: Hydra would not show those that it is not given."""
+    for index, word in enumerate(argv):
+        count = 1 if word == "--cfg=job" else 2 if argv[index : index + 2] in (["--cfg", "job"], ["-c", "job"]) else 0
+        rest = [other for other in [*argv[:index], *argv[index + count :]] if other != "--resolve"]
+        if count and not any(other.startswith("-") for other in rest):
+            return rest
+    return None
 
 
 def _through_hydra(argv: list[str]) -> int:
@@ -144,6 +159,10 @@ def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
     Returns:
         What the table of a grid shows of it.
     """
+    from breedlab.backends import own_problems
+
+    if found := problems(dict(tree)):
+        raise error_from(found + own_problems(tree))
     return carry_out(validate(dict(tree)), overrides, None)
 
 

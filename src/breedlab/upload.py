@@ -28,7 +28,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--skip-bad", action="store_true", help="leave broken photos out instead of refusing them")
     words = parser.parse_args(argv)
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/]/?", words.address):
-        raise DataError(f"{words.address}: expected an address such as s3://my-bucket/dog_breeds")
+        raise DataError(
+            f"{words.address}: expected an address such as s3://my-bucket/dog_breeds,"
+            " the bucket's name of 3 to 63 small letters, digits and '-'"
+        )
 
     from breedlab.backends.sagemaker.session import bucket_problems, connect, split_uri
     from breedlab.backends.sagemaker.upload import upload_files
@@ -38,7 +41,7 @@ def main(argv: list[str]) -> int:
     from breedlab.reporting.console import note, progress, stage, warn
 
     bucket, key = split_uri(words.address)
-    account = connect(words.region)
+    account = connect(words.region, "--region")
     if found := bucket_problems(account, words.address, bucket):
         raise error_from(found, "upload")
     stage("Data")

@@ -96,7 +96,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def container(image: Path, account: Account, tmp_path: Path) -> Container:
+def container(image: Path, account: Account, tmp_path: Path) -> Iterator[Container]:
     folder = tmp_path / "containers"
     folder.mkdir()
-    return Container(image, folder, account.url)
+    made = Container(image, folder, account.url)
+    yield made
+    made.close()

@@ -12,6 +12,8 @@ import os
 import random
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -19,12 +21,14 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import boto3
+import psutil
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sagemaker_account import Account
@@ -140,7 +144,17 @@ class Container:
     bin: Path
     folder: Path
     url: str
-    _started: int = field(default=0, init=False)
+    _started: list[Running] = field(default_factory=list, init=False)
+
+    def close(self) -> None:
+        """Ends what a test that failed has left running."""
+        for job in self._started:
+            for process, tree in zip(job.processes, job.tree, strict=True):
+                while left := _working_in(tree):
+                    for pid in left:
+                        with suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                process.wait()
 
     def run(self, name: str, request: Request, values: Mapping[str, str] | None = None) -> Ended:
         """Runs a job to its end.
@@ -154,26 +168,30 @@ class Container:
 
     def start(self, name: str, request: Request, values: Mapping[str, str] | None = None) -> Running:
         """Starts a job on each of its hosts."""
-        self._started += 1
         hosts = [f"algo-{number + 1}" for number in range(request["ResourceConfig"]["InstanceCount"])]
-        names = self.folder / f"hosts-{self._started}"
-        names.write_text("127.0.0.1 localhost\n" + "".join(f"127.0.0.1 {host}\n" for host in hosts))
+        number = len(self._started) + 1
+        names = self.folder / f"hosts-{number}"
+        # A container knows its own name, too: a torchrun that is alone asks for it.
+        names.write_text("".join(f"127.0.0.1 {host}\n" for host in ("localhost", socket.gethostname(), *hosts)))
         job = Running([], [], name, request)
+        self._started.append(job)
         for host in hosts:
-            tree = self.folder / f"{name}-{self._started}-{host}"
+            tree = self.folder / f"{name}-{number}-{host}"
             _lay_out(tree, name, request, values or {}, host, hosts)
             if job.processes:  # the hosts share one environment here, in which one at a time may install
                 job.wait_for("Running Torchrun Driver|Invoking script")
-            job.tree.append(tree)
             job.processes.append(self._start(tree, name, request, names))
+            job.tree.append(tree)
         return job
 
     def _start(self, tree: Path, name: str, request: Request, hosts: Path) -> subprocess.Popen[bytes]:
         algorithm = request["AlgorithmSpecification"]
         if "ContainerEntrypoint" in algorithm:
+            # The first process of the container, as it is on SageMaker, with all that this means to signals.
+            apart = ["--pid", "--fork", "--mount-proc"]
             command = [*algorithm["ContainerEntrypoint"], *algorithm["ContainerArguments"]]
         else:
-            command = ["train"]
+            apart, command = [], ["train"]  # which the image's own first process starts
         kept = {key: value for key, value in os.environ.items() if key.startswith(("AWS_", "PIP_")) or key == "HOME"}
         environment = {
             **kept,
@@ -191,7 +209,7 @@ class Container:
         aside.mkdir(exist_ok=True)
         with (tree / "log").open("wb") as log:
             return subprocess.Popen(
-                ["unshare", "-m", "bash", "-c", _OWN, str(tree), str(hosts), str(aside), *command],
+                ["unshare", "-m", *apart, "bash", "-c", _OWN, str(tree), str(hosts), str(aside), *command],
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -214,6 +232,13 @@ class Running:
         _settle(self.tree)
         _keep(self.tree[0], self.name, self.request)
         return Ended(codes, [self.log(host) for host in range(len(self.tree))], self.tree)
+
+    def terminate(self, host: int = 0) -> None:
+        """What SageMaker does to stop a job: SIGTERM to the container's first process, and to no other."""
+        process = psutil.Process(self.processes[host].pid)
+        if "ContainerEntrypoint" in self.request["AlgorithmSpecification"]:
+            (process,) = process.children()  # of unshare
+        process.send_signal(signal.SIGTERM)
 
     def log(self, host: int = 0) -> str:
         return (self.tree[host] / "log").read_text()
@@ -363,20 +388,20 @@ def _keep(tree: Path, name: str, request: Request) -> None:
 def _settle(trees: list[Path]) -> None:
     """Waits for what outlives the process that a job was started by: SageMaker waits for the container."""
     until = time.monotonic() + 60
-    while any(_works_in(tree) for tree in trees):
+    while any(_working_in(tree) for tree in trees):
         assert time.monotonic() < until, "the job does not end"
         time.sleep(0.1)
 
 
-def _works_in(tree: Path) -> bool:
+def _working_in(tree: Path) -> list[int]:
+    """The processes of a job's host."""
     here = str(tree / "tmp").encode()
+    found = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if b"TMPDIR=" + here in environment.read_bytes():
-                return True
-        except OSError:
-            continue
-    return False
+        with suppress(OSError):
+            if b"TMPDIR=" + here + b"\0" in environment.read_bytes():
+                found.append(int(environment.parent.name))
+    return found
 
 
 def _address(uri: str) -> tuple[str, str]:

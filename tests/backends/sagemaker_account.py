@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
@@ -219,6 +221,20 @@ def serving(account: Account) -> Iterator[str]:
     finally:
         server.shutdown()
         thread.join()
+
+
+def say(job: str, *lines: str) -> None:
+    """What a training job's first instance prints, where SageMaker puts it."""
+    group, stream = "/aws/sagemaker/TrainingJobs", f"{job}/algo-1-123"
+    logs = boto3.client("logs")
+    for make in (
+        lambda: logs.create_log_group(logGroupName=group),
+        lambda: logs.create_log_stream(logGroupName=group, logStreamName=stream),
+    ):
+        with suppress(logs.exceptions.ResourceAlreadyExistsException):
+            make()
+    events = [{"timestamp": int(time.time() * 1000), "message": line} for line in lines]
+    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
 
 
 def _refuse_twice(name: str, jobs: dict[str, Any]) -> None:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
 import sqlite3
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,15 +22,16 @@ from typing import Any
 import boto3
 import pytest
 import yaml
-from sagemaker_account import Account
+from sagemaker_account import Account, say
 
-from breedlab import jobs
+from breedlab import jobs, upload
 from breedlab.backends.sagemaker import follow
 from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.errors import BreedlabError
 from breedlab.launch import main
 from breedlab.training.run import run
+from breedlab.tuning.row import read_trial
 
 Cloud = Callable[..., list[str]]
 
@@ -66,18 +75,6 @@ def work(account: Account, finished: Path, objectives: tuple[float, ...] = (0.5,
     leave(finished, f"{account.training[final]['CheckpointConfig']['S3Uri']}/{final}")
     say(final, "epoch 1/2", "epoch 2/2")
     account.end_training(final)
-
-
-def say(job: str, *lines: str) -> None:
-    logs = boto3.client("logs")
-    for make in (
-        lambda: logs.create_log_group(logGroupName=follow.LOG_GROUP),
-        lambda: logs.create_log_stream(logGroupName=follow.LOG_GROUP, logStreamName=f"{job}/algo-1-123"),
-    ):
-        with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
-            make()
-    events = [{"timestamp": int(time.time() * 1000), "message": line} for line in lines]
-    logs.put_log_events(logGroupName=follow.LOG_GROUP, logStreamName=f"{job}/algo-1-123", logEvents=events)
 
 
 def until(found: Callable[[], Any], seconds: float = 30) -> Any:
@@ -147,6 +144,94 @@ def test_a_search_comes_back_as_a_run_directory(
     assert lineage["sagemaker"]["jobs"] == ["dogs", "dogs-final"]
     with sqlite3.connect(fetched / "study.db") as database:
         assert database.execute("select count(*) from trials where state = 'COMPLETE'").fetchone() == (2,)
+
+
+@contextlib.contextmanager
+def on_a_terminal(call: str, seen: list[str]) -> Iterator[None]:
+    """Runs a command on a terminal of its own to its end, and keeps what is drawn there, frame by frame."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+    quick = "from breedlab import jobs; from breedlab.backends.sagemaker import follow; follow.POLL_SECONDS = 0.2"
+    environment = {**os.environ, "TERM": "xterm"}
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # what the other end is closed by
+            while drawn := os.read(ours, 1 << 20):
+                seen.append(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn.decode(errors="replace")))
+
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{quick}; {call}"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            yield
+            assert process.wait(60) == 0, "".join(seen)
+        finally:
+            process.kill()
+    reader.join()
+    os.close(ours)
+
+
+INSIDE = [
+    "a line of the start scripts",
+    "  trial 0 running  optim.lr=0.01  data.batch_size=32",
+    "  trial 0 epoch 1/5  optim.lr=0.01  data.batch_size=32  valid/top1 0.2500",
+    "  trial 0 complete  optim.lr=0.01  data.batch_size=32  valid/top1 0.5000  61.2 s",
+    "  trial 1 failed  optim.lr=9  data.batch_size=64  1.0 s  (training diverged)",
+    "  trial 2 running  optim.lr=0.02  data.batch_size=64",
+    "  epoch 1/2  train/loss 0.5",
+]
+
+
+def test_a_search_inside_a_job_is_followed_as_a_live_table(
+    cloud: Cloud, account: Account, here: Path, finished: Path
+) -> None:
+    main(cloud("backend.trials=one_job", *SEARCH, "tuner.trials=3", "backend.wait=false"))
+    leave(finished, "s3://breedlab-tests/breedlab/jobs/dogs/checkpoints/dogs")
+    seen: list[str] = []
+
+    def shows(*cells: str) -> bool:
+        """Whether a row of the table held these, at some time."""
+        rows = [[cell.strip() for cell in line.split("│")] for frame in seen for line in frame.splitlines()]
+        return any(set(cells) <= set(row) for row in rows if len(row) > 4)
+
+    def is_seen(line: str) -> bool:
+        row = read_trial(line)
+        return shows(str(row.number), row.state) if row else line.strip() in "".join(seen)
+
+    with on_a_terminal("jobs.main(['fetch', 'dogs'])", seen):
+        for line in INSIDE:
+            say("dogs", line)
+            until(lambda line=line: is_seen(line))
+        until(lambda: re.search(r"dogs: Starting, \d+ min, 2 of 3 trials ended", "".join(seen)))
+        account.end_training("dogs")
+
+    assert shows("0", "0.01", "32", "running")
+    assert shows("0", "0.01", "32", "0.2500", "epoch 1/5")
+    assert shows("★", "0", "0.01", "32", "0.5000", "complete", "61.2")
+    assert shows("1", "9", "failed", "training diverged") and shows("2", "0.02", "64", "running")
+    # What is no trial's stays in the log above the table, and what is one's is in the table alone.
+    whole = "".join(seen)
+    assert "a line of the start scripts" in whole and "epoch 1/2  train/loss 0.5" in whole
+    assert "trial 0 complete" not in whole
+
+
+def test_a_search_inside_a_job_is_followed_in_a_pipe_and_shown(
+    cloud: Cloud, account: Account, here: Path, finished: Path, capsys: Any
+) -> None:
+    main(cloud("backend.trials=one_job", *SEARCH, "tuner.trials=3", "backend.wait=false"))
+    leave(finished, "s3://breedlab-tests/breedlab/jobs/dogs/checkpoints/dogs")
+    say("dogs", *INSIDE)
+    capsys.readouterr()
+    jobs.main(["show", "dogs"])
+    shown = capsys.readouterr().out
+    assert re.search(r"★ +│ 0 +│ 0.01 +│ 32 +│ 0.5000 +│ complete", shown) and "training diverged" in shown
+    account.end_training("dogs")
+    jobs.main(["fetch", "dogs"])
+    out = capsys.readouterr().out
+    assert all(out.count(line.strip()) == 1 for line in INSIDE)
 
 
 def test_a_launch_that_does_not_wait_says_how_to_come_back(
@@ -285,6 +370,22 @@ def test_show_log_of_one_trial(cloud: Cloud, account: Account, here: Path, capsy
 def test_a_name_that_nobody_knows(account: Account, here: Path) -> None:
     with pytest.raises(BreedlabError, match="cats: there is no such job in us-east-1"):
         jobs.main(["show", "cats"])
+
+
+def test_without_a_region_the_flag_is_named(
+    account: Account, here: Path, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    for command, words in ((jobs.main, ["show", "cats"]), (upload.main, [str(few), "s3://breedlab-tests/dogs"])):
+        with pytest.raises(BreedlabError, match=r"^--region: has no value; give it one, such as --region eu-central-1"):
+            command(words)
+
+
+def test_every_verb_says_what_it_does(capsys: Any) -> None:
+    for verb, says in (("list", "how they stand"), ("show", "its trials"), ("stop", "bucket"), ("fetch", "Ctrl-C")):
+        with pytest.raises(SystemExit):
+            jobs.main([verb, "--help"])
+        assert says in capsys.readouterr().out
 
 
 def test_fetch_now_takes_what_there_is(cloud: Cloud, account: Account, here: Path, finished: Path) -> None:

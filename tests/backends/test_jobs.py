@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sagemaker_account import Account
 
 from breedlab import launch
 from breedlab.hyperparameters import decode
+from breedlab.tuning.row import read_trial
 
 pytestmark = [
     pytest.mark.slow,
@@ -128,7 +129,7 @@ def test_a_job_that_sigterm_ends_goes_on_to_the_same_weights(
     definition, values = asked["TrainingJobDefinition"], {"optim__lr": "0.01"}
     running = container.start("spot-1", definition, values)
     running.wait_for("epoch 1/3")
-    running.processes[0].send_signal(signal.SIGTERM)
+    running.terminate()
     stopped = running.wait()
     last = stopped.checkpoints / "spot-1" / "checkpoints" / "last.ckpt"
     done = torch.load(last, map_location="cpu", weights_only=True)["global_step"]
@@ -141,6 +142,32 @@ def test_a_job_that_sigterm_ends_goes_on_to_the_same_weights(
     assert weights(again.checkpoints / "spot-1") == weights(Path("runs/latest"))
 
 
+@pytest.mark.parametrize("processes", [1, 2], ids=["one process", "torchrun"])
+def test_a_job_whose_first_process_is_told_to_stop_goes_on_to_the_same_weights(
+    processes: int, container: Container, account: Account, cloud: Words, here: Path
+) -> None:
+    """As AWS stops a training job: SIGTERM to the container's first process, and the container ends with that."""
+    steps = 50 // processes
+    slow = ["cache.mode=off", "trainer.max_epochs=3", "optim.lr=0.001", f"data.batch_size={2 * processes}"]
+    launch.main(cloud("backend.spot=true", "backend.wait=false", f"backend.processes={processes}", "name=told", *slow))
+    (asked,) = account.sent("CreateTrainingJob")
+    running = container.start("told-1", asked)
+    running.wait_for("epoch 1/3")
+    assert ("Running Torchrun Driver" in running.log()) == (processes > 1)
+    running.terminate()
+    stopped = running.wait()
+    last = stopped.checkpoints / "told-1" / "checkpoints" / "last.ckpt"
+    done = torch.load(last, map_location="cpu", weights_only=True)["global_step"]
+    assert steps < done < 3 * steps and done % steps
+    assert stopped.failure is None and "Traceback" not in stopped.log[0]
+
+    again = container.run("told-1", asked)
+    assert again.code == [0] and "epoch 1/3" not in again.log[0] and "epoch 3/3" in again.log[0]
+    unbroken = container.run("told-2", asked)
+    assert unbroken.code == [0] and "epoch 1/3" in unbroken.log[0]
+    assert weights(again.checkpoints / "told-1") == weights(unbroken.checkpoints / "told-2")
+
+
 def test_one_job_searches_and_trains_the_best(container: Container, account: Account, cloud: Words, here: Path) -> None:
     few = ["tuner=random", "tuner.trials=3", "tuner.max_epochs=1", "trainer.max_epochs=1", "name=one"]
     with Service(account, container) as service:
@@ -149,7 +176,15 @@ def test_one_job_searches_and_trains_the_best(container: Container, account: Acc
     (ended,) = service.ended.values()
     assert ended.log[0].count("activations of train") == 1  # for all trials and the best
     run = Path("runs/latest")
-    assert len(list(run.glob("trials/*/trial.json"))) == 3 and (run / "study.db").is_file()
+    trials = sorted(
+        (json.loads(path.read_text()) for path in run.glob("trials/*/trial.json")), key=itemgetter("number")
+    )
+    assert len(trials) == 3 and (run / "study.db").is_file()
+    # What following it makes a table of is in the log, as the start scripts pass it on.
+    rows = [row for line in ended.log[0].splitlines() if (row := read_trial(line))]
+    assert [row.state for row in rows] == ["running", "complete"] * 3
+    assert [row.objective for row in rows[1::2]] == pytest.approx([t["objective"] for t in trials], abs=1e-4)
+    assert [set(row.values) for row in rows] == [{"optim.lr", "data.batch_size"}] * 6
     assert json.loads((run / "metrics.json").read_text())["search"]["values"].keys() == {"optim.lr", "data.batch_size"}
 
 

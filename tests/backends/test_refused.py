@@ -116,13 +116,30 @@ def test_refused(given: list[str], says: str, refused: Refused) -> None:
     assert says in refused(*SEARCH, *given)
 
 
-def test_everything_is_told_at_once(refused: Refused) -> None:
-    message = refused(*SEARCH, "backend.role=NoSuchRole", "backend.bucket=no-such-bucket", "backend.image=1.0.0")
-    assert [line.split(":")[0].strip() for line in message.splitlines()[1:]] == [
-        "backend.role",
-        "backend.bucket",
-        "backend.image",
-    ]
+def paths(message: str) -> list[str]:
+    """What each line of a message is about."""
+    return [line.split(":")[0].strip() for line in message.splitlines()[1:]]
+
+
+def test_everything_is_told_at_once(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the account, of the image, of the source, and by the API's own model."""
+    write = launch.write_source
+
+    def with_setup(folder: Path, config: Config) -> None:
+        write(folder, config)
+        (folder / "setup.py").write_text("")
+
+    monkeypatch.setattr(launch, "write_source", with_setup)
+    wrong = ["backend.role=NoSuchRole", "backend.bucket=no-such-bucket", "backend.image=1.0.0"]
+    message = refused(*SEARCH, *wrong, "backend.instance_type=ml.z9.xlarge", "backend.tags={a: 'b!'}")
+    told = ["backend.role", "backend.bucket", "backend.image", "setup.py", "backend.instance_type", "backend.tags"]
+    assert list(dict.fromkeys(paths(message))) == told
+
+
+def test_an_image_is_told_beside_what_the_config_refuses(refused: Refused) -> None:
+    wrong = ["backend.role=null", "tuner.space.optim.lr=[-1.0]", "tuner.parallel=11", "backend.image=1.0.0"]
+    message = refused(*SEARCH, *wrong)
+    assert set(paths(message)) == {"backend.role", "tuner.space.optim.lr", "tuner.parallel", "backend.image"}
 
 
 def test_a_setup_py_in_the_source(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from breedlab.backends.sagemaker.checks import model_problems
 from breedlab.backends.sagemaker.images import problems, training_image
 from breedlab.backends.sagemaker.request import Request
 from breedlab.config import Config
+from breedlab.config.validate import known_paths
 from breedlab.launch import main
 
 SEARCH = ["tuner=random", "tuner.trials=3"]
@@ -108,6 +109,26 @@ def test_each_setting_arrives(together: tuple[str, ...], word: str, search: bool
     assert arrived == expected
 
 
+def test_region_and_bucket_arrive(sent: Sent) -> None:
+    s3 = boto3.client("s3", region_name="eu-west-1")
+    s3.create_bucket(Bucket="dogs-in-europe", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    arrived = definition(sent("backend.region=eu-west-1", "backend.bucket=dogs-in-europe", *SEARCH))
+    assert arrived["StaticHyperParameters"]["sagemaker_region"] == "eu-west-1"
+    assert ".dkr.ecr.eu-west-1.amazonaws.com/" in arrived["AlgorithmSpecification"]["TrainingImage"]
+    assert arrived["OutputDataConfig"]["S3OutputPath"].startswith("s3://dogs-in-europe/breedlab/jobs/")
+    assert channels(arrived)["training"].startswith("s3://dogs-in-europe/breedlab/data/")
+
+
+def test_every_setting_is_given_to_a_request_here() -> None:
+    """A field that is added to the config is asked for on the request that leaves, too."""
+    given = set(re.findall(r"backend\.[a-z_.]+(?==)", Path(__file__).read_text()))
+    # What is not sent: where it runs, what this side does, and what it is measured by before.
+    ours = {"name", "wait", "limits.trials", "limits.parallel", "price_per_hour"}
+    settings = {path for path in known_paths() if path.startswith("backend.")} - {f"backend.{name}" for name in ours}
+    leaves = {path for path in settings if not any(other.startswith(f"{path}.") for other in settings)}
+    assert leaves - {"backend.limits"} <= given
+
+
 @pytest.mark.parametrize("search", [False, True], ids=["training", "tuning"])
 def test_unset_what_is_optional_stays_out(search: bool, sent: Sent) -> None:
     arrived = definition(sent(*(SEARCH if search else [])))
@@ -164,7 +185,11 @@ def test_a_training_job_starts_by_the_sdks_scripts(sent: Sent) -> None:
 
     arrived = sent()
     assert arrived["AlgorithmSpecification"]["ContainerEntrypoint"] == constants.DEFAULT_CONTAINER_ENTRYPOINT
-    assert arrived["AlgorithmSpecification"]["ContainerArguments"] == constants.DEFAULT_CONTAINER_ARGUMENTS
+    told, script = arrived["AlgorithmSpecification"]["ContainerArguments"]
+    theirs = constants.DEFAULT_CONTAINER_ARGUMENTS
+    assert told == theirs[0] == "-c"
+    # The same steps as the SDK's; beyond them only what hands SIGTERM on, which test_jobs has a job told.
+    assert all(step in script for step in theirs[1].split(" && "))
     assert channels(arrived).keys() == {"training", "code", "sm_drivers"}
     assert arrived["HyperParameters"] == {}
     assert arrived["Environment"]["BREEDLAB_STAGE"] == "run"

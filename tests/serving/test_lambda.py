@@ -20,10 +20,18 @@ from typing import Any
 import numpy as np
 import pytest
 import urllib3
+from test_fetch import Host, says
+from test_guard import running
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
+from breedlab.models.classifier import Classifier
+from breedlab.serving.archive import write_folder
+from breedlab.serving.fetch import Fetcher
 from breedlab.serving.handler import Model
+from breedlab.serving.protocol import settings
+from breedlab.serving.server import make_app
+from breedlab.training.prepare import Prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -191,8 +199,42 @@ def test_a_photo_gets_its_label_and_score_from_the_local_server(
     assert [each["label"] for each in told(function.handler(several))["photos"]] == [told(answer)["label"]] * 2
 
 
+@pytest.fixture(scope="module")
+def fetching(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier, prepared: Prepared) -> Path:
+    """The same model, exported with `serving.allow_urls=[photos.example]`."""
+    made = tmp_path_factory.mktemp("fetching")
+    words = {"run": "test"}
+    write_folder(made, classifier, prepared.evaluation, prepared.classes, words, ("photos.example",))
+    return made
+
+
+def test_a_photo_by_its_url_gets_its_label_and_score_where_the_model_allows_it(
+    gate: Gate, function: ModuleType, fetching: Path, photo: bytes
+) -> None:
+    """The local server as it is, but that the internet lies on loopback."""
+    internet = Host(says(photo))
+    model = Model(fetching)
+    best = model.scores(model.prepare(photo)[None]).softmax(1)[0].max(0)
+    model.fetch = Fetcher(model.fetch.allowed, resolve=internet.resolve, connect=internet.connect)
+    with running(settings(make_app(model))) as port:
+        gate.container = f"http://127.0.0.1:{port}"
+        wanted = {"url": "http://photos.example/dogs/a.jpg"}
+        headers = {"content-type": "application/json"}
+        for event in (wanted, {"body": json.dumps(wanted), "headers": headers}):
+            answer = function.handler(event)
+            assert answer["statusCode"] == 200, answer
+            assert told(answer)["label"] == model.classes[int(best.indices)]
+            assert told(answer)["score"] == pytest.approx(float(best.values), rel=1e-3)
+        assert [asked.splitlines()[0] for asked in internet.asked] == ["GET /dogs/a.jpg HTTP/1.1"] * 2
+        other = function.handler({"url": "http://elsewhere.example/a.jpg"})
+        assert other["statusCode"] == 403
+        assert told(other)["error"] == "photo 1 of 1: its host is not one that this model fetches from"
+        assert len(internet.asked) == 2
+    internet.close()
+
+
 @pytest.mark.parametrize(
-    ("event", "status", "says"),
+    ("event", "status", "text"),
     [
         ({}, 400, "expected"),
         ({"body": None}, 400, "JSON"),
@@ -203,12 +245,12 @@ def test_a_photo_gets_its_label_and_score_from_the_local_server(
     ],
 )
 def test_what_the_model_refuses_is_told_with_its_own_words(
-    gate: Gate, function: ModuleType, server_url: str, event: dict[str, Any], status: int, says: str
+    gate: Gate, function: ModuleType, server_url: str, event: dict[str, Any], status: int, text: str
 ) -> None:
     gate.container = server_url
     answer = function.handler(event)
     assert answer["statusCode"] == status
-    assert says.lower() in told(answer)["error"].lower()
+    assert text.lower() in told(answer)["error"].lower()
 
 
 @pytest.mark.parametrize(

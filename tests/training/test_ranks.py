@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,66 @@ def test_two_hosts_come_to_the_curve_of_one_process(here: Path, words: Words) ->
     assert metrics[0]["search"]["values"] == metrics[1]["search"]["values"]
     assert metrics[0]["test"]["metrics"] == pytest.approx(metrics[1]["test"]["metrics"], rel=1e-3)
     assert len(list((runs[1] / "trials").iterdir())) == 2, "each trial ran once"
+
+
+# Each process notes what it reads as a photo to compute with, and what it makes or changes.
+_WATCH = """
+import os, sys
+LOG = os.open(os.environ["SEEN"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def watch(event, given):
+    if event == "open" and isinstance(given[0], str):
+        writes = given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        frame, kind = sys._getframe(1), "wrote" if writes else ""
+        while frame and not kind:
+            kind = "computed" if frame.f_code.co_filename.endswith("breedlab/data/module.py") else ""
+            frame = frame.f_back
+        path = given[0]
+    elif event in ("os.mkdir", "os.rename", "os.remove", "os.symlink"):
+        kind, path = "wrote", given[event in ("os.rename", "os.symlink")]  # where to
+    else:
+        return
+    if kind:
+        os.write(LOG, f"{os.environ.get('RANK')} {kind} {os.path.abspath(str(path))}\\n".encode())
+sys.addaudithook(watch)
+"""
+
+
+@pytest.mark.slow
+def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
+    here: Path, words: Words, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = tmp_path_factory.mktemp("hook")
+    (hook / "sitecustomize.py").write_text(_WATCH)
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{hook}{os.pathsep}{ENVIRONMENT.get('PYTHONPATH', '')}")
+    monkeypatch.setitem(ENVIRONMENT, "SEEN", str(hook / "seen"))
+    overrides = words("cache.mode=off", "data.batch_size=20", "trainer.max_epochs=2", *QUIET)
+    both = start(2, *overrides)
+    _, err = both.communicate(timeout=300)
+    assert both.returncode == 0, err
+    seen = [line.split(" ", 2) for line in (hook / "seen").read_text().splitlines()]
+
+    def photos(split: str, rank: int) -> Counter[str]:
+        return Counter(
+            path for who, kind, path in seen if (who, kind) == (str(rank), "computed") and f"/{split}/" in path
+        )
+
+    root = next(word.partition("=")[2] for word in overrides if word.startswith("data.root="))
+    every = {split: {str(path) for path in Path(root, split).rglob("*.jpg")} for split in ("train", "valid", "test")}
+    first, second = photos("train", 0), photos("train", 1)
+    # Each epoch every photo once, half of them by each.
+    assert first + second == Counter(dict.fromkeys(every["train"], 2))
+    assert first.total() == second.total() == len(every["train"])
+    assert photos("valid", 0).keys() | photos("valid", 1).keys() == every["valid"]
+    assert not photos("valid", 0).keys() & photos("valid", 1).keys()
+    assert photos("test", 0).keys() == every["test"] and not photos("test", 1)
+
+    def written(rank: int) -> Counter[str]:
+        found = (Path(path) for who, kind, path in seen if (who, kind) == (str(rank), "wrote"))
+        return Counter(path.name for path in found if path.is_relative_to(here / "runs"))
+
+    assert {"metrics.json", "config.yaml", "model.tar.gz", "report.html"} <= written(0).keys()
+    assert written(0)["metrics.json"] == 1
+    assert not written(1)
 
 
 @pytest.mark.slow

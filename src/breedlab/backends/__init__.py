@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from breedlab.config import Config
+from breedlab.config.problems import Problem
+from breedlab.errors import BackendError
 
 
 class Backend(Protocol):
@@ -35,6 +37,26 @@ class Backend(Protocol):
     def delete(self, endpoint: str) -> None:
         """Takes away an endpoint that `deploy` made."""
         ...
+
+
+def own_problems(tree: Mapping[str, Any]) -> list[Problem]:
+    """What a backend refuses of its own section, to be told beside what else is wrong with the config."""
+    section = tree.get("backend")
+    if not isinstance(section, Mapping) or section.get("name") != "sagemaker":
+        return []
+    from breedlab.config.schema import Backend as Section
+
+    try:
+        wanted = Section.model_validate(section)
+    except ValueError:
+        return []  # which is told as the rest of the config is
+    from breedlab.backends.sagemaker import images
+    from breedlab.backends.sagemaker.session import planned
+
+    try:
+        return images.problems(wanted, planned(wanted).region)
+    except (BackendError, ImportError):
+        return []  # without the extra, which is asked for once the rest is in order
 
 
 def backend(config: Config) -> Backend:

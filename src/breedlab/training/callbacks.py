@@ -11,7 +11,7 @@ from breedlab.debugging.recorder import Recorder
 from breedlab.errors import TrainingError
 from breedlab.reporting.console import console
 from breedlab.training.loop import seed_epoch
-from breedlab.training.objective import objective_line
+from breedlab.training.objective import epoch_line
 
 
 class SeededEpochs(lightning.Callback):
@@ -49,9 +49,9 @@ class EpochLines(Checkpoint):
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         kept = best_checkpoint(trainer)
         assert kept.best_model_score is not None and kept.monitor is not None
-        shown = "  ".join(f"{name} {figures[name]:.4f}" for name in ("train/loss", "valid/loss", "valid/top1"))
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        line = f"  {epoch}  {shown}  {objective_line(kept.monitor, float(kept.best_model_score))}"
+        assert trainer.max_epochs is not None
+        best = float(kept.best_model_score)
+        line = "  " + epoch_line(trainer.current_epoch + 1, trainer.max_epochs, figures, kept.monitor, best)
         if not trainer.is_global_zero:
             return
         bar = trainer.progress_bar_callback

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+FIGURES = ("train/loss", "valid/loss", "valid/top1")
+"""What is printed of every epoch beside the objective."""
 
 _NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
 
@@ -18,6 +22,20 @@ def objective_line(metric: str, best: float) -> str:
         best: Its best value so far.
     """
     return f"objective {metric}={best:.6g};"
+
+
+def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float], metric: str, best: float) -> str:
+    """What training prints of an epoch: its figures, and the objective so far.
+
+    Args:
+        epoch: Counted from 1.
+        epochs: How many there are.
+        figures: By name; those of `FIGURES` are printed.
+        metric: The monitored metric.
+        best: Its best value so far.
+    """
+    shown = "  ".join(f"{name} {figures[name]:.4f}" for name in FIGURES)
+    return f"epoch {epoch}/{epochs}  {shown}  {objective_line(metric, best)}"
 
 
 def objective_regex(metric: str) -> str:

@@ -1,10 +1,11 @@
-"""The live table of trials; in a pipe, a line a trial."""
+"""The live table of trials; in a pipe, a line when a trial starts, one when it ends, and some on its way."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from rich.live import Live
@@ -13,21 +14,13 @@ from rich.table import Table
 from breedlab.config import Config
 from breedlab.reporting.console import console, note, table
 from breedlab.training.objective import better
+from breedlab.tuning.row import Row, short, trial_line
+
+LINE_SECONDS = 5.0
+"""Between two lines of a trial that is on its way: epochs of a cached backbone last milliseconds."""
 
 _SHOWN = 25
 """Rows on the screen; older ones scroll out of the table, the best always stays."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One trial as people see it."""
-
-    number: int
-    values: Mapping[str, Any]
-    state: str
-    objective: float | None
-    seconds: float = 0.0
-    reason: str = ""
 
 
 class Board:
@@ -38,8 +31,9 @@ class Board:
         self._epochs = config.tuner.max_epochs
         self._paths = paths
         self.rows: dict[int, Row] = {}
-        self.title = "Trials"
+        self._title = "Trials"
         self._live: Live | None = None
+        self._told: dict[int, float] = {}
 
     @contextmanager
     def live(self) -> Iterator[None]:
@@ -50,8 +44,20 @@ class Board:
             yield
         self._live = None
 
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a table on the screen."""
+        return self._live is not None
+
+    def head(self, title: str) -> None:
+        """Puts a title over the table."""
+        self._title = title
+        self._refresh()
+
     def started(self, number: int, values: Mapping[str, Any]) -> None:
-        self.show(Row(number, values, "running", None))
+        row = Row(number, values, "running", None)
+        self.show(row)
+        self._tell(row)
 
     def show(self, row: Row) -> None:
         """Puts a row on the screen that is not final yet."""
@@ -59,16 +65,18 @@ class Board:
         self._refresh()
 
     def progressed(self, number: int, epoch: int, value: float) -> None:
-        self.rows[number] = replace(self.rows[number], state=f"epoch {epoch}/{self._epochs}", objective=value)
-        self._refresh()
+        row = replace(self.rows[number], state=f"epoch {epoch}/{self._epochs}", objective=value)
+        self.show(row)
+        if time.monotonic() - self._told[number] >= LINE_SECONDS:
+            self._tell(row)
 
     def finished(self, row: Row) -> None:
-        self.rows[row.number] = row
-        self._refresh()
-        if self._live is None:
-            tried = "  ".join(f"{path}={_short(value)}" for path, value in row.values.items())
-            value = "" if row.objective is None else f"  {self._metric} {row.objective:.4f}"
-            note(f"trial {row.number} {row.state}  {tried}{value}{f'  ({row.reason})' if row.reason else ''}")
+        self.show(row)
+        self._tell(row)
+
+    def ended(self) -> int:
+        """How many trials have come to an end."""
+        return sum(row.state in ("complete", "pruned", "failed") for row in self.rows.values())
 
     def best(self) -> Row | None:
         best: Row | None = None
@@ -82,13 +90,13 @@ class Board:
         rows = sorted(self.rows.values(), key=lambda row: row.number)
         shown = rows[-_SHOWN:] if best is None or best in rows[-_SHOWN:] else [best, *rows[-_SHOWN + 1 :]]
         return table(
-            self.title,
+            self._title,
             ["", "trial", *self._paths, self._metric, "state", "seconds", ""],
             [
                 [
                     "★" if row is best else "",
                     str(row.number),
-                    *(_short(row.values.get(path)) for path in self._paths),
+                    *(short(row.values.get(path)) for path in self._paths),
                     "" if row.objective is None else f"{row.objective:.4f}",
                     row.state,
                     f"{row.seconds:.1f}" if row.seconds else "",
@@ -98,10 +106,11 @@ class Board:
             ],
         )
 
+    def _tell(self, row: Row) -> None:
+        self._told[row.number] = time.monotonic()
+        if self._live is None:
+            note(trial_line(row, self._metric))
+
     def _refresh(self) -> None:
         if self._live is not None:
             self._live.update(self.table())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

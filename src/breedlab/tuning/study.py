@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,17 @@ from breedlab.errors import TrainingError
 from breedlab.training.prepare import Prepared
 from breedlab.training.stopping import Stopped
 from breedlab.tuning import workers
-from breedlab.tuning.board import Board, Row
+from breedlab.tuning.board import Board
 from breedlab.tuning.events import write_events
+from breedlab.tuning.row import Row
 from breedlab.tuning.trial import Outcome, run_trial
 
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+_HEARING_SECONDS = 0.5
+"""How long what another process tells of its trial may wait to be shown."""
+
+Start = Callable[[Trial, Mapping[str, Any]], Future[Outcome]]
+Hear = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,12 @@ def search(config: Config, prepared: Prepared, run: Path) -> Best:
     space = search_space(config)
     study = _open(config, run, space)
     board = Board(config, list(space))
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished() and not _was_cut_off(trial):
-            board.finished(_row(trial, space))
     left = _to_run(study, config, space)
-    with board.live(), _runner(config, prepared, run, study) as start:
-        _run_trials(study, config, run, space, board, left, start)
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.is_finished():
+            board.finished(_row(trial, space))
+    with board.live(), _runner(config, prepared, run, study, board) as (start, hear):
+        _run_trials(study, config, run, space, board, left, start, hear)
     return _best(study, space)
 
 
@@ -67,7 +74,7 @@ def encode(value: Any) -> Any:
 
 
 def _run_trials(
-    study: optuna.Study, config: Config, run: Path, space: Space, board: Board, left: int, start: Any
+    study: optuna.Study, config: Config, run: Path, space: Space, board: Board, left: int, start: Start, hear: Hear
 ) -> None:
     distributions = {path: distribution(dimension) for path, dimension in space.items()}
     running: dict[Future[Outcome], Trial] = {}
@@ -76,9 +83,13 @@ def _run_trials(
             trial = study.ask(distributions)
             values = _values(trial.params, space)
             board.started(trial.number, values)
-            running[start(trial, values, board)] = trial
+            running[start(trial, values)] = trial
             left -= 1
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
+        done: set[Future[Outcome]] = set()
+        while not done:
+            done = wait(running, _HEARING_SECONDS, FIRST_COMPLETED).done
+            hear()
+        for future in done:
             trial = running.pop(future)
             outcome = future.result()
             values = _values(trial.params, space)
@@ -98,13 +109,15 @@ def _record(study: optuna.Study, trial: Trial, values: Mapping[str, Any], outcom
     study.tell(trial, told, state=_STATES[outcome.state])
 
 
-def _runner(config: Config, prepared: Prepared, run: Path, study: optuna.Study) -> Any:
-    """A context whose value starts one trial and gives its future."""
+def _runner(
+    config: Config, prepared: Prepared, run: Path, study: optuna.Study, board: Board
+) -> AbstractContextManager[tuple[Start, Hear]]:
+    """A context whose values start one trial and give its future; and show what running trials have told since."""
     prunes = workers.pruner(config.tuner) is not None
 
     @contextmanager
-    def here() -> Iterator[Any]:
-        def start(trial: Trial, values: Mapping[str, Any], board: Board) -> Future[Outcome]:
+    def here() -> Iterator[tuple[Start, Hear]]:
+        def start(trial: Trial, values: Mapping[str, Any]) -> Future[Outcome]:
             def stop_early(epoch: int, value: float) -> bool:
                 board.progressed(trial.number, epoch + 1, value)
                 return prunes and workers.report(trial, epoch, value)
@@ -113,20 +126,30 @@ def _runner(config: Config, prepared: Prepared, run: Path, study: optuna.Study) 
             future.set_result(run_trial(prepared, values, stop_early))
             return future
 
-        yield start
+        yield start, lambda: None
 
     @contextmanager
-    def beside() -> Iterator[Any]:
+    def beside() -> Iterator[tuple[Start, Hear]]:
         # The activations are computed before the workers start, who then find them in the cache.
         prepared.activations(prepared.classifier(config), config)
+        spawn = get_context("spawn")
+        told: SimpleQueue[workers.Progress] = spawn.SimpleQueue()
         pool = ProcessPoolExecutor(
             config.tuner.parallel,
-            mp_context=get_context("spawn"),
+            mp_context=spawn,
             initializer=workers.begin,
-            initargs=(config.model_dump(), prepared.report, storage_url(run), study.study_name),
+            initargs=(config.model_dump(), prepared.report, storage_url(run), study.study_name, told),
         )
+
+        def start(trial: Trial, values: Mapping[str, Any]) -> Future[Outcome]:
+            return pool.submit(workers.work, trial._trial_id, trial.number, dict(values), prunes)
+
+        def hear() -> None:
+            while not told.empty():
+                board.progressed(*told.get())
+
         try:
-            yield lambda trial, values, _board: pool.submit(workers.work, trial._trial_id, dict(values), prunes)
+            yield start, hear
         except (Stopped, KeyboardInterrupt):  # now, not when their trials are through: those run again
             for process in list(pool._processes.values()):
                 process.terminate()
@@ -216,7 +239,8 @@ def _values(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
 
 
 def _row(trial: FrozenTrial, space: Space) -> Row:
-    state = next(name for name, state in _STATES.items() if state == trial.state)
+    ended = next(name for name, state in _STATES.items() if state == trial.state)
+    state = "cut off" if _was_cut_off(trial) else ended  # and so in the log, which told that it had started
     objective = trial.value if trial.state == TrialState.COMPLETE else None
     attrs = trial.user_attrs
     return Row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 import optuna
@@ -16,7 +17,11 @@ from breedlab.tuning.trial import Outcome, run_trial
 _worker: dict[str, Any] = {}
 
 
-def begin(tree: dict[str, Any], report: Report, storage: str, study: str) -> None:
+Progress = tuple[int, int, float]
+"""A trial's number, how many epochs it has done, and its best objective so far."""
+
+
+def begin(tree: dict[str, Any], report: Report, storage: str, study: str, told: SimpleQueue[Progress]) -> None:
     """Builds in this process what all its trials share."""
     import torch
 
@@ -27,7 +32,9 @@ def begin(tree: dict[str, Any], report: Report, storage: str, study: str) -> Non
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = validate(tree)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.tuner.parallel))
-    _worker.update(prepared=prepare(config, report), storage=storage, study=study, pruner=pruner(config.tuner))
+    _worker.update(
+        prepared=prepare(config, report), storage=storage, study=study, pruner=pruner(config.tuner), told=told
+    )
 
 
 def pruner(tuner: Tuner) -> optuna.pruners.BasePruner | None:
@@ -37,13 +44,18 @@ def pruner(tuner: Tuner) -> optuna.pruners.BasePruner | None:
     return optuna.pruners.MedianPruner() if tuner.early_stopping else None
 
 
-def work(trial_id: int, values: dict[str, Any], prunes: bool) -> Outcome:
-    """Runs one trial that the main process asked for."""
-    if not prunes:
-        return run_trial(_worker["prepared"], values, lambda _epoch, _value: False)
-    study = optuna.load_study(study_name=_worker["study"], storage=_worker["storage"], pruner=_worker["pruner"])
-    trial = Trial(study, trial_id)
-    return run_trial(_worker["prepared"], values, lambda epoch, value: report(trial, epoch, value))
+def work(trial_id: int, number: int, values: dict[str, Any], prunes: bool) -> Outcome:
+    """Runs one trial that the main process asked for, and tells it of each epoch."""
+    trial = None
+    if prunes:
+        study = optuna.load_study(study_name=_worker["study"], storage=_worker["storage"], pruner=_worker["pruner"])
+        trial = Trial(study, trial_id)
+
+    def stop_early(epoch: int, value: float) -> bool:
+        _worker["told"].put((number, epoch + 1, value))
+        return trial is not None and report(trial, epoch, value)
+
+    return run_trial(_worker["prepared"], values, stop_early)
 
 
 def report(trial: Trial, epoch: int, value: float) -> bool:

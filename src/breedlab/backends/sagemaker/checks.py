@@ -69,7 +69,9 @@ def request_problems(requests: list[Request], experiment: Experiment) -> list[Pr
         found += hyperparameter_problems(values)
     if experiment.searches:
         found += range_problems(experiment.config)
-    return list(dict.fromkeys(found))
+    # What two requests have in common is wrong once.
+    once = {(problem.path, re.sub(r" \(Create\w+: .*\)$", "", problem.message)): problem for problem in reversed(found)}
+    return list(reversed(once.values()))
 
 
 def hyperparameter_problems(values: dict[str, str]) -> list[Problem]:

@@ -40,7 +40,7 @@ def finish(account: boto3.Session, record: Record) -> Mapping[str, Any]:
             _succeeded(record, follow_tuning(account, record))
             start_final(account, record)
         stage(f"Training{' the best' if record.searches else ''}: {record.final_name}")
-        _succeeded(record, follow_training(account, record.final_name))
+        _succeeded(record, follow_training(account, record))
         run = fetch(account, record)
     metrics = json.loads((run / "metrics.json").read_text())
     show(TrainResult(run, metrics))

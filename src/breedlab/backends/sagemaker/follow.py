@@ -1,19 +1,24 @@
-"""Following a job: its status, its log, the table of its trials. Leaving off never stops it."""
+"""Following a job: its status, its log, the table of its trials. Leaving off never stops it.
+
+The trials of a tuning job are jobs, which AWS lists. Those of a search inside a job are read from its log.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from breedlab.backends.sagemaker.record import Record
+from breedlab.backends.sagemaker.request import trials
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.status import Status, list_trials, training_status, tuning_status
 from breedlab.config import search_space
 from breedlab.errors import BackendError
 from breedlab.reporting.console import console, note
 from breedlab.tuning.board import Board
+from breedlab.tuning.row import read_trial
 
 if TYPE_CHECKING:
     import boto3
@@ -55,8 +60,7 @@ def ways_on(record: Record) -> str:
 
 def follow_tuning(account: boto3.Session, record: Record) -> Status:
     """Shows a tuning job until it ends."""
-    config = record.experiment().config
-    board = Board(config, list(search_space(config)))
+    board = trial_board(record)
     told: set[int] = set()
     shown = ""
     with board.live():
@@ -69,31 +73,57 @@ def follow_tuning(account: boto3.Session, record: Record) -> Status:
                 elif row.number not in told:
                     told.add(row.number)
                     board.finished(row)
-            board.title = f"{record.name}: {status.state}, {status.detail}"
-            if board.title != shown and not console.is_terminal:
-                note(board.title)
-            shown = board.title
+            title = f"{record.name}: {status.state}, {status.detail}"
+            board.head(title)
+            if title != shown and not console.is_terminal:
+                note(title)
+            shown = title
             if status.ended:
                 return status
             time.sleep(POLL_SECONDS)
 
 
-def follow_training(account: boto3.Session, name: str) -> Status:
-    """Shows a training job's status and log until it ends."""
+def follow_training(account: boto3.Session, record: Record) -> Status:
+    """Shows a training job's status and log until it ends; over a search inside it, the table of its trials."""
+    name = record.final_name
     log = Log(account, name)
+    board, total = (trial_board(record), trials(record.experiment().config)) if record.searches_inside else (None, 0)
     shown = ""
-    with console.status(f"{name}: starting") as spinner:
+    with _screen(board, name) as head:
         while True:
             status = training_status(account, name)
             if status.detail != shown:
                 shown = status.detail
                 note(f"{name}: {shown}")
-            spinner.update(f"{name}: {status.detail}, {status.seconds / 60:.0f} min")
             for line in log.news():
-                console.print(line, markup=False)
+                row = read_trial(line) if board and board.is_live else None
+                if board and row:
+                    board.show(row)
+                else:
+                    console.print(line, markup=False)
+            ended = f", {board.ended()} of {total} trials ended" if board else ""
+            head(f"{name}: {status.detail}, {status.seconds / 60:.0f} min{ended}")
             if status.ended:
                 return status
             time.sleep(POLL_SECONDS)
+
+
+def trial_board(record: Record) -> Board:
+    """An empty table for an experiment's trials."""
+    config = record.experiment().config
+    return Board(config, list(search_space(config)))
+
+
+@contextmanager
+def _screen(board: Board | None, name: str) -> Iterator[Callable[[str], None]]:
+    """What stays at the foot of the screen, and a way to say on it how the job stands."""
+    if board is None:
+        with console.status(f"{name}: starting") as spinner:
+            yield spinner.update
+        return
+    board.head(f"{name}: starting")
+    with board.live():
+        yield board.head
 
 
 class Log:

@@ -24,9 +24,11 @@ def is_uri(image: str) -> bool:
 
 
 def training_image(backend: Backend, region: str) -> str:
-    """The address of the image, once `problems` has nothing to say of it."""
+    """The address of the image; `<image>` where `problems` has something to say of the one that is wanted."""
     if is_uri(backend.image):
         return backend.image
+    if problems(backend, region):
+        return "<image>"
     from sagemaker.core import image_uris
 
     chosen = _chosen(backend.image)

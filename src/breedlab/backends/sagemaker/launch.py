@@ -84,19 +84,17 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         found += _data_problems(account, config.data.root)
     if account and config.backend.job_name:
         found += _name_problems(account, config.backend.job_name)
-    if found:
-        raise error_from(found, "backend=sagemaker")
-    assert account and place
-    image = images.training_image(config.backend, place.region)
+    image = images.training_image(config.backend, where.region)
     name = new_name(config, datetime.now())
-    experiment = Experiment(config, place, name, image, config.data.root if in_s3 else place.uri("data", "0" * 32))
+    experiment = Experiment(config, where, name, image, config.data.root if in_s3 else where.uri("data", "0" * 32))
     with tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
         source = Path(scratch, "source")
         source.mkdir()
         write_source(source, config)
-        found = checks.source_problems(source) + checks.request_problems(requests(experiment), experiment)
+        found += checks.source_problems(source) + checks.request_problems(requests(experiment), experiment)
         if found:
             raise error_from(found, "backend=sagemaker")
+        assert account and place
         note(f"account and requests are in order; {place.region}, {image}")
         experiment, fingerprint = _with_photos(account, experiment)
         _upload_code(account, experiment, Path(scratch))

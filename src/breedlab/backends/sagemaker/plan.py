@@ -19,7 +19,7 @@ from breedlab.config.problems import error_from
 from breedlab.config.space import Choices
 from breedlab.hyperparameters import sagemaker_name
 from breedlab.plan import describe_dimension, describe_task, find_images
-from breedlab.training.objective import objective_line
+from breedlab.training.objective import FIGURES, epoch_line
 
 
 def plan(config: Config) -> str:
@@ -30,9 +30,6 @@ def plan(config: Config) -> str:
         DataError: If the data folder is there and cannot be used.
     """
     place = planned(config.backend)
-    found = checks.offline_problems(config, place.region)
-    if found:
-        raise error_from(found, "backend=sagemaker")
     in_s3 = config.data.root.startswith("s3://")
     experiment = Experiment(
         config,
@@ -42,7 +39,7 @@ def plan(config: Config) -> str:
         config.data.root if in_s3 else place.uri("data", "<fingerprint>"),
     )
     sent = requests(experiment)
-    if found := checks.request_problems(sent, experiment):
+    if found := checks.offline_problems(config, place.region) + checks.request_problems(sent, experiment):
         raise error_from(found, "backend=sagemaker")
     lines = [
         f"experiment {config.name} on SageMaker (dry run: nothing is started)",
@@ -107,25 +104,27 @@ def _bills(experiment: Experiment) -> Iterator[str]:
 def _search(experiment: Experiment) -> Iterator[str]:
     config = experiment.config
     space = search_space(config) if config.tuner.strategy != "none" else {}
-    if experiment.searches:
+    if space:
         yield "hyperparameters"
-        rows = [("name", "config path", "type", "range")]
+        rows: list[tuple[str, ...]] = [("name", "config path", "type", "range")]
         for path, dimension in space.items():
             kind = "categorical" if isinstance(dimension, Choices) else "integer" if dimension.integer else "continuous"
             rows.append((sagemaker_name(path), path, kind, describe_dimension(dimension)))
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        yield from (
-            "  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows
-        )
+        if not experiment.searches:  # one job searches by itself, and knows its own names only
+            rows = [row[1:] for row in rows]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+        for row in rows:
+            yield "  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]])
         yield ""
     metric = config.monitor.metric
     regex = next(d["Regex"] for d in metric_definitions(config) if d["Name"] == metric)
-    line = f"  epoch 3/{config.trainer.max_epochs}  train/loss 0.6123  {objective_line(metric, 0.8125)}"
+    epochs = config.tuner.max_epochs if experiment.searches else config.trainer.max_epochs
+    line = epoch_line(min(3, epochs), epochs, dict.fromkeys(FIGURES, 0.6123), metric, 0.8125)
     match = re.search(regex, line)
     assert match, "checks.objective_problems has made sure"
     yield f"objective {metric}, {config.monitor.mode}"
     yield f"  regex   {regex}"
-    yield f"  finds   {match[1]} in {line.strip()!r}"
+    yield f"  finds   {match[1]} in {line!r}"
     yield ""
 
 

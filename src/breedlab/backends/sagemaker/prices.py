@@ -8,7 +8,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from breedlab.backends.sagemaker.session import REGION
 from breedlab.config.schema import Backend
+
+REFERENCE = "us-east-1"
+"""The region that prices are told of where none is set."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,15 @@ def price_per_hour(backend: Backend, region: str) -> tuple[float | None, str]:
     """USD for one instance and hour, and where that comes from; None if it is not known."""
     if backend.price_per_hour is not None:
         return backend.price_per_hour, "backend.price_per_hour"
-    table = _table()
+    table, proviso = _table(), ""
+    if region == REGION:  # a dry run that was told none; a figure with its proviso says more than none
+        region, proviso = REFERENCE, ", as no region is set; others may cost more"
     found = table["regions"].get(region, {}).get(backend.instance_type)
     if found is None:
         known = f"the price of {backend.instance_type} in {region} is not known here"
         return None, f"{known}; look it up and set backend.price_per_hour"
-    return float(found), f"${found:g} an hour for {backend.instance_type} in {region} on {table['as_of']}"
+    price = f"${found:g} an hour for {backend.instance_type} in {region} on {table['as_of']}"
+    return float(found), price + proviso
 
 
 @cache

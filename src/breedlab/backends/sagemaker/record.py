@@ -66,6 +66,11 @@ class Record:
         """Whether the first job is a tuning job."""
         return self.final_name != self.name
 
+    @property
+    def searches_inside(self) -> bool:
+        """Whether the one job there is runs a search in itself."""
+        return not self.searches and bool(self.config["tuner"]["strategy"] != "none")
+
 
 def save(record: Record, session: boto3.Session, kms_key: str | None) -> None:
     """Writes a record into the bucket, and into the run directory."""

@@ -26,7 +26,7 @@ from breedlab.config import Config, search_space
 from breedlab.config.rules import WEIGHT_FILES
 from breedlab.config.space import Choices, Dimension, Range, grid_points
 from breedlab.hyperparameters import encode, sagemaker_name
-from breedlab.training.objective import figure_regex, objective_regex
+from breedlab.training.objective import FIGURES, figure_regex, objective_regex
 
 ENTRY = "entry/train.py"
 ARCHIVE = "source.tar.gz"
@@ -38,6 +38,15 @@ CHECKPOINTS = "/opt/ml/checkpoints"
 
 _STRATEGIES = {"bayesian": "Bayesian", "random": "Random", "grid": "Grid", "hyperband": "Hyperband"}
 _SCRIPTS = f"{DATA_FOLDER}/sm_drivers"
+# What starts the scripts is the container's first process, which no SIGTERM ends or reaches beyond: it hands it on to a
+# process group of its own, and stays until all of that has ended, since the container ends with it.
+_START = f"""\
+chmod +x {_SCRIPTS}/sm_train.sh
+set -m
+{_SCRIPTS}/sm_train.sh &
+trap "kill -TERM -$!; while kill -0 -$! 2>/dev/null; do sleep 0.1; done" TERM
+wait $!
+"""
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ def training_request(experiment: Experiment, values: Mapping[str, str]) -> Reque
             "TrainingInputMode": "File",
             "MetricDefinitions": metric_definitions(config),
             "ContainerEntrypoint": ["/bin/bash"],
-            "ContainerArguments": ["-c", f"chmod +x {_SCRIPTS}/sm_train.sh && {_SCRIPTS}/sm_train.sh"],
+            "ContainerArguments": ["-c", _START],
         },
         "HyperParameters": dict(values),
         **_shared(experiment, "final" if experiment.searches else "run"),
@@ -204,7 +213,7 @@ def tuning_request(experiment: Experiment) -> Request:
 def metric_definitions(config: Config) -> list[dict[str, str]]:
     """What SageMaker reads from the log: the objective, and the figures beside it."""
     objective = config.monitor.metric
-    others = [name for name in ("train/loss", "valid/loss", "valid/top1") if name != objective]
+    others = [name for name in FIGURES if name != objective]
     return [
         {"Name": objective, "Regex": objective_regex(objective)},
         *({"Name": name, "Regex": figure_regex(name)} for name in others),

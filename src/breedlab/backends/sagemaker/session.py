@@ -84,17 +84,21 @@ def needed(place: Place) -> list[str]:
     return [text for mark, text in NEEDS.items() if mark in known]
 
 
-def connect(region: str | None) -> boto3.Session:
+def connect(region: str | None, flag: str = "") -> boto3.Session:
     """A session with credentials that work.
 
     Args:
         region: None for that of the AWS profile.
+        flag: What a person sets the region by, if not by the config.
 
     Raises:
         BackendError: If there is no region, or there are no credentials that work.
     """
     with aws_errors():
         session = _session(region)
+        if session.region_name is None and flag:
+            needed = f"{flag} eu-central-1, or that of your AWS profile (`aws configure`)"
+            raise BackendError(f"{flag}: has no value; give it one, such as {needed}")
         if session.region_name is None:
             raise BackendError(f"backend.region: has no value; a launch needs {NEEDS[REGION]}")
         if session.get_credentials() is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from breedlab.backends.sagemaker.record import Record
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.hyperparameters import decode
-from breedlab.tuning.board import Row
+from breedlab.tuning.row import Row
 
 if TYPE_CHECKING:
     import boto3

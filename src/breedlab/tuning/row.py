@@ -1,0 +1,67 @@
+"""A trial as people see it: a row of the table, and the line that is its row where there is no screen.
+
+What follows a job reads the line back: a search inside a job has no other way to tell of its trials.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_LINE = re.compile(r"\btrial (\d+) (running|complete|pruned|failed|cut off|epoch \d+/\d+)(  .*)?$")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial.
+
+    Attributes:
+        number: Counted from 0.
+        values: What it tries, by config path.
+        state: `running`, `epoch 2/5`, `complete`, `pruned`, `failed`; `cut off` where another trial runs it again.
+        objective: The best value of the monitored metric so far, None if there is none yet.
+        seconds: Its duration, 0 if it is not known.
+        reason: Why it failed or was pruned, else empty.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    state: str
+    objective: float | None
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def short(value: Any) -> str:
+    """A value as the table and the line show it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def trial_line(row: Row, metric: str) -> str:
+    """A row as a line; `read_trial` finds it in a log."""
+    parts = [f"trial {row.number} {row.state}"]
+    parts += [f"{path}={short(value)}" for path, value in row.values.items()]
+    parts += [f"{metric} {row.objective:.4f}"] if row.objective is not None else []
+    parts += [f"{row.seconds:.1f} s"] if row.seconds else []
+    parts += [f"({' '.join(row.reason.split())})"] if row.reason else []
+    return "  ".join(parts)
+
+
+def read_trial(line: str) -> Row | None:
+    """What a trial's line says, its values in the words that it shows; None for any other line."""
+    match = _LINE.search(line.rstrip())
+    if match is None:
+        return None
+    told, _, reason = (match[3] or "").partition("  (")
+    values: dict[str, str] = {}
+    objective, seconds = None, 0.0
+    for part in told.split("  ")[1:]:
+        if "=" in part:
+            path, _, values[path] = part.partition("=")
+        elif part.endswith(" s"):
+            seconds = float(part.removesuffix(" s"))
+        else:
+            objective = float(part.split()[-1])
+    return Row(int(match[1]), values, match[2], objective, seconds, reason.removesuffix(")"))
