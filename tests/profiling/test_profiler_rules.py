@@ -108,6 +108,11 @@ def test_a_rule_that_passed_does_not_read_as_if_it_had_fired(rules: ProfilerRule
         assert passed[name].meaning and passed[name].meaning != fired.meaning and not passed[name].advice
 
 
+def test_steps_that_the_profiler_traced_are_no_outliers(rules: ProfilerRules) -> None:
+    traced = dataclasses.replace(FAULTS["StepOutlier"](), traced=(21, 71, 121, 171))
+    assert verdict("StepOutlier", traced, rules) == "passed"
+
+
 def test_the_overviews_never_fire_and_tell_the_shares(rules: ProfilerRules) -> None:
     found = {made.rule: made for made in judge(sound(), rules)}
     shares = found["OverallFrameworkMetrics"].figures["shares"]
