@@ -17,6 +17,7 @@ from breedlab.config.compose import load
 from breedlab.debugging.actions import off, on
 from breedlab.debugging.reading import losses
 from breedlab.errors import ConfigError, DataError, TrainingError
+from breedlab.reporting.tensors import read_tensors
 from breedlab.training import run as runs
 from breedlab.verdicts import Verdict
 
@@ -92,6 +93,19 @@ def test_the_run_s_verdicts_are_kept_as_the_profiler_s_are(stopped: Path) -> Non
     assert silent["verdict"] == "not_enough_data" and "bounded activations" in silent["meaning"]
     assert "TRAIN" in silent["meaning"]
     assert by_rule["ClassImbalance"]["figures"]["labels"] == 100
+
+
+def test_what_a_report_shows_of_the_recording_is_kept_until_more_is_recorded(stopped: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(stopped / "debug", run / "debug")
+    kept = read_tensors(run)
+    (run / "debug" / "report.json").rename(tmp_path / "aside.json")
+    assert kept == read_tensors(run) and kept.losses["TRAIN"] and kept.figures["weights"]  # from smdebug's own files
+    other = json.loads((tmp_path / "aside.json").read_text()) | {"losses": {"TRAIN": [[1, 9.0]]}}
+    (run / "debug" / "report.json").write_text(json.dumps(other))
+    assert read_tensors(run).losses == {"TRAIN": [(1, 9.0)]}
+    shutil.copytree(run / "debug" / "0", run / "debug" / "1")  # as a resumed run would leave it
+    assert len(read_tensors(run).losses["TRAIN"]) == 7
 
 
 def test_training_without_a_sound_loss_leaves_its_verdicts(

@@ -6,6 +6,8 @@ import html.parser
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from made_runs import HOSTILE, write_run
 from breedlab import launch, report
 from breedlab.errors import ConfigError
 from breedlab.reporting import report as reports
+from breedlab.reporting import sections
 
 CLASSES = ["Afghan hound", HOSTILE, "O'Neill & Söhne", "Basset"]
 ANCHORS = {
@@ -111,6 +114,45 @@ def test_figures_are_the_runs_own(made: Path, page: Page) -> None:
         assert finding in page.text
     pair = test["worst"][0]
     assert f"{pair['truth']} taken for {pair['taken_for']}: {pair['count']} of {pair['of']}" in page.text
+
+
+def test_figures_of_verdicts_are_told_in_their_units() -> None:
+    given = {"share_of_run": 0.25, "shares": {"data": 0.0174}, "step_ms": 38.71, "run_s": 87.0, "confused_pairs": []}
+    given |= {"disk_read_mb_s": {"p50": 0.0, "max": 98.7}, "cpu_percent_p95": 30.0, "gpu_percent": [95.0, 40.0]}
+    given |= {"memory_gb": 3.5, "weights": 3, "class": "Basset"}
+    assert dict(sections.figures(given)) == {
+        "share of run": "25.0%",
+        "shares": "data 1.7%",
+        "step": "38.7 ms",
+        "run": "87 s",
+        "confused pairs": "none",
+        "disk read": "p50 0 MB/s, max 98.7 MB/s",
+        "cpu p95": "30%",
+        "gpu": "95%, 40%",
+        "memory": "3.5 GB",
+        "weights": "3",
+        "class": "Basset",
+    }
+
+
+def test_a_report_of_a_run_that_ended_opens_neither_pytorch_nor_optuna(made: Path, tmp_path: Path) -> None:
+    """What takes seconds to import; the run kept what a report shows of both."""
+    run = shutil.copytree(made, tmp_path / "run")
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["search"]["importance"] = {"optim.lr": 0.9, "data.batch_size": 0.1}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    (run / "debug" / "0").mkdir(parents=True)
+    figures = {"weights": {"head.weight": [[1, 0.1], [6, 0.05]]}}
+    kept = {"of": {}, "losses": {"TRAIN": [[1, 2.0]]}, "saved": {"weights": [1, 2]}, "figures": figures}
+    (run / "debug" / "report.json").write_text(json.dumps(kept))
+    program = (
+        "import sys; from breedlab import report; report.main(sys.argv[1:])\n"
+        "print([name for name in ('torch', 'optuna', 'smdebug', 'lightning', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(run)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(run / "report.html"), "[]"]
+    page = Page((run / "report.html").read_text())
+    assert {"importance", "debug_1"} <= set(page.charts["specs"]) and "1 losses of TRAIN" in page.text
 
 
 def test_the_worst_confusions_and_each_class_are_shown_with_photos(page: Page) -> None:

@@ -6,6 +6,7 @@ import functools
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from markupsafe import Markup
 from breedlab.reporting import comparison, sections
 from breedlab.reporting.charts import theme
 from breedlab.reporting.console import note, warn
-from breedlab.reporting.record import RunRecord, read_run
+from breedlab.reporting.record import RunRecord, read_run, run_directory
 
 _PAGE = Path(__file__).with_name("page")
 _CONTENTS = {
@@ -46,14 +47,17 @@ def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mappin
     Raises:
         ConfigError: If one is no run directory.
     """
-    runs = {run.path: (run, path) for path in paths for run in [read_run(path, metrics)]}  # each once
-    first, *others = runs.values()
-    if others:
-        file = out or Path(os.path.commonpath(runs)) / "comparison.html"
-        page = page_of_several([run for run, _ in runs.values()], [path for _, path in runs.values()], file)
-    else:
-        file = out or first[0].path / "report.html"
-        page = page_of(*first)
+    called = {run_directory(path): path for path in paths}  # each once
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(_bundle)  # is compiled code that takes a second or two, and leaves Python to others
+        runs = [read_run(path, metrics) for path in called]
+        if len(runs) > 1:
+            file = out or Path(os.path.commonpath(called)) / "comparison.html"
+            shown = page_of_several(runs, list(called.values()), file)
+        else:
+            file = out or runs[0].path / "report.html"
+            shown = page_of(runs[0], *called.values())
+    page = _render(**shown)
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_name(f".{file.name}.tmp")
     scratch.write_text(page, encoding="utf-8")
@@ -70,34 +74,34 @@ def write_at_end(run: Path, metrics: Mapping[str, Any]) -> None:
         warn(f"no report was written ({reason}); try: python scripts/report.py {run}")
 
 
-def page_of(run: RunRecord, path: Path) -> str:
-    """One run's page.
+def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
+    """What one run's page shows.
 
     Args:
         run: What is shown.
         path: The run as the person called it, for the commands.
     """
     shown: dict[str, Any] = {name: getattr(sections, name)(run) for name in _CONTENTS}
-    return _render(
-        "run.html.j2",
-        title=run.name,
-        subtitle=shown["summary"]["what"],
-        contents=list(_CONTENTS.items()),
-        path=str(path),
+    return {
+        "template": "run.html.j2",
+        "title": run.name,
+        "subtitle": shown["summary"]["what"],
+        "contents": list(_CONTENTS.items()),
+        "path": str(path),
         **shown,
-    )
+    }
 
 
-def page_of_several(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> str:
-    """The page that compares runs; arguments as for `comparison.compare`."""
+def page_of_several(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict[str, Any]:
+    """What the page that compares runs shows; arguments as for `comparison.compare`."""
     shown = comparison.compare(runs, paths, out)
-    return _render(
-        "comparison.html.j2",
-        title=f"{len(runs)} runs compared",
-        subtitle=", ".join(shown["names"]),
-        contents=list(comparison.CONTENTS.items()),
+    return {
+        "template": "comparison.html.j2",
+        "title": f"{len(runs)} runs compared",
+        "subtitle": ", ".join(shown["names"]),
+        "contents": list(comparison.CONTENTS.items()),
         **shown,
-    )
+    }
 
 
 def _render(template: str, **context: Any) -> str:
