@@ -138,13 +138,14 @@ def test_debug_of_a_run_without_a_fault_ends_with_0(stopped: Path, tmp_path: Pat
     assert debug.main([str(sound)]) == 0
 
 
+NO_RUN = "is no run directory; expected one such as runs/latest"
+
+
 @pytest.mark.parametrize(
-    ("made", "message"),
-    [(False, "is no run directory; expected one such as runs/latest"), (True, "holds no recording of the debugger")],
+    ("made", "message"), [("gone", NO_RUN), ("run", NO_RUN), ("run/config.yaml", "holds no recording of the debugger")]
 )
-def test_debug_of_nothing_is_one_clear_message(tmp_path: Path, made: bool, message: str) -> None:
-    if made:
-        (tmp_path / "run").mkdir()
+def test_debug_of_nothing_is_one_clear_message(tmp_path: Path, made: str, message: str) -> None:
+    (tmp_path / made).mkdir(parents=True)
     with pytest.raises(DataError, match=message) as raised:
         debug.main([str(tmp_path / "run")])
     assert raised.value.exit_code == 2

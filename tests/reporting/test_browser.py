@@ -70,6 +70,14 @@ def test_every_chart_is_drawn_and_nothing_is_said_asked_or_wider_than_the_window
         ).map(([b]) => [axis.closest('[data-chart]').dataset.chart, a, b]));
     })"""
     assert browser.execute_script(crossing) == []
+    # Nothing stands over its border, and a confusion's photos stand side by side.
+    wide = (
+        "return [...document.querySelectorAll('.tile, .tile b, .verdict')].filter(e => e.scrollWidth > e.clientWidth)"
+    )
+    assert browser.execute_script(f"{wide}.map(e => e.textContent)") == []
+    rows = """return [...document.querySelectorAll('.strip')].map(strip =>
+        new Set([...strip.children].map(figure => Math.round(figure.getBoundingClientRect().top))).size)"""
+    assert set(browser.execute_script(rows)) == {1}
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     light = sum(int(part) for part in ground[4:-1].split(",")) > 3 * 128
     assert light == (scheme == "light")

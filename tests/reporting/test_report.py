@@ -17,8 +17,9 @@ from made_runs import HOSTILE, write_run
 
 from breedlab import launch, report
 from breedlab.errors import ConfigError
+from breedlab.reporting import comparison, sections
 from breedlab.reporting import report as reports
-from breedlab.reporting import sections
+from breedlab.reporting.record import read_run
 
 CLASSES = ["Afghan hound", HOSTILE, "O'Neill & Söhne", "Basset"]
 ANCHORS = {
@@ -205,6 +206,10 @@ def test_several_runs_are_compared(
     assert capsys.readouterr().out.strip() == str(file)
     page = Page(file.read_text())
     assert "2 runs compared" in page.text and "model.dropout" in page.text and "0.7" in page.text
+    metrics = json.loads((other / "metrics.json").read_text())
+    metrics["search"]["values"]["optim.lr"] = 0.003480723265642345
+    (other / "metrics.json").write_text(json.dumps(metrics))
+    assert ("optim.lr", ["0.01", "0.003481"]) in comparison.differences([read_run(made), read_run(other)])
     assert "They did not see the same photos" not in page.text
     values = page.charts["specs"]["compared_1"]["datasets"]["table1"]
     assert {row["run"] for row in values} == {"one", "two"}
@@ -225,6 +230,9 @@ def test_what_is_no_run_is_one_message(tmp_path: Path, name: str, says: str) -> 
 def test_a_place_that_cannot_be_written_is_told(made: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--out .* is a folder; expected a file such as"):
         report.main([str(made), "--out", str(tmp_path)])
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/page.html: cannot be written \(.*\); name a file in a folder"):
+        report.main([str(made), "--out", str(tmp_path / "file" / "page.html")])
 
 
 def test_a_report_that_cannot_be_written_warns_and_fails_nothing(

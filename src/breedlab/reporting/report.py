@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from breedlab.errors import ConfigError
 from breedlab.reporting import comparison, sections
 from breedlab.reporting.charts import theme
 from breedlab.reporting.console import note, warn
@@ -45,7 +46,7 @@ def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mappin
         metrics: As for `read_run`.
 
     Raises:
-        ConfigError: If one is no run directory.
+        ConfigError: If one is no run directory, or the file has no place.
     """
     called = {run_directory(path): path for path in paths}  # each once
     with ThreadPoolExecutor(1) as aside:
@@ -58,10 +59,13 @@ def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mappin
             file = out or runs[0].path / "report.html"
             shown = page_of(runs[0], *called.values())
     page = _render(**shown)
-    file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_name(f".{file.name}.tmp")
-    scratch.write_text(page, encoding="utf-8")
-    scratch.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(page, encoding="utf-8")
+        scratch.replace(file)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{file}: cannot be written ({error.strerror}); name a file in a folder") from error
     return file
 
 
