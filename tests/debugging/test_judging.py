@@ -178,7 +178,9 @@ def test_s3_without_credentials_is_one_clear_message(monkeypatch: pytest.MonkeyP
 def test_a_recording_is_read_from_s3(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
     from moto import mock_aws
+    from smdebug import modes
     from smdebug.core.access_layer.s3handler import S3Handler
+    from smdebug.trials import create_trial
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
@@ -192,6 +194,8 @@ def test_a_recording_is_read_from_s3(stopped: Path, monkeypatch: pytest.MonkeyPa
             if file.is_file():
                 client.upload_file(str(file), "bucket", f"jobs/one/{file.relative_to(stopped)}")
         assert losses("s3://bucket/jobs/one") == losses(stopped)
+        plain = create_trial("s3://bucket/jobs/one/debug/0")
+        assert len(plain.tensor("CrossEntropyLoss_output_0").values(modes.TRAIN)) == 7
         assert debug.main(["s3://bucket/jobs/one/"]) == 0
         with pytest.raises(DataError, match="s3://bucket/jobs/two: holds no recording"):
             debug.main(["s3://bucket/jobs/two"])
