@@ -18,6 +18,7 @@ from breedlab.reporting.charts import search, training
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.record import RunRecord, read_run
 from breedlab.reporting.report import page_of
+from breedlab.reporting.tensorboard import confusion_picture
 from breedlab.reporting.tensors import Tensors
 
 
@@ -116,3 +117,13 @@ def test_curves_of_a_resumed_run_are_read_as_they_were_last(tmp_path: Path) -> N
             for epoch, value in enumerate(values):
                 writer.add_scalar("valid/loss", value, 10 * (epoch + 1) - 1)
     assert read_curves(tmp_path) == {"valid/loss": [(10, 7.0), (20, 6.0)]}
+
+
+@pytest.mark.parametrize("count", [8, 133])
+def test_tensorboards_confusion_matrix_has_room_for_its_names(count: int) -> None:
+    classes = (*tuple(f"Amber Saddled Retriever {number}" for number in range(count - 1)), "Wire-haired " * 20)
+    for names in ((*classes[:-1], "Pug"), classes):
+        picture = np.asarray(confusion_picture(np.eye(count, dtype=int), names).convert("L"))
+        # Ink beside the matrix, and none at the picture's edges, where it would be cut off.
+        assert (picture[:, :100] < 128).any() and (picture[:100] < 128).any()
+        assert picture[:, :2].min() == 255 and picture[:2].min() == 255
