@@ -96,6 +96,25 @@ def test_the_library_is_in_it_once_and_every_chart_has_its_place(page: Page) -> 
     )
 
 
+def test_the_library_is_made_once_and_done_without_a_place_to_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def make() -> str:
+        made.append("x")
+        return "let vega;"
+
+    monkeypatch.setattr(reports, "_made_bundle", make)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for _ in range(2):
+        assert reports._bundle.__wrapped__() == "let vega;"
+    assert len(made) == 1 and [file.suffix for file in (tmp_path / "cache" / "breedlab").iterdir()] == [".js"]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert reports._bundle.__wrapped__() == "let vega;" and len(made) == 2
+
+
 def test_names_from_files_are_text_and_nothing_else(made: Path, page: Page) -> None:
     text = (made / "report.html").read_text()
     assert HOSTILE not in text and "<b>.jpg" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import secrets
@@ -140,7 +141,22 @@ def _render(template: str, **context: Any) -> str:
 
 @functools.cache
 def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script."""
+    """Vega, Vega-Lite and Vega-Embed as one script; made once a machine, for it takes seconds."""
+    place = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "breedlab", f"vega-{version('vl-convert-python')}.js")
+    try:
+        return place.expanduser().read_text(encoding="utf-8")
+    except (OSError, RuntimeError, UnicodeDecodeError):  # no such file, or no home
+        made = _made_bundle()
+    with contextlib.suppress(OSError, RuntimeError):
+        file = place.expanduser()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_name(f"{file.name}.{os.getpid()}")
+        scratch.write_text(made, encoding="utf-8")
+        scratch.replace(file)
+    return made
+
+
+def _made_bundle() -> str:
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # as its own help has it
