@@ -3,12 +3,15 @@
 Both are real trainings by Lightning, every layer of it, that take turns step by step in one process; while the one
 without has its turn, the profiler's monitor is halted. A round is as many steps as lie between two savings of tensors,
 so it holds one of those. Then the reading: 1,000 steps of losses and 20 of tensors, read and judged as at a run's end.
+Then the report of a run with that recording, 133 classes and 20 trials, by `scripts/report.py` as a whole process.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -17,19 +20,20 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from _harness import Ratio, machine, parse, report, say, wait
+from _harness import ROOT, Ratio, machine, parse, report, say, wait
 from _photos import photos
 
-_CLASSES, _EVERY, _COST, _READING_S = 133, 50, 1.03, 10.0
+_CLASSES, _EVERY, _COST, _READING_S, _REPORT_S, _REPORT_MB = 133, 50, 1.03, 10.0, 5.0, 3.0
 
 
 def main() -> None:
-    args = parse(__doc__, rounds=3, small_rounds=1)
+    args = parse(__doc__, rounds=1, small_rounds=1)
     here = machine()
-    size, every = (4, 10) if args.small else (32, _EVERY)
+    size, every = (4, 10) if args.small else (16, _EVERY)
     with tempfile.TemporaryDirectory() as folder:
         pairs = _trainings(Path(folder), size, every, args.rounds)
         reading, tensors = _reading(Path(folder), *((100, 5) if args.small else (1000, 50)))
+        writing, megabytes = _report(Path(folder), 100 if args.small else 1000)
     figures = {
         "batch size": size,
         "steps a round": every,
@@ -37,11 +41,14 @@ def main() -> None:
         "with, ms a step": 1000 * median(both for _, both in pairs) / every,
         "read and judged, s": reading,
         "tensors": tensors,
+        "report without photos, MB": megabytes,
     }
     excuse = "targets are for the full size" if args.small else ""
     ratios = [
         Ratio("step with / without, time", [b / a for a, b in pairs], _COST, "at most", excuse),
         Ratio("read and judged, s", [reading], _READING_S, "at most", excuse),
+        Ratio("report written, s", writing, _REPORT_S, "at most", excuse),
+        Ratio("report without photos, MB", [megabytes], _REPORT_MB, "at most", excuse),
     ]
     report(args, "debugger", here, ratios, figures)
 
@@ -208,6 +215,27 @@ def _reading(folder: Path, steps: int, every: int) -> tuple[float, int]:
     tape, verdicts = judge_run(run)
     assert len(tape.losses("TRAIN")) == steps and len(verdicts) == 15
     return perf_counter() - started, len(tape.trial.tensor_names())
+
+
+def _report(folder: Path, steps: int) -> tuple[list[float], float]:
+    """Seconds to write the report of a run with the recording that was read, three times, and its megabytes."""
+    sys.path.append(str(ROOT / "tests" / "reporting"))
+    from made_runs import write_run  # type: ignore[import-not-found]  # the tests'
+
+    from breedlab.debugging.judging import conclude
+
+    classes = [f"{kind} dog of color {color}" for color in range(7) for kind in range(19)]
+    run = write_run(folder / "made", classes=classes, trials=20, steps=steps)
+    (folder / "recorded" / "debug").rename(run / "debug")
+    conclude(run)  # as a run does when it ends
+    taken = []
+    for number in range(3):
+        started = perf_counter()
+        command = [sys.executable, str(ROOT / "scripts" / "report.py"), str(run)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        taken.append(perf_counter() - started)
+        say(f"the report, {number + 1} of 3: {taken[-1]:.2f} s")
+    return taken, (run / "report.html").stat().st_size / 1e6
 
 
 if __name__ == "__main__":

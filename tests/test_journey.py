@@ -64,6 +64,7 @@ def test_metrics_are_those_of_the_test_split(run: Path) -> None:
     assert matrix.sum() == test["photos"] == 24
     assert test["metrics"]["top1"] == pytest.approx(matrix.trace() / 24)
     assert metrics["search"]["values"].keys() == {"optim.lr", "model.head"}
+    assert sum(metrics["search"]["importance"].values()) == pytest.approx(1)  # kept for the report
     assert metrics["training"]["ended"] == "all 2 epochs"
 
 

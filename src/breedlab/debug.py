@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     words = parser.parse_args(argv)
     run: str = words.run.rstrip("/")
-    if not run.startswith("s3://") and not Path(run).is_dir():
+    if not run.startswith("s3://") and not any(Path(run, name).exists() for name in ("config.yaml", "debug")):
         raise DataError(f"{run}: is no run directory; expected one such as runs/latest, or an s3:// path")
 
     from breedlab.debugging.judging import headline, judge_run

@@ -191,3 +191,30 @@ def test_a_rule_fires_on_its_fault(name: str, judged: Callable[[Training], dict[
     assert found.verdict == "triggered", found
     assert found.steps and found.tensors and found.figures and found.advice
     assert found.link.startswith("report.html#")
+
+
+LACKING = {
+    # A few losses and nothing else; or labels alone.
+    False: (),
+    True: ("debugger.collections.labels.train=1", "debugger.collections.losses={train: 0, eval: 0}"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rule_that_lacks_its_tensors_says_which_and_of_what_mode(name: str, scarce: dict[bool, Any]) -> None:
+    found = scarce[name in ("ExplodingTensor", "NaN/Inf")][name]  # losses are enough for these two
+    assert found.verdict == "not_enough_data", found
+    assert found.meaning.startswith("needs ") and not found.figures and not found.advice
+    kind = next(kind for kind in RULES if kind.name == name)
+    assert found.mode == kind.mode and kind.needs.split(",")[0].split(" and ")[0] in found.meaning
+
+
+@pytest.fixture(scope="module")
+def scarce(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, Verdict]]:
+    """Verdicts on one short pass of which little was recorded, without any loss or with."""
+    made = {}
+    for without, words in LACKING.items():
+        settings = validate(load(["experiment=quickstart", "debugger=losses", *words])).debugger
+        run = Training(passes=1).record(tmp_path_factory.mktemp("run"), settings)
+        made[without] = {found.rule: found for found in judge(Tape(opened(run)), settings.rules)}
+    return made

@@ -17,6 +17,7 @@ from breedlab.config.compose import load
 from breedlab.debugging.actions import off, on
 from breedlab.debugging.reading import losses
 from breedlab.errors import ConfigError, DataError, TrainingError
+from breedlab.reporting.tensors import read_tensors
 from breedlab.training import run as runs
 from breedlab.verdicts import Verdict
 
@@ -94,6 +95,19 @@ def test_the_run_s_verdicts_are_kept_as_the_profiler_s_are(stopped: Path) -> Non
     assert by_rule["ClassImbalance"]["figures"]["labels"] == 100
 
 
+def test_what_a_report_shows_of_the_recording_is_kept_until_more_is_recorded(stopped: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(stopped / "debug", run / "debug")
+    kept = read_tensors(run)
+    (run / "debug" / "report.json").rename(tmp_path / "aside.json")
+    assert kept == read_tensors(run) and kept.losses["TRAIN"] and kept.figures["weights"]  # from smdebug's own files
+    other = json.loads((tmp_path / "aside.json").read_text()) | {"losses": {"TRAIN": [[1, 9.0]]}}
+    (run / "debug" / "report.json").write_text(json.dumps(other))
+    assert read_tensors(run).losses == {"TRAIN": [(1, 9.0)]}
+    shutil.copytree(run / "debug" / "0", run / "debug" / "1")  # as a resumed run would leave it
+    assert len(read_tensors(run).losses["TRAIN"]) == 7
+
+
 def test_training_without_a_sound_loss_leaves_its_verdicts(
     words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,13 +138,14 @@ def test_debug_of_a_run_without_a_fault_ends_with_0(stopped: Path, tmp_path: Pat
     assert debug.main([str(sound)]) == 0
 
 
+NO_RUN = "is no run directory; expected one such as runs/latest"
+
+
 @pytest.mark.parametrize(
-    ("made", "message"),
-    [(False, "is no run directory; expected one such as runs/latest"), (True, "holds no recording of the debugger")],
+    ("made", "message"), [("gone", NO_RUN), ("run", NO_RUN), ("run/config.yaml", "holds no recording of the debugger")]
 )
-def test_debug_of_nothing_is_one_clear_message(tmp_path: Path, made: bool, message: str) -> None:
-    if made:
-        (tmp_path / "run").mkdir()
+def test_debug_of_nothing_is_one_clear_message(tmp_path: Path, made: str, message: str) -> None:
+    (tmp_path / made).mkdir(parents=True)
     with pytest.raises(DataError, match=message) as raised:
         debug.main([str(tmp_path / "run")])
     assert raised.value.exit_code == 2
@@ -163,7 +178,9 @@ def test_s3_without_credentials_is_one_clear_message(monkeypatch: pytest.MonkeyP
 def test_a_recording_is_read_from_s3(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
     from moto import mock_aws
+    from smdebug import modes
     from smdebug.core.access_layer.s3handler import S3Handler
+    from smdebug.trials import create_trial
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
@@ -177,6 +194,8 @@ def test_a_recording_is_read_from_s3(stopped: Path, monkeypatch: pytest.MonkeyPa
             if file.is_file():
                 client.upload_file(str(file), "bucket", f"jobs/one/{file.relative_to(stopped)}")
         assert losses("s3://bucket/jobs/one") == losses(stopped)
+        plain = create_trial("s3://bucket/jobs/one/debug/0")
+        assert len(plain.tensor("CrossEntropyLoss_output_0").values(modes.TRAIN)) == 7
         assert debug.main(["s3://bucket/jobs/one/"]) == 0
         with pytest.raises(DataError, match="s3://bucket/jobs/two: holds no recording"):
             debug.main(["s3://bucket/jobs/two"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -85,6 +87,20 @@ def test_the_loss_of_every_step_of_both_modes_is_there(which: str, valid: int, r
     assert tensor.steps(mode=modes.EVAL) == list(range(EPOCHS * valid))
     values = [*tensor.values(mode=modes.TRAIN).values(), *tensor.values(mode=modes.EVAL).values()]
     assert len({float(value) for value in values}) == EPOCHS * (BATCHES + valid)  # none is told twice
+
+
+def test_smdebug_alone_reads_it_back_though_tensorboard_takes_none_of_it_for_runs(head_run: Path) -> None:
+    assert not list(head_run.glob("debug/**/*tfevents*"))
+    program = (
+        "import sys; from smdebug import modes; from smdebug.trials import create_trial\n"
+        "trial = create_trial(sys.argv[1])\n"
+        "name, *_ = trial.tensor_names(collection='losses')\n"
+        "print('breedlab' in sys.modules, *trial.tensor(name).values(modes.TRAIN).values())"
+    )
+    command = [sys.executable, "-c", program, str(head_run / "debug" / "0")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1].split()
+    assert said[0] == "False"
+    assert [float(word) for word in said[1:]] == pytest.approx([loss for _, loss in losses(head_run)["TRAIN"]])
 
 
 def test_losses_are_read_on_the_training_s_own_axis(head_run: Path) -> None:

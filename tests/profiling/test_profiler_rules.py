@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.config.schema import ProfilerRules
-from breedlab.profiling.reading import Recording, Steps, System
-from breedlab.profiling.rules import judge
+from breedlab.profiling.reading import Recording, Steps, System, read
+from breedlab.profiling.rules import RULES, judge
 
 SAMPLES, STEPS = 100, 200
 
@@ -108,6 +109,11 @@ def test_a_rule_that_passed_does_not_read_as_if_it_had_fired(rules: ProfilerRule
         assert passed[name].meaning and passed[name].meaning != fired.meaning and not passed[name].advice
 
 
+def test_steps_that_the_profiler_traced_are_no_outliers(rules: ProfilerRules) -> None:
+    traced = dataclasses.replace(FAULTS["StepOutlier"](), traced=(21, 71, 121, 171))
+    assert verdict("StepOutlier", traced, rules) == "passed"
+
+
 def test_the_overviews_never_fire_and_tell_the_shares(rules: ProfilerRules) -> None:
     found = {made.rule: made for made in judge(sound(), rules)}
     shares = found["OverallFrameworkMetrics"].figures["shares"]
@@ -129,6 +135,26 @@ def test_a_short_run_may_take_its_time_to_begin(rules: ProfilerRules) -> None:
     assert verdict("MaxInitializationTime", system(stage=["Data"] * 60 + ["Training"] * 40), rules) == "passed"
 
 
-def test_a_threshold_of_the_config_moves_the_verdict() -> None:
-    strict = validate(load(["experiment=quickstart", "profiler.rules.dataloader.share=0.005"])).profiler.rules
-    assert verdict("Dataloader", sound(), strict) == "triggered"
+def test_a_run_without_a_recording_is_not_enough_for_any_rule(rules: ProfilerRules, tmp_path: Path) -> None:
+    found = judge(read(tmp_path), rules)
+    assert {made.rule for made in found} == set(RULES) == {*FAULTS, "OverallSystemUsage", "OverallFrameworkMetrics"}
+    assert all(made.verdict == "not_enough_data" and made.meaning and not made.advice for made in found)
+
+
+LOOSE = {
+    "CPUBottleneck": "cpu_bottleneck.gpu_percent=1",
+    "IOBottleneck": "io_bottleneck.io_percent=90",
+    "Dataloader": "dataloader.share=0.9",
+    "GPUMemoryIncrease": "gpu_memory_increase.increase=0.9",
+    "BatchSize": "batch_size.gpu_percent=10",
+    "LowGPUUtilization": "low_gpu_utilization.spread=95",
+    "LoadBalancing": "load_balancing.difference=60",
+    "MaxInitializationTime": "max_initialization_time.seconds=600",
+    "StepOutlier": "outlier.share=0.05",
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_threshold_of_the_config_moves_the_verdict(name: str) -> None:
+    loose = validate(load(["experiment=quickstart", f"profiler.rules.{LOOSE[name]}"])).profiler.rules
+    assert verdict(name, FAULTS[name](), loose) == "passed"

@@ -70,6 +70,14 @@ def test_every_chart_is_drawn_and_nothing_is_said_asked_or_wider_than_the_window
         ).map(([b]) => [axis.closest('[data-chart]').dataset.chart, a, b]));
     })"""
     assert browser.execute_script(crossing) == []
+    # Nothing stands over its border, and a confusion's photos stand side by side.
+    wide = (
+        "return [...document.querySelectorAll('.tile, .tile b, .verdict')].filter(e => e.scrollWidth > e.clientWidth)"
+    )
+    assert browser.execute_script(f"{wide}.map(e => e.textContent)") == []
+    rows = """return [...document.querySelectorAll('.strip')].map(strip =>
+        new Set([...strip.children].map(figure => Math.round(figure.getBoundingClientRect().top))).size)"""
+    assert set(browser.execute_script(rows)) == {1}
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     light = sum(int(part) for part in ground[4:-1].split(",")) > 3 * 128
     assert light == (scheme == "light")
@@ -107,7 +115,12 @@ def tensorboard(tmp_path: Path, words: Words, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.chdir(tmp_path)
     space = "tuner.space={optim: {lr: [0.001, 0.003]}}"
-    assert launch.main(words("name=seen", "tuner=grid", "tuner.max_epochs=1", "trainer.max_epochs=1", space)) == 0
+    assert (
+        launch.main(
+            words("name=seen", "tuner=grid", "tuner.max_epochs=1", "trainer.max_epochs=1", "debugger=default", space)
+        )
+        == 0
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -123,6 +136,8 @@ def tensorboard(tmp_path: Path, words: Words, monkeypatch: pytest.MonkeyPatch) -
 def test_tensorboard_opens_with_curves_and_a_row_for_each_trial(tensorboard: str, browser: Any) -> None:
     runs = eventually(lambda: ask(f"{tensorboard}/data/runs"), lambda found: len(found) >= 6)
     assert {name.split("/")[0] for name in runs} == {"seen", "latest"}
+    # What the debugger recorded is none of TensorBoard's runs.
+    assert {name.rpartition("/")[2] for name in runs} == {"final", "trial_000", "trial_001"}
     experiment = {"experimentName": "", "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_RUNNING"]}
     wanted = {**experiment, "colParams": [], "startIndex": 0, "sliceSize": 100}
     url = f"{tensorboard}/data/plugin/hparams/session_groups"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import altair as alt
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,8 @@ from breedlab.config.space import Choices, Range
 from breedlab.reporting.charts import search, training
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.record import RunRecord, read_run
+from breedlab.reporting.report import page_of
+from breedlab.reporting.tensorboard import confusion_picture
 from breedlab.reporting.tensors import Tensors
 
 
@@ -42,6 +46,23 @@ def test_a_mean_over_an_epoch_is_drawn_at_its_middle_and_a_validation_at_its_end
     steps = {which: [row["step"] for row in drawn["datasets"]["table1"] if row["which"] == which] for which in NAMES}
     assert steps["validation"] == list(range(40, 401, 40))
     assert steps["training, mean of the epoch"] == list(range(20, 381, 40))
+
+
+def test_every_chart_is_one_of_vega_lites_schema(run: RunRecord) -> None:
+    series = {"head.weight": [(1, 0.5), (6, 0.25)]}
+    recorded = Tensors({"TRAIN": [(1, 2.0)]}, {"weights": (1, 2)}, {"weights": series, "relu_activations": series})
+    run = dataclasses.replace(run, tensors=recorded)
+    drawn = [training.compared([run, run], ["one", "two"], "valid/top1"), search.importance({"optim.lr": 0.9})]
+    for shown in page_of(run, run.path).values():
+        if isinstance(shown, dict):
+            inner = [found for found in shown.values() if isinstance(found, dict)]
+            drawn += [*inner, *(spec for found in inner for spec in found.values())]
+    specs = [spec for spec in drawn if isinstance(spec, dict) and "autosize" in spec]
+    assert len(specs) >= 16
+    for spec in specs:
+        alt.Chart.from_dict(spec)  # raises where the schema does not allow it
+    with pytest.raises(jsonschema.ValidationError):
+        alt.Chart.from_dict({**specs[0], "height": "tall"})
 
 
 NAMES = ("training, mean of the epoch", "validation", "training, each step")
@@ -96,3 +117,13 @@ def test_curves_of_a_resumed_run_are_read_as_they_were_last(tmp_path: Path) -> N
             for epoch, value in enumerate(values):
                 writer.add_scalar("valid/loss", value, 10 * (epoch + 1) - 1)
     assert read_curves(tmp_path) == {"valid/loss": [(10, 7.0), (20, 6.0)]}
+
+
+@pytest.mark.parametrize("count", [8, 133])
+def test_tensorboards_confusion_matrix_has_room_for_its_names(count: int) -> None:
+    classes = (*tuple(f"Amber Saddled Retriever {number}" for number in range(count - 1)), "Wire-haired " * 20)
+    for names in ((*classes[:-1], "Pug"), classes):
+        picture = np.asarray(confusion_picture(np.eye(count, dtype=int), names).convert("L"))
+        # Ink beside the matrix, and none at the picture's edges, where it would be cut off.
+        assert (picture[:, :100] < 128).any() and (picture[:100] < 128).any()
+        assert picture[:, :2].min() == 255 and picture[:2].min() == 255

@@ -6,6 +6,8 @@ import html.parser
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from made_runs import HOSTILE, write_run
 
 from breedlab import launch, report
 from breedlab.errors import ConfigError
+from breedlab.reporting import comparison, sections
 from breedlab.reporting import report as reports
+from breedlab.reporting.record import read_run
 
 CLASSES = ["Afghan hound", HOSTILE, "O'Neill & Söhne", "Basset"]
 ANCHORS = {
@@ -92,6 +96,25 @@ def test_the_library_is_in_it_once_and_every_chart_has_its_place(page: Page) -> 
     )
 
 
+def test_the_library_is_made_once_and_done_without_a_place_to_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def make() -> str:
+        made.append("x")
+        return "let vega;"
+
+    monkeypatch.setattr(reports, "_made_bundle", make)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for _ in range(2):
+        assert reports._bundle.__wrapped__() == "let vega;"
+    assert len(made) == 1 and [file.suffix for file in (tmp_path / "cache" / "breedlab").iterdir()] == [".js"]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert reports._bundle.__wrapped__() == "let vega;" and len(made) == 2
+
+
 def test_names_from_files_are_text_and_nothing_else(made: Path, page: Page) -> None:
     text = (made / "report.html").read_text()
     assert HOSTILE not in text and "<b>.jpg" not in text
@@ -111,6 +134,45 @@ def test_figures_are_the_runs_own(made: Path, page: Page) -> None:
         assert finding in page.text
     pair = test["worst"][0]
     assert f"{pair['truth']} taken for {pair['taken_for']}: {pair['count']} of {pair['of']}" in page.text
+
+
+def test_figures_of_verdicts_are_told_in_their_units() -> None:
+    given = {"share_of_run": 0.25, "shares": {"data": 0.0174}, "step_ms": 38.71, "run_s": 87.0, "confused_pairs": []}
+    given |= {"disk_read_mb_s": {"p50": 0.0, "max": 98.7}, "cpu_percent_p95": 30.0, "gpu_percent": [95.0, 40.0]}
+    given |= {"memory_gb": 3.5, "weights": 3, "class": "Basset"}
+    assert dict(sections.figures(given)) == {
+        "share of run": "25.0%",
+        "shares": "data 1.7%",
+        "step": "38.7 ms",
+        "run": "87 s",
+        "confused pairs": "none",
+        "disk read": "p50 0 MB/s, max 98.7 MB/s",
+        "cpu p95": "30%",
+        "gpu": "95%, 40%",
+        "memory": "3.5 GB",
+        "weights": "3",
+        "class": "Basset",
+    }
+
+
+def test_a_report_of_a_run_that_ended_opens_neither_pytorch_nor_optuna(made: Path, tmp_path: Path) -> None:
+    """What takes seconds to import; the run kept what a report shows of both."""
+    run = shutil.copytree(made, tmp_path / "run")
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["search"]["importance"] = {"optim.lr": 0.9, "data.batch_size": 0.1}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    (run / "debug" / "0").mkdir(parents=True)
+    figures = {"weights": {"head.weight": [[1, 0.1], [6, 0.05]]}}
+    kept = {"of": {}, "losses": {"TRAIN": [[1, 2.0]]}, "saved": {"weights": [1, 2]}, "figures": figures}
+    (run / "debug" / "report.json").write_text(json.dumps(kept))
+    program = (
+        "import sys; from breedlab import report; report.main(sys.argv[1:])\n"
+        "print([name for name in ('torch', 'optuna', 'smdebug', 'lightning', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(run)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(run / "report.html"), "[]"]
+    page = Page((run / "report.html").read_text())
+    assert {"importance", "debug_1"} <= set(page.charts["specs"]) and "1 losses of TRAIN" in page.text
 
 
 def test_the_worst_confusions_and_each_class_are_shown_with_photos(page: Page) -> None:
@@ -163,6 +225,10 @@ def test_several_runs_are_compared(
     assert capsys.readouterr().out.strip() == str(file)
     page = Page(file.read_text())
     assert "2 runs compared" in page.text and "model.dropout" in page.text and "0.7" in page.text
+    metrics = json.loads((other / "metrics.json").read_text())
+    metrics["search"]["values"]["optim.lr"] = 0.003480723265642345
+    (other / "metrics.json").write_text(json.dumps(metrics))
+    assert ("optim.lr", ["0.01", "0.003481"]) in comparison.differences([read_run(made), read_run(other)])
     assert "They did not see the same photos" not in page.text
     values = page.charts["specs"]["compared_1"]["datasets"]["table1"]
     assert {row["run"] for row in values} == {"one", "two"}
@@ -183,6 +249,9 @@ def test_what_is_no_run_is_one_message(tmp_path: Path, name: str, says: str) -> 
 def test_a_place_that_cannot_be_written_is_told(made: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--out .* is a folder; expected a file such as"):
         report.main([str(made), "--out", str(tmp_path)])
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/page.html: cannot be written \(.*\); name a file in a folder"):
+        report.main([str(made), "--out", str(tmp_path / "file" / "page.html")])
 
 
 def test_a_report_that_cannot_be_written_warns_and_fails_nothing(

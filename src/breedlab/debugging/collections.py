@@ -32,12 +32,13 @@ def hook_from_config(debugger: Debugger, folder: Path, network: nn.Module, outpu
         outputs: Whether modules' outputs may be saved; not within a compiled network.
     """
     collections = debugger.collections
-    wanted: dict[str, TensorCollection] = {
-        name: collection for name in Collections.model_fields if _ever(collection := getattr(collections, name))
-    }
-    hook = RunHook(out_dir=str(folder), include_collections=list(wanted))
+    known: dict[str, TensorCollection] = {name: getattr(collections, name) for name in Collections.model_fields}
+    wanted = [name for name, collection in known.items() if _ever(collection)]
+    hook = RunHook(out_dir=str(folder), include_collections=wanted)
     patterns = _patterns(network) | {"custom": collections.custom.include or [_NOTHING]}
-    for name, collection in wanted.items():
+    for name, collection in known.items():
+        if name not in hook.include_collections:  # losses are in it, asked for or not
+            continue
         made = hook.get_collection(name)
         if name in patterns:
             made.include(patterns[name])

@@ -54,10 +54,16 @@ def recorded_limits(run: Path | str) -> DebuggerRules:
 
 
 def conclude(run: Path) -> None:
-    """Judges a run, writes `debug/verdicts.json` and says the outcome in a line; stops nothing when it fails."""
+    """Judges a run and says the outcome in a line; stops nothing when it fails.
+
+    Writes `debug/verdicts.json`, and beside it what a report shows of the recording.
+    """
+    from breedlab.reporting.tensors import keep
+
     try:
         tape, verdicts = judge_run(run)
         write_verdicts(run / "debug" / "verdicts.json", verdicts)
+        keep(run, tape)
         note(headline(tape, verdicts))
     except NothingRecorded:
         note("debug: nothing recorded")

@@ -48,6 +48,26 @@ def _mend_tostring() -> None:
     util.make_tensor_proto = writer.make_tensor_proto = make_tensor_proto
 
 
+def _hide_from_tensorboard() -> None:
+    """TensorBoard takes every folder with a `.tfevents` file for a run of its own, and smdebug makes one a step.
+
+    Its readers find a step's file by the index, whatever its name: recordings of that name are read as before.
+    """
+    from smdebug.core.locations import TensorFileLocation
+    from smdebug.core.tfevent import event_file_writer
+
+    suffix, theirs, parse = ".tensors", ".tfevents", event_file_writer.parse_worker_name_from_file
+
+    def get_filename(self: Any) -> str:
+        return f"{self.get_step_num_str()}_{self.worker_name}{suffix}"
+
+    def parse_worker_name_from_file(filename: str) -> Any:
+        return parse(filename.removesuffix(suffix) + theirs if filename.endswith(suffix) else filename)
+
+    TensorFileLocation.get_filename = get_filename
+    event_file_writer.parse_worker_name_from_file = parse_worker_name_from_file
+
+
 def _apply() -> None:
     try:
         _import_quietly()
@@ -59,6 +79,7 @@ def _apply() -> None:
         ) from error
     if not hasattr(np.ndarray, "tostring"):
         _mend_tostring()
+    _hide_from_tensorboard()
 
 
 _apply()

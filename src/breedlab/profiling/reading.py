@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 Figures = npt.NDArray[np.float64]
 
@@ -71,7 +72,10 @@ class Steps:
 
 @dataclass(frozen=True)
 class Recording:
-    """Everything that the profiler left; what is not there is empty."""
+    """Everything that the profiler left; what is not there is empty.
+
+    `traced` are the training's steps, from 1, that torch.profiler's tracing made slow.
+    """
 
     system: System
     steps: Steps
@@ -79,19 +83,31 @@ class Recording:
     operators: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     traces: tuple[Path, ...] = ()
+    traced: tuple[int, ...] = ()
 
 
 def read(run: Path) -> Recording:
     """Reads a run directory's `profile/`."""
     folder = run / "profile"
+    traces = tuple(sorted((folder / "traces").glob("*.json*")))
     return Recording(
         read_system(folder / "system.jsonl"),
         read_steps(folder / "steps.jsonl"),
         _json(folder / "framework.json", {}),
         _json(folder / "operators.json", []),
         _json(folder / "verdicts.json", []),
-        tuple(sorted((folder / "traces").glob("*.json*"))),
+        traces,
+        _traced(run) if traces else (),
     )
+
+
+def _traced(run: Path) -> tuple[int, ...]:
+    """The traced steps, and the ones after each, in which the trace is written."""
+    try:
+        asked = yaml.safe_load((run / "config.yaml").read_text())["profiler"]["trace_steps"]
+    except (OSError, yaml.YAMLError, TypeError, KeyError):
+        return ()
+    return tuple(sorted({step + later for step in asked for later in (1, 2)}))  # the config counts from 0
 
 
 def read_system(path: Path) -> System:

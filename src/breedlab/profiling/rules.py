@@ -176,6 +176,9 @@ def overall_framework_metrics(found: Recording, rules: ProfilerRules) -> Finding
 
 def step_outlier(found: Recording, rules: ProfilerRules) -> Finding:
     total = _steps(found, rules)
+    # Steps that the profiler itself made slow say nothing of the training.
+    own = ~np.isin(found.steps.step, found.traced)
+    steps, total = found.steps.step[own], total[own]
     least = math.ceil(1 / max(rules.outlier.share, 1e-9))
     if len(total) < least:  # where a single one would be too many
         raise NotEnough(f"{len(total)} steps; outliers are judged from {least}")
@@ -185,14 +188,14 @@ def step_outlier(found: Recording, rules: ProfilerRules) -> Finding:
     figures = {"outliers": len(outliers), "share_of_steps": share, "limit_ms": limit, "median_ms": _median(total)}
     part = ""
     if len(outliers):
-        parts = found.steps.parts
+        parts = {name: ms[own] for name, ms in found.steps.parts.items()}
         part = max(parts, key=lambda name: float(parts[name][outliers].mean() - np.median(parts[name])))
     return (
         share > rules.outlier.share,
         {**figures, "slow_part": part},
         f"Some steps take far longer than the others, most of it in {part}.",
         "See what runs at those steps: checkpoints, hooks, workers starting, other programs (profiler=full traces).",
-        [int(found.steps.step[index]) for index in outliers[:100]],
+        [int(steps[index]) for index in outliers[:100]],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,13 @@ def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     configs = [{**flat(run.config), **flat((run.metrics.get("search") or {}).get("values") or {})} for run in runs]
     paths = sorted({path for config in configs for path in config})
     rows = [(path, [config.get(path, "") for config in configs]) for path in paths]
-    return [(path, values) for path, values in rows if not _all_same(values)]
+    return [(path, _shorter(values)) for path, values in rows if not _all_same(values)]
+
+
+def _shorter(values: list[str]) -> list[str]:
+    """Four digits of what a search drew are enough, where they tell the values apart."""
+    short = [f"{float(text):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", text) else text for text in values]
+    return short if len(set(short)) == len(set(values)) else values
 
 
 def searched(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:

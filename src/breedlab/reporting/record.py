@@ -81,10 +81,7 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
     Raises:
         ConfigError: If it is no run directory.
     """
-    run = path.resolve()
-    if not (run / "config.yaml").is_file():
-        state = "is a file" if path.is_file() else "has no config.yaml" if path.is_dir() else "is not there"
-        raise ConfigError(f"{path} {state}; expected a run directory such as runs/<experiment>/<stamp>")
+    run = run_directory(path)
     trials = [_json(file, {}) for file in run.glob("trials/*/trial.json")]
     return RunRecord(
         path=run,
@@ -100,6 +97,19 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
         profile=read_profile(run),
         verdicts=[*_json(run / "debug" / "verdicts.json", []), *_json(run / "profile" / "verdicts.json", [])],
     )
+
+
+def run_directory(path: Path) -> Path:
+    """A run directory, links followed.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    run = path.resolve()
+    if not (run / "config.yaml").is_file():
+        state = "is a file" if path.is_file() else "has no config.yaml" if path.is_dir() else "is not there"
+        raise ConfigError(f"{path} {state}; expected a run directory such as runs/<experiment>/<stamp>")
+    return run
 
 
 def read_curves(folder: Path) -> dict[str, Series]:

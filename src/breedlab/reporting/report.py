@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,10 +16,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from breedlab.errors import ConfigError
 from breedlab.reporting import comparison, sections
 from breedlab.reporting.charts import theme
 from breedlab.reporting.console import note, warn
-from breedlab.reporting.record import RunRecord, read_run
+from breedlab.reporting.record import RunRecord, read_run, run_directory
 
 _PAGE = Path(__file__).with_name("page")
 _CONTENTS = {
@@ -44,20 +47,26 @@ def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mappin
         metrics: As for `read_run`.
 
     Raises:
-        ConfigError: If one is no run directory.
+        ConfigError: If one is no run directory, or the file has no place.
     """
-    runs = {run.path: (run, path) for path in paths for run in [read_run(path, metrics)]}  # each once
-    first, *others = runs.values()
-    if others:
-        file = out or Path(os.path.commonpath(runs)) / "comparison.html"
-        page = page_of_several([run for run, _ in runs.values()], [path for _, path in runs.values()], file)
-    else:
-        file = out or first[0].path / "report.html"
-        page = page_of(*first)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    called = {run_directory(path): path for path in paths}  # each once
+    with ThreadPoolExecutor(1) as aside:
+        aside.submit(_bundle)  # is compiled code that takes a second or two, and leaves Python to others
+        runs = [read_run(path, metrics) for path in called]
+        if len(runs) > 1:
+            file = out or Path(os.path.commonpath(called)) / "comparison.html"
+            shown = page_of_several(runs, list(called.values()), file)
+        else:
+            file = out or runs[0].path / "report.html"
+            shown = page_of(runs[0], *called.values())
+    page = _render(**shown)
     scratch = file.with_name(f".{file.name}.tmp")
-    scratch.write_text(page, encoding="utf-8")
-    scratch.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(page, encoding="utf-8")
+        scratch.replace(file)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"{file}: cannot be written ({error.strerror}); name a file in a folder") from error
     return file
 
 
@@ -70,34 +79,34 @@ def write_at_end(run: Path, metrics: Mapping[str, Any]) -> None:
         warn(f"no report was written ({reason}); try: python scripts/report.py {run}")
 
 
-def page_of(run: RunRecord, path: Path) -> str:
-    """One run's page.
+def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
+    """What one run's page shows.
 
     Args:
         run: What is shown.
         path: The run as the person called it, for the commands.
     """
     shown: dict[str, Any] = {name: getattr(sections, name)(run) for name in _CONTENTS}
-    return _render(
-        "run.html.j2",
-        title=run.name,
-        subtitle=shown["summary"]["what"],
-        contents=list(_CONTENTS.items()),
-        path=str(path),
+    return {
+        "template": "run.html.j2",
+        "title": run.name,
+        "subtitle": shown["summary"]["what"],
+        "contents": list(_CONTENTS.items()),
+        "path": str(path),
         **shown,
-    )
+    }
 
 
-def page_of_several(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> str:
-    """The page that compares runs; arguments as for `comparison.compare`."""
+def page_of_several(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict[str, Any]:
+    """What the page that compares runs shows; arguments as for `comparison.compare`."""
     shown = comparison.compare(runs, paths, out)
-    return _render(
-        "comparison.html.j2",
-        title=f"{len(runs)} runs compared",
-        subtitle=", ".join(shown["names"]),
-        contents=list(comparison.CONTENTS.items()),
+    return {
+        "template": "comparison.html.j2",
+        "title": f"{len(runs)} runs compared",
+        "subtitle": ", ".join(shown["names"]),
+        "contents": list(comparison.CONTENTS.items()),
         **shown,
-    )
+    }
 
 
 def _render(template: str, **context: Any) -> str:
@@ -132,7 +141,22 @@ def _render(template: str, **context: Any) -> str:
 
 @functools.cache
 def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script."""
+    """Vega, Vega-Lite and Vega-Embed as one script; made once a machine, for it takes seconds."""
+    place = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "breedlab", f"vega-{version('vl-convert-python')}.js")
+    try:
+        return place.expanduser().read_text(encoding="utf-8")
+    except (OSError, RuntimeError, UnicodeDecodeError):  # no such file, or no home
+        made = _made_bundle()
+    with contextlib.suppress(OSError, RuntimeError):
+        file = place.expanduser()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_name(f"{file.name}.{os.getpid()}")
+        scratch.write_text(made, encoding="utf-8")
+        scratch.replace(file)
+    return made
+
+
+def _made_bundle() -> str:
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # as its own help has it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -143,24 +142,15 @@ def search(run: RunRecord) -> Section:
 
 
 def importances(run: RunRecord) -> dict[str, float]:
-    """How much each path decides whether a trial is among the better ones, as shares: PED-ANOVA, as Optuna has it.
-
-    Empty where there are too few trials to tell. Source: Watanabe et al., "PED-ANOVA", arXiv 2304.10255.
-    """
-    if len(search_charts.ranked(run)) < 4 or not (run.path / "study.db").is_file():
+    """How much each path decides; the run's own figures where it kept them, since Optuna takes seconds to open."""
+    if len(search_charts.ranked(run)) < 4:
         return {}
-    import optuna
+    known: dict[str, float] | None = (run.metrics.get("search") or {}).get("importance")
+    if known is None:
+        from breedlab.tuning.importance import importances as computed
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            study = optuna.load_study(study_name=None, storage=f"sqlite:///{run.path / 'study.db'}")
-            judge = optuna.importance.PedAnovaImportanceEvaluator()  # fANOVA would need scikit-learn
-            found = optuna.importance.get_param_importances(study, evaluator=judge)
-        except Exception:  # a study that cannot be judged is no reason to have no report
-            return {}
-    return {path: float(share) for path, share in found.items() if share == share}
+        known = computed(run.path)
+    return known
 
 
 def confusion(run: RunRecord) -> Section:
@@ -238,15 +228,37 @@ def rules(run: RunRecord) -> Section:
 
 
 def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A verdict's figures: mappings in them in one line."""
+    """A verdict's figures, in the units that their names end in: mappings and lists in them in one line."""
     shown = []
     for name, value in found.items():
+        bare, unit = _unit(name)
         if isinstance(value, Mapping):
-            text = ", ".join(f"{key} {figure(item)}" for key, item in value.items() if not isinstance(item, Mapping))
+            text = ", ".join(f"{key} {_with(unit, item)}" for key, item in value.items())
+        elif isinstance(value, list | tuple):
+            text = ", ".join(_with(unit, item) for item in value) or "none"
         else:
-            text = f"{value:.1%}" if "share" in name and isinstance(value, float) else figure(value)
-        shown.append((name.replace("_", " "), text))
+            text = _with(unit, value)
+        shown.append((bare.replace("_", " "), text))
     return shown
+
+
+_UNITS = {"_percent": "%", "_mb_s": " MB/s", "_gb": " GB", "_ms": " ms", "_s": " s"}
+
+
+def _unit(name: str) -> tuple[str, str]:
+    """A figure's name without its unit, and the unit as people write it; shares are told in percent."""
+    if "share" in name:
+        return name, "share"
+    if "_percent_" in name:  # what follows says of which samples
+        return name.replace("_percent_", "_"), "%"
+    found = next((end for end in _UNITS if name.endswith(end)), "")
+    return name.removesuffix(found), _UNITS.get(found, "")
+
+
+def _with(unit: str, value: Any) -> str:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return figure(value)
+    return f"{value:.1%}" if unit == "share" else f"{figure(value)}{unit}"
 
 
 def profile(run: RunRecord) -> Section:
@@ -261,6 +273,7 @@ def profile(run: RunRecord) -> Section:
         "slowest": float(found.steps.total_ms.max()) if len(found.steps.step) else 0.0,
         "shares": profile_charts.shares(found),
         "operators": found.operators[:25],
+        "on_gpu": any(row["gpu_ms"] for row in found.operators),
         "traces": [path.name for path in found.traces],
         "asked": (run.config.get("profiler") or {}).get("level", "none"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from breedlab.tuning.events import write_hparams
 _SHOWN = 12
 _TILE = 200
 _CAPTION = 42
+_NAME = 240
+"""Pixels that a class's name may take beside the matrix."""
 
 
 def write_review(
@@ -58,7 +61,9 @@ def confusion_picture(matrix: np.ndarray[Any, Any], classes: tuple[str, ...]) ->
     """A confusion matrix by shares of the true class: rows are true classes, columns predicted ones."""
     count = len(classes)
     cell = max(8, min(48, 1200 // count))
-    margin = min(260, 12 + max(round(ImageDraw.Draw(Image.new("L", (1, 1))).textlength(c)) for c in classes))
+    size = min(12, cell + 2)
+    names = [_shortened(name, size) for name in classes]
+    margin = 14 + max(_length(name, size) for name in names)
     image = Image.new("RGB", (margin + count * cell + 8, margin + count * cell + 8), "white")
     draw = ImageDraw.Draw(image)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -73,15 +78,26 @@ def confusion_picture(matrix: np.ndarray[Any, Any], classes: tuple[str, ...]) ->
                 ink = "white" if share > 0.5 else "black"
                 middle = (left + cell / 2, top + cell / 2)
                 draw.text(middle, str(matrix[row, column]), fill=ink, anchor="mm")
-    if cell >= 8:
-        size = min(12, cell + 2)
-        for index, name in enumerate(classes):
-            center = margin + index * cell + cell / 2
-            draw.text((margin - 6, center), name, fill="black", anchor="rm", font_size=size)
-            label = Image.new("RGB", (margin - 6, cell), "white")
-            ImageDraw.Draw(label).text((2, cell / 2), name, fill="black", anchor="lm", font_size=size)
-            image.paste(label.rotate(90, expand=True), (round(center - cell / 2), 0))
+    for index, name in enumerate(names):
+        center = margin + index * cell + cell / 2
+        draw.text((margin - 6, center), name, fill="black", anchor="rm", font_size=size)
+        label = Image.new("RGB", (margin - 6, cell), "white")
+        ImageDraw.Draw(label).text((2, cell / 2), name, fill="black", anchor="lm", font_size=size)
+        image.paste(label.rotate(90, expand=True), (round(center - cell / 2), 0))
     return image
+
+
+def _length(name: str, size: int) -> int:
+    """Pixels that a name takes."""
+    return math.ceil(ImageDraw.Draw(Image.new("L", (1, 1))).textlength(name, font_size=size))
+
+
+def _shortened(name: str, size: int) -> str:
+    """A name that leaves room for the matrix."""
+    kept = name
+    while _length(kept, size) > _NAME:
+        kept = f"{kept.removesuffix('…')[:-1]}…"
+    return kept
 
 
 def _operators(run: Path) -> str:
@@ -89,7 +105,7 @@ def _operators(run: Path) -> str:
     recording = read(run)
     if not recording.traces:
         return ""
-    rows = [f"| {row['name']} | {row['calls']} | {row['cpu_ms']:.2f} |" for row in recording.operators[:20]]
+    rows = [f"| `{row['name']}` | {row['calls']} | {row['cpu_ms']:.2f} |" for row in recording.operators[:20]]
     where = ", ".join(f"`{path.relative_to(run)}`" for path in recording.traces)
     head = "| operator | calls | own CPU ms |\n|---|---|---|\n"
     return f"Traces, for ui.perfetto.dev or chrome://tracing: {where}\n\n{head}" + "\n".join(rows)

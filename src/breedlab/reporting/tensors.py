@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +40,65 @@ class Tensors:
     problem: str = ""
 
 
+_KEPT = "report.json"
+
+
 def read_tensors(run: Path) -> Tensors:
     """Reads a run's recording; a run without one gives an empty one, and so does one that smdebug cannot read."""
     if not (run / "debug").is_dir():
         return Tensors()
     try:
-        return _read(run)
+        return _kept(run) or _read(run)
     except Exception as error:  # smdebug's many; a report is worth having without this part
         return Tensors(problem=" ".join(str(error).split()) or repr(error))
+
+
+def keep(run: Path, tape: Any) -> None:
+    """Writes what a report shows of a recording beside it: smdebug takes seconds to open, and PyTorch with it.
+
+    Args:
+        run: The run directory.
+        tape: Its recording, read to its end.
+    """
+    found = {"of": _extent(run), **asdict(_shown(tape))}
+    (run / "debug" / _KEPT).write_text(json.dumps(found))
+
+
+def _kept(run: Path) -> Tensors | None:
+    """What `keep` wrote, unless more has been recorded since."""
+    try:
+        found = json.loads((run / "debug" / _KEPT).read_text())
+        if found.pop("of") != _extent(run):
+            return None
+        losses = {mode: _series(series) for mode, series in found["losses"].items()}
+        saved = {name: (tensors, steps) for name, (tensors, steps) in found["saved"].items()}
+        figures = {c: {name: _series(series) for name, series in by.items()} for c, by in found["figures"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Tensors(losses, saved, figures)
+
+
+def _series(pairs: list[list[Any]]) -> Series:
+    return [(int(step), float(value)) for step, value in pairs]
+
+
+def _extent(run: Path) -> dict[str, int]:
+    """By registration, how many steps it has saved."""
+    from breedlab.debugging.reading import registrations
+
+    return {Path(folder).name: sum(1 for _ in Path(folder).glob("index/*/*.json")) for folder in registrations(run)}
 
 
 def _read(run: Path) -> Tensors:
     from breedlab.debugging.reading import NothingRecorded, Tape, opened
 
     try:
-        tape = Tape(opened(run))
+        return _shown(Tape(opened(run)))
     except NothingRecorded:
         return Tensors()
+
+
+def _shown(tape: Any) -> Tensors:
     losses = {mode: [(entry.at, entry.loss) for entry in tape.losses(mode)] for mode in ("TRAIN", "EVAL")}
     saved, figures = {}, {}
     for collection in FIGURES:

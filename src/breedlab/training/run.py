@@ -147,6 +147,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     watch.write_to(directory)
     found: dict[str, Any] | None = None
     if config.tuner.strategy != "none":
+        from breedlab.tuning.importance import importances
         from breedlab.tuning.study import search
 
         _enter(watch, "Search")
@@ -154,6 +155,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
         config = configs.replace(config, best.values)
         note(f"best: trial {best.number}, {config.monitor.metric} {best.objective:.4f}")
         found = {"trial": best.number, "values": best.values, "objective": best.objective}
+        found["importance"] = ranks.once(lambda: importances(directory))
 
     _enter(watch, "Training" if found is None else "Training the best")
     classifier = prepared.classifier(config, synced=ranks.world() > 1)
@@ -196,6 +198,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
 
         conclude(directory)
     watch.finish()
+    metrics["seconds"] = round(time.monotonic() - started, 1)  # the export, too
     rundir.write_predictions(directory, photos.photos, evaluation.predictions)
     write_at_end(directory, metrics)
     # Last of all: with it the run is complete, and a resumed one has nothing left to do.

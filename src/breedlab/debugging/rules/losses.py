@@ -55,7 +55,7 @@ class Overfit(_PassRule):
     name, section = "Overfit", "overfit"
     meaning = "The network learns its training photos by heart: their loss goes down, the validation's goes up."
     advice = "Augment (data.augment), raise model.dropout or optim.weight_decay, freeze more, or stop earlier."
-    sound = "The validation loss stayed near its minimum."
+    sound = "The validation loss did not keep rising while the training loss fell."
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -80,7 +80,7 @@ class Overtraining(_PassRule):
     name, section = "Overtraining", "overtraining"
     meaning = "The last epochs brought nothing: the validation loss has long stopped getting lower."
     advice = "Set trainer.patience to end such a training, or fewer trainer.max_epochs; the best epoch is kept anyway."
-    sound = "The validation loss was still getting lower."
+    sound = "The validation loss got lower until shortly before the end."
 
     def invoke_at_step(self, step: int) -> bool:
         valid = [one.loss for one in self.passes(step)]

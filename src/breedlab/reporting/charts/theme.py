@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+from altair.utils.schemapi import debug_mode
 
 Spec = dict[str, Any]
 """A Vega-Lite chart."""
@@ -32,7 +33,7 @@ def config() -> Spec:
         "padding": 4,
         "view": {"stroke": None},
         "axis": {**text, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID, "labelLimit": 190},
-        "axisX": {"labelFlush": True, "labelOverlap": "greedy", "labelSeparation": 6},
+        "axisX": {"labelFlush": True, "labelOverlap": "parity", "labelSeparation": 6},
         "legend": {
             **text,
             "orient": "top",
@@ -49,7 +50,9 @@ def config() -> Spec:
 
 def finish(chart: Any, height: int, description: str) -> Spec:
     """A chart as wide as its place on the page; the description is what a screen reader says."""
-    made: Spec = chart.properties(width="container", height=height, description=description).to_dict()
+    chart = chart.properties(width="container", height=height, description=description)
+    # Checking each chart against the schema takes as long as all the rest; the tests have it checked.
+    made: Spec = chart.to_dict(validate=False)
     for key in ("config", "$schema"):  # the page's own, once
         made.pop(key, None)
     made["autosize"] = {"type": "fit-x", "contains": "padding"}
@@ -81,7 +84,8 @@ def form(metric: str) -> str:
 
 
 def data(rows: Sequence[dict[str, Any]]) -> alt.Data:
-    return alt.Data(values=list(rows))  # type: ignore[no-untyped-call]
+    with debug_mode(False):  # a check of each row against the schema, which takes any
+        return alt.Data(values=list(rows))  # type: ignore[no-untyped-call]
 
 
 def short(value: Any, digits: int = 4) -> Any:
