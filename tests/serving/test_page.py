@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 from hostile import saved
 from PIL import Image
-from selenium import webdriver
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -40,22 +39,6 @@ def server(folder: Path) -> Iterator[Server]:
     made = Server(folder)
     yield made
     made.stop()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """`.ci/run` installs it."""
-    paths = [shutil.which("chromium"), shutil.which("chromedriver")]
-    if None in paths:
-        pytest.skip("no chromium and chromedriver here: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(paths[0])
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(paths[1])))
-    yield driver
-    driver.quit()
 
 
 class Page:
@@ -99,8 +82,8 @@ class Page:
 
 
 @pytest.fixture
-def page(chromium: Any, server: Server) -> Callable[..., Page]:
-    return lambda **words: Page(chromium, server.url, **words)
+def page(browser: Any, server: Server) -> Callable[..., Page]:
+    return lambda **words: Page(browser, server.url, **words)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +162,7 @@ def test_a_photo_larger_than_the_server_reads_is_sent_smaller(page: Callable[...
     assert "smaller" in shown.at("note").text
 
 
-def test_an_address_is_fetched_by_the_server(chromium: Any, model: Model, photo_file: Path) -> None:
+def test_an_address_is_fetched_by_the_server(browser: Any, model: Model, photo_file: Path) -> None:
     def answer(connection: socket.socket, asked: str) -> None:
         found = photo_file.read_bytes() if "/photo.jpg" in asked else b"words"
         says(found)(connection, asked)
@@ -189,7 +172,7 @@ def test_an_address_is_fetched_by_the_server(chromium: Any, model: Model, photo_
     model.fetch = public
     try:
         with running(settings(make_app(model))) as port:
-            shown = Page(chromium, f"http://127.0.0.1:{port}", 390)
+            shown = Page(browser, f"http://127.0.0.1:{port}", 390)
             assert shown.at("address").is_displayed()
             shown.at("url").send_keys("http://a.example/photo.jpg", Keys.ENTER)
             shown.until(shown.lines)
@@ -208,7 +191,7 @@ def test_an_address_is_fetched_by_the_server(chromium: Any, model: Model, photo_
             asked = shown.asked()
             assert asked and all(url.startswith((shown.url, f"blob:{shown.url}")) for url in asked)
             shown.driver.get_log("browser")
-            chromium.get("about:blank")  # its connections would keep the server waiting
+            browser.get("about:blank")  # its connections would keep the server waiting
     finally:
         model.fetch = before
         host.close()
@@ -225,7 +208,7 @@ def test_everything_is_done_by_the_keyboard_and_the_focus_is_seen(page: Callable
     shown = page()
 
     def tab() -> str:
-        webdriver.ActionChains(shown.driver).send_keys(Keys.TAB).perform()
+        ActionChains(shown.driver).send_keys(Keys.TAB).perform()
         name, seen = shown.driver.execute_script(FOCUS)
         assert seen, f"the focus on {name} is not to be seen"
         return str(name)
@@ -234,17 +217,17 @@ def test_everything_is_done_by_the_keyboard_and_the_focus_is_seen(page: Callable
     shown.choose(photo_file)
     order = [str(line.get_attribute("data-index")) for line in shown.lines()]
     assert [tab() for _ in order] == order
-    webdriver.ActionChains(shown.driver).send_keys(Keys.ENTER).perform()
+    ActionChains(shown.driver).send_keys(Keys.ENTER).perform()
     shown.until(lambda: shown.at("overlay").is_displayed())
     assert shown.lines()[-1].get_attribute("aria-pressed") == "true"
     assert tab() == "look"
     assert tab() == "strength"
     before = shown.at("strength").get_attribute("value")
-    webdriver.ActionChains(shown.driver).send_keys(Keys.ARROW_LEFT).perform()
+    ActionChains(shown.driver).send_keys(Keys.ARROW_LEFT).perform()
     assert shown.at("strength").get_attribute("value") != before
     shown.picture("keyboard")
     assert tab() == "SUMMARY"
-    webdriver.ActionChains(shown.driver).send_keys(Keys.ENTER).perform()
+    ActionChains(shown.driver).send_keys(Keys.ENTER).perform()
     shown.until(lambda: shown.at("facts").is_displayed())
 
 
