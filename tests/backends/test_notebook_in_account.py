@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ def test_the_notebook_goes_the_whole_way_on_sagemaker_by_one_word(
             "PYTHONPATH": str(BOOK.parents[1] / "src"),
         }.items():
             monkeypatch.setenv(name, value)
+        # All accounts of a process are one to moto, and other tests' roles would be there.
+        urllib.request.urlopen(urllib.request.Request(f"{account.url}/moto-api/reset", method="POST")).close()
         boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument="{}")
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         client = NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path / "here")}})
