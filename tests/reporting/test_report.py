@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from made_runs import HOSTILE, write_run
 
 from breedlab import launch, report
@@ -212,6 +213,48 @@ def test_a_run_that_did_not_end_shows_what_there_is(made: Path, tmp_path: Path) 
     assert "This run has not been tested yet" in page.text and "No model has been exported yet" in page.text
     assert f"resume={torn}" in page.text
     assert {"loss", "history"} <= set(page.charts["specs"])
+
+
+def unfinished(made: Path, folder: Path, trials: int) -> Path:
+    """A copy of a run as it is when its search is cut off after so many trials."""
+    run = shutil.copytree(made, folder)
+    for name in ("metrics.json", "predictions.json", "model.tar.gz"):
+        (run / name).unlink()
+    for name in ("profile", "tensorboard"):
+        shutil.rmtree(run / name)
+    for file in (run / "trials").iterdir():
+        if int(file.name) >= trials:
+            shutil.rmtree(file)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("trials", "says"),
+    [
+        (0, "No trial of the bayesian search has ended yet."),
+        (2, "Not finished: 2 of 20 trials have ended, and no epoch of the training that follows them."),
+    ],
+)
+def test_what_a_run_has_not_come_to_is_not_said_to_be_unasked_for(
+    made: Path, tmp_path: Path, trials: int, says: str
+) -> None:
+    run = unfinished(made, tmp_path / "run", trials)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["tuner"] |= {"strategy": "bayesian", "trials": 20}
+    config["debugger"]["level"], config["profiler"]["level"] = "default", "system"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    text = Page(reports.write_report([run]).read_text()).text
+    assert says in text
+    assert "The rules of the debugger and the profiler have not been judged: the run did not come that far." in text
+    assert "The profiler has written nothing yet." in text and "The debugger has saved nothing yet" in text
+    for false in ("searched nothing", "No rules were asked for", "was not profiled", "debugger=losses"):
+        assert false not in text
+    config["tuner"]["strategy"] = config["debugger"]["level"] = config["profiler"]["level"] = "none"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    text = Page(reports.write_report([run]).read_text()).text
+    for true in ("No rules were asked for", "was not profiled", "debugger=losses"):
+        assert true in text
+    assert ("searched nothing" in text) == (trials == 0)
 
 
 def test_several_runs_are_compared(

@@ -13,7 +13,7 @@ import numpy as np
 from breedlab.reporting.charts import training as training_charts
 from breedlab.reporting.figures import METRICS, duration, figure, metric
 from breedlab.reporting.record import RunRecord
-from breedlab.reporting.sections import flat, what
+from breedlab.reporting.sections import asked, flat, what
 
 CONTENTS = {
     "summary": "Summary",
@@ -61,6 +61,7 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
         "classes": classes(runs),
         "rules": verdicts(runs),
         "profile": profile(runs),
+        "wanted": {part: any(asked(run, part) != "none" for run in runs) for part in ("debugger", "profiler")},
     }
 
 

@@ -131,6 +131,10 @@ def search(run: RunRecord) -> Section:
     return {
         "rows": rows,
         "paths": paths,
+        "strategy": asked(run, "tuner", "strategy"),
+        # Only what comes after the search tells that it has ended: the epochs of training the best, or the figures.
+        "unfinished": bool(rows) and not run.metrics and not run.curves,
+        "trials": asked(run, "tuner", "trials"),
         "metric": (run.config.get("monitor") or {}).get("metric", "objective"),
         "history": search_charts.history(run),
         "parallel": search_charts.parallel(run),
@@ -224,7 +228,8 @@ def rules(run: RunRecord) -> Section:
         for verdict in found
     ]
     groups = {kind: [verdict for verdict in shown if verdict.get("verdict") == kind] for kind in order}
-    return {"groups": groups, "count": len(found)}
+    wanted = [part for part in ("debugger", "profiler") if asked(run, part) != "none"]
+    return {"groups": groups, "count": len(found), "wanted": wanted}
 
 
 def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -275,7 +280,7 @@ def profile(run: RunRecord) -> Section:
         "operators": found.operators[:25],
         "on_gpu": any(row["gpu_ms"] for row in found.operators),
         "traces": [path.name for path in found.traces],
-        "asked": (run.config.get("profiler") or {}).get("level", "none"),
+        "wanted": asked(run, "profiler") != "none",
     }
 
 
@@ -287,6 +292,7 @@ def debug(run: RunRecord) -> Section:
         "saved": found.saved,
         "charts": debug_charts.reductions(found),
         "problem": found.problem,
+        "wanted": asked(run, "debugger") != "none",
     }
 
 
@@ -313,6 +319,11 @@ def model(run: RunRecord) -> Section:
         "engines": engines,
         "sizes": sizes,
     }
+
+
+def asked(run: RunRecord, part: str, name: str = "level") -> Any:
+    """What a run's config asks of a part that can be absent: nothing there to show need not mean `none`."""
+    return (run.config.get(part) or {}).get(name, "none")
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
