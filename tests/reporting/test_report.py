@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,37 @@ def test_figures_of_verdicts_are_told_in_their_units() -> None:
         "weights": "3",
         "class": "Basset",
     }
+
+
+def answers(*groups: tuple[float, int, int]) -> dict[str, list[Any]]:
+    """Predictions of two classes, by groups: how sure, how many, how many of them right."""
+    sure = [confidence for confidence, photos, _ in groups for _ in range(photos)]
+    right = [number < hits for _, photos, hits in groups for number in range(photos)]
+    return {"probabilities": sure, "labels": [0] * len(sure), "predicted": [0 if hit else 1 for hit in right]}
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "says"),
+    [
+        (answers((0.9, 500, 450), (0.6, 500, 300)), 0.0, "can be taken at its word"),
+        (answers((0.95, 1000, 800)), 0.15, "surer than it should be: bars below"),
+        (answers((0.6, 1000, 800)), 0.2, "less sure than it could be: bars above"),
+        # As good on average as sure, and wrong by a fifth everywhere.
+        (answers((0.9, 500, 350), (0.5, 500, 350)), 0.2, "The averages hide it"),
+        # A few photos are off by so much whatever made them.
+        (answers((0.97, 20, 19), (0.85, 16, 11), (0.55, 12, 9)), 0.11, "48 photos are too few to tell more"),
+        (answers((0.97, 20, 9), (0.85, 16, 6), (0.55, 12, 5)), 0.4, "surer than it should be: bars below"),
+    ],
+)
+def test_calibration_is_judged_by_its_error_and_not_from_a_few_photos(
+    made: Path, found: dict[str, Any], error: float, says: str
+) -> None:
+    run = read_run(made)
+    run.metrics["test"]["metrics"]["ece"] = error
+    section = sections.calibration(replace(run, predictions=found))
+    assert says in section["says"]
+    del run.metrics["test"]["metrics"]["ece"]
+    assert sections.calibration(replace(run, predictions=found))["ece"] == pytest.approx(error, abs=0.03)
 
 
 def test_a_report_of_a_run_that_ended_opens_neither_pytorch_nor_optuna(made: Path, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -176,14 +177,49 @@ def calibration(run: RunRecord) -> Section:
     found = run.predictions
     right = [a == b for a, b in zip(found.get("labels", []), found.get("predicted", []), strict=True)]
     grouped = test_charts.bins(found.get("probabilities", []), right)
-    mean = float(np.mean(found["probabilities"])) if right else 0.0
+    mean, accuracy = (float(np.mean(found["probabilities"])), float(np.mean(right))) if right else (0.0, 0.0)
+    error = (run.test.get("metrics") or {}).get("ece")
+    if error is None:
+        error = sum(b.photos * abs(b.confidence - b.accuracy) for b in grouped) / max(1, len(right))
     return {
         "chart": test_charts.calibration(grouped),
         "counts": test_charts.confidences(grouped),
         "confidence": mean,
-        "accuracy": float(np.mean(right)) if right else 0.0,
-        "ece": (run.test.get("metrics") or {}).get("ece"),
+        "accuracy": accuracy,
+        "ece": error,
+        "says": calibration_says(grouped, mean - accuracy, error),
     }
+
+
+def calibration_says(grouped: Sequence[test_charts.Bin], surer: float, error: float) -> str:
+    """What a reliability diagram comes to, in a sentence.
+
+    Both figures are held against about twice what chance alone brings about where confidence is true: for the mean its
+    standard deviation, for the error the mean distance of each bin, its binomial taken as normal.
+
+    Args:
+        grouped: Its bins.
+        surer: The mean confidence over the accuracy.
+        error: The calibration error.
+    """
+    photos = max(1, sum(b.photos for b in grouped))
+    variances = [b.photos * b.confidence * (1 - b.confidence) for b in grouped]
+    of_the_mean = 2 * math.sqrt(sum(variances)) / photos
+    of_the_error = sum(math.sqrt(2 / math.pi * variance) for variance in variances) / photos
+    if abs(surer) > max(0.03, of_the_mean):
+        return (
+            "It is surer than it should be: bars below the diagonal."
+            if surer > 0
+            else "It is less sure than it could be: bars above the diagonal."
+        )
+    if error > max(0.05, 2 * of_the_error):
+        return "The averages hide it: it is surer than it should be of some answers and less sure of others."
+    if of_the_error > 0.05:
+        return (
+            f"{photos} photos are too few to tell more: by chance alone, a model whose confidence can be taken at"
+            f" its word comes to an error of about {of_the_error:.2f}."
+        )
+    return "Its confidence can be taken at its word."
 
 
 def classes(run: RunRecord) -> Section:
