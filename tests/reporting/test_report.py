@@ -22,6 +22,7 @@ from breedlab.errors import ConfigError
 from breedlab.reporting import comparison, sections
 from breedlab.reporting import report as reports
 from breedlab.reporting.record import read_run
+from breedlab.reporting.summary import metrics_table
 
 CLASSES = ["Afghan hound", HOSTILE, "O'Neill & Söhne", "Basset"]
 ANCHORS = {
@@ -136,6 +137,17 @@ def test_figures_are_the_runs_own(made: Path, page: Page) -> None:
         assert finding in page.text
     pair = test["worst"][0]
     assert f"{pair['truth']} taken for {pair['taken_for']}: {pair['count']} of {pair['of']}" in page.text
+
+
+@pytest.mark.parametrize("count", [5, 6])
+def test_top_5_is_shown_of_more_than_five_classes(tmp_path: Path, count: int) -> None:
+    made = [write_run(tmp_path / str(i), classes=[f"breed {n}" for n in range(count)], seed=i) for i in range(2)]
+    runs = [read_run(path) for path in made]
+    terminal = list(metrics_table("Test", runs[0].test).columns[0].cells)
+    report = [name for name, _ in sections.summary(runs[0])["tiles"]]
+    compared = [row["name"] for row in comparison.figures(runs)]
+    for names in (terminal, report, compared):
+        assert "top-1" in names and ("top-5" in names) == (count > 5)
 
 
 def test_figures_of_verdicts_are_told_in_their_units() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from breedlab.reporting.charts import training as training_charts
-from breedlab.reporting.figures import METRICS, duration, figure, metric
+from breedlab.reporting.figures import METRICS, duration, figure, metric, shown_metrics
 from breedlab.reporting.record import RunRecord
 from breedlab.reporting.sections import asked, flat, what
 
@@ -76,7 +76,7 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """A row a figure of the test, the best of it marked."""
     rows = []
     for name, shown in METRICS.items():
-        values = [run.test.get("metrics", {}).get(name) for run in runs]
+        values = [run.test["metrics"][name] if name in shown_metrics(run.test) else None for run in runs]
         known = [value for value in values if value is not None]
         if known:
             best = (min if name in _LOWER_IS_BETTER else max)(known)

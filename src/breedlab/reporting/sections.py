@@ -16,7 +16,7 @@ from breedlab.reporting.charts import profile as profile_charts
 from breedlab.reporting.charts import search as search_charts
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.charts import training as training_charts
-from breedlab.reporting.figures import METRICS, duration, figure, metric
+from breedlab.reporting.figures import duration, figure, metric, shown_metrics
 from breedlab.reporting.record import RunRecord
 
 Section = dict[str, Any]
@@ -39,11 +39,7 @@ def summary(run: RunRecord) -> Section:
         "python": lineage.get("python", ""),
         "packages": ", ".join(f"{name} {version}" for name, version in (lineage.get("packages") or {}).items()),
     }
-    tiles = (
-        [(shown, metric(name, test["metrics"][name])) for name, shown in METRICS.items() if name in test["metrics"]]
-        if test
-        else []
-    )
+    tiles = [(shown, metric(name, test["metrics"][name])) for name, shown in shown_metrics(test).items()]
     ended = f"{training['ended']}; epoch {training['best_epoch']} was kept" if training else "did not end"
     return {
         "tiles": tiles,
