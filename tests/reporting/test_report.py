@@ -324,6 +324,20 @@ def test_several_runs_are_compared(
     assert (tmp_path / "deep" / "page.html").exists()
 
 
+def test_a_comparison_says_what_is_not_finished_and_shows_what_was_searched_only_where_it_was_found(
+    made: Path, tmp_path: Path
+) -> None:
+    runs = [read_run(made), read_run(unfinished(made, tmp_path / "two", trials=2))]
+    rows = {row["name"]: [text for text, _ in row["cells"]] for row in comparison.figures(runs)}
+    assert len(rows) >= 6 and {texts[1] for texts in rows.values()} == {"not finished"}
+    assert "not finished" not in {texts[0] for texts in rows.values()}
+    found = dict(comparison.differences(runs))
+    assert found["optim.lr"] == ["0.01", "not finished"] and found["data.batch_size"] == ["64", "not finished"]
+    assert [row["best"] for row in comparison.searched(runs)] == ["0.9000", "not finished"]
+    page = Page(reports.write_report([made, runs[1].path], tmp_path / "page.html").read_text())
+    assert page.text.count("not finished") >= 10
+
+
 @pytest.mark.parametrize(
     ("name", "says"), [("none", "is not there"), ("file", "is a file"), ("", "has no config.yaml")]
 )
