@@ -15,6 +15,10 @@ from breedlab.errors import DataError
 from breedlab.serving.client import ask
 
 _BATCH = 16
+_BORDERS = 8
+"""Columns of the screen that a table of three takes for lines and gaps."""
+_LEAST = 10
+"""Columns that a class or an error is left at least; longer names than leave that are folded, too."""
 
 
 def main(argv: list[str]) -> int:
@@ -130,4 +134,11 @@ def _show(answers: list[dict[str, Any]]) -> None:
         for prediction in answer.get("predictions", []):
             rows.append([name, prediction["class"], f"{prediction['probability']:.1%}"])
             name = ""
-    console.print(table("", ["photo", "class", "probability"], rows))
+    made = table("", ["photo", "class", "probability"], rows)
+    # Names tell the photos apart: what an error says gives way to them, and what has no room is folded, never cut.
+    longest = max((len(answer["photo"]) for answer in answers), default=0)
+    room = console.width - longest - len("probability") - _BORDERS
+    made.columns[1].max_width = room if room >= _LEAST else None
+    made.columns[0].overflow = made.columns[1].overflow = "fold"
+    made.columns[2].no_wrap = True
+    console.print(made)

@@ -143,7 +143,7 @@ def test_figures_are_the_runs_own(made: Path, page: Page) -> None:
 def test_top_5_is_shown_of_more_than_five_classes(tmp_path: Path, count: int) -> None:
     made = [write_run(tmp_path / str(i), classes=[f"breed {n}" for n in range(count)], seed=i) for i in range(2)]
     runs = [read_run(path) for path in made]
-    terminal = list(metrics_table("Test", runs[0].test).columns[0].cells)
+    terminal = [str(cell) for cell in metrics_table("Test", runs[0].test).columns[0].cells]
     report = [name for name, _ in sections.summary(runs[0])["tiles"]]
     compared = [row["name"] for row in comparison.figures(runs)]
     for names in (terminal, report, compared):
