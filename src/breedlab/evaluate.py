@@ -9,6 +9,7 @@ from typing import Any
 
 from breedlab.data.folders import Photo, display_names, find_photos
 from breedlab.errors import DataError
+from breedlab.serving.packing import opened
 
 
 def main(argv: list[str]) -> int:
@@ -28,13 +29,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     words = parser.parse_args(argv)
 
-    from breedlab.serving.archive import opened
-    from breedlab.serving.handler import Model
-
+    # What only takes a look at the disk is refused before PyTorch is imported, which takes seconds.
+    if not words.folder.is_dir():
+        raise DataError(f"{words.folder}: is no folder; expected FOLDER/<class>/photo.jpg")
     with opened(words.model) as folder:
-        model = Model(folder, engine=words.engine)
-        photos = labelled(words.folder, model.classes)
-        found = _evaluate(model, photos)
+        photos = labelled(words.folder, tuple(json.loads((folder / "model.json").read_text())["classes"]))
+        found = _evaluate(folder, words.engine, photos)
     if words.json:
         print(json.dumps(found.as_dict(), indent=2))
     else:
@@ -48,8 +48,6 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     Raises:
         DataError: If there are none, or a folder's name is no class of the model.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder; expected FOLDER/<class>/photo.jpg")
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     shown = dict(zip(names, display_names(names), strict=True))
     unknown = [name for name in names if shown[name] not in classes and name not in classes]
@@ -65,16 +63,21 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     return photos
 
 
-def _evaluate(model: Any, photos: list[Photo]) -> Any:
-    from torch.utils.data import DataLoader
-
-    from breedlab.data.module import PhotoDataset, start_worker
+def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> Any:
     from breedlab.reporting.console import progress
-    from breedlab.training.evaluation import evaluate
 
+    with progress("loading the model", aside=True):
+        from torch.utils.data import DataLoader
+
+        from breedlab.data.module import PhotoDataset, start_worker
+        from breedlab.serving.handler import Model
+        from breedlab.training.evaluation import evaluate
+
+        model = Model(folder, engine=engine)
     dataset = PhotoDataset(photos, model.transform, "none", 0)
     batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=start_worker)
     with progress("testing", aside=True) as report:
+        report(0, len(photos))
         return evaluate(model.scores, batches, model.classes, total=len(photos), progress=report)
 
 

@@ -13,6 +13,7 @@ from breedlab.data.decode import BadPhoto
 from breedlab.data.folders import find_photos
 from breedlab.errors import DataError
 from breedlab.serving.client import ask
+from breedlab.serving.packing import opened
 
 _BATCH = 16
 _BORDERS = 8
@@ -57,10 +58,11 @@ def main(argv: list[str]) -> int:
     photos = list(named.values())
 
     if words.endpoint is None:
-        answers = _local(Path(words.model), photos, words.top, words.engine)
+        with opened(Path(words.model)) as folder:
+            answers = _answers(_loaded(folder, words.engine), photos, words.top)
+            found = list(_shown(answers, len(photos)))
     else:
-        answers = ask(words.endpoint, photos, words.top)
-    found = list(_shown(answers, len(photos)))
+        found = list(_shown(ask(words.endpoint, photos, words.top), len(photos)))
     if words.json:
         print(json.dumps(found, indent=2))
     else:
@@ -79,22 +81,23 @@ def _expand(word: str) -> list[Path]:
     return [file for file in found if file.is_file()]
 
 
-def _local(path: Path, photos: list[Path], top: int, engine: str | None) -> Iterator[dict[str, Any]]:
-    from breedlab.serving.archive import opened
-    from breedlab.serving.handler import Model
+def _loaded(folder: Path, engine: str | None) -> Any:
+    from breedlab.reporting.console import progress
 
-    with opened(path) as folder:
-        yield from _answers(Model(folder, engine=engine), photos, top)
+    with progress("loading the model", aside=True):
+        from breedlab.serving.handler import Model  # and PyTorch with it, which takes seconds
+
+        return Model(folder, engine=engine)
 
 
 def _shown(answers: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
-    """The same answers, under a bar where there are many."""
+    """The same answers, under a bar."""
     from breedlab.reporting.console import progress
 
     with progress("predicting", aside=True) as report:
+        report(0, count)
         for done, answer in enumerate(answers, 1):
-            if count > _BATCH:
-                report(done, count)
+            report(done, count)
             yield answer
 
 

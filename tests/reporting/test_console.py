@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
 from breedlab import predict
 from breedlab.reporting import console as screen
+from breedlab.serving.packing import write_archive
 
 NAMES = [f"holiday/of a long name/and [b] :dog: {number:04}.jpg" for number in range(3)]
 ANSWERS = [
@@ -14,6 +21,63 @@ ANSWERS = [
     {"photo": NAMES[1], "error": "is not an image: it ends in the middle of its header, " + "and more " * 10},
     {"photo": NAMES[2], "predictions": [{"class": "Basset", "probability": 0.5}]},
 ]
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_bar_tells_no_count_before_one_is_known_and_goes_when_it_is_done(
+    aside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = io.StringIO()
+    terminal = Console(file=drawn, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr(screen, "console", terminal)
+    monkeypatch.setattr(screen, "Console", lambda **_: terminal)
+    with screen.progress("predicting", aside=aside) as report:
+        assert "predicting" in drawn.getvalue() and "0/" not in drawn.getvalue()
+        report(0, 3)
+    assert "0/3" in drawn.getvalue()
+    up_and_erased = "\x1b[1A\x1b[2K"
+    assert up_and_erased in drawn.getvalue() and "━" not in drawn.getvalue().rpartition(up_and_erased)[2]
+
+
+# Runs one command like scripts/*.py do, then tells which heavy packages it imported.
+_PROBE = """
+import sys
+from breedlab.cli import run
+command, *sys.argv = sys.argv[1:]
+sys.argv.insert(0, command)
+try:
+    run(command)
+finally:
+    print(sorted({"torch", "torchvision", "torchmetrics", "openvino"} & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("evaluate RUN nowhere", "nowhere: is no folder; expected FOLDER/<class>/photo.jpg"),
+        ("evaluate nowhere photos", "nowhere: not there; expected a model.tar.gz"),
+        ("evaluate RUN empty", "empty: holds no photos"),
+        ("evaluate RUN photos", "photos: cat is no class of the model; it knows basset, beagle"),
+        ("predict text photos/cat/1.jpg", "text: cannot be unpacked (not a gzip file)"),
+        ("predict unfinished photos/cat/1.jpg", "unfinished/model.tar.gz: the run has not finished; continue it with"),
+        ("predict empty photos/cat/1.jpg", "empty/model.tar.gz: not there"),
+        ("serve text --port 0", "text: cannot be unpacked (not a gzip file)"),
+    ],
+)
+def test_what_a_look_at_the_disk_refuses_is_refused_before_pytorch_is_imported(
+    tmp_path: Path, words: str, says: str
+) -> None:
+    for folder in ("RUN", "content", "empty", "unfinished", "photos/cat"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("text", "unfinished/config.yaml", "photos/cat/1.jpg"):
+        (tmp_path / file).write_text("no photo")
+    (tmp_path / "content" / "model.json").write_text(json.dumps({"classes": ["basset", "beagle"]}))
+    write_archive(tmp_path / "RUN" / "model.tar.gz", tmp_path / "content")
+    command = [sys.executable, "-c", _PROBE, *words.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode and says in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.stdout.splitlines() == ["[]"]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -22,6 +23,13 @@ from rich.text import Text
 
 # A pipe has no width to fit: what is cut off there is lost to whatever reads it.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
+
+
+class _Count(MofNCompleteColumn):
+    """How many of how many, once that is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
 
 
 class Report(Protocol):
@@ -48,7 +56,9 @@ def warn(text: str) -> None:
 
 @contextmanager
 def progress(title: str, aside: bool = False) -> Iterator[Report]:
-    """A progress bar on a terminal; elsewhere a line when it is done.
+    """A progress bar on a terminal, which goes when it is done; elsewhere a line.
+
+    Until its `Report` is called it shows that something is being done, and elsewhere says nothing.
 
     Args:
         title: What is being done.
@@ -60,7 +70,7 @@ def progress(title: str, aside: bool = False) -> Iterator[Report]:
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _Count(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
