@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from breedlab.data.folders import Photo, display_names, find_photos
+from breedlab.data.folders import SPLIT_FOLDERS, Photo, display_names, find_photos, listed
 from breedlab.errors import DataError
 from breedlab.serving.packing import opened
 
@@ -34,11 +34,11 @@ def main(argv: list[str]) -> int:
         raise DataError(f"{words.folder}: is no folder; expected FOLDER/<class>/photo.jpg")
     with opened(words.model) as folder:
         photos = labelled(words.folder, tuple(json.loads((folder / "model.json").read_text())["classes"]))
-        found = _evaluate(folder, words.engine, photos)
+        found, engine = _evaluate(folder, words.engine, photos)
     if words.json:
-        print(json.dumps(found.as_dict(), indent=2))
+        print(json.dumps({**found.as_dict(), "engine": engine}, indent=2))
     else:
-        _show(found)
+        _show(found, engine)
     return 0
 
 
@@ -51,10 +51,13 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     shown = dict(zip(names, display_names(names), strict=True))
     unknown = [name for name in names if shown[name] not in classes and name not in classes]
+    splits = [name for split in ("test", "valid", "train") for name in unknown if name.lower() in SPLIT_FOLDERS[split]]
+    if splits:
+        raise DataError(f"{folder}: holds {listed(splits)}, not classes; expected one, such as {folder / splits[0]}")
     if unknown:
         raise DataError(
-            f"{folder}: {', '.join(unknown[:5])} {'is' if len(unknown) == 1 else 'are'} no class of the model;"
-            f" it knows {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
+            f"{folder}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} no class of the model;"
+            f" it knows {listed(classes, 10)}"
         )
     label = {name: classes.index(shown[name] if shown[name] in classes else name) for name in names}
     photos = [Photo(path, label[name]) for name in names for path in find_photos(folder / name)]
@@ -63,7 +66,8 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     return photos
 
 
-def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> Any:
+def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[Any, str]:
+    """What came out, and which engine answered."""
     from breedlab.reporting.console import progress
 
     with progress("loading the model", aside=True):
@@ -78,10 +82,11 @@ def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> Any:
     batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=start_worker)
     with progress("testing", aside=True) as report:
         report(0, len(photos))
-        return evaluate(model.scores, batches, model.classes, total=len(photos), progress=report)
+        found = evaluate(model.scores, batches, model.classes, total=len(photos), progress=report)
+    return found, str(model.engine.choice)
 
 
-def _show(found: Any) -> None:
+def _show(found: Any, engine: str) -> None:
     from breedlab.reporting.console import console, table
     from breedlab.reporting.summary import confusions_table, metrics_table
 
@@ -97,3 +102,4 @@ def _show(found: Any) -> None:
     ]
     console.print()
     console.print(table("Classes", ["class", "photos", "top-1", "precision"], rows))
+    console.print(f"\nanswered by {engine}", markup=False)

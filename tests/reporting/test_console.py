@@ -59,6 +59,8 @@ finally:
         ("evaluate nowhere photos", "nowhere: not there; expected a model.tar.gz"),
         ("evaluate RUN empty", "empty: holds no photos"),
         ("evaluate RUN photos", "photos: cat is no class of the model; it knows basset, beagle"),
+        ("evaluate RUN cats", "cats: 00, 01, 02, 03, 04, 05, 06, 07 and 3 more are no class of the model; it knows"),
+        ("evaluate RUN root", "root: holds Test, val, train, not classes; expected one, such as root/Test"),
         ("predict text photos/cat/1.jpg", "text: cannot be unpacked (not a gzip file)"),
         ("predict unfinished photos/cat/1.jpg", "unfinished/model.tar.gz: the run has not finished; continue it with"),
         ("predict empty photos/cat/1.jpg", "empty/model.tar.gz: not there"),
@@ -68,7 +70,8 @@ finally:
 def test_what_a_look_at_the_disk_refuses_is_refused_before_pytorch_is_imported(
     tmp_path: Path, words: str, says: str
 ) -> None:
-    for folder in ("RUN", "content", "empty", "unfinished", "photos/cat"):
+    folders = ["RUN", "content", "empty", "unfinished", "photos/cat", *(f"cats/{number:02}" for number in range(11))]
+    for folder in (*folders, "root/train", "root/val", "root/Test"):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("text", "unfinished/config.yaml", "photos/cat/1.jpg"):
         (tmp_path / file).write_text("no photo")
