@@ -320,8 +320,8 @@ def test_several_runs_are_compared(
     values = page.charts["specs"]["compared_1"]["datasets"]["table1"]
     assert {row["run"] for row in values} == {"one", "two"}
     assert "one/report.html" in page.all("href")
-    assert report.main([str(made), str(other), "--out", str(tmp_path / "deep" / "page.html")]) == 0
-    assert (tmp_path / "deep" / "page.html").exists()
+    assert report.main([str(made), str(other), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").exists()
 
 
 def test_a_comparison_says_what_is_not_finished_and_shows_what_was_searched_only_where_it_was_found(
@@ -351,8 +351,11 @@ def test_a_place_that_cannot_be_written_is_told(made: Path, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"--out .* is a folder; expected a file such as"):
         report.main([str(made), "--out", str(tmp_path)])
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"file/page.html: cannot be written \(.*\); name a file in a folder"):
-        report.main([str(made), "--out", str(tmp_path / "file" / "page.html")])
+    for folder in ("file", "nope"):
+        says = rf"{folder}/page.html: cannot be written \(there is no folder .*{folder}\); name a file in a folder"
+        with pytest.raises(ConfigError, match=says):
+            report.main([str(made), "--out", str(tmp_path / folder / "page.html")])
+    assert not (tmp_path / "nope").exists()
 
 
 def test_a_report_that_cannot_be_written_warns_and_fails_nothing(
