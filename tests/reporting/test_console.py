@@ -6,14 +6,21 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from breedlab import predict
+from breedlab.config import validate
+from breedlab.config.compose import load
 from breedlab.reporting import console as screen
 from breedlab.serving.packing import write_archive
+from breedlab.training import run as runs
 
 NAMES = [f"holiday/of a long name/and [b] :dog: {number:04}.jpg" for number in range(3)]
 ANSWERS = [
@@ -81,6 +88,30 @@ def test_what_a_look_at_the_disk_refuses_is_refused_before_pytorch_is_imported(
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode and says in done.stderr and len(done.stderr.splitlines()) == 1
     assert done.stdout.splitlines() == ["[]"]
+
+
+def test_a_launch_says_what_it_does_before_it_imports_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Prepare(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            if name != "prepare":
+                raise AttributeError(name)
+            said.append("imported")
+            network = SimpleNamespace(accelerator="cpu", precision="fp32", evaluation=SimpleNamespace(crop=32))
+            return lambda config, report: network
+
+    @contextmanager
+    def progress(title: str) -> Iterator[None]:
+        said.append(title)
+        yield
+        said.append("done")
+
+    monkeypatch.setattr(runs, "stage", said.append)
+    monkeypatch.setattr(runs, "progress", progress)
+    monkeypatch.setitem(sys.modules, "breedlab.training.prepare", Prepare("prepare"))
+    runs._prepared(validate(load([])), None, SimpleNamespace(stage=lambda name: None))  # type: ignore[arg-type]
+    assert said == ["Network", "loading PyTorch", "imported", "done"]
 
 
 @pytest.fixture
