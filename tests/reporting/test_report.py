@@ -290,9 +290,15 @@ def test_what_a_run_has_not_come_to_is_not_said_to_be_unasked_for(
     text = Page(reports.write_report([run]).read_text()).text
     assert says in text
     assert "The rules of the debugger and the profiler have not been judged: the run did not come that far." in text
-    assert "The profiler has written nothing yet." in text and "The debugger has saved nothing yet" in text
+    assert "The profiler has written nothing." in text and "The debugger has saved nothing" in text
     for false in ("searched nothing", "No rules were asked for", "was not profiled", "debugger=losses"):
         assert false not in text
+    compared = Page(reports.write_report([run, shutil.copytree(run, tmp_path / "two")]).read_text()).text
+    assert "The rules of none have been judged." in compared and "The profiler has written nothing." in compared
+    shutil.copy(made / "metrics.json", run)
+    assert "did not come that far" not in (ended := Page(reports.write_report([run]).read_text()).text)
+    assert "search has ended yet" not in ended and "have not been judged." in ended
+    (run / "metrics.json").unlink()
     config["tuner"]["strategy"] = config["debugger"]["level"] = config["profiler"]["level"] = "none"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     text = Page(reports.write_report([run]).read_text()).text

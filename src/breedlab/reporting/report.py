@@ -94,6 +94,7 @@ def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
         "subtitle": shown["summary"]["what"],
         "contents": list(_CONTENTS.items()),
         "path": str(path),
+        "ended": bool(run.metrics),
         **shown,
     }
 
