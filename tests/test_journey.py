@@ -100,6 +100,9 @@ def test_evaluate_comes_to_the_runs_own_figures(run: Path, photos: Path, capsys:
     own = json.loads((run / "metrics.json").read_text())["test"]
     assert found["confusion"] == own["confusion"]
     assert found["metrics"]["loss"] == pytest.approx(own["metrics"]["loss"], rel=1e-4)
+    assert found["engine"] == "eager fp32"
+    assert evaluate.main([str(run), str(photos / "test")]) == 0
+    assert "answered by eager fp32" in capsys.readouterr().out
 
 
 def test_tensorboard_shows_curves_pictures_and_every_trials_figures(run: Path) -> None:

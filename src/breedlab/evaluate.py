@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from breedlab.data.folders import Photo, display_names, find_photos
+from breedlab.data.folders import SPLIT_FOLDERS, Photo, display_names, find_photos, listed
 from breedlab.errors import DataError
+from breedlab.serving.packing import opened
 
 
 def main(argv: list[str]) -> int:
@@ -28,17 +29,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     words = parser.parse_args(argv)
 
-    from breedlab.serving.archive import opened
-    from breedlab.serving.handler import Model
-
+    # What only takes a look at the disk is refused before PyTorch is imported, which takes seconds.
+    if not words.folder.is_dir():
+        raise DataError(f"{words.folder}: is no folder; expected FOLDER/<class>/photo.jpg")
     with opened(words.model) as folder:
-        model = Model(folder, engine=words.engine)
-        photos = labelled(words.folder, model.classes)
-        found = _evaluate(model, photos)
+        photos = labelled(words.folder, tuple(json.loads((folder / "model.json").read_text())["classes"]))
+        found, engine = _evaluate(folder, words.engine, photos)
     if words.json:
-        print(json.dumps(found.as_dict(), indent=2))
+        print(json.dumps({**found.as_dict(), "engine": engine}, indent=2))
     else:
-        _show(found)
+        _show(found, engine)
     return 0
 
 
@@ -48,15 +48,16 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     Raises:
         DataError: If there are none, or a folder's name is no class of the model.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder; expected FOLDER/<class>/photo.jpg")
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     shown = dict(zip(names, display_names(names), strict=True))
     unknown = [name for name in names if shown[name] not in classes and name not in classes]
+    splits = [name for split in ("test", "valid", "train") for name in unknown if name.lower() in SPLIT_FOLDERS[split]]
+    if splits:
+        raise DataError(f"{folder}: holds {listed(splits)}, not classes; expected one, such as {folder / splits[0]}")
     if unknown:
         raise DataError(
-            f"{folder}: {', '.join(unknown[:5])} {'is' if len(unknown) == 1 else 'are'} no class of the model;"
-            f" it knows {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
+            f"{folder}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} no class of the model;"
+            f" it knows {listed(classes, 10)}"
         )
     label = {name: classes.index(shown[name] if shown[name] in classes else name) for name in names}
     photos = [Photo(path, label[name]) for name in names for path in find_photos(folder / name)]
@@ -65,20 +66,27 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     return photos
 
 
-def _evaluate(model: Any, photos: list[Photo]) -> Any:
-    from torch.utils.data import DataLoader
-
-    from breedlab.data.module import PhotoDataset, start_worker
+def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[Any, str]:
+    """What came out, and which engine answered."""
     from breedlab.reporting.console import progress
-    from breedlab.training.evaluation import evaluate
 
+    with progress("loading the model", aside=True):
+        from torch.utils.data import DataLoader
+
+        from breedlab.data.module import PhotoDataset, start_worker
+        from breedlab.serving.handler import Model
+        from breedlab.training.evaluation import evaluate
+
+        model = Model(folder, engine=engine)
     dataset = PhotoDataset(photos, model.transform, "none", 0)
     batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=start_worker)
     with progress("testing", aside=True) as report:
-        return evaluate(model.scores, batches, model.classes, total=len(photos), progress=report)
+        report(0, len(photos))
+        found = evaluate(model.scores, batches, model.classes, total=len(photos), progress=report)
+    return found, str(model.engine.choice)
 
 
-def _show(found: Any) -> None:
+def _show(found: Any, engine: str) -> None:
     from breedlab.reporting.console import console, table
     from breedlab.reporting.summary import confusions_table, metrics_table
 
@@ -94,3 +102,4 @@ def _show(found: Any) -> None:
     ]
     console.print()
     console.print(table("Classes", ["class", "photos", "top-1", "precision"], rows))
+    console.print(f"\nanswered by {engine}", markup=False)

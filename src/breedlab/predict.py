@@ -13,8 +13,13 @@ from breedlab.data.decode import BadPhoto
 from breedlab.data.folders import find_photos
 from breedlab.errors import DataError
 from breedlab.serving.client import ask
+from breedlab.serving.packing import opened
 
 _BATCH = 16
+_BORDERS = 8
+"""Columns of the screen that a table of three takes for lines and gaps."""
+_LEAST = 10
+"""Columns that a class or an error is left at least; longer names than leave that are folded, too."""
 
 
 def main(argv: list[str]) -> int:
@@ -53,10 +58,11 @@ def main(argv: list[str]) -> int:
     photos = list(named.values())
 
     if words.endpoint is None:
-        answers = _local(Path(words.model), photos, words.top, words.engine)
+        with opened(Path(words.model)) as folder:
+            answers = _answers(_loaded(folder, words.engine), photos, words.top)
+            found = list(_shown(answers, len(photos)))
     else:
-        answers = ask(words.endpoint, photos, words.top)
-    found = list(_shown(answers, len(photos)))
+        found = list(_shown(ask(words.endpoint, photos, words.top), len(photos)))
     if words.json:
         print(json.dumps(found, indent=2))
     else:
@@ -75,22 +81,23 @@ def _expand(word: str) -> list[Path]:
     return [file for file in found if file.is_file()]
 
 
-def _local(path: Path, photos: list[Path], top: int, engine: str | None) -> Iterator[dict[str, Any]]:
-    from breedlab.serving.archive import opened
-    from breedlab.serving.handler import Model
+def _loaded(folder: Path, engine: str | None) -> Any:
+    from breedlab.reporting.console import progress
 
-    with opened(path) as folder:
-        yield from _answers(Model(folder, engine=engine), photos, top)
+    with progress("loading the model", aside=True):
+        from breedlab.serving.handler import Model  # and PyTorch with it, which takes seconds
+
+        return Model(folder, engine=engine)
 
 
 def _shown(answers: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
-    """The same answers, under a bar where there are many."""
+    """The same answers, under a bar."""
     from breedlab.reporting.console import progress
 
     with progress("predicting", aside=True) as report:
+        report(0, count)
         for done, answer in enumerate(answers, 1):
-            if count > _BATCH:
-                report(done, count)
+            report(done, count)
             yield answer
 
 
@@ -130,4 +137,11 @@ def _show(answers: list[dict[str, Any]]) -> None:
         for prediction in answer.get("predictions", []):
             rows.append([name, prediction["class"], f"{prediction['probability']:.1%}"])
             name = ""
-    console.print(table("", ["photo", "class", "probability"], rows))
+    made = table("", ["photo", "class", "probability"], rows)
+    # Names tell the photos apart: what an error says gives way to them, and what has no room is folded, never cut.
+    longest = max((len(answer["photo"]) for answer in answers), default=0)
+    room = console.width - longest - len("probability") - _BORDERS
+    made.columns[1].max_width = room if room >= _LEAST else None
+    made.columns[0].overflow = made.columns[1].overflow = "fold"
+    made.columns[2].no_wrap = True
+    console.print(made)

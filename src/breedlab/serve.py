@@ -8,7 +8,9 @@ import socket
 from pathlib import Path
 
 from breedlab.errors import ServingError
+from breedlab.reporting.console import progress
 from breedlab.serving.fetch import Allowed, Fetcher, allowed_from
+from breedlab.serving.packing import opened
 
 
 def main(argv: list[str]) -> int:
@@ -58,26 +60,26 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _serve(path: Path, engine: str | None, listener: socket.socket, allowed: Allowed | None) -> int:
-    try:
-        import uvicorn
+    # The model first: where there is none, that is told before PyTorch is imported, which takes seconds.
+    with opened(path) as folder, progress("loading the model", aside=True):
+        try:
+            import uvicorn
 
-        from breedlab.serving.protocol import settings
-        from breedlab.serving.server import make_app
-    except ModuleNotFoundError as error:
-        raise ServingError(
-            f"serving needs the package {error.name}; install the extra: pip install 'breedlab[serve]'"
-        ) from error
-    import torch
+            from breedlab.serving.protocol import settings
+            from breedlab.serving.server import make_app
+        except ModuleNotFoundError as error:
+            raise ServingError(
+                f"serving needs the package {error.name}; install the extra: pip install 'breedlab[serve]'"
+            ) from error
+        import torch
 
-    from breedlab.serving.archive import opened
-    from breedlab.serving.handler import Model
+        from breedlab.serving.handler import Model
 
-    with opened(path) as folder:
         model = Model(folder, engine=engine)
+        side = model.transform.crop
+        model.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # the first pass sets much up: not for a client
     if allowed is not None:
         model.fetch = Fetcher(allowed)
-    side = model.transform.crop
-    model.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # the first pass sets much up: not for a client
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"{path}: {len(model.classes)} classes; answers with {model.engine.choice} on {model.device}")

@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from made_runs import HOSTILE, write_run
 
 from breedlab import launch, report
@@ -20,6 +22,7 @@ from breedlab.errors import ConfigError
 from breedlab.reporting import comparison, sections
 from breedlab.reporting import report as reports
 from breedlab.reporting.record import read_run
+from breedlab.reporting.summary import metrics_table
 
 CLASSES = ["Afghan hound", HOSTILE, "O'Neill & Söhne", "Basset"]
 ANCHORS = {
@@ -136,6 +139,17 @@ def test_figures_are_the_runs_own(made: Path, page: Page) -> None:
     assert f"{pair['truth']} taken for {pair['taken_for']}: {pair['count']} of {pair['of']}" in page.text
 
 
+@pytest.mark.parametrize("count", [5, 6])
+def test_top_5_is_shown_of_more_than_five_classes(tmp_path: Path, count: int) -> None:
+    made = [write_run(tmp_path / str(i), classes=[f"breed {n}" for n in range(count)], seed=i) for i in range(2)]
+    runs = [read_run(path) for path in made]
+    terminal = [str(cell) for cell in metrics_table("Test", runs[0].test).columns[0].cells]
+    report = [name for name, _ in sections.summary(runs[0])["tiles"]]
+    compared = [row["name"] for row in comparison.figures(runs)]
+    for names in (terminal, report, compared):
+        assert "top-1" in names and ("top-5" in names) == (count > 5)
+
+
 def test_figures_of_verdicts_are_told_in_their_units() -> None:
     given = {"share_of_run": 0.25, "shares": {"data": 0.0174}, "step_ms": 38.71, "run_s": 87.0, "confused_pairs": []}
     given |= {"disk_read_mb_s": {"p50": 0.0, "max": 98.7}, "cpu_percent_p95": 30.0, "gpu_percent": [95.0, 40.0]}
@@ -153,6 +167,37 @@ def test_figures_of_verdicts_are_told_in_their_units() -> None:
         "weights": "3",
         "class": "Basset",
     }
+
+
+def answers(*groups: tuple[float, int, int]) -> dict[str, list[Any]]:
+    """Predictions of two classes, by groups: how sure, how many, how many of them right."""
+    sure = [confidence for confidence, photos, _ in groups for _ in range(photos)]
+    right = [number < hits for _, photos, hits in groups for number in range(photos)]
+    return {"probabilities": sure, "labels": [0] * len(sure), "predicted": [0 if hit else 1 for hit in right]}
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "says"),
+    [
+        (answers((0.9, 500, 450), (0.6, 500, 300)), 0.0, "can be taken at its word"),
+        (answers((0.95, 1000, 800)), 0.15, "surer than it should be: bars below"),
+        (answers((0.6, 1000, 800)), 0.2, "less sure than it could be: bars above"),
+        # As good on average as sure, and wrong by a fifth everywhere.
+        (answers((0.9, 500, 350), (0.5, 500, 350)), 0.2, "The averages hide it"),
+        # A few photos are off by so much whatever made them.
+        (answers((0.97, 20, 19), (0.85, 16, 11), (0.55, 12, 9)), 0.11, "48 photos are too few to tell more"),
+        (answers((0.97, 20, 9), (0.85, 16, 6), (0.55, 12, 5)), 0.4, "surer than it should be: bars below"),
+    ],
+)
+def test_calibration_is_judged_by_its_error_and_not_from_a_few_photos(
+    made: Path, found: dict[str, Any], error: float, says: str
+) -> None:
+    run = read_run(made)
+    run.metrics["test"]["metrics"]["ece"] = error
+    section = sections.calibration(replace(run, predictions=found))
+    assert says in section["says"]
+    del run.metrics["test"]["metrics"]["ece"]
+    assert sections.calibration(replace(run, predictions=found))["ece"] == pytest.approx(error, abs=0.03)
 
 
 def test_a_report_of_a_run_that_ended_opens_neither_pytorch_nor_optuna(made: Path, tmp_path: Path) -> None:
@@ -214,6 +259,54 @@ def test_a_run_that_did_not_end_shows_what_there_is(made: Path, tmp_path: Path) 
     assert {"loss", "history"} <= set(page.charts["specs"])
 
 
+def unfinished(made: Path, folder: Path, trials: int) -> Path:
+    """A copy of a run as it is when its search is cut off after so many trials."""
+    run = shutil.copytree(made, folder)
+    for name in ("metrics.json", "predictions.json", "model.tar.gz"):
+        (run / name).unlink()
+    for name in ("profile", "tensorboard"):
+        shutil.rmtree(run / name)
+    for file in (run / "trials").iterdir():
+        if int(file.name) >= trials:
+            shutil.rmtree(file)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("trials", "says"),
+    [
+        (0, "No trial of the bayesian search has ended yet."),
+        (2, "Not finished: 2 of 20 trials have ended, and no epoch of the training that follows them."),
+    ],
+)
+def test_what_a_run_has_not_come_to_is_not_said_to_be_unasked_for(
+    made: Path, tmp_path: Path, trials: int, says: str
+) -> None:
+    run = unfinished(made, tmp_path / "run", trials)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["tuner"] |= {"strategy": "bayesian", "trials": 20}
+    config["debugger"]["level"], config["profiler"]["level"] = "default", "system"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    text = Page(reports.write_report([run]).read_text()).text
+    assert says in text
+    assert "The rules of the debugger and the profiler have not been judged: the run did not come that far." in text
+    assert "The profiler has written nothing." in text and "The debugger has saved nothing" in text
+    for false in ("searched nothing", "No rules were asked for", "was not profiled", "debugger=losses"):
+        assert false not in text
+    compared = Page(reports.write_report([run, shutil.copytree(run, tmp_path / "two")]).read_text()).text
+    assert "The rules of none have been judged." in compared and "The profiler has written nothing." in compared
+    shutil.copy(made / "metrics.json", run)
+    assert "did not come that far" not in (ended := Page(reports.write_report([run]).read_text()).text)
+    assert "search has ended yet" not in ended and "have not been judged." in ended
+    (run / "metrics.json").unlink()
+    config["tuner"]["strategy"] = config["debugger"]["level"] = config["profiler"]["level"] = "none"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    text = Page(reports.write_report([run]).read_text()).text
+    for true in ("No rules were asked for", "was not profiled", "debugger=losses"):
+        assert true in text
+    assert ("searched nothing" in text) == (trials == 0)
+
+
 def test_several_runs_are_compared(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,8 +326,22 @@ def test_several_runs_are_compared(
     values = page.charts["specs"]["compared_1"]["datasets"]["table1"]
     assert {row["run"] for row in values} == {"one", "two"}
     assert "one/report.html" in page.all("href")
-    assert report.main([str(made), str(other), "--out", str(tmp_path / "deep" / "page.html")]) == 0
-    assert (tmp_path / "deep" / "page.html").exists()
+    assert report.main([str(made), str(other), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").exists()
+
+
+def test_a_comparison_says_what_is_not_finished_and_shows_what_was_searched_only_where_it_was_found(
+    made: Path, tmp_path: Path
+) -> None:
+    runs = [read_run(made), read_run(unfinished(made, tmp_path / "two", trials=2))]
+    rows = {row["name"]: [text for text, _ in row["cells"]] for row in comparison.figures(runs)}
+    assert len(rows) >= 6 and {texts[1] for texts in rows.values()} == {"not finished"}
+    assert "not finished" not in {texts[0] for texts in rows.values()}
+    found = dict(comparison.differences(runs))
+    assert found["optim.lr"] == ["0.01", "not finished"] and found["data.batch_size"] == ["64", "not finished"]
+    assert [row["best"] for row in comparison.searched(runs)] == ["0.9000", "not finished"]
+    page = Page(reports.write_report([made, runs[1].path], tmp_path / "page.html").read_text())
+    assert page.text.count("not finished") >= 10
 
 
 @pytest.mark.parametrize(
@@ -250,8 +357,11 @@ def test_a_place_that_cannot_be_written_is_told(made: Path, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"--out .* is a folder; expected a file such as"):
         report.main([str(made), "--out", str(tmp_path)])
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"file/page.html: cannot be written \(.*\); name a file in a folder"):
-        report.main([str(made), "--out", str(tmp_path / "file" / "page.html")])
+    for folder in ("file", "nope"):
+        says = rf"{folder}/page.html: cannot be written \(there is no folder .*{folder}\); name a file in a folder"
+        with pytest.raises(ConfigError, match=says):
+            report.main([str(made), "--out", str(tmp_path / folder / "page.html")])
+    assert not (tmp_path / "nope").exists()
 
 
 def test_a_report_that_cannot_be_written_warns_and_fails_nothing(

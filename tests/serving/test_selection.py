@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -197,9 +198,19 @@ def test_what_was_asked_for_by_name_is_exported_with_a_warning(
 def test_a_network_that_cannot_be_converted_is_exported_all_the_same(
     choose: Select, content: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shown: list[str] = []
+
+    @contextmanager
+    def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+        shown.append(title)
+        yield lambda done, total: None
+        shown.remove(title)
+
     def refuse(network: Any, side: int) -> Any:
+        assert shown == ["converting the network for OpenVINO"]  # which takes seconds
         raise RuntimeError("no such\noperation")
 
+    monkeypatch.setattr(selection, "progress", progress)
     monkeypatch.setattr(conversion, "convert", refuse)
     assert choose("openvino", "fp32").taken == MODULE
     said = capsys.readouterr().out

@@ -331,7 +331,7 @@ def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
     ("endpoint", "says"),
     [
         ("ftp://dogs", "expected an address"),
-        ("http://127.0.0.1:9", "nobody answers there"),
+        ("http://127.0.0.1:9", "nobody answers there (Connection refused); is scripts/serve.py running?"),
         ("dogs", "--endpoint dogs: a SageMaker endpoint lies in a region; set AWS_DEFAULT_REGION"),
     ],
 )

@@ -6,13 +6,15 @@ import os
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from breedlab.errors import DataError
 
 SPLITS = ("train", "valid", "test")
-_FOLDERS = {"train": ("train",), "valid": ("valid", "validation", "val"), "test": ("test",)}
+SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "validation", "val"), "test": ("test",)}
+"""What the folder of a split may be called, in small letters."""
 _ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif"}
 _NUMBERED = re.compile(r"^\d+\.(?=\D)")
 
@@ -67,7 +69,7 @@ def scan(root: Path, *, valid_fraction: float, test_fraction: float, seed: int) 
     files = {split: [by_split[split].get(name, []) for name in names] for split in by_split}
     empty = [name for name, photos in zip(names, files["train"], strict=True) if not photos]
     if empty:
-        raise DataError(f"{folders['train']}: no photos of {_listed(empty)}; add some or remove the class folders")
+        raise DataError(f"{folders['train']}: no photos of {listed(empty)}; add some or remove the class folders")
     cut = tuple(split for split in ("valid", "test") if split not in files)
     fractions = {"valid": valid_fraction, "test": test_fraction}
     for split in cut:
@@ -130,7 +132,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
             " expected a folder such as ROOT/train/<class>/photo.jpg"
         )
     found: dict[str, Path] = {}
-    for split, names in _FOLDERS.items():
+    for split, names in SPLIT_FOLDERS.items():
         entries = (entry for entry in root.iterdir() if entry.name.lower() in names and entry.is_dir())
         present = sorted(entries, key=lambda entry: names.index(entry.name.lower()))
         if len(present) > 1:
@@ -140,7 +142,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if not found:
         return {"train": root}
     if "train" not in found:
-        raise DataError(f"{root}: has {_listed([p.name for p in found.values()])} but no train folder")
+        raise DataError(f"{root}: has {listed([p.name for p in found.values()])} but no train folder")
     return found
 
 
@@ -157,9 +159,9 @@ def _check_same_classes(by_split: dict[str, dict[str, list[Path]]], folders: dic
     wrong = []
     for split in by_split:
         if extra := sorted(set(by_split[split]) - train):
-            wrong.append(f"{folders[split]} has {_listed(extra)}, which {folders['train']} has not")
+            wrong.append(f"{folders[split]} has {listed(extra)}, which {folders['train']} has not")
         if missing := sorted(train - set(by_split[split])):
-            wrong.append(f"{folders[split]} lacks {_listed(missing)}")
+            wrong.append(f"{folders[split]} lacks {listed(missing)}")
     if wrong:
         raise DataError(
             "the splits hold different classes; expected the same class folders in each:\n  " + "\n  ".join(wrong)
@@ -177,6 +179,7 @@ def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str,
     return {**parts, "train": sorted(shuffled)}
 
 
-def _listed(names: list[str], most: int = 8) -> str:
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The first of some names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

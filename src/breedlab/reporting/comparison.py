@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from breedlab.config.space import leaves
 from breedlab.reporting.charts import training as training_charts
-from breedlab.reporting.figures import METRICS, duration, figure, metric
+from breedlab.reporting.figures import METRICS, duration, figure, metric, shown_metrics
 from breedlab.reporting.record import RunRecord
-from breedlab.reporting.sections import flat, what
+from breedlab.reporting.sections import asked, flat, what
 
 CONTENTS = {
     "summary": "Summary",
@@ -25,6 +26,9 @@ CONTENTS = {
     "profile": "Profile",
     "model": "Models",
 }
+
+NOT_FINISHED = "not finished"
+"""What is said of a run in place of what it has not come to."""
 
 _LOWER_IS_BETTER = ("loss", "ece")
 
@@ -46,7 +50,7 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
                 "what": what(run),
                 "path": str(path),
                 "link": _link(run.path / "report.html", out),
-                "seconds": duration(run.metrics["seconds"]) if "seconds" in run.metrics else "",
+                "seconds": duration(run.metrics["seconds"]) if "seconds" in run.metrics else NOT_FINISHED,
             }
             for name, run, path in zip(names, runs, paths, strict=True)
         ],
@@ -61,6 +65,7 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
         "classes": classes(runs),
         "rules": verdicts(runs),
         "profile": profile(runs),
+        "wanted": {part: any(asked(run, part) != "none" for run in runs) for part in ("debugger", "profiler")},
     }
 
 
@@ -75,14 +80,16 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """A row a figure of the test, the best of it marked."""
     rows = []
     for name, shown in METRICS.items():
-        values = [run.test.get("metrics", {}).get(name) for run in runs]
+        values = [run.test["metrics"][name] if name in shown_metrics(run.test) else None for run in runs]
         known = [value for value in values if value is not None]
         if known:
             best = (min if name in _LOWER_IS_BETTER else max)(known)
-            cells = [("" if v is None else metric(name, v), v == best and len(set(known)) > 1) for v in values]
+            absent = ["" if run.test else NOT_FINISHED for run in runs]
+            texts = [otherwise if v is None else metric(name, v) for v, otherwise in zip(values, absent, strict=True)]
+            cells = [(text, v == best and len(set(known)) > 1) for text, v in zip(texts, values, strict=True)]
             rows.append({"name": shown, "cells": cells})
-    photos = [figure(run.test["photos"]) if run.test else "" for run in runs]
-    epochs = [figure((run.metrics.get("training") or {}).get("epochs", "")) for run in runs]
+    photos = [figure(run.test["photos"]) if run.test else NOT_FINISHED for run in runs]
+    epochs = [figure((run.metrics.get("training") or {}).get("epochs", NOT_FINISHED)) for run in runs]
     for shown, texts in (("photos of the test", photos), ("epochs", epochs)):
         rows.append({"name": shown, "cells": [(text, False) for text in texts]})
     return rows
@@ -90,10 +97,18 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """The config paths whose values are not the same in all runs; what a search found stands for what it was given."""
-    configs = [{**flat(run.config), **flat((run.metrics.get("search") or {}).get("values") or {})} for run in runs]
+    configs = [{**flat(run.config), **_found(run)} for run in runs]
     paths = sorted({path for config in configs for path in config})
     rows = [(path, [config.get(path, "") for config in configs]) for path in paths]
     return [(path, _shorter(values)) for path, values in rows if not _all_same(values)]
+
+
+def _found(run: RunRecord) -> dict[str, str]:
+    """What a run's search found by config path; that it is not finished, where it is not."""
+    search = run.metrics.get("search")
+    if search is None and not run.metrics and asked(run, "tuner", "strategy") != "none":
+        return {path: NOT_FINISHED for path, _ in leaves(run.config["tuner"].get("space") or {})}
+    return flat((search or {}).get("values") or {})
 
 
 def _shorter(values: list[str]) -> list[str]:
@@ -108,11 +123,12 @@ def searched(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     for run in runs:
         best = run.metrics.get("search") or {}
         objective = best.get("objective")
+        unfinished = not run.metrics and asked(run, "tuner", "strategy") != "none"
         rows.append(
             {
                 "strategy": (run.config.get("tuner") or {}).get("strategy", ""),
                 "trials": len(run.trials),
-                "best": "" if objective is None else f"{objective:.4f}",
+                "best": f"{objective:.4f}" if objective is not None else NOT_FINISHED if unfinished else "",
                 "values": ", ".join(f"{path}={figure(value)}" for path, value in (best.get("values") or {}).items()),
             }
         )

@@ -13,14 +13,23 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 # A pipe has no width to fit: what is cut off there is lost to whatever reads it.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
+
+
+class _Count(MofNCompleteColumn):
+    """How many of how many, once that is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
 
 
 class Report(Protocol):
@@ -47,7 +56,9 @@ def warn(text: str) -> None:
 
 @contextmanager
 def progress(title: str, aside: bool = False) -> Iterator[Report]:
-    """A progress bar on a terminal; elsewhere a line when it is done.
+    """A progress bar on a terminal, which goes when it is done; elsewhere a line.
+
+    Until its `Report` is called it shows that something is being done, and elsewhere says nothing.
 
     Args:
         title: What is being done.
@@ -59,7 +70,7 @@ def progress(title: str, aside: bool = False) -> Iterator[Report]:
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _Count(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -82,5 +93,6 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
         made.add_column(column, justify="right" if numeric else "left")
     for row in rows:
-        made.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+        # As text: in a string, `[b]` and `:dog:` of a file's name would be markup.
+        made.add_row(*(Text(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
     return made

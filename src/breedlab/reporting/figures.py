@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 METRICS = {
@@ -12,6 +13,12 @@ METRICS = {
     "loss": "cross-entropy",
 }
 """The figures of a test with the names that people read."""
+
+
+def shown_metrics(test: Mapping[str, Any]) -> dict[str, str]:
+    """Those of `METRICS` that say something of a test, which may be empty: any five classes are the likeliest five."""
+    known, few = test.get("metrics", {}), len(test.get("per_class", {})) <= 5
+    return {name: shown for name, shown in METRICS.items() if name in known and not (few and name == "top5")}
 
 
 def metric(name: str, value: float) -> str:

@@ -49,6 +49,8 @@ def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mappin
     Raises:
         ConfigError: If one is no run directory, or the file has no place.
     """
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"{out}: cannot be written (there is no folder {out.parent}); name a file in a folder")
     called = {run_directory(path): path for path in paths}  # each once
     with ThreadPoolExecutor(1) as aside:
         aside.submit(_bundle)  # is compiled code that takes a second or two, and leaves Python to others
@@ -62,7 +64,6 @@ def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mappin
     page = _render(**shown)
     scratch = file.with_name(f".{file.name}.tmp")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_text(page, encoding="utf-8")
         scratch.replace(file)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
@@ -93,6 +94,7 @@ def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
         "subtitle": shown["summary"]["what"],
         "contents": list(_CONTENTS.items()),
         "path": str(path),
+        "ended": bool(run.metrics),
         **shown,
     }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from breedlab.reporting.charts import profile as profile_charts
 from breedlab.reporting.charts import search as search_charts
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.charts import training as training_charts
-from breedlab.reporting.figures import METRICS, duration, figure, metric
+from breedlab.reporting.figures import duration, figure, metric, shown_metrics
 from breedlab.reporting.record import RunRecord
 
 Section = dict[str, Any]
@@ -38,11 +39,7 @@ def summary(run: RunRecord) -> Section:
         "python": lineage.get("python", ""),
         "packages": ", ".join(f"{name} {version}" for name, version in (lineage.get("packages") or {}).items()),
     }
-    tiles = (
-        [(shown, metric(name, test["metrics"][name])) for name, shown in METRICS.items() if name in test["metrics"]]
-        if test
-        else []
-    )
+    tiles = [(shown, metric(name, test["metrics"][name])) for name, shown in shown_metrics(test).items()]
     ended = f"{training['ended']}; epoch {training['best_epoch']} was kept" if training else "did not end"
     return {
         "tiles": tiles,
@@ -131,6 +128,10 @@ def search(run: RunRecord) -> Section:
     return {
         "rows": rows,
         "paths": paths,
+        "strategy": asked(run, "tuner", "strategy"),
+        # Only what comes after the search tells that it has ended: the epochs of training the best, or the figures.
+        "unfinished": bool(rows) and not run.metrics and not run.curves,
+        "trials": asked(run, "tuner", "trials"),
         "metric": (run.config.get("monitor") or {}).get("metric", "objective"),
         "history": search_charts.history(run),
         "parallel": search_charts.parallel(run),
@@ -172,14 +173,49 @@ def calibration(run: RunRecord) -> Section:
     found = run.predictions
     right = [a == b for a, b in zip(found.get("labels", []), found.get("predicted", []), strict=True)]
     grouped = test_charts.bins(found.get("probabilities", []), right)
-    mean = float(np.mean(found["probabilities"])) if right else 0.0
+    mean, accuracy = (float(np.mean(found["probabilities"])), float(np.mean(right))) if right else (0.0, 0.0)
+    error = (run.test.get("metrics") or {}).get("ece")
+    if error is None:
+        error = sum(b.photos * abs(b.confidence - b.accuracy) for b in grouped) / max(1, len(right))
     return {
         "chart": test_charts.calibration(grouped),
         "counts": test_charts.confidences(grouped),
         "confidence": mean,
-        "accuracy": float(np.mean(right)) if right else 0.0,
-        "ece": (run.test.get("metrics") or {}).get("ece"),
+        "accuracy": accuracy,
+        "ece": error,
+        "says": calibration_says(grouped, mean - accuracy, error),
     }
+
+
+def calibration_says(grouped: Sequence[test_charts.Bin], surer: float, error: float) -> str:
+    """What a reliability diagram comes to, in a sentence.
+
+    Both figures are held against about twice what chance alone brings about where confidence is true: for the mean its
+    standard deviation, for the error the mean distance of each bin, its binomial taken as normal.
+
+    Args:
+        grouped: Its bins.
+        surer: The mean confidence over the accuracy.
+        error: The calibration error.
+    """
+    photos = max(1, sum(b.photos for b in grouped))
+    variances = [b.photos * b.confidence * (1 - b.confidence) for b in grouped]
+    of_the_mean = 2 * math.sqrt(sum(variances)) / photos
+    of_the_error = sum(math.sqrt(2 / math.pi * variance) for variance in variances) / photos
+    if abs(surer) > max(0.03, of_the_mean):
+        return (
+            "It is surer than it should be: bars below the diagonal."
+            if surer > 0
+            else "It is less sure than it could be: bars above the diagonal."
+        )
+    if error > max(0.05, 2 * of_the_error):
+        return "The averages hide it: it is surer than it should be of some answers and less sure of others."
+    if of_the_error > 0.05:
+        return (
+            f"{photos} photos are too few to tell more: by chance alone, a model whose confidence can be taken at"
+            f" its word comes to an error of about {of_the_error:.2f}."
+        )
+    return "Its confidence can be taken at its word."
 
 
 def classes(run: RunRecord) -> Section:
@@ -224,7 +260,8 @@ def rules(run: RunRecord) -> Section:
         for verdict in found
     ]
     groups = {kind: [verdict for verdict in shown if verdict.get("verdict") == kind] for kind in order}
-    return {"groups": groups, "count": len(found)}
+    wanted = [part for part in ("debugger", "profiler") if asked(run, part) != "none"]
+    return {"groups": groups, "count": len(found), "wanted": wanted}
 
 
 def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -275,7 +312,7 @@ def profile(run: RunRecord) -> Section:
         "operators": found.operators[:25],
         "on_gpu": any(row["gpu_ms"] for row in found.operators),
         "traces": [path.name for path in found.traces],
-        "asked": (run.config.get("profiler") or {}).get("level", "none"),
+        "wanted": asked(run, "profiler") != "none",
     }
 
 
@@ -287,6 +324,7 @@ def debug(run: RunRecord) -> Section:
         "saved": found.saved,
         "charts": debug_charts.reductions(found),
         "problem": found.problem,
+        "wanted": asked(run, "debugger") != "none",
     }
 
 
@@ -313,6 +351,11 @@ def model(run: RunRecord) -> Section:
         "engines": engines,
         "sizes": sizes,
     }
+
+
+def asked(run: RunRecord, part: str, name: str = "level") -> Any:
+    """What a run's config asks of a part that can be absent: nothing there to show need not mean `none`."""
+    return (run.config.get(part) or {}).get(name, "none")
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

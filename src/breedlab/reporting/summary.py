@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from breedlab.reporting.console import console, table
-from breedlab.reporting.figures import METRICS, metric
+from breedlab.reporting.figures import metric, shown_metrics
 from breedlab.training.run import TrainResult
 
 
@@ -38,7 +38,7 @@ def show(result: TrainResult) -> None:
 
 def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
     """The figures of an evaluation."""
-    rows = [[shown, metric(name, test["metrics"][name])] for name, shown in METRICS.items()]
+    rows = [[shown, metric(name, test["metrics"][name])] for name, shown in shown_metrics(test).items()]
     return table(f"{title}, {test['photos']:,} photos", ["metric", "value"], rows)
 
 

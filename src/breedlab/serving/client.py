@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from urllib3 import PoolManager
-from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError
 from urllib3.util import Retry, parse_url
 
 from breedlab.errors import ServingError
@@ -92,11 +92,20 @@ def _http(endpoint: str) -> Iterator[Send]:
                 response = http.request("POST", url, body=content, headers=headers)
             except HTTPError as error:
                 raise ServingError(
-                    f"{endpoint}: nobody answers there ({type(error).__name__}); is scripts/serve.py running?"
+                    f"{endpoint}: nobody answers there{_reason(error)}; is scripts/serve.py running?"
                 ) from error
             return response.status, response.data
 
         yield send
+
+
+def _reason(error: BaseException | None) -> str:
+    """What the system says of a connection that came to nothing, from inside urllib3's wrappings."""
+    while error is not None:
+        if isinstance(error, OSError) and (error.strerror or isinstance(error, TimeoutError)):
+            return f" ({error.strerror or 'timed out'})"
+        error = error.reason if isinstance(error, MaxRetryError) else error.__cause__
+    return ""
 
 
 @contextmanager

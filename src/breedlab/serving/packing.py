@@ -42,11 +42,14 @@ def opened(model: Path) -> Iterator[Path]:
         return
     archive = model / "model.tar.gz" if model.is_dir() else model
     if not archive.is_file():
-        hint = "the run has not finished; continue it with resume=" + str(model) if model.is_dir() else "not there"
+        begun = (model / "config.yaml").is_file()
+        hint = f"the run has not finished; continue it with resume={model}" if begun else "not there"
         raise ServingError(f"{archive}: {hint}; expected a model.tar.gz or a run directory that holds one")
+    from breedlab.reporting.console import progress
+
     with tempfile.TemporaryDirectory(prefix="breedlab-") as folder:
         try:
-            with tarfile.open(archive, "r:gz") as content:
+            with progress(f"unpacking {archive.name}", aside=True), tarfile.open(archive, "r:gz") as content:
                 content.extractall(folder, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
             raise ServingError(f"{archive}: cannot be unpacked ({error}); expected a model.tar.gz") from error

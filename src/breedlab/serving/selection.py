@@ -164,16 +164,18 @@ def _make(candidates: Sequence[Candidate], model: Model, folder: Path, data: Pho
         file = folder / FOLDER / f"{precision}.xml"
         try:
             if graph is None:
-                network = model.network if model.device.type == "cpu" else copy.deepcopy(model.network).cpu()
-                graph = conversion.convert(network, side)
+                with progress("converting the network for OpenVINO"):
+                    network = model.network if model.device.type == "cpu" else copy.deepcopy(model.network).cpu()
+                    graph = conversion.convert(network, side)
             made = graph
             if precision == "int8":
-                photos = _calibration_photos(data, seed)
-                calibration = len(photos)
                 with progress("calibrating int8 on training photos") as report:
+                    photos = _calibration_photos(data, seed)
+                    calibration = len(photos)
                     made = conversion.quantise(graph, list(photos), report)
-            conversion.write_graph(made, file, halves=precision == "bf16")
-            candidate.engine = OpenVino(file, precision)
+            with progress(f"making {candidate.choice}"):
+                conversion.write_graph(made, file, halves=precision == "bf16")
+                candidate.engine = OpenVino(file, precision)
         except Exception as error:  # whatever a network's operations bring about, another engine can answer
             reason = " ".join(str(error).split())[:120]
             candidate.objection = f"cannot be made: {reason}"

@@ -128,10 +128,10 @@ def checked_photos(config: Config) -> Report:
 
 
 def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
-    # Imported here, after the photos are known to be good: torch and its company take seconds.
-    from breedlab.training.prepare import prepare
-
     _enter(watch, "Network")
+    with progress("loading PyTorch"):  # here, after the photos are known to be good: it and its company take seconds
+        from breedlab.training.prepare import prepare
+
     with ranks.host_first():  # weights are downloaded once
         prepared = prepare(config, report)
     note(f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}")

@@ -1,0 +1,148 @@
+"""What a person sees in the terminal, and what a program reads in a pipe."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from breedlab import predict
+from breedlab.config import validate
+from breedlab.config.compose import load
+from breedlab.reporting import console as screen
+from breedlab.serving.packing import write_archive
+from breedlab.training import run as runs
+
+NAMES = [f"holiday/of a long name/and [b] :dog: {number:04}.jpg" for number in range(3)]
+ANSWERS = [
+    {"photo": NAMES[0], "predictions": [{"class": "Basset", "probability": 0.75}]},
+    {"photo": NAMES[1], "error": "is not an image: it ends in the middle of its header, " + "and more " * 10},
+    {"photo": NAMES[2], "predictions": [{"class": "Basset", "probability": 0.5}]},
+]
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_bar_tells_no_count_before_one_is_known_and_goes_when_it_is_done(
+    aside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = io.StringIO()
+    terminal = Console(file=drawn, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr(screen, "console", terminal)
+    monkeypatch.setattr(screen, "Console", lambda **_: terminal)
+    with screen.progress("predicting", aside=aside) as report:
+        assert "predicting" in drawn.getvalue() and "0/" not in drawn.getvalue()
+        report(0, 3)
+    assert "0/3" in drawn.getvalue()
+    up_and_erased = "\x1b[1A\x1b[2K"
+    assert up_and_erased in drawn.getvalue() and "━" not in drawn.getvalue().rpartition(up_and_erased)[2]
+
+
+# Runs one command like scripts/*.py do, then tells which heavy packages it imported.
+_PROBE = """
+import sys
+from breedlab.cli import run
+command, *sys.argv = sys.argv[1:]
+sys.argv.insert(0, command)
+try:
+    run(command)
+finally:
+    print(sorted({"torch", "torchvision", "torchmetrics", "openvino"} & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("evaluate RUN nowhere", "nowhere: is no folder; expected FOLDER/<class>/photo.jpg"),
+        ("evaluate nowhere photos", "nowhere: not there; expected a model.tar.gz"),
+        ("evaluate RUN empty", "empty: holds no photos"),
+        ("evaluate RUN photos", "photos: cat is no class of the model; it knows basset, beagle"),
+        ("evaluate RUN cats", "cats: 00, 01, 02, 03, 04, 05, 06, 07 and 3 more are no class of the model; it knows"),
+        ("evaluate RUN root", "root: holds Test, val, train, not classes; expected one, such as root/Test"),
+        ("predict text photos/cat/1.jpg", "text: cannot be unpacked (not a gzip file)"),
+        ("predict unfinished photos/cat/1.jpg", "unfinished/model.tar.gz: the run has not finished; continue it with"),
+        ("predict empty photos/cat/1.jpg", "empty/model.tar.gz: not there"),
+        ("serve text --port 0", "text: cannot be unpacked (not a gzip file)"),
+    ],
+)
+def test_what_a_look_at_the_disk_refuses_is_refused_before_pytorch_is_imported(
+    tmp_path: Path, words: str, says: str
+) -> None:
+    folders = ["RUN", "content", "empty", "unfinished", "photos/cat", *(f"cats/{number:02}" for number in range(11))]
+    for folder in (*folders, "root/train", "root/val", "root/Test"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("text", "unfinished/config.yaml", "photos/cat/1.jpg"):
+        (tmp_path / file).write_text("no photo")
+    (tmp_path / "content" / "model.json").write_text(json.dumps({"classes": ["basset", "beagle"]}))
+    write_archive(tmp_path / "RUN" / "model.tar.gz", tmp_path / "content")
+    command = [sys.executable, "-c", _PROBE, *words.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode and says in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.stdout.splitlines() == ["[]"]
+
+
+def test_a_launch_says_what_it_does_before_it_imports_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Prepare(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            if name != "prepare":
+                raise AttributeError(name)
+            said.append("imported")
+            network = SimpleNamespace(accelerator="cpu", precision="fp32", evaluation=SimpleNamespace(crop=32))
+            return lambda config, report: network
+
+    @contextmanager
+    def progress(title: str) -> Iterator[None]:
+        said.append(title)
+        yield
+        said.append("done")
+
+    monkeypatch.setattr(runs, "stage", said.append)
+    monkeypatch.setattr(runs, "progress", progress)
+    monkeypatch.setitem(sys.modules, "breedlab.training.prepare", Prepare("prepare"))
+    runs._prepared(validate(load([])), None, SimpleNamespace(stage=lambda name: None))  # type: ignore[arg-type]
+    assert said == ["Network", "loading PyTorch", "imported", "done"]
+
+
+@pytest.fixture
+def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Of a terminal that is as wide as the test says."""
+    wide: int = request.param
+    terminal = Console(highlight=False, soft_wrap=True, width=wide, force_terminal=True, color_system=None)
+    monkeypatch.setattr(screen, "console", terminal)
+    return wide
+
+
+@pytest.mark.parametrize("width", [80, 100], indirect=True)
+def test_an_error_is_folded_so_that_the_photos_names_are_whole(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    predict._show(ANSWERS)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(sum(name in line for line in lines) == 1 for name in NAMES)
+    assert max(map(len, lines)) <= width and "…" not in "".join(lines)
+    assert sum("and more" in line for line in lines) > 1
+
+
+@pytest.mark.parametrize("width", [40], indirect=True)
+def test_names_too_long_for_a_terminal_are_folded_and_not_cut(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    predict._show(ANSWERS)
+    out = capsys.readouterr().out
+    assert "…" not in out and max(map(len, out.splitlines())) <= width
+    column = "".join(line.split("│")[0].strip() for line in out.splitlines())
+    assert all(name.replace(" ", "") in column.replace(" ", "") for name in NAMES)
+
+
+def test_in_a_pipe_a_photo_and_what_is_said_of_it_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    predict._show(ANSWERS)
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if NAMES[1] in line]
+    assert ANSWERS[1]["error"].strip() in line and "…" not in "".join(lines)
