@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from breedlab.config.compose import groups, load
+from breedlab.config.problems import SYNONYMS
+from breedlab.config.schema import METRICS
 from breedlab.config.validate import known_paths, validate
 from breedlab.errors import BreedlabError, ConfigError
 from breedlab.launch import main
@@ -49,6 +51,33 @@ def test_a_name_without_a_value_is_not_answered_with_the_same_name(word: str) ->
     message = refusal(word)
     assert f"{word}: is no override; expected path=value" in message
     assert f"did you mean {word}?" not in message
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("monitor.metric=valid/acc", "valid/top1"),
+        ("monitor.metric=val_loss", "valid/loss"),
+        ("model.name=resnet35", "resnet34"),
+        ("trainer.device=cpu", "trainer.accelerator"),
+        ("trainer.accelerator=cuda", "gpu"),
+        ("optim.learning_rate=0.1", "optim.lr"),
+        ("trainer.lr=0.1", "optim.lr"),
+        ("epochs=3", "trainer.max_epochs"),
+        ("tuner.epochs=3", "tuner.max_epochs"),
+        ("trainer.batch_size=3", "data.batch_size"),
+        ("modle.name=resnet18", "model.name"),
+        ("resnet34_hpo", "experiment=resnet34_hpo"),
+        ("resnet34_hp", "experiment=resnet34_hpo"),
+        ("resnet34", "experiment=resnet34"),
+    ],
+)
+def test_what_other_tools_call_it_is_answered_with_its_name_here(word: str, meant: str) -> None:
+    assert f"did you mean {meant}?" in refusal(word)
+
+
+def test_every_synonym_leads_to_a_name_there_is() -> None:
+    assert set(SYNONYMS.values()) <= {*known_paths(), *METRICS, "gpu"}
 
 
 @pytest.mark.parametrize("words", [["--epochs", "3"], ["--learning-rate=0.1"], ["--cgf", "job"], ["--experment=x"]])

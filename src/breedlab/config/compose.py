@@ -118,7 +118,8 @@ def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], gri
     if key.startswith(("+", "~", "hydra.", "hydra/")) or "@" in key:
         return None  # additions and deletions are Hydra's to judge
     if not equals:
-        hint = "" if key in paths or key in choices else nearest(key, [*paths, *choices])
+        named = [f"{group}={choice}" for group in sorted(choices, key="experiment".__ne__) for choice in choices[group]]
+        hint = "" if key in paths or key in choices else nearest(key, [*named, *paths, *choices])
         return Problem(word, f"is no override; expected path=value{hint}")
     if key in choices:
         wrong = [
