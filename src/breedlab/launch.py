@@ -11,7 +11,7 @@ from typing import Any
 
 from breedlab import ranks
 from breedlab.config import Config, validate
-from breedlab.config.compose import config_folder, explained, groups, load, screen, split_space, with_space
+from breedlab.config.compose import config_folder, explained, groups, load, rejoin, screen, split_space, with_space
 from breedlab.config.problems import error_from, nearest
 from breedlab.config.validate import known_paths, problems
 from breedlab.errors import BreedlabError, ConfigError, Terminated
@@ -101,10 +101,11 @@ def _through_hydra(argv: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     _refuse_unknown_flags(argv)
-    overrides = [word for word in argv if "=" in word and not word.startswith("-")]
+    whole, torn = rejoin(argv)
+    overrides = [word for word in whole if "=" in word and not word.startswith("-")]
     _, found = screen(overrides, grid=True)
-    if found:
-        raise error_from(found)
+    if torn or found:
+        raise error_from([*torn, *found])
     _, space = split_space(overrides)
     failures: list[Exception] = []
 

@@ -95,6 +95,33 @@ def test_a_value_that_cannot_be_read_is_told_without_the_names_of_the_parser() -
     assert "Exception" not in message
 
 
+@pytest.mark.parametrize("value", ["~/photos", "/x/Meine Fotos/Übung ß"])
+def test_a_folder_without_quotes_is_one_problem_that_shows_them(value: str) -> None:
+    message = refusal("experiment=resnet34", "data=image_folder", f"data.root={value}")
+    assert message.splitlines()[0] == "config: 1 problem"
+    assert f"""quote it, such as 'data.root="{value}"'""" in message
+
+
+@pytest.mark.parametrize("words", ["optim.lr = 0.1", "optim.lr =0.1", "optim.lr= 0.1"])
+@pytest.mark.parametrize("grid", [[], ["-m"]], ids=["run", "grid"])
+def test_spaces_around_the_sign_are_one_problem(words: str, grid: list[str], here: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        main([*grid, "experiment=resnet34_hpo", *words.split(), "dry_run=true"])
+    assert str(error.value).splitlines() == [
+        "config: 1 problem",
+        f"  {words}: write it without spaces: optim.lr=0.1",
+    ]
+
+
+def test_a_folder_that_the_shell_took_apart_is_put_together_in_quotes() -> None:
+    message = refusal("data=image_folder", "data.root=/x/Meine", "Fotos/Übung", "ß", "optim.lr=0.1")
+    assert message.splitlines() == [
+        "config: 1 problem",
+        """  data.root=/x/Meine Fotos/Übung ß: has spaces; quote it: 'data.root="/x/Meine Fotos/Übung ß"'""",
+    ]
+    assert "did you mean experiment=resnet34_hpo?" in refusal("data.root=/x", "resnet34_hpo")
+
+
 def test_the_quotes_that_the_hint_asks_for_let_a_home_folder_be_given(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
