@@ -97,6 +97,7 @@ def _through_hydra(argv: list[str]) -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
+    from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -114,6 +115,10 @@ def _through_hydra(argv: list[str]) -> int:
             tree = OmegaConf.to_container(composed, resolve=True)
             assert isinstance(tree, dict)
             words = [*HydraConfig.get().overrides.task, *space]
+            if HydraConfig.get().mode == RunMode.MULTIRUN and composed.dry_run is True:
+                number = HydraConfig.get().job.num
+                told = " ".join(word for word in words if not word.startswith("dry_run="))
+                print(("\n" if number else "") + f"── {number + 1}: {told}\n")
             return start(with_space({str(key): value for key, value in tree.items()}, space), words)
         except Terminated as stopped:
             raise _GridStopped(stopped) from None  # which no `except Exception` of Hydra's goes on after
