@@ -19,6 +19,7 @@ from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
 from breedlab.reporting.console import console, note, progress, stage, warn
 from breedlab.training import rundir, stopping
+from breedlab.training.progress import is_complete
 
 if TYPE_CHECKING:
     from breedlab.data.module import PhotoData
@@ -97,7 +98,7 @@ def _reentered(config: Config, resume: Path, report: Report) -> Path:
 
 def _recorded_metrics(directory: Path) -> dict[str, Any] | None:
     """The metrics of a run that is complete."""
-    if not ((directory / "model.tar.gz").exists() and (directory / "metrics.json").exists()):
+    if not is_complete(directory):
         return None
     metrics: dict[str, Any] = json.loads((directory / "metrics.json").read_text())
     return metrics
