@@ -5,7 +5,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--custom-compile-command "make lock"
 LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 
-.PHONY: demo test fast check lock inference clean
+.PHONY: demo test fast check lock inference clean help
 
 demo: .venv/demo  ## the main job on made-up photos: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
@@ -35,6 +35,12 @@ inference: .venv-inference/ready  ## AWS's inference stack, which deploy.py trie
 
 clean:  ## everything that was made here, except data and runs
 	rm -rf .venv .venv-inference .cache .mypy_cache .ruff_cache .pytest_cache build dist
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+
+.DEFAULT:
+	@echo "make: there is no target '$@'; 'make help' lists those there are" >&2; exit 2
 
 .venv/demo .venv/dev: .venv/%: requirements/%.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "breedlab needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'

@@ -121,6 +121,8 @@ def test_tensorboard_shows_curves_pictures_and_every_trials_figures(run: Path) -
 
 def test_a_finished_run_resumed_has_nothing_left_to_do(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert launch.main([f"resume={run}", "dry_run=true"]) == 0
+    assert "this run is complete; nothing is left to do" in capsys.readouterr().out
     assert launch.main([f"resume={run}"]) == 0
     assert "this run is complete" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}

@@ -138,9 +138,14 @@ def test_several_values_need_the_flag_of_a_grid(launch: Launch, here: Path) -> N
     assert list(here.iterdir()) == []
 
 
-def test_a_grid_plans_every_combination(launch: Launch) -> None:
+def test_a_grid_plans_every_combination_under_its_words_and_leaves_nothing(launch: Launch, here: Path) -> None:
     code, out, err = launch("-m", "experiment=quickstart,resnet34", "trainer.max_epochs=3", "dry_run=true")
     assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if line.startswith("── ")] == [
+        "── 1: experiment=quickstart trainer.max_epochs=3",
+        "── 2: experiment=resnet34 trainer.max_epochs=3",
+    ]
+    assert list(here.iterdir()) == []
     plans = out.split("experiment ")[1:]
     assert [plan.partition(" ")[0] for plan in plans] == ["quickstart", "resnet34"]
     assert all("3 epochs x" in plan for plan in plans)

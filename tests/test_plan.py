@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from breedlab.config import Config, replace, validate
@@ -150,6 +151,55 @@ def test_splits_that_will_be_cut_are_told(planned: Planned, here: Path) -> None:
 
 def test_a_run_to_continue_is_the_output(planned: Planned) -> None:
     assert "output    runs/quickstart/yesterday/" in planned({}, Path("runs/quickstart/yesterday"))
+
+
+@pytest.fixture
+def begun(here: Path) -> Path:
+    """The directory of a run whose search has ended three trials."""
+    run = here / "runs" / "quickstart" / "yesterday"
+    for number in range(3):
+        (run / "trials" / str(number)).mkdir(parents=True)
+        (run / "trials" / str(number) / "trial.json").touch()
+    return run
+
+
+def checkpoint(run: Path, whole: int, midway: bool) -> None:
+    """As much of a checkpoint as tells where training stands."""
+    place = run / "checkpoints" / "last.ckpt"
+    place.parent.mkdir(exist_ok=True)
+    current = {"ready": whole + midway, "started": whole + midway, "processed": whole, "completed": whole}
+    torch.save({"loops": {"fit_loop": {"epoch_progress": {"current": current}}}}, place)
+
+
+def test_of_a_search_that_was_cut_off_the_rest_is_planned(planned: Planned, begun: Path) -> None:
+    text = planned({}, begun)
+    assert f"stages left of {begun}" in text
+    assert "search: 17 trials x 5 epochs (3 of 20 are done), bayesian" in text
+    assert "train the best: 12 epochs" in text
+
+
+def test_of_a_training_that_was_cut_off_the_rest_is_planned(planned: Planned, begun: Path) -> None:
+    checkpoint(begun, 4, midway=False)
+    text = planned({"tuner.trials": 3, "model.freeze": "none", "trainer.probe_epochs": 2}, begun)
+    assert "go on training after epoch 4 of 12: 8 epochs x 5 steps = 40 steps" in text
+    assert "search" not in text and "probe" not in text
+    checkpoint(begun, 4, midway=True)
+    assert "after epoch 4 of 12, within epoch 5: 8 epochs" in planned({"tuner.trials": 3}, begun)
+
+
+def test_after_the_training_only_test_and_export_are_left(planned: Planned, begun: Path) -> None:
+    checkpoint(begun, 12, midway=False)
+    (begun / "trained.json").touch()
+    text = planned({"tuner.trials": 3}, begun)
+    assert re.findall(r"^  \d\. (\w+)", text, re.MULTILINE) == ["check", "test", "export"]
+
+
+def test_of_a_complete_run_nothing_is_left(planned: Planned, begun: Path) -> None:
+    for name in ("model.tar.gz", "metrics.json"):
+        (begun / name).touch()
+    text = planned({"data.root": "long/gone", "data.sample": None}, begun)
+    assert "this run is complete; nothing is left to do" in text
+    assert "stages" not in text
 
 
 def test_a_missing_folder_is_one_message_that_shows_what_is_expected(planned: Planned) -> None:

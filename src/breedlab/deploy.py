@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab.deploy_flags import account_of, deployment_of, parse
-from breedlab.errors import BackendError, DataError, ServingError
+from breedlab.errors import BackendError, DataError
 from breedlab.reporting.console import console, note, stage
 
 if TYPE_CHECKING:
@@ -63,13 +63,9 @@ def main(argv: list[str]) -> int:
         BreedlabError: With one message for the person.
     """
     words = parse(argv)
-    try:
-        import boto3  # noqa: F401
-        import sagemaker  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ServingError(
-            f"deploying needs the package {error.name}; install the extra: pip install 'breedlab[sagemaker]'"
-        ) from error
+    from breedlab.backends.sagemaker.session import require_extra
+
+    require_extra()
     try:
         if words.delete:
             return _delete(words)

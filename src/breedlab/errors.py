@@ -31,6 +31,12 @@ class BackendError(BreedlabError):
     exit_code = 1
 
 
+class MissingExtra(BackendError):
+    """The place needs packages that are not installed; nothing was started."""
+
+    exit_code = 2
+
+
 class ServingError(BreedlabError):
     """A model archive or a photo cannot be used."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ class GridSummary(Callback):
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
         self._grid = False
+        self._new: list[Path] = []
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         self._grid = True
+        folder = Path(config.hydra.sweep.dir)  # grids/<stamp> in runs
+        self._new = [place for place in (folder, *folder.parents[:2]) if not place.exists()]
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
         if self._grid:
@@ -25,6 +29,12 @@ class GridSummary(Callback):
             self._rows.append({"overrides": overrides, **(job_return.return_value or {})})
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        if all(row.keys() == {"overrides"} for row in self._rows):  # a dry run, of which Hydra has left its config
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            for place in self._new:
+                with suppress(OSError):  # something else came into it meanwhile
+                    place.rmdir()
         if not any("run" in row or "error" in row for row in self._rows):
             return
         from breedlab.reporting.console import console, table
@@ -47,7 +57,6 @@ class GridSummary(Callback):
                 ],
             )
         )
-        folder = Path(config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(json.dumps(self._rows, indent=2))
         console.print(f"\n{folder / 'summary.json'}", markup=False)

@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     if given.verb == "list":
         _list(given.runs)
         return 0
-    account, record = _found(given.name, given.runs, given.region)
+    account, record = _found(given.name, given.runs, given.region, given.verb)
     if given.verb == "show" and given.log:
         _log(account, record, given.trial)
     elif given.verb == "show":
@@ -71,13 +71,23 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _found(name: str, runs: Path, region: str | None) -> tuple[boto3.Session, Record]:
+def _found(name: str, runs: Path, region: str | None, verb: str) -> tuple[boto3.Session, Record]:
     from breedlab.backends.sagemaker.record import find, find_in_bucket
     from breedlab.backends.sagemaker.session import connect
 
     record = find(name, runs)
+    if record is None and ("/" in name or Path(name, "config.yaml").is_file()):  # a job's name has no slash
+        raise BackendError(f"{name}: {_without_job(Path(name), verb)}")
     account = connect(record.place.region if record else region, "--region")
     return account, record or find_in_bucket(account, name)
+
+
+def _without_job(place: Path, verb: str) -> str:
+    """Why a folder stands for no job."""
+    if (place / "config.yaml").is_file():
+        return f"this run trained here, not on SageMaker; there is no job to {verb}"
+    state = "is no run directory" if place.is_dir() else "is not there"
+    return f"{state}; expected a job's name or the run directory of its launch: python scripts/jobs.py list"
 
 
 def _list(runs: Path) -> None:

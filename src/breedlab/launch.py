@@ -11,7 +11,7 @@ from typing import Any
 
 from breedlab import ranks
 from breedlab.config import Config, validate
-from breedlab.config.compose import config_folder, explained, groups, load, screen, split_space, with_space
+from breedlab.config.compose import config_folder, explained, groups, load, rejoin, screen, split_space, with_space
 from breedlab.config.problems import error_from, nearest
 from breedlab.config.validate import known_paths, problems
 from breedlab.errors import BreedlabError, ConfigError, Terminated
@@ -97,14 +97,16 @@ def _through_hydra(argv: list[str]) -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
+    from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     _refuse_unknown_flags(argv)
-    overrides = [word for word in argv if "=" in word and not word.startswith("-")]
+    whole, torn = rejoin(argv)
+    overrides = [word for word in whole if "=" in word and not word.startswith("-")]
     _, found = screen(overrides, grid=True)
-    if found:
-        raise error_from(found)
+    if torn or found:
+        raise error_from([*torn, *found])
     _, space = split_space(overrides)
     failures: list[Exception] = []
 
@@ -113,6 +115,10 @@ def _through_hydra(argv: list[str]) -> int:
             tree = OmegaConf.to_container(composed, resolve=True)
             assert isinstance(tree, dict)
             words = [*HydraConfig.get().overrides.task, *space]
+            if HydraConfig.get().mode == RunMode.MULTIRUN and composed.dry_run is True:
+                number = HydraConfig.get().job.num
+                told = " ".join(word for word in words if not word.startswith("dry_run="))
+                print(("\n" if number else "") + f"── {number + 1}: {told}\n")
             return start(with_space({str(key): value for key, value in tree.items()}, space), words)
         except Terminated as stopped:
             raise _GridStopped(stopped) from None  # which no `except Exception` of Hydra's goes on after

@@ -11,6 +11,7 @@ from breedlab.config import Config, search_space
 from breedlab.config.space import Choices, Dimension, grid_points
 from breedlab.data.folders import SPLITS, is_absent, scan
 from breedlab.models.catalogue import Entry, lookup
+from breedlab.training.progress import Done, done
 
 _GB = 1e9
 
@@ -26,19 +27,23 @@ class Images:
 
 
 def plan(config: Config, resume: Path | None) -> str:
-    """The plan as text.
+    """The plan as text; of a run to continue, what is left of it.
 
     Raises:
         DataError: If the data folder is there and cannot be used.
     """
+    title = f"experiment {config.name} (dry run: nothing is started)"
+    already = Done() if resume is None else done(resume)
+    if already.complete:
+        return f"{title}\n\noutput    {resume}/\n          this run is complete; nothing is left to do"
     images = find_images(config)
     lines = [
-        f"experiment {config.name} (dry run: nothing is started)",
+        title,
         "",
         *describe_task(config, images),
         "",
-        "stages",
-        *(f"  {number}. {text}" for number, text in enumerate(_stages(config, images), 1)),
+        "stages" if resume is None else f"stages left of {resume}",
+        *(f"  {number}. {text}" for number, text in enumerate(_stages(config, images, already), 1)),
         "",
         f"output    {resume or Path(config.runs_dir, config.name, '<date_time>')}/",
         *_space(config, images),
@@ -80,31 +85,37 @@ def find_images(config: Config) -> Images:
     return Images(f"{root}{cut}", len(photos.classes), {split: len(photos.splits[split]) for split in SPLITS})
 
 
-def _stages(config: Config, images: Images) -> list[str]:
+def _stages(config: Config, images: Images, already: Done) -> list[str]:
     train, tuner = images.counts["train"], config.tuner
     cached = config.model.freeze != "none" and config.cache.mode == "auto"
     stages = ["check every photo, once"]
-    if cached:
+    if cached and not already.trained:
         photos = config.cache.views * train + images.counts["valid"]
-        stages.append(f"compute the frozen part's activations once: {photos:,} photos")
-    if tuner.strategy != "none":
-        space = search_space(config)
-        trials = len(grid_points(space)) if tuner.strategy == "grid" else tuner.trials
+        kept = f", unless {config.cache.dir} still has them" if already.trials or already.begun else ""
+        stages.append(f"compute the frozen part's activations once{kept}: {photos:,} photos")
+    space = search_space(config)
+    trials = (len(grid_points(space)) if tuner.strategy == "grid" else tuner.trials) or 0
+    if tuner.strategy != "none" and already.trials < trials:
+        ended = f" ({already.trials} of {trials} are done)" if already.trials else ""
         at_once = f", {tuner.parallel} at a time" if tuner.parallel > 1 else ""
         stages.append(
-            f"search: {trials} trials x {tuner.max_epochs} epochs, {tuner.strategy}{at_once},"
+            f"search: {trials - already.trials} trials x {tuner.max_epochs} epochs{ended}, {tuner.strategy}{at_once},"
             f" for the {'highest' if config.monitor.mode == 'max' else 'lowest'} {config.monitor.metric}"
         )
         stages[-1] += "".join(f"\n       {path}: {describe_dimension(dimension)}" for path, dimension in space.items())
-    if config.trainer.probe_epochs:
+    if config.trainer.probe_epochs and not already.begun:
         stages.append(f"linear probe: {config.trainer.probe_epochs} epochs of the head alone")
     steps = ceil(train / config.data.batch_size)
     the_best = "train the best" if tuner.strategy != "none" else "train"
     batch = f"{config.optim.name} at {config.optim.lr:g}, batch size {config.data.batch_size}"
     if tuner.strategy != "none":
         batch += ", or what was found best"
-    epochs = config.trainer.max_epochs
-    stages.append(f"{the_best}: {epochs} epochs x {steps} steps = {epochs * steps:,} steps ({batch})")
+    epochs = config.trainer.max_epochs - already.epochs
+    if already.begun:
+        midway = f", within epoch {already.epochs + 1}" if already.midway else ""  # so that the steps are fewer
+        the_best = f"go on training after epoch {already.epochs} of {config.trainer.max_epochs}{midway}"
+    if not already.trained:
+        stages.append(f"{the_best}: {epochs} epochs x {steps} steps = {epochs * steps:,} steps ({batch})")
     stages.append(f"test on {images.counts['test']:,} photos")
     stages.append("export model.tar.gz")
     return stages

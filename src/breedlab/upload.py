@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     from breedlab.backends.sagemaker.upload import upload_files
     from breedlab.config.problems import error_from
     from breedlab.data.check import check
-    from breedlab.data.folders import SPLITS, scan
+    from breedlab.data.folders import SPLITS, first_few, survey
     from breedlab.reporting.console import note, progress, stage, warn
 
     bucket, key = split_uri(words.address)
@@ -46,14 +46,15 @@ def main(argv: list[str]) -> int:
         raise error_from(found, "upload")
     stage("Data")
     # Where a split has no folder the job cuts it from train; what is cut here only has to be read.
-    photos = scan(words.data, valid_fraction=0.15, test_fraction=0.15, seed=0)
+    photos = survey(words.data, valid_fraction=0.15, test_fraction=0.15, seed=0)
     counts = photos.splits if not photos.cut else {"train": [p for split in SPLITS for p in photos.splits[split]]}
     note(f"{words.data}: {len(photos.classes)} classes; " + ", ".join(f"{len(p):,} {s}" for s, p in counts.items()))
     with progress("checking photos") as done:
         skip = "skip" if words.skip_bad else "error"
         report = check(photos, Path(".cache/activations/checks"), on_bad_file=skip, progress=done)
-    for finding in (*report.bad, *(leak for leak in report.leaks if not leak.own_cut)):
-        warn(f"left out: {finding.path} {finding.reason}")
+    for findings in (report.bad, tuple(leak for leak in report.leaks if not leak.own_cut)):
+        for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in findings]):
+            warn(text)
     left_out = {finding.path for finding in (*report.bad, *report.leaks) if not finding.own_cut}
     paths = sorted({photo.path for split in SPLITS for photo in photos.splits[split]} - left_out)
     files = [(path, f"{key}/{Path(os.path.relpath(path, words.data)).as_posix()}") for path in paths]

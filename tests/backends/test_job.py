@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
+from safetensors.torch import save_file
 
 import breedlab
 from breedlab.backends.sagemaker import job as jobs
@@ -76,10 +79,10 @@ def test_a_job_that_was_not_told_its_stage_takes_the_configs_word(tmp_path: Path
 def test_a_file_of_weights_comes_from_its_channel(tmp_path: Path) -> None:
     file = tmp_path / "input/data/weights/dogs.safetensors"
     file.parent.mkdir(parents=True)
-    file.touch()
+    save_file({"weight": torch.zeros(2)}, str(file))
     own = tmp_path / "elsewhere" / "dogs.safetensors"
     own.parent.mkdir()
-    own.touch()
+    shutil.copy(file, own)
     wanted = config(f"model.weights={own}", "tuner=none")
     with pytest.raises(BackendError, match="no channel 'weights'"):
         started(tmp_path, wanted)

@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
+import torch
 from sagemaker_account import ROLE, Account
 
 from breedlab.backends.sagemaker.checks import model_problems
@@ -228,11 +229,11 @@ def test_tensorboard_output_is_sent_on_demand(sent: Sent) -> None:
 
 
 def test_a_file_of_weights_travels_in_a_channel_of_its_own(sent: Sent, account: Account, here: Path) -> None:
-    (here / "mine.pth").write_bytes(b"weights")
+    torch.save({"weight": torch.zeros(2)}, here / "mine.pth")
     uri = channels(sent("model.weights=mine.pth"))["weights"]
     assert uri.endswith("/weights/mine.pth")
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    assert boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == b"weights"
+    assert boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == (here / "mine.pth").read_bytes()
 
 
 def stored(folder: str, name: str) -> str:

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from breedlab.config.compose import groups, load
+from breedlab.config.problems import SYNONYMS
+from breedlab.config.schema import METRICS
 from breedlab.config.validate import known_paths, validate
 from breedlab.errors import BreedlabError, ConfigError
 from breedlab.launch import main
@@ -51,6 +53,33 @@ def test_a_name_without_a_value_is_not_answered_with_the_same_name(word: str) ->
     assert f"did you mean {word}?" not in message
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("monitor.metric=valid/acc", "valid/top1"),
+        ("monitor.metric=val_loss", "valid/loss"),
+        ("model.name=resnet35", "resnet34"),
+        ("trainer.device=cpu", "trainer.accelerator"),
+        ("trainer.accelerator=cuda", "gpu"),
+        ("optim.learning_rate=0.1", "optim.lr"),
+        ("trainer.lr=0.1", "optim.lr"),
+        ("epochs=3", "trainer.max_epochs"),
+        ("tuner.epochs=3", "tuner.max_epochs"),
+        ("trainer.batch_size=3", "data.batch_size"),
+        ("modle.name=resnet18", "model.name"),
+        ("resnet34_hpo", "experiment=resnet34_hpo"),
+        ("resnet34_hp", "experiment=resnet34_hpo"),
+        ("resnet34", "experiment=resnet34"),
+    ],
+)
+def test_what_other_tools_call_it_is_answered_with_its_name_here(word: str, meant: str) -> None:
+    assert f"did you mean {meant}?" in refusal(word)
+
+
+def test_every_synonym_leads_to_a_name_there_is() -> None:
+    assert set(SYNONYMS.values()) <= {*known_paths(), *METRICS, "gpu"}
+
+
 @pytest.mark.parametrize("words", [["--epochs", "3"], ["--learning-rate=0.1"], ["--cgf", "job"], ["--experment=x"]])
 def test_a_flag_is_answered_with_a_path_that_exists_or_none(words: list[str], here: Path) -> None:
     with pytest.raises(ConfigError) as error:
@@ -64,6 +93,33 @@ def test_a_value_that_cannot_be_read_is_told_without_the_names_of_the_parser() -
     message = refusal("data.root=~/photos")
     assert "data.root: '~/photos' cannot be read" in message
     assert "Exception" not in message
+
+
+@pytest.mark.parametrize("value", ["~/photos", "/x/Meine Fotos/Übung ß"])
+def test_a_folder_without_quotes_is_one_problem_that_shows_them(value: str) -> None:
+    message = refusal("experiment=resnet34", "data=image_folder", f"data.root={value}")
+    assert message.splitlines()[0] == "config: 1 problem"
+    assert f"""quote it, such as 'data.root="{value}"'""" in message
+
+
+@pytest.mark.parametrize("words", ["optim.lr = 0.1", "optim.lr =0.1", "optim.lr= 0.1"])
+@pytest.mark.parametrize("grid", [[], ["-m"]], ids=["run", "grid"])
+def test_spaces_around_the_sign_are_one_problem(words: str, grid: list[str], here: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        main([*grid, "experiment=resnet34_hpo", *words.split(), "dry_run=true"])
+    assert str(error.value).splitlines() == [
+        "config: 1 problem",
+        f"  {words}: write it without spaces: optim.lr=0.1",
+    ]
+
+
+def test_a_folder_that_the_shell_took_apart_is_put_together_in_quotes() -> None:
+    message = refusal("data=image_folder", "data.root=/x/Meine", "Fotos/Übung", "ß", "optim.lr=0.1")
+    assert message.splitlines() == [
+        "config: 1 problem",
+        """  data.root=/x/Meine Fotos/Übung ß: has spaces; quote it: 'data.root="/x/Meine Fotos/Übung ß"'""",
+    ]
+    assert "did you mean experiment=resnet34_hpo?" in refusal("data.root=/x", "resnet34_hpo")
 
 
 def test_the_quotes_that_the_hint_asks_for_let_a_home_folder_be_given(

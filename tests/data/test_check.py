@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from breedlab.data.check import Report, check
-from breedlab.data.folders import SPLITS, PhotoSet, scan
+from breedlab.data.folders import SPLITS, PhotoSet, survey
 from breedlab.errors import DataError
 
 
@@ -35,7 +35,7 @@ def build(root: Path, train: int = 4, valid: int = 2, test: int = 2) -> Path:
 
 
 def photos_of(root: Path) -> PhotoSet:
-    return scan(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
+    return survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
 
 
 @pytest.fixture
@@ -125,6 +125,60 @@ def test_every_broken_file_is_listed_with_its_path_and_reason_in_one_error(root:
     assert len(lines) == len(broken) + 2
 
 
+def test_broken_files_leaks_empty_and_imbalanced_classes_are_told_together(root: Path, memory: Path) -> None:
+    """Each refusal costs the person a round; what is mended after this one passes."""
+    broken = break_some(root)
+    leaked, rare = root / "train" / "cat" / "0.jpg", root / "train" / "dog"
+    shutil.copy(leaked, root / "test" / "dog" / "copy.jpg")
+    (root / "train" / "emu").mkdir()
+    for split in ("valid", "test"):
+        (root / split / "emu").mkdir()
+    for i in range(40):
+        paint(root / "train" / "cat" / f"more{i}.jpg", 3000 + i)
+    message = refusal(root, memory)
+    assert "5 broken files and 1 photo that stands in two splits" in message
+    assert all(str(path) in message for path in (*broken, leaked))
+    assert "no photos of emu" in message
+    assert "classes are imbalanced: cat has 43 training photos, dog 4" in message
+    with pytest.raises(DataError) as under_skip:
+        run(root, memory, "skip")
+    assert "no photos of emu" in str(under_skip.value)
+    assert "Mend or remove" not in str(under_skip.value)
+    for path in (*broken, leaked):
+        path.unlink()
+    for split in SPLITS:
+        (root / split / "emu").rmdir()
+    for i in range(2):
+        paint(rare / f"more{i}.jpg", 4000 + i)
+    assert run(root, memory).bad == ()
+
+
+def test_copies_that_a_cut_puts_apart_are_told_beside_broken_files(tmp_path: Path, memory: Path) -> None:
+    root = tmp_path / "bare"
+    for name, seed in (("cat", 0), ("dog", 100)):
+        for i in range(20):
+            paint(root / name / f"{i}.jpg", seed + i)
+            shutil.copy(root / name / f"{i}.jpg", root / name / f"{i} copy.jpg")
+    (root / "cat" / "empty.jpg").write_bytes(b"")
+    apart = len(run(root, memory, "skip").leaks)
+    message = refusal(root, memory)
+    assert "1 broken file\n" in message
+    assert apart > 1 and f"{apart} copies of photos of train came into another split by the cut" in message
+
+
+def test_of_many_findings_the_first_are_told_and_a_file_has_them_all(root: Path, memory: Path) -> None:
+    for i in range(20):
+        (root / "train" / "cat" / f"empty{i:02}.jpg").write_bytes(b"")
+        copy = paint(root / "train" / "dog" / f"copy{i:02}.jpg", 500 + i)
+        shutil.copy(copy, root / "test" / "dog" / f"copy{i:02}.jpg")
+    lines = refusal(root, memory).splitlines()
+    assert "20 broken files and 20 photos that stand in two splits" in lines[0]
+    assert lines.count("  and 12 more") == 2
+    assert len(lines) == 1 + 2 * 9 + 2
+    (place,) = (line.partition(": ")[2] for line in lines if "all of them" in line)
+    assert len(Path(place).read_text().splitlines()) == 40
+
+
 def test_skip_leaves_broken_files_out_and_reports_them(root: Path, memory: Path) -> None:
     whole = photos_of(root)
     broken = break_some(root)
@@ -141,7 +195,8 @@ def test_a_photo_in_two_splits_is_refused_with_both_paths(root: Path, memory: Pa
     shutil.copy(one, other)
     message = refusal(root, memory)
     assert f"{one} is the same photo as {other} of the {second} split" in message
-    assert "1 photos that stand in two splits" in message
+    assert "1 photo that stands in two splits" in message
+    assert "broken files" not in message
 
 
 def test_skip_keeps_the_test_split_whole_and_takes_leaks_out_of_the_others(root: Path, memory: Path) -> None:

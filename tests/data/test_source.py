@@ -86,3 +86,13 @@ def test_the_drawn_set_loses_its_valid_folder_and_is_cut_by_the_configs_seed(
 def test_brackets_in_the_path_are_no_accident(tmp_path: Path) -> None:
     photos = obtain(sample(tmp_path / "set [/bold] [v2]"))
     assert photos.counts("train") == [3, 3]
+
+
+def test_an_empty_class_is_left_to_the_check_which_has_more_to_tell(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    obtain(sample(root))
+    for split in SPLITS:
+        (root / split / "emu").mkdir()
+    photos = obtain(sample(root))
+    assert len(photos.flaws) == 1
+    assert "no photos of emu" in photos.flaws[0]

@@ -15,6 +15,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.training import fit as fitting
 from breedlab.training.fit import ActivationData, fit
 from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.progress import Done, done
 from breedlab.training.run import checked_photos, load_checkpoint
 
 Configure = Callable[..., Config]
@@ -72,6 +73,7 @@ def test_a_resumed_run_ends_at_the_very_weights_of_an_unbroken_one(
         train(prepared, config, tmp_path / "broken")
     monkeypatch.undo()
     assert original is fitting.SeededEpochs
+    assert done(tmp_path / "broken") == Done(begun=True, epochs=2)
     train(prepared, config, tmp_path / "broken")
 
     for name in ("last", "best"):

@@ -23,6 +23,7 @@ from breedlab.errors import ConfigError
 from breedlab.training import fit as fitting
 from breedlab.training import stopping
 from breedlab.training.prepare import prepare
+from breedlab.training.progress import done as how_far
 from breedlab.training.run import checked_photos
 
 Configure = Callable[..., Config]
@@ -152,6 +153,8 @@ def test_a_process_ended_by_sigterm_goes_on_to_the_same_weights(here: Path, word
     assert err.count("\n") == 1 and err.startswith("told to stop (SIGTERM); what was done is saved, go on with:")
     last = torch.load(here / "runs/latest/checkpoints/last.ckpt", weights_only=True)
     assert last["global_step"] % (100 if "data.batch_size=1" in more else 25)
+    stood = how_far(here / "runs/latest")
+    assert stood.midway and stood.epochs == last["epoch"]
     hint = re.search(r"resume=\S+", err)
     assert hint is not None
     done = subprocess.run([*LAUNCH, hint[0]], capture_output=True, text=True, env=environment)

@@ -26,14 +26,16 @@ def load(overrides: list[str]) -> Tree:
     Raises:
         ConfigError: Naming every override that means nothing, and whatever else is wrong with the rest.
     """
-    good, found = screen(overrides)
+    whole, torn = rejoin(overrides)
+    good, found = screen(whole)
+    found = [*torn, *found]
     good, space = split_space(good)
     try:
         tree = with_space(compose(good), space)
     except Exception as refusal:  # Hydra's parser, composer and OmegaConf share no base class
         raise explained(good, refusal, found, space) from refusal
     if found:
-        raise error_from(found + problems(tree))
+        raise error_from(beside(found, tree))
     return tree
 
 
@@ -82,6 +84,48 @@ def _plain(value: Any) -> Any:
     return value.text if hasattr(value, "text") else value
 
 
+def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
+    """Sorts out overrides that the shell took apart at their spaces: around `=`, or in the name of a folder.
+
+    Returns:
+        The words that are left, and a problem for each override that was in parts.
+    """
+    left, found = [], []
+    choices = groups()
+    names = {*known_paths(), *choices, *(name for names in choices.values() for name in names)}
+    queue = list(words)
+    while queue:
+        parts = [queue.pop(0)]
+        if parts[0].startswith("-"):
+            left.append(parts[0])
+            continue
+        if "=" not in parts[0] and queue and queue[0].startswith("="):
+            parts.append(queue.pop(0))
+        if parts[-1].endswith("=") and queue and _is_rest(queue[0]):
+            parts.append(queue.pop(0))
+        key = parts[0].partition("=")[0]
+        if len(parts) > 1:
+            found.append(Problem(" ".join(parts), f"write it without spaces: {''.join(parts)}"))
+            continue
+        while key in _FOLDERS and "=" in parts[0] and queue and _is_rest(queue[0]) and queue[0] not in names:
+            parts.append(queue.pop(0))
+        if len(parts) > 1:
+            text = " ".join(parts)
+            found.append(Problem(text, f"has spaces; quote it: {_quoted(key, text.partition('=')[2])}"))
+        else:
+            left.append(parts[0])
+    return left, found
+
+
+def _is_rest(word: str) -> bool:
+    return "=" not in word and not word.startswith("-")
+
+
+def _quoted(key: str, value: str) -> str:
+    """An override as a shell and Hydra take it, whatever is in it."""
+    return f"'{key}=\"{value}\"'" if not re.search(r"[\"'\\]", value) else f"'{key}=\"...\"'"
+
+
 def screen(overrides: list[str], grid: bool = False) -> tuple[list[str], list[Problem]]:
     """Sorts out what can be refused before Hydra stops at its first complaint: names and choices.
 
@@ -118,7 +162,8 @@ def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], gri
     if key.startswith(("+", "~", "hydra.", "hydra/")) or "@" in key:
         return None  # additions and deletions are Hydra's to judge
     if not equals:
-        hint = "" if key in paths or key in choices else nearest(key, [*paths, *choices])
+        named = [f"{group}={choice}" for group in sorted(choices, key="experiment".__ne__) for choice in choices[group]]
+        hint = "" if key in paths or key in choices else nearest(key, [*named, *paths, *choices])
         return Problem(word, f"is no override; expected path=value{hint}")
     if key in choices:
         wrong = [
@@ -139,6 +184,9 @@ def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], gri
 
 _OPEN = ("tuner.space", "backend.tags", "backend.environment")
 """Paths whose value is a mapping with names of the person's own."""
+
+_FOLDERS = ("data.root", "model.weights", "cache.dir", "runs_dir")
+"""Paths whose value is a place on this machine, whose name may have spaces."""
 
 _LISTS = (
     "model.head",
@@ -185,7 +233,13 @@ def explained(
             found.append(_reworded(word, error, tree))
     if not found:  # the overrides work one by one, so the files themselves are at fault
         return ConfigError(f"config: {_first_line(refusal)}")
-    return error_from(found + problems(tree))
+    return error_from(beside(found, tree))
+
+
+def beside(found: list[Problem], tree: Tree) -> list[Problem]:
+    """The problems of words, then those of the rest: that a refused word's path has no value is no news."""
+    refused = {problem.path.partition("=")[0].strip() for problem in found}
+    return found + [problem for problem in problems(tree) if problem.path not in refused]
 
 
 def _reworded(word: str, error: Exception, tree: Tree) -> Problem:
@@ -193,7 +247,7 @@ def _reworded(word: str, error: Exception, tree: Tree) -> Problem:
 
     key, _, value = word.lstrip("+~").partition("=")
     if isinstance(error, OverrideParseException):
-        return Problem(key, f"{value!r} cannot be read; quote it, such as '{key}=\"...\"'")
+        return Problem(key, f"{value!r} cannot be read; quote it, such as {_quoted(key, value)}")
     node: Any = tree
     for depth, part in enumerate(parts := key.split(".")):
         if node is None:

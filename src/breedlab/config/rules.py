@@ -30,8 +30,7 @@ from breedlab.config.schema import (
 )
 from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
 from breedlab.models.catalogue import catalogue
-
-WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
+from breedlab.models.weight_files import ENDINGS, problem
 
 Rule = Callable[..., Iterator[Problem]]
 
@@ -39,8 +38,10 @@ Rule = Callable[..., Iterator[Problem]]
 def backbone_is_known(model: Model) -> Iterator[Problem]:
     """torchvision's names are data here; timm's are found out where timm is imported."""
     path = Path(model.weights)
-    if path.suffix in WEIGHT_FILES and not path.is_file():
-        yield Problem("model.weights", f"{model.weights} is not there; expected a file of weights")
+    if path.suffix in ENDINGS or (path.suffix and path.is_file()):
+        wrong = problem(path) if path.is_file() else "is not there"
+        if wrong:
+            yield Problem("model.weights", f"{model.weights} {wrong}; expected a .safetensors or .pth file of weights")
     if model.name.startswith("timm/"):
         return
     known = catalogue()
@@ -51,7 +52,7 @@ def backbone_is_known(model: Model) -> Iterator[Problem]:
         )
         return
     names = known[model.name].weights
-    if model.weights not in (*names, "none") and not Path(model.weights).suffix:
+    if model.weights not in (*names, "none") and not path.is_file() and path.suffix not in ENDINGS:
         yield Problem(
             "model.weights",
             f"got {model.weights!r}; expected one of {', '.join(names)}, a .safetensors or .pth file, or none",

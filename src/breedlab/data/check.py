@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from breedlab.data.decode import BadPhoto, decode
-from breedlab.data.folders import SPLITS, Photo, PhotoSet
+from breedlab.data.folders import FEW, SPLITS, Photo, PhotoSet, first_few
 from breedlab.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -57,29 +57,26 @@ def check(photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progres
     Args:
         photos: What a scan found.
         memory: A folder for what is known of files by path, size and time, so that each is read once.
-        on_bad_file: `error` refuses broken and leaked files, all in one message; `skip` leaves them out.
+        on_bad_file: `error` refuses broken and leaked files; `skip` leaves them out.
         progress: Called with how many files are done and how many there are.
 
     Raises:
-        DataError: With every broken or leaked file, under `error`; if a class has no photo left, always.
+        DataError: Telling all that is wrong together: flaws and classes without a photo left always, broken and
+            leaked files under `error`.
     """
     seen = _read_all(photos, memory, progress)
     bad = tuple(Finding(p.path, seen[p.path].problem) for p in _all(photos) if seen[p.path].problem)
     leaks = _leaks(photos, seen)
     shared = tuple(leak for leak in leaks if not leak.own_cut)  # two copies in train are no fault of the person's
-    if on_bad_file == "error" and (bad or shared):
-        raise _refusal(photos.root, bad, shared)
     dropped = {finding.path for finding in (*bad, *leaks)}
     kept = replace(
         photos,
         splits={s: tuple(p for p in photos.splits[s] if p.path not in dropped) for s in SPLITS},
     )
-    for split in ("train", "valid", "test"):
-        if not kept.splits[split]:
-            raise DataError(f"{photos.root}: no usable photo is left in the {split} split")
-    empty = [kept.classes[i] for i, count in enumerate(kept.counts("train")) if not count]
-    if empty:
-        raise DataError(f"{photos.root}: no usable training photo is left of {', '.join(empty)}")
+    lacking = [*photos.flaws, *_lacking(photos, kept)]
+    if lacking or (on_bad_file == "error" and (bad or shared)):
+        refused = (bad, shared) if on_bad_file == "error" else ((), ())
+        raise _refusal(kept, *refused, lacking, len(leaks) - len(shared), memory)
     return Report(kept, bad, leaks, tuple(_warnings(kept)), _fingerprint(kept, seen))
 
 
@@ -171,23 +168,67 @@ def _leaks(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def _refusal(root: Path, bad: tuple[Finding, ...], leaks: tuple[Finding, ...]) -> DataError:
-    lines = [f"{root}: {len(bad)} broken files and {len(leaks)} photos that stand in two splits"]
-    lines += [f"  {finding.path} {finding.reason}" for finding in (*bad, *leaks)]
-    lines.append("Mend or remove them, or set data.on_bad_file=skip to leave them out.")
+def _lacking(photos: PhotoSet, kept: PhotoSet) -> Iterator[str]:
+    """What is missing once broken and leaked files are left out; what was missing before is among the flaws."""
+    for split in SPLITS:
+        if not kept.splits[split]:
+            yield f"{photos.root}: no usable photo is left in the {split} split"
+    counts = zip(photos.classes, photos.counts("train"), kept.counts("train"), strict=True)
+    empty = [name for name, before, now in counts if before and not now]
+    if empty:
+        yield f"{photos.root}: no usable training photo is left of {', '.join(empty)}"
+
+
+def _refusal(
+    kept: PhotoSet,
+    bad: tuple[Finding, ...],
+    leaks: tuple[Finding, ...],
+    lacking: list[str],
+    apart: int,
+    memory: Path,
+) -> DataError:
+    """Everything in one message: whoever mends it all is not refused a second time."""
+    lines = []
+    if bad or leaks:
+        told = []
+        if bad:
+            told.append("1 broken file" if len(bad) == 1 else f"{len(bad):,} broken files")
+        if leaks:
+            told.append("1 photo that stands" if len(leaks) == 1 else f"{len(leaks):,} photos that stand")
+            told[-1] += " in two splits"
+        lines.append(f"{kept.root}: {' and '.join(told)}")
+        for found in (bad, leaks):
+            lines += [f"  {text}" for text in first_few([f"{finding.path} {finding.reason}" for finding in found])]
+        if max(len(bad), len(leaks)) > FEW:
+            lines.append(f"  all of them: {_write_all(memory, (*bad, *leaks))}")
+    lines += lacking
+    lines += _warnings(kept)
+    if apart:
+        copies = "1 copy of a photo of train" if apart == 1 else f"{apart:,} copies of photos of train"
+        lines.append(f"{copies} came into another split by the cut, and will be left out")
+    if bad or leaks:
+        rest = ", and mend the rest" if lacking else ""
+        lines.append(f"Mend or remove them, or set data.on_bad_file=skip to leave them out{rest}.")
     return DataError("\n".join(lines))
 
 
+def _write_all(memory: Path, findings: tuple[Finding, ...]) -> Path:
+    path = memory / "refused.txt"
+    path.write_text("".join(f"{finding.path} {finding.reason}\n" for finding in findings))
+    return path
+
+
 def _warnings(photos: PhotoSet) -> Iterator[str]:
+    counts = {name: count for name, count in zip(photos.classes, photos.counts("train"), strict=True) if count}
     for split in ("valid", "test"):
-        empty = [photos.classes[i] for i, count in enumerate(photos.counts(split)) if not count]
+        found = zip(photos.classes, photos.counts(split), strict=True)
+        empty = [name for name, count in found if not count and name in counts]
         if empty:
             yield f"the {split} split has no photo of {', '.join(empty)}"
-    counts = photos.counts("train")
-    if max(counts) >= _IMBALANCE * min(counts):
-        most, least = (photos.classes[counts.index(pick(counts))] for pick in (max, min))
+    if counts and max(counts.values()) >= _IMBALANCE * min(counts.values()):
+        most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
         yield (
-            f"classes are imbalanced: {most} has {max(counts)} training photos, {least} {min(counts)};"
+            f"classes are imbalanced: {most} has {counts[most]} training photos, {least} {counts[least]};"
             " data.class_weights=balanced weighs them evenly"
         )
 

@@ -6,7 +6,7 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,8 @@ SPLITS = ("train", "valid", "test")
 SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "validation", "val"), "test": ("test",)}
 """What the folder of a split may be called, in small letters."""
 _ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif"}
+FEW = 8
+"""How many of many things a message names."""
 _NUMBERED = re.compile(r"^\d+\.(?=\D)")
 
 
@@ -36,12 +38,14 @@ class PhotoSet:
         classes: Names as people see them, in label order.
         splits: Photos by split, sorted by path.
         cut: Which splits had no folder and were cut from train.
+        flaws: What has to be mended before the photos can be used, though those that are there can be read.
     """
 
     root: Path
     classes: tuple[str, ...]
     splits: dict[str, tuple[Photo, ...]]
     cut: tuple[str, ...] = field(default=())
+    flaws: tuple[str, ...] = field(default=())
 
     def counts(self, split: str) -> list[int]:
         """Number of photos of each class in a split."""
@@ -55,7 +59,19 @@ def scan(root: Path, *, valid_fraction: float, test_fraction: float, seed: int) 
     A missing validation or test split is cut from train: stratified by class, the same for the same seed.
 
     Raises:
-        DataError: If the folder is missing or empty, or its splits hold different classes.
+        DataError: If the folder is missing or empty, or its photos have flaws.
+    """
+    photos = survey(root, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=seed)
+    if photos.flaws:
+        raise DataError("\n".join(photos.flaws))
+    return photos
+
+
+def survey(root: Path, *, valid_fraction: float, test_fraction: float, seed: int) -> PhotoSet:
+    """What `scan` reads, its flaws told instead of raised: for the check, which has more to tell beside them.
+
+    Raises:
+        DataError: If the folder is missing or empty.
     """
     folders = _split_folders(root)
     by_split = {split: _class_folders(folder) for split, folder in folders.items()}
@@ -65,20 +81,21 @@ def scan(root: Path, *, valid_fraction: float, test_fraction: float, seed: int) 
             f"{folders['train']}: found {len(names)} class folders with photos; expected at least 2,"
             f" as in {folders['train'] / '<class>' / 'photo.jpg'}"
         )
-    _check_same_classes(by_split, folders)
+    flaws = list(_disagreements(by_split, folders))
     files = {split: [by_split[split].get(name, []) for name in names] for split in by_split}
     empty = [name for name, photos in zip(names, files["train"], strict=True) if not photos]
     if empty:
-        raise DataError(f"{folders['train']}: no photos of {listed(empty)}; add some or remove the class folders")
+        flaws.append(f"{folders['train']}: no photos of {listed(empty)}; add some or remove the class folders")
     cut = tuple(split for split in ("valid", "test") if split not in files)
     fractions = {"valid": valid_fraction, "test": test_fraction}
     for split in cut:
         files[split] = []
+    few: list[str] = []
     if cut:
         for index, name in enumerate(names):
             parts = _cut(files["train"][index], {split: fractions[split] for split in cut}, f"{seed}/{name}")
-            if not all(parts.values()):
-                raise DataError(
+            if name not in empty and not all(parts.values()):
+                few.append(
                     f"{folders['train'] / name}: {len(files['train'][index])} photos are too few to cut"
                     f" {' and '.join(cut)} from; expected at least {len(cut) + 1}, or a folder for each split"
                 )
@@ -93,6 +110,7 @@ def scan(root: Path, *, valid_fraction: float, test_fraction: float, seed: int) 
             for split in SPLITS
         },
         cut=cut,
+        flaws=(*flaws, *first_few(few)),
     )
 
 
@@ -154,7 +172,7 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
     }
 
 
-def _check_same_classes(by_split: dict[str, dict[str, list[Path]]], folders: dict[str, Path]) -> None:
+def _disagreements(by_split: dict[str, dict[str, list[Path]]], folders: dict[str, Path]) -> Iterator[str]:
     train = set(by_split["train"])
     wrong = []
     for split in by_split:
@@ -163,9 +181,7 @@ def _check_same_classes(by_split: dict[str, dict[str, list[Path]]], folders: dic
         if missing := sorted(train - set(by_split[split])):
             wrong.append(f"{folders[split]} lacks {listed(missing)}")
     if wrong:
-        raise DataError(
-            "the splits hold different classes; expected the same class folders in each:\n  " + "\n  ".join(wrong)
-        )
+        yield "the splits hold different classes; expected the same class folders in each:\n  " + "\n  ".join(wrong)
 
 
 def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str, list[Path]]:
@@ -179,7 +195,12 @@ def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str,
     return {**parts, "train": sorted(shuffled)}
 
 
-def listed(names: Sequence[str], most: int = 8) -> str:
+def first_few(lines: list[str], most: int = FEW) -> list[str]:
+    """So many lines as a person reads, and how many more there are."""
+    return [*lines[:most], f"and {len(lines) - most:,} more"] if len(lines) > most else lines
+
+
+def listed(names: Sequence[str], most: int = FEW) -> str:
     """The first of some names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

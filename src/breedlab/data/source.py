@@ -9,7 +9,7 @@ from pathlib import Path
 
 from breedlab.config import Config
 from breedlab.config.schema import Data, Sample
-from breedlab.data.folders import PhotoSet, is_absent, scan
+from breedlab.data.folders import PhotoSet, is_absent, survey
 from breedlab.errors import DataError
 from breedlab.reporting.console import note, progress, stage
 
@@ -25,7 +25,7 @@ def obtain(config: Config) -> PhotoSet:
     """The photos of a config's data set.
 
     Raises:
-        DataError: If they are not there and cannot be drawn or downloaded, or do not fit together.
+        DataError: If they are not there and cannot be drawn or downloaded. Flaws are the check's to tell.
     """
     data, root = config.data, Path(config.data.root)
     if is_absent(root) and (data.sample is not None or data.archive is not None):
@@ -34,7 +34,7 @@ def obtain(config: Config) -> PhotoSet:
                 _make(data, root)
     if data.sample is not None:
         _refuse_other_sample(root, data.sample)
-    photos = scan(root, valid_fraction=data.valid_fraction, test_fraction=data.test_fraction, seed=config.seed)
+    photos = survey(root, valid_fraction=data.valid_fraction, test_fraction=data.test_fraction, seed=config.seed)
     if photos.cut:
         note(f"no folder for {' and '.join(photos.cut)}: cut from train, stratified, seed {config.seed}")
     return photos

@@ -14,10 +14,12 @@ from breedlab import config as configs
 from breedlab import ranks
 from breedlab.config import Config
 from breedlab.data.check import Report, check
+from breedlab.data.folders import first_few
 from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
 from breedlab.reporting.console import console, note, progress, stage, warn
 from breedlab.training import rundir, stopping
+from breedlab.training.progress import is_complete
 
 if TYPE_CHECKING:
     from breedlab.data.module import PhotoData
@@ -96,7 +98,7 @@ def _reentered(config: Config, resume: Path, report: Report) -> Path:
 
 def _recorded_metrics(directory: Path) -> dict[str, Any] | None:
     """The metrics of a run that is complete."""
-    if not ((directory / "model.tar.gz").exists() and (directory / "metrics.json").exists()):
+    if not is_complete(directory):
         return None
     metrics: dict[str, Any] = json.loads((directory / "metrics.json").read_text())
     return metrics
@@ -118,8 +120,9 @@ def checked_photos(config: Config) -> Report:
     note(f"{photos.root}: {len(photos.classes)} classes; {counts}")
     with progress("checking photos") as done:
         report = check(photos, Path(config.cache.dir, "checks"), on_bad_file=config.data.on_bad_file, progress=done)
-    for finding in (*report.bad, *report.leaks):
-        warn(f"left out: {finding.path} {finding.reason}")
+    for found in (report.bad, report.leaks):  # the run's splits.json has them all
+        for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in found]):
+            warn(text)
     if report.bad or report.leaks:
         note("left: " + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items()))
     for text in report.warnings:

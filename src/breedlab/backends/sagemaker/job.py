@@ -22,10 +22,10 @@ import yaml
 
 from breedlab.backends.sagemaker.source import CONFIG, UNDECLARED
 from breedlab.config import Config, validate
-from breedlab.config.rules import WEIGHT_FILES
 from breedlab.config.validate import with_values
 from breedlab.errors import BackendError
 from breedlab.hyperparameters import decode, encode
+from breedlab.models import weight_files
 
 DATA_CHANNEL = "training"
 """The channel that holds the photos: `train/<class>/*.jpg`, and `valid` and `test`."""
@@ -137,7 +137,7 @@ def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
     elif str(tree["data"]["root"]).startswith("s3:"):
         raise BackendError(f"data.root: {tree['data']['root']} is in S3, and the job has no channel {DATA_CHANNEL!r}")
     weights = Path(tree["model"]["weights"])
-    if weights.suffix in WEIGHT_FILES:
+    if weights.suffix in weight_files.ENDINGS:
         if WEIGHTS_CHANNEL not in job.channels:
             raise BackendError(f"model.weights: {weights} is a file, and the job has no channel {WEIGHTS_CHANNEL!r}")
         place["model.weights"] = str(job.channels[WEIGHTS_CHANNEL] / weights.name)

@@ -23,9 +23,9 @@ from typing import Any
 from breedlab.backends.sagemaker.images import gpus
 from breedlab.backends.sagemaker.session import Place
 from breedlab.config import Config, search_space
-from breedlab.config.rules import WEIGHT_FILES
 from breedlab.config.space import Choices, Dimension, Range, grid_points
 from breedlab.hyperparameters import encode, sagemaker_name
+from breedlab.models import weight_files
 from breedlab.training.objective import FIGURES, figure_regex, objective_regex
 
 ENTRY = "entry/train.py"
@@ -246,7 +246,7 @@ def processes(config: Config) -> int:
 def weights_file(config: Config) -> Path | None:
     """The file of weights that a job needs beside its photos, if the config names one."""
     path = Path(config.model.weights)
-    return path if path.suffix in WEIGHT_FILES else None
+    return path if path.suffix in weight_files.ENDINGS else None
 
 
 def _range(dimension: Dimension) -> tuple[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 from breedlab.config.problems import Problem
-from breedlab.errors import BackendError
+from breedlab.errors import BackendError, MissingExtra
 
 if TYPE_CHECKING:
     import boto3
@@ -61,11 +61,14 @@ def require_extra() -> None:
     """Refuses to go on without the packages of the `sagemaker` extra.
 
     Raises:
-        BackendError: If they are missing.
+        MissingExtra: If they are missing.
     """
     missing = [name for name in ("boto3", "sagemaker") if find_spec(name) is None]
     if missing:
-        raise BackendError(f"SageMaker needs {' and '.join(missing)}: pip install 'breedlab[sagemaker]'")
+        raise MissingExtra(
+            f"SageMaker, a dry run of it too, needs {' and '.join(missing)}; install the extra:"
+            " pip install 'breedlab[sagemaker]' (in a checkout make .venv/dev installs all extras, pinned)"
+        )
 
 
 def planned(backend: Wanted) -> Place:
@@ -136,6 +139,8 @@ def inspect(backend: Wanted) -> tuple[boto3.Session | None, Place | None, list[P
     ]
     try:
         session = connect(backend.region)
+    except MissingExtra:
+        raise
     except BackendError as error:
         path, _, message = str(error).partition(": ")
         return None, None, [*found, Problem(path, message)]

@@ -1,0 +1,46 @@
+"""How far a run got, read from its directory: what a resume would find done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run has behind it.
+
+    Attributes:
+        trials: Trials of the search that ended; one that was cut off runs again.
+        begun: Whether training has a checkpoint to go on from.
+        epochs: Whole epochs of the training.
+        midway: Whether the checkpoint stands within the epoch after them.
+        trained: Whether training ended; test and export are still to come.
+        complete: Whether there is nothing left to do.
+    """
+
+    trials: int = 0
+    begun: bool = False
+    epochs: int = 0
+    midway: bool = False
+    trained: bool = False
+    complete: bool = False
+
+
+def done(run: Path) -> Done:
+    """How far a run got."""
+    trials = len(list(run.glob("trials/*/trial.json")))
+    last = run / "checkpoints" / "last.ckpt"
+    trained = (run / "trained.json").exists()
+    if is_complete(run) or trained or not last.exists():
+        return Done(trials, last.exists(), trained=trained, complete=is_complete(run))
+    import torch  # a checkpoint's counters are all that needs it
+
+    loop = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["loops"]["fit_loop"]
+    epochs = loop["epoch_progress"]["current"]
+    return Done(trials, True, epochs["processed"], epochs["ready"] > epochs["processed"])
+
+
+def is_complete(run: Path) -> bool:
+    """Whether a run has everything; its figures are written last of all."""
+    return (run / "model.tar.gz").exists() and (run / "metrics.json").exists()

@@ -1,0 +1,35 @@
+"""The Makefile as a person meets it who has not read it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+
+
+def make(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_help_lists_every_target_that_has_a_comment() -> None:
+    commented = re.findall(r"^(\w+):.*## (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    lines = make("help").stdout.splitlines()
+    assert [line.split(None, 2)[1:] for line in lines] == [list(pair) for pair in commented]
+    assert {"demo", "test", "fast", "check", "help"} <= {name for name, _ in commented}
+
+
+def test_a_misspelt_target_is_sent_to_the_list() -> None:
+    ended = make("tset")
+    assert ended.returncode == 2
+    assert "no target 'tset'; 'make help' lists" in ended.stderr
+
+
+def test_make_alone_is_the_demo() -> None:
+    assert "experiment=quickstart" in make("--dry-run").stdout
