@@ -169,7 +169,7 @@ def test_upload_py_refuses_broken_photos_or_leaves_them_out(
     shutil.copytree(few, here / "photos")
     broken = next((here / "photos" / "train").rglob("*.jpg")).with_name("broken.jpg")
     broken.write_bytes(b"no photo")
-    with pytest.raises(BreedlabError, match="1 broken files"):
+    with pytest.raises(BreedlabError, match="1 broken file\n"):
         upload.main(["photos", "s3://breedlab-tests/dogs"])
     assert puts(account) == []
     upload.main(["photos", "s3://breedlab-tests/dogs", "--skip-bad"])
