@@ -124,6 +124,7 @@ def test_a_job_that_sigterm_ends_goes_on_to_the_same_weights(
 ) -> None:
     steps = 50  # an epoch: 100 photos, 2 a batch; live, so that they take their time
     slow = ["cache.mode=off", "trainer.max_epochs=3", "tuner.max_epochs=3", "optim.lr=0.001", "data.batch_size=2"]
+    slow += ["debugger=none"]  # whose hundreds of files take the tests' S3 longer than the training
     launch.main(cloud("tuner=random", "tuner.trials=1", "backend.spot=true", "backend.wait=false", "name=spot", *slow))
     (asked,) = account.sent("CreateHyperParameterTuningJob")
     definition, values = asked["TrainingJobDefinition"], {"optim__lr": "0.01"}
@@ -149,6 +150,7 @@ def test_a_job_whose_first_process_is_told_to_stop_goes_on_to_the_same_weights(
     """As AWS stops a training job: SIGTERM to the container's first process, and the container ends with that."""
     steps = 50 // processes
     slow = ["cache.mode=off", "trainer.max_epochs=3", "optim.lr=0.001", f"data.batch_size={2 * processes}"]
+    slow += ["debugger=none"]
     launch.main(cloud("backend.spot=true", "backend.wait=false", f"backend.processes={processes}", "name=told", *slow))
     (asked,) = account.sent("CreateTrainingJob")
     running = container.start("told-1", asked)
