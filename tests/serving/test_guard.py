@@ -286,6 +286,28 @@ def test_bodies_together_take_no_more_memory_than_allowed(model: Model, photo: b
         assert first.read()[0] == 200
 
 
+def test_a_bad_photo_spares_the_work_on_the_others_of_its_request(
+    model: Model, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = 0
+    decode = intake.handler.decoded
+
+    def slowly(*args: Any) -> Any:
+        nonlocal decoded
+        decoded += 1
+        time.sleep(0.05)
+        return decode(*args)
+
+    monkeypatch.setattr(intake.handler, "decoded", slowly)
+    body = encoded(b"no photo", *[photo] * 31)
+    with running(settings(make_app(model))) as port:
+        with Raw(port, head(len(body), kind="application/json") + body) as client:
+            assert client.read()[0] == 400
+        with Raw(port, head(len(photo)) + photo) as client:  # behind them in the queue
+            assert client.read()[0] == 200
+    assert decoded < 16
+
+
 def test_addresses_are_fetched_beside_the_photos_of_others(model: Model, photo: bytes) -> None:
     """A slow host holds up who asked for it and nobody else."""
 

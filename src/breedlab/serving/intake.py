@@ -175,6 +175,8 @@ class Preparation:
 
     def _decode(self, photo: bytes, number: int, count: int, scores: Scores, loop: asyncio.AbstractEventLoop) -> None:
         try:
+            if scores.done():  # another of the request's photos was bad, and this one not begun
+                raise asyncio.CancelledError
             pixels = handler.inspect(photo, number, count)
             if pixels > _LARGE:
                 raise _Large(pixels)
