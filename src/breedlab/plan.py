@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from breedlab.config import Config, search_space
-from breedlab.config.space import Choices, Dimension, grid_points
+from breedlab.config import Config, search_space, trial_count
+from breedlab.config.space import Choices, Dimension
 from breedlab.data.folders import SPLITS, is_absent, scan
 from breedlab.models.catalogue import Entry, lookup
 from breedlab.training.progress import Done, done
@@ -94,7 +94,7 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
         kept = f", unless {config.cache.dir} still has them" if already.trials or already.begun else ""
         stages.append(f"compute the frozen part's activations once{kept}: {photos:,} photos")
     space = search_space(config)
-    trials = (len(grid_points(space)) if tuner.strategy == "grid" else tuner.trials) or 0
+    trials = trial_count(config)
     if tuner.strategy != "none" and already.trials < trials:
         ended = f" ({already.trials} of {trials} are done)" if already.trials else ""
         at_once = f", {tuner.parallel} at a time" if tuner.parallel > 1 else ""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from breedlab.config import rules
 from breedlab.config.problems import Problem, error_from, nearest, paths_of, reword
 from breedlab.config.schema import Config
-from breedlab.config.space import Space, SpaceError, leaves, read_dimension
+from breedlab.config.space import Space, SpaceError, grid_points, leaves, read_dimension
 
 Tree = dict[str, Any]
 
@@ -67,6 +67,13 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
 def search_space(config: Config) -> Space:
     """The dimensions of `tuner.space` by config path, in the order given."""
     return {path: read_dimension(path, given) for path, given in leaves(config.tuner.space)}
+
+
+def trial_count(config: Config) -> int:
+    """How many trials the search has, 0 if there is none."""
+    if config.tuner.strategy == "grid":
+        return len(grid_points(search_space(config)))
+    return 0 if config.tuner.strategy == "none" else config.tuner.trials or 0
 
 
 def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:

@@ -17,7 +17,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from breedlab.config import Config, search_space
+from breedlab.config import Config, search_space, trial_count
 from breedlab.config.space import Choices, Dimension, Range, Space, grid_points
 from breedlab.errors import TrainingError
 from breedlab.training.prepare import Prepared
@@ -59,7 +59,7 @@ def search(config: Config, prepared: Prepared, run: Path) -> Best:
     space = search_space(config)
     study = _open(config, run, space)
     board = Board(config, list(space))
-    left = _to_run(study, config, space)
+    left = _to_run(study, config)
     for trial in study.get_trials(deepcopy=False):
         if trial.state.is_finished():
             board.finished(_row(trial, space))
@@ -198,7 +198,7 @@ def _enqueue_grid(study: optuna.Study, space: Space) -> None:
         study.enqueue_trial({path: encode(value) for path, value in point.items()})
 
 
-def _to_run(study: optuna.Study, config: Config, space: Space) -> int:
+def _to_run(study: optuna.Study, config: Config) -> int:
     """Marks what was cut off, puts it in the queue again, and counts what is left to run."""
     reruns = {trial.user_attrs.get("rerun_of") for trial in study.trials}
     for trial in study.trials:
@@ -209,8 +209,7 @@ def _to_run(study: optuna.Study, config: Config, space: Space) -> int:
         if _was_cut_off(trial) and trial.number not in reruns:
             study.enqueue_trial(trial.params, user_attrs={"rerun_of": trial.number})
     done = sum(trial.state.is_finished() and not _was_cut_off(trial) for trial in study.trials)
-    total = len(grid_points(space)) if config.tuner.strategy == "grid" else config.tuner.trials or 0
-    return max(0, total - done)
+    return max(0, trial_count(config) - done)
 
 
 def _was_cut_off(trial: FrozenTrial) -> bool:

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from breedlab.backends.sagemaker.record import Record
-from breedlab.backends.sagemaker.request import trials
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.status import Status, list_trials, training_status, tuning_status
-from breedlab.config import search_space
+from breedlab.config import search_space, trial_count
 from breedlab.errors import BackendError
 from breedlab.reporting.console import console, note
 from breedlab.tuning.board import Board
@@ -87,7 +86,8 @@ def follow_training(account: boto3.Session, record: Record) -> Status:
     """Shows a training job's status and log until it ends; over a search inside it, the table of its trials."""
     name = record.final_name
     log = Log(account, name)
-    board, total = (trial_board(record), trials(record.experiment().config)) if record.searches_inside else (None, 0)
+    board = trial_board(record) if record.searches_inside else None
+    total = trial_count(record.experiment().config)
     shown = ""
     with _screen(board, name) as head:
         while True:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from breedlab.backends.sagemaker import checks, images
 from breedlab.backends.sagemaker.prices import largest_bill
-from breedlab.backends.sagemaker.request import Experiment, metric_definitions, new_name, requests, trials
+from breedlab.backends.sagemaker.request import Experiment, metric_definitions, new_name, requests
 from breedlab.backends.sagemaker.session import Place, needed, planned
 from breedlab.backends.sagemaker.source import write_source
-from breedlab.config import Config, search_space
+from breedlab.config import Config, search_space, trial_count
 from breedlab.config.problems import error_from
 from breedlab.config.space import Choices
 from breedlab.hyperparameters import sagemaker_name
@@ -64,17 +64,18 @@ def _jobs(experiment: Experiment) -> Iterator[str]:
     machine = f"{backend.instance_count} x {backend.instance_type}{', spot' if backend.spot else ''}"
     yield f"machines  {machine}, {backend.volume_gb} GB, {experiment.image}"
     yield "jobs"
+    count = trial_count(config)
     if experiment.searches:
         at_once = f"{config.tuner.parallel} at a time" if config.tuner.parallel > 1 else "one after another"
         yield (
-            f"  1. tuning job {experiment.name}: {trials(config)} training jobs of {config.tuner.max_epochs} epochs,"
+            f"  1. tuning job {experiment.name}: {count} training jobs of {config.tuner.max_epochs} epochs,"
             f" {config.tuner.strategy}, {at_once}"
         )
         best = f"trains the best for {config.trainer.max_epochs} epochs, tests"
         yield f"  2. training job {experiment.final_name}: {best}"
     elif config.tuner.strategy != "none":
         yield (
-            f"  1. training job {experiment.name}: all {trials(config)} trials of {config.tuner.max_epochs} epochs over"
+            f"  1. training job {experiment.name}: all {count} trials of {config.tuner.max_epochs} epochs over"
             f" one activation cache, then the best for {config.trainer.max_epochs} epochs, tests"
         )
     else:
@@ -84,7 +85,7 @@ def _jobs(experiment: Experiment) -> Iterator[str]:
 
 def _bills(experiment: Experiment) -> Iterator[str]:
     config, backend, region = experiment.config, experiment.config.backend, experiment.place.region
-    count = trials(config)
+    count = trial_count(config)
     yield "largest bill"
     if count:
         for way, text in (

@@ -22,8 +22,8 @@ from typing import Any
 
 from breedlab.backends.sagemaker.images import gpus
 from breedlab.backends.sagemaker.session import Place
-from breedlab.config import Config, search_space
-from breedlab.config.space import Choices, Dimension, Range, grid_points
+from breedlab.config import Config, search_space, trial_count
+from breedlab.config.space import Choices, Dimension, Range
 from breedlab.hyperparameters import encode, sagemaker_name
 from breedlab.models import weight_files
 from breedlab.training.objective import FIGURES, figure_regex, objective_regex
@@ -175,8 +175,8 @@ def tuning_request(experiment: Experiment) -> Request:
             "MetricName": config.monitor.metric,
         },
         "ResourceLimits": {
-            "MaxNumberOfTrainingJobs": trials(config),
-            "MaxParallelTrainingJobs": min(tuner.parallel, trials(config)),
+            "MaxNumberOfTrainingJobs": trial_count(config),
+            "MaxParallelTrainingJobs": min(tuner.parallel, trial_count(config)),
         },
         "ParameterRanges": parameter_ranges(config),
         "TrainingJobEarlyStoppingType": "Auto" if tuner.early_stopping else "Off",
@@ -227,13 +227,6 @@ def parameter_ranges(config: Config) -> dict[str, list[dict[str, Any]]]:
         kind, described = _range(dimension)
         ranges.setdefault(f"{kind}ParameterRanges", []).append({"Name": sagemaker_name(path), **described})
     return ranges
-
-
-def trials(config: Config) -> int:
-    """How many trials the search has, 0 if there is none."""
-    if config.tuner.strategy == "grid":
-        return len(grid_points(search_space(config)))
-    return 0 if config.tuner.strategy == "none" else config.tuner.trials or 0
 
 
 def processes(config: Config) -> int:
