@@ -169,7 +169,7 @@ def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
 
     if found := problems(dict(tree)):
         raise error_from(found + own_problems(tree))
-    return carry_out(validate(dict(tree)), overrides, None)
+    return carry_out(Config.model_validate(dict(tree)), overrides, None)
 
 
 def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict[str, Any]:
