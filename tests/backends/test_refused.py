@@ -121,15 +121,21 @@ def paths(message: str) -> list[str]:
     return [line.split(":")[0].strip() for line in message.splitlines()[1:]]
 
 
-def test_everything_is_told_at_once(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the account, of the image, of the source, and by the API's own model."""
+@pytest.fixture
+def with_setup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that has a setup.py."""
     write = launch.write_source
 
-    def with_setup(folder: Path, config: Config) -> None:
+    def added(folder: Path, config: Config) -> None:
         write(folder, config)
         (folder / "setup.py").write_text("")
 
-    monkeypatch.setattr(launch, "write_source", with_setup)
+    monkeypatch.setattr(launch, "write_source", added)
+
+
+@pytest.mark.usefixtures("with_setup")
+def test_everything_is_told_at_once(refused: Refused) -> None:
+    """By the account, of the image, of the source, and by the API's own model."""
     wrong = ["backend.role=NoSuchRole", "backend.bucket=no-such-bucket", "backend.image=1.0.0"]
     message = refused(*SEARCH, *wrong, "backend.instance_type=ml.z9.xlarge", "backend.tags={a: 'b!'}")
     told = ["backend.role", "backend.bucket", "backend.image", "setup.py", "backend.instance_type", "backend.tags"]
@@ -142,14 +148,8 @@ def test_an_image_is_told_beside_what_the_config_refuses(refused: Refused) -> No
     assert set(paths(message)) == {"backend.role", "tuner.space.optim.lr", "tuner.parallel", "backend.image"}
 
 
-def test_a_setup_py_in_the_source(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = launch.write_source
-
-    def with_setup(folder: Path, config: Config) -> None:
-        write(folder, config)
-        (folder / "setup.py").write_text("")
-
-    monkeypatch.setattr(launch, "write_source", with_setup)
+@pytest.mark.usefixtures("with_setup")
+def test_a_setup_py_in_the_source(refused: Refused) -> None:
     assert "setup.py: in the source makes SageMaker's toolkit install it" in refused()
 
 

@@ -34,6 +34,15 @@ def build(root: Path, train: int = 4, valid: int = 2, test: int = 2) -> Path:
     return root
 
 
+def build_twice(root: Path) -> Path:
+    """Folders of classes alone, each photo in them twice: a cut puts some of the copies apart."""
+    for name, seed in (("cat", 0), ("dog", 100)):
+        for i in range(20):
+            paint(root / name / f"{i}.jpg", seed + i)
+            shutil.copy(root / name / f"{i}.jpg", root / name / f"{i} copy.jpg")
+    return root
+
+
 def photos_of(root: Path) -> PhotoSet:
     return survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
 
@@ -154,11 +163,7 @@ def test_broken_files_leaks_empty_and_imbalanced_classes_are_told_together(root:
 
 
 def test_copies_that_a_cut_puts_apart_are_told_beside_broken_files(tmp_path: Path, memory: Path) -> None:
-    root = tmp_path / "bare"
-    for name, seed in (("cat", 0), ("dog", 100)):
-        for i in range(20):
-            paint(root / name / f"{i}.jpg", seed + i)
-            shutil.copy(root / name / f"{i}.jpg", root / name / f"{i} copy.jpg")
+    root = build_twice(tmp_path / "bare")
     (root / "cat" / "empty.jpg").write_bytes(b"")
     apart = len(run(root, memory, "skip").leaks)
     message = refusal(root, memory)
@@ -221,11 +226,7 @@ def test_copies_within_one_split_are_fine(root: Path, memory: Path) -> None:
 
 def test_copies_in_train_that_a_cut_puts_apart_are_left_out_without_a_refusal(tmp_path: Path, memory: Path) -> None:
     """The person did nothing wrong: it was the cut that put one copy here and one there."""
-    root = tmp_path / "bare"
-    for name, seed in (("cat", 0), ("dog", 100)):
-        for i in range(20):
-            paint(root / name / f"{i}.jpg", seed + i)
-            shutil.copy(root / name / f"{i}.jpg", root / name / f"{i} copy.jpg")
+    root = build_twice(tmp_path / "bare")
     found = run(root, memory)
     assert found.leaks
     contents = [{path.read_bytes() for path in paths(found.photos, split)} for split in SPLITS]

@@ -105,10 +105,14 @@ def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
 
 def _found(run: RunRecord) -> dict[str, str]:
     """What a run's search found by config path; that it is not finished, where it is not."""
-    search = run.metrics.get("search")
-    if search is None and not run.metrics and asked(run, "tuner", "strategy") != "none":
+    if _search_is_open(run):
         return {path: NOT_FINISHED for path, _ in leaves(run.config["tuner"].get("space") or {})}
-    return flat((search or {}).get("values") or {})
+    return flat((run.metrics.get("search") or {}).get("values") or {})
+
+
+def _search_is_open(run: RunRecord) -> bool:
+    """Whether a run is to search and has not come to its end."""
+    return not run.metrics and asked(run, "tuner", "strategy") != "none"
 
 
 def _shorter(values: list[str]) -> list[str]:
@@ -123,12 +127,11 @@ def searched(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     for run in runs:
         best = run.metrics.get("search") or {}
         objective = best.get("objective")
-        unfinished = not run.metrics and asked(run, "tuner", "strategy") != "none"
         rows.append(
             {
                 "strategy": (run.config.get("tuner") or {}).get("strategy", ""),
                 "trials": len(run.trials),
-                "best": f"{objective:.4f}" if objective is not None else NOT_FINISHED if unfinished else "",
+                "best": f"{objective:.4f}" if objective is not None else NOT_FINISHED if _search_is_open(run) else "",
                 "values": ", ".join(f"{path}={figure(value)}" for path, value in (best.get("values") or {}).items()),
             }
         )
