@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import shutil
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -516,7 +518,8 @@ def test_ctrl_c_leaves_it_to_aws_and_says_how_to_come_back(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(rollout.time, "sleep", interrupt)
+        # Its own clock: time.sleep is everybody's, and subprocess sleeps while it waits.
+        patch.setattr(rollout, "time", SimpleNamespace(sleep=interrupt, monotonic=time.monotonic))
         assert deploy(archive, "--max-instances", "2") == 130
     told = capsys.readouterr().err
     assert "AWS goes on with endpoint dogs" in told and "same command" in told and "--delete dogs" in told

@@ -245,10 +245,11 @@ def test_a_launch_that_does_not_wait_says_how_to_come_back(
 def test_ctrl_c_detaches_and_stops_nothing(
     cloud: Cloud, account: Account, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(_: float) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(follow.time, "sleep", interrupted)
+    # Not time.sleep: that is everybody's, and subprocess sleeps while it waits for git.
+    monkeypatch.setattr(follow, "list_trials", interrupted)
     with pytest.raises(
         BreedlabError, match=r"detached; dogs goes on\ncome back with: python scripts/jobs.py fetch dogs"
     ):
