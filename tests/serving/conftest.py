@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
-from breedlab.serving.archive import write_folder
+from breedlab.serving import conversion
+from breedlab.serving.archive import record_engine, write_folder
+from breedlab.serving.engines import Choice
 from breedlab.serving.handler import Model
 from breedlab.training.prepare import Prepared, prepare
 from breedlab.training.run import checked_photos
@@ -33,6 +36,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, classif
     made = tmp_path_factory.mktemp("content")
     write_folder(made, classifier, prepared.evaluation, prepared.classes, {"run": "test"})
     return made
+
+
+@pytest.fixture(scope="module")
+def add_engine(folder: Path, classifier: Classifier) -> Callable[[Path, str], Path]:
+    """Makes a copy of it that answers with OpenVINO in a precision."""
+
+    def make(content: Path, precision: str) -> Path:
+        shutil.copytree(folder, content)
+        graph = conversion.convert(classifier, classifier.side)
+        conversion.write_graph(graph, content / "engines" / f"{precision}.xml", halves=precision == "bf16")
+        record_engine(content, Choice("openvino", precision), {"photos": 3})
+        return content
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def with_openvino(tmp_path_factory: pytest.TempPathFactory, add_engine: Callable[[Path, str], Path]) -> Path:
+    """A copy that answers with OpenVINO in fp32."""
+    return add_engine(tmp_path_factory.mktemp("openvino") / "content", "fp32")
 
 
 @pytest.fixture(scope="module")

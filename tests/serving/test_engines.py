@@ -18,7 +18,7 @@ import torch
 from breedlab.errors import ServingError
 from breedlab.models.classifier import Classifier
 from breedlab.serving import conversion, engines
-from breedlab.serving.archive import record_engine, write_folder
+from breedlab.serving.archive import write_folder
 from breedlab.serving.engines import Choice, Eager, OpenVino
 from breedlab.serving.handler import Model
 from breedlab.training.prepare import Prepared
@@ -29,24 +29,10 @@ pytest.importorskip("nncf")
 CPU = torch.device("cpu")
 
 
-def with_engine(folder: Path, network: Classifier, precision: str) -> Path:
-    """Adds OpenVINO's file to an archive's content."""
-    graph = conversion.convert(network, network.side)
-    conversion.write_graph(graph, folder / "engines" / f"{precision}.xml", halves=precision == "bf16")
-    record_engine(folder, Choice("openvino", precision), {"photos": 3})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, folder: Path, classifier: Classifier) -> Path:
-    """An archive's content that answers with OpenVINO in fp32."""
-    return with_engine(Path(shutil.copytree(folder, tmp_path_factory.mktemp("made") / "content")), classifier, "fp32")
-
-
 @pytest.fixture
-def content(made: Path, tmp_path: Path) -> Path:
+def content(with_openvino: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
-    return Path(shutil.copytree(made, tmp_path / "content"))
+    return Path(shutil.copytree(with_openvino, tmp_path / "content"))
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +41,9 @@ def batch(prepared: Prepared) -> torch.Tensor:
 
 
 def test_openvino_answers_what_the_module_answers_for_any_number_of_photos(
-    made: Path, classifier: Classifier, batch: torch.Tensor
+    with_openvino: Path, classifier: Classifier, batch: torch.Tensor
 ) -> None:
-    model = Model(made, CPU)
+    model = Model(with_openvino, CPU)
     assert str(model.engine.choice) == "openvino fp32"
     with torch.inference_mode():
         own = classifier(batch)
@@ -67,8 +53,8 @@ def test_openvino_answers_what_the_module_answers_for_any_number_of_photos(
     np.testing.assert_allclose(model.scores(channels_last), own, rtol=1e-3, atol=1e-5)
 
 
-def test_rows_stay_with_their_photos_when_many_threads_ask(made: Path, batch: torch.Tensor) -> None:
-    model = Model(made, CPU)
+def test_rows_stay_with_their_photos_when_many_threads_ask(with_openvino: Path, batch: torch.Tensor) -> None:
+    model = Model(with_openvino, CPU)
     alone = [model.scores(photo[None]) for photo in batch]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda photo: model.scores(photo[None]), batch))
@@ -76,16 +62,16 @@ def test_rows_stay_with_their_photos_when_many_threads_ask(made: Path, batch: to
         torch.testing.assert_close(one, other)
 
 
-def test_the_network_is_there_for_explanations_whatever_answers(made: Path) -> None:
+def test_the_network_is_there_for_explanations_whatever_answers(with_openvino: Path) -> None:
     from breedlab.serving.explain import Explainer
 
-    model = Model(made, CPU)
+    model = Model(with_openvino, CPU)
     assert Explainer(model.network, model.transform).layer
 
 
-def test_an_engine_can_be_asked_for(made: Path, folder: Path) -> None:
-    assert Model(made, CPU, "eager").engine.choice == engines.MODULE
-    assert Model(made, CPU, "openvino").engine.choice.engine == "openvino"
+def test_an_engine_can_be_asked_for(with_openvino: Path, folder: Path) -> None:
+    assert Model(with_openvino, CPU, "eager").engine.choice == engines.MODULE
+    assert Model(with_openvino, CPU, "openvino").engine.choice.engine == "openvino"
     with pytest.raises(ServingError, match=r"exported without an OpenVINO engine; export it with serving\.engine="):
         Model(folder, CPU, "openvino")
 
@@ -152,15 +138,15 @@ def test_what_cannot_run_here_leaves_the_answer_to_pytorch_and_says_so(
 
 
 def test_bf16_is_not_emulated(
-    folder: Path,
-    tmp_path: Path,
+    add_engine: Callable[[Path, str], Path],
     classifier: Classifier,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     import openvino
 
-    content = with_engine(Path(shutil.copytree(folder, tmp_path / "content")), classifier, "bf16")
+    content = add_engine(tmp_path / "content", "bf16")
     caplog.clear()  # where bf16 is not native, the first load has said so, too
     asked = openvino.Core.get_property
     monkeypatch.setattr(engines, "multiplies_bf16", lambda device: False)
@@ -188,10 +174,10 @@ def test_the_same_network_makes_the_same_files(classifier: Classifier, tmp_path:
 
 
 def test_an_archive_with_openvino_says_what_it_needs_and_runs_without_what_training_needs(
-    made: Path, photo: bytes, tmp_path: Path
+    with_openvino: Path, photo: bytes, tmp_path: Path
 ) -> None:
-    assert "openvino==" in (made / "code" / "requirements.txt").read_text()
-    assert "nncf" not in (made / "code" / "requirements.txt").read_text()
+    assert "openvino==" in (with_openvino / "code" / "requirements.txt").read_text()
+    assert "nncf" not in (with_openvino / "code" / "requirements.txt").read_text()
     (tmp_path / "photo.jpg").write_bytes(photo)
     program = """
 import sys
@@ -207,7 +193,7 @@ photos = inference.input_fn(open(sys.argv[2], "rb").read(), "image/jpeg")
 print(inference.output_fn(inference.predict_fn(photos, model), "application/json; verbose=1")[0].decode())
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, str(made), str(tmp_path / "photo.jpg")], capture_output=True, text=True
+        [sys.executable, "-c", program, str(with_openvino), str(tmp_path / "photo.jpg")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["engine"] == "openvino fp32"

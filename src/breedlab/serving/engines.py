@@ -44,9 +44,15 @@ MODULE = Choice(EAGER, "fp32")
 
 
 class Engine(Protocol):
-    """Computes scores; safe to call from several threads."""
+    """Computes scores; safe to call from several threads.
+
+    Attributes:
+        choice: What it is.
+        brings_threads: Whether it computes on threads of its own, however few torch has where it is called.
+    """
 
     choice: Choice
+    brings_threads: bool
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
         """Float32 logits (n, classes) on the CPU of uint8 photos (n, 3, side, side)."""
@@ -59,6 +65,8 @@ class Unusable(Exception):
 
 class Eager:
     """PyTorch, on the CPU or a GPU. bf16 is autocast: weights cast outright are slow for small batches."""
+
+    brings_threads = False
 
     def __init__(self, network: nn.Module, device: torch.device, precision: str) -> None:
         if precision == "bf16" and not multiplies_bf16(device):
@@ -84,6 +92,8 @@ class OpenVino:
     Raises:
         Unusable: If OpenVINO is not installed, or does not take the file.
     """
+
+    brings_threads = True
 
     def __init__(self, file: Path, precision: str) -> None:
         try:

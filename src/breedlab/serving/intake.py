@@ -185,7 +185,7 @@ class Preparation:
             self._batcher.withdraw()
             loop.call_soon_threadsafe(_fail, scores, error)
         else:
-            self._batcher.add(prepared, scores, expected=True)
+            self._batcher.add_expected(prepared, scores)
 
     def _prepare(self, photo: bytes, number: int, count: int) -> torch.Tensor:
         # Laid out here, on one of many threads, as the batcher's single one would have to.
