@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock"
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 
 .PHONY: demo test fast check lock inference clean help
@@ -12,10 +13,10 @@ demo: .venv/demo  ## the main job on made-up photos: search, train, test, export
 	$(BIN)/python scripts/predict.py runs/latest data/sample/test/*/0001.jpg --top 2
 
 test: .venv/dev inference  ## all tests, whole journeys included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 fast: .venv/dev  ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 check: .venv/dev  ## lint, format and types
 	$(BIN)/ruff check .

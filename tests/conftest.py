@@ -48,6 +48,19 @@ SMALL = [
 Configure = Callable[..., Config]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the processes that test side by side, one takes a whole file, and one all that runs in AWS's container.
+
+    The tests of a file share what they train, and the container's environment takes a minute to build; those tests come
+    first, as they take longest.
+    """
+    for item in items:
+        contained = "image" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("containers" if contained else item.path.name))
+    items.sort(key=lambda item: "image" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """4 classes; 25 training, 6 validation and 6 test photos each."""
