@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from smdebug import modes
@@ -18,6 +19,7 @@ from smdebug.trials import create_trial
 
 from breedlab.config import Config
 from breedlab.data.module import PhotoData
+from breedlab.data.sample import write_sample
 from breedlab.debugging.hook import RunHook
 from breedlab.debugging.reading import Tape, losses, opened, registrations
 from breedlab.debugging.recorder import Recorder
@@ -31,6 +33,7 @@ Configure = Callable[..., Config]
 EPOCHS, BATCHES, VALID_BATCHES = 2, 7, 2  # 100 and 24 photos in batches of 16; from the cache 24 in one
 LOSS = "CrossEntropyLoss_output_0"
 RECORDED = ("debugger=default", "debugger.every=3")
+LIVE = ("model.freeze=none", "trainer.ema=0.9", "data.mixup=0.2")
 
 
 def prepared_for(config: Config) -> Prepared:
@@ -72,11 +75,10 @@ def head_run(tmp_path_factory: pytest.TempPathFactory, configure: Configure) -> 
 
 @pytest.fixture(scope="module")
 def live_run(tmp_path_factory: pytest.TempPathFactory, configure: Configure) -> Path:
-    """Everything trains, in bf16, with a moving average."""
-    words = ("model.freeze=none", "trainer.ema=0.9", "trainer.precision=bf16", "data.mixup=0.2")
+    """Everything trains, with a moving average."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PhotoData, "val_dataloader", lambda data: data.view_dataloader("valid", 0, batch_size=16))
-        return trained(configure, tmp_path_factory.mktemp("runs") / "live", *words)
+        return trained(configure, tmp_path_factory.mktemp("runs") / "live", *LIVE)
 
 
 @pytest.mark.parametrize(("which", "valid"), [("head_run", 1), ("live_run", VALID_BATCHES)])
@@ -189,11 +191,23 @@ def test_a_recorded_training_ends_at_the_same_weights(
     which: str, request: pytest.FixtureRequest, configure: Configure, tmp_path: Path
 ) -> None:
     run = request.getfixturevalue(which)
-    live = ("model.freeze=none", "trainer.ema=0.9", "trainer.precision=bf16", "data.mixup=0.2")
-    config = configure("debugger=none", *(live if which == "live_run" else ()))
+    config = configure("debugger=none", *(LIVE if which == "live_run" else ()))
     train(prepared_for(config), config, tmp_path / "plain")
     assert not (tmp_path / "plain" / "debug").exists()
     assert same(run, tmp_path / "plain")
+
+
+def test_a_training_in_bf16_is_recorded_and_ends_at_the_same_weights(configure: Configure, tmp_path: Path) -> None:
+    # A few photos: where bf16 is only emulated, each takes a second.
+    write_sample(tmp_path / "photos", classes=2, train=3, valid=2, test=2, size=48, seed=2)
+    words = (*LIVE, "trainer.precision=bf16", "trainer.max_epochs=1", f"data.root={tmp_path / 'photos'}")
+    run = trained(configure, tmp_path / "recorded", *words)
+    config = configure("debugger=none", *words)
+    train(prepared_for(config), config, tmp_path / "plain")
+    assert same(run, tmp_path / "plain")
+    trial = create_trial(str(run / "debug" / "0"))
+    assert all(np.isfinite(trial.tensor(LOSS).value(0, mode=mode)) for mode in (modes.TRAIN, modes.EVAL))
+    assert any(name.startswith("gradient/") and "backbone.conv1" in name for name in trial.tensor_names())
 
 
 def test_the_network_is_left_as_it_was(configure: Configure, tmp_path: Path) -> None:
