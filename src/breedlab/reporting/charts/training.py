@@ -17,6 +17,8 @@ _POINTS = 400
 """As many as a chart can show of a curve; more steps are averaged."""
 
 _HEIGHT = 260
+_DASHES = [[1, 0], [7, 5], [2, 3], [10, 3, 2, 3]]
+"""Where two runs have the same curve, the later one leaves the earlier one to be seen."""
 _EACH, _TRAIN, _VALID = "training, each step", "training, mean of the epoch", "validation"
 
 
@@ -114,6 +116,9 @@ def compared(runs: Sequence[RunRecord], names: Sequence[str], metric: str) -> Sp
             alt.Tooltip("value:Q", title=metric, format=".4f"),
         ],
     )
+    dashes = alt.StrokeDash("run:N", scale=alt.Scale(domain=list(names), range=_DASHES), legend=None)
     return finish(
-        alt.layer(base.mark_line(), base.mark_circle(size=30, opacity=1)), 260, f"{metric} of {len(runs)} runs by step"
+        alt.layer(base.mark_line().encode(dashes), base.mark_circle(size=30, opacity=1)),
+        260,
+        f"{metric} of {len(runs)} runs by step",
     )
