@@ -48,17 +48,10 @@ SMALL = [
 Configure = Callable[..., Config]
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the processes that test side by side, one takes a whole file, and one all that runs in AWS's container.
-
-    The tests of a file share what they train, and the container's environment takes a minute to build; those tests come
-    first, as they take longest.
-    """
-    for item in items:
-        contained = "image" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("containers" if contained else item.path.name))
-    items.sort(key=lambda item: "image" not in getattr(item, "fixturenames", ()))
+    """Files whose tests run in AWS's container come first: they take longest, and no process shall be left with one."""
+    slowest = {item.path for item in items if "image" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in slowest)
 
 
 @pytest.fixture(scope="session")

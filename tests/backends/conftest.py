@@ -11,6 +11,7 @@ import boto3
 import botocore.loaders
 import pytest
 from containers import Container, build_image
+from filelock import FileLock
 from sagemaker_account import REGION, ROLE, Account, serving
 
 from breedlab.data.sample import write_sample
@@ -92,7 +93,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of the container's environment. BREEDLAB_TEST_IMAGE names one that was made before."""
     if made := os.environ.get("BREEDLAB_TEST_IMAGE"):
         return Path(made, "bin")
-    return build_image(tmp_path_factory.mktemp("image") / "env")
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all the processes that test
+    with FileLock(shared / "image.lock"):
+        if not (shared / "image" / "ready").exists():
+            build_image(shared / "image")
+            (shared / "image" / "ready").touch()
+    return shared / "image" / "bin"
 
 
 @pytest.fixture

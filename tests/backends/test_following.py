@@ -148,16 +148,18 @@ def test_a_search_comes_back_as_a_run_directory(
 
 @contextlib.contextmanager
 def on_a_terminal(call: str, seen: list[str]) -> Iterator[None]:
-    """Runs a command on a terminal of its own to its end, and keeps what is drawn there, frame by frame."""
+    """Runs a command on a terminal of its own to its end, and keeps in `seen` what is drawn there, as one text."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     quick = "from breedlab import jobs; from breedlab.backends.sagemaker import follow; follow.POLL_SECONDS = 0.2"
     environment = {**os.environ, "TERM": "xterm"}
 
     def read() -> None:
+        whole = b""  # a read ends anywhere, in the middle of a row or a character, too
         with contextlib.suppress(OSError):  # what the other end is closed by
             while drawn := os.read(ours, 1 << 20):
-                seen.append(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn.decode(errors="replace")))
+                whole += drawn
+                seen[:] = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", whole.decode(errors="replace"))]
 
     with subprocess.Popen(
         [sys.executable, "-c", f"{quick}; {call}"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
@@ -194,7 +196,7 @@ def test_a_search_inside_a_job_is_followed_as_a_live_table(
 
     def shows(*cells: str) -> bool:
         """Whether a row of the table held these, at some time."""
-        rows = [[cell.strip() for cell in line.split("│")] for frame in seen for line in frame.splitlines()]
+        rows = [[cell.strip() for cell in line.split("│")] for line in "".join(seen).splitlines()]
         return any(set(cells) <= set(row) for row in rows if len(row) > 4)
 
     def is_seen(line: str) -> bool:
