@@ -310,7 +310,7 @@ def test_a_killed_process_is_resumed(site: Site, root: Path) -> None:
     path = os.pathsep.join(filter(None, sys.path))
     process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path})
     part = root.parent / "dogs.zip.part"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not (part.exists() and part.stat().st_size == 4 * CHUNK) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()

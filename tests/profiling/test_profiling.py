@@ -191,7 +191,7 @@ def test_the_monitor_ends_with_the_run_whatever_became_of_it_and_is_continued(tm
             "time.sleep(1); print(monitor.pid, flush=True); os.kill(os.getpid(), 9)"
         )
         killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while _alive(int(killed.stdout)) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not _alive(int(killed.stdout))

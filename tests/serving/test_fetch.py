@@ -281,7 +281,7 @@ def test_a_host_that_drips_is_left_at_the_deadline(host: Callable[..., Host], wh
 
     started = time.monotonic()
     refused = refusal(host(drip).fetcher(seconds=0.6), "http://a.example/")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4
     assert "within 0.6 seconds" in str(refused)
 
 
@@ -290,7 +290,7 @@ def test_a_name_server_that_says_nothing_is_not_waited_for() -> None:
     started = time.monotonic()
     asks = Fetcher("public", seconds=0.3, resolve=lambda _host, _port: [PUBLIC] if done.wait(10) else [])
     assert "within 0.3 seconds" in str(refusal(asks, "http://a.example/"))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4
     done.set()
 
 

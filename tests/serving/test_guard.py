@@ -262,9 +262,13 @@ def test_more_connections_than_are_taken_are_told_so(quick: int, photo: bytes) -
         assert status in (0, 503) and (not said or "connections" in said["error"])
     for one in held:
         one.socket.close()
-    time.sleep(0.2)
-    with Raw(quick, head(len(photo)) + photo) as client:
-        assert client.read()[0] == 200
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with Raw(quick, head(len(photo)) + photo) as client:
+            if (status := client.read()[0]) == 200:
+                break
+        time.sleep(0.1)
+    assert status == 200
 
 
 def test_requests_behind_one_another_are_all_answered(quick: int, photo: bytes) -> None:
@@ -278,7 +282,7 @@ def test_requests_behind_one_another_are_all_answered(quick: int, photo: bytes) 
 def test_bodies_together_take_no_more_memory_than_allowed(model: Model, photo: bytes) -> None:
     app = make_app(model, max_held=len(photo) + 100)
     with running(settings(app)) as port, Raw(port, head(len(photo)), photo[: len(photo) // 2]) as first:
-        time.sleep(0.2)
+        time.sleep(1)
         for path in (b"/invocations", b"/explain"):
             with Raw(port, head(len(photo)).replace(b"/invocations", path) + photo) as second:
                 assert second.read()[0] == 503
@@ -313,7 +317,7 @@ def test_addresses_are_fetched_beside_the_photos_of_others(model: Model, photo: 
 
     def answer(connection: socket.socket, asked: str) -> None:
         if "/slow" in asked:
-            time.sleep(1.5)
+            time.sleep(3)
         elif "/html" in asked:
             return says(b"<html>", kind="text/html")(connection, asked)
         elif "/words" in asked:
@@ -339,7 +343,7 @@ def test_addresses_are_fetched_beside_the_photos_of_others(model: Model, photo: 
             started = time.perf_counter()
             with Raw(port, head(len(photo)) + photo) as client:
                 assert client.read()[0] == 200
-            assert time.perf_counter() - started < 1
+            assert time.perf_counter() - started < 2.5
             assert {one.result()[0] for one in slow} == {200}
             status, rows = ask("/invocations", "http://a.example/photo.jpg", 3)
             assert status == 200
