@@ -152,7 +152,9 @@ def on_a_terminal(call: str, seen: list[str]) -> Iterator[None]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     quick = "from breedlab import jobs; from breedlab.backends.sagemaker import follow; follow.POLL_SECONDS = 0.2"
-    environment = {**os.environ, "TERM": "xterm"}
+    # Its size is what the terminal says, not what pytest's processes are told of the one that they have not.
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment["TERM"] = "xterm"
 
     def read() -> None:
         whole = b""  # a read ends anywhere, in the middle of a row or a character, too
