@@ -182,7 +182,7 @@ def test_sigterm_ends_a_search_at_once_and_no_trial_is_lost(here: Path, words: W
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 10
     assert process.returncode == 143 and err.count("\n") == 1 and "resume=" in err
     trials = {p: p.stat().st_mtime_ns for p in (here / "runs/latest/trials").rglob("trial.json")}
     assert trials and all('"complete"' in path.read_text() for path in trials), "what was cut off is no failure"
