@@ -1,4 +1,4 @@
-"""The servers that are measured, each started as its documentation advises, around the same model and decoding."""
+"""The servers that are measured, each started as its documentation advises, around the same model."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ def ours(folder: Path, photos: list[Path], *words: str) -> Iterator[Served]:
 
 
 @contextmanager
-def litserve(folder: Path, photos: list[Path], port: int, batch: int, timeout: float) -> Iterator[Served]:
+def litserve(folder: Path, photos: list[Path], port: int, batch: int, timeout: float, decoder: str) -> Iterator[Served]:
     """LitServe; photos in JSON, as it takes them by default."""
     command = [sys.executable, str(Path(__file__).with_name("_litserve.py"))]
-    words = [str(folder), str(port), str(batch), str(timeout)]
+    words = [str(folder), str(port), str(batch), str(timeout), decoder]
     name = f"LitServe, batches to {batch}" if batch > 1 else "LitServe"
     with _running(name, [*command, *words], f"http://127.0.0.1:{port}/health") as process:
         yield Served(name, port, "/predict", "application/json", _as_json(photos), process)
@@ -108,7 +108,7 @@ def litserve(folder: Path, photos: list[Path], port: int, batch: int, timeout: f
 
 @contextmanager
 def torchserve(
-    folder: Path, photos: list[Path], python: Path, batches: tuple[tuple[int, float], ...]
+    folder: Path, photos: list[Path], python: Path, batches: tuple[tuple[int, float], ...], decoder: str
 ) -> Iterator[list[Served]]:
     """TorchServe with the model once a batch size, one worker each; photos as bytes."""
     home = Path(tempfile.mkdtemp(prefix="torchserve-"))
@@ -139,7 +139,8 @@ def torchserve(
     (home / "config.properties").write_text("\n".join(lines) + "\n")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     clean |= {name: str(home) for name in ("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION")}
-    clean |= {"BREEDLAB_MODEL": str(folder), "PATH": f"{python.parent}:{clean['PATH']}"}
+    clean |= {"BREEDLAB_MODEL": str(folder), "BREEDLAB_BENCHMARKS": str(Path(__file__).parent)}
+    clean |= {"BREEDLAB_DECODER": decoder, "PATH": f"{python.parent}:{clean['PATH']}"}
     command = [str(python), "-m", "ts.model_server", "--start", "--foreground", "--ncs", "--disable-token-auth"]
     command += ["--model-store", str(home / "store"), "--ts-config", str(home / "config.properties")]
     try:

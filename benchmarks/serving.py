@@ -1,13 +1,16 @@
 """What serving costs beside the bare engine, and beside LitServe and TorchServe with the same engine.
 
 Real HTTP requests with photos of about 75 KB over loopback, 1, 8 and 32 at once, each asked again as soon as it is
-answered. The bare engine decodes the same photos on as many threads as the server may, and takes the best batch that so
-many photos allow. The load generator is one process that takes a few percent of a core from each server alike.
+answered. The bare engine decodes the same photos on as many threads as the server may, in the best batches that so many
+photos allow, on all cores or on each by itself. The peers prepare photos as their documentation does, by Pillow and
+torchvision; by our decoder with `--decoder ours`, so that only the servers differ. The load generator is one process
+that takes a few percent of a core from each server alike.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -34,8 +37,11 @@ _BATCHES = ((1, 0.0), (8, 0.005), (32, 0.01))
 
 def main() -> None:
     engines = ("--engine", f"one of {', '.join(ENGINES)} (default: openvino-int8)")
-    args = parse(__doc__, 5, 1, engines, ("--seconds", "of each measurement (default: 5, with --small 2)"))
-    engine = args.engine or ENGINES[-1]
+    decoders = ("--decoder", "ours: the peers get our decoder, too (default: usual, that of their documentation)")
+    args = parse(__doc__, 5, 1, engines, decoders, ("--seconds", "of each measurement (default: 5, with --small 2)"))
+    engine, decoder = args.engine or ENGINES[-1], args.decoder or "usual"
+    if decoder not in ("usual", "ours"):
+        raise SystemExit(f"--decoder: expected usual or ours, not {decoder}")
     seconds = float(args.seconds or (2 if args.small else 5))
     here = machine()
     files = sorted((photos(20, 60, 20) / "train").rglob("*.jpg"))
@@ -48,10 +54,11 @@ def main() -> None:
         mine = stack.enter_context(ours(folder, files))
         # Its documentation: batches for throughput, with a small timeout; and as it comes, without.
         theirs = [
-            stack.enter_context(litserve(folder, files, free_port(), batch, timeout)) for batch, timeout in _BATCHES
+            stack.enter_context(litserve(folder, files, free_port(), batch, timeout, decoder))
+            for batch, timeout in _BATCHES
         ]
         python, missing = find_environment()
-        others = [] if python is None else stack.enter_context(torchserve(folder, files, python, _BATCHES))
+        others = [] if python is None else stack.enter_context(torchserve(folder, files, python, _BATCHES, decoder))
         if not others:
             say(f"without TorchServe: {missing}")
         for server in (mine, *theirs, *others):
@@ -79,7 +86,8 @@ def main() -> None:
                 shown = ", ".join(f"{name} {found['per_second']:.1f}" for name, found in answers.items())
                 load_share = answers["ours"]["cores"]
                 say(f"round {number + 1}, {at_once} at once: bare {alone:.1f}, {shown} photos/s; load {load_share:.0%}")
-    report(args, f"serving-{engine}", here, list(ratios.values()), {k: median(v) for k, v in figures.items()})
+    suffix = "-our-decoder" if decoder == "ours" else ""
+    report(args, f"serving-{engine}{suffix}", here, list(ratios.values()), {k: median(v) for k, v in figures.items()})
 
 
 def _ask(server: Served, at_once: int, seconds: float) -> dict[str, Any]:
@@ -87,7 +95,10 @@ def _ask(server: Served, at_once: int, seconds: float) -> dict[str, Any]:
 
 
 def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
-    """Photos a second of the engine alone, by how many there are at once: the best batch that allows."""
+    """Photos a second of the engine alone, by how many there are at once: the best way to compute so many.
+
+    Batches of any size that so many allow, each on all cores, or on a part of them with the others beside it.
+    """
     import numpy as np
     import torch
 
@@ -97,27 +108,49 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
 
     keep_memory()
     model = Model(folder)
+    parts = model.engine.split()
     contents = cycle([path.read_bytes() for path in files])
     threads = decoders(os.cpu_count() or 1, "decode")
 
     def prepare(photo: bytes) -> Any:
         return model.prepare(photo).contiguous().numpy()
 
-    def run(batch: int) -> None:
+    def together(batch: int) -> None:
         # As the server does: what it spares must be spared here, too.
         model.scores(torch.from_numpy(np.stack(list(threads.map(prepare, islice(contents, batch))))))
 
+    def apart(photos: list[bytes]) -> None:
+        model.engine.scores_apart(torch.from_numpy(np.stack([prepare(photo) for photo in photos])))
+
+    def rate(batch: int, until: float) -> float:
+        started, done = time.perf_counter(), 0
+        while time.perf_counter() < until:
+            together(batch)
+            done += batch
+        return done / (time.perf_counter() - started)
+
+    def rate_apart(batch: int, until: float) -> float:
+        lock, started = threading.Lock(), time.perf_counter()
+
+        def work(_: int) -> int:
+            done = 0
+            while time.perf_counter() < until:
+                with lock:
+                    photos = list(islice(contents, batch))
+                apart(photos)
+                done += batch
+            return done
+
+        done = sum(threads.map(work, range(parts)))
+        return done / (time.perf_counter() - started)
+
     def measure(at_once: int, seconds: float) -> float:
-        sizes = [size for size in (1, 2, 4, 8, 16, 32) if size <= at_once]
+        ways = [(rate, size) for size in (1, 2, 4, 8, 16, 32) if size <= at_once]
+        ways += [(rate_apart, size) for size in (1, 2, 4, 8, 16) if parts and size * parts <= at_once]
         best = 0.0
-        for size in sizes:
-            run(size)
-            share = seconds / len(sizes)
-            started, done = time.perf_counter(), 0
-            while time.perf_counter() - started < share:
-                run(size)
-                done += size
-            best = max(best, done / (time.perf_counter() - started))
+        for way, size in ways:
+            way(size, time.perf_counter() + 0.01)  # once, for what the first time costs
+            best = max(best, way(size, time.perf_counter() + seconds / 4))
         return best
 
     return measure

@@ -1,4 +1,4 @@
-"""One model for many requests: alone when idle, what has queued together when not. No timer holds a photo back."""
+"""One model for many requests: each alone when idle, what has queued together when not. No timer holds a photo back."""
 
 from __future__ import annotations
 
@@ -14,42 +14,56 @@ from breedlab.serving.handler import Model
 
 Scores = asyncio.Future[np.ndarray[Any, Any]]
 """Will hold a photo's logits (classes,)."""
+Answer = np.ndarray[Any, Any] | Exception
+
+_MOST_APART = 8
+"""Photos in one batch of a part of the cores; more are no faster there, and all of them wait for the last."""
 
 
 class Batcher:
-    """Computes scores on a thread of its own, so that the server goes on reading and decoding.
+    """Computes scores on threads, so that the server goes on reading and decoding.
 
-    Threads that decode hand their photos over themselves, and a batch's answers go back together: each way through
-    the event loop would cost every photo as much as all the rest of serving it.
+    A lone photo gets all cores. Once there are as many photos as parts that the engine splits the cores into, each part
+    computes batches of its own: no core waits for another, and while one decodes the next computes.
+
+    Threads that decode hand their photos over themselves, and compute what may be computed then; a batch's answers go
+    back together: each way through the event loop, or to another thread, would cost a photo as much as all the rest of
+    serving it.
 
     Args:
-        model: Whose `scores` are wanted.
+        model: Whose scores are wanted.
         most: Photos in one batch.
     """
 
     def __init__(self, model: Model, most: int = 32) -> None:
         self._model, self._most = model, most
+        self._parts = model.engine.split()
         self._queue: deque[tuple[torch.Tensor, Scores]] = deque()
         self._coming = 0
-        self._computing = False
+        self._computed = 0  # photos that are being computed
+        self._together = False  # by all cores, one batch
+        self._apart = 0  # by this many parts, a batch each
         # On a CPU, a pass that starts while the next photos are being decoded takes its cores from them, and they miss
         # it; a GPU has nothing better to do.
         self._waits = model.device.type == "cpu"
         self._ended = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._serve, name="model")
+        names = ["model", *(f"model-{part}" for part in range(self._parts))]
+        self._threads = [threading.Thread(target=self._serve, name=name) for name in names]
 
     def start(self) -> None:
         """Begins to answer; call it inside the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Ends; call it once no request is open any more."""
         with self._changed:
             self._ended = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def expect(self) -> None:
         """Says that a photo is being decoded, for which a batch that is not yet full may wait."""
@@ -69,62 +83,75 @@ class Batcher:
             self._wake()
 
     def add_expected(self, photo: torch.Tensor, scores: Scores) -> None:
-        """As `add`, of a photo that was expected; from a thread that decodes, on which a lone photo is computed, too.
-
-        Waking another thread for it would cost a few percent of its time.
-        """
+        """As `add`, of a photo that was expected; from a thread that decodes, which then computes, too."""
         with self._changed:
             self._coming -= 1
             self._queue.append((photo, scores))
-            if not (self._model.engine.brings_threads and len(self._queue) == 1 and self._may_begin()):
+            if not self._parts:  # torch has but one thread here
                 return self._wake()
-            batch = self._take()
-        self._run(batch)
+        self._run_all()
 
     def _wake(self) -> None:
-        if self._may_begin():
+        if self._next():
             self._changed.notify()
 
-    def _may_begin(self) -> bool:
-        if self._computing or not self._queue:
-            return False
-        return not (self._waits and self._coming and len(self._queue) < self._most)
-
-    def _take(self) -> list[tuple[torch.Tensor, Scores]]:
-        self._computing = True
-        return [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
+    def _next(self) -> tuple[int, bool] | None:
+        """How many photos may be computed now, and whether apart; None if it is not yet time."""
+        waiting = len(self._queue)
+        if not waiting or (self._waits and self._coming and waiting < self._most):
+            return None
+        if self._parts and waiting + self._computed >= self._parts:
+            if self._apart == self._parts:
+                return None
+            # Half of what would be a part's share: the rest evens out what the parts have to do.
+            return min(_MOST_APART, -(-waiting // (2 * self._parts))), True
+        if self._together or self._apart:
+            return None
+        return min(self._most, waiting), False
 
     def _serve(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._may_begin() or self._ended)
+                self._changed.wait_for(lambda: self._ended or self._next())
                 if self._ended:
                     return
-                batch = self._take()
-            self._run(batch)
+            self._run_all()
 
-    def _run(self, batch: list[tuple[torch.Tensor, Scores]]) -> None:
-        try:
-            self._compute(batch)
-        finally:
+    def _run_all(self) -> None:
+        """Computes on this thread as long as there is something to compute."""
+        while True:
             with self._changed:
-                self._computing = False
-                self._wake()
+                if (following := self._next()) is None:
+                    return
+                count, apart = following
+                batch = [self._queue.popleft() for _ in range(count)]
+                self._count(count, apart)
+                self._wake()  # another part may be free, too
+            wanted = [(photo, future) for photo, future in batch if not future.done()]  # some clients have gone
+            answer = self._compute([photo for photo, _ in wanted], apart)
+            with self._changed:
+                self._count(-count, apart)
+            if wanted:
+                self._loop.call_soon_threadsafe(_deliver, [future for _, future in wanted], answer)
 
-    def _compute(self, batch: list[tuple[torch.Tensor, Scores]]) -> None:
-        batch = [(photo, future) for photo, future in batch if not future.done()]  # some clients have gone
-        if not batch:
-            return
+    def _count(self, photos: int, apart: bool) -> None:
+        self._computed += photos
+        if apart:
+            self._apart += 1 if photos > 0 else -1
+        else:
+            self._together = photos > 0
+
+    def _compute(self, photos: list[torch.Tensor], apart: bool) -> Answer:
+        engine = self._model.engine
         try:
             # By numpy: for copying so little, torch would wake threads that then burn the cores of others.
-            photos = torch.from_numpy(np.stack([photo.numpy() for photo, _ in batch]))
-            answer: np.ndarray[Any, Any] | Exception = self._model.scores(photos).numpy()
+            together = torch.from_numpy(np.stack([photo.numpy() for photo in photos]))
+            return (engine.scores_apart if apart else engine.scores)(together).numpy()
         except Exception as error:  # each of them is told, and the next batch may fare better
-            answer = error
-        self._loop.call_soon_threadsafe(_deliver, [future for _, future in batch], answer)
+            return error
 
 
-def _deliver(futures: list[Scores], answer: np.ndarray[Any, Any] | Exception) -> None:
+def _deliver(futures: list[Scores], answer: Answer) -> None:
     for number, future in enumerate(futures):
         if future.done():
             continue

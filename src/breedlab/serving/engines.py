@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,8 @@ from torch import nn
 from breedlab.errors import ServingError
 
 EAGER, OPENVINO = "eager", "openvino"
+_MOST_APART = 8
+"""Each of them holds the activations of a batch; where there are more cores, each takes several."""
 _FAR = 0.2
 """Relative distance from the exported scores of the probe that no processor's arithmetic explains."""
 _log = logging.getLogger(__name__)
@@ -48,14 +51,20 @@ class Engine(Protocol):
 
     Attributes:
         choice: What it is.
-        brings_threads: Whether it computes on threads of its own, however few torch has where it is called.
     """
 
     choice: Choice
-    brings_threads: bool
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        """Float32 logits (n, classes) on the CPU of uint8 photos (n, 3, side, side)."""
+        """Float32 logits (n, classes) on the CPU of uint8 photos (n, 3, side, side), computed on all cores."""
+        ...
+
+    def split(self) -> int:
+        """Makes ready for `scores_apart`; how many of those calls run side by side, 0 if none ever does."""
+        ...
+
+    def scores_apart(self, photos: torch.Tensor) -> torch.Tensor:
+        """As `scores`, on this call's share of the cores."""
         ...
 
 
@@ -65,8 +74,6 @@ class Unusable(Exception):
 
 class Eager:
     """PyTorch, on the CPU or a GPU. bf16 is autocast: weights cast outright are slow for small batches."""
-
-    brings_threads = False
 
     def __init__(self, network: nn.Module, device: torch.device, precision: str) -> None:
         if precision == "bf16" and not multiplies_bf16(device):
@@ -81,9 +88,15 @@ class Eager:
             logits: torch.Tensor = self._network(photos.to(self._device))
         return logits.float().cpu()
 
+    def split(self) -> int:
+        return 0  # torch's threads are the caller's: where many call, each has one
+
+    def scores_apart(self, photos: torch.Tensor) -> torch.Tensor:
+        return self.scores(photos)
+
 
 class OpenVino:
-    """OpenVINO on the CPU, with as many threads for one request as torch would take.
+    """OpenVINO on the CPU, on threads of its own, as many as torch would take.
 
     Args:
         file: The graph, an .xml with its .bin beside it.
@@ -92,8 +105,6 @@ class OpenVino:
     Raises:
         Unusable: If OpenVINO is not installed, or does not take the file.
     """
-
-    brings_threads = True
 
     def __init__(self, file: Path, precision: str) -> None:
         try:
@@ -107,21 +118,42 @@ class OpenVino:
             if precision == "bf16" and not native:
                 _log.warning("this machine has no native bf16; OpenVINO computes in fp32")
                 precision = "fp32"
-            settings = {
-                "PERFORMANCE_HINT": "LATENCY",  # all cores for one batch; at 1, 8 and 32 no slower than streams
-                "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            }
+            self._threads = torch.get_num_threads()
+            hint = "bf16" if precision == "bf16" else "f32"
+            self._settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": self._threads}
             # Any number of photos; compiled for one number it was no faster.
-            self._request = core.compile_model(core.read_model(str(file)), "CPU", settings).create_infer_request()
+            self._core, self._graph = core, core.read_model(str(file))
+            (self._request,) = self._requests(1)
         except Exception as error:  # OpenVINO raises bare RuntimeErrors, whatever is wrong
             raise Unusable(f"OpenVINO does not take it ({_first_line(error)})") from error
         self.choice = Choice(OPENVINO, precision)
         self._lock = threading.Lock()
+        self._apart: SimpleQueue[Any] = SimpleQueue()
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
         with self._lock:  # a request holds one computation
-            (logits,) = self._request.infer([photos.contiguous().numpy()], share_inputs=True).values()
+            return self._infer(self._request, photos)
+
+    def split(self) -> int:
+        count = min(self._threads, _MOST_APART)
+        for request in self._requests(count):
+            self._apart.put(request)
+        return count
+
+    def scores_apart(self, photos: torch.Tensor) -> torch.Tensor:
+        request = self._apart.get()
+        try:
+            return self._infer(request, photos)
+        finally:
+            self._apart.put(request)
+
+    def _requests(self, count: int) -> list[Any]:
+        """So many computations side by side, which have the threads among them."""
+        compiled = self._core.compile_model(self._graph, "CPU", {**self._settings, "NUM_STREAMS": count})
+        return [compiled.create_infer_request() for _ in range(count)]
+
+    def _infer(self, request: Any, photos: torch.Tensor) -> torch.Tensor:
+        (logits,) = request.infer([photos.contiguous().numpy()], share_inputs=True).values()
         return torch.from_numpy(logits)
 
 

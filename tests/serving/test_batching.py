@@ -1,0 +1,157 @@
+"""Which photos are computed when, by what part of the cores."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+import torch
+
+from breedlab.serving.batching import Batcher
+from breedlab.serving.handler import Model
+
+
+@dataclass
+class Engine:
+    """Scores are the photo's first value; computations wait until they may go on, and are noted."""
+
+    parts: int
+    calls: list[tuple[str, list[int]]] = field(default_factory=list)
+    may_go_on: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def engine(self) -> Engine:
+        return self
+
+    def split(self) -> int:
+        return self.parts
+
+    def scores(self, photos: torch.Tensor) -> torch.Tensor:
+        return self._compute("all cores", photos)
+
+    def scores_apart(self, photos: torch.Tensor) -> torch.Tensor:
+        return self._compute("a part", photos)
+
+    def _compute(self, way: str, photos: torch.Tensor) -> torch.Tensor:
+        values = photos[:, 0, 0, 0].tolist()
+        self.calls.append((way, values))
+        assert self.may_go_on.acquire(timeout=20)
+        if 113 in values:
+            raise RuntimeError("no scores for 113")
+        return photos[:, 0, 0, :1].float()
+
+
+@asynccontextmanager
+async def batching(engine: Engine) -> AsyncIterator[Callable[[int], asyncio.Future[Any]]]:
+    """Gives what hands a photo in and returns its future scores."""
+    batcher, loop = Batcher(cast(Model, engine)), asyncio.get_running_loop()
+    batcher.start()
+
+    def ask(value: int) -> asyncio.Future[Any]:
+        scores: asyncio.Future[Any] = loop.create_future()
+        batcher.add(torch.full((3, 2, 2), value, dtype=torch.uint8), scores)
+        return scores
+
+    try:
+        yield ask
+    finally:
+        for _ in range(50):
+            engine.may_go_on.release()
+        batcher.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def run(test: Callable[[], Any]) -> None:
+    asyncio.run(test())
+
+
+def test_a_lone_photo_has_all_cores_again_and_again() -> None:
+    async def test() -> None:
+        engine = Engine(parts=2)
+        async with batching(engine) as ask:
+            for value in (1, 2, 3):
+                engine.may_go_on.release()
+                assert (await ask(value)).tolist() == [value]
+        assert engine.calls == [("all cores", [1]), ("all cores", [2]), ("all cores", [3])]
+
+    run(test)
+
+
+def test_a_second_photo_does_not_wait_for_the_first() -> None:
+    async def test() -> None:
+        engine = Engine(parts=2)
+        async with batching(engine) as ask:
+            first = ask(1)
+            await until(lambda: len(engine.calls) == 1)
+            second = ask(2)
+            await until(lambda: len(engine.calls) == 2)
+            assert engine.calls == [("all cores", [1]), ("a part", [2])]
+            assert not first.done() and not second.done()
+
+    run(test)
+
+
+def test_parts_take_a_few_each_in_the_order_of_arrival_and_never_more_than_there_are() -> None:
+    async def test() -> None:
+        engine = Engine(parts=2)
+        async with batching(engine) as ask:
+            busy = [ask(1)]
+            await until(lambda: len(engine.calls) == 1)
+            busy += [ask(2), ask(3)]
+            await until(lambda: len(engine.calls) == 3)
+            waiting = [ask(value) for value in range(20, 32)]
+            await asyncio.sleep(0.05)
+            assert len(engine.calls) == 3  # all parts have something to do
+            for _ in range(50):
+                engine.may_go_on.release()
+            assert [scores.tolist() for scores in await asyncio.gather(*busy, *waiting)] == [
+                [value] for value in (1, 2, 3, *range(20, 32))
+            ]
+        taken = [values for way, values in engine.calls[3:]]
+        assert sorted(value for values in taken for value in values) == list(range(20, 32))
+        assert all(values == [*range(values[0], values[0] + len(values))] for values in taken)
+        assert max(map(len, taken)) <= 3  # half of a part's share of twelve
+
+    run(test)
+
+
+def test_an_engine_that_has_no_parts_computes_one_batch_of_all_that_waits() -> None:
+    async def test() -> None:
+        engine = Engine(parts=0)
+        async with batching(engine) as ask:
+            first = ask(1)
+            await until(lambda: len(engine.calls) == 1)
+            others = [ask(value) for value in range(2, 42)]
+            await asyncio.sleep(0.05)
+            assert len(engine.calls) == 1
+            for _ in range(3):
+                engine.may_go_on.release()
+            await asyncio.gather(first, *others)
+        assert engine.calls == [("all cores", [1]), ("all cores", [*range(2, 34)]), ("all cores", [*range(34, 42)])]
+
+    run(test)
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2])
+def test_a_batch_that_fails_is_told_and_the_next_is_answered(parts: int) -> None:
+    async def test() -> None:
+        engine = Engine(parts)
+        async with batching(engine) as ask:
+            for _ in range(2):
+                engine.may_go_on.release()
+            with pytest.raises(RuntimeError, match="no scores for 113"):
+                await ask(113)
+            assert (await ask(7)).tolist() == [7]
+
+    run(test)
