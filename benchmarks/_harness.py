@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ def parse(description: str | None, rounds: int, small_rounds: int, *more: tuple[
     for flag, text in more:
         parser.add_argument(flag, help=text)
     args = parser.parse_args()
+    # So that what a benchmark started ends with it, also when it is killed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.rounds is None:
         args.rounds = small_rounds if args.small else rounds
     if args.rounds < 1:

@@ -29,14 +29,21 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs: where, how it takes a photo, and its process."""
+    """A server that runs: where, how it takes a photo, and its process, which leads a group of its own."""
 
     name: str
     port: int
     path: str
     kind: str
     files: list[Path]
-    process: subprocess.Popen[Any] | None = None
+    process: subprocess.Popen[Any]
+
+    def halt(self) -> None:
+        """Takes no more of the machine: idle, LitServe looks for batches so often that it costs a fifth of a core."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
 
 
 def exported(engine: str, photos: list[Path]) -> Path:
@@ -78,7 +85,7 @@ def exported(engine: str, photos: list[Path]) -> Path:
 def ours(folder: Path, photos: list[Path], *words: str) -> Iterator[Served]:
     """scripts/serve.py."""
     command = [sys.executable, str(ROOT / "scripts" / "serve.py"), str(folder), "--port", "0", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -91,6 +98,7 @@ def ours(folder: Path, photos: list[Path], *words: str) -> Iterator[Served]:
         process.stdout.close()
         yield Served("ours", int(found[1]), "/invocations", "image/jpeg", photos, process)
     finally:
+        os.killpg(process.pid, signal.SIGCONT)
         process.send_signal(signal.SIGTERM)
         process.wait(60)
     reader.wait(10)
@@ -144,12 +152,15 @@ def torchserve(
     command = [str(python), "-m", "ts.model_server", "--start", "--foreground", "--ncs", "--disable-token-auth"]
     command += ["--model-store", str(home / "store"), "--ts-config", str(home / "config.properties")]
     try:
-        with _running("TorchServe", command, f"http://127.0.0.1:{ports[0]}/ping", environment=clean, cwd=home):
+        with _running(
+            "TorchServe", command, f"http://127.0.0.1:{ports[0]}/ping", environment=clean, cwd=home
+        ) as process:
             served = []
             for batch, _ in batches:
                 name = f"TorchServe, batches to {batch}" if batch > 1 else "TorchServe"
-                served.append(Served(name, ports[0], f"/predictions/photos{batch}", "application/octet-stream", photos))
-                _await(f"http://127.0.0.1:{ports[0]}{served[-1].path}", photos[0].read_bytes())
+                path = f"/predictions/photos{batch}"
+                served.append(Served(name, ports[0], path, "application/octet-stream", photos, process))
+                _await(f"http://127.0.0.1:{ports[0]}{path}", photos[0].read_bytes())
             yield served
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -193,10 +204,10 @@ def _running(
             yield process
         finally:
             # The whole group: Java leaves its parent, and LitServe its workers.
-            for how in (signal.SIGINT, signal.SIGKILL):
+            for how in (signal.SIGCONT, signal.SIGINT, signal.SIGKILL):
                 with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                     os.killpg(process.pid, how)
-                    process.wait(10)
+                    process.wait(0 if how == signal.SIGCONT else 10)
 
 
 def _as_json(photos: list[Path]) -> list[Path]:
