@@ -84,19 +84,19 @@ def main(argv: list[str]) -> int:
 
 
 def _delete(words: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import rollout, session
+    from breedlab.backends.sagemaker import live, session
 
     with _flags_named():
         account = session.connect(words.region)
     stage(f"Deleting {words.delete}")
-    for text in rollout.delete(account, words.delete):
+    for text in live.delete(account, words.delete):
         note(f"deleted {text}")
     return 0
 
 
 def _plan(words: argparse.Namespace) -> int:
     """Prints what would be sent, and what it still needs."""
-    from breedlab.backends.sagemaker import archive_check, endpoint, session
+    from breedlab.backends.sagemaker import archive_check, endpoint, scaling, session
 
     with _model(words.model) as (folder, archive):
         size = archive_check.lint(folder, imports=False)
@@ -111,7 +111,7 @@ def _plan(words: argparse.Namespace) -> int:
     print("before   the archive is imported and answers one photo here; nothing is sent if it does not")
     print("after    one photo to the endpoint decides; if it gets no scores, everything is undone\n")
     if any(request.parameters.get("PolicyType") == "StepScaling" for request in made):
-        made.append(endpoint.wake_alarm(deployment, "<ARN of the step policy>"))
+        made.append(scaling.wake_alarm(deployment, "<ARN of the step policy>"))
     for number, request in enumerate(made, 1):
         print(f"request {number}: {request.service} {request.operation}")
         print(json.dumps(request.parameters, indent=2) + "\n")

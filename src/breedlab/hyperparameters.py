@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, create_model
 
 from breedlab.config.problems import Problem, error_from, nearest, reword
-from breedlab.config.schema import Config, Section
+from breedlab.config.schema import Config
+from breedlab.config.section import Section
 from breedlab.config.validate import known_paths
 from breedlab.errors import ConfigError
 

@@ -21,7 +21,7 @@ import torch
 from sagemaker_account import REGION, ROLE, serving
 from sagemaker_endpoints import EndpointAccount
 
-from breedlab.backends.sagemaker import archive_check, rollout, stack
+from breedlab.backends.sagemaker import archive_check, live, stack
 from breedlab.backends.sagemaker.archive_check import Answer
 from breedlab.data.transforms import EvalTransform
 from breedlab.deploy import main
@@ -81,7 +81,7 @@ def bare_account(
         "BREEDLAB_INFERENCE_ENV": "/nowhere",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(rollout, "POLL_S", 0.0)
+    monkeypatch.setattr(live, "POLL_S", 0.0)
     urllib.request.urlopen(urllib.request.Request(f"{_server.url}/moto-api/reset", method="POST")).close()
     for kept in (_server.requests, _server.models, _server.configs, _server.endpoints, _server.scaled, _server.refuse):
         kept.clear()
@@ -519,7 +519,7 @@ def test_ctrl_c_leaves_it_to_aws_and_says_how_to_come_back(
 
     with monkeypatch.context() as patch:
         # Its own clock: time.sleep is everybody's, and subprocess sleeps while it waits.
-        patch.setattr(rollout, "time", SimpleNamespace(sleep=interrupt, monotonic=time.monotonic))
+        patch.setattr(live, "time", SimpleNamespace(sleep=interrupt, monotonic=time.monotonic))
         assert deploy(archive, "--max-instances", "2") == 130
     told = capsys.readouterr().err
     assert "AWS goes on with endpoint dogs" in told and "same command" in told and "--delete dogs" in told

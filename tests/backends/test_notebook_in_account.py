@@ -24,8 +24,8 @@ BOOK = Path(__file__).resolve().parents[2] / "notebooks" / "dog_breeds.ipynb"
 BUCKET = "breedlab-notebook"
 # Looked at more often than AWS has to be.
 IMPATIENT = """
-from breedlab.backends.sagemaker import follow, rollout
-follow.POLL_SECONDS = rollout.POLL_S = 0.2
+from breedlab.backends.sagemaker import follow, live
+follow.POLL_SECONDS = live.POLL_S = 0.2
 """
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from breedlab.config import schema, search_space, validate
+from breedlab.config import search_space, validate
 from breedlab.config.compose import compose, config_folder, groups, load
 from breedlab.config.problems import paths_of
+from breedlab.config.section import Section
 from breedlab.config.space import grid_points
 from breedlab.config.validate import known_paths
 
@@ -52,7 +53,10 @@ def test_without_words_the_experiment_is_quickstart() -> None:
 
 
 def sections() -> list[type[BaseModel]]:
-    return [kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, schema.Section)]
+    def below(kind: type[Section]) -> list[type[BaseModel]]:
+        return [found for part in kind.__subclasses__() for found in (part, *below(part))]
+
+    return below(Section)
 
 
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)

@@ -14,7 +14,7 @@ from torch import nn
 
 from breedlab.config import validate
 from breedlab.config.compose import load
-from breedlab.config.schema import Debugger
+from breedlab.config.debugger import Debugger
 from breedlab.debugging.collections import hook_from_config
 from breedlab.debugging.judging import judge
 from breedlab.debugging.reading import Tape, opened

@@ -11,7 +11,7 @@ import pytest
 
 from breedlab.config import validate
 from breedlab.config.compose import load
-from breedlab.config.schema import ProfilerRules
+from breedlab.config.profiler import ProfilerRules
 from breedlab.profiling.reading import Recording, Steps, System, read
 from breedlab.profiling.rules import RULES, judge
 

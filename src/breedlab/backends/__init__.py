@@ -44,7 +44,7 @@ def own_problems(tree: Mapping[str, Any]) -> list[Problem]:
     section = tree.get("backend")
     if not isinstance(section, Mapping) or section.get("name") != "sagemaker":
         return []
-    from breedlab.config.schema import Backend as Section
+    from breedlab.config.backend import Backend as Section
 
     try:
         wanted = Section.model_validate(section)

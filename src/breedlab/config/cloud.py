@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
-from breedlab.config.schema import Backend, Data, Model, Tuner
+from breedlab.config.schema import Data, Model, Tuner
 from breedlab.config.space import Choices, Range, Space, SpaceError, grid_points, leaves, read_dimension
 
 MOST_CHOICES = 30

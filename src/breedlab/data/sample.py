@@ -16,7 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from breedlab.data.sample_drawing import Build, Coat, Colour, draw_photo, mix
+from breedlab.data.drawing.coats import Coat
+from breedlab.data.drawing.dog import Build
+from breedlab.data.drawing.photo import draw_photo
+from breedlab.data.drawing.shapes import Colour, mix
 from breedlab.errors import DataError
 
 MIN_SIZE = 32

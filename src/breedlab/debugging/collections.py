@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from breedlab.config.schema import Collections, Debugger, TensorCollection
+from breedlab.config.debugger import Collections, Debugger, TensorCollection
 from breedlab.debugging.hook import RunHook
 from breedlab.debugging.reductions import OWN, RECTIFIERS, bounds_of, parse
 

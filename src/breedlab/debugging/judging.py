@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from breedlab.config import validate
 from breedlab.config.compose import load
-from breedlab.config.schema import DebuggerRules
+from breedlab.config.debugger import DebuggerRules
 from breedlab.debugging.reading import NothingRecorded, Tape, class_names, opened
 from breedlab.reporting.console import note, warn
 from breedlab.verdicts import TRIGGERED, Verdict, triggered, write_verdicts

@@ -10,7 +10,7 @@ import lightning
 from torch import nn
 
 from breedlab.config import Config
-from breedlab.config.schema import Debugger
+from breedlab.config.debugger import Debugger
 from breedlab.debugging.actions import actions_of
 from breedlab.reporting.console import note, warn
 from breedlab.verdicts import Verdict

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from breedlab.config.schema import ProfilerRules
+from breedlab.config.profiler import ProfilerRules
 from breedlab.profiling.reading import Figures, Recording
 from breedlab.verdicts import NOT_ENOUGH, PASSED, TRIGGERED, NotEnough, Verdict, triggered
 

@@ -6,8 +6,8 @@ import re
 from functools import cache
 from typing import Any
 
+from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
-from breedlab.config.schema import Backend
 
 OLDEST = (2, 6)
 """The oldest PyTorch that breedlab runs on."""

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from breedlab.backends.sagemaker.session import REGION
-from breedlab.config.schema import Backend
+from breedlab.config.backend import Backend
 
 REFERENCE = "us-east-1"
 """The region that prices are told of where none is set."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,9 @@ from breedlab.backends.sagemaker import endpoint as endpoints
 from breedlab.backends.sagemaker.archive_check import Answer, read_answer
 from breedlab.backends.sagemaker.endpoint import Deployment
 from breedlab.backends.sagemaker.invoke import invoke, invoke_async
+from breedlab.backends.sagemaker.live import MOVING, describe, last_log_lines, remove_endpoint, send, wait
 from breedlab.backends.sagemaker.request import Request
+from breedlab.backends.sagemaker.scaling import scaling_requests, wake_alarm
 from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
 from breedlab.backends.sagemaker.upload import encryption
 from breedlab.errors import BackendError, BreedlabError
@@ -21,9 +22,7 @@ from breedlab.reporting.console import note, progress, stage, warn
 if TYPE_CHECKING:
     import boto3
 
-POLL_S = 10.0
 _ACCEPT = "application/json; verbose=1"
-_MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 
 waiting_for: str | None = None
 """The endpoint that AWS is at work on, for what is said after Ctrl-C."""
@@ -73,9 +72,9 @@ class Rollout:
         if described is None:
             return None
         status, name = described["EndpointStatus"], self.deployment.name
-        if status in _MOVING and self._on_its_way(described):
+        if status in MOVING and self._on_its_way(described):
             return str(status)
-        if status in _MOVING:
+        if status in MOVING:
             raise BackendError(f"endpoint {name}: is {status}, not by this command; try again once it is InService")
         if status != "InService":
             raise BackendError(
@@ -107,7 +106,7 @@ class Rollout:
         waiting_for = self.deployment.name
         try:
             if before is None or before.config != self.deployment.versioned:
-                if status not in _MOVING:
+                if status not in MOVING:
                     self._send(before)
                 self._wait()
                 self._refuse_rolled_back()
@@ -244,14 +243,14 @@ class Rollout:
             raise BackendError(f"{error}{self._log_hint()}") from error
 
     def _scale(self, before: Before | None) -> None:
-        wanted = endpoints.scaling_requests(self.deployment)
+        wanted = scaling_requests(self.deployment)
         if before is not None and before.scaling and not wanted:
             self._unscale(before)
         with aws_errors("autoscaling"):
             for request in wanted:
                 answer = send(self.account, request)
                 if request.parameters.get("PolicyType") == "StepScaling":
-                    send(self.account, endpoints.wake_alarm(self.deployment, answer["PolicyARN"]))
+                    send(self.account, wake_alarm(self.deployment, answer["PolicyARN"]))
         if wanted:
             scaling = self.deployment.scaling
             note(f"scales from {scaling.least} to {scaling.most} instances")
@@ -319,108 +318,3 @@ class Rollout:
         lines = last_log_lines(self.account, self.deployment.name)
         group = f"\nits log is in CloudWatch: /aws/sagemaker/Endpoints/{self.deployment.name}"
         return "".join(f"\n  {line}" for line in lines) + group
-
-
-def describe(sagemaker: Any, name: str) -> dict[str, Any] | None:
-    """What AWS says of an endpoint, None if there is none of this name."""
-    from botocore.exceptions import ClientError
-
-    try:
-        described: dict[str, Any] = sagemaker.describe_endpoint(EndpointName=name)
-        return described
-    except ClientError as error:
-        if "could not find" in str(error).lower() or error.response["Error"]["Code"] == "ResourceNotFound":
-            return None
-        raise
-
-
-def send(account: boto3.Session, request: Request) -> dict[str, Any]:
-    """Sends one request as it stands."""
-    from botocore import xform_name
-
-    answer: dict[str, Any] = getattr(client(account, request.service), xform_name(request.operation))(
-        **request.parameters
-    )
-    return answer
-
-
-def wait(sagemaker: Any, name: str) -> dict[str, Any] | None:
-    """Waits while AWS is at work on an endpoint, showing its status; what it then is, None if it is gone."""
-    from breedlab.reporting.console import console
-
-    started, shown = time.monotonic(), ""
-    with console.status(f"endpoint {name}") as status:
-        while True:
-            described = describe(sagemaker, name)
-            now = described["EndpointStatus"] if described else "gone"
-            spent = time.monotonic() - started
-            if now != shown:
-                note(f"endpoint {name}: {now}" + (f" after {spent:.0f} s" if shown else ""))
-                shown = now
-            if described is None or now not in _MOVING:
-                return described
-            status.update(f"endpoint {name}: {now} for {spent:.0f} s; Ctrl-C leaves it to AWS")
-            time.sleep(POLL_S)
-
-
-def remove_endpoint(sagemaker: Any, name: str) -> None:
-    """Deletes an endpoint and waits until it is gone."""
-    sagemaker.delete_endpoint(EndpointName=name)
-    wait(sagemaker, name)
-
-
-def delete(account: boto3.Session, name: str) -> list[str]:
-    """Deletes an endpoint with all that deploy.py made for it; the files in S3 stay.
-
-    Returns:
-        What was deleted, in words.
-
-    Raises:
-        BackendError: If there is nothing of this name, or AWS refuses.
-    """
-    from botocore.exceptions import ClientError
-
-    sagemaker, scaling = client(account, "sagemaker"), client(account, "application-autoscaling")
-    gone: list[str] = []
-    with aws_errors(name):
-        if (described := describe(sagemaker, name)) is not None:
-            for variant in described.get("ProductionVariants", []):
-                with suppress(ClientError):
-                    scaling.deregister_scalable_target(
-                        ServiceNamespace="sagemaker",
-                        ResourceId=f"endpoint/{name}/variant/{variant['VariantName']}",
-                        ScalableDimension="sagemaker:variant:DesiredInstanceCount",
-                    )
-            remove_endpoint(sagemaker, name)
-            gone.append(f"endpoint {name}")
-        for kind, key, entries in (
-            ("endpoint_config", "EndpointConfigName", "EndpointConfigs"),
-            ("model", "ModelName", "Models"),
-        ):
-            pages = sagemaker.get_paginator(f"list_{kind}s").paginate(NameContains=name)
-            found = [entry[key] for page in pages for entry in page[entries]]
-            for each in (each for each in found if endpoints.is_version(each, name)):
-                getattr(sagemaker, f"delete_{kind}")(**{key: each})
-                gone.append(f"{kind.replace('_', ' ')} {each}")
-        with suppress(ClientError):
-            client(account, "cloudwatch").delete_alarms(AlarmNames=[f"{name}-wake"])
-    if not gone:
-        raise BackendError(f"--delete: there is no endpoint {name!r} in {account.region_name}, and nothing left of one")
-    return gone
-
-
-def last_log_lines(account: boto3.Session, name: str, count: int = 15) -> list[str]:
-    """The end of an endpoint's log, as far as the credentials may read it."""
-    logs = client(account, "logs")
-    group = f"/aws/sagemaker/Endpoints/{name}"
-    try:
-        with aws_errors():
-            streams = logs.describe_log_streams(logGroupName=group, orderBy="LastEventTime", descending=True, limit=1)[
-                "logStreams"
-            ]
-            events = logs.get_log_events(logGroupName=group, logStreamName=streams[0]["logStreamName"], limit=count)[
-                "events"
-            ]
-    except (BreedlabError, LookupError):
-        return []
-    return [str(event["message"]).rstrip() for event in events]

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from breedlab.config.schema import DebuggerRule
+from breedlab.config.debugger import DebuggerRule
 from breedlab.debugging import mends  # noqa: F401  before smdebug
 from breedlab.debugging.reading import Tape
 from breedlab.verdicts import NOT_ENOUGH, PASSED, TRIGGERED, Verdict

@@ -1,0 +1,96 @@
+"""The requests that make an endpoint scale with its load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from breedlab.backends.sagemaker.request import Request
+
+if TYPE_CHECKING:
+    from breedlab.backends.sagemaker.endpoint import Deployment
+
+
+def scaling_requests(deployment: Deployment) -> list[Request]:
+    """What makes it scale; sent once it is in service."""
+    scaling = deployment.scaling
+    if deployment.kind == "serverless" or not scaling.active:
+        return []
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": deployment.resource,
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+    policy: dict[str, Any] = {
+        "TargetValue": scaling.target,
+        "ScaleOutCooldown": scaling.out_cooldown,
+        "ScaleInCooldown": scaling.in_cooldown,
+    }
+    if deployment.kind == "realtime":
+        policy["PredefinedMetricSpecification"] = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    else:
+        policy["CustomizedMetricSpecification"] = {
+            **_queue(deployment, "ApproximateBacklogSizePerInstance"),
+            "Statistic": "Average",
+        }
+    service = "application-autoscaling"
+    return [
+        Request(
+            "RegisterScalableTarget", {**target, "MinCapacity": scaling.least, "MaxCapacity": scaling.most}, service
+        ),
+        Request(
+            "PutScalingPolicy",
+            {
+                "PolicyName": f"{deployment.name}-target",
+                **target,
+                "PolicyType": "TargetTrackingScaling",
+                "TargetTrackingScalingPolicyConfiguration": policy,
+            },
+            service,
+        ),
+        *([_wake(deployment, target)] if scaling.least == 0 else []),
+    ]
+
+
+def wake_alarm(deployment: Deployment, policy_arn: str) -> Request:
+    """What calls the first instance: without any there is no backlog an instance, which the target looks at."""
+    return Request(
+        "PutMetricAlarm",
+        {
+            "AlarmName": f"{deployment.name}-wake",
+            **_queue(deployment, "HasBacklogWithoutCapacity"),
+            "Statistic": "Average",
+            "Period": 60,
+            "EvaluationPeriods": 1,
+            "Threshold": 1.0,
+            "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+            "TreatMissingData": "missing",
+            "AlarmActions": [policy_arn],
+        },
+        "cloudwatch",
+    )
+
+
+def _wake(deployment: Deployment, target: dict[str, Any]) -> Request:
+    return Request(
+        "PutScalingPolicy",
+        {
+            "PolicyName": f"{deployment.name}-wake",
+            **target,
+            "PolicyType": "StepScaling",
+            "StepScalingPolicyConfiguration": {
+                "AdjustmentType": "ChangeInCapacity",
+                "MetricAggregationType": "Average",
+                "Cooldown": deployment.scaling.out_cooldown,
+                "StepAdjustments": [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
+            },
+        },
+        "application-autoscaling",
+    )
+
+
+def _queue(deployment: Deployment, metric: str) -> dict[str, Any]:
+    return {
+        "MetricName": metric,
+        "Namespace": "AWS/SageMaker",
+        "Dimensions": [{"Name": "EndpointName", "Value": deployment.name}],
+    }

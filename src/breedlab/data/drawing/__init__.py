@@ -1,0 +1,1 @@
+"""How the made-up dogs and the places they stand in are drawn."""
