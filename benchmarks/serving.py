@@ -91,9 +91,10 @@ def main() -> None:
 
 
 def _ask(server: Served, at_once: int, seconds: float) -> dict[str, Any]:
-    """What the server answers, while all others are halted."""
+    """What the server answers, while all others are halted, and once its memory is warm again."""
     server.go_on()
     try:
+        load(server.port, server.path, at_once, 1.0, server.kind, server.files)
         return load(server.port, server.path, at_once, seconds, server.kind, server.files)
     finally:
         server.halt()

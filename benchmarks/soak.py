@@ -68,7 +68,6 @@ def main() -> None:
 
 
 def _soak(server: Served, files: list[Path], hostile: list[tuple[bytes, str]], seconds: float) -> dict[str, Any]:
-    assert server.process is not None
     process, over = psutil.Process(server.process.pid), threading.Event()
     memory: list[int] = []
     counts: Counter[str] = Counter()
