@@ -125,9 +125,6 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
         # As the server does: what it spares must be spared here, too.
         model.scores(torch.from_numpy(np.stack(list(threads.map(prepare, islice(contents, batch))))))
 
-    def apart(photos: list[bytes]) -> None:
-        model.engine.scores_apart(torch.from_numpy(np.stack([prepare(photo) for photo in photos])))
-
     def rate(batch: int, until: float) -> float:
         started, done = time.perf_counter(), 0
         while time.perf_counter() < until:
@@ -138,16 +135,16 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
     def rate_apart(batch: int, until: float) -> float:
         lock, started = threading.Lock(), time.perf_counter()
 
-        def work(_: int) -> int:
+        def work(part: Callable[[Any], Any]) -> int:
             done = 0
             while time.perf_counter() < until:
                 with lock:
                     photos = list(islice(contents, batch))
-                apart(photos)
+                part(torch.from_numpy(np.stack([prepare(photo) for photo in photos])))
                 done += batch
             return done
 
-        done = sum(threads.map(work, range(parts)))
+        done = sum(threads.map(work, parts))
         return done / (time.perf_counter() - started)
 
     best: dict[int, tuple[Callable[[int, float], float], int]] = {}
@@ -156,7 +153,7 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
         if at_once not in best:
             # Found once: the best of many short measurements of each round would be their luckiest, too.
             ways = [(rate, size) for size in (1, 2, 4, 8, 16, 32) if size <= at_once]
-            ways += [(rate_apart, size) for size in (1, 2, 4, 8, 16) if parts and size * parts <= at_once]
+            ways += [(rate_apart, size) for size in (1, 2, 4, 8, 16) if parts and size * len(parts) <= at_once]
             for way, size in ways:
                 way(size, time.perf_counter() + 0.01)  # once, for what the first time costs
             best[at_once] = max(ways, key=lambda found: found[0](found[1], time.perf_counter() + 2))

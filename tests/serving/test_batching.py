@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -29,14 +30,11 @@ class Engine:
     def engine(self) -> Engine:
         return self
 
-    def split(self) -> int:
-        return self.parts
+    def split(self) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+        return [partial(self._compute, "a part") for _ in range(self.parts)]
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
         return self._compute("all cores", photos)
-
-    def scores_apart(self, photos: torch.Tensor) -> torch.Tensor:
-        return self._compute("a part", photos)
 
     def _compute(self, way: str, photos: torch.Tensor) -> torch.Tensor:
         values = photos[:, 0, 0, 0].tolist()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from breedlab.serving.engines import Compute
 from breedlab.serving.handler import Model
 
 Scores = asyncio.Future[np.ndarray[Any, Any]]
@@ -32,17 +33,16 @@ class Batcher:
 
     Args:
         model: Whose scores are wanted.
-        most: Photos in one batch.
+        most: Photos in one batch of all cores.
     """
 
     def __init__(self, model: Model, most: int = 32) -> None:
         self._model, self._most = model, most
-        self._parts = model.engine.split()
+        self._free = model.engine.split()
+        self._parts = len(self._free)
         self._queue: deque[tuple[torch.Tensor, Scores]] = deque()
         self._coming = 0
         self._computed = 0  # photos that are being computed
-        self._together = False  # by all cores, one batch
-        self._apart = 0  # by this many parts, a batch each
         # On a CPU, a pass that starts while the next photos are being decoded takes its cores from them, and they miss
         # it; a GPU has nothing better to do.
         self._waits = model.device.type == "cpu"
@@ -101,11 +101,11 @@ class Batcher:
         if not waiting or (self._waits and self._coming and waiting < self._most):
             return None
         if self._parts and waiting + self._computed >= self._parts:
-            if self._apart == self._parts:
+            if not self._free:
                 return None
             # Half of what would be a part's share: the rest evens out what the parts have to do.
             return min(_MOST_APART, -(-waiting // (2 * self._parts))), True
-        if self._together or self._apart:
+        if self._computed:
             return None
         return min(self._most, waiting), False
 
@@ -125,30 +125,25 @@ class Batcher:
                     return
                 count, apart = following
                 batch = [self._queue.popleft() for _ in range(count)]
-                self._count(count, apart)
+                compute = self._free.pop() if apart else self._model.engine.scores
+                self._computed += count
                 self._wake()  # another part may be free, too
             wanted = [(photo, future) for photo, future in batch if not future.done()]  # some clients have gone
-            answer = self._compute([photo for photo, _ in wanted], apart)
+            answer = _answer([photo for photo, _ in wanted], compute) if wanted else None
             with self._changed:
-                self._count(-count, apart)
-            if wanted:
+                self._computed -= count
+                if apart:
+                    self._free.append(compute)
+            if answer is not None:
                 self._loop.call_soon_threadsafe(_deliver, [future for _, future in wanted], answer)
 
-    def _count(self, photos: int, apart: bool) -> None:
-        self._computed += photos
-        if apart:
-            self._apart += 1 if photos > 0 else -1
-        else:
-            self._together = photos > 0
 
-    def _compute(self, photos: list[torch.Tensor], apart: bool) -> Answer:
-        engine = self._model.engine
-        try:
-            # By numpy: for copying so little, torch would wake threads that then burn the cores of others.
-            together = torch.from_numpy(np.stack([photo.numpy() for photo in photos]))
-            return (engine.scores_apart if apart else engine.scores)(together).numpy()
-        except Exception as error:  # each of them is told, and the next batch may fare better
-            return error
+def _answer(photos: list[torch.Tensor], compute: Compute) -> Answer:
+    try:
+        # By numpy: for copying so little, torch would wake threads that then burn the cores of others.
+        return compute(torch.from_numpy(np.stack([photo.numpy() for photo in photos]))).numpy()
+    except Exception as error:  # each of them is told, and the next batch may fare better
+        return error
 
 
 def _deliver(futures: list[Scores], answer: Answer) -> None:

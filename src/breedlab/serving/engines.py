@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from torch import nn
 
 from breedlab.errors import ServingError
 
+Compute = Callable[[torch.Tensor], torch.Tensor]
 EAGER, OPENVINO = "eager", "openvino"
 _MOST_APART = 8
 """Each of them holds the activations of a batch; where there are more cores, each takes several."""
@@ -59,12 +60,8 @@ class Engine(Protocol):
         """Float32 logits (n, classes) on the CPU of uint8 photos (n, 3, side, side), computed on all cores."""
         ...
 
-    def split(self) -> int:
-        """Makes ready for `scores_apart`; how many of those calls run side by side, 0 if none ever does."""
-        ...
-
-    def scores_apart(self, photos: torch.Tensor) -> torch.Tensor:
-        """As `scores`, on this call's share of the cores."""
+    def split(self) -> list[Compute]:
+        """As `scores`, on a part of the cores each: one for each part, for one call at a time; may be none."""
         ...
 
 
@@ -88,11 +85,8 @@ class Eager:
             logits: torch.Tensor = self._network(photos.to(self._device))
         return logits.float().cpu()
 
-    def split(self) -> int:
-        return 0  # torch's threads are the caller's: where many call, each has one
-
-    def scores_apart(self, photos: torch.Tensor) -> torch.Tensor:
-        return self.scores(photos)
+    def split(self) -> list[Compute]:
+        return []  # torch's threads are the caller's: where many call, each has one
 
 
 class OpenVino:
@@ -128,33 +122,23 @@ class OpenVino:
             raise Unusable(f"OpenVINO does not take it ({_first_line(error)})") from error
         self.choice = Choice(OPENVINO, precision)
         self._lock = threading.Lock()
-        self._apart: SimpleQueue[Any] = SimpleQueue()
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
         with self._lock:  # a request holds one computation
-            return self._infer(self._request, photos)
+            return _infer(self._request, photos)
 
-    def split(self) -> int:
-        count = min(self._threads, _MOST_APART)
-        for request in self._requests(count):
-            self._apart.put(request)
-        return count
-
-    def scores_apart(self, photos: torch.Tensor) -> torch.Tensor:
-        request = self._apart.get()
-        try:
-            return self._infer(request, photos)
-        finally:
-            self._apart.put(request)
+    def split(self) -> list[Compute]:
+        return [partial(_infer, request) for request in self._requests(min(self._threads, _MOST_APART))]
 
     def _requests(self, count: int) -> list[Any]:
         """So many computations side by side, which have the threads among them."""
         compiled = self._core.compile_model(self._graph, "CPU", {**self._settings, "NUM_STREAMS": count})
         return [compiled.create_infer_request() for _ in range(count)]
 
-    def _infer(self, request: Any, photos: torch.Tensor) -> torch.Tensor:
-        (logits,) = request.infer([photos.contiguous().numpy()], share_inputs=True).values()
-        return torch.from_numpy(logits)
+
+def _infer(request: Any, photos: torch.Tensor) -> torch.Tensor:
+    (logits,) = request.infer([photos.contiguous().numpy()], share_inputs=True).values()
+    return torch.from_numpy(logits)
 
 
 def load_engine(
