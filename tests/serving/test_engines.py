@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,21 @@ def test_rows_stay_with_their_photos_when_many_threads_ask(with_openvino: Path, 
         together = list(pool.map(lambda photo: model.scores(photo[None]), batch))
     for one, other in zip(alone, together, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="tells threads apart by Linux's /proc")
+def test_threads_may_run_on_any_core_so_that_two_workers_do_not_share_one(with_openvino: Path) -> None:
+    model = Model(with_openvino, CPU, "openvino")
+    photos = torch.zeros(32, 3, model.transform.crop, model.transform.crop, dtype=torch.uint8)
+    seen: set[frozenset[int]] = set()
+    with ThreadPoolExecutor(1) as pool:
+        for compute in (model.scores, *model.engine.split()):
+            computed = pool.submit(lambda compute=compute: [compute(photos) for _ in range(10)])
+            while not computed.done():  # a thread is bound for as long as it computes
+                for task in Path("/proc/self/task").iterdir():
+                    with suppress(OSError):  # it has ended
+                        seen.add(frozenset(os.sched_getaffinity(int(task.name))))
+    assert seen == {frozenset(os.sched_getaffinity(0))}
 
 
 def test_the_network_is_there_for_explanations_whatever_answers(with_openvino: Path) -> None:

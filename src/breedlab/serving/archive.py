@@ -70,13 +70,18 @@ def write_folder(
         "allow_urls": allow_urls,
     }
     (folder / "model.json").write_text(json.dumps(description, indent=2))
+    write_code(folder, classifier.architecture.name)
+
+
+def write_code(folder: Path, architecture: str) -> None:
+    """Writes into an archive's content the code that serves a model of this architecture."""
     code = folder / "code"
     for name in _CODE:
         target = code / "breedlab" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((_PACKAGE / name).read_bytes())
     (code / "inference.py").write_bytes((entry_folder() / "inference.py").read_bytes())
-    (code / "requirements.txt").write_text(_requirements(classifier.architecture.name))
+    (code / "requirements.txt").write_text(_requirements(architecture))
 
 
 def record_engine(folder: Path, taken: Choice, measured: Mapping[str, Any]) -> None:

@@ -114,7 +114,12 @@ class OpenVino:
                 precision = "fp32"
             self._threads = torch.get_num_threads()
             hint = "bf16" if precision == "bf16" else "f32"
-            self._settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": self._threads}
+            self._settings = {
+                "INFERENCE_PRECISION_HINT": hint,
+                "INFERENCE_NUM_THREADS": self._threads,
+                # Bound to cores, the threads of each process would take the first ones, and leave the others idle.
+                "ENABLE_CPU_PINNING": False,
+            }
             # Any number of photos; compiled for one number it was no faster.
             self._core, self._graph = core, core.read_model(str(file))
             (self._request,) = self._requests(1)
