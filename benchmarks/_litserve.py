@@ -1,13 +1,12 @@
-"""LitServe around a model of ours: `python _litserve.py FOLDER PORT BATCH TIMEOUT DECODER`.
+"""LitServe around a model of ours: `python _litserve.py FOLDER PORT WORKERS THREADS BATCH TIMEOUT DECODER`.
 
-As LitServe's own example of an image classifier does it: a batch's photos on as many threads as there are cores, by
-Pillow and torchvision.
+As LitServe's own example of an image classifier does it: a batch's photos on as many threads as the worker has cores,
+by Pillow and torchvision.
 """
 
 from __future__ import annotations
 
 import base64
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,13 +23,14 @@ from breedlab.serving.handler import Model
 class Photos(litserve.LitAPI):  # type: ignore[misc]
     """One photo a request, base64 in JSON; scores as a list."""
 
-    def __init__(self, folder: Path, decoder: str, **words: Any) -> None:
+    def __init__(self, folder: Path, threads: int, decoder: str, **words: Any) -> None:
         super().__init__(**words)
-        self.folder, self.decoder = folder, decoder
+        self.folder, self.threads, self.decoder = folder, threads, decoder
 
     def setup(self, device: str) -> None:
+        torch.set_num_threads(self.threads)
         self.model = Model(self.folder)
-        self.pool = ThreadPoolExecutor(os.cpu_count())
+        self.pool = ThreadPoolExecutor(self.threads)
         self.photo = usual_photo()
         if self.decoder == "ours":
             keep_memory()
@@ -55,7 +55,8 @@ class Photos(litserve.LitAPI):  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    folder, port, batch, timeout, decoder = sys.argv[1:]
+    folder, port, workers, threads, batch, timeout, decoder = sys.argv[1:]
     more = {"max_batch_size": int(batch), "batch_timeout": float(timeout)} if int(batch) > 1 else {}
-    server = litserve.LitServer(Photos(Path(folder), decoder, **more), accelerator="cpu", fast_queue=False)
+    api = Photos(Path(folder), int(threads), decoder, **more)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=int(workers), fast_queue=False)
     server.run(host="127.0.0.1", port=int(port), log_level="warning", generate_client_file=False)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,33 @@ from _harness import CACHE, ROOT, say
 CLASSES = 133
 ENGINES = ("eager-fp32", "openvino-fp32", "openvino-bf16", "openvino-int8")
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a peer is set up: worker processes, which have the cores among them, and batches.
+
+    Attributes:
+        batch: The largest.
+        timeout: Seconds to wait for it.
+    """
+
+    workers: int
+    batch: int
+    timeout: float
+
+    @property
+    def threads(self) -> int:
+        """Of each worker."""
+        return max(1, (os.cpu_count() or 1) // self.workers)
+
+    def name(self, peer: str) -> str:
+        words = [peer]
+        if self.workers > 1:
+            words.append("a worker a core")
+        if self.batch > 1:
+            words.append(f"batches to {self.batch}")
+        return ", ".join(words)
 
 
 @dataclass(frozen=True)
@@ -47,14 +74,15 @@ class Served:
 
 
 def exported(engine: str, photos: list[Path]) -> Path:
-    """An archive's content with random weights and one engine, made once."""
-    from breedlab.serving.archive import record_engine, write_folder
+    """An archive's content with random weights and one engine, made once; its code is always today's."""
+    from breedlab.serving.archive import record_engine, write_code, write_folder
     from breedlab.serving.conversion import convert, quantise, write_graph
     from breedlab.serving.engines import Choice
     from breedlab.serving.handler import Model
 
     folder = CACHE / f"exported-{engine}"
     if (folder / "ready").exists():
+        write_code(folder, "resnet34")
         return folder
     import torch
 
@@ -105,38 +133,39 @@ def ours(folder: Path, photos: list[Path], *words: str) -> Iterator[Served]:
 
 
 @contextmanager
-def litserve(folder: Path, photos: list[Path], port: int, batch: int, timeout: float, decoder: str) -> Iterator[Served]:
+def litserve(folder: Path, photos: list[Path], setting: Setting, decoder: str) -> Iterator[Served]:
     """LitServe; photos in JSON, as it takes them by default."""
+    port, name = free_port(), setting.name("LitServe")
     command = [sys.executable, str(Path(__file__).with_name("_litserve.py"))]
-    words = [str(folder), str(port), str(batch), str(timeout), decoder]
-    name = f"LitServe, batches to {batch}" if batch > 1 else "LitServe"
+    words = map(str, (folder, port, setting.workers, setting.threads, setting.batch, setting.timeout, decoder))
     with _running(name, [*command, *words], f"http://127.0.0.1:{port}/health") as process:
         yield Served(name, port, "/predict", "application/json", _as_json(photos), process)
 
 
 @contextmanager
 def torchserve(
-    folder: Path, photos: list[Path], python: Path, batches: tuple[tuple[int, float], ...], decoder: str
+    folder: Path, photos: list[Path], python: Path, settings: Sequence[Setting], decoder: str
 ) -> Iterator[list[Served]]:
-    """TorchServe with the model once a batch size, one worker each; photos as bytes."""
+    """TorchServe with the model once a setting; photos as bytes."""
     home = Path(tempfile.mkdtemp(prefix="torchserve-"))
     ports = [free_port() for _ in range(5)]
     models = {}
-    for batch, timeout in batches:
-        name = f"photos{batch}"
+    for setting in settings:
+        name = _model_name(setting)
         manifest = {"modelName": name, "handler": "_torchserve.py", "modelVersion": "1.0"}
         place = home / "store" / name
         (place / "MAR-INF").mkdir(parents=True)
         (place / "MAR-INF" / "MANIFEST.json").write_text(json.dumps({"runtime": "python", "model": manifest}))
         shutil.copy(Path(__file__).with_name("_torchserve.py"), place)
+        (place / "threads").write_text(str(setting.threads))
         models[name] = {
             "1.0": {
                 "defaultVersion": True,
                 "marName": name,
-                "minWorkers": 1,
-                "maxWorkers": 1,
-                "batchSize": batch,
-                "maxBatchDelay": round(1000 * timeout),
+                "minWorkers": setting.workers,
+                "maxWorkers": setting.workers,
+                "batchSize": setting.batch,
+                "maxBatchDelay": round(1000 * setting.timeout),
                 "responseTimeout": 120,
             }
         }
@@ -156,14 +185,17 @@ def torchserve(
             "TorchServe", command, f"http://127.0.0.1:{ports[0]}/ping", environment=clean, cwd=home
         ) as process:
             served = []
-            for batch, _ in batches:
-                name = f"TorchServe, batches to {batch}" if batch > 1 else "TorchServe"
-                path = f"/predictions/photos{batch}"
+            for setting in settings:
+                name, path = setting.name("TorchServe"), f"/predictions/{_model_name(setting)}"
                 served.append(Served(name, ports[0], path, "application/octet-stream", photos, process))
                 _await(f"http://127.0.0.1:{ports[0]}{path}", photos[0].read_bytes())
             yield served
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _model_name(setting: Setting) -> str:
+    return f"photos{setting.workers}x{setting.batch}"
 
 
 def _await(url: str, photo: bytes) -> None:

@@ -15,7 +15,7 @@ sys.path[:0] = [str(_FOLDER / "code"), os.environ["BREEDLAB_BENCHMARKS"]]
 _loaded: list[Any] = []
 
 
-def handle(data: list[dict[str, Any]] | None, _context: Any) -> list[Any] | None:
+def handle(data: list[dict[str, Any]] | None, context: Any) -> list[Any] | None:
     """A batch of requests, a photo each; scores of each."""
     import torch
     from _peers import usual_photo
@@ -23,6 +23,7 @@ def handle(data: list[dict[str, Any]] | None, _context: Any) -> list[Any] | None
     from breedlab.serving.handler import Model
 
     if not _loaded:
+        torch.set_num_threads(int(Path(context.system_properties["model_dir"], "threads").read_text()))
         model = Model(_FOLDER)
         _loaded.extend((model, model.prepare if os.environ["BREEDLAB_DECODER"] == "ours" else usual_photo()))
     if data is None:
