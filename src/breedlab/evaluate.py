@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from breedlab import cores
 from breedlab.data.folders import SPLIT_FOLDERS, Photo, display_names, find_photos, listed
 from breedlab.errors import DataError
 from breedlab.serving.packing import opened
@@ -77,6 +78,7 @@ def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[An
         from breedlab.serving.handler import Model
         from breedlab.training.evaluation import evaluate
 
+        cores.heed()
         model = Model(folder, engine=engine)
     dataset = PhotoDataset(photos, model.transform, "none", 0)
     batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=start_worker)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from breedlab import cores
 from breedlab.data.decode import BadPhoto
 from breedlab.data.folders import find_photos
 from breedlab.errors import DataError
@@ -87,6 +88,7 @@ def _loaded(folder: Path, engine: str | None) -> Any:
     with progress("loading the model", aside=True):
         from breedlab.serving.handler import Model  # and PyTorch with it, which takes seconds
 
+        cores.heed()
         return Model(folder, engine=engine)
 
 

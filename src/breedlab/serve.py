@@ -7,6 +7,7 @@ import os
 import socket
 from pathlib import Path
 
+from breedlab import cores
 from breedlab.errors import ServingError
 from breedlab.reporting.console import progress
 from breedlab.serving.fetch import Allowed, Fetcher, allowed_from
@@ -75,6 +76,7 @@ def _serve(path: Path, engine: str | None, listener: socket.socket, allowed: All
 
         from breedlab.serving.handler import Model
 
+        cores.heed()
         model = Model(folder, engine=engine)
         side = model.transform.crop
         model.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # the first pass sets much up: not for a client

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from breedlab import cores
 from breedlab.data.decode import BadPhoto, decode
 from breedlab.data.folders import FEW, SPLITS, Photo, PhotoSet, first_few
 from breedlab.errors import DataError
@@ -98,7 +99,7 @@ def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict
     fresh = [path for path, stamp in stamps.items() if known.get(str(path), [None])[0] != stamp]
     if fresh:
         try:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(cores.available()) as pool:
                 queue = iter(fresh)
                 # A bounded window: Ctrl-C waits for a few files, not for all that were submitted.
                 window = [(path, pool.submit(_read, path)) for path in islice(queue, 64)]

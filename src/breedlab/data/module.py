@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from breedlab import ranks
+from breedlab import cores, ranks
 from breedlab.config.schema import Data
 from breedlab.data.decode import BadPhoto, decode, keep_memory
 from breedlab.data.folders import Photo, PhotoSet
@@ -227,7 +227,7 @@ class PhotoData(lightning.LightningDataModule):
 
     def _loading(self) -> dict[str, Any]:
         wanted = self.data.num_workers
-        workers = max(1, min((os.cpu_count() or 1) // ranks.local_world(), 8)) if wanted == "auto" else wanted
+        workers = max(1, min(cores.available() // ranks.local_world(), 8)) if wanted == "auto" else wanted
         return {
             "num_workers": workers,
             "collate_fn": collate,

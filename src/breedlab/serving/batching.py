@@ -17,7 +17,7 @@ Scores = asyncio.Future[np.ndarray[Any, Any]]
 """Will hold a photo's logits (classes,)."""
 Answer = np.ndarray[Any, Any] | Exception
 
-_MOST_APART = 8
+_MOST_APART = 4
 """Photos in one batch of a part of the cores; more are no faster there, and all of them wait for the last."""
 
 

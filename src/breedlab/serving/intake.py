@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from starlette.requests import ClientDisconnect, Request
 
+from breedlab import cores
 from breedlab.serving import handler
 from breedlab.serving.batching import Batcher, Scores
 from breedlab.serving.handler import BadRequest, Model, Photo
@@ -123,10 +123,10 @@ class Preparation:
 
     def __init__(self, model: Model, batcher: Batcher) -> None:
         self._model, self._batcher = model, batcher
-        cores = os.cpu_count() or 1
+        count = cores.available()
         self._fetching = ThreadPoolExecutor(MAX_FETCHES, thread_name_prefix="fetch")
-        self._decoding = decoders(cores, "decode")
-        self._decoding_large = decoders(cores, "decode-large")
+        self._decoding = decoders(count, "decode")
+        self._decoding_large = decoders(count, "decode-large")
         self._gate = _Gate(_LARGE_TOGETHER)
 
     def stop(self) -> None:

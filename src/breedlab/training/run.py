@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab import config as configs
-from breedlab import ranks
+from breedlab import cores, ranks
 from breedlab.config import Config
 from breedlab.data.check import Report, check
 from breedlab.data.folders import first_few
@@ -56,6 +56,7 @@ def run(config: Config, overrides: list[str], resume: Path | None = None, direct
     from breedlab.profiling.session import watched
 
     rundir.leave()  # a process may do several
+    cores.heed()
     watching = config if ranks.is_main() else configs.replace(config, {"profiler.level": "none"})
     with ranks.joined(), stopping.listening(), watched(watching) as watch:
         return _run(config, overrides, resume, directory, watch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from multiprocessing.queues import SimpleQueue
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import Trial
 
+from breedlab import cores
 from breedlab.config.schema import Tuner
 from breedlab.data.check import Report
 from breedlab.tuning.trial import Outcome, run_trial
@@ -31,7 +31,7 @@ def begin(tree: dict[str, Any], report: Report, storage: str, study: str, told: 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = validate(tree)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.tuner.parallel))
+    torch.set_num_threads(max(1, cores.available() // config.tuner.parallel))
     _worker.update(
         prepared=prepare(config, report), storage=storage, study=study, pruner=pruner(config.tuner), told=told
     )
