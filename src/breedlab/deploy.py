@@ -111,7 +111,7 @@ def _plan(words: argparse.Namespace) -> int:
     print("before   the archive is imported and answers one photo here; nothing is sent if it does not")
     print("after    one photo to the endpoint decides; if it gets no scores, everything is undone\n")
     if any(request.parameters.get("PolicyType") == "StepScaling" for request in made):
-        made.append(scaling.wake_alarm(deployment, "<ARN of the step policy>"))
+        made.append(scaling.wake_alarm(deployment.name, "<ARN of the step policy>"))
     for number, request in enumerate(made, 1):
         print(f"request {number}: {request.service} {request.operation}")
         print(json.dumps(request.parameters, indent=2) + "\n")

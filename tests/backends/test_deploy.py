@@ -36,6 +36,7 @@ BUCKET = "breedlab-deploys"
 CLASSES = ("Akita", "Beagle", "Corgi")
 STACK = os.environ.get("BREEDLAB_INFERENCE_ENV")
 OWN_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/breedlab:1"
+SLEEPY = ("--kind", "async", "--min-instances", "0", "--max-instances", "2")
 
 
 @pytest.fixture(scope="module")
@@ -284,14 +285,13 @@ def test_every_flag_is_in_the_request_that_leaves(
 
 
 def test_an_async_endpoint_that_may_sleep_is_woken_by_an_alarm(account: EndpointAccount, archive: Path) -> None:
-    assert deploy(archive, "--kind", "async", "--min-instances", "0", "--max-instances", "2") == 0
+    assert deploy(archive, *SLEEPY) == 0
     policies = {p["PolicyName"]: p for name, p in account.scaled if name == "PutScalingPolicy"}
     backlog = policies["dogs-target"]["TargetTrackingScalingPolicyConfiguration"]["CustomizedMetricSpecification"]
     assert backlog["MetricName"] == "ApproximateBacklogSizePerInstance"
-    (alarm,) = boto3.client("cloudwatch").describe_alarms(AlarmNames=["dogs-wake"])["MetricAlarms"]
+    (alarm,) = _alarms()
     assert alarm["MetricName"] == "HasBacklogWithoutCapacity"
-    (policy,) = [policy for policy in _policies() if policy["PolicyName"] == "dogs-wake"]
-    assert alarm["AlarmActions"] == [policy["PolicyARN"]]
+    assert alarm["AlarmActions"] == [_wake_policy()["PolicyARN"]]
 
 
 @pytest.mark.parametrize(
@@ -453,6 +453,31 @@ def test_an_update_that_answers_no_scores_goes_back(account: EndpointAccount, ar
     (restored,) = _targets()
     assert (restored["MinCapacity"], restored["MaxCapacity"]) == (scaling["MinCapacity"], scaling["MaxCapacity"])
     assert len(_policies()) == 1
+
+
+def test_an_endpoint_that_sleeps_is_still_woken_after_an_update_that_went_back(
+    account: EndpointAccount, archive: Path
+) -> None:
+    deploy(archive, *SLEEPY)
+    account.container = lambda body, kind, accept: (500, b"worker died", "text/plain")
+    with pytest.raises(BackendError, match="had before"):
+        deploy(archive, *SLEEPY, "--env", "A=b")
+    assert _alarms()[0]["AlarmActions"] == [_wake_policy()["PolicyARN"]]
+
+
+def test_an_endpoint_that_sleeps_no_more_keeps_no_alarm(account: EndpointAccount, archive: Path) -> None:
+    deploy(archive, *SLEEPY)
+    assert deploy(archive, "--kind", "async", "--min-instances", "1", "--max-instances", "2", "--env", "A=b") == 0
+    assert not _alarms()
+
+
+def _alarms() -> Any:
+    return boto3.client("cloudwatch").describe_alarms(AlarmNames=["dogs-wake"])["MetricAlarms"]
+
+
+def _wake_policy() -> Any:
+    (policy,) = [policy for policy in _policies() if policy["PolicyName"] == "dogs-wake"]
+    return policy
 
 
 def _policies() -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.endpoint import is_version
 from breedlab.backends.sagemaker.request import Request
+from breedlab.backends.sagemaker.scaling import alarm_name
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.errors import BackendError, BreedlabError
 from breedlab.reporting.console import note
@@ -102,7 +103,7 @@ def delete(account: boto3.Session, name: str) -> list[str]:
                 getattr(sagemaker, f"delete_{kind}")(**{key: each})
                 gone.append(f"{kind.replace('_', ' ')} {each}")
         with suppress(ClientError):
-            client(account, "cloudwatch").delete_alarms(AlarmNames=[f"{name}-wake"])
+            client(account, "cloudwatch").delete_alarms(AlarmNames=[alarm_name(name)])
     if not gone:
         raise BackendError(f"--delete: there is no endpoint {name!r} in {account.region_name}, and nothing left of one")
     return gone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from breedlab.backends.sagemaker.endpoint import Deployment
 from breedlab.backends.sagemaker.invoke import invoke, invoke_async
 from breedlab.backends.sagemaker.live import MOVING, describe, last_log_lines, remove_endpoint, send, wait
 from breedlab.backends.sagemaker.request import Request
-from breedlab.backends.sagemaker.scaling import scaling_requests, wake_alarm
+from breedlab.backends.sagemaker.scaled import Scaled, scale
 from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
 from breedlab.backends.sagemaker.upload import encryption
 from breedlab.errors import BackendError, BreedlabError
@@ -28,7 +28,7 @@ waiting_for: str | None = None
 """The endpoint that AWS is at work on, for what is said after Ctrl-C."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Before:
     """What an endpoint was before it was touched.
 
@@ -36,14 +36,13 @@ class Before:
         config: The name of its config.
         variant: The name of its variant.
         instance_type: None for a serverless one.
-        scaling: Its scalable targets and policies, as AWS describes them.
+        scaled: How it scaled.
     """
 
     config: str
     variant: str
     instance_type: str | None
-    scaling: list[dict[str, Any]] = field(default_factory=list)
-    policies: list[dict[str, Any]] = field(default_factory=list)
+    scaled: Scaled
 
 
 class Rollout:
@@ -144,13 +143,9 @@ class Rollout:
                 raise BackendError(
                     f"endpoint {self.deployment.name}: has {len(variants)} variants; deploy.py updates those with one"
                 )
-            made = Before(name, variants[0]["VariantName"], variants[0].get("InstanceType"))
-            scaling = client(self.account, "application-autoscaling")
-            where = {"ServiceNamespace": "sagemaker"}
-            resource = replace(self.deployment, variant=made.variant).resource
-            made.scaling = scaling.describe_scalable_targets(**where, ResourceIds=[resource])["ScalableTargets"]
-            made.policies = scaling.describe_scaling_policies(**where, ResourceId=resource)["ScalingPolicies"]
-        return made
+            variant = variants[0]["VariantName"]
+            scaled = Scaled.of(self.account, replace(self.deployment, variant=variant))
+        return Before(name, variant, variants[0].get("InstanceType"), scaled)
 
     def _upload(self, archive: Path) -> None:
         from botocore.exceptions import ClientError
@@ -177,12 +172,11 @@ class Rollout:
                 s3.upload_file(str(archive), bucket, key, ExtraArgs=encryption(self.deployment.kms_key), Callback=more)
 
     def _send(self, before: Before | None) -> None:
-        scales = bool(before and before.scaling)
-        retain = scales and self.deployment.scaling.active and before.instance_type == self.deployment.instance_type  # type: ignore[union-attr]
-        wanted = endpoints.requests(self.deployment, exists=before is not None, retain=retain)
-        if scales:  # AWS refuses to change the machine under one that scales
-            self._unscale(before)
-        for request in wanted:
+        retain = False
+        if before is not None and before.scaled.targets:
+            retain = self.deployment.scaling.active and before.instance_type == self.deployment.instance_type
+            before.scaled.remove(self.account)  # AWS refuses to change the machine under one that scales
+        for request in endpoints.requests(self.deployment, exists=before is not None, retain=retain):
             if request.service == "sagemaker":
                 self._call(request)
 
@@ -243,39 +237,11 @@ class Rollout:
             raise BackendError(f"{error}{self._log_hint()}") from error
 
     def _scale(self, before: Before | None) -> None:
-        wanted = scaling_requests(self.deployment)
-        if before is not None and before.scaling and not wanted:
-            self._unscale(before)
-        with aws_errors("autoscaling"):
-            for request in wanted:
-                answer = send(self.account, request)
-                if request.parameters.get("PolicyType") == "StepScaling":
-                    send(self.account, wake_alarm(self.deployment, answer["PolicyARN"]))
-        if wanted:
+        if scale(self.account, self.deployment):
             scaling = self.deployment.scaling
             note(f"scales from {scaling.least} to {scaling.most} instances")
-
-    def _unscale(self, before: Before | None) -> None:
-        from botocore.exceptions import ClientError
-
-        scaling = client(self.account, "application-autoscaling")
-        for target in before.scaling if before else []:
-            with aws_errors("autoscaling"), suppress(ClientError):
-                scaling.deregister_scalable_target(
-                    **{key: target[key] for key in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
-                )
-
-    def _rescale(self, before: Before) -> None:
-        """Its scaling as it was."""
-        scaling = client(self.account, "application-autoscaling")
-        where = ("ServiceNamespace", "ResourceId", "ScalableDimension")
-        for target in before.scaling:
-            scaling.register_scalable_target(**{key: target[key] for key in (*where, "MinCapacity", "MaxCapacity")})
-        for policy in before.policies:
-            content = ("TargetTrackingScalingPolicyConfiguration", "StepScalingPolicyConfiguration")
-            scaling.put_scaling_policy(
-                **{key: policy[key] for key in ("PolicyName", "PolicyType", *where, *content) if key in policy}
-            )
+        elif before is not None:
+            before.scaled.remove(self.account)
 
     def _undo(self, before: Before | None) -> str:
         """Back to what was; says what it came to."""
@@ -304,7 +270,7 @@ class Rollout:
             after = wait(self.sagemaker, self.deployment.name)
             if after is None or (after["EndpointStatus"], after["EndpointConfigName"]) != ("InService", before.config):
                 raise BackendError(f"endpoint {self.deployment.name}: did not come back to {before.config}")
-        self._rescale(before)
+        before.scaled.restore(self.account)
 
     def _delete_made(self) -> None:
         for kind, what in reversed(self._made):

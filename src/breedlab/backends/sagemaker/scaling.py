@@ -29,7 +29,7 @@ def scaling_requests(deployment: Deployment) -> list[Request]:
         policy["PredefinedMetricSpecification"] = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
     else:
         policy["CustomizedMetricSpecification"] = {
-            **_queue(deployment, "ApproximateBacklogSizePerInstance"),
+            **_queue(deployment.name, "ApproximateBacklogSizePerInstance"),
             "Statistic": "Average",
         }
     service = "application-autoscaling"
@@ -51,13 +51,18 @@ def scaling_requests(deployment: Deployment) -> list[Request]:
     ]
 
 
-def wake_alarm(deployment: Deployment, policy_arn: str) -> Request:
-    """What calls the first instance: without any there is no backlog an instance, which the target looks at."""
+def alarm_name(endpoint: str) -> str:
+    """Of what wakes it."""
+    return f"{endpoint}-wake"
+
+
+def wake_alarm(name: str, policy_arn: str) -> Request:
+    """What calls an endpoint's first instance: without one there is no backlog an instance, the target's metric."""
     return Request(
         "PutMetricAlarm",
         {
-            "AlarmName": f"{deployment.name}-wake",
-            **_queue(deployment, "HasBacklogWithoutCapacity"),
+            "AlarmName": alarm_name(name),
+            **_queue(name, "HasBacklogWithoutCapacity"),
             "Statistic": "Average",
             "Period": 60,
             "EvaluationPeriods": 1,
@@ -88,9 +93,9 @@ def _wake(deployment: Deployment, target: dict[str, Any]) -> Request:
     )
 
 
-def _queue(deployment: Deployment, metric: str) -> dict[str, Any]:
+def _queue(name: str, metric: str) -> dict[str, Any]:
     return {
         "MetricName": metric,
         "Namespace": "AWS/SageMaker",
-        "Dimensions": [{"Name": "EndpointName", "Value": deployment.name}],
+        "Dimensions": [{"Name": "EndpointName", "Value": name}],
     }
