@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import tempfile
@@ -58,8 +59,11 @@ def run(config: Config, overrides: list[str], resume: Path | None = None, direct
     rundir.leave()  # a process may do several
     cores.heed()
     watching = config if ranks.is_main() else configs.replace(config, {"profiler.level": "none"})
-    with ranks.joined(), stopping.listening(), watched(watching) as watch:
-        return _run(config, overrides, resume, directory, watch)
+    try:
+        with ranks.joined(), stopping.listening(), watched(watching) as watch:
+            return _run(config, overrides, resume, directory, watch)
+    finally:
+        gc.collect()  # what Lightning tied into cycles: in a grid the next run needs the memory, a GPU's above all
 
 
 def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | None, watch: Session) -> TrainResult:

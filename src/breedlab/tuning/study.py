@@ -26,7 +26,7 @@ from breedlab.tuning import workers
 from breedlab.tuning.board import Board
 from breedlab.tuning.events import write_events
 from breedlab.tuning.row import Row
-from breedlab.tuning.trial import Outcome, run_trial
+from breedlab.tuning.trial import Outcome, quickly_collected, run_trial
 
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 _HEARING_SECONDS = 0.5
@@ -126,7 +126,8 @@ def _runner(
             future.set_result(run_trial(prepared, values, stop_early))
             return future
 
-        yield start, lambda: None
+        with quickly_collected():
+            yield start, lambda: None
 
     @contextmanager
     def beside() -> Iterator[tuple[Start, Hear]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from multiprocessing.queues import SimpleQueue
 from typing import Any
@@ -35,6 +36,7 @@ def begin(tree: dict[str, Any], report: Report, storage: str, study: str, told: 
     _worker.update(
         prepared=prepare(config, report), storage=storage, study=study, pruner=pruner(config.tuner), told=told
     )
+    gc.freeze()  # as in `quickly_collected`; this process does nothing but trials
 
 
 def pruner(tuner: Tuner) -> optuna.pruners.BasePruner | None:

@@ -1,0 +1,51 @@
+"""A trial leaves its outcome, and nothing else."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from breedlab.config import Config
+from breedlab.models.classifier import Classifier
+from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.run import checked_photos
+from breedlab.tuning.trial import quickly_collected, run_trial
+
+
+@pytest.fixture
+def no_chance() -> Iterator[None]:
+    """Python's own collection might come at the right moment."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_chance")
+@pytest.mark.parametrize("state", ["complete", "pruned", "failed"])
+def test_nothing_of_its_network_stays_in_memory(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    config = configure("model.freeze=none", "tuner=random", "tuner.max_epochs=2")
+    prepared = prepare(config, checked_photos(config))
+    made: list[weakref.ref[Classifier]] = []
+    make = Prepared.classifier
+
+    def watched(self: Prepared, config: Config) -> Classifier:
+        classifier = make(self, config)
+        made.append(weakref.ref(classifier))
+        return classifier
+
+    def stop_early(_epoch: int, _value: float) -> bool:
+        if state == "failed":
+            raise ValueError("no good")
+        return state == "pruned"
+
+    monkeypatch.setattr(Prepared, "classifier", watched)
+    with quickly_collected():
+        outcome: Any = run_trial(prepared, {"optim.lr": 0.01}, stop_early)
+    assert outcome.state == state
+    assert made and not any(network() for network in made)
