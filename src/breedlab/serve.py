@@ -64,9 +64,7 @@ def _serve(path: Path, engine: str | None, listener: socket.socket, allowed: All
     # The model first: where there is none, that is told before PyTorch is imported, which takes seconds.
     with opened(path) as folder, progress("loading the model", aside=True):
         try:
-            import uvicorn
-
-            from breedlab.serving.protocol import settings
+            from breedlab.serving.protocol import Server, settings
             from breedlab.serving.server import make_app
         except ModuleNotFoundError as error:
             raise ServingError(
@@ -89,5 +87,5 @@ def _serve(path: Path, engine: str | None, listener: socket.socket, allowed: All
         allowed = model.fetch.allowed
         print(f"fetches photos from {'the public internet' if isinstance(allowed, str) else ', '.join(allowed)}")
     print(f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C stops", flush=True)
-    uvicorn.Server(settings(make_app(model))).run(sockets=[listener])
+    Server(settings(make_app(model))).run(sockets=[listener])
     return 0

@@ -55,6 +55,20 @@ def test_every_hostile_file_and_body_is_told_what_is_wrong_with_it(server: Serve
     assert process.memory_info().rss - before < 200e6
 
 
+def test_a_refused_body_is_one_line_and_one_count(server: Server, photo: bytes) -> None:
+    before = len(server.lines)
+    head = (
+        f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {MAX_BYTES + 1}\r\n\r\n"
+    )
+    raw = Raw(server.port, head.encode(), bytes(100_000))
+    assert raw.read()[0] == 413
+    raw.socket.close()
+    server.ask(photo)
+    while '"status": 200' not in "".join(server.lines[before:]):
+        time.sleep(0.01)
+    assert [json.loads(line)["status"] for line in server.lines[before:]] == [413, 200]
+
+
 @hypothesis.settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(sent=requests())
 def test_any_request_gets_an_answer_in_the_form_it_should_have(server: Server, sent: tuple[bytes, str, str]) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import urllib3
 import uvicorn
+from hostile import png
 
 from breedlab.serving import handler
 from breedlab.serving.handler import Model
@@ -305,6 +306,22 @@ def test_told_to_stop_it_answers_what_is_open(folder: Path, files: list[bytes]) 
             pass
         server.stop()
         assert [answer.result().status for answer in asked] == [200, 200]
+    assert "Traceback" not in "".join(server.lines)
+
+
+def test_a_second_ctrl_c_ends_it_at_once(folder: Path) -> None:
+    server = Server(folder)
+    with ThreadPoolExecutor(4) as clients:
+        for _ in range(4):
+            clients.submit(server.ask, png(8000, 6000, 8, 6), "image/png")
+        deadline = time.monotonic() + 30
+        while "open_photos 0.0" in _metrics(server) and time.monotonic() < deadline:
+            pass
+        server.process.send_signal(signal.SIGINT)
+        while "Ctrl-C (again)" not in "".join(server.lines) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert server.stop(signal.SIGINT) == 130
+    assert server.lines[-1] == "interrupted; open requests were dropped\n"
     assert "Traceback" not in "".join(server.lines)
 
 

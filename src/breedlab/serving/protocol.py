@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -54,7 +58,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head += len(data)
             if self._head > MAX_HEAD:
                 self._refuse(431, f"the request's head is larger than the {MAX_HEAD:,} bytes that are read")
-        if not self._busy and self._limit is None and not self.transport.is_closing():
+        if not self.busy and self._limit is None and not self.transport.is_closing():
             self._arm(self.head_seconds, self._head_is_late)
 
     def on_message_begin(self) -> None:
@@ -79,9 +83,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client may close its half of the connection once it has said everything, and still gets its answer."""
-        if self._in_head or (self._busy and self.cycle.more_body):
+        if self._in_head or (self.busy and self.cycle.more_body and not self.cycle.response_complete):
             self._refuse(400, "the request ended before it was complete")
-        if not self._busy or self.cycle.more_body:
+        if not self.busy or self.cycle.more_body:
             return False
         self.cycle.keep_alive = False
         return True
@@ -95,7 +99,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refuse(400, msg.rstrip(".").lower())
 
     @property
-    def _busy(self) -> bool:
+    def busy(self) -> bool:
+        """Whether a request is being read or answered."""
         return self.cycle is not None and not (self.cycle.response_complete and not self.cycle.more_body)
 
     def _arm(self, seconds: float, then: Callable[[], None]) -> None:
@@ -124,6 +129,23 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write(head + f"content-length: {len(body)}\r\n\r\n".encode() + body)
             self.refused(status)
         self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Told to stop, it first answers what is open, and says so; at a second Ctrl-C it ends at once."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        again = self.should_exit
+        super().handle_exit(sig, frame)
+        if again and sig == signal.SIGINT:
+            print("interrupted; open requests were dropped", file=sys.stderr, flush=True)
+            # Threads that decode or compute cannot be stopped, and would be waited for.
+            os._exit(130)
+        open_requests = sum(connection.busy for connection in self.server_state.connections)  # type: ignore[union-attr]
+        if open_requests and not again:
+            seconds = self.config.timeout_graceful_shutdown
+            text = f"ends once {open_requests} open requests are answered, in {seconds} seconds at most"
+            print(f"{text}; Ctrl-C (again) ends at once", file=sys.stderr, flush=True)
 
 
 def settings(app: Any, **words: Any) -> uvicorn.Config:
