@@ -113,7 +113,9 @@ def exported(engine: str, photos: list[Path]) -> Path:
 def ours(folder: Path, photos: list[Path], *words: str) -> Iterator[Served]:
     """scripts/serve.py."""
     command = [sys.executable, str(ROOT / "scripts" / "serve.py"), str(folder), "--port", "0", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     try:
         assert process.stdout is not None
         for line in process.stdout:

@@ -87,7 +87,7 @@ def _delete(words: argparse.Namespace) -> int:
     from breedlab.backends.sagemaker import live, session
 
     with _flags_named():
-        account = session.connect(words.region)
+        account = session.connect(words.region, "--region")
     stage(f"Deleting {words.delete}")
     for text in live.delete(account, words.delete):
         note(f"deleted {text}")
@@ -98,6 +98,7 @@ def _plan(words: argparse.Namespace) -> int:
     """Prints what would be sent, and what it still needs."""
     from breedlab.backends.sagemaker import archive_check, endpoint, scaling, session
 
+    _photo(words)
     with _model(words.model) as (folder, archive):
         size = archive_check.lint(folder, imports=False)
         place = session.planned(account_of(words))
@@ -211,11 +212,17 @@ def _model(model: Path) -> Iterator[tuple[Path, Path]]:
 def _photo(words: argparse.Namespace) -> bytes:
     """The photo that decides: the person's, else one that the run was tested with, else a drawn one."""
     if words.photo is not None:
+        from breedlab.data.decode import BadPhoto, decode
+
         path = Path(words.photo)
         try:
-            return path.read_bytes()
+            content = path.read_bytes()
+            decode(content)
         except OSError as error:
             raise DataError(f"--photo {path}: cannot be read ({error.strerror}); expected a photo") from error
+        except BadPhoto as error:
+            raise DataError(f"--photo {path}: {error}; expected a photo") from error
+        return content
     import io
 
     from breedlab.data.sample import draw_dog

@@ -54,14 +54,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if words.delete is not None:
         if words.model is not None:
             parser.error("--delete NAME takes no MODEL|RUN")
+        if words.dry_run:
+            parser.error("--delete NAME takes no --dry-run; it says what it deleted")
         _check_name(parser, "--delete", words.delete)
         return words
     if words.model is None:
         parser.error("MODEL|RUN is missing; expected a model.tar.gz or a run directory")
     words.name = words.name or _name_of(words.model)
     _check_name(parser, "--name", words.name)
-    for problem in problems(words):
-        parser.error(problem)
+    if found := problems(words):
+        parser.error("\n  ".join(found))
     return words
 
 
@@ -71,6 +73,10 @@ def problems(words: argparse.Namespace) -> list[str]:
     for name, kinds in _ONLY.items():
         if getattr(words, name) not in (None, [], False) and words.kind not in kinds:
             found.append(f"--{name.replace('_', '-')} is not for --kind {words.kind}; it is for {' and '.join(kinds)}")
+    if words.role and not re.fullmatch(r"(arn:aws[\w-]*:iam::\d{12}:role/)?[\w+=,.@/-]+", words.role):
+        found.append(f"--role: got {words.role!r}; expected a role's name or its ARN")
+    if words.bucket and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", words.bucket):
+        found.append(f"--bucket: got {words.bucket!r}; expected the name of an S3 bucket, without s3://")
     least, most = _instances(words)
     floor = 0 if words.kind == "async" else 1
     if least < floor:

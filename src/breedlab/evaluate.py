@@ -51,7 +51,14 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     """
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     shown = dict(zip(names, display_names(names), strict=True))
-    unknown = [name for name in names if shown[name] not in classes and name not in classes]
+    known = {name.replace("_", " "): index for index, name in enumerate(classes)}
+    label = {
+        name: known[as_named.replace("_", " ")]
+        for name in names
+        for as_named in (shown[name], name)
+        if as_named.replace("_", " ") in known
+    }
+    unknown = [name for name in names if name not in label]
     splits = [name for split in ("test", "valid", "train") for name in unknown if name.lower() in SPLIT_FOLDERS[split]]
     if splits:
         raise DataError(f"{folder}: holds {listed(splits)}, not classes; expected one, such as {folder / splits[0]}")
@@ -60,7 +67,6 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
             f"{folder}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} no class of the model;"
             f" it knows {listed(classes, 10)}"
         )
-    label = {name: classes.index(shown[name] if shown[name] in classes else name) for name in names}
     photos = [Photo(path, label[name]) for name in names for path in find_photos(folder / name)]
     if not photos:
         raise DataError(f"{folder}: holds no photos; expected FOLDER/<class>/photo.jpg")
@@ -74,7 +80,7 @@ def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[An
     with progress("loading the model", aside=True):
         from torch.utils.data import DataLoader
 
-        from breedlab.data.module import PhotoDataset, start_worker
+        from breedlab.data.module import LostPhoto, PhotoDataset, start_worker
         from breedlab.serving.handler import Model
         from breedlab.training.evaluation import evaluate
 
@@ -84,7 +90,10 @@ def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[An
     batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=start_worker)
     with progress("testing", aside=True) as report:
         report(0, len(photos))
-        found = evaluate(model.scores, batches, model.classes, total=len(photos), progress=report)
+        try:
+            found = evaluate(model.scores, batches, model.classes, total=len(photos), progress=report)
+        except LostPhoto as error:
+            raise DataError(f"{error.fact}; take it out of the folder, and the others are tested") from error
     return found, str(model.engine.choice)
 
 

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         "       predict.py --endpoint URL|NAME PHOTO... [--json] [--top K]",
         epilog="example: python scripts/predict.py runs/latest photos/ '*.jpg'",
     )
-    parser.add_argument("model", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
+    parser.add_argument("model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
     parser.add_argument("photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob pattern")
     parser.add_argument(
         "--endpoint", metavar="URL|NAME", help="ask a server (scripts/serve.py) or a SageMaker endpoint"
@@ -49,9 +49,12 @@ def main(argv: list[str]) -> int:
         parser.error(f"--top: got {words.top}; expected at least 1")
     if words.engine and words.endpoint:
         parser.error("--engine: an endpoint has its own; expected MODEL|RUN, or no --engine")
-    patterns = words.photos if words.endpoint is None else [words.model, *words.photos]
+    if words.model is None and words.endpoint is None:
+        parser.error("MODEL|RUN and PHOTO are missing; expected a model.tar.gz or a run directory, and photos")
+    patterns = words.photos if words.endpoint is None else [word for word in (words.model, *words.photos) if word]
     if not patterns:
-        parser.error("PHOTO is missing; expected a file, a folder or a glob pattern after MODEL|RUN")
+        after = "MODEL|RUN" if words.endpoint is None else "--endpoint"
+        parser.error(f"PHOTO is missing; expected a file, a folder or a glob pattern after {after}")
     # Each once, under the name it was first given by.
     named: dict[Path, Path] = {}
     for path in (path for word in patterns for path in _expand(word)):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import socket
+import sys
 from pathlib import Path
 
 from breedlab import cores
@@ -82,10 +84,11 @@ def _serve(path: Path, engine: str | None, listener: socket.socket, allowed: All
         model.fetch = Fetcher(allowed)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"{path}: {len(model.classes)} classes; answers with {model.engine.choice} on {model.device}")
+    note = functools.partial(print, file=sys.stderr, flush=True)  # stdout is for the requests, a line of JSON each
+    note(f"{path}: {len(model.classes)} classes; answers with {model.engine.choice} on {model.device}")
     if model.fetch.is_open:
         allowed = model.fetch.allowed
-        print(f"fetches photos from {'the public internet' if isinstance(allowed, str) else ', '.join(allowed)}")
-    print(f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C stops", flush=True)
+        note(f"fetches photos from {'the public internet' if isinstance(allowed, str) else ', '.join(allowed)}")
+    note(f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C stops")
     Server(settings(make_app(model))).run(sockets=[listener])
     return 0

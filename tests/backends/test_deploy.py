@@ -317,6 +317,10 @@ def test_an_async_endpoint_that_may_sleep_is_woken_by_an_alarm(account: Endpoint
         ("--name -dogs-", "--name"),
         (f"--name {'x' * 60}", "--name"),
         ("--delete dogs", "takes no MODEL"),
+        ("--bucket Bad_Bucket", "--bucket: got 'Bad_Bucket'"),
+        ("--role ?!", "--role: got '?!'"),
+        ("--kind serverless --volume-gb 5 --capture 5", "--volume-gb is not for --kind serverless"),
+        ("--kind serverless --volume-gb 5 --capture 5", "--capture is not for --kind serverless"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused_and_nothing_is_sent(
@@ -335,6 +339,7 @@ def test_flags_that_do_not_go_together_are_refused_and_nothing_is_sent(
         (["--role", "NoSuchRole"], "--role: the account has no role 'NoSuchRole'"),
         (["--bucket", "no-such-bucket"], "--bucket: there is no bucket 'no-such-bucket'"),
         (["--success-topic", "nonsense", "--kind", "async"], "--success-topic: got 'nonsense'"),
+        (["--region", "mars-1"], "--region: AWS has no PyTorch image in 'mars-1'"),
         (["--startup-timeout", "9999"], "--startup-timeout: got 9999; expected at most 3600"),
         (["--kms-key", "a key"], "--kms-key: got 'a key'"),
     ],

@@ -145,7 +145,7 @@ def test_no_address_is_asked_unless_the_archive_says_so(folder: Path) -> None:
 
 def test_bytes_that_are_no_photo_are_the_clients_fault(folder: Path) -> None:
     model = handler.model_fn(str(folder))
-    with pytest.raises(BadRequest, match="photo 1 of 1 is not an image") as caught:
+    with pytest.raises(BadRequest, match="the photo is not an image") as caught:
         handler.predict_fn([b"hello"], model)
     assert caught.value.status == 400
 

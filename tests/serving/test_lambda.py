@@ -228,7 +228,7 @@ def test_a_photo_by_its_url_gets_its_label_and_score_where_the_model_allows_it(
         assert [asked.splitlines()[0] for asked in internet.asked] == ["GET /dogs/a.jpg HTTP/1.1"] * 2
         other = function.handler({"url": "http://elsewhere.example/a.jpg"})
         assert other["statusCode"] == 403
-        assert told(other)["error"] == "photo 1 of 1: its host is not one that this model fetches from"
+        assert told(other)["error"] == "the photo: its host is not one that this model fetches from"
         assert len(internet.asked) == 2
     internet.close()
 

@@ -355,15 +355,17 @@ def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
     ("endpoint", "says"),
     [
         ("ftp://dogs", "expected an address"),
+        ("http://127.0.0.1:{port}/foo", "has no /invocations; give the server's address alone"),
+        ("https://127.0.0.1:{port}", "no TLS is spoken there"),
         ("http://127.0.0.1:9", "nobody answers there (Connection refused); is scripts/serve.py running?"),
         ("dogs", "--endpoint dogs: a SageMaker endpoint lies in a region; set AWS_DEFAULT_REGION"),
     ],
 )
 def test_an_endpoint_that_is_none_is_one_message(
-    photos: Path, endpoint: str, says: str, monkeypatch: pytest.MonkeyPatch
+    server: Server, photos: Path, endpoint: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    done = predict("--endpoint", endpoint, photos / "test")
+    done = predict("--endpoint", endpoint.format(port=server.port), photos / "test")
     assert done.returncode != 0
     assert says in done.stderr and len(done.stderr.splitlines()) == 1
 

@@ -36,16 +36,17 @@ class LocalBackend:
 
     def deploy(self, model: Path) -> str:
         words = [sys.executable, "-u", "-m", "breedlab.cli", "serve", str(model), "--port", "0"]
-        server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         atexit.register(server.terminate)
-        assert server.stdout and server.stderr
-        for line in server.stdout:
+        assert server.stderr
+        said = []
+        for line in server.stderr:
+            said.append(line)
             if found := re.search(r"listening on (http://\S+?):? ", line):
-                Thread(target=_drain, args=(server.stdout,), daemon=True).start()
                 Thread(target=_drain, args=(server.stderr,), daemon=True).start()
                 _servers[found[1]] = server
                 return found[1]
-        raise ServingError(server.stderr.read().strip() or f"{model}: the server ended before it listened")
+        raise ServingError("".join(said).strip() or f"{model}: the server ended before it listened")
 
     def delete(self, endpoint: str) -> None:
         if endpoint not in _servers:

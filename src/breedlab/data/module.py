@@ -96,6 +96,11 @@ class LostPhoto(DataError):
         # A DataLoader makes the error anew with its worker's whole traceback as the text; the end is ours.
         super().__init__(text.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
 
+    @property
+    def fact(self) -> str:
+        """What is wrong with which, for where there was no data check."""
+        return str(self).partition("; it ")[0]
+
 
 def mixed_seed(*numbers: int) -> int:
     """A seed from several, within what torch takes."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from urllib3 import PoolManager
-from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError
+from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, SSLError
 from urllib3.util import Retry, parse_url
 
 from breedlab.errors import ServingError
@@ -91,6 +91,10 @@ def _http(endpoint: str) -> Iterator[Send]:
             try:
                 response = http.request("POST", url, body=content, headers=headers)
             except HTTPError as error:
+                if isinstance(getattr(error, "reason", None), SSLError):
+                    raise ServingError(
+                        f"{endpoint}: no TLS is spoken there; scripts/serve.py is asked by http://, not https://"
+                    ) from error
                 raise ServingError(
                     f"{endpoint}: nobody answers there{_reason(error)}; is scripts/serve.py running?"
                 ) from error
@@ -130,6 +134,8 @@ def _sagemaker(name: str) -> Iterator[Send]:
 
 
 def _read(endpoint: str, status: int, body: bytes, top: int) -> dict[str, Any]:
+    if status == 404:
+        raise ServingError(f"{endpoint}: has no /invocations; give the server's address alone, up to its port")
     with _contract(endpoint, status):
         tree = json.loads(body)
         if status != 200:

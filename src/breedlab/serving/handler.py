@@ -163,7 +163,7 @@ def input_fn(body: bytes | str, content_type: str, context: Any = None) -> list[
     items = tree if isinstance(tree, list) else [tree]
     if not 1 <= len(items) <= MAX_PHOTOS:
         raise BadRequest(400, f"the list holds {len(items)} photos; expected 1 to {MAX_PHOTOS}")
-    return [_photo(item) for item in items]
+    return [_photo(item, _named(number, len(items))) for number, item in enumerate(items, 1)]
 
 
 def predict_fn(photos: Sequence[Photo], model: Model, context: Any = None) -> Answer:
@@ -188,7 +188,7 @@ def fetched(model: Model, photo: Photo, number: int = 1, count: int = 1) -> byte
     try:
         return model.fetch(photo.url)
     except NotFetched as error:
-        raise BadRequest(error.status, f"photo {number} of {count}: {error}") from error
+        raise BadRequest(error.status, f"{_named(number, count)}: {error}") from error
 
 
 def prepare(model: Model, photo: bytes, number: int = 1, count: int = 1) -> torch.Tensor:
@@ -206,7 +206,7 @@ def decoded(model: Model, photo: bytes, number: int = 1, count: int = 1) -> torc
     try:
         return model.prepare(photo)
     except BadPhoto as error:
-        raise BadRequest(400, f"photo {number} of {count} {error}") from error
+        raise BadRequest(400, f"{_named(number, count)} {error}") from error
 
 
 def inspect(photo: bytes, number: int = 1, count: int = 1) -> int:
@@ -218,7 +218,11 @@ def inspect(photo: bytes, number: int = 1, count: int = 1) -> int:
     try:
         return inspection.inspect(photo)
     except BadPhoto as error:
-        raise BadRequest(400, f"photo {number} of {count} {error}") from error
+        raise BadRequest(400, f"{_named(number, count)} {error}") from error
+
+
+def _named(number: int, count: int) -> str:
+    return "the photo" if count == 1 else f"photo {number} of {count}"
 
 
 def output_fn(answer: Answer, accept: str, context: Any = None) -> tuple[bytes, str]:
@@ -251,16 +255,23 @@ def _parse(body: bytes | str) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        match error:
+            case json.JSONDecodeError():
+                reason = str(error)
+            case UnicodeDecodeError():
+                reason = "it is no UTF-8"
+            case _:
+                reason = "it is nested too deeply"
         raise BadRequest(400, f"the body is not JSON ({reason})") from error
 
 
-def _photo(item: Any) -> Photo:
+def _photo(item: Any, name: str) -> Photo:
     if isinstance(item, dict) and set(item) == {"url"} and isinstance(item["url"], str):
         return Address(item["url"])
     if not (isinstance(item, dict) and set(item) == {"image"} and isinstance(item["image"], str)):
-        raise BadRequest(400, _EXPECTED)
+        raise BadRequest(400, f"{name}: {_EXPECTED}")
     try:
         return base64.b64decode(item["image"], validate=True)
     except ValueError as error:
-        raise BadRequest(400, f"the image is not base64 ({error})") from error
+        hint = "; leave out what stands before the comma" if item["image"].startswith("data:") else ""
+        raise BadRequest(400, f"{name}: is not base64 ({error}){hint}") from error

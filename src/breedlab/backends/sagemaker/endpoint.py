@@ -15,6 +15,7 @@ from typing import Any, Literal
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.scaling import scaling_requests
 from breedlab.backends.sagemaker.session import Place
+from breedlab.errors import BackendError
 
 VARIANT = "AllTraffic"
 """The endpoint's one variant, named as the SDK does."""
@@ -146,13 +147,20 @@ def inference_image(instance_type: str, region: str) -> str:
     from sagemaker.core import image_uris
 
     known = not region.startswith("<")
-    uri: str = image_uris.retrieve(
-        "pytorch",
-        region if known else "us-east-1",
-        version=SERVING_PYTORCH,
-        instance_type=instance_type,
-        image_scope="inference",
-    )
+    try:
+        uri: str = image_uris.retrieve(
+            "pytorch",
+            region if known else "us-east-1",
+            version=SERVING_PYTORCH,
+            instance_type=instance_type,
+            image_scope="inference",
+        )
+    except ValueError as error:
+        if "region" not in str(error):
+            raise
+        raise BackendError(
+            f"--region: AWS has no PyTorch image in {region!r}; expected a region such as eu-central-1"
+        ) from error
     return uri if known else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
 
 

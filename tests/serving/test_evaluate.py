@@ -1,0 +1,34 @@
+"""evaluate.py on folders as people have them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from breedlab.errors import DataError
+from breedlab.evaluate import labelled, main
+
+
+@pytest.mark.parametrize("name", ["Amber_Pointer", "Amber Pointer", "017.Amber_Pointer"])
+def test_a_folder_is_its_class_with_spaces_or_underscores(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "1.jpg").touch()
+    assert [photo.label for photo in labelled(tmp_path, ("Akita", "Amber Pointer"))] == [1]
+
+
+def test_a_model_whose_classes_have_underscores_knows_them_too(tmp_path: Path) -> None:
+    (tmp_path / "amber_pointer").mkdir()
+    (tmp_path / "amber_pointer" / "1.jpg").touch()
+    assert [photo.label for photo in labelled(tmp_path, ("akita", "amber_pointer"))] == [1]
+
+
+def test_a_broken_photo_is_named_with_what_to_do(folder: Path, photos: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(photos / "test", tmp_path / "mine")
+    broken = next(path for path in mine.iterdir() if path.is_dir()) / "bad.jpg"
+    broken.write_bytes(b"no photo")
+    with pytest.raises(DataError) as caught:
+        main([str(folder), str(mine)])
+    assert str(caught.value).startswith(f"{broken} is not an image")
+    assert str(caught.value).endswith("; take it out of the folder, and the others are tested")
