@@ -102,7 +102,7 @@ def _show(found: Any, engine: str) -> None:
     from breedlab.reporting.summary import confusions_table, metrics_table
 
     tree = found.as_dict()
-    console.print(metrics_table("Photos", tree))
+    console.print(metrics_table("Evaluation", tree))
     if tree["worst"]:
         console.print()
         console.print(confusions_table(tree))

@@ -80,7 +80,7 @@ def _expand(word: str) -> list[Path]:
         return [path]
     found = find_photos(path) if path.is_dir() else sorted(Path(p) for p in glob.glob(word, recursive=True))
     if not found:
-        what = "holds no photos" if path.is_dir() else "is not there"
+        what = "holds no photos" if path.is_dir() else "matches no file" if glob.has_magic(word) else "is not there"
         raise DataError(f"{word}: {what}; expected a photo, a folder of photos or a pattern such as 'photos/*.jpg'")
     return [file for file in found if file.is_file()]
 

@@ -101,7 +101,17 @@ def test_what_is_no_model_is_named(tmp_path: Path, folder: Path, kind: str) -> N
         pass
 
 
-@pytest.mark.parametrize("kind", ["image/jpeg", "application/x-image", "application/octet-stream", "image/jpeg; q=1"])
+def test_of_several_runs_one_has_to_be_named(tmp_path: Path) -> None:
+    for name in ("2026-01-01", "2026-01-02"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.tar.gz").touch()
+    with pytest.raises(ServingError, match=r"holds several runs; name one, such as \S+2026-01-02"), opened(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    "kind", ["image/jpeg", "image/jpg", "application/x-image", "application/octet-stream", "image/jpeg; q=1"]
+)
 def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> None:
     model = handler.model_fn(str(folder))
     scored = handler.predict_fn(handler.input_fn(photo, kind), model)
@@ -126,6 +136,9 @@ def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> 
         (b'{"image": "%%%"}', "application/json", 400, "base64"),
         (b'{"image": 3}', "application/json", 400, "expected"),
         ('{"image": "é"}', "application/json", 400, "base64"),
+        (b'[{"image": ""}, {"image": 3}]', "application/json", 400, "photo 2 of 2: expected"),
+        (b'{"image": "data:image/jpeg;base64,aGk="}', "application/json", 400, "what stands before the comma"),
+        (b"\xff", "application/json", 400, "no UTF-8"),
         (b'{"url": 3}', "application/json", 400, "expected"),
         ("[" + "[]," * 9999 + "[]]", "application/json", 400, "expected"),
     ],

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile import saved
+from hostile import png, saved
 from PIL import Image
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
@@ -149,6 +149,7 @@ def test_what_is_no_photo_is_told_in_words(page: Callable[..., Page], photo_file
     shown.at("file").send_keys(str(tmp_path / "words.jpg"))
     told = shown.until(lambda: shown.at("problem").text)
     assert "is not an image" in told and shown.at("problem").get_attribute("role") == "alert"
+    assert not shown.at("answers").is_displayed()
     shown.picture("no-photo")
     shown.choose(photo_file)  # and the next one works
     assert shown.at("problem").text == ""
@@ -157,6 +158,15 @@ def test_what_is_no_photo_is_told_in_words(page: Callable[..., Page], photo_file
 def test_a_photo_larger_than_the_server_reads_is_sent_smaller(page: Callable[..., Page], tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (1700, 1700, 3), dtype=np.uint8)
     (tmp_path / "large.png").write_bytes(saved(Image.fromarray(noise), "PNG"))
+    shown = page()
+    shown.choose(tmp_path / "large.png")
+    assert "smaller" in shown.at("note").text
+
+
+def test_a_photo_of_more_pixels_than_the_server_reads_is_sent_smaller(
+    page: Callable[..., Page], tmp_path: Path
+) -> None:
+    (tmp_path / "large.png").write_bytes(png(8000, 7000, 8, 6))
     shown = page()
     shown.choose(tmp_path / "large.png")
     assert "smaller" in shown.at("note").text

@@ -175,7 +175,11 @@ def test_ping_metrics_and_documentation(server: Server, files: list[bytes]) -> N
         loaded = re.findall(r"""(?:src|href)=["'](https?:[^"']+)""", page.data.decode())
         assert not loaded, loaded
     described = server.http.request("GET", f"{server.url}/openapi.json").json()
-    assert "image/jpeg" in described["paths"]["/invocations"]["post"]["requestBody"]["content"]
+    asked = described["paths"]["/invocations"]["post"]
+    assert "image/jpeg" in asked["requestBody"]["content"]
+    assert {"200", "400", "413", "415", "503"} <= set(asked["responses"])
+    explained = described["paths"]["/explain"]["post"]
+    assert [parameter["name"] for parameter in explained["parameters"]] == ["class"] and explained["requestBody"]
 
 
 def _count(server: Server) -> float:

@@ -39,7 +39,8 @@ def show(result: TrainResult) -> None:
 def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
     """The figures of an evaluation."""
     rows = [[shown, metric(name, test["metrics"][name])] for name, shown in shown_metrics(test).items()]
-    return table(f"{title}, {test['photos']:,} photos", ["metric", "value"], rows)
+    photos = "1 photo" if test["photos"] == 1 else f"{test['photos']:,} photos"
+    return table(f"{title}, {photos}", ["metric", "value"], rows)
 
 
 def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:

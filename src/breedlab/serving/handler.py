@@ -34,7 +34,7 @@ from breedlab.serving import inspection
 from breedlab.serving.engines import load_engine
 from breedlab.serving.fetch import Address, Fetcher, NotFetched, allowed_from
 
-PHOTO_TYPES = ("image/jpeg", "image/png", "image/webp", "application/x-image", "application/octet-stream")
+PHOTO_TYPES = ("image/jpeg", "image/jpg", "image/png", "image/webp", "application/x-image", "application/octet-stream")
 JSON = "application/json"
 NPY = "application/x-npy"
 TOP = 5

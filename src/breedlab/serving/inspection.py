@@ -18,7 +18,7 @@ _TAIL = 65_557
 
 _STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
 _STARTS |= {b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-_TYPES = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WebP"}
+_TYPES = {"image/jpeg": "JPEG", "image/jpg": "JPEG", "image/png": "PNG", "image/webp": "WebP"}
 # What other programs would take the file for. The first kilobyte is where readers of PDF and web pages look.
 _OTHERS_AT_THE_START = {b"%pdf-": "PDF", b"<html": "HTML", b"<!doctype": "HTML", b"<script": "HTML", b"<?php": "PHP"}
 _OTHERS_AT_THE_END = {**_OTHERS_AT_THE_START, b"\x7felf": "ELF"}

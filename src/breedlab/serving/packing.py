@@ -44,6 +44,8 @@ def opened(model: Path) -> Iterator[Path]:
     if not archive.is_file():
         begun = (model / "config.yaml").is_file()
         hint = f"the run has not finished; continue it with resume={model}" if begun else "not there"
+        if runs := sorted(model.glob("*/model.tar.gz")):
+            raise ServingError(f"{model}: holds several runs; name one, such as {runs[-1].parent}")
         raise ServingError(f"{archive}: {hint}; expected a model.tar.gz or a run directory that holds one")
     from breedlab.reporting.console import progress
 

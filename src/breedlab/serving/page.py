@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from breedlab.data.decode import BadPhoto
+from breedlab.reporting.figures import METRICS, metric
 from breedlab.serving import inspection
 from breedlab.serving.explain import Explainer, NotExplainable
 from breedlab.serving.fetch import Address
@@ -36,6 +37,27 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
+}
+_EXPLAIN = {
+    "parameters": [{"name": "class", "in": "query", "schema": {"type": "integer", "minimum": 0}}],
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+}
+_FETCH = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"url": {"type": "string", "format": "uri"}},
+                    "required": ["url"],
+                }
+            }
+        },
+    }
 }
 _WAITING = 4
 """Explanations computed or waited for at once; one takes about as long as an answer, and answers come first."""
@@ -67,17 +89,20 @@ def router(model: Model, *, intake: Intake, fetch: Fetch | None = None) -> APIRo
     async def about() -> dict[str, Any]:
         """Which model this is, and what this server does with photos."""
         made = await run_in_threadpool(explainer)
+        tested = model.lineage.get("test", {})
         return {
             "name": model.network.architecture.name,
             "classes": list(model.classes),
             "engine": str(model.engine.choice),
             "lineage": model.lineage,
+            "test": {shown: metric(name, tested[name]) for name, shown in METRICS.items() if name in tested},
             "explains": isinstance(made, Explainer),
             "max_bytes": intake.max_bytes,
+            "max_pixels": inspection.MAX_PIXELS,
             "urls": fetch is not None,
         }
 
-    @routes.post("/explain")
+    @routes.post("/explain", openapi_extra=_EXPLAIN)
     async def explain(request: Request) -> Response:
         """Where in a photo (the body: its bytes) the model saw a class (`?class=INDEX`, else the likeliest).
 
@@ -96,7 +121,7 @@ def router(model: Model, *, intake: Intake, fetch: Fetch | None = None) -> APIRo
         finally:
             waiting -= 1
 
-    @routes.post("/photo")
+    @routes.post("/photo", openapi_extra=_FETCH)
     async def photo(request: Request) -> Response:
         """The photo at an address (the body: `{"url": ...}`), fetched by this server under its own rules."""
         try:

@@ -7,10 +7,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import prometheus_client as prometheus
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -47,6 +48,64 @@ _REQUEST_BODY = {
             "examples": {"photo": {"value": {"image": "<base64>"}}, "address": {"value": {"url": "https://..."}}},
             "schema": {"anyOf": [_ITEM, {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": MAX_PHOTOS}]},
         },
+    },
+}
+
+_ERROR = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}},
+    "required": ["error"],
+}
+_REFUSALS = {
+    400: "No usable photo, or JSON of another shape.",
+    406: "No type that is written here is accepted.",
+    408: "The body did not come in.",
+    413: "The body is too large.",
+    415: "The content type is not read, or is not the photo's.",
+    503: "More photos at once than are taken on; Retry-After says when to come again.",
+}
+_ROWS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
+_VERBOSE = {
+    "type": "object",
+    "properties": {
+        "predictions": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "top": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "class": {"type": "string"},
+                                "index": {"type": "integer"},
+                                "probability": {"type": "number"},
+                            },
+                        },
+                    },
+                    "scores": {"type": "array", "items": {"type": "number"}},
+                    "probabilities": {"type": "array", "items": {"type": "number"}},
+                },
+            },
+        },
+        "classes": {"type": "array", "items": {"type": "string"}},
+        "lineage": {"type": "object"},
+        "engine": {"type": "string"},
+    },
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Scores, a row a photo.",
+        "content": {
+            handler.JSON: {"schema": _ROWS},
+            f"{handler.JSON}; verbose=1": {"schema": _VERBOSE},
+            handler.NPY: {"schema": _PHOTO},
+        },
+    },
+    **{
+        status: {"description": text, "content": {handler.JSON: {"schema": _ERROR}}}
+        for status, text in _REFUSALS.items()
     },
 }
 
@@ -170,12 +229,12 @@ def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACI
         """Says that the model is loaded and answers."""
         return {"status": "healthy"}
 
-    @app.get("/metrics")
-    async def figures() -> Response:
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics_text() -> Response:
         """Requests, latencies and open photos for Prometheus."""
         return Response(prometheus.generate_latest(metrics.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
 
-    @app.post(INVOCATIONS, openapi_extra={"requestBody": _REQUEST_BODY})
+    @app.post(INVOCATIONS, openapi_extra={"requestBody": _REQUEST_BODY}, responses=_RESPONSES, summary="Scores")
     async def invocations(request: Request) -> Response:
         """Scores of a photo, or of each in a list.
 

@@ -45,7 +45,7 @@ async function begin() {
   }
 }
 
-function* facts({ name, classes, engine, lineage }) {
+function* facts({ name, classes, engine, lineage, test }) {
   yield ["Network", name];
   yield ["Classes", `${classes.length}: ${classes.slice(0, 12).join(", ")}${classes.length > 12 ? ", …" : ""}`];
   yield ["Answers with", engine];
@@ -54,9 +54,7 @@ function* facts({ name, classes, engine, lineage }) {
   if (lineage.started) yield ["Trained", new Date(lineage.started).toLocaleString()];
   if (lineage.git?.commit) yield ["Commit", lineage.git.commit.slice(0, 12) + (lineage.git.changed ? ", changed" : "")];
   if (lineage.data?.photos?.train) yield ["Photos", `${lineage.data.photos.train} in training`];
-  for (const [metric, value] of Object.entries(lineage.test ?? {})) {
-    if (typeof value === "number") yield [`Test ${metric}`, value.toFixed(4)];
-  }
+  for (const [metric, value] of Object.entries(test)) yield [`Test ${metric}`, value];
 }
 
 // ---- a photo comes in
@@ -76,9 +74,10 @@ async function show(blob, name) {
     const visible = await photo.decode().then(() => true, () => false);
     let note = visible ? "" : "This browser cannot show this kind of file; the server may read it all the same.";
     sent = blob;
-    if (visible && model && blob.size > model.max_bytes) {
+    const large = blob.size > model?.max_bytes || photo.naturalWidth * photo.naturalHeight > model?.max_pixels;
+    if (visible && large) {
       sent = await smaller(blob, model.max_bytes);
-      note = "Sent smaller than it is: the file is larger than this server reads.";
+      note = "Sent smaller than it is: it is larger than this server reads.";
     }
     if (mine.aborted) return;
     at("note").textContent = note;
@@ -162,6 +161,7 @@ function list(best, milliseconds, timing) {
   const inside = /total;dur=([\d.]+)/.exec(timing ?? "");
   at("latency").textContent = `Answered in ${Math.round(milliseconds)} ms${inside ? `, ${Math.round(inside[1])} of them in the server` : ""}.`;
   at("explaining").hidden = !model?.explains;
+  at("answers").hidden = false;
   say(`${best[0].class}, ${percent(best[0].probability)}. ` +
     `Then ${best.slice(1, 3).map((one) => `${one.class}, ${percent(one.probability)}`).join("; ")}.`);
 }
@@ -285,6 +285,7 @@ function forget() {
   overlay.hidden = at("tuning").hidden = at("explaining").hidden = true;
   look.setAttribute("aria-pressed", "false");
   at("classes").replaceChildren();
+  at("answers").hidden = true;
   for (const id of ["latency", "note"]) at(id).textContent = "";
 }
 
