@@ -51,13 +51,12 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     """
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     shown = dict(zip(names, display_names(names), strict=True))
-    known = {name.replace("_", " "): index for index, name in enumerate(classes)}
-    label = {
-        name: known[as_named.replace("_", " ")]
-        for name in names
-        for as_named in (shown[name], name)
-        if as_named.replace("_", " ") in known
-    }
+    spaced = {name.replace("_", " "): name for name in classes}
+    label: dict[str, int] = {}
+    for name in names:
+        written = (shown[name], name, *(spaced.get(n.replace("_", " ")) for n in (shown[name], name)))
+        if known := next((one for one in written if one in classes), None):
+            label[name] = classes.index(known)
     unknown = [name for name in names if name not in label]
     splits = [name for split in ("test", "valid", "train") for name in unknown if name.lower() in SPLIT_FOLDERS[split]]
     if splits:

@@ -139,6 +139,7 @@ def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> 
         (b'[{"image": ""}, {"image": 3}]', "application/json", 400, "photo 2 of 2: expected"),
         (b'{"image": "data:image/jpeg;base64,aGk="}', "application/json", 400, "what stands before the comma"),
         (b"\xff", "application/json", 400, "no UTF-8"),
+        (b"9" * 5000, "application/json", 400, "a number in it is too long"),
         (b'{"url": 3}', "application/json", 400, "expected"),
         ("[" + "[]," * 9999 + "[]]", "application/json", 400, "expected"),
     ],

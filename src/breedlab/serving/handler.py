@@ -260,8 +260,10 @@ def _parse(body: bytes | str) -> Any:
                 reason = str(error)
             case UnicodeDecodeError():
                 reason = "it is no UTF-8"
-            case _:
+            case RecursionError():
                 reason = "it is nested too deeply"
+            case _:
+                reason = "a number in it is too long"
         raise BadRequest(400, f"the body is not JSON ({reason})") from error
 
 

@@ -50,7 +50,7 @@ class Scaled:
         for target in self.targets:
             with aws_errors("autoscaling"), suppress(ClientError):
                 scaling.deregister_scalable_target(**{key: target[key] for key in _WHERE})
-        if any(policy["PolicyType"] == "StepScaling" for policy in self.policies):
+        if any(policy["PolicyName"] == alarm_name(self.name) for policy in self.policies):
             with aws_errors("alarms"), suppress(ClientError):
                 client(account, "cloudwatch").delete_alarms(AlarmNames=[alarm_name(self.name)])
 
@@ -62,7 +62,7 @@ class Scaled:
         for policy in self.policies:
             told = ("PolicyName", "PolicyType", *_WHERE, *_CONTENTS)
             answer = scaling.put_scaling_policy(**{key: policy[key] for key in told if key in policy})
-            if policy["PolicyType"] == "StepScaling":  # a new one, by its ARN
+            if policy["PolicyName"] == alarm_name(self.name):  # a new one, by its ARN
                 send(account, wake_alarm(self.name, answer["PolicyARN"]))
 
 

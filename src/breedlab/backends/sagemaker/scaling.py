@@ -52,7 +52,7 @@ def scaling_requests(deployment: Deployment) -> list[Request]:
 
 
 def alarm_name(endpoint: str) -> str:
-    """Of what wakes it."""
+    """Of what wakes it, and of the policy that this calls."""
     return f"{endpoint}-wake"
 
 
@@ -79,7 +79,7 @@ def _wake(deployment: Deployment, target: dict[str, Any]) -> Request:
     return Request(
         "PutScalingPolicy",
         {
-            "PolicyName": f"{deployment.name}-wake",
+            "PolicyName": alarm_name(deployment.name),
             **target,
             "PolicyType": "StepScaling",
             "StepScalingPolicyConfiguration": {
