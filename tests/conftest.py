@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,10 @@ from breedlab.data.sample import write_sample
 
 # Networks this small gain nothing from a second thread, and two test runs side by side lose much by it.
 torch.set_num_threads(1)
+
+# What a shell without job control starts in the background ignores Ctrl-C, and so did all that the tests send one to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # absl, which TensorBoard and OpenVINO bring, keeps the stderr of the moment it is imported, and closes it when Hydra
 # configures logging. In a test that stderr is pytest's own.
