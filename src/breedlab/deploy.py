@@ -98,7 +98,8 @@ def _plan(words: argparse.Namespace) -> int:
     """Prints what would be sent, and what it still needs."""
     from breedlab.backends.sagemaker import archive_check, endpoint, scaling, session
 
-    _photo(words)
+    if words.photo is not None:
+        _photo(words)  # refused now, not at the launch
     with _model(words.model) as (folder, archive):
         size = archive_check.lint(folder, imports=False)
         place = session.planned(account_of(words))
