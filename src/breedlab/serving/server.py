@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import prometheus_client as prometheus
 from fastapi import FastAPI, Request, Response
@@ -20,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from breedlab.data.decode import keep_memory
 from breedlab.serving import handler, page
 from breedlab.serving.batching import Batcher
-from breedlab.serving.handler import MAX_PHOTOS, BadRequest, Model
+from breedlab.serving.documentation import REQUEST_BODY, RESPONSES
+from breedlab.serving.handler import BadRequest, Model
 from breedlab.serving.intake import MAX_HELD, Intake, Overloaded, Preparation
 
 MAX_BYTES = 6_000_000
@@ -31,83 +31,6 @@ CAPACITY = 128
 INVOCATIONS = "/invocations"
 CLIENT_GONE = 499
 """For the log: the client hung up before it had an answer. nginx's number."""
-
-_PHOTO = {"type": "string", "format": "binary"}
-_ITEM = {
-    "type": "object",
-    "properties": {"image": {"type": "string", "format": "byte"}, "url": {"type": "string", "format": "uri"}},
-    "minProperties": 1,
-    "maxProperties": 1,
-    "additionalProperties": False,
-}
-_REQUEST_BODY = {
-    "required": True,
-    "content": {
-        **{kind: {"schema": _PHOTO} for kind in handler.PHOTO_TYPES},
-        handler.JSON: {
-            "examples": {"photo": {"value": {"image": "<base64>"}}, "address": {"value": {"url": "https://..."}}},
-            "schema": {"anyOf": [_ITEM, {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": MAX_PHOTOS}]},
-        },
-    },
-}
-
-_ERROR = {
-    "type": "object",
-    "properties": {"error": {"type": "string"}},
-    "required": ["error"],
-}
-_REFUSALS = {
-    400: "No usable photo, or JSON of another shape.",
-    406: "No type that is written here is accepted.",
-    408: "The body did not come in.",
-    413: "The body is too large.",
-    415: "The content type is not read, or is not the photo's.",
-    503: "More photos at once than are taken on; Retry-After says when to come again.",
-}
-_ROWS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
-_VERBOSE = {
-    "type": "object",
-    "properties": {
-        "predictions": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "top": {
-                        "type": "array",
-                        "items": {
-                            "type": "object",
-                            "properties": {
-                                "class": {"type": "string"},
-                                "index": {"type": "integer"},
-                                "probability": {"type": "number"},
-                            },
-                        },
-                    },
-                    "scores": {"type": "array", "items": {"type": "number"}},
-                    "probabilities": {"type": "array", "items": {"type": "number"}},
-                },
-            },
-        },
-        "classes": {"type": "array", "items": {"type": "string"}},
-        "lineage": {"type": "object"},
-        "engine": {"type": "string"},
-    },
-}
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "Scores, a row a photo.",
-        "content": {
-            handler.JSON: {"schema": _ROWS},
-            f"{handler.JSON}; verbose=1": {"schema": _VERBOSE},
-            handler.NPY: {"schema": _PHOTO},
-        },
-    },
-    **{
-        status: {"description": text, "content": {handler.JSON: {"schema": _ERROR}}}
-        for status, text in _REFUSALS.items()
-    },
-}
 
 
 class Metrics:
@@ -234,7 +157,7 @@ def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACI
         """Requests, latencies and open photos for Prometheus."""
         return Response(prometheus.generate_latest(metrics.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
 
-    @app.post(INVOCATIONS, openapi_extra={"requestBody": _REQUEST_BODY}, responses=_RESPONSES, summary="Scores")
+    @app.post(INVOCATIONS, openapi_extra={"requestBody": REQUEST_BODY}, responses=RESPONSES, summary="Scores")
     async def invocations(request: Request) -> Response:
         """Scores of a photo, or of each in a list.
 

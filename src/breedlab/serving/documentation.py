@@ -1,0 +1,85 @@
+"""What `/docs` says of `POST /invocations`, in OpenAPI's terms: FastAPI cannot read it from a handler of raw bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from breedlab.serving import handler
+from breedlab.serving.handler import MAX_PHOTOS
+
+_PHOTO = {"type": "string", "format": "binary"}
+_ITEM = {
+    "type": "object",
+    "properties": {"image": {"type": "string", "format": "byte"}, "url": {"type": "string", "format": "uri"}},
+    "minProperties": 1,
+    "maxProperties": 1,
+    "additionalProperties": False,
+}
+REQUEST_BODY = {
+    "required": True,
+    "content": {
+        **{kind: {"schema": _PHOTO} for kind in handler.PHOTO_TYPES},
+        handler.JSON: {
+            "examples": {"photo": {"value": {"image": "<base64>"}}, "address": {"value": {"url": "https://..."}}},
+            "schema": {"anyOf": [_ITEM, {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": MAX_PHOTOS}]},
+        },
+    },
+}
+
+_ERROR = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}},
+    "required": ["error"],
+}
+_REFUSALS = {
+    400: "No usable photo, or JSON of another shape.",
+    406: "No type that is written here is accepted.",
+    408: "The body did not come in.",
+    413: "The body is too large.",
+    415: "The content type is not read, or is not the photo's.",
+    503: "More photos at once than are taken on; Retry-After says when to come again.",
+}
+_ROWS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
+_VERBOSE = {
+    "type": "object",
+    "properties": {
+        "predictions": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "top": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "properties": {
+                                "class": {"type": "string"},
+                                "index": {"type": "integer"},
+                                "probability": {"type": "number"},
+                            },
+                        },
+                    },
+                    "scores": {"type": "array", "items": {"type": "number"}},
+                    "probabilities": {"type": "array", "items": {"type": "number"}},
+                },
+            },
+        },
+        "classes": {"type": "array", "items": {"type": "string"}},
+        "lineage": {"type": "object"},
+        "engine": {"type": "string"},
+    },
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Scores, a row a photo.",
+        "content": {
+            handler.JSON: {"schema": _ROWS},
+            f"{handler.JSON}; verbose=1": {"schema": _VERBOSE},
+            handler.NPY: {"schema": _PHOTO},
+        },
+    },
+    **{
+        status: {"description": text, "content": {handler.JSON: {"schema": _ERROR}}}
+        for status, text in _REFUSALS.items()
+    },
+}
