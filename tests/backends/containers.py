@@ -29,6 +29,7 @@ from typing import Any
 
 import boto3
 import psutil
+from filelock import FileLock
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sagemaker_account import Account
@@ -175,13 +176,17 @@ class Container:
         names.write_text("".join(f"127.0.0.1 {host}\n" for host in ("localhost", socket.gethostname(), *hosts)))
         job = Running([], [], name, request)
         self._started.append(job)
-        for host in hosts:
-            tree = self.folder / f"{name}-{number}-{host}"
-            _lay_out(tree, name, request, values or {}, host, hosts)
-            if job.processes:  # the hosts share one environment here, in which one at a time may install
-                job.wait_for("Running Torchrun Driver|Invoking script")
-            job.processes.append(self._start(tree, name, request, names))
-            job.tree.append(tree)
+        # All hosts of all jobs, other test processes' too, share one environment here, in which one at a time may
+        # install.
+        with FileLock(self.bin.parent / "install.lock"):
+            for host in hosts:
+                tree = self.folder / f"{name}-{number}-{host}"
+                _lay_out(tree, name, request, values or {}, host, hosts)
+                if job.processes:
+                    job.wait_for("Running Torchrun Driver|Invoking script")
+                job.processes.append(self._start(tree, name, request, names))
+                job.tree.append(tree)
+            job.wait_for_work()
         return job
 
     def _start(self, tree: Path, name: str, request: Request, hosts: Path) -> subprocess.Popen[bytes]:
@@ -242,6 +247,13 @@ class Running:
 
     def log(self, host: int = 0) -> str:
         return (self.tree[host] / "log").read_text()
+
+    def wait_for_work(self, timeout: float = 180) -> None:
+        """Waits until the run itself has begun, or the job has ended before."""
+        until = time.monotonic() + timeout
+        while not re.search("^› ", self.log(), re.MULTILINE) and self.processes[0].poll() is None:
+            assert time.monotonic() < until, self.log()
+            time.sleep(0.05)
 
     def wait_for(self, pattern: str, timeout: float = 120) -> None:
         """Waits until the first host has printed something."""
