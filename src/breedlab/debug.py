@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
         DataError: If there is nothing to judge.
     """
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="debug.py",
         description="Judges the tensors that the debugger recorded of a run: debugger=losses, default or full.",
         epilog=_EPILOG,

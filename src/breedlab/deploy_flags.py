@@ -34,6 +34,7 @@ _ONLY = {
 
 _NAME = r"[a-zA-Z0-9](-*[a-zA-Z0-9])*"
 _LONGEST = 52
+_STEP_PERCENT, _STEP_WAIT = 10, 300
 _ECR = re.compile(r"\d{12}\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<name>[^:@]+)")
 
 
@@ -92,11 +93,16 @@ def problems(words: argparse.Namespace) -> list[str]:
         found.append("--subnet and --security-group go together; give both or neither")
     if words.capture_to and not words.capture:
         found.append("--capture-to needs --capture PERCENT")
+    if words.kind in _ONLY["scale_target"] and least == most:
+        scaling = ("scale_target", "scale_out_cooldown", "scale_in_cooldown")
+        found += _idle(words, scaling, "--max-instances above --min-instances")
     limits = {"canary": (1, 50), "linear": (10, 50)}
     if words.traffic in limits:
         low, high = limits[words.traffic]
-        if not low <= words.step_percent <= high:
+        if not low <= (words.step_percent or _STEP_PERCENT) <= high:
             found.append(f"--step-percent: got {words.step_percent}; with --traffic {words.traffic} {low} to {high}")
+    else:
+        found += _idle(words, ("step_percent", "step_wait"), "--traffic canary or linear")
     if words.network_isolation and words.image == "aws":
         found.append(
             "--network-isolation: AWS's image installs code/requirements.txt when it starts, and could not;"
@@ -156,7 +162,13 @@ def deployment_of(words: argparse.Namespace, place: Place, model: str) -> Deploy
         async_output=words.async_output,
         async_concurrency=words.async_concurrency or 4,
         topics=(words.success_topic, words.error_topic),
-        update=Update(words.traffic, words.step_percent, words.step_wait, words.keep_old, tuple(words.alarm)),
+        update=Update(
+            words.traffic,
+            words.step_percent or _STEP_PERCENT,
+            _STEP_WAIT if words.step_wait is None else words.step_wait,
+            words.keep_old,
+            tuple(words.alarm),
+        ),
         kms_key=words.kms_key,
         volume_gb=words.volume_gb,
         startup_timeout=words.startup_timeout or 600,
@@ -170,6 +182,7 @@ def deployment_of(words: argparse.Namespace, place: Place, model: str) -> Deploy
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="deploy.py",
         description="Puts a model behind an endpoint on Amazon SageMaker, or brings one that is there to a new model.",
         usage="deploy.py MODEL|RUN [--name NAME] [--kind realtime|serverless|async] [flags]\n"
@@ -227,8 +240,8 @@ def _parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("update in place").add_argument
     add("--traffic", choices=("all-at-once", "canary", "linear"), default="all-at-once", help="default: all-at-once")
-    add("--step-percent", type=_percent, default=10, metavar="PERCENT", help="of the canary or a step (default: 10)")
-    add("--step-wait", type=_seconds, default=300, metavar="S", help="between the steps (default: 300)")
+    add("--step-percent", type=_percent, metavar="PERCENT", help=f"of the canary or a step (default: {_STEP_PERCENT})")
+    add("--step-wait", type=_seconds, metavar="S", help=f"between the steps (default: {_STEP_WAIT})")
     add("--keep-old", type=_seconds, default=0, metavar="S", help="keep the old instances for a while (default: 0)")
     add("--alarm", action="append", default=[], metavar="NAME", help="a CloudWatch alarm that makes AWS go back")
     return parser
@@ -237,6 +250,11 @@ def _parser() -> argparse.ArgumentParser:
 def _instances(words: argparse.Namespace) -> tuple[int, int]:
     least = 1 if words.min_instances is None else words.min_instances
     return least, max(least, 1) if words.max_instances is None else words.max_instances
+
+
+def _idle(words: argparse.Namespace, names: tuple[str, ...], needed: str) -> list[str]:
+    """The flags among these that were given and would do nothing."""
+    return [f"--{n.replace('_', '-')} needs {needed}" for n in names if getattr(words, n) is not None]
 
 
 def _image_problems(words: argparse.Namespace) -> list[str]:

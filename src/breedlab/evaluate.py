@@ -20,6 +20,7 @@ def main(argv: list[str]) -> int:
         BreedlabError: If the model or the folder is not there, or the folder holds classes the model lacks.
     """
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="evaluate.py",
         description="Tests a model on labelled photos: FOLDER/<class>/photo.jpg, named as in training.",
         epilog="example: python scripts/evaluate.py runs/latest data/sample/test",

@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
         BreedlabError: If there is no such job, or AWS refuses.
     """
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="jobs.py",
         description="Jobs that `launch.py backend=sagemaker` started.",
         epilog="example: python scripts/jobs.py fetch resnet34-hpo-261125-101750-e9",
@@ -36,7 +37,8 @@ def main(argv: list[str]) -> int:
 
     def verb(name: str, about: str, more: str = "", of_one: bool = True) -> argparse.ArgumentParser:
         told = f"{about[0].upper()}{about[1:]}.{more}"
-        return verbs.add_parser(name, parents=[one, runs] if of_one else [runs], help=about, description=told)
+        parents = [one, runs] if of_one else [runs]
+        return verbs.add_parser(name, allow_abbrev=False, parents=parents, help=about, description=told)
 
     verb("list", "the jobs that were launched from here, the newest first, and how they stand", of_one=False)
     showing = verb("show", "how a job stands, and the table of its trials")

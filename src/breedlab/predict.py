@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
         BreedlabError: If the model or a photo is not there.
     """
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="predict.py",
         description="Prints the likeliest classes of photos, with their probabilities.",
         usage="predict.py MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]\n"

@@ -15,6 +15,7 @@ def main(argv: list[str]) -> int:
         BreedlabError: If a run is not there, or the file cannot be written.
     """
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="report.py",
         description="Writes a run's report again, or compares several runs: one HTML file that needs no network.",
         epilog="example: python scripts/report.py runs/latest",

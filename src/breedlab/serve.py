@@ -23,6 +23,7 @@ def main(argv: list[str]) -> int:
         BreedlabError: If the model is not there, the port is taken, or the `serve` extra is missing.
     """
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="serve.py",
         description="Serves a model on SageMaker's contract: GET /ping, POST /invocations; also /docs and /metrics.",
         epilog="example: python scripts/serve.py runs/latest --port 8080",

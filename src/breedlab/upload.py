@@ -17,6 +17,7 @@ def main(argv: list[str]) -> int:
         BreedlabError: If the photos are unsound, or the bucket cannot be used.
     """
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="upload.py",
         description="Uploads labelled photos, checked, many at once; run again, it goes on where it stopped.",
         epilog="example: python scripts/upload.py data/dog_breeds s3://my-bucket/dog_breeds",

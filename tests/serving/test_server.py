@@ -152,10 +152,30 @@ def test_what_cannot_be_answered_is_told_in_words(
     assert server.ask(files[0]).status == 200
 
 
-def test_an_unwritten_type_is_refused_and_the_first_written_one_wins(server: Server, files: list[bytes]) -> None:
-    assert server.ask(files[0], accept="text/html").status == 406
-    chosen = server.ask(files[0], accept="text/html, application/x-npy;q=0.9, */*;q=0.1")
-    assert chosen.headers["content-type"] == "application/x-npy"
+@pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "application/x-npy; q=0.0, image/*"])
+def test_a_type_that_is_not_written_or_not_wanted_is_refused(server: Server, files: list[bytes], accept: str) -> None:
+    assert server.ask(files[0], accept=accept).status == 406
+
+
+@pytest.mark.parametrize(
+    ("accept", "written"),
+    [
+        ("text/html, application/x-npy;q=0.9, */*;q=0.1", "application/x-npy"),
+        ("application/json; q=0.2, application/x-npy; q=0.8", "application/x-npy"),
+        ("application/x-npy, application/json", "application/x-npy"),
+        ("application/x-npy;q=much;verbose=1, application/json", "application/x-npy"),
+        ("*/*, application/x-npy;q=0.9", "application/json"),
+    ],
+)
+def test_of_several_types_the_best_liked_is_written(
+    server: Server, files: list[bytes], accept: str, written: str
+) -> None:
+    assert server.ask(files[0], accept=accept).headers["content-type"] == written
+
+
+def test_a_load_balancer_may_ask_with_head(server: Server) -> None:
+    answer = server.http.request("HEAD", server.url + "/ping")
+    assert (answer.status, answer.data) == (200, b"")
 
 
 def test_other_paths_and_methods_are_refused_in_json(server: Server) -> None:

@@ -231,13 +231,12 @@ def output_fn(answer: Answer, accept: str, context: Any = None) -> tuple[bytes, 
     Args:
         answer: From `predict_fn`.
         accept: The request's Accept: JSON (a plain array of rows; with `verbose=1` names and probabilities too)
-            or npy. The first that is written wins.
+            or npy. Of those that are written, the one with the highest `q` wins, of several the first.
 
     Raises:
         BadRequest: 406 if none of them is written.
     """
-    for choice in (accept or JSON).split(","):
-        kind, *parameters = (part.strip().lower().replace(" ", "") for part in choice.split(";"))
+    for kind, parameters in _by_quality(accept or JSON):
         if kind == NPY:
             buffer = io.BytesIO()
             np.save(buffer, answer.scores)
@@ -246,6 +245,21 @@ def output_fn(answer: Answer, accept: str, context: Any = None) -> tuple[bytes, 
             tree = answer.verbose() if "verbose=1" in parameters else answer.scores.tolist()
             return _dumped(tree), JSON
     raise BadRequest(406, f"accept {accept!r} is not written; ask for {JSON} or {NPY}")
+
+
+def _by_quality(accept: str) -> list[tuple[str, list[str]]]:
+    """An Accept's media types with their parameters, the best liked first; without those of `q=0`."""
+    choices = []
+    for choice in accept.split(","):
+        kind, *parameters = (part.strip().lower().replace(" ", "") for part in choice.split(";"))
+        given = [part[2:] for part in parameters if part.startswith("q=")]
+        try:
+            quality = float(given[0]) if given else 1.0
+        except ValueError:
+            quality = 1.0  # a slip in the weight is no reason to refuse what was asked for
+        choices.append((quality, kind, parameters))
+    choices.sort(key=lambda choice: -choice[0])
+    return [(kind, parameters) for quality, kind, parameters in choices if quality > 0]
 
 
 def _parse(body: bytes | str) -> Any:

@@ -147,6 +147,7 @@ def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACI
     for kind in (BadRequest, Overloaded, HTTPException):
         app.add_exception_handler(kind, refuse)
 
+    @app.head("/ping", include_in_schema=False)  # as some load balancers ask
     @app.get("/ping")
     async def ping() -> dict[str, str]:
         """Says that the model is loaded and answers."""
