@@ -41,16 +41,21 @@ if _CORES > 1:
 def main() -> None:
     engines = ("--engine", f"one of {', '.join(ENGINES)} (default: openvino-int8)")
     decoders = ("--decoder", "ours: the peers get our decoder, too (default: usual, that of their documentation)")
-    args = parse(__doc__, 5, 1, engines, decoders, ("--seconds", "of each measurement (default: 5, with --small 2)"))
+    only = ("--at-once", f"only so many requests at once: {' or '.join(map(str, CONCURRENCY))} (default: all of them)")
+    length = ("--seconds", "of each measurement (default: 5, with --small 2)")
+    args = parse(__doc__, 5, 1, engines, decoders, only, length)
     engine, decoder = args.engine or ENGINES[-1], args.decoder or "usual"
     if decoder not in ("usual", "ours"):
         raise SystemExit(f"--decoder: expected usual or ours, not {decoder}")
+    concurrency = [each for each in CONCURRENCY if args.at_once in (None, str(each))]
+    if not concurrency:
+        raise SystemExit(f"--at-once: expected one of {', '.join(map(str, CONCURRENCY))}, not {args.at_once}")
     seconds = float(args.seconds or (2 if args.small else 5))
     here = machine()
     files = sorted((photos(20, 60, 20) / "train").rglob("*.jpg"))
     folder = exported(engine, files)
     bare = _bare(folder, files)
-    alone: dict[int, list[float]] = {at_once: [] for at_once in CONCURRENCY}
+    alone: dict[int, list[float]] = {at_once: [] for at_once in concurrency}
     answers: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
 
     with ExitStack() as stack:
@@ -64,7 +69,7 @@ def main() -> None:
         servers = [mine, *chain.from_iterable(peers.values())]
         for server in servers:
             _ask(server, 8, 1.0)
-        for number, at_once in product(range(args.rounds), CONCURRENCY):
+        for number, at_once in product(range(args.rounds), concurrency):
             alone[at_once].append(bare(at_once, seconds))
             for server in servers:
                 answers[server.name, at_once].append(_ask(server, at_once, seconds))
@@ -76,7 +81,7 @@ def main() -> None:
 
     ratios = []
     figures = {}
-    for at_once in CONCURRENCY:
+    for at_once in concurrency:
         rates = {server.name: [each["per_second"] for each in answers[server.name, at_once]] for server in servers}
         own = rates["ours"]
         ratios.append(_ratio(f"ours / bare engine at {at_once}", own, alone[at_once], _BARE_TARGETS[at_once]))
@@ -89,7 +94,7 @@ def main() -> None:
             for key, unit in (("per_second", "photos/s"), ("p50", "p50 ms"), ("p99", "p99 ms")):
                 found = median(each[key] for each in answers[server.name, at_once])
                 figures[f"{server.name} at {at_once}, {unit}"] = found
-    suffix = "-our-decoder" if decoder == "ours" else ""
+    suffix = ("-our-decoder" if decoder == "ours" else "") + (f"-at-{args.at_once}" if args.at_once else "")
     report(args, f"serving-{engine}{suffix}", here, ratios, figures)
 
 
