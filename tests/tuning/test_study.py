@@ -169,7 +169,7 @@ def test_killed_at_any_moment_a_grid_still_runs_every_combination_once(
     """SIGKILL, again and again, at moments that differ; then to the end."""
     rates = "[0.001,0.002,0.003,0.004,0.005,0.006]"
     overrides = words(
-        "tuner=grid", f"tuner.space={{optim: {{lr: {rates}}}}}", "tuner.max_epochs=6", "cache.mode=off", "name=killed"
+        "tuner=grid", f"tuner.space={{optim: {{lr: {rates}}}}}", "tuner.max_epochs=4", "cache.mode=off", "name=killed"
     )
     command = [sys.executable, "-m", "breedlab.cli", "launch"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
