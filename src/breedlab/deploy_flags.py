@@ -99,7 +99,7 @@ def problems(words: argparse.Namespace) -> list[str]:
     limits = {"canary": (1, 50), "linear": (10, 50)}
     if words.traffic in limits:
         low, high = limits[words.traffic]
-        if not low <= (words.step_percent or _STEP_PERCENT) <= high:
+        if words.step_percent is not None and not low <= words.step_percent <= high:
             found.append(f"--step-percent: got {words.step_percent}; with --traffic {words.traffic} {low} to {high}")
     else:
         found += _idle(words, ("step_percent", "step_wait"), "--traffic canary or linear")

@@ -186,7 +186,7 @@ class Container:
                     job.wait_for("Running Torchrun Driver|Invoking script")
                 job.processes.append(self._start(tree, name, request, names))
                 job.tree.append(tree)
-            job.wait_for_work()
+            job.wait_for("^› ", timeout=180, may_end=True)  # the run itself
         return job
 
     def _start(self, tree: Path, name: str, request: Request, hosts: Path) -> subprocess.Popen[bytes]:
@@ -248,18 +248,13 @@ class Running:
     def log(self, host: int = 0) -> str:
         return (self.tree[host] / "log").read_text()
 
-    def wait_for_work(self, timeout: float = 180) -> None:
-        """Waits until the run itself has begun, or the job has ended before."""
+    def wait_for(self, pattern: str, timeout: float = 120, may_end: bool = False) -> None:
+        """Waits until the first host has printed something, or has ended where it may have before."""
         until = time.monotonic() + timeout
-        while not re.search("^› ", self.log(), re.MULTILINE) and self.processes[0].poll() is None:
-            assert time.monotonic() < until, self.log()
-            time.sleep(0.05)
-
-    def wait_for(self, pattern: str, timeout: float = 120) -> None:
-        """Waits until the first host has printed something."""
-        until = time.monotonic() + timeout
-        while not re.search(pattern, self.log()):
-            assert time.monotonic() < until and self.processes[0].poll() is None, self.log()
+        while not re.search(pattern, self.log(), re.MULTILINE):
+            if (ended := self.processes[0].poll() is not None) and may_end:
+                return
+            assert time.monotonic() < until and not ended, self.log()
             time.sleep(0.05)
 
 
