@@ -173,7 +173,7 @@ def _problems(deployment: Deployment) -> list[Problem]:
     from breedlab.backends.sagemaker import checks, endpoint
 
     sent = [*endpoint.requests(deployment, exists=False), endpoint.requests(deployment, exists=True)[2]]
-    return [problem for request in sent for problem in checks.model_problems(request, _SET_BY)]
+    return [problem for n, r in enumerate(sent) for problem in checks.model_problems(r, _SET_BY, sent[:n])]
 
 
 def _refuse(found: list[Problem]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +19,9 @@ import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
+
+from breedlab.backends.sagemaker.documented_limits import Call, documented
+from breedlab.backends.sagemaker.limits import violations
 
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 REGION = "us-east-1"
@@ -69,12 +72,17 @@ class Account:
         try:
             if operation in self.refuse:
                 raise Refusal(*self.refuse[operation])
+            refuse_what_aws_refuses("sagemaker", operation, parameters, self.before())
             answer = getattr(self, f"_{operation}")(parameters)
             response = Response(json.dumps(answer), 200, content_type="application/x-amz-json-1.1")
         except Refusal as error:
             body = json.dumps({"__type": error.code, "message": str(error)})
             response = Response(body, 400, content_type="application/x-amz-json-1.1")
         return response(environ, start_response)
+
+    def before(self) -> list[Call]:
+        """What was created earlier, as far as later requests have to suit it."""
+        return []
 
     def sent(self, operation: str) -> list[dict[str, Any]]:
         """The parameters of every request of an operation."""
@@ -208,6 +216,16 @@ class Refusal(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def refuse_what_aws_refuses(
+    service: str, operation: str, parameters: dict[str, Any], before: Sequence[Call] = ()
+) -> None:
+    """Raises what AWS answers to a request that its model or its documentation does not allow."""
+    found = violations(service, operation, parameters) + documented((operation, parameters), before)
+    if found:
+        told = "; ".join(f"Value at '{path}' failed to satisfy constraint: {message}" for path, message in found)
+        raise Refusal("ValidationException", f"{len(found)} validation error detected: {told}")
 
 
 @contextmanager

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import boto3
-from sagemaker_account import REGION, Account, Refusal
+from sagemaker_account import REGION, Account, Refusal, refuse_what_aws_refuses
 from werkzeug.wrappers import Request, Response
+
+from breedlab.backends.sagemaker.documented_limits import Call
 
 Container = Callable[[bytes, str, str], tuple[int, bytes, str]]
 """Answers body, content type and accept with status, body and content type."""
@@ -49,9 +51,17 @@ class EndpointAccount(Account):
         target = request.headers.get("X-Amz-Target", "")
         if target.startswith("AnyScaleFrontendService."):
             body = request.get_data()
-            self.scaled.append((target.partition(".")[2], json.loads(body or b"{}")))
+            operation, parameters = target.partition(".")[2], json.loads(body or b"{}")
+            self.scaled.append((operation, parameters))
+            try:
+                refuse_what_aws_refuses("application-autoscaling", operation, parameters)
+            except Refusal as error:
+                return _error(400, error.code, {"message": str(error)})(environ, start_response)
             environ["wsgi.input"] = io.BytesIO(body)  # for moto to read again
         return super().__call__(environ, start_response)
+
+    def before(self) -> list[Call]:
+        return [("CreateEndpointConfig", config) for config in self.configs.values()]
 
     def _invoke(self, request: Request) -> Response:
         _, _, name, kind = request.path.split("/")

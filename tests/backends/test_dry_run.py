@@ -79,7 +79,7 @@ def test_the_dry_run_prints_what_the_launch_sends(cloud: Any, account: Account, 
     main(words)
     sent = account.sent(operation)[0]
     for request in (printed, sent):
-        (channel,) = request["TrainingJobDefinition"]["InputDataConfig"]
+        channel = request["TrainingJobDefinition"]["InputDataConfig"][0]
         # The one thing that a dry run does not know: it has not read the photos.
         del channel["DataSource"]["S3DataSource"]["S3Uri"]
     assert printed == sent

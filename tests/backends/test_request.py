@@ -200,7 +200,9 @@ def test_a_tuning_job_starts_by_the_toolkit(sent: Sent) -> None:
     shared = definition(sent(*SEARCH))
     assert "ContainerEntrypoint" not in shared["AlgorithmSpecification"]
     assert shared["StaticHyperParameters"]["sagemaker_program"] == "entry/train.py"
-    assert shared["StaticHyperParameters"]["sagemaker_submit_directory"].endswith("/source/source.tar.gz")
+    # From a channel: a container behind network isolation downloads nothing itself.
+    assert shared["StaticHyperParameters"]["sagemaker_submit_directory"] == "/opt/ml/input/data/code/source.tar.gz"
+    assert channels(shared)["code"].endswith("/source/source.tar.gz")
     assert shared["Environment"]["BREEDLAB_STAGE"] == "trial"
     assert "sagemaker_torch_distributed_enabled" not in shared["StaticHyperParameters"]
 

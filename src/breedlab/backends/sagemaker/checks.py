@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from breedlab.backends.sagemaker import images
+from breedlab.backends.sagemaker.documented_limits import documented
+from breedlab.backends.sagemaker.limits import violations, with_stand_ins
 from breedlab.backends.sagemaker.request import Experiment, Request, metric_definitions, parameter_ranges
 from breedlab.config import Config
 from breedlab.config.problems import Problem
@@ -60,8 +60,8 @@ def objective_problems(config: Config) -> list[Problem]:
 def request_problems(requests: list[Request], experiment: Experiment) -> list[Problem]:
     """What is wrong with requests: by the API's own model, and with what travels as hyperparameters."""
     found: list[Problem] = []
-    for request in requests:
-        found += model_problems(request)
+    for number, request in enumerate(requests):
+        found += model_problems(request, before=requests[:number])
         parameters = request.parameters
         values = parameters.get("HyperParameters") or parameters.get("TrainingJobDefinition", {}).get(
             "StaticHyperParameters", {}
@@ -117,91 +117,22 @@ def source_problems(folder: Path) -> list[Problem]:
     ]
 
 
-def model_problems(request: Request, set_by: Mapping[str, str] = _SET_BY) -> list[Problem]:
-    """What the API's own model says of a request: unknown, missing, too long, too many, not of the pattern.
-
-    boto3 itself looks at names and types only.
+def model_problems(
+    request: Request, set_by: Mapping[str, str] = _SET_BY, before: Sequence[Request] = ()
+) -> list[Problem]:
+    """Return what AWS would refuse of a request, by the API's own model and by the limits of the documentation.
 
     Args:
         request: What is to be sent.
-        set_by: What a person sets a field by.
+        set_by: What a user sets a field by.
+        before: The requests that are sent before it.
     """
-    shape = _api(request.service).operation_model(request.operation).input_shape
-    return [
-        Problem(_set_by(path, set_by), f"{message} ({request.operation}: {path})")
-        for path, message in _shape_problems(shape, request.parameters, "")
-    ]
-
-
-@cache
-def _api(service: str) -> Any:
-    from botocore.loaders import Loader
-    from botocore.model import ServiceModel
-
-    return ServiceModel(Loader().load_service_model(service, "service-2"), service)
+    parameters = with_stand_ins(request.parameters)
+    found = violations(request.service, request.operation, parameters)
+    found += documented((request.operation, parameters), [(r.operation, with_stand_ins(r.parameters)) for r in before])
+    return [Problem(_set_by(path, set_by), f"{message} ({request.operation}: {path})") for path, message in found]
 
 
 def _set_by(path: str, set_by: Mapping[str, str]) -> str:
     names = re.findall(r"[A-Za-z0-9]+", path)
     return next((set_by[name] for name in reversed(names) if name in set_by), path)
-
-
-def _shape_problems(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
-    kind, limits = shape.type_name, shape.metadata
-    if kind == "structure":
-        if not isinstance(value, dict):
-            yield path, f"got {value!r}; expected a mapping"
-            return
-        for name in shape.required_members:
-            if name not in value:
-                yield f"{path}.{name}".lstrip("."), "is missing"
-        for name, item in value.items():
-            where = f"{path}.{name}".lstrip(".")
-            if name not in shape.members:
-                yield where, "is no field of the API that the installed boto3 knows"
-            else:
-                yield from _shape_problems(shape.members[name], item, where)
-    elif kind == "list":
-        yield from _size_problems(limits, len(value), "entries", path)
-        for index, item in enumerate(value):
-            yield from _shape_problems(shape.member, item, f"{path}[{index}]")
-    elif kind == "map":
-        yield from _size_problems(limits, len(value), "entries", path)
-        for name, item in value.items():
-            yield from _shape_problems(shape.key, name, f"{path}.{name}")
-            yield from _shape_problems(shape.value, item, f"{path}.{name}")
-    elif kind == "string":
-        yield from _string_problems(shape, value, path)
-    elif kind in ("integer", "long"):
-        if isinstance(value, bool) or not isinstance(value, int):
-            yield path, f"got {value!r}; expected a whole number"
-        else:
-            yield from _size_problems(limits, value, "", path)
-
-
-def _string_problems(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if not isinstance(value, str):
-        yield path, f"got {value!r}; expected a text"
-        return
-    if re.search(r"<[a-z]+[^>]*>", value) or (shape.name == "RoleArn" and not value.startswith("arn:")):
-        return  # what a dry run does not know yet
-    yield from _size_problems(shape.metadata, len(value), "characters", path)
-    if shape.enum and value not in shape.enum:
-        yield path, f"got {value!r}, which the installed boto3 does not know; a newer one may"
-    pattern = shape.metadata.get("pattern")
-    # Some services write their patterns in Java's UTF-16, which is no pattern here; those allow anything printable.
-    if pattern and "\\uD" not in pattern and not re.fullmatch(_python_pattern(pattern), value, re.DOTALL):
-        yield path, f"got {value[:80]!r}; expected {pattern}"
-
-
-def _python_pattern(pattern: str) -> str:
-    """Java's classes of letters, separators, digits and printable characters as Python has them."""
-    return pattern.replace(r"\p{Print}", ".").replace(r"\p{L}", r"\w").replace(r"\p{Z}", r"\s").replace(r"\p{N}", r"\d")
-
-
-def _size_problems(limits: dict[str, Any], size: int, unit: str, path: str) -> Iterator[tuple[str, str]]:
-    least, most = limits.get("min"), limits.get("max")
-    if least is not None and size < least:
-        yield path, f"got {size} {unit}".rstrip() + f"; expected at least {least}"
-    if most is not None and size > most:
-        yield path, f"got {size} {unit}".rstrip() + f"; expected at most {most}"

@@ -39,14 +39,12 @@ CHECKPOINTS = "/opt/ml/checkpoints"
 _STRATEGIES = {"bayesian": "Bayesian", "random": "Random", "grid": "Grid", "hyperband": "Hyperband"}
 _SCRIPTS = f"{DATA_FOLDER}/sm_drivers"
 # What starts the scripts is the container's first process, which no SIGTERM ends or reaches beyond: it hands it on to a
-# process group of its own, and stays until all of that has ended, since the container ends with it.
-_START = f"""\
-chmod +x {_SCRIPTS}/sm_train.sh
-set -m
-{_SCRIPTS}/sm_train.sh &
-trap "kill -TERM -$!; while kill -0 -$! 2>/dev/null; do sleep 0.1; done" TERM
-wait $!
-"""
+# process group of its own, stays until all of that has ended, since the container ends with it, and exits as it did.
+# All in one line of at most 256 characters: AWS matches it against `.*`, which takes no line break.
+_START = (
+    "trap 'kill -TERM -$!; wait $!; r=$?; while kill -0 -$! 2>/dev/null; do sleep .1; done; exit $r' TERM; set -m; "
+    f"chmod +x {_SCRIPTS}/sm_train.sh; {_SCRIPTS}/sm_train.sh & wait $!"
+)
 
 
 @dataclass(frozen=True)
@@ -140,10 +138,7 @@ def training_request(experiment: Experiment, values: Mapping[str, str]) -> Reque
         **_shared(experiment, "final" if experiment.searches else "run"),
         "Tags": _tags(config),
     }
-    parameters["InputDataConfig"] += [
-        _channel("code", experiment.uri("source", ARCHIVE)),
-        _channel("sm_drivers", experiment.uri("sm_drivers") + "/"),
-    ]
+    parameters["InputDataConfig"].append(_channel("sm_drivers", experiment.uri("sm_drivers") + "/"))
     if backend.tensorboard:
         parameters["TensorBoardOutputConfig"] = {
             "S3OutputPath": experiment.uri("tensorboard"),
@@ -157,7 +152,8 @@ def tuning_request(experiment: Experiment) -> Request:
     config, tuner = experiment.config, experiment.config.tuner
     fixed = {
         "sagemaker_program": ENTRY,
-        "sagemaker_submit_directory": experiment.uri("source", ARCHIVE),
+        # From a channel, not from S3: the toolkit would download that, which an isolated container cannot.
+        "sagemaker_submit_directory": f"{DATA_FOLDER}/code/{ARCHIVE}",
         "sagemaker_region": experiment.place.region,
     }
     if processes(config) != 1 or config.backend.instance_count > 1:
@@ -254,7 +250,10 @@ def _range(dimension: Dimension) -> tuple[str, dict[str, Any]]:
 def _shared(experiment: Experiment, stage: str) -> dict[str, Any]:
     """What a training job and the definition of a tuning job's training jobs have in common."""
     config, backend, place = experiment.config, experiment.config.backend, experiment.place
-    channels = [_channel("training", experiment.data.rstrip("/") + "/")]
+    channels = [
+        _channel("training", experiment.data.rstrip("/") + "/"),
+        _channel("code", experiment.uri("source", ARCHIVE)),
+    ]
     if file := weights_file(config):
         channels.append(_channel("weights", experiment.uri("weights", file.name)))
     resources: dict[str, Any] = {

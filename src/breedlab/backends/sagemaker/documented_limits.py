@@ -1,0 +1,228 @@
+"""Limits that only AWS's documentation or its users state: no model of the API has them, and no pattern says them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Call = tuple[str, Mapping[str, Any]]
+"""An operation and its parameters."""
+
+Found = Iterator[tuple[str, str]]
+"""Paths and messages."""
+
+_LOCAL_STORAGE = re.compile(
+    r"ml\.(g4dn|g4ad|g5|g6|g6e|g6f|gr6|gr6f|g7e|p3dn|p4d|p4de|p5|p5e|p5en|p6\S*|trn1|trn1n|trn2|trn2u|dl1|dl2q|i\d\w*"
+    r"|[a-z]\d[a-z]*d[a-z]*)\."
+)
+"""Types with NVMe disks of their own: EC2's page of instance stores."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit.
+
+    Attributes:
+        name: For tests and messages of tests.
+        source: Where it is stated.
+        says: The words there.
+        check: Yields what a call has against it, given the calls before it.
+    """
+
+    name: str
+    source: str
+    says: str
+    check: Callable[[Call, Sequence[Call]], Found]
+
+
+def documented(call: Call, before: Sequence[Call] = ()) -> list[tuple[str, str]]:
+    """Return the path and the message of everything in a call that AWS's documentation rules out."""
+    return [found for limit in LIMITS for found in limit.check(call, before)]
+
+
+def has_local_storage(instance_type: str) -> bool:
+    """Return whether a type has NVMe disks of its own."""
+    return bool(_LOCAL_STORAGE.match(instance_type))
+
+
+def _training(call: Call) -> Mapping[str, Any]:
+    """Return the part that a training job and a tuning job's definition share; empty for other calls."""
+    operation, parameters = call
+    if operation == "CreateTrainingJob":
+        return parameters
+    if operation == "CreateHyperParameterTuningJob":
+        found: Mapping[str, Any] = parameters.get("TrainingJobDefinition", {})
+        return found
+    return {}
+
+
+def _root(call: Call) -> str:
+    return "TrainingJobDefinition." if call[0] == "CreateHyperParameterTuningJob" else ""
+
+
+def _no_empty_folders(call: Call, before: Sequence[Call]) -> Found:
+    def look(value: Any, path: str) -> Found:
+        if isinstance(value, Mapping):
+            for name, item in value.items():
+                yield from look(item, f"{path}.{name}".lstrip("."))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from look(item, f"{path}[{index}]")
+        elif isinstance(value, str) and value.startswith("s3://") and "//" in value.removeprefix("s3://"):
+            yield path, f"got {value!r}; expected no '//' in a key, which SageMaker does not download"
+
+    yield from look(call[1], "")
+
+
+def _no_key_for_local_disks(call: Call, before: Sequence[Call]) -> Found:
+    resources = _training(call).get("ResourceConfig", {})
+    kind = resources.get("InstanceType", "")
+    if resources.get("VolumeKmsKeyId") and has_local_storage(kind):
+        yield (
+            f"{_root(call)}ResourceConfig.VolumeKmsKeyId",
+            f"got a key for the volume of {kind}, whose local disks encrypt themselves; expected none",
+        )
+    if call[0] == "CreateEndpointConfig" and call[1].get("KmsKeyId"):
+        for variant in call[1].get("ProductionVariants", []):
+            if has_local_storage(variant.get("InstanceType", "")):
+                kind = variant["InstanceType"]
+                yield "KmsKeyId", f"got a key for the volume of {kind}, whose local disks encrypt themselves"
+
+
+def _no_warm_pool_with_spot(call: Call, before: Sequence[Call]) -> Found:
+    wanted = _training(call)
+    if wanted.get("EnableManagedSpotTraining") and wanted.get("ResourceConfig", {}).get("KeepAlivePeriodInSeconds"):
+        where = f"{_root(call)}ResourceConfig.KeepAlivePeriodInSeconds"
+        yield where, "expected none with spot instances, which leave no warm pool"
+
+
+def _isolated_containers_download_nothing(call: Call, before: Sequence[Call]) -> Found:
+    wanted = _training(call)
+    fixed = {**wanted.get("HyperParameters", {}), **wanted.get("StaticHyperParameters", {})}
+    source = str(fixed.get("sagemaker_submit_directory", "")).strip('"')
+    if wanted.get("EnableNetworkIsolation") and source.startswith("s3://"):
+        where = f"{_root(call)}StaticHyperParameters.sagemaker_submit_directory"
+        yield where, f"got {source!r}, which an isolated container cannot download; expected a path in a channel"
+
+
+def _waiting_includes_running(call: Call, before: Sequence[Call]) -> Found:
+    stopping = _training(call).get("StoppingCondition", {})
+    runs, waits = stopping.get("MaxRuntimeInSeconds"), stopping.get("MaxWaitTimeInSeconds")
+    where = f"{_root(call)}StoppingCondition.MaxWaitTimeInSeconds"
+    if waits is not None and runs is not None and waits < runs:
+        yield where, f"got {waits}; expected at least MaxRuntimeInSeconds ({runs})"
+    if waits is not None and not _training(call).get("EnableManagedSpotTraining"):
+        yield where, "expected none without EnableManagedSpotTraining"
+
+
+def _search_suits_strategy(call: Call, before: Sequence[Call]) -> Found:
+    if call[0] != "CreateHyperParameterTuningJob":
+        return
+    search = call[1].get("HyperParameterTuningJobConfig", {})
+    strategy, ranges = search.get("Strategy"), search.get("ParameterRanges", {})
+    where = "HyperParameterTuningJobConfig"
+    if strategy == "Hyperband" and search.get("TrainingJobEarlyStoppingType", "Off") != "Off":
+        yield f"{where}.TrainingJobEarlyStoppingType", "expected Off with Hyperband, which stops trials by itself"
+    if strategy == "Grid":
+        for kind in ("ContinuousParameterRanges", "IntegerParameterRanges"):
+            if ranges.get(kind):
+                yield f"{where}.ParameterRanges.{kind}", "expected none; a grid takes categorical ranges only"
+    if strategy != "Hyperband" and "StrategyConfig" in search:
+        yield f"{where}.StrategyConfig", "expected none unless Strategy is Hyperband"
+    total = sum(len(each) for each in ranges.values())
+    if total > 30:
+        yield f"{where}.ParameterRanges", f"got {total} hyperparameters to search; expected at most 30"
+    for index, each in enumerate(ranges.get("CategoricalParameterRanges", [])):
+        if len(each.get("Values", [])) > 30:
+            path = f"{where}.ParameterRanges.CategoricalParameterRanges[{index}].Values"
+            yield path, f"got {len(each['Values'])} values; expected at most 30"
+
+
+def _tags_are_mine(call: Call, before: Sequence[Call]) -> Found:
+    keys = [tag.get("Key", "") for tag in call[1].get("Tags", []) if isinstance(tag, Mapping)]
+    for index, key in enumerate(keys):
+        if key.lower().startswith("aws:"):
+            yield f"Tags[{index}].Key", f"got {key!r}; expected another beginning, since aws: is Amazon's own"
+        if key in keys[:index]:
+            yield f"Tags[{index}].Key", f"got {key!r} twice; expected each key once"
+
+
+def _guardrails_suit_endpoint(call: Call, before: Sequence[Call]) -> Found:
+    operation, parameters = call
+    if operation not in ("UpdateEndpoint", "CreateEndpoint") or not parameters.get("DeploymentConfig"):
+        return
+    configs = [config for earlier, config in before if earlier == "CreateEndpointConfig"]
+    mine = [each for each in configs if each["EndpointConfigName"] == parameters.get("EndpointConfigName")]
+    if any("ServerlessConfig" in variant for config in mine for variant in config.get("ProductionVariants", [])):
+        yield "DeploymentConfig", "expected none for a serverless endpoint, which has no deployment guardrails"
+
+
+_BOTOCORE = "botocore's model of the API, documentation of "
+_GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/"
+
+LIMITS = (
+    Limit(
+        "no // in a key",
+        "https://github.com/aws-samples/generative-ai-on-amazon-sagemaker/pull/242",
+        "ClientError: Data download failed: Failed to download data. S3 key: ... has an illegal char sub-sequence '//'",
+        _no_empty_folders,
+    ),
+    Limit(
+        "no key for local disks",
+        _BOTOCORE + "ResourceConfig.VolumeKmsKeyId and CreateEndpointConfig.KmsKeyId",
+        "You can't request a VolumeKmsKeyId when using an instance type with local storage.",
+        _no_key_for_local_disks,
+    ),
+    Limit(
+        "no warm pool with spot",
+        _GUIDE + "train-warm-pools.html",
+        "Warm pools do not support spot instances.",
+        _no_warm_pool_with_spot,
+    ),
+    Limit(
+        "an isolated container downloads nothing",
+        _GUIDE + "mkt-algo-model-internet-free.html",
+        "the containers can't make any outbound network calls, even to other AWS services such as Amazon S3",
+        _isolated_containers_download_nothing,
+    ),
+    Limit(
+        "waiting includes running",
+        _BOTOCORE + "StoppingCondition.MaxWaitTimeInSeconds",
+        "It must be equal to or greater than MaxRuntimeInSeconds.",
+        _waiting_includes_running,
+    ),
+    Limit(
+        "a search suits its strategy",
+        _BOTOCORE + "HyperParameterTuningJobConfig; " + _GUIDE + "automatic-model-tuning-limits.html",
+        "TrainingJobEarlyStoppingType must be OFF to use Hyperband; only categorical parameters with the grid search"
+        " strategy; 30 hyperparameters that can be searched; 30 values of a categorical one",
+        _search_suits_strategy,
+    ),
+    Limit(
+        "tags are the account's own",
+        "https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html; " + _BOTOCORE + "Tag",
+        "The aws: prefix is reserved for AWS use. Tag keys must be unique per resource.",
+        _tags_are_mine,
+    ),
+    Limit(
+        "guardrails for real-time and asynchronous endpoints",
+        _GUIDE + "deployment-guardrails.html",
+        "Deployment guardrails are available for Asynchronous Inference and Real-Time Inference endpoint types.",
+        _guardrails_suit_endpoint,
+    ),
+)
+
+
+def notices(call: Call) -> list[str]:
+    """Return what a call may run into that nobody can tell from here, with the way to make sure."""
+    resources = _training(call).get("ResourceConfig", {})
+    if not resources.get("KeepAlivePeriodInSeconds"):
+        return []
+    # "The default resource limit for warm pools is 0" (dg/train-warm-pools.html, Resource limits).
+    kind = resources.get("InstanceType")
+    return [
+        f"an account's quota of warm pools is 0 until it is raised: ask for '{kind} for training warm pool usage' under"
+        " Service Quotas, or set backend.keep_alive_minutes=0"
+    ]

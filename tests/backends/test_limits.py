@@ -1,0 +1,271 @@
+"""The judge of requests: Java's own matcher, botocore's model, and AWS's documentation."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import warnings
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from breedlab.backends.sagemaker import java_pattern
+from breedlab.backends.sagemaker.documented_limits import LIMITS, documented, has_local_storage, notices
+from breedlab.backends.sagemaker.limits import violations, with_stand_ins
+
+SERVICES = ("sagemaker", "sagemaker-runtime", "application-autoscaling", "iam", "sts", "logs", "service-quotas")
+
+TEXTS = [
+    *("", "a", "A-1", "a b", "a\nb", "a\n", "\n", "a\r\n", "a\rb", "a\u0085b", "a\u2028b", "a\u2029", "\t", "a\x0bb"),
+    *("é", "e\u0301", "٣", "日本", "a\u00a0b", "\U0001f600", "x" * 33, "x" * 300, "12", "1.2.3", "a_b", "a/b//c", "-a"),
+    *("s3://bucket/key", "s3://bucket", "s3:///", "s3://b/k\n", "https://x", "arn:aws:iam::123456789012:role/My-Role"),
+    *(
+        "arn:aws:iam::12345678901:role/x",
+        "ml.m5.large",
+        "sha256:0",
+        "subnet-0a",
+        "sg-0a",
+        "key=value",
+        "a@b.c",
+        "$",
+        "^",
+    ),
+    *("<role>", "{}", "'", '"', "\\", "[a]", "10.0.0.1", "~", "\x7f", "\x00", "AWS", "aws:x", "  ", "_x", "a:b", "7e"),
+]
+
+
+def patterns() -> list[str]:
+    from botocore.loaders import Loader
+
+    found: set[str] = set()
+    for service in SERVICES:
+        shapes = Loader().load_service_model(service, "service-2")["shapes"].values()
+        found |= {shape["pattern"] for shape in shapes if "pattern" in shape}
+    return sorted(found)
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="needs Java, whose matcher AWS's is")
+def test_patterns_match_what_java_says_they_match() -> None:
+    every = patterns()
+    assert len(every) > 250
+    pairs = [(pattern, text) for pattern in every for text in TEXTS]
+    lines = "".join(f"{b64encode(each.encode()).decode()}\n" for pair in pairs for each in pair)
+    source = Path(__file__).with_name("Matches.java")
+    java = subprocess.run(["java", str(source)], input=lines, capture_output=True, text=True, check=True)
+    expected = [line == "1" for line in java.stdout.split()]
+    assert len(expected) == len(pairs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours = [java_pattern.matches(pattern, text) for pattern, text in pairs]
+    wrong = [pair for pair, java_says, we_say in zip(pairs, expected, ours, strict=True) if java_says != we_say]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\u0085", "\u2028", "\u2029"])
+def test_a_dot_takes_no_line_break(end: str) -> None:
+    assert java_pattern.matches(".*", "set -m; wait")
+    assert not java_pattern.matches(".*", f"set -m{end}wait")
+    assert not java_pattern.matches(".*", f"wait{end}")
+    assert java_pattern.matches(r"[\S\s]*", f"set -m{end}wait")
+
+
+def training(**more: Any) -> dict[str, Any]:
+    """The smallest training job that AWS takes."""
+    return {
+        "TrainingJobName": "dogs",
+        "AlgorithmSpecification": {"TrainingInputMode": "File", "TrainingImage": "1.dkr.ecr.x.amazonaws.com/a:1"},
+        "RoleArn": "arn:aws:iam::123456789012:role/Role",
+        "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
+        "ResourceConfig": {"InstanceType": "ml.c5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+        **more,
+    }
+
+
+def paths(request: dict[str, Any]) -> list[str]:
+    return [path for path, _ in violations("sagemaker", "CreateTrainingJob", request)]
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ({}, None),
+        ({"AlgorithmSpecification": {"TrainingInputMode": "File", "ContainerArguments": ["-c", "a\nb"]}}, "[1]"),
+        ({"AlgorithmSpecification": {"TrainingInputMode": "File", "ContainerArguments": ["x" * 257]}}, "[0]"),
+        ({"AlgorithmSpecification": {"TrainingInputMode": "Files"}}, "TrainingInputMode"),
+        ({"HyperParameters": {"a": "one\ntwo"}}, "HyperParameters.a"),
+        ({"HyperParameters": {"a\nb": "1"}}, "HyperParameters.a\nb"),
+        ({"HyperParameters": {"a": 1}}, "HyperParameters.a"),
+        ({"Environment": {"A": "one\ntwo"}}, None),
+        ({"Environment": {"A-B": "1"}}, "Environment.A-B"),
+        ({"Environment": {f"A{n}": "1" for n in range(101)}}, "Environment"),
+        ({"Tags": [{"Key": "a", "Value": "é 1"}]}, None),
+        ({"Tags": [{"Key": "a", "Value": "b!"}]}, "Tags[0].Value"),
+        ({"Tags": [{"Key": f"a{n}", "Value": ""} for n in range(51)]}, "Tags"),
+        ({"TrainingJobName": "dogs\n"}, "TrainingJobName"),
+        ({"StoppingCondition": {"MaxRuntimeInSeconds": 0}}, "StoppingCondition.MaxRuntimeInSeconds"),
+        ({"EnableNetworkIsolation": "yes"}, "EnableNetworkIsolation"),
+        ({"InputDataConfig": []}, "InputDataConfig"),
+        ({"VpcConfig": {"Subnets": [], "SecurityGroupIds": ["sg-0"]}}, "VpcConfig.Subnets"),
+        ({"Colour": "red"}, "Colour"),
+    ],
+)
+def test_a_request_is_judged_shape_by_shape(more: dict[str, Any], path: str | None) -> None:
+    found = paths(training(**more))
+    assert found == [] if path is None else found and all(each.endswith(path) for each in found)
+
+
+def test_what_a_dry_run_does_not_know_hides_nothing_beside_it() -> None:
+    request = training(
+        RoleArn="Role",
+        OutputDataConfig={"S3OutputPath": "s3://<bucket>/out\n"},
+        HyperParameters={"optim__lr": "<best optim.lr>"},
+    )
+    assert paths(with_stand_ins(request)) == ["OutputDataConfig.S3OutputPath"]
+    assert paths(with_stand_ins(training(RoleArn="<role>"))) == []
+    assert paths(with_stand_ins(training(RoleArn="my role"))) == ["RoleArn"]
+
+
+def tuning(definition: dict[str, Any] | None = None, **search: Any) -> dict[str, Any]:
+    return {"HyperParameterTuningJobConfig": search, "TrainingJobDefinition": definition or {}}
+
+
+def resources(kind: str, **more: Any) -> dict[str, Any]:
+    return {"ResourceConfig": {"InstanceType": kind, **more}}
+
+
+SERVERLESS = ("CreateEndpointConfig", {"EndpointConfigName": "c", "ProductionVariants": [{"ServerlessConfig": {}}]})
+REAL_TIME = (
+    "CreateEndpointConfig",
+    {"EndpointConfigName": "c", "ProductionVariants": [{"InstanceType": "ml.m5.large"}]},
+)
+UPDATE = ("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": {"x": 1}})
+CATEGORIES = [{"Name": "a", "Values": [str(n) for n in range(31)]}]
+
+BREAKS: list[tuple[str, Any, list[Any], str]] = [
+    ("no // in a key", ("CreateTrainingJob", training(CheckpointConfig={"S3Uri": "s3://b/a//c"})), [], "S3Uri"),
+    ("no // in a key", ("CreateModel", {"PrimaryContainer": {"ModelDataUrl": "s3://b//m.tar.gz"}}), [], "DataUrl"),
+    (
+        "no key for local disks",
+        ("CreateTrainingJob", training(**resources("ml.g5.xlarge", VolumeKmsKeyId="k"))),
+        [],
+        "ResourceConfig.VolumeKmsKeyId",
+    ),
+    (
+        "no key for local disks",
+        ("CreateHyperParameterTuningJob", tuning(resources("ml.p4d.24xlarge", VolumeKmsKeyId="k"))),
+        [],
+        "TrainingJobDefinition.ResourceConfig.VolumeKmsKeyId",
+    ),
+    (
+        "no key for local disks",
+        ("CreateEndpointConfig", {"KmsKeyId": "k", "ProductionVariants": [{"InstanceType": "ml.m5d.large"}]}),
+        [],
+        "KmsKeyId",
+    ),
+    (
+        "no warm pool with spot",
+        (
+            "CreateTrainingJob",
+            training(EnableManagedSpotTraining=True, **resources("ml.m5.large", KeepAlivePeriodInSeconds=60)),
+        ),
+        [],
+        "KeepAlivePeriodInSeconds",
+    ),
+    (
+        "an isolated container downloads nothing",
+        (
+            "CreateHyperParameterTuningJob",
+            tuning(
+                {
+                    "EnableNetworkIsolation": True,
+                    "StaticHyperParameters": {"sagemaker_submit_directory": "s3://b/source.tar.gz"},
+                }
+            ),
+        ),
+        [],
+        "sagemaker_submit_directory",
+    ),
+    (
+        "waiting includes running",
+        (
+            "CreateTrainingJob",
+            training(
+                EnableManagedSpotTraining=True,
+                StoppingCondition={"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 59},
+            ),
+        ),
+        [],
+        "MaxWaitTimeInSeconds",
+    ),
+    (
+        "a search suits its strategy",
+        ("CreateHyperParameterTuningJob", tuning(Strategy="Hyperband", TrainingJobEarlyStoppingType="Auto")),
+        [],
+        "TrainingJobEarlyStoppingType",
+    ),
+    (
+        "a search suits its strategy",
+        (
+            "CreateHyperParameterTuningJob",
+            tuning(Strategy="Grid", ParameterRanges={"ContinuousParameterRanges": [{"Name": "a"}]}),
+        ),
+        [],
+        "ContinuousParameterRanges",
+    ),
+    (
+        "a search suits its strategy",
+        (
+            "CreateHyperParameterTuningJob",
+            tuning(Strategy="Grid", ParameterRanges={"CategoricalParameterRanges": CATEGORIES}),
+        ),
+        [],
+        "Values",
+    ),
+    ("tags are the account's own", ("CreateModel", {"Tags": [{"Key": "aws:x", "Value": ""}]}), [], "Key"),
+    ("tags are the account's own", ("CreateModel", {"Tags": [{"Key": "a"}, {"Key": "a"}]}), [], "Tags[1].Key"),
+    ("guardrails for real-time and asynchronous endpoints", UPDATE, [SERVERLESS], "DeploymentConfig"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "before", "path"), BREAKS, ids=[f"{each[0]} {n}" for n, each in enumerate(BREAKS)]
+)
+def test_a_documented_limit_is_broken(name: str, call: Any, before: list[Any], path: str) -> None:
+    (limit,) = [limit for limit in LIMITS if limit.name == name]
+    assert limit.source and limit.says
+    ((where, _),) = documented(call, before)
+    assert where.endswith(path)
+    assert [found for found, _ in limit.check(call, before)] == [where]
+
+
+def test_every_documented_limit_is_broken_here() -> None:
+    assert {name for name, *_ in BREAKS} == {limit.name for limit in LIMITS}
+
+
+@pytest.mark.parametrize(
+    ("call", "before"),
+    [
+        (("CreateTrainingJob", training(**resources("ml.c5.xlarge", VolumeKmsKeyId="k"))), []),
+        (("CreateTrainingJob", training(CheckpointConfig={"S3Uri": "s3://b/a/c/"})), []),
+        (("CreateHyperParameterTuningJob", tuning(Strategy="Hyperband", StrategyConfig={})), []),
+        (UPDATE, [REAL_TIME]),
+    ],
+)
+def test_what_the_documentation_allows(call: Any, before: list[Any]) -> None:
+    assert documented(call, before) == []
+
+
+def test_which_types_have_disks_of_their_own() -> None:
+    own = "g4dn g5 g6 g6e p3dn p4d p4de p5 p5e p5en p6-b200 trn1 c5d m5d r5d c6gd r7gd"
+    other = "c4 c5 c5n c6i c7i m4 m5 m6i m7i p2 p3 r5 r7i t3 inf2 c6gn"
+    assert all(has_local_storage(f"ml.{family}.xlarge") for family in own.split())
+    assert not any(has_local_storage(f"ml.{family}.xlarge") for family in other.split())
+
+
+def test_a_warm_pool_says_that_its_quota_is_none() -> None:
+    (notice,) = notices(("CreateTrainingJob", training(**resources("ml.c5.xlarge", KeepAlivePeriodInSeconds=60))))
+    assert "'ml.c5.xlarge for training warm pool usage'" in notice
+    assert notices(("CreateTrainingJob", training())) == []
