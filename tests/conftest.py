@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, for what writes to `runs/`."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(params=sorted(path.parent.name for path in (ROOT / "tests" / "assets").glob("v*/golden.tar.xz")))
+def golden(request: pytest.FixtureRequest, here: Path) -> Path:
+    """The working folder of somebody who used the first breedlab of a schema version, unpacked where we are."""
+    with tarfile.open(ROOT / "tests" / "assets" / request.param / "golden.tar.xz") as content:
+        content.extractall(here, filter="data")
+    return here
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError, create_model
 from breedlab.config.problems import Problem, error_from, nearest, reword
 from breedlab.config.schema import Config
 from breedlab.config.section import Section
-from breedlab.config.validate import known_paths
+from breedlab.config.validate import known_paths, section_of
 from breedlab.errors import ConfigError
 
 _FOREIGN = ("sagemaker_", "_tuning_")
@@ -108,10 +108,9 @@ def _value_model(path: str) -> type[Section] | None:
 
 
 def _section(section: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The section that a field holds, be it optional."""
+    """Return the section that a field holds, be it optional."""
     field = section.model_fields.get(name)
-    kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return None if field is None else section_of(field.annotation)
 
 
 def _typed(model: type[Section], given: Any) -> Any:

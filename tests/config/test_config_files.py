@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from breedlab.config import search_space, validate
 from breedlab.config.compose import compose, config_folder, groups, load
 from breedlab.config.problems import paths_of
-from breedlab.config.section import Section
 from breedlab.config.space import grid_points
 from breedlab.config.validate import known_paths
 
@@ -50,18 +48,6 @@ def test_the_grid_tuner_needs_nothing_else_where_the_experiment_has_no_space_of_
 
 def test_without_words_the_experiment_is_quickstart() -> None:
     assert load([]) == load(["experiment=quickstart"])
-
-
-def sections() -> list[type[BaseModel]]:
-    def below(kind: type[Section]) -> list[type[BaseModel]]:
-        return [found for part in kind.__subclasses__() for found in (part, *below(part))]
-
-    return below(Section)
-
-
-@pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
-def test_no_field_has_a_default_beside_the_one_in_yaml(section: type[BaseModel]) -> None:
-    assert [name for name, field in section.model_fields.items() if not field.is_required()] == []
 
 
 def test_every_path_of_the_schema_is_set_in_some_experiment_and_no_other_is() -> None:

@@ -14,8 +14,12 @@ _MAX_5, _MAX_16 = Field(max_length=5), Field(max_length=16)
 class Vpc(Section):
     """The private network that jobs run in; both lists empty for none."""
 
-    subnets: Annotated[list[Annotated[str, matching(r"subnet-[0-9a-f]+", "a subnet such as subnet-0abc")]], _MAX_16]
-    security_groups: Annotated[list[Annotated[str, matching(r"sg-[0-9a-f]+", "a group such as sg-0abc")]], _MAX_5]
+    subnets: Annotated[list[Annotated[str, matching(r"subnet-[0-9a-f]+", "a subnet such as subnet-0abc")]], _MAX_16] = (
+        Field(default_factory=list)
+    )
+    security_groups: Annotated[list[Annotated[str, matching(r"sg-[0-9a-f]+", "a group such as sg-0abc")]], _MAX_5] = (
+        Field(default_factory=list)
+    )
 
 
 KmsKey = Annotated[str, matching(r"[a-zA-Z0-9:/_-]+", "the ID, alias or ARN of a KMS key")]
@@ -24,15 +28,15 @@ KmsKey = Annotated[str, matching(r"[a-zA-Z0-9:/_-]+", "the ID, alias or ARN of a
 class Kms(Section):
     """Keys of the account's own for what is stored; null is AWS's."""
 
-    output: KmsKey | None
-    volume: KmsKey | None
+    output: KmsKey | None = None
+    volume: KmsKey | None = None
 
 
 class Limits(Section):
     """The account's limits of one search."""
 
-    trials: PositiveInt
-    parallel: PositiveInt
+    trials: PositiveInt = 750
+    parallel: PositiveInt = 10
 
 
 Hours = Annotated[float, Field(gt=0, le=28 * 24)]
@@ -62,30 +66,30 @@ Variable = Annotated[str, matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "a name of letters
 class Backend(Section):
     """Where the experiment runs; all but the first two are SageMaker's."""
 
-    name: Literal["local", "sagemaker"]
-    wait: bool
-    trials: Literal["job_each", "one_job"]
-    region: Region | None
-    role: Role | None
-    bucket: Bucket | None
-    prefix: Prefix
-    job_name: JobName | None
-    image: Image
-    instance_type: InstanceType
-    instance_count: Annotated[int, Field(ge=1, le=100)]
-    processes: Literal["auto"] | PositiveInt
-    volume_gb: Annotated[int, Field(ge=1, le=16_384)]
-    max_run_hours: Hours
-    spot: bool
-    max_wait_hours: Hours | None
-    keep_alive_minutes: Annotated[int, Field(ge=0, le=360)]
-    retries: Annotated[int, Field(ge=0, le=30)]
-    tags: dict[str, str]
-    environment: dict[Variable, str]
-    network_isolation: bool
-    encrypt_traffic: bool
-    vpc: Vpc
-    kms: Kms
-    tensorboard: bool
-    limits: Limits
-    price_per_hour: Annotated[float, Field(gt=0)] | None
+    name: Literal["local", "sagemaker"] = "local"
+    wait: bool = True
+    trials: Literal["job_each", "one_job"] = "job_each"
+    region: Region | None = None
+    role: Role | None = None
+    bucket: Bucket | None = None
+    prefix: Prefix = "breedlab"
+    job_name: JobName | None = None
+    image: Image = "auto"
+    instance_type: InstanceType = "ml.g5.xlarge"
+    instance_count: Annotated[int, Field(ge=1, le=100)] = 1
+    processes: Literal["auto"] | PositiveInt = "auto"
+    volume_gb: Annotated[int, Field(ge=1, le=16_384)] = 50
+    max_run_hours: Hours = 4.0
+    spot: bool = False
+    max_wait_hours: Hours | None = None
+    keep_alive_minutes: Annotated[int, Field(ge=0, le=360)] = 0
+    retries: Annotated[int, Field(ge=0, le=30)] = 0
+    tags: dict[str, str] = Field(default_factory=dict)
+    environment: dict[Variable, str] = Field(default_factory=dict)
+    network_isolation: bool = False
+    encrypt_traffic: bool = False
+    vpc: Vpc = Field(default_factory=Vpc)
+    kms: Kms = Field(default_factory=Kms)
+    tensorboard: bool = False
+    limits: Limits = Field(default_factory=Limits)
+    price_per_hour: Annotated[float, Field(gt=0)] | None = None

@@ -38,21 +38,47 @@ class CustomCollection(TensorCollection):
 class Collections(Section):
     """smdebug's collections."""
 
-    losses: TensorCollection
-    labels: TensorCollection
-    predictions: TensorCollection
-    weights: TensorCollection
-    biases: TensorCollection
-    gradients: TensorCollection
-    relu_activations: TensorCollection
-    bounded_activations: TensorCollection
-    custom: CustomCollection
+    losses: TensorCollection = Field(
+        default_factory=lambda: TensorCollection(train=1, eval=1, reductions=[], values=True)
+    )
+    labels: TensorCollection = Field(
+        default_factory=lambda: TensorCollection(train=0, eval=0, reductions=[], values=True)
+    )
+    predictions: TensorCollection = Field(
+        default_factory=lambda: TensorCollection(train=0, eval=0, reductions=[], values=True)
+    )
+    weights: TensorCollection = Field(
+        default_factory=lambda: TensorCollection(
+            train=0, eval=0, reductions=["std", "l2_norm", "abs_max", "update"], values=False
+        )
+    )
+    biases: TensorCollection = Field(
+        default_factory=lambda: TensorCollection(
+            train=0, eval=0, reductions=["std", "l2_norm", "abs_max"], values=False
+        )
+    )
+    gradients: TensorCollection = Field(
+        default_factory=lambda: TensorCollection(
+            train=0, eval=0, reductions=["abs_mean", "abs_max", "l2_norm"], values=False
+        )
+    )
+    relu_activations: TensorCollection = Field(
+        default_factory=lambda: TensorCollection(train=0, eval=0, reductions=["abs_max", "zeros", "dead"], values=False)
+    )
+    bounded_activations: TensorCollection = Field(
+        default_factory=lambda: TensorCollection(train=0, eval=0, reductions=["abs_max", "saturated"], values=False)
+    )
+    custom: CustomCollection = Field(
+        default_factory=lambda: CustomCollection(
+            include=[], train=0, eval=0, reductions=["min", "max", "mean", "std"], values=False
+        )
+    )
 
 
 class DebuggerRule(Section):
     """What happens when a rule fires during training."""
 
-    action: Literal["warn", "stop"]
+    action: Literal["warn", "stop"] = "warn"
 
 
 class Patient(DebuggerRule):
@@ -64,40 +90,44 @@ class Patient(DebuggerRule):
 class LossNotDecreasing(DebuggerRule):
     """By which share the mean loss of the last window of steps has to lie below the first window's."""
 
-    window: PositiveInt
-    decrease: Share
+    window: PositiveInt = 10
+    decrease: Share = 0.05
 
 
 class Overfit(Patient):
     """By which share, and by how much, the validation loss may lie above its minimum while training goes on."""
 
-    rise: Positive
-    margin: Annotated[float, Field(ge=0)]
+    patience: PositiveInt = 3
+    rise: Positive = 0.1
+    margin: Annotated[float, Field(ge=0)] = 0.1
 
 
 class Overtraining(Patient):
     """By which share a validation loss has to be lower to count as better."""
 
-    improvement: Share
+    patience: PositiveInt = 8
+    improvement: Share = 0.001
 
 
 class VanishingGradient(Patient):
     """The mean size of a weight's gradient, and its share of the largest, below both of which it has vanished."""
 
-    abs_mean: Positive
-    ratio: Positive
+    patience: PositiveInt = 2
+    abs_mean: Positive = 1e-07
+    ratio: Positive = 0.0001
 
 
 class ExplodingTensor(Patient):
     """The largest sound value."""
 
-    abs_max: Positive
+    patience: PositiveInt = 1
+    abs_max: Positive = 100000.0
 
 
 class PoorWeightInitialization(DebuggerRule):
     """The largest sound factor between a weight's deviation and He's for its shape, either way."""
 
-    factor: Annotated[float, Field(gt=1)]
+    factor: Annotated[float, Field(gt=1)] = 30.0
 
 
 class PatientShare(Patient):
@@ -115,40 +145,42 @@ class PatientRatio(Patient):
 class ClassImbalance(DebuggerRule):
     """The largest sound factor between the most and the least frequent class, from so many labels a class on."""
 
-    factor: Annotated[float, Field(gt=1)]
-    labels: PositiveInt
+    factor: Annotated[float, Field(gt=1)] = 10.0
+    labels: PositiveInt = 10
 
 
 class ConfusionLimits(PatientShare):
     """The share of a class of at least so many photos that may be taken for one other class."""
 
-    photos: PositiveInt
+    patience: PositiveInt = 3
+    share: Share = 0.5
+    photos: PositiveInt = 5
 
 
 class DebuggerRules(Section):
     """The thresholds of the debugger's rules."""
 
-    loss_not_decreasing: LossNotDecreasing
-    overfit: Overfit
-    overtraining: Overtraining
-    vanishing_gradient: VanishingGradient
-    exploding_tensor: ExplodingTensor
-    poor_weight_initialization: PoorWeightInitialization
-    dead_relu: PatientShare
-    saturated_activation: PatientShare
-    all_zero: Patient
-    nan_inf: DebuggerRule
-    unchanged_tensor: Patient
-    update_too_small: PatientRatio
-    class_imbalance: ClassImbalance
-    confusion: ConfusionLimits
-    weight_update_ratio: PatientRatio
+    loss_not_decreasing: LossNotDecreasing = Field(default_factory=LossNotDecreasing)
+    overfit: Overfit = Field(default_factory=Overfit)
+    overtraining: Overtraining = Field(default_factory=Overtraining)
+    vanishing_gradient: VanishingGradient = Field(default_factory=VanishingGradient)
+    exploding_tensor: ExplodingTensor = Field(default_factory=ExplodingTensor)
+    poor_weight_initialization: PoorWeightInitialization = Field(default_factory=PoorWeightInitialization)
+    dead_relu: PatientShare = Field(default_factory=lambda: PatientShare(share=0.9, patience=2))
+    saturated_activation: PatientShare = Field(default_factory=lambda: PatientShare(share=0.5, patience=2))
+    all_zero: Patient = Field(default_factory=lambda: Patient(patience=2))
+    nan_inf: DebuggerRule = Field(default_factory=DebuggerRule)
+    unchanged_tensor: Patient = Field(default_factory=lambda: Patient(patience=2))
+    update_too_small: PatientRatio = Field(default_factory=lambda: PatientRatio(ratio=1e-05, patience=2))
+    class_imbalance: ClassImbalance = Field(default_factory=ClassImbalance)
+    confusion: ConfusionLimits = Field(default_factory=ConfusionLimits)
+    weight_update_ratio: PatientRatio = Field(default_factory=lambda: PatientRatio(ratio=10.0, patience=1))
 
 
 class Debugger(Section):
     """What the debugger's hook records, and from when on its rules speak up."""
 
-    level: Literal["none", "losses", "default", "full"]
-    every: PositiveInt
-    collections: Collections
-    rules: DebuggerRules
+    level: Literal["none", "losses", "default", "full"] = "none"
+    every: PositiveInt = 50
+    collections: Collections = Field(default_factory=Collections)
+    rules: DebuggerRules = Field(default_factory=DebuggerRules)

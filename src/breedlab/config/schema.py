@@ -1,4 +1,8 @@
-"""The typed config: what every value may be. YAML in conf/ holds the defaults, so no field has one here."""
+"""The typed config: what every value may be, and what it is where nothing is said.
+
+The defaults here are those of the base groups in conf/ (a test compares the two). They are what lets a config that an
+older version recorded, which knows nothing of a newer field, still be read.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +34,17 @@ Host = Annotated[str, AfterValidator(_check_host)]
 class Monitor(Section):
     """The one metric that search, checkpoints and early stopping look at."""
 
-    metric: Literal["valid/loss", "valid/top1", "valid/top5", "valid/f1", "valid/ece"]
-    mode: Literal["min", "max"]
+    metric: Literal["valid/loss", "valid/top1", "valid/top5", "valid/f1", "valid/ece"] = "valid/top1"
+    mode: Literal["min", "max"] = "max"
 
 
 class Cache(Section):
     """The activations of a frozen backbone, computed once and shared."""
 
-    mode: Annotated[Literal["auto", "off"], _OFF_WORD]
-    views: PositiveInt
-    max_gb: Annotated[float, Field(gt=0)]
-    dir: Location
+    mode: Annotated[Literal["auto", "off"], _OFF_WORD] = "auto"
+    views: PositiveInt = 1
+    max_gb: Annotated[float, Field(gt=0)] = 10.0
+    dir: Location = ".cache/activations"
 
 
 class Model(Section):
@@ -48,9 +52,9 @@ class Model(Section):
 
     name: str
     weights: Location
-    freeze: Annotated[str, StringConstraints(min_length=1)]
-    head: list[PositiveInt]
-    dropout: Rate
+    freeze: Annotated[str, StringConstraints(min_length=1)] = "backbone"
+    head: list[PositiveInt] = Field(default_factory=lambda: [512, 256])
+    dropout: Rate = 0.2
 
 
 class Sample(Section):
@@ -80,86 +84,86 @@ class Data(Section):
     """The photos and what is done to them before the network sees them."""
 
     root: Location
-    sample: Sample | None
-    archive: ArchiveSource | None
-    batch_size: Annotated[int, Field(ge=1, le=8192)]
-    image_size: Literal["auto"] | Annotated[int, Field(ge=16, le=2048)]
-    resize: Literal["auto"] | Annotated[int, Field(ge=16, le=4096)]
-    interpolation: Literal["auto", "bilinear", "bicubic"]
-    mean: Literal["auto"] | Annotated[list[float], Field(min_length=3, max_length=3)]
-    std: Literal["auto"] | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
-    augment: Literal["none", "basic", "trivial", "randaug"]
-    mixup: Annotated[float, Field(ge=0)]
-    class_weights: Literal["none", "balanced"]
-    valid_fraction: Fraction
-    test_fraction: Fraction
-    on_bad_file: Literal["error", "skip"]
-    num_workers: Literal["auto"] | Annotated[int, Field(ge=0)]
+    sample: Sample | None = None
+    archive: ArchiveSource | None = None
+    batch_size: Annotated[int, Field(ge=1, le=8192)] = 64
+    image_size: Literal["auto"] | Annotated[int, Field(ge=16, le=2048)] = "auto"
+    resize: Literal["auto"] | Annotated[int, Field(ge=16, le=4096)] = "auto"
+    interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
+    mean: Literal["auto"] | Annotated[list[float], Field(min_length=3, max_length=3)] = "auto"
+    std: Literal["auto"] | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] = "auto"
+    augment: Literal["none", "basic", "trivial", "randaug"] = "none"
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    valid_fraction: Fraction = 0.15
+    test_fraction: Fraction = 0.15
+    on_bad_file: Literal["error", "skip"] = "error"
+    num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
 
 
 class Optim(Section):
     """The optimizer, its schedule and the loss's smoothing."""
 
-    name: Literal["adam", "adamw", "sgd"]
-    lr: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    momentum: Rate
-    schedule: Literal["constant", "cosine", "one_cycle"]
-    warmup_epochs: Annotated[float, Field(ge=0)]
-    layer_decay: Annotated[float, Field(gt=0, le=1)]
-    label_smoothing: Rate
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 0.001
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Rate = 0.9
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    label_smoothing: Rate = 0.0
 
 
 class Trainer(Section):
     """How the best is trained."""
 
-    max_epochs: PositiveInt
-    probe_epochs: Annotated[int, Field(ge=0)]
-    probe_lr: Annotated[float, Field(gt=0)]
-    precision: Literal["auto", "fp32", "bf16"]
-    accelerator: Literal["auto", "cpu", "gpu"]
-    compile: bool
-    patience: PositiveInt | None
-    ema: Rate
-    gradient_clip: Annotated[float, Field(gt=0)] | None
+    max_epochs: PositiveInt = 10
+    probe_epochs: Annotated[int, Field(ge=0)] = 0
+    probe_lr: Annotated[float, Field(gt=0)] = 0.001
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    compile: bool = False
+    patience: PositiveInt | None = None
+    ema: Rate = 0.0
+    gradient_clip: Annotated[float, Field(gt=0)] | None = None
 
 
 class Tuner(Section):
     """The search: which values, how many trials, which strategy."""
 
-    strategy: Literal["none", "random", "grid", "bayesian", "hyperband"]
-    trials: PositiveInt | None
-    parallel: PositiveInt
-    max_epochs: PositiveInt
-    early_stopping: bool
-    warm_start: list[JobName]
-    space: dict[str, Any]
+    strategy: Literal["none", "random", "grid", "bayesian", "hyperband"] = "none"
+    trials: PositiveInt | None = None
+    parallel: PositiveInt = 1
+    max_epochs: PositiveInt = 5
+    early_stopping: bool = False
+    warm_start: list[JobName] = Field(default_factory=list)
+    space: dict[str, Any] = Field(default_factory=dict)
 
 
 class Serving(Section):
     """What the exported archive computes with, and what it may fetch."""
 
-    engine: Literal["auto", "eager", "openvino"]
-    precision: Literal["auto", "fp32", "bf16", "int8"]
-    allow_urls: Literal["none", "public"] | Annotated[list[Host], Field(min_length=1)]
+    engine: Literal["auto", "eager", "openvino"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    allow_urls: Literal["none", "public"] | Annotated[list[Host], Field(min_length=1)] = "none"
 
 
 class Config(Section):
     """A whole experiment."""
 
     name: Name
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    dry_run: bool
-    resume: str | None
-    runs_dir: Location
-    monitor: Monitor
-    cache: Cache
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    dry_run: bool = False
+    resume: str | None = None
+    runs_dir: Location = "runs"
+    monitor: Monitor = Field(default_factory=Monitor)
+    cache: Cache = Field(default_factory=Cache)
     model: Model
     data: Data
-    optim: Optim
-    trainer: Trainer
-    tuner: Tuner
-    debugger: Debugger
-    profiler: Profiler
-    backend: Backend
-    serving: Serving
+    optim: Optim = Field(default_factory=Optim)
+    trainer: Trainer = Field(default_factory=Trainer)
+    tuner: Tuner = Field(default_factory=Tuner)
+    debugger: Debugger = Field(default_factory=Debugger)
+    profiler: Profiler = Field(default_factory=Profiler)
+    backend: Backend = Field(default_factory=Backend)
+    serving: Serving = Field(default_factory=Serving)

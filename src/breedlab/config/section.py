@@ -1,4 +1,4 @@
-"""What every part of the typed config is made of. YAML in conf/ holds the defaults, so no field has one here."""
+"""What every part of the typed config is made of."""
 
 from __future__ import annotations
 

@@ -39,24 +39,27 @@ TUNABLE = (
 )
 
 
-def validate(tree: Tree, source: str = "config") -> Config:
-    """Checks a whole tree.
+def validate(tree: Tree, source: str = "config", recorded: bool = False) -> Config:
+    """Check a whole tree.
 
     Args:
         tree: Plain containers and scalars, as Hydra composed them.
         source: Where it comes from, for the message.
+        recorded: Whether it was validated before, perhaps by an older version: what it lacks has its default. In what
+            was composed just now nothing may be lacking.
 
     Raises:
         ConfigError: Naming every problem, each with its config path.
     """
-    if found := problems(tree):
+    if found := problems(tree, recorded):
         raise error_from(found, source)
     return Config.model_validate(tree)
 
 
-def problems(tree: Tree) -> list[Problem]:
-    """Everything that is wrong with a whole tree."""
-    return _problems(tree) + _space_problems(tree)
+def problems(tree: Tree, recorded: bool = False) -> list[Problem]:
+    """Return everything that is wrong with a whole tree; `recorded` as in `validate`."""
+    absent = [] if recorded else [Problem(path, "is missing from the config") for path in _absent(Config, tree)]
+    return absent + _problems(tree) + _space_problems(tree)
 
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
@@ -100,6 +103,21 @@ def _problems(tree: Tree) -> list[Problem]:
     except ValidationError as error:
         wrong = reword(error.errors(), known_paths())
     return wrong + rules.problems(_valid_sections(tree))
+
+
+def _absent(model: type[BaseModel], tree: Tree, prefix: str = "") -> Iterator[str]:
+    """Yield the config path of every field of a model that a tree does not have."""
+    for name, field in model.model_fields.items():
+        if name not in tree:
+            yield f"{prefix}{name}"
+        elif (section := section_of(field.annotation)) and isinstance(tree[name], dict):
+            yield from _absent(section, tree[name], f"{prefix}{name}.")
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field holds, None if it holds a value."""
+    kinds = [annotation, *getattr(annotation, "__args__", ())]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _errors(tree: Tree) -> list[Any]:
@@ -179,9 +197,8 @@ def known_paths() -> list[str]:
     def of(model: type[BaseModel]) -> Tree:
         tree: Tree = {}
         for name, field in model.model_fields.items():
-            kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
-            nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-            tree[name] = of(nested[0]) if nested else None
+            section = section_of(field.annotation)
+            tree[name] = of(section) if section else None
         return tree
 
     return paths_of(of(Config))

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-from pydantic import ValidationError
-
-from breedlab.config import validate
-from breedlab.config.compose import load
 from breedlab.config.debugger import DebuggerRules
 from breedlab.debugging.reading import NothingRecorded, Tape, class_names, opened
 from breedlab.reporting.console import note, warn
+from breedlab.training.rundir import recorded_config
 from breedlab.verdicts import TRIGGERED, Verdict, triggered, write_verdicts
 
 
@@ -45,12 +41,16 @@ def judge_run(run: Path | str) -> tuple[Tape, list[Verdict]]:
 
 
 def recorded_limits(run: Path | str) -> DebuggerRules:
-    """The thresholds in a run's config; the defaults where it has none, as in a folder of somebody else's tensors."""
-    try:
-        tree = yaml.safe_load(Path(run, "config.yaml").read_text())
-        return DebuggerRules.model_validate(tree["debugger"]["rules"])
-    except (OSError, yaml.YAMLError, TypeError, KeyError, ValidationError):
-        return validate(load(["experiment=quickstart"])).debugger.rules
+    """Return the thresholds in a run's config; the defaults where there is none, as in a folder of foreign tensors.
+
+    A rule that is newer than the run has its defaults; all others keep what the run was started with.
+
+    Raises:
+        ConfigError: If the run's config is damaged, or a newer breedlab wrote it.
+    """
+    if not Path(run, "config.yaml").is_file():
+        return DebuggerRules()
+    return recorded_config(Path(run)).debugger.rules
 
 
 def conclude(run: Path) -> None:

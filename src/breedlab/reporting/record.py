@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from breedlab.config.migrations import upgrade
 from breedlab.errors import ConfigError
 from breedlab.profiling.reading import Recording
 from breedlab.profiling.reading import read as read_profile
@@ -85,7 +86,7 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
     trials = [_json(file, {}) for file in run.glob("trials/*/trial.json")]
     return RunRecord(
         path=run,
-        config=_yaml(run / "config.yaml", {}),
+        config=upgrade(_yaml(run / "config.yaml", {}), "run", str(run / "config.yaml")),
         overrides=_yaml(run / "overrides.yaml", []),
         lineage=_json(run / "lineage.json", {}),
         splits=_json(run / "splits.json", {}),

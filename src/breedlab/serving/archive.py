@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 import breedlab
+from breedlab.config.migrations import SCHEMA_VERSION
 from breedlab.data.transforms import EvalTransform
 from breedlab.models.backbone import TIMM
 from breedlab.models.classifier import Classifier
@@ -62,6 +63,7 @@ def write_folder(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     save_file(state, str(folder / "model.safetensors"))
     description = {
+        "schema_version": SCHEMA_VERSION,
         "format": FORMAT,
         "architecture": classifier.architecture.as_dict(),
         "classes": list(classes),

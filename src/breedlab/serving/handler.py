@@ -44,6 +44,7 @@ MAX_PHOTOS = 32
 _MAX_MARKS = 10_000
 """Brackets, braces and commas of a JSON body: what is asked needs far fewer, and each may cost memory once parsed."""
 _FORMAT = 1
+_SCHEMA_VERSION = 1  # config/migrations has it, too, but is not there on an endpoint
 _EXPECTED = 'expected {"image": "<base64>"} or {"url": "<address>"}, or a list of up to 32 of those'
 
 Photo = bytes | Address
@@ -78,8 +79,12 @@ class Model:
 
     def __init__(self, folder: Path, device: torch.device | None = None, engine: str | None = None) -> None:
         description = json.loads((folder / "model.json").read_text())
-        if description["format"] != _FORMAT:
-            raise ServingError(f"model.json: format {description['format']}; this breedlab reads {_FORMAT}")
+        version = description.get("schema_version", _SCHEMA_VERSION)
+        if version > _SCHEMA_VERSION or description["format"] > _FORMAT:
+            raise ServingError(
+                f"{folder / 'model.json'}: written by a newer breedlab (schema_version {version}; this one reads up to"
+                f" {_SCHEMA_VERSION}); upgrade breedlab to open it"
+            )
         shape, transform = description["architecture"], description["transform"]
         self.classes: tuple[str, ...] = tuple(description["classes"])
         self.lineage: dict[str, Any] = description["lineage"]

@@ -23,6 +23,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 from breedlab.config import Config, validate
+from breedlab.config.migrations import stamp, upgrade
 from breedlab.data.check import Report
 from breedlab.data.folders import SPLITS, PhotoSet
 from breedlab.errors import ConfigError
@@ -78,7 +79,7 @@ def reserve(config: Config, overrides: list[str], directory: Path | None = None)
         raise ConfigError(
             f"runs_dir: {parent} cannot be written ({error.strerror}); name another place: runs_dir=..."
         ) from error
-    write_yaml(run / "config.yaml", config.model_dump())
+    write_yaml(run / "config.yaml", stamp(config.model_dump()))
     write_yaml(run / "overrides.yaml", overrides)
     return run
 
@@ -143,9 +144,10 @@ def recorded_config(run: Path) -> Config:
     """The config that a run was started with.
 
     Raises:
-        ConfigError: If the folder is no run directory, or its config is damaged.
+        ConfigError: If the folder is not a run directory, its config is damaged, or a newer breedlab wrote it.
     """
-    return validate(_recorded(run, "config.yaml", dict), source=f"resume: {run / 'config.yaml'}")
+    source = f"resume: {run / 'config.yaml'}"
+    return validate(upgrade(_recorded(run, "config.yaml", dict), "run", source), source, recorded=True)
 
 
 def recorded_overrides(run: Path) -> list[str]:

@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from breedlab.config import Config, search_space, trial_count
+from breedlab.config.migrations import KEY, SCHEMA_VERSION, refuse_newer
 from breedlab.config.space import Choices, Dimension, Range, Space, grid_points
 from breedlab.errors import TrainingError
 from breedlab.training.prepare import Prepared
@@ -173,6 +174,9 @@ def _open(config: Config, run: Path, space: Space) -> optuna.Study:
         direction="maximize" if config.monitor.mode == "max" else "minimize",
         load_if_exists=True,
     )
+    refuse_newer(study.user_attrs.get(KEY, 1), f"{run / 'study.db'}")
+    if KEY not in study.user_attrs and not study.trials:
+        study.set_user_attr(KEY, SCHEMA_VERSION)
     # Moved on by what is stored, so that a resumed sampler does not propose the same again.
     seed = config.seed + len(study.trials)
     if config.tuner.strategy in ("random", "grid"):

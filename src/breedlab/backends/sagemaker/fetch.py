@@ -15,6 +15,7 @@ from breedlab.backends.sagemaker.request import training_request
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.status import Status, best_values, list_trials, training_status
 from breedlab.backends.sagemaker.upload import stored
+from breedlab.config.migrations import stamp
 from breedlab.errors import BackendError
 from breedlab.reporting.console import note, progress, stage
 
@@ -88,7 +89,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
     if not count and not partly:
         raise BackendError(f"{record.final_name}: left no files under {record.experiment().uri(folder)}")
     # The job wrote its own view of the config: where the photos lay there, and no search.
-    rundir.write_yaml(run / "config.yaml", record.config)
+    rundir.write_yaml(run / "config.yaml", stamp(record.config))
     rundir.write_yaml(run / "overrides.yaml", record.overrides)
     (run / FILE).write_text(json.dumps(record.plain(), indent=2))
     if record.searches:

@@ -11,6 +11,7 @@ from breedlab.backends.sagemaker.request import Experiment
 from breedlab.backends.sagemaker.session import Place, aws_errors, client, split_uri
 from breedlab.backends.sagemaker.upload import put
 from breedlab.config import validate
+from breedlab.config.migrations import KEY, stamp, upgrade
 from breedlab.errors import BackendError
 
 if TYPE_CHECKING:
@@ -53,13 +54,13 @@ class Record:
         """What its jobs are made of, to build the requests that are still to come."""
         # The weights were uploaded; the file need not be on this machine any more.
         tree = {**self.config, "model": {**self.config["model"], "weights": "none"}}
-        config = validate(tree, source=self.name)
+        config = validate(tree, self.name, recorded=True)
         model = config.model.model_copy(update={"weights": self.config["model"]["weights"]})
         return Experiment(config.model_copy(update={"model": model}), self.place, self.name, self.image, self.data)
 
     def plain(self) -> dict[str, Any]:
         """The content of job.json."""
-        return {name: value for name, value in asdict(self).items() if name != "run"}
+        return stamp({name: value for name, value in asdict(self).items() if name != "run"})
 
     @property
     def searches(self) -> bool:
@@ -143,5 +144,8 @@ def _key(prefix: str, name: str) -> str:
 
 
 def _read(text: str, run: Path | None) -> Record:
-    tree = json.loads(text)
+    read = json.loads(text)
+    source = f"{run or read.get('name', '')}: {FILE}"
+    tree = upgrade(read, "job", source)
+    tree["config"] = upgrade({KEY: read.get(KEY, 1), **tree["config"]}, "run", source)
     return Record(**{**tree, "place": Place(**tree["place"]), "run": run})

@@ -1,0 +1,66 @@
+"""Jobs that an older version launched are still listed and fetched."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+from sagemaker_account import Account
+
+from breedlab import jobs, report
+from breedlab.backends.sagemaker import follow
+from breedlab.errors import BreedlabError
+
+BUCKET = "breedlab-tests"
+COMPLETE = Path("runs/golden/complete")
+
+
+@pytest.fixture
+def old_jobs(golden: Path, account: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
+    """The account in which both jobs of the golden folder are done, with what they left in the bucket."""
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.02)
+    described = json.loads(Path("account.json").read_text())
+    account.training.update(described["training"])
+    account.tuning.update(described["tuning"])
+    for trial in account.trials("golden-search"):
+        _leave(f"breedlab/jobs/golden-search/checkpoints/{trial['TrainingJobName']}")
+    _leave("breedlab/jobs/golden-one/checkpoints/golden-one")
+    return account
+
+
+def _leave(prefix: str) -> None:
+    s3 = boto3.client("s3")
+    for file in COMPLETE.rglob("*"):
+        if file.is_file():
+            s3.upload_file(str(file), BUCKET, f"{prefix}/{file.relative_to(COMPLETE).as_posix()}")
+
+
+def test_old_jobs_are_listed(old_jobs: Account, capsys: Any) -> None:
+    assert jobs.main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert "golden-search" in listed and "golden-one" in listed
+
+
+def test_an_old_job_that_is_done_is_fetched(old_jobs: Account) -> None:
+    assert jobs.main(["fetch", "golden-one"]) == 0
+    fetched = Path("runs/golden/job_one")
+    assert (fetched / "model.tar.gz").read_bytes() == (COMPLETE / "model.tar.gz").read_bytes()
+    assert report.main([str(fetched)]) == 0
+    assert yaml.safe_load((fetched / "config.yaml").read_text())["backend"]["trials"] == "one_job"
+
+
+def test_an_old_search_that_is_done_is_shown(old_jobs: Account, capsys: Any) -> None:
+    assert jobs.main(["show", "golden-search"]) == 0
+    assert "0.625" in capsys.readouterr().out
+
+
+def test_the_job_of_a_newer_breedlab_is_refused_in_a_sentence(old_jobs: Account) -> None:
+    file = Path("runs/golden/job_one/job.json")
+    file.write_text(json.dumps({"schema_version": 99, **json.loads(file.read_text())}))
+    with pytest.raises(BreedlabError, match=r"job\.json: written by a newer breedlab"):
+        jobs.main(["fetch", os.fspath(file.parent)])
