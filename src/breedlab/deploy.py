@@ -69,28 +69,43 @@ def main(argv: list[str]) -> int:
     try:
         if words.delete:
             return _delete(words)
+        if words.list:
+            return _list(words)
         return _plan(words) if words.dry_run else _deploy(words)
     except KeyboardInterrupt:
         from breedlab.backends.sagemaker import rollout
 
         hint = ""
         if rollout.waiting_for:
+            region = f" --region {words.region}" if words.region else ""
             hint = (
                 f"; AWS goes on with endpoint {rollout.waiting_for}. The same command comes back to it,"
-                f" and python scripts/deploy.py --delete {rollout.waiting_for} removes it"
+                f" and python scripts/deploy.py --delete {rollout.waiting_for}{region} removes it"
             )
         print(f"interrupted{hint}", file=sys.stderr)
         return 130
 
 
 def _delete(words: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import live, session
+    from breedlab.backends.sagemaker import ownership, session
 
     with _flags_named():
         account = session.connect(words.region, "--region")
     stage(f"Deleting {words.delete}")
-    for text in live.delete(account, words.delete):
+    done = ownership.delete(account, words.delete)
+    for text in done.gone:
         note(f"deleted {text}")
+    for text in done.left:
+        note(f"left {text}")
+    return 0
+
+
+def _list(words: argparse.Namespace) -> int:
+    from breedlab.backends.sagemaker import listing, session
+
+    with _flags_named():
+        account = session.connect(words.region, "--region")
+    listing.show(listing.endpoints(account), str(account.region_name))
     return 0
 
 
@@ -103,7 +118,7 @@ def _plan(words: argparse.Namespace) -> int:
     with _model(words.model) as (folder, archive):
         size = archive_check.lint(folder, imports=False)
         place = session.planned(account_of(words))
-        deployment = _described(words, place, archive)
+        deployment = _described(words, place, folder, archive)
         _refuse(_problems(deployment))
     made = endpoint.requests(deployment, exists=False)
     update = endpoint.requests(deployment, exists=True)[2]
@@ -141,10 +156,10 @@ def _deploy(words: argparse.Namespace) -> int:
         account, place, found = session.inspect(account_of(words))
         if place is None:
             place = session.planned(account_of(words))
-        deployment = _described(words, place, archive)
+        deployment = _described(words, place, folder, archive)
         _refuse([*found, *_problems(deployment)])
         assert account is not None
-        rollout = Rollout(account, deployment, archive_check.classes_of(folder), photo)
+        rollout = Rollout(account, deployment, archive_check.classes_of(folder), photo, words.replace)
         rollout.find()  # an endpoint in no state to be updated is told before the archive is tried
         with console.status("one photo to the archive, here") as status:
             answer = archive_check.probe(
@@ -156,16 +171,19 @@ def _deploy(words: argparse.Namespace) -> int:
         note(f"answers a photo with {answer.label} ({answer.score:.1%}): {answer.where}")
         answer = rollout.run(archive)
     console.print(f"\nendpoint {deployment.name} answers: {answer.label} ({answer.score:.1%})\n", markup=False)
-    console.print(f"ask     python scripts/predict.py --endpoint {deployment.name} PHOTO...", markup=False)
-    console.print(f"delete  python scripts/deploy.py --delete {deployment.name}", markup=False)
+    region = session.region_flag(account.region_name)
+    console.print(f"ask     python scripts/predict.py --endpoint {deployment.name}{region} PHOTO...", markup=False)
+    console.print(f"delete  python scripts/deploy.py --delete {deployment.name}{region}", markup=False)
     return 0
 
 
-def _described(words: argparse.Namespace, place: Place, archive: Path) -> Deployment:
+def _described(words: argparse.Namespace, place: Place, folder: Path, archive: Path) -> Deployment:
     from breedlab.backends.sagemaker.endpoint import with_version
 
     content = _digest(archive)
-    return with_version(deployment_of(words, place, place.uri("models", content[:16], "model.tar.gz")), content)
+    model = place.uri("models", content[:16], "model.tar.gz")
+    run = json.loads((folder / "model.json").read_text()).get("lineage", {}).get("run")
+    return with_version(deployment_of(words, place, model, run), content)
 
 
 def _problems(deployment: Deployment) -> list[Problem]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.sagemaker.tags import PREFIX, own_tags
+
 if TYPE_CHECKING:
     from breedlab.backends.sagemaker.endpoint import Deployment
     from breedlab.backends.sagemaker.session import Place
@@ -59,10 +61,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
             parser.error("--delete NAME takes no --dry-run; it says what it deleted")
         _check_name(parser, "--delete", words.delete)
         return words
+    if words.list:
+        if words.model is not None:
+            parser.error("--list takes no MODEL|RUN; it shows every endpoint that breedlab made")
+        return words
     if words.model is None:
         parser.error("MODEL|RUN is missing; expected a model.tar.gz or a run directory")
     words.name = words.name or _name_of(words.model)
     _check_name(parser, "--name", words.name)
+    if words.replace is not None and words.replace != words.name:
+        parser.error(
+            f"--replace {words.replace}: names another endpoint than --name, {words.name}; name the one to be replaced"
+        )
     if found := problems(words):
         parser.error("\n  ".join(found))
     return words
@@ -76,6 +86,9 @@ def problems(words: argparse.Namespace) -> list[str]:
             found.append(f"--{name.replace('_', '-')} is not for --kind {words.kind}; it is for {' and '.join(kinds)}")
     if words.role and not re.fullmatch(r"(arn:aws[\w-]*:iam::\d{12}:role/)?[\w+=,.@/-]+", words.role):
         found.append(f"--role: got {words.role!r}; expected a role's name or its ARN")
+    own = sorted(key for key, _ in words.tag if key.startswith(PREFIX))
+    if own:
+        found.append(f"--tag: got {', '.join(own)}; keys that begin with {PREFIX} are breedlab's own")
     if words.bucket and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", words.bucket):
         found.append(f"--bucket: got {words.bucket!r}; expected the name of an S3 bucket, without s3://")
     least, most = _instances(words)
@@ -123,13 +136,14 @@ def account_of(words: argparse.Namespace) -> Account:
     )
 
 
-def deployment_of(words: argparse.Namespace, place: Place, model: str) -> Deployment:
+def deployment_of(words: argparse.Namespace, place: Place, model: str, run: str | None) -> Deployment:
     """What the flags ask for, without its version.
 
     Args:
         words: From `parse`.
         place: Where in AWS.
         model: The archive's address in S3.
+        run: The run that the model comes from, if its archive names one.
     """
     from breedlab.backends.sagemaker.endpoint import Deployment, Scaling, Update, inference_image
 
@@ -177,6 +191,7 @@ def deployment_of(words: argparse.Namespace, place: Place, model: str) -> Deploy
         network_isolation=words.network_isolation,
         environment=tuple(words.env),
         tags=tuple(words.tag),
+        own_tags=own_tags(endpoint=words.name, run=run, experiment=_config_of(words.model).get("name")),
     )
 
 
@@ -187,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Puts a model behind an endpoint on Amazon SageMaker, or brings one that is there to a new model.",
         usage="deploy.py MODEL|RUN [--name NAME] [--kind realtime|serverless|async] [flags]\n"
         "       deploy.py MODEL|RUN --dry-run [flags]\n"
+        "       deploy.py --list [--region REGION]\n"
         "       deploy.py --delete NAME [--region REGION]",
         epilog="example: python scripts/deploy.py runs/latest --role MyRole --bucket my-bucket --max-instances 4",
     )
@@ -195,7 +211,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", help="the endpoint's (default: the experiment's)")
     add("--kind", choices=_KINDS, default="realtime", help="default: realtime")
     add("--dry-run", action="store_true", help="print the requests; needs no credentials and no network")
+    add("--list", action="store_true", help="the endpoints that breedlab made, with age and price, from any machine")
     add("--delete", metavar="NAME", help="delete an endpoint, its configs and its models; files in S3 stay")
+    add("--replace", metavar="NAME", help="update this endpoint though somebody else made it, or not breedlab")
     add("--photo", metavar="FILE", help="the photo that decides (default: one that the run was tested with)")
     add("--inference-env", metavar="DIR", help="AWS's inference stack on this machine (default: .venv-inference)")
 

@@ -13,6 +13,7 @@ import pytest
 from containers import Container, build_image
 from filelock import FileLock
 from sagemaker_account import REGION, ROLE, Account, serving
+from sagemaker_endpoints import EndpointAccount
 
 from breedlab.data.sample import write_sample
 
@@ -110,3 +111,74 @@ def container(image: Path, account: Account, tmp_path: Path) -> Iterator[Contain
     made = Container(image, folder, account.url)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive's content, unpacked."""
+    import torch
+    from deploying import CLASSES, exported
+
+    torch.manual_seed(1)
+    return exported(tmp_path_factory.mktemp("content"), CLASSES)
+
+
+@pytest.fixture(scope="session")
+def model_archive(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a model.tar.gz."""
+    from breedlab.serving.archive import write_archive
+
+    path = tmp_path_factory.mktemp("archive") / "model.tar.gz"
+    write_archive(path, model_folder)
+    return path
+
+
+@pytest.fixture(scope="session")
+def _endpoint_server() -> Iterator[EndpointAccount]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    account = EndpointAccount()
+    with serving(account) as url:
+        account.url = url
+        yield account
+
+
+@pytest.fixture
+def bare_deploy_account(
+    _endpoint_server: EndpointAccount, no_account: None, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> EndpointAccount:
+    """An account with a role and a bucket; its endpoints answer with the archive's handler."""
+    import urllib.request
+
+    from deploying import BUCKET, contained
+
+    from breedlab.backends.sagemaker import live, sending
+    from breedlab.serving import handler
+
+    account = _endpoint_server
+    for name, value in {
+        "AWS_ENDPOINT_URL": account.url,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": REGION,
+        "BREEDLAB_INFERENCE_ENV": "/nowhere",
+        "BREEDLAB_USER": "anna",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(live, "POLL_S", 0.0)
+    monkeypatch.setattr(sending, "PAUSE_S", 0.0)
+    urllib.request.urlopen(urllib.request.Request(f"{account.url}/moto-api/reset", method="POST")).close()
+    account.forget()
+    account.container = contained(handler.model_fn(str(model_folder)))
+    boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument="{}")
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    account.calls.clear()
+    return account
+
+
+@pytest.fixture
+def deploy_account(bare_deploy_account: EndpointAccount, monkeypatch: pytest.MonkeyPatch) -> EndpointAccount:
+    """The same, where the archive is known to be good: trying it takes seconds, and some tests try it for all."""
+    from breedlab.backends.sagemaker import archive_check
+
+    monkeypatch.setattr(archive_check, "probe", lambda *_: archive_check.Answer("Akita", 0.5, "known to be good"))
+    return bare_deploy_account

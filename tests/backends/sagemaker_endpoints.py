@@ -1,13 +1,16 @@
 """The endpoints of the account that tests deploy into, and in front of each what a test puts there as its container.
 
 As AWS does it: an endpoint is at work for a while after each call, a failed update ends in service with the old config,
-and what the container refuses comes back as a ModelError that carries its status and words.
+and what the container refuses comes back as a ModelError that carries its status and words. And where it hurts: what
+was just made is not found for a while, answers get lost, calls are throttled or denied, a cold container answers 503.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import socket
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -31,6 +34,11 @@ class EndpointAccount(Account):
         container: What answers for every endpoint.
         fails: Why the next creation or update fails, None if it does not.
         scaled: Requests to Application Auto Scaling, in order.
+        throttled: How many of the next calls of an operation are throttled.
+        lost: Operations whose next answer gets lost after AWS acted on the request.
+        denied: Operations that the caller may not call; S3's are `S3:PUT` and the like.
+        cold: How many of the next invocations find the container still starting.
+        unseen_for: How often what was just made is not found.
     """
 
     def __init__(self) -> None:
@@ -42,10 +50,39 @@ class EndpointAccount(Account):
         self.fails: str | None = None
         self.scaled: list[tuple[str, dict[str, Any]]] = []
         self.invoked: list[dict[str, str]] = []
+        self.throttled: dict[str, int] = {}
+        self.lost: set[str] = set()
+        self.denied: set[str] = set()
+        self.cold = 0
+        self.unseen_for = 0
+        self._unseen: dict[str, int] = {}
         self._answers = 0
+
+    def forget(self) -> None:
+        """Make it an empty account whose calls all work."""
+        for kept in (self.requests, self.models, self.configs, self.endpoints, self.scaled, self.refuse, self.calls):
+            kept.clear()
+        for kept in (self.invoked, self.throttled, self.lost, self.denied, self._unseen):
+            kept.clear()
+        self.fails, self.cold, self.unseen_for = None, 0, 0
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
+        operation = _operation(request)
+        if operation in self.denied:
+            return _denied(request, operation)(environ, start_response)
+        if self.throttled.get(operation, 0) > 0:
+            self.throttled[operation] -= 1
+            refusal = {"__type": "ThrottlingException", "message": "Rate exceeded"}
+            return _json(400, refusal)(environ, start_response)
+        if operation in self.lost:
+            self.lost.remove(operation)
+            list(self._answered(environ, request, start_response))
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            return []
+        return self._answered(environ, request, start_response)
+
+    def _answered(self, environ: dict[str, Any], request: Request, start_response: Any) -> Iterable[bytes]:
         if request.path.startswith("/endpoints/"):
             return self._invoke(request)(environ, start_response)
         target = request.headers.get("X-Amz-Target", "")
@@ -58,6 +95,9 @@ class EndpointAccount(Account):
             except Refusal as error:
                 return _error(400, error.code, {"message": str(error)})(environ, start_response)
             environ["wsgi.input"] = io.BytesIO(body)  # for moto to read again
+            if target.endswith(".ListTagsForResource"):  # which moto does not know
+                tags = [asked["Tags"] for name, asked in self.scaled if "Tags" in asked and name.startswith("Register")]
+                return _json(200, {"Tags": tags[-1] if tags else {}})(environ, start_response)
         return super().__call__(environ, start_response)
 
     def before(self) -> list[Call]:
@@ -70,6 +110,9 @@ class EndpointAccount(Account):
         if name not in self.endpoints or self.endpoints[name]["EndpointStatus"] != "InService":
             return _error(400, "ValidationError", {"Message": f"Endpoint {name} of account 123456789012 not found."})
         assert self.container is not None
+        if self.cold > 0:
+            self.cold -= 1
+            return _error(503, "ServiceUnavailable", {"Message": "The container is not ready for requests."})
         if kind == "invocations":
             accept = request.headers.get("Accept", "*/*")
             status, body, answered = self.container(request.get_data(), request.headers.get("Content-Type", ""), accept)
@@ -99,36 +142,71 @@ class EndpointAccount(Account):
     # The API.
 
     def _CreateModel(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        self.models[asked["ModelName"]] = asked
-        return {"ModelArn": f"{_ARN}:model/{asked['ModelName']}"}
+        return {"ModelArn": self._make(self.models, "model", asked["ModelName"], asked)}
 
     def _CreateEndpointConfig(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        self.configs[asked["EndpointConfigName"]] = asked
-        return {"EndpointConfigArn": f"{_ARN}:endpoint-config/{asked['EndpointConfigName']}"}
+        for variant in asked["ProductionVariants"]:
+            self._seen(self.models, "model", variant["ModelName"])
+        return {"EndpointConfigArn": self._make(self.configs, "endpoint-config", asked["EndpointConfigName"], asked)}
 
     def _CreateEndpoint(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        name = asked["EndpointName"]
-        if name in self.endpoints:
-            raise Refusal("ValidationException", f"Cannot create already existing endpoint {name}.")
-        self.endpoints[name] = {**asked, "EndpointStatus": "Creating", "_steps": 2}
-        return {"EndpointArn": f"{_ARN}:endpoint/{name}"}
+        self._seen(self.configs, "endpoint-config", asked["EndpointConfigName"])
+        more = {"EndpointStatus": "Creating", "_steps": 2, "CreationTime": time.time()}
+        return {"EndpointArn": self._make(self.endpoints, "endpoint", asked["EndpointName"], {**asked, **more})}
+
+    def _make(self, things: dict[str, dict[str, Any]], kind: str, name: str, asked: dict[str, Any]) -> str:
+        if name in things:
+            raise Refusal("ValidationException", f'Cannot create already existing {kind.replace("-", " ")} "{name}".')
+        things[name] = asked
+        self._unseen[f"{kind}/{name}"] = self.unseen_for
+        return f"{_ARN}:{kind}/{name}"
+
+    def _seen(self, things: dict[str, dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+        """What stands under a name, once AWS's consistency has come to it."""
+        what = "endpoint configuration" if kind == "endpoint-config" else kind
+        left = self._unseen.get(f"{kind}/{name}", 0)
+        if name not in things or left > 0:
+            self._unseen[f"{kind}/{name}"] = left - 1
+            raise Refusal("ValidationException", f'Could not find {what} "{_ARN}:{kind}/{name}".')
+        return things[name]
+
+    def _ListTags(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"Tags": self._by_arn(asked["ResourceArn"]).get("Tags", [])}
+
+    def _AddTags(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        thing = self._by_arn(asked["ResourceArn"])
+        tags = {tag["Key"]: tag["Value"] for tag in (*thing.get("Tags", []), *asked["Tags"])}
+        thing["Tags"] = [{"Key": key, "Value": value} for key, value in tags.items()]
+        return {"Tags": thing["Tags"]}
+
+    def _by_arn(self, arn: str) -> dict[str, Any]:
+        kind, _, name = arn.rpartition(":")[2].partition("/")
+        return {"model": self.models, "endpoint-config": self.configs, "endpoint": self.endpoints}[kind][name]
+
+    def _ListEndpoints(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        keys = ("EndpointName", "CreationTime", "EndpointStatus")
+        found = [{**{key: one[key] for key in keys}, "LastModifiedTime": 0} for one in self.endpoints.values()]
+        return {"Endpoints": [{**one, "EndpointArn": f"{_ARN}:endpoint/{one['EndpointName']}"} for one in found]}
 
     def _UpdateEndpoint(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        endpoint = self.endpoints[asked["EndpointName"]]
+        endpoint = self._seen(self.endpoints, "endpoint", asked["EndpointName"])
         if endpoint["EndpointStatus"] != "InService":
             raise Refusal("ValidationException", "Cannot update in-progress endpoint.")
+        self._seen(self.configs, "endpoint-config", asked["EndpointConfigName"])
         endpoint |= {"EndpointStatus": "Updating", "_steps": 2, "_next": asked["EndpointConfigName"]}
         return {"EndpointArn": f"{_ARN}:endpoint/{asked['EndpointName']}"}
 
     def _DescribeModel(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        return _found(self.models, asked["ModelName"], "model") | {"ModelArn": "arn", "CreationTime": 0}
+        name = asked["ModelName"]
+        return self._seen(self.models, "model", name) | {"ModelArn": f"{_ARN}:model/{name}", "CreationTime": 0}
 
     def _DescribeEndpointConfig(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        found = _found(self.configs, asked["EndpointConfigName"], "endpoint configuration")
-        return found | {"EndpointConfigArn": "arn", "CreationTime": 0}
+        name = asked["EndpointConfigName"]
+        found = self._seen(self.configs, "endpoint-config", name)
+        return found | {"EndpointConfigArn": f"{_ARN}:endpoint-config/{name}", "CreationTime": 0}
 
     def _DescribeEndpoint(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        endpoint = _found(self.endpoints, asked["EndpointName"], "endpoint")
+        endpoint = self._seen(self.endpoints, "endpoint", asked["EndpointName"])
         status = endpoint["EndpointStatus"]
         if status in ("Creating", "Updating", "Deleting"):
             endpoint["_steps"] -= 1
@@ -141,8 +219,8 @@ class EndpointAccount(Account):
         if endpoint["EndpointStatus"] == "Updating":
             shown["PendingDeploymentSummary"] = {"EndpointConfigName": endpoint["_next"]}
         variants = [{"VariantName": variant["VariantName"]} for variant in config["ProductionVariants"]]
-        times = {"CreationTime": 0, "LastModifiedTime": 0}
-        return {**shown, "EndpointArn": "arn", "ProductionVariants": variants, **times}
+        about = {"EndpointArn": f"{_ARN}:endpoint/{asked['EndpointName']}", "LastModifiedTime": 0}
+        return {**shown, **about, "ProductionVariants": variants}
 
     def _settle(self, name: str, endpoint: dict[str, Any]) -> None:
         status, reason = endpoint["EndpointStatus"], self.fails
@@ -159,33 +237,55 @@ class EndpointAccount(Account):
                 endpoint["EndpointConfigName"] = endpoint["_next"]
 
     def _DeleteModel(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self._seen(self.models, "model", asked["ModelName"])
         del self.models[asked["ModelName"]]
         return {}
 
     def _DeleteEndpointConfig(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self._seen(self.configs, "endpoint-config", asked["EndpointConfigName"])
         del self.configs[asked["EndpointConfigName"]]
         return {}
 
     def _DeleteEndpoint(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        _found(self.endpoints, asked["EndpointName"], "endpoint")
+        self._seen(self.endpoints, "endpoint", asked["EndpointName"])
         self.endpoints[asked["EndpointName"]] |= {"EndpointStatus": "Deleting", "_steps": 2}
         return {}
 
     def _ListModels(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        return {"Models": _listed(self.models, asked, "ModelName", "ModelArn")}
+        return {"Models": _listed(self.models, asked, "ModelName", "model")}
 
     def _ListEndpointConfigs(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        return {"EndpointConfigs": _listed(self.configs, asked, "EndpointConfigName", "EndpointConfigArn")}
+        return {"EndpointConfigs": _listed(self.configs, asked, "EndpointConfigName", "endpoint-config")}
 
 
-def _found(things: dict[str, dict[str, Any]], name: str, what: str) -> dict[str, Any]:
-    if name not in things:
-        raise Refusal("ValidationException", f'Could not find {what} "{_ARN}:{name}".')
-    return things[name]
+def _listed(things: dict[str, Any], asked: dict[str, Any], name: str, kind: str) -> list[dict[str, Any]]:
+    arn = name.removesuffix("Name") + "Arn"
+    found = [each for each in things if asked["NameContains"] in each]
+    return [{name: each, arn: f"{_ARN}:{kind}/{each}", "CreationTime": 0} for each in found]
 
 
-def _listed(things: dict[str, Any], asked: dict[str, Any], name: str, arn: str) -> list[dict[str, Any]]:
-    return [{name: each, arn: "arn", "CreationTime": 0} for each in things if asked["NameContains"] in each]
+def _operation(request: Request) -> str:
+    """What is called: the API's operation, of S3 the method."""
+    if target := request.headers.get("X-Amz-Target"):
+        return target.rpartition(".")[2]
+    if request.path.startswith("/endpoints/"):
+        return "InvokeEndpointAsync" if request.path.endswith("async-invocations") else "InvokeEndpoint"
+    if "/operation/" in request.path:
+        return request.path.rpartition("/")[2]
+    return f"S3:{request.method}"
+
+
+def _denied(request: Request, operation: str) -> Response:
+    text = f"User: arn:aws:iam::123456789012:user/anna is not authorized to perform: {operation}"
+    if operation.startswith("S3:"):
+        return Response(f"<Error><Code>AccessDenied</Code><Message>{text}</Message></Error>", 403)
+    if request.path.startswith("/endpoints/"):
+        return _error(403, "AccessDeniedException", {"Message": text})
+    return _json(400, {"__type": "AccessDeniedException", "message": text})
+
+
+def _json(status: int, told: dict[str, Any]) -> Response:
+    return Response(json.dumps(told), status, content_type="application/x-amz-json-1.1")
 
 
 def _error(status: int, kind: str, told: dict[str, Any]) -> Response:

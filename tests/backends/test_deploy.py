@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import shutil
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,113 +15,39 @@ import boto3
 import numpy as np
 import pytest
 import torch
-from sagemaker_account import REGION, ROLE, serving
+from deploying import BUCKET, CLASSES, contained, created, deploy, exported, sent
+from sagemaker_account import REGION, ROLE
 from sagemaker_endpoints import EndpointAccount
 
 from breedlab.backends.sagemaker import archive_check, live, stack
-from breedlab.backends.sagemaker.archive_check import Answer
-from breedlab.data.transforms import EvalTransform
 from breedlab.deploy import main
 from breedlab.errors import BackendError, DataError, ServingError
-from breedlab.models import backbone as backbones
-from breedlab.models.classifier import Architecture, Classifier
 from breedlab.predict import main as predict
 from breedlab.serving import handler
-from breedlab.serving.archive import write_archive, write_folder
 
-BUCKET = "breedlab-deploys"
-CLASSES = ("Akita", "Beagle", "Corgi")
 STACK = os.environ.get("BREEDLAB_INFERENCE_ENV")
 OWN_IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/breedlab:1"
 SLEEPY = ("--kind", "async", "--min-instances", "0", "--max-instances", "2")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(1)
-    return _exported(tmp_path_factory.mktemp("content"), CLASSES)
-
-
-def _exported(folder: Path, classes: tuple[str, ...]) -> Path:
-    mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-    shape = Architecture("squeezenet1_1", len(classes), (), 0.0, mean, std)
-    classifier = Classifier(shape, backbones.build(shape.name), side=64).eval()
-    write_folder(folder, classifier, EvalTransform(72, 64, "bilinear", mean, std), classes, {"run": "test"})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def archive(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("archive") / "model.tar.gz"
-    write_archive(path, folder)
-    return path
-
-
-@pytest.fixture(scope="module")
-def _server() -> Iterator[EndpointAccount]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    account = EndpointAccount()
-    with serving(account) as url:
-        account.url = url
-        yield account
+@pytest.fixture
+def bare_account(bare_deploy_account: EndpointAccount) -> EndpointAccount:
+    return bare_deploy_account
 
 
 @pytest.fixture
-def bare_account(
-    _server: EndpointAccount, no_account: None, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> EndpointAccount:
-    """An account with a role and a bucket; its endpoints answer with the archive's handler."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": _server.url,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": REGION,
-        "BREEDLAB_INFERENCE_ENV": "/nowhere",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(live, "POLL_S", 0.0)
-    urllib.request.urlopen(urllib.request.Request(f"{_server.url}/moto-api/reset", method="POST")).close()
-    for kept in (_server.requests, _server.models, _server.configs, _server.endpoints, _server.scaled, _server.refuse):
-        kept.clear()
-    _server.fails, _server.container = None, contained(handler.model_fn(str(folder)))
-    boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument="{}")
-    boto3.client("s3").create_bucket(Bucket=BUCKET)
-    _server.calls.clear()
-    _server.invoked.clear()
-    return _server
+def account(deploy_account: EndpointAccount) -> EndpointAccount:
+    return deploy_account
 
 
 @pytest.fixture
-def account(bare_account: EndpointAccount, monkeypatch: pytest.MonkeyPatch) -> EndpointAccount:
-    """The same, where the archive is known to be good: trying it takes seconds, and some tests try it for all."""
-    monkeypatch.setattr(archive_check, "probe", lambda *_: Answer("Akita", 0.5, "known to be good"))
-    return bare_account
+def folder(model_folder: Path) -> Path:
+    return model_folder
 
 
-def contained(model: handler.Model) -> Callable[[bytes, str, str], tuple[int, bytes, str]]:
-    """A container that answers with a model."""
-
-    def answer(body: bytes, kind: str, accept: str) -> tuple[int, bytes, str]:
-        try:
-            return 200, *handler.output_fn(handler.predict_fn(handler.input_fn(body, kind), model), accept)
-        except handler.BadRequest as error:
-            return error.status, json.dumps({"error": str(error)}).encode(), handler.JSON
-
-    return answer
-
-
-def deploy(archive: Path, *words: str, name: str = "dogs") -> int:
-    return main([str(archive), "--name", name, "--role", ROLE, "--bucket", BUCKET, *words])
-
-
-def sent(account: EndpointAccount, operation: str) -> dict[str, Any]:
-    """The one request of an operation."""
-    (found,) = [parameters for name, parameters in [*account.requests, *account.scaled] if name == operation]
-    return found
-
-
-def created(account: EndpointAccount) -> list[str]:
-    return [name for name, _ in account.requests if name.startswith(("Create", "Update", "Delete"))]
+@pytest.fixture
+def archive(model_archive: Path) -> Path:
+    return model_archive
 
 
 def test_an_endpoint_is_made_asked_and_scaled(bare_account: EndpointAccount, archive: Path, capsys: Any) -> None:
@@ -215,11 +138,11 @@ SNS = "arn:aws:sns:us-east-1:123456789012"
             " --kms-key alias/k --tag team=vision --env A=b --workers 3 --subnet subnet-1 --security-group sg-1"
             " --capture 7 --prefix team/x --scale-in-cooldown 9",
             {
-                "CreateModel Tags": [{"Key": "team", "Value": "vision"}],
+                "CreateModel Tags.0": {"Key": "team", "Value": "vision"},
                 "CreateModel PrimaryContainer.Environment.A": "b",
                 "CreateModel PrimaryContainer.Environment.SAGEMAKER_MODEL_SERVER_WORKERS": "3",
                 "CreateModel VpcConfig": {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
-                "CreateEndpointConfig Tags": [{"Key": "team", "Value": "vision"}],
+                "CreateEndpointConfig Tags.0": {"Key": "team", "Value": "vision"},
                 "CreateEndpointConfig KmsKeyId": "alias/k",
                 "CreateEndpointConfig ProductionVariants.0.InstanceType": "ml.c6i.xlarge",
                 "CreateEndpointConfig ProductionVariants.0.InitialInstanceCount": 2,
@@ -229,7 +152,7 @@ SNS = "arn:aws:sns:us-east-1:123456789012"
                 "CreateEndpointConfig DataCaptureConfig.InitialSamplingPercentage": 7,
                 "CreateEndpointConfig DataCaptureConfig.DestinationS3Uri": f"s3://{BUCKET}/team/x/endpoints/dogs/capture",
                 "CreateEndpointConfig DataCaptureConfig.KmsKeyId": "alias/k",
-                "CreateEndpoint Tags": [{"Key": "team", "Value": "vision"}],
+                "CreateEndpoint Tags.0": {"Key": "team", "Value": "vision"},
                 "RegisterScalableTarget MinCapacity": 2,
                 "PutScalingPolicy TargetTrackingScalingPolicyConfiguration.ScaleInCooldown": 9,
             },
@@ -417,7 +340,7 @@ def test_another_model_comes_in_place_with_guardrails(account: EndpointAccount, 
     deploy(archive, "--max-instances", "3")
     old = account.endpoints["dogs"]["EndpointConfigName"]
     torch.manual_seed(2)
-    other = _exported(tmp_path, CLASSES)
+    other = exported(tmp_path, CLASSES)
     account.requests.clear()
     account.scaled.clear()
     words = ["--max-instances", "3", "--traffic", "canary", "--step-percent", "20", "--step-wait", "60"]
@@ -437,7 +360,7 @@ def test_another_model_comes_in_place_with_guardrails(account: EndpointAccount, 
     }
     assert update["RetainAllVariantProperties"] is True
     assert account.endpoints["dogs"]["EndpointConfigName"] == update["EndpointConfigName"] != old
-    changes = [name for name, _ in account.scaled if not name.startswith("Describe")]
+    changes = [name for name, _ in account.scaled if not name.startswith(("Describe", "List"))]
     assert changes == ["DeregisterScalableTarget", "RegisterScalableTarget", "PutScalingPolicy"]
 
 
@@ -519,7 +442,7 @@ def test_a_new_endpoint_that_is_no_good_is_removed(
     elif how == "answers nothing":
         account.container = lambda body, kind, accept: (500, b"ModuleNotFoundError", "text/plain")
     else:
-        account.container = contained(handler.model_fn(str(_exported(tmp_path, ("Cat", "Dog")))))
+        account.container = contained(handler.model_fn(str(exported(tmp_path, ("Cat", "Dog")))))
     says = {
         "fails to start": "ping health check",
         "answers nothing": "ModuleNotFoundError",

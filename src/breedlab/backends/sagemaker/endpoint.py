@@ -15,6 +15,7 @@ from typing import Any, Literal
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.scaling import scaling_requests
 from breedlab.backends.sagemaker.session import Place
+from breedlab.backends.sagemaker.tags import as_request as tags_as_request
 from breedlab.errors import BackendError
 
 VARIANT = "AllTraffic"
@@ -82,6 +83,7 @@ class Deployment:
         image: The address of the container image.
         own_image: Whether that is ours (docker/), which needs none of the toolkit's settings.
         model: The archive's address in S3.
+        own_tags: Who made it, of which run, for which endpoint (`tags`).
     """
 
     name: str
@@ -111,6 +113,7 @@ class Deployment:
     network_isolation: bool = False
     environment: tuple[tuple[str, str], ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
+    own_tags: tuple[tuple[str, str], ...] = ()
     variant: str = VARIANT
 
     @property
@@ -131,8 +134,9 @@ class Deployment:
 
 def with_version(deployment: Deployment, content: str) -> Deployment:
     """The deployment with the version that belongs to its settings and the archive's content."""
-    plain = replace(deployment, version="", model="")
-    told = [request.parameters for request in (_model(plain), _config(plain))]
+    # Who deploys it makes no difference: a colleague's deployment of the same is the same.
+    plain = replace(deployment, version="", model="", own_tags=())
+    told = ["tagged", *(request.parameters for request in (_model(plain), _config(plain)))]
     digest = hashlib.sha256(json.dumps([content, *told], sort_keys=True).encode()).hexdigest()
     return replace(deployment, version=digest[:10])
 
@@ -292,4 +296,5 @@ def _policy(deployment: Deployment) -> Iterator[tuple[str, Any]]:
 
 
 def _tags(deployment: Deployment) -> dict[str, Any]:
-    return {"Tags": [{"Key": key, "Value": value} for key, value in deployment.tags]} if deployment.tags else {}
+    tags = (*deployment.tags, *deployment.own_tags)
+    return {"Tags": tags_as_request(tags)} if tags else {}

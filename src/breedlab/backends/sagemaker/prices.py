@@ -6,13 +6,30 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 
 from breedlab.backends.sagemaker.session import REGION
 from breedlab.config.backend import Backend
 
 REFERENCE = "us-east-1"
 """The region that prices are told of where none is set."""
+
+
+class Priced(Protocol):
+    """Something that runs on instances: a config's `backend`, or an `Instance`."""
+
+    @property
+    def instance_type(self) -> str: ...
+    @property
+    def price_per_hour(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance type, with the price that the user gave for it, if any."""
+
+    instance_type: str
+    price_per_hour: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,7 @@ def largest_bill(backend: Backend, region: str, trials: int, each: bool) -> Bill
     return Bill(jobs, hours, price, source)
 
 
-def price_per_hour(backend: Backend, region: str) -> tuple[float | None, str]:
+def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
     """USD for one instance and hour, and where that comes from; None if it is not known."""
     if backend.price_per_hour is not None:
         return backend.price_per_hour, "backend.price_per_hour"

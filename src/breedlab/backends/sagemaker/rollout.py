@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker import endpoint as endpoints
 from breedlab.backends.sagemaker.archive_check import Answer, read_answer
+from breedlab.backends.sagemaker.creation import Creation
 from breedlab.backends.sagemaker.endpoint import Deployment
 from breedlab.backends.sagemaker.invoke import invoke, invoke_async
-from breedlab.backends.sagemaker.live import MOVING, describe, last_log_lines, remove_endpoint, send, wait
-from breedlab.backends.sagemaker.request import Request
+from breedlab.backends.sagemaker.live import MOVING, describe, last_log_lines, wait
+from breedlab.backends.sagemaker.ownership import refuse_foreign
 from breedlab.backends.sagemaker.scaled import Scaled, scale
-from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
+from breedlab.backends.sagemaker.sending import patiently
+from breedlab.backends.sagemaker.session import aws_errors, client, region_flag, split_uri
+from breedlab.backends.sagemaker.tags import as_request
 from breedlab.backends.sagemaker.upload import encryption
 from breedlab.errors import BackendError, BreedlabError
 from breedlab.reporting.console import note, progress, stage, warn
@@ -53,32 +55,44 @@ class Rollout:
         deployment: What is wanted.
         classes: What the model tells apart.
         photo: Bytes of the photo that decides.
+        replaces: The endpoint that may be updated whoever made it.
     """
 
-    def __init__(self, account: boto3.Session, deployment: Deployment, classes: tuple[str, ...], photo: bytes) -> None:
+    def __init__(
+        self,
+        account: boto3.Session,
+        deployment: Deployment,
+        classes: tuple[str, ...],
+        photo: bytes,
+        replaces: str | None = None,
+    ) -> None:
         self.account, self.deployment, self.classes, self.photo = account, deployment, classes, photo
         self.sagemaker = client(account, "sagemaker")
-        self._made: list[tuple[str, dict[str, str]]] = []
+        self._creation = Creation(account, deployment)
+        self._replaces = replaces
+        region = region_flag(account.region_name)
+        self._how_to_delete = f"python scripts/deploy.py --delete {deployment.name}{region}"
 
     def find(self) -> str | None:
         """The endpoint's status, None if there is none.
 
         Raises:
-            BackendError: If it is in no state to be updated.
+            BackendError: If it is another's, or in no state to be updated.
         """
-        with aws_errors():
+        with aws_errors(f"endpoint {self.deployment.name}"):
             described = describe(self.sagemaker, self.deployment.name)
-        if described is None:
-            return None
-        status, name = described["EndpointStatus"], self.deployment.name
-        if status in MOVING and self._on_its_way(described):
-            return str(status)
+            if described is None:
+                return None
+            status, name = described["EndpointStatus"], self.deployment.name
+            if self._creation.on_its_way(described):
+                return str(status)
+            refuse_foreign(self.sagemaker, described, self._replaces)
         if status in MOVING:
             raise BackendError(f"endpoint {name}: is {status}, not by this command; try again once it is InService")
         if status != "InService":
             raise BackendError(
                 f"endpoint {name}: is {status} ({described.get('FailureReason', 'no reason given')});"
-                f" remove it first: python scripts/deploy.py --delete {name}"
+                f" remove it first: {self._how_to_delete}"
             )
         return str(status)
 
@@ -93,12 +107,7 @@ class Rollout:
         stage("Endpoint")
         before = self._before() if status is not None else None
         if status is not None and before is None:  # begun by an earlier call of this command, so it is ours to undo
-            name = self.deployment.versioned
-            self._made = [
-                ("model", {"ModelName": name}),
-                ("endpoint_config", {"EndpointConfigName": name}),
-                ("endpoint", {"EndpointName": self.deployment.name}),
-            ]
+            self._creation.adopt()
         if before is not None:
             self.deployment = replace(self.deployment, variant=before.variant)
         self._upload(archive)
@@ -117,6 +126,8 @@ class Rollout:
             undone = self._undo(before)
             raise BackendError(f"{error}\n{undone}") from error
         waiting_for = None
+        if before is not None:
+            self._tag()
         try:
             self._scale(before)
         except BackendError as error:
@@ -124,12 +135,6 @@ class Rollout:
                 f"endpoint {self.deployment.name}: answers with the new model, but does not scale: {error}"
             ) from error
         return answer
-
-    def _on_its_way(self, described: dict[str, Any]) -> bool:
-        """Whether it is this very deployment that was begun and not seen through."""
-        names = [described["EndpointConfigName"]] if described["EndpointStatus"] == "Creating" else []
-        names.append(described.get("PendingDeploymentSummary", {}).get("EndpointConfigName"))
-        return self.deployment.versioned in names
 
     def _before(self) -> Before | None:
         with aws_errors():
@@ -178,37 +183,20 @@ class Rollout:
             before.scaled.remove(self.account)  # AWS refuses to change the machine under one that scales
         for request in endpoints.requests(self.deployment, exists=before is not None, retain=retain):
             if request.service == "sagemaker":
-                self._call(request)
-
-    def _call(self, request: Request) -> None:
-        """Sends it; a model or config of this version that is there already is this very one."""
-        from botocore.exceptions import ClientError
-
-        name = self.deployment.versioned
-        creates = {
-            "CreateModel": ("model", {"ModelName": name}),
-            "CreateEndpointConfig": ("endpoint_config", {"EndpointConfigName": name}),
-            "CreateEndpoint": ("endpoint", {"EndpointName": self.deployment.name}),
-        }
-        made = creates.get(request.operation)
-        with aws_errors(self.deployment.name):
-            if made is not None and made[0] != "endpoint":
-                with suppress(ClientError):
-                    getattr(self.sagemaker, f"describe_{made[0]}")(**made[1])
-                    return
-            send(self.account, request)
-        if made is not None:
-            self._made.append(made)
+                self._creation.send(request)
 
     def _wait(self) -> None:
         """Until AWS is done with it, whatever came of it."""
         name = self.deployment.name
         with aws_errors(name):
-            described = wait(self.sagemaker, name)
+            described = wait(self.sagemaker, name, self._has_begun)
         if described is None or described["EndpointStatus"] != "InService":
             reason = (described or {}).get("FailureReason", "no reason was given")
             status = described["EndpointStatus"] if described else "gone"
             raise BackendError(f"endpoint {name}: {status}: {reason}{self._log_hint()}")
+
+    def _has_begun(self, described: dict[str, Any] | None) -> bool:
+        return _config_of(described) == self.deployment.versioned
 
     def _refuse_rolled_back(self) -> None:
         with aws_errors():
@@ -236,6 +224,17 @@ class Rollout:
         except BreedlabError as error:
             raise BackendError(f"{error}{self._log_hint()}") from error
 
+    def _tag(self) -> None:
+        """Have an endpoint that was updated say what it serves now, and whose it is."""
+        name, tags = self.deployment.name, (*self.deployment.tags, *self.deployment.own_tags)
+        try:
+            with aws_errors(f"tags of endpoint {name}"):
+                described = describe(self.sagemaker, name)
+                if described is not None:
+                    self.sagemaker.add_tags(ResourceArn=described["EndpointArn"], Tags=as_request(tags))
+        except BreedlabError as error:
+            warn(f"endpoint {name}: keeps the tags that it had: {error}")
+
     def _scale(self, before: Before | None) -> None:
         if scale(self.account, self.deployment):
             scaling = self.deployment.scaling
@@ -252,10 +251,10 @@ class Rollout:
                 if before is not None and before.config != self.deployment.versioned:
                     self._go_back(before)
                 elif before is not None:
-                    return f"it is left as it was; python scripts/deploy.py --delete {name} removes it"
-                self._delete_made()
+                    return f"it is left as it was; {self._how_to_delete} removes it"
+                self._creation.undo()
         except BreedlabError as error:
-            return f"undoing it failed, too: {error}\nlook at it: python scripts/deploy.py --delete {name} removes it"
+            return f"undoing it failed, too: {error}\nlook at it: {self._how_to_delete} removes it"
         finally:
             waiting_for = None
         if before is not None:
@@ -264,23 +263,22 @@ class Rollout:
 
     def _go_back(self, before: Before) -> None:
         described = describe(self.sagemaker, self.deployment.name)
+        if described and described["EndpointStatus"] in MOVING:
+            described = wait(self.sagemaker, self.deployment.name)
         if described and described["EndpointConfigName"] != before.config:
             warn(f"going back to {before.config}")
-            self.sagemaker.update_endpoint(EndpointName=self.deployment.name, EndpointConfigName=before.config)
-            after = wait(self.sagemaker, self.deployment.name)
+            back = {"EndpointName": self.deployment.name, "EndpointConfigName": before.config}
+            patiently(lambda: self.sagemaker.update_endpoint(**back))
+            after = wait(self.sagemaker, self.deployment.name, lambda d: _config_of(d) == before.config)
             if after is None or (after["EndpointStatus"], after["EndpointConfigName"]) != ("InService", before.config):
                 raise BackendError(f"endpoint {self.deployment.name}: did not come back to {before.config}")
         before.scaled.restore(self.account)
-
-    def _delete_made(self) -> None:
-        for kind, what in reversed(self._made):
-            if kind == "endpoint":
-                remove_endpoint(self.sagemaker, what["EndpointName"])
-            else:
-                getattr(self.sagemaker, f"delete_{kind}")(**what)
-        self._made.clear()
 
     def _log_hint(self) -> str:
         lines = last_log_lines(self.account, self.deployment.name)
         group = f"\nits log is in CloudWatch: /aws/sagemaker/Endpoints/{self.deployment.name}"
         return "".join(f"\n  {line}" for line in lines) + group
+
+
+def _config_of(described: dict[str, Any] | None) -> str | None:
+    return None if described is None else str(described["EndpointConfigName"])

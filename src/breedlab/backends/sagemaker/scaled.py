@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.live import send
-from breedlab.backends.sagemaker.scaling import alarm_name, scaling_requests, wake_alarm
+from breedlab.backends.sagemaker.request import Request
+from breedlab.backends.sagemaker.scaling import alarm_name, calls_first_instance, scaling_requests, wake_alarm
+from breedlab.backends.sagemaker.sending import send
 from breedlab.backends.sagemaker.session import aws_errors, client
+from breedlab.errors import BackendError
 
 if TYPE_CHECKING:
     import boto3
@@ -27,11 +29,13 @@ class Scaled:
         name: The endpoint's.
         targets: What scales, and between which numbers, as AWS describes it; empty where nothing does.
         policies: By what, likewise.
+        tags: Of the targets, by their resource.
     """
 
     name: str
     targets: list[dict[str, Any]]
     policies: list[dict[str, Any]]
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, account: boto3.Session, deployment: Deployment) -> Scaled:
@@ -40,7 +44,8 @@ class Scaled:
         where = {"ServiceNamespace": "sagemaker"}
         targets = scaling.describe_scalable_targets(**where, ResourceIds=[deployment.resource])["ScalableTargets"]
         found = scaling.describe_scaling_policies(**where, ResourceId=deployment.resource)
-        return cls(deployment.name, targets, found["ScalingPolicies"])
+        tags = {target["ResourceId"]: _tags_of(scaling, target) for target in targets}
+        return cls(deployment.name, targets, found["ScalingPolicies"], tags)
 
     def remove(self, account: boto3.Session) -> None:
         """Has it scale no more. Policies go with their targets; the alarm does not, and would call upon nothing."""
@@ -52,18 +57,35 @@ class Scaled:
                 scaling.deregister_scalable_target(**{key: target[key] for key in _WHERE})
         if any(policy["PolicyName"] == alarm_name(self.name) for policy in self.policies):
             with aws_errors("alarms"), suppress(ClientError):
-                client(account, "cloudwatch").delete_alarms(AlarmNames=[alarm_name(self.name)])
+                remove_alarm(account, self.name)
 
     def restore(self, account: boto3.Session) -> None:
         """Makes it as it was."""
         scaling = client(account, "application-autoscaling")
         for target in self.targets:
-            scaling.register_scalable_target(**{key: target[key] for key in (*_WHERE, "MinCapacity", "MaxCapacity")})
+            told = {key: target[key] for key in (*_WHERE, "MinCapacity", "MaxCapacity")}
+            if tags := self.tags.get(target["ResourceId"]):
+                told["Tags"] = tags
+            _send(account, Request("RegisterScalableTarget", told, "application-autoscaling"))
         for policy in self.policies:
-            told = ("PolicyName", "PolicyType", *_WHERE, *_CONTENTS)
-            answer = scaling.put_scaling_policy(**{key: policy[key] for key in told if key in policy})
+            fields = ("PolicyName", "PolicyType", *_WHERE, *_CONTENTS)
+            answer = scaling.put_scaling_policy(**{key: policy[key] for key in fields if key in policy})
             if policy["PolicyName"] == alarm_name(self.name):  # a new one, by its ARN
-                send(account, wake_alarm(self.name, answer["PolicyARN"]))
+                pairs = tuple(self.tags.get(policy["ResourceId"], {}).items())
+                send(account, wake_alarm(self.name, answer["PolicyARN"], pairs))
+
+
+def _tags_of(scaling: Any, target: dict[str, Any]) -> dict[str, str]:
+    """Return a target's tags, none where the credentials may not read them or an older AWS gave it no ARN."""
+    from botocore.exceptions import ClientError
+
+    if "ScalableTargetARN" not in target:
+        return {}
+    try:
+        tags: dict[str, str] = scaling.list_tags_for_resource(ResourceARN=target["ScalableTargetARN"])["Tags"]
+    except ClientError:
+        return {}
+    return tags
 
 
 def scale(account: boto3.Session, deployment: Deployment) -> bool:
@@ -71,7 +93,41 @@ def scale(account: boto3.Session, deployment: Deployment) -> bool:
     wanted = scaling_requests(deployment)
     with aws_errors("autoscaling"):
         for request in wanted:
-            answer = send(account, request)
+            answer = _send(account, request)
             if request.parameters.get("PolicyType") == "StepScaling":
-                send(account, wake_alarm(deployment.name, answer["PolicyARN"]))
+                _refuse_other_alarm(account, deployment.name)
+                send(account, wake_alarm(deployment.name, answer["PolicyARN"], deployment.own_tags))
     return bool(wanted)
+
+
+def remove_alarm(account: boto3.Session, endpoint: str) -> bool:
+    """Delete the alarm that wakes an endpoint, and return whether there was one; another's of that name stays."""
+    cloudwatch = client(account, "cloudwatch")
+    found = cloudwatch.describe_alarms(AlarmNames=[alarm_name(endpoint)])["MetricAlarms"]
+    if not any(calls_first_instance(alarm, endpoint) for alarm in found):
+        return False
+    cloudwatch.delete_alarms(AlarmNames=[alarm_name(endpoint)])
+    return True
+
+
+def _send(account: boto3.Session, request: Request) -> dict[str, Any]:
+    """Send it; a target that is there already is changed, and takes no tags then."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return send(account, request)
+    except ClientError as error:
+        if "Tags" not in request.parameters or error.response["Error"].get("Code") != "ValidationException":
+            raise
+    return send(account, replace(request, parameters={k: v for k, v in request.parameters.items() if k != "Tags"}))
+
+
+def _refuse_other_alarm(account: boto3.Session, endpoint: str) -> None:
+    """Raise if an alarm of this name watches something else: what is put under a name replaces what was there."""
+    name = alarm_name(endpoint)
+    found = client(account, "cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
+    if any(not calls_first_instance(alarm, endpoint) for alarm in found):
+        raise BackendError(
+            f"the alarm {name} watches something else and is left as it is; rename it, or give the endpoint another"
+            " --name, so that requests can wake it"
+        )

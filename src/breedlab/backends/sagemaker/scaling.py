@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.request import Request
+from breedlab.backends.sagemaker.tags import as_request as tags_as_request
 
 if TYPE_CHECKING:
     from breedlab.backends.sagemaker.endpoint import Deployment
@@ -33,10 +34,10 @@ def scaling_requests(deployment: Deployment) -> list[Request]:
             "Statistic": "Average",
         }
     service = "application-autoscaling"
+    tags = dict((*deployment.tags, *deployment.own_tags))
+    bounds = {"MinCapacity": scaling.least, "MaxCapacity": scaling.most}
     return [
-        Request(
-            "RegisterScalableTarget", {**target, "MinCapacity": scaling.least, "MaxCapacity": scaling.most}, service
-        ),
+        Request("RegisterScalableTarget", {**target, **bounds, **({"Tags": tags} if tags else {})}, service),
         Request(
             "PutScalingPolicy",
             {
@@ -56,7 +57,7 @@ def alarm_name(endpoint: str) -> str:
     return f"{endpoint}-wake"
 
 
-def wake_alarm(name: str, policy_arn: str) -> Request:
+def wake_alarm(name: str, policy_arn: str, tags: tuple[tuple[str, str], ...] = ()) -> Request:
     """What calls an endpoint's first instance: without one there is no backlog an instance, the target's metric."""
     return Request(
         "PutMetricAlarm",
@@ -70,9 +71,16 @@ def wake_alarm(name: str, policy_arn: str) -> Request:
             "ComparisonOperator": "GreaterThanOrEqualToThreshold",
             "TreatMissingData": "missing",
             "AlarmActions": [policy_arn],
+            **({"Tags": tags_as_request(tags)} if tags else {}),
         },
         "cloudwatch",
     )
+
+
+def calls_first_instance(alarm: dict[str, Any], endpoint: str) -> bool:
+    """Return whether an alarm of the account is the one that `wake_alarm` makes for an endpoint."""
+    watched = _queue(endpoint, "HasBacklogWithoutCapacity")
+    return all(alarm.get(key) == value for key, value in watched.items())
 
 
 def _wake(deployment: Deployment, target: dict[str, Any]) -> Request:

@@ -183,6 +183,11 @@ def aws_errors(doing: str = "") -> Iterator[None]:
         raise BackendError(f"AWS: {error}; check the network and try again{about}") from error
 
 
+def region_flag(region: str | None) -> str:
+    """Return ` --region REGION` for a command that is printed, nothing where the profile's region is that one."""
+    return "" if region is None or region == _profile_region() else f" --region {region}"
+
+
 def _unset(backend: Wanted) -> list[tuple[str, str]]:
     return [(name, mark) for name, mark in (("role", ROLE), ("bucket", BUCKET)) if getattr(backend, name) is None]
 

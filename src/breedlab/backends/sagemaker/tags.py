@@ -1,0 +1,62 @@
+"""The tags that mark what breedlab created in an account, so that it is found, and told from what others made."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+PREFIX = "breedlab:"
+"""How the keys of our own tags begin; users cannot set these."""
+
+ENDPOINT = f"{PREFIX}endpoint"
+RUN = f"{PREFIX}run"
+USER = f"{PREFIX}user"
+EXPERIMENT = f"{PREFIX}experiment"
+
+_LONGEST_VALUE = 256
+_REFUSED = re.compile(r"[^\w\s.:/=+\-@]")
+"""What AWS takes in no value: all but letters, digits, separators and `_.:/=+-@`."""
+
+
+def own_tags(**values: str | None) -> tuple[tuple[str, str], ...]:
+    """Return our tags, by what stands behind the prefix; the user is always among them.
+
+    Args:
+        values: `endpoint`, `run`, `experiment`; those without a value are left out.
+    """
+    named = {**values, "user": user_name()}
+    return tuple((f"{PREFIX}{name}", tag_value(value)) for name, value in named.items() if value)
+
+
+def user_name() -> str:
+    """Return who creates things: $BREEDLAB_USER, else the name of this machine's user."""
+    try:
+        return os.environ.get("BREEDLAB_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
+
+
+def tag_value(text: str) -> str:
+    """Return a text as AWS takes it for a tag's value; each character that it refuses becomes `_`."""
+    return _REFUSED.sub("_", " ".join(text.split()))[:_LONGEST_VALUE]
+
+
+def as_request(tags: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    """Return tags as SageMaker's and CloudWatch's requests hold them."""
+    return [{"Key": key, "Value": value} for key, value in tags]
+
+
+def read_tags(sagemaker: Any, arn: str) -> dict[str, str]:
+    """Return the tags of something in SageMaker, all pages of them."""
+    pages = sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
+    return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
+
+
+def whose(tags: Mapping[str, str]) -> str:
+    """Return who made something, in words for a message."""
+    if USER in tags:
+        return f"{tags[USER]}'s"
+    return "not made by breedlab (it has no breedlab: tags)"
