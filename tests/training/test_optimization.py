@@ -13,7 +13,7 @@ from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.training.evaluation import evaluate
 from breedlab.training.metrics import make_metrics
-from breedlab.training.objective import objective_line, read_objective
+from breedlab.training.objective import best_epoch, objective_line, rank, read_objective
 from breedlab.training.optimization import make_optimizer, make_schedule
 
 Configure = Callable[..., Config]
@@ -127,3 +127,18 @@ def test_the_objective_is_found_in_its_own_line(value: float) -> None:
 
 def test_other_lines_hold_no_objective() -> None:
     assert read_objective("valid/top1 0.8") is None
+
+
+def test_ties_in_the_monitored_metric_go_to_the_lower_validation_loss() -> None:
+    epochs = [
+        {"valid/top1": 0.9, "valid/loss": 0.1},
+        {"valid/top1": 1.0, "valid/loss": 0.578},
+        {"valid/top1": 1.0, "valid/loss": 0.227},
+        {"valid/top1": 1.0, "valid/loss": 0.3},
+    ]
+    assert best_epoch(epochs, "valid/top1", "max") == 2
+    assert best_epoch(epochs, "valid/loss", "min") == 0
+    assert best_epoch([{"valid/ece": 0.2}, {"valid/ece": 0.1}], "valid/ece", "min") == 1
+    # a trial that an older version recorded without its loss loses a tie, and only a tie
+    assert rank(1.0, 9.0, "max") < rank(1.0, None, "max") < rank(0.9, 0.0, "max")
+    assert rank(0.1, None, "min") < rank(0.2, 0.0, "min")

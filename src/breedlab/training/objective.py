@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 FIGURES = ("train/loss", "valid/loss", "valid/top1")
 """What is printed of every epoch beside the objective."""
@@ -57,3 +58,28 @@ def read_objective(line: str) -> tuple[str, float] | None:
 def better(value: float, best: float | None, mode: str) -> bool:
     """Whether `value` beats the best so far under `monitor.mode`."""
     return best is None or (value > best if mode == "max" else value < best)
+
+
+def rank(value: float, loss: float | None, mode: str) -> tuple[float, float]:
+    """Return the key by which epochs, trials and runs of a grid are ordered: the smaller, the better.
+
+    The monitored metric decides; where it is equal, the lower validation loss does. On a small validation split many
+    epochs and trials reach the same accuracy, and the earliest of them is rarely the best trained.
+
+    Args:
+        value: The monitored metric.
+        loss: `valid/loss` of the same epoch; None where it is unknown, which loses every tie.
+        mode: `monitor.mode`.
+    """
+    return (-value if mode == "max" else value, math.inf if loss is None else loss)
+
+
+def best_epoch(epochs: Sequence[Mapping[str, float]], metric: str, mode: str) -> int:
+    """Return the index of the best of these epochs, the earliest of those that are equal in metric and loss.
+
+    Args:
+        epochs: The metrics of each by name, at least one.
+        metric: The monitored metric.
+        mode: `monitor.mode`.
+    """
+    return min(range(len(epochs)), key=lambda i: rank(epochs[i][metric], epochs[i].get("valid/loss"), mode))
