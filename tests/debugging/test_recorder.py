@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
@@ -20,6 +22,7 @@ from smdebug.trials import create_trial
 from breedlab.config import Config
 from breedlab.data.module import PhotoData
 from breedlab.data.sample import write_sample
+from breedlab.debugging import recorder
 from breedlab.debugging.hook import RunHook
 from breedlab.debugging.reading import Tape, losses, opened, registrations
 from breedlab.debugging.recorder import Recorder
@@ -329,6 +332,69 @@ def test_a_damaged_file_of_sagemaker_s_is_told_and_training_goes_on(
     monkeypatch.setenv("SMDEBUG_CONFIG_FILE_PATH", str(tmp_path / "hook.json"))
     trained(configure, tmp_path / "run")
     assert capsys.readouterr().out.count("the debugger gave up") == 1
+
+
+@pytest.fixture
+def patience() -> Iterator[None]:
+    """A test that waits for ever fails instead; what it waits for is heard by the main thread alone."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("the training waits for ever")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(240)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_full_disk_under_its_writer_neither_stops_the_training_nor_changes_its_weights(
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    patience: None,
+) -> None:
+    """`/dev/full` is the kernel's own full disk: it takes no byte, once a file's buffer has to be written."""
+    from smdebug.core.access_layer.file import TSAccessFile
+
+    opened_files = []
+
+    def open_on_a_disk_that_fills_up(self: Any, path: str, mode: str) -> None:
+        opened_files.append(path)
+        self._accessor = Path("/dev/full" if len(opened_files) > 6 else path).open(mode)  # noqa: SIM115
+
+    config = configure("debugger=full", "debugger.every=1", "model.freeze=none", "trainer.max_epochs=1")
+    prepared = prepared_for(config)
+    with monkeypatch.context() as patched:
+        patched.setattr(TSAccessFile, "open", open_on_a_disk_that_fills_up)
+        train(prepared, config, tmp_path / "full")
+    plain = configure("debugger=none", "model.freeze=none", "trainer.max_epochs=1")
+    train(prepared_for(plain), plain, tmp_path / "plain")
+
+    assert same(tmp_path / "full", tmp_path / "plain")
+    printed = "".join(capfd.readouterr())
+    assert printed.count("the debugger gave up and training goes on") == 1
+    assert "No space left on device" in printed
+    assert "Traceback" not in printed and "Exception" not in printed
+    assert not list((tmp_path / "full" / "debug").rglob("*.tmp"))
+    assert [step for step, _ in losses(tmp_path / "full")["TRAIN"]] == [1, 2], "what was whole can be read"
+
+
+def test_it_gives_up_while_checkpoints_still_have_room(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure("debugger=full", "debugger.every=1", "trainer.max_epochs=1")
+    free = iter([10**12] * 4)  # in bytes: as much as anybody needs, until the fourth step
+    monkeypatch.setattr(recorder.shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free, 1_000_000)))
+
+    train(prepared_for(config), config, tmp_path / "run")
+
+    printed = capsys.readouterr().out
+    assert printed.count("the debugger gave up and training goes on") == 1
+    assert f"{tmp_path / 'run'}: 1 MB are left on its disk" in printed
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+    assert len(losses(tmp_path / "run")["TRAIN"]) == 4
 
 
 def test_losses_alone_save_nothing_else(configure: Configure, tmp_path: Path) -> None:

@@ -118,6 +118,55 @@ def test_going_on_in_an_epoch_reads_none_of_its_photos_again(
     assert len(read) == len(set(read)) == 100
 
 
+class Stuck(lightning.Callback):
+    """A step that hangs: told to stop once, and, after some seconds, once more."""
+
+    def __init__(self, first: int, second: int, seconds: float) -> None:
+        self.first, self.second, self.seconds, self.went_on = first, second, seconds, 0
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        os.kill(os.getpid(), self.first)
+        time.sleep(self.seconds)
+        os.kill(os.getpid(), self.second)
+        self.went_on += 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "raised"),
+    [
+        (signal.SIGTERM, signal.SIGTERM, stopping.Stopped),
+        (signal.SIGINT, signal.SIGTERM, stopping.Stopped),
+        (signal.SIGINT, signal.SIGINT, KeyboardInterrupt),
+    ],
+)
+def test_told_to_stop_a_second_time_it_ends_in_the_middle_of_a_step(
+    tmp_path: Path,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    first: int,
+    second: int,
+    raised: type[BaseException],
+) -> None:
+    config = configure()
+    stuck = Stuck(first, second, 0.7)
+    monkeypatch.setattr(fitting, "StepBar", lambda: stuck)
+    with pytest.raises(raised):
+        train(prepare(config, checked_photos(config)), config, tmp_path / "run")
+    assert stuck.went_on == 0
+
+
+def test_what_a_group_is_sent_and_its_starter_hands_on_counts_once(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure()
+    stuck = Stuck(signal.SIGTERM, signal.SIGTERM, 0.01)
+    monkeypatch.setattr(fitting, "StepBar", lambda: stuck)
+    with pytest.raises(stopping.Stopped):
+        train(prepare(config, checked_photos(config)), config, tmp_path / "run")
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,12 +107,20 @@ class RunHook(Hook):  # type: ignore[misc]
             module.__dict__.pop("_module_name", None)
         if self._works:
             self._safely(self.close)
+        if not self._works:
+            self._remove_unfinished()
         self._added, self._handles, self._before, self._pending = [], [], [], []
         self._named, self.loss, self.writer = [], None, None
         self.module_set.clear()
         self._works = False
         singleton_utils.del_hook()
         error_handling_agent.set_hook(None)
+
+    def _remove_unfinished(self) -> None:
+        """Remove the files of the step that could not be written: nothing reads them, and the disk may be full."""
+        for unfinished in Path(self.out_dir).rglob("*.tmp"):
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
 
     def _closure_for_registering_forward_hook(self, module: nn.Module) -> None:
         if self.saves_outputs_of(module):

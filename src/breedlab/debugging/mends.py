@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -68,6 +69,54 @@ def _hide_from_tensorboard() -> None:
     event_file_writer.parse_worker_name_from_file = parse_worker_name_from_file
 
 
+def _write_in_the_step() -> None:
+    """Write events where they come up, in place of a thread behind a queue of ten.
+
+    On a full disk that thread dies, and whoever puts an eleventh event into the queue, or waits for it to empty, waits
+    for ever. Here the write itself raises, and `RunHook` ends the recording. The thread saved no time: nearly all of
+    the work is Python's, and holds its lock.
+    """
+    from smdebug.core import writer
+    from smdebug.core.locations import TensorLocation
+    from smdebug.core.tfevent import event_file_writer
+
+    class SynchronousWriter(event_file_writer.EventFileWriter):  # type: ignore[misc]
+        def __init__(self, path: str, index_writer: Any = None, verbose: bool = False, **given: Any) -> None:
+            checked = given.get("write_checksum", False)
+            self._ev_writer = event_file_writer.EventsWriter(path, index_writer, verbose, checked)
+            self._ev_writer.init()
+
+        def write_event(self, event: Any) -> None:
+            if not isinstance(event, event_file_writer.EventWithIndex):
+                self._ev_writer.write_event(event)
+                return
+            start, length = self._ev_writer.write_event(event.event)
+            name = event_file_writer.get_relative_event_file_path(self._ev_writer.name())
+            worker = event_file_writer.parse_worker_name_from_file(name)
+            location = TensorLocation(event.tensorname, event.get_mode(), event.mode_step, name, start, length, worker)
+            self._ev_writer.index_writer.add_index(location)
+
+        def flush(self) -> None:
+            self._ev_writer.flush()
+
+        def close(self) -> None:
+            self._ev_writer.close()
+
+    writer.EventFileWriter = SynchronousWriter
+
+
+def _close_quietly() -> None:
+    """What could not be written when it was raised cannot be when the writer is freed: no second traceback of it."""
+    from smdebug.core.tfevent.events_writer import EventsWriter
+    from smdebug.core.tfrecord.record_writer import RecordWriter
+
+    def quietly(self: Any) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    EventsWriter.__del__ = RecordWriter.__del__ = quietly
+
+
 def _apply() -> None:
     try:
         _import_quietly()
@@ -80,6 +129,8 @@ def _apply() -> None:
     if not hasattr(np.ndarray, "tostring"):
         _mend_tostring()
     _hide_from_tensorboard()
+    _write_in_the_step()
+    _close_quietly()
 
 
 _apply()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ class Recorder(lightning.Callback):
         self._told: set[str] = set()
         self._failed = False
         self._trained: frozenset[str] = frozenset()
+        self._reserve = 0
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._enter("TRAIN")
@@ -72,6 +74,7 @@ class Recorder(lightning.Callback):
     ) -> None:
         if self.hook is not None:
             self.hook.step_is_over()
+            self._refuse_without_room()
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._alone(trainer, pl_module)
@@ -150,6 +153,10 @@ class Recorder(lightning.Callback):
         if self._failed or not trainer.is_global_zero:
             return
         self._trained, told = _trained(pl_module), set() if self._watch is None else self._watch.told
+        self._reserve = _bytes_to_come(pl_module.classifier)
+        self._refuse_without_room()
+        if self._failed:
+            return
         try:
             self.hook = self._made(pl_module)
             self.hook.on_failure = self._give_up
@@ -179,6 +186,18 @@ class Recorder(lightning.Callback):
         made.mkdir()
         return made
 
+    def _refuse_without_room(self) -> None:
+        """Give up while there still is room for what the run itself will write: the recording is the lesser loss."""
+        try:
+            free = shutil.disk_usage(self.run).free
+        except OSError as error:
+            self._give_up(error)
+            return
+        if free < self._reserve:
+            left, needed = f"{free / 1e6:,.0f} MB", f"{self._reserve / 1e6:,.0f} MB"
+            reason = f"{left} are left on its disk, and checkpoints and export may take {needed}"
+            self._give_up(OSError(f"{self.run}: {reason}"))
+
     def _enter(self, mode: str) -> None:
         if self.hook is not None:
             from smdebug import modes
@@ -195,3 +214,11 @@ class Recorder(lightning.Callback):
 
 def _trained(pl_module: Any) -> frozenset[str]:
     return frozenset(name for name, parameter in pl_module.classifier.named_parameters() if parameter.requires_grad)
+
+
+def _bytes_to_come(network: nn.Module) -> int:
+    """What three checkpoints (best, last, one being written) with an optimizer's two moments take, and two archives."""
+    tensors = [*network.parameters(), *network.buffers()]
+    state = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    moments = 2 * sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+    return 3 * (state + moments) + 2 * state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,7 +13,11 @@ from breedlab.errors import Terminated
 from breedlab.training import rundir
 
 _told: signal.Signals | None = None
+_told_at = 0.0
 _deferring = False
+
+_SAME_REQUEST_S = 0.5
+"""torchrun hands on to its processes what their whole group was sent: they are told twice, and meant once."""
 
 
 class Stopped(BaseException):
@@ -61,7 +66,7 @@ def listening() -> Iterator[None]:
 
 @contextmanager
 def deferrable() -> Iterator[None]:
-    """From `defer` to the end of this, being told to stop is only noted; a second Ctrl-C interrupts all the same."""
+    """From `defer` to the end of this, being told to stop is only noted; being told so again ends it at once."""
     global _deferring
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     try:
@@ -90,10 +95,13 @@ def defer() -> None:
 
 
 def _hear(number: int, _frame: FrameType | None) -> None:
-    global _told
-    again = _told == number
-    _told = signal.Signals(number)
-    if not _deferring or (again and number == signal.SIGINT):
+    global _told, _told_at
+    again, _told = _told is not None, signal.Signals(number)
+    if not again:
+        _told_at = time.monotonic()
+    # By either signal: whoever asks twice will not wait for a step that may be stuck.
+    insisted = again and time.monotonic() - _told_at > _SAME_REQUEST_S
+    if insisted or not _deferring:
         stop()
 
 

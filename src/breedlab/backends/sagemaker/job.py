@@ -195,6 +195,8 @@ def follow_starters() -> None:
     """
     import psutil
 
+    from breedlab.training import stopping
+
     poll = select.poll()
     for starter in psutil.Process().parents():
         if starter.pid > 1:
@@ -205,7 +207,8 @@ def follow_starters() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)  # whoever read what is printed is gone as well
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not stopping.told():  # a second time would mean: now, without saving the step
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
 
