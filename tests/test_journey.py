@@ -285,3 +285,13 @@ def test_every_command_of_the_readme_runs(quickstart: Path) -> None:
     assert first == QUICKSTART and len(others) >= 5
     for command in others:
         _type(command, quickstart)
+
+
+@pytest.mark.slow
+def test_the_readmes_python_trains_loads_and_predicts(quickstart: Path) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    done = subprocess.run([sys.executable, "-c", script], cwd=quickstart, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *_, summary, _first, _second, _3, _4, _5, _6, _7, last = done.stdout.splitlines()
+    assert re.fullmatch(r"[01]\.\d+ 2 \S+/report\.html", summary), summary
+    assert re.fullmatch(r"[A-Z][\w ]+ \d+%", last), last

@@ -1,0 +1,203 @@
+"""The public API: train an experiment, read a run, ask a model. `import breedlab` has these names."""
+
+from __future__ import annotations
+
+import io
+import weakref
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breedlab import cores
+from breedlab.config import Config
+from breedlab.errors import ConfigError, DataError
+from breedlab.launch import configure
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Picture = str | Path | bytes | Image.Image
+
+_BATCH = 16
+
+
+def run(*overrides: str, config: Config | None = None) -> Run:
+    """Run an experiment, wherever its backend says, and wait for it to end.
+
+    Args:
+        overrides: What the command line takes: `run("experiment=quickstart", "optim.lr=0.01")`.
+        config: A whole config from `configure`, in place of overrides.
+
+    Raises:
+        BreedlabError: With one message: what is wrong with the config, the images or the machine.
+    """
+    from breedlab.backends import backend
+
+    if config is not None and overrides:
+        raise ConfigError("run: got both overrides and a config; expected one of them")
+    chosen = configure(*overrides) if config is None else config
+    if chosen.dry_run:
+        raise ConfigError("dry_run: got true; expected false, since run() runs the experiment")
+    if not chosen.backend.wait:
+        raise ConfigError("backend.wait: got false; expected true, since run() returns the run that came of it")
+    ended = backend(chosen).run(chosen, list(overrides), None)
+    return Run(ended["run"])
+
+
+def load(model: str | Path) -> Model:
+    """Load a trained model.
+
+    Args:
+        model: A run directory, or a `model.tar.gz`.
+
+    Raises:
+        ServingError: If there is no model, or it cannot be read.
+    """
+    return Model(model)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes:
+        label: The most likely class.
+        probability: Of that class, 0 to 1.
+        probabilities: Of every class by name, the most likely first.
+    """
+
+    label: str
+    probability: float
+    probabilities: Mapping[str, float]
+
+
+class Model:
+    """A trained model that answers with what its export chose: PyTorch or OpenVINO.
+
+    Args:
+        model: As for `load`.
+
+    Attributes:
+        classes: Class names in the order of the scores.
+        lineage: Where the model comes from: commit, versions, data.
+    """
+
+    def __init__(self, model: str | Path) -> None:
+        from breedlab.serving.handler import Model as Exported
+        from breedlab.serving.packing import opened
+
+        cores.heed()
+        unpacked = ExitStack()  # OpenVINO may read its graph later, so the files stay as long as the model does
+        self._exported = Exported(unpacked.enter_context(opened(Path(model))))
+        weakref.finalize(self, unpacked.close)
+        self.classes: tuple[str, ...] = self._exported.classes
+        self.lineage: Mapping[str, Any] = self._exported.lineage
+
+    def predict(self, images: Picture | Iterable[Picture]) -> list[Prediction]:
+        """Return what the model says of images, in their order.
+
+        Args:
+            images: One or several: a path, a file's bytes, or a PIL image. Each is prepared exactly as in training.
+
+        Raises:
+            DataError: If one of them is not a readable image; the message names it.
+        """
+        import torch
+
+        several = _several(images)
+        predictions: list[Prediction] = []
+        for start in range(0, len(several), _BATCH):
+            batch = [
+                self._prepare(image, start + offset) for offset, image in enumerate(several[start : start + _BATCH])
+            ]
+            for row in self._exported.scores(torch.stack(batch)).softmax(1):
+                predictions.append(self._prediction(row.tolist()))
+        return predictions
+
+    def _prepare(self, image: Picture, position: int) -> Any:
+        from breedlab.data.decode import BadPhoto
+
+        name = str(image) if isinstance(image, str | Path) else f"image {position}"
+        try:
+            return self._exported.prepare(_bytes_of(image))
+        except OSError as error:
+            raise DataError(f"{name}: cannot be read ({error.strerror or error}); expected an image file") from error
+        except BadPhoto as error:
+            raise DataError(f"{name}: {error}") from error
+
+    def _prediction(self, probabilities: list[float]) -> Prediction:
+        ranked = sorted(zip(self.classes, probabilities, strict=True), key=lambda pair: -pair[1])
+        label, probability = ranked[0]
+        return Prediction(label, probability, dict(ranked))
+
+
+class Run:
+    """A run directory, read as it is now.
+
+    Args:
+        path: The directory, such as `runs/latest`.
+
+    Attributes:
+        path: The directory.
+
+    Raises:
+        ConfigError: If it is not a run directory.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        from breedlab.reporting.record import run_directory
+
+        self.path: Path = run_directory(Path(path))
+
+    @cached_property
+    def _read(self) -> Any:
+        from breedlab.reporting.record import read_run
+
+        return read_run(self.path)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The whole config that the run was started with."""
+        return dict(self._read.config)
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The metrics of the test split by name, such as `top1`; empty if the run has not got that far."""
+        return dict(self._read.test.get("metrics", {}))
+
+    @property
+    def trials(self) -> list[Mapping[str, Any]]:
+        """Every trial of the search: `number`, `values`, `state`, `objective`, `epochs`, `seconds`."""
+        return list(self._read.trials)
+
+    @property
+    def report(self) -> Path:
+        """The page that shows the run, `report.html`."""
+        return self.path / "report.html"
+
+    @property
+    def model(self) -> Model:
+        """The trained model, loaded anew."""
+        return load(self.path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+
+def _several(images: Picture | Iterable[Picture]) -> list[Picture]:
+    from PIL import Image
+
+    return [images] if isinstance(images, str | Path | bytes | Image.Image) else list(images)
+
+
+def _bytes_of(image: Picture) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | Path):
+        return Path(image).read_bytes()
+    file = io.BytesIO()
+    image.save(file, "PNG")  # lossless, and so the model sees the very pixels
+    return file.getvalue()
