@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import pytest
 from deploying import created, deploy, sent
+from sagemaker_account import ROLE
 from sagemaker_endpoints import EndpointAccount
 
 from breedlab.deploy import main
@@ -25,7 +26,7 @@ def someone_elses(account: EndpointAccount, name: str = "dogs", version: str = "
     sagemaker = boto3.client("sagemaker")
     made = f"{name}-{version or '1732780000'}"
     image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/x:1"
-    sagemaker.create_model(ModelName=made, PrimaryContainer={"Image": image}, ExecutionRoleArn="arn:aws:iam::1:role/r")
+    sagemaker.create_model(ModelName=made, PrimaryContainer={"Image": image}, ExecutionRoleArn=ROLE)
     variant = {"VariantName": "one", "ModelName": made, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     sagemaker.create_endpoint_config(EndpointConfigName=made, ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=made)
