@@ -22,6 +22,7 @@ from breedlab.errors import TrainingError
 from breedlab.models.classifier import Classifier
 from breedlab.ranks import WHOLE, Shard
 from breedlab.reporting.console import note
+from breedlab.training.precision import autocast
 
 try:
     import fcntl
@@ -157,7 +158,7 @@ def _compute(
 
     saved = time.monotonic()
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             for photos, _ in data.view_dataloader(split, view, batch_size=_BATCH, start=done):
                 out = classifier.to_boundary(photos.to(device))
                 rows[done : done + len(out)] = _to_numpy(out, precision)

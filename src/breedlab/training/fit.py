@@ -29,6 +29,7 @@ from breedlab.training.callbacks import EpochLines, FiniteFigures, SeededEpochs,
 from breedlab.training.checkpoints import WholeCheckpoints
 from breedlab.training.learner import Learner
 from breedlab.training.observers import observers
+from breedlab.training.precision import lightning_precision
 from breedlab.training.quiet import quiet_lightning
 from breedlab.training.resumption import Resumption
 
@@ -137,7 +138,7 @@ def fit(
         trainer = lightning.Trainer(
             accelerator=accelerator,
             **_processes(config),
-            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            precision=lightning_precision(precision),
             max_epochs=config.trainer.max_epochs,
             gradient_clip_val=config.trainer.gradient_clip,
             callbacks=callbacks,

@@ -19,6 +19,7 @@ from breedlab.data.module import mixed_seed
 from breedlab.errors import TrainingError
 from breedlab.training.learner import Learner
 from breedlab.training.metrics import make_metrics
+from breedlab.training.precision import lightning_precision
 from breedlab.training.quiet import quiet_lightning
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -55,12 +56,9 @@ def epochs(
         TrainingError: If the loss stops being a number.
     """
     with quiet_lightning():
-        fabric = Fabric(
-            accelerator=accelerator, devices=1, precision="bf16-mixed" if precision == "bf16" else "32-true"
-        )
+        fabric = Fabric(accelerator=accelerator, devices=1, precision=lightning_precision(precision))
     setup = learner.configure_optimizers()
     module, optimizer = fabric.setup(learner, setup["optimizer"])
-    module.mark_forward_method("loss_and_hits")
     schedule = setup["lr_scheduler"]["scheduler"]
     averaged = _average(learner, config.trainer.ema)
     short = config.monitor.metric.removeprefix("valid/")
@@ -71,7 +69,9 @@ def epochs(
         total, seen = torch.zeros((), device=fabric.device), 0
         for batch in feed.train(epoch):
             batch = fabric.to_device(batch)
-            loss, _ = module.loss_and_hits(batch)
+            # Not by `mark_forward_method`: on one device Fabric calls a marked method as it is, without autocast.
+            with fabric.autocast():
+                loss, _ = learner.loss_and_hits(batch)
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(loss)
             if config.trainer.gradient_clip:

@@ -218,12 +218,13 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
 
 def _evaluate(prepared: Any, classifier: Any, photos: Any) -> Any:
     from breedlab.training.evaluation import evaluate
+    from breedlab.training.precision import autocast
 
     total = len(photos.photos.splits["test"])
     network = classifier.to(prepared.device).eval()
-    with progress("testing") as done:
+    with progress("testing") as done, autocast(prepared.device, prepared.precision):
         return evaluate(
-            lambda batch: network(batch.to(prepared.device)).cpu(),
+            lambda batch: network(batch.to(prepared.device)).float().cpu(),
             photos.test_dataloader(),
             prepared.classes,
             total=total,

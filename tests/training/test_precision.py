@@ -1,0 +1,96 @@
+"""Every forward pass of a run computes in the precision that the run tells: a convolution's output shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from breedlab.config import Config
+from breedlab.training.fit import fit
+from breedlab.training.prepare import prepare
+from breedlab.training.run import _evaluate, checked_photos
+from breedlab.tuning.trial import run_trial
+
+Configure = Callable[..., Config]
+Seen = set[tuple[bool, torch.dtype]]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@contextmanager
+def outputs_of(kind: type[nn.Module]) -> Iterator[Seen]:
+    """Collect whether modules of a kind train and the dtype of what they return, for each batch of images."""
+    seen: Seen = set()
+
+    def look(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        if isinstance(module, kind) and len(output) > 1:  # one black image is only asked for a shape
+            seen.add((module.training, output.dtype))
+
+    handle = register_module_forward_hook(look)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_trials_the_final_training_and_the_test_share_one_precision(
+    tmp_path: Path, configure: Configure, precision: str
+) -> None:
+    words = [f"trainer.precision={precision}", "model.freeze=none", "trainer.max_epochs=1", "tuner.max_epochs=1"]
+    config = configure(*words)
+    prepared = prepare(config, checked_photos(config))
+    expected = DTYPES[precision]
+    with outputs_of(nn.Conv2d) as seen:
+        assert run_trial(prepared, {}, lambda *_: False).state == "complete"
+    assert seen == {(True, expected), (False, expected)}
+
+    classifier = prepared.classifier(config)
+    learner, _ = prepared.learner(classifier, config, 1)
+    with outputs_of(nn.Conv2d) as seen:
+        fit(learner, prepared.data(config), config, tmp_path, accelerator="cpu", precision=prepared.precision)
+    assert seen == {(True, expected), (False, expected)}
+
+    with outputs_of(nn.Conv2d) as seen:
+        evaluation = _evaluate(prepared, classifier, prepared.data(config))
+    assert seen == {(False, expected)}
+    assert evaluation.photos == 24
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_a_frozen_part_computes_in_it_too(tmp_path: Path, configure: Configure, precision: str) -> None:
+    """Once for the cache, or live in every epoch; and so do heads on cached activations."""
+    words = [f"trainer.precision={precision}", f"cache.dir={tmp_path}"]
+    config = configure(*words, "model.freeze=backbone")
+    prepared = prepare(config, checked_photos(config))
+    expected = DTYPES[precision]
+    with outputs_of(nn.Conv2d) as seen:
+        activations = prepared.activations(prepared.classifier(config), config)
+    assert seen == {(False, expected)}
+    assert activations is not None and activations.train[0].dtype == expected
+
+    with outputs_of(nn.Conv2d) as convolutions, outputs_of(nn.Linear) as seen:
+        list(prepared.epochs(prepared.classifier(config), config, 1))
+    assert not convolutions and seen == {(True, expected), (False, expected)}
+
+    live = configure(*words, "model.freeze=layer2", "cache.mode=off")
+    with outputs_of(nn.Conv2d) as seen:
+        list(prepared.epochs(prepared.classifier(live), live, 1))
+    assert seen == {(True, expected), (False, expected)}
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_a_probe_computes_in_it_too(configure: Configure, precision: str, mode: str) -> None:
+    config = configure(
+        f"trainer.precision={precision}", "model.freeze=none", "trainer.probe_epochs=1", f"cache.mode={mode}"
+    )
+    prepared = prepare(config, checked_photos(config))
+    with outputs_of(nn.Linear) as seen:
+        prepared.probe(prepared.classifier(config), config)
+    assert seen == {(True, DTYPES[precision]), (False, DTYPES[precision])}
