@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 from breedlab.config import Config
 from breedlab.data.module import TrainingLoader
 from breedlab.models.classifier import Classifier
+from breedlab.training.loss import WeightedCrossEntropy
 from breedlab.training.metrics import make_metrics
 from breedlab.training.optimization import make_optimizer, make_schedule
 
@@ -46,7 +47,7 @@ class Learner(lightning.LightningModule):
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs or config.trainer.max_epochs
-        self.criterion = nn.CrossEntropyLoss(class_weights, label_smoothing=config.optim.label_smoothing)
+        self.criterion = WeightedCrossEntropy(class_weights, label_smoothing=config.optim.label_smoothing)
         self.validation = make_metrics(classifier.architecture.classes, shared=True)
         # In a list, since registering it would store its weights under a second name.
         self._tail = [] if tail is None else [tail]
@@ -101,9 +102,8 @@ class Learner(lightning.LightningModule):
 
     def _share(self, labels: torch.Tensor) -> torch.Tensor:
         """This process's part of the batch's loss, times their number, by which DDP divides the gradients' sum."""
-        weight = self.criterion.weight
-        mine = weight[labels].sum() if weight is not None and self._mix is None else labels.new_tensor(len(labels))
-        mine = mine.float()
+        # Of the labels before mixup, whose mixed images weigh as much in sum.
+        mine = self.criterion.image_weights(labels).sum()
         return mine * self.trainer.world_size / self._of_all(mine)
 
     def _of_all(self, number: torch.Tensor) -> torch.Tensor:

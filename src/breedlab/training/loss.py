@@ -1,0 +1,43 @@
+"""The training loss: cross-entropy whose class weights weigh images, not the targets that smoothing spreads."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class WeightedCrossEntropy(nn.CrossEntropyLoss):
+    """The mean cross-entropy of images, each weighed by the class that it shows.
+
+    `nn.CrossEntropyLoss` weighs every class of a smoothed or mixed target by its own weight. With 20 common images for
+    each rare one, what smoothing lays on the rare class then counts 20 times over, and the network calls everything the
+    rare class (pytorch#104776). Here an image weighs as much as its true class, a mixed one as its two classes in their
+    proportion; its target stays as it is.
+    """
+
+    weight: torch.Tensor | None
+
+    def image_weights(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the weight of each image, (n,).
+
+        Args:
+            labels: int64 (n,), or probabilities (n, classes).
+        """
+        if self.weight is None:
+            return torch.ones(len(labels), device=labels.device)
+        return self.weight[labels] if labels.ndim == 1 else labels.to(self.weight.dtype) @ self.weight
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the weighted mean, in nats.
+
+        Args:
+            input: Logits (n, classes).
+            target: int64 (n,), or probabilities (n, classes).
+        """
+        logits = input.float()  # bf16 logits would round the loss itself
+        smoothing = self.label_smoothing
+        if self.weight is None:
+            return nn.functional.cross_entropy(logits, target, label_smoothing=smoothing)
+        losses = nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
+        weights = self.image_weights(target)
+        return (weights * losses).sum() / weights.sum()
