@@ -214,7 +214,7 @@ def test_a_missing_folder_is_one_message_that_shows_what_is_expected(planned: Pl
     [
         ({"test": 3}, "has test but no train folder"),
         ({"train": 2}, "2 photos are too few to cut valid and test from; expected at least 3"),
-        ({"train": 3, "val": 1, "valid": 1}, "valid and val both exist; expected one of them"),
+        ({"train": 3, "val": 1, "valid": 1}, "val and valid both exist"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from breedlab import cores
-from breedlab.data.folders import SPLIT_FOLDERS, Photo, display_names, find_photos, listed
+from breedlab.data.folders import Photo, display_names, listed
+from breedlab.data.layout import split_of
+from breedlab.data.listing import Leftovers, find_images, subfolders
 from breedlab.errors import DataError
+from breedlab.names import composed
 from breedlab.serving.packing import opened
 
 
@@ -50,16 +54,20 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     Raises:
         DataError: If there are none, or a folder's name is no class of the model.
     """
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    shown = dict(zip(names, display_names(names), strict=True))
-    spaced = {name.replace("_", " "): name for name in classes}
+    left = Leftovers()
+    names = [entry.name for entry in subfolders(folder, left)]
+    # In one Unicode form, whichever the file system here writes, and the one where the model was trained.
+    shown = dict(zip(names, display_names([composed(name) for name in names]), strict=True))
+    known_as = {composed(name): name for name in classes}
+    spaced = {composed(name).replace("_", " "): name for name in classes}
     label: dict[str, int] = {}
     for name in names:
-        written = (shown[name], name, *(spaced.get(n.replace("_", " ")) for n in (shown[name], name)))
-        if known := next((one for one in written if one in classes), None):
+        forms = (shown[name], composed(name))
+        written = (*(known_as.get(form) for form in forms), *(spaced.get(form.replace("_", " ")) for form in forms))
+        if known := next((one for one in written if one is not None), None):
             label[name] = classes.index(known)
     unknown = [name for name in names if name not in label]
-    splits = [name for split in ("test", "valid", "train") for name in unknown if name.lower() in SPLIT_FOLDERS[split]]
+    splits = [name for split in ("test", "valid", "train") for name in unknown if split_of(name) == split]
     if splits:
         raise DataError(f"{folder}: holds {listed(splits)}, not classes; expected one, such as {folder / splits[0]}")
     if unknown:
@@ -67,10 +75,20 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
             f"{folder}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} no class of the model;"
             f" it knows {listed(classes, 10)}"
         )
-    photos = [Photo(path, label[name]) for name in names for path in find_photos(folder / name)]
+    photos = [Photo(path, label[name]) for name in names for path in find_images(folder / name, left)]
     if not photos:
-        raise DataError(f"{folder}: holds no photos; expected FOLDER/<class>/photo.jpg")
+        held = f"; it holds {left.unread()}, which are not read" if left.endings else ""
+        raise DataError(f"{folder}: holds no photos{held}; expected FOLDER/<class>/photo.jpg")
+    _tell(left)
     return photos
+
+
+def _tell(left: Leftovers) -> None:
+    """Say on stderr, where JSON is not, what was not read."""
+    if left.endings:
+        print(f"left out, for their endings: {left.unread()}", file=sys.stderr)
+    if left.litter:
+        print(left.passed_over(), file=sys.stderr)
 
 
 def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[Any, str]:

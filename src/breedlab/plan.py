@@ -11,6 +11,7 @@ from breedlab.config import Config, search_space, trial_count
 from breedlab.config.space import Choices, Dimension
 from breedlab.data.folders import SPLITS, is_absent, scan
 from breedlab.models.catalogue import Entry, lookup
+from breedlab.names import printable
 from breedlab.training.progress import Done, done
 
 _GB = 1e9
@@ -18,12 +19,13 @@ _GB = 1e9
 
 @dataclass(frozen=True)
 class Images:
-    """How many photos there are or will be, by split."""
+    """How many images there are or will be, by split, and what was noticed about their folders."""
 
     origin: str
     classes: int
     counts: dict[str, int]
     download: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def plan(config: Config, resume: Path | None) -> str:
@@ -58,6 +60,7 @@ def describe_task(config: Config, images: Images | None) -> list[str]:
     else:
         counts = ", ".join(f"{images.counts[s]:,} {s}" for s in SPLITS)
         data = [f"data      {images.origin}", f"          {images.classes} classes; {counts}"]
+        data += [f"          {printable(text)}" for text in images.notes]
     head = " > ".join(map(str, [*config.model.head, "classes" if images is None else images.classes]))
     return [
         *data,
@@ -80,9 +83,16 @@ def find_images(config: Config) -> Images:
         a = data.archive
         origin = f"{root}: not there yet, will be downloaded ({a.bytes / _GB:.1f} GB from {a.url})"
         return Images(origin, a.classes, {"train": a.train, "valid": a.valid, "test": a.test}, a.bytes)
-    photos = scan(root, valid_fraction=data.valid_fraction, test_fraction=data.test_fraction, seed=config.seed)
+    photos = scan(
+        root,
+        valid_fraction=data.valid_fraction,
+        test_fraction=data.test_fraction,
+        seed=config.seed,
+        ignore=data.ignore,
+    )
     cut = f" ({' and '.join(photos.cut)} cut from train)" if photos.cut else ""
-    return Images(f"{root}{cut}", len(photos.classes), {split: len(photos.splits[split]) for split in SPLITS})
+    counts = {split: len(photos.splits[split]) for split in SPLITS}
+    return Images(f"{root}{cut}", len(photos.classes), counts, notes=(*photos.notes, *photos.left_out))
 
 
 def _stages(config: Config, images: Images, already: Done) -> list[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import glob
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from breedlab import cores
-from breedlab.data.decode import BadPhoto
-from breedlab.data.folders import find_photos
+from breedlab.data.decode import BadPhoto, read_image
+from breedlab.data.listing import Leftovers, find_images
 from breedlab.errors import DataError
+from breedlab.names import printable
 from breedlab.serving.client import ask
 from breedlab.serving.packing import opened
 
@@ -79,7 +81,10 @@ def _expand(word: str) -> list[Path]:
     path = Path(word)
     if path.is_file():
         return [path]
-    found = find_photos(path) if path.is_dir() else sorted(Path(p) for p in glob.glob(word, recursive=True))
+    left = Leftovers()
+    found = find_images(path, left) if path.is_dir() else sorted(Path(p) for p in glob.glob(word, recursive=True))
+    if left.endings:
+        print(f"{printable(word)}: left out, for their endings: {left.unread()}", file=sys.stderr)
     if not found:
         what = "holds no photos" if path.is_dir() else "matches no file" if glob.has_magic(word) else "is not there"
         raise DataError(f"{word}: {what}; expected a photo, a folder of photos or a pattern such as 'photos/*.jpg'")
@@ -116,7 +121,7 @@ def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any
         for path in photos[start : start + _BATCH]:
             answers.append({"photo": str(path)})
             try:
-                ready.append((answers[-1], model.prepare(path.read_bytes())))
+                ready.append((answers[-1], model.prepare(read_image(path))))
             except BadPhoto as error:
                 answers[-1]["error"] = str(error)
             except OSError as error:

@@ -26,6 +26,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("address", metavar="s3://...", help="where to, a folder in a bucket")
     parser.add_argument("--region", help="the bucket's; the AWS profile's by default")
     parser.add_argument("--kms-key", metavar="KEY", help="encrypts what is uploaded with a key of your own")
+    parser.add_argument("--links", action="store_true", help="upload also what lies outside DATA and is linked into it")
     parser.add_argument("--skip-bad", action="store_true", help="leave broken photos out instead of refusing them")
     words = parser.parse_args(argv)
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/]/?", words.address):
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
         )
 
     from breedlab.backends.sagemaker.session import bucket_problems, connect, split_uri
-    from breedlab.backends.sagemaker.upload import upload_files
+    from breedlab.backends.sagemaker.upload import refuse_outside_links, upload_files
     from breedlab.config.problems import error_from
     from breedlab.data.check import check
     from breedlab.data.folders import SPLITS, first_few, survey
@@ -50,14 +51,20 @@ def main(argv: list[str]) -> int:
     photos = survey(words.data, valid_fraction=0.15, test_fraction=0.15, seed=0)
     counts = photos.splits if not photos.cut else {"train": [p for split in SPLITS for p in photos.splits[split]]}
     note(f"{words.data}: {len(photos.classes)} classes; " + ", ".join(f"{len(p):,} {s}" for s, p in counts.items()))
+    for text in photos.notes:
+        note(text)
+    for text in photos.left_out:
+        warn(text)
     with progress("checking photos") as done:
         skip = "skip" if words.skip_bad else "error"
         report = check(photos, Path(".cache/activations/checks"), on_bad_file=skip, progress=done)
-    for findings in (report.bad, tuple(leak for leak in report.leaks if not leak.own_cut)):
+    for findings in (report.bad, report.conflicts, tuple(leak for leak in report.leaks if not leak.own_cut)):
         for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in findings]):
             warn(text)
-    left_out = {finding.path for finding in (*report.bad, *report.leaks) if not finding.own_cut}
+    left_out = {finding.path for finding in (*report.bad, *report.conflicts, *report.leaks) if not finding.own_cut}
     paths = sorted({photo.path for split in SPLITS for photo in photos.splits[split]} - left_out)
+    if not words.links:
+        refuse_outside_links(words.data, paths, "--links uploads them as well")
     files = [(path, f"{key}/{Path(os.path.relpath(path, words.data)).as_posix()}") for path in paths]
     stage(f"Uploading to {words.address}")
     new = upload_files(account, files, bucket, words.kms_key, "uploading", newer=True)

@@ -175,3 +175,42 @@ def test_upload_py_refuses_broken_photos_or_leaves_them_out(
     upload.main(["photos", "s3://breedlab-tests/dogs", "--skip-bad"])
     assert "broken.jpg" in capsys.readouterr().out
     assert len(keys("dogs/")) == 14
+
+
+@pytest.fixture
+def own(few: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(few, tmp_path / "own"))
+
+
+def test_links_out_of_the_data_set_are_uploaded_only_when_that_is_said(
+    account: Account, own: Path, photos_of: Any, tmp_path: Path
+) -> None:
+    """A link to a file elsewhere went to S3 with the photos, whatever it was."""
+    photo = next((own / "train").rglob("*.jpg"))
+    elsewhere = tmp_path / "private.jpg"
+    shutil.move(photo, elsewhere)
+    photo.symlink_to(elsewhere)
+    with pytest.raises(BreedlabError) as caught:
+        upload_photos(connect(None), PLACE, photos_of(own), None)
+    assert f"{photo} -> {elsewhere}" in str(caught.value) and "--links" in str(caught.value)
+    with pytest.raises(BreedlabError, match="--links uploads them as well"):
+        upload.main([str(own), "s3://breedlab-tests/dogs"])
+    assert puts(account) == []
+    assert upload.main([str(own), "s3://breedlab-tests/dogs", "--links"]) == 0
+    assert f"{photo.relative_to(own).as_posix()}" in keys("dogs/")
+
+
+def test_a_link_within_the_data_set_is_nothing_to_ask_about(account: Account, own: Path, photos_of: Any) -> None:
+    photo = next((own / "train").rglob("*.jpg"))
+    photo.rename(photo.with_name("moved.jpg"))
+    photo.symlink_to("moved.jpg")
+    assert upload_photos(connect(None), PLACE, photos_of(own), None)
+
+
+def test_a_name_that_is_no_utf8_is_refused_before_anything_is_sent(account: Account, own: Path, photos_of: Any) -> None:
+    photo = next((own / "train").rglob("*.jpg"))
+    photo.rename(photo.with_name("caf\udce9.jpg"))
+    with pytest.raises(BreedlabError) as caught:
+        upload_photos(connect(None), PLACE, photos_of(own), None)
+    assert "caf\\xe9.jpg" in str(caught.value) and puts(account) == []

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from breedlab.data.folders import SPLITS, PhotoSet, display_names, find_photos, is_absent, scan
+from breedlab.data.folders import SPLITS, PhotoSet, display_names, is_absent, scan
+from breedlab.data.listing import find_images
 from breedlab.errors import DataError
 
 
@@ -283,7 +284,7 @@ def test_two_names_for_one_split(tmp_path: Path) -> None:
     for folder in ("train", "valid", "val"):
         fill(tmp_path / folder, {"cat": 3, "dog": 3})
     text = refusal(tmp_path)
-    assert "valid and val both exist" in text
+    assert "val and valid both exist" in text and "data.ignore=[valid]" in text
 
 
 def test_class_folders_without_photos_are_named(tmp_path: Path) -> None:
@@ -330,13 +331,13 @@ def test_photos_in_folders_inside_a_class_belong_to_it(tmp_path: Path) -> None:
 )
 def test_endings_in_either_case(tmp_path: Path, name: str) -> None:
     put(tmp_path, name)
-    assert [path.name for path in find_photos(tmp_path)] == [name]
+    assert [path.name for path in find_images(tmp_path)] == [name]
 
 
 def test_names_from_all_over_the_world_are_found(tmp_path: Path) -> None:
     names = ["собака 1.jpg", "犬.png", "with space.jpg", "quote'\".gif"]
     put(tmp_path, *names)
-    assert {path.name for path in find_photos(tmp_path)} == set(names)
+    assert {path.name for path in find_images(tmp_path)} == set(names)
 
 
 def test_a_linked_class_folder_is_followed(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ class Data(Section):
     valid_fraction: Fraction = 0.15
     test_fraction: Fraction = 0.15
     on_bad_file: Literal["error", "skip"] = "error"
+    ignore: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
 
 

@@ -12,12 +12,14 @@ from itertools import islice
 from pathlib import Path
 
 from breedlab import cores
-from breedlab.data.decode import BadPhoto, decode
+from breedlab.data.decode import BadPhoto, decode, read_image
 from breedlab.data.folders import FEW, SPLITS, Photo, PhotoSet, first_few
 from breedlab.errors import DataError
+from breedlab.files import atomic_write_text
+from breedlab.names import printable
 
 Progress = Callable[[int, int], None]
-_VERSION = 1
+_VERSION = 2
 """Raised when the decoder learns to judge differently: what an older one said is then read again."""
 
 _IMBALANCE = 10
@@ -41,6 +43,7 @@ class Report:
         photos: The photos that are left to use.
         bad: Files that no photo could be read from.
         leaks: Files of a later split whose content an earlier split holds too.
+        conflicts: Files whose content several classes of one split hold: whichever is wrong, no one can say here.
         warnings: What a person should know but nothing must stop for.
         fingerprint: A digest of every usable file's content, class and split.
     """
@@ -50,6 +53,7 @@ class Report:
     leaks: tuple[Finding, ...]
     warnings: tuple[str, ...]
     fingerprint: str
+    conflicts: tuple[Finding, ...] = ()
 
 
 def check(photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progress | None = None) -> Report:
@@ -58,7 +62,7 @@ def check(photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progres
     Args:
         photos: What a scan found.
         memory: A folder for what is known of files by path, size and time, so that each is read once.
-        on_bad_file: `error` refuses broken and leaked files; `skip` leaves them out.
+        on_bad_file: `error` refuses files that are broken, leaked or in two classes; `skip` leaves them out.
         progress: Called with how many files are done and how many there are.
 
     Raises:
@@ -67,18 +71,19 @@ def check(photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progres
     """
     seen = _read_all(photos, memory, progress)
     bad = tuple(Finding(p.path, seen[p.path].problem) for p in _all(photos) if seen[p.path].problem)
-    leaks = _leaks(photos, seen)
+    conflicts = _conflicts(photos, seen)
+    leaks = _leaks(photos, seen, {finding.path for finding in conflicts})
     shared = tuple(leak for leak in leaks if not leak.own_cut)  # two copies in train are no fault of the person's
-    dropped = {finding.path for finding in (*bad, *leaks)}
+    dropped = {finding.path for finding in (*bad, *conflicts, *leaks)}
     kept = replace(
         photos,
         splits={s: tuple(p for p in photos.splits[s] if p.path not in dropped) for s in SPLITS},
     )
     lacking = [*photos.flaws, *_lacking(photos, kept)]
-    if lacking or (on_bad_file == "error" and (bad or shared)):
-        refused = (bad, shared) if on_bad_file == "error" else ((), ())
+    if lacking or (on_bad_file == "error" and (bad or conflicts or shared)):
+        refused = (bad, conflicts, shared) if on_bad_file == "error" else ((), (), ())
         raise _refusal(kept, *refused, lacking, len(leaks) - len(shared), memory)
-    return Report(kept, bad, leaks, tuple(_warnings(kept)), _fingerprint(kept, seen))
+    return Report(kept, bad, leaks, tuple(_warnings(kept)), _fingerprint(kept, seen), conflicts)
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def _all(photos: PhotoSet) -> Iterator[Photo]:
 
 
 def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict[Path, _Seen]:
-    book = memory / f"{hashlib.sha256(str(photos.root.resolve()).encode()).hexdigest()[:16]}.json"
+    book = memory / f"{hashlib.sha256(os.fsencode(photos.root.resolve())).hexdigest()[:16]}.json"
     known: dict[str, list[object]] = _load(book)
     stamps = {photo.path: _stamp(photo.path) for photo in _all(photos)}
     fresh = [path for path, stamp in stamps.items() if known.get(str(path), [None])[0] != stamp]
@@ -143,7 +148,9 @@ def _stamp(path: Path) -> str:
 
 def _read(path: Path) -> _Seen:
     try:
-        data = path.read_bytes()
+        data = read_image(path)
+    except BadPhoto as error:
+        return _Seen("", str(error))
     except OSError as error:
         return _Seen("", f"cannot be read ({error.strerror})")
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
@@ -154,13 +161,30 @@ def _read(path: Path) -> _Seen:
     return _Seen(digest, "")
 
 
-def _leaks(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
+def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
+    """Find images that lie in two classes; what is cut from train is one split with it, since it lay together."""
+    copies: dict[tuple[str, str], list[Photo]] = {}
+    for split in SPLITS:
+        folder = "train" if split in photos.cut else split
+        for photo in photos.splits[split]:
+            if not seen[photo.path].problem:
+                copies.setdefault((folder, seen[photo.path].digest), []).append(photo)
+    found = []
+    for same in copies.values():
+        for photo in same:
+            other = next((one for one in same if one.label != photo.label), None)
+            if other is not None:
+                found.append(Finding(photo.path, f"is the same photo as {other.path}, of another class"))
+    return tuple(sorted(found, key=lambda finding: finding.path))
+
+
+def _leaks(photos: PhotoSet, seen: dict[Path, _Seen], conflicting: set[Path]) -> tuple[Finding, ...]:
     """The test split is kept whole: what it shares with training is a leak of the training split."""
     first: dict[str, tuple[str, Path]] = {}
     found = []
     for split in ("test", "valid", "train"):
         for photo in photos.splits[split]:
-            if seen[photo.path].problem:
+            if seen[photo.path].problem or photo.path in conflicting:
                 continue
             other_split, other = first.setdefault(seen[photo.path].digest, (split, photo.path))
             if other_split != split:
@@ -183,6 +207,7 @@ def _lacking(photos: PhotoSet, kept: PhotoSet) -> Iterator[str]:
 def _refusal(
     kept: PhotoSet,
     bad: tuple[Finding, ...],
+    conflicts: tuple[Finding, ...],
     leaks: tuple[Finding, ...],
     lacking: list[str],
     apart: int,
@@ -190,36 +215,38 @@ def _refusal(
 ) -> DataError:
     """Everything in one message: whoever mends it all is not refused a second time."""
     lines = []
-    if bad or leaks:
+    if bad or conflicts or leaks:
         told = []
         if bad:
             told.append("1 broken file" if len(bad) == 1 else f"{len(bad):,} broken files")
-        if leaks:
-            told.append("1 photo that stands" if len(leaks) == 1 else f"{len(leaks):,} photos that stand")
-            told[-1] += " in two splits"
+        for found, where in ((conflicts, "classes"), (leaks, "splits")):
+            if found:
+                told.append("1 photo that stands" if len(found) == 1 else f"{len(found):,} photos that stand")
+                told[-1] += f" in two {where}"
         lines.append(f"{kept.root}: {' and '.join(told)}")
-        for found in (bad, leaks):
+        for found in (bad, conflicts, leaks):
             lines += [f"  {text}" for text in first_few([f"{finding.path} {finding.reason}" for finding in found])]
-        if max(len(bad), len(leaks)) > FEW:
-            lines.append(f"  all of them: {_write_all(memory, (*bad, *leaks))}")
+        if max(len(bad), len(conflicts), len(leaks)) > FEW:
+            lines.append(f"  all of them: {_write_all(memory, (*bad, *conflicts, *leaks))}")
     lines += lacking
     lines += _warnings(kept)
     if apart:
         copies = "1 copy of a photo of train" if apart == 1 else f"{apart:,} copies of photos of train"
         lines.append(f"{copies} came into another split by the cut, and will be left out")
-    if bad or leaks:
-        rest = ", and mend the rest" if lacking else ""
-        lines.append(f"Mend or remove them, or set data.on_bad_file=skip to leave them out{rest}.")
-    return DataError("\n".join(lines))
+    if bad or conflicts or leaks:
+        rest = ", and fix the rest" if lacking else ""
+        lines.append(f"Fix or remove them, or set data.on_bad_file=skip to leave them out{rest}.")
+    return DataError("\n".join(printable(line) for line in lines))
 
 
 def _write_all(memory: Path, findings: tuple[Finding, ...]) -> Path:
     path = memory / "refused.txt"
-    path.write_text("".join(f"{finding.path} {finding.reason}\n" for finding in findings))
+    atomic_write_text(path, "".join(f"{finding.path} {finding.reason}\n" for finding in findings))
     return path
 
 
 def _warnings(photos: PhotoSet) -> Iterator[str]:
+    yield from photos.left_out
     counts = {name: count for name, count in zip(photos.classes, photos.counts("train"), strict=True) if count}
     for split in ("valid", "test"):
         found = zip(photos.classes, photos.counts(split), strict=True)

@@ -6,7 +6,10 @@ import ctypes
 import io
 import os
 import re
+import stat
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,9 @@ MAX_PIXELS = 100_000_000
 
 # Pillow writes of EXIF oddities and of large photos to stderr; both are judged here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+MAX_BYTES = 200_000_000
+"""Larger files are not read: they are no photos, and would fill the memory."""
 
 MAX_ASPECT = 100
 """A photo longer than this many times its width would grow beyond all memory when its short side is resized."""
@@ -71,6 +77,21 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray[Any, np.dtyp
         if pixels is not None:
             return pixels
     return _decode_with_pillow(data, max_pixels)
+
+
+def read_image(path: Path) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        BadPhoto: If it is no regular file, which a FIFO or a link to /dev/zero is not, or larger than `MAX_BYTES`.
+        OSError: If it cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise BadPhoto("is not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise BadPhoto(f"is too large ({status.st_size / 1e6:,.0f} MB; at most {MAX_BYTES / 1e6:.0f} MB are read)")
+    return path.read_bytes()
 
 
 def keep_memory() -> None:
@@ -137,11 +158,35 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray[Any, Any]:
     except Image.DecompressionBombError as error:
         raise BadPhoto(f"is absurdly large ({error})") from error
     except UnidentifiedImageError as error:
-        raise BadPhoto("is not an image (expected JPEG, PNG, WebP, BMP, GIF or TIFF)") from error
+        kind = _other_kind(data)
+        raise BadPhoto(f"is not an image ({kind}expected JPEG, PNG, WebP, BMP, GIF or TIFF)") from error
     # Decoders of hostile bytes raise nearly anything; each means the same to the person.
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise BadPhoto(f"is truncated or corrupt ({reason})") from error
+
+
+def _other_kind(data: bytes) -> str:
+    """Return what bytes are that are no image which is read, for the message; empty where that is not to be seen."""
+    if data[4:8] == b"ftyp":
+        brand = data[8:12]
+        kind = "AVIF" if brand in (b"avif", b"avis") else "HEIC" if brand in _HEIC else "a video or a raw photo"
+        return f"it is {kind}, which has to be converted; "
+    known = next((kind for start, kind in _OTHER_KINDS.items() if data[:16].lstrip().lower().startswith(start)), None)
+    return f"it is {known}; " if known else ""
+
+
+_HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_OTHER_KINDS = {
+    b"%pdf": "a PDF",
+    b"<svg": "a drawing in SVG",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cjxl ": "JPEG XL",
+    b"\0\0\0\x0cjp  ": "JPEG 2000",
+    b"ii*\0": "a TIFF of a kind that is not read",
+    b"mm\0*": "a TIFF of a kind that is not read",
+    b"version https://": "a Git LFS pointer, whose file was not fetched: git lfs pull",
+}
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -152,21 +197,21 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def _rgb_pixels(image: Image.Image) -> np.ndarray[Any, Any]:
-    """The image in RGB, converted a strip at a time: what that takes on the way is several times the image."""
-    white = _white(image)
+    """Return the image in RGB, converted a strip at a time: what that takes on the way is several times the image."""
+    scale = _scale(image)
     rows = max(1, _STRIP // image.width)
     if rows >= image.height:
-        return np.array(_rgb(image, white))
+        return np.array(_rgb(image, scale))
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, rows):
         bottom = min(image.height, top + rows)
-        pixels[top:bottom] = np.asarray(_rgb(image.crop((0, top, image.width, bottom)), white))
+        pixels[top:bottom] = np.asarray(_rgb(image.crop((0, top, image.width, bottom)), scale))
     return pixels
 
 
-def _rgb(image: Image.Image, white: float) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bits(np.asarray(image), white)).convert("RGB")
+def _rgb(image: Image.Image, scale: _Scale | None) -> Image.Image:
+    if scale is not None:
+        return Image.fromarray(scale.to_8_bits(image)).convert("RGB")
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         image = image.convert("RGBA")
         page = Image.new("RGBA", image.size, "white")
@@ -174,13 +219,75 @@ def _rgb(image: Image.Image, white: float) -> Image.Image:
     return image.convert("RGB")
 
 
-def _white(image: Image.Image) -> float:
-    """The value that is white: of 16 bits the full scale; of floats, which have none, the largest."""
-    if not image.mode.startswith("F"):
-        return 65535.0
-    return max(float(np.nanmax(np.asarray(image), initial=0.0)), 1e-12)
+@dataclass(frozen=True)
+class _Scale:
+    """How gray values of other than 8 unsigned bits become 8 bits.
+
+    Attributes:
+        kind: The numpy type that the file's numbers have, where Pillow reads them as another of that size.
+        black: The value that becomes 0; or 255 where it is larger than `white`, as in a TIFF whose zero is white.
+        white: The value that becomes 255.
+        nothing: The value that stands for no measurement, and becomes 0.
+    """
+
+    kind: str
+    black: float
+    white: float
+    nothing: float | None
+
+    def values(self, image: Image.Image) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the file's numbers as floats, NaN where there is none."""
+        values = np.asarray(image)
+        if self.kind and values.dtype.itemsize == np.dtype(self.kind).itemsize:
+            values = values.view(self.kind)
+        floats = values.astype(np.float64)
+        missing = ~np.isfinite(floats) if self.nothing is None else ~np.isfinite(floats) | (floats == self.nothing)
+        floats[missing] = np.nan
+        return floats
+
+    def to_8_bits(self, image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        span = (self.white - self.black) or 1.0
+        scaled = np.nan_to_num((self.values(image) - self.black) / span).clip(0, 1) * 255
+        return scaled.round().astype(np.uint8)
 
 
-def _to_8_bits(values: np.ndarray[Any, Any], white: float) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    scaled = np.nan_to_num(values.astype(np.float64) / white).clip(0, 1) * 255
-    return scaled.round().astype(np.uint8)
+def _scale(image: Image.Image) -> _Scale | None:
+    """Return how an image of many gray values is brought to 8 bits; None for one of 8 bits.
+
+    Unsigned numbers of up to 16 bits have a full scale, and a dark photo stays dark: 65535 is white. Signed numbers,
+    those of 32 bits and floats have none that all programs share: the smallest is black and the largest white.
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits, sample = _first(tags.get(_BITS, 16)), _first(tags.get(_SAMPLE_FORMAT, 1))
+    many = image.mode.startswith(("I", "F"))
+    if not many and not (image.mode == "L" and sample == _SIGNED):
+        return None
+    kind = ""
+    if image.mode == "L":
+        kind = "int8"
+    elif image.mode == "I" and sample == 1 and bits == 32:
+        kind = "uint32"
+    if many and image.mode != "F" and sample == 1 and bits <= 16:
+        black, white, nothing = 0.0, float(2**bits - 1), None
+    else:
+        nothing = _no_data(tags)
+        values = _Scale(kind, 0.0, 1.0, nothing).values(image)
+        black, white = (float(np.nanmin(values)), float(np.nanmax(values))) if np.isfinite(values).any() else (0.0, 1.0)
+    inverted = many and tags.get(_PHOTOMETRIC) == 0  # which Pillow undoes for 8 bits alone
+    return _Scale(kind, white, black, nothing) if inverted else _Scale(kind, black, white, nothing)
+
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 262, 339, 42113
+"""Tags of TIFF; the last is GDAL's, of maps and satellites."""
+_SIGNED = 2
+
+
+def _first(value: Any) -> int:
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
+def _no_data(tags: Any) -> float | None:
+    try:
+        return float(str(tags.get(_GDAL_NODATA)).strip("\0 "))
+    except ValueError:
+        return None

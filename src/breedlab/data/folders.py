@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections import Counter
@@ -10,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from breedlab.data.layout import SPLITS, listed, split_folders, told_splits
+from breedlab.data.listing import Leftovers, find_images, loose_images, subfolders
 from breedlab.errors import DataError
+from breedlab.names import composed, printable, unprintable
 
-SPLITS = ("train", "valid", "test")
-SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "validation", "val"), "test": ("test",)}
-"""What the folder of a split may be called, in small letters."""
-_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif"}
+__all__ = ["FEW", "SPLITS", "Photo", "PhotoSet", "display_names", "first_few", "is_absent", "listed", "scan", "survey"]
+
 FEW = 8
 """How many of many things a message names."""
 _NUMBERED = re.compile(r"^\d+\.(?=\D)")
@@ -38,7 +38,9 @@ class PhotoSet:
         classes: Names as people see them, in label order.
         splits: Photos by split, sorted by path.
         cut: Which splits had no folder and were cut from train.
-        flaws: What has to be mended before the photos can be used, though those that are there can be read.
+        flaws: What has to be fixed before the photos can be used, though those that are there can be read.
+        notes: What was made of the folders that a person may want to know: how they were read, litter passed over.
+        left_out: What was not read that may have been meant to be: files by their endings, images outside classes.
     """
 
     root: Path
@@ -46,6 +48,8 @@ class PhotoSet:
     splits: dict[str, tuple[Photo, ...]]
     cut: tuple[str, ...] = field(default=())
     flaws: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...] = field(default=())
 
     def counts(self, split: str) -> list[int]:
         """Number of photos of each class in a split."""
@@ -53,39 +57,59 @@ class PhotoSet:
         return [found[label] for label in range(len(self.classes))]
 
 
-def scan(root: Path, *, valid_fraction: float, test_fraction: float, seed: int) -> PhotoSet:
-    """Reads `root/{train,valid|validation|val,test}/<class>/`, or `root/<class>/` where no split has a folder.
+def scan(root: Path, *, valid_fraction: float, test_fraction: float, seed: int, ignore: Sequence[str] = ()) -> PhotoSet:
+    """Read `root/{train,valid,test}/<class>/`, also under other names of splits, or `root/<class>/` without splits.
 
     A missing validation or test split is cut from train: stratified by class, the same for the same seed.
 
     Raises:
         DataError: If the folder is missing or empty, or its photos have flaws.
     """
-    photos = survey(root, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=seed)
+    photos = survey(root, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=seed, ignore=ignore)
     if photos.flaws:
         raise DataError("\n".join(photos.flaws))
     return photos
 
 
-def survey(root: Path, *, valid_fraction: float, test_fraction: float, seed: int) -> PhotoSet:
+def survey(
+    root: Path, *, valid_fraction: float, test_fraction: float, seed: int, ignore: Sequence[str] = ()
+) -> PhotoSet:
     """What `scan` reads, its flaws told instead of raised: for the check, which has more to tell beside them.
 
+    Args:
+        root: The data set.
+        valid_fraction: Of train, where there is no folder of validation images.
+        test_fraction: Of train, where there is no folder of test images.
+        seed: Decides the cut.
+        ignore: Names of folders in `root` that are left out.
+
     Raises:
-        DataError: If the folder is missing or empty.
+        DataError: If the folder is missing or empty, or is not to be understood.
     """
-    folders = _split_folders(root)
-    by_split = {split: _class_folders(folder) for split, folder in folders.items()}
+    if not root.is_dir():
+        raise DataError(
+            f"data.root: {root} is {'a file' if root.exists() else 'not there'};"
+            " expected a folder such as ROOT/train/<class>/photo.jpg"
+        )
+    left = Leftovers()
+    folders = split_folders(root, ignore, left)
+    _refuse_unlabelled(root, folders)
+    found = {split: _class_folders(folder, left, ignore if folder == root else ()) for split, folder in folders.items()}
+    by_split = {split: {name: images for name, (_, images, _) in classes.items()} for split, classes in found.items()}
     names = sorted(by_split["train"])
     if len(names) < 2:
         raise DataError(
             f"{folders['train']}: found {len(names)} class folders with photos; expected at least 2,"
             f" as in {folders['train'] / '<class>' / 'photo.jpg'}"
         )
-    flaws = list(_disagreements(by_split, folders))
+    flaws = [*_bad_names(found, folders), *_disagreements(by_split, folders)]
     files = {split: [by_split[split].get(name, []) for name in names] for split in by_split}
     empty = [name for name, photos in zip(names, files["train"], strict=True) if not photos]
     if empty:
-        flaws.append(f"{folders['train']}: no photos of {listed(empty)}; add some or remove the class folders")
+        unread = {name: found["train"][name][2] for name in empty}
+        held = "".join(f"; {printable(name)} holds {text}, which are not read" for name, text in unread.items() if text)
+        convert = "; convert them to JPEG, or" if held else "; add some or"
+        flaws.append(f"{folders['train']}: no photos of {listed(empty)}{held}{convert} remove the class folders")
     cut = tuple(split for split in ("valid", "test") if split not in files)
     fractions = {"valid": valid_fraction, "test": test_fraction}
     for split in cut:
@@ -93,7 +117,9 @@ def survey(root: Path, *, valid_fraction: float, test_fraction: float, seed: int
     few: list[str] = []
     if cut:
         for index, name in enumerate(names):
-            parts = _cut(files["train"][index], {split: fractions[split] for split in cut}, f"{seed}/{name}")
+            # By the folder's own name, composed or not: it is what earlier versions cut by.
+            drawn = f"{seed}/{found['train'][name][0]}"
+            parts = _cut(files["train"][index], {split: fractions[split] for split in cut}, drawn)
             if name not in empty and not all(parts.values()):
                 few.append(
                     f"{folders['train'] / name}: {len(files['train'][index])} photos are too few to cut"
@@ -111,28 +137,14 @@ def survey(root: Path, *, valid_fraction: float, test_fraction: float, seed: int
         },
         cut=cut,
         flaws=(*flaws, *first_few(few)),
+        notes=tuple(filter(None, (told_splits(root, folders), left.passed_over()))),
+        left_out=tuple(_left_out(left, names)),
     )
 
 
 def is_absent(root: Path) -> bool:
     """Whether there is nothing at `root` yet."""
     return not root.exists() or (root.is_dir() and not any(root.iterdir()))
-
-
-def find_photos(folder: Path) -> list[Path]:
-    """All image files under a folder, by their endings, sorted; hidden files and folders left out."""
-    found = []
-    seen = {os.path.realpath(folder)}  # a link back into its own folder would go round for ever
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        places = {name: os.path.realpath(os.path.join(parent, name)) for name in folders if not name.startswith(".")}
-        folders[:] = sorted(name for name, place in places.items() if place not in seen)
-        seen.update(places[name] for name in folders)
-        found += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in _ENDINGS
-        ]
-    return sorted(found)
 
 
 def display_names(folder_names: list[str]) -> tuple[str, ...]:
@@ -143,33 +155,74 @@ def display_names(folder_names: list[str]) -> tuple[str, ...]:
     return shown if len(set(shown)) == len(shown) else tuple(folder_names)
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    if not root.is_dir():
+def _class_folders(folder: Path, left: Leftovers, ignore: Sequence[str]) -> dict[str, tuple[str, list[Path], str]]:
+    """Return for each class its folder's name, its images and what else is in there; NFC and NFD are one class."""
+    ignored = {composed(name) for name in ignore}
+    classes: dict[str, tuple[str, list[Path], str]] = {}
+    for entry in subfolders(folder, left):
+        name = composed(entry.name)
+        if name in ignored:
+            continue
+        own = Leftovers()
+        images = find_images(entry, own)
+        left.litter += own.litter
+        left.endings += own.endings
+        first, others, unread = classes.get(name, (entry.name, [], ""))
+        classes[name] = (first, sorted([*others, *images]), unread or own.unread())
+    if loose := loose_images(folder):
+        left.loose[folder.name] += loose
+    return classes
+
+
+def _refuse_unlabelled(root: Path, folders: dict[str, Path]) -> None:
+    """Refuse a split of images without class folders, which is what competitions give for a test."""
+    for split, folder in folders.items():
+        count = loose_images(folder)
+        if split == "train" or not count or subfolders(folder):
+            continue
+        top = folder.relative_to(root).parts[0]
         raise DataError(
-            f"data.root: {root} is {'a file' if root.exists() else 'not there'};"
-            " expected a folder such as ROOT/train/<class>/photo.jpg"
+            f"{folder}: holds {count:,} images and no class folders; without labels they cannot {_PURPOSE[split]}."
+            f" Leave them out with data.ignore=[{top}], and a {split} split is cut from train;"
+            f" the trained model labels them: python scripts/predict.py runs/latest {folder}"
         )
-    found: dict[str, Path] = {}
-    for split, names in SPLIT_FOLDERS.items():
-        entries = (entry for entry in root.iterdir() if entry.name.lower() in names and entry.is_dir())
-        present = sorted(entries, key=lambda entry: names.index(entry.name.lower()))
-        if len(present) > 1:
-            raise DataError(f"{root}: {' and '.join(p.name for p in present)} both exist; expected one of them")
-        if present:
-            found[split] = present[0]
-    if not found:
-        return {"train": root}
-    if "train" not in found:
-        raise DataError(f"{root}: has {listed([p.name for p in found.values()])} but no train folder")
-    return found
 
 
-def _class_folders(folder: Path) -> dict[str, list[Path]]:
-    return {
-        entry.name: find_photos(entry)
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
+_PURPOSE = {"valid": "choose a model", "test": "test a model"}
+
+
+def _bad_names(found: dict[str, dict[str, tuple[str, list[Path], str]]], folders: dict[str, Path]) -> Iterator[str]:
+    """Say which class names cannot go into a model's archive, its answers and its reports."""
+    for split, classes in found.items():
+        for name in classes:
+            if wrong := unprintable(name):
+                yield (
+                    f"{folders[split]}: the name of the class folder '{printable(name)}' {wrong};"
+                    f" rename it{_likely_name(name)}"
+                )
+
+
+def _likely_name(name: str) -> str:
+    """Return what a name in no UTF-8 probably was meant to be, as a hint."""
+    try:
+        guess = name.encode("utf-8", "surrogateescape").decode("cp1252")
+    except (UnicodeEncodeError, UnicodeDecodeError):
+        return ""
+    return f" (in Windows' cp1252 it reads {guess})" if unprintable(guess) is None else ""
+
+
+def _left_out(left: Leftovers, names: Sequence[str]) -> Iterator[str]:
+    """Say what was not read that may have been meant to be."""
+    if left.endings:
+        yield f"left out, for their endings: {left.unread()}; JPEG, PNG, WebP, BMP, GIF and TIFF are read"
+    if left.loose:
+        loose = ", ".join(f"{count:,} in {printable(folder)}" for folder, count in sorted(left.loose.items())[:FEW])
+        yield f"left out, in no class folder: {loose}"
+    spelled: dict[str, str] = {}
+    for name in names:
+        other = spelled.setdefault(name.strip().casefold(), name)
+        if other != name:
+            yield f"{other!r} and {name!r} differ in capitals or spaces alone; they are two classes"
 
 
 def _disagreements(by_split: dict[str, dict[str, list[Path]]], folders: dict[str, Path]) -> Iterator[str]:
@@ -186,7 +239,7 @@ def _disagreements(by_split: dict[str, dict[str, list[Path]]], folders: dict[str
 
 def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str, list[Path]]:
     shuffled = list(paths)
-    random.Random(seed).shuffle(shuffled)
+    random.Random(seed.encode("utf-8", "surrogateescape")).shuffle(shuffled)
     parts = {}
     for cut, (split, fraction) in enumerate(fractions.items(), 1):
         spare = len(shuffled) - 1 - (len(fractions) - cut)  # one stays for train, and one for each cut to come
@@ -198,9 +251,3 @@ def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str,
 def first_few(lines: list[str], most: int = FEW) -> list[str]:
     """So many lines as a person reads, and how many more there are."""
     return [*lines[:most], f"and {len(lines) - most:,} more"] if len(lines) > most else lines
-
-
-def listed(names: Sequence[str], most: int = FEW) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

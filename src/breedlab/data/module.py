@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from breedlab import cores, ranks
 from breedlab.config.schema import Data
-from breedlab.data.decode import BadPhoto, decode, keep_memory
+from breedlab.data.decode import BadPhoto, decode, keep_memory, read_image
 from breedlab.data.folders import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform
 from breedlab.errors import DataError
@@ -112,7 +112,7 @@ def mixed_seed(*numbers: int) -> int:
 
 def _read(path: Path) -> Any:
     try:
-        return decode(path.read_bytes())
+        return decode(read_image(path))
     except BadPhoto as error:
         raise LostPhoto(f"{path} {error}; it changed after the data check: run again") from error
     except OSError as error:

@@ -34,7 +34,13 @@ def obtain(config: Config) -> PhotoSet:
                 _make(data, root)
     if data.sample is not None:
         _refuse_other_sample(root, data.sample)
-    photos = survey(root, valid_fraction=data.valid_fraction, test_fraction=data.test_fraction, seed=config.seed)
+    photos = survey(
+        root,
+        valid_fraction=data.valid_fraction,
+        test_fraction=data.test_fraction,
+        seed=config.seed,
+        ignore=data.ignore,
+    )
     if photos.cut:
         note(f"no folder for {' and '.join(photos.cut)}: cut from train, stratified, seed {config.seed}")
     return photos

@@ -21,6 +21,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from breedlab.names import printable
+
 # A pipe has no width to fit: what is cut off there is lost to whatever reads it.
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 
@@ -40,18 +42,18 @@ class Report(Protocol):
 
 def stage(text: str) -> None:
     """Announces the next part of the work."""
-    console.print(f"[bold]› {text}[/bold]")
+    console.print(Text(f"› {printable(text)}", style="bold"))
 
 
 def note(text: str) -> None:
     """One line of detail under a stage."""
-    console.print(f"  {text}", markup=False)
+    console.print(f"  {printable(text)}", markup=False)
 
 
 def warn(text: str) -> None:
     """Something that a person should know and that stops nothing."""
     console.print("  [yellow]warning:[/yellow] ", end="")
-    console.print(text, markup=False)
+    console.print(printable(text), markup=False)
 
 
 @contextmanager
@@ -94,5 +96,5 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         made.add_column(column, justify="right" if numeric else "left")
     for row in rows:
         # As text: in a string, `[b]` and `:dog:` of a file's name would be markup.
-        made.add_row(*(Text(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
+        made.add_row(*(Text(f"{cell:.4g}" if isinstance(cell, float) else printable(str(cell))) for cell in row))
     return made

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from breedlab.data.decode import BadPhoto, decode
+from breedlab.data.decode import BadPhoto, decode, read_image
 from breedlab.reporting.record import RunRecord
 
 SIDE = 112
@@ -46,7 +46,7 @@ class Shown:
 def thumbnail(path: Path) -> str | None:
     """A `data:` address of a photo made small, upright and in RGB; None if there is no such photo."""
     try:
-        image = Image.fromarray(decode(path.read_bytes()))
+        image = Image.fromarray(decode(read_image(path)))
     except (OSError, BadPhoto):
         return None
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)

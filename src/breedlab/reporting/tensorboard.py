@@ -12,7 +12,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 from breedlab.config import Config
-from breedlab.data.decode import decode
+from breedlab.data.decode import decode, read_image
 from breedlab.data.module import PhotoData
 from breedlab.profiling.reading import read
 from breedlab.training.evaluation import Evaluation
@@ -120,7 +120,7 @@ def _sheet(indices: list[int], photos: PhotoData, evaluation: Evaluation) -> np.
     draw = ImageDraw.Draw(sheet)
     for place, index in enumerate(indices):
         left, top = place % columns * _TILE, place // columns * (_TILE + _CAPTION)
-        photo = Image.fromarray(decode(split[index].path.read_bytes()))
+        photo = Image.fromarray(decode(read_image(split[index].path)))
         photo.thumbnail((_TILE - 8, _TILE - 8))
         sheet.paste(photo, (left + (_TILE - photo.width) // 2, top + 4))
         predicted, probability = evaluation.predictions[index]

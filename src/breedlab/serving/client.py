@@ -14,6 +14,7 @@ from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, SSLError
 from urllib3.util import Retry, parse_url
 
+from breedlab.data.decode import BadPhoto, read_image
 from breedlab.errors import ServingError
 
 _ACCEPT = "application/json; verbose=1"
@@ -38,7 +39,10 @@ def ask(endpoint: str, photos: list[Path], top: int) -> Iterator[dict[str, Any]]
         for path in photos:
             answer: dict[str, Any] = {"photo": str(path)}
             try:
-                content = path.read_bytes()
+                content = read_image(path)
+            except BadPhoto as error:
+                yield {**answer, "error": str(error)}
+                continue
             except OSError as error:
                 yield {**answer, "error": f"cannot be read ({error.strerror})"}
                 continue

@@ -123,12 +123,14 @@ def checked_photos(config: Config) -> Report:
     photos = obtain(config)
     counts = ", ".join(f"{len(found):,} {split}" for split, found in photos.splits.items())
     note(f"{photos.root}: {len(photos.classes)} classes; {counts}")
+    for text in photos.notes:
+        note(text)
     with progress("checking photos") as done:
         report = check(photos, Path(config.cache.dir, "checks"), on_bad_file=config.data.on_bad_file, progress=done)
-    for found in (report.bad, report.leaks):  # the run's splits.json has them all
+    for found in (report.bad, report.conflicts, report.leaks):  # the run's splits.json has them all
         for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in found]):
             warn(text)
-    if report.bad or report.leaks:
+    if report.bad or report.conflicts or report.leaks:
         note("left: " + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items()))
     for text in report.warnings:
         warn(text)

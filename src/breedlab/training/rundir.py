@@ -238,7 +238,7 @@ def _splits(report: Report) -> dict[str, Any]:
         "warnings": list(report.warnings),
         "left_out": [
             {"file": os.path.relpath(finding.path, photos.root), "reason": finding.reason}
-            for finding in (*report.bad, *report.leaks)
+            for finding in (*report.bad, *report.conflicts, *report.leaks)
         ],
     }
 

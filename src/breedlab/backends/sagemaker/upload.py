@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.session import Place, aws_errors, client
 from breedlab.data.check import Report
-from breedlab.data.folders import SPLITS
+from breedlab.data.decode import MAX_BYTES
+from breedlab.data.folders import SPLITS, first_few
+from breedlab.errors import DataError
+from breedlab.names import printable, unprintable
 from breedlab.reporting.console import note, progress
 
 if TYPE_CHECKING:
@@ -34,10 +37,15 @@ def upload_photos(session: boto3.Session, place: Place, report: Report, kms_key:
 
     Returns:
         The address of the folder.
+
+    Raises:
+        DataError: If images lie outside the data set and are linked into it, or names cannot be keys of S3.
     """
     root = report.photos.root
-    dropped = [finding.path for finding in (*report.bad, *report.leaks)]
+    dropped = [finding.path for finding in (*report.bad, *report.conflicts, *report.leaks)]
     paths = sorted({*(photo.path for split in SPLITS for photo in report.photos.splits[split]), *dropped})
+    paths = [path for path in paths if path.is_file() and path.stat().st_size <= MAX_BYTES]  # the others nothing reads
+    refuse_outside_links(root, paths, f"upload them by hand: python scripts/upload.py {root} s3://... --links")
     names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
     fingerprint = _fingerprint(report.fingerprint, names, paths)
     folder, marker = place.uri("data", fingerprint), f"{place.prefix}/data/{fingerprint}.json"
@@ -55,6 +63,32 @@ def upload_photos(session: boto3.Session, place: Place, report: Report, kms_key:
     }
     put(s3, place.bucket, marker, json.dumps(about).encode(), kms_key)
     return folder + "/"
+
+
+def refuse_outside_links(root: Path, paths: Sequence[Path], remedy: str) -> None:
+    """Refuse what would copy files from elsewhere to S3 without anybody having said so, and names that are no keys.
+
+    Raises:
+        DataError: Naming the first few.
+    """
+    home = Path(os.path.realpath(root))
+    outside = [path for path in paths if not Path(os.path.realpath(path)).is_relative_to(home)]
+    if outside:
+        shown = first_few([f"  {path} -> {os.path.realpath(path)}" for path in outside])
+        raise DataError(
+            printable(
+                f"{root}: {len(outside):,} images are links to files outside of it, which nothing uploads unasked;"
+            )
+            + f" {remedy}\n"
+            + "\n".join(printable(line) for line in shown)
+        )
+    unnamed = [path for path in paths if unprintable(os.path.relpath(path, root))]
+    if unnamed:
+        shown = first_few([f"  {printable(str(path))}" for path in unnamed])
+        raise DataError(
+            f"{root}: {len(unnamed):,} names are not UTF-8 or hold control characters, which S3's keys cannot;"
+            " rename them:\n" + "\n".join(shown)
+        )
 
 
 def upload_files(

@@ -1,0 +1,143 @@
+"""Which files of a folder are images, and what is told of the others."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from breedlab.names import printable
+
+_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
+
+_LITTER = {
+    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "__macosx", "lost+found"),
+    *("$recycle.bin", "recycler", "system volume information", "network trash folder", "temporary items"),
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r", "__pycache__"),
+}
+"""What systems leave among people's files, in small letters; whatever is hidden (`.DS_Store`) is passed over, too."""
+
+
+@dataclass
+class Leftovers:
+    """What a listing passed over.
+
+    Attributes:
+        litter: How often each name of system litter and hidden files was met.
+        endings: Of files that are no images by their endings, how many there are of each (`.heic`, or empty for none).
+        loose: Images outside the class folders, by folder.
+    """
+
+    litter: Counter[str] = field(default_factory=Counter)
+    endings: Counter[str] = field(default_factory=Counter)
+    loose: Counter[str] = field(default_factory=Counter)
+
+    def unread(self) -> str:
+        """Return the files left out by their endings in words, such as `20 .heic, 3 without an ending`."""
+        counts = sorted(self.endings.items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{count:,} {printable(ending) or 'without an ending'}" for ending, count in counts[:8])
+
+    def passed_over(self) -> str:
+        """Return one line of the litter; empty if there was none."""
+        if not self.litter:
+            return ""
+        names = [
+            f"{printable(name)}{f' ({count:,})' if count > 1 else ''}" for name, count in sorted(self.litter.items())
+        ]
+        more = f" and {len(names) - 8} other names" if len(names) > 8 else ""
+        return f"passed over: {', '.join(names[:8])}{more}"
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is hidden, or something that a system left there."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its ending; by its first bytes if it has no ending that says anything."""
+    ending = path.suffix.lower()
+    if ending in _ENDINGS:
+        return True
+    says_something = ending[1:].isalnum() and len(ending) <= 6
+    if says_something or ending.endswith("~"):
+        return False
+    return _has_signature(path)
+
+
+def subfolders(folder: Path, left: Leftovers | None = None) -> list[Path]:
+    """Return the folders in a folder, sorted, without litter."""
+    found = []
+    for entry in sorted(folder.iterdir()):
+        if is_litter(entry.name):
+            _count_litter(left, entry.name)
+        elif entry.is_dir():
+            found.append(entry)
+    return found
+
+
+def loose_images(folder: Path) -> int:
+    """Return how many images lie directly in a folder."""
+    return sum(1 for entry in folder.iterdir() if not is_litter(entry.name) and is_image(entry) and not entry.is_dir())
+
+
+def find_images(folder: Path, left: Leftovers | None = None) -> list[Path]:
+    """Return all image files under a folder, sorted, without hidden files and litter.
+
+    Args:
+        folder: Where to look; links to folders are followed.
+        left: Is told what was left out.
+    """
+    found = []
+    for parent, names in _walk(folder, left):
+        for name in names:
+            path = Path(parent, name)
+            if is_litter(name):
+                _count_litter(left, name)
+            elif is_image(path):
+                found.append(path)
+            elif left is not None:
+                left.endings[path.suffix.lower()] += 1
+    return sorted(found)
+
+
+def _walk(folder: Path, left: Leftovers | None) -> Iterator[tuple[str, list[str]]]:
+    """Yield folders and their files, each folder once: a link back into its own folder would go round for ever."""
+    seen = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        entered = []
+        for name in sorted(folders):
+            if is_litter(name):
+                _count_litter(left, name)
+                continue
+            path = os.path.realpath(os.path.join(parent, name))
+            if path not in seen:
+                seen.add(path)
+                entered.append(name)
+        folders[:] = entered
+        yield parent, files
+
+
+def _refuse(error: OSError) -> None:
+    raise error  # a folder that cannot be read is not an empty one
+
+
+def _count_litter(left: Leftovers | None, name: str) -> None:
+    if left is not None:
+        left.litter["._*" if name.startswith("._") else name] += 1
+
+
+def _has_signature(path: Path) -> bool:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
+            return False
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    is_webp = head[:4] == b"RIFF" and head[8:] == b"WEBP"
+    is_bmp = head[:2] == b"BM" and head[6:10] == bytes(4)
+    return head.startswith(_SIGNATURES) or is_webp or is_bmp

@@ -1,0 +1,297 @@
+"""Folders as people have them: splits under names of their own, litter of systems, names that are no UTF-8."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from breedlab.data.check import check
+from breedlab.data.folders import SPLITS, PhotoSet, scan, survey
+from breedlab.errors import DataError
+
+JPEG = b"\xff\xd8\xff\xe0" + bytes(20)
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(JPEG)
+
+
+def fill(folder: Path, *classes: str, count: int = 6) -> None:
+    for name in classes:
+        put(folder, *(f"{name}/{index:04}.jpg" for index in range(count)))
+
+
+def read(root: Path, *ignore: str) -> PhotoSet:
+    return scan(root, valid_fraction=0.15, test_fraction=0.15, seed=0, ignore=ignore)
+
+
+def refusal(root: Path, *ignore: str) -> str:
+    with pytest.raises(DataError) as caught:
+        read(root, *ignore)
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- splits under other names
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "test"),
+    [
+        ("Training", None, "Testing"),
+        ("training_set/training_set", None, "test_set/test_set"),
+        ("seg_train/seg_train", None, "seg_test/seg_test"),
+        ("train_images", "val_images", None),
+        ("train", "dev", "test"),
+        ("train", "eval", "test"),
+        ("train", "dev", "eval"),
+        ("asl_alphabet_train/asl_alphabet_train", None, "asl_alphabet_test"),
+        ("train2017", "val2017", "test2017"),
+        ("TrainingSet", "ValidationSet", "TestSet"),
+        ("train/train", "valid/valid", "test/test"),
+        ("images-train", "images-valid", "images-test"),
+    ],
+)
+def test_splits_are_known_by_the_names_that_people_give_them(
+    tmp_path: Path, train: str, valid: str | None, test: str | None
+) -> None:
+    """Read as classes they made a network that tells training photos from test photos."""
+    given = {"train": train, "valid": valid, "test": test}
+    for split, name in given.items():
+        if name:
+            fill(tmp_path / name, "cat", "dog", count=8 if split == "train" else 3)
+    images = read(tmp_path)
+    assert images.classes == ("cat", "dog")
+    assert images.cut == tuple(split for split, name in given.items() if name is None)
+    for split, name in given.items():
+        if name:
+            assert all(image.path.is_relative_to(tmp_path / name) for image in images.splits[split])
+    told = " ".join(images.notes)
+    assert all(name in told for name in given.values() if name and name not in ("train", "dev", "test", "eval"))
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("train_station", "airport"),
+        ("test_tube", "beaker", "train_wagon"),
+        ("bus", "car", "train"),
+        ("crash_test_dummy", "mannequin"),
+        ("evaluation", "sketch"),
+    ],
+)
+def test_classes_whose_names_hold_the_word_of_a_split_are_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    fill(tmp_path, *classes)
+    assert read(tmp_path).classes == tuple(sorted(classes))
+
+
+def test_classes_with_the_same_folders_inside_are_refused_as_likely_splits(tmp_path: Path) -> None:
+    fill(tmp_path / "fold_a", "cat", "dog")
+    fill(tmp_path / "fold_b", "cat", "dog")
+    text = refusal(tmp_path)
+    assert "fold_a, fold_b" in text and "cat, dog" in text and str(tmp_path / "train") in text
+
+
+def test_what_the_refusal_of_likely_splits_says_to_do_helps(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / "train" / name, "summer", "winter")
+    assert read(tmp_path).classes == ("cat", "dog")
+
+
+def test_a_class_may_keep_its_images_in_one_folder_of_its_own(tmp_path: Path) -> None:
+    """Tiny ImageNet's layout."""
+    for name in ("n01443537", "n01629819"):
+        put(tmp_path / "train" / name / "images", *(f"{index}.JPEG" for index in range(6)))
+    assert read(tmp_path).classes == ("n01443537", "n01629819")
+
+
+def test_a_folder_around_the_splits_is_named_as_the_root(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        fill(tmp_path / "chest_xray" / split, "NORMAL", "PNEUMONIA")
+    (tmp_path / "__MACOSX").mkdir()
+    assert f"data.root={tmp_path / 'chest_xray'}" in refusal(tmp_path)
+
+
+def test_an_unlabelled_test_is_refused_with_the_way_to_leave_it_out(tmp_path: Path) -> None:
+    fill(tmp_path / "train", "cat", "dog", count=10)
+    put(tmp_path / "test", *(f"{index}.jpg" for index in range(5)))
+    text = refusal(tmp_path)
+    assert "5 images and no class folders" in text and "data.ignore=[test]" in text and "predict.py" in text
+    images = read(tmp_path, "test")
+    assert images.cut == ("valid", "test") and images.classes == ("cat", "dog")
+
+
+def test_what_is_ignored_has_to_be_there(tmp_path: Path) -> None:
+    fill(tmp_path, "cat", "dog")
+    assert "data.ignore" in refusal(tmp_path, "tset")
+    fill(tmp_path, "junk")
+    assert read(tmp_path, "junk").classes == ("cat", "dog")
+
+
+# ---------------------------------------------------------------- what is passed over, and what is told
+
+
+def test_litter_of_systems_is_no_class_and_no_photo_and_told_in_one_line(tmp_path: Path) -> None:
+    fill(tmp_path, "cat", "dog", count=12)
+    put(tmp_path, "cat/@eaDir/0000.jpg/SYNOPHOTO_THUMB_M.jpg", "@eaDir/x.jpg", "__MACOSX/cat/._0000.jpg")
+    put(tmp_path, "lost+found/1.jpg", "$RECYCLE.BIN/2.jpg", ".ipynb_checkpoints/0-checkpoint.jpg", "dog/Thumbs.db")
+    put(tmp_path, "dog/.DS_Store", "dog/._0001.jpg", "dog/._0002.jpg", "System Volume Information/3.jpg")
+    images = read(tmp_path)
+    assert images.classes == ("cat", "dog")
+    assert sum(len(images.splits[split]) for split in SPLITS) == 24
+    (told,) = [note for note in images.notes if note.startswith("passed over")]
+    assert "@eaDir (2)" in told and "._* (2)" in told and "__MACOSX" in told
+    assert images.left_out == ()
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_litter_is_counted_once(tmp_path: Path, split: str) -> None:
+    fill(tmp_path / split, "cat", "dog")
+    put(tmp_path / split, "__MACOSX/x.jpg")
+    assert "passed over: __MACOSX" in read(tmp_path).notes
+
+
+def test_files_left_out_for_their_endings_and_loose_ones_are_told_with_their_counts(tmp_path: Path) -> None:
+    fill(tmp_path / "train", "cat", "dog", count=10)
+    put(tmp_path, *(f"train/cat/IMG_{index}.HEIC" for index in range(3)), "train/dog/a.avif", "train/loose.jpg")
+    put(tmp_path, "unsorted/1.jpg", "unsorted/2.jpg")
+    images = read(tmp_path)
+    endings, loose = images.left_out
+    assert "3 .heic, 1 .avif" in endings
+    assert "1 in train" in loose and "2 in unsorted" in loose
+    assert sum(len(images.splits[split]) for split in SPLITS) == 20
+
+
+@pytest.mark.parametrize("name", ["a.jpe", "a.JFIF", "a.jif", "scan", "photo.jpg_large", "photo.jpg!d"])
+def test_jpegs_under_other_endings_or_none_are_read(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "cat", "dog")
+    put(tmp_path, f"cat/{name}")
+    images = read(tmp_path)
+    assert sum(len(images.splits[split]) for split in SPLITS) == 13 and not images.left_out
+
+
+def test_a_raw_photo_which_starts_like_a_tiff_is_left_out_and_told(tmp_path: Path) -> None:
+    fill(tmp_path, "cat", "dog")
+    (tmp_path / "cat" / "DSC_1.NEF").write_bytes(b"II*\0" + bytes(100))
+    assert "1 .nef" in read(tmp_path).left_out[0]
+
+
+def test_a_class_of_files_that_are_not_read_is_refused_with_what_they_are(tmp_path: Path) -> None:
+    fill(tmp_path, "cat")
+    put(tmp_path, "dog/1.HEIC", "dog/2.HEIC")
+    text = refusal(tmp_path)
+    assert "no photos of dog" in text and "dog holds 2 .heic" in text and "convert" in text
+
+
+def test_a_fifo_in_a_class_stops_nothing(tmp_path: Path) -> None:
+    """Opening one waits until somebody writes into it."""
+    paint(tmp_path)
+    os.mkfifo(tmp_path / "cat" / "pipe")
+    os.mkfifo(tmp_path / "cat" / "pipe.jpg")
+    (tmp_path / "dog" / "zero.jpg").symlink_to("/dev/zero")
+    report = check(read(tmp_path), tmp_path.parent / "memory", on_bad_file="skip")
+    assert {finding.path.name: finding.reason for finding in report.bad} == dict.fromkeys(
+        ("pipe.jpg", "zero.jpg"), "is not a regular file"
+    )
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("caf\udce9", "not UTF-8"), ("ca\nt", "line break"), ("a\x1b[2Jb", "control")]
+)
+@pytest.mark.parametrize("split", ["", "train"])
+def test_class_names_that_cannot_travel_are_refused_before_training(
+    tmp_path: Path, name: str, wrong: str, split: str
+) -> None:
+    """A model's archive, its answers and its report hold them: the first of those ended in a traceback."""
+    fill(tmp_path / split, name, "dog")
+    text = refusal(tmp_path)
+    assert wrong in text and "rename it" in text
+    text.encode("utf-8")
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_names_that_are_no_utf8_are_told_for_what_windows_meant(tmp_path: Path) -> None:
+    fill(tmp_path, "caf\udce9", "dog")
+    assert "'caf\\xe9'" in refusal(tmp_path) and "café" in refusal(tmp_path)
+
+
+def test_unicode_forms_of_one_name_are_one_class(tmp_path: Path) -> None:
+    """macOS writes é as e and an accent; a zip made there and one made elsewhere had two classes that look alike."""
+    nfc, nfd = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    fill(tmp_path / "train", nfd, "dog")
+    put(tmp_path / "train" / nfc, "other.jpg")
+    for split in ("valid", "test"):
+        fill(tmp_path / split, nfc, "dog", count=2)
+    images = read(tmp_path)
+    assert images.classes == (nfc, "dog")
+    assert images.counts("train") == [7, 6] and images.counts("test") == [2, 2]
+
+
+def test_classes_that_differ_in_capitals_alone_are_told(tmp_path: Path) -> None:
+    fill(tmp_path, "Cat", "cat", "dog")
+    assert any("'Cat' and 'cat'" in text for text in read(tmp_path).left_out)
+
+
+def paint(root: Path, count: int = 6) -> None:
+    for name in ("cat", "dog"):
+        for index in range(count):
+            path = root / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw = np.random.default_rng([len(name), ord(name[0]), index])
+            Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+
+
+def test_broken_files_whose_names_are_no_utf8_are_told_and_written_down(tmp_path: Path) -> None:
+    root, memory = tmp_path / "root", tmp_path / "memory"
+    paint(root)
+    for index in range(9):
+        (root / "cat" / f"caf\udce9{index}.jpg").write_bytes(b"no photo")
+    images = survey(root, valid_fraction=0.15, test_fraction=0.15, seed=0)
+    with pytest.raises(DataError) as caught:
+        check(images, memory, on_bad_file="error")
+    str(caught.value).encode("utf-8")
+    assert "caf\\xe90.jpg" in str(caught.value)
+    assert (memory / "refused.txt").read_bytes().count(b"caf\xe9") == 9
+    assert len(check(images, memory, on_bad_file="skip").bad) == 9
+
+
+# ---------------------------------------------------------------- the same photo in two classes
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_photo_in_two_classes_is_refused_and_skip_takes_every_copy_out(tmp_path: Path, split: str) -> None:
+    """Which label is right nobody can say here. It also holds where a cut put the copies into two splits."""
+    root, memory = tmp_path / "root", tmp_path / "memory"
+    paint(root / split, count=10)
+    for index in range(3):
+        (root / split / "dog" / f"copy{index}.png").write_bytes((root / split / "cat" / f"{index}.png").read_bytes())
+    images = survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
+    with pytest.raises(DataError) as caught:
+        check(images, memory, on_bad_file="error")
+    text = str(caught.value)
+    assert "6 photos that stand in two classes" in text and "data.on_bad_file=skip" in text
+    assert str(root / split / "cat" / "1.png") in text and str(root / split / "dog" / "copy1.png") in text
+    report = check(images, memory, on_bad_file="skip")
+    assert len(report.conflicts) == 6 and not report.leaks
+    assert sum(len(report.photos.splits[split]) for split in SPLITS) == 17
+
+
+def test_a_photo_of_another_class_in_another_split_stays_a_leak(tmp_path: Path) -> None:
+    root, memory = tmp_path / "root", tmp_path / "memory"
+    for split in SPLITS:
+        paint(root / split, count=3)
+        for path in (root / split).glob("*/*.png"):
+            path.write_bytes(path.read_bytes() + split.encode())  # other bytes, the same picture
+    (root / "train/dog/copy.png").write_bytes((root / "test/cat/0.png").read_bytes())
+    report = check(survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0), memory, on_bad_file="skip")
+    assert [leak.path.name for leak in report.leaks] == ["copy.png"] and not report.conflicts
