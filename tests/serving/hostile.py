@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import io
 import json
 import struct
@@ -71,6 +72,82 @@ def claiming(photo: bytes, width: int, height: int) -> bytes:
     raise ValueError("no frame header")
 
 
+def directory(entries: list[tuple[int, int, int, int]], following: int = 0) -> bytes:
+    """A TIFF's directory of (tag, type, count, value or offset)."""
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return struct.pack("<H", len(entries)) + packed + struct.pack("<I", following)
+
+
+def many_pages(count: int) -> bytes:
+    """A TIFF of that many directories, each with a pixel of its own to show: 42 bytes a page."""
+    gray = [(256, 4, 1, 1), (257, 4, 1, 1), (258, 3, 1, 8)]
+    size = len(directory(gray))
+    pages = [directory(gray, 8 + (n + 1) * size if n + 1 < count else 0) for n in range(count)]
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(pages)
+
+
+def sharing(entries: int, shared: int) -> bytes:
+    """A TIFF, or EXIF, whose entries all hold the same bytes, which a reader copies once for each."""
+    start = 8 + len(directory([(0, 0, 0, 0)] * entries))
+    made = directory([(0x9000 + n, 7, shared, start) for n in range(entries)])
+    return b"II*\0" + struct.pack("<I", 8) + made + bytes(shared)
+
+
+def segmented(jpeg: bytes, count: int, content: bytes = b"", marker: int = 0xFE) -> bytes:
+    """A JPEG with that many segments more in front."""
+    segment = bytes([0xFF, marker]) + struct.pack(">H", 2 + len(content)) + content
+    return jpeg[:2] + segment * count + jpeg[2:]
+
+
+def chunked(file: bytes, kind: bytes, content: bytes, count: int) -> bytes:
+    """A PNG with that many chunks more behind its header."""
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return file[:33] + chunk * count + file[33:]
+
+
+@functools.cache
+def costly_photos() -> dict[str, tuple[bytes, str]]:
+    """By what they are: a file within the limit of bytes that costs a decoder seconds or gigabytes, and a word of what
+    is said of it."""
+    image = Image.linear_gradient("L").convert("RGB").resize((96, 64))
+    cmyk = saved(image.convert("CMYK"), "JPEG")
+    progressive, gray = saved(image, "JPEG", progressive=True), png(9, 9)
+    scan = progressive[progressive.rfind(b"\xff\xda") : -2]
+    exif = b"Exif\0\0" + sharing(400, 40_000)
+    rle = bytearray(saved(Image.new("P", (1000, 1000)), "BMP"))
+    rle[30:34] = struct.pack("<I", 1)
+    gif = saved(image, "GIF")
+    table = 13 + (3 << (gif[10] & 7) + 1)
+    webp = saved(image, "WEBP", exif=b"Exif\0\0" + sharing(400, 1_000_000))
+    return {
+        "a TIFF of 60,000 directories": (many_pages(60_000), "several pages"),
+        "a TIFF of a directory of 65,000 entries": (b"II*\0\x08\0\0\0" + directory([(256, 4, 1, 1)] * 65_000), "split"),
+        "a TIFF whose entries share a megabyte": (sharing(450, 1_000_000), "claim more"),
+        "a TIFF of a million strips": (
+            b"II*\0\x08\0\0\0" + directory([(256, 4, 1, 1), (257, 4, 1, 1), (273, 4, 1_000_000, 8)]), "split up"),
+        "a TIFF of a tile without end": (
+            b"II*\0\x08\0\0\0" + directory([(256, 4, 1, 9), (257, 4, 1, 9), (322, 4, 1, 60_000), (323, 4, 1, 60_000)]),
+            "large"),
+        "a JPEG of 900,000 segments": (segmented(cmyk, 900_000), "split up"),
+        "a JPEG of EXIF in 500,000 pieces": (segmented(cmyk, 500_000, b"Exif\0\0", 0xE1), "split up"),
+        "a JPEG that is filled up in front": (cmyk[:2] + b"\xff" * 5_000_000 + cmyk[2:], "corrupt"),
+        "a JPEG whose EXIF shares its bytes": (segmented(cmyk, 1, exif, 0xE1), "claim more"),
+        "a JPEG whose list of pictures shares its bytes": (
+            segmented(cmyk, 1, b"MPF\0" + sharing(400, 40_000), 0xE2), "claim more"),
+        "scans times pixels": (claiming(progressive[:-2] + scan * 20 + b"\xff\xd9", 8000, 6000), "scans"),
+        "a PNG of 400,000 empty chunks": (chunked(gray, b"IDAT", b"", 400_000), "split up"),
+        "a PNG of 200,000 notes": (chunked(gray, b"tEXt", b"a\0b", 200_000), "split up"),
+        "a PNG whose EXIF shares its bytes": (chunked(gray, b"eXIf", sharing(400, 1_000_000), 1), "claim more"),
+        "a PNG whose EXIF, deflated, shares its bytes": (
+            chunked(gray, b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(
+                b"\nexif\n   99\n" + sharing(400, 100_000).hex().encode()), 1), "claim more"),
+        "a WebP whose EXIF shares its bytes": (webp, "claim more"),
+        "a GIF of blocks of a byte": (gif[:table] + b"!\xfe" + b"\1x" * 2_000_000 + b"\0" + gif[table:], "split up"),
+        "a GIF of nothing between its blocks": (gif[:table] + bytes(3_000_000) + gif[table:], "split up"),
+        "a BMP in runs": (bytes(rle) + bytes(1_000_000), "run-length"),
+    }  # fmt: skip
+
+
 def zipped() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -120,6 +197,8 @@ def refused_photos() -> dict[str, tuple[bytes, str]]:
         "Windows' icon": (saved(image, "ICO"), "not an image"),
         "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n", "not an image"),
         "words": (b"no photo", "not an image"),
+        "an iPhone's HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500), "HEIC; convert"),
+        **costly_photos(),
     }  # fmt: skip
 
 
@@ -131,9 +210,19 @@ def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
     return {
         "nothing": (b"", "image/jpeg", 400, "empty"),
         "nothing as JSON": (b"", JSON, 400, "not JSON"),
-        "no content type": (jpeg, None, 415, "no content type"),
+        "no content type, and nothing that shows it": (b"words", None, 415, "no content type"),
+        "a photo in gzip that never ends": (gzip.compress(bytes(100_000_000), 9), "image/jpeg", 413, "inflates"),
+        "gzip cut short": (gzip.compress(jpeg)[:-20], "image/jpeg", 400, "cut short"),
+        "gzip that is none": (b"\x1f\x8b" + jpeg, "image/jpeg", 400, "not gzip"),
+        "gzip in gzip": (gzip.compress(gzip.compress(jpeg)), "image/jpeg", 400, "not an image"),
         "an unread content type": (jpeg, "text/csv", 415, "text/csv"),
-        "a form": (b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x", 415, "multipart"),
+        "a form without a photo": (b"--x\r\n\r\n\r\n--x--\r\n", "multipart/form-data; boundary=x", 400, "no photo"),
+        "a form of no bounds": (b"--x\r\n", "multipart/form-data", 400, "boundary"),
+        "a form cut short": (b"--x\r\n\r\n" + jpeg, "multipart/form-data; boundary=x", 400, "cut short"),
+        "a form of many fields": (b"--x\r\n\r\n\r\n" * 400_000, "multipart/form-data; boundary=x", 400, "fields"),
+        "a form with a long head": (
+            b"--x\r\n" + b"a:b\r\n" * 900_000 + b"\r\n\r\n--x--", "multipart/form-data; boundary=x", 400, "head"),
+        "a data URI that is not base64": (b'{"image": "data:image/png,%89PNG"}', JSON, 400, "data URI"),
         "a very long content type": (jpeg, "image/" + "x" * 5000, 415, "not read"),
         "a PNG that is a JPEG": (jpeg, "image/png", 415, "JPEG"),
         "a JPEG that is a PNG": (png(9, 9), "image/jpeg", 415, "PNG"),
@@ -163,8 +252,7 @@ def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
         "a lone surrogate": (b'{"image": "\\ud800"}', JSON, 400, "base64"),
         "base64 cut short": (json.dumps({"image": one[:-3]}).encode(), JSON, 400, "base64|truncated"),
         "huge base64 of nothing": (json.dumps({"image": "A" * 5_900_000}).encode(), JSON, 400, "not an image"),
-        "one bad photo of three": (
-            json.dumps([{"image": one}, {"image": one[:200]}, {"image": one}]).encode(), JSON, 400, "photo 2 of 3"),
+        "bad photos only": (json.dumps([{"image": one[:200]}, {"image": "%"}]).encode(), JSON, 400, "photo 1 of 2"),
         "an address": (b'{"url": "http://169.254.169.254/latest/meta-data/"}', JSON, 400, "fetches no URLs"),
         "a body over the limit": (bytes(6_000_001), "image/jpeg", 413, "larger"),
     }  # fmt: skip

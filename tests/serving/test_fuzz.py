@@ -9,16 +9,19 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 import time
 
 import hypothesis
 import numpy as np
 import pytest
-from hostile import refused_bodies, refused_photos, requests
+from hostile import costly_photos, refused_bodies, refused_photos, requests
 from hypothesis import HealthCheck, given
 
+from breedlab.data.decode import BadPhoto
 from breedlab.serving import handler
 from breedlab.serving.handler import BadRequest, Model
+from breedlab.serving.inspection import inspect
 
 _MORE = int(os.environ.get("BREEDLAB_FUZZ", "0"))
 _SLOWEST_S = 2.0
@@ -42,8 +45,12 @@ def answer(model: Model, body: bytes, kind: str, accept: str) -> None:
         assert "Traceback" not in str(error) and "/site-packages/" not in str(error) and len(str(error)) < 500
     else:
         rows = np.load(io.BytesIO(content)) if written == handler.NPY else json.loads(content)
-        rows = [one["scores"] for one in rows["predictions"]] if isinstance(rows, dict) else rows
-        assert np.shape(rows) == (len(photos), len(model.classes)) and np.isfinite(rows).all()
+        rows = [one.get("scores", one) for one in rows["predictions"]] if isinstance(rows, dict) else rows
+        assert len(rows) == len(photos)
+        errors = [row for row in rows if isinstance(row, dict)]
+        assert all(set(one) == {"error"} for one in errors) and len(errors) < len(photos)
+        rows = [row for row in rows if not isinstance(row, dict)]
+        assert np.shape(rows) == (len(photos) - len(errors), len(model.classes)) and np.isfinite(rows).all()
     assert time.process_time() - started < _SLOWEST_S
 
 
@@ -59,6 +66,26 @@ def test_any_request_gets_scores_or_a_4xx(model: Model, sent: tuple[bytes, str, 
 @given(requests())
 def test_thousands_of_requests_get_scores_or_a_4xx(model: Model, sent: tuple[bytes, str, str]) -> None:
     answer(model, *sent)
+
+
+@pytest.mark.parametrize("name", costly_photos())
+def test_photos_are_looked_at_in_few_steps(name: str) -> None:
+    """Counted, not timed: each call into a decoder, and each read, is one."""
+    photo, says = costly_photos()[name]
+    assert len(photo) < 6_000_000
+    steps = 0
+
+    def count(_frame: object, event: str, _what: object) -> None:
+        nonlocal steps
+        steps += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        with pytest.raises(BadPhoto, match=says):
+            inspect(photo)
+    finally:
+        sys.setprofile(None)
+    assert steps < 50_000
 
 
 @pytest.mark.parametrize("name", refused_photos())

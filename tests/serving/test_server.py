@@ -134,6 +134,7 @@ def test_clients_one_after_another_or_side_by_side_each_get_their_own_photos_sco
         (b"no photo", "image/png", None, 400, "not an image"),
         (b"a,b", "text/csv", None, 415, "text/csv"),
         (b"a,b", None, None, 415, "image/jpeg"),
+        (b"a,b", "application/x-www-form-urlencoded", None, 415, "image/jpeg"),
         (b"{", "application/json", None, 400, "not JSON"),
         (b"[" * 100_000, "application/json", None, 400, "not JSON"),
         (b"[]", "application/json", None, 400, "expected 1 to"),
@@ -152,7 +153,10 @@ def test_what_cannot_be_answered_is_told_in_words(
     assert server.ask(files[0]).status == 200
 
 
-@pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "application/x-npy; q=0.0, image/*"])
+@pytest.mark.parametrize(
+    "accept",
+    ["text/html", "application/json;q=0", "application/x-npy; q=0.0, image/*", "text/html;q=0.1," * 3000 + "*/*"],
+)
 def test_a_type_that_is_not_written_or_not_wanted_is_refused(server: Server, files: list[bytes], accept: str) -> None:
     assert server.ask(files[0], accept=accept).status == 406
 
@@ -171,6 +175,25 @@ def test_of_several_types_the_best_liked_is_written(
     server: Server, files: list[bytes], accept: str, written: str
 ) -> None:
     assert server.ask(files[0], accept=accept).headers["content-type"] == written
+
+
+def test_one_bad_photo_of_a_list_is_answered_as_such(server: Server, model: Model, files: list[bytes]) -> None:
+    expected = scores(model, files[0], files[1])
+    items = json.loads(encoded(files[0], b"no photo", files[1]))
+    for bad in (items[1], {"image": "%%%"}, {"image": base64.b64encode(files[0][:200]).decode()}, {"url": "http://a/"}):
+        body = json.dumps([items[0], bad, items[2]]).encode()
+        verbose = server.ask(body, "application/json", "application/json; verbose=1")
+        assert verbose.status == 200, verbose.data
+        good, error, other = verbose.json()["predictions"]
+        np.testing.assert_allclose([good["scores"], other["scores"]], expected, rtol=1e-3, atol=1e-4)
+        assert set(error) == {"error"} and error["error"].startswith("photo 2 of 3")
+        rows = server.ask(body, "application/json").json()
+        np.testing.assert_allclose([rows[0], rows[2]], expected, rtol=1e-3, atol=1e-4)
+        assert rows[1] == error
+        with pytest.raises((TypeError, ValueError)):  # who takes the argmax without a look does not get a class
+            np.argmax(np.array(rows), axis=1)
+        binary = server.ask(body, "application/json", "application/x-npy")
+        assert binary.status >= 400 and binary.json() == error
 
 
 def test_a_load_balancer_may_ask_with_head(server: Server) -> None:

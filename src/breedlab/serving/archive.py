@@ -38,6 +38,8 @@ _CODE = (
     "serving/fetch.py",
     "serving/handler.py",
     "serving/inspection.py",
+    "serving/request_parser.py",
+    "serving/structure.py",
 )
 """What an endpoint imports: nothing of it needs lightning, hydra or pydantic."""
 

@@ -5,11 +5,10 @@ SageMaker's PyTorch container calls model_fn once, then input_fn, predict_fn and
 
 from __future__ import annotations
 
-import base64
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +31,22 @@ from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.serving import inspection
 from breedlab.serving.engines import load_engine
-from breedlab.serving.fetch import Address, Fetcher, NotFetched, allowed_from
+from breedlab.serving.fetch import Fetcher, NotFetched, allowed_from
+from breedlab.serving.request_parser import JSON as JSON
+from breedlab.serving.request_parser import MAX_BYTES as MAX_BYTES
+from breedlab.serving.request_parser import MAX_PHOTOS as MAX_PHOTOS
+from breedlab.serving.request_parser import PHOTO_TYPES as PHOTO_TYPES
+from breedlab.serving.request_parser import BadRequest as BadRequest
+from breedlab.serving.request_parser import Photo as Photo
+from breedlab.serving.request_parser import named, parse
 
-PHOTO_TYPES = ("image/jpeg", "image/jpg", "image/png", "image/webp", "application/x-image", "application/octet-stream")
-JSON = "application/json"
 NPY = "application/x-npy"
 TOP = 5
 """How many classes a verbose answer ranks."""
-MAX_PHOTOS = 32
-"""How many photos one request may hold."""
-_MAX_MARKS = 10_000
-"""Brackets, braces and commas of a JSON body: what is asked needs far fewer, and each may cost memory once parsed."""
+_MAX_ACCEPT = 1000
+"""Characters of an Accept header; browsers send some 150."""
 _FORMAT = 1
 _SCHEMA_VERSION = 1  # config/migrations has it, too, but is not there on an endpoint
-_EXPECTED = 'expected {"image": "<base64>"} or {"url": "<address>"}, or a list of up to 32 of those'
-
-Photo = bytes | Address
-
-
-class BadRequest(ServingError):
-    """What the client sent cannot be answered. `status` is HTTP's."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Model:
@@ -118,19 +109,32 @@ class Answer:
     """The scores of a request's photos.
 
     Attributes:
-        scores: float32 (n, classes), one row a photo.
+        scores: float32 (n, classes), one row a photo; NaN where there was none to score.
         model: Whose scores these are.
+        errors: By the number of a photo, from 0, why it has no scores.
     """
 
     scores: np.ndarray[Any, Any]
     model: Model
+    errors: Mapping[int, BadRequest] = field(default_factory=dict)
+
+    def rows(self) -> list[Any]:
+        """Each photo's scores, or `{"error": ...}` in their place: an argmax over that fails, as it should."""
+        rows: list[Any] = self.scores.tolist()
+        for number, error in self.errors.items():
+            rows[number] = {"error": str(error)}
+        return rows
 
     def verbose(self) -> dict[str, Any]:
         """Scores, probabilities and the likeliest classes by name, where the model comes from, what computed."""
         shifted = np.exp(self.scores - self.scores.max(axis=1, keepdims=True))
         classes = self.model.classes
-        predictions = []
-        for scores, probabilities in zip(self.scores, shifted / shifted.sum(axis=1, keepdims=True), strict=True):
+        predictions: list[dict[str, Any]] = []
+        rows = zip(self.scores, shifted / shifted.sum(axis=1, keepdims=True), strict=True)
+        for number, (scores, probabilities) in enumerate(rows):
+            if number in self.errors:
+                predictions.append({"error": str(self.errors[number])})
+                continue
             best = np.argsort(-scores, kind="stable")[:TOP].tolist()
             top = [{"class": classes[i], "index": i, "probability": float(probabilities[i])} for i in best]
             predictions.append({"top": top, "scores": scores.tolist(), "probabilities": probabilities.tolist()})
@@ -143,43 +147,51 @@ def model_fn(model_dir: str, context: Any = None) -> Model:
     return Model(Path(model_dir))
 
 
-def input_fn(body: bytes | str, content_type: str, context: Any = None) -> list[Photo]:
+def input_fn(body: bytes | str, content_type: str, context: Any = None, max_bytes: int = MAX_BYTES) -> list[Photo]:
     """The photos of a request, as bytes or by their address; no address is asked yet.
 
     Args:
-        body: A photo, or JSON: `{"image": <base64>}`, `{"url": ...}` or a list of those.
+        body: A photo, JSON (`{"image": <base64>}`, `{"url": ...}` or a list of those), or a form; gzipped or not.
         content_type: The request's Content-Type.
+        context: The container's; not used.
+        max_bytes: Of what a gzipped body holds.
 
     Raises:
-        BadRequest: 415 for a type that is not read, or not the photo's; 400 for a body of the wrong shape.
+        BadRequest: 415 for a type that is not read, or not the photo's; 400 for a body of the wrong shape; 413 for
+            one that inflates too far.
     """
-    kind = (content_type or "").split(";")[0].strip().lower()
-    if kind in PHOTO_TYPES:
-        if isinstance(body, str):  # a toolkit decoded it
-            raise BadRequest(400, "the photo came as text; send its bytes")
-        photo = bytes(body)
-        if other := inspection.contradiction(photo, kind):
-            raise BadRequest(415, f"the content type is {kind!r}, but the photo is a {other}")
-        return [photo]
-    if kind != JSON:
-        given = f"content type {content_type[:80]!r} is not read" if kind else "there is no content type"
-        raise BadRequest(415, f"{given}; send one of {', '.join((*PHOTO_TYPES, JSON))}")
-    tree = _parse(body)
-    items = tree if isinstance(tree, list) else [tree]
-    if not 1 <= len(items) <= MAX_PHOTOS:
-        raise BadRequest(400, f"the list holds {len(items)} photos; expected 1 to {MAX_PHOTOS}")
-    return [_photo(item, _named(number, len(items))) for number, item in enumerate(items, 1)]
+    return parse(body, content_type, max_bytes)
 
 
 def predict_fn(photos: Sequence[Photo], model: Model, context: Any = None) -> Answer:
     """Scores, one row a photo.
 
     Raises:
-        BadRequest: 400 if some bytes are no usable photo, or some address gives none; it says which.
+        BadRequest: 4xx if not one of them is a usable photo; it says why the first is none.
     """
     count = len(photos)
-    prepared = [prepare(model, fetched(model, photo, n, count), n, count) for n, photo in enumerate(photos, 1)]
-    return Answer(model.scores(torch.stack(prepared)).numpy(), model)
+    found: list[torch.Tensor | BadRequest] = []
+    for number, photo in enumerate(photos, 1):
+        try:
+            found.append(prepare(model, fetched(model, photo, number, count), number, count))
+        except BadRequest as error:
+            found.append(error)
+    usable = [one for one in found if isinstance(one, torch.Tensor)]
+    rows = iter(model.scores(torch.stack(usable)).numpy() if usable else ())
+    return answered([next(rows) if isinstance(one, torch.Tensor) else one for one in found], model)
+
+
+def answered(found: Sequence[np.ndarray[Any, Any] | BadRequest], model: Model) -> Answer:
+    """The answer to a request of several photos, of which some may be unusable.
+
+    Raises:
+        BadRequest: The first one's, if all of them are.
+    """
+    errors = {number: one for number, one in enumerate(found) if isinstance(one, BadRequest)}
+    if len(errors) == len(found):
+        raise errors[0]
+    nothing = np.full(len(model.classes), np.nan, np.float32)
+    return Answer(np.stack([nothing if isinstance(one, BadRequest) else one for one in found]), model, errors)
 
 
 def fetched(model: Model, photo: Photo, number: int = 1, count: int = 1) -> bytes:
@@ -188,12 +200,14 @@ def fetched(model: Model, photo: Photo, number: int = 1, count: int = 1) -> byte
     Raises:
         BadRequest: 4xx if they must not or cannot be fetched.
     """
+    if isinstance(photo, BadRequest):
+        raise photo
     if isinstance(photo, bytes):
         return photo
     try:
         return model.fetch(photo.url)
     except NotFetched as error:
-        raise BadRequest(error.status, f"{_named(number, count)}: {error}") from error
+        raise BadRequest(error.status, f"{named(number, count)}: {error}") from error
 
 
 def prepare(model: Model, photo: bytes, number: int = 1, count: int = 1) -> torch.Tensor:
@@ -211,7 +225,7 @@ def decoded(model: Model, photo: bytes, number: int = 1, count: int = 1) -> torc
     try:
         return model.prepare(photo)
     except BadPhoto as error:
-        raise BadRequest(400, f"{_named(number, count)} {error}") from error
+        raise BadRequest(400, f"{named(number, count)} {error}") from error
 
 
 def inspect(photo: bytes, number: int = 1, count: int = 1) -> int:
@@ -223,31 +237,34 @@ def inspect(photo: bytes, number: int = 1, count: int = 1) -> int:
     try:
         return inspection.inspect(photo)
     except BadPhoto as error:
-        raise BadRequest(400, f"{_named(number, count)} {error}") from error
+        raise BadRequest(400, f"{named(number, count)} {error}") from error
 
 
-def _named(number: int, count: int) -> str:
-    return "the photo" if count == 1 else f"photo {number} of {count}"
-
-
-def output_fn(answer: Answer, accept: str, context: Any = None) -> tuple[bytes, str]:
+def output_fn(answer: Answer, accept: str, context: Any = None, verbose: bool = False) -> tuple[bytes, str]:
     """The answer's bytes and their content type.
 
     Args:
         answer: From `predict_fn`.
         accept: The request's Accept: JSON (a plain array of rows; with `verbose=1` names and probabilities too)
             or npy. Of those that are written, the one with the highest `q` wins, of several the first.
+        context: The container's; not used.
+        verbose: Whether JSON is to be verbose whatever `accept` says.
 
     Raises:
-        BadRequest: 406 if none of them is written.
+        BadRequest: 406 if none of them is written. 400 if one of several photos has no scores and npy is asked for,
+            which has no place to say so.
     """
+    if len(accept or "") > _MAX_ACCEPT:
+        raise BadRequest(406, f"the Accept header is longer than {_MAX_ACCEPT:,} characters")
     for kind, parameters in _by_quality(accept or JSON):
         if kind == NPY:
+            if answer.errors:
+                raise next(iter(answer.errors.values()))
             buffer = io.BytesIO()
             np.save(buffer, answer.scores)
             return buffer.getvalue(), NPY
         if kind in (JSON, "application/*", "*/*", ""):
-            tree = answer.verbose() if "verbose=1" in parameters else answer.scores.tolist()
+            tree = answer.verbose() if verbose or "verbose=1" in parameters else answer.rows()
             return _dumped(tree), JSON
     raise BadRequest(406, f"accept {accept!r} is not written; ask for {JSON} or {NPY}")
 
@@ -265,34 +282,3 @@ def _by_quality(accept: str) -> list[tuple[str, list[str]]]:
         choices.append((quality, kind, parameters))
     choices.sort(key=lambda choice: -choice[0])
     return [(kind, parameters) for quality, kind, parameters in choices if quality > 0]
-
-
-def _parse(body: bytes | str) -> Any:
-    marks = "[{," if isinstance(body, str) else (b"[", b"{", b",")
-    if sum(map(body.count, marks)) > _MAX_MARKS:  # type: ignore[arg-type]
-        raise BadRequest(400, f"the body is not JSON of a shape that is read: {_EXPECTED}")
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        match error:
-            case json.JSONDecodeError():
-                reason = str(error)
-            case UnicodeDecodeError():
-                reason = "it is no UTF-8"
-            case RecursionError():
-                reason = "it is nested too deeply"
-            case _:
-                reason = "a number in it is too long"
-        raise BadRequest(400, f"the body is not JSON ({reason})") from error
-
-
-def _photo(item: Any, name: str) -> Photo:
-    if isinstance(item, dict) and set(item) == {"url"} and isinstance(item["url"], str):
-        return Address(item["url"])
-    if not (isinstance(item, dict) and set(item) == {"image"} and isinstance(item["image"], str)):
-        raise BadRequest(400, f"{name}: {_EXPECTED}")
-    try:
-        return base64.b64decode(item["image"], validate=True)
-    except ValueError as error:
-        hint = "; leave out what stands before the comma" if item["image"].startswith("data:") else ""
-        raise BadRequest(400, f"{name}: is not base64 ({error}){hint}") from error

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from breedlab import cores
 from breedlab.serving import handler
 from breedlab.serving.batching import Batcher, Scores
-from breedlab.serving.handler import BadRequest, Model, Photo
+from breedlab.serving.handler import Answer, BadRequest, Model, Photo
 
 BODY_SECONDS = 30.0
 """A body that has not come in by then is not waited for."""
@@ -134,28 +134,48 @@ class Preparation:
         for threads in (self._fetching, self._decoding, self._decoding_large):
             threads.shutdown(cancel_futures=True)
 
-    async def scores(self, photos: Sequence[Photo]) -> np.ndarray[Any, Any]:
-        """Logits (n, classes) of a request's photos.
+    async def answer(self, photos: Sequence[Photo]) -> Answer:
+        """The scores of a request's photos; of several, one that has none spoils none of the others.
 
         Raises:
-            BadRequest: 4xx if one of them is none, or must not or cannot be fetched.
+            BadRequest: 4xx if not one of them is a photo, or they must not or cannot be fetched.
         """
         count = len(photos)
         if count == 1:
-            return (await self._score(photos[0], 1, 1))[None]
-        jobs = [asyncio.ensure_future(self._score(photo, n, count)) for n, photo in enumerate(photos, 1)]
+            return Answer((await self._score(photos[0], 1, 1))[None], self._model)
+        jobs = [asyncio.ensure_future(self._tried(photo, n, count)) for n, photo in enumerate(photos, 1)]
         try:
-            return np.stack(await asyncio.gather(*jobs))
+            return handler.answered(await asyncio.gather(*jobs), self._model)
         finally:
-            for job in jobs:  # one bad photo, and the others are not worth the work
+            for job in jobs:  # the client has gone, or the server failed
                 job.cancel()
+
+    async def _tried(self, photo: Photo, number: int, count: int) -> np.ndarray[Any, Any] | BadRequest:
+        try:
+            return await self._score(photo, number, count)
+        except BadRequest as error:
+            return error
 
     async def fetch(self, photo: Photo, number: int = 1, count: int = 1) -> bytes:
         """The bytes of a photo, fetched if need be."""
+        if isinstance(photo, BadRequest):
+            raise photo
         if isinstance(photo, bytes):
             return photo
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._fetching, handler.fetched, self._model, photo, number, count)
+
+    @asynccontextmanager
+    async def apart(self, photo: bytes) -> AsyncIterator[None]:
+        """Wait until there is room to decode a photo beside the large ones.
+
+        Raises:
+            BadRequest: 400 if it is none that should be decoded.
+        """
+        loop = asyncio.get_running_loop()
+        pixels = await loop.run_in_executor(self._decoding, handler.inspect, photo)
+        async with self._gate.passage(pixels):
+            yield
 
     async def _score(self, photo: Photo, number: int, count: int) -> np.ndarray[Any, Any]:
         loop = asyncio.get_running_loop()

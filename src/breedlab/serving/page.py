@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,12 @@ from starlette.concurrency import run_in_threadpool
 
 from breedlab.data.decode import BadPhoto
 from breedlab.reporting.figures import METRICS, metric
-from breedlab.serving import inspection
+from breedlab.serving import handler, inspection
 from breedlab.serving.explain import Explainer, NotExplainable
 from breedlab.serving.fetch import Address
 from breedlab.serving.handler import BadRequest, Model
-from breedlab.serving.intake import Intake
-
-Fetch = Callable[[Address], Awaitable[bytes]]
-"""From an address to a photo's bytes; raises BadRequest for what must not or cannot be fetched."""
+from breedlab.serving.intake import Intake, Preparation
+from breedlab.serving.request_parser import FORM
 
 _FILES = Path(__file__).with_name("page")
 _TYPES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -63,17 +60,18 @@ _WAITING = 4
 """Explanations computed or waited for at once; one takes about as long as an answer, and answers come first."""
 
 
-def router(model: Model, *, intake: Intake, fetch: Fetch | None = None) -> APIRouter:
+def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRouter:
     """The page's routes.
 
     Args:
         model: What the server serves.
         intake: Reads the requests' bodies. The page makes photos smaller that are too large for it.
-        fetch: Gets photos by their address; None if this server fetches none, and then the page offers none.
+        preparation: Fetches photos by their address, and has room for those that are explained.
     """
     routes = APIRouter(tags=["page"])
     explainer = functools.cache(lambda: _explainer(model))
     waiting = 0
+    fetches = model.fetch.is_open
 
     @routes.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -99,7 +97,7 @@ def router(model: Model, *, intake: Intake, fetch: Fetch | None = None) -> APIRo
             "explains": isinstance(made, Explainer),
             "max_bytes": intake.max_bytes,
             "max_pixels": inspection.MAX_PIXELS,
-            "urls": fetch is not None,
+            "urls": fetches,
         }
 
     @routes.post("/explain", openapi_extra=_EXPLAIN)
@@ -109,26 +107,31 @@ def router(model: Model, *, intake: Intake, fetch: Fetch | None = None) -> APIRo
         `heat` is Grad-CAM's map, 0 to 1; `box` is the part of the upright photo that it covers, in fractions.
         """
         nonlocal waiting
-        if waiting >= _WAITING:
-            return _refusal(503, "too many explanations at once; try again in a second", {"Retry-After": "1"})
-        waiting += 1
         try:
-            async with intake.body(request) as photo:
+            async with intake.body(request) as body:
+                photo = _single(body, request.headers.get("content-type", ""), intake.max_bytes)
                 index = _index(request.query_params.get("class"), len(model.classes))
-                return JSONResponse(await run_in_threadpool(lambda: _explain(explainer(), photo, index, model.classes)))
+                if waiting >= _WAITING:  # counted once it is all here: half a request holds no place
+                    message = "too many explanations at once; try again in a second"
+                    return _refusal(503, message, {"Retry-After": "1"})
+                waiting += 1
+                try:
+                    async with preparation.apart(photo):
+                        found = await run_in_threadpool(lambda: _explain(explainer(), photo, index, model.classes))
+                finally:
+                    waiting -= 1
+            return JSONResponse(found)
         except BadRequest as error:
             return _refusal(error.status, str(error))
-        finally:
-            waiting -= 1
 
     @routes.post("/photo", openapi_extra=_FETCH)
     async def photo(request: Request) -> Response:
         """The photo at an address (the body: `{"url": ...}`), fetched by this server under its own rules."""
         try:
-            if fetch is None:
+            if not fetches:
                 raise BadRequest(400, "this model fetches no URLs; send the photo's bytes")
             async with intake.body(request) as body:
-                found = await fetch(_address(body))
+                found = await preparation.fetch(_address(body))
             await run_in_threadpool(_inspect, found, "what lies at that address")
         except BadRequest as error:
             return _refusal(error.status, str(error))
@@ -151,7 +154,6 @@ def _explain(
     if isinstance(explainer, NotExplainable):
         raise BadRequest(501, str(explainer))
     started = time.perf_counter()
-    _inspect(photo, "the photo")
     try:
         found = explainer.explain(photo, index)
     except BadPhoto as error:
@@ -171,6 +173,15 @@ def _inspect(photo: bytes, name: str) -> None:
         inspection.inspect(photo)
     except BadPhoto as error:
         raise BadRequest(400, f"{name} {error}") from error
+
+
+def _single(body: bytes, content_type: str, max_bytes: int) -> bytes:
+    """The bytes of the one photo of a request, sent in any form that `/invocations` reads."""
+    told = content_type.lower().startswith((handler.JSON, FORM))  # else it is a photo, whatever it is called
+    photos = handler.input_fn(body, content_type if told else "application/octet-stream", None, max_bytes)
+    if len(photos) != 1 or not isinstance(photos[0], bytes):
+        raise BadRequest(400, "expected the bytes of one photo")
+    return photos[0]
 
 
 def _index(word: str | None, classes: int) -> int | None:

@@ -23,7 +23,8 @@ HEAD_SECONDS = 10.0
 LINGER_SECONDS = 5.0
 """For which the rest of a refused body is still taken, so that the client gets to read why."""
 MAX_HEAD = 65_536
-"""Bytes of a request's first line and headers."""
+"""Bytes of a request's first line and headers; and of what may stand between two parts of a chunked body, or behind
+it: extensions and trailers, which nothing here reads and the parser keeps."""
 MAX_CONNECTIONS = 512
 
 
@@ -37,6 +38,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(*args, **words)
         self._limit: asyncio.TimerHandle | None = None
         self._in_head, self._head = False, 0
+        self._beside_body = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -53,20 +55,31 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         continued = self._in_head
+        self._beside_body += len(data)
         super().data_received(data)
         if self._in_head and continued:
             self._head += len(data)
             if self._head > MAX_HEAD:
                 self._refuse(431, f"the request's head is larger than the {MAX_HEAD:,} bytes that are read")
+        elif not self._in_head and self.busy and self.cycle.more_body and self._beside_body > MAX_HEAD:
+            self._refuse(431, f"more than {MAX_HEAD:,} bytes of the request are neither head nor body")
         if not self.busy and self._limit is None and not self.transport.is_closing():
             self._arm(self.head_seconds, self._head_is_late)
+
+    def on_body(self, body: bytes) -> None:
+        self._beside_body = 0
+        super().on_body(body)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # behind the body it is a trailer: no header of the request, whatever its name
+            super().on_header(name, value)
 
     def on_message_begin(self) -> None:
         self._in_head, self._head = True, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._beside_body = False, 0
         self._disarm()
         super().on_headers_complete()
 

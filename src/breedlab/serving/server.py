@@ -20,11 +20,10 @@ from breedlab.data.decode import keep_memory
 from breedlab.serving import handler, page
 from breedlab.serving.batching import Batcher
 from breedlab.serving.documentation import REQUEST_BODY, RESPONSES
+from breedlab.serving.handler import MAX_BYTES as MAX_BYTES
 from breedlab.serving.handler import BadRequest, Model
 from breedlab.serving.intake import MAX_HELD, Intake, Overloaded, Preparation
 
-MAX_BYTES = 6_000_000
-"""Of a request's body; what a SageMaker endpoint takes, too."""
 CAPACITY = 128
 """Photos being worked on or waiting; above it a client is asked to come again."""
 
@@ -162,15 +161,16 @@ def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACI
     async def invocations(request: Request) -> Response:
         """Scores of a photo, or of each in a list.
 
-        Accept: `application/json` (an array of rows), `application/json; verbose=1` (names, probabilities, lineage)
-        or `application/x-npy`.
+        Accept: `application/json` (an array of rows), `application/json; verbose=1` (names, probabilities, lineage;
+        `?verbose=1` is the same) or `application/x-npy`. Of a list, a photo that cannot be read has
+        `{"error": ...}` in the place of its row; npy has no place for that and is refused.
         """
         nonlocal open_photos
         if open_photos >= capacity:
             raise Overloaded  # before its body is read
         async with intake.body(request) as body:
             request.state.bytes = len(body)
-            photos = handler.input_fn(body, request.headers.get("content-type", ""))
+            photos = handler.input_fn(_plain(request, body), request.headers.get("content-type", ""), None, max_bytes)
             request.state.photos = len(photos)
             if open_photos + len(photos) > capacity:
                 raise Overloaded
@@ -178,15 +178,24 @@ def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACI
             metrics.open.set(open_photos)
             metrics.photos.inc(len(photos))
             try:
-                scores = await preparation.scores(photos)
+                answer = await preparation.answer(photos)
             finally:
                 open_photos -= len(photos)
                 metrics.open.set(open_photos)
-        content, kind = handler.output_fn(handler.Answer(scores, model), request.headers.get("accept", ""))
+        verbose = b"verbose=" in request.scope["query_string"] and request.query_params["verbose"] in ("1", "true")
+        content, kind = handler.output_fn(answer, request.headers.get("accept", ""), None, verbose)
         return Response(content, media_type=kind)
 
-    app.include_router(page.router(model, intake=intake, fetch=preparation.fetch if model.fetch.is_open else None))
+    app.include_router(page.router(model, intake=intake, preparation=preparation))
     return App(app, invocations, metrics)
+
+
+def _plain(request: Request, body: bytes) -> bytes:
+    """The body, unless it is coded in a way that is not read; gzip shows by itself, whatever the header says."""
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity", "gzip", "x-gzip"):
+        raise BadRequest(415, f"content encoding {coding[:40]!r} is not read; send gzip, or the body as it is")
+    return body
 
 
 async def refuse(_request: Request, error: Exception) -> Response:

@@ -1,0 +1,239 @@
+"""From a request's body to its photos, in every form that clients commonly send: bytes, JSON, a form, gzipped or not.
+
+It is the same in `serve.py` and on SageMaker. Nothing is decoded or fetched here, and nothing grows: a body that
+inflates beyond the limit of bodies is refused while it does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import email
+import json
+import re
+import zlib
+from typing import Any
+from urllib.parse import parse_qsl
+
+from breedlab.errors import ServingError
+from breedlab.serving import inspection
+from breedlab.serving.fetch import Address
+
+PHOTO_TYPES = (
+    *("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/x-png", "image/webp", "image/gif", "image/bmp"),
+    *("image/tiff", "application/x-image", "application/octet-stream", "binary/octet-stream"),  # the last is S3's
+)
+JSON = "application/json"
+FORM = "multipart/form-data"
+GUESSED = ("", "application/x-www-form-urlencoded", "text/plain")
+"""What clients send who were told of no type; curl calls all that it posts a form. What it is then shows by itself."""
+MAX_PHOTOS = 32
+"""How many photos one request may hold."""
+MAX_BYTES = 6_000_000
+"""Of a body, before and after it is inflated; what a SageMaker endpoint takes, too."""
+_MAX_MARKS = 10_000
+"""Brackets, braces and commas of a JSON body: what is asked needs far fewer, and each may cost memory once parsed."""
+_MAX_PARTS = 64
+"""Fields of a form, photos or not."""
+_MAX_PART_HEAD = 8192
+_EXPECTED = 'expected {"image": "<base64>"} or {"url": "<address>"}, or a list of up to 32 of those'
+_GZIP = b"\x1f\x8b"
+_DATA_URI = re.compile(r"\s*data:([^,]{0,200}),", re.IGNORECASE)
+_URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
+_BOUNDARY = re.compile(r"""boundary=(?:"([^"]{1,70})"|([^\s";,]{1,70}))""", re.IGNORECASE)
+
+
+class BadRequest(ServingError):
+    """What the client sent cannot be answered. `status` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+Photo = bytes | Address | BadRequest
+"""A photo's bytes, its address, or, of one photo of several, why it is neither."""
+
+
+def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> list[Photo]:
+    """Return the photos of a request, as bytes or by their address.
+
+    Args:
+        body: A photo, JSON, or a form that holds photos; it may be gzipped.
+        content_type: The request's Content-Type.
+        max_bytes: Of what a gzipped body holds.
+
+    Raises:
+        BadRequest: 415 for a type that is not read, or not the photo's; 400 for a body of the wrong shape; 413 for
+            one that inflates too far.
+    """
+    kind = (content_type or "").split(";", 1)[0].strip().lower()
+    if not isinstance(body, str):
+        body = bytes(body)
+        if body.startswith(_GZIP):
+            body = _inflated(body, max_bytes)
+    if kind in PHOTO_TYPES:
+        if isinstance(body, str):  # a toolkit decoded it
+            raise BadRequest(400, "the photo came as text; send its bytes")
+        if other := inspection.contradiction(body, kind):
+            raise BadRequest(415, f"the content type is {kind!r}, but the photo is a {other}")
+        return [body]
+    if kind == JSON:
+        return _from_json(body)
+    content = body.encode("utf-8", "surrogateescape") if isinstance(body, str) else body
+    if kind == FORM:
+        return _from_form(content, content_type)
+    if kind in GUESSED and (photos := _guessed(content)) is not None:
+        return photos
+    given = f"content type {content_type[:80]!r} is not read" if kind else "there is no content type"
+    readable = ("image/jpeg", "image/png", "image/webp", "application/octet-stream", JSON, FORM)
+    raise BadRequest(415, f"{given}; send one of {', '.join(readable)}")
+
+
+def named(number: int, count: int) -> str:
+    """What messages call the photo with this number of a request's `count`."""
+    return "the photo" if count == 1 else f"photo {number} of {count}"
+
+
+def _inflated(body: bytes, max_bytes: int) -> bytes:
+    packer = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        content = packer.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise BadRequest(400, f"the body is not gzip, though it begins like it ({error})") from error
+    if len(content) > max_bytes:
+        raise BadRequest(413, f"the body inflates to more than the {max_bytes:,} bytes that are read")
+    if not packer.eof:
+        raise BadRequest(400, "the gzipped body is cut short")
+    return content
+
+
+def _from_json(body: bytes | str) -> list[Photo]:
+    tree = _tree(body)
+    items = tree if isinstance(tree, list) else [tree]
+    return _counted([_photo(item, number, len(items)) for number, item in enumerate(items[: MAX_PHOTOS + 1], 1)], items)
+
+
+def _counted(photos: list[Photo], items: list[Any]) -> list[Photo]:
+    if not 1 <= len(items) <= MAX_PHOTOS:
+        raise BadRequest(400, f"the list holds {len(items)} photos; expected 1 to {MAX_PHOTOS}")
+    if len(photos) == 1 and isinstance(photos[0], BadRequest):
+        raise photos[0]
+    return photos
+
+
+def _tree(body: bytes | str) -> Any:
+    if isinstance(body, str):
+        body = body.removeprefix("\ufeff")
+    marks = "[{," if isinstance(body, str) else (b"[", b"{", b",")
+    if sum(map(body.count, marks)) > _MAX_MARKS:  # type: ignore[arg-type]
+        raise BadRequest(400, f"the body is not JSON of a shape that is read: {_EXPECTED}")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        match error:
+            case json.JSONDecodeError():
+                reason = str(error)
+            case UnicodeDecodeError():
+                reason = "it is no UTF-8"
+            case RecursionError():
+                reason = "it is nested too deeply"
+            case _:
+                reason = "a number in it is too long"
+        raise BadRequest(400, f"the body is not JSON ({reason})") from error
+
+
+def _photo(item: Any, number: int, count: int) -> Photo:
+    """One photo of a JSON body; of several, one that is no base64 spoils none of the others."""
+    name = named(number, count)
+    if isinstance(item, dict) and set(item) == {"url"} and isinstance(item["url"], str):
+        return _addressed(item["url"], name)
+    if not (isinstance(item, dict) and set(item) == {"image"} and isinstance(item["image"], str)):
+        raise BadRequest(400, f"{name}: {_EXPECTED}")
+    return _from_text(item["image"], name)
+
+
+def _addressed(url: str, name: str) -> Photo:
+    return _from_text(url, name) if _DATA_URI.match(url) else Address(url)
+
+
+def _from_text(text: str, name: str) -> bytes | BadRequest:
+    """The bytes of base64, in lines or not, in either alphabet, padded or not, or of a data URI that holds it."""
+    if found := _DATA_URI.match(text[:300]):
+        if not found[1].lower().rstrip().endswith(";base64"):
+            return BadRequest(400, f"{name}: is a data URI that is not base64")
+        text = text[found.end() :]
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as strict:
+        try:
+            content = text.encode("ascii").translate(_URL_ALPHABET, b" \t\r\n\f\v").rstrip(b"=")
+            return binascii.a2b_base64(content + b"=" * (-len(content) % 4), strict_mode=True)
+        except ValueError:
+            return BadRequest(400, f"{name}: is not base64 ({strict})")
+
+
+def _guessed(body: bytes) -> list[Photo] | None:
+    """The photos of a body that was sent without a type, or None if it does not show what it is."""
+    if inspection.format_of(body) or body[4:8] == b"ftyp":
+        return [body]
+    start = body[:100].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith((b"{", b"[")):
+        return _from_json(body)
+    if not body.isascii():
+        return None
+    if start.startswith((b"image=", b"url=")):
+        return _from_fields(body.decode("ascii"))
+    found = _from_text(body.decode("ascii"), "the photo")
+    if isinstance(found, bytes) and inspection.format_of(found):
+        return [found]
+    return None
+
+
+def _from_fields(text: str) -> list[Photo]:
+    try:
+        fields = parse_qsl(text.strip(), keep_blank_values=True, max_num_fields=_MAX_PARTS)
+    except ValueError as error:
+        raise BadRequest(400, f"the form has more than {_MAX_PARTS} fields") from error
+    # A plus sign that was not escaped has become a space.
+    texts = [(name, value.replace(" ", "+") if name == "image" else value) for name, value in fields]
+    return _from_values([(name, value) for name, value in texts if name in ("image", "url")])
+
+
+def _from_form(body: bytes, content_type: str) -> list[Photo]:
+    found = _BOUNDARY.search(content_type[:500])
+    if found is None:
+        raise BadRequest(400, "the form's content type names no boundary; let the client write it: curl -F file=@...")
+    delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1", "replace")
+    parts = (b"\r\n" + body).split(delimiter, _MAX_PARTS + 2)[1:]
+    if len(parts) > _MAX_PARTS + 1:
+        raise BadRequest(400, f"the form has more than {_MAX_PARTS} fields")
+    if not parts or not parts[-1].startswith(b"--"):
+        raise BadRequest(400, "the form is cut short: its last boundary is missing")
+    return _from_values([value for part in parts[:-1] if (value := _field(part)) is not None])
+
+
+def _field(part: bytes) -> tuple[str, bytes | str] | None:
+    """A form's field if it is a photo: its name, and its bytes, or its text where it says `image` or `url`."""
+    head, _, content = part.partition(b"\r\n\r\n")
+    if len(head) > _MAX_PART_HEAD:
+        raise BadRequest(400, f"a field of the form has a head of more than {_MAX_PART_HEAD:,} bytes")
+    headers = email.message_from_bytes(head.lstrip())
+    name = headers.get_param("name", header="content-disposition")
+    if inspection.format_of(content) or headers.get_filename() is not None or headers.get_content_maintype() == "image":
+        return "photo", content
+    return (name, content.decode("latin-1")) if name in ("image", "url") and isinstance(name, str) else None
+
+
+def _from_values(values: list[tuple[str, bytes | str]]) -> list[Photo]:
+    """The photos of a form's fields."""
+    if not values:
+        raise BadRequest(400, "the form holds no photo; send it as a file: curl -F file=@photo.jpg")
+    photos: list[Photo] = []
+    for number, (name, value) in enumerate(values[: MAX_PHOTOS + 1], 1):
+        if isinstance(value, bytes):
+            photos.append(value)
+            continue
+        called = named(number, len(values))
+        photos.append(_addressed(value.strip(), called) if name == "url" else _from_text(value, called))
+    return _counted(photos, list(values))

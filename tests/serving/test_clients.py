@@ -1,0 +1,163 @@
+"""What people send first, by the clients that they have: curl, requests; and what other programs write."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+import requests
+from test_server import Server, encoded, scores
+
+from breedlab.serving import handler
+from breedlab.serving.handler import BadRequest, Model
+
+JSON = "application/json"
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    made = Server(folder)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def file(tmp_path: Path, photo: bytes) -> Path:
+    (tmp_path / "x.jpg").write_bytes(photo)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(photo))
+    (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf" + encoded(photo)[1:-1])
+    return tmp_path / "x.jpg"
+
+
+def same(answer: Any, model: Model, *photos: bytes) -> None:
+    np.testing.assert_allclose(answer, scores(model, *photos), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        ("-F file=@x.jpg", 1),
+        ("-F image=@x.jpg", 1),
+        ("-F a=@x.jpg -F b=@x.jpg -F note=words", 2),
+        ("-F file=@x.jpg;type=image/png", 1),
+        ("--data-binary @x.jpg", 1),
+        ("--data-binary @x.jpg -H Content-Type:", 1),
+        ("--data-binary @x.jpg -H Content-Type:binary/octet-stream", 1),
+        ("--data-binary @x.gz -H Content-Type:image/jpeg -H Content-Encoding:gzip", 1),
+        ("--data-binary @x.gz", 1),
+        ("-T x.jpg -X POST", 1),
+        ("--data-binary @x.jpg -H Transfer-Encoding:chunked", 1),
+        ("-d @x.json", 1),
+        ("--json @x.json", 1),
+    ],
+)
+def test_curl(server: Server, model: Model, photo: bytes, file: Path, flags: str, count: int) -> None:
+    command = ["curl", "-sS", "--fail-with-body", f"{server.url}/invocations", *flags.split()]
+    done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    same(json.loads(done.stdout), model, *[photo] * count)
+
+
+def test_requests(server: Server, model: Model, photo: bytes, file: Path) -> None:
+    url, one = f"{server.url}/invocations", base64.b64encode(photo).decode()
+    with file.open("rb") as opened:
+        same(requests.post(url, files={"file": opened}, timeout=60).json(), model, photo)
+    same(requests.post(url, files={"file": photo, "other": photo}, timeout=60).json(), model, photo, photo)
+    same(requests.post(url, data=photo, timeout=60).json(), model, photo)
+    same(requests.post(url, data={"image": one}, timeout=60).json(), model, photo)
+    same(requests.post(url, json={"image": one}, timeout=60).json(), model, photo)
+    same(requests.post(url, files={"file": ("x.png", photo, "image/png")}, timeout=60).json(), model, photo)
+    same(requests.post(url, data=photo, timeout=60).json(), model, photo)
+    same(requests.post(url, data={"image": one}, timeout=60).json(), model, photo)
+    packed = gzip.compress(json.dumps({"image": one}).encode())
+    headers = {"Content-Type": JSON, "Content-Encoding": "gzip"}
+    same(requests.post(url, data=packed, headers=headers, timeout=60).json(), model, photo)
+    refused = requests.post(url, data=photo, headers={"Content-Encoding": "br"}, timeout=60)
+    assert refused.status_code == 415 and "'br' is not read; send gzip" in refused.json()["error"]
+
+
+def test_verbose_may_be_asked_for_in_the_address(server: Server, model: Model, photo: bytes) -> None:
+    for query in ("?verbose=1", "?verbose=true", "?a=b&verbose=1"):
+        answer = requests.post(f"{server.url}/invocations{query}", data=photo, timeout=60).json()
+        same([answer["predictions"][0]["scores"]], model, photo)
+    for query in ("", "?verbose=0", "?verbose", "?other=1"):
+        same(requests.post(f"{server.url}/invocations{query}", data=photo, timeout=60).json(), model, photo)
+
+
+def test_a_photo_is_explained_however_it_is_sent(server: Server, photo: bytes) -> None:
+    url, one = f"{server.url}/explain", base64.b64encode(photo).decode()
+    expected = requests.post(url, data=photo, timeout=60).json()["index"]
+    for how in ({"files": {"file": photo}}, {"json": {"image": one}}, {"data": gzip.compress(photo)}):
+        assert requests.post(url, **how, timeout=60).json()["index"] == expected
+    assert requests.post(url, json=[{"image": one}] * 2, timeout=60).status_code == 400
+
+
+def texts(photo: bytes) -> dict[str, str]:
+    one = base64.b64encode(photo).decode()
+    return {
+        "lines": base64.encodebytes(photo).decode(),
+        "lines of Windows": base64.encodebytes(photo).decode().replace("\n", "\r\n"),
+        "URL alphabet": base64.urlsafe_b64encode(photo).decode(),
+        "no padding": base64.urlsafe_b64encode(photo).decode().rstrip("="),
+        "data URI": f"data:image/jpeg;base64,{one}",
+        "data URI with a parameter": f"DATA:image/jpeg;charset=utf-8;base64,{one}",
+        "data URI in lines": f"data:;base64,\n{base64.encodebytes(photo).decode()}",
+    }
+
+
+@pytest.mark.parametrize("name", texts(b""))
+def test_base64_in_every_form(server: Server, model: Model, photo: bytes, name: str) -> None:
+    # Of every length, so that each padding comes up.
+    for more in range(3):
+        padded = photo + bytes(more)
+        body = json.dumps({"image": texts(padded)[name]})
+        assert handler.input_fn(body, JSON) == handler.input_fn(body.encode(), JSON) == [padded]
+    same(server.ask(json.dumps({"image": texts(photo)[name]}).encode(), JSON).json(), model, photo)
+    if "data" in name:
+        assert handler.input_fn(json.dumps({"url": texts(photo)[name]}), JSON) == [photo]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plain: b"\xef\xbb\xbf" + plain,
+        lambda plain: (b"\xef\xbb\xbf" + plain).decode(),  # as SageMaker's toolkit hands JSON on
+        lambda plain: b"\r\n " + plain + b"\n",
+        lambda plain: plain.decode().encode("utf-16"),
+        gzip.compress,
+    ],
+)
+def test_json_as_other_programs_write_it(photo: bytes, change: Callable[[bytes], Any]) -> None:
+    assert handler.input_fn(change(encoded(photo, photo)), JSON) == [photo, photo]
+
+
+def test_a_body_without_a_type_is_what_it_shows_itself_to_be(photo: bytes) -> None:
+    one = base64.b64encode(photo).decode()
+    for kind in ("", "application/x-www-form-urlencoded", "text/plain; charset=utf-8"):
+        for body in (photo, encoded(photo), one.encode(), f"data:image/jpeg;base64,{one}".encode()):
+            assert handler.input_fn(body, kind) == [photo]
+        assert handler.input_fn(urlencode({"image": one}).encode(), kind) == [photo]
+        assert handler.input_fn(b"image=" + one.encode(), kind) == [photo]
+        (address,) = handler.input_fn(urlencode({"url": "https://a.example/x.jpg?a=b c"}).encode(), kind)
+        assert getattr(address, "url", None) == "https://a.example/x.jpg?a=b c"
+    for body in (b"words", b"\xffwords", b"", one[:100].encode()[4:]):
+        with pytest.raises(BadRequest) as caught:
+            handler.input_fn(body, "")
+        assert caught.value.status == 415
+
+
+def test_gzip_is_inflated_to_the_limit_and_no_further(photo: bytes) -> None:
+    assert handler.input_fn(gzip.compress(photo), "image/jpeg", None, len(photo)) == [photo]
+    with pytest.raises(BadRequest, match="inflates to more") as caught:
+        handler.input_fn(gzip.compress(photo), "image/jpeg", None, len(photo) - 1)
+    assert caught.value.status == 413
