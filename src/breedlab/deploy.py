@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from breedlab.deploy_flags import account_of, deployment_of, parse
 from breedlab.errors import BackendError, DataError
+from breedlab.files import read_json_if_whole
 from breedlab.reporting.console import console, note, stage
 
 if TYPE_CHECKING:
@@ -257,8 +258,7 @@ def _photo(words: argparse.Namespace) -> bytes:
 def _test_photos(run: Path) -> Iterator[Path]:
     """Some of the photos that a run was tested with, where they were when it was made."""
     splits = run / "splits.json"
-    if splits.is_file():
-        tree: Any = json.loads(splits.read_text())
+    if (tree := read_json_if_whole(splits)) is not None:
         yield from (Path(tree["root"], name) for name in tree["photos"].get("test", [])[:5])
 
 

@@ -103,6 +103,14 @@ def read_json(path: str | Path, kind: type = dict, hint: str = "") -> Any:
     return tree
 
 
+def read_json_if_whole(path: str | Path, kind: type = dict) -> Any:
+    """Return what a JSON file holds, or None where there is none, or only a damaged one: for what can be made anew."""
+    try:
+        return read_json(path, kind)
+    except (DamagedFile, FileNotFoundError):
+        return None
+
+
 _NAMES = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number"}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
+
+from breedlab.files import atomic_write_json
 
 
 class GridSummary(Callback):
@@ -58,7 +59,7 @@ class GridSummary(Callback):
             )
         )
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "summary.json").write_text(json.dumps(self._rows, indent=2))
+        atomic_write_json(folder / "summary.json", self._rows, indent=2)
         console.print(f"\n{folder / 'summary.json'}", markup=False)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from breedlab.files import atomic_write_json
 
 PASSED, TRIGGERED, NOT_ENOUGH = "passed", "triggered", "not_enough_data"
 
@@ -43,7 +44,7 @@ class NotEnough(Exception):
 
 
 def write_verdicts(path: Path, verdicts: Sequence[Verdict]) -> None:
-    path.write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=1))
+    atomic_write_json(path, [asdict(verdict) for verdict in verdicts], indent=1)
 
 
 def triggered(verdicts: Sequence[Verdict]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from breedlab import cores
 from breedlab.data.decode import BadPhoto, decode, read_image
 from breedlab.data.folders import FEW, SPLITS, Photo, PhotoSet, first_few
 from breedlab.errors import DataError
-from breedlab.files import atomic_write_text
+from breedlab.files import DamagedFile, atomic_write_json, atomic_write_text, read_json, remove_leftovers
 from breedlab.names import printable
 
 Progress = Callable[[int, int], None]
@@ -124,18 +123,17 @@ def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict
 
 def _load(book: Path) -> dict[str, list[object]]:
     try:
-        loaded: dict[str, list[object]] = json.loads(book.read_text())
-        return loaded
-    except (OSError, ValueError):
+        loaded: dict[str, list[object]] = read_json(book)
+    except (OSError, DamagedFile):  # every file is read again
         return {}
+    return {path: entry for path, entry in loaded.items() if isinstance(entry, list) and len(entry) == 3}
 
 
 def _save(book: Path, known: dict[str, list[object]]) -> None:
     book.parent.mkdir(parents=True, exist_ok=True)
-    scratch = book.with_suffix(f".{os.getpid()}.tmp")
+    remove_leftovers(book.parent, older_than_s=86_400)
     # What could not be read at all may be readable the next time.
-    scratch.write_text(json.dumps({path: entry for path, entry in known.items() if entry[1]}))
-    scratch.replace(book)
+    atomic_write_json(book, {path: entry for path, entry in known.items() if entry[1]})
 
 
 def _stamp(path: Path) -> str:

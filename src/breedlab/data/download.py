@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from breedlab import __version__
 from breedlab.errors import DataError
+from breedlab.files import atomic_write_bytes
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
@@ -180,7 +181,7 @@ def _receive(pool: PoolManager, archive: Archive, part: Path, report: Progress) 
             _discard(part)
             have = 0
             if now:
-                saved.write_text(now, "latin-1")
+                atomic_write_bytes(saved, now.encode("latin-1", "replace"))
         report(have, archive.bytes)
         with part.open("ab") as out:
             for chunk in response.stream(CHUNK, decode_content=False):

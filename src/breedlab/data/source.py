@@ -11,6 +11,7 @@ from breedlab.config import Config
 from breedlab.config.schema import Data, Sample
 from breedlab.data.folders import PhotoSet, is_absent, survey
 from breedlab.errors import DataError
+from breedlab.files import atomic_write_json
 from breedlab.reporting.console import note, progress, stage
 
 try:
@@ -77,7 +78,7 @@ def _make(data: Data, root: Path) -> None:
 
         with progress(f"drawing photos into {root}") as report:
             write_sample(root, **data.sample.model_dump(), progress=report)
-        (root / _SPEC).write_text(json.dumps(data.sample.model_dump()))
+        atomic_write_json(root / _SPEC, data.sample.model_dump())
     elif data.archive is not None:
         from breedlab.data.download import Archive, fetch
 

@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.profilers import Profiler
 
+from breedlab.files import atomic_write_json
 from breedlab.profiling import session
 from breedlab.reporting.console import warn
 
@@ -151,9 +152,7 @@ class StepTimes(lightning.Callback):
                 "inside": {part: round(s, 4) for part, s in self.inside.items()},
                 "outside": {part: round(s, 4) for part, s in self.outside.items()},
             }
-            scratch = self.folder / "framework.json.tmp"
-            scratch.write_text(json.dumps(summary, indent=1))
-            scratch.replace(self.folder / "framework.json")
+            atomic_write_json(self.folder / "framework.json", summary, indent=1)
         except OSError as error:
             self._lines.clear()
             if not self._failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import lightning
 import torch
 
+from breedlab.files import atomic_write_bytes, atomic_write_json
 from breedlab.reporting.console import warn
 
 _OPERATORS = 50
@@ -70,7 +70,7 @@ class Traces(lightning.Callback):
         plain = folder / f"step_{self._first:06}.json"
         profiler.export_chrome_trace(str(plain))
         packed = folder / f"step_{self._first:06}.pt.trace.json.gz"
-        packed.write_bytes(gzip.compress(plain.read_bytes(), 6))
+        atomic_write_bytes(packed, gzip.compress(plain.read_bytes(), 6))
         plain.unlink()
         averages = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)
         rows = [
@@ -83,7 +83,7 @@ class Traces(lightning.Callback):
             }
             for event in averages[:_OPERATORS]
         ]
-        (self.run / "profile" / "operators.json").write_text(json.dumps(rows, indent=1))
+        atomic_write_json(self.run / "profile" / "operators.json", rows, indent=1)
 
     def _safely(self, action: Any) -> None:
         try:

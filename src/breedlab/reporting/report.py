@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from breedlab.errors import ConfigError
+from breedlab.files import atomic_write_text
 from breedlab.reporting import comparison, sections
 from breedlab.reporting.charts import theme
 from breedlab.reporting.console import note, warn
@@ -62,10 +63,8 @@ def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mappin
             file = out or runs[0].path / "report.html"
             shown = page_of(runs[0], *called.values())
     page = _render(**shown)
-    scratch = file.with_name(f".{file.name}.tmp")
     try:
-        scratch.write_text(page, encoding="utf-8")
-        scratch.replace(file)
+        atomic_write_text(file, page)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{file}: cannot be written ({error.strerror}); name a file in a folder") from error
     return file
@@ -152,9 +151,7 @@ def _bundle() -> str:
     with contextlib.suppress(OSError, RuntimeError):
         file = place.expanduser()
         file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_name(f"{file.name}.{os.getpid()}")
-        scratch.write_text(made, encoding="utf-8")
-        scratch.replace(file)
+        atomic_write_text(file, made)
     return made
 
 

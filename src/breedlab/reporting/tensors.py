@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from breedlab.files import atomic_write_json
+
 Series = list[tuple[int, float]]
 """Figures by step: how many steps of training had been done, and the value."""
 
@@ -61,7 +63,7 @@ def keep(run: Path, tape: Any) -> None:
         tape: Its recording, read to its end.
     """
     found = {"of": _extent(run), **asdict(_shown(tape))}
-    (run / "debug" / _KEPT).write_text(json.dumps(found))
+    atomic_write_json(run / "debug" / _KEPT, found)
 
 
 def _kept(run: Path) -> Tensors | None:

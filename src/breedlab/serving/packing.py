@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import gzip
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -10,21 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from breedlab.errors import ServingError
+from breedlab.files import atomic_open
 
 
 def write_archive(path: Path, folder: Path) -> None:
     """Packs a folder's content. The same content gives the same bytes; a broken write leaves no archive."""
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with tarfile.open(scratch, "w:gz", compresslevel=1, format=tarfile.PAX_FORMAT) as archive:
-            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-                info = tarfile.TarInfo(str(file.relative_to(folder)))
-                info.size, info.mode = file.stat().st_size, 0o644
-                with file.open("rb") as content:
-                    archive.addfile(info, content)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    with (
+        atomic_open(path) as out,
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=out, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for file in files:
+            info = tarfile.TarInfo(str(file.relative_to(folder)))
+            info.size, info.mode = file.stat().st_size, 0o644
+            with file.open("rb") as content:
+                archive.addfile(info, content)
 
 
 @contextmanager

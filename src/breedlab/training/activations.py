@@ -19,6 +19,7 @@ import torch
 from breedlab.config.schema import Cache
 from breedlab.data.module import PhotoData, batch_indices, epoch_order
 from breedlab.errors import TrainingError
+from breedlab.files import atomic_write_text
 from breedlab.models.classifier import Classifier
 from breedlab.ranks import WHOLE, Shard
 from breedlab.reporting.console import note
@@ -152,9 +153,7 @@ def _compute(
 
     def save() -> None:
         rows.flush()
-        scratch = marker.with_suffix(".done.tmp")
-        scratch.write_text(str(done))
-        scratch.replace(marker)
+        atomic_write_text(marker, str(done))
 
     saved = time.monotonic()
     try:

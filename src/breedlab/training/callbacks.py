@@ -81,11 +81,13 @@ def stop_reason(trainer: lightning.Trainer) -> str:
         if isinstance(callback, Recorder) and callback.ended:
             return callback.ended
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-            return (
-                f"stopped after epoch {callback.stopped_epoch + 1}: no better {callback.monitor}"
-                f" for {callback.patience} epochs"
-            )
+            return out_of_patience(callback.stopped_epoch, callback.monitor, callback.patience)
     return f"all {trainer.max_epochs} epochs"
+
+
+def out_of_patience(epoch: int, monitor: str, patience: int) -> str:
+    """Say that early stopping ended training after an epoch, counted from 0."""
+    return f"stopped after epoch {epoch + 1}: no better {monitor} for {patience} epochs"
 
 
 def best_checkpoint(trainer: lightning.Trainer) -> ModelCheckpoint:

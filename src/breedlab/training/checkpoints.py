@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,26 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from breedlab import ranks
+from breedlab.files import atomic_open, damaged
+
+
+def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """Return what a checkpoint holds, on the CPU, read as plain data.
+
+    Args:
+        path: The file.
+        mmap: Whether its tensors may stay on the disk: for whoever wants little of it.
+
+    Raises:
+        DamagedFile: If it is no checkpoint, or not a whole one.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        run = path.parent.parent
+        hint = f"remove {run / 'trained.json'} and {path.parent} to train again; the trials of a search are kept"
+        raise damaged(path, "it is empty" if path.stat().st_size == 0 else str(error), hint) from error
+    return checkpoint
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -21,16 +41,10 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, *how: Any, **named: Any) -> dict[str, Any]:
         """Rank 0 reads it for all: the other hosts of a run need not have its directory."""
-        read = super().load_checkpoint
-        return ranks.once(lambda: read(path, *how, **named))
+        return ranks.once(lambda: read_checkpoint(Path(path)))
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with scratch.open("wb") as file:
-                torch.save(checkpoint, file)
-            scratch.replace(target)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with atomic_open(target) as file:
+            torch.save(checkpoint, file)

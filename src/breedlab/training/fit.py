@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +22,19 @@ from breedlab import ranks
 from breedlab.config import Config
 from breedlab.data.module import PhotoData, TrainingBatches, TrainingLoader
 from breedlab.errors import ConfigError
+from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.training import stopping
 from breedlab.training.activations import Activations
-from breedlab.training.callbacks import EpochLines, FiniteFigures, SeededEpochs, StepBar, best_checkpoint, stop_reason
-from breedlab.training.checkpoints import WholeCheckpoints
+from breedlab.training.callbacks import (
+    EpochLines,
+    FiniteFigures,
+    SeededEpochs,
+    StepBar,
+    best_checkpoint,
+    out_of_patience,
+    stop_reason,
+)
+from breedlab.training.checkpoints import WholeCheckpoints, read_checkpoint
 from breedlab.training.learner import Learner
 from breedlab.training.observers import observers
 from breedlab.training.precision import lightning_precision
@@ -111,9 +119,9 @@ def fit(
     """
     marker = run / "trained.json"
     last = run / "checkpoints" / "last.ckpt"
-    ended = ranks.once(lambda: json.loads(marker.read_text()) if marker.exists() else None)
+    ended = ranks.once(lambda: _ended_before(run, config) if marker.exists() else None)
     if ended is not None:
-        return Fitted(**ended)
+        return ended
     if ranks.world() > 1:
         _refuse_too_few(config, data)
         data.shard = ranks.shard()
@@ -178,10 +186,31 @@ def _refuse_too_few(config: Config, data: PhotoData | ActivationData) -> None:
 
 def _ended(trainer: lightning.Trainer, run: Path) -> Fitted:
     checkpoint = best_checkpoint(trainer)
-    kept = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    kept = read_checkpoint(run / "checkpoints" / "best.ckpt")
     assert checkpoint.best_model_score is not None
     fitted = Fitted(trainer.current_epoch, stop_reason(trainer), kept["epoch"] + 1, float(checkpoint.best_model_score))
-    (run / "trained.json").write_text(json.dumps(asdict(fitted)))
+    atomic_write_json(run / "trained.json", asdict(fitted))
+    return fitted
+
+
+def _ended_before(run: Path, config: Config) -> Fitted:
+    """How a training that had ended did so: by `trained.json`, or where that is damaged by the checkpoints."""
+    recorded = read_json_if_whole(run / "trained.json")
+    if recorded is not None:
+        return Fitted(**recorded)
+    last = read_checkpoint(run / "checkpoints" / "last.ckpt", mmap=True)
+    kept = read_checkpoint(run / "checkpoints" / "best.ckpt", mmap=True)
+    monitor = config.monitor.metric
+    states = [state for state in last["callbacks"].values() if isinstance(state, dict)]
+    best = next(s["best_model_score"] for s in states if s.get("monitor") == monitor and "best_model_score" in s)
+    epochs = last["epoch"] + 1
+    early = [s for s in states if s.get("stopped_epoch")]
+    if early:
+        reason = out_of_patience(early[0]["stopped_epoch"], monitor, early[0]["patience"])
+    else:  # a rule of the debugger's leaves no state
+        reason = f"all {epochs} epochs" if epochs >= config.trainer.max_epochs else f"stopped after epoch {epochs}"
+    fitted = Fitted(epochs, reason, kept["epoch"] + 1, float(best))
+    atomic_write_json(run / "trained.json", asdict(fitted))
     return fitted
 
 

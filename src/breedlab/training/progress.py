@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from breedlab.files import read_json_if_whole
+
 
 @dataclass(frozen=True)
 class Done:
@@ -31,16 +33,16 @@ def done(run: Path) -> Done:
     """How far a run got."""
     trials = len(list(run.glob("trials/*/trial.json")))
     last = run / "checkpoints" / "last.ckpt"
-    trained = (run / "trained.json").exists()
+    trained = read_json_if_whole(run / "trained.json") is not None
     if is_complete(run) or trained or not last.exists():
         return Done(trials, last.exists(), trained=trained, complete=is_complete(run))
-    import torch  # a checkpoint's counters are all that needs it
+    from breedlab.training.checkpoints import read_checkpoint  # a checkpoint's counters are all that needs torch
 
-    loop = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["loops"]["fit_loop"]
+    loop = read_checkpoint(last, mmap=True)["loops"]["fit_loop"]
     epochs = loop["epoch_progress"]["current"]
     return Done(trials, True, epochs["processed"], epochs["ready"] > epochs["processed"])
 
 
 def is_complete(run: Path) -> bool:
     """Whether a run has everything; its figures are written last of all."""
-    return (run / "model.tar.gz").exists() and (run / "metrics.json").exists()
+    return (run / "model.tar.gz").exists() and read_json_if_whole(run / "metrics.json") is not None

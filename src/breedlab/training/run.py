@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import tempfile
 import time
@@ -18,6 +17,7 @@ from breedlab.data.check import Report, check
 from breedlab.data.folders import first_few
 from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
+from breedlab.files import atomic_write_json, read_json
 from breedlab.reporting.console import console, note, progress, stage, warn
 from breedlab.training import rundir, stopping
 from breedlab.training.progress import is_complete
@@ -95,9 +95,16 @@ def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | 
 def _reentered(config: Config, resume: Path, report: Report) -> Path:
     # The link `latest` is about to move; what it points to is what is meant.
     directory = Path(os.path.relpath(resume.resolve()))
-    _refuse_other_photos(directory, report)
+    damaged = rundir.damaged_records(directory)
+    if "lineage.json" not in damaged:
+        _refuse_other_photos(directory, report)
+    elif "splits.json" not in damaged and not rundir.has_same_splits(directory, report):
+        raise _other_photos(directory, report)
     rundir.enter(config, directory)
     rundir.clear_halves(directory)
+    if damaged:
+        warn(f"{' and '.join(damaged)} of {directory} could not be read; written anew from the photos as they are now")
+        rundir.write_records_anew(config, report, directory, damaged)
     return directory
 
 
@@ -105,7 +112,7 @@ def _recorded_metrics(directory: Path) -> dict[str, Any] | None:
     """The metrics of a run that is complete."""
     if not is_complete(directory):
         return None
-    metrics: dict[str, Any] = json.loads((directory / "metrics.json").read_text())
+    metrics: dict[str, Any] = read_json(directory / "metrics.json")
     return metrics
 
 
@@ -212,9 +219,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     rundir.write_predictions(directory, photos.photos, evaluation.predictions)
     write_at_end(directory, metrics)
     # Last of all: with it the run is complete, and a resumed one has nothing left to do.
-    scratch = directory / "metrics.json.tmp"
-    scratch.write_text(json.dumps(metrics, indent=2))
-    scratch.replace(directory / "metrics.json")
+    atomic_write_json(directory / "metrics.json", metrics, indent=2)
     return TrainResult(directory, ranks.share(metrics))
 
 
@@ -236,9 +241,9 @@ def _evaluate(prepared: Any, classifier: Any, photos: Any) -> Any:
 
 def load_checkpoint(classifier: Any, path: Path) -> None:
     """Puts a Lightning checkpoint's weights into a classifier; the checkpoint is read as plain data."""
-    import torch
+    from breedlab.training.checkpoints import read_checkpoint
 
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    state = read_checkpoint(path)["state_dict"]
     own = {name.removeprefix("classifier."): t for name, t in state.items() if name.startswith("classifier.")}
     classifier.load_state_dict(own)
 
@@ -270,7 +275,11 @@ def export(
 
 def _refuse_other_photos(directory: Path, report: Report) -> None:
     if rundir.recorded_fingerprint(directory) != report.fingerprint:
-        raise ConfigError(
-            f"resume: the photos under {report.photos.root} are not those that {directory} was started with;"
-            " put them back, or start a new run"
-        )
+        raise _other_photos(directory, report)
+
+
+def _other_photos(directory: Path, report: Report) -> ConfigError:
+    return ConfigError(
+        f"resume: the photos under {report.photos.root} are not those that {directory} was started with;"
+        " put them back, or start a new run"
+    )

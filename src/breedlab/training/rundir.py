@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -27,6 +26,7 @@ from breedlab.config.migrations import stamp, upgrade
 from breedlab.data.check import Report
 from breedlab.data.folders import SPLITS, PhotoSet
 from breedlab.errors import ConfigError
+from breedlab.files import atomic_write_json, atomic_write_text, read_json, read_json_if_whole, remove_leftovers
 
 current: Path | None = None
 """The run directory of this process, for the message that follows an interrupt."""
@@ -59,8 +59,8 @@ def create(config: Config, overrides: list[str], report: Report, directory: Path
         directory: To be made instead, where something else gives runs their places.
     """
     run = reserve(config, overrides, directory)
-    (run / "splits.json").write_text(json.dumps(_splits(report), indent=1))
-    (run / "lineage.json").write_text(json.dumps(_lineage(config, report), indent=2))
+    atomic_write_json(run / "splits.json", _splits(report), indent=1)
+    atomic_write_json(run / "lineage.json", _lineage(config, report), indent=2)
     enter(config, run)
     return run
 
@@ -86,7 +86,8 @@ def reserve(config: Config, overrides: list[str], directory: Path | None = None)
 
 def clear_halves(run: Path) -> None:
     """Removes what a killed process left half written."""
-    for half in run.glob("checkpoints/.*.tmp"):
+    remove_leftovers(run)
+    for half in run.glob("*.tmp"):  # as versions before `files.py` called them
         half.unlink()
     for half in run.glob(".export-*"):
         shutil.rmtree(half)
@@ -174,14 +175,31 @@ def _recorded(run: Path, name: str, kind: type) -> Any:
 
 def recorded_fingerprint(run: Path) -> str:
     """The fingerprint of the photos that a run was started with."""
-    lineage: dict[str, Any] = json.loads((run / "lineage.json").read_text())
-    return str(lineage["data"]["fingerprint"])
+    return str(lineage(run)["data"]["fingerprint"])
 
 
 def lineage(run: Path) -> dict[str, Any]:
     """Where a run comes from."""
-    read: dict[str, Any] = json.loads((run / "lineage.json").read_text())
+    read: dict[str, Any] = read_json(run / "lineage.json", hint="resume the run, which writes it anew")
     return read
+
+
+def damaged_records(run: Path) -> list[str]:
+    """Which of a run's `lineage.json` and `splits.json` cannot be read, or are missing."""
+    return [name for name in ("lineage.json", "splits.json") if read_json_if_whole(run / name) is None]
+
+
+def has_same_splits(run: Path, report: Report) -> bool:
+    """Whether a run's `splits.json` names the very photos of a report, by split and label."""
+    recorded, wanted = read_json(run / "splits.json"), _splits(report)
+    return all(recorded.get(part) == wanted[part] for part in ("classes", "photos", "labels"))
+
+
+def write_records_anew(config: Config, report: Report, run: Path, names: Sequence[str]) -> None:
+    """Write what `damaged_records` named, from the photos as they are now."""
+    for name in names:
+        tree = _splits(report) if name == "splits.json" else {**_lineage(config, report), "written_anew": True}
+        atomic_write_json(run / name, tree, indent=2)
 
 
 def write_predictions(run: Path, photos: PhotoSet, predictions: Sequence[tuple[int, float]]) -> None:
@@ -199,11 +217,11 @@ def write_predictions(run: Path, photos: PhotoSet, predictions: Sequence[tuple[i
         "predicted": [label for label, _ in predictions],
         "probabilities": [round(probability, 6) for _, probability in predictions],
     }
-    (run / "predictions.json").write_text(json.dumps(columns))
+    atomic_write_json(run / "predictions.json", columns)
 
 
 def write_yaml(path: Path, tree: Any) -> None:
-    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    atomic_write_text(path, yaml.safe_dump(tree, sort_keys=False))
 
 
 def _link_latest(runs: Path, run: Path) -> None:

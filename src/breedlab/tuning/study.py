@@ -21,6 +21,7 @@ from breedlab.config import Config, search_space, trial_count
 from breedlab.config.migrations import KEY, SCHEMA_VERSION, refuse_newer
 from breedlab.config.space import Choices, Dimension, Range, Space, grid_points
 from breedlab.errors import TrainingError
+from breedlab.files import atomic_write_json
 from breedlab.training.prepare import Prepared
 from breedlab.training.stopping import Stopped
 from breedlab.tuning import workers
@@ -102,7 +103,7 @@ def _record(study: optuna.Study, trial: Trial, values: Mapping[str, Any], outcom
     folder = run / "trials" / str(trial.number)
     folder.mkdir(parents=True, exist_ok=True)
     record = {"number": trial.number, "values": dict(values), **asdict(outcome)}
-    (folder / "trial.json").write_text(json.dumps(record, indent=2))
+    atomic_write_json(folder / "trial.json", record, indent=2)
     write_events(run / "tensorboard" / f"trial_{trial.number:03}", values, outcome)
     trial.set_user_attr("seconds", outcome.seconds)
     trial.set_user_attr("reason", outcome.reason)

@@ -17,6 +17,7 @@ from breedlab.backends.sagemaker.status import Status, best_values, list_trials,
 from breedlab.backends.sagemaker.upload import stored
 from breedlab.config.migrations import stamp
 from breedlab.errors import BackendError
+from breedlab.files import atomic_write_json
 from breedlab.reporting.console import note, progress, stage
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
     # The job wrote its own view of the config: where the photos lay there, and no search.
     rundir.write_yaml(run / "config.yaml", stamp(record.config))
     rundir.write_yaml(run / "overrides.yaml", record.overrides)
-    (run / FILE).write_text(json.dumps(record.plain(), indent=2))
+    atomic_write_json(run / FILE, record.plain(), indent=2)
     if record.searches:
         from breedlab.backends.sagemaker.trials import fetch_trials
 
@@ -169,7 +170,7 @@ def _set_lineage(record: Record, run: Path) -> None:
         "data": record.data,
         "files": record.experiment().uri(),
     }
-    path.write_text(json.dumps(lineage, indent=2))
+    atomic_write_json(path, lineage, indent=2)
 
 
 def trial_file(name: str, number: int) -> str | None:

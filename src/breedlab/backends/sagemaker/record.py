@@ -13,6 +13,8 @@ from breedlab.backends.sagemaker.upload import put
 from breedlab.config import validate
 from breedlab.config.migrations import KEY, stamp, upgrade
 from breedlab.errors import BackendError
+from breedlab.files import DamagedFile, atomic_write_text, damaged
+from breedlab.reporting.console import warn
 
 if TYPE_CHECKING:
     import boto3
@@ -78,12 +80,17 @@ def save(record: Record, session: boto3.Session, kms_key: str | None) -> None:
     text = json.dumps(record.plain(), indent=2)
     put(client(session, "s3"), record.place.bucket, _key(record.place.prefix, record.name), text.encode(), kms_key)
     assert record.run is not None
-    (record.run / FILE).write_text(text)
+    atomic_write_text(record.run / FILE, text)
 
 
 def local_records(runs: Path) -> list[Record]:
     """Every launch from this machine, the newest first."""
-    found = [_read(path.read_text(), path.parent) for path in runs.glob(f"*/*/{FILE}")]
+    found = []
+    for path in runs.glob(f"*/*/{FILE}"):
+        try:
+            found.append(_read(path.read_text(), path.parent))
+        except DamagedFile as error:  # one launch's record is no reason to show none
+            warn(str(error))
     return sorted(found, key=lambda record: record.started, reverse=True)
 
 
@@ -144,7 +151,12 @@ def _key(prefix: str, name: str) -> str:
 
 
 def _read(text: str, run: Path | None) -> Record:
-    read = json.loads(text)
+    place = f"{run}/{FILE}" if run else f"the record ({FILE}) in the bucket"
+    try:
+        read = json.loads(text)
+    except ValueError as error:
+        hint = "`python scripts/jobs.py fetch NAME` reads the one in the bucket" if run else ""
+        raise damaged(place, "it is empty" if not text.strip() else str(error), hint) from error
     source = f"{run or read.get('name', '')}: {FILE}"
     tree = upgrade(read, "job", source)
     tree["config"] = upgrade({KEY: read.get(KEY, 1), **tree["config"]}, "run", source)

@@ -11,6 +11,7 @@ from breedlab.backends.sagemaker.fetch import download, trial_file
 from breedlab.backends.sagemaker.record import Record
 from breedlab.backends.sagemaker.status import Trial, list_trials
 from breedlab.config import Config
+from breedlab.files import atomic_write_json
 from breedlab.reporting.console import note
 from breedlab.training.objective import better
 from breedlab.tuning.trial import Outcome
@@ -37,7 +38,7 @@ def fetch_trials(account: boto3.Session, record: Record, run: Path) -> None:
         folder = run / "trials" / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         about = {"number": number, "values": dict(row.values), **asdict(outcome), "job": trial.job}
-        (folder / "trial.json").write_text(json.dumps(about, indent=2))
+        atomic_write_json(folder / "trial.json", about, indent=2)
     write_study(config, run, trials)
     _set_metrics(config, run, trials)
     note(f"{len(trials)} trials")
@@ -102,4 +103,4 @@ def _set_metrics(config: Config, run: Path, trials: list[Trial]) -> None:
         return
     metrics = json.loads(path.read_text())
     metrics["search"] = {"trial": best.number, "values": dict(best.values), "objective": best.objective}
-    path.write_text(json.dumps(metrics, indent=2))
+    atomic_write_json(path, metrics, indent=2)
