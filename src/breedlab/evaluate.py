@@ -117,6 +117,7 @@ def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[An
 
 def _show(found: Any, engine: str) -> None:
     from breedlab.reporting.console import console, table
+    from breedlab.reporting.figures import rate_interval
     from breedlab.reporting.summary import confusions_table, metrics_table
 
     tree = found.as_dict()
@@ -125,10 +126,16 @@ def _show(found: Any, engine: str) -> None:
         console.print()
         console.print(confusions_table(tree))
     rows = [
-        [name, int(figures["photos"]), f"{figures['top1']:.1%}", f"{figures['precision']:.1%}"]
+        [
+            name,
+            int(figures["photos"]),
+            f"{figures['top1']:.1%}",
+            rate_interval(figures["top1"], int(figures["photos"])),
+            f"{figures['precision']:.1%}",
+        ]
         for name, figures in tree["per_class"].items()
         if figures["photos"]
     ]
     console.print()
-    console.print(table("Classes", ["class", "photos", "top-1", "precision"], rows))
+    console.print(table("Classes", ["class", "photos", "top-1", "95% interval", "precision"], rows))
     console.print(f"\nanswered by {engine}", markup=False)

@@ -127,3 +127,9 @@ def test_tensorboards_confusion_matrix_has_room_for_its_names(count: int) -> Non
         # Ink beside the matrix, and none at the picture's edges, where it would be cut off.
         assert (picture[:, :100] < 128).any() and (picture[:100] < 128).any()
         assert picture[:, :2].min() == 255 and picture[:2].min() == 255
+
+
+def test_a_curve_of_one_step_an_epoch_does_not_zigzag() -> None:
+    means = [(step, 1 / step) for step in range(1, 9)]
+    steps = [step for step, _ in training.at_middles(means)]
+    assert steps == [0.5 + step for step in range(8)]

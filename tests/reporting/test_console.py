@@ -46,6 +46,20 @@ def test_a_bar_tells_no_count_before_one_is_known_and_goes_when_it_is_done(
     assert up_and_erased in drawn.getvalue() and "━" not in drawn.getvalue().rpartition(up_and_erased)[2]
 
 
+def test_in_a_pipe_a_long_task_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = io.StringIO()
+    monkeypatch.setattr(screen, "console", Console(file=printed, width=10_000, soft_wrap=True))
+    clock = iter(range(0, 10_000, 5))  # every look at it finds five seconds gone
+    monkeypatch.setattr(screen.time, "monotonic", lambda: float(next(clock)))
+    with screen.progress("activations of train") as report:
+        for done in range(0, 1001, 50):
+            report(done, 1000)
+    lines = printed.getvalue().splitlines()
+    assert lines[0] == "  activations of train: 50 of 1,000, about 3 min 10 s left"
+    assert 3 <= len(lines) <= 6  # not one for each of the twenty reports
+    assert lines[-1] == "  activations of train: 1,000 in 110.0 s"
+
+
 # Runs one command like scripts/*.py do, then tells which heavy packages it imported.
 _PROBE = """
 import sys

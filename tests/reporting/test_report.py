@@ -139,15 +139,15 @@ def test_figures_are_the_runs_own(made: Path, page: Page) -> None:
     assert f"{pair['truth']} taken for {pair['taken_for']}: {pair['count']} of {pair['of']}" in page.text
 
 
-@pytest.mark.parametrize("count", [5, 6])
-def test_top_5_is_shown_of_more_than_five_classes(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize("count", [19, 20])
+def test_top_5_is_no_headline_where_five_guesses_are_most_of_the_classes(tmp_path: Path, count: int) -> None:
     made = [write_run(tmp_path / str(i), classes=[f"breed {n}" for n in range(count)], seed=i) for i in range(2)]
     runs = [read_run(path) for path in made]
     terminal = [str(cell) for cell in metrics_table("Test", runs[0].test).columns[0].cells]
-    report = [name for name, _ in sections.summary(runs[0])["tiles"]]
+    report = [name for name, *_ in sections.summary(runs[0])["tiles"]]
     compared = [row["name"] for row in comparison.figures(runs)]
     for names in (terminal, report, compared):
-        assert "top-1" in names and ("top-5" in names) == (count > 5)
+        assert "top-1" in names and ("top-5" in names) == (count >= 20)
 
 
 def test_figures_of_verdicts_are_told_in_their_units() -> None:
@@ -381,3 +381,42 @@ def test_a_report_that_cannot_be_written_warns_and_fails_nothing(
     assert {"loss", "confidences", "counts"} <= set(page.charts["specs"])
     assert any(picture.startswith("test/") for picture in page.all("alt"))  # a photo of the test
     assert "python scripts/predict.py runs/latest PHOTO..." in page.text
+
+
+def answered(run: Path, right: int, of: int) -> None:
+    """Makes a run be right on the first so many of its test photos."""
+    columns = {
+        "photos": [f"test/a/{number:04}.jpg" for number in range(of)],
+        "labels": [0] * of,
+        "predicted": [int(number >= right) for number in range(of)],
+        "probabilities": [0.9] * of,
+    }
+    (run / "predictions.json").write_text(json.dumps(columns))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["test"]["metrics"]["top1"], metrics["test"]["photos"] = right / of, of
+    (run / "metrics.json").write_text(json.dumps(metrics))
+
+
+@pytest.mark.parametrize(("right", "bold"), [(83, False), (90, True)])
+def test_only_what_a_paired_test_confirms_is_bold(right: int, bold: bool, tmp_path: Path) -> None:
+    made = [write_run(tmp_path / name, classes=["a", "b"], seed=0) for name in ("one", "two")]
+    answered(made[0], 80, 100)
+    answered(made[1], right, 100)
+    runs = [read_run(path) for path in made]
+    rows = {row["name"]: row["cells"] for row in comparison.figures(runs)}
+    assert rows["top-1"][0] == ("80.0% (71.1% to 86.7%)", False)
+    assert rows["top-1"][1][1] is bold
+    assert not any(marked for name, cells in rows.items() if name != "top-1" for _, marked in cells)
+    (sentence,) = comparison.paired(runs, ["one", "two"])
+    assert sentence.startswith(f"two is right on {right - 80} more of 100 test photos than one, ")
+    assert ("more than chance explains" in sentence) is bold
+    page = Page(reports.write_report(made, tmp_path / "page.html").read_text())
+    assert sentence in page.text
+
+
+def test_the_figures_have_their_intervals_and_what_guessing_gives(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", classes=["a", "b"], seed=0)
+    answered(run, 210, 245)
+    page = Page(reports.write_report([run], tmp_path / "page.html").read_text())
+    assert "95% interval 80.8% to 89.5%" in page.text
+    assert "Always guessing the most frequent class gives" in page.text

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import binom
 
 from breedlab.config.schema import Serving
 from breedlab.models.classifier import Classifier
@@ -38,6 +39,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "_BATCHES", (1, 4))
     monkeypatch.setattr(selection, "_MOST_ROUNDS", 2)
     monkeypatch.setattr(selection, "_CALIBRATION", 8)
+    monkeypatch.setattr(selection, "FEWEST_PHOTOS", 10)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +224,36 @@ def test_an_engine_that_loses_accuracy_is_refused_even_if_it_agrees() -> None:
     module = selection.Candidate(MODULE, agreement=1.0, top1=0.900)
     for lost, refused in ((MOST_LOST, False), (MOST_LOST + 0.001, True), (-0.1, False)):
         other = selection.Candidate(Choice("openvino", "int8"), agreement=0.985, top1=0.900 - lost)
-        assert bool(selection._objection(other, module)) is refused
+        assert bool(selection._objection(other, module, photos=2000)) is refused
+
+
+def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
+    """The rule: with 95% confidence at least 95% of all photos get the module's class."""
+    module = selection.Candidate(MODULE, agreement=1.0, top1=0.9)
+    for photos, agreeing, taken in ((96, 96, False), (100, 100, True), (100, 99, False), (1000, 981, True)):
+        other = selection.Candidate(Choice("openvino", "int8"), agreement=agreeing / photos, top1=0.9)
+        assert (selection._objection(other, module, photos) == "") is taken, (photos, agreeing)
+        halves = selection.Candidate(Choice("openvino", "bf16"), agreement=agreeing / photos, top1=0.9)
+        assert selection._objection(halves, module, photos) == ""
+    # An engine that 5% of photos would notice is hardly ever let through, however few photos there are.
+    for photos in (20, 48, 96, 245, 835):
+        passing = 0.0
+        for agreeing in range(photos + 1):
+            other = selection.Candidate(Choice("openvino", "int8"), agreement=agreeing / photos, top1=0.9)
+            if not selection._objection(other, module, photos):
+                passing += binom.pmf(agreeing, photos, 0.95)
+        assert passing < 0.03
+
+
+@needs_openvino
+def test_int8_is_not_even_made_where_too_few_photos_would_judge_it(
+    choose: Select, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "FEWEST_PHOTOS", 25)  # there are 24
+    found = choose()
+    (int8,) = [candidate for candidate in found.candidates if candidate.choice.precision == "int8"]
+    assert int8.engine is None and "24 validation photos cannot judge it, at least" in int8.objection
+    assert found.calibration == 0 and found.taken.precision != "int8"
 
 
 @needs_openvino

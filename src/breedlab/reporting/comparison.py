@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from breedlab.config.space import leaves
+from breedlab.evaluation.statistics import mcnemar
 from breedlab.reporting.charts import training as training_charts
-from breedlab.reporting.figures import METRICS, duration, figure, metric, shown_metrics
+from breedlab.reporting.figures import METRICS, duration, figure, interval, metric, shown_metrics
 from breedlab.reporting.record import RunRecord
 from breedlab.reporting.sections import asked, flat, what
 
@@ -30,7 +31,8 @@ CONTENTS = {
 NOT_FINISHED = "not finished"
 """What is said of a run in place of what it has not come to."""
 
-_LOWER_IS_BETTER = ("loss", "ece")
+SIGNIFICANT = 0.05
+"""The p-value below which a difference is called one."""
 
 
 def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
             for name, run, path in zip(names, runs, paths, strict=True)
         ],
         "figures": figures(runs),
+        "paired": paired(runs, names),
         "same_data": _all_same([(run.lineage.get("data") or {}).get("fingerprint") for run in runs]),
         "differences": differences(runs),
         "charts_of": {
@@ -77,22 +80,70 @@ def titles(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """A row a figure of the test, the best of it marked."""
+    """Return a row for each metric of the test. Only a top-1 that is better than every other's by a test is marked."""
     rows = []
+    winner = clear_winner(runs)
     for name, shown in METRICS.items():
         values = [run.test["metrics"][name] if name in shown_metrics(run.test) else None for run in runs]
         known = [value for value in values if value is not None]
         if known:
-            best = (min if name in _LOWER_IS_BETTER else max)(known)
             absent = ["" if run.test else NOT_FINISHED for run in runs]
             texts = [otherwise if v is None else metric(name, v) for v, otherwise in zip(values, absent, strict=True)]
-            cells = [(text, v == best and len(set(known)) > 1) for text, v in zip(texts, values, strict=True)]
+            spans = [interval(name, run.test) if name in shown_metrics(run.test) else "" for run in runs]
+            texts = [f"{text} ({span})" if span else text for text, span in zip(texts, spans, strict=True)]
+            cells = [(text, name == "top1" and index == winner) for index, text in enumerate(texts)]
             rows.append({"name": shown, "cells": cells})
     photos = [figure(run.test["photos"]) if run.test else NOT_FINISHED for run in runs]
     epochs = [figure((run.metrics.get("training") or {}).get("epochs", NOT_FINISHED)) for run in runs]
     for shown, texts in (("photos of the test", photos), ("epochs", epochs)):
         rows.append({"name": shown, "cells": [(text, False) for text in texts]})
     return rows
+
+
+def _p_value(one: RunRecord, other: RunRecord) -> float | None:
+    """Return the p-value of McNemar's test on the images that both runs were tested on; None if those differ."""
+    answers = [_right(one), _right(other)]
+    if not answers[0] or answers[0].keys() != answers[1].keys():
+        return None
+    if not _all_same([(run.lineage.get("data") or {}).get("fingerprint") for run in (one, other)]):
+        return None
+    return mcnemar(list(answers[0].values()), [answers[1][image] for image in answers[0]])
+
+
+def _right(run: RunRecord) -> dict[str, bool]:
+    """Return for each image of the test whether the run's answer was right."""
+    found = run.predictions
+    columns = (found.get("photos", []), found.get("labels", []), found.get("predicted", []))
+    return {image: label == predicted for image, label, predicted in zip(*columns, strict=True)}
+
+
+def clear_winner(runs: Sequence[RunRecord]) -> int | None:
+    """Return the index of the run that is right more often than every other by more than chance, if there is one.
+
+    With several rivals the threshold is divided by their number (Bonferroni).
+    """
+    right = [sum(_right(run).values()) for run in runs]
+    best = max(range(len(runs)), key=right.__getitem__)
+    rivals = [run for index, run in enumerate(runs) if index != best]
+    values = [_p_value(runs[best], rival) for rival in rivals]
+    return best if all(p is not None and p < SIGNIFICANT / len(rivals) for p in values) else None
+
+
+def paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
+    """Return, for the run that is right most often against each other one, what a paired test says, in a sentence."""
+    right = [sum(_right(run).values()) for run in runs]
+    best = max(range(len(runs)), key=right.__getitem__)
+    sentences = []
+    for index, run in enumerate(runs):
+        p = None if index == best else _p_value(runs[best], run)
+        if p is not None:
+            more = right[best] - right[index]
+            reading = "more than chance explains" if p < SIGNIFICANT / (len(runs) - 1) else "which chance can explain"
+            sentences.append(
+                f"{names[best]} is right on {more:,} more of {len(_right(run)):,} test photos than {names[index]},"
+                f" {reading} (McNemar's exact test, p = {p:.2g})."
+            )
+    return sentences
 
 
 def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:

@@ -56,11 +56,21 @@ def warn(text: str) -> None:
     console.print(printable(text), markup=False)
 
 
+_FIRST_LINE_S, _LINE_S = 2.0, 30.0
+"""When progress is told where there is no terminal: first, and between lines."""
+
+
+def _so_far(done: int, total: int, seconds: float) -> str:
+    left = round(seconds * (total - done) / done)
+    return f"{done:,} of {total:,}, about {left // 60} min {left % 60} s left"
+
+
 @contextmanager
 def progress(title: str, aside: bool = False) -> Iterator[Report]:
-    """A progress bar on a terminal, which goes when it is done; elsewhere a line.
+    """Show a progress bar on a terminal, which goes when it is done; elsewhere lines.
 
-    Until its `Report` is called it shows that something is being done, and elsewhere says nothing.
+    Until its `Report` is called a bar shows that something is being done. In a pipe or a log the first line comes after
+    two seconds and others every thirty, so that a feature pass of half an hour can be told from one that hangs.
 
     Args:
         title: What is being done.
@@ -69,6 +79,7 @@ def progress(title: str, aside: bool = False) -> Iterator[Report]:
     screen = Console(stderr=True) if aside else console
     started = time.monotonic()
     last = [0]
+    next_line = [started + _FIRST_LINE_S]
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(),
@@ -82,6 +93,10 @@ def progress(title: str, aside: bool = False) -> Iterator[Report]:
         def report(done: int, total: int) -> None:
             last[0] = done
             bars.update(task, completed=done, total=total)
+            now = time.monotonic()
+            if not screen.is_terminal and now >= next_line[0] and 0 < done < total:
+                next_line[0] = now + _LINE_S
+                screen.print(f"  {title}: {_so_far(done, total, now - started)}", markup=False)
 
         yield report
     if last[0] and not aside:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import geometric_mean
 from typing import Any
+
+from breedlab.evaluation.statistics import wilson
 
 METRICS = {
     "top1": "top-1",
@@ -14,16 +17,52 @@ METRICS = {
 }
 """The figures of a test with the names that people read."""
 
+RATES = ("top1", "top5")
+"""Those that are a share of the photos, and so have an interval."""
+
+_FEWEST_CLASSES_OF_TOP5 = 20
+"""Of fewer, five guesses are a quarter of the classes or more, and top-5 says little."""
+
 
 def shown_metrics(test: Mapping[str, Any]) -> dict[str, str]:
-    """Those of `METRICS` that say something of a test, which may be empty: any five classes are the likeliest five."""
-    known, few = test.get("metrics", {}), len(test.get("per_class", {})) <= 5
+    """Return those of `METRICS` that say something about a test, which may be empty."""
+    known = test.get("metrics", {})
+    few = len(test.get("per_class", {})) < _FEWEST_CLASSES_OF_TOP5
     return {name: shown for name, shown in METRICS.items() if name in known and not (few and name == "top5")}
+
+
+def interval(name: str, test: Mapping[str, Any]) -> str:
+    """Return the 95% interval of a test's metric, such as `80.8% to 89.5%`; empty if it is not a rate."""
+    if name not in RATES or not test.get("photos"):
+        return ""
+    return rate_interval(test["metrics"][name], test["photos"])
+
+
+def rate_interval(rate: float, photos: int) -> str:
+    """Return the Wilson interval of a rate over so many photos, such as `80.8% to 89.5%`."""
+    low, high = wilson(rate * photos, photos)
+    return f"{low:.1%} to {high:.1%}"
+
+
+def chance(test: Mapping[str, Any]) -> float:
+    """Return the top-1 of always naming the most frequent class: what any model has to beat."""
+    counts = [found["photos"] for found in test["per_class"].values()]
+    return float(max(counts) / sum(counts))
 
 
 def metric(name: str, value: float) -> str:
     """A test's figure: shares in percent, the others with three places."""
     return f"{value:.3f}" if name in ("loss", "ece") else f"{value:.1%}"
+
+
+def speedup(found: Mapping[str, Any], module: Mapping[str, float]) -> str:
+    """Return an engine's speedup over the module, with the quartiles of its rounds where they were recorded."""
+    if not found["milliseconds"]:
+        return ""
+    if recorded := found.get("speedup"):
+        middle, low, high = recorded
+        return f"{middle:.1f} ({low:.1f} to {high:.1f})"
+    return f"{geometric_mean(module[size] / ms for size, ms in found['milliseconds'].items()):.1f}"
 
 
 def figure(value: Any) -> str:

@@ -16,7 +16,7 @@ from breedlab.reporting.charts import profile as profile_charts
 from breedlab.reporting.charts import search as search_charts
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.charts import training as training_charts
-from breedlab.reporting.figures import duration, figure, metric, shown_metrics
+from breedlab.reporting.figures import chance, duration, figure, interval, metric, rate_interval, shown_metrics, speedup
 from breedlab.reporting.record import RunRecord
 
 Section = dict[str, Any]
@@ -39,10 +39,14 @@ def summary(run: RunRecord) -> Section:
         "python": lineage.get("python", ""),
         "packages": ", ".join(f"{name} {version}" for name, version in (lineage.get("packages") or {}).items()),
     }
-    tiles = [(shown, metric(name, test["metrics"][name])) for name, shown in shown_metrics(test).items()]
+    tiles = [
+        (shown, metric(name, test["metrics"][name]), interval(name, test))
+        for name, shown in shown_metrics(test).items()
+    ]
     ended = f"{training['ended']}; epoch {training['best_epoch']} was kept" if training else "did not end"
     return {
         "tiles": tiles,
+        "chance": f"{chance(test):.1%}" if test.get("per_class") else "",
         "what": what(run),
         "ended": ended,
         "seconds": duration(run.metrics["seconds"]) if "seconds" in run.metrics else None,
@@ -235,6 +239,7 @@ def classes(run: RunRecord) -> Section:
                 "valid": counts["valid"][index] if "valid" in counts else None,
                 "test": int(own["photos"]),
                 "recall": recall,
+                "interval": rate_interval(recall, int(own["photos"])) if own["photos"] else "",
                 "precision": precision,
                 "f1": 2 * recall * precision / (recall + precision) if recall + precision else 0.0,
                 "taken_for": f"{run.classes[worst]} ({others[worst]})" if others[worst] else "",
@@ -338,6 +343,7 @@ def model(run: RunRecord) -> Section:
         {
             "name": f"{found['engine']} {found['precision']}",
             "times": [f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else "" for size in sizes],
+            "speedup": speedup(found, measured[0]["milliseconds"]),
             "agreement": "" if found["agreement"] is None else f"{found['agreement']:.1%}",
             "top1": "" if found["top1"] is None else f"{found['top1']:.1%}",
             "verdict": found["verdict"],

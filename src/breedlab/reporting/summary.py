@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import geometric_mean
 from typing import Any
 
 from rich.table import Table
 
 from breedlab.reporting.console import console, table
-from breedlab.reporting.figures import metric, shown_metrics
+from breedlab.reporting.figures import chance, interval, metric, shown_metrics, speedup
 from breedlab.training.run import TrainResult
 
 
@@ -38,9 +37,13 @@ def show(result: TrainResult) -> None:
 
 def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
     """The figures of an evaluation."""
-    rows = [[shown, metric(name, test["metrics"][name])] for name, shown in shown_metrics(test).items()]
+    rows = [
+        [shown, metric(name, test["metrics"][name]), interval(name, test)]
+        for name, shown in shown_metrics(test).items()
+    ]
     photos = "1 photo" if test["photos"] == 1 else f"{test['photos']:,} photos"
-    return table(f"{title}, {photos}", ["metric", "value"], rows)
+    guessing = f"; guessing gives {chance(test):.1%}" if test["per_class"] else ""
+    return table(f"{title}, {photos}{guessing}", ["metric", "value", "95% interval"], rows)
 
 
 def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:
@@ -56,15 +59,14 @@ def engines_table(export: Mapping[str, Any]) -> Table:
     rows = []
     for found in export["candidates"]:
         times = [f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else "" for size in sizes]
-        speedups = [module[size] / found["milliseconds"][size] for size in sizes if found["milliseconds"]]
         rows.append(
             [
                 f"{found['engine']} {found['precision']}",
                 *times,
-                f"{geometric_mean(speedups):.1f}" if speedups else "",
+                speedup(found, module),
                 *("" if found[name] is None else f"{found[name]:.1%}" for name in ("agreement", "top1")),
                 found["verdict"],
             ]
         )
-    columns = ["engine", *(f"batch {size}" for size in sizes), "times as fast", "agrees", "valid top-1", ""]
+    columns = ["engine", *(f"batch {size}" for size in sizes), "speedup", "agrees", "valid top-1", ""]
     return table("Engines, ms a photo", columns, rows)

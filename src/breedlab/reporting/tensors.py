@@ -10,7 +10,7 @@ from typing import Any
 
 from breedlab.files import atomic_write_json
 
-Series = list[tuple[int, float]]
+Series = list[tuple[float, float]]
 """Figures by step: how many steps of training had been done, and the value."""
 
 FIGURES = {

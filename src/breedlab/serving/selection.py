@@ -8,20 +8,26 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from breedlab.config.schema import Serving
+from breedlab.evaluation.statistics import wilson
 from breedlab.reporting.console import note, progress, warn
 from breedlab.serving import conversion
 from breedlab.serving.engines import EAGER, MODULE, OPENVINO, Choice, Eager, Engine, OpenVino, multiplies_bf16
 from breedlab.serving.handler import Model
+from breedlab.serving.ranking import NOISY, Timing, ranked, speedup, typical_spread
 
 if TYPE_CHECKING:
     from breedlab.data.module import PhotoData
 
+FEWEST_PHOTOS = 100
+"""Validation photos without which int8 is not taken: of fewer, no agreement says enough."""
+_TOO_FEW = f"{{photos}} validation photos cannot judge it, at least {FEWEST_PHOTOS} are needed"
+LEAST_CERTAIN_AGREEMENT = 0.95
+"""What the true agreement of int8 has to exceed with 95% confidence: the lower end of its Wilson interval."""
 MOST_LOST = 0.005
 """How much of the validation top-1 an engine may lose."""
 LEAST_AGREEMENT = 0.98
@@ -30,8 +36,11 @@ FOLDER = "engines"
 _BATCHES = (1, 8, 32)
 _CALIBRATION = 128
 """Training photos that the ranges of int8 are found on."""
-_FEWEST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 2, 10, 4.0
+_FEWEST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 4, 10, 4.0
 """Of timing; after so many seconds no other round is begun."""
+_PATIENCE = 3
+"""By how much of both more, where the rounds differ so much that other work must be running."""
+_SAFEST_FIRST = ("fp32", "bf16", "int8")
 _PRECISIONS = {EAGER: ("fp32", "bf16"), OPENVINO: ("fp32", "bf16", "int8")}
 
 
@@ -43,30 +52,30 @@ class Candidate:
         choice: Which it is.
         engine: Ready to compute; None if it cannot be had.
         milliseconds: By the photos in a batch: one photo's share of its time.
+        timing: Every round of it.
         agreement: Share of the validation photos with the module's class; None if it was not asked.
         top1: Of the validation photos; likewise.
         objection: What speaks against it, else empty.
         taken: Whether it is the one.
+        speedup: Over the module: the median of the rounds, and their quartiles.
     """
 
     choice: Choice
     engine: Engine | None = None
     milliseconds: dict[int, float] = field(default_factory=dict)
+    timing: Timing = field(default_factory=Timing)
     agreement: float | None = None
     top1: float | None = None
     objection: str = ""
     taken: bool = False
-
-    @property
-    def typical(self) -> float:
-        """Milliseconds a photo, all batch sizes counting alike."""
-        return geometric_mean(self.milliseconds.values())
+    speedup: tuple[float, float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "engine": self.choice.engine,
             "precision": self.choice.precision,
             "milliseconds": {str(size): round(ms, 3) for size, ms in self.milliseconds.items()},
+            "speedup": self.speedup and [round(factor, 2) for factor in self.speedup],
             "agreement": self.agreement,
             "top1": self.top1,
             "verdict": ", ".join(filter(None, ["taken" if self.taken else "", self.objection])),
@@ -139,9 +148,14 @@ def select(folder: Path, serving: Serving, data: PhotoData, *, device: torch.dev
         return Selection(MODULE)
     model = Model(folder, device, EAGER)
     candidates = [Candidate(choice) for choice in dict.fromkeys([MODULE, *choices])]
+    validation = len(data.photos.splits["valid"])
+    if serving.precision == "auto" and validation < FEWEST_PHOTOS:
+        for candidate in candidates:
+            if candidate.choice.precision == "int8":
+                candidate.objection = _TOO_FEW.format(photos=validation)
     calibration = _make(candidates, model, folder, data, seed)
     ready = [candidate for candidate in candidates if candidate.engine is not None]
-    _time(ready, _photos(data, "valid", range(min(len(data.photos.splits["valid"]), max(_BATCHES)))))
+    _time(ready, _photos(data, "valid", range(min(validation, max(_BATCHES)))))
     taken = _judge(ready, choices, data)
     taken.taken = True
     for file in Path(folder, FOLDER).glob("*"):
@@ -150,7 +164,7 @@ def select(folder: Path, serving: Serving, data: PhotoData, *, device: torch.dev
     test = len(data.photos.splits["test"])
     (labels,) = _predictions([taken], data.test_dataloader(), f"testing {taken.choice}", test)
     top1 = float((labels == data.labels("test")).float().mean())
-    return Selection(taken.choice, tuple(candidates), len(data.photos.splits["valid"]), calibration, top1)
+    return Selection(taken.choice, tuple(candidates), validation, calibration, top1)
 
 
 def _make(candidates: Sequence[Candidate], model: Model, folder: Path, data: PhotoData, seed: int) -> int:
@@ -158,6 +172,8 @@ def _make(candidates: Sequence[Candidate], model: Model, folder: Path, data: Pho
     side, graph, calibration = model.transform.crop, None, 0
     for candidate in candidates:
         precision = candidate.choice.precision
+        if candidate.objection:
+            continue
         if candidate.choice.engine == EAGER:
             candidate.engine = Eager(model.network, model.device, precision)
             continue
@@ -184,24 +200,40 @@ def _make(candidates: Sequence[Candidate], model: Model, folder: Path, data: Pho
 
 
 def _time(candidates: Sequence[Candidate], photos: torch.Tensor) -> None:
-    """In turn, so that a noisy neighbour slows all alike, and the quickest counts; the first of each does not."""
+    """Time candidates in turn, so that a noisy neighbor slows all alike; the first pass of each does not count."""
     batches = {size: torch.cat([photos] * -(-size // len(photos)))[:size] for size in _BATCHES}
     for candidate in candidates:
         _seconds(candidate, batches[1])
     once = sum(_seconds(candidate, batches[1]) for candidate in candidates)
     sizes = [size for size in _BATCHES if size == 1 or size * once <= _BUDGET_S]
-    taken: dict[int, list[list[float]]] = {size: [] for size in sizes}
+    for candidate in candidates:
+        candidate.timing = Timing({size: [] for size in sizes})
     started = time.monotonic()
+    patience = 1
+    number = 0
     with progress("timing engines, rounds") as report:
-        for number in range(_MOST_ROUNDS + 1):
-            if number > _FEWEST_ROUNDS and time.monotonic() - started > _BUDGET_S:
+        while number < _MOST_ROUNDS * patience:
+            if number >= _FEWEST_ROUNDS and time.monotonic() - started > _BUDGET_S * patience:
                 break
             for size in sizes:
-                taken[size].append([_seconds(candidate, batches[size]) for candidate in candidates])
-            report(number + 1, _MOST_ROUNDS + 1)
-    for size, rounds in taken.items():
-        for candidate, seconds in zip(candidates, zip(*rounds[1:], strict=True), strict=True):
-            candidate.milliseconds[size] = 1000 * min(seconds) / size
+                for candidate in candidates:
+                    candidate.timing.rounds[size].append(_seconds(candidate, batches[size]))
+            number += 1
+            busy = number >= _FEWEST_ROUNDS and _spread(candidates) > NOISY
+            patience = _PATIENCE if busy else 1
+            report(number, max(number, _MOST_ROUNDS * patience))
+    for candidate in candidates:
+        candidate.milliseconds = candidate.timing.milliseconds
+        candidate.speedup = speedup(candidate.timing, candidates[0].timing)
+    if (spread := _spread(candidates)) > NOISY:
+        warn(
+            f"the timings are rough: rounds differed by {spread:.0%}, so other work was running; where two engines"
+            " cannot be told apart the safer one is taken"
+        )
+
+
+def _spread(candidates: Sequence[Candidate]) -> float:
+    return typical_spread([candidate.timing for candidate in candidates])
 
 
 def _seconds(candidate: Candidate, batch: torch.Tensor) -> float:
@@ -214,7 +246,7 @@ def _seconds(candidate: Candidate, batch: torch.Tensor) -> float:
 def _judge(candidates: Sequence[Candidate], choices: Sequence[Choice], data: PhotoData) -> Candidate:
     """The fastest that agrees with the module; of what was asked for by name, the fastest if none agrees."""
     module = candidates[0]
-    eligible = sorted((c for c in candidates if c.choice in choices), key=lambda candidate: candidate.typical)
+    eligible = _ranked([candidate for candidate in candidates if candidate.choice in choices])
     if not eligible:
         warn("what serving.engine and serving.precision ask for cannot be had; PyTorch answers")
         return module
@@ -232,7 +264,7 @@ def _judge(candidates: Sequence[Candidate], choices: Sequence[Choice], data: Pho
             module.top1, module.agreement = float((reference == truth).float().mean()), 1.0
         candidate.top1 = float((found[-1] == truth).float().mean())
         candidate.agreement = float((found[-1] == reference).float().mean())
-        candidate.objection = _objection(candidate, module)
+        candidate.objection = _objection(candidate, module, count)
         if not candidate.objection:
             return candidate
     taken = eligible[0]
@@ -240,12 +272,36 @@ def _judge(candidates: Sequence[Candidate], choices: Sequence[Choice], data: Pho
     return taken
 
 
-def _objection(candidate: Candidate, module: Candidate) -> str:
+def _ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return candidates from the fastest on; of two that noise cannot tell apart, the safer one first."""
+    safest_first = sorted(candidates, key=lambda c: (_SAFEST_FIRST.index(c.choice.precision), c.choice.engine != EAGER))
+    by_choice = {candidate.choice: candidate for candidate in safest_first}
+    return [by_choice[choice] for choice in ranked({choice: _timing(c) for choice, c in by_choice.items()})]
+
+
+def _timing(candidate: Candidate) -> Timing:
+    if candidate.timing.rounds:
+        return candidate.timing
+    return Timing({size: [ms * size / 1000] for size, ms in candidate.milliseconds.items()})
+
+
+def _objection(candidate: Candidate, module: Candidate, photos: int) -> str:
+    """Return what speaks against a candidate by its answers on the validation photos, else an empty text."""
     assert candidate.agreement is not None and candidate.top1 is not None and module.top1 is not None
     if candidate.agreement < LEAST_AGREEMENT:
         return f"agrees with the module on {candidate.agreement:.1%}, at least {LEAST_AGREEMENT:.0%} are needed"
     if module.top1 - candidate.top1 > MOST_LOST + 1e-6:
         return f"loses {100 * (module.top1 - candidate.top1):.1f} points of top-1, at most {100 * MOST_LOST:g} may go"
+    if candidate.choice.precision != "int8":
+        return ""  # rounds, as training itself does; only int8 cuts values off
+    if photos < FEWEST_PHOTOS:
+        return _TOO_FEW.format(photos=photos)
+    least, _ = wilson(round(candidate.agreement * photos), photos)
+    if least < LEAST_CERTAIN_AGREEMENT:
+        return (
+            f"agrees with the module on {candidate.agreement:.1%} of {photos} validation photos; the true share may be"
+            f" as low as {least:.1%}, at least {LEAST_CERTAIN_AGREEMENT:.0%} have to be certain"
+        )
     return ""
 
 

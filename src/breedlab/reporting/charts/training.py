@@ -84,9 +84,12 @@ def _kept(run: RunRecord, valid: Series, top: bool) -> list[Any]:
 
 
 def at_middles(means: Series) -> Series:
-    """Means over epochs, moved from the epochs' ends to their middles: that is the step they speak of."""
+    """Return means over epochs, moved from the epochs' ends to their middles: that is the step they speak of.
+
+    A middle may lie between two steps. Rounded, the epochs of one step each fell on 0, 2, 2, 4, 4: a zigzag.
+    """
     edges = [0, *(step for step, _ in means)]
-    return [(round((a + b) / 2), value) for (a, b), (_, value) in zip(pairwise(edges), means, strict=True)]
+    return [((a + b) / 2, value) for (a, b), (_, value) in zip(pairwise(edges), means, strict=True)]
 
 
 def thinned(series: Series, most: int = _POINTS) -> Series:
@@ -94,7 +97,7 @@ def thinned(series: Series, most: int = _POINTS) -> Series:
     if len(series) <= most:
         return series
     parts = np.array_split(np.asarray(series, dtype=np.float64), most)
-    return [(round(float(part[:, 0].mean())), float(part[:, 1].mean())) for part in parts]
+    return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in parts]
 
 
 def compared(runs: Sequence[RunRecord], names: Sequence[str], metric: str) -> Spec | None:

@@ -1,0 +1,45 @@
+"""How far a measured rate can be trusted, and whether two models differ by more than chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+CONFIDENCE = 0.95
+
+
+def wilson(successes: float, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the interval that holds the true rate with the given confidence.
+
+    Wilson (1927): unlike the textbook's normal interval it keeps its promise near 0 and 1 and for few trials. Checked
+    against `scipy.stats.binomtest(...).proportion_ci(method="wilson")`.
+
+    Args:
+        successes: How many of the trials were right.
+        trials: At least 1.
+        confidence: Between 0 and 1.
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    rate = successes / trials
+    center = rate + z * z / (2 * trials)
+    half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Return the exact two-sided p-value that two models are equally often right on the same images.
+
+    Only the images that one model gets right and the other wrong count (McNemar 1947): under the hypothesis each of
+    those is a coin toss. Checked against `scipy.stats.binomtest(k, n, 0.5)`.
+
+    Args:
+        first: For each image whether the first model was right.
+        second: Likewise for the second, in the same order.
+    """
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    tosses = only_first + only_second
+    tail = sum(math.comb(tosses, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, float(2 * tail / 2**tosses))
