@@ -9,67 +9,116 @@ serving.allow_urls.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 from functools import cache
 from typing import Any
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 
 ACCEPT = "application/json; verbose=1"
 JSON = "application/json"
+MAX_BYTES = 6_000_000
+"""Of a body, as the endpoint has it."""
 
 
-def handler(event: dict[str, Any], context: Any = None) -> dict[str, Any]:
-    """Asks the endpoint; answers as API Gateway expects it, whoever called."""
+def handler(event: Any, context: Any = None) -> dict[str, Any]:
+    """Ask the endpoint; answer as API Gateway expects it, whoever called and whatever happens."""
+    try:
+        return _answered(event)
+    except Exception as error:  # an unhandled one is API Gateway's 502 without a word, and Lambda may send it again
+        print(f"{type(error).__name__}: {error}")
+        return _answer(500, {"error": "the function failed; its log says more"})
+
+
+def _answered(event: Any) -> dict[str, Any]:
     try:
         body, kind = _request(event)
     except ValueError as error:
         return _answer(400, {"error": str(error)})
+    if len(body) > MAX_BYTES:
+        return _answer(413, {"error": f"the body is larger than the {MAX_BYTES:,} bytes that the endpoint takes"})
+    if not (endpoint := os.environ.get("ENDPOINT")):
+        print("the environment variable ENDPOINT is not set")
+        return _answer(500, {"error": "the function names no endpoint"})
     try:
-        response = _runtime().invoke_endpoint(
-            EndpointName=os.environ["ENDPOINT"], Body=body, ContentType=kind, Accept=ACCEPT
-        )
+        response = _runtime().invoke_endpoint(EndpointName=endpoint, Body=body, ContentType=kind, Accept=ACCEPT)
+        content = response["Body"].read()
     except ClientError as error:
         return _refusal(error)
-    except BotoCoreError as error:
+    except (ReadTimeoutError, ConnectTimeoutError) as error:
+        print(f"{type(error).__name__}: {error}")
+        return _answer(504, {"error": "the endpoint did not answer in time; try again"})
+    except (BotoCoreError, OSError) as error:
         print(f"{type(error).__name__}: {error}")
         return _answer(502, {"error": "the endpoint cannot be reached"})
-    predictions = json.loads(response["Body"].read())["predictions"]
-    labels = [_label(prediction) for prediction in predictions]
+    try:
+        labels = [_label(prediction) for prediction in json.loads(content)["predictions"]]
+    except (ValueError, LookupError, TypeError) as error:
+        print(f"the endpoint's answer cannot be read ({type(error).__name__}: {error}): {content[:200]!r}")
+        return _answer(502, {"error": "the endpoint does not answer as breedlab's do"})
     return _answer(200, labels[0] if len(labels) == 1 else {"photos": labels})
 
 
 @cache
 def _runtime() -> Any:
     """The client, kept while the function is warm."""
-    return boto3.client("sagemaker-runtime")
+    # A SageMaker endpoint itself gives up after a minute.
+    return boto3.client("sagemaker-runtime", config=Config(connect_timeout=5, read_timeout=60))
 
 
-def _request(event: dict[str, Any]) -> tuple[bytes, str]:
+def _request(event: Any) -> tuple[bytes, str]:
     """What is sent to the endpoint, and its content type.
 
     Raises:
         ValueError: In words for the caller.
     """
-    if "body" not in event:  # called directly
-        if not ("image" in event or "url" in event):
-            raise ValueError('expected {"image": "<base64>"}, {"url": "https://..."}, or a request with a body')
-        return json.dumps(event).encode(), JSON
-    content = event["body"] or ""
-    headers = {str(name).lower(): str(value) for name, value in (event.get("headers") or {}).items()}
-    kind = headers.get("content-type", JSON)
+    expected = 'expected {"image": "<base64>"}, {"url": "https://..."}, or a request with a body'
+    if not isinstance(event, dict):
+        if isinstance(event, list) and event:  # called directly with several
+            return json.dumps(event).encode(), JSON
+        raise ValueError(expected)
+    if "body" not in event:
+        if "image" in event or "url" in event:  # called directly
+            return json.dumps(event).encode(), JSON
+        raise ValueError(expected)
+    content = event["body"]
+    if isinstance(content, dict | list):  # a test event, or a gateway that has parsed it
+        return json.dumps(content).encode(), JSON
+    if content is None or content == "":
+        raise ValueError(f"the body is empty; {expected}, such as a photo or JSON")
+    if not isinstance(content, str):
+        raise ValueError(f"the body is not a text; {expected}")
+    kind = _content_type(event)
     if not event.get("isBase64Encoded"):
-        return content.encode(), kind
+        return content.encode("utf-8", "surrogatepass"), kind
     try:
         return base64.b64decode(content, validate=True), kind
-    except binascii.Error as error:
+    except ValueError as error:
         raise ValueError(f"the body is not base64 ({error})") from error
 
 
+def _content_type(event: dict[str, Any]) -> str:
+    """Of API Gateway's two formats, a function URL and a load balancer, which has its headers in either."""
+    found: dict[str, Any] = {}
+    for field in ("multiValueHeaders", "headers"):
+        headers = event.get(field)
+        found |= {str(name).lower(): value for name, value in headers.items()} if isinstance(headers, dict) else {}
+    kind = found.get("content-type")
+    if isinstance(kind, list):
+        kind = kind[-1] if kind else None
+    if not isinstance(kind, str) or not kind.strip():
+        return "application/octet-stream" if event.get("isBase64Encoded") else JSON
+    if not kind.isascii() or not kind.isprintable() or len(kind) > 1024:  # as InvokeEndpoint has it
+        raise ValueError("the content type is not one; send image/jpeg, application/json or the like")
+    return kind.strip()
+
+
 def _label(prediction: dict[str, Any]) -> dict[str, Any]:
+    if "error" in prediction:  # one bad photo of several
+        return {"error": str(prediction["error"])}
     best = prediction["top"][0]
     return {"label": best["class"], "score": best["probability"], "top": prediction["top"]}
 
@@ -77,14 +126,16 @@ def _label(prediction: dict[str, Any]) -> dict[str, Any]:
 def _refusal(error: ClientError) -> dict[str, Any]:
     """What the model refused is the caller's to mend; the rest is told in the log."""
     response: Any = error.response
-    status = int(response.get("OriginalStatusCode", 0))
+    status = response.get("OriginalStatusCode")
+    status = status if isinstance(status, int) else 0
     if 400 <= status < 500:
         try:
             return _answer(status, {"error": json.loads(response["OriginalMessage"])["error"]})
         except (ValueError, LookupError, TypeError):
             pass
-    print(f"{response['Error'].get('Code')}: {response['Error'].get('Message')}")
-    if response["Error"].get("Code") in ("ThrottlingException", "ServiceUnavailable", "ModelNotReadyException"):
+    said = response.get("Error") or {}
+    print(f"{said.get('Code')}: {said.get('Message')}")
+    if said.get("Code") in ("ThrottlingException", "ServiceUnavailable", "ModelNotReadyException"):
         return _answer(503, {"error": "the endpoint is busy; try again in a second"}, {"Retry-After": "1"})
     return _answer(502, {"error": "the endpoint failed"})
 

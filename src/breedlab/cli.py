@@ -68,7 +68,10 @@ def run(command: str) -> None:
 
 
 def _say(text: str, code: int) -> int:
-    print(text, file=sys.stderr)
+    from breedlab.names import printable
+
+    # What it quotes may be an archive's, a server's or a file's name.
+    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
     return code
 
 

@@ -13,6 +13,7 @@ from breedlab import cores
 from breedlab.errors import ServingError
 from breedlab.reporting.console import progress
 from breedlab.serving.fetch import Allowed, Fetcher, allowed_from
+from breedlab.serving.origins import allowed_hosts
 from breedlab.serving.packing import opened
 
 
@@ -36,13 +37,22 @@ def main(argv: list[str]) -> int:
         metavar="none|public|HOST,...",
         help="whose photos to fetch by their address (default: as the model was exported with serving.allow_urls)",
     )
+    parser.add_argument(
+        "--allowed-hosts",
+        metavar="HOST,...|*",
+        help="names that requests may ask for besides localhost (default: of a server for this machine only those)",
+    )
     parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
     words = parser.parse_args(argv)
     if not 0 <= words.port < 65536:
         parser.error(f"--port: got {words.port}; expected 0 to 65535")
     allowed = None if words.allow_urls is None else _allowed(words.allow_urls)
     with _listen(words.host, words.port) as listener:
-        return _serve(words.model, words.engine, listener, allowed)
+        try:
+            hosts = allowed_hosts(listener.getsockname()[0], words.allowed_hosts)
+        except ValueError as error:
+            parser.error(f"--allowed-hosts: got {str(error)!r}; expected names such as dogs.example, without a port")
+        return _serve(words.model, words.engine, listener, allowed, hosts)
 
 
 def _allowed(word: str) -> Allowed:
@@ -63,7 +73,9 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ServingError(f"--host {host} --port {port}: cannot listen there ({reason}); name another") from error
 
 
-def _serve(path: Path, engine: str | None, listener: socket.socket, allowed: Allowed | None) -> int:
+def _serve(
+    path: Path, engine: str | None, listener: socket.socket, allowed: Allowed | None, hosts: frozenset[str] | None
+) -> int:
     # The model first: where there is none, that is told before PyTorch is imported, which takes seconds.
     with opened(path) as folder, progress("loading the model", aside=True):
         try:
@@ -91,5 +103,5 @@ def _serve(path: Path, engine: str | None, listener: socket.socket, allowed: All
         allowed = model.fetch.allowed
         note(f"fetches photos from {'the public internet' if isinstance(allowed, str) else ', '.join(allowed)}")
     note(f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C stops")
-    Server(settings(make_app(model))).run(sockets=[listener])
+    Server(settings(make_app(model, hosts=hosts))).run(sockets=[listener])
     return 0

@@ -37,7 +37,7 @@ def test_a_bar_tells_no_count_before_one_is_known_and_goes_when_it_is_done(
     drawn = io.StringIO()
     terminal = Console(file=drawn, width=80, force_terminal=True, color_system=None)
     monkeypatch.setattr(screen, "console", terminal)
-    monkeypatch.setattr(screen, "Console", lambda **_: terminal)
+    monkeypatch.setattr(screen, "SafeConsole", lambda **_: terminal)
     with screen.progress("predicting", aside=aside) as report:
         assert "predicting" in drawn.getvalue() and "0/" not in drawn.getvalue()
         report(0, 3)

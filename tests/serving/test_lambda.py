@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import urllib3
+from botocore.exceptions import ClientError, ConnectTimeoutError, NoCredentialsError, ReadTimeoutError
 from test_fetch import Host, says
 from test_guard import running
 from werkzeug.serving import make_server
@@ -189,7 +191,16 @@ def test_a_photo_gets_its_label_and_score_from_the_local_server(
     encoded = base64.b64encode(photo).decode()
     gateway = {"body": encoded, "isBase64Encoded": True, "headers": {"Content-Type": "image/jpeg"}}
     function_url = {"body": json.dumps({"image": encoded}), "headers": {"content-type": "application/json"}}
-    for event in (gateway, function_url, {"image": encoded}, {"body": json.dumps({"image": encoded})}):
+    balancer = {
+        "body": encoded,
+        "isBase64Encoded": True,
+        "multiValueHeaders": {"content-type": ["image/jpeg"]},
+        "requestContext": {"elb": {"targetGroupArn": "arn"}},
+    }
+    untyped = {"body": encoded, "isBase64Encoded": True, "headers": None}
+    parsed = {"body": {"image": encoded}}
+    direct = {"image": encoded}
+    for event in (gateway, function_url, balancer, untyped, parsed, direct, {"body": json.dumps(direct)}):
         answer = function.handler(event)
         assert answer["statusCode"] == 200, answer
         assert told(answer)["label"] == model.classes[int(best.indices)]
@@ -197,6 +208,60 @@ def test_a_photo_gets_its_label_and_score_from_the_local_server(
         assert len(told(answer)["top"]) >= 2
     several = {"body": json.dumps([{"image": encoded}] * 2), "headers": {"content-type": "application/json"}}
     assert [each["label"] for each in told(function.handler(several))["photos"]] == [told(answer)["label"]] * 2
+
+
+def test_one_bad_photo_of_several_is_told_beside_the_others(
+    gate: Gate, function: ModuleType, server_url: str, photo: bytes
+) -> None:
+    gate.container = server_url
+    items = [{"image": base64.b64encode(photo).decode()}, {"image": "eA=="}]
+    for event in ({"body": json.dumps(items)}, items):
+        answer = function.handler(event)
+        assert answer["statusCode"] == 200
+        good, bad = told(answer)["photos"]
+        assert good["label"] and set(bad) == {"error"} and "photo 2 of 2" in bad["error"]
+
+
+class _Runtime:
+    """Answers, or fails, as it is told."""
+
+    def __init__(self, outcome: Any) -> None:
+        self.outcome = outcome
+
+    def invoke_endpoint(self, **_: Any) -> Any:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return {"Body": io.BytesIO(self.outcome)}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (b"words", 502),
+        (b"[[1, 2]]", 502),
+        (b'{"predictions": [{"top": []}]}', 502),
+        (b'{"predictions": [3]}', 502),
+        (ReadTimeoutError(endpoint_url="https://a"), 504),
+        (ConnectTimeoutError(endpoint_url="https://a"), 504),
+        (NoCredentialsError(), 502),
+        (ConnectionResetError("secret"), 502),
+        (RuntimeError("secret"), 500),
+        (ClientError({"Error": {}, "OriginalStatusCode": "x"}, "InvokeEndpoint"), 502),  # type: ignore[typeddict-item]
+    ],
+)
+def test_whatever_an_endpoint_does_is_a_status_and_json(
+    gate: Gate, function: ModuleType, monkeypatch: pytest.MonkeyPatch, outcome: Any, status: int
+) -> None:
+    monkeypatch.setattr(function, "_runtime", lambda: _Runtime(outcome))
+    answer = function.handler({"image": "eA=="})
+    assert answer["statusCode"] == status and told(answer)["error"]
+    assert "secret" not in answer["body"]
+
+
+def test_without_its_endpoint_it_says_so(gate: Gate, function: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ENDPOINT")
+    answer = function.handler({"image": "eA=="})
+    assert answer["statusCode"] == 500 and "no endpoint" in told(answer)["error"]
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +302,23 @@ def test_a_photo_by_its_url_gets_its_label_and_score_where_the_model_allows_it(
     ("event", "status", "text"),
     [
         ({}, 400, "expected"),
-        ({"body": None}, 400, "JSON"),
+        ({"body": None}, 400, "empty"),
+        ({"body": ""}, 400, "empty"),
+        ({"body": "", "isBase64Encoded": True}, 400, "empty"),
+        ({"body": 3}, 400, "not a text"),
+        ({"body": "é", "isBase64Encoded": True}, 400, "not base64"),
+        ({"body": "{", "headers": None}, 400, "not JSON"),
+        ({"body": "{}", "headers": "words"}, 400, "expected"),
+        ({"body": "{}", "headers": {"content-type": ["a", "b"]}}, 415, "not read"),
+        ({"body": "{}", "headers": {"content-type": "a\r\nb"}}, 400, "content type"),
+        ({"body": "{}", "headers": {"content-type": "é"}}, 400, "content type"),
+        ({"body": "\ud800"}, 400, "not JSON"),
+        ({"body": "x" * 6_000_001}, 413, "larger"),
+        ({"version": "2.0", "requestContext": {"http": {"method": "GET"}}}, 400, "expected"),
+        (None, 400, "expected"),
+        ([], 400, "expected"),
+        ("words", 400, "expected"),
+        ({"image": 3}, 400, "expected"),
         ({"body": "%%%", "isBase64Encoded": True}, 400, "not base64"),
         ({"body": "bm8gcGhvdG8=", "isBase64Encoded": True, "headers": {"content-type": "image/png"}}, 400, "image"),
         ({"body": "a,b", "headers": {"Content-Type": "text/csv"}}, 415, "text/csv"),

@@ -101,7 +101,7 @@ def test_a_verbose_answer_names_the_classes(server: Server, model: Model, files:
     answer = server.ask(files[0], accept="application/json; verbose=1").json()
     own = scores(model, files[0])[0]
     prediction = answer["predictions"][0]
-    assert answer["classes"] == list(model.classes) and answer["lineage"] == {"run": "test"}
+    assert answer["classes"] == list(model.classes) and answer["lineage"] == {"run": "test", "architecture": "resnet18"}
     assert answer["engine"] == "eager fp32"
     assert prediction["top"][0]["class"] == model.classes[int(own.argmax())]
     assert [entry["index"] for entry in prediction["top"]] == np.argsort(-own).tolist()[:5]
@@ -244,7 +244,7 @@ def test_the_page_brings_everything_with_it(server: Server) -> None:
 
 def test_the_page_learns_which_model_this_is(server: Server, model: Model) -> None:
     about = server.http.request("GET", f"{server.url}/model").json()
-    assert about["classes"] == list(model.classes) and about["lineage"] == {"run": "test"}
+    assert about["classes"] == list(model.classes) and about["lineage"]["run"] == "test"
     assert about["engine"] == "eager fp32"
     assert (about["explains"], about["urls"], about["max_bytes"]) == (True, False, MAX_BYTES)
     refused = server.http.request("POST", f"{server.url}/photo", body=b'{"url": "http://127.0.0.1/"}')

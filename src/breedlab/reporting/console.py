@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,13 +18,26 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from breedlab.names import printable
 
+
+class SafeConsole(Console):
+    """A console whose terminal no text can steer: what it shows of files, archives and servers is only shown."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control is None and not segment.text.isprintable():
+                text = "".join(c if c in "\n\t" else printable(c) for c in segment.text)
+                segment = Segment(text, segment.style)
+            yield segment
+
+
 # A pipe has no width to fit: what is cut off there is lost to whatever reads it.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
+console = SafeConsole(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 
 
 class _Count(MofNCompleteColumn):
@@ -76,7 +89,7 @@ def progress(title: str, aside: bool = False) -> Iterator[Report]:
         title: What is being done.
         aside: For commands whose output is read by programs: the bar goes to stderr, and no line follows.
     """
-    screen = Console(stderr=True) if aside else console
+    screen = SafeConsole(stderr=True) if aside else console
     started = time.monotonic()
     last = [0]
     next_line = [started + _FIRST_LINE_S]

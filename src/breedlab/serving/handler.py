@@ -45,6 +45,8 @@ TOP = 5
 """How many classes a verbose answer ranks."""
 _MAX_ACCEPT = 1000
 """Characters of an Accept header; browsers send some 150."""
+_PUBLIC = ("experiment", "run", "started", "git", "test")
+"""Of the lineage, what a stranger is told. A run is named by its time, not by its path."""
 _FORMAT = 1
 _SCHEMA_VERSION = 1  # config/migrations has it, too, but is not there on an endpoint
 
@@ -90,6 +92,16 @@ class Model:
         network.load_state_dict(load_file(str(folder / "model.safetensors")))
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self.engine = load_engine(folder, description.get("engine"), self.network, self.device, engine)
+
+    def public_lineage(self) -> dict[str, Any]:
+        """Where the model comes from, as far as who asks it may know: no path, no command line, no machine."""
+        told = {name: self.lineage[name] for name in _PUBLIC if name in self.lineage}
+        packages, data = self.lineage.get("packages"), self.lineage.get("data")
+        if isinstance(packages, dict) and "breedlab" in packages:
+            told["breedlab"] = packages["breedlab"]
+        if isinstance(data, dict) and "photos" in data:
+            told["data"] = {"photos": data["photos"]}
+        return {**told, "architecture": self.network.architecture.name}
 
     def prepare(self, photo: bytes) -> torch.Tensor:
         """A photo's bytes as the network takes them: uint8 (3, side, side).
@@ -138,7 +150,7 @@ class Answer:
             best = np.argsort(-scores, kind="stable")[:TOP].tolist()
             top = [{"class": classes[i], "index": i, "probability": float(probabilities[i])} for i in best]
             predictions.append({"top": top, "scores": scores.tolist(), "probabilities": probabilities.tolist()})
-        about = {"lineage": self.model.lineage, "engine": str(self.model.engine.choice)}
+        about = {"lineage": self.model.public_lineage(), "engine": str(self.model.engine.choice)}
         return {"predictions": predictions, "classes": list(classes), **about}
 
 

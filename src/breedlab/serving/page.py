@@ -92,7 +92,7 @@ def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRout
             "name": model.network.architecture.name,
             "classes": list(model.classes),
             "engine": str(model.engine.choice),
-            "lineage": model.lineage,
+            "lineage": model.public_lineage(),
             "test": {shown: metric(name, tested[name]) for name, shown in METRICS.items() if name in tested},
             "explains": isinstance(made, Explainer),
             "max_bytes": intake.max_bytes,

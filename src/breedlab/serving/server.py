@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from breedlab.data.decode import keep_memory
-from breedlab.serving import handler, page
+from breedlab.serving import handler, origins, page
 from breedlab.serving.batching import Batcher
 from breedlab.serving.documentation import REQUEST_BODY, RESPONSES
 from breedlab.serving.handler import MAX_BYTES as MAX_BYTES
@@ -72,10 +72,17 @@ class App:
         rest: What answers all other paths.
         invocations: What answers that one.
         metrics: Where requests are recorded.
+        hosts: The only names that requests may ask for; None for any. See `origins`.
     """
 
-    def __init__(self, rest: ASGIApp, invocations: Callable[[Request], Awaitable[Response]], metrics: Metrics) -> None:
-        self._rest, self._invocations, self._metrics = rest, invocations, metrics
+    def __init__(
+        self,
+        rest: ASGIApp,
+        invocations: Callable[[Request], Awaitable[Response]],
+        metrics: Metrics,
+        hosts: frozenset[str] | None = None,
+    ) -> None:
+        self._rest, self._invocations, self._metrics, self._hosts = rest, invocations, metrics, hosts
 
     def refused(self, status: int) -> None:
         """Records a request that never came this far."""
@@ -96,7 +103,9 @@ class App:
             await send(message)
 
         try:
-            if scope["path"] == INVOCATIONS and scope["method"] == "POST":
+            if (refused := origins.refusal(scope["headers"], self._hosts)) is not None:
+                await _refusal(*refused)(scope, receive, timed)
+            elif scope["path"] == INVOCATIONS and scope["method"] == "POST":
                 request = Request(scope, receive)
                 try:
                     response = await self._invocations(request)
@@ -119,7 +128,14 @@ class App:
         )  # fmt: skip
 
 
-def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACITY, max_held: int = MAX_HELD) -> App:
+def make_app(
+    model: Model,
+    *,
+    max_bytes: int = MAX_BYTES,
+    capacity: int = CAPACITY,
+    max_held: int = MAX_HELD,
+    hosts: frozenset[str] | None = None,
+) -> App:
     """The server's application around a loaded model.
 
     Args:
@@ -127,6 +143,7 @@ def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACI
         max_bytes: Of a request's body.
         capacity: Photos worked on or waiting at once; requests beyond it get 503.
         max_held: Bytes of all bodies and fetched photos together.
+        hosts: The only names that requests may ask for; None for any.
     """
     keep_memory()
     batcher, metrics, intake = Batcher(model), Metrics(), Intake(max_bytes, max_held)
@@ -187,7 +204,7 @@ def make_app(model: Model, *, max_bytes: int = MAX_BYTES, capacity: int = CAPACI
         return Response(content, media_type=kind)
 
     app.include_router(page.router(model, intake=intake, preparation=preparation))
-    return App(app, invocations, metrics)
+    return App(app, invocations, metrics, hosts)
 
 
 def _plain(request: Request, body: bytes) -> bytes:

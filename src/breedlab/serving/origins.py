@@ -1,0 +1,60 @@
+"""Who may ask a server that is meant for this machine: no web page but its own.
+
+A browser sends what any page tells it to, also to loopback. A page of another origin is known by its Origin header; one
+whose name was pointed at 127.0.0.1 once it was loaded (DNS rebinding) by the Host header, which still has that name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d{1,5})?")
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def allowed_hosts(address: str, given: str | None) -> frozenset[str] | None:
+    """Return the hosts that a server answers as, or None for any.
+
+    Args:
+        address: The IP address that it listens on.
+        given: `--allowed-hosts`: names divided by commas, or `*`; None if it was not given.
+
+    Raises:
+        ValueError: If one of the names is none.
+    """
+    if given == "*":
+        return None
+    names = [name.strip().lower() for name in (given or "").split(",") if name.strip()]
+    for name in names:
+        if _HOST.fullmatch(name) is None or "/" in name or _name(name) != name:
+            raise ValueError(name)
+    if not names and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        return None
+    return frozenset((*names, *LOOPBACK, f"[{address}]" if ":" in address else address))
+
+
+def refusal(headers: Headers, hosts: frozenset[str] | None) -> tuple[int, str] | None:
+    """Return the status and the words with which a request is refused, or None if it is not."""
+    if hosts is None:
+        return None
+    host, origin = "", None
+    for name, value in headers:
+        if name == b"host":
+            host = value.decode("latin-1").strip().lower()
+        elif name == b"origin":
+            origin = value.decode("latin-1").strip().lower()
+    if host and _name(host) not in hosts:  # browsers always send one
+        return 421, f"{host[:80]!r} is not a host that this server answers as; serve.py --allowed-hosts adds one"
+    if origin is not None and (not host or origin.partition("://")[2] != host):
+        return 403, "a page of another origin may not ask this server"
+    return None
+
+
+def _name(host: str) -> str:
+    """A Host header without its port."""
+    found = _HOST.fullmatch(host)
+    return found[1].rstrip(".") if found else ""
