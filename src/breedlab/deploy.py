@@ -78,10 +78,9 @@ def main(argv: list[str]) -> int:
 
         hint = ""
         if rollout.waiting_for:
-            region = f" --region {words.region}" if words.region else ""
+            name, how_to_delete = rollout.waiting_for
             hint = (
-                f"; AWS goes on with endpoint {rollout.waiting_for}. The same command comes back to it,"
-                f" and python scripts/deploy.py --delete {rollout.waiting_for}{region} removes it"
+                f"; AWS goes on with endpoint {name}. The same command comes back to it, and {how_to_delete} removes it"
             )
         print(f"interrupted{hint}", file=sys.stderr)
         return 130
@@ -112,7 +111,7 @@ def _list(words: argparse.Namespace) -> int:
 
 def _plan(words: argparse.Namespace) -> int:
     """Prints what would be sent, and what it still needs."""
-    from breedlab.backends.sagemaker import archive_check, endpoint, scaling, session
+    from breedlab.backends.sagemaker import archive_check, endpoint, endpoint_cost, scaling, session
 
     if words.photo is not None:
         _photo(words)  # refused now, not at the launch
@@ -121,11 +120,13 @@ def _plan(words: argparse.Namespace) -> int:
         place = session.planned(account_of(words))
         deployment = _described(words, place, folder, archive)
         _refuse(_problems(deployment))
+    cost = endpoint_cost.cost_of(deployment, words.price_per_hour)
     made = endpoint.requests(deployment, exists=False)
     update = endpoint.requests(deployment, exists=True)[2]
     print(f"endpoint {deployment.name}, {deployment.kind} (dry run: nothing is sent)\n")
     print(f"archive  {words.model}: {size / 1e6:.1f} MB unpacked, goes to {deployment.model}")
     print(f"image    {deployment.image}")
+    print(f"costs    {_as_flags(str(cost))}")
     print("before   the archive is imported and answers one photo here; nothing is sent if it does not")
     print("after    one photo to the endpoint decides; if it gets no scores, everything is undone\n")
     if any(request.parameters.get("PolicyType") == "StepScaling" for request in made):
@@ -137,6 +138,7 @@ def _plan(words: argparse.Namespace) -> int:
             print(f"or, where the endpoint is there already: {update.service} {update.operation}")
             print(json.dumps(update.parameters, indent=2) + "\n")
     needs = session.needed(place)
+    needs += [f"a price: {problem.path} USD, since {cost.source}" for problem in cost.problems()]
     print("a launch needs AWS credentials" + (", and" if needs else ""))
     for text in needs:
         print(f"  {_as_flags(text)}")
@@ -144,7 +146,7 @@ def _plan(words: argparse.Namespace) -> int:
 
 
 def _deploy(words: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import archive_check, session, stack
+    from breedlab.backends.sagemaker import archive_check, endpoint_cost, session, stack
     from breedlab.backends.sagemaker.rollout import Rollout
 
     photo = _photo(words)
@@ -158,8 +160,10 @@ def _deploy(words: argparse.Namespace) -> int:
         if place is None:
             place = session.planned(account_of(words))
         deployment = _described(words, place, folder, archive)
-        _refuse([*found, *_problems(deployment)])
+        cost = endpoint_cost.cost_of(deployment, words.price_per_hour)
+        _refuse([*found, *_problems(deployment), *cost.problems()])
         assert account is not None
+        note(f"endpoint {deployment.name} costs {_as_flags(str(cost))}")
         rollout = Rollout(account, deployment, archive_check.classes_of(folder), photo, words.replace)
         rollout.find()  # an endpoint in no state to be updated is told before the archive is tried
         with console.status("one photo to the archive, here") as status:

@@ -30,6 +30,7 @@ _ONLY = {
     **dict.fromkeys(_MACHINES, ("realtime", "async")),
     **dict.fromkeys(("memory_mb", "max_concurrency", "provisioned_concurrency"), ("serverless",)),
     **dict.fromkeys(("async_output", "async_concurrency", "success_topic", "error_topic"), ("async",)),
+    **dict.fromkeys(("traffic", "step_percent", "step_wait", "keep_old", "alarm"), ("realtime", "async")),
     **dict.fromkeys(("capture", "capture_to", "subnet", "security_group", "network_isolation"), ("realtime", "async")),
 }
 """Which kinds of endpoint a flag is for, as AWS has it."""
@@ -116,6 +117,8 @@ def problems(words: argparse.Namespace) -> list[str]:
             found.append(f"--step-percent: got {words.step_percent}; with --traffic {words.traffic} {low} to {high}")
     else:
         found += _idle(words, ("step_percent", "step_wait"), "--traffic canary or linear")
+    if words.kind == "serverless" and not words.provisioned_concurrency:
+        found += _idle(words, ("price_per_hour",), "--provisioned-concurrency, where the kind is serverless")
     if words.network_isolation and words.image == "aws":
         found.append(
             "--network-isolation: AWS's image installs code/requirements.txt when it starts, and could not;"
@@ -177,7 +180,7 @@ def deployment_of(words: argparse.Namespace, place: Place, model: str, run: str 
         async_concurrency=words.async_concurrency or 4,
         topics=(words.success_topic, words.error_topic),
         update=Update(
-            words.traffic,
+            words.traffic or "all-at-once",
             words.step_percent or _STEP_PERCENT,
             _STEP_WAIT if words.step_wait is None else words.step_wait,
             words.keep_old,
@@ -245,6 +248,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--capture", type=_percent, metavar="PERCENT", help="records this share of requests and answers in S3")
     add("--capture-to", metavar="S3", help="where to (default: under the prefix)")
 
+    add("--price-per-hour", type=_usd, metavar="USD", help="of one instance, where breedlab does not know it")
+
     add = parser.add_argument_group("serverless").add_argument
     add("--memory-mb", type=int, choices=range(1024, 7168, 1024), help="default: 4096")
     add("--max-concurrency", type=_count, metavar="N", help="requests at once (default: 5)")
@@ -257,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--error-topic", metavar="ARN", help="an SNS topic")
 
     add = parser.add_argument_group("update in place").add_argument
-    add("--traffic", choices=("all-at-once", "canary", "linear"), default="all-at-once", help="default: all-at-once")
+    add("--traffic", choices=("all-at-once", "canary", "linear"), help="default: all-at-once")
     add("--step-percent", type=_percent, metavar="PERCENT", help=f"of the canary or a step (default: {_STEP_PERCENT})")
     add("--step-wait", type=_seconds, metavar="S", help=f"between the steps (default: {_STEP_WAIT})")
     add("--keep-old", type=_seconds, default=0, metavar="S", help="keep the old instances for a while (default: 0)")
@@ -329,6 +334,16 @@ def _number(text: str, low: int, high: int | None, words: str) -> int:
 
 def _count(text: str) -> Any:
     return _number(text, 1, None, "a whole number of at least 1")
+
+
+def _usd(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < 10_000:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected USD an hour, such as 0.23")
+    return price
 
 
 def _seconds(text: str) -> Any:

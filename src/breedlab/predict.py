@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         prog="predict.py",
         description="Prints the likeliest classes of photos, with their probabilities.",
         usage="predict.py MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]\n"
-        "       predict.py --endpoint URL|NAME PHOTO... [--json] [--top K]",
+        "       predict.py --endpoint URL|NAME PHOTO... [--region REGION] [--json] [--top K]",
         epilog="example: python scripts/predict.py runs/latest photos/ '*.jpg'",
     )
     parser.add_argument("model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
@@ -44,12 +44,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--endpoint", metavar="URL|NAME", help="ask a server (scripts/serve.py) or a SageMaker endpoint"
     )
+    parser.add_argument("--region", help="of a SageMaker endpoint (default: that of the AWS profile)")
     parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
     parser.add_argument("--json", action="store_true", help="print JSON: a list, one entry a photo")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to show (default: 5)")
     words = parser.parse_args(argv)
     if words.top < 1:
         parser.error(f"--top: got {words.top}; expected at least 1")
+    if words.region and (words.endpoint is None or "/" in words.endpoint):
+        parser.error("--region: is for --endpoint NAME, the name of a SageMaker endpoint")
     if words.engine and words.endpoint:
         parser.error("--engine: an endpoint has its own; expected MODEL|RUN, or no --engine")
     if words.model is None and words.endpoint is None:
@@ -69,7 +72,7 @@ def main(argv: list[str]) -> int:
             answers = _answers(_loaded(folder, words.engine), photos, words.top)
             found = list(_shown(answers, len(photos)))
     else:
-        found = list(_shown(ask(words.endpoint, photos, words.top), len(photos)))
+        found = list(_shown(ask(words.endpoint, photos, words.top, words.region), len(photos)))
     if words.json:
         print(json.dumps(found, indent=2))
     else:

@@ -151,7 +151,7 @@ def bare_deploy_account(
 
     from deploying import BUCKET, contained
 
-    from breedlab.backends.sagemaker import live, sending
+    from breedlab.backends.sagemaker import first_answer, live, sending
     from breedlab.serving import handler
 
     account = _endpoint_server
@@ -166,6 +166,7 @@ def bare_deploy_account(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(live, "POLL_S", 0.0)
     monkeypatch.setattr(sending, "PAUSE_S", 0.0)
+    monkeypatch.setattr(first_answer, "PATIENCE_S", 0.0)
     urllib.request.urlopen(urllib.request.Request(f"{account.url}/moto-api/reset", method="POST")).close()
     account.forget()
     account.container = contained(handler.model_fn(str(model_folder)))

@@ -134,7 +134,8 @@ SNS = "arn:aws:sns:us-east-1:123456789012"
     ("words", "expected"),
     [
         (
-            "--instance-type ml.c6i.xlarge --min-instances 2 --max-instances 3 --volume-gb 30 --startup-timeout 900"
+            "--instance-type ml.c6i.xlarge --price-per-hour 0.2 --min-instances 2 --max-instances 3"
+            " --volume-gb 30 --startup-timeout 900"
             " --kms-key alias/k --tag team=vision --env A=b --workers 3 --subnet subnet-1 --security-group sg-1"
             " --capture 7 --prefix team/x --scale-in-cooldown 9",
             {
@@ -167,7 +168,7 @@ SNS = "arn:aws:sns:us-east-1:123456789012"
             },
         ),
         (
-            "--kind serverless --memory-mb 3072 --max-concurrency 9 --provisioned-concurrency 2",
+            "--kind serverless --memory-mb 3072 --max-concurrency 9 --provisioned-concurrency 2 --price-per-hour 0.1",
             {
                 "CreateEndpointConfig ProductionVariants.0.ServerlessConfig": {
                     "MemorySizeInMB": 3072,

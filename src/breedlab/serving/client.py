@@ -24,18 +24,19 @@ Send = Callable[[bytes], tuple[int, bytes]]
 """Sends a photo; status and body of the answer."""
 
 
-def ask(endpoint: str, photos: list[Path], top: int) -> Iterator[dict[str, Any]]:
+def ask(endpoint: str, photos: list[Path], top: int, region: str | None = None) -> Iterator[dict[str, Any]]:
     """The answers of an endpoint, one entry a photo, as `predict --json` prints them.
 
     Args:
         endpoint: The server's address, such as `http://127.0.0.1:8080`, or the name of a SageMaker endpoint.
         photos: Files; each is sent as it is.
         top: How many classes of each are wanted.
+        region: Where a SageMaker endpoint lies; None for the AWS profile's region.
 
     Raises:
         BreedlabError: If there is no such endpoint, or nobody answers there, or not as this contract has it.
     """
-    with _transport(endpoint) as send:
+    with _transport(endpoint, region) as send:
         for path in photos:
             answer: dict[str, Any] = {"photo": str(path)}
             try:
@@ -68,9 +69,9 @@ def scores(endpoint: str, photo: bytes) -> tuple[np.ndarray[Any, Any], list[str]
         return np.array(tree["predictions"][0]["scores"]), list(tree["classes"])
 
 
-def _transport(endpoint: str) -> AbstractContextManager[Send]:
+def _transport(endpoint: str, region: str | None = None) -> AbstractContextManager[Send]:
     if re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", endpoint):
-        return _sagemaker(endpoint)
+        return _sagemaker(endpoint, region)
     return _http(endpoint)
 
 
@@ -117,7 +118,7 @@ def _reason(error: BaseException | None) -> str:
 
 
 @contextmanager
-def _sagemaker(name: str) -> Iterator[Send]:
+def _sagemaker(name: str, region: str | None) -> Iterator[Send]:
     try:
         import boto3
 
@@ -128,12 +129,13 @@ def _sagemaker(name: str) -> Iterator[Send]:
             f"--endpoint {name}: a SageMaker endpoint needs the package {error.name};"
             " install the extra: pip install 'breedlab[sagemaker]'"
         ) from error
-    if boto3.Session().region_name is None:
+    if (region or boto3.Session().region_name) is None:
         raise ServingError(
-            f"--endpoint {name}: a SageMaker endpoint lies in a region; set AWS_DEFAULT_REGION or run `aws configure`"
+            f"--endpoint {name}: a SageMaker endpoint lies in a region; give --region, set AWS_DEFAULT_REGION or run"
+            " `aws configure`"
             " (the address of a server begins with http://)"
         )
-    runtime = client(connect(None), "sagemaker-runtime")
+    runtime = client(connect(region, "--region"), "sagemaker-runtime")
     yield lambda content: invoke(runtime, name, content, _ACCEPT)
 
 

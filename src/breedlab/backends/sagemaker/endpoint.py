@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from breedlab.backends.sagemaker.images import gpus
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.scaling import scaling_requests
 from breedlab.backends.sagemaker.session import Place
@@ -25,6 +26,9 @@ LONGEST = 52
 """Characters of an endpoint's name: AWS takes 63, and the names of its models and configs add a version."""
 SERVING_PYTORCH = "2.6.0"
 """The newest PyTorch for which AWS has an inference image."""
+
+GPU_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
+"""The hosts whose driver runs docker/'s CUDA 13; the driver of those that AWS takes unasked is older."""
 
 Kind = Literal["realtime", "serverless", "async"]
 
@@ -231,6 +235,8 @@ def _config(deployment: Deployment) -> Request:
             "ContainerStartupHealthCheckTimeoutInSeconds": deployment.startup_timeout,
             **({"VolumeSizeInGB": deployment.volume_gb} if deployment.volume_gb else {}),
         }
+        if deployment.own_image and gpus(deployment.instance_type):
+            variant["InferenceAmiVersion"] = GPU_AMI
     parameters: dict[str, Any] = {"EndpointConfigName": deployment.versioned, "ProductionVariants": [variant]}
     if deployment.kms_key and deployment.kind != "serverless":
         parameters["KmsKeyId"] = deployment.kms_key

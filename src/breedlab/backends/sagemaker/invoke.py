@@ -60,19 +60,27 @@ def invoke_async(
     Raises:
         BackendError: If no answer appears.
     """
+    denied: Exception | None = None
     with aws_errors(f"endpoint {endpoint}"):
         sent = runtime.invoke_endpoint_async(
             EndpointName=endpoint, InputLocation=photo, ContentType="application/octet-stream", Accept=accept
         )
-        places = [(200, sent["OutputLocation"]), (400, sent.get("FailureLocation"))]
+        places = [(200, sent["OutputLocation"]), (500, sent.get("FailureLocation"))]
         started = time.monotonic()
         while (spent := time.monotonic() - started) < timeout:
             for status, uri in places:
-                if uri and (body := _object(s3, uri)) is not None:
-                    return status, body
+                if not uri:
+                    continue
+                try:
+                    if (body := _object(s3, uri)) is not None:
+                        return status, body
+                except PermissionError as error:
+                    denied = error.__cause__ if isinstance(error.__cause__, Exception) else error
             waiting(spent)
             time.sleep(2)
-    raise BackendError(f"endpoint {endpoint}: no answer appeared at {sent['OutputLocation']} in {timeout:.0f} s")
+    unread = ", or the credentials may not read it there" if denied else ""
+    where = sent["OutputLocation"]
+    raise BackendError(f"endpoint {endpoint}: no answer appeared at {where} in {timeout:.0f} s{unread}") from denied
 
 
 def container_answer(response: Any) -> tuple[int, bytes]:
@@ -88,6 +96,9 @@ def _object(s3: Any, uri: str) -> bytes | None:
         content: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         return content
     except ClientError as error:
-        if error.response["Error"]["Code"] in ("NoSuchKey", "404", "AccessDenied"):
-            return None  # AccessDenied is what a role without ListBucket is told of a key that is not there
+        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+            return None
+        if error.response["Error"]["Code"] == "AccessDenied":
+            # Which is also what somebody without ListBucket is told of a key that is not there yet.
+            raise PermissionError(uri) from error
         raise

@@ -10,11 +10,12 @@ from breedlab.backends.sagemaker import endpoint as endpoints
 from breedlab.backends.sagemaker.archive_check import Answer, read_answer
 from breedlab.backends.sagemaker.creation import Creation
 from breedlab.backends.sagemaker.endpoint import Deployment
+from breedlab.backends.sagemaker.first_answer import first_answer
 from breedlab.backends.sagemaker.invoke import invoke, invoke_async
 from breedlab.backends.sagemaker.live import MOVING, describe, last_log_lines, wait
 from breedlab.backends.sagemaker.ownership import refuse_foreign
 from breedlab.backends.sagemaker.scaled import Scaled, scale
-from breedlab.backends.sagemaker.sending import patiently
+from breedlab.backends.sagemaker.sending import is_denied, patiently
 from breedlab.backends.sagemaker.session import aws_errors, client, region_flag, split_uri
 from breedlab.backends.sagemaker.tags import as_request
 from breedlab.backends.sagemaker.upload import encryption
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 _ACCEPT = "application/json; verbose=1"
 
-waiting_for: str | None = None
-"""The endpoint that AWS is at work on, for what is said after Ctrl-C."""
+waiting_for: tuple[str, str] | None = None
+"""The endpoint that AWS is at work on and the command that deletes it, for what is said after Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Rollout:
         if before is not None:
             self.deployment = replace(self.deployment, variant=before.variant)
         self._upload(archive)
-        waiting_for = self.deployment.name
+        waiting_for = self.deployment.name, self._how_to_delete
         try:
             if before is None or before.config != self.deployment.versioned:
                 if status not in MOVING:
@@ -121,7 +122,7 @@ class Rollout:
             else:
                 note(f"endpoint {self.deployment.name}: has this model and these settings already")
                 self._wait()
-            answer = self._ask()
+            answer = self._ask_if_allowed()
         except BreedlabError as error:
             undone = self._undo(before)
             raise BackendError(f"{error}\n{undone}") from error
@@ -132,9 +133,25 @@ class Rollout:
             self._scale(before)
         except BackendError as error:
             raise BackendError(
-                f"endpoint {self.deployment.name}: answers with the new model, but does not scale: {error}"
+                f"endpoint {self.deployment.name}: is in service with the new model, but does not scale: {error}"
             ) from error
+        if isinstance(answer, BreedlabError):
+            raise BackendError(
+                f"endpoint {self.deployment.name}: is in service and billed, but whether it answers is not known,"
+                f" since you may not ask it: {answer}\nNothing was undone. With that permission"
+                " (breedlab account policies prints it) the same command asks again;"
+                f" {self._how_to_delete} removes it"
+            ) from answer
         return answer
+
+    def _ask_if_allowed(self) -> Answer | BreedlabError:
+        """Return the answer, or the error that only says what the caller's credentials may not do."""
+        try:
+            return self._ask()
+        except BreedlabError as error:
+            if is_denied(error):
+                return error
+            raise BackendError(f"{error}{self._log_hint()}") from error
 
     def _before(self) -> Before | None:
         with aws_errors():
@@ -211,18 +228,15 @@ class Rollout:
         """`/ping` lies: only an answer to a photo shows a model."""
         note(f"endpoint {self.deployment.name}: in service; one photo decides")
         where = f"endpoint {self.deployment.name}"
-        runtime = client(self.account, "sagemaker-runtime")
-        try:
-            if self.deployment.kind != "async":
-                return read_answer(self.classes, *invoke(runtime, self.deployment.name, self.photo, _ACCEPT), where)
-            s3 = client(self.account, "s3")
-            uri = self.deployment.place.uri("endpoints", self.deployment.name, "probe.photo")
-            bucket, key = split_uri(uri)
-            with aws_errors(uri):
-                s3.put_object(Bucket=bucket, Key=key, Body=self.photo, **encryption(self.deployment.kms_key))
-            return read_answer(self.classes, *invoke_async(runtime, s3, self.deployment.name, uri, _ACCEPT), where)
-        except BreedlabError as error:
-            raise BackendError(f"{error}{self._log_hint()}") from error
+        runtime, name = client(self.account, "sagemaker-runtime"), self.deployment.name
+        if self.deployment.kind != "async":
+            return read_answer(self.classes, *first_answer(lambda: invoke(runtime, name, self.photo, _ACCEPT)), where)
+        s3 = client(self.account, "s3")
+        uri = self.deployment.place.uri("endpoints", name, "probe.photo")
+        bucket, key = split_uri(uri)
+        with aws_errors(uri):
+            s3.put_object(Bucket=bucket, Key=key, Body=self.photo, **encryption(self.deployment.kms_key))
+        return read_answer(self.classes, *first_answer(lambda: invoke_async(runtime, s3, name, uri, _ACCEPT)), where)
 
     def _tag(self) -> None:
         """Have an endpoint that was updated say what it serves now, and whose it is."""

@@ -163,6 +163,7 @@ def bucket_problems(session: boto3.Session, path: str, bucket: str) -> list[Prob
 @contextmanager
 def aws_errors(doing: str = "") -> Iterator[None]:
     """Turns what AWS and the network refuse into one message for the person."""
+    from boto3.exceptions import S3UploadFailedError
     from botocore import exceptions as aws
     from s3transfer.exceptions import RetriesExceededError
 
@@ -179,6 +180,8 @@ def aws_errors(doing: str = "") -> Iterator[None]:
         raise BackendError(f"backend.region: has no value; a launch needs {NEEDS[REGION]}") from error
     except aws.ClientError as error:
         raise BackendError(_refusal(error) + about) from error
+    except S3UploadFailedError as error:
+        raise BackendError(f"AWS: {error}{about}") from error
     except (aws.HTTPClientError, aws.ConnectionError, RetriesExceededError) as error:
         raise BackendError(f"AWS: {error}; check the network and try again{about}") from error
 

@@ -1,0 +1,68 @@
+"""What an endpoint costs an hour and a month, for as long as nobody deletes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from breedlab.backends.sagemaker.endpoint import Deployment
+from breedlab.backends.sagemaker.prices import Instance, price_per_hour
+from breedlab.config.problems import Problem
+
+HOURS_A_MONTH = 730
+
+
+@dataclass(frozen=True)
+class Cost:
+    """USD an hour; storage, traffic and, for serverless ones, the requests come on top.
+
+    Attributes:
+        least: At rest; None if the price is not known.
+        most: At the highest load that its scaling allows, likewise.
+        source: Where the price comes from, or why it is not known.
+    """
+
+    least: float | None
+    most: float | None
+    source: str
+
+    @property
+    def known(self) -> bool:
+        return self.most is not None
+
+    def __str__(self) -> str:
+        if self.least is None or self.most is None:
+            return f"unknown until deleted: {self.source}"
+        hour, month = _span(self.least, self.most, 3), _span(self.least * HOURS_A_MONTH, self.most * HOURS_A_MONTH, 2)
+        return f"{hour} an hour, {month} a month, until deleted ({self.source})"
+
+    def problems(self) -> list[Problem]:
+        """Return why nothing should be sent at this price."""
+        return [] if self.known else [Problem("--price-per-hour", f"has no value, and {self.source}")]
+
+
+def cost_of(deployment: Deployment, price: float | None) -> Cost:
+    """Return what a deployment's endpoint costs.
+
+    Args:
+        deployment: What is wanted.
+        price: USD an hour that the user gave, for an instance or for a unit of provisioned concurrency.
+    """
+    if deployment.kind == "serverless":
+        if not deployment.provisioned:
+            return Cost(0.0, 0.0, "serverless: nothing while nobody asks; each request by its milliseconds and memory")
+        if price is None:
+            return Cost(None, None, "the price of provisioned concurrency is not known here; look it up and set it")
+        return _times(price, deployment.provisioned, deployment.provisioned, "backend.price_per_hour")
+    found, source = price_per_hour(Instance(deployment.instance_type, price), deployment.place.region)
+    if found is None:
+        return Cost(None, None, source)
+    return _times(found, deployment.scaling.least, deployment.scaling.most, source)
+
+
+def _times(price: float, least: int, most: int, source: str) -> Cost:
+    return Cost(price * least, price * most, source.replace("backend.price_per_hour", "by --price-per-hour"))
+
+
+def _span(least: float, most: float, digits: int) -> str:
+    low, high = f"${least:,.{digits}f}", f"${most:,.{digits}f}"
+    return low if low == high else f"{low} to {high}"
