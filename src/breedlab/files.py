@@ -104,10 +104,10 @@ def read_json(path: str | Path, kind: type = dict, hint: str = "") -> Any:
 
 
 def read_json_if_whole(path: str | Path, kind: type = dict) -> Any:
-    """Return what a JSON file holds, or None where there is none, or only a damaged one: for what can be made anew."""
+    """Return what a JSON file holds, or None where there is none or a damaged one: for what can be made anew."""
     try:
         return read_json(path, kind)
-    except (DamagedFile, FileNotFoundError):
+    except (DamagedFile, FileNotFoundError, NotADirectoryError):
         return None
 
 
