@@ -139,7 +139,7 @@ class Rollout:
             raise BackendError(
                 f"endpoint {self.deployment.name}: is in service and billed, but whether it answers is not known,"
                 f" since you may not ask it: {answer}\nNothing was undone. With that permission"
-                " (breedlab account policies prints it) the same command asks again;"
+                " (sagemaker:InvokeEndpoint and, of an asynchronous one, its files in S3) the same command asks again;"
                 f" {self._how_to_delete} removes it"
             ) from answer
         return answer
