@@ -29,7 +29,7 @@ Groups and their choices (group=choice):
 
 Examples:
 
-  # the demo, which is also what runs without any words: draws its own photos, searches, trains, tests, exports
+  # the demo: draws its own photos, searches, trains, tests, exports
   python scripts/launch.py experiment=quickstart
 
   # 133 dog breeds: search learning rate and batch size, then train the best
@@ -64,9 +64,9 @@ def main(argv: list[str]) -> int:
     Raises:
         BreedlabError: With one message for the person.
     """
-    if any(word in ("-h", "--help") for word in argv):
+    if not argv or any(word in ("-h", "--help") for word in argv):
         print(_HELP.format(groups="\n".join(f"  {name:11}{', '.join(names)}" for name, names in groups().items())))
-        return 0
+        return 0 if argv else 2
     if (words := _without_cfg_job(argv)) is not None:
         import yaml
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from breedlab import cores
 from breedlab.data.decode import BadPhoto, read_image
+from breedlab.data.folders import display_names
 from breedlab.data.listing import Leftovers, find_images
 from breedlab.errors import DataError
-from breedlab.names import printable
+from breedlab.names import composed, printable
 from breedlab.serving.client import ask
 from breedlab.serving.packing import opened
 
@@ -71,6 +72,7 @@ def main(argv: list[str]) -> int:
         with opened(Path(words.model)) as folder:
             answers = _answers(_loaded(folder, words.engine), photos, words.top)
             found = list(_shown(answers, len(photos)))
+            _add_truths(found, json.loads((folder / "model.json").read_text())["classes"])
     else:
         found = list(_shown(ask(words.endpoint, photos, words.top, words.region), len(photos)))
     if words.json:
@@ -140,6 +142,19 @@ def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any
         yield from answers
 
 
+def _add_truths(answers: list[dict[str, Any]], classes: list[str]) -> None:
+    """Add each photo's true class where a folder that it lies in is named as one."""
+    known = {form: name for name in classes for form in (composed(name), composed(name).replace("_", " "))}
+    for answer in answers:
+        folders = [composed(folder.name) for folder in list(Path(answer["photo"]).parents)[:2] if folder.name]
+        for folder in folders:
+            shown = display_names([folder])[0]
+            truth = next((known[form] for form in (folder, shown, shown.replace("_", " ")) if form in known), None)
+            if truth is not None:
+                answer["truth"] = truth
+                break
+
+
 def _show(answers: list[dict[str, Any]]) -> None:
     from breedlab.reporting.console import console, table
 
@@ -147,14 +162,18 @@ def _show(answers: list[dict[str, Any]]) -> None:
     for answer in answers:
         name = answer["photo"]
         if "error" in answer:
-            rows.append([name, f"error: {answer['error']}", ""])
+            rows.append([name, f"error: {answer['error']}", "", answer.get("truth", "")])
+        truth = answer.get("truth", "")
         for prediction in answer.get("predictions", []):
-            rows.append([name, prediction["class"], f"{prediction['probability']:.1%}"])
-            name = ""
-    made = table("", ["photo", "class", "probability"], rows)
+            rows.append([name, prediction["class"], f"{prediction['probability']:.1%}", truth])
+            name = truth = ""
+    has_truths = any("truth" in answer for answer in answers)
+    columns = ["photo", "class", "probability", *(["true class"] if has_truths else [])]
+    made = table("", columns, [row[: len(columns)] for row in rows])
     # Names tell the photos apart: what an error says gives way to them, and what has no room is folded, never cut.
     longest = max((len(answer["photo"]) for answer in answers), default=0)
-    room = console.width - longest - len("probability") - _BORDERS
+    truths = max((len(answer.get("truth", "")) for answer in answers), default=0)
+    room = console.width - longest - len("probability") - _BORDERS - (max(truths, len("true class")) + 3) * has_truths
     made.columns[1].max_width = room if room >= _LEAST else None
     made.columns[0].overflow = made.columns[1].overflow = "fold"
     made.columns[2].no_wrap = True

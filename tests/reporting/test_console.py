@@ -160,3 +160,24 @@ def test_in_a_pipe_a_photo_and_what_is_said_of_it_are_one_line(capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     (line,) = [line for line in lines if NAMES[1] in line]
     assert ANSWERS[1]["error"].strip() in line and "…" not in "".join(lines)
+
+
+def test_the_true_class_stands_in_a_column_where_the_folder_tells_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[dict[str, Any]] = [
+        {"photo": "test/002.Afghan_hound/1.jpg", "predictions": [{"class": "Pug", "probability": 0.7}]},
+        {"photo": "holiday/2.jpg", "predictions": [{"class": "Pug", "probability": 0.9}]},
+    ]
+    predict._add_truths(answers, ["Afghan hound", "Pug"])
+    assert answers[0]["truth"] == "Afghan hound" and "truth" not in answers[1]
+    predict._show(answers)
+    table = capsys.readouterr().out
+    assert "true class" in table and "Afghan hound" in table
+
+
+def test_launch_without_words_prints_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    from breedlab import launch
+
+    assert launch.main([]) == 2
+    assert "experiment=NAME" in capsys.readouterr().out

@@ -112,7 +112,7 @@ def test_confusions_are_named_and_counted() -> None:
         progress=lambda done, total: None,
     )
     assert [(w.truth, w.taken_for, w.count, w.of) for w in found.worst] == [("cat", "dog", 3, 6), ("dog", "cat", 1, 4)]
-    assert found.confusion == [[3, 3, 0], [1, 3, 0], [0, 0, 2]]
+    assert found.confusion == {(0, 0): 3, (0, 1): 3, (1, 0): 1, (1, 1): 3, (2, 2): 2}
     assert found.per_class["cat"] == {"photos": 6, "top1": 0.5, "precision": 0.75}
     assert found.metrics["top1"] == pytest.approx(8 / 12)
     assert [label for label, _ in found.predictions] == taken

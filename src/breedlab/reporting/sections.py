@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from breedlab.reporting.charts import profile as profile_charts
 from breedlab.reporting.charts import search as search_charts
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.charts import training as training_charts
+from breedlab.reporting.confusions import among, drawn_classes, read_cells, worst_mistaken
 from breedlab.reporting.figures import chance, duration, figure, interval, metric, rate_interval, shown_metrics, speedup
 from breedlab.reporting.record import RunRecord
 
@@ -160,16 +162,20 @@ def importances(run: RunRecord) -> dict[str, float]:
 
 def confusion(run: RunRecord) -> Section:
     """The matrix, the worst pairs, the surest mistakes."""
-    matrix, classes = np.array(run.test.get("confusion", [])), run.classes
-    rows = []
-    for index, name in enumerate(classes if matrix.size else []):
-        total = max(1, int(matrix[index].sum()))
-        cells = [
-            {"column": int(j), "count": int(matrix[index, j]), "share": round(float(matrix[index, j]) / total, 3)}
-            for j in np.flatnonzero(matrix[index])
-        ]
-        rows.append({"name": name, "of": int(matrix[index].sum()), "cells": cells, "index": index})
-    return {"rows": rows, "pairs": photos.confusions(run), "mistakes": photos.mistakes(run)}
+    cells, classes = read_cells(run.test), run.classes
+    labels = drawn_classes(cells, len(classes)) if cells else []
+    rows: list[dict[str, Any]] = [{"name": classes[label], "index": index} for index, label in enumerate(labels)]
+    totals: Counter[int] = Counter()
+    for (truth, _), count in cells.items():
+        totals[truth] += count
+    for row, label in zip(rows, labels, strict=True):
+        row.update(of=totals[label], cells=[])
+    for (truth, taken), count in sorted(among(cells, labels).items()):
+        row = rows[truth]
+        row["cells"].append({"column": taken, "count": count, "share": round(count / max(1, row["of"]), 3)})
+    left_out = len(classes) - len(labels) if cells else 0
+    pairs, mistakes = photos.confusions(run), photos.mistakes(run)
+    return {"rows": rows, "left_out": left_out, "pairs": pairs, "mistakes": mistakes}
 
 
 def calibration(run: RunRecord) -> Section:
@@ -224,14 +230,12 @@ def calibration_says(grouped: Sequence[test_charts.Bin], surer: float, error: fl
 
 def classes(run: RunRecord) -> Section:
     """A row a class."""
-    matrix, counts = np.array(run.test.get("confusion", [])), class_counts(run)
+    counts, worst = class_counts(run), worst_mistaken(read_cells(run.test))
     rows = []
-    for index, name in enumerate(run.classes if matrix.size else []):
+    for index, name in enumerate(run.classes if run.test.get("per_class") else []):
         own = run.test["per_class"][name]
         recall, precision = float(own["top1"]), float(own["precision"])
-        others = matrix[index].copy()
-        others[index] = 0
-        worst = int(others.argmax())
+        taken, often = worst.get(index, (0, 0))
         rows.append(
             {
                 "name": name,
@@ -242,7 +246,7 @@ def classes(run: RunRecord) -> Section:
                 "interval": rate_interval(recall, int(own["photos"])) if own["photos"] else "",
                 "precision": precision,
                 "f1": 2 * recall * precision / (recall + precision) if recall + precision else 0.0,
-                "taken_for": f"{run.classes[worst]} ({others[worst]})" if others[worst] else "",
+                "taken_for": f"{run.classes[taken]} ({often})" if often else "",
             }
         )
     return {"rows": sorted(rows, key=lambda row: (row["recall"], row["name"]))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from breedlab.config import Config
 from breedlab.data.decode import decode, read_image
 from breedlab.data.module import PhotoData
 from breedlab.profiling.reading import read
+from breedlab.reporting.confusions import Cells, among, drawn_classes
 from breedlab.training.evaluation import Evaluation
 from breedlab.tuning.events import write_hparams
 
@@ -43,7 +45,7 @@ def write_review(
     spread = list(order)[:: max(1, len(labels) // _SHOWN)][:_SHOWN]
     with SummaryWriter(str(run / "tensorboard" / "final")) as writer:
         writer.add_text("config", f"```yaml\n{yaml.safe_dump(config.model_dump(), sort_keys=False)}\n```")
-        picture = confusion_picture(np.array(evaluation.confusion), photos.photos.classes)
+        picture = confusion_picture(evaluation.confusion, photos.photos.classes)
         writer.add_image("test/confusion", np.asarray(picture), dataformats="HWC")
         writer.add_image("test/predictions", _sheet(spread, photos, evaluation), dataformats="HWC")
         if worst:
@@ -57,16 +59,31 @@ def write_review(
         write_hparams(writer, shown, {config.monitor.metric: best, **tests})
 
 
-def confusion_picture(matrix: np.ndarray[Any, Any], classes: tuple[str, ...]) -> Image.Image:
-    """A confusion matrix by shares of the true class: rows are true classes, columns predicted ones."""
+def confusion_picture(cells: Cells, classes: tuple[str, ...]) -> Image.Image:
+    """A confusion matrix by shares of the true class: rows are true classes, columns predicted ones.
+
+    Of more than `DRAWN` classes, those with the most mistakes: a picture of all would take gigabytes.
+    """
+    labels = drawn_classes(cells, len(classes))
+    of_class: Counter[int] = Counter()
+    for (truth, _), images in cells.items():
+        of_class[truth] += images
+    totals = np.array([[of_class[label]] for label in labels])
+    matrix = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for (row, column), images in among(cells, labels).items():
+        matrix[row, column] = images
+    caption = (
+        f"the {len(labels)} of {len(classes):,} classes with the most mistakes" if len(labels) < len(classes) else ""
+    )
+    classes = tuple(classes[label] for label in labels)
     count = len(classes)
     cell = max(8, min(48, 1200 // count))
     size = min(12, cell + 2)
     names = [_shortened(name, size) for name in classes]
     margin = 14 + max(_length(name, size) for name in names)
-    image = Image.new("RGB", (margin + count * cell + 8, margin + count * cell + 8), "white")
+    image = Image.new("RGB", (margin + count * cell + 8, margin + count * cell + (30 if caption else 8)), "white")
     draw = ImageDraw.Draw(image)
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    shares = matrix / np.maximum(totals, 1)
     for row, share_row in enumerate(shares):
         for column, share in enumerate(share_row):
             left, top = margin + column * cell, margin + row * cell
@@ -84,6 +101,8 @@ def confusion_picture(matrix: np.ndarray[Any, Any], classes: tuple[str, ...]) ->
         label = Image.new("RGB", (margin - 6, cell), "white")
         ImageDraw.Draw(label).text((2, cell / 2), name, fill="black", anchor="lm", font_size=size)
         image.paste(label.rotate(90, expand=True), (round(center - cell / 2), 0))
+    if caption:
+        draw.text((margin, margin + count * cell + 8), caption, fill="black", font_size=12)
     return image
 
 

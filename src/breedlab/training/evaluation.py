@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from breedlab.training.metrics import make_metrics
 
@@ -32,7 +32,7 @@ class Evaluation:
         photos: How many were looked at.
         metrics: loss (nats), top1, top5, f1 (macro), ece: fractions.
         per_class: By class name: photos, top1 (recall), precision.
-        confusion: Rows are true classes, columns predicted ones.
+        confusion: How many images there are by (true label, predicted label); what is not there is 0.
         worst: The most frequent confusions, most frequent first.
         predictions: For each photo the predicted label and its probability, in the order given.
     """
@@ -40,7 +40,7 @@ class Evaluation:
     photos: int
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
-    confusion: list[list[int]]
+    confusion: dict[tuple[int, int], int]
     worst: list[Confusion]
     predictions: list[tuple[int, float]]
 
@@ -48,6 +48,8 @@ class Evaluation:
         """Plain data for metrics.json, without the single predictions."""
         tree = asdict(self)
         del tree["predictions"]
+        # The square of the classes is mostly zeros: a thousand classes have a million cells.
+        tree["confusion"] = {"cells": [[*pair, count] for pair, count in sorted(self.confusion.items())]}
         return tree
 
 
@@ -70,44 +72,52 @@ def evaluate(
         progress: Called with how many are done.
     """
     metrics = make_metrics(len(classes))
-    confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False)
+    confusion: Counter[tuple[int, int]] = Counter()
     predictions: list[tuple[int, float]] = []
     for photos, labels in batches:
         logits = scores(photos)
         metrics.update(logits, labels)
-        confusion.update(logits, labels)
         top = logits.softmax(1).max(1)
+        confusion.update(zip(labels.tolist(), top.indices.tolist(), strict=True))
         predictions += zip(top.indices.tolist(), top.values.tolist(), strict=True)
         progress(len(predictions), total)
-    matrix = confusion.compute()
     return Evaluation(
         photos=len(predictions),
         metrics={name: float(value) for name, value in metrics.compute().items()},
-        per_class=_per_class(matrix, classes),
-        confusion=matrix.tolist(),
-        worst=worst_confusions(matrix, classes),
+        per_class=_per_class(confusion, classes),
+        confusion=dict(confusion),
+        worst=worst_confusions(confusion, classes),
         predictions=predictions,
     )
 
 
-def worst_confusions(matrix: torch.Tensor, classes: tuple[str, ...], most: int = 10) -> list[Confusion]:
+def worst_confusions(
+    confusion: Mapping[tuple[int, int], int], classes: tuple[str, ...], most: int = 10
+) -> list[Confusion]:
     """The pairs confused most often, by count and then by share of the true class."""
-    totals = matrix.sum(1)
+    totals: Counter[int] = Counter()
+    for (truth, _), count in confusion.items():
+        totals[truth] += count
     pairs = [
-        Confusion(classes[i], classes[j], int(matrix[i, j]), int(totals[i]))
-        for i, j in matrix.nonzero().tolist()
-        if i != j
+        Confusion(classes[truth], classes[taken], count, totals[truth])
+        for (truth, taken), count in sorted(confusion.items())
+        if truth != taken
     ]
     return sorted(pairs, key=lambda pair: (-pair.count, -pair.count / pair.of, pair.truth))[:most]
 
 
-def _per_class(matrix: torch.Tensor, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    hits, photos, predicted = matrix.diag(), matrix.sum(1), matrix.sum(0)
-    return {
-        name: {
-            "photos": int(photos[i]),
-            "top1": float(hits[i] / photos[i].clamp(min=1)),
-            "precision": float(hits[i] / predicted[i].clamp(min=1)),
+def _per_class(confusion: Mapping[tuple[int, int], int], classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    images: Counter[int] = Counter()
+    predicted: Counter[int] = Counter()
+    for (truth, taken), count in confusion.items():
+        images[truth] += count
+        predicted[taken] += count
+    found = {}
+    for label, name in enumerate(classes):
+        hits = confusion.get((label, label), 0)
+        found[name] = {
+            "photos": images[label],
+            "top1": hits / max(1, images[label]),
+            "precision": hits / max(1, predicted[label]),
         }
-        for i, name in enumerate(classes)
-    }
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 
 class CrossEntropy(Metric):
@@ -31,6 +31,34 @@ class CrossEntropy(Metric):
         return self.total / self.count
 
 
+class MacroF1(Metric):
+    """Mean over the classes of F1, in memory that grows with the classes and not with their square.
+
+    Classes that are neither there nor predicted do not count, as in scikit-learn and torchmetrics.
+    """
+
+    full_state_update = False
+    hits: torch.Tensor
+    images: torch.Tensor
+    predicted: torch.Tensor
+
+    def __init__(self, classes: int, **how: Any) -> None:
+        super().__init__(**how)
+        for name in ("hits", "images", "predicted"):
+            self.add_state(name, torch.zeros(classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        taken = logits.argmax(1)
+        count = len(self.hits)
+        self.hits += torch.bincount(labels[taken == labels], minlength=count)
+        self.images += torch.bincount(labels, minlength=count)
+        self.predicted += torch.bincount(taken, minlength=count)
+
+    def compute(self) -> torch.Tensor:
+        seen = self.images + self.predicted > 0
+        return (2 * self.hits[seen] / (self.images + self.predicted)[seen]).mean()
+
+
 def make_metrics(classes: int, only: str | None = None, shared: bool = False) -> MetricCollection:
     """Metrics over logits (n, classes) and labels (n,).
 
@@ -45,7 +73,7 @@ def make_metrics(classes: int, only: str | None = None, shared: bool = False) ->
         "loss": lambda: CrossEntropy(**how),
         "top1": lambda: MulticlassAccuracy(classes, average="micro", **over),
         "top5": lambda: MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), **over),
-        "f1": lambda: MulticlassF1Score(classes, average="macro", **over),
+        "f1": lambda: MacroF1(classes, **how),
         "ece": lambda: MulticlassCalibrationError(classes, n_bins=15, **over),
     }
     wanted = makers if only is None else {"loss", only}

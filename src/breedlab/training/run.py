@@ -17,7 +17,7 @@ from breedlab.data.check import Report, check
 from breedlab.data.folders import first_few
 from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
-from breedlab.files import atomic_write_json, read_json
+from breedlab.files import atomic_write_text, read_json
 from breedlab.reporting.console import console, note, progress, stage, warn
 from breedlab.training import rundir, stopping
 from breedlab.training.progress import is_complete
@@ -201,6 +201,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
         "test": evaluation.as_dict(),
         "seconds": round(time.monotonic() - started, 1),
     }
+    from breedlab.reporting.confusions import readable_json
     from breedlab.reporting.report import write_at_end
     from breedlab.reporting.tensorboard import write_review
 
@@ -219,7 +220,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     rundir.write_predictions(directory, photos.photos, evaluation.predictions)
     write_at_end(directory, metrics)
     # Last of all: with it the run is complete, and a resumed one has nothing left to do.
-    atomic_write_json(directory / "metrics.json", metrics, indent=2)
+    atomic_write_text(directory / "metrics.json", readable_json(metrics))
     return TrainResult(directory, ranks.share(metrics))
 
 
