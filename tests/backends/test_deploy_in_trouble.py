@@ -13,7 +13,7 @@ from deploying import created, deploy, sent
 from sagemaker_account import REGION
 from sagemaker_endpoints import EndpointAccount
 
-from breedlab.backends.sagemaker import first_answer
+from breedlab.backends.sagemaker import first_answer, invoke
 from breedlab.deploy import main
 from breedlab.errors import BackendError
 from breedlab.predict import main as predict
@@ -121,6 +121,28 @@ def test_who_may_not_ask_the_endpoint_is_told_and_keeps_it(
     account.requests.clear()
     assert deploy(model_archive, "--env", "A=b", "--max-instances", "2") == 0
     assert created(account) == []
+
+
+def test_who_may_not_read_the_answers_of_an_asynchronous_endpoint_keeps_it(
+    account: EndpointAccount, model_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+
+    def sleep(seconds: float) -> None:
+        clock.now += 60 * seconds
+
+    monkeypatch.setattr(invoke, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
+    answers = account.container
+    assert answers is not None
+
+    def answer(body: bytes, kind: str, accept: str) -> tuple[int, bytes, str]:
+        account.denied = {"S3:GET"}  # of the caller; the endpoint has read its photo by then
+        return answers(body, kind, accept)
+
+    account.container = answer
+    with pytest.raises(BackendError, match=r"(?s)the credentials may not read it there.*Nothing was undone"):
+        deploy(model_archive, "--kind", "async")
+    assert account.endpoints["dogs"]["EndpointStatus"] == "InService"
 
 
 NEW = [
