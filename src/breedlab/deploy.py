@@ -184,10 +184,11 @@ def _deploy(words: argparse.Namespace) -> int:
 
 def _described(words: argparse.Namespace, place: Place, folder: Path, archive: Path) -> Deployment:
     from breedlab.backends.sagemaker.endpoint import with_version
+    from breedlab.serving.description import read_description
 
     content = _digest(archive)
     model = place.uri("models", content[:16], "model.tar.gz")
-    run = json.loads((folder / "model.json").read_text()).get("lineage", {}).get("run")
+    run = read_description(folder)["lineage"].get("run")
     return with_version(deployment_of(words, place, model, run), content)
 
 

@@ -14,6 +14,7 @@ from breedlab.data.layout import split_of
 from breedlab.data.listing import Leftovers, find_images, subfolders
 from breedlab.errors import DataError
 from breedlab.names import composed
+from breedlab.serving.description import read_description
 from breedlab.serving.packing import opened
 
 
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
     if not words.folder.is_dir():
         raise DataError(f"{words.folder}: is no folder; expected FOLDER/<class>/photo.jpg")
     with opened(words.model) as folder:
-        photos = labelled(words.folder, tuple(json.loads((folder / "model.json").read_text())["classes"]))
+        photos = labelled(words.folder, tuple(read_description(folder)["classes"]))
         found, engine = _evaluate(folder, words.engine, photos)
     if words.json:
         print(json.dumps({**found.as_dict(), "engine": engine}, indent=2))

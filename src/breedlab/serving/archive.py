@@ -34,6 +34,7 @@ _CODE = (
     "models/boundary.py",
     "models/classifier.py",
     "serving/__init__.py",
+    "serving/description.py",
     "serving/engines.py",
     "serving/fetch.py",
     "serving/handler.py",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ except ImportError:  # AWS's inference image may lack it; the numbers are the sa
 
 from breedlab.data.decode import BadPhoto, decode
 from breedlab.data.transforms import EvalTransform
-from breedlab.errors import ServingError
+from breedlab.errors import BreedlabError, ServingError
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.serving import inspection
+from breedlab.serving.description import read_description
 from breedlab.serving.engines import load_engine
 from breedlab.serving.fetch import Fetcher, NotFetched, allowed_from
 from breedlab.serving.request_parser import JSON as JSON
@@ -47,8 +48,50 @@ _MAX_ACCEPT = 1000
 """Characters of an Accept header; browsers send some 150."""
 _PUBLIC = ("experiment", "run", "started", "git", "test")
 """Of the lineage, what a stranger is told. A run is named by its time, not by its path."""
-_FORMAT = 1
-_SCHEMA_VERSION = 1  # config/migrations has it, too, but is not there on an endpoint
+
+
+def _architecture(shape: dict[str, Any]) -> Architecture:
+    try:
+        return Architecture(**shape)
+    except TypeError as error:  # a field that changes what the network answers must not be passed over
+        known = {one.name for one in fields(Architecture)}
+        more = ", ".join(sorted(set(shape) - known)) or str(error)
+        raise ServingError(
+            f"model.json: architecture has what this breedlab does not know ({more}); upgrade"
+        ) from error
+
+
+def _weights(file: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
+    """The tensors of a file, once they are found to be those of such a head: what is built has its widths."""
+    try:
+        weights = load_file(str(file))
+    except FileNotFoundError as error:
+        raise ServingError(f"{file.name}: is missing; export the model again") from error
+    except Exception as error:  # of a damaged file safetensors raises its own kinds, and OSError, ValueError, KeyError
+        reason = " ".join(str(error).split())[:120]
+        raise ServingError(f"{file.name}: is damaged or no safetensors file ({reason}); export it again") from error
+    heads = [value.shape[0] for name, value in weights.items() if name.startswith("head.") and value.ndim == 2]
+    if sorted(heads) != sorted((*architecture.head, architecture.classes)):
+        said = [*architecture.head, architecture.classes]
+        raise ServingError(f"{file.name}: its head has layers of {heads[:9]}; model.json says {said[:9]}")
+    return weights
+
+
+def _load(network: Classifier, weights: dict[str, torch.Tensor]) -> None:
+    """Load weights that are the network's in name, shape and type, and all of them numbers."""
+    own = network.state_dict()
+    wrong = [f"lacks {name}" for name in own if name not in weights]
+    wrong += [f"has {name}, which the network lacks" for name in weights if name not in own]
+    for name, value in weights.items():
+        if name in own and (value.shape, value.dtype) != (own[name].shape, own[name].dtype):
+            given, expected = ((tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in (value, own[name]))
+            wrong.append(f"{name} is {given}; expected {expected}")
+        elif value.is_floating_point() and not value.isfinite().all():
+            wrong.append(f"{name} holds NaN or infinity")
+    if wrong:
+        more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
+        raise ServingError(f"model.safetensors: {'; '.join(wrong[:2])}{more}; export the model again")
+    network.load_state_dict(weights)
 
 
 class Model:
@@ -71,13 +114,7 @@ class Model:
     """
 
     def __init__(self, folder: Path, device: torch.device | None = None, engine: str | None = None) -> None:
-        description = json.loads((folder / "model.json").read_text())
-        version = description.get("schema_version", _SCHEMA_VERSION)
-        if version > _SCHEMA_VERSION or description["format"] > _FORMAT:
-            raise ServingError(
-                f"{folder / 'model.json'}: written by a newer breedlab (schema_version {version}; this one reads up to"
-                f" {_SCHEMA_VERSION}); upgrade breedlab to open it"
-            )
+        description = read_description(folder)
         shape, transform = description["architecture"], description["transform"]
         self.classes: tuple[str, ...] = tuple(description["classes"])
         self.lineage: dict[str, Any] = description["lineage"]
@@ -86,10 +123,13 @@ class Model:
             **{**transform, "mean": tuple(transform["mean"]), "std": tuple(transform["std"])}
         )
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
-        architecture = Architecture(**fields)
-        network = Classifier(architecture, backbones.build(architecture.name), side=self.transform.crop)
-        network.load_state_dict(load_file(str(folder / "model.safetensors")))
+        architecture = _architecture({k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()})
+        weights = _weights(folder / "model.safetensors", architecture)
+        try:
+            network = Classifier(architecture, backbones.build(architecture.name), side=self.transform.crop)
+        except BreedlabError as error:
+            raise ServingError(f"model.json: its network cannot be built here ({error})") from error
+        _load(network, weights)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self.engine = load_engine(folder, description.get("engine"), self.network, self.device, engine)
 

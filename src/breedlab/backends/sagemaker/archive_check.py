@@ -14,12 +14,12 @@ from typing import Any
 
 from breedlab.backends.sagemaker import stack
 from breedlab.errors import ServingError
+from breedlab.serving.description import read_description
 
 _PROBE = Path(__file__).with_name("handler_probe.py")
 _NEEDED = ("model.json", "model.safetensors", "code/inference.py", "code/requirements.txt")
 _KNOWN = re.compile(r"model\.json|model\.safetensors|engines/.+|code/.+")
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
-_FORMAT = 1
 _TIMEOUT_S = 300
 
 
@@ -107,7 +107,7 @@ def read_answer(classes: tuple[str, ...], status: int, body: bytes, where: str) 
 
 def classes_of(folder: Path) -> tuple[str, ...]:
     """The names of the classes, in the order of the scores."""
-    return tuple(json.loads((folder / "model.json").read_text())["classes"])
+    return tuple(read_description(folder)["classes"])
 
 
 def _read(folder: Path, status: int, body: bytes, where: str) -> Answer:
@@ -126,8 +126,13 @@ def _ask_handler(folder: Path, photo: bytes) -> tuple[int, bytes]:
 
 def _run(folder: Path, *photo: str) -> subprocess.CompletedProcess[str]:
     """In a Python that sees neither this checkout nor what the person's environment adds."""
-    command = [sys.executable, "-I", str(_PROBE), str(folder), *photo]
-    return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    command = [sys.executable, "-I", str(_PROBE), str(folder.resolve()), *photo]
+    with tempfile.TemporaryDirectory(prefix="breedlab-probe-") as home:
+        words: dict[str, Any] = {"env": stack.scrubbed(home), "cwd": home, "stdin": subprocess.DEVNULL}
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, **words)
+        except subprocess.TimeoutExpired as error:
+            raise ServingError(f"the archive's code had not answered after {_TIMEOUT_S} seconds") from error
 
 
 def _last_line(text: str) -> str:
@@ -153,22 +158,11 @@ def _unwanted(files: dict[str, Path]) -> Iterator[str]:
 
 
 def _description(folder: Path) -> Iterator[str]:
-    path = folder / "model.json"
-    if not path.is_file():
-        return
-    try:
-        tree: Any = json.loads(path.read_text())
-        if tree["format"] != _FORMAT:
-            yield f"model.json: format {tree['format']}; expected {_FORMAT}"
-            return
-        classes, expected = tree["classes"], tree["architecture"]["classes"]
-        if len(classes) != expected or len(set(classes)) != expected:
-            yield f"model.json: names {len(set(classes))} classes; its network has {expected}"
-        for name in ("resize", "crop", "interpolation", "mean", "std"):
-            if name not in tree["transform"]:
-                yield f"model.json: transform.{name} is missing"
-    except (ValueError, KeyError, TypeError) as error:
-        yield f"model.json: does not describe a model ({type(error).__name__}: {error})"
+    if (folder / "model.json").is_file():
+        try:
+            read_description(folder)
+        except ServingError as error:
+            yield str(error)
 
 
 def _requirements(folder: Path) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,8 +127,8 @@ def download(account: boto3.Session, record: Record, folder: str, job: str, run:
     bucket, prefix = record.place.bucket, f"{record.place.prefix}/jobs/{record.name}/{folder}/"
     s3 = client(account, "s3")
     with aws_errors(job), progress(f"fetching {job}") as done:
-        wanted: list[tuple[str, Path, int]] = []
-        for key, (size, _) in stored(s3, bucket, prefix).items():
+        wanted: list[tuple[str, Path, int, float]] = []
+        for key, (size, changed) in stored(s3, bucket, prefix).items():
             # The folder of several jobs; AWS may put one more level of the job's name between.
             within = f"/{key}".rpartition(f"/{job}/")[2] if f"/{job}/" in key else ""
             name = place(within) if within and not within.endswith("/") else None
@@ -135,19 +136,29 @@ def download(account: boto3.Session, record: Record, folder: str, job: str, run:
                 continue
             if ".." in Path(name).parts or name.startswith("/"):
                 raise BackendError(f"s3://{bucket}/{key}: would be written outside the run directory")
-            wanted.append((key, run / name, size))
-        missing = [(key, path) for key, path, size in wanted if not path.exists() or path.stat().st_size != size]
+            wanted.append((key, run / name, size, changed))
+        missing = [(key, path, changed) for key, path, size, changed in wanted if not _is_here(path, size, changed)]
         finished = len(wanted) - len(missing)
         with TransferManager(s3, TransferConfig(max_request_concurrency=24)) as manager:
             futures = []
-            for key, path in missing:
+            for key, path, changed in missing:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                futures.append(manager.download(bucket, key, str(path)))
-            for future in futures:
+                futures.append((manager.download(bucket, key, str(path)), path, changed))
+            for future, path, changed in futures:
                 future.result()
+                os.utime(path, (changed, changed))
                 finished += 1
                 done(finished, len(wanted))
     return len(wanted)
+
+
+def _is_here(path: Path, size: int, changed: float) -> bool:
+    """Whether a file is the one in S3. Weights of a later epoch have the same size, so its time, which is set to the
+    object's once it is fetched, has to be the same as well."""
+    if not path.is_file():
+        return False
+    status = path.stat()
+    return status.st_size == size and abs(status.st_mtime - changed) < 0.001
 
 
 def _succeeded(record: Record, status: Status) -> None:

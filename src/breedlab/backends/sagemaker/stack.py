@@ -28,6 +28,21 @@ _ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
 """How a traceback's last line begins."""
 
 
+_KEPT = re.compile(
+    r"PATH|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|JAVA_HOME|\w+_NUM_THREADS|CUDA_\w+|PIP_\w+|SSL_CERT_\w+"
+)
+"""What an archive's code gets of the environment: how to run, and for the stack where pip finds packages."""
+
+
+def scrubbed(home: str) -> dict[str, str]:
+    """Return an environment for code that may be anybody's: no keys, no tokens, a home folder of its own.
+
+    The account's credentials are in variables, in files of the home folder, and behind addresses that variables name.
+    """
+    kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+    return {**kept, "HOME": home, "AWS_EC2_METADATA_DISABLED": "true"}
+
+
 class PortTaken(BackendError):
     """Another program took a port between the look and the start."""
 
@@ -51,8 +66,9 @@ class Stack:
         overlay = _overlay(self._base / "env", python)
         port = _free_ports(4)
         self.url = f"http://127.0.0.1:{port}"
-        # Nothing of this process's own Python may be seen over there.
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+        home = self._base / "home"
+        home.mkdir()
+        clean = scrubbed(str(home))
         environment = {
             **clean,
             "PATH": os.pathsep.join([str(overlay.parent), clean.get("PATH", "")]),

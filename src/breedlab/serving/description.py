@@ -1,0 +1,175 @@
+"""model.json, read and checked in one place: an archive may come from anywhere, and what it says sizes a network.
+
+It needs no torch. Fields that are not known here are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from breedlab.errors import ServingError
+from breedlab.serving.fetch import allowed_from
+
+FORMAT = 1
+SCHEMA_VERSION = 1  # config/migrations has it, too, but is not there on an endpoint
+_MAX_BYTES = 64_000_000
+_MAX_CLASSES = 100_000
+_MAX_WIDTH = 1_000_000
+_MAX_SIDE = 4096
+_GRAPH = re.compile(r"engines/[a-z0-9_]+\.xml")
+
+
+class _Wrong(Exception):
+    """What is wrong with a field, in words."""
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return what an archive's model.json says.
+
+    Args:
+        folder: The archive's content, unpacked.
+
+    Raises:
+        ServingError: In one line: the field, what it holds, and what was expected.
+    """
+    file = folder / "model.json"
+    try:
+        if not file.is_file():
+            raise _Wrong("is missing; expected an archive that breedlab exported")
+        if file.stat().st_size > _MAX_BYTES:
+            raise _Wrong(f"has more than the {_MAX_BYTES:,} bytes that are read")
+        try:
+            tree = json.loads(file.read_bytes().decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise _Wrong(f"is not JSON ({_short(error)}); export the model again") from error
+        if not isinstance(tree, dict):
+            raise _Wrong("holds no object; expected an archive that breedlab exported")
+        _check_version(tree)
+        _check(tree)
+    except _Wrong as error:
+        raise ServingError(f"model.json: {error}") from error
+    except OSError as error:
+        raise ServingError(f"model.json: cannot be read ({error.strerror})") from error
+    return tree
+
+
+def _check_version(tree: dict[str, Any]) -> None:
+    version = _whole(tree.get("schema_version", SCHEMA_VERSION), "schema_version", 1, 10**9)
+    found = _whole(_field(tree, "format", ""), "format", 1, 10**9)
+    if version > SCHEMA_VERSION or found > FORMAT:
+        raise _Wrong(
+            f"written by a newer breedlab (schema_version {version}, format {found}; this one reads up to"
+            f" {SCHEMA_VERSION} and {FORMAT}); upgrade breedlab to open it"
+        )
+
+
+def _check(tree: dict[str, Any]) -> None:
+    shape = _object(tree, "architecture")
+    _text(_field(shape, "name", "architecture"), "architecture.name")
+    count = _whole(_field(shape, "classes", "architecture"), "architecture.classes", 1, _MAX_CLASSES)
+    for width in _list(_field(shape, "head", "architecture"), "architecture.head", most=32):
+        _whole(width, "architecture.head", 1, _MAX_WIDTH)
+    if not 0 <= _number(_field(shape, "dropout", "architecture"), "architecture.dropout") <= 1:
+        raise _Wrong("architecture.dropout is not from 0 to 1")
+    classes = _list(_field(tree, "classes", ""), "classes", most=_MAX_CLASSES)
+    for name in classes:
+        _text(name, "classes")
+    if len(classes) != count or len(set(classes)) != count:
+        raise _Wrong(f"names {len(set(classes))} classes; its network has {count}")
+    transform = _object(tree, "transform")
+    for name in ("resize", "crop"):
+        _whole(_field(transform, name, "transform"), f"transform.{name}", 1, _MAX_SIDE)
+    if _field(transform, "interpolation", "transform") not in ("bilinear", "bicubic"):
+        raise _Wrong("transform.interpolation is neither bilinear nor bicubic")
+    for where, values in (("architecture", shape), ("transform", transform)):
+        for name in ("mean", "std"):
+            _channels(_field(values, name, where), f"{where}.{name}", positive=name == "std")
+    _object(tree, "lineage")
+    hosts = tree.get("allow_urls", "none")
+    try:
+        if not isinstance(hosts, str) and not (isinstance(hosts, list) and all(isinstance(one, str) for one in hosts)):
+            raise ValueError
+        allowed_from(hosts)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _Wrong("allow_urls is neither none nor public nor a list of hosts") from error
+    if tree.get("engine") is not None:
+        _check_engine(_object(tree, "engine"), count)
+
+
+def _check_engine(engine: dict[str, Any], classes: int) -> None:
+    if _field(engine, "precision", "engine") not in ("fp32", "bf16", "int8"):
+        raise _Wrong("engine.precision is none of fp32, bf16 and int8")
+    name = _field(engine, "name", "engine")
+    if name == "eager":
+        return
+    if name != "openvino":
+        raise _Wrong("engine.name is neither eager nor openvino")
+    file = _text(_field(engine, "file", "engine"), "engine.file")
+    if _GRAPH.fullmatch(file) is None:
+        raise _Wrong(f"engine.file is {file[:80]!r}; expected engines/NAME.xml")
+    _text(_field(engine, "openvino", "engine"), "engine.openvino")
+    probe = _object(engine, "probe", "engine.")
+    _whole(_field(probe, "side", "engine.probe"), "engine.probe.side", 1, _MAX_SIDE)
+    scores = _list(_field(probe, "scores", "engine.probe"), "engine.probe.scores", most=_MAX_CLASSES)
+    for score in scores:
+        _number(score, "engine.probe.scores")
+    if len(scores) != classes:
+        raise _Wrong(f"engine.probe.scores has {len(scores)} numbers; there are {classes} classes")
+
+
+def _field(tree: dict[str, Any], name: str, where: str) -> Any:
+    if name not in tree:
+        raise _Wrong(f"{where}{'.' if where else ''}{name} is missing")
+    return tree[name]
+
+
+def _object(tree: dict[str, Any], name: str, where: str = "") -> dict[str, Any]:
+    value = _field(tree, name, where.rstrip("."))
+    if not isinstance(value, dict):
+        raise _Wrong(f"{where}{name} is {_shown(value)}; expected an object")
+    return value
+
+
+def _list(value: Any, name: str, most: int) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
+        raise _Wrong(f"{name} is {_shown(value)}; expected a list of at most {most:,}")
+    return value
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 1000:
+        raise _Wrong(f"{name} is {_shown(value)}; expected a text of up to 1,000 characters")
+    return value
+
+
+def _whole(value: Any, name: str, least: int, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise _Wrong(f"{name} is {_shown(value)}; expected a whole number from {least} to {most}")
+    return value
+
+
+def _number(value: Any, name: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e30 or not math.isfinite(value):
+        raise _Wrong(f"{name} is {_shown(value)}; expected a number")
+    return float(value)
+
+
+def _channels(value: Any, name: str, positive: bool) -> None:
+    numbers = [_number(one, name) for one in _list(value, name, most=3)]
+    if len(numbers) != 3 or (positive and min(numbers) <= 0):
+        raise _Wrong(f"{name} is {_shown(value)}; expected three {'positive ' if positive else ''}numbers")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**20:
+        return "a number of many digits"
+    text = repr(value[:50] if isinstance(value, str | list) else value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _short(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:100]

@@ -1,0 +1,243 @@
+"""Archives as anybody may have made them: each kind of damage is one message, and none takes memory, disk or keys."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from breedlab.backends.sagemaker import archive_check
+from breedlab.errors import ServingError
+from breedlab.serving.archive import write_archive
+from breedlab.serving.description import read_description
+from breedlab.serving.handler import Model
+from breedlab.serving.packing import opened
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.size, made.linkname = kind, size, link
+    return made
+
+
+def tar(*members: tarfile.TarInfo) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for one in members:
+            archive.addfile(one, io.BytesIO(bytes(one.size)))
+    return buffer.getvalue()
+
+
+def bomb(header: tarfile.TarInfo, megabytes: int) -> bytes:
+    """A member of that many zeros, some thousand times smaller."""
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1) as zipped:
+        header.size = megabytes * 1_000_000
+        zipped.write(header.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(megabytes):
+            zipped.write(bytes(1_000_000))
+    return buffer.getvalue()
+
+
+def sparse() -> bytes:
+    """As GNU tar writes a file of a terabyte that holds nothing."""
+    info = member("model.safetensors", tarfile.GNUTYPE_SPARSE)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o\0" % (10**9 * 8)
+    header[148:156] = b"        "
+    header[148:156] = b"%06o\0 " % sum(header)
+    return gzip.compress(bytes(header) + bytes(1024))
+
+
+ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "nothing": (lambda: b"", "cannot be unpacked"),
+    "no gzip": (lambda: b"words", "cannot be unpacked"),
+    "gzip of something else": (lambda: gzip.compress(b"words" * 1000), "cannot be unpacked"),
+    "gzip cut short": (lambda: tar(member("model.json", size=5000))[:-20], "cannot be unpacked|ends within"),
+    "gzip with a bit turned": (lambda: tar(member("a", size=5000))[:-8] + bytes(8), "cannot be unpacked"),
+    "damaged deflate": (lambda: tar(member("a", size=90))[:20] + b"\xff" * 40, "cannot be unpacked"),
+    "a path upwards": (lambda: tar(member("../evil")), "outside its folder"),
+    "a path upwards further in": (lambda: tar(member("code/../../evil")), "outside its folder"),
+    "an absolute path": (lambda: tar(member("/tmp/evil")), "outside its folder"),
+    "a link": (lambda: tar(member("model.json", tarfile.SYMTYPE, link="/etc/passwd")), "no regular file"),
+    "a hard link": (lambda: tar(member("model.json", tarfile.LNKTYPE, link="/etc/passwd")), "no regular file"),
+    "a device": (lambda: tar(member("model.json", tarfile.CHRTYPE)), "no regular file"),
+    "a pipe": (lambda: tar(member("model.json", tarfile.FIFOTYPE)), "no regular file"),
+    "a file of nothing": (sparse, "no regular file|cannot be unpacked"),
+    "a file twice": (lambda: tar(member("a"), member("a")), "twice"),
+    "a file that is a folder": (lambda: tar(member("a"), member("a/b")), "cannot be unpacked"),
+    "a bomb": (lambda: bomb(member("model.safetensors"), 300), "far more than its size"),
+    "a header that is a bomb": (lambda: bomb(member("././@PaxHeader", tarfile.XHDTYPE), 300), "header"),
+    "a name that is a bomb": (lambda: bomb(member("././@LongLink", tarfile.GNUTYPE_LONGNAME), 300), "header"),
+    "thousands of files": (lambda: tar(*(member(str(n)) for n in range(10_001))), "10,000 files"),
+    "a name that steers the terminal": (lambda: tar(member("\x1b[2J", tarfile.FIFOTYPE)), r"holds \\x1b\[2J"),
+    "no model": (lambda: tar(member("readme")), "holds no model.json"),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_damaged_or_hostile_archive_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    make, says = ARCHIVES[name]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    path = tmp_path / "model.tar.gz"
+    path.write_bytes(make())
+    with pytest.raises(ServingError, match=says) as caught, opened(path):
+        pass
+    assert str(caught.value).startswith(str(path)) and "expected" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < len(str(path)) + 300
+    assert not list(scratch.iterdir()) and sorted(p.name for p in tmp_path.iterdir()) == ["model.tar.gz", "scratch"]
+
+
+def test_what_breedlab_packs_is_unpacked_as_it_was(tmp_path: Path, folder: Path) -> None:
+    write_archive(tmp_path / "model.tar.gz", folder)
+    with opened(tmp_path / "model.tar.gz") as unpacked:
+        for file in (path for path in folder.rglob("*") if path.is_file()):
+            assert (unpacked / file.relative_to(folder)).read_bytes() == file.read_bytes()
+
+
+HUGE = 10**4299
+WRONG: list[tuple[str, Any, str]] = [
+    ("format", 2, "newer breedlab .*upgrade"),
+    ("schema_version", 99, "newer breedlab .*upgrade"),
+    *((field, value, field) for field in ("format", "schema_version") for value in (None, "1", 1.5, True, 0, [], HUGE)),
+    *(("classes", value, "classes") for value in (None, "abcd", [], [1, 2, 3, 4], ["a"] * 4, {"a": 1}, [None] * 4)),
+    *(("architecture", value, "architecture") for value in (None, [], "x", {})),
+    *(("architecture.name", value, "name") for value in (None, 3, "", "x" * 2000)),
+    *(("architecture.classes", value, "classes") for value in (None, "4", 5, -1, 10**9, 4.0, HUGE)),
+    *(("architecture.head", value, "head") for value in (None, 3, ["a"], [-1], [10**12], [1] * 99)),
+    *(("architecture.dropout", value, "dropout") for value in (None, "x", 2, float("nan"), HUGE)),
+    *(("architecture.std", value, "std") for value in (None, [1, 1], [1, 1, 0], ["a", 1, 1], [float("nan")] * 3)),
+    *(("transform", value, "transform") for value in (None, [], {})),
+    *(("transform.crop", value, "crop") for value in (None, 0, 10**9, "32", 1.5)),
+    *(("transform.interpolation", value, "interpolation") for value in (None, "nearest", [])),
+    *(("transform.mean", value, "mean") for value in (None, 3, [1, 2, float("inf")])),
+    *(("lineage", value, "lineage") for value in (None, [], "x")),
+    *(("allow_urls", value, "allow_urls") for value in (3, {"a": 1}, ["http://x/"], [3])),
+    *(("engine", value, "engine") for value in ([], "x", {}, {"name": "x", "precision": "fp32"})),
+    ("engine", {"name": "openvino", "precision": "fp32", "file": "../../etc/passwd"}, "engine.file"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "says"), WRONG, ids=lambda value: repr(value)[:30])
+def test_what_model_json_says_is_checked(tmp_path: Path, folder: Path, field: str, value: Any, says: str) -> None:
+    tree = json.loads((folder / "model.json").read_text())
+    inner = tree
+    *path, last = field.split(".")
+    for part in path:
+        inner = inner[part]
+    inner[last] = value
+    (tmp_path / "model.json").write_text(json.dumps(tree) if value is not HUGE else "{}" + "9" * 5000)
+    with pytest.raises(ServingError, match=r"^model\.json: .*" + (says if value is not HUGE else "not JSON")) as caught:
+        read_description(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff", b"[" * 100_000, b"9" * 5000, b"{}"])
+def test_what_is_no_model_json_is_one_message(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.json").write_bytes(content)
+    with pytest.raises(ServingError, match=r"^model\.json: "):
+        read_description(tmp_path)
+
+
+def _lacking(state: dict[str, torch.Tensor]) -> None:
+    del state["backbone.bn1.weight"]
+
+
+def _poisoned(state: dict[str, torch.Tensor]) -> None:
+    state["backbone.bn1.weight"][3] = float("nan")
+
+
+def _other(name: str, value: torch.Tensor) -> Callable[[dict[str, torch.Tensor]], None]:
+    return lambda state: state.update({name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_lacking, "lacks backbone.bn1.weight"),
+        (_poisoned, "bn1.weight holds NaN"),
+        (_other("backbone.bn1.bias", torch.zeros(3)), r"bn1.bias is \(\(3,\), .*expected \(\(64,\)"),
+        (_other("backbone.bn1.bias", torch.zeros(64, dtype=torch.int64)), "int64"),
+        (_other("more", torch.zeros(1)), "has more, which the network lacks"),
+        (_other("head.9.weight", torch.zeros(5, 5)), "head has layers"),
+    ],
+)
+def test_weights_that_are_not_the_networks_are_one_message(
+    tmp_path: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]], None], says: str
+) -> None:
+    content = tmp_path / "content"
+    shutil.copytree(folder, content)
+    state = {name: value.clone() for name, value in load_file(str(folder / "model.safetensors")).items()}
+    change(state)
+    save_file(state, str(content / "model.safetensors"))
+    with pytest.raises(ServingError, match=rf"^model\.safetensors: .*{says}") as caught:
+        Model(content)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"words", b"\xff" * 100, (2**62).to_bytes(8, "little") + b"{}"])
+def test_a_file_that_is_no_safetensors_is_one_message(tmp_path: Path, folder: Path, content: bytes | None) -> None:
+    made = tmp_path / "content"
+    shutil.copytree(folder, made)
+    (made / "model.safetensors").unlink()
+    if content is not None:
+        (made / "model.safetensors").write_bytes(content)
+    with pytest.raises(ServingError, match=r"^model\.safetensors: "):
+        Model(made)
+
+
+def test_an_architecture_that_is_not_known_is_one_message(tmp_path: Path, folder: Path) -> None:
+    made = tmp_path / "content"
+    shutil.copytree(folder, made)
+    tree = json.loads((made / "model.json").read_text())
+    for shape in ({"name": "resnet9000"}, {"name": "timm/nothing"}, {"twist": 3}):
+        changed = {**tree, "architecture": {**tree["architecture"], **shape}}
+        (made / "model.json").write_text(json.dumps(changed))
+        with pytest.raises(ServingError, match=r"^model\.json: .*(resnet9000|nothing|twist)"):
+            Model(made)
+
+
+def test_an_archives_code_sees_no_keys(
+    tmp_path: Path, folder: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code tells what it finds, by way of the reason for which it fails."""
+    home = tmp_path / "home"
+    (home / ".aws").mkdir(parents=True)
+    (home / ".aws" / "credentials").write_text("[default]\naws_access_key_id = SECRET\n")
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "GITHUB_TOKEN", "MY_PASSWORD"):
+        monkeypatch.setenv(name, "SECRET")
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://SECRET/")
+    content = tmp_path / "content"
+    shutil.copytree(folder, content)
+    (content / "code" / "inference.py").write_text(
+        "import os, pathlib\n"
+        "file = pathlib.Path.home() / '.aws' / 'credentials'\n"
+        "found = [f'{k}={v}' for k, v in os.environ.items() if 'SECRET' in v or v == os.environ.get('NO')]\n"
+        "raise RuntimeError(f'found {found} {file.exists()} {sorted(os.environ)}')\n"
+    )
+    with pytest.raises(ServingError, match=r"found \[\] False") as caught:
+        archive_check.lint(content)
+    assert "SECRET" not in str(caught.value) and "GITHUB_TOKEN" not in str(caught.value)
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "SECRET"
+
+
+def test_the_model_answers_as_before(folder: Path, photo: bytes) -> None:
+    model = Model(folder)
+    assert np.isfinite(model.scores(model.prepare(photo)[None]).numpy()).all()
