@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 from breedlab.errors import BreedlabError
@@ -30,6 +33,7 @@ _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR
 
 def main() -> None:
     """`breedlab COMMAND ...`."""
+    degrade_terminal()
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print("usage: breedlab COMMAND ...\n")
@@ -45,6 +49,7 @@ def main() -> None:
 
 def run(command: str) -> None:
     """Runs one command on `sys.argv` and exits: one message and a code for whatever a person can mend."""
+    degrade_terminal()
     try:
         entry: Callable[[list[str]], int] = import_module(f"breedlab.{command}").main
         code = entry(sys.argv[1:])
@@ -59,11 +64,12 @@ def run(command: str) -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.filename and error.errno in _REFUSALS:
             sys.exit(_say(f"{error.filename}: {error.strerror}; name another place or mend its permissions", 1))
-        if not _is_disk_full(error):
+        if is_shared_memory_full(error):
+            code = _say(f"{_shared_memory_message()}{_resume_hint()}", 1)
+        elif is_disk_full(error):
+            code = _say(f"{_disk_message(error)}; free some space{_resume_hint()}", 1)
+        else:
             raise
-        # Not the file that the error names: libraries write elsewhere first and move it here.
-        free = shutil.disk_usage(".").free / 1e6
-        code = _say(f"the disk is full ({free:.0f} MB are left here); free some space{_resume_hint()}", 1)
     sys.exit(code)
 
 
@@ -75,15 +81,98 @@ def _say(text: str, code: int) -> int:
     return code
 
 
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether ENOSPC is behind an error; libraries wrap it, and SQLite has words of its own."""
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a full disk or quota is behind an error; libraries wrap it, and SQLite has words of its own."""
+    return any(
+        (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT))
+        or any(words in str(each) for words in ("No space left on device", "database or disk is full"))
+        for each in _chain(error)
+    )
+
+
+def is_shared_memory_full(error: BaseException) -> bool:
+    """Whether what loading processes hand over did not fit: that is memory, whatever it calls itself."""
+    full = re.compile(
+        r"out of shared memory|/torch_\S*: No space left|No space left on device.*/torch_"
+        r"|unable to (write to|allocate|resize|open) (file|shared memory)[^:]*</torch_.*(No space left|\(28\))",
+        re.DOTALL,
+    )
+    return any(
+        full.search(str(each)) or (is_no_space(each) and str(getattr(each, "filename", "")).startswith(_SHM))
+        for each in _chain(error)
+    )
+
+
+def is_no_space(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came of."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return True
-        if any(words in str(error) for words in ("No space left on device", "database or disk is full")):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
+
+
+def _shared_memory_message() -> str:
+    size = f" of {shutil.disk_usage(_SHM).total / 1e6:,.0f} MB" if os.path.isdir(_SHM) else ""
+    return (
+        f"the shared memory{size} ({_SHM}), through which loading processes hand over photos, is full; give the"
+        " container more (docker run --shm-size=2g, or --ipc=host), or load in this process: data.num_workers=0"
+    )
+
+
+def _disk_message(error: BaseException) -> str:
+    """Which disk is full: not always that of the file in the error, since libraries write elsewhere and move it."""
+    rundir = sys.modules.get("breedlab.training.rundir")
+    named = [str(each.filename) for each in _chain(error) if isinstance(each, OSError) and each.filename]
+    places = [*named, getattr(rundir, "current", None) or ".", tempfile.gettempdir(), "."]
+    found = [_nearest_folder(place) for place in places]
+    # Of those the error may mean, the one with the least room; the first where they are on one disk.
+    folder = min(found, key=lambda folder: shutil.disk_usage(folder).free)
+    usage = shutil.disk_usage(folder)
+    if usage.free > 0.05 * usage.total and usage.free > 1e9:
+        return f"the disk, or your quota of it, is full at {named[0] if named else found[0]}"
+    mount = folder
+    while not os.path.ismount(mount):
+        mount = os.path.dirname(mount)
+    size = f"{usage.free / 1e6:,.0f} of {usage.total / 1e6:,.0f} MB"
+    return f"the disk that holds {folder} is full ({size} are free on {mount})"
+
+
+def _nearest_folder(place: object) -> str:
+    """The folder that a path is in, as far as it exists."""
+    folder = os.path.realpath(str(place))
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+_SHM = "/dev/shm"
+
+
+def degrade_terminal() -> None:
+    """Have what stdout and stderr cannot print replaced: a class name or a frame of a table shall end no run."""
+    codecs.register_error("breedlab", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            "›★─━█…é✓".encode(stream.encoding)
+        except UnicodeError:
+            stream.reconfigure(errors="breedlab")  # type: ignore[union-attr]
+        except (AttributeError, TypeError, LookupError):  # no stream, or one of a program that embeds this
+            continue
+
+
+_PLAIN = {"›": ">", "★": "*", "•": "*", "…": "...", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "±": "+/-"}
+_PLAIN |= dict.fromkeys("─━╌┄┈–—", "-") | dict.fromkeys("│┃", "|") | dict.fromkeys("╇┼╋┿┏┓┗┛┳┻╸╺", "+")
+_PLAIN |= dict.fromkeys("‘’", "'") | dict.fromkeys("“”„", '"') | dict.fromkeys("█▇▆▅▄▃▂▁", "#")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal that lacks a character shows in its place."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(each, "?") for each in error.object[error.start : error.end]), error.end
 
 
 def _interrupted(command: str) -> str:

@@ -93,7 +93,8 @@ def read_json(path: str | Path, kind: type = dict, hint: str = "") -> Any:
         DamagedFile: If it is no JSON of that type: empty, cut off, or something else.
         OSError: If it cannot be read; a FileNotFoundError where there is none.
     """
-    content = Path(path).read_bytes()
+    with Path(path).open("rb") as file:
+        content = file.read()
     try:
         tree = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8

@@ -11,7 +11,18 @@ from typing import Any
 
 from breedlab import ranks
 from breedlab.config import Config, validate
-from breedlab.config.compose import config_folder, explained, groups, load, rejoin, screen, split_space, with_space
+from breedlab.config.compose import (
+    config_folder,
+    explained,
+    groups,
+    load,
+    quoted,
+    rejoin,
+    screen,
+    split_space,
+    with_search_path,
+    with_space,
+)
 from breedlab.config.problems import error_from, nearest
 from breedlab.config.validate import known_paths, problems
 from breedlab.errors import BreedlabError, ConfigError, Terminated
@@ -53,6 +64,7 @@ Examples:
 Flags:
 
   --cfg job          print the whole config that the words compose to, and what every path is set to
+  --config-dir DIR   configs of your own, DIR/experiment/NAME.yaml and the like, beside these
   -m, --multirun     run every combination of values separated by commas
   --hydra-help       the other flags, which are Hydra's
 """
@@ -64,15 +76,16 @@ def main(argv: list[str]) -> int:
     Raises:
         BreedlabError: With one message for the person.
     """
+    argv = with_search_path(argv)
     if not argv or any(word in ("-h", "--help") for word in argv):
-        print(_HELP.format(groups="\n".join(f"  {name:11}{', '.join(names)}" for name, names in groups().items())))
+        print(_HELP.format(groups="\n".join(f"  {name:11}{', '.join(names)}" for name, names in groups(argv).items())))
         return 0 if argv else 2
     if (words := _without_cfg_job(argv)) is not None:
         import yaml
 
         print(yaml.safe_dump(load(words), sort_keys=False), end="")
         return 0
-    if any(word.startswith(("-", "hydra.", "+hydra.", "~hydra.")) for word in argv):
+    if any(_is_hydras(word) for word in argv):
         return _through_hydra(argv)
     # Without flags Hydra would compose twice, to find out its mode, and do nothing else that is needed here.
     if resume := [word.partition("=")[2] for word in argv if word.startswith("resume=")]:
@@ -93,6 +106,13 @@ def _without_cfg_job(argv: list[str]) -> list[str] | None:
     return None
 
 
+def _is_hydras(word: str) -> bool:
+    return word.startswith(("-", "hydra.", "+hydra.", "~hydra.")) and not word.startswith("hydra.searchpath=")
+
+
+_HYDRAS_FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.output_subdir=")
+
+
 def _through_hydra(argv: list[str]) -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -103,6 +123,9 @@ def _through_hydra(argv: list[str]) -> int:
 
     _refuse_unknown_flags(argv)
     whole, torn = rejoin(argv)
+    whole = quoted(whole)
+    if "dry_run=true" in whole:  # which leaves nothing behind; Hydra would make these folders
+        whole = [word for word in whole if not word.lstrip("+").startswith(_HYDRAS_FOLDERS)]
     overrides = [word for word in whole if "=" in word and not word.startswith("-")]
     _, found = screen(overrides, grid=True)
     if torn or found:
@@ -135,7 +158,7 @@ def _through_hydra(argv: list[str]) -> int:
             return {"error": str(error) or type(error).__name__}
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its complaints instead of printing them; they are reworded
-    sys.argv = [sys.argv[0], *(word for word in argv if word not in space)]
+    sys.argv = [sys.argv[0], *(word for word in whole if word not in space)]
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
     except _GridStopped as stopped:

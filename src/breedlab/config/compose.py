@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def load(overrides: list[str]) -> Tree:
         ConfigError: Naming every override that means nothing, and whatever else is wrong with the rest.
     """
     whole, torn = rejoin(overrides)
+    whole = quoted(whole)
     good, found = screen(whole)
     found = [*torn, *found]
     good, space = split_space(good)
@@ -91,7 +92,7 @@ def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
         The words that are left, and a problem for each override that was in parts.
     """
     left, found = [], []
-    choices = groups()
+    choices = groups(words)
     names = {*known_paths(), *choices, *(name for names in choices.values() for name in names)}
     queue = list(words)
     while queue:
@@ -136,7 +137,7 @@ def screen(overrides: list[str], grid: bool = False) -> tuple[list[str], list[Pr
     Returns:
         The overrides that are left, and the problems of the others.
     """
-    choices, paths = groups(), known_paths()
+    choices, paths = groups(overrides), known_paths()
     good, found = [], []
     for word in overrides:
         problem = _screened(word, choices, paths, grid)
@@ -147,14 +148,91 @@ def screen(overrides: list[str], grid: bool = False) -> tuple[list[str], list[Pr
     return good, found
 
 
-def groups() -> dict[str, list[str]]:
-    """The config groups and their choices."""
-    folder = config_folder()
-    return {
-        group.name: sorted(path.stem for path in group.glob("*.yaml"))
-        for group in sorted(folder.iterdir())
-        if group.is_dir()
-    }
+def groups(overrides: Sequence[str] = ()) -> dict[str, list[str]]:
+    """The config groups and their choices, with those of the folders that `hydra.searchpath` of overrides names."""
+    found: dict[str, set[str]] = {}
+    for folder in (config_folder(), *_own_folders(overrides)):
+        for group in folder.iterdir():
+            if group.is_dir():
+                found.setdefault(group.name, set()).update(path.stem for path in group.glob("*.yaml"))
+    return {name: sorted(found[name]) for name in sorted(found) if found[name]}
+
+
+def with_search_path(argv: list[str]) -> list[str]:
+    """Args with `--config-dir FOLDER` as Hydra's override for the same, which the rest of the args can be read with.
+
+    Raises:
+        ConfigError: If a folder of one's own is not there.
+    """
+    left, folders, queue = [], [], list(argv)
+    while queue:
+        word = queue.pop(0)
+        flag, equals, value = word.partition("=")
+        if flag in ("--config-dir", "-cd") and (equals or queue):
+            folders.append(Path(value if equals else queue.pop(0)).expanduser().absolute())
+        else:
+            left.append(word)
+    if folders:
+        known = [word for word in left if word.startswith(_SEARCHPATH)]
+        listed = [*_search_path(known), *map(str, folders)]
+        left = [word for word in left if word not in known]
+        left.append(f"{_SEARCHPATH}=[{','.join(map(_in_quotes, listed))}]")
+    for folder in _own_folders(left):
+        if not folder.is_dir():
+            example = f"{folder}/experiment/NAME.yaml"
+            raise ConfigError(f"--config-dir: {folder} is not a directory; expected a folder of configs, as {example}")
+    return left
+
+
+def _search_path(overrides: Sequence[str]) -> list[str]:
+    """The places that `hydra.searchpath=[...]` names."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    named = [word for word in overrides if word.startswith(_SEARCHPATH)]
+    try:
+        values = [_plain(override.value()) for override in OverridesParser.create().parse_overrides(named)]
+    except HydraException as error:
+        raise ConfigError(f"{_SEARCHPATH}: cannot be read; expected {_SEARCHPATH}=[FOLDER,...]") from error
+    return [str(place) for value in values for place in (value if isinstance(value, list) else [value])]
+
+
+def _own_folders(overrides: Sequence[str]) -> list[Path]:
+    if not any(word.startswith(_SEARCHPATH) for word in overrides):
+        return []  # and Hydra's parser, which takes a while, is not imported for it
+    return [Path(place.removeprefix("file://")) for place in _search_path(overrides) if not place.startswith("pkg://")]
+
+
+_SEARCHPATH = "hydra.searchpath"
+
+
+def quoted(words: list[str]) -> list[str]:
+    """Overrides whose places are quoted where Hydra would read something else in their names.
+
+    `data.root=archive (1)` is a call of a function to Hydra, and `runs_dir=2024` a number.
+    """
+    return [_with_quotes(word) for word in words]
+
+
+def _with_quotes(word: str) -> str:
+    key, _, value = word.partition("=")
+    if key not in _FOLDERS or not value or value[0] in "\"'" or "${" in value:
+        return word
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(word)
+        if parsed.is_sweep_override() or parsed.value() is None or isinstance(parsed.value(), str):
+            return word
+    except HydraException:
+        pass
+    return f"{key}={_in_quotes(value)}"
+
+
+def _in_quotes(value: str) -> str:
+    """A text in Hydra's quotes: quotes are escaped, and so are the backslashes before them and at the end."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value) + '"'
 
 
 def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], grid: bool) -> Problem | None:
@@ -204,11 +282,11 @@ def _is_sweep(word: str) -> bool:
     if "," not in word and "(" not in word:
         return False
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     try:
         return OverridesParser.create().parse_override(word).is_sweep_override()
-    except OverrideParseException:
+    except HydraException:  # an unknown function's is another than one of the grammar
         return False  # reported where it is composed
 
 
@@ -216,8 +294,9 @@ def explained(
     overrides: list[str], refusal: Exception, found: list[Problem], space: list[str] | None = None
 ) -> ConfigError:
     """Finds every override that Hydra refuses, each tried on top of those that work, groups first."""
-    accepted: list[str] = []
-    choices = groups()
+    accepted: list[str] = [word for word in overrides if word.startswith(_SEARCHPATH)]
+    overrides = [word for word in overrides if word not in accepted]
+    choices = groups(accepted)
     for word in sorted(overrides, key=lambda word: word.lstrip("+~").split("=")[0] not in choices):
         try:
             tree = compose([*accepted, word])
@@ -243,10 +322,13 @@ def beside(found: list[Problem], tree: Tree) -> list[Problem]:
 
 
 def _reworded(word: str, error: Exception, tree: Tree) -> Problem:
-    from hydra.errors import OverrideParseException
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
     key, _, value = word.lstrip("+~").partition("=")
-    if isinstance(error, OverrideParseException):
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
         return Problem(key, f"{value!r} cannot be read; quote it, such as {_quoted(key, value)}")
     node: Any = tree
     for depth, part in enumerate(parts := key.split(".")):

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -148,6 +149,7 @@ def fit(
             **_processes(config),
             precision=lightning_precision(precision),
             max_epochs=config.trainer.max_epochs,
+            default_root_dir=run,  # Lightning restores what it finds there, and would look in the working folder
             gradient_clip_val=config.trainer.gradient_clip,
             callbacks=callbacks,
             logger=TensorBoardLogger(run / "tensorboard", name="", version="final", default_hp_metric=False),
@@ -165,7 +167,8 @@ def fit(
 def _processes(config: Config) -> dict[str, Any]:
     """How Lightning trains in the processes that there are."""
     if ranks.world() == 1:
-        return {"devices": 1, "plugins": [WholeCheckpoints()]}
+        # Named, or Lightning takes a process in a Slurm job for one of its tasks, and waits for the others.
+        return {"devices": 1, "plugins": [WholeCheckpoints(), LightningEnvironment()]}
     return {
         "devices": ranks.local_world(),
         "num_nodes": ranks.world() // ranks.local_world(),

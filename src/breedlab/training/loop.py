@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from breedlab.config import Config
@@ -56,7 +57,10 @@ def epochs(
         TrainingError: If the loss stops being a number.
     """
     with quiet_lightning():
-        fabric = Fabric(accelerator=accelerator, devices=1, precision=lightning_precision(precision))
+        # The environment is named, or a process in a Slurm job would be taken for one of the job's tasks.
+        alone = LightningEnvironment()
+        precision = lightning_precision(precision)
+        fabric = Fabric(accelerator=accelerator, devices=1, precision=precision, plugins=[alone])
     setup = learner.configure_optimizers()
     module, optimizer = fabric.setup(learner, setup["optimizer"])
     schedule = setup["lr_scheduler"]["scheduler"]

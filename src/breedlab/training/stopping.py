@@ -16,6 +16,9 @@ _told: signal.Signals | None = None
 _told_at = 0.0
 _deferring = False
 
+_ENDING = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
+"""SIGUSR1 is what Slurm jobs ask for as a warning (`--signal=USR1@120`); unheard it would end the process, unsaved."""
+
 _SAME_REQUEST_S = 0.5
 """torchrun hands on to its processes what their whole group was sent: they are told twice, and meant once."""
 
@@ -53,22 +56,22 @@ def listening() -> Iterator[None]:
     """
     global _told
     _told = None
-    before = signal.signal(signal.SIGTERM, _hear) if _in_main_thread() else None
+    before = {number: signal.signal(number, _hear) for number in _ENDING} if _in_main_thread() else {}
     try:
         yield
     except Stopped:
         raise Terminated(_message()) from None
     finally:
         _told = None
-        if _in_main_thread():
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def deferrable() -> Iterator[None]:
     """From `defer` to the end of this, being told to stop is only noted; being told so again ends it at once."""
     global _deferring
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGINT)}
     try:
         yield
     except Exception:
@@ -78,8 +81,8 @@ def deferrable() -> Iterator[None]:
     finally:
         was, _deferring = _deferring, False
         if was and _in_main_thread():
-            signal.signal(signal.SIGTERM, before[0])
-            signal.signal(signal.SIGINT, before[1])
+            for number, handler in before.items():
+                signal.signal(number, handler)
     if told():  # too late for a step that would have saved it: all of it is done
         stop()
 
@@ -89,7 +92,8 @@ def defer() -> None:
     global _deferring
     if _in_main_thread():
         _deferring = True
-        signal.signal(signal.SIGTERM, _hear)
+        for number in _ENDING:
+            signal.signal(number, _hear)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _hear)
 

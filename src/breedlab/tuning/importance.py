@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+from breedlab.tuning.storage import storage_url
+
 
 def importances(run: Path) -> dict[str, float]:
     """How much each path decides whether a trial is among the better ones, as shares: PED-ANOVA, as Optuna has it.
@@ -22,7 +24,7 @@ def importances(run: Path) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            study = optuna.load_study(study_name=None, storage=f"sqlite:///{run / 'study.db'}")
+            study = optuna.load_study(study_name=None, storage=storage_url(run))
             judge = optuna.importance.PedAnovaImportanceEvaluator()  # fANOVA would need scikit-learn
             found = optuna.importance.get_param_importances(study, evaluator=judge)
         except Exception:  # a study that cannot be judged ends no run and no report

@@ -28,6 +28,7 @@ from breedlab.tuning import workers
 from breedlab.tuning.board import Board
 from breedlab.tuning.events import write_events
 from breedlab.tuning.row import Row
+from breedlab.tuning.storage import storage_url as storage_url
 from breedlab.tuning.trial import Outcome, quickly_collected, run_trial
 
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -161,10 +162,6 @@ def _runner(
             pool.shutdown(cancel_futures=True)
 
     return beside() if config.tuner.parallel > 1 else here()
-
-
-def storage_url(run: Path) -> str:
-    return f"sqlite:///{(run / 'study.db').resolve()}"
 
 
 def _open(config: Config, run: Path, space: Space) -> optuna.Study:

@@ -1,0 +1,13 @@
+"""Where a run's study lies, for Optuna."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def storage_url(run: Path) -> str:
+    """The address of a run's study, whatever is in its path: a `?` or `#` that is pasted in would end it."""
+    from sqlalchemy.engine import URL
+
+    address = URL.create("sqlite", database=str((run / "study.db").resolve())).render_as_string(hide_password=False)
+    return address.replace("{", "{{").replace("}", "}}")  # Optuna fills in templates

@@ -1,0 +1,43 @@
+"""A run in a Slurm job is a run like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from breedlab.config import Config
+from breedlab.training import rundir
+from breedlab.training.run import run
+
+JOB = {
+    "SLURM_NTASKS": "4",
+    "SLURM_JOB_ID": "77",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+    "SLURM_NNODES": "1",
+    "SLURM_JOB_NODELIST": "n1",
+}
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch, here: Path) -> Path:
+    for name, value in JOB.items():
+        monkeypatch.setenv(name, value)
+    return here
+
+
+def test_a_job_of_four_tasks_searches_and_trains(job: Path, configure: Callable[..., Config]) -> None:
+    # What Lightning leaves of another run, and restores the next one from.
+    torch.save({"state_dict": {}, "of": "another run"}, job / "hpc_ckpt_1.ckpt")
+    config = configure("tuner=random", "tuner.trials=2", "tuner.max_epochs=1", "trainer.max_epochs=1")
+    try:
+        result = run(config, [])
+    finally:
+        rundir.leave()
+    assert result.metrics["training"]["epochs"] == 1
+    assert result.metrics["test"]["metrics"]
