@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
 
 from breedlab.config import Config
+from breedlab.errors import Terminated
+from breedlab.training import fit as fitting
 from breedlab.training import rundir
 from breedlab.training.run import run
 
@@ -41,3 +46,21 @@ def test_a_job_of_four_tasks_searches_and_trains(job: Path, configure: Callable[
         rundir.leave()
     assert result.metrics["training"]["epochs"] == 1
     assert result.metrics["test"]["metrics"]
+
+
+def test_its_warning_saves_the_step_and_leaves_nothing_in_the_working_folder(
+    job: Path, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Warned(lightning.Callback):
+        def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+            if trainer.global_step == 3:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(fitting, "StepBar", Warned)
+    with pytest.raises(Terminated, match="resume="):
+        run(configure("cache.mode=off"), [])
+    rundir.leave()
+    saved = torch.load(job / "runs/latest/checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == 4
+    assert not list(job.glob("**/hpc_ckpt*"))
+    assert [path.name for path in job.iterdir()] == ["runs"]
