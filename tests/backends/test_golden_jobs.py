@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,20 @@ def test_an_old_job_that_is_done_is_fetched(old_jobs: Account) -> None:
     assert (fetched / "model.tar.gz").read_bytes() == (COMPLETE / "model.tar.gz").read_bytes()
     assert report.main([str(fetched)]) == 0
     assert yaml.safe_load((fetched / "config.yaml").read_text())["backend"]["trials"] == "one_job"
+
+
+def test_weights_that_changed_since_are_fetched_again(old_jobs: Account) -> None:
+    """Those of a later epoch have the very size of those before."""
+    assert jobs.main(["fetch", "golden-one", "--now"]) == 0
+    file, key = "checkpoints/last.ckpt", "breedlab/jobs/golden-one/checkpoints/golden-one/checkpoints/last.ckpt"
+    fetched = Path("runs/golden/job_one") / file
+    later = fetched.read_bytes()[:-1] + b"x"
+    time.sleep(1.1)  # S3 tells whole seconds
+    boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=later)
+    unchanged = fetched.with_name("best.ckpt").stat().st_ino
+    assert jobs.main(["fetch", "golden-one"]) == 0
+    assert fetched.read_bytes() == later
+    assert fetched.with_name("best.ckpt").stat().st_ino == unchanged
 
 
 def test_an_old_search_that_is_done_is_shown(old_jobs: Account, capsys: Any) -> None:
