@@ -57,3 +57,11 @@ def test_macro_f1_is_that_of_scikit_learn() -> None:
     for part in (slice(0, 50), slice(50, 200)):
         metric.update(torch.eye(6)[taken[part]], torch.from_numpy(labels[part]))
     assert float(metric.compute()) == pytest.approx(f1_score(labels, taken, average="macro"))
+
+
+def test_a_picture_of_a_matrix_is_that_of_its_cells() -> None:
+    matrix = np.array([[3, 1], [0, 4]])
+    pictures = [
+        confusion_picture(given, ("cat", "dog")) for given in (matrix, read_cells({"confusion": matrix.tolist()}))
+    ]
+    assert pictures[0].tobytes() == pictures[1].tobytes()

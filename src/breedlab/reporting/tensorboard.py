@@ -16,7 +16,7 @@ from breedlab.config import Config
 from breedlab.data.decode import decode, read_image
 from breedlab.data.module import PhotoData
 from breedlab.profiling.reading import read
-from breedlab.reporting.confusions import Cells, among, drawn_classes
+from breedlab.reporting.confusions import Cells, among, drawn_classes, read_cells
 from breedlab.training.evaluation import Evaluation
 from breedlab.tuning.events import write_hparams
 
@@ -59,11 +59,12 @@ def write_review(
         write_hparams(writer, shown, {config.monitor.metric: best, **tests})
 
 
-def confusion_picture(cells: Cells, classes: tuple[str, ...]) -> Image.Image:
+def confusion_picture(confusion: Cells | np.ndarray[Any, Any], classes: tuple[str, ...]) -> Image.Image:
     """A confusion matrix by shares of the true class: rows are true classes, columns predicted ones.
 
     Of more than `DRAWN` classes, those with the most mistakes: a picture of all would take gigabytes.
     """
+    cells = confusion if isinstance(confusion, dict) else read_cells({"confusion": confusion.tolist()})
     labels = drawn_classes(cells, len(classes))
     of_class: Counter[int] = Counter()
     for (truth, _), images in cells.items():
