@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ def main(argv: list[str]) -> int:
         description="Jobs that `launch.py backend=sagemaker` started.",
         epilog="example: python scripts/jobs.py fetch resnet34-hpo-261125-101750-e9",
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show|stop|fetch")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show|stop|fetch|resume")
     runs = argparse.ArgumentParser(add_help=False)
     runs.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where the runs are (runs)")
     one = argparse.ArgumentParser(add_help=False)
@@ -40,7 +39,11 @@ def main(argv: list[str]) -> int:
         parents = [one, runs] if of_one else [runs]
         return verbs.add_parser(name, allow_abbrev=False, parents=parents, help=about, description=told)
 
-    verb("list", "the jobs that were launched from here, the newest first, and how they stand", of_one=False)
+    listing = verb("list", "the jobs that were launched from here, the newest first, and how they stand", of_one=False)
+    listing.add_argument(
+        "--all", action="store_true", help="breedlab's jobs of the account in one region, whoever launched them"
+    )
+    listing.add_argument("--region", help="with --all: which; the AWS profile's by default")
     showing = verb("show", "how a job stands, and the table of its trials")
     showing.add_argument("--log", action="store_true", help="what the job printed, in place of that")
     showing.add_argument("--trial", type=int, metavar="N", help="with --log: of this trial of a search")
@@ -48,12 +51,26 @@ def main(argv: list[str]) -> int:
     fetching = verb(
         "fetch",
         "follow it to its end, then write its run directory",
-        " After a search by a tuning job it starts the training of the best. Ctrl-C leaves off and stops nothing.",
+        " It starts nothing that is paid for. Ctrl-C leaves off and stops nothing.",
+    )
+    verb(
+        "resume",
+        "start what is still to come, and fetch it",
+        " That is the training of the best, once a search by a tuning job is over or was stopped; or the first job, if"
+        " the launch broke off before AWS had it.",
     )
     fetching.add_argument("--now", action="store_true", help="what there is at this moment; nothing is started")
     given = parser.parse_args(argv)
+    if given.verb == "list" and given.all:
+        _list_all(given.region)
+        return 0
     if given.verb == "list":
         _list(given.runs)
+        return 0
+    if given.verb == "stop" and (alone := _without_record(given.name, given.runs, given.region)):
+        from breedlab.backends.sagemaker.account_jobs import stop
+
+        stop(alone, given.name)
         return 0
     account, record = _found(given.name, given.runs, given.region, given.verb)
     if given.verb == "show" and given.log:
@@ -62,15 +79,46 @@ def main(argv: list[str]) -> int:
         _show(account, record)
     elif given.verb == "stop":
         _stop(account, record)
-    elif given.now:
+    elif given.verb == "fetch" and given.now:
         from breedlab.backends.sagemaker.fetch import fetch
 
         print(fetch(account, record, partly=True))
     else:
         from breedlab.backends.sagemaker.fetch import finish
 
-        finish(account, record)
+        if given.verb == "resume":
+            record = _resumed(account, record)
+        finish(account, record, start=given.verb == "resume", stopped_too=given.verb == "resume")
     return 0
+
+
+def _without_record(name: str, runs: Path, region: str | None) -> boto3.Session | None:
+    """Return a session to stop a job in that was not launched from here; None if it was, or it is no job's name."""
+    from breedlab.backends.sagemaker.record import find
+    from breedlab.backends.sagemaker.session import connect
+
+    if "/" in name or Path(name, "config.yaml").is_file() or find(name, runs) is not None:
+        return None
+    return connect(region, "--region")
+
+
+def _resumed(account: boto3.Session, record: Record) -> Record:
+    """Return the record with its first job started, if that had never come to AWS.
+
+    Raises:
+        BackendError: If what is still to be paid for is above `backend.max_bill`.
+    """
+    from breedlab.backends.sagemaker.launch import start_first
+    from breedlab.backends.sagemaker.prices import bill_problems
+    from breedlab.backends.sagemaker.status import first_status
+    from breedlab.config import trial_count
+
+    config = record.experiment().config
+    lost = first_status(account, record).state is None
+    trials = trial_count(config) if lost else 0
+    for problem in bill_problems(config.backend, record.place.region, trials, record.searches):
+        raise BackendError(f"{problem.path}: {problem.message}")
+    return start_first(account, record) if lost else record
 
 
 def _found(name: str, runs: Path, region: str | None, verb: str) -> tuple[boto3.Session, Record]:
@@ -115,7 +163,8 @@ def _list(runs: Path) -> None:
         account = accounts[region]
         state = "?"
         if account is not None:
-            state = _words(first_status(account, record))
+            first = first_status(account, record)
+            state = _words(first) if first.state else _never(record)
             if record.searches and (final := training_status(account, record.final_name)).state:
                 state = f"search {state}; training {_words(final)}"
         fetched = "yes" if record.run and (record.run / "metrics.json").exists() else ""
@@ -134,10 +183,13 @@ def _show(account: boto3.Session, record: Record) -> None:
     final = training_status(account, record.final_name) if record.searches else None
     lines = [
         ("experiment", f"{experiment.config.name}, launched {record.started}"),
-        ("search" if record.searches else "training", f"{record.name}: {_words(status)}"),
+        (
+            "search" if record.searches else "training",
+            f"{record.name}: {_words(status) if status.state else _never(record)}",
+        ),
     ]
     if final is not None:
-        begun = _words(final) if final.state else "not started; `jobs.py fetch` starts it when the search is over"
+        begun = _words(final) if final.state else "not started; `jobs.py resume` starts it when the search is over"
         lines.append(("training", f"{record.final_name}: {begun}"))
     lines += [
         ("files", experiment.uri() + "/"),
@@ -146,6 +198,8 @@ def _show(account: boto3.Session, record: Record) -> None:
     ]
     for title, text in lines:
         console.print(f"{title:12}{text}", markup=False)
+    if status.state is None:
+        return
     if record.searches:
         rows = [trial.row for trial in list_trials(account, record.name)]
     elif record.searches_inside:
@@ -179,36 +233,53 @@ def _log(account: boto3.Session, record: Record, trial: int | None) -> None:
 
 
 def _stop(account: boto3.Session, record: Record) -> None:
-    from breedlab.backends.sagemaker.session import aws_errors, client
+    from breedlab.backends.sagemaker.account_jobs import stop_job
     from breedlab.backends.sagemaker.status import training_status, tuning_status
 
-    sagemaker = client(account, "sagemaker")
-    stops: list[tuple[Status, Callable[[], object]]] = [
-        (
-            training_status(account, record.final_name),
-            lambda: sagemaker.stop_training_job(TrainingJobName=record.final_name),
-        )
-    ]
+    jobs = [(training_status(account, record.final_name), True)]
     if record.searches:
-        stops.append(
-            (
-                tuning_status(account, record.name),
-                lambda: sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=record.name),
-            )
-        )
-    running = [(status, stop) for status, stop in stops if status.state == "InProgress"]
-    for status, stop in running:
-        with aws_errors(status.name):
-            stop()
+        jobs.append((tuning_status(account, record.name), False))
+    running = [(status, training) for status, training in jobs if status.state == "InProgress"]
+    for status, training in running:
+        stop_job(account, status.name, status.arn, training=training)
         print(f"{status.name}: told to stop; what it has done so far stays in {record.experiment().uri()}/")
     if not running:
-        known = "; ".join(f"{status.name}: {_words(status)}" for status, _ in stops if status.state)
-        print(f"nothing to stop: {known}")
+        known = "; ".join(f"{status.name}: {_words(status)}" for status, _ in jobs if status.state)
+        print(f"nothing to stop: {known or f'{record.name}: {_never(record)}'}")
+
+
+def _list_all(region: str | None) -> None:
+    from datetime import datetime
+
+    from breedlab.backends.sagemaker.account_jobs import find_ours
+    from breedlab.backends.sagemaker.session import connect
+    from breedlab.reporting.console import console, table
+
+    account = connect(region, "--region")
+    rows = []
+    for job in find_ours(account):
+        hours = (datetime.now(job.created.tzinfo) - job.created).total_seconds() / 3600
+        age = f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.1f} h"
+        price = "?" if job.price is None else f"${job.price:.2f}" if job.price else ""
+        rows.append([job.name, job.kind, job.experiment, job.user, age, job.state, price])
+    if not rows:
+        print(f"no job in {account.region_name} has breedlab's tag")
+        return
+    columns = ["job", "kind", "experiment", "user", "age", "state", "an hour"]
+    console.print(table(f"Jobs in {account.region_name}", columns, rows))
+
+
+def _never(record: Record) -> str:
+    """What is said of a record whose job AWS does not have."""
+    where = f"{record.name} --region {record.place.region}"
+    if record.state == "sending":
+        return f"AWS has no such job: its launch broke off; start it: python scripts/jobs.py resume {where}"
+    return "no longer there"
 
 
 def _words(status: Status) -> str:
     if status.state is None:
-        return "not there (any more)"
+        return "not there"
     detail = status.detail if status.detail not in ("", status.state) else ""
     parts = [status.state, detail, status.reason]
     return ", ".join(part for part in parts if part)

@@ -61,8 +61,7 @@ def account(_server: Account, no_account: None, monkeypatch: pytest.MonkeyPatch)
     import urllib.request
 
     urllib.request.urlopen(urllib.request.Request(f"{_server.url}/moto-api/reset", method="POST")).close()
-    for kept in (_server.requests, _server.calls, _server.training, _server.tuning, _server.refuse):
-        kept.clear()
+    _server.reset()
     boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument="{}")
     boto3.client("s3").create_bucket(Bucket=BUCKET)
     _server.calls.clear()
@@ -83,7 +82,7 @@ def cloud(words: Words, few: Path) -> Words:
 
     def make(*more: str) -> list[str]:
         place = ["backend=sagemaker", f"backend.role={ROLE}", f"backend.bucket={BUCKET}"]
-        small = ["profiler=none", f"data.root={few}", "backend.instance_type=ml.m5.xlarge"]
+        small = ["profiler=none", f"data.root={few}", "backend.instance_type=ml.m5.xlarge", "backend.trials=job_each"]
         return words("experiment=quickstart", *small, *place, *more)
 
     return make

@@ -8,6 +8,7 @@ a job. S3, IAM, STS and the logs are moto's.
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,6 +50,10 @@ class Account:
         training: Training jobs by name, as `describe_training_job` tells them.
         tuning: Tuning jobs by name, as `describe_hyper_parameter_tuning_job` tells them.
         refuse: Error code and message by operation, for calls that are to be refused.
+        tags: By ARN.
+        lose: How often the answer to an operation is lost after AWS took the request.
+        throttle: How often an operation is told to come back later.
+        lag: Seconds for which nothing that was created is found: AWS is consistent eventually.
     """
 
     def __init__(self) -> None:
@@ -56,6 +61,11 @@ class Account:
         self.training: dict[str, dict[str, Any]] = {}
         self.tuning: dict[str, dict[str, Any]] = {}
         self.refuse: dict[str, tuple[str, str]] = {}
+        self.tags: dict[str, list[dict[str, str]]] = {}
+        self.lose: dict[str, int] = {}
+        self.throttle: dict[str, int] = {}
+        self.lag = 0.0
+        self._born: dict[str, float] = {}
         self.calls: list[str] = []
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.url = ""
@@ -72,13 +82,36 @@ class Account:
         try:
             if operation in self.refuse:
                 raise Refusal(*self.refuse[operation])
+            if _once(self.throttle, operation):
+                raise Refusal("ThrottlingException", "Rate exceeded")
             refuse_what_aws_refuses("sagemaker", operation, parameters, self.before())
             answer = getattr(self, f"_{operation}")(parameters)
             response = Response(json.dumps(answer), 200, content_type="application/x-amz-json-1.1")
         except Refusal as error:
             body = json.dumps({"__type": error.code, "message": str(error)})
             response = Response(body, 400, content_type="application/x-amz-json-1.1")
+        if response.status_code == 200 and _once(self.lose, operation):
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # as a network does
         return response(environ, start_response)
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        kept = (self.requests, self.calls, self.training, self.tuning, self.refuse, self.tags, self.lose, self.throttle)
+        for each in (*kept, self._born):
+            each.clear()  # type: ignore[attr-defined]
+        self.lag = 0.0
+
+    def born(self, name: str) -> None:
+        """Has the time until something is found begin."""
+        self._born[name] = time.monotonic()
+
+    def is_found(self, name: str) -> bool:
+        """Whether all of AWS has heard of something by now."""
+        return time.monotonic() - self._born.get(name, -1e9) >= self.lag
+
+    def fail(self, code: str, message: str) -> None:
+        """Refuses the call that is being answered."""
+        raise Refusal(code, message)
 
     def before(self) -> list[Call]:
         """What was created earlier, as far as later requests have to suit it."""
@@ -134,6 +167,7 @@ class Account:
             **{key: definition[key] for key in ("OutputDataConfig", "CheckpointConfig", "AlgorithmSpecification")},
             **fields,
         }
+        self.tags[self.training[name]["TrainingJobArn"]] = self.tags[self.tuning[tuning]["HyperParameterTuningJobArn"]]
         if objective is not None:
             metric = self.tuning[tuning]["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"][
                 "MetricName"
@@ -155,6 +189,8 @@ class Account:
         _refuse_twice(name, self.training)
         arn = f"arn:aws:sagemaker:{REGION}:123456789012:training-job/{name}"
         kept = {key: value for key, value in asked.items() if key != "Tags"}
+        self.tags[arn] = list(asked.get("Tags", []))
+        self.born(name)
         self.training[name] = {
             **kept,
             "TrainingJobArn": arn,
@@ -168,6 +204,8 @@ class Account:
         name = asked["HyperParameterTuningJobName"]
         _refuse_twice(name, self.tuning)
         arn = f"arn:aws:sagemaker:{REGION}:123456789012:hyper-parameter-tuning-job/{name}"
+        self.tags[arn] = list(asked.get("Tags", []))
+        self.born(name)
         self.tuning[name] = {
             **{key: value for key, value in asked.items() if key != "Tags"},
             "HyperParameterTuningJobArn": arn,
@@ -179,19 +217,20 @@ class Account:
         return {"HyperParameterTuningJobArn": arn}
 
     def _DescribeTrainingJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        if asked["TrainingJobName"] not in self.training:
+        name = asked["TrainingJobName"]
+        if name not in self.training or not self.is_found(name):
             raise Refusal("ValidationException", "Requested resource not found.")
-        return self.training[asked["TrainingJobName"]]
+        return self.training[name]
 
     def _DescribeHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         name = asked["HyperParameterTuningJobName"]
-        if name not in self.tuning:
+        if name not in self.tuning or not self.is_found(name):
             raise Refusal("ResourceNotFound", "Amazon SageMaker can't find a tuning job with that name.")
         job = self.tuning[name]
         counts = {"Completed": 0, "InProgress": 0, "RetryableError": 0, "NonRetryableError": 0, "Stopped": 0}
         for trial in self.trials(name):
             status = trial["TrainingJobStatus"]
-            counts["NonRetryableError" if status == "Failed" else status] += 1
+            counts[{"Failed": "NonRetryableError", "Stopping": "InProgress"}.get(status, status)] += 1
         return {**job, "TrainingJobStatusCounters": counts}
 
     def _ListTrainingJobsForHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -200,6 +239,31 @@ class Account:
         page = [{key: job[key] for key in _SUMMARY if key in job} for job in found[first : first + size]]
         more = {"NextToken": str(first + size)} if first + size < len(found) else {}
         return {"TrainingJobSummaries": page, **more}
+
+    def _ListTags(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"Tags": self.tags.get(asked["ResourceArn"], [])}
+
+    def _AddTags(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        new = {tag["Key"] for tag in asked["Tags"]}
+        old = [tag for tag in self.tags.get(asked["ResourceArn"], []) if tag["Key"] not in new]
+        self.tags[asked["ResourceArn"]] = [*old, *asked["Tags"]]
+        return {"Tags": self.tags[asked["ResourceArn"]]}
+
+    def _Search(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        kind = asked["Resource"]
+        jobs = {"TrainingJob": self.training, "HyperParameterTuningJob": self.tuning}[kind]
+        wanted = asked["SearchExpression"]["Filters"]
+        assert all(each["Operator"] == "Exists" and each["Name"].startswith("Tags.") for each in wanted)
+        found = []
+        for name, job in jobs.items():
+            tags = self.tags.get(job[f"{kind}Arn"], [])
+            keys = {tag["Key"] for tag in tags}
+            if self.is_found(name) and all(each["Name"].removeprefix("Tags.") in keys for each in wanted):
+                whole = job if kind == "TrainingJob" else self._DescribeHyperParameterTuningJob({f"{kind}Name": name})
+                found.append({kind: {**whole, "Tags": tags}})
+        first, size = int(asked.get("NextToken", 0)), min(int(asked.get("MaxResults", 10)), 100)
+        more = {"NextToken": str(first + size)} if first + size < len(found) else {}
+        return {"Results": found[first : first + size], **more}
 
     def _StopTrainingJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         self.training[asked["TrainingJobName"]] |= {"TrainingJobStatus": "Stopping", "SecondaryStatus": "Stopping"}
@@ -258,6 +322,14 @@ def say(job: str, *lines: str) -> None:
 def _refuse_twice(name: str, jobs: dict[str, Any]) -> None:
     if name in jobs:
         raise Refusal("ResourceInUse", f"Job name must be unique within an AWS account and region: {name}")
+
+
+def _once(left: dict[str, int], operation: str) -> bool:
+    """Whether it is this operation's turn, which is counted."""
+    if not left.get(operation):
+        return False
+    left[operation] -= 1
+    return True
 
 
 def _now(later: float = 0) -> float:

@@ -34,7 +34,8 @@ def planned(
 
     def make(*words: str) -> str:
         capsys.readouterr()
-        assert main(["experiment=resnet34_hpo", "backend=sagemaker", "dry_run=true", *words]) == 0
+        given = ["experiment=resnet34_hpo", "backend=sagemaker", "dry_run=true", "backend.trials=job_each"]
+        assert main([*given, *words]) == 0
         assert list(here.iterdir()) == []
         return capsys.readouterr().out
 
@@ -121,6 +122,22 @@ def test_the_largest_bill_of_both_ways(planned: Planned) -> None:
     assert float(each[1]) == pytest.approx(42 * 1.408, abs=0.01)
     assert float(one[1]) == pytest.approx(2 * 1.408, abs=0.01)
     assert "$1.408 an hour for ml.g5.xlarge in us-east-1 on 2026-" in text
+
+
+def test_a_frozen_backbone_is_searched_in_one_job_unless_told(planned: Planned) -> None:
+    """The photos pass it once then, and not once a trial: 6 USD at most instead of 118."""
+    text = planned("backend.trials=auto")
+    assert [operation for operation, _ in requests_in(text)] == ["CreateTrainingJob"]
+    assert re.search(r"\* backend.trials=one_job +\$5.63 \(1 job, 4.0 instance hours\)", text)
+    assert re.search(r"  backend.trials=job_each +\$118.27 ", text)
+    assert "a launch refuses that" not in text
+    for other in ("model.freeze=none", "tuner.warm_start=[an-old-search]"):
+        assert requests_in(planned("backend.trials=auto", other))[0][0] == "CreateHyperParameterTuningJob"
+
+
+def test_a_bill_that_a_launch_refuses_is_said_to_be_one(planned: Planned) -> None:
+    assert "a launch refuses that: backend.max_bill: the largest bill is $118.27" in planned()
+    assert "a launch refuses that" not in planned("backend.max_bill=200.0")
 
 
 def test_without_a_region_the_bill_is_that_of_one_that_is_named(planned: Planned) -> None:

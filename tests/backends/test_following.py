@@ -269,7 +269,7 @@ def test_fetch_goes_on_where_the_launch_left_off(
     main(cloud(*SEARCH, "backend.wait=false"))
     reserved = next(here.glob("runs/quickstart/*"))
     aws()
-    assert jobs.main(["fetch", "dogs"]) == 0
+    assert jobs.main(["resume", "dogs"]) == 0
     assert (here / "runs" / "latest").resolve() == reserved.resolve()
     assert len(account.sent("CreateTrainingJob")) == 1
     capsys.readouterr()
@@ -288,7 +288,7 @@ def test_another_machine_can_fetch_by_name(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
     aws()
-    assert jobs.main(["fetch", "dogs", "--region", "us-east-1"]) == 0
+    assert jobs.main(["resume", "dogs", "--region", "us-east-1"]) == 0
     assert (elsewhere / "runs" / "latest" / "model.tar.gz").is_file()
     assert yaml.safe_load((elsewhere / "runs" / "latest" / "config.yaml").read_text())["tuner"]["trials"] == 2
 
@@ -324,7 +324,7 @@ def test_a_search_without_a_complete_trial_starts_no_final_job(cloud: Cloud, acc
     account.add_trial("dogs", {"optim__lr": "1.0"}, None, "Failed", FailureReason="it diverged")
     account.end_tuning("dogs")
     with pytest.raises(BreedlabError, match="dogs: no trial of the search was completed\n  it diverged"):
-        jobs.main(["fetch", "dogs"])
+        jobs.main(["resume", "dogs"])
     assert account.sent("CreateTrainingJob") == []
 
 
@@ -354,7 +354,7 @@ def test_list_and_show(cloud: Cloud, account: Account, here: Path, capsys: Any) 
     assert "dogs" in (listed := capsys.readouterr().out) and "12 trials complete, 0 running, 1 stopped early" in listed
     jobs.main(["show", str(next(here.glob("runs/quickstart/*")))])
     shown = capsys.readouterr().out
-    assert "not started; `jobs.py fetch` starts it when the search is over" in shown
+    assert "not started; `jobs.py resume` starts it when the search is over" in shown
     assert "tensorboard --logdir s3://breedlab-tests/breedlab/jobs/dogs" in shown
     rows = [line.split() for line in shown.splitlines()]
     assert any(row[:2] == ["★", "│"] and "11" in row for row in rows) or any("★" in row and "11" in row for row in rows)

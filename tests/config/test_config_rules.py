@@ -12,7 +12,7 @@ from breedlab.config.rules import RULES
 
 ARCHIVE = {"url": "https://x.org/a.zip", "bytes": 1, "folder": "a", "classes": 2, "train": 2, "valid": 2, "test": 2}
 LIST = {"optim": {"lr": [0.1, 0.2]}}
-PLANNED = {"backend.name": "sagemaker", "dry_run": True}
+PLANNED = {"backend.name": "sagemaker", "backend.trials": "job_each", "dry_run": True}
 
 
 class Case(NamedTuple):

@@ -68,7 +68,7 @@ class Backend(Section):
 
     name: Literal["local", "sagemaker"] = "local"
     wait: bool = True
-    trials: Literal["job_each", "one_job"] = "job_each"
+    trials: Literal["auto", "job_each", "one_job"] = "auto"
     region: Region | None = None
     role: Role | None = None
     bucket: Bucket | None = None
@@ -93,3 +93,4 @@ class Backend(Section):
     tensorboard: bool = False
     limits: Limits = Field(default_factory=Limits)
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    max_bill: Annotated[float, Field(gt=0)] | None = 100.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from breedlab.config.backend import Backend
@@ -32,12 +32,26 @@ def launch_has_a_place(backend: Backend, dry_run: bool) -> Iterator[Problem]:
         yield Problem("backend.bucket", "has no value; a launch needs a bucket in the jobs' region")
 
 
-def search_suits_backend(backend: Backend, tuner: Tuner) -> Iterator[Problem]:
+def trials_are_jobs(trials: str, strategy: str, freeze: str, warm_start: Sequence[str]) -> bool:
+    """Return whether each trial of a search is a training job of its own, given the config's values.
+
+    A frozen backbone is computed once for all trials of one job, and once for each trial that is a job.
+    """
+    if strategy == "none":
+        return False
+    if trials == "auto":
+        return freeze != "backbone" or bool(warm_start)
+    return trials == "job_each"
+
+
+def search_suits_backend(backend: Backend, tuner: Tuner, model: Model) -> Iterator[Problem]:
     if tuner.strategy == "none":
         return
     if tuner.early_stopping and tuner.strategy == "hyperband":
         yield Problem("tuner.early_stopping", "got true; expected false, since hyperband stops trials by itself")
-    each = backend.name == "sagemaker" and backend.trials == "job_each"
+    each = backend.name == "sagemaker" and trials_are_jobs(
+        backend.trials, tuner.strategy, model.freeze, tuner.warm_start
+    )
     if tuner.warm_start and not each:
         yield Problem(
             "tuner.warm_start", "needs backend=sagemaker and backend.trials=job_each: parents are tuning jobs"
@@ -74,6 +88,9 @@ def machines_fit(backend: Backend) -> Iterator[Problem]:
     if bool(backend.vpc.subnets) != bool(backend.vpc.security_groups):
         missing = "security_groups" if backend.vpc.subnets else "subnets"
         yield Problem(f"backend.vpc.{missing}", "is empty; a VPC needs both subnets and security groups")
+    for key in backend.tags:
+        if key == "breedlab" or key.startswith("breedlab:"):
+            yield Problem(f"backend.tags.{key}", "is breedlab's own, by which it knows its jobs; choose another key")
     reserved = [name for name in backend.environment if name.startswith(("SM_", "BREEDLAB_", "SAGEMAKER_"))]
     for name in reserved:
         yield Problem(f"backend.environment.{name}", "is set by the job itself; choose another name")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import sys
 import warnings
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ _LEVEL = "SMDEBUG_LOG_LEVEL"
 
 def _import_quietly() -> None:
     """Its logger prints to stdout from the first import on; whoever wants to read it sets SMDEBUG_LOG_LEVEL."""
+    _stand_in_for_pyinstrument()
     asked = os.environ.get(_LEVEL)
     os.environ.setdefault(_LEVEL, "critical")
     try:
@@ -28,6 +31,26 @@ def _import_quietly() -> None:
         if asked is None:
             del os.environ[_LEVEL]
             logging.getLogger("smdebug").setLevel(logging.CRITICAL + 1)
+
+
+def _stand_in_for_pyinstrument() -> None:
+    """Let smdebug be imported without pyinstrument, which it imports for a profiler of its own that nobody here starts.
+
+    Its C extension has no wheels for Python 3.12 and newer, and does not import on 3.13.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("pyinstrument.renderers")
+    except ImportError:
+
+        def missing(*_: Any, **__: Any) -> None:
+            raise ImportError("smdebug's Python profiler needs pyinstrument, which is not installed")
+
+        for name, attribute in (("pyinstrument", "Profiler"), ("pyinstrument.renderers", "JSONRenderer")):
+            module = ModuleType(name)
+            setattr(module, attribute, missing)
+            sys.modules[name] = module
 
 
 class _Array(np.ndarray):

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.follow import JobFailed, detachable, follow_training, follow_tuning
-from breedlab.backends.sagemaker.launch import send
+from breedlab.backends.sagemaker.job_start import send
+from breedlab.backends.sagemaker.prices import largest_bill
 from breedlab.backends.sagemaker.record import FILE, Record, with_run
 from breedlab.backends.sagemaker.request import training_request
 from breedlab.backends.sagemaker.session import aws_errors, client
-from breedlab.backends.sagemaker.status import Status, best_values, list_trials, training_status
+from breedlab.backends.sagemaker.status import Status, best_values, list_trials, training_status, with_stopper
 from breedlab.backends.sagemaker.upload import stored
 from breedlab.config.migrations import stamp
 from breedlab.errors import BackendError
@@ -25,8 +26,14 @@ if TYPE_CHECKING:
     import boto3
 
 
-def finish(account: boto3.Session, record: Record) -> Mapping[str, Any]:
-    """Follows an experiment to its end, starts the final training once the search is over, fetches and shows.
+def finish(account: boto3.Session, record: Record, *, start: bool, stopped_too: bool = False) -> Mapping[str, Any]:
+    """Follow an experiment to its end, fetch and show it.
+
+    Args:
+        account: The session.
+        record: The experiment.
+        start: Whether to start the final training, which is paid for, once the search is over.
+        stopped_too: Whether to start it from the best trial of a search that was stopped.
 
     Returns:
         What the table of a grid shows of it.
@@ -40,10 +47,15 @@ def finish(account: boto3.Session, record: Record) -> Mapping[str, Any]:
     with detachable(record):
         if record.searches:
             stage(f"Search: {record.name}")
-            _succeeded(record, follow_tuning(account, record))
-            start_final(account, record)
+            search = follow_tuning(account, record)
+            if training_status(account, record.final_name).state is None:
+                if not (search.state == "Stopped" and stopped_too):
+                    _succeeded(account, record, search)
+                if not start:
+                    raise NotStarted(_how_to_train(record))
+                start_final(account, record)
         stage(f"Training{' the best' if record.searches else ''}: {record.final_name}")
-        _succeeded(record, follow_training(account, record))
+        _succeeded(account, record, follow_training(account, record))
         run = fetch(account, record)
     metrics = json.loads((run / "metrics.json").read_text())
     show(TrainResult(run, metrics))
@@ -161,12 +173,32 @@ def _is_here(path: Path, size: int, changed: float) -> bool:
     return status.st_size == size and abs(status.st_mtime - changed) < 0.001
 
 
-def _succeeded(record: Record, status: Status) -> None:
+class NotStarted(JobFailed):
+    """The search is over, and the training of its best waits for somebody who wants to pay for it."""
+
+
+def _how_to_train(record: Record) -> str:
+    backend, region = record.experiment().config.backend, record.place.region
+    return (
+        f"{record.name}: the search is over; the training of its best was not started, which fetch never does\n"
+        f"start it with: python scripts/jobs.py resume {record.name} --region {region}"
+        f"  (at most {largest_bill(backend, region, 0, False)})"
+    )
+
+
+def _succeeded(account: boto3.Session, record: Record, status: Status) -> None:
     if status.state == "Completed":
         return
-    reason = status.reason or ("it was stopped" if status.state == "Stopped" else "no reason was given")
-    logs = f"python scripts/jobs.py show {record.name} --region {record.place.region} --log"
-    raise JobFailed(f"{status.name}: {str(status.state).lower()}: {reason}\nits log: {logs}")
+    status = with_stopper(account, status)
+    region = record.place.region
+    reason = status.ending(record.experiment().config.backend, region)
+    lines = [f"{status.name}: {str(status.state).lower()}: {reason}"]
+    lines.append(f"its log: python scripts/jobs.py show {record.name} --region {region} --log")
+    if status.name == record.name and record.searches and status.state == "Stopped":
+        lines.append(f"train its best trial: python scripts/jobs.py resume {record.name} --region {region}")
+    elif status.state == "Stopped":
+        lines.append(f"what it left: python scripts/jobs.py fetch {record.name} --region {region} --now")
+    raise JobFailed("\n".join(lines))
 
 
 def _set_lineage(record: Record, run: Path) -> None:

@@ -47,14 +47,19 @@ def training_image(backend: Backend, region: str) -> str:
 
 
 def gpus(instance_type: str) -> int:
-    """How many GPUs an instance type has, by the SDK's list."""
+    """Return how many GPUs an instance type has, by the SDK's list; at least one for a newer type that has some."""
+    return 1 if (count := known_gpus(instance_type)) is None else count
+
+
+def known_gpus(instance_type: str) -> int | None:
+    """Return how many GPUs an instance type has; None if it has some and is newer than the SDK's list."""
     from sagemaker.core import instance_types_gpu_info
 
     # The list is by region; what a type has is the same everywhere.
     known = instance_types_gpu_info.retrieve("us-east-1").get(instance_type, {})
     if known:
         return int(known["Count"])
-    return int(bool(re.match(r"ml\.(g|p)\d", instance_type)))  # newer than the list: at least it has one
+    return None if re.match(r"ml\.(g|p)\d", instance_type) else 0
 
 
 def problems(backend: Backend, region: str) -> list[Problem]:

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,6 +23,7 @@ import yaml
 
 from breedlab.backends.sagemaker.source import CONFIG, UNDECLARED
 from breedlab.config import Config, validate
+from breedlab.config.cloud import trials_are_jobs
 from breedlab.config.validate import with_values
 from breedlab.errors import BackendError
 from breedlab.hyperparameters import decode, encode
@@ -118,7 +120,8 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
     values = decode(job.hyperparameters)
     words = [f"{path}={encode(value)}" for path, value in values.items()]
     tuner = tree["tuner"]
-    searched = tuner["strategy"] != "none" and tree["backend"]["trials"] == "job_each"
+    warm_start, freeze = tuner.get("warm_start", ()), tree["model"]["freeze"]
+    searched = trials_are_jobs(tree["backend"]["trials"], tuner["strategy"], freeze, warm_start)
     stage = job.stage or ("trial" if searched else "run")
     if stage == "trial":
         # As a trial on this machine: its own number of epochs, all of them.
@@ -188,6 +191,27 @@ def _is_installed(pin: str) -> bool:
         return False
 
 
+def refuse_blind_container(environment: Mapping[str, str], config: Config) -> None:
+    """Raise if the instance has GPUs that the container does not see: training there is paid for and never ends.
+
+    Raises:
+        BackendError: Naming what may be wrong.
+    """
+    expected = int(environment.get("BREEDLAB_GPUS", "0"))
+    if not expected or config.trainer.accelerator == "cpu":
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPUs"
+    raise BackendError(
+        f"backend.image: the instance has {expected} GPU{'s' if expected > 1 else ''}, and the container sees none: its"
+        f" PyTorch {torch.__version__} is {built}; take an image for GPUs whose CUDA the instance's driver knows, or"
+        " trainer.accelerator=cpu"
+    )
+
+
 def follow_starters() -> None:
     """Has this process told to stop when one that started it ends: nobody else will tell it.
 
@@ -195,22 +219,29 @@ def follow_starters() -> None:
     """
     import psutil
 
-    from breedlab.training import stopping
-
-    poll = select.poll()
-    for starter in psutil.Process().parents():
-        if starter.pid > 1:
-            poll.register(os.pidfd_open(starter.pid), select.POLLIN)
+    starters = [process for process in psutil.Process().parents() if process.pid > 1]
 
     def wait() -> None:
-        poll.poll()
+        _wait_for_one(starters)
         nowhere = os.open(os.devnull, os.O_WRONLY)  # whoever read what is printed is gone as well
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        if not stopping.told():  # a second time would mean: now, without saving the step
-            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def _wait_for_one(processes: list[Any]) -> None:
+    """Return when one of some processes has ended."""
+    poll = select.poll()
+    try:
+        for process in processes:
+            poll.register(os.pidfd_open(process.pid), select.POLLIN)
+    except (AttributeError, OSError):  # an older kernel, or a sandbox that lets none of it through
+        while all(process.is_running() and process.status() != "zombie" for process in processes):
+            time.sleep(0.5)
+        return
+    poll.poll()
 
 
 def hand_over(job: Job, run: Path) -> None:

@@ -10,12 +10,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker import checks, images, session
-from breedlab.backends.sagemaker.record import Record, save
+from breedlab.backends.sagemaker import checks, images, secrets, session
+from breedlab.backends.sagemaker.documented_limits import notices
+from breedlab.backends.sagemaker.follow import Detached, ways_on
+from breedlab.backends.sagemaker.job_start import LostAnswer, send
+from breedlab.backends.sagemaker.prices import bill_problems, largest_bill
+from breedlab.backends.sagemaker.record import Record, forget, save
 from breedlab.backends.sagemaker.request import (
     ARCHIVE,
     Experiment,
-    Request,
+    each_trial_is_a_job,
     new_name,
     processes,
     requests,
@@ -23,10 +27,10 @@ from breedlab.backends.sagemaker.request import (
 )
 from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
 from breedlab.backends.sagemaker.source import write_source
-from breedlab.config import Config
+from breedlab.config import Config, trial_count
 from breedlab.config.problems import Problem, error_from
-from breedlab.errors import ConfigError
-from breedlab.reporting.console import note, stage
+from breedlab.errors import BackendError, ConfigError
+from breedlab.reporting.console import note, stage, warn
 
 if TYPE_CHECKING:
     import boto3
@@ -46,14 +50,12 @@ class SageMakerBackend:
         account, record = launch(config, overrides)
         note(f"started: {record.name}")
         if not config.backend.wait:
-            from breedlab.backends.sagemaker.follow import ways_on
-
             for line in ways_on(record).splitlines():
                 note(line)
             return {"job": record.name}
         from breedlab.backends.sagemaker.fetch import finish
 
-        return finish(account, record)
+        return finish(account, record, start=True)
 
     def deploy(self, model: Path) -> str:
         from breedlab.deploy import main
@@ -77,8 +79,14 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
     """
     stage("Checking")
     account, place, found = session.inspect(config.backend)
+    found += secrets.secret_problems(config)
+    overrides = secrets.texts_without(overrides, config)
+    config = secrets.without_secrets(config)
     where = place or session.planned(config.backend)
     found += checks.offline_problems(config, where.region)
+    money = (config.backend, where.region, trial_count(config), each_trial_is_a_job(config))
+    if not where.region.startswith("<"):
+        found += bill_problems(*money)
     in_s3 = config.data.root.startswith("s3://")
     if account and in_s3:
         found += _data_problems(account, config.data.root)
@@ -96,28 +104,44 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
             raise error_from(found, "backend=sagemaker")
         assert account and place
         note(f"account and requests are in order; {place.region}, {image}")
+        for request in requests(experiment):
+            for notice in notices((request.operation, request.parameters)):
+                warn(notice)
+        note(f"largest bill: {(bill := largest_bill(*money))}; {bill.source}")
         experiment, fingerprint = _with_photos(account, experiment)
         _upload_code(account, experiment, Path(scratch))
-    first = requests(experiment)[0]
-    stage(f"Starting {first.name}")
-    send(account, first)
     record = _record(experiment, overrides, fingerprint)
-    save(record, account, config.backend.kms.output)
-    return account, record
+    return account, start_first(account, record)
 
 
-def send(account: boto3.Session, request: Request) -> None:
-    """Sends one request.
+def start_first(account: boto3.Session, record: Record) -> Record:
+    """Start an experiment's first job; its record is written before, so that whatever comes between loses no job.
 
     Raises:
-        BackendError: If AWS refuses it.
+        Detached: After Ctrl-C; the job may have been started.
+        BackendError: If AWS refuses; then nothing is left of it. Or if no answer came; then its record is.
     """
-    sagemaker = client(account, "sagemaker")
-    with aws_errors(request.name):
-        if request.operation == "CreateTrainingJob":
-            sagemaker.create_training_job(**request.parameters)
-        else:
-            sagemaker.create_hyper_parameter_tuning_job(**request.parameters)
+    experiment = record.experiment()
+    first = requests(experiment)[0]
+    kms_key = experiment.config.backend.kms.output
+    record = replace(record, state="sending")
+    stage(f"Starting {first.name}")
+    try:
+        save(record, account, kms_key)
+        send(account, first)
+    except KeyboardInterrupt as error:
+        raise Detached(f"interrupted while {first.name} was started; it may run\n{ways_on(record)}") from error
+    except LostAnswer as error:
+        raise BackendError(f"{error}\n{ways_on(record)}") from error
+    except (BackendError, OSError):
+        forget(record, account)
+        raise
+    record = replace(record, state="started")
+    try:
+        save(record, account, kms_key)
+    except (BackendError, OSError) as error:
+        warn(f"{first.name}: started, but its record could not be written again: {error}")
+    return record
 
 
 def _refuse_resume(resume: Path | None) -> None:

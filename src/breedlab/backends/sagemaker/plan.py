@@ -10,8 +10,15 @@ from datetime import datetime
 from pathlib import Path
 
 from breedlab.backends.sagemaker import checks, images
-from breedlab.backends.sagemaker.prices import largest_bill
-from breedlab.backends.sagemaker.request import Experiment, metric_definitions, new_name, requests
+from breedlab.backends.sagemaker.prices import bill_problems, largest_bill
+from breedlab.backends.sagemaker.request import (
+    Experiment,
+    each_trial_is_a_job,
+    metric_definitions,
+    new_name,
+    requests,
+)
+from breedlab.backends.sagemaker.secrets import without_secrets
 from breedlab.backends.sagemaker.session import Place, needed, planned
 from breedlab.backends.sagemaker.source import write_source
 from breedlab.config import Config, search_space, trial_count
@@ -29,6 +36,7 @@ def plan(config: Config) -> str:
         ConfigError: For what AWS would refuse, as far as it can be told from here.
         DataError: If the data folder is there and cannot be used.
     """
+    config = without_secrets(config)
     place = planned(config.backend)
     in_s3 = config.data.root.startswith("s3://")
     experiment = Experiment(
@@ -92,12 +100,14 @@ def _bills(experiment: Experiment) -> Iterator[str]:
             ("job_each", "a container starts, and the photos pass the frozen part, for every trial"),
             ("one_job", "one start, one pass of the photos through the frozen part for all trials"),
         ):
-            mark = "*" if backend.trials == way else " "
+            mark = "*" if each_trial_is_a_job(config) == (way == "job_each") else " "
             bill = largest_bill(backend, region, count, way == "job_each")
             yield f" {mark} backend.trials={way:9} {bill}: {text}"
     else:
         yield f"   {largest_bill(backend, region, 0, False)}"
     yield f"   {largest_bill(backend, region, count, False).source}; storage and traffic come on top"
+    for problem in bill_problems(backend, region, count, each_trial_is_a_job(config)):
+        yield f"   a launch refuses that: {problem.path}: {problem.message}"
     if backend.spot:
         yield "   the price is that without spot, which costs less as a rule and never more"
 

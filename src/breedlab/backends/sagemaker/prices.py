@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 from breedlab.backends.sagemaker.session import REGION
 from breedlab.config.backend import Backend
+from breedlab.config.problems import Problem
 
 REFERENCE = "us-east-1"
 """The region that prices are told of where none is set."""
@@ -73,6 +75,31 @@ def largest_bill(backend: Backend, region: str, trials: int, each: bool) -> Bill
     return Bill(jobs, hours, price, source)
 
 
+def bill_problems(backend: Backend, region: str, trials: int, each: bool) -> list[Problem]:
+    """Return why a launch is too expensive, or cannot be told to be cheap enough; see `largest_bill`."""
+    if backend.max_bill is None:
+        return []
+    bill = largest_bill(backend, region, trials, each)
+    if bill.total is None:
+        known = bill.source.partition(";")[0]
+        return [
+            Problem(
+                "backend.price_per_hour",
+                f"{known}, so nothing says that {bill.hours:,.1f} instance hours stay below backend.max_bill="
+                f"{backend.max_bill:g}; set the price, or backend.max_bill=null",
+            )
+        ]
+    if bill.total > backend.max_bill:
+        return [
+            Problem(
+                "backend.max_bill",
+                f"the largest bill is {bill}, above {backend.max_bill:g} USD; lower backend.max_run_hours"
+                f"{' or tuner.trials' if trials and each else ''}, or set backend.max_bill={math.ceil(bill.total)}",
+            )
+        ]
+    return []
+
+
 def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
     """USD for one instance and hour, and where that comes from; None if it is not known."""
     if backend.price_per_hour is not None:
@@ -80,12 +107,18 @@ def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
     table, proviso = _table(), ""
     if region == REGION:  # a dry run that was told none; a figure with its proviso says more than none
         region, proviso = REFERENCE, ", as no region is set; others may cost more"
-    found = table["regions"].get(region, {}).get(backend.instance_type)
+    found = listed_price(backend.instance_type, region)
     if found is None:
         known = f"the price of {backend.instance_type} in {region} is not known here"
         return None, f"{known}; look it up and set backend.price_per_hour"
     price = f"${found:g} an hour for {backend.instance_type} in {region} on {table['as_of']}"
-    return float(found), price + proviso
+    return found, price + proviso
+
+
+def listed_price(instance_type: str, region: str) -> float | None:
+    """Return USD for one instance and hour by the list that breedlab carries; None if it is not in there."""
+    found = _table()["regions"].get(region, {}).get(instance_type)
+    return None if found is None else float(found)
 
 
 @cache

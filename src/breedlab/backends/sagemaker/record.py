@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,7 @@ class Record:
         started: When, in ISO format.
         git: The commit that was launched from.
         run: The run directory on this machine, None on others.
+        state: `sending` from before its first job is asked for until AWS has answered, then `started`.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Record:
     started: str
     git: dict[str, Any] | None
     run: Path | None = None
+    state: str = "started"
 
     def experiment(self) -> Experiment:
         """What its jobs are made of, to build the requests that are still to come."""
@@ -79,8 +83,20 @@ def save(record: Record, session: boto3.Session, kms_key: str | None) -> None:
     """Writes a record into the bucket, and into the run directory."""
     text = json.dumps(record.plain(), indent=2)
     put(client(session, "s3"), record.place.bucket, _key(record.place.prefix, record.name), text.encode(), kms_key)
-    assert record.run is not None
-    atomic_write_text(record.run / FILE, text)
+    if record.run is not None:
+        atomic_write_text(record.run / FILE, text)
+
+
+def forget(record: Record, session: boto3.Session) -> None:
+    """Remove the record of a launch that AWS refused, and the run directory that was reserved for it."""
+    with suppress(BackendError), aws_errors():
+        bucket, key = record.place.bucket, _key(record.place.prefix, record.name)
+        client(session, "s3").delete_object(Bucket=bucket, Key=key)
+    if record.run is not None:
+        shutil.rmtree(record.run, ignore_errors=True)
+        with suppress(OSError):  # of other runs
+            record.run.parent.rmdir()
+            record.run.parent.parent.rmdir()
 
 
 def local_records(runs: Path) -> list[Record]:
@@ -160,4 +176,6 @@ def _read(text: str, run: Path | None) -> Record:
     source = f"{run or read.get('name', '')}: {FILE}"
     tree = upgrade(read, "job", source)
     tree["config"] = upgrade({KEY: read.get(KEY, 1), **tree["config"]}, "run", source)
+    known = {field.name for field in fields(Record)}
+    tree = {name: value for name, value in tree.items() if name in known}
     return Record(**{**tree, "place": Place(**tree["place"]), "run": run})

@@ -20,9 +20,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from breedlab.backends.sagemaker.images import gpus
+from breedlab.backends.sagemaker import tags
+from breedlab.backends.sagemaker.images import gpus, known_gpus
 from breedlab.backends.sagemaker.session import Place
 from breedlab.config import Config, search_space, trial_count
+from breedlab.config.cloud import trials_are_jobs
 from breedlab.config.space import Choices, Dimension, Range
 from breedlab.hyperparameters import encode, sagemaker_name
 from breedlab.models import weight_files
@@ -87,12 +89,18 @@ class Experiment:
     @property
     def searches(self) -> bool:
         """Whether its first job is a tuning job."""
-        return self.config.tuner.strategy != "none" and self.config.backend.trials == "job_each"
+        return each_trial_is_a_job(self.config)
 
     @property
     def final_name(self) -> str:
         """Of the job that trains the best."""
         return f"{self.name}-final" if self.searches else self.name
+
+
+def each_trial_is_a_job(config: Config) -> bool:
+    """Return whether the search, if there is one, is a tuning job."""
+    tuner = config.tuner
+    return trials_are_jobs(config.backend.trials, tuner.strategy, config.model.freeze, tuner.warm_start)
 
 
 def new_name(config: Config, now: datetime) -> str:
@@ -136,7 +144,7 @@ def training_request(experiment: Experiment, values: Mapping[str, str]) -> Reque
         },
         "HyperParameters": dict(values),
         **_shared(experiment, "final" if experiment.searches else "run"),
-        "Tags": _tags(config),
+        "Tags": _tags(experiment),
     }
     parameters["InputDataConfig"].append(_channel("sm_drivers", experiment.uri("sm_drivers") + "/"))
     if backend.tensorboard:
@@ -161,9 +169,10 @@ def tuning_request(experiment: Experiment) -> Request:
         fixed |= {
             "sagemaker_torch_distributed_enabled": "true",
             "sagemaker_instance_type": config.backend.instance_type,
-            # The toolkit's only name for it, whoever starts the processes.
-            "sagemaker_mpi_num_of_processes_per_host": str(processes(config)),
         }
+        if (count := processes(config)) is not None:
+            # The toolkit's only name for it, whoever starts the processes; without it, it counts the GPUs.
+            fixed["sagemaker_mpi_num_of_processes_per_host"] = str(count)
     search: dict[str, Any] = {
         "Strategy": _STRATEGIES[tuner.strategy],
         "HyperParameterTuningJobObjective": {
@@ -195,7 +204,7 @@ def tuning_request(experiment: Experiment) -> Request:
             },
             **_shared(experiment, "trial"),
         },
-        "Tags": _tags(config),
+        "Tags": _tags(experiment),
     }
     if tuner.warm_start:
         parameters["WarmStartConfig"] = {
@@ -225,11 +234,12 @@ def parameter_ranges(config: Config) -> dict[str, list[dict[str, Any]]]:
     return ranges
 
 
-def processes(config: Config) -> int:
-    """How many processes train on each instance."""
+def processes(config: Config) -> int | None:
+    """Return how many processes train on each instance; None for as many as the container finds GPUs."""
     if config.backend.processes != "auto":
         return config.backend.processes
-    return max(1, gpus(config.backend.instance_type))
+    # Types newer than the SDK's list, too: what a container counts is right for all of them.
+    return 1 if known_gpus(config.backend.instance_type) in (0, 1) else None
 
 
 def weights_file(config: Config) -> Path | None:
@@ -286,7 +296,7 @@ def _shared(experiment: Experiment, stage: str) -> dict[str, Any]:
             "S3Uri": experiment.uri("final" if stage == "final" else "checkpoints"),
             "LocalPath": CHECKPOINTS,
         },
-        "Environment": {"BREEDLAB_STAGE": stage, **backend.environment},
+        "Environment": {"BREEDLAB_STAGE": stage, **_expected_gpus(backend.instance_type), **backend.environment},
     }
     if backend.vpc.subnets:
         shared["VpcConfig"] = {"Subnets": backend.vpc.subnets, "SecurityGroupIds": backend.vpc.security_groups}
@@ -295,11 +305,17 @@ def _shared(experiment: Experiment, stage: str) -> dict[str, Any]:
     return shared
 
 
+def _expected_gpus(instance_type: str) -> dict[str, str]:
+    """Return what tells a job that its container has to see a GPU."""
+    return {"BREEDLAB_GPUS": str(count)} if (count := gpus(instance_type)) else {}
+
+
 def _channel(name: str, uri: str) -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}, "InputMode": "File"}
 
 
-def _tags(config: Config) -> list[dict[str, str]]:
-    tags = {"breedlab": config.name, **config.backend.tags}
-    return [{"Key": key, "Value": value} for key, value in tags.items()]
+def _tags(experiment: Experiment) -> list[dict[str, str]]:
+    config = experiment.config
+    own = tags.own_tags(run=experiment.name, experiment=config.name)
+    return tags.as_request((*config.backend.tags.items(), (tags.OLD, config.name), *own))

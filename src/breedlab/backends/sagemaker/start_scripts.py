@@ -13,12 +13,12 @@ from pathlib import Path
 from breedlab.backends.sagemaker.request import ARCHIVE, ENTRY
 
 
-def write_start_scripts(folder: Path, processes: int, instances: int) -> None:
+def write_start_scripts(folder: Path, processes: int | None, instances: int) -> None:
     """Fills a folder with what the channel holds.
 
     Args:
         folder: To be filled.
-        processes: On each instance; more than one in all are started by torchrun.
+        processes: On each instance, None for one a GPU; more than one in all are started by torchrun.
         instances: Of the job.
     """
     from sagemaker.core.training.configs import SourceCode
@@ -31,7 +31,7 @@ def write_start_scripts(folder: Path, processes: int, instances: int) -> None:
     shutil.copy2(str(install_requirements.__file__), folder / "scripts" / "install_requirements.py")
     source = SourceCode(source_dir=ARCHIVE, entry_script=ENTRY, requirements="requirements.txt")
     (folder / SOURCE_CODE_JSON).write_text(json.dumps(source.model_dump()))
-    if processes * instances > 1:
+    if processes is None or processes * instances > 1:
         torchrun = Torchrun(process_count_per_node=processes)
         distributed = torchrun.model_dump()
         driver = templates.EXEUCTE_DISTRIBUTED_DRIVER.format(

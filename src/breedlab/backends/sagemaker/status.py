@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.record import Record
 from breedlab.backends.sagemaker.session import aws_errors, client
-from breedlab.hyperparameters import decode
+from breedlab.backends.sagemaker.tags import STOPPED_BY, read_tags
+from breedlab.config.backend import Backend
+from breedlab.errors import BackendError
+from breedlab.hyperparameters import decode, encode, sagemaker_name
+from breedlab.training.objective import better
 from breedlab.tuning.row import Row
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ class Status:
         detail: What it is doing just now, such as `Downloading`.
         reason: Why it failed, else empty.
         seconds: How long it has run.
+        arn: Its address in the account.
+        stopped_by: Who had `jobs.py stop` stop it, else empty.
     """
 
     name: str
@@ -37,10 +43,38 @@ class Status:
     detail: str = ""
     reason: str = ""
     seconds: float = 0.0
+    arn: str = ""
+    stopped_by: str = ""
 
     @property
     def ended(self) -> bool:
         return self.state in ENDED
+
+    def ending(self, backend: Backend, region: str) -> str:
+        """Return how a job ended that did not complete, and what to do about it."""
+        if self.detail == "MaxRuntimeExceeded":
+            return (
+                f"it ran for the {backend.max_run_hours:g} hours of backend.max_run_hours and was stopped;"
+                " raise that, or train for fewer epochs"
+            )
+        if self.detail == "MaxWaitTimeExceeded":
+            return (
+                "it waited and ran for longer than backend.max_wait_hours allows; raise it, or set backend.spot=false"
+            )
+        kind = backend.instance_type
+        if self.reason.startswith("CapacityError") or "InsufficientInstanceCapacity" in self.reason:
+            return (
+                f"AWS had no {kind} free in {region}: {self.reason}; try again later, or take another"
+                " backend.instance_type or backend.region"
+            )
+        if self.reason.startswith("InternalServerError"):
+            return f"a fault of AWS's own: {self.reason}; launch again, or have backend.retries do that"
+        if self.reason:
+            return self.reason
+        if self.state == "Stopped":
+            by = self.stopped_by and f"{self.stopped_by} stopped it with jobs.py stop"
+            return by or "somebody stopped it, in AWS's console or by the API, not with jobs.py stop"
+        return "no reason was given"
 
 
 def training_status(account: boto3.Session, name: str) -> Status:
@@ -54,6 +88,7 @@ def training_status(account: boto3.Session, name: str) -> Status:
         found.get("SecondaryStatus", ""),
         found.get("FailureReason", ""),
         _seconds(found, "TrainingStartTime", "TrainingEndTime"),
+        found["TrainingJobArn"],
     )
 
 
@@ -73,7 +108,32 @@ def tuning_status(account: boto3.Session, name: str) -> Status:
         ", ".join(words),
         found.get("FailureReason", ""),
         _seconds(found, "CreationTime", "HyperParameterTuningEndTime"),
+        found["HyperParameterTuningJobArn"],
     )
+
+
+def described(account: boto3.Session, name: str, *, training: bool) -> dict[str, Any] | None:
+    """Return what AWS says of a job; None if there is none of that name."""
+    if training:
+        return _described(account, "describe_training_job", TrainingJobName=name)
+    return _described(account, "describe_hyper_parameter_tuning_job", HyperParameterTuningJobName=name)
+
+
+def with_stopper(account: boto3.Session, status: Status) -> Status:
+    """Return a status with who stopped the job, as far as its tags say; see `jobs.py stop`."""
+    if status.state != "Stopped" or not status.arn:
+        return status
+    try:
+        found = tags_of(account, status.arn)
+    except BackendError:  # it is only an explanation
+        return status
+    return replace(status, stopped_by=found.get(STOPPED_BY, ""))
+
+
+def tags_of(account: boto3.Session, arn: str) -> dict[str, str]:
+    """Return the tags of something in the account."""
+    with aws_errors(arn):
+        return read_tags(client(account, "sagemaker"), arn)
 
 
 def first_status(account: boto3.Session, record: Record) -> Status:
@@ -83,9 +143,18 @@ def first_status(account: boto3.Session, record: Record) -> Status:
 
 def best_values(account: boto3.Session, record: Record) -> dict[str, str] | None:
     """What the search found best, by SageMaker's name as it travels; None if no trial came to an end."""
-    found = _described(account, "describe_hyper_parameter_tuning_job", HyperParameterTuningJobName=record.name)
+    found = described(account, record.name, training=False)
     best = (found or {}).get("BestTrainingJob")
-    return dict(best["TunedHyperParameters"]) if best else None
+    if best:
+        return dict(best["TunedHyperParameters"])
+    # A search that was stopped may name none.
+    row: Row | None = None
+    mode = record.config["monitor"]["mode"]
+    for trial in list_trials(account, record.name):
+        objective = trial.row.objective
+        if trial.row.state == "complete" and objective is not None:
+            row = trial.row if better(objective, row.objective if row else None, mode) else row
+    return {sagemaker_name(path): encode(value) for path, value in row.values.items()} if row else None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,12 @@ RUN = f"{PREFIX}run"
 USER = f"{PREFIX}user"
 EXPERIMENT = f"{PREFIX}experiment"
 
+STOPPED_BY = f"{PREFIX}stopped-by"
+"""Set on a job by whoever has `jobs.py stop` stop it."""
+
+OLD = "breedlab"
+"""The only tag of jobs that older versions launched; its value is the experiment's name."""
+
 _LONGEST_VALUE = 256
 _REFUSED = re.compile(r"[^\w\s.:/=+\-@]")
 """What AWS takes in no value: all but letters, digits, separators and `_.:/=+-@`."""

@@ -1,0 +1,140 @@
+"""The jobs of an account that breedlab launched, from whatever machine: found by their tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from breedlab.backends.sagemaker import tags
+from breedlab.backends.sagemaker.prices import listed_price
+from breedlab.backends.sagemaker.session import aws_errors, client
+from breedlab.backends.sagemaker.status import described, tags_of
+from breedlab.errors import BackendError
+from breedlab.reporting.console import warn
+
+if TYPE_CHECKING:
+    import boto3
+
+_RUNNING = ("InProgress", "Stopping")
+
+
+@dataclass(frozen=True)
+class AccountJob:
+    """A job that runs or ran in the account.
+
+    Attributes:
+        name: The job's.
+        kind: `search` or `training`.
+        experiment: The experiment's name.
+        user: Who launched it.
+        created: When.
+        state: AWS's word.
+        price: USD an hour while it runs, by the list; 0 once it is over, None if it is not known.
+    """
+
+    name: str
+    kind: str
+    experiment: str
+    user: str
+    created: datetime
+    state: str
+    price: float | None
+
+
+def find_ours(account: boto3.Session) -> list[AccountJob]:
+    """Return our searches and training jobs in the session's region, the newest first; a search stands for its trials.
+
+    Raises:
+        BackendError: If AWS refuses the search.
+    """
+    region = str(account.region_name)
+    found = [
+        *(_search_job(entity, region) for entity in _tagged(account, "HyperParameterTuningJob")),
+        *(_training_job(entity, region) for entity in _tagged(account, "TrainingJob") if "TuningJobArn" not in entity),
+    ]
+    return sorted(found, key=lambda job: job.created, reverse=True)
+
+
+def stop(account: boto3.Session, name: str) -> None:
+    """Stop a job of the account, be it one whose record is lost, or a trial.
+
+    Raises:
+        BackendError: If there is no such job, or it is not ours.
+    """
+    for training in (False, True):
+        found = described(account, name, training=training)
+        if found is None:
+            continue
+        arn = found["TrainingJobArn" if training else "HyperParameterTuningJobArn"]
+        if not tags_of(account, arn).keys() & {tags.RUN, tags.OLD}:
+            raise BackendError(f"{name}: is a job of the account, but not one that breedlab launched; it is left alone")
+        state = found["TrainingJobStatus" if training else "HyperParameterTuningJobStatus"]
+        if state != "InProgress":
+            print(f"nothing to stop: {name}: {state}")
+            return
+        stop_job(account, name, arn, training=training)
+        print(f"{name}: told to stop")
+        return
+    raise BackendError(
+        f"{name}: there is no such job in {account.region_name}; `python scripts/jobs.py list --all` lists ours"
+    )
+
+
+def stop_job(account: boto3.Session, name: str, arn: str, *, training: bool) -> None:
+    """Stop a running job, and leave word on it of who did."""
+    sagemaker = client(account, "sagemaker")
+    with aws_errors(name):
+        if training:
+            sagemaker.stop_training_job(TrainingJobName=name)
+        else:
+            sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    mark = {"Key": tags.STOPPED_BY, "Value": tags.tag_value(tags.user_name())}
+    try:
+        with aws_errors(name):
+            sagemaker.add_tags(ResourceArn=arn, Tags=[mark])
+    except BackendError as error:
+        warn(f"{name}: who stopped it could not be left on it: {error}")
+
+
+def _tagged(account: boto3.Session, resource: str) -> Iterator[Mapping[str, Any]]:
+    """Yield what AWS knows of every resource of a kind that has our tag."""
+    ours = {"Filters": [{"Name": f"Tags.{tags.RUN}", "Operator": "Exists"}]}
+    with aws_errors(f"jobs with the tag {tags.RUN}"):
+        pages = client(account, "sagemaker").get_paginator("search").paginate(Resource=resource, SearchExpression=ours)
+        for page in pages:
+            for result in page["Results"]:
+                yield result[resource]
+
+
+def _search_job(entity: Mapping[str, Any], region: str) -> AccountJob:
+    definition = entity.get("TrainingJobDefinition", {})
+    state = entity["HyperParameterTuningJobStatus"]
+    at_once = entity.get("TrainingJobStatusCounters", {}).get("InProgress", 0)
+    price = _price(definition, region) if state in _RUNNING else 0.0
+    return AccountJob(
+        entity["HyperParameterTuningJobName"],
+        "search",
+        *_launch(entity),
+        entity["CreationTime"],
+        state,
+        None if price is None else price * at_once,
+    )
+
+
+def _training_job(entity: Mapping[str, Any], region: str) -> AccountJob:
+    state = entity["TrainingJobStatus"]
+    price = _price(entity, region) if state in _RUNNING else 0.0
+    return AccountJob(entity["TrainingJobName"], "training", *_launch(entity), entity["CreationTime"], state, price)
+
+
+def _launch(entity: Mapping[str, Any]) -> tuple[str, str]:
+    found = {tag["Key"]: tag["Value"] for tag in entity.get("Tags", [])}
+    return found.get(tags.EXPERIMENT, ""), found.get(tags.USER, "")
+
+
+def _price(job: Mapping[str, Any], region: str) -> float | None:
+    resources = job.get("ResourceConfig", {})
+    price = listed_price(resources.get("InstanceType", ""), region)
+    return None if price is None else price * resources.get("InstanceCount", 1)

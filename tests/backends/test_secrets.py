@@ -1,0 +1,99 @@
+"""Secrets of a launch are in the request and nowhere else."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from sagemaker_account import Account
+
+from breedlab import jobs
+from breedlab.backends.sagemaker import secrets
+from breedlab.errors import BackendError, BreedlabError
+from breedlab.launch import main
+
+Cloud = Callable[..., list[str]]
+VALUE = "hunter2hunter2"
+
+
+def everything_in_the_bucket() -> bytes:
+    s3 = boto3.client("s3")
+    found = []
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket="breedlab-tests"):
+        for item in page["Contents"]:
+            body = s3.get_object(Bucket="breedlab-tests", Key=item["Key"])["Body"].read()
+            found.append(gzip.decompress(body) if item["Key"].endswith(".gz") else body)
+    return b"".join(found)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "backend.environment={WANDB_API_KEY: '', MODE: 'online'}",
+        "backend.environment={WANDB_API_KEY: '${oc.env:WANDB_API_KEY}', MODE: 'online'}",
+        "backend.environment={WANDB_API_KEY: " + VALUE + ", MODE: 'online'}",
+    ],
+    ids=["empty", "interpolated", "typed as it is in the shell"],
+)
+@pytest.mark.parametrize("kind", [[], ["tuner=random", "tuner.trials=2"]], ids=["training", "search"])
+def test_a_secret_is_in_the_request_and_in_nothing_that_is_kept(
+    given: str, kind: list[str], cloud: Cloud, account: Account, here: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", VALUE)
+    launched = cloud("backend.wait=false", "backend.job_name=dogs", *kind, given)
+    main([*launched, "dry_run=true"])
+    main(launched)
+    jobs.main(["show", "dogs"])
+    printed = capsys.readouterr()
+    ((_, sent),) = [each for each in account.requests if each[0].startswith("Create")]
+    environment = sent.get("TrainingJobDefinition", sent)["Environment"]
+    assert environment["WANDB_API_KEY"] == VALUE and environment["MODE"] == "online"
+    assert VALUE not in printed.out + printed.err
+    kept = everything_in_the_bucket()
+    assert b"WANDB_API_KEY" in kept and VALUE.encode() not in kept
+    files = [path for path in here.rglob("*") if path.is_file()]
+    assert any(path.name == "job.json" for path in files)
+    assert not [path for path in files if VALUE.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("backend.environment={HF_TOKEN: abc}", "HF_TOKEN: looks like a secret, which would be kept"),
+        ("backend.environment={DB_PASSWORD: ''}", "DB_PASSWORD: comes from the shell's DB_PASSWORD, which is not set"),
+    ],
+)
+def test_a_secret_that_would_be_kept_or_is_missing_is_refused(
+    given: str, says: str, cloud: Cloud, account: Account, here: Path
+) -> None:
+    with pytest.raises(BreedlabError, match=says) as raised:
+        main(cloud("backend.wait=false", given))
+    assert "abc" not in str(raised.value) and account.created() == []
+
+
+def test_names_of_secrets() -> None:
+    looks = "WANDB_API_KEY HF_TOKEN password MY_SECRET AWS_SECRET_ACCESS_KEY OPENAI_APIKEY GIT_PAT"
+    assert all(secrets.is_secret(name, "x") for name in looks.split())
+    assert not any(
+        secrets.is_secret(name, "x") for name in ["WANDB", "MODE", "TOKENIZERS_PARALLELISM", "KEYBOARD", "PATH"]
+    )
+    assert not secrets.is_secret("HF_TOKEN", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hf-AbCdEf")
+
+
+def test_addresses_in_secrets_manager_are_resolved_in_the_job(account: Account) -> None:
+    manager = boto3.client("secretsmanager")
+    plain = manager.create_secret(Name="plain", SecretString=VALUE)["ARN"]
+    tree = manager.create_secret(Name="tree", SecretString=json.dumps({"user": "jo", "password": VALUE}))["ARN"]
+    environment = {"A": plain, "B": f"{tree}:password::", "MODE": "online"}
+    secrets.resolve(environment)
+    assert environment == {"A": VALUE, "B": VALUE, "MODE": "online"}
+    with pytest.raises(BackendError, match=r"backend\.environment\.C: arn:.* has no key 'pin'"):
+        secrets.resolve({"C": f"{tree}:pin::"})
+    nobody = plain.replace("plain", "nobody")
+    with pytest.raises(BackendError, match=r"needs secretsmanager:GetSecretValue"):
+        secrets.resolve({"C": nobody})
