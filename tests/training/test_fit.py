@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,3 +172,31 @@ def test_a_compiled_network_trains_to_a_checkpoint_that_loads(tmp_path: Path, co
     prepared = prepare(config, checked_photos(config))
     classifier, _ = train(prepared, config, tmp_path / "run")
     load_checkpoint(classifier, tmp_path / "run" / "checkpoints" / "best.ckpt")
+
+
+def test_of_epochs_that_tie_the_one_with_the_lowest_loss_is_kept(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two classes are soon told apart, and the loss falls on: the first perfect epoch is the worst of them."""
+    config = configure("trainer.max_epochs=8", "optim.lr=0.003", "model.dropout=0.0")
+    root = tmp_path / "photos"
+    for split in ("train", "valid", "test"):
+        for name in sorted(folder.name for folder in Path(config.data.root, split).iterdir())[:2]:
+            shutil.copytree(Path(config.data.root, split, name), root / split / name)
+    config = configure("trainer.max_epochs=8", "optim.lr=0.003", "model.dropout=0.0", f"data.root={root}")
+    prepared = prepare(config, checked_photos(config))
+    epochs = [epoch.valid for epoch in prepared.epochs(prepared.classifier(config), config, 8)]
+    top = max(epoch["valid/top1"] for epoch in epochs)
+    tied = [index for index, epoch in enumerate(epochs) if epoch["valid/top1"] == top]
+    assert len(tied) > 1, "the test needs a tie"
+    lowest = min(tied, key=lambda index: epochs[index]["valid/loss"])
+    assert lowest != tied[0]
+
+    monkeypatch.setattr(fitting, "StepBar", lambda: Cut(5))
+    with pytest.raises(RuntimeError, match="cut"):
+        train(prepared, config, tmp_path / "run")
+    monkeypatch.undo()  # what was tied before the cut is known after it
+    _, fitted = train(prepared, config, tmp_path / "run")
+    assert (fitted.best_epoch, fitted.tied) == (lowest + 1, len(tied) - 1)
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == lowest

@@ -12,7 +12,7 @@ from PIL import Image
 
 from breedlab.config import Config
 from breedlab.training.fit import ActivationData, fit
-from breedlab.training.loss import WeightedCrossEntropy
+from breedlab.training.loss import CrossEntropyLoss
 from breedlab.training.prepare import prepare
 from breedlab.training.run import _evaluate, checked_photos
 
@@ -37,7 +37,7 @@ def test_the_loss_is_that_of_its_definition(smoothing: float) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(16, 3, generator=generator)
     labels = torch.randint(0, 3, (16,), generator=generator)
-    criterion = WeightedCrossEntropy(torch.tensor(WEIGHTS), label_smoothing=smoothing)
+    criterion = CrossEntropyLoss(torch.tensor(WEIGHTS), label_smoothing=smoothing)
     hard = np.eye(3)[labels.numpy()]
     assert float(criterion(logits, labels)) == pytest.approx(by_hand(logits.numpy(), hard, WEIGHTS, smoothing), 1e-5)
     mixed = 0.3 * hard + 0.7 * np.roll(hard, 1, axis=0)
@@ -51,13 +51,13 @@ def test_without_smoothing_and_without_weights_it_is_pytorchs() -> None:
     labels = torch.randint(0, 3, (16,), generator=generator)
     for weight, smoothing in ((torch.tensor(WEIGHTS), 0.0), (None, 0.1)):
         expected = torch.nn.functional.cross_entropy(logits, labels, weight, label_smoothing=smoothing)
-        torch.testing.assert_close(WeightedCrossEntropy(weight, label_smoothing=smoothing)(logits, labels), expected)
+        torch.testing.assert_close(CrossEntropyLoss(weight, label_smoothing=smoothing)(logits, labels), expected)
 
 
 def test_the_best_answer_to_an_image_does_not_depend_on_the_weights() -> None:
     """What smoothing asks of an image of the common class: 0.95 and 0.05, not 20 times as much for the rare one."""
     scores = torch.zeros(1, 2, requires_grad=True)
-    criterion = WeightedCrossEntropy(torch.tensor([0.5, 10.0]), label_smoothing=0.1)
+    criterion = CrossEntropyLoss(torch.tensor([0.5, 10.0]), label_smoothing=0.1)
     optimizer = torch.optim.LBFGS([scores], max_iter=100)
 
     def closure() -> torch.Tensor:

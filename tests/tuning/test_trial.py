@@ -11,6 +11,7 @@ import pytest
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
+from breedlab.training import loop, optimization
 from breedlab.training.prepare import Prepared, prepare
 from breedlab.training.run import checked_photos
 from breedlab.tuning.trial import quickly_collected, run_trial
@@ -49,3 +50,33 @@ def test_nothing_of_its_network_stays_in_memory(
         outcome: Any = run_trial(prepared, {"optim.lr": 0.01}, stop_early)
     assert outcome.state == state
     assert made and not any(network() for network in made)
+
+
+def test_a_failed_probe_leaves_the_next_trial_as_it_was(
+    configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that runs out of memory: the backbone that all share must not stay frozen for those that fine-tune it."""
+    config = configure("model.freeze=none", "trainer.probe_epochs=1", "tuner=random", "tuner.max_epochs=2")
+    prepared = prepare(config, checked_photos(config))
+    trained: list[int] = []
+
+    def count(classifier: Classifier, optim: Any) -> Any:
+        trained.append(sum(p.requires_grad for p in classifier.backbone.parameters()))
+        return groups(classifier, optim)
+
+    groups = optimization.parameter_groups
+    monkeypatch.setattr(optimization, "parameter_groups", count)
+    before = run_trial(prepared, {"optim.lr": 0.001}, lambda *_: False)
+    usual = list(trained)
+    assert usual[0] == 0 < usual[1], "the probe trains the head, the trial the backbone with it"
+
+    def fail(*_: object, **__: object) -> Any:
+        raise RuntimeError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "epochs", fail)
+        assert run_trial(prepared, {"optim.lr": 0.001}, lambda *_: False).state == "failed"
+    trained.clear()
+    after = run_trial(prepared, {"optim.lr": 0.001}, lambda *_: False)
+    assert trained == usual
+    assert after.epochs == before.epochs

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
+from breedlab.config.schema import Monitor
 from breedlab.debugging.recorder import Recorder
 from breedlab.errors import TrainingError
 from breedlab.reporting.console import console
 from breedlab.training.loop import seed_epoch
-from breedlab.training.objective import epoch_line
+from breedlab.training.objective import epoch_line, rank
 
 
 class SeededEpochs(lightning.Callback):
@@ -37,6 +41,50 @@ class FiniteFigures(Checkpoint):
             raise TrainingError(
                 f"training diverged in epoch {trainer.current_epoch + 1} ({shown}); try a lower optim.lr"
             )
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the epoch that is best by `objective.rank`: of those that tie in the metric, the one of the lowest loss.
+
+    Attributes:
+        tied: How many other epochs reached the metric of the one that is kept.
+    """
+
+    def __init__(self, folder: Path, monitor: Monitor) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="best",
+            monitor=monitor.metric,
+            mode=monitor.mode,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        self.tied = 0
+        self._loss: float | None = None
+
+    def check_monitor_top_k(self, trainer: lightning.Trainer, current: torch.Tensor | None = None) -> bool:
+        assert current is not None
+        best, loss = self.best_model_score, float(trainer.callback_metrics["valid/loss"])
+        kept = None if best is None else rank(float(best), self._loss, self.mode)
+        better = kept is None or rank(float(current), loss, self.mode) < kept
+        better = trainer.strategy.reduce_boolean_decision(better)
+        if best is not None and float(current) == float(best):
+            self.tied += 1
+        elif better:
+            self.tied = 0
+        if better:
+            self._loss = loss
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "loss": self._loss, "tied": self.tied}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._loss, self.tied = state_dict.get("loss"), state_dict.get("tied", 0)
+
+    def _generate_state_key(self, **kwargs: Any) -> str:
+        return f"ModelCheckpoint{kwargs!r}"  # under which older runs saved it
 
 
 class EpochLines(Checkpoint):
@@ -90,6 +138,6 @@ def out_of_patience(epoch: int, monitor: str, patience: int) -> str:
     return f"stopped after epoch {epoch + 1}: no better {monitor} for {patience} epochs"
 
 
-def best_checkpoint(trainer: lightning.Trainer) -> ModelCheckpoint:
+def best_checkpoint(trainer: lightning.Trainer) -> BestCheckpoint:
     """The callback that keeps the best epoch."""
-    return next(c for c in trainer.callbacks if isinstance(c, ModelCheckpoint) and c.monitor)  # type: ignore[attr-defined]
+    return next(c for c in trainer.callbacks if isinstance(c, BestCheckpoint))  # type: ignore[attr-defined]

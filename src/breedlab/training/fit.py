@@ -13,10 +13,9 @@ import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from breedlab import ranks
@@ -27,6 +26,7 @@ from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.training import stopping
 from breedlab.training.activations import Activations
 from breedlab.training.callbacks import (
+    BestCheckpoint,
     EpochLines,
     FiniteFigures,
     SeededEpochs,
@@ -36,6 +36,7 @@ from breedlab.training.callbacks import (
     stop_reason,
 )
 from breedlab.training.checkpoints import WholeCheckpoints, read_checkpoint
+from breedlab.training.ema import KeepAverage
 from breedlab.training.learner import Learner
 from breedlab.training.observers import observers
 from breedlab.training.precision import lightning_precision
@@ -52,12 +53,14 @@ class Fitted:
         reason: Why it ended.
         best_epoch: The one whose weights were kept, from 1.
         best: The monitored metric then.
+        tied: How many other epochs reached it; the one kept has the lowest validation loss of them.
     """
 
     epochs: int
     reason: str
     best_epoch: int
     best: float
+    tied: int = 0
 
 
 class ActivationDataset(Dataset[Any]):
@@ -131,17 +134,16 @@ def fit(
         SeededEpochs(config.seed),
         FiniteFigures(),
         StepBar(),
-        _keep(run, "best", monitor=monitor, mode=mode),
+        BestCheckpoint(run / "checkpoints", config.monitor),
         # Not ModelCheckpoint's own save_last, which writes only when the best does.
-        _keep(run, "last"),
+        _keep_last(run),
         EpochLines(),
         Resumption(last),
     ]
     if config.trainer.patience:
         callbacks.append(EarlyStopping(monitor, patience=config.trainer.patience, mode=mode, check_finite=False))
     if config.trainer.ema:
-        average = get_ema_multi_avg_fn(config.trainer.ema)  # type: ignore[no-untyped-call]
-        callbacks.append(WeightAveraging(use_buffers=True, multi_avg_fn=average))
+        callbacks.append(KeepAverage(config.trainer.ema))
     callbacks.extend(observers(config, run))
     with quiet_lightning():
         trainer = lightning.Trainer(
@@ -191,7 +193,8 @@ def _ended(trainer: lightning.Trainer, run: Path) -> Fitted:
     checkpoint = best_checkpoint(trainer)
     kept = read_checkpoint(run / "checkpoints" / "best.ckpt")
     assert checkpoint.best_model_score is not None
-    fitted = Fitted(trainer.current_epoch, stop_reason(trainer), kept["epoch"] + 1, float(checkpoint.best_model_score))
+    best = float(checkpoint.best_model_score)
+    fitted = Fitted(trainer.current_epoch, stop_reason(trainer), kept["epoch"] + 1, best, checkpoint.tied)
     atomic_write_json(run / "trained.json", asdict(fitted))
     return fitted
 
@@ -212,19 +215,16 @@ def _ended_before(run: Path, config: Config) -> Fitted:
         reason = out_of_patience(early[0]["stopped_epoch"], monitor, early[0]["patience"])
     else:  # a rule of the debugger's leaves no state
         reason = f"all {epochs} epochs" if epochs >= config.trainer.max_epochs else f"stopped after epoch {epochs}"
-    fitted = Fitted(epochs, reason, kept["epoch"] + 1, float(best))
+    tied = max((state.get("tied", 0) for state in states), default=0)
+    fitted = Fitted(epochs, reason, kept["epoch"] + 1, float(best), tied)
     atomic_write_json(run / "trained.json", asdict(fitted))
     return fitted
 
 
-def _keep(run: Path, name: str, **which: Any) -> ModelCheckpoint:
-    """Writes `checkpoints/<name>.ckpt` after whole epochs only: a resumed run begins with the next."""
+def _keep_last(run: Path) -> ModelCheckpoint:
+    """Write `checkpoints/last.ckpt` after whole epochs only: a resumed run begins with the next."""
     return ModelCheckpoint(
-        dirpath=run / "checkpoints",
-        filename=name,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-        **which,
+        dirpath=run / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
 
 

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from breedlab.config import Config
 from breedlab.data.module import TrainingLoader
 from breedlab.models.classifier import Classifier
-from breedlab.training.loss import WeightedCrossEntropy
+from breedlab.training.loss import CrossEntropyLoss
 from breedlab.training.metrics import make_metrics
 from breedlab.training.optimization import make_optimizer, make_schedule
 
@@ -47,7 +47,7 @@ class Learner(lightning.LightningModule):
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs or config.trainer.max_epochs
-        self.criterion = WeightedCrossEntropy(class_weights, label_smoothing=config.optim.label_smoothing)
+        self.criterion = CrossEntropyLoss(class_weights, label_smoothing=config.optim.label_smoothing)
         self.validation = make_metrics(classifier.architecture.classes, shared=True)
         # In a list, since registering it would store its weights under a second name.
         self._tail = [] if tail is None else [tail]

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from breedlab.config import Config
 from breedlab.data.module import mixed_seed
 from breedlab.errors import TrainingError
+from breedlab.training.ema import MovingAverage
 from breedlab.training.learner import Learner
 from breedlab.training.metrics import make_metrics
 from breedlab.training.precision import lightning_precision
@@ -64,7 +65,7 @@ def epochs(
     setup = learner.configure_optimizers()
     module, optimizer = fabric.setup(learner, setup["optimizer"])
     schedule = setup["lr_scheduler"]["scheduler"]
-    averaged = _average(learner, config.trainer.ema)
+    average = MovingAverage(learner.classifier, config.trainer.ema) if config.trainer.ema else None
     short = config.monitor.metric.removeprefix("valid/")
     metrics = make_metrics(learner.classifier.architecture.classes, only=short).to(fabric.device)
     for epoch in range(count):
@@ -82,21 +83,16 @@ def epochs(
                 fabric.clip_gradients(module, optimizer, max_norm=config.trainer.gradient_clip)
             optimizer.step()
             schedule.step()
-            if averaged is not None:
-                averaged.update_parameters(learner)
+            if average is not None:
+                average.update()
             total += loss.detach() * len(batch[1])
             seen += len(batch[1])
         mean = float(total) / seen
         if not math.isfinite(mean):
             raise TrainingError(f"diverged: the training loss is {mean} after epoch {epoch + 1}")
-        yield Epoch(epoch, mean, _validate(fabric, averaged.module if averaged else learner, feed, metrics))
-
-
-def _average(learner: Learner, decay: float) -> AveragedModel | None:
-    if not decay:
-        return None
-    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(learner, multi_avg_fn=average, use_buffers=True)
+        with average.applied() if average else nullcontext():
+            valid = _validate(fabric, learner, feed, metrics)
+        yield Epoch(epoch, mean, valid)
 
 
 def _validate(fabric: Fabric, learner: Any, feed: Feed, metrics: Any) -> dict[str, float]:

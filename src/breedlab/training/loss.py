@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 
-class WeightedCrossEntropy(nn.CrossEntropyLoss):
+class CrossEntropyLoss(nn.CrossEntropyLoss):
     """The mean cross-entropy of images, each weighed by the class that it shows.
+
+    The debugger finds the loss by the name of this class, which therefore is PyTorch's.
 
     `nn.CrossEntropyLoss` weighs every class of a smoothed or mixed target by its own weight. With 20 common images for
     each rare one, what smoothing lays on the rare class then counts 20 times over, and the network calls everything the

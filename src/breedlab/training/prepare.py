@@ -48,6 +48,11 @@ class Prepared:
     accelerator: str
     precision: str
     _activations: dict[tuple[str, str, int], Activations | None] = field(default_factory=dict)
+    _trainable: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        parameters = self.backbone.network.named_parameters()
+        self._trainable = frozenset(name for name, parameter in parameters if parameter.requires_grad)
 
     @property
     def device(self) -> torch.device:
@@ -66,7 +71,7 @@ class Prepared:
         """
         torch.manual_seed(config.seed)
         shared = config.model.freeze == "backbone"  # a frozen backbone never changes, so all may share it
-        network = self.backbone.network if shared else deepcopy(self.backbone.network)
+        network = self.backbone.network if shared else self._trainable_backbone()
         if synced and not shared and self.accelerator == "gpu":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         classifier = Classifier(
@@ -78,6 +83,13 @@ class Prepared:
         if config.trainer.compile:
             classifier.compile()
         return classifier
+
+    def _trainable_backbone(self) -> nn.Module:
+        """Copy the backbone as it was built: whoever shares it, a probe among them, has frozen it."""
+        network = deepcopy(self.backbone.network)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in self._trainable)
+        return network
 
     def data(self, config: Config) -> PhotoData:
         """The photos as a config batches and augments them."""
@@ -158,8 +170,6 @@ class Prepared:
                 f"  train/loss {epoch.train_loss:.4f}  {figures}"
             )
         classifier.head.load_state_dict(frozen.head.state_dict())
-        for parameter in self.backbone.network.parameters():
-            parameter.requires_grad_(True)
 
 
 class LiveFeed:

@@ -7,10 +7,11 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint
 
 from breedlab import ranks
 from breedlab.training import stopping
+from breedlab.training.ema import KeepAverage
 from breedlab.training.loop import seed_epoch
 
 
@@ -60,7 +61,7 @@ class Resumption(Checkpoint):
         # Several processes need not have as many batches each, and so nothing at which to agree.
         if stopping.told() and ranks.world() == 1:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):  # it had put the averaged weights in for the validation
+                if isinstance(callback, KeepAverage):  # it had put the averaged weights in for the validation
                     callback.on_validation_epoch_end(trainer, pl_module)
             self._save(trainer)
 

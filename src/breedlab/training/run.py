@@ -185,7 +185,8 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     photos: PhotoData = prepared.data(config)
     data = photos if activations is None else ActivationData(activations, photos)
     fitted = fit(learner, data, config, directory, accelerator=prepared.accelerator, precision=prepared.precision)
-    note(f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric} {fitted.best:.4f}")
+    ties = f", the lowest valid/loss of {fitted.tied + 1} epochs that tie" if fitted.tied else ""
+    note(f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric} {fitted.best:.4f}{ties}")
 
     if not ranks.is_main():
         return TrainResult(directory, ranks.share(None))
