@@ -44,6 +44,8 @@ SMALL = [
     "data.num_workers=0",
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
+    # `auto` would be bf16 on some machines, and the same test another one there.
+    "trainer.precision=fp32",
     "tuner=none",
     "seed=7",
     # Each run would convert, quantise and time; tests/serving/test_selection.py does.

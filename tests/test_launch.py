@@ -300,3 +300,12 @@ def test_a_grid_leaves_warnings_to_be_heard(words: Callable[..., list[str]], her
     logging.getLogger("breedlab.serving.engines")  # is there by the grid's second run
     assert main(["-m", *words("name=grid", "optim.lr=0.001,0.01", "dry_run=true")]) == 0
     assert logging.getLogger("breedlab.serving.engines").isEnabledFor(logging.WARNING)
+
+
+def test_without_words_it_prints_how_to_use_it_and_starts_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([]) == 2
+    said = capsys.readouterr()
+    assert "experiment=NAME" in said.out + said.err
+    assert list(here.iterdir()) == []
