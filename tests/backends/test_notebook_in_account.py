@@ -55,6 +55,7 @@ def test_the_notebook_goes_the_whole_way_on_sagemaker_by_one_word(
     (parameters,) = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
     small = words("experiment=quickstart", "tuner=random", "tuner.trials=1", "tuner.max_epochs=2")
     place = [f"backend.role={ROLE}", f"backend.bucket={BUCKET}", "backend.instance_type=ml.m5.xlarge"]
+    place.append("backend.trials=job_each")  # a frozen backbone would be searched in one job
     parameters.source = (
         parameters.source.replace('WHERE = "local"', 'WHERE = "sagemaker"')
         .replace("ACCOUNT = []", f"ACCOUNT = {place!r}")
