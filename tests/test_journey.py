@@ -149,6 +149,10 @@ def test_a_grid_of_runs_ends_with_a_table(
     assert len(list((here / "runs" / "grid").iterdir())) == 2
     summary = json.loads(next((here / "runs" / "grids").rglob("summary.json")).read_text())
     assert [row["test/top1"] >= 0 for row in summary] == [True, True]
+    runs = [json.loads(Path(row["run"], "metrics.json").read_text()) for row in summary]
+    assert [row["best"] for row in summary] == [run["monitor"]["best"] for run in runs]
+    assert all(row["valid/loss"] > 0 for row in summary)
+    assert table.index("valid/top1") < table.index("test/top1")
 
 
 def test_broken_photos_are_refused_all_at_once_or_left_out_and_recorded(

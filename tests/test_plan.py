@@ -65,7 +65,7 @@ def test_the_plan_of_quickstart_tells_everything(planned: Planned) -> None:
     assert "timm/tf_efficientnet_lite0, weights package:efficientnet_lite0, frozen: backbone" in text
     assert "head 512 > 256 > 8" in text
     assert "search: 20 trials x 5 epochs, bayesian, for the highest valid/top1" in text
-    assert "optim.lr: numbers from 0.001 to 0.1, log scale" in text
+    assert "optim.lr: numbers from 0.0001 to 0.01, log scale" in text
     assert "data.batch_size: one of 32, 64, 128, 256" in text
     assert "12 epochs x 5 steps = 60 steps (adam at 0.001, batch size 64, or what was found best)" in text
     assert "runs/quickstart/<date_time>/" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 
 from breedlab.files import atomic_write_json
+from breedlab.training.objective import rank
 
 
 class GridSummary(Callback):
@@ -40,27 +42,50 @@ class GridSummary(Callback):
             return
         from breedlab.reporting.console import console, table
 
-        best = max((row.get("test/top1", -1.0) for row in self._rows), default=-1.0)
+        best = best_rows(self._rows)
+        metrics = {row["metric"] for row in self._rows if "metric" in row}
+        monitored = metrics.pop() if len(metrics) == 1 else "monitored"
+        title = "Grid (★ best on validation)" if best else "Grid"
         console.print()
         console.print(
             table(
-                "Grid",
-                ["", "overrides", "test/top1", "test/loss", "run"],
+                title,
+                ["", "overrides", monitored, "test/top1", "test/loss", "run"],
                 [
                     [
-                        "★" if row.get("test/top1") == best else "",
+                        "★" if index in best else "",
                         row["overrides"],
+                        _figure(row.get("best")),
                         _figure(row.get("test/top1")),
                         _figure(row.get("test/loss")),
                         row.get("run") or row.get("error", "").partition("\n")[0],
                     ]
-                    for row in self._rows
+                    for index, row in enumerate(self._rows)
                 ],
             )
         )
+        if len(best) == 1 and (tied := _tied(self._rows, best[0])):
+            console.print(f"{tied + 1} runs reach the same {monitored}; ★ has the lowest validation loss of them")
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_json(folder / "summary.json", self._rows, indent=2)
         console.print(f"\n{folder / 'summary.json'}", markup=False)
+
+
+def best_rows(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the indices of the best rows by validation; several only if they are equal in its loss, too.
+
+    The test split has no say: who picks by it has nothing left that tells how good the pick is. Runs that watch
+    different metrics cannot be compared, and none is the best.
+    """
+    known = {index: row for index, row in enumerate(rows) if row.get("best") is not None}
+    if len({(row["metric"], row["mode"]) for row in known.values()}) != 1:
+        return []
+    ranks = {index: rank(row["best"], row.get("valid/loss"), row["mode"]) for index, row in known.items()}
+    return [index for index, place in ranks.items() if place == min(ranks.values())]
+
+
+def _tied(rows: Sequence[Mapping[str, Any]], best: int) -> int:
+    return len([row for row in rows if row.get("best") == rows[best]["best"]]) - 1
 
 
 def _figure(value: float | None) -> str:

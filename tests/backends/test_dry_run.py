@@ -88,7 +88,7 @@ def test_the_dry_run_prints_what_the_launch_sends(cloud: Any, account: Account, 
 
 def test_the_table_of_hyperparameters(planned: Planned) -> None:
     rows = [re.split(r"\s{2,}", line.strip()) for line in planned().splitlines()]
-    assert ["optim__lr", "optim.lr", "continuous", "numbers from 0.001 to 0.1, log scale"] in rows
+    assert ["optim__lr", "optim.lr", "continuous", "numbers from 0.0001 to 0.01, log scale"] in rows
     assert ["data__batch_size", "data.batch_size", "categorical", "one of 32, 64, 128, 256"] in rows
 
 
@@ -167,7 +167,7 @@ def test_one_job_is_one_training_job(planned: Planned) -> None:
     assert operation == "CreateTrainingJob"
     assert "all 20 trials of 5 epochs over one activation cache" in text
     rows = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
-    assert ["optim.lr", "continuous", "numbers from 0.001 to 0.1, log scale"] in rows
+    assert ["optim.lr", "continuous", "numbers from 0.0001 to 0.01, log scale"] in rows
     assert "optim__lr" not in text
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from breedlab.config import Config, search_space, validate
 from breedlab.config.compose import load
-from breedlab.config.space import Choices, Range, grid_points
+from breedlab.config.space import Choices, Range, grid_points, read_dimension
 from breedlab.errors import ConfigError
 
 Accept = Callable[[dict[str, Any]], Config]
@@ -42,9 +42,20 @@ def test_a_dimension_is_read(path: str, given: Any, dimension: Choices | Range, 
     assert search_space(accept({"tuner.space": {path: given}})) == {path: dimension}
 
 
-def test_a_range_is_of_integers_only_if_both_ends_are() -> None:
-    assert Range(16, 64).integer
-    assert not Range(0, 0.5).integer
+@pytest.mark.parametrize(
+    ("path", "given", "integer"),
+    [
+        ("data.mixup", {"low": 0, "high": 1}, False),
+        ("optim.warmup_epochs", {"low": 0, "high": 2}, False),
+        ("trainer.gradient_clip", {"low": 1, "high": 5}, False),
+        ("data.batch_size", {"low": 16, "high": 64}, True),
+        ("data.batch_size", {"low": 16.0, "high": 64.0, "step": 16.0}, True),
+    ],
+)
+def test_a_range_is_of_integers_if_its_field_is_however_it_is_typed(path: str, given: Any, integer: bool) -> None:
+    dimension = read_dimension(path, given)
+    assert isinstance(dimension, Range) and dimension.integer is integer
+    assert {type(end) for end in dimension.probes()} == {int if integer else float}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +140,7 @@ def test_a_grid_has_every_combination_the_last_path_fastest(accept: Accept) -> N
 @pytest.mark.parametrize(
     ("word", "path", "dimension"),
     [
-        ("tuner.space.optim.lr.high=0.05", "optim.lr", Range(0.001, 0.05, log=True)),
+        ("tuner.space.optim.lr.high=0.05", "optim.lr", Range(0.0001, 0.05, log=True)),
         ("tuner.space.optim.lr={low:0.01,high:0.02}", "optim.lr", Range(0.01, 0.02)),
         ("tuner.space.data.batch_size=[8,24]", "data.batch_size", Choices((8, 24))),
         ("+tuner.space.model.head={choices:[[512],[256,128]]}", "model.head", Choices(((512,), (256, 128)))),

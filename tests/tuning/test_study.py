@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
 from optuna.trial import TrialState
 
@@ -22,6 +25,7 @@ from breedlab.training.prepare import Prepared, prepare
 from breedlab.training.run import checked_photos
 from breedlab.tuning import study as studies
 from breedlab.tuning.study import search
+from breedlab.tuning.trial import Outcome
 
 Configure = Callable[..., Config]
 RANGE = "tuner.space={optim: {lr: {low: 0.0001, high: 0.01, log: true}}, data: {batch_size: [16, 32]}}"
@@ -200,3 +204,138 @@ def test_killed_at_any_moment_a_grid_still_runs_every_combination_once(
     study = optuna.load_study(study_name="killed", storage=studies.storage_url((tmp_path / "runs/latest").resolve()))
     complete = [trial.params["optim.lr"] for trial in study.trials if trial.state == TrialState.COMPLETE]
     assert sorted(complete) == [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]
+
+
+class Killed(BaseException):
+    """A process that is killed runs no handler."""
+
+
+def fatal(target: Any, name: str, call: int, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the call of a function that is counted from 1 kill the process, before or after it has done its work."""
+    real, calls = getattr(target, name), []
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(name)
+        if len(calls) == call and not after:
+            raise Killed
+        result = real(*arguments, **keywords)
+        if len(calls) == call and after:
+            raise Killed
+        return result
+
+    monkeypatch.setattr(target, name, counted)
+
+
+def quick_trial(_: Prepared, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]) -> Outcome:
+    """A trial without a network: it is as good as its learning rate is near 0.002, in steps that make ties."""
+    epochs = []
+    for epoch in range(3):
+        value = round((epoch + 1) / (1 + abs(math.log(values["optim.lr"] / 0.002))), 1)
+        epochs.append({"valid/top1": value, "valid/loss": values["optim.lr"]})
+        if stop_early(epoch, value) and epoch < 2:
+            return Outcome("pruned", value, epochs)
+    return Outcome("complete", epochs[-1]["valid/top1"], epochs)
+
+
+def told(run: Path) -> list[tuple[Any, ...]]:
+    return [(r["number"], r["values"], r["state"], r["objective"], r["epochs"]) for r in records(run)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["random", "bayesian", "hyperband", "grid"])
+def test_killed_anywhere_a_search_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, configure: Configure, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = "tuner.space={optim: {lr: [0.001, 0.003, 0.01]}, data: {batch_size: [16, 32]}}"
+    words = [space] if strategy == "grid" else [RANGE, "tuner.trials=6"]
+    config = configure(f"tuner={strategy}", *words, "tuner.max_epochs=3")
+    prepared = ready(config)
+    monkeypatch.setattr(studies, "run_trial", quick_trial)
+    unbroken = tmp_path / "unbroken"
+    unbroken.mkdir()
+    winner = search(config, prepared, unbroken)
+    points = [
+        (optuna.Study, "enqueue_trial"),
+        (optuna.Study, "ask"),
+        (studies, "run_trial"),
+        (studies.store, "atomic_write_json"),
+        (studies, "write_events"),
+        (optuna.trial.Trial, "set_user_attr"),
+        (optuna.Study, "tell"),
+    ]
+    for number, (target, name) in enumerate(points):
+        for after in (False, True):
+            run = tmp_path / f"{name}_{after}"
+            run.mkdir()
+            with monkeypatch.context() as patch, pytest.raises(Killed):
+                fatal(target, name, 1 + (number + after) % 6, after, patch)
+                search(config, prepared, run)
+            assert search(config, prepared, run) == winner, (name, after)
+            assert told(run) == told(unbroken), (name, after)
+            study = optuna.load_study(study_name=config.name, storage=studies.storage_url(run))
+            assert [t.state.is_finished() for t in study.trials] == [True] * 6, (name, after)
+            assert {len(list(folder.iterdir())) for folder in (run / "tensorboard").iterdir()} == {1}
+
+
+def test_equal_trials_rank_by_their_validation_loss(tmp_path: Path, configure: Configure) -> None:
+    """Every trial of one epoch at a rate near 0 has the accuracy of the untrained head."""
+    space = "tuner.space={optim: {lr: [1e-9, 1e-6, 1e-8]}}"
+    config = configure("tuner=grid", "tuner.max_epochs=1", space)
+    best = search(config, ready(config), tmp_path)
+    done = records(tmp_path)
+    assert len({r["objective"] for r in done}) == 1, "the test needs a tie"
+    losses = {r["number"]: r["epochs"][0]["valid/loss"] for r in done}
+    assert best.number == min(losses, key=lambda n: losses[n]) == 1
+    assert best.tied == (0, 2)
+
+
+@pytest.mark.slow
+def test_side_by_side_the_same_is_proposed_every_time(tmp_path: Path, configure: Configure) -> None:
+    config = configure("tuner=bayesian", "tuner.trials=7", "tuner.parallel=2", "tuner.max_epochs=2", RANGE)
+    tried = []
+    for name in ("once", "again"):
+        run = tmp_path / name
+        run.mkdir()
+        best = search(config, ready(config), run)
+        tried.append((best.number, [(r["number"], r["values"]) for r in records(run)]))
+    assert tried[0] == tried[1]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_search_in_one_line_that_says_how_to_go_on(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure("tuner=random", "tuner.trials=3", "tuner.parallel=2", "tuner.max_epochs=2", RANGE)
+    prepared = ready(config)
+    with monkeypatch.context() as patch, pytest.raises(TrainingError) as refusal:
+        patch.setattr(studies.Board, "progressed", lambda *_: os.kill(children()[0], signal.SIGKILL))
+        search(config, prepared, tmp_path)
+    message = str(refusal.value)
+    assert "killed by SIGKILL" in message and f"resume={tmp_path}" in message and "\n" not in message
+    assert not children(), "no worker is left"
+    search(config, prepared, tmp_path)
+    assert [r["number"] for r in records(tmp_path)] == [0, 1, 2]
+
+
+def children() -> list[int]:
+    """The search's worker processes that are alive."""
+    return [child.pid for child in multiprocessing.active_children() if child.pid]
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_parent(tmp_path: Path, words: Callable[..., list[str]]) -> None:
+    overrides = words(
+        "tuner=random", "tuner.trials=4", "tuner.parallel=2", "tuner.max_epochs=5000", RANGE, "name=orphans"
+    )
+    command = [sys.executable, "-m", "breedlab.cli", "launch", *overrides]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch" in line and "trial" in line:
+            break
+    workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive

@@ -9,10 +9,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from breedlab.config import Config
 from breedlab.errors import ServingError
+
+if TYPE_CHECKING:
+    from breedlab.training.run import TrainResult
 
 _servers: dict[str, subprocess.Popen[str]] = {}
 """By address; they end with this process."""
@@ -32,7 +35,8 @@ class LocalBackend:
 
         result = run(config, overrides, resume)
         show(result)
-        return {"run": str(result.run), **{f"test/{k}": v for k, v in result.metrics["test"]["metrics"].items()}}
+        test = {f"test/{name}": value for name, value in result.metrics["test"]["metrics"].items()}
+        return {"run": str(result.run), "mode": config.monitor.mode, **_validation(result), **test}
 
     def deploy(self, model: Path) -> str:
         words = [sys.executable, "-u", "-m", "breedlab.cli", "serve", str(model), "--port", "0"]
@@ -54,6 +58,15 @@ class LocalBackend:
         server = _servers.pop(endpoint)
         server.terminate()
         server.wait()
+
+
+def _validation(result: TrainResult) -> dict[str, Any]:
+    """Return how good the run is on its validation split: by this runs are compared, never by the test."""
+    from breedlab.reporting.record import read_curves
+
+    monitor, epoch = result.metrics["monitor"], result.metrics["training"]["best_epoch"]
+    losses = dict(read_curves(result.run / "tensorboard" / "final").get("valid/loss", []))
+    return {"metric": monitor["metric"], "best": monitor["best"], "valid/loss": losses.get(epoch)}
 
 
 def _drain(stream: IO[str]) -> None:

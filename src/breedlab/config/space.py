@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, get_args
+
+from breedlab.config.schema import Config
 
 _RANGE_KEYS = {"low", "high", "log", "step"}
 _LEAF_KEYS = _RANGE_KEYS | {"choices"}
@@ -25,7 +27,10 @@ class Choices:
 
 @dataclass(frozen=True)
 class Range:
-    """All numbers from `low` to `high`, both included; integers if both ends are."""
+    """All numbers from `low` to `high`, both included; integers if both ends are.
+
+    `read_dimension` gives the ends the type of the field, however they were typed.
+    """
 
     low: int | float
     high: int | float
@@ -95,11 +100,39 @@ def read_dimension(path: str, given: Any) -> Dimension:
         raise SpaceError(f"{path}.log", log, "true or false")
     if log and low <= 0:
         raise SpaceError(f"{path}.low", low, "a number greater than 0, since log is true")
-    if isinstance(low, int) and isinstance(high, int) and isinstance(step, float):
-        raise SpaceError(f"{path}.step", step, "a whole number, since low and high are")
+    kinds = _kinds(path)
+    if int in kinds and float not in kinds and isinstance(step, float) and not step.is_integer():
+        raise SpaceError(f"{path}.step", step, f"a whole number, since {path} is")
     if step is not None and (step <= 0 or log):
         raise SpaceError(f"{path}.step", step, "a number greater than 0, and log to be false")
-    return Range(low, high, log, step)
+    low, high = _as_field(kinds, low), _as_field(kinds, high)
+    return Range(low, high, log, None if step is None else _as_field(kinds, step))
+
+
+def _as_field(kinds: set[type], number: int | float) -> int | float:
+    """Return a number of the type that its field has: `mixup` from 0 to 1 takes 0.5, too."""
+    if float in kinds:
+        return float(number)
+    # One that is not whole stays as it is: the field refuses it in its own words.
+    return int(number) if int in kinds and float(number).is_integer() else number
+
+
+def _kinds(path: str) -> set[type]:
+    """Return the types that the field at a config path takes, none where there is no such field."""
+    annotation: Any = Config
+    for name in path.split("."):
+        fields = getattr(annotation, "model_fields", {})
+        if name not in fields:
+            return set()
+        annotation = fields[name].annotation
+    return set(_flat(annotation))
+
+
+def _flat(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _flat(inner)
 
 
 def grid_points(space: Space) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import gc
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,8 +171,8 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
         _enter(watch, "Search")
         best = ranks.once(lambda: search(config, prepared, directory))
         config = configs.replace(config, best.values)
-        note(f"best: trial {best.number}, {config.monitor.metric} {best.objective:.4f}")
-        found = {"trial": best.number, "values": best.values, "objective": best.objective}
+        note(f"best: trial {best.number}, {config.monitor.metric} {best.objective:.4f}{_tie(best.tied)}")
+        found = {"trial": best.number, "values": best.values, "objective": best.objective, "tied": [*best.tied]}
         found["importance"] = ranks.once(lambda: importances(directory))
 
     _enter(watch, "Training" if found is None else "Training the best")
@@ -223,6 +224,14 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     # Last of all: with it the run is complete, and a resumed one has nothing left to do.
     atomic_write_text(directory / "metrics.json", readable_json(metrics))
     return TrainResult(directory, ranks.share(metrics))
+
+
+def _tie(tied: Sequence[int]) -> str:
+    """Return what a search says of the trials that were as good as its best."""
+    if not tied:
+        return ""
+    names = f"trial {tied[0]}" if len(tied) == 1 else f"{len(tied)} other trials"
+    return f" (as {names}; the lower validation loss decided)"
 
 
 def _evaluate(prepared: Any, classifier: Any, photos: Any) -> Any:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from breedlab.config import Config
 from breedlab.reporting.console import console, note, table
-from breedlab.training.objective import better
+from breedlab.training.objective import rank
 from breedlab.tuning.row import Row, short, trial_line
 
 LINE_SECONDS = 5.0
@@ -79,11 +79,13 @@ class Board:
         return sum(row.state in ("complete", "pruned", "failed") for row in self.rows.values())
 
     def best(self) -> Row | None:
-        best: Row | None = None
-        for row in self.rows.values():
-            if row.state == "complete" and row.objective is not None:
-                best = row if better(row.objective, best.objective if best else None, self._mode) else best
-        return best
+        """Return the best of the trials that are complete; equal ones rank by their validation loss."""
+        ranked = [
+            (rank(row.objective, row.loss, self._mode), row.number)
+            for row in self.rows.values()
+            if row.state == "complete" and row.objective is not None
+        ]
+        return self.rows[min(ranked)[1]] if ranked else None
 
     def table(self) -> Table:
         best = self.best()

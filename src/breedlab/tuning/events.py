@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ _COLUMNS = ("train_loss", "valid_loss", "valid_top1", *(f"test_{name}" for name 
 
 
 def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome) -> None:
-    """Writes the curves by epoch, and the values with the final figures."""
+    """Writes the curves by epoch, and the values with the final figures, in place of what a kill left of them."""
     from torch.utils.tensorboard import SummaryWriter
 
+    shutil.rmtree(folder, ignore_errors=True)
     with SummaryWriter(str(folder)) as writer:
         for number, figures in enumerate(outcome.epochs):
             for name, value in figures.items():

@@ -24,6 +24,7 @@ class Row:
         objective: The best value of the monitored metric so far, None if there is none yet.
         seconds: Its duration, 0 if it is not known.
         reason: Why it failed or was pruned, else empty.
+        loss: The validation loss in the epoch of its objective, None if it is not known.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Row:
     objective: float | None
     seconds: float = 0.0
     reason: str = ""
+    loss: float | None = None
 
 
 def short(value: Any) -> str:

@@ -6,8 +6,13 @@ from pathlib import Path
 
 
 def storage_url(run: Path) -> str:
-    """The address of a run's study, whatever is in its path: a `?` or `#` that is pasted in would end it."""
+    """Return the address of a run's study."""
+    return file_url(run / "study.db")
+
+
+def file_url(path: Path) -> str:
+    """Return the address of a study's file, whatever is in its path: a `?` or `#` that is pasted in would end it."""
     from sqlalchemy.engine import URL
 
-    address = URL.create("sqlite", database=str((run / "study.db").resolve())).render_as_string(hide_password=False)
+    address = URL.create("sqlite", database=str(path.resolve())).render_as_string(hide_password=False)
     return address.replace("{", "{{").replace("}", "}}")  # Optuna fills in templates

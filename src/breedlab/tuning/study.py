@@ -2,54 +2,59 @@
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
-from multiprocessing.queues import SimpleQueue
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from breedlab.config import Config, search_space, trial_count
-from breedlab.config.migrations import KEY, SCHEMA_VERSION, refuse_newer
-from breedlab.config.space import Choices, Dimension, Range, Space, grid_points
+from breedlab.config.space import Space
 from breedlab.errors import TrainingError
-from breedlab.files import atomic_write_json
+from breedlab.training.objective import rank
 from breedlab.training.prepare import Prepared
-from breedlab.training.stopping import Stopped
-from breedlab.tuning import workers
+from breedlab.tuning import store, workers
 from breedlab.tuning.board import Board
 from breedlab.tuning.events import write_events
+from breedlab.tuning.proposals import decode, distributions, propose, pruner
 from breedlab.tuning.row import Row
-from breedlab.tuning.storage import storage_url as storage_url
+from breedlab.tuning.storage import storage_url
+from breedlab.tuning.store import was_cut_off
 from breedlab.tuning.trial import Outcome, quickly_collected, run_trial
 
-_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-_HEARING_SECONDS = 0.5
-"""How long what another process tells of its trial may wait to be shown."""
-
-Start = Callable[[Trial, Mapping[str, Any]], Future[Outcome]]
-Hear = Callable[[], None]
+__all__ = ["Best", "search", "storage_url"]
 
 
 @dataclass(frozen=True)
 class Best:
-    """The trial that won: its number, its values by config path, and its objective."""
+    """The trial that won.
+
+    Attributes:
+        number: Counted from 0.
+        values: By config path.
+        objective: Its best value of the monitored metric.
+        tied: The other trials that reached the same objective; the validation loss decided between them.
+    """
 
     number: int
     values: dict[str, Any]
     objective: float
+    tied: tuple[int, ...] = ()
+
+
+class Runner(Protocol):
+    """What runs trials: this process or several beside it."""
+
+    def start(self, number: int, values: Mapping[str, Any]) -> None: ...
+
+    def ended(self) -> dict[int, Outcome]: ...
 
 
 def search(config: Config, prepared: Prepared, run: Path) -> Best:
-    """Runs the trials that are still to run and returns the best of all.
+    """Run the trials that are still to run and return the best of all.
 
     Args:
         config: With a search space.
@@ -57,211 +62,128 @@ def search(config: Config, prepared: Prepared, run: Path) -> Best:
         run: The run directory: its `study.db` is continued if there is one.
 
     Raises:
-        TrainingError: If every trial failed; it tells the reasons.
+        TrainingError: If every trial failed, with the reasons; or if a worker was killed.
     """
     space = search_space(config)
-    study = _open(config, run, space)
+    study = store.open_study(config, run)
     board = Board(config, list(space))
-    left = _to_run(study, config)
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished():
-            board.finished(_row(trial, space))
-    with board.live(), _runner(config, prepared, run, study, board) as (start, hear):
-        _run_trials(study, config, run, space, board, left, start, hear)
-    return _best(study, space)
+    finished = [trial for trial in study.trials if trial.state.is_finished()]
+    for trial in finished:
+        board.finished(_row(trial, space, store.valid_loss(config, run, trial.number)))
+    left = trial_count(config) - sum(not was_cut_off(trial) for trial in finished)
+    if left > 0:
+        with board.live():
+            _Trials(study, config, prepared, run, space, board).run(left)
+    return _best(study, config, run, space)
 
 
-def encode(value: Any) -> Any:
-    """A choice as Optuna stores it: a scalar as it is, a list as JSON."""
-    return json.dumps(list(value)) if isinstance(value, list | tuple) else value
+class _Trials:
+    """The trials of a search that are still to run."""
 
+    def __init__(
+        self, study: optuna.Study, config: Config, prepared: Prepared, run: Path, space: Space, board: Board
+    ) -> None:
+        self._study, self._config, self._prepared = study, config, prepared
+        self._directory, self._space, self._board = run, space, board
+        self._distributions = distributions(space, study.trials)
+        self._prunes = pruner(config.tuner) is not None
+        self._running: dict[int, Trial] = {}
 
-def _run_trials(
-    study: optuna.Study, config: Config, run: Path, space: Space, board: Board, left: int, start: Start, hear: Hear
-) -> None:
-    distributions = {path: distribution(dimension) for path, dimension in space.items()}
-    running: dict[Future[Outcome], Trial] = {}
-    while left or running:
-        while left and len(running) < config.tuner.parallel:
-            trial = study.ask(distributions)
-            values = _values(trial.params, space)
-            board.started(trial.number, values)
-            running[start(trial, values)] = trial
-            left -= 1
-        done: set[Future[Outcome]] = set()
-        while not done:
-            done = wait(running, _HEARING_SECONDS, FIRST_COMPLETED).done
-            hear()
-        for future in done:
-            trial = running.pop(future)
-            outcome = future.result()
-            values = _values(trial.params, space)
-            _record(study, trial, values, outcome, run)
-            board.finished(Row(trial.number, values, outcome.state, outcome.objective, outcome.seconds, outcome.reason))
+    def run(self, left: int) -> None:
+        parallel = self._config.tuner.parallel
+        with self._beside() if parallel > 1 else self._here() as runner:
+            while left or self._running:
+                while left and len(self._running) < parallel and (trial := self._next()):
+                    values = decode(trial.params, self._space)
+                    self._running[trial.number] = trial
+                    self._board.started(trial.number, values)
+                    runner.start(trial.number, values)
+                    left -= 1
+                for number, outcome in sorted(runner.ended().items()):
+                    self._record(self._running.pop(number), outcome)
 
+    def _next(self) -> Trial | None:
+        """Return the next trial to run; None where it has to wait for others to end."""
+        before = [trial for trial in self._study.trials if not was_cut_off(trial)]
+        if any(trial.state == TrialState.WAITING for trial in before):
+            return store.ask(self._study, None, self._distributions)
+        visible = len(before)
+        if self._config.tuner.parallel > 1 and self._config.tuner.strategy == "bayesian" and not self._prunes:
+            # Which trials have ended by now is chance. These have to have, so that the same is proposed every time.
+            visible = max(0, len(before) - self._config.tuner.parallel + 1)
+            if not all(trial.state.is_finished() for trial in before[:visible]):
+                return None
+        params = propose(self._config, self._space, before, visible)
+        return store.ask(self._study, params, self._distributions)
 
-def _record(study: optuna.Study, trial: Trial, values: Mapping[str, Any], outcome: Outcome, run: Path) -> None:
-    folder = run / "trials" / str(trial.number)
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {"number": trial.number, "values": dict(values), **asdict(outcome)}
-    atomic_write_json(folder / "trial.json", record, indent=2)
-    write_events(run / "tensorboard" / f"trial_{trial.number:03}", values, outcome)
-    trial.set_user_attr("seconds", outcome.seconds)
-    trial.set_user_attr("reason", outcome.reason)
-    told = outcome.objective if outcome.state == "complete" else None
-    study.tell(trial, told, state=_STATES[outcome.state])
-
-
-def _runner(
-    config: Config, prepared: Prepared, run: Path, study: optuna.Study, board: Board
-) -> AbstractContextManager[tuple[Start, Hear]]:
-    """A context whose values start one trial and give its future; and show what running trials have told since."""
-    prunes = workers.pruner(config.tuner) is not None
-
-    @contextmanager
-    def here() -> Iterator[tuple[Start, Hear]]:
-        def start(trial: Trial, values: Mapping[str, Any]) -> Future[Outcome]:
-            def stop_early(epoch: int, value: float) -> bool:
-                board.progressed(trial.number, epoch + 1, value)
-                return prunes and workers.report(trial, epoch, value)
-
-            future: Future[Outcome] = Future()
-            future.set_result(run_trial(prepared, values, stop_early))
-            return future
-
-        with quickly_collected():
-            yield start, lambda: None
-
-    @contextmanager
-    def beside() -> Iterator[tuple[Start, Hear]]:
-        # The activations are computed before the workers start, who then find them in the cache.
-        prepared.activations(prepared.classifier(config), config)
-        spawn = get_context("spawn")
-        told: SimpleQueue[workers.Progress] = spawn.SimpleQueue()
-        pool = ProcessPoolExecutor(
-            config.tuner.parallel,
-            mp_context=spawn,
-            initializer=workers.begin,
-            initargs=(config.model_dump(), prepared.report, storage_url(run), study.study_name, told),
+    def _record(self, trial: Trial, outcome: Outcome) -> None:
+        values = decode(trial.params, self._space)
+        store.record(self._directory, trial.number, values, outcome)
+        write_events(self._directory / "tensorboard" / f"trial_{trial.number:03}", values, outcome)
+        store.tell(self._study, trial, outcome)
+        loss = store.loss_of(outcome, self._config)
+        self._board.finished(
+            Row(trial.number, values, outcome.state, outcome.objective, outcome.seconds, outcome.reason, loss)
         )
 
-        def start(trial: Trial, values: Mapping[str, Any]) -> Future[Outcome]:
-            return pool.submit(workers.work, trial._trial_id, trial.number, dict(values), prunes)
+    def _stop_early(self, number: int, epoch: int, value: float) -> bool:
+        self._board.progressed(number, epoch + 1, value)
+        if not self._prunes:
+            return False
+        trial = self._running[number]
+        trial.report(value, epoch + 1)
+        return trial.should_prune()
 
-        def hear() -> None:
-            while not told.empty():
-                board.progressed(*told.get())
+    @contextmanager
+    def _here(self) -> Iterator[Runner]:
+        with quickly_collected():
+            yield _Here(self._prepared, self._stop_early)
 
+    @contextmanager
+    def _beside(self) -> Iterator[Runner]:
+        # The activations are computed before the workers start, who then find them in the cache.
+        self._prepared.activations(self._prepared.classifier(self._config), self._config)
+        beside = workers.Workers(self._config, self._prepared.report, self._directory, self._stop_early)
         try:
-            yield start, hear
-        except (Stopped, KeyboardInterrupt):  # now, not when their trials are through: those run again
-            for process in list(pool._processes.values()):
-                process.terminate()
-            raise
+            yield beside
         finally:
-            pool.shutdown(cancel_futures=True)
-
-    return beside() if config.tuner.parallel > 1 else here()
+            beside.close()
 
 
-def _open(config: Config, run: Path, space: Space) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        storage=storage_url(run),
-        study_name=config.name,
-        direction="maximize" if config.monitor.mode == "max" else "minimize",
-        load_if_exists=True,
-    )
-    refuse_newer(study.user_attrs.get(KEY, 1), f"{run / 'study.db'}")
-    if KEY not in study.user_attrs and not study.trials:
-        study.set_user_attr(KEY, SCHEMA_VERSION)
-    # Moved on by what is stored, so that a resumed sampler does not propose the same again.
-    seed = config.seed + len(study.trials)
-    if config.tuner.strategy in ("random", "grid"):
-        study.sampler = optuna.samplers.RandomSampler(seed=seed)
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.sampler = optuna.samplers.TPESampler(
-                seed=seed,
-                n_startup_trials=max(4, (config.tuner.trials or 0) // 4),
-                constant_liar=config.tuner.parallel > 1,
-            )
-    if pruner := workers.pruner(config.tuner):
-        study.pruner = pruner
-    if config.tuner.strategy == "grid":
-        _enqueue_grid(study, space)
-    return study
+class _Here:
+    """Runs a trial in this process, when its end is asked for."""
+
+    def __init__(self, prepared: Prepared, stop_early: workers.StopEarly) -> None:
+        self._prepared, self._stop_early = prepared, stop_early
+        self._sent: tuple[int, Mapping[str, Any]] | None = None
+
+    def start(self, number: int, values: Mapping[str, Any]) -> None:
+        self._sent = number, values
+
+    def ended(self) -> dict[int, Outcome]:
+        assert self._sent is not None
+        number, values = self._sent
+        return {number: run_trial(self._prepared, values, lambda epoch, best: self._stop_early(number, epoch, best))}
 
 
-def _enqueue_grid(study: optuna.Study, space: Space) -> None:
-    """Every combination once: Optuna's own GridSampler does not work under ask and tell."""
-    stored = sum("rerun_of" not in trial.user_attrs for trial in study.trials)
-    for point in grid_points(space)[stored:]:
-        study.enqueue_trial({path: encode(value) for path, value in point.items()})
-
-
-def _to_run(study: optuna.Study, config: Config) -> int:
-    """Marks what was cut off, puts it in the queue again, and counts what is left to run."""
-    reruns = {trial.user_attrs.get("rerun_of") for trial in study.trials}
-    for trial in study.trials:
-        if trial.state == TrialState.RUNNING:
-            study._storage.set_trial_user_attr(trial._trial_id, "cut_off", True)
-            study.tell(trial.number, state=TrialState.FAIL)
-    for trial in study.trials:
-        if _was_cut_off(trial) and trial.number not in reruns:
-            study.enqueue_trial(trial.params, user_attrs={"rerun_of": trial.number})
-    done = sum(trial.state.is_finished() and not _was_cut_off(trial) for trial in study.trials)
-    return max(0, trial_count(config) - done)
-
-
-def _was_cut_off(trial: FrozenTrial) -> bool:
-    return bool(trial.user_attrs.get("cut_off"))
-
-
-def distribution(dimension: Dimension) -> BaseDistribution:
-    """A dimension as Optuna has it."""
-    if isinstance(dimension, Choices):
-        return CategoricalDistribution([encode(value) for value in dimension.values])
-    assert isinstance(dimension, Range)
-    if dimension.integer:
-        return IntDistribution(int(dimension.low), int(dimension.high), dimension.log, int(dimension.step or 1))
-    return FloatDistribution(float(dimension.low), float(dimension.high), dimension.log, dimension.step)
-
-
-def _values(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
-    """What Optuna stored, as the config takes it."""
-    values = {}
-    for path, stored in params.items():
-        dimension = space[path]
-        known = {repr(encode(v)): v for v in dimension.values} if isinstance(dimension, Choices) else {}
-        value = known.get(repr(stored), stored)
-        values[path] = list(value) if isinstance(value, tuple) else value
-    return values
-
-
-def _row(trial: FrozenTrial, space: Space) -> Row:
-    ended = next(name for name, state in _STATES.items() if state == trial.state)
-    state = "cut off" if _was_cut_off(trial) else ended  # and so in the log, which told that it had started
+def _row(trial: FrozenTrial, space: Space, loss: float | None) -> Row:
+    ended = next(name for name, state in store.STATES.items() if state == trial.state)
+    state = "cut off" if was_cut_off(trial) else ended  # and so in the log, which said that it had started
     objective = trial.value if trial.state == TrialState.COMPLETE else None
     attrs = trial.user_attrs
-    return Row(
-        trial.number,
-        _values(trial.params, space),
-        state,
-        objective,
-        attrs.get("seconds", 0.0),
-        attrs.get("reason", ""),
-    )
+    values = decode(trial.params, space)
+    return Row(trial.number, values, state, objective, attrs.get("seconds", 0.0), attrs.get("reason", ""), loss)
 
 
-def _best(study: optuna.Study, space: Space) -> Best:
-    try:
-        trial = study.best_trial
-    except ValueError as error:
-        reasons = {t.user_attrs.get("reason", "") for t in study.trials if not _was_cut_off(t)} - {""}
+def _best(study: optuna.Study, config: Config, run: Path, space: Space) -> Best:
+    complete = {t.number: t for t in study.trials if t.state == TrialState.COMPLETE and t.value is not None}
+    if not complete:
+        reasons = {t.user_attrs.get("reason", "") for t in study.trials if not was_cut_off(t)} - {""}
         raise TrainingError(
             "no trial of the search was completed:\n" + "\n".join(f"  {reason}" for reason in sorted(reasons))
-        ) from error
-    assert trial.value is not None
-    return Best(trial.number, _values(trial.params, space), trial.value)
+        )
+    objectives = {number: float(trial.value) for number, trial in complete.items() if trial.value is not None}
+    mode = config.monitor.mode
+    best = min(objectives, key=lambda n: (rank(objectives[n], store.valid_loss(config, run, n), mode), n))
+    tied = tuple(n for n in objectives if n != best and objectives[n] == objectives[best])
+    return Best(best, decode(complete[best].params, space), objectives[best], tied)

@@ -1,66 +1,144 @@
-"""Trials in processes beside the main one (`tuner.parallel`)."""
+"""Trials in processes beside the main one (`tuner.parallel`), each at the end of a pipe.
+
+The main process alone proposes, prunes and records. A worker trains what it is sent, and ends when nobody is left at
+the other end of its pipe, be it by `kill -9`.
+"""
 
 from __future__ import annotations
 
 import gc
+import os
 import signal
-from multiprocessing.queues import SimpleQueue
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.trial import Trial
-
 from breedlab import cores
-from breedlab.config.schema import Tuner
+from breedlab.config import Config
 from breedlab.data.check import Report
+from breedlab.errors import TrainingError
 from breedlab.tuning.trial import Outcome, run_trial
 
-_worker: dict[str, Any] = {}
+StopEarly = Callable[[int, int, float], bool]
+"""Takes a trial's number, its epoch and its best objective so far; true prunes the trial."""
 
 
-Progress = tuple[int, int, float]
-"""A trial's number, how many epochs it has done, and its best objective so far."""
+class Workers:
+    """Processes that each run one trial at a time.
+
+    Args:
+        config: The experiment's.
+        report: The checked photos.
+        run: The run directory, for the message.
+        stop_early: Asked after each epoch of each trial.
+    """
+
+    def __init__(self, config: Config, report: Report, run: Path, stop_early: StopEarly) -> None:
+        self._run, self._stop_early = run, stop_early
+        self._idle: list[tuple[SpawnProcess, Connection]] = []
+        self._busy: dict[Connection, tuple[SpawnProcess, int]] = {}
+        spawn = get_context("spawn")
+        for _ in range(config.tuner.parallel):
+            ours, theirs = spawn.Pipe()
+            # No daemon: those may not have the helper processes that decode images.
+            process = spawn.Process(target=_work, args=(config.model_dump(), report, theirs))
+            process.start()
+            theirs.close()  # so that the pipe breaks when the worker ends
+            self._idle.append((process, ours))
+
+    def start(self, number: int, values: Mapping[str, Any]) -> None:
+        """Send a trial to an idle worker."""
+        process, pipe = self._idle.pop(0)
+        self._busy[pipe] = process, number
+        try:
+            pipe.send((number, dict(values)))
+        except OSError:
+            raise self._lost(process, number) from None
+
+    def ended(self) -> dict[int, Outcome]:
+        """Return the trials that ended, waiting until one does.
+
+        Raises:
+            TrainingError: If a worker was killed.
+            Exception: What a worker raised that would fail every trial alike.
+        """
+        outcomes: dict[int, Outcome] = {}
+        while not outcomes:
+            for pipe in wait(list(self._busy)):
+                assert isinstance(pipe, Connection)
+                process, number = self._busy[pipe]
+                try:
+                    said = pipe.recv()
+                    if isinstance(said, tuple):
+                        pipe.send(self._stop_early(number, *said))
+                except (EOFError, OSError):
+                    raise self._lost(process, number) from None
+                if isinstance(said, Exception):
+                    raise said
+                if isinstance(said, Outcome):
+                    outcomes[number] = said
+                    del self._busy[pipe]
+                    self._idle.append((process, pipe))
+        return outcomes
+
+    def close(self) -> None:
+        """End all workers now; trials that they are at run again when the search goes on."""
+        running = [*self._idle, *((process, pipe) for pipe, (process, _) in self._busy.items())]
+        for process, pipe in running:
+            pipe.close()
+            process.terminate()
+        for process, _ in running:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+    def _lost(self, process: SpawnProcess, number: int) -> TrainingError:
+        process.join(5)
+        code = process.exitcode
+        how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else "ended"
+        likely = ", probably for lack of memory" if code == -signal.SIGKILL else ""
+        return TrainingError(
+            f"tuner.parallel: a worker process {how} during trial {number}{likely}; what was done is saved, go on"
+            f" with: python scripts/launch.py resume={self._run} (tuner.parallel=1 takes the least memory)"
+        )
 
 
-def begin(tree: dict[str, Any], report: Report, storage: str, study: str, told: SimpleQueue[Progress]) -> None:
-    """Builds in this process what all its trials share."""
-    import torch
-
-    from breedlab.config import validate
-    from breedlab.training.prepare import prepare
-
+def _work(tree: dict[str, Any], report: Report, pipe: Connection) -> None:
+    """Run trials until the main process has no more of them, or is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    config = validate(tree)
-    torch.set_num_threads(max(1, cores.available() // config.tuner.parallel))
-    _worker.update(
-        prepared=prepare(config, report), storage=storage, study=study, pruner=pruner(config.tuner), told=told
-    )
-    gc.freeze()  # as in `quickly_collected`; this process does nothing but trials
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        import torch
+
+        from breedlab.config import validate
+        from breedlab.training.prepare import prepare
+
+        config = validate(tree)
+        torch.set_num_threads(max(1, cores.available() // config.tuner.parallel))
+        prepared = prepare(config, report)
+        gc.freeze()  # as in `quickly_collected`; this process does nothing but trials
+
+        def stop_early(epoch: int, value: float) -> bool:
+            pipe.send((epoch, value))
+            return bool(pipe.recv())
+
+        while True:
+            _, values = pipe.recv()
+            pipe.send(run_trial(prepared, values, stop_early))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except Exception as error:
+        pipe.send(error)
 
 
-def pruner(tuner: Tuner) -> optuna.pruners.BasePruner | None:
-    """What decides between epochs which trials end early; None where nothing does."""
-    if tuner.strategy == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=tuner.max_epochs)
-    return optuna.pruners.MedianPruner() if tuner.early_stopping else None
-
-
-def work(trial_id: int, number: int, values: dict[str, Any], prunes: bool) -> Outcome:
-    """Runs one trial that the main process asked for, and tells it of each epoch."""
-    trial = None
-    if prunes:
-        study = optuna.load_study(study_name=_worker["study"], storage=_worker["storage"], pruner=_worker["pruner"])
-        trial = Trial(study, trial_id)
-
-    def stop_early(epoch: int, value: float) -> bool:
-        _worker["told"].put((number, epoch + 1, value))
-        return trial is not None and report(trial, epoch, value)
-
-    return run_trial(_worker["prepared"], values, stop_early)
-
-
-def report(trial: Trial, epoch: int, value: float) -> bool:
-    """Tells the pruner of an epoch; true means stop."""
-    trial.report(value, epoch + 1)
-    return trial.should_prune()
+def _end_with_parent() -> None:
+    """End this process with its parent, in the middle of a step: a trial may be long, and nobody waits for it."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

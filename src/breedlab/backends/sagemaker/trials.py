@@ -63,7 +63,8 @@ def write_study(config: Config, run: Path, trials: list[Trial]) -> None:
     import optuna
 
     from breedlab.config import search_space
-    from breedlab.tuning.study import distribution, encode, storage_url
+    from breedlab.tuning.proposals import direction, distribution, encode
+    from breedlab.tuning.storage import storage_url
 
     states = {
         "complete": optuna.trial.TrialState.COMPLETE,
@@ -75,7 +76,7 @@ def write_study(config: Config, run: Path, trials: list[Trial]) -> None:
     study = optuna.create_study(
         storage=storage_url(run),
         study_name=config.name,
-        direction="maximize" if config.monitor.mode == "max" else "minimize",
+        direction=direction(config),
     )
     distributions = {path: distribution(dimension) for path, dimension in search_space(config).items()}
     for trial in trials:
@@ -94,7 +95,7 @@ def write_study(config: Config, run: Path, trials: list[Trial]) -> None:
 def _set_metrics(config: Config, run: Path, trials: list[Trial]) -> None:
     """Tells metrics.json what the search found: the job that wrote it knew of no search."""
     best: Any = None
-    for trial in trials:
+    for trial in trials:  # SageMaker, which chose the values that were trained, knows of no tie-break
         row = trial.row
         if row.state == "complete" and row.objective is not None:
             best = row if better(row.objective, best.objective if best else None, config.monitor.mode) else best

@@ -1,0 +1,105 @@
+"""What each trial tries: a function of the seed, the trial's place in the search and the trials before it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from breedlab.config import Config
+from breedlab.config.schema import Tuner
+from breedlab.config.space import Choices, Dimension, Range, Space, grid_points
+from breedlab.data.module import mixed_seed
+
+
+def propose(config: Config, space: Space, before: Sequence[FrozenTrial], visible: int) -> dict[str, Any]:
+    """Return what the next trial tries, by config path, as Optuna stores it.
+
+    Nothing but the arguments decides: a search that was stopped proposes what it would have proposed unbroken.
+
+    Args:
+        config: With a search space.
+        space: Its dimensions.
+        before: The trials before this one, in the order of their proposals.
+        visible: How many of them, from the first, have results that count; the others are taken to be running.
+    """
+    number = len(before)
+    if config.tuner.strategy == "grid":
+        return {path: encode(value) for path, value in grid_points(space)[number].items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            study_name=config.name,
+            direction=direction(config),
+            sampler=_sampler(config, number),
+            pruner=pruner(config.tuner),
+        )
+        if config.tuner.strategy != "random":  # which looks at no other trial
+            for index, trial in enumerate(before):
+                study.add_trial(trial if index < visible and trial.state.is_finished() else _running(trial))
+        return dict(study.ask(distributions(space, before)).params)
+
+
+def distributions(space: Space, before: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
+    """Return the space in Optuna's terms; in those of the trials that there are, since Optuna takes no others."""
+    stored = {path: found for trial in before for path, found in trial.distributions.items()}
+    return {path: distribution(dimension) for path, dimension in space.items()} | stored
+
+
+def _sampler(config: Config, number: int) -> optuna.samplers.BaseSampler:
+    # A fresh one for every proposal: a sampler's own generator would depend on how often it had been asked.
+    seed = mixed_seed(config.seed, number) % 2**32
+    if config.tuner.strategy == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(
+        seed=seed,
+        n_startup_trials=max(4, (config.tuner.trials or 0) // 4),
+        constant_liar=config.tuner.parallel > 1,
+    )
+
+
+def _running(trial: FrozenTrial) -> FrozenTrial:
+    return create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
+
+
+def pruner(tuner: Tuner) -> optuna.pruners.BasePruner | None:
+    """Return what decides between epochs which trials end early; None where nothing does."""
+    if tuner.strategy == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=tuner.max_epochs)
+    return optuna.pruners.MedianPruner() if tuner.early_stopping else None
+
+
+def direction(config: Config) -> Literal["maximize", "minimize"]:
+    """Return the study's direction in Optuna's words."""
+    return "maximize" if config.monitor.mode == "max" else "minimize"
+
+
+def encode(value: Any) -> Any:
+    """Return a choice as Optuna stores it: a scalar as it is, a list as JSON."""
+    return json.dumps(list(value)) if isinstance(value, list | tuple) else value
+
+
+def decode(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """Return what Optuna stored, as the config takes it."""
+    values = {}
+    for path, stored in params.items():
+        dimension = space[path]
+        known = {repr(encode(v)): v for v in dimension.values} if isinstance(dimension, Choices) else {}
+        value = known.get(repr(stored), stored)
+        values[path] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """Return a dimension in Optuna's terms."""
+    if isinstance(dimension, Choices):
+        return CategoricalDistribution([encode(value) for value in dimension.values])
+    assert isinstance(dimension, Range)
+    if dimension.integer:
+        return IntDistribution(int(dimension.low), int(dimension.high), dimension.log, int(dimension.step or 1))
+    return FloatDistribution(float(dimension.low), float(dimension.high), dimension.log, dimension.step)
