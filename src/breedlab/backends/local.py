@@ -65,8 +65,9 @@ def _validation(result: TrainResult) -> dict[str, Any]:
     from breedlab.reporting.record import read_curves
 
     monitor, epoch = result.metrics["monitor"], result.metrics["training"]["best_epoch"]
-    losses = dict(read_curves(result.run / "tensorboard" / "final").get("valid/loss", []))
-    return {"metric": monitor["metric"], "best": monitor["best"], "valid/loss": losses.get(epoch)}
+    losses = [loss for _, loss in read_curves(result.run / "tensorboard" / "final").get("valid/loss", [])]
+    loss = losses[epoch - 1] if epoch <= len(losses) else None  # one an epoch
+    return {"metric": monitor["metric"], "best": monitor["best"], "valid/loss": loss}
 
 
 def _drain(stream: IO[str]) -> None:

@@ -19,13 +19,13 @@ from breedlab.training.prepare import Prepared
 from breedlab.tuning import store, workers
 from breedlab.tuning.board import Board
 from breedlab.tuning.events import write_events
-from breedlab.tuning.proposals import decode, distributions, propose, pruner
+from breedlab.tuning.proposals import decode, distribution, distributions, propose, pruner
 from breedlab.tuning.row import Row
 from breedlab.tuning.storage import storage_url
 from breedlab.tuning.store import was_cut_off
 from breedlab.tuning.trial import Outcome, quickly_collected, run_trial
 
-__all__ = ["Best", "search", "storage_url"]
+__all__ = ["Best", "distribution", "search", "storage_url"]
 
 
 @dataclass(frozen=True)
