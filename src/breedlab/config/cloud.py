@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
 from breedlab.config.schema import Data, Model, Tuner
 from breedlab.config.space import Choices, Range, Space, SpaceError, grid_points, leaves, read_dimension
+from breedlab.models.weight_files import names_file
 
 MOST_CHOICES = 30
 """What a categorical range of SageMaker may hold."""
@@ -106,7 +106,7 @@ def isolation_needs_nothing(backend: Backend, model: Model) -> Iterator[Problem]
             f"got {backend.image!r}; expected the URI of an image that holds breedlab's packages, since"
             " backend.network_isolation=true installs none",
         )
-    if not Path(model.weights).suffix and model.weights != "none" and not model.weights.startswith("package:"):
+    if not names_file(model.weights) and model.weights != "none" and not model.weights.startswith("package:"):
         yield Problem(
             "model.weights",
             f"{model.weights} would be downloaded; expected a file, package:NAME or none, since"

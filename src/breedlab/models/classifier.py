@@ -27,6 +27,7 @@ class Architecture:
         dropout: Before each fully connected layer.
         mean: Subtracted from values scaled to 0..1, per channel.
         std: Divided by, per channel.
+        tag: The timm weights for which timm shaped the backbone; empty for its defaults.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Architecture:
     dropout: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    tag: str = ""
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -138,17 +140,17 @@ class Classifier(nn.Module):
         for module in [*self._frozen, *self._enclosing]:
             yield from module.parameters(recurse=False)
 
+    def frozen_modules(self) -> dict[str, nn.Module]:
+        """What runs before the boundary and what encloses it, by name."""
+        frozen = set(map(id, [*self._frozen, *self._enclosing]))
+        return {path: module for path, module in self.named_modules() if id(module) in frozen}
+
     def frozen_tensors(self) -> dict[str, torch.Tensor]:
         """Every number that must never move: parameters and buffers before the boundary, by name."""
-        frozen = set(map(id, [*self._frozen, *self._enclosing]))
         found = {}
-        for path, module in self.named_modules():
-            if id(module) in frozen:
-                for name, tensor in [
-                    *module.named_parameters(recurse=False),
-                    *module.named_buffers(recurse=False),
-                ]:
-                    found[f"{path}.{name}"] = tensor
+        for path, module in self.frozen_modules().items():
+            for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                found[f"{path}.{name}"] = tensor
         return found
 
     def _frozen_modules(self) -> list[nn.Module]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import tarfile
 import zipfile
 from pathlib import Path
 
-ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar.gz", ".tgz")
 
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 """What torch.save began with before it wrote zip files; many of torchvision's downloads still are such files."""
@@ -15,9 +17,40 @@ _LONGEST_HEADER = 100_000_000
 """Bytes; safetensors itself reads no longer one."""
 
 
+_IN_A_RUN = ("model.tar.gz", "checkpoints/best.ckpt", "model.safetensors")
+"""What a run directory, or an archive's content, has its weights in; the first that is there is taken."""
+
+
+def names_file(weights: str) -> bool:
+    """Whether `model.weights` names a file or a run rather than weights that a library knows."""
+    return Path(weights).name.endswith(ENDINGS) or Path(weights).is_file() or file_of(weights) != weights
+
+
+def file_of(weights: str) -> str:
+    """The file that `model.weights` means, which for a run is its archive or its best checkpoint; else as given.
+
+    Links to folders are followed: `runs/latest` is another run tomorrow.
+    """
+    path = Path(weights)
+    if path.is_dir():
+        inside = [path / name for name in _IN_A_RUN if (path / name).is_file()]
+        if not inside:
+            return weights
+        path = inside[0]
+    elif not path.is_file():
+        return weights
+    real = Path(os.path.realpath(path.parent), path.name)
+    return str(real) if path.is_absolute() else os.path.relpath(real)
+
+
 def problem(path: Path) -> str:
-    """Why a file cannot be weights, empty if it can: read as `load_file` will read it, by its ending."""
+    """Why a file cannot be weights, empty if it can: read as `weights.read` will read it, by its ending."""
+    if path.is_dir():
+        begun = (path / "config.yaml").is_file()
+        return f"is a {'run that has no' if begun else 'folder without'} model.tar.gz and no checkpoints/best.ckpt"
     try:
+        if path.name.endswith((".tar.gz", ".tgz")):
+            return "" if _is_archive(path) else "is no archive that breedlab exported, or not a whole one"
         if path.suffix == ".safetensors":
             return "" if _is_safetensors(path) else "is no safetensors file, or not a whole one"
         return "" if _is_torch(path) else "is no file that torch.save wrote, or not a whole one"
@@ -50,4 +83,13 @@ def _is_torch(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
     except zipfile.BadZipFile:
+        return False
+
+
+def _is_archive(path: Path) -> bool:
+    """The first member alone: all of it would take as long as unpacking it."""
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            return archive.next() is not None
+    except (tarfile.TarError, EOFError):
         return False

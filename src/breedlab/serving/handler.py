@@ -126,7 +126,9 @@ class Model:
         architecture = _architecture({k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()})
         weights = _weights(folder / "model.safetensors", architecture)
         try:
-            network = Classifier(architecture, backbones.build(architecture.name), side=self.transform.crop)
+            network = Classifier(
+                architecture, backbones.build(architecture.name, tag=architecture.tag), side=self.transform.crop
+            )
         except BreedlabError as error:
             raise ServingError(f"model.json: its network cannot be built here ({error})") from error
         _load(network, weights)

@@ -23,6 +23,7 @@ from breedlab.files import atomic_write_text
 from breedlab.models.classifier import Classifier
 from breedlab.ranks import WHOLE, Shard
 from breedlab.reporting.console import note
+from breedlab.training.cache_key import code_versions, network_digest
 from breedlab.training.precision import autocast
 
 try:
@@ -105,18 +106,18 @@ def cached_activations(
     size = photos * int(np.prod(shape)) * width
     if size > cache.max_gb * 1e9:
         raise TooLarge(f"the activations of {photos} photos take {size / 1e9:.1f} GB, cache.max_gb is {cache.max_gb:g}")
-    weights = _digest(classifier)
+    network, versions = network_digest(classifier), code_versions()
     found = []
     for split, view in wanted:
         key = {
             "boundary": classifier.freeze,
-            "weights": weights,
+            "network": network,
             "transform": asdict(data.evaluation),
             "augment": [data.data.augment, data.seed, view] if view else "none",
             "photos": fingerprint,
             "split": split,
             "precision": precision,
-            "torch": torch.__version__,
+            "versions": versions,
         }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
         path = Path(cache.dir, f"{name}.npy")
@@ -208,15 +209,6 @@ def _load(path: Path, precision: str) -> torch.Tensor:
 
 def _boundary_shape(classifier: Classifier, side: int, device: torch.device) -> tuple[int, ...]:
     return tuple(classifier.to_boundary(torch.zeros(1, 3, side, side, device=device)).shape[1:])
-
-
-def _digest(classifier: Classifier) -> str:
-    """Of every frozen number, and of the code's idea of what the network is."""
-    digest = hashlib.blake2b(repr((classifier.architecture.name, classifier.architecture.mean)).encode())
-    for name, tensor in sorted(classifier.frozen_tensors().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 def _make_room(wanted: Path, size: int, max_gb: float) -> None:

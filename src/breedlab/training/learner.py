@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning
@@ -12,6 +13,7 @@ from torchvision.transforms import v2
 from breedlab.config import Config
 from breedlab.data.module import TrainingLoader
 from breedlab.models.classifier import Classifier
+from breedlab.models.weights import CARD
 from breedlab.training.loss import CrossEntropyLoss
 from breedlab.training.metrics import make_metrics
 from breedlab.training.optimization import make_optimizer, make_schedule
@@ -30,7 +32,12 @@ class Learner(lightning.LightningModule):
         tail: What computes logits from a batch's inputs; None for photos and the whole classifier. Its
             parameters are the classifier's own.
         epochs: For the schedule; the trainer's by default.
+
+    Attributes:
+        card: What checkpoints say of the model, so that another training can start from one.
     """
+
+    card: Mapping[str, Any] | None = None
 
     def __init__(
         self,
@@ -123,6 +130,8 @@ class Learner(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["epoch_sums"] = self._of_all(self._sums).cpu()
+        if self.card:
+            checkpoint[CARD] = self.card
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trainer.is_global_zero:  # which keeps them for all

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from breedlab.data.module import PhotoData, TrainingBatches
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import ConfigError
 from breedlab.models import backbone as backbones
+from breedlab.models import input_check, weight_files
 from breedlab.models.boundary import NotSeparable
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.reporting.console import note, progress
@@ -26,6 +27,9 @@ from breedlab.serving.engines import multiplies_bf16
 from breedlab.training import loop
 from breedlab.training.activations import Activations, TooLarge, cached_activations
 from breedlab.training.learner import Learner
+
+_CHECKED = 32
+"""Training images that the weights are checked on."""
 
 
 @dataclass
@@ -75,11 +79,13 @@ class Prepared:
         if synced and not shared and self.accelerator == "gpu":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         classifier = Classifier(
-            architecture(config, self.evaluation, len(self.classes)),
+            architecture(config, self.evaluation, len(self.classes), self.backbone.tag),
             replace(self.backbone, network=network),
             config.model.freeze,
             self.evaluation.crop,
         )
+        if head := self._own_head(classifier):
+            classifier.head.load_state_dict(head)
         if config.trainer.compile:
             classifier.compile()
         return classifier
@@ -90,6 +96,52 @@ class Prepared:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in self._trainable)
         return network
+
+    def _own_head(self, classifier: Classifier) -> dict[str, torch.Tensor]:
+        """The head that the weights' file brings, if it tells the same classes apart by the same layers; else empty."""
+        loaded = self.backbone.loaded
+        if loaded is None or not loaded.card or loaded.card["classes"] != self.classes:
+            return {}
+        shapes = {name: tensor.shape for name, tensor in classifier.head.state_dict().items()}
+        return loaded.head if {name: tensor.shape for name, tensor in loaded.head.items()} == shapes else {}
+
+    def describe_start(self) -> list[str]:
+        """What the weights brought along, in lines for the user."""
+        pretraining, used, loaded = self.backbone.pretraining, self.evaluation, self.backbone.loaded
+        auto = Data.model_fields.keys() & {"image_size", "resize", "interpolation", "mean", "std"}
+        given = sorted(f"data.{name}" for name in auto if getattr(self.config.data, name) != "auto")
+        numbers = [",".join(f"{value:.4g}" for value in values) for values in (used.mean, used.std)]
+        lines = [
+            f"input: resize {used.resize}, crop {used.crop}, {used.interpolation}, mean {numbers[0]}, std {numbers[1]}:"
+            f" {pretraining.source}" + (f", but for {', '.join(given)}" if given else "")
+        ]
+        if loaded is None:
+            return lines
+        named = f" under {loaded.prefix}" if loaded.prefix else ""
+        if self._own_head(self.classifier(self.config)):
+            return [*lines, f"weights: {loaded.path}, its head too, which tells the same classes apart"]
+        reason = "its last layers are left out" if loaded.left_out or loaded.head else "it has no last layers"
+        if loaded.card:
+            reason = f"its head of {len(loaded.card['classes'])} classes is left out"
+            if len(loaded.card["classes"]) == len(self.classes):
+                same = loaded.card["classes"] == self.classes
+                reason += f", since {'model.head differs' if same else 'these are other classes'}"
+        return [*lines, f"weights: {loaded.path}{named}; {reason}, and the head starts fresh"]
+
+    def start(self) -> dict[str, Any]:
+        """What the lineage says of the transform, and of the run that the weights come from."""
+        loaded, evaluation = self.backbone.loaded, asdict(self.evaluation)
+        if loaded is None or not (run := loaded.card.get("lineage", {}).get("run")):
+            return {"transform": evaluation}
+        return {"transform": evaluation, "parent": f"{loaded.path} (run {run})"}
+
+    def card(self, config: Config) -> dict[str, Any]:
+        """What `model.json` says of a model, for its checkpoints."""
+        return {
+            "architecture": asdict(architecture(config, self.evaluation, len(self.classes), self.backbone.tag)),
+            "classes": list(self.classes),
+            "transform": asdict(self.evaluation),
+        }
 
     def data(self, config: Config) -> PhotoData:
         """The photos as a config batches and augments them."""
@@ -134,6 +186,7 @@ class Prepared:
             tail=None if activations is None else classifier.tail(),
             epochs=epochs,
         )
+        learner.card = self.card(config)
         return learner, feed
 
     def epochs(self, classifier: Classifier, config: Config, count: int) -> Iterator[loop.Epoch]:
@@ -207,9 +260,8 @@ def prepare(config: Config, report: Report) -> Prepared:
         ConfigError: If the backbone, its weights, the frozen stage or the accelerator are not to be had.
     """
     accelerator = choose_accelerator(config.trainer.accelerator)
-    weights = "none" if config.model.weights == "none" else config.model.weights
     torch.manual_seed(config.seed)  # weights=none must draw the same numbers again when a run is resumed
-    backbone = backbones.build(config.model.name, weights)
+    backbone = backbones.build(config.model.name, weight_files.file_of(config.model.weights))
     prepared = Prepared(
         config=config,
         report=report,
@@ -235,7 +287,25 @@ def _try_out(classifier: Classifier, config: Config) -> None:
         ) from error
 
 
-def architecture(config: Config, evaluation: EvalTransform, classes: int) -> Architecture:
+def concerns(prepared: Prepared) -> list[str]:
+    """What is wrong with the weights, by the config and on a few training images; one line each."""
+    config = prepared.config
+    if config.model.weights == "none":
+        if config.model.freeze == "none":
+            return []
+        return [
+            f"model.weights=none with model.freeze={config.model.freeze}: what is frozen stays random numbers, and the"
+            " rest learns from noise; give weights (model.weights=...), or train all of it (model.freeze=none)"
+        ]
+    evaluation = prepared.evaluation
+    images = prepared.data(config).dataset("train")
+    chosen = range(0, len(images), -(-len(images) // _CHECKED))
+    batch = torch.stack([images[0, index][0] for index in chosen])
+    found = input_check.concern(prepared.backbone.network, batch, evaluation.mean, evaluation.std)
+    return [found] if found else []
+
+
+def architecture(config: Config, evaluation: EvalTransform, classes: int, tag: str = "") -> Architecture:
     return Architecture(
         name=config.model.name,
         classes=classes,
@@ -243,6 +313,7 @@ def architecture(config: Config, evaluation: EvalTransform, classes: int) -> Arc
         dropout=config.model.dropout,
         mean=evaluation.mean,
         std=evaluation.std,
+        tag=tag,
     )
 
 

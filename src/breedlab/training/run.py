@@ -79,7 +79,7 @@ def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | 
         resume = new
     if resume is None:
         prepared = _prepared(config, report, watch)  # before there is a run: what cannot start leaves nothing behind
-        directory = ranks.once(lambda: rundir.create(config, overrides, report, new))
+        directory = ranks.once(lambda: rundir.create(config, overrides, report, new, prepared.start()))
         rundir.current = directory
         note(f"run directory: {directory}")
         return _train(prepared, directory, started, watch)
@@ -90,6 +90,7 @@ def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | 
     if complete is not None:
         note("this run is complete; nothing is left to do")
         return TrainResult(directory, complete)
+    config = _as_begun(config, ranks.once(lambda: rundir.recorded_transform(directory)))
     return _train(_prepared(config, report, watch), directory, started, watch)
 
 
@@ -107,6 +108,18 @@ def _reentered(config: Config, resume: Path, report: Report) -> Path:
         warn(f"{' and '.join(damaged)} of {directory} could not be read; written anew from the photos as they are now")
         rundir.write_records_anew(config, report, directory, damaged)
     return directory
+
+
+def _as_begun(config: Config, recorded: dict[str, Any] | None) -> Config:
+    """The config with the transform that the run was begun with in place of `auto`, whatever that means today."""
+    if recorded is None:
+        from breedlab.training.former import transform
+
+        recorded = transform(config)
+        if recorded:
+            warn("an older breedlab began this run: it goes on with the transform of then; a new run may do better")
+    names = {"image_size": "crop", "resize": "resize", "interpolation": "interpolation", "mean": "mean", "std": "std"}
+    return configs.replace(config, {f"data.{n}": recorded[key] for n, key in names.items() if key in recorded})
 
 
 def _recorded_metrics(directory: Path) -> dict[str, Any] | None:
@@ -148,12 +161,16 @@ def checked_photos(config: Config) -> Report:
 def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
     _enter(watch, "Network")
     with progress("loading PyTorch"):  # here, after the photos are known to be good: it and its company take seconds
-        from breedlab.training.prepare import prepare
+        from breedlab.training.prepare import concerns, prepare
 
     with ranks.host_first():  # weights are downloaded once
         prepared = prepare(config, report)
     note(f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}")
     note(f"{prepared.accelerator}, {prepared.precision}, {prepared.evaluation.crop} px")
+    for text in prepared.describe_start():
+        note(text)
+    for text in concerns(prepared):
+        warn(text)
     return prepared
 
 
@@ -266,6 +283,7 @@ def export(
     from breedlab.reporting.summary import engines_table
     from breedlab.serving.archive import record_engine, write_archive, write_folder
     from breedlab.serving.fetch import allowed_from
+    from breedlab.serving.fidelity import refuse_another_network
     from breedlab.serving.selection import select
 
     config = prepared.config
@@ -274,6 +292,8 @@ def export(
         folder = Path(name)
         allowed = allowed_from(config.serving.allow_urls)
         write_folder(folder, classifier, prepared.evaluation, prepared.classes, pedigree, allowed)
+        images, _ = next(iter(photos.view_dataloader("valid", 0)))
+        refuse_another_network(folder, classifier, images)
         selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)
         measured = selection.as_dict()
         record_engine(folder, selection.taken, measured)

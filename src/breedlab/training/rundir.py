@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +27,7 @@ from breedlab.data.check import Report
 from breedlab.data.folders import SPLITS, PhotoSet
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_json, atomic_write_text, read_json, read_json_if_whole, remove_leftovers
+from breedlab.models.weight_files import file_of
 
 current: Path | None = None
 """The run directory of this process, for the message that follows an interrupt."""
@@ -49,7 +50,13 @@ _PACKAGES = (
 )
 
 
-def create(config: Config, overrides: list[str], report: Report, directory: Path | None = None) -> Path:
+def create(
+    config: Config,
+    overrides: list[str],
+    report: Report,
+    directory: Path | None = None,
+    start: Mapping[str, Any] | None = None,
+) -> Path:
     """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest.
 
     Args:
@@ -57,10 +64,11 @@ def create(config: Config, overrides: list[str], report: Report, directory: Path
         overrides: What the person typed.
         report: The checked photos.
         directory: To be made instead, where something else gives runs their places.
+        start: What the lineage has to say of the network: `transform`, and `parent` where the weights name a run.
     """
     run = reserve(config, overrides, directory)
     atomic_write_json(run / "splits.json", _splits(report), indent=1)
-    atomic_write_json(run / "lineage.json", _lineage(config, report), indent=2)
+    atomic_write_json(run / "lineage.json", _lineage(config, report, start or {}), indent=2)
     enter(config, run)
     return run
 
@@ -178,6 +186,16 @@ def recorded_fingerprint(run: Path) -> str:
     return str(lineage(run)["data"]["fingerprint"])
 
 
+def recorded_transform(run: Path) -> dict[str, Any] | None:
+    """The evaluation transform that a run was started with, empty if that record was lost.
+
+    None of a run of an older breedlab, which did not record it.
+    """
+    recorded = lineage(run)
+    found: dict[str, Any] | None = recorded.get("transform")
+    return {} if found is None and recorded.get("written_anew") else found
+
+
 def lineage(run: Path) -> dict[str, Any]:
     """Where a run comes from."""
     read: dict[str, Any] = read_json(run / "lineage.json", hint="resume the run, which writes it anew")
@@ -198,7 +216,7 @@ def has_same_splits(run: Path, report: Report) -> bool:
 def write_records_anew(config: Config, report: Report, run: Path, names: Sequence[str]) -> None:
     """Write what `damaged_records` named, from the photos as they are now."""
     for name in names:
-        tree = _splits(report) if name == "splits.json" else {**_lineage(config, report), "written_anew": True}
+        tree = _splits(report) if name == "splits.json" else {**_lineage(config, report, {}), "written_anew": True}
         atomic_write_json(run / name, tree, indent=2)
 
 
@@ -261,7 +279,7 @@ def _splits(report: Report) -> dict[str, Any]:
     }
 
 
-def _lineage(config: Config, report: Report) -> dict[str, Any]:
+def _lineage(config: Config, report: Report, start: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "experiment": config.name,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -276,13 +294,14 @@ def _lineage(config: Config, report: Report) -> dict[str, Any]:
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "python": platform.python_version(),
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
-        "parent": _parent(config.model.weights),
+        "transform": start.get("transform"),
+        "parent": _parent(config.model.weights) or start.get("parent"),
     }
 
 
 def _parent(weights: str) -> str | None:
     """The run that the starting weights came from, where they lie in one."""
-    for folder in Path(weights).resolve().parents:
+    for folder in Path(file_of(weights)).resolve().parents:
         if (folder / "lineage.json").is_file():
             return str(folder)
     return None

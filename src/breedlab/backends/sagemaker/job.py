@@ -140,10 +140,10 @@ def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
     elif str(tree["data"]["root"]).startswith("s3:"):
         raise BackendError(f"data.root: {tree['data']['root']} is in S3, and the job has no channel {DATA_CHANNEL!r}")
     weights = Path(tree["model"]["weights"])
-    if weights.suffix in weight_files.ENDINGS:
-        if WEIGHTS_CHANNEL not in job.channels:
-            raise BackendError(f"model.weights: {weights} is a file, and the job has no channel {WEIGHTS_CHANNEL!r}")
+    if WEIGHTS_CHANNEL in job.channels:
         place["model.weights"] = str(job.channels[WEIGHTS_CHANNEL] / weights.name)
+    elif weights.name.endswith(weight_files.ENDINGS):
+        raise BackendError(f"model.weights: {weights} is a file, and the job has no channel {WEIGHTS_CHANNEL!r}")
     return place
 
 

@@ -244,8 +244,8 @@ def processes(config: Config) -> int | None:
 
 def weights_file(config: Config) -> Path | None:
     """The file of weights that a job needs beside its photos, if the config names one."""
-    path = Path(config.model.weights)
-    return path if path.suffix in weight_files.ENDINGS else None
+    path = Path(weight_files.file_of(config.model.weights))
+    return path if path.name.endswith(weight_files.ENDINGS) or path.is_file() else None
 
 
 def _range(dimension: Dimension) -> tuple[str, dict[str, Any]]:

@@ -78,6 +78,10 @@ def requirements(config: Config) -> list[str]:
             name = _name(line)
             if name in _THE_IMAGES_OWN | _OF_THE_FRONT_DOOR | _WITHOUT_DEPENDENCIES:
                 continue
+            if name.endswith("-pytorch-model"):  # of the packages of weights the one that is needed, alone
+                if name.removesuffix("-pytorch-model").replace("-", "_") == config.model.weights.partition(":")[2]:
+                    lines[name] = line
+                continue
             lines[name] = line if name in _AS_THE_IMAGE_HAS_IT else _pinned(name)
     if debugs(config):
         for line in metadata.requires("smdebug") or []:

