@@ -10,6 +10,7 @@ import torch
 
 from breedlab.config import Config, replace
 from breedlab.models.classifier import Classifier
+from breedlab.training.activations import ValidBatches
 from breedlab.training.prepare import Prepared, prepare
 from breedlab.training.run import checked_photos
 
@@ -144,3 +145,14 @@ def test_bf16_activations_survive_the_disk(tmp_path: Path, configure: Configure)
     assert reference is not None
     error = (activations.valid.float() - reference.valid).norm() / reference.valid.norm()
     assert error < 0.02
+
+
+def test_validation_batches_are_bounded_in_bytes_and_lose_nothing() -> None:
+    early = torch.arange(40, dtype=torch.float32).view(40, 1, 1, 1).expand(40, 128, 56, 56)  # 1.6 MB an image
+    batches = ValidBatches(early, torch.arange(40))
+    sizes = [len(labels) for _, labels in batches]
+    assert max(part.numel() * 4 for part, _ in batches) <= 64_000_000 and max(sizes) == sizes[0] > 1
+    assert torch.equal(torch.cat([labels for _, labels in batches]), torch.arange(40))
+    assert torch.equal(torch.cat([part[:, 0, 0, 0] for part, _ in batches]), torch.arange(40.0))
+    features = ValidBatches(torch.zeros(9000, 512), torch.zeros(9000))
+    assert [len(labels) for _, labels in features] == [4096, 4096, 808]

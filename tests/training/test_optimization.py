@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
 from breedlab.config import Config
+from breedlab.config.schema import Optim
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.training.evaluation import evaluate
@@ -142,3 +144,29 @@ def test_ties_in_the_monitored_metric_go_to_the_lower_validation_loss() -> None:
     # a trial that an older version recorded without its loss loses a tie, and only a tie
     assert rank(1.0, 9.0, "max") < rank(1.0, None, "max") < rank(0.9, 0.0, "max")
     assert rank(0.1, None, "min") < rank(0.2, 0.0, "min")
+
+
+def test_one_cycle_leaves_the_momentum_as_it_was_asked_for() -> None:
+    optim = Optim(name="sgd", lr=0.1, momentum=0.7, schedule="one_cycle")
+    layer = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=optim.lr, momentum=optim.momentum)
+    schedule = make_schedule(optimizer, optim, steps_per_epoch=5, epochs=4)
+    rates = []
+    for _ in range(20):
+        assert optimizer.param_groups[0]["momentum"] == 0.7
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert max(rates) == pytest.approx(0.1, rel=0.02) and rates[0] < 0.01 and rates[-1] < 0.01
+
+
+def test_the_calibration_error_is_of_probabilities_even_where_logits_look_like_some() -> None:
+    """By its definition, with one bin for each score: |accuracy - confidence|."""
+    logits = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.2, 0.8]])  # all between 0 and 1
+    labels = torch.tensor([0, 0, 1, 1])
+    metrics = make_metrics(2)
+    metrics.update(logits, labels)
+    confidence = logits.softmax(1).max(1).values
+    first, second = confidence[:3].mean(), confidence[3:].mean()
+    expected = 3 / 4 * abs(2 / 3 - first) + 1 / 4 * abs(1 - second)
+    assert float(metrics.compute()["ece"]) == pytest.approx(float(expected), abs=1e-6)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +35,8 @@ Progress = Callable[[int, int], None]
 _IN_MEMORY = 2_000_000_000
 """Bytes up to which a view is read whole; above it stays on disk and batches are gathered from the map."""
 _BATCH = 32
+_MOST_IN_A_BATCH, _BATCH_BYTES = 4096, 64_000_000
+"""Of validation, whichever is less."""
 _SAVE_EVERY_S = 10.0
 _LEFT_AFTER_S = 86_400
 """A pass that nobody has gone on with for so long is left over, and makes room like any other file."""
@@ -62,11 +64,27 @@ class Activations:
         for index in batch_indices(epoch_order(len(self.labels), seed, epoch), batch_size):
             yield view[index].float(), self.labels[index]
 
-    def valid_batches(self, batch_size: int = 4096, shard: Shard = WHOLE) -> Any:
-        valid, labels = self.valid[shard.rank :: shard.world], self.valid_labels[shard.rank :: shard.world]
-        for start in range(0, len(labels), batch_size):
-            part = slice(start, start + batch_size)
-            yield valid[part].float(), labels[part]
+    def valid_batches(self, shard: Shard = WHOLE) -> ValidBatches:
+        """Return the validation batches of a process, each read when it is asked for."""
+        return ValidBatches(self.valid[shard.rank :: shard.world], self.valid_labels[shard.rank :: shard.world])
+
+
+class ValidBatches(Sequence[tuple[torch.Tensor, torch.Tensor]]):
+    """Validation activations in batches of bounded size: of an early boundary, 4,096 images are gigabytes."""
+
+    def __init__(self, activations: torch.Tensor, labels: torch.Tensor) -> None:
+        self.activations, self.labels = activations, labels
+        bytes_each = 4 * activations[:1].numel()  # computed with as float32
+        self.size = max(1, min(_MOST_IN_A_BATCH, _BATCH_BYTES // max(1, bytes_each)))
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.size)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = slice(index * self.size, (index + 1) * self.size)
+        return self.activations[part].float(), self.labels[part]
 
 
 class TooLarge(Exception):

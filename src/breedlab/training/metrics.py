@@ -59,6 +59,16 @@ class MacroF1(Metric):
         return (2 * self.hits[seen] / (self.images + self.predicted)[seen]).mean()
 
 
+class CalibrationError(MulticlassCalibrationError):
+    """Expected calibration error of logits.
+
+    torchmetrics takes scores that all lie between 0 and 1 for probabilities; logits of a young head may do so, too.
+    """
+
+    def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
+        super().update(preds.float().softmax(1), target)
+
+
 def make_metrics(classes: int, only: str | None = None, shared: bool = False) -> MetricCollection:
     """Metrics over logits (n, classes) and labels (n,).
 
@@ -74,7 +84,7 @@ def make_metrics(classes: int, only: str | None = None, shared: bool = False) ->
         "top1": lambda: MulticlassAccuracy(classes, average="micro", **over),
         "top5": lambda: MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), **over),
         "f1": lambda: MacroF1(classes, **how),
-        "ece": lambda: MulticlassCalibrationError(classes, n_bins=15, **over),
+        "ece": lambda: CalibrationError(classes, n_bins=15, **over),
     }
     wanted = makers if only is None else {"loss", only}
     return MetricCollection({name: make() for name, make in makers.items() if name in wanted}, compute_groups=False)

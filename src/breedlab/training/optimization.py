@@ -51,7 +51,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, optim: Optim, *, steps_per_e
     """A schedule that is stepped once a training step."""
     total = steps_per_epoch * epochs
     if optim.schedule == "one_cycle":
-        return OneCycleLR(optimizer, max_lr=[group["lr"] for group in optimizer.param_groups], total_steps=total + 1)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        # PyTorch would cycle the momentum from 0.85 to 0.95, and Adam's beta1 too, whatever optim.momentum says.
+        return OneCycleLR(optimizer, max_lr=rates, total_steps=total + 1, cycle_momentum=False)
     warmup = round(optim.warmup_epochs * steps_per_epoch)
 
     def factor(step: int) -> float:

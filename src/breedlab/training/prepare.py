@@ -259,6 +259,7 @@ def prepare(config: Config, report: Report) -> Prepared:
     Raises:
         ConfigError: If the backbone, its weights, the frozen stage or the accelerator are not to be had.
     """
+    _refuse_constant_monitor(config, len(report.photos.classes))
     accelerator = choose_accelerator(config.trainer.accelerator)
     torch.manual_seed(config.seed)  # weights=none must draw the same numbers again when a run is resumed
     backbone = backbones.build(config.model.name, weight_files.file_of(config.model.weights))
@@ -271,19 +272,59 @@ def prepare(config: Config, report: Report) -> Prepared:
         precision=choose_precision(config.trainer.precision, accelerator),
     )
     _try_out(prepared.classifier(config), config)
+    _try_batch_of_one(prepared, config)
     return prepared
 
 
+def _refuse_constant_monitor(config: Config, classes: int) -> None:
+    if config.monitor.metric == "valid/top5" and classes <= 5:
+        raise ConfigError(
+            f"monitor.metric: got 'valid/top5', but of {classes} classes every image's is among the five likeliest, so"
+            " all epochs and trials would tie; expected valid/top1, valid/f1, valid/loss or valid/ece"
+        )
+
+
 def _try_out(classifier: Classifier, config: Config) -> None:
-    """One black photo through the network, before anything is computed for long."""
+    """Send one black image through the network, before anything is computed for long."""
+    image = torch.zeros(1, 3, classifier.side, classifier.side)
     try:
         with torch.no_grad():
-            classifier.eval()(torch.zeros(1, 3, classifier.side, classifier.side))
+            classifier.eval().forward(image)  # as written: what compiling it comes to is asked below
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(
             f"data.image_size: {config.model.name} does not take photos of {classifier.side} px ({reason});"
             " expected auto, or a size that this network was made for"
+        ) from error
+    if config.trainer.compile:
+        _try_compiled(classifier, image)
+
+
+def _try_compiled(classifier: Classifier, image: torch.Tensor) -> None:
+    try:
+        with torch.no_grad():
+            classifier(image)
+    except Exception as error:  # the compiler's, Dynamo's and Inductor's errors share no base class
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ConfigError(
+            f"trainer.compile: got true, but the network cannot be compiled here ({reason}); install a C++ compiler"
+            " (such as g++), or set trainer.compile=false"
+        ) from error
+
+
+def _try_batch_of_one(prepared: Prepared, config: Config) -> None:
+    """Refuse batches of one image for a network whose BatchNorm trains: it has no variance to divide by."""
+    trains_on = len(prepared.report.photos.splits["train"])
+    if min(config.data.batch_size, trains_on) > 1 or config.model.freeze == "backbone":
+        return
+    classifier = prepared.classifier(config).train()  # a copy, so that its averages may move
+    try:
+        with torch.no_grad():
+            classifier.forward(torch.zeros(1, 3, classifier.side, classifier.side))
+    except ValueError as error:
+        raise ConfigError(
+            f"data.batch_size: got {config.data.batch_size}; {config.model.name} normalizes each batch by its own"
+            " images, which takes at least 2 in it; expected data.batch_size=2 or more, or model.freeze=backbone"
         ) from error
 
 

@@ -1,0 +1,47 @@
+"""What cannot train is refused before anything is computed for long, by the setting that is at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from breedlab.config import Config
+from breedlab.errors import ConfigError
+from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.run import checked_photos
+
+Configure = Callable[..., Config]
+
+
+def ready(config: Config) -> Prepared:
+    return prepare(config, checked_photos(config))
+
+
+def test_a_batch_of_one_is_refused_where_batchnorm_trains(configure: Configure) -> None:
+    one = ("data.batch_size=1", "model.freeze=none")
+    with pytest.raises(ConfigError, match=r"^data\.batch_size: got 1; resnet18 normalizes each batch"):
+        ready(configure(*one))
+    ready(configure("data.batch_size=1", "model.freeze=backbone"))  # a head can
+    ready(configure(*one, "model.name=squeezenet1_1", "data.image_size=64", "data.resize=64"))  # no BatchNorm
+
+
+def test_a_metric_that_is_the_same_for_every_model_is_refused(configure: Configure) -> None:
+    with pytest.raises(ConfigError, match=r"^monitor\.metric: got 'valid/top5', but of 4 classes"):
+        ready(configure("monitor.metric=valid/top5"))
+
+
+def test_a_missing_compiler_is_told_as_what_it_is(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found in ('g++',)")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", refuse))
+    with pytest.raises(ConfigError, match=r"^trainer\.compile: got true, but .*No working C\+\+ compiler.*g\+\+"):
+        ready(configure("trainer.compile=true", "model.freeze=none"))
+
+
+def test_a_size_that_the_network_does_not_take_is_still_told_as_that(configure: Configure) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.image_size: "):
+        ready(configure("model.name=vit_b_16", "data.image_size=64", "data.resize=64"))
