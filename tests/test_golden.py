@@ -83,6 +83,29 @@ def test_words_that_agree_with_an_old_run_may_be_given_again(golden: Path, capsy
     assert "stopped_in_training" in capsys.readouterr().out
 
 
+def test_words_that_contradict_an_old_run_are_refused_by_path(golden: Path) -> None:
+    with pytest.raises(BreedlabError, match=r"  optim\.lr: recorded 0\.001, given 0\.5$"):
+        launch(["resume=runs/golden/stopped_in_training", "optim.lr=0.5", "dry_run=true"])
+    with pytest.raises(BreedlabError, match=r"  optim\.name: recorded 'adam', given 'sgd'"):
+        launch(["resume=runs/golden/stopped_in_training", "optim=sgd", "dry_run=true"])
+
+
+@pytest.mark.slow
+def test_photos_that_moved_are_named_once(golden: Path, capsys: Any) -> None:
+    stopped = "runs/golden/stopped_in_training"
+    Path("photos").rename("elsewhere (2)")
+    with pytest.raises(BreedlabError):
+        launch([f"resume={stopped}"])
+    assert launch([f"resume={stopped}", "data.root=elsewhere (2)"]) == 0
+    assert launch([f"resume={stopped}"]) == 0  # where they lie is recorded
+    assert "this run is complete" in capsys.readouterr().out
+    assert report.main([stopped]) == 0
+    assert "data:image" in Path(stopped, "report.html").read_text()  # it finds the photos to show
+    next(Path("elsewhere (2)").rglob("*.jpg")).unlink()
+    with pytest.raises(BreedlabError, match="are not those that"):
+        launch([f"resume={stopped}"])
+
+
 def test_an_old_run_is_reported(golden: Path) -> None:
     assert report.main([COMPLETE]) == 0
     page = Path(COMPLETE, "report.html").read_text()

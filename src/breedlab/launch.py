@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from breedlab.config.compose import (
     with_space,
 )
 from breedlab.config.problems import error_from, nearest
-from breedlab.config.validate import known_paths, problems
+from breedlab.config.validate import known_paths, problems, with_values
 from breedlab.errors import BreedlabError, ConfigError, Terminated
 from breedlab.models.weight_files import file_of
 
@@ -221,39 +221,44 @@ def _with_weights_of_a_run(config: Config, overrides: list[str]) -> tuple[Config
 
 
 def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
-    """The recorded config of the run to continue; words that contradict it are refused."""
+    """Return the recorded config of the run to continue, with what a continued run may change.
+
+    Only what the words say is compared: a default that is another one today contradicts nothing.
+    """
     from breedlab.training.rundir import recorded_config, recorded_overrides
 
     recorded = recorded_config(run)
     words = [word for word in overrides if word.lstrip("+~").split("=")[0] not in ("resume", "dry_run")]
-    where: dict[str, Any] = {}
-    if words:
-        again = validate(load([*recorded_overrides(run), *words])).model_dump()
-        wrong = _differences(again, recorded.model_dump())
-        where = {name: again[name] for name in ("cache", "runs_dir")}
-        if wrong:
-            raise ConfigError(
-                f"resume: {run} was started with another config; leave these out, or start a new run:\n"
-                + "\n".join(f"  {path}: recorded {old!r}, given {new!r}" for path, new, old in wrong)
-            )
-    return validate({**recorded.model_dump(), **where, "dry_run": dry_run, "resume": None})
+    given = _given(recorded_overrides(run), words) if words else {}
+    before = dict(_leaves(recorded.model_dump()))
+    changed = {path: value for path, value in given.items() if before.get(path) != value}
+    if wrong := [path for path in sorted(changed) if path not in _FREE]:
+        raise ConfigError(
+            f"resume: {run} was started with another config; leave these out, or start a new run:\n"
+            + "\n".join(f"  {path}: recorded {before.get(path)!r}, given {given[path]!r}" for path in wrong)
+        )
+    values = {**changed, "dry_run": dry_run, "resume": None}
+    return validate(with_values(recorded.model_dump(), values), recorded=True)
 
 
-_FREE = ("resume", "dry_run", "cache.dir", "cache.max_gb", "runs_dir")
-"""What a continued run may change: where things lie, not what comes out."""
+_FREE = ("resume", "dry_run", "cache.dir", "cache.max_gb", "runs_dir", "data.root")
+"""What a continued run may change: where things lie, not what comes out. The photos' fingerprint has to be the same."""
 
 
-def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    found: list[tuple[str, Any, Any]] = []
-    for key in mine.keys() | theirs.keys():
-        if prefix + key in _FREE:
-            continue
-        new, old = mine.get(key), theirs.get(key)
-        if isinstance(new, dict) and isinstance(old, dict):
-            found += _differences(new, old, f"{prefix}{key}.")
-        elif new != old:
-            found.append((f"{prefix}{key}", new, old))
-    return sorted(found)
+def _given(recorded: list[str], words: list[str]) -> dict[str, Any]:
+    """Return the value of every config path that words name, or change by naming a group's choice."""
+    now = dict(_leaves(validate(load([*recorded, *words])).model_dump()))
+    without = dict(_leaves(load(recorded)))
+    named = {word.lstrip("+").partition("=")[0] for word in words}
+    return {path: value for path, value in now.items() if path in named or without.get(path, value) != value}
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _refuse_unknown_flags(argv: list[str]) -> None:

@@ -102,6 +102,7 @@ def _reentered(config: Config, resume: Path, report: Report) -> Path:
         _refuse_other_photos(directory, report)
     elif "splits.json" not in damaged and not rundir.has_same_splits(directory, report):
         raise _other_photos(directory, report)
+    rundir.note_moved_photos(config, directory)
     rundir.enter(config, directory)
     rundir.clear_halves(directory)
     if damaged:
@@ -312,5 +313,5 @@ def _refuse_other_photos(directory: Path, report: Report) -> None:
 def _other_photos(directory: Path, report: Report) -> ConfigError:
     return ConfigError(
         f"resume: the photos under {report.photos.root} are not those that {directory} was started with;"
-        " put them back, or start a new run"
+        " put them back, name where they lie now (data.root=DIR), or start a new run"
     )

@@ -181,6 +181,23 @@ def _recorded(run: Path, name: str, kind: type) -> Any:
     return tree
 
 
+def note_moved_photos(config: Config, run: Path) -> None:
+    """Record where the images of a run lie today, if that is not where they lay; they were found to be the same."""
+    recorded = _recorded(run, "config.yaml", dict)
+    if recorded["data"]["root"] == config.data.root:
+        return
+    write_yaml(run / "config.yaml", {**recorded, "data": {**recorded["data"], "root": config.data.root}})
+    write_yaml(run / "overrides.yaml", [*recorded_overrides(run), f"data.root={config.data.root}"])
+    for name, place in (("lineage.json", ("data",)), ("splits.json", ())):
+        tree = read_json_if_whole(run / name)
+        if tree is not None:
+            node = tree
+            for key in place:
+                node = node[key]
+            node["root"] = config.data.root
+            atomic_write_json(run / name, tree, indent=2)
+
+
 def recorded_fingerprint(run: Path) -> str:
     """The fingerprint of the photos that a run was started with."""
     return str(lineage(run)["data"]["fingerprint"])
