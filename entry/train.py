@@ -14,7 +14,7 @@ sys.path.insert(0, str(SOURCE / "src"))
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 from breedlab.backends.sagemaker import job as jobs  # noqa: E402
-from breedlab.backends.sagemaker import secrets  # noqa: E402
+from breedlab.backends.sagemaker import job_secrets  # noqa: E402
 from breedlab.errors import BreedlabError, Terminated  # noqa: E402
 from breedlab.training.run import run  # noqa: E402
 
@@ -24,7 +24,7 @@ def train() -> None:
     sys.stdout.reconfigure(line_buffering=True, write_through=False)
     job = jobs.read_job(os.environ)
     config, words = jobs.job_config(jobs.read_config(SOURCE), job)
-    secrets.resolve(os.environ)
+    job_secrets.resolve(os.environ)
     jobs.refuse_blind_container(os.environ, config)
     jobs.install_undeclared(SOURCE)
     jobs.follow_starters()

@@ -35,7 +35,12 @@ from breedlab.tuning.row import read_trial
 
 Cloud = Callable[..., list[str]]
 
-SEARCH = ["tuner=random", "tuner.trials=2", "backend.job_name=dogs"]
+SEARCH = [
+    "tuner=random",
+    "tuner.trials=2",
+    "backend.job_name=dogs",
+    "tuner.space.optim.lr={low: 0.001, high: 0.1, log: true}",
+]
 
 
 @pytest.fixture(autouse=True)

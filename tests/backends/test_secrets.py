@@ -13,7 +13,7 @@ import pytest
 from sagemaker_account import Account
 
 from breedlab import jobs
-from breedlab.backends.sagemaker import secrets
+from breedlab.backends.sagemaker import job_secrets
 from breedlab.errors import BackendError, BreedlabError
 from breedlab.launch import main
 
@@ -78,11 +78,11 @@ def test_a_secret_that_would_be_kept_or_is_missing_is_refused(
 
 def test_names_of_secrets() -> None:
     looks = "WANDB_API_KEY HF_TOKEN password MY_SECRET AWS_SECRET_ACCESS_KEY OPENAI_APIKEY GIT_PAT"
-    assert all(secrets.is_secret(name, "x") for name in looks.split())
+    assert all(job_secrets.is_secret(name, "x") for name in looks.split())
     assert not any(
-        secrets.is_secret(name, "x") for name in ["WANDB", "MODE", "TOKENIZERS_PARALLELISM", "KEYBOARD", "PATH"]
+        job_secrets.is_secret(name, "x") for name in ["WANDB", "MODE", "TOKENIZERS_PARALLELISM", "KEYBOARD", "PATH"]
     )
-    assert not secrets.is_secret("HF_TOKEN", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hf-AbCdEf")
+    assert not job_secrets.is_secret("HF_TOKEN", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hf-AbCdEf")
 
 
 def test_addresses_in_secrets_manager_are_resolved_in_the_job(account: Account) -> None:
@@ -90,10 +90,10 @@ def test_addresses_in_secrets_manager_are_resolved_in_the_job(account: Account) 
     plain = manager.create_secret(Name="plain", SecretString=VALUE)["ARN"]
     tree = manager.create_secret(Name="tree", SecretString=json.dumps({"user": "jo", "password": VALUE}))["ARN"]
     environment = {"A": plain, "B": f"{tree}:password::", "MODE": "online"}
-    secrets.resolve(environment)
+    job_secrets.resolve(environment)
     assert environment == {"A": VALUE, "B": VALUE, "MODE": "online"}
     with pytest.raises(BackendError, match=r"backend\.environment\.C: arn:.* has no key 'pin'"):
-        secrets.resolve({"C": f"{tree}:pin::"})
+        job_secrets.resolve({"C": f"{tree}:pin::"})
     nobody = plain.replace("plain", "nobody")
     with pytest.raises(BackendError, match=r"needs secretsmanager:GetSecretValue"):
-        secrets.resolve({"C": nobody})
+        job_secrets.resolve({"C": nobody})

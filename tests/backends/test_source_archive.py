@@ -15,6 +15,7 @@ import pytest
 import yaml
 from sagemaker_account import Account
 
+import breedlab
 from breedlab.backends.sagemaker.launch import pack
 from breedlab.launch import main
 
@@ -86,3 +87,9 @@ def test_an_installed_wheel_launches(
     jobs = [sys.executable, site / "bin" / "breedlab", "jobs", "list"]
     listed = subprocess.run(jobs, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True)
     assert b"wheel" in listed.stdout and b"InProgress" in listed.stdout
+
+
+def test_no_module_hides_one_of_the_standard_library() -> None:
+    """AWS's stack starts a script from that folder, and Python looks there first: `secrets` of ours broke numpy's."""
+    folder = Path(breedlab.__file__).parent / "backends" / "sagemaker"
+    assert {file.stem for file in folder.glob("*.py")} & sys.stdlib_module_names == set()

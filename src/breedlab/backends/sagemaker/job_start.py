@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.sagemaker.job_secrets import with_secrets
 from breedlab.backends.sagemaker.request import Request
-from breedlab.backends.sagemaker.secrets import with_secrets
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.status import described
 from breedlab.errors import BackendError

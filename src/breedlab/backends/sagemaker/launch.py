@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker import checks, images, secrets, session
+from breedlab.backends.sagemaker import checks, images, job_secrets, session
 from breedlab.backends.sagemaker.documented_limits import notices
 from breedlab.backends.sagemaker.follow import Detached, ways_on
 from breedlab.backends.sagemaker.job_start import LostAnswer, send
@@ -79,9 +79,9 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
     """
     stage("Checking")
     account, place, found = session.inspect(config.backend)
-    found += secrets.secret_problems(config)
-    overrides = secrets.texts_without(overrides, config)
-    config = secrets.without_secrets(config)
+    found += job_secrets.secret_problems(config)
+    overrides = job_secrets.texts_without(overrides, config)
+    config = job_secrets.without_secrets(config)
     where = place or session.planned(config.backend)
     found += checks.offline_problems(config, where.region)
     money = (config.backend, where.region, trial_count(config), each_trial_is_a_job(config))

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from breedlab.backends.sagemaker import checks, images
+from breedlab.backends.sagemaker.job_secrets import without_secrets
 from breedlab.backends.sagemaker.prices import bill_problems, largest_bill
 from breedlab.backends.sagemaker.request import (
     Experiment,
@@ -18,7 +19,6 @@ from breedlab.backends.sagemaker.request import (
     new_name,
     requests,
 )
-from breedlab.backends.sagemaker.secrets import without_secrets
 from breedlab.backends.sagemaker.session import Place, needed, planned
 from breedlab.backends.sagemaker.source import write_source
 from breedlab.config import Config, search_space, trial_count
