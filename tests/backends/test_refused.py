@@ -138,7 +138,8 @@ def test_everything_is_told_at_once(refused: Refused) -> None:
     """By the account, of the image, of the source, and by the API's own model."""
     wrong = ["backend.role=NoSuchRole", "backend.bucket=no-such-bucket", "backend.image=1.0.0"]
     message = refused(*SEARCH, *wrong, "backend.instance_type=ml.z9.xlarge", "backend.tags={a: 'b!'}")
-    told = ["backend.role", "backend.bucket", "backend.image", "setup.py", "backend.instance_type", "backend.tags"]
+    told = ["backend.role", "backend.bucket", "backend.image", "backend.price_per_hour", "setup.py"]
+    told += ["backend.instance_type", "backend.tags"]
     assert list(dict.fromkeys(paths(message))) == told
 
 

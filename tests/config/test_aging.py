@@ -14,7 +14,7 @@ from breedlab.config import Config, validate
 from breedlab.config.compose import config_folder
 from breedlab.config.migrations import MIGRATIONS, SCHEMA_VERSION, stamp, upgrade
 from breedlab.errors import ConfigError
-from breedlab.serving import handler
+from breedlab.serving import description
 
 BASE_GROUPS = {
     "model": "resnet34",
@@ -88,7 +88,7 @@ def test_a_migration_runs_once_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_endpoint_reads_the_same_version() -> None:
-    assert handler._SCHEMA_VERSION == SCHEMA_VERSION
+    assert description.SCHEMA_VERSION == SCHEMA_VERSION
 
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, "1", True, None])

@@ -34,7 +34,8 @@ CASES = [
     Case(
         "backbone_is_known",
         {"model.name": "resnet34", "model.weights": "IMAGENET"},
-        "model.weights: got 'IMAGENET'; expected one of DEFAULT, IMAGENET1K_V1, a .safetensors or .pth file, or none",
+        "model.weights: got 'IMAGENET'; expected one of DEFAULT, IMAGENET1K_V1, a .safetensors or .pth file, a run, or"
+        " none",
         {"model.name": "resnet34", "model.weights": "IMAGENET1K_V1"},
     ),
     Case(

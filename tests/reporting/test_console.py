@@ -96,7 +96,15 @@ def test_what_a_look_at_the_disk_refuses_is_refused_before_pytorch_is_imported(
         (tmp_path / folder).mkdir(parents=True)
     for file in ("text", "unfinished/config.yaml", "photos/cat/1.jpg"):
         (tmp_path / file).write_text("no photo")
-    (tmp_path / "content" / "model.json").write_text(json.dumps({"classes": ["basset", "beagle"]}))
+    statistics = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    description = {
+        "format": 1,
+        "architecture": {"name": "resnet18", "classes": 2, "head": [], "dropout": 0.0, **statistics},
+        "classes": ["basset", "beagle"],
+        "transform": {"resize": 36, "crop": 32, "interpolation": "bilinear", **statistics},
+        "lineage": {},
+    }
+    (tmp_path / "content" / "model.json").write_text(json.dumps(description))
     write_archive(tmp_path / "RUN" / "model.tar.gz", tmp_path / "content")
     command = [sys.executable, "-c", _PROBE, *words.split()]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
@@ -109,10 +117,17 @@ def test_a_launch_says_what_it_does_before_it_imports_pytorch(monkeypatch: pytes
 
     class Prepare(ModuleType):
         def __getattr__(self, name: str) -> Any:
+            if name == "concerns":
+                return lambda prepared: []
             if name != "prepare":
                 raise AttributeError(name)
             said.append("imported")
-            network = SimpleNamespace(accelerator="cpu", precision="fp32", evaluation=SimpleNamespace(crop=32))
+            network = SimpleNamespace(
+                accelerator="cpu",
+                precision="fp32",
+                evaluation=SimpleNamespace(crop=32),
+                describe_start=list,
+            )
             return lambda config, report: network
 
     @contextmanager

@@ -70,7 +70,8 @@ def opened(model: Path) -> Iterator[Path]:
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise ServingError(f"{archive}: there is no room to unpack it in {tempfile.gettempdir()}") from error
-            raise ServingError(f"{archive}: cannot be unpacked ({error}); expected a model.tar.gz") from error
+            reason = "not a gzip file" if isinstance(error, gzip.BadGzipFile) else str(error)
+            raise ServingError(f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz") from error
         except Exception as error:  # tarfile and zlib raise a dozen kinds of hostile and damaged bytes
             reason = str(error) or type(error).__name__
             raise ServingError(f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz") from error
