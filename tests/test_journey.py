@@ -230,7 +230,8 @@ def test_a_full_disk_is_one_message_and_the_run_goes_on_once_there_is_room(here:
         command = [sys.executable, "-m", "breedlab.cli", "launch"]
         first = subprocess.run([*command, *words("name=full")], cwd=disk, capture_output=True, text=True)
         assert first.returncode == 1
-        assert first.stderr.startswith("the disk is full") and "Traceback" not in first.stderr
+        assert first.stderr.startswith(f"the disk that holds {disk.resolve()}/") and "is full" in first.stderr
+        assert "Traceback" not in first.stderr
         subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
         second = subprocess.run([*command, "resume=runs/latest"], cwd=disk, capture_output=True, text=True)
         assert second.returncode == 0, second.stderr

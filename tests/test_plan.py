@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -189,14 +190,15 @@ def test_of_a_training_that_was_cut_off_the_rest_is_planned(planned: Planned, be
 
 def test_after_the_training_only_test_and_export_are_left(planned: Planned, begun: Path) -> None:
     checkpoint(begun, 12, midway=False)
-    (begun / "trained.json").touch()
+    fitted = {"epochs": 12, "reason": "all 12 epochs", "best_epoch": 3, "best": 0.9}
+    (begun / "trained.json").write_text(json.dumps(fitted))
     text = planned({"tuner.trials": 3}, begun)
     assert re.findall(r"^  \d\. (\w+)", text, re.MULTILINE) == ["check", "test", "export"]
 
 
 def test_of_a_complete_run_nothing_is_left(planned: Planned, begun: Path) -> None:
-    for name in ("model.tar.gz", "metrics.json"):
-        (begun / name).touch()
+    (begun / "model.tar.gz").touch()
+    (begun / "metrics.json").write_text(json.dumps({"test": {}}))
     text = planned({"data.root": "long/gone", "data.sample": None}, begun)
     assert "this run is complete; nothing is left to do" in text
     assert "stages" not in text
