@@ -90,7 +90,7 @@ def test_module_archive_local_server_and_the_stack_give_the_same_scores(
     assert several.headers["content-type"] == "application/x-npy"
     np.testing.assert_allclose(np.load(io.BytesIO(several.data)), own, rtol=1e-4, atol=1e-4)
     verbose = ask(served, files[0], accept="application/json; verbose=1").json()
-    assert verbose["classes"] == list(prepared.classes) and verbose["lineage"] == {"run": "test"}
+    assert verbose["classes"] == list(prepared.classes) and verbose["lineage"] == {"run": "test", "architecture": "resnet18"}
     assert verbose["predictions"][0]["top"][0]["class"] == prepared.classes[int(own[0].argmax())]
 
 
@@ -134,7 +134,7 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
         (b"[" * 100_000, "application/json", "*/*", 400, "not JSON"),
         (b"[]", "application/json", "*/*", 400, "expected 1 to"),
         (b'{"image": "%%%"}', "application/json", "*/*", 400, "base64"),
-        (_FORM, "multipart/form-data; boundary=x", "*/*", 415, "multipart"),
+        (_FORM, "multipart/form-data; boundary=x", "*/*", 400, "not an image"),
         (None, "image/jpeg", "text/html", 406, "text/html"),
     ],
 )
