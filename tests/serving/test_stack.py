@@ -90,7 +90,8 @@ def test_module_archive_local_server_and_the_stack_give_the_same_scores(
     assert several.headers["content-type"] == "application/x-npy"
     np.testing.assert_allclose(np.load(io.BytesIO(several.data)), own, rtol=1e-4, atol=1e-4)
     verbose = ask(served, files[0], accept="application/json; verbose=1").json()
-    assert verbose["classes"] == list(prepared.classes) and verbose["lineage"] == {"run": "test", "architecture": "resnet18"}
+    assert verbose["classes"] == list(prepared.classes)
+    assert verbose["lineage"] == {"run": "test", "architecture": "resnet18"}
     assert verbose["predictions"][0]["top"][0]["class"] == prepared.classes[int(own[0].argmax())]
 
 
