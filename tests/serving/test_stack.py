@@ -135,7 +135,7 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
         (b"[" * 100_000, "application/json", "*/*", 400, "not JSON"),
         (b"[]", "application/json", "*/*", 400, "expected 1 to"),
         (b'{"image": "%%%"}', "application/json", "*/*", 400, "base64"),
-        (_FORM, "multipart/form-data; boundary=x", "*/*", 400, "not an image"),
+        (_FORM, "multipart/form-data; boundary=x", "*/*", 415, "multipart"),
         (None, "image/jpeg", "text/html", 406, "text/html"),
     ],
 )

@@ -201,11 +201,14 @@ def model_fn(model_dir: str, context: Any = None) -> Model:
     return Model(Path(model_dir))
 
 
-def input_fn(body: bytes | str, content_type: str, context: Any = None, max_bytes: int = MAX_BYTES) -> list[Photo]:
+def input_fn(
+    body: bytes | str | None, content_type: str, context: Any = None, max_bytes: int = MAX_BYTES
+) -> list[Photo]:
     """The photos of a request, as bytes or by their address; no address is asked yet.
 
     Args:
-        body: A photo, JSON (`{"image": <base64>}`, `{"url": ...}` or a list of those), or a form; gzipped or not.
+        body: A photo, JSON (`{"image": <base64>}`, `{"url": ...}` or a list of those), or a form; gzipped or not. None
+            of a form under TorchServe, which takes it apart and hands on no body.
         content_type: The request's Content-Type.
         context: The container's; not used.
         max_bytes: Of what a gzipped body holds.
@@ -214,6 +217,10 @@ def input_fn(body: bytes | str, content_type: str, context: Any = None, max_byte
         BadRequest: 415 for a type that is not read, or not the photo's; 400 for a body of the wrong shape; 413 for
             one that inflates too far.
     """
+    if body is None:
+        raise BadRequest(
+            415, f"{content_type}: a multipart form does not get through here; send the photo's bytes with their type"
+        )
     return parse(body, content_type, max_bytes)
 
 
