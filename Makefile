@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test fast check lock inference clean help
+.PHONY: demo test again fast check lock inference clean help
 
 demo: .venv/demo  ## the main job on made-up photos: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
@@ -17,6 +17,9 @@ demo: .venv/demo  ## the main job on made-up photos: search, train, test, export
 
 test: .venv/dev inference  ## all tests, whole journeys included
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+again: .venv/dev  ## the tests that failed last time, one after another
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 fast: .venv/dev  ## the tests that take seconds
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
