@@ -88,6 +88,8 @@ def test_words_that_contradict_an_old_run_are_refused_by_path(golden: Path) -> N
         launch(["resume=runs/golden/stopped_in_training", "optim.lr=0.5", "dry_run=true"])
     with pytest.raises(BreedlabError, match=r"  optim\.name: recorded 'adam', given 'sgd'"):
         launch(["resume=runs/golden/stopped_in_training", "optim=sgd", "dry_run=true"])
+    with pytest.raises(BreedlabError, match=r"tuner\.space\.model\.dropout: recorded None, given \[0\.1, 0\.2\]"):
+        launch(["resume=runs/golden/stopped_in_training", "tuner.space.model.dropout=[0.1,0.2]", "dry_run=true"])
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from breedlab.config.compose import (
     with_space,
 )
 from breedlab.config.problems import error_from, nearest
-from breedlab.config.validate import known_paths, problems, with_values
+from breedlab.config.validate import known_paths, leaf_values, problems, with_values
 from breedlab.errors import BreedlabError, ConfigError, Terminated
 from breedlab.models.weight_files import file_of
 
@@ -230,7 +230,7 @@ def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     recorded = recorded_config(run)
     words = [word for word in overrides if word.lstrip("+~").split("=")[0] not in ("resume", "dry_run")]
     given = _given(recorded_overrides(run), words) if words else {}
-    before = dict(_leaves(recorded.model_dump()))
+    before = dict(leaf_values(recorded.model_dump()))
     changed = {path: value for path, value in given.items() if before.get(path) != value}
     if wrong := [path for path in sorted(changed) if path not in _FREE]:
         raise ConfigError(
@@ -247,18 +247,12 @@ _FREE = ("resume", "dry_run", "cache.dir", "cache.max_gb", "runs_dir", "data.roo
 
 def _given(recorded: list[str], words: list[str]) -> dict[str, Any]:
     """Return the value of every config path that words name, or change by naming a group's choice."""
-    now = dict(_leaves(validate(load([*recorded, *words])).model_dump()))
-    without = dict(_leaves(load(recorded)))
+    now = dict(leaf_values(validate(load([*recorded, *words])).model_dump()))
+    without = dict(leaf_values(load(recorded)))
     named = {word.lstrip("+").partition("=")[0] for word in words}
-    return {path: value for path, value in now.items() if path in named or without.get(path, value) != value}
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    changed = {path for path in now if path not in without or without[path] != now[path]}
+    taken_out = without.keys() - now.keys()  # of an open mapping, such as `tuner.space`
+    return {path: now.get(path) for path in changed | taken_out | (named & now.keys())}
 
 
 def _refuse_unknown_flags(argv: list[str]) -> None:

@@ -92,7 +92,7 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
 
 
 def _problems(tree: Tree) -> list[Problem]:
-    missing = [path for path, value in _values(tree) if value == MISSING]
+    missing = [path for path, value in leaf_values(tree) if value == MISSING]
     if missing:
         wrong = [Problem(path, f"has no value; give it one: {path}=...") for path in missing]
         others = reword(_errors(tree), known_paths())
@@ -128,11 +128,11 @@ def _errors(tree: Tree) -> list[Any]:
     return []
 
 
-def _values(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaf_values(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every leaf with its config path."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _values(value, f"{prefix}{key}.")
+            yield from leaf_values(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -143,7 +143,7 @@ def _valid_sections(tree: Tree) -> dict[str, Any]:
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             section = tree.get(name)
-            if isinstance(section, dict) and MISSING in (value for _, value in _values(section)):
+            if isinstance(section, dict) and MISSING in (value for _, value in leaf_values(section)):
                 continue
             try:
                 sections[name] = kind.model_validate(section)
