@@ -45,6 +45,19 @@ def propose(config: Config, space: Space, before: Sequence[FrozenTrial], visible
         return dict(study.ask(distributions(space, before)).params)
 
 
+def visible(config: Config, count: int) -> int:
+    """Return how many of the trials before this one have results that count, whichever have ended by now.
+
+    Args:
+        config: With a search space.
+        count: How many trials there are before it.
+    """
+    if config.tuner.parallel > 1 and config.tuner.strategy == "bayesian" and pruner(config.tuner) is None:
+        # Which trials have ended by now is chance. These have to have, so that the same is proposed every time.
+        return max(0, count - config.tuner.parallel + 1)
+    return count
+
+
 def distributions(space: Space, before: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
     """Return the space in Optuna's terms; in those of the trials that there are, since Optuna takes no others."""
     stored = {path: found for trial in before for path, found in trial.distributions.items()}

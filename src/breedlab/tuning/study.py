@@ -19,7 +19,8 @@ from breedlab.training.prepare import Prepared
 from breedlab.tuning import store, workers
 from breedlab.tuning.board import Board
 from breedlab.tuning.events import write_events
-from breedlab.tuning.proposals import decode, distribution, distributions, propose, pruner
+from breedlab.tuning.proposals import decode, distribution, distributions, propose, pruner, visible
+from breedlab.tuning.reopen import open_study
 from breedlab.tuning.row import Row
 from breedlab.tuning.storage import storage_url
 from breedlab.tuning.store import was_cut_off
@@ -65,7 +66,7 @@ def search(config: Config, prepared: Prepared, run: Path) -> Best:
         TrainingError: If every trial failed, with the reasons; or if a worker was killed.
     """
     space = search_space(config)
-    study = store.open_study(config, run)
+    study = open_study(config, run)
     board = Board(config, list(space))
     finished = [trial for trial in study.trials if trial.state.is_finished()]
     for trial in finished:
@@ -107,13 +108,10 @@ class _Trials:
         before = [trial for trial in self._study.trials if not was_cut_off(trial)]
         if any(trial.state == TrialState.WAITING for trial in before):
             return store.ask(self._study, None, self._distributions)
-        visible = len(before)
-        if self._config.tuner.parallel > 1 and self._config.tuner.strategy == "bayesian" and not self._prunes:
-            # Which trials have ended by now is chance. These have to have, so that the same is proposed every time.
-            visible = max(0, len(before) - self._config.tuner.parallel + 1)
-            if not all(trial.state.is_finished() for trial in before[:visible]):
-                return None
-        params = propose(self._config, self._space, before, visible)
+        counted = visible(self._config, len(before))
+        if counted < len(before) and not all(trial.state.is_finished() for trial in before[:counted]):
+            return None
+        params = propose(self._config, self._space, before, counted)
         return store.ask(self._study, params, self._distributions)
 
     def _record(self, trial: Trial, outcome: Outcome) -> None:
