@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib import import_module
 
-from breedlab.errors import BreedlabError
+from breedlab.errors import BreedlabError, DiskFull
 
 COMMANDS = {
     "launch": "search, train, test and export: launch experiment=NAME [PATH=VALUE ...]",
@@ -55,7 +55,8 @@ def run(command: str) -> None:
         code = entry(sys.argv[1:])
         sys.stdout.flush()
     except BreedlabError as error:
-        code = error.exit_code if error.told else _say(str(error), error.exit_code)
+        hint = _resume_hint() if isinstance(error, DiskFull) else ""
+        code = error.exit_code if error.told else _say(f"{error}{hint}", error.exit_code)
     except KeyboardInterrupt:
         code = _say(_interrupted(command), 130)
     except BrokenPipeError:  # `... | head`: nobody reads any more

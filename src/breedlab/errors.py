@@ -25,6 +25,10 @@ class TrainingError(BreedlabError):
     exit_code = 1
 
 
+class DiskFull(TrainingError):
+    """A disk is full. Whatever else is tried on it fails alike, so that a search ends here, to be resumed."""
+
+
 class BackendError(BreedlabError):
     """The place where the experiment should run refused or failed."""
 

@@ -241,7 +241,7 @@ def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     return validate(with_values(recorded.model_dump(), values), recorded=True)
 
 
-_FREE = ("resume", "dry_run", "cache.dir", "cache.max_gb", "runs_dir", "data.root")
+_FREE = ("resume", "dry_run", "cache.dir", "cache.max_gb", "cache.mode", "runs_dir", "data.root")
 """What a continued run may change: where things lie, not what comes out. The photos' fingerprint has to be the same."""
 
 

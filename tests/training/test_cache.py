@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+import breedlab
 from breedlab.config import Config, replace
 from breedlab.models.classifier import Classifier
 from breedlab.training.activations import ValidBatches
+from breedlab.training.cache_key import code_versions
 from breedlab.training.prepare import Prepared, prepare
 from breedlab.training.run import checked_photos
 
@@ -103,6 +106,40 @@ def test_the_least_recently_used_goes_first(tmp_path: Path, configure: Configure
     assert sum(path.stat().st_size for path in tmp_path.glob("*.npy")) <= 400_000
 
 
+def test_a_set_that_fits_is_kept_whole(tmp_path: Path, configure: Configure) -> None:
+    """Room was once made for all views at each of them, which threw out the ones before."""
+    words = [f"cache.dir={tmp_path}", "cache.views=3", "data.augment=basic", "cache.max_gb=0.001"]  # it takes 0.66 MB
+    prepared = prepare(configure(*words), checked_photos(configure(*words)))
+    assert prepared.activations(prepared.classifier(prepared.config), prepared.config) is not None
+    computed = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
+    assert len(computed) == 4
+    again = prepare(prepared.config, prepared.report)
+    original = Classifier.to_boundary
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "to_boundary", lambda self, photos: original(self, only_one(photos)))
+        assert again.activations(again.classifier(again.config), again.config) is not None
+
+
+def only_one(photos: torch.Tensor) -> torch.Tensor:
+    assert len(photos) == 1, "images are computed again; one black image alone asks for the shape"
+    return photos
+
+
+def test_changed_decoding_or_geometry_has_activations_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Path(breedlab.__file__).parent
+    copy = tmp_path / "breedlab"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__", "page"))
+    monkeypatch.setattr(breedlab, "__file__", str(copy / "__init__.py"))
+    seen = [code_versions.__wrapped__()]
+    for name in ("data/decode.py", "data/transforms.py"):
+        (copy / name).write_text((copy / name).read_text().replace("0.5", "0.6").replace("255", "254"))
+        seen.append(code_versions.__wrapped__())
+    assert len({str(versions) for versions in seen}) == 3
+    assert {"pillow", "simplejpeg", "torchvision"} <= seen[0].keys()
+
+
 def test_an_interrupted_pass_goes_on_where_it_stood(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,8 +168,8 @@ def test_an_interrupted_pass_goes_on_where_it_stood(
     assert goes_on is not None and unbroken is not None
     assert all(torch.equal(one, other) for one, other in zip(goes_on.train, unbroken.train, strict=True))
     assert torch.equal(goes_on.valid, unbroken.valid)
-    left = [path.suffix for path in (tmp_path / "broken").iterdir() if path.is_file()]
-    assert left == [".npy"] * 3
+    left = sorted(path.suffix for path in (tmp_path / "broken").iterdir() if path.is_file())
+    assert left == [".json"] * 3 + [".npy"] * 3
 
 
 def test_bf16_activations_survive_the_disk(tmp_path: Path, configure: Configure) -> None:

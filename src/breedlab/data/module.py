@@ -80,6 +80,17 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
             torch.default_generator.set_state(before)
 
 
+class _Splits(Dataset[tuple[torch.Tensor, int]]):
+    """Several splits behind one loader. Keys are (split, view, index)."""
+
+    def __init__(self, datasets: dict[str, PhotoDataset]) -> None:
+        self.datasets = datasets
+
+    def __getitem__(self, key: tuple[str, int, int]) -> tuple[torch.Tensor, int]:
+        split, view, index = key
+        return self.datasets[split][view, index]
+
+
 def collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
     """Stacks photos in the memory order that they come in, channels last; the other way round takes longer.
 
@@ -218,6 +229,20 @@ class PhotoData(lightning.LightningDataModule):
         dataset = self.dataset(split)
         keys = [(view, index) for index in range(start + shard.rank, len(dataset), shard.world)]
         return DataLoader(dataset, batch_size=batch_size, sampler=keys, **self._loading())
+
+    def stream(self, parts: Sequence[tuple[str, int, int]], batch_size: int) -> DataLoader[tuple[torch.Tensor, int]]:
+        """Views of splits one after another, in the order of their images, by one set of workers.
+
+        Args:
+            parts: (split, view, first image) each.
+            batch_size: The most in a batch; none spans two parts.
+        """
+        batches: list[list[tuple[str, int, int]]] = []
+        for split, view, start in parts:
+            keys = [(split, view, index) for index in range(start, len(self.photos.splits[split]))]
+            batches += [keys[at : at + batch_size] for at in range(0, len(keys), batch_size)]
+        dataset = _Splits({split: self.dataset(split) for split, _, _ in parts})
+        return DataLoader(dataset, batch_sampler=batches, **self._loading())
 
     def labels(self, split: str) -> torch.Tensor:
         """int64 (n,), in the order of the split's photos."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,28 +16,20 @@ import torch
 
 from breedlab.config.schema import Cache
 from breedlab.data.module import PhotoData, batch_indices, epoch_order
-from breedlab.errors import TrainingError
-from breedlab.files import atomic_write_text
+from breedlab.errors import DiskFull
 from breedlab.models.classifier import Classifier
 from breedlab.ranks import WHOLE, Shard
-from breedlab.reporting.console import note
 from breedlab.training.cache_key import code_versions, network_digest
+from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room
 from breedlab.training.precision import autocast
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
-
 Progress = Callable[[int, int], None]
-_IN_MEMORY = 2_000_000_000
-"""Bytes up to which a view is read whole; above it stays on disk and batches are gathered from the map."""
+_IN_MEMORY = 500_000_000
+"""Bytes of all views up to which they are read whole; above, they stay on disk and batches are gathered from maps."""
 _BATCH = 32
 _MOST_IN_A_BATCH, _BATCH_BYTES = 4096, 64_000_000
 """Of validation, whichever is less."""
 _SAVE_EVERY_S = 10.0
-_LEFT_AFTER_S = 86_400
-"""A pass that nobody has gone on with for so long is left over, and makes room like any other file."""
 
 
 @dataclass(frozen=True)
@@ -101,115 +91,86 @@ def cached_activations(
     device: torch.device,
     progress: Callable[[str], Any],
 ) -> Activations:
-    """Reads the activations from the cache folder, computing what is not there yet.
+    """Read the activations from the cache folder, computing what is not there yet.
 
     Args:
         classifier: With a frozen part.
-        data: The photos.
+        data: The images.
         cache: Its settings.
-        fingerprint: Of the photos' content, classes and splits.
+        fingerprint: Of the images' content, classes and splits.
         precision: `fp32` or `bf16`, for computing and storing.
         device: Where to compute.
         progress: Called with a title; gives a context whose value is called with (done, total).
 
     Raises:
         TooLarge: If all views together would pass `cache.max_gb`.
+        DiskFull: If the disk has no room for them.
     """
-    views = data.views.frozen_views or 1
-    wanted = [("train", view) for view in range(views)] + [("valid", 0)]
     classifier = classifier.to(device).eval()
+    parts = [("train", view) for view in range(data.views.frozen_views or 1)] + [("valid", 0)]
     shape = _boundary_shape(classifier, data.evaluation.crop, device)
-    width = 2 if precision == "bf16" else 4
-    photos = views * len(data.photos.splits["train"]) + len(data.photos.splits["valid"])
-    size = photos * int(np.prod(shape)) * width
+    common = {
+        "boundary": classifier.freeze,
+        "network": network_digest(classifier),
+        "transform": asdict(data.evaluation),
+        "photos": fingerprint,
+        "precision": precision,
+        "versions": code_versions(),
+    }
+    files = []
+    for split, view in parts:
+        augment = [data.data.augment, data.seed, view] if view else "none"
+        key = {**common, "split": split, "augment": augment}
+        dtype = "uint16" if precision == "bf16" else "float32"  # numpy has no bfloat16: its bits are kept
+        files.append(FeatureFile(Path(cache.dir), key, (len(data.photos.splits[split]), *shape), dtype))
+    size = sum(file.nbytes for file in files)
     if size > cache.max_gb * 1e9:
-        raise TooLarge(f"the activations of {photos} photos take {size / 1e9:.1f} GB, cache.max_gb is {cache.max_gb:g}")
-    network, versions = network_digest(classifier), code_versions()
-    found = []
-    for split, view in wanted:
-        key = {
-            "boundary": classifier.freeze,
-            "network": network,
-            "transform": asdict(data.evaluation),
-            "augment": [data.data.augment, data.seed, view] if view else "none",
-            "photos": fingerprint,
-            "split": split,
-            "precision": precision,
-            "versions": versions,
-        }
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-        path = Path(cache.dir, f"{name}.npy")
-        if not path.exists():
-            with _alone(path):
-                if not path.exists():
-                    _make_room(path, size, cache.max_gb)
-                    title = f"activations of {split}" + (f", view {view + 1} of {views}" if views > 1 else "")
-                    with progress(title) as report:
-                        _compute(path, classifier, data, split, view, shape, precision, device, report)
-        os.utime(path)  # least recently used is dropped first
-        found.append(_load(path, precision))
-    return Activations(tuple(found[:-1]), found[-1], data.labels("train"), data.labels("valid"))
+        count = sum(file.shape[0] for file in files)
+        raise TooLarge(f"the activations of {count} photos take {size / 1e9:.1f} GB, cache.max_gb is {cache.max_gb:g}")
+    if not all(file.is_whole() for file in files):
+        with alone([file for file in files if not file.is_whole()]):
+            make_room(files, cache.max_gb, lambda: shutil.disk_usage(cache.dir).free)
+            missing = [(file, part) for file, part in zip(files, parts, strict=True) if not file.is_whole()]
+            with progress("activations of the frozen part") as report, autocast(device, precision):
+                _compute(missing, classifier, data, precision, device, report)
+    for file in files:
+        os.utime(file.path)  # least recently used is dropped first
+    views = [_load(file, precision, whole=size <= _IN_MEMORY) for file in files]
+    return Activations(tuple(views[:-1]), views[-1], data.labels("train"), data.labels("valid"))
 
 
 def _compute(
-    path: Path,
+    files: Sequence[tuple[FeatureFile, tuple[str, int]]],
     classifier: Classifier,
     data: PhotoData,
-    split: str,
-    view: int,
-    shape: tuple[int, ...],
     precision: str,
     device: torch.device,
     report: Progress,
 ) -> None:
-    """Writes `<name>.part`, with how many rows of it are done beside it, and renames it when it is whole."""
-    count = len(data.photos.splits[split])
-    part, marker = path.with_suffix(".part"), path.with_suffix(".done")
-    stored = np.uint16 if precision == "bf16" else np.float32  # numpy has no bfloat16: its bits are kept
-    done = int(marker.read_text()) if marker.exists() and part.exists() else 0
-    mode: Any = "r+" if done else "w+"
-    rows = np.lib.format.open_memmap(part, mode=mode, dtype=stored, shape=(count, *shape))
-
-    def save() -> None:
-        rows.flush()
-        atomic_write_text(marker, str(done))
-
-    saved = time.monotonic()
-    try:
-        with autocast(device, precision):
-            for photos, _ in data.view_dataloader(split, view, batch_size=_BATCH, start=done):
+    """Compute files, each with its (split, view), in one stream of images that are decoded meanwhile."""
+    starts = [(split, view, file.rows_done()) for file, (split, view) in files]
+    done, count = sum(start for _, _, start in starts), sum(file.shape[0] for file, _ in files)
+    batches = iter(data.stream(starts, _BATCH))
+    for file, _ in files:
+        writer = FeatureWriter(file)
+        saved = time.monotonic()
+        try:
+            while writer.rows < file.shape[0]:
+                photos, _labels = next(batches)
                 out = classifier.to_boundary(photos.to(device))
-                rows[done : done + len(out)] = _to_numpy(out, precision)
+                writer.append(_to_numpy(out, precision))
                 done += len(out)
                 report(done, count)
                 if time.monotonic() - saved > _SAVE_EVERY_S:
-                    save()
+                    writer.save()
                     saved = time.monotonic()
-    except BaseException:
-        save()
-        raise
-    rows.flush()
-    marker.unlink(missing_ok=True)  # first: it must never be taken for a later file's
-    part.replace(path)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process at a time for each file; the others wait, and then find it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("ab") as file:  # which, renamed, keeps its lock
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                note("another process is computing the same activations; waiting for them")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:
-                pass  # a file system without locks
-        yield
-        if path.exists():
-            part.unlink(missing_ok=True)  # made by opening it
+            writer.finish()
+        except BaseException:
+            with suppress(DiskFull):
+                writer.save()
+            raise
+        finally:
+            writer.close()
 
 
 def _to_numpy(out: torch.Tensor, precision: str) -> np.ndarray[Any, Any]:
@@ -218,33 +179,11 @@ def _to_numpy(out: torch.Tensor, precision: str) -> np.ndarray[Any, Any]:
     return out.float().contiguous().cpu().numpy()
 
 
-def _load(path: Path, precision: str) -> torch.Tensor:
-    whole = path.stat().st_size <= _IN_MEMORY
-    rows = np.load(path) if whole else np.load(path, mmap_mode="c")  # copy-on-write: torch wants writable memory
+def _load(file: FeatureFile, precision: str, whole: bool) -> torch.Tensor:
+    rows = np.load(file.path) if whole else np.load(file.path, mmap_mode="c")  # copy-on-write: torch wants it writable
     tensor = torch.from_numpy(rows)
     return tensor.view(torch.bfloat16) if precision == "bf16" else tensor
 
 
 def _boundary_shape(classifier: Classifier, side: int, device: torch.device) -> tuple[int, ...]:
     return tuple(classifier.to_boundary(torch.zeros(1, 3, side, side, device=device)).shape[1:])
-
-
-def _make_room(wanted: Path, size: int, max_gb: float) -> None:
-    """Drops the least recently used until `size` fits under the limit, and sees that the disk has room."""
-    folder = wanted.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    left = [part for part in folder.glob("*.part") if time.time() - part.stat().st_mtime > _LEFT_AFTER_S]
-    left = [part for part in left if part != wanted.with_suffix(".part")]
-    kept = sorted([*folder.glob("*.npy"), *left], key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in kept)
-    while kept and total + size > max_gb * 1e9:
-        oldest = kept.pop(0)
-        total -= oldest.stat().st_size
-        oldest.with_suffix(".done").unlink(missing_ok=True)
-        oldest.unlink()
-    free = shutil.disk_usage(folder).free
-    if free < size and not wanted.with_suffix(".done").exists():  # else it has its room already
-        raise TrainingError(
-            f"cache.dir: {folder} has {free / 1e9:.1f} GB free, the activations take {size / 1e9:.1f} GB;"
-            " free some space, set cache.dir to another disk, or cache.mode=off"
-        )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breedlab import config as configs
-from breedlab.errors import BreedlabError
+from breedlab.errors import BreedlabError, DiskFull
 from breedlab.training.objective import better
 from breedlab.training.prepare import Prepared
 
@@ -84,10 +84,12 @@ def _trained(prepared: Prepared, values: Mapping[str, Any], stop_early: Callable
             last = epoch.number + 1 == config.tuner.max_epochs
             if stop_early(epoch.number, best) and not last:
                 return outcome("pruned", f"fell behind after epoch {epoch.number + 1}")
+    except DiskFull:
+        raise
     except (BreedlabError, RuntimeError, ValueError, MemoryError) as error:
         return outcome("failed", " ".join(str(error).split()) or type(error).__name__)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         return outcome("failed", str(error))
     return outcome("complete")
