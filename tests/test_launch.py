@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from breedlab.config import validate
-from breedlab.config.compose import groups, load
+from breedlab.config.compose import load
+from breedlab.config.yaml_folders import groups
 from breedlab.errors import BreedlabError
 from breedlab.launch import main
 from breedlab.training.rundir import write_yaml

@@ -105,7 +105,7 @@ def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[An
 
         cores.heed()
         model = Model(folder, engine=engine)
-    dataset = PhotoDataset(photos, model.transform, "none", 0)
+    dataset = PhotoDataset(photos, model.transform)
     batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=start_worker)
     with progress("testing", aside=True) as report:
         report(0, len(photos))

@@ -15,10 +15,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, create_model
 
+from breedlab.config.components import section_of
 from breedlab.config.problems import Problem, error_from, nearest, reword
-from breedlab.config.schema import Config
+from breedlab.config.schema import Config, schema
 from breedlab.config.section import Section
-from breedlab.config.validate import known_paths, section_of
+from breedlab.config.validate import known_paths
 from breedlab.errors import ConfigError
 
 _FOREIGN = ("sagemaker_", "_tuning_")
@@ -91,11 +92,15 @@ def _unknown(name: str) -> str:
     return "unknown name" + nearest(path, paths).replace(".", "__")
 
 
-@cache
 def _value_model(path: str) -> type[Section] | None:
     """A model whose field `value` is the config's field at a path; None where there is none, or a whole section."""
+    return _value_model_in(schema(), path)
+
+
+@cache
+def _value_model_in(config: type[Config], path: str) -> type[Section] | None:
     *parents, leaf = path.split(".")
-    section: type[BaseModel] = Config
+    section: type[BaseModel] = config
     for name in parents:
         below = _section(section, name)
         if below is None:

@@ -12,19 +12,21 @@ from typing import Any
 from breedlab import ranks
 from breedlab.config import Config, validate
 from breedlab.config.compose import (
-    config_folder,
     explained,
-    groups,
+    forced,
     load,
+    named_plugins,
     quoted,
     rejoin,
     screen,
     split_space,
-    with_search_path,
     with_space,
 )
+from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from, nearest
+from breedlab.config.schema import schema
 from breedlab.config.validate import known_paths, leaf_values, problems, with_values
+from breedlab.config.yaml_folders import config_folder, groups, with_search_path
 from breedlab.errors import BreedlabError, ConfigError, Terminated
 from breedlab.models.weight_files import file_of
 
@@ -122,6 +124,7 @@ def _through_hydra(argv: list[str]) -> int:
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    load_plugins(named_plugins([word for word in argv if "=" in word]))
     _refuse_unknown_flags(argv)
     whole, torn = rejoin(argv)
     whole = quoted(whole)
@@ -159,7 +162,7 @@ def _through_hydra(argv: list[str]) -> int:
             return {"error": str(error) or type(error).__name__}
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its complaints instead of printing them; they are reworded
-    sys.argv = [sys.argv[0], *(word for word in whole if word not in space)]
+    sys.argv = [sys.argv[0], *forced([word for word in whole if word not in space])]
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
     except _GridStopped as stopped:
@@ -193,7 +196,7 @@ def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
 
     if found := problems(dict(tree)):
         raise error_from(found + own_problems(tree))
-    return carry_out(Config.model_validate(dict(tree)), overrides, None)
+    return carry_out(schema().model_validate(dict(tree)), overrides, None)
 
 
 def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict[str, Any]:

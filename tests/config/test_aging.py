@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from breedlab.config import Config, validate
-from breedlab.config.compose import config_folder
 from breedlab.config.migrations import MIGRATIONS, SCHEMA_VERSION, stamp, upgrade
+from breedlab.config.yaml_folders import config_folder
 from breedlab.errors import ConfigError
 from breedlab.serving import description
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from breedlab.config import Config, validate
-from breedlab.config.compose import config_folder, load
+from breedlab.config.compose import load
+from breedlab.config.yaml_folders import config_folder
 from breedlab.errors import DataError
 from breedlab.launch import main
 from breedlab.training.rundir import write_yaml

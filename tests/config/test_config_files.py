@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from breedlab.config import search_space, validate
-from breedlab.config.compose import compose, config_folder, groups, load
+from breedlab.config.compose import compose, load
 from breedlab.config.problems import paths_of
 from breedlab.config.space import grid_points
 from breedlab.config.validate import known_paths
+from breedlab.config.yaml_folders import config_folder, groups
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 CHOICES = [(group, choice) for group, choices in groups().items() if group != "experiment" for choice in choices]

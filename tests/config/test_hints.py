@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from breedlab.config.compose import groups, load
+from breedlab.config.compose import load
 from breedlab.config.problems import SYNONYMS
 from breedlab.config.schema import METRICS
 from breedlab.config.validate import known_paths, validate
+from breedlab.config.yaml_folders import groups
 from breedlab.errors import BreedlabError, ConfigError
 from breedlab.launch import main
 

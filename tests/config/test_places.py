@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from breedlab.config.compose import groups, load, quoted, with_search_path
+from breedlab.config.compose import load, quoted
+from breedlab.config.yaml_folders import groups, with_search_path
 from breedlab.errors import ConfigError
 from breedlab.launch import main
 

@@ -17,6 +17,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from breedlab.data.decode import BadPhoto, decode
 from breedlab.data.transforms import EvalTransform, TrainTransform, to_tensor
+from breedlab.registry import AUGMENTATIONS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -135,22 +136,26 @@ def drawn(augment: TrainTransform, pixels: Pixels, seed: int) -> torch.Tensor:
         return augment(pixels)
 
 
+def training(policy: str) -> TrainTransform:
+    return TrainTransform(transform(), AUGMENTATIONS.get(policy)().build())
+
+
 @pytest.mark.parametrize("policy", ["basic", "trivial", "randaug"])
 @pytest.mark.parametrize("size", [(301, 187), (20, 13)])
 def test_augmentation_repeats_by_seed_and_differs_between_seeds(policy: str, size: tuple[int, int]) -> None:
-    augment, pixels = TrainTransform(transform(), policy), photo(*size)
+    augment, pixels = training(policy), photo(*size)
     first = [drawn(augment, pixels, seed) for seed in range(8)]
     for seed, result in enumerate(first):
         assert result.dtype == torch.uint8
         assert result.shape == (3, 64, 64)
-        assert torch.equal(result, drawn(TrainTransform(transform(), policy), pixels, seed))
+        assert torch.equal(result, drawn(training(policy), pixels, seed))
     assert len({result.contiguous().numpy().tobytes() for result in first}) == 8
 
 
 def test_augmentation_flips_about_half_of_the_photos() -> None:
     """A photo that is dark on the left and light on the right shows which way round it came out."""
     pixels = np.tile(np.linspace(0, 255, 80).astype(np.uint8)[None, :, None], (60, 1, 3))
-    augment = TrainTransform(transform(), "basic")
+    augment = training("basic")
     results = [drawn(augment, pixels, seed).float() for seed in range(100)]
     flipped = sum(bool(result[:, :, :32].mean() > result[:, :, 32:].mean()) for result in results)
     assert 30 <= flipped <= 70
@@ -159,7 +164,7 @@ def test_augmentation_flips_about_half_of_the_photos() -> None:
 def test_policies_add_something_to_crop_and_flip() -> None:
     pixels = photo(120, 90)
     results = {
-        policy: torch.stack([drawn(TrainTransform(transform(), policy), pixels, seed) for seed in range(6)])
+        policy: torch.stack([drawn(training(policy), pixels, seed) for seed in range(6)])
         for policy in ("basic", "trivial", "randaug")
     }
     assert not torch.equal(results["basic"], results["trivial"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from breedlab.config.compose import config_folder
+from breedlab.config.yaml_folders import config_folder
 from breedlab.errors import ConfigError
 from breedlab.launch import main
 from breedlab.models.weight_files import problem

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import breedlab
+from breedlab.config.components import component_sections
+from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import Problem, error_from, nearest
 from breedlab.config.validate import Tree, known_paths, problems
+from breedlab.config.yaml_folders import SEARCHPATH, config_folder, groups, in_quotes, plain, yaml_files
 from breedlab.errors import ConfigError
-
-
-def config_folder() -> Path:
-    """Where conf/ is: beside src/ in a checkout, inside the package in a wheel."""
-    package = Path(breedlab.__file__).parent
-    packaged = package / "conf"
-    return packaged if packaged.is_dir() else package.parents[1] / "conf"
 
 
 def load(overrides: list[str]) -> Tree:
@@ -26,11 +20,12 @@ def load(overrides: list[str]) -> Tree:
     Raises:
         ConfigError: Naming every override that means nothing, and whatever else is wrong with the rest.
     """
+    load_plugins(named_plugins(overrides))  # what is wrong with them is told with the rest of the config
     whole, torn = rejoin(overrides)
     whole = quoted(whole)
     good, found = screen(whole)
     found = [*torn, *found]
-    good, space = split_space(good)
+    good, space = split_space(forced(good))
     try:
         tree = with_space(compose(good), space)
     except Exception as refusal:  # Hydra's parser, composer and OmegaConf share no base class
@@ -50,6 +45,41 @@ def compose(overrides: list[str]) -> Tree:
         tree = OmegaConf.to_container(hydra_compose("config", overrides=overrides), resolve=True)
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
+
+
+def named_plugins(overrides: Sequence[str]) -> list[str]:
+    """Return the packages that overrides, or the YAML files that they choose, name in `plugins`.
+
+    They have to be imported before anything can be said of the other overrides.
+    """
+    words = [word for word in overrides if re.match(r"\+{0,2}plugins=", word)]
+    if words:
+        return _list_in(words[-1])
+    if not any(re.search("^plugins:", file.read_text(), re.MULTILINE) for file in yaml_files(overrides)):
+        return []
+    choices = groups(overrides)
+    try:
+        tree = compose([word for word in overrides if word.partition("=")[0] in (*choices, SEARCHPATH)])
+    except Exception:  # as in `load`
+        return []
+    return tree["plugins"] if isinstance(tree.get("plugins"), list) else []
+
+
+def _list_in(word: str) -> list[str]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        names = plain(OverridesParser.create().parse_override(word).value())
+    except HydraException:
+        return []  # refused where it is composed
+    return names if isinstance(names, list) else []
+
+
+def forced(overrides: list[str]) -> list[str]:
+    """Return overrides that Hydra takes for components' own settings, which no YAML file has."""
+    inside = tuple(f"{path}{mark}" for path in component_sections() for mark in ".=")
+    return [f"++{word}" if word.startswith(inside) else word for word in overrides]
 
 
 def split_space(overrides: list[str]) -> tuple[list[str], list[str]]:
@@ -72,17 +102,8 @@ def with_space(tree: Tree, words: list[str]) -> Tree:
             if not isinstance(node.get(parent), dict):
                 node[parent] = {}
             node = node[parent]
-        node[leaf] = _plain(override.value())
+        node[leaf] = plain(override.value())
     return tree
-
-
-def _plain(value: Any) -> Any:
-    """Quoted strings of Hydra's grammar as strings."""
-    if isinstance(value, dict):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.text if hasattr(value, "text") else value
 
 
 def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
@@ -148,64 +169,6 @@ def screen(overrides: list[str], grid: bool = False) -> tuple[list[str], list[Pr
     return good, found
 
 
-def groups(overrides: Sequence[str] = ()) -> dict[str, list[str]]:
-    """The config groups and their choices, with those of the folders that `hydra.searchpath` of overrides names."""
-    found: dict[str, set[str]] = {}
-    for folder in (config_folder(), *_own_folders(overrides)):
-        for group in folder.iterdir():
-            if group.is_dir():
-                found.setdefault(group.name, set()).update(path.stem for path in group.glob("*.yaml"))
-    return {name: sorted(found[name]) for name in sorted(found) if found[name]}
-
-
-def with_search_path(argv: list[str]) -> list[str]:
-    """Args with `--config-dir FOLDER` as Hydra's override for the same, which the rest of the args can be read with.
-
-    Raises:
-        ConfigError: If a folder of one's own is not there.
-    """
-    left, folders, queue = [], [], list(argv)
-    while queue:
-        word = queue.pop(0)
-        flag, equals, value = word.partition("=")
-        if flag in ("--config-dir", "-cd") and (equals or queue):
-            folders.append(Path(value if equals else queue.pop(0)).expanduser().absolute())
-        else:
-            left.append(word)
-    if folders:
-        known = [word for word in left if word.startswith(_SEARCHPATH)]
-        listed = [*_search_path(known), *map(str, folders)]
-        left = [word for word in left if word not in known]
-        left.append(f"{_SEARCHPATH}=[{','.join(map(_in_quotes, listed))}]")
-    for folder in _own_folders(left):
-        if not folder.is_dir():
-            example = f"{folder}/experiment/NAME.yaml"
-            raise ConfigError(f"--config-dir: {folder} is not a directory; expected a folder of configs, as {example}")
-    return left
-
-
-def _search_path(overrides: Sequence[str]) -> list[str]:
-    """The places that `hydra.searchpath=[...]` names."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    named = [word for word in overrides if word.startswith(_SEARCHPATH)]
-    try:
-        values = [_plain(override.value()) for override in OverridesParser.create().parse_overrides(named)]
-    except HydraException as error:
-        raise ConfigError(f"{_SEARCHPATH}: cannot be read; expected {_SEARCHPATH}=[FOLDER,...]") from error
-    return [str(place) for value in values for place in (value if isinstance(value, list) else [value])]
-
-
-def _own_folders(overrides: Sequence[str]) -> list[Path]:
-    if not any(word.startswith(_SEARCHPATH) for word in overrides):
-        return []  # and Hydra's parser, which takes a while, is not imported for it
-    return [Path(place.removeprefix("file://")) for place in _search_path(overrides) if not place.startswith("pkg://")]
-
-
-_SEARCHPATH = "hydra.searchpath"
-
-
 def quoted(words: list[str]) -> list[str]:
     """Overrides whose places are quoted where Hydra would read something else in their names.
 
@@ -227,12 +190,7 @@ def _with_quotes(word: str) -> str:
             return word
     except HydraException:
         pass
-    return f"{key}={_in_quotes(value)}"
-
-
-def _in_quotes(value: str) -> str:
-    """A text in Hydra's quotes: quotes are escaped, and so are the backslashes before them and at the end."""
-    return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value) + '"'
+    return f"{key}={in_quotes(value)}"
 
 
 def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], grid: bool) -> Problem | None:
@@ -270,6 +228,7 @@ _LISTS = (
     "model.head",
     "data.mean",
     "data.std",
+    "plugins",
     "profiler.trace_steps",
     "backend.vpc.subnets",
     "backend.vpc.security_groups",
@@ -294,7 +253,7 @@ def explained(
     overrides: list[str], refusal: Exception, found: list[Problem], space: list[str] | None = None
 ) -> ConfigError:
     """Finds every override that Hydra refuses, each tried on top of those that work, groups first."""
-    accepted: list[str] = [word for word in overrides if word.startswith(_SEARCHPATH)]
+    accepted: list[str] = [word for word in overrides if word.startswith(SEARCHPATH)]
     overrides = [word for word in overrides if word not in accepted]
     choices = groups(accepted)
     for word in sorted(overrides, key=lambda word: word.lstrip("+~").split("=")[0] not in choices):

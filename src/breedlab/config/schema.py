@@ -6,14 +6,16 @@ older version recorded, which knows nothing of a newer field, still be read.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from breedlab.config.backend import Backend
+from breedlab.config.components import choice, extended
 from breedlab.config.debugger import Debugger
 from breedlab.config.profiler import Profiler
 from breedlab.config.section import Fraction, JobName, Location, Name, PositiveInt, Rate, Section
+from breedlab.registry import AUGMENTATIONS
 
 # YAML reads a bare `off` as false; people mean the word.
 _OFF_WORD = BeforeValidator(lambda value: "off" if value is False else value)
@@ -92,7 +94,7 @@ class Data(Section):
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
     mean: Literal["auto"] | Annotated[list[float], Field(min_length=3, max_length=3)] = "auto"
     std: Literal["auto"] | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] = "auto"
-    augment: Literal["none", "basic", "trivial", "randaug"] = "none"
+    augment: Annotated[str, choice(AUGMENTATIONS)] = "none"
     mixup: Annotated[float, Field(ge=0)] = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     valid_fraction: Fraction = 0.15
@@ -156,6 +158,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     dry_run: bool = False
     resume: str | None = None
+    plugins: list[str] = Field(default_factory=list)
     runs_dir: Location = "runs"
     monitor: Monitor = Field(default_factory=Monitor)
     cache: Cache = Field(default_factory=Cache)
@@ -168,3 +171,8 @@ class Config(Section):
     profiler: Profiler = Field(default_factory=Profiler)
     backend: Backend = Field(default_factory=Backend)
     serving: Serving = Field(default_factory=Serving)
+
+
+def schema() -> type[Config]:
+    """Return the schema with the sections of all registered components, those of plugins among them."""
+    return cast("type[Config]", extended(Config))

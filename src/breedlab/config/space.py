@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, get_args
 
-from breedlab.config.schema import Config
+from breedlab.config.components import section_of
+from breedlab.config.schema import schema
 
 _RANGE_KEYS = {"low", "high", "log", "step"}
 _LEAF_KEYS = _RANGE_KEYS | {"choices"}
@@ -119,12 +120,13 @@ def _as_field(kinds: set[type], number: int | float) -> int | float:
 
 def _kinds(path: str) -> set[type]:
     """Return the types that the field at a config path takes, none where there is no such field."""
-    annotation: Any = Config
+    annotation: Any = schema()
     for name in path.split("."):
         fields = getattr(annotation, "model_fields", {})
         if name not in fields:
             return set()
-        annotation = fields[name].annotation
+        field = fields[name].annotation
+        annotation = section_of(field) or field
     return set(_flat(annotation))
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from breedlab.config import rules
+from breedlab.config.components import component_sections, section_of
+from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import Problem, error_from, nearest, paths_of, reword
-from breedlab.config.schema import Config
+from breedlab.config.schema import Config, schema
 from breedlab.config.space import Space, SpaceError, grid_points, leaves, read_dimension
 
 Tree = dict[str, Any]
@@ -39,6 +41,16 @@ TUNABLE = (
 )
 
 
+def tunable() -> list[str]:
+    """Return every config path that a search may vary, those of components' own settings among them."""
+    searched = [
+        f"{path}.{name}"
+        for path, component in component_sections(searched=True).items()
+        for name in component.model_fields
+    ]
+    return list(dict.fromkeys([*TUNABLE, *searched]))
+
+
 def validate(tree: Tree, source: str = "config", recorded: bool = False) -> Config:
     """Check a whole tree.
 
@@ -53,13 +65,14 @@ def validate(tree: Tree, source: str = "config", recorded: bool = False) -> Conf
     """
     if found := problems(tree, recorded):
         raise error_from(found, source)
-    return Config.model_validate(tree)
+    return schema().model_validate(tree)
 
 
 def problems(tree: Tree, recorded: bool = False) -> list[Problem]:
     """Return everything that is wrong with a whole tree; `recorded` as in `validate`."""
+    unknown = load_plugins(tree.get("plugins"))
     absent = [] if recorded else [Problem(path, "is missing from the config") for path in _absent(Config, tree)]
-    return absent + _problems(tree) + _space_problems(tree)
+    return unknown + absent + _problems(tree) + _space_problems(tree)
 
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
@@ -86,6 +99,8 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
         *parents, leaf = path.split(".")
         node = changed
         for parent in parents:
+            if node.get(parent) is None:  # the section of a component, whose settings are all at their defaults
+                node[parent] = {}
             node = node[parent]
         node[leaf] = list(value) if isinstance(value, tuple) else value
     return changed
@@ -98,7 +113,7 @@ def _problems(tree: Tree) -> list[Problem]:
         others = reword(_errors(tree), known_paths())
         return wrong + [p for p in others if p.path not in missing] + rules.problems(_valid_sections(tree))
     try:
-        config = Config.model_validate(tree)
+        config = schema().model_validate(tree)
         return rules.problems({name: getattr(config, name) for name in Config.model_fields})
     except ValidationError as error:
         wrong = reword(error.errors(), known_paths())
@@ -114,15 +129,9 @@ def _absent(model: type[BaseModel], tree: Tree, prefix: str = "") -> Iterator[st
             yield from _absent(section, tree[name], f"{prefix}{name}.")
 
 
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds, None if it holds a value."""
-    kinds = [annotation, *getattr(annotation, "__args__", ())]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-
-
 def _errors(tree: Tree) -> list[Any]:
     try:
-        Config.model_validate(tree)
+        schema().model_validate(tree)
     except ValidationError as error:
         return list(error.errors())
     return []
@@ -139,7 +148,7 @@ def leaf_values(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _valid_sections(tree: Tree) -> dict[str, Any]:
     sections = {}
-    for name, field in Config.model_fields.items():
+    for name, field in schema().model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             section = tree.get(name)
@@ -164,8 +173,8 @@ def _space_problems(tree: Tree) -> list[Problem]:
     already = set(_problems(tree))
     for path, given in leaves(tuner["space"]):
         where = f"tuner.space.{path}"
-        if path not in TUNABLE:
-            found.append(Problem(where, "is no config path that a search may vary" + nearest(path, TUNABLE)))
+        if path not in tunable():
+            found.append(Problem(where, "is no config path that a search may vary" + nearest(path, tunable())))
         elif not isinstance(tree.get(path.split(".")[0]), dict):
             continue  # the section itself is missing, which is reported
         elif path in seen:
@@ -201,4 +210,4 @@ def known_paths() -> list[str]:
             tree[name] = of(section) if section else None
         return tree
 
-    return paths_of(of(Config))
+    return paths_of(of(schema()))

@@ -18,6 +18,7 @@ from breedlab.data.folders import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform
 from breedlab.errors import DataError
 from breedlab.ranks import WHOLE, Shard
+from breedlab.registry import AUGMENTATIONS
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Key = tuple[int, int]
@@ -57,11 +58,10 @@ class Views:
 class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
     """Photos of one split, by (view, index): uint8 (3, side, side) and the label."""
 
-    def __init__(self, photos: Sequence[Photo], evaluation: EvalTransform, augment: str, seed: int) -> None:
-        self.photos = photos
-        self.evaluation = evaluation
-        self.training = None if augment == "none" else TrainTransform(evaluation, augment)
-        self.seed = seed
+    def __init__(
+        self, photos: Sequence[Photo], evaluation: EvalTransform, training: TrainTransform | None = None, seed: int = 0
+    ) -> None:
+        self.photos, self.evaluation, self.training, self.seed = photos, evaluation, training, seed
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -206,10 +206,13 @@ class PhotoData(lightning.LightningDataModule):
         super().__init__()
         self.photos, self.data, self.evaluation, self.seed = photos, data, evaluation, seed
         self.views = Views(frozen_views, data.augment)
+        self.training = (
+            None if data.augment == "none" else TrainTransform(evaluation, AUGMENTATIONS.chosen(data).build())
+        )
         self.shard = WHOLE
 
     def dataset(self, split: str) -> PhotoDataset:
-        return PhotoDataset(self.photos.splits[split], self.evaluation, self.data.augment, self.seed)
+        return PhotoDataset(self.photos.splits[split], self.evaluation, self.training, self.seed)
 
     def train_dataloader(self) -> TrainingLoader:
         dataset = self.dataset("train")

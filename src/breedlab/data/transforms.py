@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,14 +42,18 @@ class EvalTransform:
 
 
 class TrainTransform:
-    """A random crop, a flip, and what `policy` adds. Draws from torch's generator: seed it for each photo."""
+    """A random crop, a flip, and what an augmentation adds. Draws from torch's generator: seed it for each image.
 
-    def __init__(self, base: EvalTransform, policy: str) -> None:
+    Args:
+        base: The evaluation's, for the size.
+        more: Applied last, from uint8 (3, crop, crop) to the same; None for nothing.
+    """
+
+    def __init__(self, base: EvalTransform, more: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         self._side = base.crop
         self._interpolation = base.interpolation
         self._crop = v2.RandomResizedCrop(base.crop, scale=(0.35, 1.0))
-        policies = {"trivial": v2.TrivialAugmentWide, "randaug": v2.RandAugment}
-        self._more = policies[policy]() if policy in policies else None
+        self._more = more
 
     def __call__(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
         """From uint8 (height, width, 3) to uint8 (3, crop, crop)."""

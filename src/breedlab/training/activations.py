@@ -19,6 +19,7 @@ from breedlab.data.module import PhotoData, batch_indices, epoch_order
 from breedlab.errors import DiskFull
 from breedlab.models.classifier import Classifier
 from breedlab.ranks import WHOLE, Shard
+from breedlab.registry import AUGMENTATIONS
 from breedlab.training.cache_key import code_versions, network_digest
 from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room
 from breedlab.training.precision import autocast
@@ -119,7 +120,7 @@ def cached_activations(
     }
     files = []
     for split, view in parts:
-        augment = [data.data.augment, data.seed, view] if view else "none"
+        augment = [AUGMENTATIONS.identity(data.data), data.seed, view] if view else "none"
         key = {**common, "split": split, "augment": augment}
         dtype = "uint16" if precision == "bf16" else "float32"  # numpy has no bfloat16: its bits are kept
         files.append(FeatureFile(Path(cache.dir), key, (len(data.photos.splits[split]), *shape), dtype))

@@ -22,6 +22,7 @@ from breedlab.models import backbone as backbones
 from breedlab.models import input_check, weight_files
 from breedlab.models.boundary import NotSeparable
 from breedlab.models.classifier import Architecture, Classifier
+from breedlab.registry import AUGMENTATIONS
 from breedlab.reporting.console import note, progress
 from breedlab.serving.engines import multiplies_bf16
 from breedlab.training import loop
@@ -152,7 +153,8 @@ class Prepared:
         """The frozen part's activations, or None where they are computed live; says why."""
         if config.model.freeze == "none" or config.cache.mode == "off":
             return None
-        key = (config.model.freeze, config.data.augment, config.cache.views)
+        augmentation = str(AUGMENTATIONS.identity(config.data))
+        key = (config.model.freeze, augmentation, config.cache.views)
         if key not in self._activations:
             self._activations[key] = self._cached(classifier, config)
         return self._activations[key]

@@ -24,6 +24,7 @@ import yaml
 from breedlab.backends.sagemaker.source import CONFIG, UNDECLARED
 from breedlab.config import Config, validate
 from breedlab.config.cloud import trials_are_jobs
+from breedlab.config.plugins import load_plugins
 from breedlab.config.validate import with_values
 from breedlab.errors import BackendError
 from breedlab.hyperparameters import decode, encode
@@ -117,6 +118,7 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
             f"backend.instance_count: the job has {job.hosts} instances, but each was started on its own; torchrun"
             " has to start them (in a tuning job by the hyperparameter sagemaker_torch_distributed_enabled=true)"
         )
+    load_plugins(tree.get("plugins"))  # whose settings a hyperparameter may be; what is wrong is told below
     values = decode(job.hyperparameters)
     words = [f"{path}={encode(value)}" for path, value in values.items()]
     tuner = tree["tuner"]

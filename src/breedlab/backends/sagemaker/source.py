@@ -13,7 +13,8 @@ import yaml
 
 import breedlab
 from breedlab.config import Config
-from breedlab.config.compose import config_folder
+from breedlab.config.plugins import copy_packages
+from breedlab.config.yaml_folders import config_folder
 
 CONFIG = "config.yaml"
 REQUIREMENTS = "requirements.txt"
@@ -55,7 +56,8 @@ def write_source(folder: Path, config: Config) -> None:
     known.mkdir()
     (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: breedlab\nVersion: {breedlab.__version__}\n")
     (folder / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False))
-    (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements(config)))
+    needed = copy_packages(config.plugins, folder / "src")
+    (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in [*requirements(config), *needed]))
     if debugs(config):
         (folder / UNDECLARED).write_text("".join(f"{_pinned(name)}\n" for name in sorted(_WITHOUT_DEPENDENCIES)))
 

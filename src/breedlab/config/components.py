@@ -1,0 +1,100 @@
+"""The schema with what is registered in it: closed choices, and a section for each component that has settings."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel, BeforeValidator, Field, create_model
+from pydantic_core import PydanticKnownError
+
+from breedlab.errors import ConfigError
+from breedlab.registry import REGISTRIES, Registry
+
+
+def choice(registry: Registry[Any]) -> BeforeValidator:
+    """Refuse a name that is not registered, with those that are."""
+
+    def check(value: Any) -> Any:
+        names = registry.choices()
+        if value not in names:
+            listed = ", ".join(map(repr, names[:-1])) + (" or " if len(names) > 1 else "") + repr(names[-1])
+            raise PydanticKnownError("literal_error", {"expected": listed})
+        return value
+
+    return BeforeValidator(check)
+
+
+def component_sections(searched: bool = False) -> dict[str, type[BaseModel]]:
+    """Return the sections of registered components by config path, such as `data.blank`, in registration order.
+
+    Args:
+        searched: Only those whose settings a search may vary.
+    """
+    return {
+        f"{registry.section}.{name}": component
+        for registry in REGISTRIES
+        if registry.searched or not searched
+        for name, component in registry.items()
+        if component.model_fields
+    }
+
+
+def extended(base: type[BaseModel]) -> type[BaseModel]:
+    """Return a schema with a section for each registered component that it has none for.
+
+    Args:
+        base: The schema as it is written down.
+
+    Raises:
+        ConfigError: If a component has the name of a setting that is something else.
+    """
+    added = []
+    for registry in REGISTRIES:
+        for name, component in registry.items():
+            if component.model_fields and not _is_there(base, registry, name, component):
+                added.append((f"{registry.section}.{name}", component, registry.optional))
+    return _extended(base, tuple(added))
+
+
+def _is_there(base: type[BaseModel], registry: Registry[Any], name: str, component: type[BaseModel]) -> bool:
+    section = base
+    for part in registry.section.split("."):
+        section = section_of(section.model_fields[part].annotation) or section
+    field = section.model_fields.get(name)
+    if field is not None and section_of(field.annotation) is not component:
+        raise ConfigError(
+            f"{registry.kind} {name!r} of {component.__module__} has the name of the setting {registry.section}.{name};"
+            " register it under another"
+        )
+    return field is not None
+
+
+@lru_cache(maxsize=8)
+def _extended(model: type[BaseModel], added: tuple[tuple[str, type[BaseModel], bool], ...]) -> type[BaseModel]:
+    """Return a model with sections added at config paths."""
+    if not added:
+        return model
+    below: dict[str, list[tuple[str, type[BaseModel], bool]]] = {}
+    fields: dict[str, Any] = {}
+    for path, component, optional in added:
+        name, _, rest = path.partition(".")
+        if rest:
+            below.setdefault(name, []).append((rest, component, optional))
+        elif optional:
+            fields[name] = (component | None, None)
+        else:
+            fields[name] = (component, Field(default_factory=component))
+    for name, inside in below.items():
+        section = section_of(model.model_fields[name].annotation)
+        assert section is not None, name
+        wider = _extended(section, tuple(inside))
+        field = model.model_fields[name]
+        fields[name] = (wider, ... if field.is_required() else Field(default_factory=wider))
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field holds, None if it holds a value."""
+    kinds = [annotation, *getattr(annotation, "__args__", ())]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -1,0 +1,94 @@
+"""Where the YAML files of the config are: in conf/, and in folders of one's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import breedlab
+from breedlab.errors import ConfigError
+
+SEARCHPATH = "hydra.searchpath"
+
+
+def config_folder() -> Path:
+    """Where conf/ is: beside src/ in a checkout, inside the package in a wheel."""
+    package = Path(breedlab.__file__).parent
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parents[1] / "conf"
+
+
+def groups(overrides: Sequence[str] = ()) -> dict[str, list[str]]:
+    """The config groups and their choices, with those of the folders that `hydra.searchpath` of overrides names."""
+    found: dict[str, set[str]] = {}
+    for folder in (config_folder(), *_own_folders(overrides)):
+        for group in folder.iterdir():
+            if group.is_dir():
+                found.setdefault(group.name, set()).update(path.stem for path in group.glob("*.yaml"))
+    return {name: sorted(found[name]) for name in sorted(found) if found[name]}
+
+
+def yaml_files(overrides: Sequence[str] = ()) -> list[Path]:
+    """Return the files of all groups' choices, as `groups` has them."""
+    return [file for folder in (config_folder(), *_own_folders(overrides)) for file in sorted(folder.glob("*/*.yaml"))]
+
+
+def with_search_path(argv: list[str]) -> list[str]:
+    """Args with `--config-dir FOLDER` as Hydra's override for the same, which the rest of the args can be read with.
+
+    Raises:
+        ConfigError: If a folder of one's own is not there.
+    """
+    left, folders, queue = [], [], list(argv)
+    while queue:
+        word = queue.pop(0)
+        flag, equals, value = word.partition("=")
+        if flag in ("--config-dir", "-cd") and (equals or queue):
+            folders.append(Path(value if equals else queue.pop(0)).expanduser().absolute())
+        else:
+            left.append(word)
+    if folders:
+        known = [word for word in left if word.startswith(SEARCHPATH)]
+        listed = [*_search_path(known), *map(str, folders)]
+        left = [word for word in left if word not in known]
+        left.append(f"{SEARCHPATH}=[{','.join(map(in_quotes, listed))}]")
+    for folder in _own_folders(left):
+        if not folder.is_dir():
+            example = f"{folder}/experiment/NAME.yaml"
+            raise ConfigError(f"--config-dir: {folder} is not a directory; expected a folder of configs, as {example}")
+    return left
+
+
+def _search_path(overrides: Sequence[str]) -> list[str]:
+    """The places that `hydra.searchpath=[...]` names."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    named = [word for word in overrides if word.startswith(SEARCHPATH)]
+    try:
+        values = [plain(override.value()) for override in OverridesParser.create().parse_overrides(named)]
+    except HydraException as error:
+        raise ConfigError(f"{SEARCHPATH}: cannot be read; expected {SEARCHPATH}=[FOLDER,...]") from error
+    return [str(place) for value in values for place in (value if isinstance(value, list) else [value])]
+
+
+def _own_folders(overrides: Sequence[str]) -> list[Path]:
+    if not any(word.startswith(SEARCHPATH) for word in overrides):
+        return []  # and Hydra's parser, which takes a while, is not imported for it
+    return [Path(place.removeprefix("file://")) for place in _search_path(overrides) if not place.startswith("pkg://")]
+
+
+def in_quotes(value: str) -> str:
+    """A text in Hydra's quotes: quotes are escaped, and so are the backslashes before them and at the end."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value) + '"'
+
+
+def plain(value: Any) -> Any:
+    """Quoted strings of Hydra's grammar as strings."""
+    if isinstance(value, dict):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value.text if hasattr(value, "text") else value

@@ -1,0 +1,158 @@
+"""The kinds of component that people add, each by one class that is registered under its name.
+
+A component is a `Section` of the config: its fields are its settings, with their types, ranges and defaults, and the
+docstrings under them are the settings' documentation. Its `build` makes what the settings describe, and imports there
+whatever is heavy, so that help, a typo and a dry run answer without torch.
+
+    @AUGMENTATIONS.register("blank")
+    class Blank(Augmentation):
+        ...
+
+A component that has settings gets a section of its name beside the setting that chooses it: those of the augmentation
+`blank` are at `data.blank`. docs/plugins.md has an example of each kind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from breedlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from breedlab.config.section import Section
+    from breedlab.data.augmentations import Augmentation
+
+T = TypeVar("T", bound="Section")
+
+
+class Registry(Generic[T]):
+    """The components of one kind, by name.
+
+    Args:
+        kind: What one of them is called in messages.
+        setting: The config path that chooses one; empty where all of them are at work.
+        home: The module of the built-in ones, which is imported when the first is asked for.
+        section: The config path of the section that holds theirs; that of the setting by default.
+        searched: Whether a search may vary their settings.
+        optional: Whether a component is chosen by its section being there, and not by a setting.
+        without: What the setting takes beside their names.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        setting: str,
+        home: str,
+        *,
+        section: str = "",
+        searched: bool = False,
+        optional: bool = False,
+        without: tuple[str, ...] = (),
+    ) -> None:
+        self.kind, self.setting, self.home = kind, setting, home
+        self.section = section or setting.rpartition(".")[0]
+        self.searched, self.optional, self.without = searched, optional, without
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Return a decorator that adds a class under a name.
+
+        Raises:
+            ConfigError: If the name cannot be one, or is another class's.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+            raise ConfigError(f"{self.kind} {name!r}: expected a name of small letters, digits and single '_'")
+
+        def add(component: type[T]) -> type[T]:
+            other = self._classes.get(name, component)
+            if (other.__module__, other.__qualname__) != (component.__module__, component.__qualname__):
+                raise ConfigError(
+                    f"{self.kind} {name!r}: {component.__module__}.{component.__qualname__} has the name of"
+                    f" {other.__module__}.{other.__qualname__}; register it under another"
+                )
+            self._classes[name] = component
+            return component
+
+        return add
+
+    def names(self) -> list[str]:
+        """Return the names of all components, built-in ones first."""
+        import_module(self.home)
+        return list(self._classes)
+
+    def choices(self) -> list[str]:
+        """Return all that the setting takes."""
+        return [*self.without, *self.names()]
+
+    def get(self, name: str) -> type[T]:
+        """Return the class of a name.
+
+        Raises:
+            ConfigError: If there is none; lists those that there are.
+        """
+        names = self.names()
+        if name not in names:
+            from breedlab.config.problems import nearest
+
+            where = f"{self.setting}: " if self.setting else ""
+            hint = nearest(name, names)
+            raise ConfigError(f"{where}no {self.kind} {name!r}; expected one of {', '.join(names)}{hint}")
+        return self._classes[name]
+
+    def items(self) -> Iterator[tuple[str, type[T]]]:
+        """Yield the name and class of every component, built-in ones first."""
+        for name in self.names():
+            yield name, self._classes[name]
+
+    def chosen(self, section: Section) -> T:
+        """Return the component that a section of the config chooses, with its settings.
+
+        Args:
+            section: The one that holds the setting, such as `config.data`.
+
+        Raises:
+            ConfigError: If there is none of that name.
+        """
+        return self.made(getattr(section, self.setting.rpartition(".")[2]), section)
+
+    def made(self, name: str, section: Section) -> T:
+        """Return the component of a name, with its settings from a section of the config.
+
+        Raises:
+            ConfigError: If there is none of that name.
+        """
+        component = self.get(name)
+        settings = getattr(section, name, None)
+        return settings if isinstance(settings, component) else component()
+
+    def identity(self, section: Section) -> str | list[Any]:
+        """Return what tells a chosen component from any other, as plain data: by this caches are told apart.
+
+        A name says all of a built-in component without settings; else its settings and its module's code count, too.
+        """
+        name = getattr(section, self.setting.rpartition(".")[2])
+        if name in self.without:
+            return str(name)
+        component = self.made(name, section)
+        if type(component).__module__ == self.home and not type(component).model_fields:
+            return str(name)
+        return [name, component.model_dump(mode="json"), _code_digest(type(component).__module__)]
+
+
+def _code_digest(module: str) -> str:
+    file = getattr(sys.modules[module], "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()[:16]
+
+
+AUGMENTATIONS: Registry[Augmentation] = Registry(
+    "augmentation", "data.augment", "breedlab.data.augmentations", searched=True, without=("none",)
+)
+
+REGISTRIES: tuple[Registry[Any], ...] = (AUGMENTATIONS,)
+"""Every kind of component."""

@@ -1,0 +1,142 @@
+"""Plugins are imported by name, from the config only; what they bring is as closed and checked as the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from strangers import AUGMENTATION, Write
+
+from breedlab.backends.sagemaker.source import write_source
+from breedlab.config import Config, validate
+from breedlab.config.compose import load
+from breedlab.config.validate import known_paths
+from breedlab.data.module import PhotoData
+from breedlab.errors import ConfigError
+from breedlab.hyperparameters import decode
+from breedlab.launch import main
+
+Words = Callable[..., list[str]]
+BLANK = ("data.augment=blank", "model.freeze=none")
+
+
+def read(words: list[str]) -> Config:
+    return validate(load(words))
+
+
+def refusal(words: list[str]) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        read(words)
+    return [line.strip() for line in str(error.value).splitlines()[1:]]
+
+
+def test_the_settings_of_a_plugin_have_a_section_beside_what_chooses_it(package: Write, words: Words) -> None:
+    config = read(words(package(AUGMENTATION), *BLANK))
+    assert config.model_dump()["data"]["blank"] == {"side": 8}
+    config = read(words("plugins=[my_package]", *BLANK, "data.blank.side=5"))
+    assert config.model_dump()["data"]["blank"] == {"side": 5}
+    assert validate(config.model_dump(), recorded=True) == config
+
+
+def test_all_problems_of_a_plugins_settings_are_told_at_once(package: Write, words: Words) -> None:
+    lines = refusal(words(package(AUGMENTATION), "data.augment=blnk", "data.blank.side=100", "data.blank.sid=3"))
+    assert lines == [
+        "data.blank.sid: unknown name; did you mean data.blank.side?",
+        "data.augment: got 'blnk'; expected one of none, basic, trivial, randaug, blank; did you mean blank?",
+        "data.blank.side: got 100; expected a number of at most 64",
+    ]
+
+
+def test_a_search_varies_what_a_plugin_brings_and_is_checked(package: Write, words: Words) -> None:
+    search = ["tuner=random", "tuner.trials=2", *BLANK]
+    config = read(words(package(AUGMENTATION), *search, "tuner.space.data.blank.side=[2,4]"))
+    assert config.tuner.space["data"]["blank"] == {"side": [2, 4]}
+    lines = refusal(words("plugins=[my_package]", *search, "tuner.space.data.blank.side=[2,400]"))
+    assert lines == ["tuner.space.data.blank.side: got 400; expected a number of at most 64"]
+
+
+def test_a_setting_of_a_plugin_travels_as_a_hyperparameter(package: Write, words: Words) -> None:
+    read(words(package(AUGMENTATION), *BLANK))
+    assert decode({"data__blank__side": "3"}) == {"data.blank.side": 3}
+
+
+def test_an_experiment_of_ones_own_names_its_plugins(package: Write, here: Path, capsys: Any) -> None:
+    package(AUGMENTATION)
+    file = here / "own" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "# @package _global_\ndefaults: [quickstart]\nname: mine\nplugins: [my_package]\n"
+        "data: {augment: blank, blank: {side: 7}}\ncache: {views: 2}\n"
+    )
+    assert main(["--config-dir", "own", "experiment=mine", "data.blank.side=9", "--cfg", "job"]) == 0
+    assert "  blank:\n    side: 9\n" in capsys.readouterr().out
+    assert "data.blank.side" in known_paths()
+
+
+def test_a_grid_varies_what_a_plugin_brings(
+    package: Write, words: Words, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["launch"])
+    grid = words(package(AUGMENTATION), *BLANK, "data.blank.side=3,5", "dry_run=true", "name=grid")
+    assert main(["-m", *grid]) == 0
+    assert [line[-20:] for line in capsys.readouterr().out.splitlines() if line.startswith("──")] == [
+        "++data.blank.side=3 name=grid"[-20:],
+        "++data.blank.side=5 name=grid"[-20:],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import a_library_that_is_not_there", "my_package needs a_library_that_is_not_there, which is not installed"),
+        ("\n1 / 0", "my_package cannot be imported (ZeroDivisionError: division by zero), at "),
+        ("def", "my_package cannot be imported (SyntaxError: "),
+        (AUGMENTATION.replace('"blank"', '"basic"'), "has the name of breedlab.data.augmentations.Basic"),
+        (AUGMENTATION.replace('"blank"', '"a.b"'), "expected a name of small letters, digits and single '_'"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_is_told_in_one_line(
+    source: str, said: str, package: Write, words: Words
+) -> None:
+    (line,) = refusal(words(package(source)))
+    assert line.startswith("plugins.0: my_package")
+    assert said in line
+
+
+def test_a_setting_in_the_way_of_a_component_is_told(package: Write, words: Words) -> None:
+    named = package(AUGMENTATION.replace('"blank"', '"mixup"'))
+    with pytest.raises(
+        ConfigError, match=r"augmentation 'mixup' of my_package has the name of the setting data\.mixup"
+    ):
+        read(words(named))
+
+
+def test_a_plugin_that_is_not_there_is_told_where_it_was_looked_for(here: Path, words: Words) -> None:
+    (line,) = refusal(words("plugins=[my_packge]"))
+    assert line.startswith(f"plugins.0: no package 'my_packge' is in the working folder ({here}) or installed")
+
+
+def test_a_plugin_travels_in_the_source_of_a_sagemaker_job(package: Write, words: Words, here: Path) -> None:
+    config = read(words(package(AUGMENTATION), *BLANK))
+    (here / "my_package" / "requirements.txt").write_text("# what it needs\neinops==0.8.0\n")
+    source = here / "source"
+    source.mkdir()
+    write_source(source, config)
+    assert (source / "src" / "my_package" / "__init__.py").read_text() == AUGMENTATION
+    assert "einops==0.8.0" in (source / "requirements.txt").read_text().splitlines()
+
+
+def test_training_sees_the_images_that_a_plugin_makes(package: Write, words: Words, photos: Path) -> None:
+    import torch
+
+    from breedlab.data.source import obtain
+    from breedlab.data.transforms import EvalTransform
+
+    config = read(words(package(AUGMENTATION), *BLANK, "data.blank.side=5", "data.num_workers=2"))
+    transform = EvalTransform(36, 32, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    data = PhotoData(obtain(config), config.data, transform, 1, None)
+    images, _ = next(iter(data.train_dataloader()))
+    assert torch.equal(images[:, :, :5, :5], torch.zeros_like(images[:, :, :5, :5]))
+    assert images[:, :, 5:, 5:].float().mean() > 10
