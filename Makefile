@@ -24,10 +24,11 @@ again: .venv/dev  ## the tests that failed last time, one after another
 fast: .venv/dev  ## the tests that take seconds
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
-check: .venv/dev  ## lint, format and types
+check: .venv/dev  ## lint, format, types and the floors that imports keep to
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 lock: .venv/dev  ## pin the newest versions that pyproject.toml allows
 	$(LOCK) --extra pretrained --extra serve --extra engines --extra sagemaker --extra dev --upgrade -o requirements/dev.txt

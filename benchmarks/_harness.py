@@ -161,7 +161,7 @@ def report(
         ratios: The claims.
         figures: Whatever else was measured, by a name with its unit.
     """
-    from breedlab.reporting.console import console, table
+    from breedlab.console import console, table
 
     print()
     print(

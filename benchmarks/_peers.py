@@ -57,7 +57,7 @@ def usual_epoch(root: Path, batch_size: int, classes: int) -> None:
     from torch.utils.data import DataLoader
     from torchvision import datasets, models, transforms
 
-    from breedlab.reporting.console import progress
+    from breedlab.console import progress
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     normalise = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

@@ -30,10 +30,10 @@ def in_turns(folder: Path, more: list[str], size: int, steps: int, rounds: int) 
 
     from breedlab.config import validate
     from breedlab.config.compose import load
+    from breedlab.pipeline.run import checked_photos
     from breedlab.profiling.session import watched
     from breedlab.training.fit import fit
     from breedlab.training.prepare import prepare
-    from breedlab.training.run import checked_photos
 
     root = photos(CLASSES, CLASSES, CLASSES)
     batch = (torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8), torch.randint(0, CLASSES, (size,)))

@@ -84,7 +84,7 @@ def _reading(folder: Path, steps: int, every: int) -> tuple[float, int]:
         hook.step_is_over()
     hook.end()
     started = perf_counter()
-    tape, verdicts = judge_run(run)
+    tape, verdicts = judge_run(run, config.rules)
     assert len(tape.losses("TRAIN")) == steps and len(verdicts) == 15
     return perf_counter() - started, len(tape.trial.tensor_names())
 
@@ -94,12 +94,13 @@ def _report(folder: Path, steps: int) -> tuple[list[float], float]:
     sys.path.append(str(ROOT / "tests" / "reporting"))
     from made_runs import write_run  # type: ignore[import-not-found]  # the tests'
 
+    from breedlab.cli.debug import recorded_limits
     from breedlab.debugging.judging import conclude
 
     classes = [f"{kind} dog of color {color}" for color in range(7) for kind in range(19)]
     run = write_run(folder / "made", classes=classes, trials=20, steps=steps)
     (folder / "recorded" / "debug").rename(run / "debug")
-    conclude(run)  # as a run does when it ends
+    conclude(run, recorded_limits(run))  # as a run does when it ends
     taken = []
     for number in range(3):
         started = perf_counter()

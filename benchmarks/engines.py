@@ -58,8 +58,8 @@ def main() -> None:
 def _prepared() -> tuple[Any, Any]:
     from breedlab.config import validate
     from breedlab.config.compose import load
+    from breedlab.pipeline.run import checked_photos
     from breedlab.training.prepare import prepare
-    from breedlab.training.run import checked_photos
 
     words = [
         "experiment=resnet34",

@@ -53,8 +53,8 @@ def _drain(loader: Any, after: Callable[[Any], Any] | None = None) -> None:
 def _our_loaders(root: Path) -> dict[str, Any]:
     from breedlab.config import validate
     from breedlab.config.compose import load
+    from breedlab.pipeline.run import checked_photos
     from breedlab.training.prepare import prepare
-    from breedlab.training.run import checked_photos
 
     with tempfile.TemporaryDirectory() as cache:
         words = [

@@ -115,7 +115,7 @@ def _config(root: Path, folder: Path, size: _Size) -> Any:
 
 def _check(config: Any) -> tuple[float, Any]:
     """The product reads and decodes every file before anything else; it leaves all of them in the page cache."""
-    from breedlab.training.run import checked_photos
+    from breedlab.pipeline.run import checked_photos
 
     with step("our check of every file") as taken:
         found = checked_photos(config)
@@ -126,7 +126,7 @@ def _feature_pass(config: Any, photo_report: Any) -> None:
     """Every photo decoded and through the backbone once, nothing kept: what no search can do without."""
     import torch
 
-    from breedlab.reporting.console import progress
+    from breedlab.console import progress
     from breedlab.training.prepare import prepare
 
     prepared = prepare(config, photo_report)

@@ -16,7 +16,7 @@ os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 from breedlab.backends.sagemaker import job as jobs  # noqa: E402
 from breedlab.backends.sagemaker import job_secrets  # noqa: E402
 from breedlab.errors import BreedlabError, Terminated  # noqa: E402
-from breedlab.training.run import run  # noqa: E402
+from breedlab.pipeline.run import run  # noqa: E402
 
 
 def train() -> None:

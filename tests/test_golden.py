@@ -17,10 +17,10 @@ import pytest
 import torch
 import yaml
 
-from breedlab import debug, evaluate, predict, report
+from breedlab.cli import debug, evaluate, predict, report
+from breedlab.cli.launch import main as launch
 from breedlab.config.migrations import SCHEMA_VERSION
 from breedlab.errors import BreedlabError
-from breedlab.launch import main as launch
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPLETE = "runs/golden/complete"

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from breedlab import evaluate, launch, predict
+from breedlab.cli import evaluate, launch, predict
 
 ROOT = Path(__file__).resolve().parents[1]
 Words = Callable[..., list[str]]

@@ -9,13 +9,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from breedlab.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from breedlab.api import Model, Prediction, Run, load, run
+    from breedlab.cli.launch import configure
     from breedlab.config import Config
     from breedlab.errors import BreedlabError
-    from breedlab.launch import configure
-
-__version__ = "0.1.0"
 
 __all__ = ["BreedlabError", "Config", "Model", "Prediction", "Run", "__version__", "configure", "load", "run"]
 
@@ -25,7 +25,7 @@ _HOMES = {
     "Model": "breedlab.api",
     "Prediction": "breedlab.api",
     "Run": "breedlab.api",
-    "configure": "breedlab.launch",
+    "configure": "breedlab.cli.launch",
     "load": "breedlab.api",
     "run": "breedlab.api",
 }

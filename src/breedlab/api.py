@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab import cores
+from breedlab import hardware
+from breedlab.cli.launch import configure
 from breedlab.config import Config
 from breedlab.errors import ConfigError, DataError
-from breedlab.launch import configure
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -86,10 +86,10 @@ class Model:
     """
 
     def __init__(self, model: str | Path) -> None:
+        from breedlab.packing import opened
         from breedlab.serving.handler import Model as Exported
-        from breedlab.serving.packing import opened
 
-        cores.heed()
+        hardware.heed()
         unpacked = ExitStack()  # OpenVINO may read its graph later, so the files stay as long as the model does
         self._exported = Exported(unpacked.enter_context(opened(Path(model))))
         weakref.finalize(self, unpacked.close)

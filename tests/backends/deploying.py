@@ -10,8 +10,8 @@ from typing import Any
 from sagemaker_account import ROLE
 from sagemaker_endpoints import EndpointAccount
 
+from breedlab.cli.deploy import main
 from breedlab.data.transforms import EvalTransform
-from breedlab.deploy import main
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.serving import handler

@@ -20,9 +20,9 @@ from sagemaker_account import REGION, ROLE
 from sagemaker_endpoints import EndpointAccount
 
 from breedlab.backends.sagemaker import archive_check, live, stack
-from breedlab.deploy import main
+from breedlab.cli.deploy import main
+from breedlab.cli.predict import main as predict
 from breedlab.errors import BackendError, DataError, ServingError
-from breedlab.predict import main as predict
 from breedlab.serving import handler
 
 STACK = os.environ.get("BREEDLAB_INFERENCE_ENV")

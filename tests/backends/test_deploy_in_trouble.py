@@ -14,9 +14,9 @@ from sagemaker_account import REGION
 from sagemaker_endpoints import EndpointAccount
 
 from breedlab.backends.sagemaker import first_answer, invoke
-from breedlab.deploy import main
+from breedlab.cli.deploy import main
+from breedlab.cli.predict import main as predict
 from breedlab.errors import BackendError
-from breedlab.predict import main as predict
 
 
 @pytest.fixture

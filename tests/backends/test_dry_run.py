@@ -15,7 +15,7 @@ import pytest
 from sagemaker_account import ROLE, Account
 
 from breedlab.backends.sagemaker.request import Request
-from breedlab.launch import main
+from breedlab.cli.launch import main
 
 Planned = Callable[..., str]
 

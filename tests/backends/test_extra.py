@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from breedlab import deploy, jobs, launch
 from breedlab.backends.sagemaker import session
+from breedlab.cli import deploy, jobs, launch
 from breedlab.errors import BreedlabError
 
 

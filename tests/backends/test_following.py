@@ -24,13 +24,13 @@ import pytest
 import yaml
 from sagemaker_account import Account, say
 
-from breedlab import jobs, upload
 from breedlab.backends.sagemaker import follow
+from breedlab.cli import jobs, upload
+from breedlab.cli.launch import main
 from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.errors import BreedlabError
-from breedlab.launch import main
-from breedlab.training.run import run
+from breedlab.pipeline.run import run
 from breedlab.tuning.row import read_trial
 
 Cloud = Callable[..., list[str]]
@@ -156,7 +156,7 @@ def on_a_terminal(call: str, seen: list[str]) -> Iterator[None]:
     """Runs a command on a terminal of its own to its end, and keeps in `seen` what is drawn there, as one text."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-    quick = "from breedlab import jobs; from breedlab.backends.sagemaker import follow; follow.POLL_SECONDS = 0.2"
+    quick = "from breedlab.cli import jobs; from breedlab.backends.sagemaker import follow; follow.POLL_SECONDS = 0.2"
     # Its size is what the terminal says, not what pytest's processes are told of the one that they have not.
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     environment["TERM"] = "xterm"

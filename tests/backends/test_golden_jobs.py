@@ -13,8 +13,8 @@ import pytest
 import yaml
 from sagemaker_account import Account
 
-from breedlab import jobs, report
 from breedlab.backends.sagemaker import follow
+from breedlab.cli import jobs, report
 from breedlab.errors import BreedlabError
 
 BUCKET = "breedlab-tests"

@@ -183,7 +183,7 @@ def test_the_source_holds_what_a_job_needs_and_nothing_else(tmp_path: Path) -> N
     assert {path.name.partition("-")[0] for path in (tmp_path / "src").iterdir()} == {"breedlab"}
     (described,) = metadata.distributions(path=[str(tmp_path / "src")])
     assert described.metadata["Name"] == "breedlab" and described.version == breedlab.__version__
-    assert (tmp_path / "src/breedlab/training/run.py").is_file() and (tmp_path / "entry/train.py").is_file()
+    assert (tmp_path / "src/breedlab/pipeline/run.py").is_file() and (tmp_path / "entry/train.py").is_file()
     # A setup.py at the root has the toolkit install a package in place of running the entry.
     assert not [path for path in tmp_path.rglob("*") if path.name in ("setup.py", "pyproject.toml", "__pycache__")]
 

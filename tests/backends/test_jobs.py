@@ -13,8 +13,8 @@ import torch
 from containers import Container, Ended, Service, can_run
 from sagemaker_account import Account
 
-from breedlab import launch
-from breedlab.hyperparameters import decode
+from breedlab.backends.sagemaker.hyperparameters import decode
+from breedlab.cli import launch
 from breedlab.tuning.row import read_trial
 
 pytestmark = [

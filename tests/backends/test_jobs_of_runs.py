@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from breedlab import jobs
+from breedlab.cli import jobs
 from breedlab.errors import BackendError
 
 

@@ -11,11 +11,11 @@ import boto3
 import pytest
 from sagemaker_account import REGION, ROLE, Account
 
-from breedlab import jobs
 from breedlab.backends.sagemaker import follow, job_start, launch
 from breedlab.backends.sagemaker.record import local_records
+from breedlab.cli import jobs
+from breedlab.cli.launch import main
 from breedlab.errors import BreedlabError
-from breedlab.launch import main
 
 Cloud = Callable[..., list[str]]
 

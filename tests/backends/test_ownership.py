@@ -11,7 +11,7 @@ from deploying import created, deploy, sent
 from sagemaker_account import ROLE
 from sagemaker_endpoints import EndpointAccount
 
-from breedlab.deploy import main
+from breedlab.cli.deploy import main
 from breedlab.errors import BackendError
 
 OWN = {"breedlab:endpoint": "dogs", "breedlab:run": "test", "breedlab:user": "anna"}

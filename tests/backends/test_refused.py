@@ -11,9 +11,9 @@ import pytest
 from sagemaker_account import Account
 
 from breedlab.backends.sagemaker import checks, launch
+from breedlab.cli.launch import main
 from breedlab.config import Config
 from breedlab.errors import BreedlabError
-from breedlab.launch import main
 
 SEARCH = ["tuner=random", "tuner.trials=3"]
 

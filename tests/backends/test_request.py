@@ -16,9 +16,9 @@ from sagemaker_account import ROLE, Account
 from breedlab.backends.sagemaker.checks import model_problems
 from breedlab.backends.sagemaker.images import problems, training_image
 from breedlab.backends.sagemaker.request import Request
+from breedlab.cli.launch import main
 from breedlab.config import Config
 from breedlab.config.validate import known_paths
-from breedlab.launch import main
 
 SEARCH = ["tuner=random", "tuner.trials=3"]
 
@@ -308,7 +308,7 @@ def test_the_objective_and_its_direction(sent: Sent) -> None:
 
 
 def test_every_metric_is_found_in_what_the_trainer_prints(sent: Sent, configure: Any, here: Path, capsys: Any) -> None:
-    from breedlab.training.run import run
+    from breedlab.pipeline.run import run
 
     definitions = sent()["AlgorithmSpecification"]["MetricDefinitions"]
     capsys.readouterr()

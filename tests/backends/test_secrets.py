@@ -12,10 +12,10 @@ import boto3
 import pytest
 from sagemaker_account import Account
 
-from breedlab import jobs
 from breedlab.backends.sagemaker import job_secrets
+from breedlab.cli import jobs
+from breedlab.cli.launch import main
 from breedlab.errors import BackendError, BreedlabError
-from breedlab.launch import main
 
 Cloud = Callable[..., list[str]]
 VALUE = "hunter2hunter2"

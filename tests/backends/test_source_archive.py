@@ -17,7 +17,7 @@ from sagemaker_account import Account
 
 import breedlab
 from breedlab.backends.sagemaker.launch import pack
-from breedlab.launch import main
+from breedlab.cli.launch import main
 
 
 def archived(account: Account) -> tarfile.TarFile:
@@ -41,7 +41,7 @@ def holds_a_jobs_source(archive: tarfile.TarFile) -> None:
         "requirements.txt",
         "requirements-no-deps.txt",
     }
-    assert {"src/breedlab/training/run.py", "conf/config.yaml", "entry/train.py", "requirements.txt"} <= set(names)
+    assert {"src/breedlab/pipeline/run.py", "conf/config.yaml", "entry/train.py", "requirements.txt"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 

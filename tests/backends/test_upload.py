@@ -11,13 +11,13 @@ import boto3
 import pytest
 from sagemaker_account import Account
 
-from breedlab import upload
 from breedlab.backends.sagemaker.session import Place, connect
 from breedlab.backends.sagemaker.upload import upload_photos
+from breedlab.cli import upload
+from breedlab.cli.launch import main
 from breedlab.data.check import Report, check
 from breedlab.data.folders import scan
 from breedlab.errors import BreedlabError
-from breedlab.launch import main
 
 PLACE = Place("us-east-1", "role", "breedlab-tests", "lab")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from breedlab.cli.launch import main
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.config.yaml_folders import config_folder
 from breedlab.errors import DataError
-from breedlab.launch import main
-from breedlab.training.rundir import write_yaml
+from breedlab.pipeline.rundir import write_yaml
 
 LAUNCH = config_folder().parent / "scripts" / "launch.py"
 BREEDLAB = Path(sys.executable).with_name("breedlab")
@@ -23,7 +23,7 @@ BREEDLAB = Path(sys.executable).with_name("breedlab")
 # Several commands in one process, then the heavy packages that they imported.
 _PROBE = """
 import sys
-from breedlab.launch import main
+from breedlab.cli.launch import main
 for words in sys.argv[1].split(";"):
     assert main(words.split()) == 0
 heavy = {"torch", "torchvision", "lightning", "sagemaker", "optuna", "timm", "smdebug"} & sys.modules.keys()

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from breedlab.cli.launch import main
 from breedlab.config.compose import load
 from breedlab.config.problems import SYNONYMS
 from breedlab.config.schema import METRICS
 from breedlab.config.validate import known_paths, validate
 from breedlab.config.yaml_folders import groups
 from breedlab.errors import BreedlabError, ConfigError
-from breedlab.launch import main
 
 Refuse = Callable[[dict[str, Any]], list[str]]
 

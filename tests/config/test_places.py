@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from breedlab.cli.launch import main
 from breedlab.config.compose import load, quoted
 from breedlab.config.yaml_folders import groups, with_search_path
 from breedlab.errors import ConfigError
-from breedlab.launch import main
 
 NAMES = ["archive (1)", "photos(copy)", "/mnt/c/Program Files (x86)/photos", "r [a]=1,b", "it's", "a{b", "a#b", "2024"]
 

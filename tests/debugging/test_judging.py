@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from breedlab import debug
+from breedlab.cli import debug
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.debugging.actions import off, on
 from breedlab.debugging.reading import losses
+from breedlab.debugging.tensors import read_tensors
 from breedlab.errors import ConfigError, DataError, TrainingError
-from breedlab.reporting.tensors import read_tensors
-from breedlab.training import run as runs
+from breedlab.pipeline import run as runs
 from breedlab.verdicts import Verdict
 
 Words = Callable[..., list[str]]

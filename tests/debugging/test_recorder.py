@@ -27,10 +27,10 @@ from breedlab.debugging.hook import RunHook
 from breedlab.debugging.reading import Tape, losses, opened, registrations
 from breedlab.debugging.recorder import Recorder
 from breedlab.models.classifier import Classifier
+from breedlab.pipeline.run import checked_photos
 from breedlab.training import fit as fitting
 from breedlab.training.fit import ActivationData, Fitted, fit
 from breedlab.training.prepare import Prepared, prepare
-from breedlab.training.run import checked_photos
 
 Configure = Callable[..., Config]
 EPOCHS, BATCHES, VALID_BATCHES = 2, 7, 2  # 100 and 24 photos in batches of 16; from the cache 24 in one

@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from torchvision import models
 from torchvision.models import _api
 
+from breedlab.catalogue import catalogue
 from breedlab.data.decode import decode
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import ConfigError
 from breedlab.models import backbone as backbones
-from breedlab.models.catalogue import catalogue
 from breedlab.models.input_check import concern, spread
 from breedlab.models.packages import load_packaged
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from strangers import AUGMENTATION, Write
 
+from breedlab.backends.sagemaker.hyperparameters import decode
 from breedlab.backends.sagemaker.source import write_source
+from breedlab.cli.launch import main
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.config.validate import known_paths
 from breedlab.data.module import PhotoData
 from breedlab.errors import ConfigError
-from breedlab.hyperparameters import decode
-from breedlab.launch import main
 
 Words = Callable[..., list[str]]
 BLANK = ("data.augment=blank", "model.freeze=none")

@@ -18,11 +18,11 @@ import torch
 from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.data import module
+from breedlab.pipeline import run as runs
 from breedlab.profiling import sampler, session
 from breedlab.profiling.reading import Recording, read
 from breedlab.profiling.rules import RULES
 from breedlab.profiling.traces import Traces
-from breedlab.training import run as runs
 
 Words = Callable[..., list[str]]
 EPOCHS, BATCHES = 2, 7  # 100 photos in batches of 16

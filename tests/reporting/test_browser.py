@@ -111,7 +111,7 @@ def test_tables_sort_and_filter_the_matrix_tells_and_paper_holds_it_all(page: st
 @pytest.fixture
 def tensorboard(tmp_path: Path, words: Words, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """TensorBoard over the runs of a search, as the README starts it."""
-    from breedlab import launch
+    from breedlab.cli import launch
 
     monkeypatch.chdir(tmp_path)
     space = "tuner.space={optim: {lr: [0.001, 0.003]}}"

@@ -14,12 +14,12 @@ from made_runs import write_run
 from torchmetrics.classification import MulticlassCalibrationError
 
 from breedlab.config.space import Choices, Range
+from breedlab.debugging.tensors import Tensors
 from breedlab.reporting.charts import search, training
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.record import RunRecord, read_run
 from breedlab.reporting.report import page_of
 from breedlab.reporting.tensorboard import confusion_picture
-from breedlab.reporting.tensors import Tensors
 
 
 @pytest.fixture(scope="module")

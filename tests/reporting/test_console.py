@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from breedlab import predict
+from breedlab import console as screen
+from breedlab.cli import predict
 from breedlab.config import validate
 from breedlab.config.compose import load
-from breedlab.reporting import console as screen
-from breedlab.serving.packing import write_archive
-from breedlab.training import run as runs
+from breedlab.packing import write_archive
+from breedlab.pipeline import run as runs
 
 NAMES = [f"holiday/of a long name/and [b] :dog: {number:04}.jpg" for number in range(3)]
 ANSWERS = [
@@ -192,7 +192,7 @@ def test_the_true_class_stands_in_a_column_where_the_folder_tells_it(
 
 
 def test_launch_without_words_prints_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
-    from breedlab import launch
+    from breedlab.cli import launch
 
     assert launch.main([]) == 2
     assert "experiment=NAME" in capsys.readouterr().out

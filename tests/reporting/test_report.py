@@ -17,7 +17,7 @@ import pytest
 import yaml
 from made_runs import HOSTILE, write_run
 
-from breedlab import launch, report
+from breedlab.cli import launch, report
 from breedlab.errors import ConfigError
 from breedlab.reporting import comparison, sections
 from breedlab.reporting import report as reports
@@ -211,7 +211,7 @@ def test_a_report_of_a_run_that_ended_opens_neither_pytorch_nor_optuna(made: Pat
     kept = {"of": {}, "losses": {"TRAIN": [[1, 2.0]]}, "saved": {"weights": [1, 2]}, "figures": figures}
     (run / "debug" / "report.json").write_text(json.dumps(kept))
     program = (
-        "import sys; from breedlab import report; report.main(sys.argv[1:])\n"
+        "import sys; from breedlab.cli import report; report.main(sys.argv[1:])\n"
         "print([name for name in ('torch', 'optuna', 'smdebug', 'lightning', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program, str(run)], capture_output=True, text=True, check=True)

@@ -10,12 +10,12 @@ import pytest
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
+from breedlab.pipeline.run import checked_photos
 from breedlab.serving import conversion
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import Choice
 from breedlab.serving.handler import Model
 from breedlab.training.prepare import Prepared, prepare
-from breedlab.training.run import checked_photos
 
 Configure = Callable[..., Config]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from breedlab.cli.evaluate import labelled, main
 from breedlab.errors import DataError
-from breedlab.evaluate import labelled, main
 
 
 @pytest.mark.parametrize("name", ["Amber_Pointer", "Amber Pointer", "017.Amber_Pointer"])

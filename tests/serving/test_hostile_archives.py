@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from breedlab.backends.sagemaker import archive_check
 from breedlab.errors import ServingError
+from breedlab.packing import opened
 from breedlab.serving.archive import write_archive
 from breedlab.serving.description import read_description
 from breedlab.serving.handler import Model
-from breedlab.serving.packing import opened
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = "") -> tarfile.TarInfo:

@@ -13,7 +13,7 @@ from rich.table import Table
 from test_guard import running
 
 from breedlab import cli
-from breedlab.reporting.console import SafeConsole
+from breedlab.console import SafeConsole
 from breedlab.serving.handler import Answer, Model
 from breedlab.serving.origins import allowed_hosts, refusal
 from breedlab.serving.protocol import settings

@@ -17,8 +17,8 @@ import torch
 from scipy.stats import binom
 
 from breedlab.config.schema import Serving
+from breedlab.distributed import Shard
 from breedlab.models.classifier import Classifier
-from breedlab.ranks import Shard
 from breedlab.serving import conversion, selection
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import MODULE, Choice

@@ -12,10 +12,10 @@ import torch
 import breedlab
 from breedlab.config import Config, replace
 from breedlab.models.classifier import Classifier
+from breedlab.pipeline.run import checked_photos
 from breedlab.training.activations import ValidBatches
 from breedlab.training.cache_key import code_versions
 from breedlab.training.prepare import Prepared, prepare
-from breedlab.training.run import checked_photos
 
 Configure = Callable[..., Config]
 

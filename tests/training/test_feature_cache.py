@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from breedlab import cli, launch
+from breedlab import cli
+from breedlab.cli import launch
 from breedlab.config import Config
 from breedlab.errors import DiskFull
-from breedlab.training import rundir
+from breedlab.pipeline import rundir
+from breedlab.pipeline.run import checked_photos
 from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room
 from breedlab.training.prepare import prepare
-from breedlab.training.run import checked_photos
 from breedlab.tuning.study import search
 from breedlab.tuning.trial import run_trial
 

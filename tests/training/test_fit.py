@@ -13,11 +13,11 @@ import torch
 from breedlab.config import Config
 from breedlab.errors import TrainingError
 from breedlab.models.classifier import Classifier
+from breedlab.pipeline.run import checked_photos, load_checkpoint
 from breedlab.training import fit as fitting
 from breedlab.training.fit import ActivationData, fit
 from breedlab.training.prepare import Prepared, prepare
 from breedlab.training.progress import Done, done
-from breedlab.training.run import checked_photos, load_checkpoint
 
 Configure = Callable[..., Config]
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from breedlab.config import Config
+from breedlab.pipeline.run import _evaluate, checked_photos
 from breedlab.training.fit import ActivationData, fit
 from breedlab.training.loss import CrossEntropyLoss
 from breedlab.training.prepare import prepare
-from breedlab.training.run import _evaluate, checked_photos
 
 Configure = Callable[..., Config]
 WEIGHTS = [0.5, 10.0, 2.0]

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from breedlab.config import Config
+from breedlab.pipeline.run import _evaluate, checked_photos
 from breedlab.training.fit import fit
 from breedlab.training.prepare import prepare
-from breedlab.training.run import _evaluate, checked_photos
 from breedlab.tuning.trial import run_trial
 
 Configure = Callable[..., Config]

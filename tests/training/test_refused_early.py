@@ -9,8 +9,8 @@ import torch
 
 from breedlab.config import Config
 from breedlab.errors import ConfigError
+from breedlab.pipeline.run import checked_photos
 from breedlab.training.prepare import Prepared, prepare
-from breedlab.training.run import checked_photos
 
 Configure = Callable[..., Config]
 

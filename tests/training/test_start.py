@@ -14,10 +14,10 @@ from breedlab import config as configs
 from breedlab.config import Config
 from breedlab.errors import ConfigError, TrainingError
 from breedlab.models.classifier import Classifier
-from breedlab.training import run as runs
+from breedlab.pipeline import run as runs
+from breedlab.pipeline.run import checked_photos, run
 from breedlab.training.cache_key import network_digest
 from breedlab.training.prepare import concerns, prepare
-from breedlab.training.run import checked_photos, run
 
 Configure = Callable[..., Config]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from breedlab.config import Config
+from breedlab.pipeline.run import checked_photos
 from breedlab.training.prepare import prepare
-from breedlab.training.run import checked_photos
 from breedlab.tuning import board as boards
 from breedlab.tuning.row import Row, read_trial, trial_line
 from breedlab.tuning.study import search

@@ -21,8 +21,8 @@ from optuna.trial import TrialState
 
 from breedlab.config import Config
 from breedlab.errors import TrainingError
+from breedlab.pipeline.run import checked_photos
 from breedlab.training.prepare import Prepared, prepare
-from breedlab.training.run import checked_photos
 from breedlab.tuning import study as studies
 from breedlab.tuning.study import search
 from breedlab.tuning.trial import Outcome

@@ -11,9 +11,9 @@ import pytest
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
+from breedlab.pipeline.run import checked_photos
 from breedlab.training import loop, optimization
 from breedlab.training.prepare import Prepared, prepare
-from breedlab.training.run import checked_photos
 from breedlab.tuning.trial import quickly_collected, run_trial
 
 

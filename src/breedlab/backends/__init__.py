@@ -27,7 +27,7 @@ class Backend(Protocol):
         ...
 
     def deploy(self, model: Path) -> str:
-        """Puts a model, or a run's, behind an endpoint: its address or name, as `serving.client` takes it.
+        """Puts a model, or a run's, behind an endpoint: its address or name, as `backends.client` takes it.
 
         Raises:
             BreedlabError: If the model is not there, or its endpoint does not answer a photo.

@@ -15,7 +15,7 @@ from breedlab.config import Config
 from breedlab.errors import ServingError
 
 if TYPE_CHECKING:
-    from breedlab.training.run import TrainResult
+    from breedlab.pipeline.run import TrainResult
 
 _servers: dict[str, subprocess.Popen[str]] = {}
 """By address; they end with this process."""
@@ -25,16 +25,16 @@ class LocalBackend:
     """Runs in this process."""
 
     def plan(self, config: Config, resume: Path | None) -> str:
-        from breedlab.plan import plan
+        from breedlab.pipeline.plan import plan
 
         return plan(config, resume)
 
     def run(self, config: Config, overrides: list[str], resume: Path | None) -> Mapping[str, Any]:
+        from breedlab.pipeline.run import run
         from breedlab.reporting.summary import show
-        from breedlab.training.run import run
 
         result = run(config, overrides, resume)
-        show(result)
+        show(result.run, result.metrics)
         test = {f"test/{name}": value for name, value in result.metrics["test"]["metrics"].items()}
         return {"run": str(result.run), "mode": config.monitor.mode, **_validation(result), **test}
 

@@ -8,7 +8,7 @@ from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
 from breedlab.config.schema import Data, Model, Tuner
 from breedlab.config.space import Choices, Range, Space, SpaceError, grid_points, leaves, read_dimension
-from breedlab.models.weight_files import names_file
+from breedlab.weight_files import names_file
 
 MOST_CHOICES = 30
 """What a categorical range of SageMaker may hold."""

@@ -13,14 +13,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from breedlab.catalogue import catalogue
 from breedlab.config import cloud
 from breedlab.config.backend import Backend
 from breedlab.config.debugger import Debugger
 from breedlab.config.problems import Problem, nearest
 from breedlab.config.schema import LOWER_IS_BETTER, Cache, Data, Model, Monitor, Optim, Serving, Trainer, Tuner
 from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
-from breedlab.models.catalogue import catalogue
-from breedlab.models.weight_files import file_of, names_file, problem
+from breedlab.weight_files import file_of, names_file, problem
 
 Rule = Callable[..., Iterator[Problem]]
 

@@ -15,6 +15,7 @@ from breedlab.config.components import choice, extended
 from breedlab.config.debugger import Debugger
 from breedlab.config.profiler import Profiler
 from breedlab.config.section import Fraction, JobName, Location, Name, PositiveInt, Rate, Section
+from breedlab.hosts import check_host
 from breedlab.registry import AUGMENTATIONS
 
 # YAML reads a bare `off` as false; people mean the word.
@@ -24,13 +25,7 @@ METRICS = ("valid/loss", "valid/top1", "valid/top5", "valid/f1", "valid/ece")
 LOWER_IS_BETTER = ("valid/loss", "valid/ece")
 
 
-def _check_host(word: str) -> str:
-    from breedlab.serving.fetch import check_host
-
-    return check_host(word)
-
-
-Host = Annotated[str, AfterValidator(_check_host)]
+Host = Annotated[str, AfterValidator(check_host)]
 
 
 class Monitor(Section):

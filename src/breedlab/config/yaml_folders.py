@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import breedlab
 from breedlab.errors import ConfigError
+from breedlab.version import PACKAGE
 
 SEARCHPATH = "hydra.searchpath"
 
 
 def config_folder() -> Path:
     """Where conf/ is: beside src/ in a checkout, inside the package in a wheel."""
-    package = Path(breedlab.__file__).parent
-    packaged = package / "conf"
-    return packaged if packaged.is_dir() else package.parents[1] / "conf"
+    packaged = PACKAGE / "conf"
+    return packaged if packaged.is_dir() else PACKAGE.parents[1] / "conf"
 
 
 def groups(overrides: Sequence[str] = ()) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from breedlab import cores
+from breedlab import hardware
 from breedlab.data.decode import BadPhoto, decode, read_image
 from breedlab.data.folders import FEW, SPLITS, Photo, PhotoSet, first_few
 from breedlab.errors import DataError
@@ -103,7 +103,7 @@ def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict
     fresh = [path for path, stamp in stamps.items() if known.get(str(path), [None])[0] != stamp]
     if fresh:
         try:
-            with ThreadPoolExecutor(cores.available()) as pool:
+            with ThreadPoolExecutor(hardware.available()) as pool:
                 queue = iter(fresh)
                 # A bounded window: Ctrl-C waits for a few files, not for all that were submitted.
                 window = [(path, pool.submit(_read, path)) for path in islice(queue, 64)]

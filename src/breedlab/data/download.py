@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Protocol
 
-from breedlab import __version__
 from breedlab.errors import DataError
 from breedlab.files import atomic_write_bytes
+from breedlab.version import __version__
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager

@@ -11,13 +11,13 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from breedlab import cores, ranks
+from breedlab import distributed, hardware
 from breedlab.config.schema import Data
 from breedlab.data.decode import BadPhoto, decode, keep_memory, read_image
 from breedlab.data.folders import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform
+from breedlab.distributed import WHOLE, Shard
 from breedlab.errors import DataError
-from breedlab.ranks import WHOLE, Shard
 from breedlab.registry import AUGMENTATIONS
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -260,7 +260,7 @@ class PhotoData(lightning.LightningDataModule):
 
     def _loading(self) -> dict[str, Any]:
         wanted = self.data.num_workers
-        workers = max(1, min(cores.available() // ranks.local_world(), 8)) if wanted == "auto" else wanted
+        workers = max(1, min(hardware.available() // distributed.local_world(), 8)) if wanted == "auto" else wanted
         return {
             "num_workers": workers,
             "collate_fn": collate,

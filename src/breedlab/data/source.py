@@ -9,10 +9,10 @@ from pathlib import Path
 
 from breedlab.config import Config
 from breedlab.config.schema import Data, Sample
+from breedlab.console import note, progress, stage
 from breedlab.data.folders import PhotoSet, is_absent, survey
 from breedlab.errors import DataError
 from breedlab.files import atomic_write_json
-from breedlab.reporting.console import note, progress, stage
 
 try:
     import fcntl

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from breedlab.config.debugger import DebuggerRules
+from breedlab.console import note, warn
 from breedlab.debugging.reading import NothingRecorded, Tape, class_names, opened
-from breedlab.reporting.console import note, warn
-from breedlab.training.rundir import recorded_config
 from breedlab.verdicts import TRIGGERED, Verdict, triggered, write_verdicts
 
 
@@ -30,38 +29,29 @@ def judge(tape: Tape, limits: DebuggerRules, classes: Sequence[str] = ()) -> lis
     return verdicts
 
 
-def judge_run(run: Path | str) -> tuple[Tape, list[Verdict]]:
-    """A run's recording, and every rule's verdict by the thresholds that the run was started with.
+def judge_run(run: Path | str, limits: DebuggerRules) -> tuple[Tape, list[Verdict]]:
+    """Return a run's recording, and every rule's verdict.
+
+    Args:
+        run: A run directory, or an s3:// path to one.
+        limits: The thresholds.
 
     Raises:
         NothingRecorded: If there is no recording.
     """
     tape = Tape(opened(run))
-    return tape, judge(tape, recorded_limits(run), class_names(run))
+    return tape, judge(tape, limits, class_names(run))
 
 
-def recorded_limits(run: Path | str) -> DebuggerRules:
-    """Return the thresholds in a run's config; the defaults where there is none, as in a folder of foreign tensors.
-
-    A rule that is newer than the run has its defaults; all others keep what the run was started with.
-
-    Raises:
-        ConfigError: If the run's config is damaged, or a newer breedlab wrote it.
-    """
-    if not Path(run, "config.yaml").is_file():
-        return DebuggerRules()
-    return recorded_config(Path(run)).debugger.rules
-
-
-def conclude(run: Path) -> None:
+def conclude(run: Path, limits: DebuggerRules) -> None:
     """Judges a run and says the outcome in a line; stops nothing when it fails.
 
     Writes `debug/verdicts.json`, and beside it what a report shows of the recording.
     """
-    from breedlab.reporting.tensors import keep
+    from breedlab.debugging.tensors import keep
 
     try:
-        tape, verdicts = judge_run(run)
+        tape, verdicts = judge_run(run, limits)
         write_verdicts(run / "debug" / "verdicts.json", verdicts)
         keep(run, tape)
         note(headline(tape, verdicts))

@@ -12,8 +12,8 @@ from torch import nn
 
 from breedlab.config import Config
 from breedlab.config.debugger import Debugger
+from breedlab.console import note, warn
 from breedlab.debugging.actions import actions_of
-from breedlab.reporting.console import note, warn
 from breedlab.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Recorder(lightning.Callback):
         if recorded and isinstance(exception, Exception):  # what went wrong is what the rules are for
             from breedlab.debugging.judging import conclude
 
-            conclude(self.run)
+            conclude(self.run, self.config.rules)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: Any, stage: str) -> None:
         self.end()

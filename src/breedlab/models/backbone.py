@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from breedlab.errors import ConfigError
-from breedlab.models.weight_files import ENDINGS
+from breedlab.weight_files import ENDINGS
 
 if TYPE_CHECKING:
     from breedlab.models.weights import Loaded

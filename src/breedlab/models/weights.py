@@ -142,7 +142,7 @@ def _read_safetensors(path: Path) -> StoredWeights:
 
 
 def _read_archive(path: Path) -> StoredWeights:
-    from breedlab.serving.packing import opened
+    from breedlab.packing import opened
 
     try:
         with opened(path) as folder:

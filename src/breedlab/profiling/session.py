@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from breedlab.config import Config
-from breedlab.reporting.console import note, warn
+from breedlab.console import note, warn
 
 started_at: float | None = None
 """When the watched run of this process began on its own clock (`time.monotonic`), in seconds."""

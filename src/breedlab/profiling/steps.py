@@ -10,9 +10,9 @@ from typing import Any
 import lightning
 from lightning.pytorch.profilers import Profiler
 
+from breedlab.console import warn
 from breedlab.files import atomic_write_json
 from breedlab.profiling import session
-from breedlab.reporting.console import warn
 
 PARTS = ("data", "forward", "backward", "optimizer", "callbacks", "checkpoint", "other")
 """What a step's time is divided into; each moment counts once, for the innermost."""

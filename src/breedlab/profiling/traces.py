@@ -10,8 +10,8 @@ from typing import Any
 import lightning
 import torch
 
+from breedlab.console import warn
 from breedlab.files import atomic_write_bytes, atomic_write_json
-from breedlab.reporting.console import warn
 
 _OPERATORS = 50
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from breedlab.config.space import leaves
+from breedlab.evaluation.figures import METRICS, duration, figure, interval, metric, shown_metrics
 from breedlab.evaluation.statistics import mcnemar
 from breedlab.reporting.charts import training as training_charts
-from breedlab.reporting.figures import METRICS, duration, figure, interval, metric, shown_metrics
 from breedlab.reporting.record import RunRecord
 from breedlab.reporting.sections import asked, flat, what
 

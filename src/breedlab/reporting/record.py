@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from breedlab.config.migrations import upgrade
+from breedlab.debugging.tensors import Series, Tensors, read_tensors
 from breedlab.errors import ConfigError
 from breedlab.profiling.reading import Recording
 from breedlab.profiling.reading import read as read_profile
-from breedlab.reporting.tensors import Series, Tensors, read_tensors
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from breedlab.console import note, warn
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_text
 from breedlab.reporting import comparison, sections
 from breedlab.reporting.charts import theme
-from breedlab.reporting.console import note, warn
 from breedlab.reporting.record import RunRecord, read_run, run_directory
 
 _PAGE = Path(__file__).with_name("page")

@@ -11,6 +11,16 @@ from typing import Any
 import numpy as np
 
 from breedlab.data.folders import SPLITS
+from breedlab.evaluation.figures import (
+    chance,
+    duration,
+    figure,
+    interval,
+    metric,
+    rate_interval,
+    shown_metrics,
+    speedup,
+)
 from breedlab.reporting import photos
 from breedlab.reporting.charts import debug as debug_charts
 from breedlab.reporting.charts import profile as profile_charts
@@ -18,7 +28,6 @@ from breedlab.reporting.charts import search as search_charts
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.charts import training as training_charts
 from breedlab.reporting.confusions import among, drawn_classes, read_cells, worst_mistaken
-from breedlab.reporting.figures import chance, duration, figure, interval, metric, rate_interval, shown_metrics, speedup
 from breedlab.reporting.record import RunRecord
 
 Section = dict[str, Any]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from breedlab.reporting.console import console, table
-from breedlab.reporting.figures import chance, interval, metric, shown_metrics, speedup
-from breedlab.training.run import TrainResult
+from breedlab.console import console, table
+from breedlab.evaluation.figures import chance, interval, metric, shown_metrics, speedup
 
 
-def show(result: TrainResult) -> None:
-    """Prints what a run came to and what to do with it."""
-    test, search = result.metrics["test"], result.metrics["search"]
+def show(run: Path, metrics: Mapping[str, Any]) -> None:
+    """Print the metrics of a finished run and what to do next with it."""
+    test, search = metrics["test"], metrics["search"]
     console.print()
     console.print(metrics_table("Test", test))
     if search:
@@ -26,11 +26,11 @@ def show(result: TrainResult) -> None:
         console.print(confusions_table(test))
     console.print()
     for title, text in (
-        ("run", str(result.run)),
-        ("model", str(result.run / "model.tar.gz")),
-        ("predict", f"python scripts/predict.py {result.run} PHOTO..."),
-        ("report", str(result.run / "report.html")),
-        ("review", f"tensorboard --logdir {result.run.parent}"),
+        ("run", str(run)),
+        ("model", str(run / "model.tar.gz")),
+        ("predict", f"python scripts/predict.py {run} PHOTO..."),
+        ("report", str(run / "report.html")),
+        ("review", f"tensorboard --logdir {run.parent}"),
     ):
         console.print(f"{title:9}{text}", markup=False)
 

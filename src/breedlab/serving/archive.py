@@ -11,21 +11,21 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-import breedlab
 from breedlab.config.migrations import SCHEMA_VERSION
 from breedlab.data.transforms import EvalTransform
 from breedlab.models.backbone import TIMM
 from breedlab.models.classifier import Classifier
+from breedlab.packing import opened as opened
+from breedlab.packing import write_archive as write_archive
 from breedlab.serving.engines import OPENVINO, Choice, OpenVino, probe
 from breedlab.serving.fetch import Allowed
-from breedlab.serving.packing import opened as opened
-from breedlab.serving.packing import write_archive as write_archive
+from breedlab.version import PACKAGE
 
 FORMAT = 1
-_PACKAGE = Path(breedlab.__file__).parent
 _CODE = (
     "__init__.py",
     "errors.py",
+    "hosts.py",
     "data/__init__.py",
     "data/decode.py",
     "data/transforms.py",
@@ -33,7 +33,8 @@ _CODE = (
     "models/backbone.py",
     "models/boundary.py",
     "models/classifier.py",
-    "models/weight_files.py",
+    "version.py",
+    "weight_files.py",
     "serving/__init__.py",
     "serving/description.py",
     "serving/engines.py",
@@ -85,7 +86,7 @@ def write_code(folder: Path, architecture: str) -> None:
     for name in _CODE:
         target = code / "breedlab" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((_PACKAGE / name).read_bytes())
+        target.write_bytes((PACKAGE / name).read_bytes())
     (code / "inference.py").write_bytes((entry_folder() / "inference.py").read_bytes())
     (code / "requirements.txt").write_text(_requirements(architecture))
 
@@ -113,8 +114,8 @@ def record_engine(folder: Path, taken: Choice, measured: Mapping[str, Any]) -> N
 
 def entry_folder() -> Path:
     """Where entry/ is: beside src/ in a checkout, inside the package in a wheel."""
-    packaged = _PACKAGE / "entry"
-    return packaged if packaged.is_dir() else _PACKAGE.parents[1] / "entry"
+    packaged = PACKAGE / "entry"
+    return packaged if packaged.is_dir() else PACKAGE.parents[1] / "entry"
 
 
 def _requirements(backbone: str) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from breedlab.errors import ServingError
+from breedlab.hosts import HOST, check_host
 
 MAX_BYTES = 6_000_000
 """Of a photo; as many as a request's body may have."""
@@ -40,8 +41,6 @@ Resolve = Callable[[str, int], Iterable[str]]
 Connect = Callable[[str, int, float], socket.socket]
 """A TCP connection to an IP address, a port, within that many seconds; raises OSError."""
 
-_LABEL = r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"
-_HOST = re.compile(rf"(?=.{{1,253}}$)(?:{_LABEL}\.)*{_LABEL}")
 _PORTS = {"http": 80, "https": 443}
 _PHOTO_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")  # the last is what S3 says by default
 _CHUNK = 65_536
@@ -321,7 +320,7 @@ def _host(parts: SplitResult) -> str:
         host = name.encode("idna").decode("ascii").lower()
     except UnicodeError as error:
         raise wrong from error
-    if not _HOST.fullmatch(host):
+    if not HOST.fullmatch(host):
         raise wrong
     # Whoever ends in a number means an address: 127.1, 0x7f.1, 017700000001 and 2130706433 are all loopback.
     if re.fullmatch(r"\d+|0x[0-9a-f]*", host.rsplit(".", 1)[-1]):
@@ -341,11 +340,3 @@ def allowed_from(value: Any) -> Allowed:
     if value in ("none", "public"):
         return str(value)
     return tuple(map(check_host, value if isinstance(value, list | tuple) else str(value).split(",")))
-
-
-def check_host(word: str) -> str:
-    """The word, if it names a host as `allow_urls` does; else ValueError, which says how it does."""
-    name, _, port = word.partition(":")
-    if not _HOST.fullmatch(name) or (port and not (port.isdigit() and 0 < int(port) < 65536)):
-        raise ValueError("the name of a host, such as images.example.com, perhaps with a port")
-    return word

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from starlette.requests import ClientDisconnect, Request
 
-from breedlab import cores
+from breedlab import hardware
 from breedlab.serving import handler
 from breedlab.serving.batching import Batcher, Scores
 from breedlab.serving.handler import Answer, BadRequest, Model, Photo
@@ -123,7 +123,7 @@ class Preparation:
 
     def __init__(self, model: Model, batcher: Batcher) -> None:
         self._model, self._batcher = model, batcher
-        count = cores.available()
+        count = hardware.available()
         self._fetching = ThreadPoolExecutor(MAX_FETCHES, thread_name_prefix="fetch")
         self._decoding = decoders(count, "decode")
         self._decoding_large = decoders(count, "decode-large")

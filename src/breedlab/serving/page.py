@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from breedlab.data.decode import BadPhoto
-from breedlab.reporting.figures import METRICS, metric
+from breedlab.evaluation.figures import METRICS, metric
 from breedlab.serving import handler, inspection
 from breedlab.serving.explain import Explainer, NotExplainable
 from breedlab.serving.fetch import Address

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from breedlab.config.schema import Serving
+from breedlab.console import note, progress, warn
 from breedlab.evaluation.statistics import wilson
-from breedlab.reporting.console import note, progress, warn
 from breedlab.serving import conversion
 from breedlab.serving.engines import EAGER, MODULE, OPENVINO, Choice, Eager, Engine, OpenVino, multiplies_bf16
 from breedlab.serving.handler import Model

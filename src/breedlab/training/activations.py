@@ -16,9 +16,9 @@ import torch
 
 from breedlab.config.schema import Cache
 from breedlab.data.module import PhotoData, batch_indices, epoch_order
+from breedlab.distributed import WHOLE, Shard
 from breedlab.errors import DiskFull
 from breedlab.models.classifier import Classifier
-from breedlab.ranks import WHOLE, Shard
 from breedlab.registry import AUGMENTATIONS
 from breedlab.training.cache_key import code_versions, network_digest
 from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room

@@ -6,13 +6,12 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-import breedlab
 from breedlab.models.classifier import Classifier
+from breedlab.version import PACKAGE, __version__
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
 _OWN_CODE = ("data/decode.py", "data/transforms.py", "models/boundary.py", "models/classifier.py")
@@ -46,14 +45,13 @@ def behavior(module: nn.Module) -> list[str]:
 @functools.cache
 def code_versions() -> dict[str, str]:
     """Of the libraries that decode images and compute, and of our own code that does."""
-    versions = {"breedlab": breedlab.__version__}
+    versions = {"breedlab": __version__}
     for name in _LIBRARIES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    package = Path(breedlab.__file__).parent
-    code = b"".join((package / name).read_bytes() for name in _OWN_CODE)
+    code = b"".join((PACKAGE / name).read_bytes() for name in _OWN_CODE)
     return {**versions, "code": hashlib.sha256(code).hexdigest()[:16]}
 
 

@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
 from breedlab.config.schema import Monitor
+from breedlab.console import console
 from breedlab.debugging.recorder import Recorder
 from breedlab.errors import TrainingError
-from breedlab.reporting.console import console
 from breedlab.training.loop import seed_epoch
 from breedlab.training.objective import epoch_line, rank
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from breedlab import ranks
+from breedlab import distributed
 from breedlab.files import atomic_open, damaged
 
 
@@ -41,7 +41,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, *how: Any, **named: Any) -> dict[str, Any]:
         """Rank 0 reads it for all: the other hosts of a run need not have its directory."""
-        return ranks.once(lambda: read_checkpoint(Path(path)))
+        return distributed.once(lambda: read_checkpoint(Path(path)))
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         target = Path(path)

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from breedlab.console import note
 from breedlab.errors import DiskFull
 from breedlab.files import atomic_write_json, atomic_write_text, read_json_if_whole, sync_folder
-from breedlab.reporting.console import note
 
 try:
     import fcntl

@@ -18,12 +18,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Dataset
 
-from breedlab import ranks
+from breedlab import distributed, signals
 from breedlab.config import Config
 from breedlab.data.module import PhotoData, TrainingBatches, TrainingLoader
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_json, read_json_if_whole
-from breedlab.training import stopping
 from breedlab.training.activations import Activations
 from breedlab.training.callbacks import (
     BestCheckpoint,
@@ -83,7 +82,7 @@ class ActivationData(lightning.LightningDataModule):
     def __init__(self, activations: Activations, photos: PhotoData) -> None:
         super().__init__()
         self.activations, self.photos = activations, photos
-        self.shard = ranks.WHOLE
+        self.shard = distributed.WHOLE
 
     def train_dataloader(self) -> TrainingLoader:
         dataset = ActivationDataset(self.activations)
@@ -123,12 +122,12 @@ def fit(
     """
     marker = run / "trained.json"
     last = run / "checkpoints" / "last.ckpt"
-    ended = ranks.once(lambda: _ended_before(run, config) if marker.exists() else None)
+    ended = distributed.once(lambda: _ended_before(run, config) if marker.exists() else None)
     if ended is not None:
         return ended
-    if ranks.world() > 1:
+    if distributed.world() > 1:
         _refuse_too_few(config, data)
-        data.shard = ranks.shard()
+        data.shard = distributed.shard()
     monitor, mode = config.monitor.metric, config.monitor.mode
     callbacks: list[lightning.Callback] = [
         SeededEpochs(config.seed),
@@ -160,20 +159,20 @@ def fit(
             enable_model_summary=False,
         )
         learner.train()  # Lightning trains in whatever mode it finds: in evaluation mode without dropout
-        with stopping.deferrable(), interruptible(trainer):
-            begun = ranks.once(last.exists)
+        with signals.deferrable(), interruptible(trainer):
+            begun = distributed.once(last.exists)
             trainer.fit(learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True)
-    return ranks.once(lambda: _ended(trainer, run))
+    return distributed.once(lambda: _ended(trainer, run))
 
 
 def _processes(config: Config) -> dict[str, Any]:
     """How Lightning trains in the processes that there are."""
-    if ranks.world() == 1:
+    if distributed.world() == 1:
         # Named, or Lightning takes a process in a Slurm job for one of its tasks, and waits for the others.
         return {"devices": 1, "plugins": [WholeCheckpoints(), LightningEnvironment()]}
     return {
-        "devices": ranks.local_world(),
-        "num_nodes": ranks.world() // ranks.local_world(),
+        "devices": distributed.local_world(),
+        "num_nodes": distributed.world() // distributed.local_world(),
         # What is frozen is the same everywhere, and stays so.
         "strategy": DDPStrategy(broadcast_buffers=config.model.freeze != "backbone"),
         "use_distributed_sampler": False,
@@ -185,8 +184,10 @@ def _refuse_too_few(config: Config, data: PhotoData | ActivationData) -> None:
     """Every process needs a photo of each whole batch, and of the validation split."""
     photos = (data.photos if isinstance(data, ActivationData) else data).photos
     for path, count in (("data.batch_size", config.data.batch_size), ("valid split", len(photos.splits["valid"]))):
-        if count < ranks.world():
-            raise ConfigError(f"{path}: {count} photos cannot be divided among {ranks.world()} processes; start fewer")
+        if count < distributed.world():
+            raise ConfigError(
+                f"{path}: {count} photos cannot be divided among {distributed.world()} processes; start fewer"
+            )
 
 
 def _ended(trainer: lightning.Trainer, run: Path) -> Fitted:

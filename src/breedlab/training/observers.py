@@ -6,7 +6,7 @@ from pathlib import Path
 
 import lightning
 
-from breedlab import ranks
+from breedlab import distributed
 from breedlab.config import Config
 from breedlab.debugging.recorder import Recorder, records
 
@@ -17,7 +17,7 @@ def observers(config: Config, run: Path) -> list[lightning.Callback]:
     if records(config):
         # On every rank, though only rank 0's records: all have to agree on whether a rule ends the training.
         watching.append(Recorder(config.debugger, run))
-    if not ranks.is_main():
+    if not distributed.is_main():
         return watching
     if config.profiler.level != "none":
         from breedlab.profiling.steps import StepTimes

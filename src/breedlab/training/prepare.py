@@ -11,19 +11,19 @@ import torch
 from torch import nn
 
 from breedlab import config as configs
-from breedlab import ranks
+from breedlab import distributed, weight_files
 from breedlab.config import Config
 from breedlab.config.schema import Data
+from breedlab.console import note, progress
 from breedlab.data.check import Report
 from breedlab.data.module import PhotoData, TrainingBatches
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import ConfigError
 from breedlab.models import backbone as backbones
-from breedlab.models import input_check, weight_files
+from breedlab.models import input_check
 from breedlab.models.boundary import NotSeparable
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.registry import AUGMENTATIONS
-from breedlab.reporting.console import note, progress
 from breedlab.serving.engines import multiplies_bf16
 from breedlab.training import loop
 from breedlab.training.activations import Activations, TooLarge, cached_activations
@@ -378,7 +378,7 @@ def evaluation_transform(data: Data, pretraining: backbones.Pretraining) -> Eval
 def choose_accelerator(wanted: str) -> str:
     if wanted == "gpu" and not torch.cuda.is_available():
         raise ConfigError("trainer.accelerator: got 'gpu', but this machine has no CUDA device; expected auto or cpu")
-    gpus, processes = torch.cuda.device_count(), ranks.local_world()
+    gpus, processes = torch.cuda.device_count(), distributed.local_world()
     if wanted != "cpu" and 0 < gpus < processes:
         raise ConfigError(
             f"trainer.accelerator: {processes} processes on this machine, which has {gpus} GPUs;"

@@ -9,8 +9,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from breedlab import ranks
-from breedlab.training import stopping
+from breedlab import distributed, signals
 from breedlab.training.ema import KeepAverage
 from breedlab.training.loop import seed_epoch
 
@@ -26,17 +25,17 @@ class Resumption(Checkpoint):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._generators: list[dict[str, torch.Tensor]] | None = None
-        self._asked: ranks.Question | None = None
+        self._asked: distributed.Question | None = None
         self._ending = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self._generators is not None:  # an epoch that is begun, not gone on with, seeds them anew
-            if len(self._generators) == ranks.world():
-                _set_generators(self._generators[ranks.rank()], pl_module.device)
+            if len(self._generators) == distributed.world():
+                _set_generators(self._generators[distributed.rank()], pl_module.device)
             else:  # gone on with by more processes, or fewer: what each has left to draw is not the same anyhow
-                seed_epoch(trainer.global_step, trainer.current_epoch, ranks.rank())
+                seed_epoch(trainer.global_step, trainer.current_epoch, distributed.rank())
             self._generators = None
-        stopping.defer()
+        signals.defer()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -59,7 +58,7 @@ class Resumption(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         # Several processes need not have as many batches each, and so nothing at which to agree.
-        if stopping.told() and ranks.world() == 1:
+        if signals.told() and distributed.world() == 1:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, KeepAverage):  # it had put the averaged weights in for the validation
                     callback.on_validation_epoch_end(trainer, pl_module)
@@ -74,7 +73,7 @@ class Resumption(Checkpoint):
             none = dict.fromkeys(cut, 0)
             progress = {"total": cut, "current": none, "is_last_batch": False}
             checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"].update(progress)
-        checkpoint["generators"] = ranks.gather(_generators(pl_module.device))
+        checkpoint["generators"] = distributed.gather(_generators(pl_module.device))
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -83,16 +82,16 @@ class Resumption(Checkpoint):
 
     def _is_told(self) -> bool:
         """Whether to stop here: of several processes each is told for itself, and all have to do so at one step."""
-        if ranks.world() == 1:
-            return stopping.told()
+        if distributed.world() == 1:
+            return signals.told()
         # What was asked a step ago, whose answer has come meanwhile.
         self._ending = self._ending or (self._asked is not None and bool(self._asked.answer()))
-        self._asked = ranks.Question(stopping.told())
+        self._asked = distributed.Question(signals.told())
         return self._ending
 
     def _save(self, trainer: lightning.Trainer) -> None:
         trainer.save_checkpoint(self.path)
-        stopping.stop()
+        signals.stop()
 
 
 def _generators(device: torch.device) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from breedlab.config import Config
-from breedlab.reporting.console import console, note, table
+from breedlab.console import console, note, table
 from breedlab.training.objective import rank
 from breedlab.tuning.row import Row, short, trial_line
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from breedlab.reporting.figures import METRICS
+from breedlab.evaluation.figures import METRICS
 from breedlab.tuning.trial import Outcome
 
 _COLUMNS = ("train_loss", "valid_loss", "valid_top1", *(f"test_{name}" for name in METRICS))

@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from breedlab.config import Config, search_space
 from breedlab.config.migrations import KEY, SCHEMA_VERSION, refuse_newer
+from breedlab.console import warn
 from breedlab.files import DamagedFile, damaged
-from breedlab.reporting.console import warn
 from breedlab.training.objective import better
 from breedlab.tuning.events import write_events
 from breedlab.tuning.proposals import distributions, encode, propose, pruner, visible

@@ -17,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from breedlab import cores
+from breedlab import hardware
 from breedlab.config import Config
 from breedlab.data.check import Report
 from breedlab.errors import TrainingError
@@ -119,7 +119,7 @@ def _work(tree: dict[str, Any], report: Report, pipe: Connection) -> None:
         from breedlab.training.prepare import prepare
 
         config = validate(tree)
-        torch.set_num_threads(max(1, cores.available() // config.tuner.parallel))
+        torch.set_num_threads(max(1, hardware.available() // config.tuner.parallel))
         prepared = prepare(config, report)
         gc.freeze()  # as in `quickly_collected`; this process does nothing but trials
 

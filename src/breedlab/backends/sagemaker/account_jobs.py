@@ -11,8 +11,8 @@ from breedlab.backends.sagemaker import tags
 from breedlab.backends.sagemaker.prices import listed_price
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.status import described, tags_of
+from breedlab.console import warn
 from breedlab.errors import BackendError
-from breedlab.reporting.console import warn
 
 if TYPE_CHECKING:
     import boto3

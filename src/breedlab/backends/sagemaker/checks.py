@@ -8,12 +8,12 @@ from pathlib import Path
 
 from breedlab.backends.sagemaker import images
 from breedlab.backends.sagemaker.documented_limits import documented
+from breedlab.backends.sagemaker.hyperparameters import config_path, decode
 from breedlab.backends.sagemaker.limits import violations, with_stand_ins
 from breedlab.backends.sagemaker.request import Experiment, Request, metric_definitions, parameter_ranges
 from breedlab.config import Config
 from breedlab.config.problems import Problem
 from breedlab.errors import BreedlabError
-from breedlab.hyperparameters import config_path, decode
 from breedlab.training.objective import objective_line
 
 LONGEST = 2500

@@ -18,9 +18,9 @@ from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.status import Status, best_values, list_trials, training_status, with_stopper
 from breedlab.backends.sagemaker.upload import stored
 from breedlab.config.migrations import stamp
+from breedlab.console import note, progress, stage
 from breedlab.errors import BackendError
 from breedlab.files import atomic_write_json
-from breedlab.reporting.console import note, progress, stage
 
 if TYPE_CHECKING:
     import boto3
@@ -42,7 +42,6 @@ def finish(account: boto3.Session, record: Record, *, start: bool, stopped_too: 
         BackendError: If a job failed or was stopped, or the person went away.
     """
     from breedlab.reporting.summary import show
-    from breedlab.training.run import TrainResult
 
     with detachable(record):
         if record.searches:
@@ -58,7 +57,7 @@ def finish(account: boto3.Session, record: Record, *, start: bool, stopped_too: 
         _succeeded(account, record, follow_training(account, record))
         run = fetch(account, record)
     metrics = json.loads((run / "metrics.json").read_text())
-    show(TrainResult(run, metrics))
+    show(run, metrics)
     return {"run": str(run), **{f"test/{k}": v for k, v in metrics["test"]["metrics"].items()}}
 
 
@@ -91,8 +90,8 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
     Raises:
         BackendError: If the final job left nothing.
     """
+    from breedlab.pipeline import rundir
     from breedlab.reporting.report import write_at_end
-    from breedlab.training import rundir
 
     config = record.experiment().config
     run = record.run or rundir.reserve(config, record.overrides)

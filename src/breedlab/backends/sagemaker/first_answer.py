@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from breedlab.backends.sagemaker.sending import is_throttled
+from breedlab.console import note
 from breedlab.errors import BackendError
-from breedlab.reporting.console import note
 
 PATIENCE_S = 180.0
 """A TorchServe that has just started answers 503, or lets the first requests time out, behind a healthy /ping."""

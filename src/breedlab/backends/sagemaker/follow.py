@@ -14,8 +14,8 @@ from breedlab.backends.sagemaker.record import Record
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.status import Status, list_trials, training_status, tuning_status
 from breedlab.config import search_space, trial_count
+from breedlab.console import console, note
 from breedlab.errors import BackendError
-from breedlab.reporting.console import console, note
 from breedlab.tuning.board import Board
 from breedlab.tuning.row import read_trial
 

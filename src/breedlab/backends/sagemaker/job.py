@@ -21,14 +21,14 @@ from typing import Any
 
 import yaml
 
+from breedlab import weight_files
+from breedlab.backends.sagemaker.hyperparameters import decode, encode
 from breedlab.backends.sagemaker.source import CONFIG, UNDECLARED
 from breedlab.config import Config, validate
 from breedlab.config.cloud import trials_are_jobs
 from breedlab.config.plugins import load_plugins
 from breedlab.config.validate import with_values
 from breedlab.errors import BackendError
-from breedlab.hyperparameters import decode, encode
-from breedlab.models import weight_files
 
 DATA_CHANNEL = "training"
 """The channel that holds the photos: `train/<class>/*.jpg`, and `valid` and `test`."""

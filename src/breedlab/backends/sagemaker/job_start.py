@@ -9,8 +9,8 @@ from breedlab.backends.sagemaker.job_secrets import with_secrets
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.status import described
+from breedlab.console import note
 from breedlab.errors import BackendError
-from breedlab.reporting.console import note
 
 if TYPE_CHECKING:
     import boto3

@@ -29,8 +29,8 @@ from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
 from breedlab.backends.sagemaker.source import write_source
 from breedlab.config import Config, trial_count
 from breedlab.config.problems import Problem, error_from
+from breedlab.console import note, stage, warn
 from breedlab.errors import BackendError, ConfigError
-from breedlab.reporting.console import note, stage, warn
 
 if TYPE_CHECKING:
     import boto3
@@ -58,15 +58,15 @@ class SageMakerBackend:
         return finish(account, record, start=True)
 
     def deploy(self, model: Path) -> str:
-        from breedlab.deploy import main
-        from breedlab.deploy_flags import parse
+        from breedlab.cli.deploy import main
+        from breedlab.cli.deploy_flags import parse
 
         words = [str(model)]
         main(words)
         return str(parse(words).name)
 
     def delete(self, endpoint: str) -> None:
-        from breedlab.deploy import main
+        from breedlab.cli.deploy import main
 
         main(["--delete", endpoint])
 
@@ -183,7 +183,7 @@ def _with_photos(account: boto3.Session, experiment: Experiment) -> tuple[Experi
     if config.data.root.startswith("s3://"):
         return experiment, None
     from breedlab.backends.sagemaker.upload import upload_photos
-    from breedlab.training.run import checked_photos
+    from breedlab.pipeline.run import checked_photos
 
     stage("Data")
     report = checked_photos(config)
@@ -231,7 +231,7 @@ def pack(folder: Path, archive: Path) -> Path:
 
 
 def _record(experiment: Experiment, overrides: list[str], fingerprint: str | None) -> Record:
-    from breedlab.training.rundir import git_state, reserve
+    from breedlab.pipeline.rundir import git_state, reserve
 
     return Record(
         name=experiment.name,

@@ -54,7 +54,7 @@ def endpoints(account: boto3.Session) -> list[Listed]:
 
 def show(found: list[Listed], region: str) -> None:
     """Print them as a table, with what all of them cost."""
-    from breedlab.reporting.console import console, table
+    from breedlab.console import console, table
 
     if not found:
         print(f"no endpoint in {region} was made by breedlab; another region: --list --region REGION")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.sending import is_missing, patiently
 from breedlab.backends.sagemaker.session import aws_errors, client
+from breedlab.console import note
 from breedlab.errors import BreedlabError
-from breedlab.reporting.console import note
 
 if TYPE_CHECKING:
     import boto3
@@ -45,7 +45,7 @@ def wait(
         begun: Whether a description shows that AWS has begun what was asked for. AWS's own consistency takes seconds,
             so one that does not is given a few more looks before it is believed.
     """
-    from breedlab.reporting.console import console
+    from breedlab.console import console
 
     started, shown, looks = time.monotonic(), "", _LOOKS
     with console.status(f"endpoint {name}") as status:

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from breedlab.backends.sagemaker import checks, images
+from breedlab.backends.sagemaker.hyperparameters import sagemaker_name
 from breedlab.backends.sagemaker.job_secrets import without_secrets
 from breedlab.backends.sagemaker.prices import bill_problems, largest_bill
 from breedlab.backends.sagemaker.request import (
@@ -24,8 +25,7 @@ from breedlab.backends.sagemaker.source import write_source
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.problems import error_from
 from breedlab.config.space import Choices
-from breedlab.hyperparameters import sagemaker_name
-from breedlab.plan import describe_dimension, describe_task, find_images
+from breedlab.pipeline.plan import describe_dimension, describe_task, find_images
 from breedlab.training.objective import FIGURES, epoch_line
 
 

@@ -14,9 +14,9 @@ from breedlab.backends.sagemaker.session import Place, aws_errors, client, split
 from breedlab.backends.sagemaker.upload import put
 from breedlab.config import validate
 from breedlab.config.migrations import KEY, stamp, upgrade
+from breedlab.console import warn
 from breedlab.errors import BackendError
 from breedlab.files import DamagedFile, atomic_write_text, damaged
-from breedlab.reporting.console import warn
 
 if TYPE_CHECKING:
     import boto3

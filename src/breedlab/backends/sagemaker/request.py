@@ -20,14 +20,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from breedlab import weight_files
 from breedlab.backends.sagemaker import tags
+from breedlab.backends.sagemaker.hyperparameters import encode, sagemaker_name
 from breedlab.backends.sagemaker.images import gpus, known_gpus
 from breedlab.backends.sagemaker.session import Place
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.cloud import trials_are_jobs
 from breedlab.config.space import Choices, Dimension, Range
-from breedlab.hyperparameters import encode, sagemaker_name
-from breedlab.models import weight_files
 from breedlab.training.objective import FIGURES, figure_regex, objective_regex
 
 ENTRY = "entry/train.py"

@@ -19,8 +19,8 @@ from breedlab.backends.sagemaker.sending import is_denied, patiently
 from breedlab.backends.sagemaker.session import aws_errors, client, region_flag, split_uri
 from breedlab.backends.sagemaker.tags import as_request
 from breedlab.backends.sagemaker.upload import encryption
+from breedlab.console import note, progress, stage, warn
 from breedlab.errors import BackendError, BreedlabError
-from breedlab.reporting.console import note, progress, stage, warn
 
 if TYPE_CHECKING:
     import boto3

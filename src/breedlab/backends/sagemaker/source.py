@@ -11,17 +11,16 @@ from pathlib import Path
 
 import yaml
 
-import breedlab
 from breedlab.config import Config
 from breedlab.config.plugins import copy_packages
 from breedlab.config.yaml_folders import config_folder
+from breedlab.version import PACKAGE, __version__
 
 CONFIG = "config.yaml"
 REQUIREMENTS = "requirements.txt"
 UNDECLARED = "requirements-no-deps.txt"
 """What the entry installs by itself, without what it asks for: a line of a requirements file cannot say so."""
 
-_PACKAGE = Path(breedlab.__file__).parent
 
 # The image brings torch, and versions that fit its drivers: whatever here would ask for another is left out.
 _THE_IMAGES_OWN = {"torch", "torchvision"}
@@ -46,15 +45,15 @@ def write_source(folder: Path, config: Config) -> None:
         config: The whole experiment.
     """
     no_bytecode = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(_PACKAGE, folder / "src" / "breedlab", ignore=no_bytecode)
+    shutil.copytree(PACKAGE, folder / "src" / "breedlab", ignore=no_bytecode)
     for inside in ("conf", "entry"):  # where a wheel has them
         shutil.rmtree(folder / "src" / "breedlab" / inside, ignore_errors=True)
     shutil.copytree(config_folder(), folder / "conf")
     shutil.copytree(config_folder().with_name("entry"), folder / "entry", ignore=no_bytecode)
     # So that what asks for breedlab's version finds it, though it is not installed there.
-    known = folder / "src" / f"breedlab-{breedlab.__version__}.dist-info"
+    known = folder / "src" / f"breedlab-{__version__}.dist-info"
     known.mkdir()
-    (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: breedlab\nVersion: {breedlab.__version__}\n")
+    (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: breedlab\nVersion: {__version__}\n")
     (folder / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False))
     needed = copy_packages(config.plugins, folder / "src")
     (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in [*requirements(config), *needed]))
@@ -99,7 +98,7 @@ def _pinned(name: str) -> str:
 
 def _declared(extra: str) -> Iterator[str]:
     """What breedlab declares to need: for an extra, or `""` for everything."""
-    project = _PACKAGE.parents[1] / "pyproject.toml"
+    project = PACKAGE.parents[1] / "pyproject.toml"
     if project.is_file():  # a checkout; what is installed of it may be of another day
         table = tomllib.loads(project.read_text())["project"]
         yield from table["optional-dependencies"][extra] if extra else table["dependencies"]

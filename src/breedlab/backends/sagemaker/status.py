@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.sagemaker.hyperparameters import decode, encode, sagemaker_name
 from breedlab.backends.sagemaker.record import Record
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.tags import STOPPED_BY, read_tags
 from breedlab.config.backend import Backend
 from breedlab.errors import BackendError
-from breedlab.hyperparameters import decode, encode, sagemaker_name
 from breedlab.training.objective import better
 from breedlab.tuning.row import Row
 

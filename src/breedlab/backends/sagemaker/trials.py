@@ -11,8 +11,8 @@ from breedlab.backends.sagemaker.fetch import download, trial_file
 from breedlab.backends.sagemaker.record import Record
 from breedlab.backends.sagemaker.status import Trial, list_trials
 from breedlab.config import Config
+from breedlab.console import note
 from breedlab.files import atomic_write_json
-from breedlab.reporting.console import note
 from breedlab.training.objective import better
 from breedlab.tuning.trial import Outcome
 

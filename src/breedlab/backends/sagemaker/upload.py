@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.session import Place, aws_errors, client
+from breedlab.console import note, progress
 from breedlab.data.check import Report
 from breedlab.data.decode import MAX_BYTES
 from breedlab.data.folders import SPLITS, first_few
 from breedlab.errors import DataError
 from breedlab.names import printable, unprintable
-from breedlab.reporting.console import note, progress
 
 if TYPE_CHECKING:
     import boto3

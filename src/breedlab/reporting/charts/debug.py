@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import altair as alt
 
+from breedlab.debugging.tensors import FIGURES, Series, Tensors
 from breedlab.reporting.charts.theme import SERIES, Spec, data, finish, legend, short
-from breedlab.reporting.tensors import FIGURES, Series, Tensors
 
 _NAMED = 6
 """Up to so many tensors have colors of their own and a legend."""

@@ -10,6 +10,7 @@ from typing import Any
 import altair as alt
 
 from breedlab.config.space import Choices, Dimension, Range, Space, SpaceError, leaves, read_dimension
+from breedlab.evaluation.figures import figure
 from breedlab.reporting.charts.theme import (
     ACCENT,
     BAD,
@@ -26,7 +27,6 @@ from breedlab.reporting.charts.theme import (
     legend,
     short,
 )
-from breedlab.reporting.figures import figure
 from breedlab.reporting.record import RunRecord
 
 _LINES = 300

@@ -9,9 +9,9 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from breedlab.debugging.tensors import Series
 from breedlab.reporting.charts.theme import SERIES, SOFT, Spec, data, finish, form, legend, short
 from breedlab.reporting.record import RunRecord
-from breedlab.reporting.tensors import Series
 
 _POINTS = 400
 """As many as a chart can show of a curve; more steps are averaged."""

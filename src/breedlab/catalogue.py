@@ -1,0 +1,40 @@
+"""torchvision's classifiers as data, so that a typo is found and a plan is made without importing torch.
+
+`python -m breedlab.models.measure_catalogue` writes catalogue.json anew from the torchvision that is installed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+FILE = Path(__file__).with_name("catalogue.json")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One classifier.
+
+    Attributes:
+        parameters: How many it has, with ImageNet's last layer.
+        features: Width of what its last layer reads.
+        weights: Names of its weights.
+    """
+
+    parameters: int
+    features: int
+    weights: tuple[str, ...]
+
+
+@cache
+def catalogue() -> dict[str, Entry]:
+    """Every torchvision classifier by name."""
+    read = json.loads(FILE.read_text())
+    return {name: Entry(e["parameters"], e["features"], tuple(e["weights"])) for name, e in read.items()}
+
+
+def lookup(name: str) -> Entry | None:
+    """A classifier's entry, None for timm's."""
+    return catalogue().get(name)

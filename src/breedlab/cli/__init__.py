@@ -1,0 +1,191 @@
+"""The commands: `breedlab launch|predict|...`, and the same as scripts/*.py."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import import_module
+
+from breedlab.errors import BreedlabError, DiskFull
+
+COMMANDS = {
+    "launch": "search, train, test and export: launch experiment=NAME [PATH=VALUE ...]",
+    "predict": "what a model sees in photos: predict MODEL|RUN PHOTO...",
+    "evaluate": "how good a model is on labelled photos: evaluate MODEL|RUN FOLDER",
+    "debug": "what a run's training did, by the debugger's rules: debug RUN",
+    "deploy": "a model behind an endpoint on SageMaker: deploy MODEL|RUN [--dry-run]",
+    "jobs": "jobs on SageMaker: jobs list|show|stop|fetch NAME",
+    "upload": "labelled photos into S3: upload DATA s3://BUCKET/FOLDER",
+    "serve": "a model behind HTTP on this machine: serve MODEL|RUN [--host --port]",
+    "report": "a run, or several compared, as one page: report RUN... [--out FILE]",
+}
+
+
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+"""What the file system answers to a place that cannot be written or read."""
+
+
+def main() -> None:
+    """`breedlab COMMAND ...`."""
+    degrade_terminal()
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: breedlab COMMAND ...\n")
+        print("\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items()))
+        print("\nbreedlab COMMAND --help says more.")
+        sys.exit(0 if words else 2)
+    if words[0] not in COMMANDS:
+        print(f"breedlab: no command {words[0]!r}; expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"breedlab {words[0]}", *words[1:]]
+    run(words[0])
+
+
+def run(command: str) -> None:
+    """Runs one command on `sys.argv` and exits: one message and a code for whatever a person can mend."""
+    degrade_terminal()
+    try:
+        entry: Callable[[list[str]], int] = import_module(f"breedlab.cli.{command}").main
+        code = entry(sys.argv[1:])
+        sys.stdout.flush()
+    except BreedlabError as error:
+        hint = _resume_hint() if isinstance(error, DiskFull) else ""
+        code = error.exit_code if error.told else _say(f"{error}{hint}", error.exit_code)
+    except KeyboardInterrupt:
+        code = _say(_interrupted(command), 130)
+    except BrokenPipeError:  # `... | head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename and error.errno in _REFUSALS:
+            sys.exit(_say(f"{error.filename}: {error.strerror}; name another place or mend its permissions", 1))
+        if is_shared_memory_full(error):
+            code = _say(f"{_shared_memory_message()}{_resume_hint()}", 1)
+        elif is_disk_full(error):
+            code = _say(f"{_disk_message(error)}; free some space{_resume_hint()}", 1)
+        else:
+            raise
+    sys.exit(code)
+
+
+def _say(text: str, code: int) -> int:
+    from breedlab.names import printable
+
+    # What it quotes may be an archive's, a server's or a file's name.
+    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
+    return code
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a full disk or quota is behind an error; libraries wrap it, and SQLite has words of its own."""
+    return any(
+        (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT))
+        or any(words in str(each) for words in ("No space left on device", "database or disk is full"))
+        for each in _chain(error)
+    )
+
+
+def is_shared_memory_full(error: BaseException) -> bool:
+    """Whether what loading processes hand over did not fit: that is memory, whatever it calls itself."""
+    full = re.compile(
+        r"out of shared memory|/torch_\S*: No space left|No space left on device.*/torch_"
+        r"|unable to (write to|allocate|resize|open) (file|shared memory)[^:]*</torch_.*(No space left|\(28\))",
+        re.DOTALL,
+    )
+    return any(
+        full.search(str(each)) or (is_no_space(each) and str(getattr(each, "filename", "")).startswith(_SHM))
+        for each in _chain(error)
+    )
+
+
+def is_no_space(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _shared_memory_message() -> str:
+    size = f" of {shutil.disk_usage(_SHM).total / 1e6:,.0f} MB" if os.path.isdir(_SHM) else ""
+    return (
+        f"the shared memory{size} ({_SHM}), through which loading processes hand over photos, is full; give the"
+        " container more (docker run --shm-size=2g, or --ipc=host), or load in this process: data.num_workers=0"
+    )
+
+
+def _disk_message(error: BaseException) -> str:
+    """Which disk is full: not always that of the file in the error, since libraries write elsewhere and move it."""
+    rundir = sys.modules.get("breedlab.pipeline.rundir")
+    named = [str(each.filename) for each in _chain(error) if isinstance(each, OSError) and each.filename]
+    places = [*named, getattr(rundir, "current", None) or ".", tempfile.gettempdir(), "."]
+    found = [_nearest_folder(place) for place in places]
+    # Of those the error may mean, the one with the least room; the first where they are on one disk.
+    folder = min(found, key=lambda folder: shutil.disk_usage(folder).free)
+    usage = shutil.disk_usage(folder)
+    if usage.free > 0.05 * usage.total and usage.free > 1e9:
+        return f"the disk, or your quota of it, is full at {named[0] if named else found[0]}"
+    mount = folder
+    while not os.path.ismount(mount):
+        mount = os.path.dirname(mount)
+    size = f"{usage.free / 1e6:,.0f} of {usage.total / 1e6:,.0f} MB"
+    return f"the disk that holds {folder} is full ({size} are free on {mount})"
+
+
+def _nearest_folder(place: object) -> str:
+    """The folder that a path is in, as far as it exists."""
+    folder = os.path.realpath(str(place))
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+_SHM = "/dev/shm"
+
+
+def degrade_terminal() -> None:
+    """Have what stdout and stderr cannot print replaced: a class name or a frame of a table shall end no run."""
+    codecs.register_error("breedlab", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            "›★─━█…é✓".encode(stream.encoding)
+        except UnicodeError:
+            stream.reconfigure(errors="breedlab")  # type: ignore[union-attr]
+        except (AttributeError, TypeError, LookupError):  # no stream, or one of a program that embeds this
+            continue
+
+
+_PLAIN = {"›": ">", "★": "*", "•": "*", "…": "...", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "±": "+/-"}
+_PLAIN |= dict.fromkeys("─━╌┄┈–—", "-") | dict.fromkeys("│┃", "|") | dict.fromkeys("╇┼╋┿┏┓┗┛┳┻╸╺", "+")
+_PLAIN |= dict.fromkeys("‘’", "'") | dict.fromkeys("“”„", '"') | dict.fromkeys("█▇▆▅▄▃▂▁", "#")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal that lacks a character shows in its place."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(each, "?") for each in error.object[error.start : error.end]), error.end
+
+
+def _interrupted(command: str) -> str:
+    return f"interrupted{_resume_hint()}" if command == "launch" else "interrupted"
+
+
+def _resume_hint() -> str:
+    """How to go on, once there is something to go on from."""
+    rundir = sys.modules.get("breedlab.pipeline.rundir")
+    current = getattr(rundir, "current", None)
+    return f"; go on with: python scripts/launch.py resume={current}" if current else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""`breedlab debug`: what a run's training did, by the debugger's rules."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from breedlab.errors import DataError
+from breedlab.verdicts import TRIGGERED, Verdict
+
+if TYPE_CHECKING:
+    from breedlab.config.debugger import DebuggerRules
+
+_EPILOG = """\
+exit codes:
+  0  no rule was triggered
+  1  at least one was
+  2  there is nothing to judge: no such run, or none that was recorded
+
+examples:
+  python scripts/debug.py runs/latest
+  python scripts/debug.py s3://bucket/jobs/NAME --json
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Judges a recorded run and prints what each rule found.
+
+    Raises:
+        DataError: If there is nothing to judge.
+    """
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        prog="debug.py",
+        description="Judges the tensors that the debugger recorded of a run: debugger=losses, default or full.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory, or an s3:// path to one")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    words = parser.parse_args(argv)
+    run: str = words.run.rstrip("/")
+    if not run.startswith("s3://") and not any(Path(run, name).exists() for name in ("config.yaml", "debug")):
+        raise DataError(f"{run}: is no run directory; expected one such as runs/latest, or an s3:// path")
+
+    from breedlab.console import progress
+    from breedlab.debugging.judging import headline, judge_run
+
+    with progress("reading and judging", aside=True):
+        tape, verdicts = judge_run(run, recorded_limits(run))
+    if words.json:
+        print(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
+    else:
+        show(verdicts)
+        print(f"\n{headline(tape, verdicts)}")
+    return 1 if any(verdict.verdict == TRIGGERED for verdict in verdicts) else 0
+
+
+def recorded_limits(run: Path | str) -> DebuggerRules:
+    """Return the thresholds in a run's config; the defaults where there is none, as in a folder of foreign tensors.
+
+    A rule that is newer than the run has its defaults; all others keep what the run was started with.
+
+    Raises:
+        ConfigError: If the run's config is damaged, or a newer breedlab wrote it.
+    """
+    from breedlab.config.debugger import DebuggerRules
+    from breedlab.pipeline.rundir import recorded_config
+
+    if not Path(run, "config.yaml").is_file():
+        return DebuggerRules()
+    return recorded_config(Path(run)).debugger.rules
+
+
+def show(verdicts: Sequence[Verdict]) -> None:
+    """A table of all rules, and below it what the triggered ones mean and what to try."""
+    from breedlab.console import console, table
+
+    rows = [[found.rule, found.verdict.replace("_", " "), found.mode, _figures(found)] for found in verdicts]
+    console.print(table("Rules", ["rule", "verdict", "mode", "figures"], rows))
+    for found in verdicts:
+        if found.verdict == TRIGGERED:
+            console.print(f"\n{found.rule}, step {_few(found.steps)}: {_few(found.tensors)}", markup=False)
+            console.print(f"  {found.meaning}\n  {found.advice}\n  see {found.link}", markup=False)
+
+
+def _figures(found: Verdict) -> str:
+    if not found.figures:
+        return found.meaning
+    return ", ".join(f"{name} {_short(value)}" for name, value in found.figures.items())
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else _few(value) if isinstance(value, list) else str(value)
+
+
+def _few(items: Sequence[object], most: int = 5) -> str:
+    if not items:
+        return "none"
+    return ", ".join(map(str, items[:most])) + (f" and {len(items) - most} more" if len(items) > most else "")

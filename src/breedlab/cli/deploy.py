@@ -1,0 +1,272 @@
+"""`breedlab deploy`: a model behind an endpoint on Amazon SageMaker."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from breedlab.cli.deploy_flags import account_of, deployment_of, parse
+from breedlab.console import console, note, stage
+from breedlab.errors import BackendError, DataError
+from breedlab.files import read_json_if_whole
+
+if TYPE_CHECKING:
+    from breedlab.backends.sagemaker.endpoint import Deployment
+    from breedlab.backends.sagemaker.session import Place
+    from breedlab.config.problems import Problem
+
+_SET_BY = {
+    "InstanceType": "--instance-type",
+    "InitialInstanceCount": "--min-instances",
+    "MinCapacity": "--min-instances",
+    "MaxCapacity": "--max-instances",
+    "ExecutionRoleArn": "--role",
+    "Image": "--image",
+    "Tags": "--tag",
+    "Environment": "--env",
+    "KmsKeyId": "--kms-key",
+    "VpcConfig": "--subnet and --security-group",
+    "ModelDataUrl": "--bucket",
+    "S3OutputPath": "--async-output",
+    "DestinationS3Uri": "--capture-to",
+    "InitialSamplingPercentage": "--capture",
+    "MemorySizeInMB": "--memory-mb",
+    "MaxConcurrency": "--max-concurrency",
+    "ProvisionedConcurrency": "--provisioned-concurrency",
+    "MaxConcurrentInvocationsPerInstance": "--async-concurrency",
+    "SuccessTopic": "--success-topic",
+    "ErrorTopic": "--error-topic",
+    "VolumeSizeInGB": "--volume-gb",
+    "ContainerStartupHealthCheckTimeoutInSeconds": "--startup-timeout",
+    "WaitIntervalInSeconds": "--step-wait",
+    "TerminationWaitInSeconds": "--keep-old",
+    "AlarmName": "--alarm",
+    "TargetValue": "--scale-target",
+    "ScaleInCooldown": "--scale-in-cooldown",
+    "ScaleOutCooldown": "--scale-out-cooldown",
+    "EndpointName": "--name",
+}
+"""Which flag a field of a request comes from."""
+
+
+def main(argv: list[str]) -> int:
+    """Makes, updates or deletes an endpoint; 0 once it has answered a photo.
+
+    Raises:
+        BreedlabError: With one message for the person.
+    """
+    words = parse(argv)
+    from breedlab.backends.sagemaker.session import require_extra
+
+    require_extra()
+    try:
+        if words.delete:
+            return _delete(words)
+        if words.list:
+            return _list(words)
+        return _plan(words) if words.dry_run else _deploy(words)
+    except KeyboardInterrupt:
+        from breedlab.backends.sagemaker import rollout
+
+        hint = ""
+        if rollout.waiting_for:
+            name, how_to_delete = rollout.waiting_for
+            hint = (
+                f"; AWS goes on with endpoint {name}. The same command comes back to it, and {how_to_delete} removes it"
+            )
+        print(f"interrupted{hint}", file=sys.stderr)
+        return 130
+
+
+def _delete(words: argparse.Namespace) -> int:
+    from breedlab.backends.sagemaker import ownership, session
+
+    with _flags_named():
+        account = session.connect(words.region, "--region")
+    stage(f"Deleting {words.delete}")
+    done = ownership.delete(account, words.delete)
+    for text in done.gone:
+        note(f"deleted {text}")
+    for text in done.left:
+        note(f"left {text}")
+    return 0
+
+
+def _list(words: argparse.Namespace) -> int:
+    from breedlab.backends.sagemaker import listing, session
+
+    with _flags_named():
+        account = session.connect(words.region, "--region")
+    listing.show(listing.endpoints(account), str(account.region_name))
+    return 0
+
+
+def _plan(words: argparse.Namespace) -> int:
+    """Prints what would be sent, and what it still needs."""
+    from breedlab.backends.sagemaker import archive_check, endpoint, endpoint_cost, scaling, session
+
+    if words.photo is not None:
+        _photo(words)  # refused now, not at the launch
+    with _model(words.model) as (folder, archive):
+        size = archive_check.lint(folder, imports=False)
+        place = session.planned(account_of(words))
+        deployment = _described(words, place, folder, archive)
+        _refuse(_problems(deployment))
+    cost = endpoint_cost.cost_of(deployment, words.price_per_hour)
+    made = endpoint.requests(deployment, exists=False)
+    update = endpoint.requests(deployment, exists=True)[2]
+    print(f"endpoint {deployment.name}, {deployment.kind} (dry run: nothing is sent)\n")
+    print(f"archive  {words.model}: {size / 1e6:.1f} MB unpacked, goes to {deployment.model}")
+    print(f"image    {deployment.image}")
+    print(f"costs    {_as_flags(str(cost))}")
+    print("before   the archive is imported and answers one photo here; nothing is sent if it does not")
+    print("after    one photo to the endpoint decides; if it gets no scores, everything is undone\n")
+    if any(request.parameters.get("PolicyType") == "StepScaling" for request in made):
+        made.append(scaling.wake_alarm(deployment.name, "<ARN of the step policy>"))
+    for number, request in enumerate(made, 1):
+        print(f"request {number}: {request.service} {request.operation}")
+        print(json.dumps(request.parameters, indent=2) + "\n")
+        if request.operation == "CreateEndpoint":
+            print(f"or, where the endpoint is there already: {update.service} {update.operation}")
+            print(json.dumps(update.parameters, indent=2) + "\n")
+    needs = session.needed(place)
+    needs += [f"a price: {problem.path} USD, since {cost.source}" for problem in cost.problems()]
+    print("a launch needs AWS credentials" + (", and" if needs else ""))
+    for text in needs:
+        print(f"  {_as_flags(text)}")
+    return 0
+
+
+def _deploy(words: argparse.Namespace) -> int:
+    from breedlab.backends.sagemaker import archive_check, endpoint_cost, session, stack
+    from breedlab.backends.sagemaker.rollout import Rollout
+
+    photo = _photo(words)
+    with _model(words.model) as (folder, archive):
+        stage("Archive")
+        # Without the stack its code is imported for the photo, and for nothing else before that.
+        python, _ = stack.find_environment(words.inference_env)
+        size = archive_check.lint(folder, imports=python is not None)
+        note(f"{words.model}: complete, {size / 1e6:.1f} MB unpacked")
+        account, place, found = session.inspect(account_of(words))
+        if place is None:
+            place = session.planned(account_of(words))
+        deployment = _described(words, place, folder, archive)
+        cost = endpoint_cost.cost_of(deployment, words.price_per_hour)
+        _refuse([*found, *_problems(deployment), *cost.problems()])
+        assert account is not None
+        note(f"endpoint {deployment.name} costs {_as_flags(str(cost))}")
+        rollout = Rollout(account, deployment, archive_check.classes_of(folder), photo, words.replace)
+        rollout.find()  # an endpoint in no state to be updated is told before the archive is tried
+        with console.status("one photo to the archive, here") as status:
+            answer = archive_check.probe(
+                folder,
+                photo,
+                words.inference_env,
+                lambda s: status.update(f"one photo to it, here: {s:.0f} s"),
+            )
+        note(f"answers a photo with {answer.label} ({answer.score:.1%}): {answer.where}")
+        answer = rollout.run(archive)
+    console.print(f"\nendpoint {deployment.name} answers: {answer.label} ({answer.score:.1%})\n", markup=False)
+    region = session.region_flag(account.region_name)
+    console.print(f"ask     python scripts/predict.py --endpoint {deployment.name}{region} PHOTO...", markup=False)
+    console.print(f"delete  python scripts/deploy.py --delete {deployment.name}{region}", markup=False)
+    return 0
+
+
+def _described(words: argparse.Namespace, place: Place, folder: Path, archive: Path) -> Deployment:
+    from breedlab.backends.sagemaker.endpoint import with_version
+    from breedlab.serving.description import read_description
+
+    content = _digest(archive)
+    model = place.uri("models", content[:16], "model.tar.gz")
+    run = read_description(folder)["lineage"].get("run")
+    return with_version(deployment_of(words, place, model, run), content)
+
+
+def _problems(deployment: Deployment) -> list[Problem]:
+    """What AWS would refuse of the requests."""
+    from breedlab.backends.sagemaker import checks, endpoint
+
+    sent = [*endpoint.requests(deployment, exists=False), endpoint.requests(deployment, exists=True)[2]]
+    return [problem for n, r in enumerate(sent) for problem in checks.model_problems(r, _SET_BY, sent[:n])]
+
+
+def _refuse(found: list[Problem]) -> None:
+    if found:
+        lines = dict.fromkeys(f"  {_as_flags(p.path)}: {_as_flags(p.message)}" for p in found)
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise BackendError("\n".join([f"deploy: {count}; nothing was sent", *lines]))
+
+
+def _as_flags(text: str) -> str:
+    """What is said of the config's `backend`, said of this command's flags."""
+    text = re.sub(r"backend\.(\w+)=", lambda m: f"--{m[1].replace('_', '-')} ", text)
+    return re.sub(r"backend\.(\w+)", lambda m: f"--{m[1].replace('_', '-')}", text)
+
+
+@contextmanager
+def _flags_named() -> Iterator[None]:
+    try:
+        yield
+    except BackendError as error:
+        raise BackendError(_as_flags(str(error))) from error
+
+
+@contextmanager
+def _model(model: Path) -> Iterator[tuple[Path, Path]]:
+    """A model's content, and the archive that goes to S3."""
+    from breedlab.packing import opened, write_archive
+
+    with opened(model) as folder, tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
+        archive = model / "model.tar.gz" if model.is_dir() else model
+        if not archive.is_file():  # an archive's content, unpacked
+            archive = Path(scratch, "model.tar.gz")
+            write_archive(archive, folder)
+        yield folder, archive
+
+
+def _photo(words: argparse.Namespace) -> bytes:
+    """The photo that decides: the person's, else one that the run was tested with, else a drawn one."""
+    if words.photo is not None:
+        from breedlab.data.decode import BadPhoto, decode
+
+        path = Path(words.photo)
+        try:
+            content = path.read_bytes()
+            decode(content)
+        except OSError as error:
+            raise DataError(f"--photo {path}: cannot be read ({error.strerror}); expected a photo") from error
+        except BadPhoto as error:
+            raise DataError(f"--photo {path}: {error}; expected a photo") from error
+        return content
+    import io
+
+    from breedlab.data.sample import draw_dog
+
+    for path in _test_photos(words.model):
+        if path.is_file():
+            return path.read_bytes()
+    buffer = io.BytesIO()
+    draw_dog(0, 0, 256).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _test_photos(run: Path) -> Iterator[Path]:
+    """Some of the photos that a run was tested with, where they were when it was made."""
+    splits = run / "splits.json"
+    if (tree := read_json_if_whole(splits)) is not None:
+        yield from (Path(tree["root"], name) for name in tree["photos"].get("test", [])[:5])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,142 @@
+"""`breedlab evaluate`: how good a model is on new labelled photos."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from breedlab import hardware
+from breedlab.data.folders import Photo, display_names, listed
+from breedlab.data.layout import split_of
+from breedlab.data.listing import Leftovers, find_images, subfolders
+from breedlab.errors import DataError
+from breedlab.names import composed
+from breedlab.packing import opened
+from breedlab.serving.description import read_description
+
+
+def main(argv: list[str]) -> int:
+    """Prints the figures of a model on a folder of class folders.
+
+    Raises:
+        BreedlabError: If the model or the folder is not there, or the folder holds classes the model lacks.
+    """
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        prog="evaluate.py",
+        description="Tests a model on labelled photos: FOLDER/<class>/photo.jpg, named as in training.",
+        epilog="example: python scripts/evaluate.py runs/latest data/sample/test",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of class folders")
+    parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    words = parser.parse_args(argv)
+
+    # What only takes a look at the disk is refused before PyTorch is imported, which takes seconds.
+    if not words.folder.is_dir():
+        raise DataError(f"{words.folder}: is no folder; expected FOLDER/<class>/photo.jpg")
+    with opened(words.model) as folder:
+        photos = labelled(words.folder, tuple(read_description(folder)["classes"]))
+        found, engine = _evaluate(folder, words.engine, photos)
+    if words.json:
+        print(json.dumps({**found.as_dict(), "engine": engine}, indent=2))
+    else:
+        _show(found, engine)
+    return 0
+
+
+def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
+    """Photos of a folder of class folders, labelled by a model's class names.
+
+    Raises:
+        DataError: If there are none, or a folder's name is no class of the model.
+    """
+    left = Leftovers()
+    names = [entry.name for entry in subfolders(folder, left)]
+    # In one Unicode form, whichever the file system here writes, and the one where the model was trained.
+    shown = dict(zip(names, display_names([composed(name) for name in names]), strict=True))
+    known_as = {composed(name): name for name in classes}
+    spaced = {composed(name).replace("_", " "): name for name in classes}
+    label: dict[str, int] = {}
+    for name in names:
+        forms = (shown[name], composed(name))
+        written = (*(known_as.get(form) for form in forms), *(spaced.get(form.replace("_", " ")) for form in forms))
+        if known := next((one for one in written if one is not None), None):
+            label[name] = classes.index(known)
+    unknown = [name for name in names if name not in label]
+    splits = [name for split in ("test", "valid", "train") for name in unknown if split_of(name) == split]
+    if splits:
+        raise DataError(f"{folder}: holds {listed(splits)}, not classes; expected one, such as {folder / splits[0]}")
+    if unknown:
+        raise DataError(
+            f"{folder}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} no class of the model;"
+            f" it knows {listed(classes, 10)}"
+        )
+    photos = [Photo(path, label[name]) for name in names for path in find_images(folder / name, left)]
+    if not photos:
+        held = f"; it holds {left.unread()}, which are not read" if left.endings else ""
+        raise DataError(f"{folder}: holds no photos{held}; expected FOLDER/<class>/photo.jpg")
+    _tell(left)
+    return photos
+
+
+def _tell(left: Leftovers) -> None:
+    """Say on stderr, where JSON is not, what was not read."""
+    if left.endings:
+        print(f"left out, for their endings: {left.unread()}", file=sys.stderr)
+    if left.litter:
+        print(left.passed_over(), file=sys.stderr)
+
+
+def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[Any, str]:
+    """What came out, and which engine answered."""
+    from breedlab.console import progress
+
+    with progress("loading the model", aside=True):
+        from torch.utils.data import DataLoader
+
+        from breedlab.data.module import LostPhoto, PhotoDataset, start_worker
+        from breedlab.serving.handler import Model
+        from breedlab.training.evaluation import evaluate
+
+        hardware.heed()
+        model = Model(folder, engine=engine)
+    dataset = PhotoDataset(photos, model.transform)
+    batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=start_worker)
+    with progress("testing", aside=True) as report:
+        report(0, len(photos))
+        try:
+            found = evaluate(model.scores, batches, model.classes, total=len(photos), progress=report)
+        except LostPhoto as error:
+            raise DataError(f"{error.fact}; take it out of the folder, and the others are tested") from error
+    return found, str(model.engine.choice)
+
+
+def _show(found: Any, engine: str) -> None:
+    from breedlab.console import console, table
+    from breedlab.evaluation.figures import rate_interval
+    from breedlab.reporting.summary import confusions_table, metrics_table
+
+    tree = found.as_dict()
+    console.print(metrics_table("Evaluation", tree))
+    if tree["worst"]:
+        console.print()
+        console.print(confusions_table(tree))
+    rows = [
+        [
+            name,
+            int(figures["photos"]),
+            f"{figures['top1']:.1%}",
+            rate_interval(figures["top1"], int(figures["photos"])),
+            f"{figures['precision']:.1%}",
+        ]
+        for name, figures in tree["per_class"].items()
+        if figures["photos"]
+    ]
+    console.print()
+    console.print(table("Classes", ["class", "photos", "top-1", "95% interval", "precision"], rows))
+    console.print(f"\nanswered by {engine}", markup=False)

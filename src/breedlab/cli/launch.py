@@ -1,0 +1,273 @@
+"""`breedlab launch`: Hydra composes, the config is validated, the experiment runs. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from breedlab import distributed
+from breedlab.config import Config, validate
+from breedlab.config.compose import (
+    explained,
+    forced,
+    load,
+    named_plugins,
+    quoted,
+    rejoin,
+    screen,
+    split_space,
+    with_space,
+)
+from breedlab.config.plugins import load_plugins
+from breedlab.config.problems import error_from, nearest
+from breedlab.config.schema import schema
+from breedlab.config.validate import known_paths, leaf_values, problems, with_values
+from breedlab.config.yaml_folders import config_folder, groups, with_search_path
+from breedlab.errors import BreedlabError, ConfigError, Terminated
+from breedlab.weight_files import file_of
+
+_HELP = """\
+Searches, trains, evaluates and exports an image classifier, all from one config.
+
+  python scripts/launch.py experiment=NAME [PATH=VALUE ...]
+
+Everything is written to runs/NAME/<date_time>/; runs/latest links to the newest run.
+
+Groups and their choices (group=choice):
+
+{groups}
+
+Examples:
+
+  # the demo: draws its own photos, searches, trains, tests, exports
+  python scripts/launch.py experiment=quickstart
+
+  # 133 dog breeds: search learning rate and batch size, then train the best
+  python scripts/launch.py experiment=resnet34_hpo
+
+  # the same on your own photos: DIR/train/<class>/*.jpg, and valid and test if you have them
+  python scripts/launch.py experiment=resnet34_hpo data=image_folder data.root=DIR
+
+  # what would happen, without starting anything
+  python scripts/launch.py experiment=resnet34_hpo dry_run=true
+
+  # on SageMaker: what would be sent and what it would cost at most; without dry_run it starts
+  python scripts/launch.py experiment=resnet34_hpo backend=sagemaker dry_run=true
+
+  # a grid of whole runs, with a table at the end
+  python scripts/launch.py -m experiment=resnet34 optim.lr=0.001,0.01 data.batch_size=32,64
+
+  # continue a run that was interrupted
+  python scripts/launch.py resume=runs/latest
+
+Flags:
+
+  --cfg job          print the whole config that the words compose to, and what every path is set to
+  --config-dir DIR   configs of your own, DIR/experiment/NAME.yaml and the like, beside these
+  -m, --multirun     run every combination of values separated by commas
+  --hydra-help       the other flags, which are Hydra's
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Runs one experiment, or whatever Hydra's flags ask for; returns the exit code.
+
+    Raises:
+        BreedlabError: With one message for the person.
+    """
+    argv = with_search_path(argv)
+    if not argv or any(word in ("-h", "--help") for word in argv):
+        print(_HELP.format(groups="\n".join(f"  {name:11}{', '.join(names)}" for name, names in groups(argv).items())))
+        return 0 if argv else 2
+    if (words := _without_cfg_job(argv)) is not None:
+        import yaml
+
+        print(yaml.safe_dump(load(words), sort_keys=False), end="")
+        return 0
+    if any(_is_hydras(word) for word in argv):
+        return _through_hydra(argv)
+    # Without flags Hydra would compose twice, to find out its mode, and do nothing else that is needed here.
+    if resume := [word.partition("=")[2] for word in argv if word.startswith("resume=")]:
+        run = Path(resume[-1])
+        carry_out(_resumed(run, argv, "dry_run=true" in argv), argv, run)
+    else:
+        start(load(argv), argv)
+    return 0
+
+
+def _without_cfg_job(argv: list[str]) -> list[str] | None:
+    """The words beside `--cfg job`, if that is the only flag: Hydra would not show those that it is not given."""
+    for index, word in enumerate(argv):
+        count = 1 if word == "--cfg=job" else 2 if argv[index : index + 2] in (["--cfg", "job"], ["-c", "job"]) else 0
+        rest = [other for other in [*argv[:index], *argv[index + count :]] if other != "--resolve"]
+        if count and not any(other.startswith("-") for other in rest):
+            return rest
+    return None
+
+
+def _is_hydras(word: str) -> bool:
+    return word.startswith(("-", "hydra.", "+hydra.", "~hydra.")) and not word.startswith("hydra.searchpath=")
+
+
+_HYDRAS_FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.output_subdir=")
+
+
+def _through_hydra(argv: list[str]) -> int:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    load_plugins(named_plugins([word for word in argv if "=" in word]))
+    _refuse_unknown_flags(argv)
+    whole, torn = rejoin(argv)
+    whole = quoted(whole)
+    if "dry_run=true" in whole:  # which leaves nothing behind; Hydra would make these folders
+        whole = [word for word in whole if not word.lstrip("+").startswith(_HYDRAS_FOLDERS)]
+    overrides = [word for word in whole if "=" in word and not word.startswith("-")]
+    _, found = screen(overrides, grid=True)
+    if torn or found:
+        raise error_from([*torn, *found])
+    _, space = split_space(overrides)
+    failures: list[Exception] = []
+
+    def task(composed: DictConfig) -> dict[str, Any]:
+        try:
+            tree = OmegaConf.to_container(composed, resolve=True)
+            assert isinstance(tree, dict)
+            words = [*HydraConfig.get().overrides.task, *space]
+            if HydraConfig.get().mode == RunMode.MULTIRUN and composed.dry_run is True:
+                number = HydraConfig.get().job.num
+                told = " ".join(word for word in words if not word.startswith("dry_run="))
+                print(("\n" if number else "") + f"── {number + 1}: {told}\n")
+            return start(with_space({str(key): value for key, value in tree.items()}, space), words)
+        except Terminated as stopped:
+            raise _GridStopped(stopped) from None  # which no `except Exception` of Hydra's goes on after
+        except Exception as raised:
+            unresolved = isinstance(raised, OmegaConfBaseException)
+            typed = " ".join(HydraConfig.get().overrides.task)
+            error = ConfigError(f"config ({typed}): {' '.join(str(raised).split())}") if unresolved else raised
+            # Kept from Hydra, which would print a second message and end a grid at its first failure.
+            failures.append(error)
+            if isinstance(error, BreedlabError):
+                print(error, file=sys.stderr)
+            else:
+                traceback.print_exc()
+            return {"error": str(error) or type(error).__name__}
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its complaints instead of printing them; they are reworded
+    sys.argv = [sys.argv[0], *forced([word for word in whole if word not in space])]
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
+    except _GridStopped as stopped:
+        raise stopped.terminated from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explained([word for word in overrides if word not in space], error, []) from error
+    return 1 if failures else 0
+
+
+class _GridStopped(BaseException):
+    def __init__(self, terminated: Terminated) -> None:
+        self.terminated = terminated
+
+
+def configure(*overrides: str) -> Config:
+    """The config of an experiment, from the words that the command line takes: `configure("experiment=quickstart")`.
+
+    Raises:
+        ConfigError: Naming everything that is wrong.
+    """
+    return validate(load(list(overrides)))
+
+
+def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """One new experiment: validated, then planned (dry run) or run.
+
+    Returns:
+        What the table of a grid shows of it.
+    """
+    from breedlab.backends import own_problems
+
+    if found := problems(dict(tree)):
+        raise error_from(found + own_problems(tree))
+    return carry_out(schema().model_validate(dict(tree)), overrides, None)
+
+
+def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict[str, Any]:
+    """Plans or runs a validated experiment, or the rest of a run."""
+    from breedlab.backends import backend
+
+    if resume is None:
+        config, overrides = _with_weights_of_a_run(config, overrides)
+    where = backend(config)
+    if config.dry_run:
+        if distributed.is_main():
+            print(where.plan(config, resume))
+        return {}
+    return dict(where.run(config, overrides, resume))
+
+
+def _with_weights_of_a_run(config: Config, overrides: list[str]) -> tuple[Config, list[str]]:
+    """Names the file that `model.weights` means today: `runs/latest` is another run once this one has begun."""
+    file = file_of(config.model.weights)
+    if file == config.model.weights:
+        return config, overrides
+    model = config.model.model_copy(update={"weights": file})
+    words = [f'model.weights="{file}"' if word.startswith("model.weights=") else word for word in overrides]
+    return config.model_copy(update={"model": model}), words
+
+
+def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
+    """Return the recorded config of the run to continue, with what a continued run may change.
+
+    Only what the words say is compared: a default that is another one today contradicts nothing.
+    """
+    from breedlab.pipeline.rundir import recorded_config, recorded_overrides
+
+    recorded = recorded_config(run)
+    words = [word for word in overrides if word.lstrip("+~").split("=")[0] not in ("resume", "dry_run")]
+    given = _given(recorded_overrides(run), words) if words else {}
+    before = dict(leaf_values(recorded.model_dump()))
+    changed = {path: value for path, value in given.items() if before.get(path) != value}
+    if wrong := [path for path in sorted(changed) if path not in _FREE]:
+        raise ConfigError(
+            f"resume: {run} was started with another config; leave these out, or start a new run:\n"
+            + "\n".join(f"  {path}: recorded {before.get(path)!r}, given {given[path]!r}" for path in wrong)
+        )
+    values = {**changed, "dry_run": dry_run, "resume": None}
+    return validate(with_values(recorded.model_dump(), values), recorded=True)
+
+
+_FREE = ("resume", "dry_run", "cache.dir", "cache.max_gb", "cache.mode", "runs_dir", "data.root")
+"""What a continued run may change: where things lie, not what comes out. The photos' fingerprint has to be the same."""
+
+
+def _given(recorded: list[str], words: list[str]) -> dict[str, Any]:
+    """Return the value of every config path that words name, or change by naming a group's choice."""
+    now = dict(leaf_values(validate(load([*recorded, *words])).model_dump()))
+    without = dict(leaf_values(load(recorded)))
+    named = {word.lstrip("+").partition("=")[0] for word in words}
+    changed = {path for path in now if path not in without or without[path] != now[path]}
+    taken_out = without.keys() - now.keys()  # of an open mapping, such as `tuner.space`
+    return {path: now.get(path) for path in changed | taken_out | (named & now.keys())}
+
+
+def _refuse_unknown_flags(argv: list[str]) -> None:
+    """`--lr 0.1` is how other tools are written to; Hydra's parser would answer with a screen of usage."""
+    from hydra._internal.utils import get_args_parser
+
+    known = get_args_parser()._option_string_actions
+    for word in argv:
+        flag, _, value = word.partition("=")
+        if flag.startswith("-") and flag not in known and not flag.removeprefix("-").isdecimal():
+            name = flag.lstrip("-").replace("-", "_").replace("__", ".")
+            paths = [*known_paths(), *groups()]
+            path = next((p for p in paths if p == name or p.endswith(f".{name}")), None)
+            hint = f": {path}={value or '...'}" if path else nearest(name, paths) + nearest(flag, known)
+            raise ConfigError(f"{flag}: unknown flag; values are set as path=value without dashes{hint}")

@@ -1,0 +1,180 @@
+"""`breedlab predict`: what a model sees in photos."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from breedlab import hardware
+from breedlab.backends.client import ask
+from breedlab.data.decode import BadPhoto, read_image
+from breedlab.data.folders import display_names
+from breedlab.data.listing import Leftovers, find_images
+from breedlab.errors import DataError
+from breedlab.names import composed, printable
+from breedlab.packing import opened
+
+_BATCH = 16
+_BORDERS = 8
+"""Columns of the screen that a table of three takes for lines and gaps."""
+_LEAST = 10
+"""Columns that a class or an error is left at least; longer names than leave that are folded, too."""
+
+
+def main(argv: list[str]) -> int:
+    """Prints the likeliest classes of each photo; 1 if some file was no usable photo.
+
+    Raises:
+        BreedlabError: If the model or a photo is not there.
+    """
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        prog="predict.py",
+        description="Prints the likeliest classes of photos, with their probabilities.",
+        usage="predict.py MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]\n"
+        "       predict.py --endpoint URL|NAME PHOTO... [--region REGION] [--json] [--top K]",
+        epilog="example: python scripts/predict.py runs/latest photos/ '*.jpg'",
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
+    parser.add_argument("photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob pattern")
+    parser.add_argument(
+        "--endpoint", metavar="URL|NAME", help="ask a server (scripts/serve.py) or a SageMaker endpoint"
+    )
+    parser.add_argument("--region", help="of a SageMaker endpoint (default: that of the AWS profile)")
+    parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
+    parser.add_argument("--json", action="store_true", help="print JSON: a list, one entry a photo")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to show (default: 5)")
+    words = parser.parse_args(argv)
+    if words.top < 1:
+        parser.error(f"--top: got {words.top}; expected at least 1")
+    if words.region and (words.endpoint is None or "/" in words.endpoint):
+        parser.error("--region: is for --endpoint NAME, the name of a SageMaker endpoint")
+    if words.engine and words.endpoint:
+        parser.error("--engine: an endpoint has its own; expected MODEL|RUN, or no --engine")
+    if words.model is None and words.endpoint is None:
+        parser.error("MODEL|RUN and PHOTO are missing; expected a model.tar.gz or a run directory, and photos")
+    patterns = words.photos if words.endpoint is None else [word for word in (words.model, *words.photos) if word]
+    if not patterns:
+        after = "MODEL|RUN" if words.endpoint is None else "--endpoint"
+        parser.error(f"PHOTO is missing; expected a file, a folder or a glob pattern after {after}")
+    # Each once, under the name it was first given by.
+    named: dict[Path, Path] = {}
+    for path in (path for word in patterns for path in _expand(word)):
+        named.setdefault(path.resolve(), path)
+    photos = list(named.values())
+
+    if words.endpoint is None:
+        with opened(Path(words.model)) as folder:
+            answers = _answers(_loaded(folder, words.engine), photos, words.top)
+            found = list(_shown(answers, len(photos)))
+            _add_truths(found, json.loads((folder / "model.json").read_text())["classes"])
+    else:
+        found = list(_shown(ask(words.endpoint, photos, words.top, words.region), len(photos)))
+    if words.json:
+        print(json.dumps(found, indent=2))
+    else:
+        _show(found)
+    return 1 if any("error" in answer for answer in found) else 0
+
+
+def _expand(word: str) -> list[Path]:
+    path = Path(word)
+    if path.is_file():
+        return [path]
+    left = Leftovers()
+    found = find_images(path, left) if path.is_dir() else sorted(Path(p) for p in glob.glob(word, recursive=True))
+    if left.endings:
+        print(f"{printable(word)}: left out, for their endings: {left.unread()}", file=sys.stderr)
+    if not found:
+        what = "holds no photos" if path.is_dir() else "matches no file" if glob.has_magic(word) else "is not there"
+        raise DataError(f"{word}: {what}; expected a photo, a folder of photos or a pattern such as 'photos/*.jpg'")
+    return [file for file in found if file.is_file()]
+
+
+def _loaded(folder: Path, engine: str | None) -> Any:
+    from breedlab.console import progress
+
+    with progress("loading the model", aside=True):
+        from breedlab.serving.handler import Model  # and PyTorch with it, which takes seconds
+
+        hardware.heed()
+        return Model(folder, engine=engine)
+
+
+def _shown(answers: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
+    """The same answers, under a bar."""
+    from breedlab.console import progress
+
+    with progress("predicting", aside=True) as report:
+        report(0, count)
+        for done, answer in enumerate(answers, 1):
+            report(done, count)
+            yield answer
+
+
+def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any]]:
+    import torch
+
+    for start in range(0, len(photos), _BATCH):
+        ready: list[tuple[dict[str, Any], torch.Tensor]] = []
+        answers: list[dict[str, Any]] = []
+        for path in photos[start : start + _BATCH]:
+            answers.append({"photo": str(path)})
+            try:
+                ready.append((answers[-1], model.prepare(read_image(path))))
+            except BadPhoto as error:
+                answers[-1]["error"] = str(error)
+            except OSError as error:
+                answers[-1]["error"] = f"cannot be read ({error.strerror})"
+        if ready:
+            probabilities = model.scores(torch.stack([photo for _, photo in ready])).softmax(1)
+            for (answer, _), row in zip(ready, probabilities, strict=True):
+                best = row.topk(min(top, len(model.classes)))
+                answer["predictions"] = [
+                    {"class": model.classes[i], "probability": round(p, 6)}
+                    for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+                ]
+        yield from answers
+
+
+def _add_truths(answers: list[dict[str, Any]], classes: list[str]) -> None:
+    """Add each photo's true class where a folder that it lies in is named as one."""
+    known = {form: name for name in classes for form in (composed(name), composed(name).replace("_", " "))}
+    for answer in answers:
+        folders = [composed(folder.name) for folder in list(Path(answer["photo"]).parents)[:2] if folder.name]
+        for folder in folders:
+            shown = display_names([folder])[0]
+            truth = next((known[form] for form in (folder, shown, shown.replace("_", " ")) if form in known), None)
+            if truth is not None:
+                answer["truth"] = truth
+                break
+
+
+def _show(answers: list[dict[str, Any]]) -> None:
+    from breedlab.console import console, table
+
+    rows: list[list[str]] = []
+    for answer in answers:
+        name = answer["photo"]
+        if "error" in answer:
+            rows.append([name, f"error: {answer['error']}", "", answer.get("truth", "")])
+        truth = answer.get("truth", "")
+        for prediction in answer.get("predictions", []):
+            rows.append([name, prediction["class"], f"{prediction['probability']:.1%}", truth])
+            name = truth = ""
+    has_truths = any("truth" in answer for answer in answers)
+    columns = ["photo", "class", "probability", *(["true class"] if has_truths else [])]
+    made = table("", columns, [row[: len(columns)] for row in rows])
+    # Names tell the photos apart: what an error says gives way to them, and what has no room is folded, never cut.
+    longest = max((len(answer["photo"]) for answer in answers), default=0)
+    truths = max((len(answer.get("truth", "")) for answer in answers), default=0)
+    room = console.width - longest - len("probability") - _BORDERS - (max(truths, len("true class")) + 3) * has_truths
+    made.columns[1].max_width = room if room >= _LEAST else None
+    made.columns[0].overflow = made.columns[1].overflow = "fold"
+    made.columns[2].no_wrap = True
+    console.print(made)

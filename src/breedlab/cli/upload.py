@@ -1,0 +1,75 @@
+"""`breedlab upload`: labelled photos into S3, for `data.root=s3://...`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+from breedlab.errors import DataError
+
+
+def main(argv: list[str]) -> int:
+    """Uploads a folder of photos.
+
+    Raises:
+        BreedlabError: If the photos are unsound, or the bucket cannot be used.
+    """
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False,
+        prog="upload.py",
+        description="Uploads labelled photos, checked, many at once; run again, it goes on where it stopped.",
+        epilog="example: python scripts/upload.py data/dog_breeds s3://my-bucket/dog_breeds",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="a folder: DATA/train/<class>/*.jpg, valid and test")
+    parser.add_argument("address", metavar="s3://...", help="where to, a folder in a bucket")
+    parser.add_argument("--region", help="the bucket's; the AWS profile's by default")
+    parser.add_argument("--kms-key", metavar="KEY", help="encrypts what is uploaded with a key of your own")
+    parser.add_argument("--links", action="store_true", help="upload also what lies outside DATA and is linked into it")
+    parser.add_argument("--skip-bad", action="store_true", help="leave broken photos out instead of refusing them")
+    words = parser.parse_args(argv)
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/]/?", words.address):
+        raise DataError(
+            f"{words.address}: expected an address such as s3://my-bucket/dog_breeds,"
+            " the bucket's name of 3 to 63 small letters, digits and '-'"
+        )
+
+    from breedlab.backends.sagemaker.session import bucket_problems, connect, split_uri
+    from breedlab.backends.sagemaker.upload import refuse_outside_links, upload_files
+    from breedlab.config.problems import error_from
+    from breedlab.console import note, progress, stage, warn
+    from breedlab.data.check import check
+    from breedlab.data.folders import SPLITS, first_few, survey
+
+    bucket, key = split_uri(words.address)
+    account = connect(words.region, "--region")
+    if found := bucket_problems(account, words.address, bucket):
+        raise error_from(found, "upload")
+    stage("Data")
+    # Where a split has no folder the job cuts it from train; what is cut here only has to be read.
+    photos = survey(words.data, valid_fraction=0.15, test_fraction=0.15, seed=0)
+    counts = photos.splits if not photos.cut else {"train": [p for split in SPLITS for p in photos.splits[split]]}
+    note(f"{words.data}: {len(photos.classes)} classes; " + ", ".join(f"{len(p):,} {s}" for s, p in counts.items()))
+    for text in photos.notes:
+        note(text)
+    for text in photos.left_out:
+        warn(text)
+    with progress("checking photos") as done:
+        skip = "skip" if words.skip_bad else "error"
+        report = check(photos, Path(".cache/activations/checks"), on_bad_file=skip, progress=done)
+    for findings in (report.bad, report.conflicts, tuple(leak for leak in report.leaks if not leak.own_cut)):
+        for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in findings]):
+            warn(text)
+    left_out = {finding.path for finding in (*report.bad, *report.conflicts, *report.leaks) if not finding.own_cut}
+    paths = sorted({photo.path for split in SPLITS for photo in photos.splits[split]} - left_out)
+    if not words.links:
+        refuse_outside_links(words.data, paths, "--links uploads them as well")
+    files = [(path, f"{key}/{Path(os.path.relpath(path, words.data)).as_posix()}") for path in paths]
+    stage(f"Uploading to {words.address}")
+    new = upload_files(account, files, bucket, words.kms_key, "uploading", newer=True)
+    note(f"{len(files):,} photos, {new:,} of them new")
+    print(
+        f"train on them: python scripts/launch.py backend=sagemaker data=image_folder data.root=s3://{bucket}/{key} ..."
+    )
+    return 0

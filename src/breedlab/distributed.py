@@ -1,0 +1,220 @@
+"""The processes of one run, started by torchrun or whatever sets its variables. Elsewhere a run is one process.
+
+Rank 0 speaks, searches, tests, exports and writes; all ranks train, each on its part of every batch.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from breedlab.console import console
+from breedlab.errors import BreedlabError, DataError, TrainingError
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(days=30)
+"""A search on rank 0 may take long; a process that is lost is noticed by its connection, not by waiting."""
+
+_group: Any = None
+"""Of all ranks, for what lies in main memory, whatever device they train on."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of every batch and split a process takes: items `rank`, `rank + world`, and so on."""
+
+    rank: int = 0
+    world: int = 1
+
+
+WHOLE = Shard()
+"""All of it, for what one process does alone."""
+
+
+class Lost(BreedlabError):
+    """Another process has ended the run, and has said why."""
+
+    exit_code = 1
+    told = True
+
+
+def world() -> int:
+    """How many processes the run has."""
+    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
+
+
+def rank() -> int:
+    return int(os.environ["RANK"]) if world() > 1 else 0
+
+
+def local_rank() -> int:
+    """This process's number on its host."""
+    return int(os.environ.get("LOCAL_RANK", rank())) if world() > 1 else 0
+
+
+def local_world() -> int:
+    """How many of the processes are on this host."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world())) if world() > 1 else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that speaks and writes."""
+    return rank() == 0
+
+
+def shard() -> Shard:
+    return Shard(rank(), world())
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """The processes joined to one run, of which the first that fails says why, and the others end with it.
+
+    Raises:
+        Lost: In a process that the failure of another has ended.
+        TrainingError: If a process was lost that said nothing.
+    """
+    if world() == 1:
+        yield
+        return
+    console.quiet = not is_main()
+    _join()
+    try:
+        yield
+    except BreedlabError as error:
+        error.told = not _first_to_fail()
+        raise
+    except Exception as error:
+        if not _first_to_fail():
+            raise Lost("another process of this run has failed") from None
+        if isinstance(error, RuntimeError) and _is_of_connection(error):
+            raise TrainingError("a process of this run was lost; the run can be resumed") from error
+        raise
+    except KeyboardInterrupt:
+        if not _first_to_fail():
+            raise Lost("interrupted") from None
+        raise
+    finally:
+        _leave()
+
+
+def _join() -> None:
+    global _group
+    import torch
+    import torch.distributed as dist
+
+    gpu = torch.cuda.is_available() and torch.cuda.device_count() >= local_world()
+    if gpu:
+        torch.cuda.set_device(local_rank())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_PATIENCE)
+    _group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+
+
+def _leave() -> None:
+    """Ends the groups and their threads now: those that are left to the interpreter's end may abort the process."""
+    global _group
+    import gc
+
+    import torch.distributed as dist
+
+    _group = None
+    dist.destroy_process_group()
+    gc.collect()
+
+
+def wait() -> None:
+    """Until all processes are here; signals are heard meanwhile."""
+    if world() > 1:
+        Question(0).answer()
+
+
+class Question:
+    """A number asked of all processes, at the same point of each, whose largest is known a little later."""
+
+    def __init__(self, mine: int) -> None:
+        import torch
+        import torch.distributed as dist
+
+        self._number = torch.tensor(mine)
+        self._work = dist.all_reduce(self._number, dist.ReduceOp.MAX, group=_group, async_op=True)
+
+    def answer(self) -> int:
+        pause = 0.0005
+        while not self._work.is_completed():  # in Python, which hears signals; in `wait` nothing does
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)  # a search may take hours
+        self._work.wait()
+        return int(self._number)
+
+
+def share(value: T | None) -> T:
+    """Rank 0's value, in every process."""
+    if world() > 1:
+        import torch.distributed as dist
+
+        wait()
+        held = [value]
+        dist.broadcast_object_list(held, src=0, group=_group)
+        (value,) = held
+    return value  # type: ignore[return-value]
+
+
+def gather(value: T) -> list[T]:
+    """Every process's value, by rank, in every process."""
+    if world() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    wait()
+    held: list[Any] = [None] * world()
+    dist.all_gather_object(held, value, group=_group)
+    return held
+
+
+def once(action: Callable[[], T]) -> T:
+    """What an action of rank 0 comes to, in every process; the others wait for it."""
+    return share(action() if is_main() else None)
+
+
+@contextmanager
+def host_first() -> Iterator[None]:
+    """The first process of each host does this before the others there, who find what it left on the disk."""
+    if local_rank() > 0:
+        wait()
+    yield
+    if local_rank() == 0:
+        wait()
+
+
+def refuse_different(fingerprint: str, root: object) -> None:
+    """Sees that all hosts have the same photos.
+
+    Raises:
+        DataError: If they do not.
+    """
+    found = gather(fingerprint)
+    if len(set(found)) > 1:
+        other = next(number for number, theirs in enumerate(found) if theirs != found[0])
+        raise DataError(f"data.root: {root} holds other photos for process {other} than for process 0; copy them anew")
+
+
+def _first_to_fail() -> bool:
+    import torch.distributed as dist
+
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        return bool(store.add("breedlab/failed", 1) == 1)
+    except Exception:  # the store went with the process that kept it
+        return False
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "onnection" in str(error)

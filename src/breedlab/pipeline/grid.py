@@ -1,0 +1,92 @@
+"""The table at the end of a grid of runs (`-m`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+
+from breedlab.files import atomic_write_json
+from breedlab.training.objective import rank
+
+
+class GridSummary(Callback):
+    """Collects what each run of a grid came to; prints and stores the table when the last has ended."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._grid = False
+        self._new: list[Path] = []
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        self._grid = True
+        folder = Path(config.hydra.sweep.dir)  # grids/<stamp> in runs
+        self._new = [place for place in (folder, *folder.parents[:2]) if not place.exists()]
+
+    def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
+        if self._grid:
+            overrides = " ".join(job_return.overrides or [])
+            self._rows.append({"overrides": overrides, **(job_return.return_value or {})})
+
+    def on_multirun_end(self, config: Any, **_: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        if all(row.keys() == {"overrides"} for row in self._rows):  # a dry run, of which Hydra has left its config
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            for place in self._new:
+                with suppress(OSError):  # something else came into it meanwhile
+                    place.rmdir()
+        if not any("run" in row or "error" in row for row in self._rows):
+            return
+        from breedlab.console import console, table
+
+        best = best_rows(self._rows)
+        metrics = {row["metric"] for row in self._rows if "metric" in row}
+        monitored = metrics.pop() if len(metrics) == 1 else "monitored"
+        title = "Grid (★ best on validation)" if best else "Grid"
+        console.print()
+        console.print(
+            table(
+                title,
+                ["", "overrides", monitored, "test/top1", "test/loss", "run"],
+                [
+                    [
+                        "★" if index in best else "",
+                        row["overrides"],
+                        _figure(row.get("best")),
+                        _figure(row.get("test/top1")),
+                        _figure(row.get("test/loss")),
+                        row.get("run") or row.get("error", "").partition("\n")[0],
+                    ]
+                    for index, row in enumerate(self._rows)
+                ],
+            )
+        )
+        if len(best) == 1 and (tied := _tied(self._rows, best[0])):
+            console.print(f"{tied + 1} runs reach the same {monitored}; ★ has the lowest validation loss of them")
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write_json(folder / "summary.json", self._rows, indent=2)
+        console.print(f"\n{folder / 'summary.json'}", markup=False)
+
+
+def best_rows(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the indices of the best rows by validation; several only if they are equal in its loss, too.
+
+    The test split has no say: who picks by it has nothing left that tells how good the pick is. Runs that watch
+    different metrics cannot be compared, and none is the best.
+    """
+    known = {index: row for index, row in enumerate(rows) if row.get("best") is not None}
+    if len({(row["metric"], row["mode"]) for row in known.values()}) != 1:
+        return []
+    ranks = {index: rank(row["best"], row.get("valid/loss"), row["mode"]) for index, row in known.items()}
+    return [index for index, place in ranks.items() if place == min(ranks.values())]
+
+
+def _tied(rows: Sequence[Mapping[str, Any]], best: int) -> int:
+    return len([row for row in rows if row.get("best") == rows[best]["best"]]) - 1
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,163 @@
+"""What `dry_run=true` prints: everything that would happen, without torch and without starting any of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from breedlab.catalogue import Entry, lookup
+from breedlab.config import Config, search_space, trial_count
+from breedlab.config.space import Choices, Dimension
+from breedlab.data.folders import SPLITS, is_absent, scan
+from breedlab.names import printable
+from breedlab.training.progress import Done, done
+
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class Images:
+    """How many images there are or will be, by split, and what was noticed about their folders."""
+
+    origin: str
+    classes: int
+    counts: dict[str, int]
+    download: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def plan(config: Config, resume: Path | None) -> str:
+    """The plan as text; of a run to continue, what is left of it.
+
+    Raises:
+        DataError: If the data folder is there and cannot be used.
+    """
+    title = f"experiment {config.name} (dry run: nothing is started)"
+    already = Done() if resume is None else done(resume)
+    if already.complete:
+        return f"{title}\n\noutput    {resume}/\n          this run is complete; nothing is left to do"
+    images = find_images(config)
+    lines = [
+        title,
+        "",
+        *describe_task(config, images),
+        "",
+        "stages" if resume is None else f"stages left of {resume}",
+        *(f"  {number}. {text}" for number, text in enumerate(_stages(config, images, already), 1)),
+        "",
+        f"output    {resume or Path(config.runs_dir, config.name, '<date_time>')}/",
+        *_space(config, images),
+    ]
+    return "\n".join(lines)
+
+
+def describe_task(config: Config, images: Images | None) -> list[str]:
+    """The lines about data and network; images are None where they cannot be counted from here."""
+    if images is None:
+        data = [f"data      {config.data.root}: in S3, used where it lies; counted by the job"]
+    else:
+        counts = ", ".join(f"{images.counts[s]:,} {s}" for s in SPLITS)
+        data = [f"data      {images.origin}", f"          {images.classes} classes; {counts}"]
+        data += [f"          {printable(text)}" for text in images.notes]
+    head = " > ".join(map(str, [*config.model.head, "classes" if images is None else images.classes]))
+    return [
+        *data,
+        f"network   {config.model.name}, weights {config.model.weights}, frozen: {config.model.freeze}, head {head}",
+    ]
+
+
+def find_images(config: Config) -> Images:
+    """How many photos there are here, or will be.
+
+    Raises:
+        DataError: If the data folder is there and cannot be used.
+    """
+    data, root = config.data, Path(config.data.root)
+    if is_absent(root) and data.sample is not None:
+        s = data.sample
+        counts = {split: s.classes * n for split, n in zip(SPLITS, (s.train, s.valid, s.test), strict=True)}
+        return Images(f"{root}: not there yet, will be drawn", s.classes, counts)
+    if is_absent(root) and data.archive is not None:
+        a = data.archive
+        origin = f"{root}: not there yet, will be downloaded ({a.bytes / _GB:.1f} GB from {a.url})"
+        return Images(origin, a.classes, {"train": a.train, "valid": a.valid, "test": a.test}, a.bytes)
+    photos = scan(
+        root,
+        valid_fraction=data.valid_fraction,
+        test_fraction=data.test_fraction,
+        seed=config.seed,
+        ignore=data.ignore,
+    )
+    cut = f" ({' and '.join(photos.cut)} cut from train)" if photos.cut else ""
+    counts = {split: len(photos.splits[split]) for split in SPLITS}
+    return Images(f"{root}{cut}", len(photos.classes), counts, notes=(*photos.notes, *photos.left_out))
+
+
+def _stages(config: Config, images: Images, already: Done) -> list[str]:
+    train, tuner = images.counts["train"], config.tuner
+    cached = config.model.freeze != "none" and config.cache.mode == "auto"
+    stages = ["check every photo, once"]
+    if cached and not already.trained:
+        photos = config.cache.views * train + images.counts["valid"]
+        kept = f", unless {config.cache.dir} still has them" if already.trials or already.begun else ""
+        stages.append(f"compute the frozen part's activations once{kept}: {photos:,} photos")
+    space = search_space(config)
+    trials = trial_count(config)
+    if tuner.strategy != "none" and already.trials < trials:
+        ended = f" ({already.trials} of {trials} are done)" if already.trials else ""
+        at_once = f", {tuner.parallel} at a time" if tuner.parallel > 1 else ""
+        stages.append(
+            f"search: {trials - already.trials} trials x {tuner.max_epochs} epochs{ended}, {tuner.strategy}{at_once},"
+            f" for the {'highest' if config.monitor.mode == 'max' else 'lowest'} {config.monitor.metric}"
+        )
+        stages[-1] += "".join(f"\n       {path}: {describe_dimension(dimension)}" for path, dimension in space.items())
+    if config.trainer.probe_epochs and not already.begun:
+        stages.append(f"linear probe: {config.trainer.probe_epochs} epochs of the head alone")
+    steps = ceil(train / config.data.batch_size)
+    the_best = "train the best" if tuner.strategy != "none" else "train"
+    batch = f"{config.optim.name} at {config.optim.lr:g}, batch size {config.data.batch_size}"
+    if tuner.strategy != "none":
+        batch += ", or what was found best"
+    epochs = config.trainer.max_epochs - already.epochs
+    if already.begun:
+        midway = f", within epoch {already.epochs + 1}" if already.midway else ""  # so that the steps are fewer
+        the_best = f"go on training after epoch {already.epochs} of {config.trainer.max_epochs}{midway}"
+    if not already.trained:
+        stages.append(f"{the_best}: {epochs} epochs x {steps} steps = {epochs * steps:,} steps ({batch})")
+    stages.append(f"test on {images.counts['test']:,} photos")
+    stages.append("export model.tar.gz")
+    return stages
+
+
+def describe_dimension(dimension: Dimension) -> str:
+    """What a searched value may be, in words."""
+    if isinstance(dimension, Choices):
+        values = [list(value) if isinstance(value, tuple) else value for value in dimension.values]
+        return "one of " + ", ".join(json.dumps(value) if not isinstance(value, str) else value for value in values)
+    scale = ", log scale" if dimension.log else f" in steps of {dimension.step:g}" if dimension.step else ""
+    kind = "integers" if dimension.integer else "numbers"
+    return f"{kind} from {dimension.low:g} to {dimension.high:g}{scale}"
+
+
+def _space(config: Config, images: Images) -> list[str]:
+    lines = []
+    if images.download:
+        lines.append(f"space     {2 * images.download / _GB:.1f} GB for the download and what is unpacked from it")
+    known: Entry | None = lookup(config.model.name)
+    title = "space     " if not lines else "          "
+    if known is None:
+        lines.append(f"{title}checkpoints and archive: four times the weights of {config.model.name}")
+    else:
+        # Two checkpoints with the optimizer's state of what trains, the archive, and its folder while it is packed.
+        copies = 4 if config.model.freeze != "none" else 8
+        lines.append(f"{title}{copies * known.parameters * 4 / _GB:.2f} GB for checkpoints and archive")
+    if config.model.freeze == "backbone" and config.cache.mode == "auto" and known is not None:
+        photos = config.cache.views * images.counts["train"] + images.counts["valid"]
+        lines.append(
+            f"          {max(photos * known.features * 4 / _GB, 0.01):.2f} GB for activations in {config.cache.dir}"
+        )
+    elif config.model.freeze != "none" and config.cache.mode == "auto":
+        lines.append(f"          at most {config.cache.max_gb:g} GB for activations in {config.cache.dir}")
+    return lines

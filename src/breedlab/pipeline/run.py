@@ -1,0 +1,317 @@
+"""The main job: data, search, training, test, export. Wherever it runs, this is what runs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breedlab import config as configs
+from breedlab import distributed, hardware, signals
+from breedlab.config import Config
+from breedlab.console import console, note, progress, stage, warn
+from breedlab.data.check import Report, check
+from breedlab.data.folders import first_few
+from breedlab.data.source import obtain
+from breedlab.errors import ConfigError
+from breedlab.files import atomic_write_text, read_json
+from breedlab.pipeline import rundir
+from breedlab.training.progress import is_complete
+
+if TYPE_CHECKING:
+    from breedlab.data.module import PhotoData
+    from breedlab.profiling.session import Session
+    from breedlab.training.prepare import Prepared
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        run: Its directory.
+        metrics: The content of metrics.json.
+    """
+
+    run: Path
+    metrics: dict[str, Any]
+
+
+def run(config: Config, overrides: list[str], resume: Path | None = None, directory: Path | None = None) -> TrainResult:
+    """Does everything that a config asks for, or what a resumed run still lacks of it.
+
+    Args:
+        config: The experiment.
+        overrides: What the person typed, for the record.
+        resume: The run directory to continue.
+        directory: The run directory to begin, in place of a fresh one in `runs_dir`; or to go on with, if it was begun.
+
+    Raises:
+        Terminated: By SIGTERM; the run can be resumed.
+        BreedlabError: With one message for the person.
+    """
+    from breedlab.profiling.session import watched
+
+    rundir.leave()  # a process may do several
+    hardware.heed()
+    watching = config if distributed.is_main() else configs.replace(config, {"profiler.level": "none"})
+    try:
+        with distributed.joined(), signals.listening(lambda: rundir.current), watched(watching) as watch:
+            return _run(config, overrides, resume, directory, watch)
+    finally:
+        gc.collect()  # what Lightning tied into cycles: in a grid the next run needs the memory, a GPU's above all
+
+
+def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | None, watch: Session) -> TrainResult:
+    started = time.monotonic()
+    # Rank 0 keeps the run, and so knows whether there is one: another host's disk need not have it.
+    resume, new = distributed.share((resume, new))
+    _enter(watch, "Data")
+    with distributed.host_first():
+        report = checked_photos(config)
+    distributed.refuse_different(report.fingerprint, report.photos.root)
+    if new is not None and distributed.once(lambda: rundir.is_begun(new)):
+        resume = new
+    if resume is None:
+        prepared = _prepared(config, report, watch)  # before there is a run: what cannot start leaves nothing behind
+        directory = distributed.once(lambda: rundir.create(config, overrides, report, new, prepared.start()))
+        rundir.current = directory
+        note(f"run directory: {directory}")
+        return _train(prepared, directory, started, watch)
+    directory = distributed.once(lambda: _reentered(config, resume, report))
+    rundir.current = directory
+    note(f"run directory: {directory}")
+    complete = distributed.once(lambda: _recorded_metrics(directory))
+    if complete is not None:
+        note("this run is complete; nothing is left to do")
+        return TrainResult(directory, complete)
+    config = _as_begun(config, distributed.once(lambda: rundir.recorded_transform(directory)))
+    return _train(_prepared(config, report, watch), directory, started, watch)
+
+
+def _reentered(config: Config, resume: Path, report: Report) -> Path:
+    # The link `latest` is about to move; what it points to is what is meant.
+    directory = Path(os.path.relpath(resume.resolve()))
+    damaged = rundir.damaged_records(directory)
+    if "lineage.json" not in damaged:
+        _refuse_other_photos(directory, report)
+    elif "splits.json" not in damaged and not rundir.has_same_splits(directory, report):
+        raise _other_photos(directory, report)
+    rundir.note_moved_photos(config, directory)
+    rundir.enter(config, directory)
+    rundir.clear_halves(directory)
+    if damaged:
+        warn(f"{' and '.join(damaged)} of {directory} could not be read; written anew from the photos as they are now")
+        rundir.write_records_anew(config, report, directory, damaged)
+    return directory
+
+
+def _as_begun(config: Config, recorded: dict[str, Any] | None) -> Config:
+    """The config with the transform that the run was begun with in place of `auto`, whatever that means today."""
+    if recorded is None:
+        from breedlab.pipeline.former import transform
+
+        recorded = transform(config)
+        if recorded:
+            warn("an older breedlab began this run: it goes on with the transform of then; a new run may do better")
+    names = {"image_size": "crop", "resize": "resize", "interpolation": "interpolation", "mean": "mean", "std": "std"}
+    return configs.replace(config, {f"data.{n}": recorded[key] for n, key in names.items() if key in recorded})
+
+
+def _recorded_metrics(directory: Path) -> dict[str, Any] | None:
+    """The metrics of a run that is complete."""
+    if not is_complete(directory):
+        return None
+    metrics: dict[str, Any] = read_json(directory / "metrics.json")
+    return metrics
+
+
+def _enter(watch: Session, name: str) -> None:
+    stage(name)
+    watch.stage(name)
+
+
+def checked_photos(config: Config) -> Report:
+    """The photos in place, every file read once.
+
+    Raises:
+        DataError: If they are missing, broken or inconsistent.
+    """
+    photos = obtain(config)
+    counts = ", ".join(f"{len(found):,} {split}" for split, found in photos.splits.items())
+    note(f"{photos.root}: {len(photos.classes)} classes; {counts}")
+    for text in photos.notes:
+        note(text)
+    with progress("checking photos") as done:
+        report = check(photos, Path(config.cache.dir, "checks"), on_bad_file=config.data.on_bad_file, progress=done)
+    for found in (report.bad, report.conflicts, report.leaks):  # the run's splits.json has them all
+        for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in found]):
+            warn(text)
+    if report.bad or report.conflicts or report.leaks:
+        note("left: " + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items()))
+    for text in report.warnings:
+        warn(text)
+    return report
+
+
+def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
+    _enter(watch, "Network")
+    with progress("loading PyTorch"):  # here, after the photos are known to be good: it and its company take seconds
+        from breedlab.training.prepare import concerns, prepare
+
+    with distributed.host_first():  # weights are downloaded once
+        prepared = prepare(config, report)
+    note(f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}")
+    note(f"{prepared.accelerator}, {prepared.precision}, {prepared.evaluation.crop} px")
+    for text in prepared.describe_start():
+        note(text)
+    for text in concerns(prepared):
+        warn(text)
+    return prepared
+
+
+def _train(prepared: Prepared, directory: Path, started: float, watch: Session) -> TrainResult:
+    from breedlab.debugging.recorder import records
+    from breedlab.training.fit import ActivationData, fit
+
+    config = prepared.config
+    watch.write_to(directory)
+    found: dict[str, Any] | None = None
+    if config.tuner.strategy != "none":
+        from breedlab.tuning.importance import importances
+        from breedlab.tuning.study import search
+
+        _enter(watch, "Search")
+        best = distributed.once(lambda: search(config, prepared, directory))
+        config = configs.replace(config, best.values)
+        note(f"best: trial {best.number}, {config.monitor.metric} {best.objective:.4f}{_tie(best.tied)}")
+        found = {"trial": best.number, "values": best.values, "objective": best.objective, "tied": [*best.tied]}
+        found["importance"] = distributed.once(lambda: importances(directory))
+
+    _enter(watch, "Training" if found is None else "Training the best")
+    classifier = prepared.classifier(config, synced=distributed.world() > 1)
+    fresh = not (directory / "checkpoints" / "last.ckpt").exists()
+    if config.trainer.probe_epochs and fresh and distributed.is_main():  # DDP hands the probed head on
+        prepared.probe(classifier, config)
+    with distributed.host_first():
+        activations = prepared.activations(classifier, config)
+    learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
+    photos: PhotoData = prepared.data(config)
+    data = photos if activations is None else ActivationData(activations, photos)
+    fitted = fit(learner, data, config, directory, accelerator=prepared.accelerator, precision=prepared.precision)
+    ties = f", the lowest valid/loss of {fitted.tied + 1} epochs that tie" if fitted.tied else ""
+    note(f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric} {fitted.best:.4f}{ties}")
+
+    if not distributed.is_main():
+        return TrainResult(directory, distributed.share(None))
+    _enter(watch, "Test")
+    if distributed.world() > 1:
+        classifier = prepared.classifier(config)
+    load_checkpoint(classifier, directory / "checkpoints" / "best.ckpt")
+    evaluation = _evaluate(prepared, classifier, photos)
+    metrics = {
+        "monitor": {"metric": config.monitor.metric, "best": fitted.best},
+        "training": {"epochs": fitted.epochs, "ended": fitted.reason, "best_epoch": fitted.best_epoch},
+        "search": found,
+        "test": evaluation.as_dict(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    from breedlab.reporting.confusions import readable_json
+    from breedlab.reporting.report import write_at_end
+    from breedlab.reporting.tensorboard import write_review
+
+    tuned = {} if found is None else found["values"]
+    write_review(directory, config, photos, evaluation, tuned, fitted.best)
+
+    _enter(watch, "Export")
+    metrics["export"] = export(directory, classifier, prepared, photos, metrics)
+    note(f"{directory / 'model.tar.gz'}")
+    if records(config):
+        from breedlab.debugging.judging import conclude
+
+        conclude(directory, config.debugger.rules)
+    watch.finish()
+    metrics["seconds"] = round(time.monotonic() - started, 1)  # the export, too
+    rundir.write_predictions(directory, photos.photos, evaluation.predictions)
+    write_at_end(directory, metrics)
+    # Last of all: with it the run is complete, and a resumed one has nothing left to do.
+    atomic_write_text(directory / "metrics.json", readable_json(metrics))
+    return TrainResult(directory, distributed.share(metrics))
+
+
+def _tie(tied: Sequence[int]) -> str:
+    """Return what a search says of the trials that were as good as its best."""
+    if not tied:
+        return ""
+    names = f"trial {tied[0]}" if len(tied) == 1 else f"{len(tied)} other trials"
+    return f" (as {names}; the lower validation loss decided)"
+
+
+def _evaluate(prepared: Any, classifier: Any, photos: Any) -> Any:
+    from breedlab.training.evaluation import evaluate
+    from breedlab.training.precision import autocast
+
+    total = len(photos.photos.splits["test"])
+    network = classifier.to(prepared.device).eval()
+    with progress("testing") as done, autocast(prepared.device, prepared.precision):
+        return evaluate(
+            lambda batch: network(batch.to(prepared.device)).float().cpu(),
+            photos.test_dataloader(),
+            prepared.classes,
+            total=total,
+            progress=done,
+        )
+
+
+def load_checkpoint(classifier: Any, path: Path) -> None:
+    """Puts a Lightning checkpoint's weights into a classifier; the checkpoint is read as plain data."""
+    from breedlab.training.checkpoints import read_checkpoint
+
+    state = read_checkpoint(path)["state_dict"]
+    own = {name.removeprefix("classifier."): t for name, t in state.items() if name.startswith("classifier.")}
+    classifier.load_state_dict(own)
+
+
+def export(
+    directory: Path, classifier: Any, prepared: Prepared, photos: PhotoData, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes the run's model.tar.gz; returns what it answers with, and by what that was chosen."""
+    from breedlab.reporting.summary import engines_table
+    from breedlab.serving.archive import record_engine, write_archive, write_folder
+    from breedlab.serving.fetch import allowed_from
+    from breedlab.serving.fidelity import refuse_another_network
+    from breedlab.serving.selection import select
+
+    config = prepared.config
+    pedigree = {**rundir.lineage(directory), "run": directory.name, "test": metrics["test"]["metrics"]}
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as name:
+        folder = Path(name)
+        allowed = allowed_from(config.serving.allow_urls)
+        write_folder(folder, classifier, prepared.evaluation, prepared.classes, pedigree, allowed)
+        images, _ = next(iter(photos.view_dataloader("valid", 0)))
+        refuse_another_network(folder, classifier, images)
+        selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)
+        measured = selection.as_dict()
+        record_engine(folder, selection.taken, measured)
+        write_archive(directory / "model.tar.gz", folder)
+    if selection.candidates:
+        console.print(engines_table(measured))
+    note(f"answers with {selection.taken}")
+    return measured
+
+
+def _refuse_other_photos(directory: Path, report: Report) -> None:
+    if rundir.recorded_fingerprint(directory) != report.fingerprint:
+        raise _other_photos(directory, report)
+
+
+def _other_photos(directory: Path, report: Report) -> ConfigError:
+    return ConfigError(
+        f"resume: the photos under {report.photos.root} are not those that {directory} was started with;"
+        " put them back, name where they lie now (data.root=DIR), or start a new run"
+    )

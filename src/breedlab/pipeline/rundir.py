@@ -1,0 +1,343 @@
+"""The run directory: where everything about a run is kept, and what it descends from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+from breedlab.config import Config, validate
+from breedlab.config.migrations import stamp, upgrade
+from breedlab.data.check import Report
+from breedlab.data.folders import SPLITS, PhotoSet
+from breedlab.errors import ConfigError
+from breedlab.files import atomic_write_json, atomic_write_text, read_json, read_json_if_whole, remove_leftovers
+from breedlab.weight_files import file_of
+
+current: Path | None = None
+"""The run directory of this process, for the message that follows an interrupt."""
+
+_LOCK_WAIT_S = 10.0
+"""A killed process's helpers hold its lock until they notice, which takes them five seconds."""
+
+_lock: TextIO | None = None
+
+_PACKAGES = (
+    "breedlab",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "optuna",
+    "timm",
+    "simplejpeg",
+    "pillow",
+)
+
+
+def create(
+    config: Config,
+    overrides: list[str],
+    report: Report,
+    directory: Path | None = None,
+    start: Mapping[str, Any] | None = None,
+) -> Path:
+    """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest.
+
+    Args:
+        config: The experiment.
+        overrides: What the person typed.
+        report: The checked photos.
+        directory: To be made instead, where something else gives runs their places.
+        start: What the lineage has to say of the network: `transform`, and `parent` where the weights name a run.
+    """
+    run = reserve(config, overrides, directory)
+    atomic_write_json(run / "splits.json", _splits(report), indent=1)
+    atomic_write_json(run / "lineage.json", _lineage(config, report, start or {}), indent=2)
+    enter(config, run)
+    return run
+
+
+def reserve(config: Config, overrides: list[str], directory: Path | None = None) -> Path:
+    """Makes `<runs_dir>/<name>/<stamp>/`, or the directory that is named, with config and overrides.
+
+    Raises:
+        ConfigError: If the place cannot be written.
+    """
+    parent = directory or Path(config.runs_dir, config.name)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        run = directory or _fresh(parent)
+    except OSError as error:
+        raise ConfigError(
+            f"runs_dir: {parent} cannot be written ({error.strerror}); name another place: runs_dir=..."
+        ) from error
+    write_yaml(run / "config.yaml", stamp(config.model_dump()))
+    write_yaml(run / "overrides.yaml", overrides)
+    return run
+
+
+def clear_halves(run: Path) -> None:
+    """Removes what a killed process left half written."""
+    remove_leftovers(run)
+    for half in run.glob("*.tmp"):  # as versions before `files.py` called them
+        half.unlink()
+    for half in run.glob(".export-*"):
+        shutil.rmtree(half)
+
+
+def enter(config: Config, run: Path) -> None:
+    """Makes a run directory this process's own, and the latest.
+
+    Raises:
+        ConfigError: If another process works on it.
+    """
+    global current
+    leave()
+    _take(run)
+    current = run
+    _link_latest(Path(config.runs_dir), run)
+
+
+def is_begun(run: Path) -> bool:
+    """Whether there is a run directory to go on from; its lineage is written last."""
+    return (run / "lineage.json").is_file()
+
+
+def leave() -> None:
+    """Gives up the run directory of this process, if it has one."""
+    global current, _lock
+    current = None
+    if _lock is not None:
+        _lock.close()
+        _lock = None
+
+
+def _take(run: Path) -> None:
+    """Locks a run's config.yaml until this process leaves the run or ends, however it ends."""
+    global _lock
+    if fcntl is None:
+        return
+    _lock = (run / "config.yaml").open("r+")  # for writing, without which NFS locks nothing
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"resume: another process is working on {run}; wait until it has ended, or stop it first"
+                ) from None
+            time.sleep(0.2)
+        except OSError:
+            return  # a file system without locks
+
+
+def recorded_config(run: Path) -> Config:
+    """The config that a run was started with.
+
+    Raises:
+        ConfigError: If the folder is not a run directory, its config is damaged, or a newer breedlab wrote it.
+    """
+    source = f"resume: {run / 'config.yaml'}"
+    return validate(upgrade(_recorded(run, "config.yaml", dict), "run", source), source, recorded=True)
+
+
+def recorded_overrides(run: Path) -> list[str]:
+    """What the person typed when the run was started."""
+    words: list[str] = _recorded(run, "overrides.yaml", list)
+    return words
+
+
+def _recorded(run: Path, name: str, kind: type) -> Any:
+    expected = "expected a run directory such as runs/<experiment>/<stamp>"
+    try:
+        tree = yaml.safe_load((run / name).read_text())
+    except OSError as error:
+        state = f"has no {name}" if run.is_dir() else "is a file" if run.exists() else "is not there"
+        raise ConfigError(f"resume: {run} {state}; {expected}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"resume: {run / name} is damaged ({' '.join(str(error).split())[:100]}); {expected}"
+        ) from error
+    if not isinstance(tree, kind):
+        raise ConfigError(f"resume: {run / name} holds no {'config' if kind is dict else 'list'}; {expected}")
+    return tree
+
+
+def note_moved_photos(config: Config, run: Path) -> None:
+    """Record where the images of a run lie today, if that is not where they lay; they were found to be the same."""
+    recorded = _recorded(run, "config.yaml", dict)
+    if recorded["data"]["root"] == config.data.root:
+        return
+    write_yaml(run / "config.yaml", {**recorded, "data": {**recorded["data"], "root": config.data.root}})
+    write_yaml(run / "overrides.yaml", [*recorded_overrides(run), f"data.root={config.data.root}"])
+    for name, place in (("lineage.json", ("data",)), ("splits.json", ())):
+        tree = read_json_if_whole(run / name)
+        if tree is not None:
+            node = tree
+            for key in place:
+                node = node[key]
+            node["root"] = config.data.root
+            atomic_write_json(run / name, tree, indent=2)
+
+
+def recorded_fingerprint(run: Path) -> str:
+    """The fingerprint of the photos that a run was started with."""
+    return str(lineage(run)["data"]["fingerprint"])
+
+
+def recorded_transform(run: Path) -> dict[str, Any] | None:
+    """The evaluation transform that a run was started with, empty if that record was lost.
+
+    None of a run of an older breedlab, which did not record it.
+    """
+    recorded = lineage(run)
+    found: dict[str, Any] | None = recorded.get("transform")
+    return {} if found is None and recorded.get("written_anew") else found
+
+
+def lineage(run: Path) -> dict[str, Any]:
+    """Where a run comes from."""
+    read: dict[str, Any] = read_json(run / "lineage.json", hint="resume the run, which writes it anew")
+    return read
+
+
+def damaged_records(run: Path) -> list[str]:
+    """Which of a run's `lineage.json` and `splits.json` cannot be read, or are missing."""
+    return [name for name in ("lineage.json", "splits.json") if read_json_if_whole(run / name) is None]
+
+
+def has_same_splits(run: Path, report: Report) -> bool:
+    """Whether a run's `splits.json` names the very photos of a report, by split and label."""
+    recorded, wanted = read_json(run / "splits.json"), _splits(report)
+    return all(recorded.get(part) == wanted[part] for part in ("classes", "photos", "labels"))
+
+
+def write_records_anew(config: Config, report: Report, run: Path, names: Sequence[str]) -> None:
+    """Write what `damaged_records` named, from the photos as they are now."""
+    for name in names:
+        tree = _splits(report) if name == "splits.json" else {**_lineage(config, report, {}), "written_anew": True}
+        atomic_write_json(run / name, tree, indent=2)
+
+
+def write_predictions(run: Path, photos: PhotoSet, predictions: Sequence[tuple[int, float]]) -> None:
+    """Writes `predictions.json`: what was answered on each photo of the test, column by column.
+
+    Args:
+        run: The run directory.
+        photos: Whose test split was looked at.
+        predictions: In the split's order, the predicted label and its probability.
+    """
+    test = photos.splits["test"]
+    columns = {
+        "photos": [os.path.relpath(photo.path, photos.root) for photo in test],
+        "labels": [photo.label for photo in test],
+        "predicted": [label for label, _ in predictions],
+        "probabilities": [round(probability, 6) for _, probability in predictions],
+    }
+    atomic_write_json(run / "predictions.json", columns)
+
+
+def write_yaml(path: Path, tree: Any) -> None:
+    atomic_write_text(path, yaml.safe_dump(tree, sort_keys=False))
+
+
+def _link_latest(runs: Path, run: Path) -> None:
+    """Points `<runs_dir>/latest` at a run, in one step, so that it never points nowhere."""
+    runs.mkdir(parents=True, exist_ok=True)
+    scratch = runs / f".latest.{os.getpid()}"
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(os.path.relpath(run, runs), target_is_directory=True)
+    scratch.replace(runs / "latest")
+
+
+def _fresh(parent: Path) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for suffix in ["", *(f"_{n}" for n in range(2, 1000))]:  # several runs may start in one second
+        run = parent / f"{stamp}{suffix}"
+        try:
+            run.mkdir()
+        except FileExistsError:
+            continue
+        return run
+    raise AssertionError("a thousand runs in one second")
+
+
+def _splits(report: Report) -> dict[str, Any]:
+    photos = report.photos
+    return {
+        "root": str(photos.root),
+        "classes": list(photos.classes),
+        "cut_from_train": list(photos.cut),
+        "photos": {split: [os.path.relpath(p.path, photos.root) for p in photos.splits[split]] for split in SPLITS},
+        "labels": {split: [p.label for p in photos.splits[split]] for split in SPLITS},
+        "warnings": list(report.warnings),
+        "left_out": [
+            {"file": os.path.relpath(finding.path, photos.root), "reason": finding.reason}
+            for finding in (*report.bad, *report.conflicts, *report.leaks)
+        ],
+    }
+
+
+def _lineage(config: Config, report: Report, start: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "experiment": config.name,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "command": sys.argv,
+        "git": git_state(),
+        "data": {
+            "root": str(report.photos.root.resolve()),
+            "fingerprint": report.fingerprint,
+            "photos": {split: len(report.photos.splits[split]) for split in SPLITS},
+        },
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "python": platform.python_version(),
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        "transform": start.get("transform"),
+        "parent": _parent(config.model.weights) or start.get("parent"),
+    }
+
+
+def _parent(weights: str) -> str | None:
+    """The run that the starting weights came from, where they lie in one."""
+    for folder in Path(file_of(weights)).resolve().parents:
+        if (folder / "lineage.json").is_file():
+            return str(folder)
+    return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def git_state() -> dict[str, Any] | None:
+    """The commit of the folder that the run was started in; None outside a checkout or without git."""
+
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,102 @@
+"""What the command line makes of terminals and disks as they are."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from breedlab import cli
+from breedlab.pipeline import rundir
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp932", "cp1252", "utf-8"])
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+def test_help_is_printed_on_every_terminal(command: str, encoding: str) -> None:
+    if encoding in ("cp1252", "latin-1") and command not in ("", "launch"):
+        pytest.skip("as for the others")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    words = [sys.executable, "-m", "breedlab.cli", *([command] if command else []), "--help"]
+    told = subprocess.run(words, env=environment, capture_output=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert b"Traceback" not in told.stderr and told.stdout.decode(encoding)
+
+
+def test_what_a_terminal_lacks_is_printed_plainly() -> None:
+    program = (
+        "from breedlab.cli import degrade_terminal; degrade_terminal()\n"
+        "from breedlab.console import console, stage, table\n"
+        "stage('Data'); console.print(table('T', ['a', 'b'], [['\\u2605', 'Spitz \\u72d7']]))"
+    )
+    words = [sys.executable, "-c", program]
+    told = subprocess.run(words, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True)
+    lines = told.stdout.decode("ascii").splitlines()
+    assert lines[0] == "> Data"
+    assert "*" in lines[-1] and "Spitz ?" in lines[-1]
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception) -> str:
+    def fail(argv: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("breedlab.cli.report.main", fail)
+    with pytest.raises(SystemExit) as caught:
+        cli.run("report")
+    assert caught.value.code == 1
+    return capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def no_run_of_an_earlier_test() -> None:
+    """A process that has had a run says how to go on with it."""
+    rundir.leave()
+
+
+def test_a_full_disk_is_the_one_with_the_file_and_not_that_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "mount" / "runs"
+    there.mkdir(parents=True)
+    small, large = Usage(24_000_000, 24_000_000, 0), Usage(10**12, 0, 10**12)
+    monkeypatch.setattr(cli.shutil, "disk_usage", lambda path: small if str(path).startswith(str(there)) else large)
+    monkeypatch.setattr(cli.os.path, "ismount", lambda path: Path(path) in (tmp_path / "mount", Path("/")))
+    told = full(monkeypatch, capsys, OSError(errno.ENOSPC, "No space left on device", str(there / "x" / "last.ckpt")))
+    assert told == (
+        f"the disk that holds {there} is full (0 of 24 MB are free on {tmp_path / 'mount'}); free some space\n"
+    )
+
+
+def test_a_full_quota_is_no_disk_with_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**12))
+    told = full(monkeypatch, capsys, OSError(errno.EDQUOT, "Disk quota exceeded", str(tmp_path / "a")))
+    assert told == f"the disk, or your quota of it, is full at {tmp_path / 'a'}; free some space\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("unable to write to file </torch_4242_1_7>: No space left on device (28)"),
+        RuntimeError(
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers"
+            " are out of shared memory. Please try to raise your shared memory limit."
+        ),
+    ],
+)
+def test_full_shared_memory_is_no_disk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    """The texts are PyTorch's."""
+    monkeypatch.setattr(cli.shutil, "disk_usage", lambda path: Usage(64_000_000, 64_000_000, 0))
+    told = full(monkeypatch, capsys, error)
+    assert told.startswith("the shared memory of 64 MB (/dev/shm)")
+    assert "--shm-size" in told and "data.num_workers=0" in told and "disk" not in told

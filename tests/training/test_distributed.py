@@ -1,0 +1,212 @@
+"""Several processes, started by torchrun: the curve of one process, one voice, one stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_signals import curves, same_checkpoints
+
+from breedlab.data.module import TrainingBatches, Views
+from breedlab.distributed import Shard
+
+Words = Callable[..., list[str]]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+TORCHRUN = [sys.executable, "-u", "-m", "torch.distributed.run"]
+LAUNCH = ["-m", "breedlab.cli", "launch"]
+QUIET = ["debugger=none", "profiler=none"]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start(processes: int, *words: str, cwd: Path | None = None, hosts: tuple[int, int, int] | None = None) -> Any:
+    """Torchrun over `breedlab launch`; `hosts` is how many there are, which this is, and their port."""
+    number, index, port = hosts or (1, 0, free_port())
+    where = [f"--nnodes={number}", f"--node-rank={index}", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    return subprocess.Popen(
+        [*TORCHRUN, *where, f"--nproc-per-node={processes}", *LAUNCH, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=cwd,
+    )
+
+
+@pytest.mark.parametrize(("count", "size"), [(100, 16), (10, 4), (9, 4), (100, 7), (8, 8)])
+def test_the_parts_of_the_processes_are_the_batches_of_one(count: int, size: int) -> None:
+    views = Views(None, "basic")
+    whole = list(TrainingBatches(count, size, 5, views))
+    for world in (2, 3):
+        shares = [TrainingBatches(count, size, 5, views, Shard(rank, world)) for rank in range(world)]
+        for index, parts in enumerate(zip(*shares, strict=True)):
+            own = [part[: share.sizes(index)[0]] for share, part in zip(shares, parts, strict=True)]
+            assert sorted(key for part in own for key in part) == sorted(whole[index])
+            assert all(share.sizes(index)[1] == len(whole[index]) for share in shares)
+            assert all(parts), "every process takes every step"
+
+
+@pytest.mark.slow
+def test_two_hosts_come_to_the_curve_of_one_process(here: Path, words: Words) -> None:
+    """Each with a disk of its own: the second has the photos, and nothing is written there but its cache."""
+    live = ["cache.mode=off", "cache.views=2", "data.augment=basic", "data.class_weights=balanced", "model.dropout=0.0"]
+    train = ["optim.label_smoothing=0.1", "trainer.ema=0.9", "trainer.gradient_clip=0.5", "optim.schedule=cosine"]
+    search = ["tuner=grid", "tuner.max_epochs=1", "tuner.space={optim: {lr: [0.001, 0.003]}}", "trainer.precision=fp32"]
+    overrides = words(*live, *train, *search, "cache.dir=cache", "name=x")
+    one = here / "one"
+    hosts = [here / "first", here / "second"]
+    for folder in (one, *hosts):
+        folder.mkdir()
+    subprocess.run([sys.executable, *LAUNCH, *overrides], check=True, cwd=one, env=ENVIRONMENT, capture_output=True)
+    port = free_port()
+    processes = [start(1, *overrides, cwd=cwd, hosts=(2, index, port)) for index, cwd in enumerate(hosts)]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs[0][0].count("› Training") == 1 and outputs[1][0] == ""
+    assert not (hosts[1] / "runs").exists()
+    runs = [(folder / "runs" / "latest").resolve() for folder in (one, hosts[0])]
+    expected, found = (
+        {tag: [value for _, value in sorted(points)] for tag, points in curves(run).items()} for run in runs
+    )
+    assert expected.keys() == found.keys()
+    for tag, values in expected.items():
+        assert found[tag] == pytest.approx(values, rel=1e-3, abs=1e-4), tag
+    metrics = [json.loads((run / "metrics.json").read_text()) for run in runs]
+    assert metrics[0]["search"]["values"] == metrics[1]["search"]["values"]
+    assert metrics[0]["test"]["metrics"] == pytest.approx(metrics[1]["test"]["metrics"], rel=1e-3)
+    assert len(list((runs[1] / "trials").iterdir())) == 2, "each trial ran once"
+
+
+# Each process notes what it reads as a photo to compute with, and what it makes or changes.
+_WATCH = """
+import os, sys
+LOG = os.open(os.environ["SEEN"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def watch(event, given):
+    if event == "open" and isinstance(given[0], str):
+        writes = given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        frame, kind = sys._getframe(1), "wrote" if writes else ""
+        while frame and not kind:
+            kind = "computed" if frame.f_code.co_filename.endswith("breedlab/data/module.py") else ""
+            frame = frame.f_back
+        path = given[0]
+    elif event in ("os.mkdir", "os.rename", "os.remove", "os.symlink"):
+        kind, path = "wrote", given[event in ("os.rename", "os.symlink")]  # where to
+    else:
+        return
+    if kind:
+        os.write(LOG, f"{os.environ.get('RANK')} {kind} {os.path.abspath(str(path))}\\n".encode())
+sys.addaudithook(watch)
+"""
+
+
+@pytest.mark.slow
+def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
+    here: Path, words: Words, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = tmp_path_factory.mktemp("hook")
+    (hook / "sitecustomize.py").write_text(_WATCH)
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{hook}{os.pathsep}{ENVIRONMENT.get('PYTHONPATH', '')}")
+    monkeypatch.setitem(ENVIRONMENT, "SEEN", str(hook / "seen"))
+    overrides = words("cache.mode=off", "data.batch_size=20", "trainer.max_epochs=2", *QUIET)
+    both = start(2, *overrides)
+    _, err = both.communicate(timeout=300)
+    assert both.returncode == 0, err
+    seen = [line.split(" ", 2) for line in (hook / "seen").read_text().splitlines()]
+
+    def photos(split: str, rank: int) -> Counter[str]:
+        return Counter(
+            path for who, kind, path in seen if (who, kind) == (str(rank), "computed") and f"/{split}/" in path
+        )
+
+    root = next(word.partition("=")[2] for word in overrides if word.startswith("data.root="))
+    every = {split: {str(path) for path in Path(root, split).rglob("*.jpg")} for split in ("train", "valid", "test")}
+    first, second = photos("train", 0), photos("train", 1)
+    # Each epoch every photo once, half of them by each.
+    assert first + second == Counter(dict.fromkeys(every["train"], 2))
+    assert first.total() == second.total() == len(every["train"])
+    # Rank 0 exports, for which it looks at every validation photo once more: the archive has to answer as the module.
+    validated = [photos("valid", 0) - Counter(every["valid"]), photos("valid", 1)]
+    assert validated[0] + validated[1] == Counter(dict.fromkeys(every["valid"], 2))
+    assert not validated[0].keys() & validated[1].keys()
+    assert photos("test", 0).keys() == every["test"] and not photos("test", 1)
+
+    def written(rank: int) -> Counter[str]:
+        found = (Path(path) for who, kind, path in seen if (who, kind) == (str(rank), "wrote"))
+        return Counter(path.name for path in found if path.is_relative_to(here / "runs"))
+
+    assert {"metrics.json", "config.yaml", "model.tar.gz", "report.html"} <= written(0).keys()
+    assert written(0)["metrics.json"] == 1
+    assert not written(1)
+
+
+@pytest.mark.slow
+def test_a_last_batch_with_fewer_photos_than_processes_is_one_step_of_all(here: Path, words: Words) -> None:
+    overrides = words("data.batch_size=7", "model.dropout=0.0", "trainer.precision=fp32", "cache.dir=cache", *QUIET)
+    subprocess.run([sys.executable, *LAUNCH, *overrides, "name=one"], check=True, env=ENVIRONMENT, capture_output=True)
+    three = start(3, *overrides, "name=three")
+    _, err = three.communicate(timeout=300)
+    assert three.returncode == 0, err
+    states = [
+        torch.load(next((here / "runs" / name).glob("*/checkpoints/last.ckpt")), weights_only=True)["state_dict"]
+        for name in ("one", "three")
+    ]
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_all_processes_stop_at_one_step_and_go_on_to_the_same_weights(here: Path, words: Words) -> None:
+    overrides = words("model.freeze=layer3", "data.batch_size=4", "trainer.ema=0.9", *QUIET)
+    whole = start(2, *overrides, "name=unbroken")
+    whole.communicate(timeout=300)
+    assert whole.returncode == 0
+    broken = start(2, *overrides, "name=broken")
+    for line in broken.stdout:
+        if "epoch 1/" in line:
+            break
+    time.sleep(0.1)
+    broken.send_signal(signal.SIGTERM)
+    _, err = broken.communicate(timeout=60)
+    assert err.count("told to stop (SIGTERM)") == 1 and "/breedlab/" not in err, err
+    last = torch.load(here / "runs/latest/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] % 25
+    hint = re.search(r"resume=\S+", err)
+    assert hint is not None
+    again = start(2, hint[0])
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
+    runs = [next((here / "runs" / name).iterdir()) for name in ("unbroken", "broken")]
+    assert same_checkpoints(*runs)
+    assert curves(runs[0]) == curves(runs[1])
+
+
+@pytest.mark.slow
+def test_the_failure_of_one_host_ends_both_with_one_message(here: Path, words: Words) -> None:
+    hosts = [here / "first", here / "second"]
+    for folder in hosts:
+        folder.mkdir()
+    (hosts[0] / "mine").symlink_to(next(w for w in words() if w.startswith("data.root=")).partition("=")[2])
+    overrides = [word for word in words("name=x") if not word.startswith("data.root")] + ["data.root=mine"]
+    port = free_port()
+    processes = [start(1, *overrides, cwd=cwd, hosts=(2, index, port)) for index, cwd in enumerate(hosts)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert all(process.returncode for process in processes)
+    said = "".join(err for _, err in outputs)
+    assert said.count("data.root: mine is not there") == 1, said
+    assert "/breedlab/" not in said and "gloo" not in said, "no traceback of ours beside torchrun's own report"

@@ -1,0 +1,291 @@
+"""Told to stop: the step is saved, the next start goes on from it, and nothing shows that there was a break."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_fit import CASES, train
+
+from breedlab import signals
+from breedlab.config import Config, validate
+from breedlab.config.compose import load
+from breedlab.errors import ConfigError
+from breedlab.pipeline.run import checked_photos
+from breedlab.training import fit as fitting
+from breedlab.training.prepare import prepare
+from breedlab.training.progress import done as how_far
+
+Configure = Callable[..., Config]
+Words = Callable[..., list[str]]
+LAUNCH = [sys.executable, "-u", "-m", "breedlab.cli", "launch"]
+
+
+class Tell(lightning.Callback):
+    """Sends this process a signal at a moment of training."""
+
+    def __init__(self, number: int, step: int | None = None, validation: int | None = None) -> None:
+        self.number, self.step, self.validation = number, step, validation
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+    def on_validation_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        if trainer.current_epoch == self.validation:
+            os.kill(os.getpid(), self.number)
+
+
+def same_checkpoints(one: Path, other: Path) -> bool:
+    for name in ("last", "best"):
+        a, b = (torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for run in (one, other))
+        for part in ("state_dict", "current_model_state"):
+            if any(not torch.equal(a[part][key], b[part][key]) for key in a.get(part, {})):
+                return False
+        if str(a["optimizer_states"]) != str(b["optimizer_states"]) or a["lr_schedulers"] != b["lr_schedulers"]:
+            return False
+    return True
+
+
+def curves(run: Path) -> dict[str, set[tuple[int, float]]]:
+    found = EventAccumulator(str(run / "tensorboard" / "final")).Reload()
+    points = {tag: [(p.step, p.value) for p in found.Scalars(tag)] for tag in found.Tags()["scalars"] if "/" in tag}
+    assert all(len(p) == len(set(p)) for p in points.values()), "no point is written twice"
+    return {tag: set(p) for tag, p in points.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_stopped_again_and_again_it_ends_at_the_very_weights_of_an_unbroken_run(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    config = configure("trainer.max_epochs=4", *CASES[case])
+    prepared = prepare(config, checked_photos(config))
+    train(prepared, config, tmp_path / "unbroken")
+    broken = tmp_path / "broken"
+    moments = [
+        (Tell(signal.SIGTERM, step=0), 1),
+        (Tell(signal.SIGTERM, step=4), 5),
+        (Tell(signal.SIGTERM, step=6), 7),  # an epoch's last: validation is still to come
+        (Tell(signal.SIGINT, step=9), 10),
+        (Tell(signal.SIGTERM, validation=1), 14),
+        (Tell(signal.SIGTERM, step=14), 15),
+        (Tell(signal.SIGTERM, validation=3), 28),
+    ]
+    for tell, steps in moments:
+        monkeypatch.setattr(fitting, "StepBar", lambda tell=tell: tell)
+        with pytest.raises(KeyboardInterrupt if tell.number == signal.SIGINT else signals.Stopped):
+            train(prepared, config, broken)
+        saved = torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)
+        assert saved["global_step"] == steps, "it stopped after the step, not after the epoch"
+    monkeypatch.undo()
+    train(prepared, config, broken)
+    assert same_checkpoints(tmp_path / "unbroken", broken)
+    assert curves(broken) == curves(tmp_path / "unbroken")
+
+
+def test_going_on_in_an_epoch_reads_none_of_its_photos_again(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from breedlab.data.module import PhotoDataset
+
+    config = configure("trainer.max_epochs=1", "model.freeze=none", "data.augment=basic")
+    prepared = prepare(config, checked_photos(config))
+    read: list[tuple[int, int]] = []
+    original = PhotoDataset.__getitem__
+
+    def reading(self: PhotoDataset, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        if key[0] > 0:  # view 0 is that of validation
+            read.append(key)
+        return original(self, key)
+
+    monkeypatch.setattr(PhotoDataset, "__getitem__", reading)
+    with monkeypatch.context() as patched, pytest.raises(signals.Stopped):
+        patched.setattr(fitting, "StepBar", lambda: Tell(signal.SIGTERM, step=3))
+        train(prepared, config, tmp_path / "run")
+    assert len(read) == 64
+    train(prepared, config, tmp_path / "run")
+    assert len(read) == len(set(read)) == 100
+
+
+class Stuck(lightning.Callback):
+    """A step that hangs: told to stop once, and, after some seconds, once more."""
+
+    def __init__(self, first: int, second: int, seconds: float) -> None:
+        self.first, self.second, self.seconds, self.went_on = first, second, seconds, 0
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        os.kill(os.getpid(), self.first)
+        time.sleep(self.seconds)
+        os.kill(os.getpid(), self.second)
+        self.went_on += 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "raised"),
+    [
+        (signal.SIGTERM, signal.SIGTERM, signals.Stopped),
+        (signal.SIGINT, signal.SIGTERM, signals.Stopped),
+        (signal.SIGINT, signal.SIGINT, KeyboardInterrupt),
+    ],
+)
+def test_told_to_stop_a_second_time_it_ends_in_the_middle_of_a_step(
+    tmp_path: Path,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    first: int,
+    second: int,
+    raised: type[BaseException],
+) -> None:
+    config = configure()
+    stuck = Stuck(first, second, 0.7)
+    monkeypatch.setattr(fitting, "StepBar", lambda: stuck)
+    with pytest.raises(raised):
+        train(prepare(config, checked_photos(config)), config, tmp_path / "run")
+    assert stuck.went_on == 0
+
+
+def test_what_a_group_is_sent_and_its_starter_hands_on_counts_once(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure()
+    stuck = Stuck(signal.SIGTERM, signal.SIGTERM, 0.01)
+    monkeypatch.setattr(fitting, "StepBar", lambda: stuck)
+    with pytest.raises(signals.Stopped):
+        train(prepare(config, checked_photos(config)), config, tmp_path / "run")
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["model.freeze=none", "data.augment=trivial", "data.mixup=0.2", "trainer.ema=0.9", "data.num_workers=2"],
+        ["data.batch_size=1"],
+    ],
+    ids=["live", "cached"],
+)
+def test_a_process_ended_by_sigterm_goes_on_to_the_same_weights(here: Path, words: Words, more: list[str]) -> None:
+    """The signal goes to the whole process group, as from systemd or torchrun: workers that load must not mind."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    overrides = words("trainer.max_epochs=3", "data.batch_size=4", "debugger=none", "profiler=none", *more)
+    subprocess.run([*LAUNCH, *overrides, "name=unbroken"], check=True, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*LAUNCH, *overrides, "name=broken"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if "epoch 1/" in line:
+            break
+    time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert err.count("\n") == 1 and err.startswith("told to stop (SIGTERM); what was done is saved, go on with:")
+    last = torch.load(here / "runs/latest/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] % (100 if "data.batch_size=1" in more else 25)
+    stood = how_far(here / "runs/latest")
+    assert stood.midway and stood.epochs == last["epoch"]
+    hint = re.search(r"resume=\S+", err)
+    assert hint is not None
+    done = subprocess.run([*LAUNCH, hint[0]], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    runs = [next((here / "runs" / name).iterdir()) for name in ("unbroken", "broken")]
+    assert same_checkpoints(*runs)
+    assert curves(runs[0]) == curves(runs[1])
+    told = re.findall(r"epoch (\d+)/", seen + out + done.stdout)
+    assert told == [str(number + 1) for number in range(len(told))], "each epoch is told once"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_sigterm_ends_a_search_at_once_and_no_trial_is_lost(here: Path, words: Words, parallel: int) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    space = "tuner.space={optim: {lr: [0.001, 0.002, 0.003]}}"
+    overrides = words("tuner=grid", space, "tuner.max_epochs=12", "cache.mode=off", f"tuner.parallel={parallel}")
+    process = subprocess.Popen(
+        [*LAUNCH, *overrides, "name=x"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.search(r"trial \d complete", line):
+            break
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - started < 10
+    assert process.returncode == 143 and err.count("\n") == 1 and "resume=" in err
+    trials = {p: p.stat().st_mtime_ns for p in (here / "runs/latest/trials").rglob("trial.json")}
+    assert trials and all('"complete"' in path.read_text() for path in trials), "what was cut off is no failure"
+
+
+def test_sigterm_before_there_is_a_run_says_so(here: Path, words: Words) -> None:
+    process = subprocess.Popen([*LAUNCH, *words("name=x")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "› Data" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err == "told to stop (SIGTERM) before there was anything to save; start it again\n"
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_a_grid_ends_with_the_run_that_was_told_to_stop(here: Path, words: Words) -> None:
+    process = subprocess.Popen(
+        [*LAUNCH, "-m", *words("name=x", "optim.lr=0.001,0.002", "trainer.max_epochs=50", "cache.mode=off")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 1/" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Traceback" not in err
+    assert err.strip().splitlines()[-1].startswith("told to stop (SIGTERM)")
+    assert "› Data" not in out, "the next run is not begun"
+
+
+def test_a_run_that_another_process_works_on_is_refused(
+    here: Path, words: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from breedlab.pipeline import rundir
+
+    config = validate(load(words("name=x")))
+    run = rundir.create(config, [], checked_photos(config))
+    monkeypatch.setattr(rundir, "_LOCK_WAIT_S", 0.1)
+    script = (
+        "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX);"
+        " print(flush=True); input()"
+    )
+    rundir.leave()
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(run / "config.yaml")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    other.stdout.readline()
+    with pytest.raises(ConfigError, match=r"resume: another process is working on runs/x/.*wait until it has ended"):
+        rundir.enter(config, run)
+    other.communicate(b"\n")
+    rundir.enter(config, run)
