@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
-import botocore.loaders
+import botocore.session
 import pytest
 from containers import Container, build_image
 from filelock import FileLock
@@ -25,9 +25,9 @@ Words = Callable[..., list[str]]
 @pytest.fixture(scope="session", autouse=True)
 def _one_loader() -> Iterator[None]:
     """boto3 reads its models of the API, some of them megabytes, once instead of for every session."""
-    loader = botocore.loaders.create_loader()
+    loader = botocore.session.create_loader()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(botocore.loaders, "create_loader", lambda *_: loader)
+        patch.setattr(botocore.session, "create_loader", lambda *_: loader)
         yield
 
 
