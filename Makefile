@@ -9,14 +9,17 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test again fast check lock inference clean help
+.PHONY: demo test test-aws again fast check lock inference clean help
 
 demo: .venv/demo  ## the main job on made-up photos: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
 	$(BIN)/python scripts/predict.py runs/latest data/sample/test/*/0001.jpg --top 2
 
-test: .venv/dev inference  ## all tests, whole journeys included
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+test: .venv/dev  ## all tests but those under AWS's own inference stack
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not aws_stack"
+
+test-aws: .venv/dev inference  ## the tests under AWS's own inference stack; needs 5 GB and Java
+	$(BIN)/python -m pytest -m aws_stack
 
 again: .venv/dev  ## the tests that failed last time, one after another
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
@@ -45,7 +48,7 @@ clean:  ## everything that was made here, except data and runs
 	rm -rf .venv .venv-inference .cache .mypy_cache .ruff_cache .pytest_cache build dist
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 
 .DEFAULT:
 	@echo "make: there is no target '$@'; 'make help' lists those there are" >&2; exit 2

@@ -80,6 +80,7 @@ def test_an_endpoint_is_made_asked_and_scaled(bare_account: EndpointAccount, arc
 
 
 @pytest.mark.slow
+@pytest.mark.aws_stack
 def test_under_awss_own_stack_the_archive_answers_first(
     bare_account: EndpointAccount, archive: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

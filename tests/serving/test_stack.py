@@ -25,7 +25,7 @@ from breedlab.serving.engines import Choice
 from breedlab.serving.handler import Model
 from breedlab.training.prepare import Prepared
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.aws_stack]
 
 _FORM = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\nbytes\r\n--x--\r\n'
 
