@@ -56,6 +56,19 @@ SMALL = [
 Configure = Callable[..., Config]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a process of pytest-xdist ended that was not told to: by which signal, or with which code."""
+    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
+    if error is None or process is None:
+        return
+    try:
+        code = process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        code = "none: it still runs, and only its connection is closed"
+    print(f"\n{node.gateway.id}: exit code {code}", file=sys.__stderr__, flush=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files whose tests run in AWS's container come first: they take longest, and no process shall be left with one."""
     slowest = {item.path for item in items if "image" in getattr(item, "fixturenames", ())}
