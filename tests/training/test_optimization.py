@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from breedlab.config import Config
+from breedlab.config import Config, validate
+from breedlab.config.migrations import upgrade
 from breedlab.config.schema import Optim
+from breedlab.errors import TrainingError
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.training.evaluation import evaluate
 from breedlab.training.metrics import make_metrics
 from breedlab.training.objective import best_epoch, objective_line, rank, read_objective
-from breedlab.training.optimization import make_optimizer, make_schedule
+from breedlab.training.optimization import make_optimizer, make_schedule, refuse_other_groups
 
 Configure = Callable[..., Config]
 
@@ -36,15 +38,52 @@ def test_the_named_optimizer_gets_every_parameter_that_trains_once(configure: Co
     assert sorted(given) == sorted(wanted)
 
 
-def test_each_stage_further_from_the_head_learns_more_slowly(configure: Configure) -> None:
+def test_each_block_further_from_the_head_learns_more_slowly(configure: Configure) -> None:
     network = classifier()
     optimizer = make_optimizer(network, configure("optim.layer_decay=0.5", "optim.lr=0.8").optim)
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    stages = ["layer1", "layer2", "layer3", "layer4"]
-    first = [rate[id(next(network.backbone.get_submodule(stage).parameters()))] for stage in stages]
-    assert first == pytest.approx([0.05, 0.1, 0.2, 0.4])
-    assert rate[id(network.head[1].weight)] == 0.8
-    assert rate[id(network.backbone.conv1.weight)] < 0.05
+    blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
+    found = [rate[id(next(network.backbone.get_submodule(block).parameters()))] for block in blocks]
+    assert found == pytest.approx([0.8 * 0.5**depth for depth in range(8, 0, -1)])
+    assert rate[id(network.head[1].weight)] == rate[id(network.head[1].bias)] == 0.8
+    assert rate[id(network.backbone.conv1.weight)] == pytest.approx(0.8 * 0.5**9)
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_weight_decay_leaves_biases_and_norms_alone(configure: Configure, layer_decay: float) -> None:
+    network = classifier()
+    words = ("optim.name=adamw", "optim.weight_decay=0.1", f"optim.layer_decay={layer_decay}")
+    optimizer = make_optimizer(network, configure(*words).optim)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            expected = 0.1 if isinstance(module, nn.Conv2d | nn.Linear) and name == "weight" else 0.0
+            assert decay[id(parameter)] == expected, (type(module), name)
+
+
+def test_a_run_of_an_older_version_keeps_the_groups_that_its_optimizer_was_saved_with(configure: Configure) -> None:
+    """0.1 had one group, or one for each top-level block, and decayed all of it."""
+    recorded = configure("optim.layer_decay=0.5", "optim.lr=0.8", "optim.weight_decay=0.1").model_dump()
+    del recorded["optim"]["param_groups"]
+    older = validate(upgrade(recorded, "run", "config.yaml"), recorded=True)
+    network = classifier()
+    optimizer = make_optimizer(network, older.optim)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates == pytest.approx([0.8 * 0.5**depth for depth in (6, 5, 4, 3, 2, 1, 0)])
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
+    single = make_optimizer(network, older.optim.model_copy(update={"layer_decay": 1.0}))
+    assert [len(group["params"]) for group in single.param_groups] == [len(list(network.parameters()))]
+    assert single.param_groups[0]["weight_decay"] == 0.1
+
+
+def test_a_saved_optimizer_of_other_groups_is_refused_in_a_sentence(configure: Configure) -> None:
+    network = classifier()
+    optim = configure("optim.layer_decay=0.5").optim
+    saved = make_optimizer(network, optim).state_dict()
+    refuse_other_groups(network, optim, saved)
+    other = optim.model_copy(update={"param_groups": "legacy"})
+    with pytest.raises(TrainingError, match=r"the saved optimizer has 20 parameter groups .* resnet18 has 7 of"):
+        refuse_other_groups(network, other, saved)
 
 
 def rates(config: Config, epochs: int = 10, steps: int = 5) -> list[float]:

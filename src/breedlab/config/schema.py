@@ -109,6 +109,7 @@ class Optim(Section):
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    param_groups: Literal["layers", "legacy"] = "layers"
     label_smoothing: Rate = 0.0
 
 

@@ -16,7 +16,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.models.weights import CARD
 from breedlab.training.loss import CrossEntropyLoss
 from breedlab.training.metrics import make_metrics
-from breedlab.training.optimization import make_optimizer, make_schedule
+from breedlab.training.optimization import make_optimizer, make_schedule, refuse_other_groups
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -134,6 +134,8 @@ class Learner(lightning.LightningModule):
             checkpoint[CARD] = self.card
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if states := checkpoint.get("optimizer_states"):
+            refuse_other_groups(self.classifier, self.config.optim, states[0])
         if self.trainer.is_global_zero:  # which keeps them for all
             self._sums.copy_(checkpoint["epoch_sums"])
 

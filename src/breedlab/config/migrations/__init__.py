@@ -4,7 +4,8 @@ Four things outlive the version that wrote them: a run directory (its `config.ya
 record of a SageMaker job (`job.json`) and a study (`study.db`). Each carries `schema_version`. What was written before
 there was such a number is version 1.
 
-A new field needs no migration: it has a default. What needs one is a change of meaning. To make one, raise
+A new field needs no migration: it has a default. Where that is not what older versions did, `FORMER` has what a
+recorded config means that lacks the field. What needs a migration is a change of meaning. To make one, raise
 `SCHEMA_VERSION`, and register here, under the version that it starts from, a function that returns the tree in the next
 version's terms. Every release's files stand in `tests/assets/` and are read in CI for ever.
 """
@@ -26,6 +27,9 @@ KEY = "schema_version"
 
 MIGRATIONS: dict[tuple[Kind, int], Callable[[Tree], Tree]] = {}
 """From a kind and the version of a tree to what makes the next version of it."""
+
+FORMER: dict[tuple[str, str], Any] = {("optim", "param_groups"): "legacy"}
+"""What older versions did where their recorded configs lack a field of a section: a resumed run goes on with it."""
 
 
 def stamp(tree: Mapping[str, Any]) -> Tree:
@@ -50,6 +54,10 @@ def upgrade(tree: Mapping[str, Any], kind: Kind, source: str) -> Tree:
     for older in range(version, SCHEMA_VERSION):
         if migration := MIGRATIONS.get((kind, older)):
             upgraded = migration(upgraded)
+    if kind == "run":
+        for (section, field), value in FORMER.items():
+            if isinstance(upgraded.get(section), Mapping):
+                upgraded[section] = {field: value, **upgraded[section]}
     return upgraded
 
 
