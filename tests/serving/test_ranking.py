@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from breedlab.serving.ranking import NOISY, Timing, is_clearly_faster, ranked, speedup, typical_spread
+from breedlab.models.ranking import NOISY, Timing, is_clearly_faster, ranked, speedup, typical_spread
 
 
 def timing(*seconds: float) -> Timing:

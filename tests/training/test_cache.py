@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import breedlab
 from breedlab.config import Config, replace
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline.run import checked_photos
+from breedlab.training import cache_key
 from breedlab.training.activations import ValidBatches
 from breedlab.training.cache_key import code_versions
 from breedlab.training.prepare import Prepared, prepare
@@ -128,10 +128,9 @@ def only_one(photos: torch.Tensor) -> torch.Tensor:
 def test_changed_decoding_or_geometry_has_activations_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = Path(breedlab.__file__).parent
     copy = tmp_path / "breedlab"
-    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__", "page"))
-    monkeypatch.setattr(breedlab, "__file__", str(copy / "__init__.py"))
+    shutil.copytree(cache_key.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "page"))
+    monkeypatch.setattr(cache_key, "PACKAGE", copy)
     seen = [code_versions.__wrapped__()]
     for name in ("data/decode.py", "data/transforms.py"):
         (copy / name).write_text((copy / name).read_text().replace("0.5", "0.6").replace("255", "254"))

@@ -82,6 +82,7 @@ def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | 
         directory = distributed.once(lambda: rundir.create(config, overrides, report, new, prepared.start()))
         rundir.current = directory
         note(f"run directory: {directory}")
+        prepared.engines.begin(directory) if distributed.is_main() else prepared.engines.resume(directory)
         return _train(prepared, directory, started, watch)
     directory = distributed.once(lambda: _reentered(config, resume, report))
     rundir.current = directory
@@ -91,7 +92,9 @@ def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | 
         note("this run is complete; nothing is left to do")
         return TrainResult(directory, complete)
     config = _as_begun(config, distributed.once(lambda: rundir.recorded_transform(directory)))
-    return _train(_prepared(config, report, watch), directory, started, watch)
+    prepared = _prepared(config, report, watch)
+    prepared.engines.resume(directory)
+    return _train(prepared, directory, started, watch)
 
 
 def _reentered(config: Config, resume: Path, report: Report) -> Path:
@@ -257,10 +260,10 @@ def _evaluate(prepared: Any, classifier: Any, photos: Any) -> Any:
     from breedlab.training.precision import autocast
 
     total = len(photos.photos.splits["test"])
-    network = classifier.to(prepared.device).eval()
+    answers = prepared.answers(classifier)
     with progress("testing") as done, autocast(prepared.device, prepared.precision):
         return evaluate(
-            lambda batch: network(batch.to(prepared.device)).float().cpu(),
+            answers,
             photos.test_dataloader(),
             prepared.classes,
             total=total,

@@ -15,10 +15,10 @@ import torch
 from breedlab.config.schema import Serving
 from breedlab.console import note, progress, warn
 from breedlab.evaluation.statistics import wilson
+from breedlab.models.ranking import NOISY, Timing, ranked, speedup, typical_spread
 from breedlab.serving import conversion
 from breedlab.serving.engines import EAGER, MODULE, OPENVINO, Choice, Eager, Engine, OpenVino, multiplies_bf16
 from breedlab.serving.handler import Model
-from breedlab.serving.ranking import NOISY, Timing, ranked, speedup, typical_spread
 
 if TYPE_CHECKING:
     from breedlab.data.module import PhotoData

@@ -21,13 +21,13 @@ from breedlab.errors import DiskFull
 from breedlab.models.classifier import Classifier
 from breedlab.registry import AUGMENTATIONS
 from breedlab.training.cache_key import code_versions, network_digest
+from breedlab.training.engine_choice import EAGER, Choice, FeatureEngines
 from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room
-from breedlab.training.precision import autocast
+from breedlab.training.feature_engines import BATCH, Engine
 
 Progress = Callable[[int, int], None]
 _IN_MEMORY = 500_000_000
 """Bytes of all views up to which they are read whole; above, they stay on disk and batches are gathered from maps."""
-_BATCH = 32
 _MOST_IN_A_BATCH, _BATCH_BYTES = 4096, 64_000_000
 """Of validation, whichever is less."""
 _SAVE_EVERY_S = 10.0
@@ -90,6 +90,7 @@ def cached_activations(
     fingerprint: str,
     precision: str,
     device: torch.device,
+    engines: FeatureEngines,
     progress: Callable[[str], Any],
 ) -> Activations:
     """Read the activations from the cache folder, computing what is not there yet.
@@ -100,7 +101,8 @@ def cached_activations(
         cache: Its settings.
         fingerprint: Of the images' content, classes and splits.
         precision: `fp32` or `bf16`, for computing and storing.
-        device: Where to compute.
+        device: Where PyTorch computes.
+        engines: What computes.
         progress: Called with a title; gives a context whose value is called with (done, total).
 
     Raises:
@@ -118,47 +120,68 @@ def cached_activations(
         "precision": precision,
         "versions": code_versions(),
     }
-    files = []
-    for split, view in parts:
-        augment = [AUGMENTATIONS.identity(data.data), data.seed, view] if view else "none"
-        key = {**common, "split": split, "augment": augment}
-        dtype = "uint16" if precision == "bf16" else "float32"  # numpy has no bfloat16: its bits are kept
-        files.append(FeatureFile(Path(cache.dir), key, (len(data.photos.splits[split]), *shape), dtype))
+    count = sum(len(data.photos.splits[split]) for split, _ in parts)
+    choice = engines.choose(classifier, common, count, lambda: first_images(data))
+    files = _files(common, choice, parts, data, cache, shape, precision)
+    if not all(file.is_whole() for file in files) and choice.engine != EAGER:
+        choice, _ = engines.engine_or_eager(classifier, choice)
+        files = _files(common, choice, parts, data, cache, shape, precision)
     size = sum(file.nbytes for file in files)
     if size > cache.max_gb * 1e9:
-        count = sum(file.shape[0] for file in files)
         raise TooLarge(f"the activations of {count} photos take {size / 1e9:.1f} GB, cache.max_gb is {cache.max_gb:g}")
     if not all(file.is_whole() for file in files):
         with alone([file for file in files if not file.is_whole()]):
             make_room(files, cache.max_gb, lambda: shutil.disk_usage(cache.dir).free)
             missing = [(file, part) for file, part in zip(files, parts, strict=True) if not file.is_whole()]
-            with progress("activations of the frozen part") as report, autocast(device, precision):
-                _compute(missing, classifier, data, precision, device, report)
+            with progress("activations of the frozen part") as report:
+                _compute(missing, engines.engine(classifier, choice.engine), data, precision, report)
     for file in files:
         os.utime(file.path)  # least recently used is dropped first
     views = [_load(file, precision, whole=size <= _IN_MEMORY) for file in files]
     return Activations(tuple(views[:-1]), views[-1], data.labels("train"), data.labels("valid"))
 
 
+def first_images(data: PhotoData) -> torch.Tensor:
+    """Return training images (n, 3, side, side) from all over the split, whose classes come one after the other."""
+    dataset = data.dataset("train")
+    return torch.stack([dataset[0, index][0] for index in range(0, len(dataset), -(-len(dataset) // BATCH))])
+
+
+def _files(
+    common: dict[str, Any],
+    choice: Choice,
+    parts: Sequence[tuple[str, int]],
+    data: PhotoData,
+    cache: Cache,
+    shape: tuple[int, ...],
+    precision: str,
+) -> list[FeatureFile]:
+    files = []
+    for split, view in parts:
+        augment = [AUGMENTATIONS.identity(data.data), data.seed, view] if view else "none"
+        key = {**common, "engine": choice.versioned, "split": split, "augment": augment}
+        dtype = "uint16" if precision == "bf16" else "float32"  # numpy has no bfloat16: its bits are kept
+        files.append(FeatureFile(Path(cache.dir), key, (len(data.photos.splits[split]), *shape), dtype))
+    return files
+
+
 def _compute(
     files: Sequence[tuple[FeatureFile, tuple[str, int]]],
-    classifier: Classifier,
+    engine: Engine,
     data: PhotoData,
     precision: str,
-    device: torch.device,
     report: Progress,
 ) -> None:
     """Compute files, each with its (split, view), in one stream of images that are decoded meanwhile."""
     starts = [(split, view, file.rows_done()) for file, (split, view) in files]
     done, count = sum(start for _, _, start in starts), sum(file.shape[0] for file, _ in files)
-    batches = iter(data.stream(starts, _BATCH))
+    features = engine.stream(images for images, _ in data.stream(starts, BATCH))
     for file, _ in files:
         writer = FeatureWriter(file)
         saved = time.monotonic()
         try:
             while writer.rows < file.shape[0]:
-                photos, _labels = next(batches)
-                out = classifier.to_boundary(photos.to(device))
+                out = next(features)
                 writer.append(_to_numpy(out, precision))
                 done += len(out)
                 report(done, count)

@@ -14,7 +14,14 @@ from breedlab.models.classifier import Classifier
 from breedlab.version import PACKAGE, __version__
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
-_OWN_CODE = ("data/decode.py", "data/transforms.py", "models/boundary.py", "models/classifier.py")
+_OWN_CODE = (
+    "data/decode.py",
+    "data/transforms.py",
+    "models/boundary.py",
+    "models/classifier.py",
+    "models/openvino_export.py",
+    "training/feature_engines.py",
+)
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _OF_THE_MOMENT = ("training",)
 

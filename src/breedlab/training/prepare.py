@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from breedlab.registry import AUGMENTATIONS
 from breedlab.serving.engines import multiplies_bf16
 from breedlab.training import loop
 from breedlab.training.activations import Activations, TooLarge, cached_activations
+from breedlab.training.engine_choice import EAGER, FeatureEngines
 from breedlab.training.learner import Learner
 
 _CHECKED = 32
@@ -44,6 +46,7 @@ class Prepared:
         evaluation: The transform of validation, test and serving.
         accelerator: `cpu` or `gpu`.
         precision: `fp32` or `bf16`.
+        engines: What computes frozen parts.
     """
 
     config: Config
@@ -54,8 +57,10 @@ class Prepared:
     precision: str
     _activations: dict[tuple[str, str, int], Activations | None] = field(default_factory=dict)
     _trainable: frozenset[str] = frozenset()
+    engines: FeatureEngines = field(init=False)
 
     def __post_init__(self) -> None:
+        self.engines = FeatureEngines(Path(self.config.cache.dir), self.device, self.precision)
         parameters = self.backbone.network.named_parameters()
         self._trainable = frozenset(name for name, parameter in parameters if parameter.requires_grad)
 
@@ -169,11 +174,22 @@ class Prepared:
                 fingerprint=self.report.fingerprint,
                 precision=self.precision,
                 device=self.device,
+                engines=self.engines,
                 progress=progress,
             )
         except (NotSeparable, TooLarge) as reason:
             note(f"activations are computed live every epoch: {reason}")
             return None
+
+    def answers(self, classifier: Classifier) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What gives a trained classifier's logits (n, classes) on the CPU, its frozen part by the run's engine."""
+        network = classifier.to(self.device).eval()
+        choice = None if classifier.freeze == "none" else self.engines.recorded(classifier.freeze)
+        if choice is None or choice.engine == EAGER:
+            return lambda images: network(images.to(self.device)).float().cpu()
+        _, engine = self.engines.engine_or_eager(classifier, choice)
+        tail = classifier.tail().eval()
+        return lambda images: tail(engine(images).to(self.device)).float().cpu()
 
     def learner(self, classifier: Classifier, config: Config, epochs: int) -> tuple[Learner, loop.Feed]:
         """What the lean loop trains, and what it trains on."""

@@ -45,7 +45,7 @@ class Workers:
         for _ in range(config.tuner.parallel):
             ours, theirs = spawn.Pipe()
             # No daemon: those may not have the helper processes that decode images.
-            process = spawn.Process(target=_work, args=(config.model_dump(), report, theirs))
+            process = spawn.Process(target=_work, args=(config.model_dump(), report, run, theirs))
             process.start()
             theirs.close()  # so that the pipe breaks when the worker ends
             self._idle.append((process, ours))
@@ -108,7 +108,7 @@ class Workers:
         )
 
 
-def _work(tree: dict[str, Any], report: Report, pipe: Connection) -> None:
+def _work(tree: dict[str, Any], report: Report, run: Path, pipe: Connection) -> None:
     """Run trials until the main process has no more of them, or is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -121,6 +121,7 @@ def _work(tree: dict[str, Any], report: Report, pipe: Connection) -> None:
         config = validate(tree)
         torch.set_num_threads(max(1, hardware.available() // config.tuner.parallel))
         prepared = prepare(config, report)
+        prepared.engines.resume(run)
         gc.freeze()  # as in `quickly_collected`; this process does nothing but trials
 
         def stop_early(epoch: int, value: float) -> bool:

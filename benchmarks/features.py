@@ -1,0 +1,118 @@
+"""The feature pass of a frozen backbone, decoding counted in: ours against an eager bf16 pass in channels-last.
+
+Both read the same JPEGs by the same decoder and workers, in the same run and in turn. Ours is the product's own pass,
+into an empty cache, by the engine that it chose before; the choice (conversion and measurement) is timed by itself. The
+other keeps nothing. ResNet34's weights are random, EfficientNet-Lite0's those of the `pretrained` extra.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from _harness import CACHE, NO_BF16, Ratio, interleave, machine, parse, report, step
+from _photos import photos
+
+_MODELS = {
+    "ResNet34": (["model=resnet34", "model.weights=none"], 2.0),
+    "EfficientNet-Lite0": (["model=efficientnet_lite0"], 5.0),
+}
+
+
+def main() -> None:
+    args = parse(__doc__, 3, 1)
+    here = machine()
+    train, valid = (448, 64) if args.small else (1536, 192)
+    root = photos(8, train, valid)
+    small = "targets are for the full size" if args.small else ""
+    excuse = small or ("" if here["native_bf16"] else NO_BF16)
+    ratios, figures = [], {"images": f"{train:,} + {valid:,}"}
+    for name, (words, target) in _MODELS.items():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="features-", dir=CACHE))
+        try:
+            prepared = _prepared(root, folder, words)
+            with step(f"{name}: choosing an engine") as choosing:
+                choice = _choose(prepared)
+            pairs = interleave(f"{name}, eager and ours", _eager(prepared), _ours(prepared, folder), args.rounds)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        ratios.append(
+            Ratio(
+                f"{name}: eager bf16 pass / ours, time",
+                [theirs / ours for theirs, ours in pairs],
+                target,
+                excuse=excuse,
+            )
+        )
+        images = train + valid
+        figures |= {
+            f"{name}: engine": f"{choice.versioned} {prepared.precision}",
+            f"{name}: cosine similarity at least": choice.cosine,
+            f"{name}: linear readouts alike": choice.readout,
+            f"{name}: choosing, once, s": choosing[0],
+            f"{name}: eager, images/s": images / median(theirs for theirs, _ in pairs),
+            f"{name}: ours, images/s": images / median(ours for _, ours in pairs),
+        }
+    report(args, "features", here, ratios, figures)
+
+
+def _prepared(root: Path, folder: Path, words: list[str]) -> Any:
+    from breedlab.config import validate
+    from breedlab.config.compose import load
+    from breedlab.pipeline.run import checked_photos
+    from breedlab.training.prepare import prepare
+
+    overrides = [
+        "experiment=resnet34",
+        *words,
+        "data=image_folder",
+        f"data.root={root}",
+        f"cache.dir={folder / 'cache'}",
+    ]
+    config = validate(load(overrides))
+    prepared = prepare(config, checked_photos(config))
+    run = folder / "run"
+    run.mkdir()
+    prepared.engines.begin(run)
+    return prepared
+
+
+def _choose(prepared: Any) -> Any:
+    """One pass of ours, which leaves its choice in the record; it is timed with the pass."""
+    from breedlab.training.engine_choice import Choice
+
+    prepared._cached(prepared.classifier(prepared.config), prepared.config)
+    return prepared.engines.recorded("backbone") or Choice()
+
+
+def _ours(prepared: Any, folder: Path) -> Callable[[], None]:
+    classifier = prepared.classifier(prepared.config)
+
+    def feature_pass() -> None:
+        for file in folder.glob("cache/*.npy"):
+            file.unlink()
+        assert prepared._cached(classifier, prepared.config) is not None
+
+    return feature_pass
+
+
+def _eager(prepared: Any) -> Callable[[], None]:
+    from breedlab.training.feature_engines import BATCH, Eager
+
+    engine = Eager(prepared.classifier(prepared.config), prepared.device, "bf16")
+    data = prepared.data(prepared.config)
+
+    def feature_pass() -> None:
+        for batch, _ in data.stream([("train", 0, 0), ("valid", 0, 0)], BATCH):
+            engine(batch)
+
+    return feature_pass
+
+
+if __name__ == "__main__":
+    main()
