@@ -12,8 +12,8 @@ import torch
 from timm.optim import param_groups_layer_decay
 from torchvision import models
 
+from breedlab.catalogue import catalogue
 from breedlab.models.backbone import cut_last_layer
-from breedlab.models.catalogue import catalogue
 from breedlab.models.depth import _TORCHVISION, depths, is_decayed
 
 TWINS = {

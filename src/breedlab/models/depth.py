@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
+import torch
 from torch import nn
 
 from breedlab.models.backbone import TIMM
@@ -93,17 +94,18 @@ def has_decay(path: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and not path.endswith("bias")
 
 
-class _WithClassifier:
+class _WithClassifier(nn.Module):
     """A timm network's parameters, and the one that was its classifier's: the head learns with the layer of that."""
 
     def __init__(self, network: Any) -> None:
+        super().__init__()
         self.network = network
         classifier = network.pretrained_cfg.get("classifier") or "classifier"
         self.classifier = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
 
-    def named_parameters(self) -> Iterator[tuple[str, object]]:
+    def named_parameters(self, *how: Any, **named: Any) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.network.named_parameters()
-        yield self.classifier, None
+        yield self.classifier, nn.Parameter(torch.empty(0))
 
 
 def _timm_depths(network: Any) -> dict[str, int]:
@@ -111,12 +113,12 @@ def _timm_depths(network: Any) -> dict[str, int]:
     if hasattr(network, "group_matcher"):
         from timm.models import group_parameters
 
-        layers = group_parameters(whole, network.group_matcher(coarse=False), reverse=True)
+        layers: dict[str, int] = group_parameters(whole, network.group_matcher(coarse=False), reverse=True)
         top = layers[whole.classifier]
     else:
-        from timm.optim import auto_group_layers
+        from timm import optim
 
-        layers = auto_group_layers(network)
+        layers = optim.auto_group_layers(network)  # type: ignore[attr-defined,no-untyped-call]
         top = max(layers.values()) + 1
     return {path: top - layers[path] for path, _ in network.named_parameters()}
 

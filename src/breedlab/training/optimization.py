@@ -57,7 +57,7 @@ def _legacy_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any]]
                 len(blocks),
             )
             grouped.setdefault(depth, []).append(parameter)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": grouped[depth], "lr": optim.lr * optim.layer_decay**depth} for depth in sorted(grouped, reverse=True)
     ]
     groups.append({"params": list(classifier.head.parameters()), "lr": optim.lr})
