@@ -1,0 +1,41 @@
+"""What strangers look for in a repository, and that it says the same as the package does."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from breedlab import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_citation_has_the_packages_name_version_and_license() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["title"], str(citation["version"])) == (PROJECT["name"], __version__)
+    assert citation["license"] == PROJECT["license"]
+    assert [author["name"] for author in citation["authors"]] == [author["name"] for author in PROJECT["authors"]]
+
+
+def test_the_changelog_has_a_section_for_what_is_not_released_yet() -> None:
+    assert re.search(r"^## \[?Unreleased\]?", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda form: form.stem)
+def test_an_issue_form_is_one_that_github_takes(form: Path) -> None:
+    tree = yaml.safe_load(form.read_text())
+    assert {"name", "description", "body"} <= set(tree)
+    labels = [field["attributes"]["label"] for field in tree["body"] if field["type"] != "markdown"]
+    assert labels and len(labels) == len(set(labels))
+
+
+@pytest.mark.parametrize("page", ["CODE_OF_CONDUCT.md", "SECURITY.md", "ARCHITECTURE.md", "CHANGELOG.md", "README.md"])
+def test_a_page_names_no_file_that_is_not_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    linked = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", text)
+    assert all((ROOT / name).exists() for name in linked), linked
