@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,3 +201,29 @@ def test_of_epochs_that_tie_the_one_with_the_lowest_loss_is_kept(
     assert (fitted.best_epoch, fitted.tied) == (lowest + 1, len(tied) - 1)
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == lowest
+
+
+def test_a_run_that_was_moved_keeps_its_best_epoch(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if its first epoch had been better than all to come, which must not replace it."""
+    config = configure("trainer.max_epochs=3")
+    prepared = prepare(config, checked_photos(config))
+    monkeypatch.setattr(fitting, "StepBar", lambda: Cut(1))
+    with pytest.raises(RuntimeError, match="cut"):
+        train(prepared, config, tmp_path / "run")
+    monkeypatch.undo()
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    for state in last["callbacks"].values():
+        if state.get("monitor") == "valid/top1" and "best_model_score" in state:
+            state["best_model_score"] = torch.tensor(2.0)  # better than whatever is still to come
+            state["current_score"] = torch.tensor(2.0)
+    torch.save(last, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        _, fitted = train(prepared, config, tmp_path / "moved")
+    assert (fitted.best_epoch, fitted.best, fitted.epochs) == (1, 2.0, 3)
+    best = torch.load(tmp_path / "moved" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == 0
+    assert sorted(path.name for path in (tmp_path / "moved" / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]

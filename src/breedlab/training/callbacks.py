@@ -43,7 +43,26 @@ class FiniteFigures(Checkpoint):
             )
 
 
-class BestCheckpoint(ModelCheckpoint):
+class MovableCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint that knows its best after its folder was moved or copied; Lightning's begins anew then."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        assert self.dirpath is not None
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "", Path(path).name)) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved: dict[str, Any] = {name: here(state_dict[name]) for name in paths if name in state_dict}
+        if "best_k_models" in state_dict:
+            moved["best_k_models"] = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "dirpath": self.dirpath})
+
+    def _generate_state_key(self, **kwargs: Any) -> str:
+        return f"ModelCheckpoint{kwargs!r}"  # under which older runs saved it
+
+
+class BestCheckpoint(MovableCheckpoint):
     """Keeps the epoch that is best by `objective.rank`: of those that tie in the metric, the one of the lowest loss.
 
     Attributes:
@@ -82,9 +101,6 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._loss, self.tied = state_dict.get("loss"), state_dict.get("tied", 0)
-
-    def _generate_state_key(self, **kwargs: Any) -> str:
-        return f"ModelCheckpoint{kwargs!r}"  # under which older runs saved it
 
 
 class EpochLines(Checkpoint):

@@ -28,6 +28,7 @@ from breedlab.training.callbacks import (
     BestCheckpoint,
     EpochLines,
     FiniteFigures,
+    MovableCheckpoint,
     SeededEpochs,
     StepBar,
     best_checkpoint,
@@ -224,7 +225,7 @@ def _ended_before(run: Path, config: Config) -> Fitted:
 
 def _keep_last(run: Path) -> ModelCheckpoint:
     """Write `checkpoints/last.ckpt` after whole epochs only: a resumed run begins with the next."""
-    return ModelCheckpoint(
+    return MovableCheckpoint(
         dirpath=run / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
 
