@@ -26,7 +26,9 @@ def test_the_changelog_has_a_section_for_what_is_not_released_yet() -> None:
     assert re.search(r"^## \[?Unreleased\]?", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda form: form.stem)
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda form: form.stem
+)
 def test_an_issue_form_is_one_that_github_takes(form: Path) -> None:
     tree = yaml.safe_load(form.read_text())
     assert {"name", "description", "body"} <= set(tree)

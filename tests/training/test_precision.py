@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from breedlab.config import Config
-from breedlab.pipeline.run import _evaluate, checked_photos
+from breedlab.pipeline.run import _evaluate, checked_photos, run
+from breedlab.training import prepare as prepare_module
 from breedlab.training.fit import fit
 from breedlab.training.prepare import prepare
 from breedlab.tuning.trial import run_trial
@@ -94,3 +95,27 @@ def test_a_probe_computes_in_it_too(configure: Configure, precision: str, mode: 
     with outputs_of(nn.Linear) as seen:
         prepared.probe(prepared.classifier(config), config)
     assert seen == {(True, DTYPES[precision]), (False, DTYPES[precision])}
+
+
+def test_left_to_itself_a_head_alone_trains_in_fp32_on_a_cpu(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials and final training alike; the frozen part before it is still computed in bf16."""
+    monkeypatch.setattr(prepare_module, "has_native_bf16", lambda _: True)
+    config = configure("trainer.precision=auto", f"cache.dir={tmp_path / 'cache'}", "trainer.max_epochs=1")
+    prepared = prepare(config, checked_photos(config))
+    with outputs_of(nn.Linear) as seen:
+        assert run_trial(prepared, {}, lambda *_: False).state == "complete"
+    assert seen == {(True, torch.float32), (False, torch.float32)}
+    activations = prepared.activations(prepared.classifier(config), config)
+    assert activations is not None and activations.train[0].dtype == torch.bfloat16
+
+    with outputs_of(nn.Linear) as seen:
+        result = run(config, [], directory=tmp_path / "run")
+    assert (True, torch.float32) in seen and (True, torch.bfloat16) not in seen
+    assert result.metrics["training"]["precision"] == "fp32"
+
+    asked = configure("trainer.precision=bf16", f"cache.dir={tmp_path / 'cache'}")
+    with outputs_of(nn.Linear) as seen:
+        list(prepare(asked, checked_photos(asked)).epochs(prepared.classifier(asked), asked, 1))
+    assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}

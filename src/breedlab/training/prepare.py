@@ -210,8 +210,24 @@ class Prepared:
     def epochs(self, classifier: Classifier, config: Config, count: int) -> Iterator[loop.Epoch]:
         """Trains with the lean loop, an epoch at a time."""
         learner, feed = self.learner(classifier, config, count)
-        yield from loop.epochs(
-            learner, feed, config, count=count, accelerator=self.accelerator, precision=self.precision
+        precision = self.training_precision(config, cached=isinstance(feed, CachedFeed))
+        yield from loop.epochs(learner, feed, config, count=count, accelerator=self.accelerator, precision=precision)
+
+    def training_precision(self, config: Config, cached: bool) -> str:
+        """Return what training computes in, in trials, probe and final training alike.
+
+        That is the run's precision, but for a head on cached activations where `trainer.precision=auto` on a CPU: to
+        cast its weights in every step costs more than bf16 saves (5.5 ms a step against 3.4 in fp32).
+
+        Args:
+            config: The experiment's, or a trial's.
+            cached: Whether the frozen part's activations are computed once.
+        """
+        head_alone = cached and config.model.freeze == "backbone"
+        return (
+            "fp32"
+            if head_alone and self.accelerator == "cpu" and config.trainer.precision == "auto"
+            else self.precision
         )
 
     def probe(self, classifier: Classifier, config: Config) -> None:
