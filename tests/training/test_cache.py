@@ -12,7 +12,7 @@ import torch
 from breedlab.config import Config, replace
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline.run import checked_photos
-from breedlab.training import cache_key
+from breedlab.training import activations, cache_key
 from breedlab.training.activations import ValidBatches
 from breedlab.training.cache_key import code_versions
 from breedlab.training.prepare import Prepared, prepare
@@ -181,6 +181,24 @@ def test_bf16_activations_survive_the_disk(tmp_path: Path, configure: Configure)
     assert reference is not None
     error = (activations.valid.float() - reference.valid).norm() / reference.valid.norm()
     assert error < 0.02
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists the files that memory maps")
+def test_a_set_too_large_for_memory_is_read_from_its_files(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit once held for each view by itself: four views took four times as much."""
+    config = configure(f"cache.dir={tmp_path}", "cache.views=2", "data.augment=basic")
+    prepared = prepare(config, checked_photos(config))
+    in_memory = prepared._cached(prepared.classifier(config), config)
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    one_view = max(path.stat().st_size for path in tmp_path.glob("*.npy"))
+    monkeypatch.setattr(activations, "_IN_MEMORY", one_view)
+    mapped = prepared._cached(prepared.classifier(config), config)
+    maps = Path("/proc/self/maps").read_text()
+    assert all(str(path) in maps for path in tmp_path.glob("*.npy"))
+    assert in_memory is not None and mapped is not None
+    assert all(torch.equal(one, other) for one, other in zip(in_memory.train, mapped.train, strict=True))
 
 
 def test_validation_batches_are_bounded_in_bytes_and_lose_nothing() -> None:
