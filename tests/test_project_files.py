@@ -36,7 +36,9 @@ def test_an_issue_form_is_one_that_github_takes(form: Path) -> None:
     assert labels and len(labels) == len(set(labels))
 
 
-@pytest.mark.parametrize("page", ["CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md", "CHANGELOG.md", "README.md"])
+@pytest.mark.parametrize(
+    "page", ["CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md", "CHANGELOG.md", "README.md"]
+)
 def test_a_page_names_no_file_that_is_not_there(page: str) -> None:
     text = (ROOT / page).read_text()
     linked = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from breedlab.moved import keep_old_names
 from breedlab.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ _HOMES = {
     "load": "breedlab.api",
     "run": "breedlab.api",
 }
+
+
+keep_old_names()
 
 
 def __getattr__(name: str) -> Any:

@@ -33,6 +33,7 @@ _CODE = (
     "models/backbone.py",
     "models/boundary.py",
     "models/classifier.py",
+    "moved.py",
     "version.py",
     "weight_files.py",
     "serving/__init__.py",

@@ -1,0 +1,71 @@
+"""The old names of modules that moved: importing one warns and gives the module itself, until the next release."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {
+    "breedlab.cores": "breedlab.hardware",
+    "breedlab.debug": "breedlab.cli.debug",
+    "breedlab.deploy": "breedlab.cli.deploy",
+    "breedlab.deploy_flags": "breedlab.cli.deploy_flags",
+    "breedlab.evaluate": "breedlab.cli.evaluate",
+    "breedlab.grid": "breedlab.pipeline.grid",
+    "breedlab.hyperparameters": "breedlab.backends.sagemaker.hyperparameters",
+    "breedlab.jobs": "breedlab.cli.jobs",
+    "breedlab.launch": "breedlab.cli.launch",
+    "breedlab.models.catalogue": "breedlab.catalogue",
+    "breedlab.models.weight_files": "breedlab.weight_files",
+    "breedlab.plan": "breedlab.pipeline.plan",
+    "breedlab.predict": "breedlab.cli.predict",
+    "breedlab.ranks": "breedlab.distributed",
+    "breedlab.report": "breedlab.cli.report",
+    "breedlab.reporting.console": "breedlab.console",
+    "breedlab.reporting.figures": "breedlab.evaluation.figures",
+    "breedlab.reporting.tensors": "breedlab.debugging.tensors",
+    "breedlab.serve": "breedlab.cli.serve",
+    "breedlab.serving.client": "breedlab.backends.client",
+    "breedlab.serving.packing": "breedlab.packing",
+    "breedlab.serving.ranking": "breedlab.models.ranking",
+    "breedlab.training.former": "breedlab.pipeline.former",
+    "breedlab.training.run": "breedlab.pipeline.run",
+    "breedlab.training.rundir": "breedlab.pipeline.rundir",
+    "breedlab.training.stopping": "breedlab.signals",
+    "breedlab.upload": "breedlab.cli.upload",
+}
+
+
+class _Alias(Loader):
+    """Loads a module by its old name as the very module of the new one, so that patching either patches both."""
+
+    def __init__(self, new: str) -> None:
+        self._new = new
+        self._spec: ModuleSpec | None = None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        warnings.warn(f"{spec.name} is now {self._new}; the old name goes with the next release", FutureWarning, 2)
+        module = import_module(self._new)
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec  # which the import system has just replaced by the old name's
+
+
+class _Finder(MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, _Alias(MOVED[fullname])) if fullname in MOVED else None
+
+
+def keep_old_names() -> None:
+    """Let Python find moved modules by their old names, where there is no other module of that name."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
