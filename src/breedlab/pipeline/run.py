@@ -21,6 +21,7 @@ from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_text, read_json
 from breedlab.pipeline import rundir
+from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 from breedlab.training.progress import is_complete
 
 if TYPE_CHECKING:
@@ -77,7 +78,13 @@ def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | 
     distributed.refuse_different(report.fingerprint, report.photos.root)
     if new is not None and distributed.once(lambda: rundir.is_begun(new)):
         resume = new
+    if text := early_stopping_concern(config):
+        warn(text)
+    capped, said = cap_batch_sizes(config, len(report.photos.splits["train"]))
     if resume is None:
+        config = capped
+        if said:
+            note(said)
         prepared = _prepared(config, report, watch)  # before there is a run: what cannot start leaves nothing behind
         directory = distributed.once(lambda: rundir.create(config, overrides, report, new, prepared.start()))
         rundir.current = directory
@@ -85,6 +92,8 @@ def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | 
         prepared.engines.begin(directory) if distributed.is_main() else prepared.engines.resume(directory)
         return _train(prepared, directory, started, watch)
     directory = distributed.once(lambda: _reentered(config, resume, report))
+    if said and distributed.once(lambda: rundir.recorded_config(directory).tuner.space == capped.tuner.space):
+        config = capped  # a job that starts again is given the config as it was typed
     rundir.current = directory
     note(f"run directory: {directory}")
     complete = distributed.once(lambda: _recorded_metrics(directory))

@@ -1,0 +1,65 @@
+"""A search wastes no trials on batches larger than the data; early stopping under a cosine is warned of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from breedlab.config import Config, search_space
+from breedlab.config.space import Choices, Range
+from breedlab.pipeline.run import run
+from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
+
+Configure = Callable[..., Config]
+
+
+def space(config: Config) -> Any:
+    return search_space(config)["data.batch_size"]
+
+
+def test_a_search_tries_no_batch_larger_than_the_data_and_says_so(
+    here: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("tuner=grid", "tuner.max_epochs=1", "tuner.space={data: {batch_size: [64, 128, 512]}}")
+    config = configure(*words, "trainer.max_epochs=1", "name=capped")  # on 100 training images
+    result = run(config, [])
+    tried = [json.loads(path.read_text())["values"] for path in result.run.glob("trials/*/trial.json")]
+    assert tried == [{"data.batch_size": 64}]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "tuner.space.data.batch_size: 128, 512 left out; there are 100 training images" in said
+    recorded = yaml.safe_load((result.run / "config.yaml").read_text())
+    assert recorded["tuner"]["space"] == {"data.batch_size": [64]}  # which a resumed search goes on with
+
+
+def test_what_fits_stays_and_something_always_does(configure: Configure) -> None:
+    config = configure("tuner=random", "tuner.trials=2", "tuner.space.data.batch_size=[16,32]")
+    assert cap_batch_sizes(config, 32) == (config, "")
+    assert space(cap_batch_sizes(config, 20)[0]) == Choices((16,))
+    assert space(cap_batch_sizes(config, 5)[0]) == Choices((16,))
+    spread = configure("tuner=random", "tuner.trials=2", "tuner.space.data.batch_size={low: 16, high: 512, log: true}")
+    capped, said = cap_batch_sizes(spread, 90)
+    assert space(capped) == Range(16, 90, log=True) and "up to 90 instead of 512" in said
+    assert search_space(capped).keys() == search_space(spread).keys()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "concerned"),
+    [
+        (["optim.schedule=cosine", "trainer.patience=3"], True),
+        (["optim.schedule=one_cycle", "trainer.patience=3"], True),
+        (["optim.schedule=constant", "trainer.patience=3"], False),
+        (["optim.schedule=cosine"], False),
+        (["optim.schedule=cosine", "trainer.patience=20"], False),
+    ],
+)
+def test_early_stopping_that_cuts_a_schedule_off_is_warned_of(
+    configure: Configure, overrides: list[str], concerned: bool
+) -> None:
+    text = early_stopping_concern(configure(*overrides, "trainer.max_epochs=20"))
+    assert bool(text) is concerned
+    assert not concerned or ("trainer.patience=null" in text and "20 epochs" in text)
