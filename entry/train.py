@@ -6,6 +6,8 @@ Hyperparameters come from `SM_HPS`, never from argv, whose types and order diffe
 import os
 import sys
 import traceback
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1]
@@ -14,7 +16,7 @@ sys.path.insert(0, str(SOURCE / "src"))
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 from breedlab.backends.sagemaker import job as jobs  # noqa: E402
-from breedlab.backends.sagemaker import job_secrets  # noqa: E402
+from breedlab.backends.sagemaker import job_files, job_secrets  # noqa: E402
 from breedlab.errors import BreedlabError, Terminated  # noqa: E402
 from breedlab.pipeline.run import run  # noqa: E402
 
@@ -23,16 +25,22 @@ def train() -> None:
     # A search reads each epoch's objective when it is printed, and as one line.
     sys.stdout.reconfigure(line_buffering=True, write_through=False)
     job = jobs.read_job(os.environ)
-    config, words = jobs.job_config(jobs.read_config(SOURCE), job)
+    tree = jobs.read_config(SOURCE)
+    job = replace(job, stage=jobs.stage_of(tree, job))
+    config, words = jobs.job_config(tree, job)
     job_secrets.resolve(os.environ)
     jobs.refuse_blind_container(os.environ, config)
     jobs.install_undeclared(SOURCE)
     jobs.follow_starters()
     os.chdir(jobs.work_folder())
     # Goes on where this job stands, if its spot instance was taken back and this is the next.
-    result = run(config, words, directory=job.run)
-    if job.rank == 0:
-        jobs.hand_over(job, result.run)
+    kept, wanted = job.kept(config)
+    job_files.restore(kept, job.run)
+    trial = job.stage == "trial"
+    with job_files.kept_in_step(job.run, kept, wanted) if job.rank == 0 else nullcontext():
+        result = run(config, words, directory=job.run, fit_only=trial)
+        if job.rank == 0 and not trial:
+            jobs.hand_over(job, result.run)
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ import botocore.session
 import pytest
 from containers import Container, build_image
 from filelock import FileLock
-from sagemaker_account import REGION, ROLE, Account, serving
+from sagemaker_account import REGION, ROLE, TRUST, Account, serving
 from sagemaker_endpoints import EndpointAccount
 
 from breedlab.data.sample import write_sample
@@ -62,7 +62,7 @@ def account(_server: Account, no_account: None, monkeypatch: pytest.MonkeyPatch)
 
     urllib.request.urlopen(urllib.request.Request(f"{_server.url}/moto-api/reset", method="POST")).close()
     _server.reset()
-    boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument="{}")
+    boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument=TRUST)
     boto3.client("s3").create_bucket(Bucket=BUCKET)
     _server.calls.clear()
     return _server
@@ -169,7 +169,7 @@ def bare_deploy_account(
     urllib.request.urlopen(urllib.request.Request(f"{account.url}/moto-api/reset", method="POST")).close()
     account.forget()
     account.container = contained(handler.model_fn(str(model_folder)))
-    boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument="{}")
+    boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument=TRUST)
     boto3.client("s3").create_bucket(Bucket=BUCKET)
     account.calls.clear()
     return account

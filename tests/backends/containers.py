@@ -390,6 +390,11 @@ def _keep(tree: Path, name: str, request: Request) -> None:
         for path in sorted((tree / "model").iterdir()):
             tar.add(path, arcname=path.name)
     s3.upload_file(str(archive), bucket, f"{key}/{name}/output/model.tar.gz")
+    if any((tree / "output" / "data").iterdir()):
+        archive = tree / "output.tar.gz"
+        with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+            tar.add(tree / "output" / "data", arcname=".")
+        s3.upload_file(str(archive), bucket, f"{key}/{name}/output/output.tar.gz")
 
 
 def _settle(trees: list[Path]) -> None:

@@ -7,10 +7,12 @@ a job. S3, IAM, STS and the logs are moto's.
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -41,6 +43,24 @@ _SUMMARY = (
     "FinalHyperParameterTuningJobObjectiveMetric",
 )
 
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        ],
+    }
+)
+"""The trust policy of a role that SageMaker may take on."""
+
+_ROOM = ("ml.m5.xlarge", "ml.m5.large", "ml.c5.xlarge", "ml.c5.2xlarge", "ml.g5.xlarge", "ml.g4dn.xlarge")
+_KINDS = ("training job usage", "spot training job usage", "endpoint usage")
+_QUOTAS = {f"{machine} for {kind}": 100.0 for machine in _ROOM for kind in _KINDS} | {
+    "Longest run time for a training job": 432_000.0
+}
+
+_OF_A_DEFINITION = ("OutputDataConfig", "CheckpointConfig", "AlgorithmSpecification")
+
 
 class Account:
     """Takes requests over HTTP and keeps them.
@@ -53,6 +73,10 @@ class Account:
         tags: By ARN.
         lose: How often the answer to an operation is lost after AWS took the request.
         throttle: How often an operation is told to come back later.
+        quotas: By name, beside those of an account that has room.
+        prices: By region, type and use, what AWS's price list has beside nothing.
+        passes: What IAM decides on iam:PassRole.
+        simulated: What IAM was asked to decide.
         lag: Seconds for which nothing that was created is found: AWS is consistent eventually.
     """
 
@@ -65,6 +89,10 @@ class Account:
         self.lose: dict[str, int] = {}
         self.throttle: dict[str, int] = {}
         self.lag = 0.0
+        self.quotas: dict[str, float] = {}
+        self.prices: dict[tuple[str, ...], list[float]] = {}
+        self.passes = "allowed"
+        self.simulated: list[dict[str, str]] = []
         self._born: dict[str, float] = {}
         self.calls: list[str] = []
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -73,6 +101,12 @@ class Account:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)
         target = request.headers.get("X-Amz-Target", "")
+        if target.endswith(".GetProducts"):
+            return self._GetProducts(json.loads(request.get_data()))(environ, start_response)
+        if target.endswith(".ListServiceQuotas"):
+            return self._ListServiceQuotas()(environ, start_response)
+        if "SimulatePrincipalPolicy" in (asked := _form(request)).get("Action", ""):
+            return self._SimulatePrincipalPolicy(asked)(environ, start_response)
         if not target.startswith("SageMaker."):
             self.calls.append(f"{request.method} {request.path}")
             return self._moto(environ, start_response)
@@ -100,6 +134,10 @@ class Account:
         for each in (*kept, self._born):
             each.clear()  # type: ignore[attr-defined]
         self.lag = 0.0
+        self.passes = "allowed"
+        self.quotas.clear()
+        self.prices.clear()
+        self.simulated.clear()
 
     def born(self, name: str) -> None:
         """Has the time until something is found begin."""
@@ -124,6 +162,35 @@ class Account:
     def created(self) -> list[str]:
         """What was asked to be created, in order."""
         return [name for name, _ in self.requests if name.startswith("Create")]
+
+    # What moto lacks beside SageMaker.
+
+    def _GetProducts(self, asked: dict[str, Any]) -> Response:  # noqa: N802
+        if "GetProducts" in self.refuse:
+            return _refused(*self.refuse["GetProducts"])
+        wanted = tuple(each["Value"] for each in asked["Filters"])
+        dimensions = [{"pricePerUnit": {"USD": f"{price:.10f}"}} for price in self.prices.get(wanted, ())]
+        terms = {"OnDemand": {"term": {"priceDimensions": dict(enumerate(dimensions))}}}
+        products = [json.dumps({"product": {}, "terms": terms})] if dimensions else []
+        body = {"FormatVersion": "aws_v1", "PriceList": products}
+        return Response(json.dumps(body), 200, content_type="application/x-amz-json-1.1")
+
+    def _ListServiceQuotas(self) -> Response:  # noqa: N802
+        if "ListServiceQuotas" in self.refuse:
+            return _refused(*self.refuse["ListServiceQuotas"])
+        listed = [{"QuotaName": name, "Value": value} for name, value in {**_QUOTAS, **self.quotas}.items()]
+        return Response(json.dumps({"Quotas": listed}), 200, content_type="application/x-amz-json-1.1")
+
+    def _SimulatePrincipalPolicy(self, asked: dict[str, str]) -> Response:  # noqa: N802
+        if "SimulatePrincipalPolicy" in self.refuse:
+            code, message = self.refuse["SimulatePrincipalPolicy"]
+            error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+            return Response(f"<ErrorResponse>{error}</ErrorResponse>", 403, content_type="text/xml")
+        self.simulated.append(asked)
+        whole = f"<EvalActionName>iam:PassRole</EvalActionName><EvalDecision>{self.passes}</EvalDecision>"
+        for tag in ("member", "EvaluationResults", "SimulatePrincipalPolicyResult", "SimulatePrincipalPolicyResponse"):
+            whole = f"<{tag}>{whole}</{tag}>"
+        return Response(whole, 200, content_type="text/xml")
 
     # What a test makes of a job.
 
@@ -164,7 +231,7 @@ class Account:
             "CreationTime": _now(number),
             "TrainingStartTime": _now(number),
             "TrainingEndTime": _now(number + 7),
-            **{key: definition[key] for key in ("OutputDataConfig", "CheckpointConfig", "AlgorithmSpecification")},
+            **{key: definition[key] for key in _OF_A_DEFINITION if key in definition},
             **fields,
         }
         self.tags[self.training[name]["TrainingJobArn"]] = self.tags[self.tuning[tuning]["HyperParameterTuningJobArn"]]
@@ -272,6 +339,20 @@ class Account:
     def _StopHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         self.tuning[asked["HyperParameterTuningJobName"]]["HyperParameterTuningJobStatus"] = "Stopping"
         return {}
+
+
+def _form(request: Request) -> dict[str, str]:
+    """The fields of a call to IAM or STS; the body stays as it was for whoever reads it next."""
+    if request.mimetype != "application/x-www-form-urlencoded":
+        return {}
+    body = request.get_data()
+    request.environ["wsgi.input"] = io.BytesIO(body)
+    return dict(urllib.parse.parse_qsl(body.decode()))
+
+
+def _refused(code: str, message: str) -> Response:
+    body = json.dumps({"__type": code, "message": message})
+    return Response(body, 400, content_type="application/x-amz-json-1.1")
 
 
 class Refusal(Exception):

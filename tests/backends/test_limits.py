@@ -142,6 +142,7 @@ REAL_TIME = (
     {"EndpointConfigName": "c", "ProductionVariants": [{"InstanceType": "ml.m5.large"}]},
 )
 UPDATE = ("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": {"x": 1}})
+VOLUME = {"VolumeSizeInGB": 5}
 CATEGORIES = [{"Name": "a", "Values": [str(n) for n in range(31)]}]
 
 BREAKS: list[tuple[str, Any, list[Any], str]] = [
@@ -160,10 +161,45 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
         "TrainingJobDefinition.ResourceConfig.VolumeKmsKeyId",
     ),
     (
-        "no key for local disks",
-        ("CreateEndpointConfig", {"KmsKeyId": "k", "ProductionVariants": [{"InstanceType": "ml.m5d.large"}]}),
+        "no volume beside local disks",
+        (
+            "CreateEndpointConfig",
+            {"ProductionVariants": [{"InstanceType": "ml.m5.large"}, {"InstanceType": "ml.g5.xlarge", **VOLUME}]},
+        ),
         [],
-        "KmsKeyId",
+        "ProductionVariants[1].VolumeSizeInGB",
+    ),
+    (
+        "enough combinations",
+        (
+            "CreateHyperParameterTuningJob",
+            tuning(
+                Strategy="Random",
+                ParameterRanges={
+                    "CategoricalParameterRanges": [{"Name": "a", "Values": ["1", "2"]}],
+                    "IntegerParameterRanges": [{"Name": "b", "MinValue": "1", "MaxValue": "3"}],
+                },
+                ResourceLimits={"MaxNumberOfTrainingJobs": 7, "MaxParallelTrainingJobs": 1},
+            ),
+        ),
+        [],
+        "MaxNumberOfTrainingJobs",
+    ),
+    (
+        "a search suits its strategy",
+        (
+            "CreateHyperParameterTuningJob",
+            tuning(
+                Strategy="Random",
+                ParameterRanges={
+                    "ContinuousParameterRanges": [
+                        {"Name": "a", "MinValue": "0.0", "MaxValue": "1", "ScalingType": "Logarithmic"}
+                    ]
+                },
+            ),
+        ),
+        [],
+        "MinValue",
     ),
     (
         "no warm pool with spot",
@@ -250,6 +286,8 @@ def test_every_documented_limit_is_broken_here() -> None:
     [
         (("CreateTrainingJob", training(**resources("ml.c5.xlarge", VolumeKmsKeyId="k"))), []),
         (("CreateTrainingJob", training(CheckpointConfig={"S3Uri": "s3://b/a/c/"})), []),
+        (("CreateEndpointConfig", {"KmsKeyId": "k", "ProductionVariants": [{"InstanceType": "ml.g5.xlarge"}]}), []),
+        (("CreateEndpointConfig", {"ProductionVariants": [{"InstanceType": "ml.m5.large", **VOLUME}]}), []),
         (("CreateHyperParameterTuningJob", tuning(Strategy="Hyperband", StrategyConfig={})), []),
         (UPDATE, [REAL_TIME]),
     ],
@@ -263,6 +301,17 @@ def test_which_types_have_disks_of_their_own() -> None:
     other = "c4 c5 c5n c6i c7i m4 m5 m6i m7i p2 p3 r5 r7i t3 inf2 c6gn"
     assert all(has_local_storage(f"ml.{family}.xlarge") for family in own.split())
     assert not any(has_local_storage(f"ml.{family}.xlarge") for family in other.split())
+
+
+def test_the_sdk_knows_the_same_types_with_disks_of_their_own() -> None:
+    """It takes some that it has not heard of for types that need a volume; the others agree."""
+    from botocore.loaders import Loader
+    from sagemaker.core.common_utils import volume_size_supported
+
+    shapes = Loader().load_service_model("sagemaker", "service-2")["shapes"]
+    types = {*shapes["TrainingInstanceType"]["enum"], *shapes["ProductionVariantInstanceType"]["enum"]}
+    differ = {each for each in types if has_local_storage(each) == volume_size_supported(each)}
+    assert {each.split(".")[1] for each in differ} <= {"p6-b300", "p6e-gb200"}
 
 
 def test_a_warm_pool_says_that_its_quota_is_none() -> None:

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from containers import Container, Service, can_run
 from nbclient import NotebookClient
-from sagemaker_account import REGION, ROLE, serving
+from sagemaker_account import REGION, ROLE, TRUST, serving
 from sagemaker_endpoints import EndpointAccount
 
 from breedlab.serving import handler
@@ -78,7 +78,7 @@ def test_the_notebook_goes_the_whole_way_on_sagemaker_by_one_word(
             monkeypatch.setenv(name, value)
         # All accounts of a process are one to moto, and other tests' roles would be there.
         urllib.request.urlopen(urllib.request.Request(f"{account.url}/moto-api/reset", method="POST")).close()
-        boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument="{}")
+        boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument=TRUST)
         boto3.client("s3").create_bucket(Bucket=BUCKET)
         client = NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path / "here")}})
         with Service(account, Container(image, tmp_path / "containers", account.url)):

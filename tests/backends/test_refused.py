@@ -56,7 +56,31 @@ def refused(cloud: Callable[..., list[str]], account: Account, here: Path) -> Re
         (["tuner.space.optim.lr={low: 0.1, high: 0.9, step: 0.2}"], "SageMaker's ranges have no steps"),
         (["tuner.warm_start=[a,b,c,d,e,f]"], "tuner.warm_start: has 6 parents; expected at most 5"),
         (["tuner=hyperband", "tuner.early_stopping=true"], "tuner.early_stopping: got true; expected false"),
+        (["tuner=hyperband", "tuner.max_epochs=30000"], "tuner.max_epochs: got 30000; expected at most 20000 epochs"),
+        (
+            ["tuner=random", "tuner.trials=70", "tuner.space={optim: {lr: [0.1, 0.2]}}"],
+            "which is how many combinations",
+        ),
+        # what belongs to other parts of AWS
+        (
+            ["backend.role=arn:aws-cn:iam::123456789012:role/r"],
+            "role/r is of aws-cn; expected aws",
+        ),
+        (
+            ["backend.kms.output=arn:aws:kms:eu-west-1:123456789012:key/k"],
+            "is a key of eu-west-1; expected one of us-east-1",
+        ),
+        (["data.root=s3://breedlab-tests/a//b"], "data.root: got 's3://breedlab-tests/a//b/'; expected no '//'"),
         # machines that do not go together
+        (
+            ["backend.instance_type=ml.g4dn.xlarge", "backend.processes=2"],
+            "backend.processes: got 2; ml.g4dn.xlarge has",
+        ),
+        (["backend.instance_type=ml.trn1.2xlarge"], "backend.instance_type: ml.trn1.2xlarge has AWS Trainium"),
+        (
+            ["backend.image=123456789012.dkr.ecr.us-east-1.amazonaws.com/Mine:1"],
+            "has capitals in the repository",
+        ),
         (["backend.spot=true", "backend.keep_alive_minutes=5"], "backend.keep_alive_minutes: expected 0"),
         (["backend.max_wait_hours=9.0"], "backend.max_wait_hours: expected null"),
         (["backend.spot=true", "backend.max_wait_hours=1.0"], "expected at least backend.max_run_hours (4)"),

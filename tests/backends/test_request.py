@@ -78,8 +78,8 @@ MOST = {
         "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch:2.13-cpu-amzn2023-sagemaker",
     ),
     "backend.prefix=my/lab": (
-        ("CheckpointConfig", "S3Uri"),
-        "s3://breedlab-tests/my/lab/jobs/dogs-1/checkpoints",
+        ("OutputDataConfig", "S3OutputPath"),
+        "s3://breedlab-tests/my/lab/jobs/dogs-1/output",
     ),
     "backend.job_name=dogs-1": (
         ("OutputDataConfig", "S3OutputPath"),
@@ -109,6 +109,13 @@ def test_each_setting_arrives(together: tuple[str, ...], word: str, search: bool
     for key in path:
         arrived = arrived[key]
     assert arrived == expected
+
+
+def test_trials_have_a_checkpoint_folder_only_where_they_go_on_from_it(sent: Sent) -> None:
+    """Every trial would begin by downloading what all those before it left in the folder that they share."""
+    assert "CheckpointConfig" not in definition(sent(*SEARCH))
+    assert "CheckpointConfig" in definition(sent(*SEARCH, "backend.spot=true"))
+    assert "CheckpointConfig" in definition(sent())
 
 
 def test_region_and_bucket_arrive(sent: Sent) -> None:

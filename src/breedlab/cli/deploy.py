@@ -146,7 +146,7 @@ def _plan(words: argparse.Namespace) -> int:
 
 
 def _deploy(words: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import archive_check, endpoint_cost, session, stack
+    from breedlab.backends.sagemaker import archive_check, endpoint_cost, preflight, session, stack
     from breedlab.backends.sagemaker.rollout import Rollout
 
     photo = _photo(words)
@@ -160,9 +160,20 @@ def _deploy(words: argparse.Namespace) -> int:
         if place is None:
             place = session.planned(account_of(words))
         deployment = _described(words, place, folder, archive)
-        cost = endpoint_cost.cost_of(deployment, words.price_per_hour)
-        _refuse([*found, *_problems(deployment), *cost.problems()])
+        cost = endpoint_cost.cost_of(deployment, words.price_per_hour, account)
+        asked = preflight.Findings()
+        if account is not None:
+            needs = (
+                []
+                if deployment.kind == "serverless"
+                else preflight.endpoint_needs(
+                    deployment.instance_type, max(deployment.scaling.least, deployment.scaling.most)
+                )
+            )
+            asked = preflight.look(account, place.role, needs, "--role")
+        _refuse([*found, *_problems(deployment), *cost.problems(), *asked.problems])
         assert account is not None
+        asked.tell_unchecked()
         note(f"endpoint {deployment.name} costs {_as_flags(str(cost))}")
         rollout = Rollout(account, deployment, archive_check.classes_of(folder), photo, words.replace)
         rollout.find()  # an endpoint in no state to be updated is told before the archive is tried

@@ -43,7 +43,14 @@ class TrainResult:
     metrics: dict[str, Any]
 
 
-def run(config: Config, overrides: list[str], resume: Path | None = None, directory: Path | None = None) -> TrainResult:
+def run(
+    config: Config,
+    overrides: list[str],
+    resume: Path | None = None,
+    directory: Path | None = None,
+    *,
+    fit_only: bool = False,
+) -> TrainResult:
     """Does everything that a config asks for, or what a resumed run still lacks of it.
 
     Args:
@@ -51,6 +58,7 @@ def run(config: Config, overrides: list[str], resume: Path | None = None, direct
         overrides: What the person typed, for the record.
         resume: The run directory to continue.
         directory: The run directory to begin, in place of a fresh one in `runs_dir`; or to go on with, if it was begun.
+        fit_only: Stop after training: no test, no export, no report; `metrics` has the training's alone.
 
     Raises:
         Terminated: By SIGTERM; the run can be resumed.
@@ -63,12 +71,14 @@ def run(config: Config, overrides: list[str], resume: Path | None = None, direct
     watching = config if distributed.is_main() else configs.replace(config, {"profiler.level": "none"})
     try:
         with distributed.joined(), signals.listening(lambda: rundir.current), watched(watching) as watch:
-            return _run(config, overrides, resume, directory, watch)
+            return _run(config, overrides, resume, directory, watch, fit_only)
     finally:
         gc.collect()  # what Lightning tied into cycles: in a grid the next run needs the memory, a GPU's above all
 
 
-def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | None, watch: Session) -> TrainResult:
+def _run(
+    config: Config, overrides: list[str], resume: Path | None, new: Path | None, watch: Session, fit_only: bool
+) -> TrainResult:
     started = time.monotonic()
     # Rank 0 keeps the run, and so knows whether there is one: another host's disk need not have it.
     resume, new = distributed.share((resume, new))
@@ -90,7 +100,7 @@ def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | 
         rundir.current = directory
         note(f"run directory: {directory}")
         prepared.engines.begin(directory) if distributed.is_main() else prepared.engines.resume(directory)
-        return _train(prepared, directory, started, watch)
+        return _train(prepared, directory, started, watch, fit_only)
     directory = distributed.once(lambda: _reentered(config, resume, report))
     if said and distributed.once(lambda: rundir.recorded_config(directory).tuner.space == capped.tuner.space):
         config = capped  # a job that starts again is given the config as it was typed
@@ -103,7 +113,7 @@ def _run(config: Config, overrides: list[str], resume: Path | None, new: Path | 
     config = _as_begun(config, distributed.once(lambda: rundir.recorded_transform(directory)))
     prepared = _prepared(config, report, watch)
     prepared.engines.resume(directory)
-    return _train(prepared, directory, started, watch)
+    return _train(prepared, directory, started, watch, fit_only)
 
 
 def _reentered(config: Config, resume: Path, report: Report) -> Path:
@@ -187,7 +197,7 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
     return prepared
 
 
-def _train(prepared: Prepared, directory: Path, started: float, watch: Session) -> TrainResult:
+def _train(prepared: Prepared, directory: Path, started: float, watch: Session, fit_only: bool) -> TrainResult:
     from breedlab.debugging.recorder import records
     from breedlab.training.fit import ActivationData, fit
 
@@ -222,14 +232,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
     ties = f", the lowest valid/loss of {fitted.tied + 1} epochs that tie" if fitted.tied else ""
     note(f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric} {fitted.best:.4f}{ties}")
 
-    if not distributed.is_main():
-        return TrainResult(directory, distributed.share(None))
-    _enter(watch, "Test")
-    if distributed.world() > 1:
-        classifier = prepared.classifier(config)
-    load_checkpoint(classifier, directory / "checkpoints" / "best.ckpt")
-    evaluation = _evaluate(prepared, classifier, photos)
-    metrics = {
+    metrics: dict[str, Any] = {
         "monitor": {"metric": config.monitor.metric, "best": fitted.best},
         "training": {
             "epochs": fitted.epochs,
@@ -238,9 +241,18 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session) 
             "precision": precision,
         },
         "search": found,
-        "test": evaluation.as_dict(),
-        "seconds": round(time.monotonic() - started, 1),
     }
+    if fit_only:
+        watch.finish()
+        return TrainResult(directory, metrics)
+    if not distributed.is_main():
+        return TrainResult(directory, distributed.share(None))
+    _enter(watch, "Test")
+    if distributed.world() > 1:
+        classifier = prepared.classifier(config)
+    load_checkpoint(classifier, directory / "checkpoints" / "best.ckpt")
+    evaluation = _evaluate(prepared, classifier, photos)
+    metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     from breedlab.reporting.confusions import readable_json
     from breedlab.reporting.report import write_at_end
     from breedlab.reporting.tensorboard import write_review

@@ -12,6 +12,7 @@ from breedlab.backends.sagemaker.hyperparameters import config_path, decode
 from breedlab.backends.sagemaker.limits import violations, with_stand_ins
 from breedlab.backends.sagemaker.request import Experiment, Request, metric_definitions, parameter_ranges
 from breedlab.config import Config
+from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
 from breedlab.errors import BreedlabError
 from breedlab.training.objective import objective_line
@@ -36,6 +37,7 @@ _SET_BY = {
     "TrainingJobName": "backend.job_name",
     "HyperParameterTuningJobName": "backend.job_name",
     "KeepAlivePeriodInSeconds": "backend.keep_alive_minutes",
+    "MaxResource": "tuner.max_epochs",
     "MaxRuntimeInSeconds": "backend.max_run_hours",
     "MaxWaitTimeInSeconds": "backend.max_wait_hours",
 }
@@ -44,7 +46,26 @@ _SET_BY = {
 
 def offline_problems(config: Config, region: str) -> list[Problem]:
     """What can be told without asking AWS, beside the rules of the config."""
-    return images.problems(config.backend, region) + objective_problems(config)
+    backend = config.backend
+    return images.problems(backend, region) + partition_problems(backend, region) + objective_problems(config)
+
+
+def partition_problems(backend: Backend, region: str) -> list[Problem]:
+    """Return which ARNs belong to another part of AWS, or another region, than the jobs."""
+    if region.startswith("<"):
+        return []
+    found = []
+    expected = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
+    arns = {"role": backend.role, "kms.output": backend.kms.output, "kms.volume": backend.kms.volume}
+    for name, arn in arns.items():
+        if not arn or not arn.startswith("arn:"):
+            continue
+        partition, where = arn.split(":")[1], arn.split(":")[3]
+        if partition != expected and region.count("-") == 2:
+            found.append(Problem(f"backend.{name}", f"{arn} is of {partition}; expected {expected}, as {region} is"))
+        elif where not in ("", region):
+            found.append(Problem(f"backend.{name}", f"{arn} is a key of {where}; expected one of {region}"))
+    return found
 
 
 def objective_problems(config: Config) -> list[Problem]:
@@ -62,6 +83,8 @@ def request_problems(requests: list[Request], experiment: Experiment) -> list[Pr
     found: list[Problem] = []
     for number, request in enumerate(requests):
         found += model_problems(request, before=requests[:number])
+        if experiment.config.data.root.startswith("s3://"):
+            found = [Problem("data.root", p.message) if _is_about_images(p) else p for p in found]
         parameters = request.parameters
         values = parameters.get("HyperParameters") or parameters.get("TrainingJobDefinition", {}).get(
             "StaticHyperParameters", {}
@@ -72,6 +95,11 @@ def request_problems(requests: list[Request], experiment: Experiment) -> list[Pr
     # What two requests have in common is wrong once.
     once = {(problem.path, re.sub(r" \(Create\w+: .*\)$", "", problem.message)): problem for problem in reversed(found)}
     return list(reversed(once.values()))
+
+
+def _is_about_images(problem: Problem) -> bool:
+    """Return whether a problem is that of the channel that the images come by, which is the first."""
+    return "InputDataConfig[0]." in problem.message
 
 
 def hyperparameter_problems(values: dict[str, str]) -> list[Problem]:

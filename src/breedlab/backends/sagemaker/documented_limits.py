@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,11 +85,16 @@ def _no_key_for_local_disks(call: Call, before: Sequence[Call]) -> Found:
             f"{_root(call)}ResourceConfig.VolumeKmsKeyId",
             f"got a key for the volume of {kind}, whose local disks encrypt themselves; expected none",
         )
-    if call[0] == "CreateEndpointConfig" and call[1].get("KmsKeyId"):
-        for variant in call[1].get("ProductionVariants", []):
-            if has_local_storage(variant.get("InstanceType", "")):
-                kind = variant["InstanceType"]
-                yield "KmsKeyId", f"got a key for the volume of {kind}, whose local disks encrypt themselves"
+
+
+def _no_volume_beside_local_disks(call: Call, before: Sequence[Call]) -> Found:
+    if call[0] != "CreateEndpointConfig":
+        return
+    for index, variant in enumerate(call[1].get("ProductionVariants", [])):
+        kind = variant.get("InstanceType", "")
+        if "VolumeSizeInGB" in variant and has_local_storage(kind):
+            where = f"ProductionVariants[{index}].VolumeSizeInGB"
+            yield where, f"expected none for {kind}, which has disks of its own and takes no volume"
 
 
 def _no_warm_pool_with_spot(call: Call, before: Sequence[Call]) -> Found:
@@ -131,13 +137,37 @@ def _search_suits_strategy(call: Call, before: Sequence[Call]) -> Found:
                 yield f"{where}.ParameterRanges.{kind}", "expected none; a grid takes categorical ranges only"
     if strategy != "Hyperband" and "StrategyConfig" in search:
         yield f"{where}.StrategyConfig", "expected none unless Strategy is Hyperband"
+    most = search.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {}).get("MaxResource", 0)
+    if most > 20_000:
+        path = f"{where}.StrategyConfig.HyperbandStrategyConfig.MaxResource"
+        yield path, f"got {most}; expected at most 20000 epochs"
     total = sum(len(each) for each in ranges.values())
     if total > 30:
         yield f"{where}.ParameterRanges", f"got {total} hyperparameters to search; expected at most 30"
+    for kind in ("ContinuousParameterRanges", "IntegerParameterRanges"):
+        for index, each in enumerate(ranges.get(kind, [])):
+            if each.get("ScalingType") == "Logarithmic" and float(each["MinValue"]) <= 0:
+                path = f"{where}.ParameterRanges.{kind}[{index}].MinValue"
+                yield path, f"got {each['MinValue']}; expected more than 0, since its scale is logarithmic"
     for index, each in enumerate(ranges.get("CategoricalParameterRanges", [])):
         if len(each.get("Values", [])) > 30:
             path = f"{where}.ParameterRanges.CategoricalParameterRanges[{index}].Values"
             yield path, f"got {len(each['Values'])} values; expected at most 30"
+
+
+def _enough_combinations(call: Call, before: Sequence[Call]) -> Found:
+    if call[0] != "CreateHyperParameterTuningJob":
+        return
+    search = call[1].get("HyperParameterTuningJobConfig", {})
+    ranges, limits = search.get("ParameterRanges", {}), search.get("ResourceLimits", {})
+    jobs = limits.get("MaxNumberOfTrainingJobs")
+    if jobs is None or ranges.get("ContinuousParameterRanges"):
+        return
+    counts = [len(each.get("Values", [])) for each in ranges.get("CategoricalParameterRanges", [])]
+    counts += [int(each["MaxValue"]) - int(each["MinValue"]) + 1 for each in ranges.get("IntegerParameterRanges", [])]
+    if counts and jobs > math.prod(counts):
+        where = "HyperParameterTuningJobConfig.ResourceLimits.MaxNumberOfTrainingJobs"
+        yield where, f"got {jobs}; expected at most {math.prod(counts)}, which is how many combinations there are"
 
 
 def _tags_are_mine(call: Call, before: Sequence[Call]) -> Found:
@@ -171,15 +201,30 @@ LIMITS = (
     ),
     Limit(
         "no key for local disks",
-        _BOTOCORE + "ResourceConfig.VolumeKmsKeyId and CreateEndpointConfig.KmsKeyId",
+        _BOTOCORE + "ResourceConfig.VolumeKmsKeyId; of CreateEndpointConfig.KmsKeyId it says only that the key does not"
+        " encrypt instance local storage",
         "You can't request a VolumeKmsKeyId when using an instance type with local storage.",
         _no_key_for_local_disks,
     ),
     Limit(
         "no warm pool with spot",
         _GUIDE + "train-warm-pools.html",
-        "Warm pools do not support spot instances.",
+        "SageMaker Managed Warm Pools cannot be used with spot instances.",
         _no_warm_pool_with_spot,
+    ),
+    Limit(
+        "no volume beside local disks",
+        "https://github.com/aws/sagemaker-python-sdk/pull/4828, and volume_size_supported there",
+        "this instance family does not support attaching an ebs volume, hence volume size argument throws a service"
+        " exception",
+        _no_volume_beside_local_disks,
+    ),
+    Limit(
+        "enough combinations",
+        "https://github.com/aws/amazon-sagemaker-operator-for-k8s/issues/123",
+        "The total number of hyperparameter combinations for the provided ranges [3.0] must be equal or greater than"
+        " the value of MaxNumberOfJobs, [10].",
+        _enough_combinations,
     ),
     Limit(
         "an isolated container downloads nothing",
@@ -197,7 +242,8 @@ LIMITS = (
         "a search suits its strategy",
         _BOTOCORE + "HyperParameterTuningJobConfig; " + _GUIDE + "automatic-model-tuning-limits.html",
         "TrainingJobEarlyStoppingType must be OFF to use Hyperband; only categorical parameters with the grid search"
-        " strategy; 30 hyperparameters that can be searched; 30 values of a categorical one",
+        " strategy; 30 hyperparameters that can be searched; 30 values of a categorical one; logarithmic scaling works"
+        " only for ranges that have only values greater than 0; of MaxResource: the maximum value is 20,000 epochs",
         _search_suits_strategy,
     ),
     Limit(
@@ -209,7 +255,7 @@ LIMITS = (
     Limit(
         "guardrails for real-time and asynchronous endpoints",
         _GUIDE + "deployment-guardrails.html",
-        "Deployment guardrails are available for Asynchronous Inference and Real-Time Inference endpoint types.",
+        "Deployment guardrails only apply to Asynchronous inference and Real-time inference endpoint types.",
         _guardrails_suit_endpoint,
     ),
 )
@@ -220,6 +266,9 @@ def notices(call: Call) -> list[str]:
     resources = _training(call).get("ResourceConfig", {})
     if not resources.get("KeepAlivePeriodInSeconds"):
         return []
+    if call[0] == "CreateHyperParameterTuningJob":
+        # "The server always sets KeepAlivePeriodInSeconds to nil": aws-controllers-k8s/sagemaker-controller, pull 176.
+        return ["backend.keep_alive_minutes: a search of job_each leaves no instance warm between its trials"]
     # "The default resource limit for warm pools is 0" (dg/train-warm-pools.html, Resource limits).
     kind = resources.get("InstanceType")
     return [

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from breedlab.backends.sagemaker import machines
 from breedlab.backends.sagemaker.images import gpus
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.scaling import scaling_requests
@@ -154,13 +155,19 @@ def inference_image(instance_type: str, region: str) -> str:
     """The address of AWS's PyTorch inference image for an instance type; it is looked up without a network."""
     from sagemaker.core import image_uris
 
+    if reason := machines.unusable(instance_type):
+        raise BackendError(f"--instance-type: {reason}")
+    if machines.is_arm(instance_type) and gpus(instance_type):
+        raise BackendError(f"--instance-type: {instance_type} has ARM processors beside its GPUs; give --image")
     known = not region.startswith("<")
+    # Of types newer than its list the SDK takes every processor for an x86 one.
+    listed = machines.ARM_SIBLING if machines.is_arm(instance_type) else instance_type
     try:
         uri: str = image_uris.retrieve(
             "pytorch",
             region if known else "us-east-1",
             version=SERVING_PYTORCH,
-            instance_type=instance_type,
+            instance_type=listed,
             image_scope="inference",
         )
     except ValueError as error:

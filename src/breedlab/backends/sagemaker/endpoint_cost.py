@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from breedlab.backends.sagemaker.endpoint import Deployment
-from breedlab.backends.sagemaker.prices import Instance, price_per_hour
+from breedlab.backends.sagemaker.prices import Instance, price_per_hour, quoted
 from breedlab.config.problems import Problem
+
+if TYPE_CHECKING:
+    import boto3
 
 HOURS_A_MONTH = 730
 
@@ -40,12 +44,13 @@ class Cost:
         return [] if self.known else [Problem("--price-per-hour", f"has no value, and {self.source}")]
 
 
-def cost_of(deployment: Deployment, price: float | None) -> Cost:
+def cost_of(deployment: Deployment, price: float | None, account: boto3.Session | None = None) -> Cost:
     """Return what a deployment's endpoint costs.
 
     Args:
         deployment: What is wanted.
         price: USD an hour that the user gave, for an instance or for a unit of provisioned concurrency.
+        account: Where AWS's own price list is asked for, if anywhere.
     """
     if deployment.kind == "serverless":
         if not deployment.provisioned:
@@ -53,7 +58,9 @@ def cost_of(deployment: Deployment, price: float | None) -> Cost:
         if price is None:
             return Cost(None, None, "the price of provisioned concurrency is not known here; look it up and set it")
         return _times(price, deployment.provisioned, deployment.provisioned, "backend.price_per_hour")
-    found, source = price_per_hour(Instance(deployment.instance_type, price), deployment.place.region)
+    machine = Instance(deployment.instance_type, price)
+    region = deployment.place.region
+    found, source = quoted(account, machine, "Hosting") if account else price_per_hour(machine, region)
     if found is None:
         return Cost(None, None, source)
     return _times(found, deployment.scaling.least, deployment.scaling.most, source)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import tarfile
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,6 +164,36 @@ def download(account: boto3.Session, record: Record, folder: str, job: str, run:
     return len(wanted)
 
 
+def unpack_output(account: boto3.Session, record: Record, job: str, run: Path, place: Any) -> None:
+    """Unpack what a job without a checkpoint folder wrote, which SageMaker packs at its end.
+
+    Args:
+        account: The session.
+        record: The experiment.
+        job: The training job.
+        run: Where to.
+        place: From a file's name in the job's run directory to its name here, None to leave it there.
+    """
+    bucket, key = record.place.bucket, f"{record.place.prefix}/jobs/{record.name}/output/{job}/output/output.tar.gz"
+    s3 = client(account, "s3")
+    with tempfile.TemporaryFile() as packed, aws_errors(job):
+        if key not in stored(s3, bucket, key):
+            return  # it failed before it had anything
+        s3.download_fileobj(bucket, key, packed)
+        packed.seek(0)
+        with tarfile.open(fileobj=packed, mode="r:gz") as archive:
+            for member in archive:
+                name = place(member.name.removeprefix("./").removeprefix(f"{job}/")) if member.isfile() else None
+                if name is None:
+                    continue
+                if ".." in Path(name).parts or name.startswith("/"):
+                    raise BackendError(f"s3://{bucket}/{key}: {member.name} would be written outside the run directory")
+                content = archive.extractfile(member)
+                assert content
+                (run / name).parent.mkdir(parents=True, exist_ok=True)
+                (run / name).write_bytes(content.read())
+
+
 def _is_here(path: Path, size: int, changed: float) -> bool:
     """Whether a file is the one in S3. Weights of a later epoch have the same size, so its time, which is set to the
     object's once it is fetched, has to be the same as well."""
@@ -213,11 +244,3 @@ def _set_lineage(record: Record, run: Path) -> None:
         "files": record.experiment().uri(),
     }
     atomic_write_json(path, lineage, indent=2)
-
-
-def trial_file(name: str, number: int) -> str | None:
-    """Where a file of a trial's own run directory lies in that of the whole experiment; None if nowhere."""
-    if match := re.match(r"tensorboard/(?:final/)?(.+)", name):
-        return f"tensorboard/trial_{number:03}/{match[1]}"
-    # debug/N of the run itself are the final training's registrations, one after another.
-    return f"trials/{number}/{name}" if name.startswith("debug/") else None

@@ -6,6 +6,7 @@ import re
 from functools import cache
 from typing import Any
 
+from breedlab.backends.sagemaker import machines
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
 
@@ -29,21 +30,11 @@ def training_image(backend: Backend, region: str) -> str:
         return backend.image
     if problems(backend, region):
         return "<image>"
-    from sagemaker.core import image_uris
-
     chosen = _chosen(backend.image)
     assert chosen, "problems() has said so"
-    framework, version = chosen
-    known = not region.startswith("<")
-    uri: str = image_uris.retrieve(
-        framework,
-        region if known else "us-east-1",
-        version=version,
-        instance_type=backend.instance_type,
-        image_scope="training",
-    )
+    uri = _retrieved(*chosen, backend.instance_type, region)
     # AWS keeps the images in another account in some regions.
-    return uri if known else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
+    return re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri) if region.startswith("<") else uri
 
 
 def gpus(instance_type: str) -> int:
@@ -64,6 +55,12 @@ def known_gpus(instance_type: str) -> int | None:
 
 def problems(backend: Backend, region: str) -> list[Problem]:
     """Why the jobs could not start in the image."""
+    if reason := machines.unusable(backend.instance_type):
+        return [Problem("backend.instance_type", reason)]
+    count = known_gpus(backend.instance_type)
+    if count and backend.processes != "auto" and backend.processes > count:
+        has = f"{count} GPU{'s' if count > 1 else ''}"
+        return [Problem("backend.processes", f"got {backend.processes}; {backend.instance_type} has {has}, one each")]
     if is_uri(backend.image):
         return [Problem("backend.image", text) for text in _uri_problems(backend, region)]
     chosen = _chosen(backend.image)
@@ -76,7 +73,21 @@ def problems(backend: Backend, region: str) -> list[Problem]:
     registries = _list(framework)["versions"][version]["registries"]
     if not region.startswith("<") and region not in registries:
         return [Problem("backend.image", f"AWS has no image of PyTorch {version} in {region}; give an image's URI")]
+    uri = _retrieved(framework, version, backend.instance_type, region)
+    if reason := machines.training_problem(backend.instance_type, uri):
+        return [Problem("backend.instance_type", reason)]
     return []
+
+
+def _retrieved(framework: str, version: str, instance_type: str, region: str) -> str:
+    """Return the address that the SDK gives; where no region is known, that in us-east-1."""
+    from sagemaker.core import image_uris
+
+    where = "us-east-1" if region.startswith("<") else region
+    uri: str = image_uris.retrieve(
+        framework, where, version=version, instance_type=instance_type, image_scope="training"
+    )
+    return uri
 
 
 def _uri_problems(backend: Backend, region: str) -> list[str]:
@@ -88,6 +99,8 @@ def _uri_problems(backend: Backend, region: str) -> list[str]:
         return [f"{uri} is not in Amazon ECR; SageMaker takes ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"]
     if not region.startswith("<") and ecr["region"] != region:
         found.append(f"{uri} is in {ecr['region']}; SageMaker takes an image of the jobs' own region, {region}")
+    if ecr["name"] != ecr["name"].lower():
+        found.append(f"{uri} has capitals in the repository's name, which ECR's never have")
     if re.search(r"inference|-tgi|-tei|djl-", ecr["name"]):
         found.append(f"{uri} serves models and cannot train; take a training image, or image=auto")
     elif tag.endswith(("-ec2", "-ecs", "-eks")):

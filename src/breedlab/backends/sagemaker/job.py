@@ -23,6 +23,7 @@ import yaml
 
 from breedlab import weight_files
 from breedlab.backends.sagemaker.hyperparameters import decode, encode
+from breedlab.backends.sagemaker.job_files import Wanted, everything, is_of_a_trial
 from breedlab.backends.sagemaker.source import CONFIG, UNDECLARED
 from breedlab.config import Config, validate
 from breedlab.config.cloud import trials_are_jobs
@@ -48,7 +49,7 @@ class Job:
         hyperparameters: By SageMaker's name.
         channels: Their folders, by name.
         model: The folder that becomes `model.tar.gz`.
-        output: The folder in which SageMaker looks for `failure`.
+        output: The folder in which SageMaker looks for `failure`; what is in its `data` goes to S3 at the end.
         checkpoints: The folder that SageMaker keeps in step with S3.
         rank: Of this process among all of the job's.
         hosts: How many instances the job has.
@@ -68,8 +69,19 @@ class Job:
 
     @property
     def run(self) -> Path:
-        """The run directory. The checkpoints of several jobs may share one address, so it is a subfolder a job."""
-        return self.checkpoints / self.name
+        """The run directory, on a disk of the job's own; see `job_files`."""
+        return work_folder() / "job" / self.name
+
+    def kept(self, config: Config) -> tuple[Path, Wanted]:
+        """Return the folder that what is kept of the run directory is copied to, and what that is.
+
+        The checkpoints of several jobs may share one address, so it is a subfolder a job. A trial goes on from its
+        checkpoints only where a spot instance is taken back. Else it has no checkpoint folder: it would begin by
+        downloading what every trial before it left there.
+        """
+        if self.stage == "trial" and not config.backend.spot:
+            return self.output / "data" / self.name, is_of_a_trial
+        return self.checkpoints / self.name, everything
 
 
 def read_job(environment: Mapping[str, str]) -> Job:
@@ -103,8 +115,6 @@ def read_job(environment: Mapping[str, str]) -> Job:
 def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
     """The config of a job, and what it was given beyond the experiment's, in words.
 
-    A job whose stage is not told takes the config's word: with a search of `job_each` it is a trial of it.
-
     Args:
         tree: The experiment's config, as the source holds it.
         job: What it is to do, and where.
@@ -121,17 +131,24 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
     load_plugins(tree.get("plugins"))  # whose settings a hyperparameter may be; what is wrong is told below
     values = decode(job.hyperparameters)
     words = [f"{path}={encode(value)}" for path, value in values.items()]
-    tuner = tree["tuner"]
-    warm_start, freeze = tuner.get("warm_start", ()), tree["model"]["freeze"]
-    searched = trials_are_jobs(tree["backend"]["trials"], tuner["strategy"], freeze, warm_start)
-    stage = job.stage or ("trial" if searched else "run")
+    stage = stage_of(tree, job)
     if stage == "trial":
         # As a trial on this machine: its own number of epochs, all of them.
-        values = {**values, "trainer.max_epochs": tuner["max_epochs"], "trainer.patience": None}
+        values = {**values, "trainer.max_epochs": tree["tuner"]["max_epochs"], "trainer.patience": None}
     if stage in ("trial", "final"):
         values["tuner.strategy"] = "none"
         values["tuner.trials"] = None
     return validate(with_values(dict(tree), {**_place(tree, job), **values}), source="the job's config"), words
+
+
+def stage_of(tree: Mapping[str, Any], job: Job) -> str:
+    """Return a job's stage; one that is not told takes the config's word: with a search of `job_each` it is a trial."""
+    if job.stage:
+        return job.stage
+    tuner = tree["tuner"]
+    warm_start, freeze = tuner.get("warm_start", ()), tree["model"]["freeze"]
+    searched = trials_are_jobs(tree["backend"]["trials"], tuner["strategy"], freeze, warm_start)
+    return "trial" if searched else "run"
 
 
 def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:

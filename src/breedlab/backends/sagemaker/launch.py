@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker import checks, images, job_secrets, session
+from breedlab.backends.sagemaker import checks, images, job_secrets, preflight, session
 from breedlab.backends.sagemaker.documented_limits import notices
 from breedlab.backends.sagemaker.follow import Detached, ways_on
 from breedlab.backends.sagemaker.job_start import LostAnswer, send
-from breedlab.backends.sagemaker.prices import bill_problems, largest_bill
+from breedlab.backends.sagemaker.prices import bill_problems, largest_bill, quoted
 from breedlab.backends.sagemaker.record import Record, forget, save
 from breedlab.backends.sagemaker.request import (
     ARCHIVE,
@@ -84,12 +84,18 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
     config = job_secrets.without_secrets(config)
     where = place or session.planned(config.backend)
     found += checks.offline_problems(config, where.region)
-    money = (config.backend, where.region, trial_count(config), each_trial_is_a_job(config))
+    quote = quoted(account, config.backend, "Training") if account else None
+    money = (config.backend, where.region, trial_count(config), each_trial_is_a_job(config), quote)
     if not where.region.startswith("<"):
         found += bill_problems(*money)
     in_s3 = config.data.root.startswith("s3://")
     if account and in_s3:
         found += _data_problems(account, config.data.root)
+    asked = preflight.Findings()
+    if account and place:
+        at_once = min(config.tuner.parallel, trial_count(config)) if each_trial_is_a_job(config) else 1
+        asked = preflight.look(account, place.role, preflight.training_needs(config.backend, at_once))
+        found += asked.problems
     if account and config.backend.job_name:
         found += _name_problems(account, config.backend.job_name)
     image = images.training_image(config.backend, where.region)
@@ -104,6 +110,7 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
             raise error_from(found, "backend=sagemaker")
         assert account and place
         note(f"account and requests are in order; {place.region}, {image}")
+        asked.tell_unchecked()
         for request in requests(experiment):
             for notice in notices((request.operation, request.parameters)):
                 warn(notice)

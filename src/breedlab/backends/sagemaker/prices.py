@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from breedlab.backends.sagemaker.session import REGION
+from breedlab.backends.sagemaker.session import REGION, client
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
+
+if TYPE_CHECKING:
+    import boto3
 
 REFERENCE = "us-east-1"
 """The region that prices are told of where none is set."""
@@ -60,7 +64,47 @@ class Bill:
         return f"{most} ({self.jobs} {'job' if self.jobs == 1 else 'jobs'}, {self.hours:,.1f} instance hours)"
 
 
-def largest_bill(backend: Backend, region: str, trials: int, each: bool) -> Bill:
+Quote = tuple[float | None, str]
+"""USD for one instance and hour, None if it is not known; and where that comes from, or why not."""
+
+
+def quoted(account: boto3.Session, machine: Priced, use: Literal["Training", "Hosting"]) -> Quote:
+    """Return the price of a machine in the account's region: as given, by AWS's price list today, or by our own list.
+
+    Args:
+        account: The session; it need not be allowed to ask for prices.
+        machine: The machine.
+        use: What for: AWS has a price for each.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    region = str(account.region_name)
+    if machine.price_per_hour is not None or region.startswith(("cn-", "us-iso")):
+        return price_per_hour(machine, region)
+    # The list of all regions is kept in few of them.
+    pricing = client(account, "pricing", "us-east-1")
+    wanted = {"regionCode": region, "instanceName": machine.instance_type, "component": use}
+    filters = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()]
+    try:
+        products = pricing.get_products(ServiceCode="AmazonSageMaker", Filters=filters)["PriceList"]
+        found = {price for product in products for price in _on_demand(json.loads(product))}
+    except (ClientError, BotoCoreError, ValueError, LookupError):  # told by the source of the price that is taken
+        found = set()
+    if not found:
+        return price_per_hour(machine, region)
+    price = max(found)
+    return price, f"${price:g} an hour for {machine.instance_type} in {region} by AWS's price list today"
+
+
+def _on_demand(product: dict[str, Any]) -> Iterator[float]:
+    """Yield what an hour costs by the terms of one product of AWS's price list, without reservations."""
+    for term in product["terms"].get("OnDemand", {}).values():
+        for dimension in term["priceDimensions"].values():
+            if (price := float(dimension["pricePerUnit"]["USD"])) > 0:
+                yield price
+
+
+def largest_bill(backend: Backend, region: str, trials: int, each: bool, quote: Quote | None = None) -> Bill:
     """The most that an experiment can cost.
 
     Args:
@@ -68,18 +112,19 @@ def largest_bill(backend: Backend, region: str, trials: int, each: bool) -> Bill
         region: Where the jobs run.
         trials: How many trials the search has, 0 for none.
         each: Whether every trial is a job of its own, followed by one for the final training.
+        quote: The price, if the account was asked for it.
     """
     jobs = trials + 1 if each and trials else 1
     hours = jobs * backend.instance_count * (backend.max_run_hours + backend.keep_alive_minutes / 60)
-    price, source = price_per_hour(backend, region)
+    price, source = quote or price_per_hour(backend, region)
     return Bill(jobs, hours, price, source)
 
 
-def bill_problems(backend: Backend, region: str, trials: int, each: bool) -> list[Problem]:
+def bill_problems(backend: Backend, region: str, trials: int, each: bool, quote: Quote | None = None) -> list[Problem]:
     """Return why a launch is too expensive, or cannot be told to be cheap enough; see `largest_bill`."""
     if backend.max_bill is None:
         return []
-    bill = largest_bill(backend, region, trials, each)
+    bill = largest_bill(backend, region, trials, each, quote)
     if bill.total is None:
         known = bill.source.partition(";")[0]
         return [

@@ -49,6 +49,10 @@ _START = (
 )
 
 
+_LONGEST_WAIT_S = 28 * 24 * 3600
+"""What nobody asked for is not above what a job may run at most."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One call of an AWS API, SageMaker's unless another is named."""
@@ -282,7 +286,8 @@ def _shared(experiment: Experiment, stage: str) -> dict[str, Any]:
     stopping = {"MaxRuntimeInSeconds": seconds}
     if backend.spot:
         waiting = backend.max_wait_hours
-        stopping["MaxWaitTimeInSeconds"] = 2 * seconds if waiting is None else math.ceil(waiting * 3600)
+        longest = max(seconds, min(2 * seconds, _LONGEST_WAIT_S))
+        stopping["MaxWaitTimeInSeconds"] = longest if waiting is None else math.ceil(waiting * 3600)
     shared: dict[str, Any] = {
         "RoleArn": place.role,
         "InputDataConfig": channels,
@@ -292,12 +297,12 @@ def _shared(experiment: Experiment, stage: str) -> dict[str, Any]:
         "EnableNetworkIsolation": backend.network_isolation,
         "EnableInterContainerTrafficEncryption": backend.encrypt_traffic,
         "EnableManagedSpotTraining": backend.spot,
-        "CheckpointConfig": {
-            "S3Uri": experiment.uri("final" if stage == "final" else "checkpoints"),
-            "LocalPath": CHECKPOINTS,
-        },
         "Environment": {"BREEDLAB_STAGE": stage, **_expected_gpus(backend.instance_type), **backend.environment},
     }
+    # A trial that is not taken back goes on from nothing, and would begin by downloading what those before it left.
+    if stage != "trial" or backend.spot:
+        address = experiment.uri("final" if stage == "final" else "checkpoints")
+        shared["CheckpointConfig"] = {"S3Uri": address, "LocalPath": CHECKPOINTS}
     if backend.vpc.subnets:
         shared["VpcConfig"] = {"Subnets": backend.vpc.subnets, "SecurityGroupIds": backend.vpc.security_groups}
     if backend.retries:

@@ -165,6 +165,12 @@ class Rollout:
                 raise BackendError(
                     f"endpoint {self.deployment.name}: has {len(variants)} variants; deploy.py updates those with one"
                 )
+            if self.deployment.kind == "serverless" and "InstanceType" in variants[0]:
+                # "You cannot convert your instance-based, real-time endpoint to a serverless endpoint": the guide.
+                raise BackendError(
+                    f"--kind serverless: endpoint {self.deployment.name} runs on instances, and AWS turns none of those"
+                    " into a serverless one; take another --name, or delete it first"
+                )
             variant = variants[0]["VariantName"]
             scaled = Scaled.of(self.account, replace(self.deployment, variant=variant))
         return Before(name, variant, variants[0].get("InstanceType"), scaled)

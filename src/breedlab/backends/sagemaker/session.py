@@ -111,13 +111,15 @@ def connect(region: str | None, flag: str = "") -> boto3.Session:
 
 
 @cache
-def client(session: boto3.Session, service: str) -> Any:
-    """A client that asks again when a network or AWS stumbles."""
+def client(session: boto3.Session, service: str, region: str | None = None) -> Any:
+    """A client that asks again when a network or AWS stumbles; in the session's region unless another is named."""
     from botocore.config import Config as Settings
 
     retries: Any = {"mode": "standard", "max_attempts": 5}
     # One connection for each of the threads that carry photos.
-    return session.client(service, config=Settings(retries=retries, connect_timeout=10, max_pool_connections=32))
+    return session.client(
+        service, region, config=Settings(retries=retries, connect_timeout=10, max_pool_connections=32)
+    )
 
 
 def resolve(backend: Wanted) -> tuple[boto3.Session, Place]:

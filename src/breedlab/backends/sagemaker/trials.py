@@ -7,12 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.fetch import download, trial_file
+from breedlab.backends.sagemaker.fetch import download, unpack_output
+from breedlab.backends.sagemaker.job_files import trial_file
 from breedlab.backends.sagemaker.record import Record
 from breedlab.backends.sagemaker.status import Trial, list_trials
 from breedlab.config import Config
 from breedlab.console import note
-from breedlab.files import atomic_write_json
+from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.training.objective import better
 from breedlab.tuning.trial import Outcome
 
@@ -31,7 +32,8 @@ def fetch_trials(account: boto3.Session, record: Record, run: Path) -> None:
         def place(name: str, number: int = number) -> str | None:
             return trial_file(name, number)
 
-        download(account, record, "checkpoints", trial.job, run, place)
+        if not download(account, record, "checkpoints", trial.job, run, place) and not _is_fetched(run, trial):
+            unpack_output(account, record, trial.job, run, place)
         row = trial.row
         epochs = read_epochs(run / "tensorboard" / f"trial_{number:03}")
         outcome = outcomes[number] = Outcome(row.state, row.objective, epochs, row.seconds, row.reason)
@@ -42,6 +44,12 @@ def fetch_trials(account: boto3.Session, record: Record, run: Path) -> None:
     write_study(config, run, trials)
     _set_metrics(config, run, trials)
     note(f"{len(trials)} trials")
+
+
+def _is_fetched(run: Path, trial: Trial) -> bool:
+    """Return whether what a trial left is here: it has ended, and leaves no more."""
+    record = read_json_if_whole(run / "trials" / str(trial.row.number) / "trial.json")
+    return record is not None and record.get("job") == trial.job
 
 
 def read_epochs(folder: Path) -> list[dict[str, float]]:

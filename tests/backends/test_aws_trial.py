@@ -1,0 +1,76 @@
+"""docs/aws-trial.md: every command in it is one that our commands take, and costs what it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from breedlab.cli import deploy, jobs, launch
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "aws-trial.md"
+NAMES = {"$ROLE": "SageMakerRole", "$BUCKET": "my-bucket", "$REGION": "us-east-1", "$RUN": "runs/trial"}
+
+
+def commands() -> list[list[str]]:
+    """Every command of ours in the document, in words."""
+    text = DOCUMENT.read_text()
+    for name, value in NAMES.items():
+        text = text.replace(name, value)
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines() if line.startswith("python ")]
+
+
+def of(script: str) -> list[Any]:
+    found = [words[2:] for words in commands() if words[1] == f"scripts/{script}.py"]
+    return [pytest.param(words, id=f"{script} {n}") for n, words in enumerate(found)]
+
+
+def test_the_document_has_all_four_scripts() -> None:
+    assert [len(of(script)) for script in ("launch", "jobs", "deploy", "predict")] == [3, 5, 5, 1]
+
+
+@pytest.mark.parametrize("words", of("launch"))
+def test_a_launch_is_planned_at_the_price_that_is_told(
+    words: list[str], no_account: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert launch.main([*words, "dry_run=true"]) == 0
+    out = capsys.readouterr().out
+    bill = re.search(r"^ [ *] .*?(\$[\d.]+ \(\d+ jobs?, [\d.]+ instance hours\))", out, re.MULTILINE)
+    marked = re.search(r"^ \* .*?(\$[\d.]+ \(\d+ jobs?, [\d.]+ instance hours\))", out, re.MULTILINE) or bill
+    assert marked and "a launch refuses" not in out
+    told = re.findall(r"`largest bill: (.*?)`", DOCUMENT.read_text())
+    assert marked[1] in told or "one_job" in " ".join(words)
+
+
+@pytest.mark.parametrize("words", of("deploy"))
+def test_a_deployment_is_planned_and_the_others_are_parsed(
+    words: list[str], no_account: None, model_archive: Path, capsys: Any
+) -> None:
+    if "--list" in words or "--delete" in words:
+        from breedlab.cli.deploy_flags import parse
+
+        assert parse(words).region == "us-east-1"
+        return
+    assert deploy.main([str(model_archive), *words[1:], "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    cost = re.search(r"`endpoint trial-dogs costs (\$[\d.]+ an hour)", DOCUMENT.read_text())
+    assert cost and f"costs    {cost[1]}" in out
+
+
+@pytest.mark.parametrize("words", of("jobs"))
+def test_a_command_on_jobs_is_one(
+    words: list[str], no_account: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Without an account it gets as far as AWS, or finds no job here."""
+    from breedlab.errors import BreedlabError
+
+    monkeypatch.chdir(tmp_path)
+    try:
+        assert jobs.main(words) == 0
+    except BreedlabError as error:
+        assert "no credentials were found" in str(error)

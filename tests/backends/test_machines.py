@@ -1,0 +1,85 @@
+"""Every instance type that the API knows: it gets an image that starts on it, or a sentence that says why not."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from botocore.loaders import Loader
+
+from breedlab.backends.sagemaker import images
+from breedlab.backends.sagemaker.endpoint import inference_image
+from breedlab.config import validate
+from breedlab.config.backend import Backend
+from breedlab.config.compose import load
+from breedlab.errors import BackendError
+
+
+def types(shape: str) -> list[str]:
+    found: list[str] = Loader().load_service_model("sagemaker", "service-2")["shapes"][shape]["enum"]
+    return found
+
+
+def family(instance_type: str) -> str:
+    return instance_type.split(".")[1]
+
+
+def backend(**more: Any) -> Backend:
+    tree = load(["experiment=resnet34", "backend=sagemaker", "dry_run=true"])
+    tree["backend"] |= more
+    return validate(tree).backend
+
+
+@pytest.fixture(scope="module")
+def training() -> dict[str, str]:
+    """What each type trains in, or why it does not."""
+    some = backend()
+    found = {}
+    for each in types("TrainingInstanceType"):
+        one = some.model_copy(update={"instance_type": each})
+        problems = images.problems(one, "us-east-1")
+        found[each] = problems[0].message if problems else images.training_image(one, "us-east-1")
+    return found
+
+
+def test_every_training_type_has_an_image_or_a_reason(training: dict[str, str]) -> None:
+    refused = {family(each) for each, text in training.items() if ".dkr.ecr." not in text}
+    assert refused == {"trn1", "trn1n", "trn2", "p2", "p3", "p3dn", "p6e-gb200"}
+    for each, image in training.items():
+        if family(each) not in refused:
+            assert ("-cu" in image) == bool(re.match(r"(g|p)\d", family(each))), each
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "says"),
+    [
+        ("ml.trn1.2xlarge", "AWS Trainium"),
+        ("ml.p2.xlarge", "K80"),
+        ("ml.p3.2xlarge", "take backend.image=2.7.1"),
+        ("ml.p6e-gb200.36xlarge", "ARM processors"),
+    ],
+)
+def test_why_a_type_is_refused(instance_type: str, says: str, training: dict[str, str]) -> None:
+    assert says in training[instance_type]
+
+
+def test_what_a_refusal_advises_works() -> None:
+    older = backend(instance_type="ml.p3.2xlarge", image="2.7.1")
+    assert images.problems(older, "us-east-1") == []
+    own = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:arm64"
+    assert images.problems(backend(instance_type="ml.p6e-gb200.36xlarge", image=own), "us-east-1") == []
+
+
+def test_every_endpoint_type_has_an_image_for_its_processor_or_a_reason() -> None:
+    refused = set()
+    for each in types("ProductionVariantInstanceType"):
+        try:
+            image = inference_image(each, "us-east-1")
+        except BackendError as error:
+            assert str(error).startswith(f"--instance-type: {each} has")
+            refused.add(family(each))
+        else:
+            assert ("arm64" in image) == (re.fullmatch(r"[a-z]\d+g[a-z]*", family(each)) is not None), each
+            assert ("-gpu-" in image) == (re.match(r"(g|p)\d", family(each)) is not None), each
+    assert refused == {"inf1", "inf2", "trn1", "trn1n", "trn2", "dl1", "p2", "p6e-gb200"}
