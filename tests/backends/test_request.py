@@ -134,7 +134,7 @@ def test_every_setting_is_given_to_a_request_here() -> None:
     """A field that is added to the config is asked for on the request that leaves, too."""
     given = set(re.findall(r"backend\.[a-z_.]+(?==)", Path(__file__).read_text()))
     # What is not sent: where it runs, what this side does, and what it is measured by before.
-    ours = {"name", "wait", "limits.trials", "limits.parallel", "price_per_hour", "max_bill"}
+    ours = {"name", "wait", "limits.trials", "limits.parallel", "price_per_hour", "max_bill", "vendor"}
     settings = {path for path in known_paths() if path.startswith("backend.")} - {f"backend.{name}" for name in ours}
     leaves = {path for path in settings if not any(other.startswith(f"{path}.") for other in settings)}
     assert leaves - {"backend.limits"} <= given

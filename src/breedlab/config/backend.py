@@ -87,6 +87,7 @@ class Backend(Section):
     tags: dict[str, str] = Field(default_factory=dict)
     environment: dict[Variable, str] = Field(default_factory=dict)
     network_isolation: bool = False
+    vendor: bool = False
     encrypt_traffic: bool = False
     vpc: Vpc = Field(default_factory=Vpc)
     kms: Kms = Field(default_factory=Kms)

@@ -100,11 +100,11 @@ def isolation_needs_nothing(backend: Backend, model: Model) -> Iterator[Problem]
     """Behind network isolation nothing is downloaded: neither packages nor weights."""
     if backend.name != "sagemaker" or not backend.network_isolation:
         return
-    if "/" not in backend.image:
+    if "/" not in backend.image and not backend.vendor:
         yield Problem(
             "backend.image",
             f"got {backend.image!r}; expected the URI of an image that holds breedlab's packages, since"
-            " backend.network_isolation=true installs none",
+            " backend.network_isolation=true installs none; or backend.vendor=true, which sends them along",
         )
     if not names_file(model.weights) and model.weights != "none" and not model.weights.startswith("package:"):
         yield Problem(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from breedlab import weight_files
 from breedlab.backends.sagemaker.hyperparameters import decode, encode
 from breedlab.backends.sagemaker.job_files import Wanted, everything, is_of_a_trial
 from breedlab.backends.sagemaker.source import CONFIG, UNDECLARED
+from breedlab.backends.sagemaker.vendoring import WHEELS
 from breedlab.config import Config, validate
 from breedlab.config.cloud import trials_are_jobs
 from breedlab.config.plugins import load_plugins
@@ -194,12 +196,44 @@ def install_undeclared(source: Path) -> None:
         if all(_is_installed(line) for line in file.read_text().split()):
             return
         pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "-r", str(file)]
-        done = subprocess.run(pip, capture_output=True, text=True)
+        environment = dict(os.environ)
+        if (source / WHEELS).is_dir():
+            pip += ["--no-index", "--find-links", str(source / WHEELS)]
+        elif index := code_artifact_index(environment):
+            environment["PIP_INDEX_URL"] = index  # its token is no argument, which others on the machine see
+        done = subprocess.run(pip, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise BackendError(
                 f"debugger.level: {' '.join(file.read_text().split())} could not be installed; give the job a way to a"
                 f" package index, an image that holds it, or debugger=none\n{done.stderr.strip()}"
             )
+
+
+def code_artifact_index(environment: Mapping[str, str]) -> str | None:
+    """Return the address of the CodeArtifact repository that AWS's toolkits install from, too; None if none is named.
+
+    Raises:
+        BackendError: If the repository cannot be used.
+    """
+    arn = environment.get("CA_REPOSITORY_ARN")
+    if not arn:
+        return None  # PIP_INDEX_URL is pip's own
+    match = re.fullmatch(r"arn:[^:]+:codeartifact:([^:]+):(\d+):repository/([^/]+)/(.+)", arn)
+    if not match:
+        raise BackendError(f"CA_REPOSITORY_ARN: got {arn!r}; expected the ARN of a repository in CodeArtifact")
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    region, owner, domain, repository = match.groups()
+    client = boto3.client("codeartifact", region_name=region)
+    try:
+        token = client.get_authorization_token(domain=domain, domainOwner=owner)["authorizationToken"]
+        address = client.get_repository_endpoint(
+            domain=domain, domainOwner=owner, repository=repository, format="pypi"
+        )["repositoryEndpoint"]
+    except (BotoCoreError, ClientError) as error:
+        raise BackendError(f"CA_REPOSITORY_ARN: {arn} cannot be used: {error}") from error
+    return str(address).replace("https://", f"https://aws:{token}@", 1).rstrip("/") + "/simple/"
 
 
 def _is_installed(pin: str) -> bool:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker import checks, images, job_secrets, preflight, session
+from breedlab.backends.sagemaker import checks, images, job_secrets, preflight, session, vendoring
 from breedlab.backends.sagemaker.documented_limits import notices
 from breedlab.backends.sagemaker.follow import Detached, ways_on
 from breedlab.backends.sagemaker.job_start import LostAnswer, send
@@ -26,7 +26,7 @@ from breedlab.backends.sagemaker.request import (
     weights_file,
 )
 from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
-from breedlab.backends.sagemaker.source import write_source
+from breedlab.backends.sagemaker.source import REQUIREMENTS, UNDECLARED, write_source
 from breedlab.config import Config, trial_count
 from breedlab.config.problems import Problem, error_from
 from breedlab.console import note, stage, warn
@@ -115,6 +115,8 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
             for notice in notices((request.operation, request.parameters)):
                 warn(notice)
         note(f"largest bill: {(bill := largest_bill(*money))}; {bill.source}")
+        if config.backend.vendor:
+            _add_wheels(source)
         experiment, fingerprint = _with_photos(account, experiment)
         _upload_code(account, experiment, Path(scratch))
     record = _record(experiment, overrides, fingerprint)
@@ -235,6 +237,16 @@ def pack(folder: Path, archive: Path) -> Path:
         for path in sorted(folder.iterdir()):
             tar.add(path, arcname=path.name, filter=plain)
     return archive
+
+
+def _add_wheels(source: Path) -> None:
+    """Add what the job would install; before the images, which take longer and are of no use to a job without it."""
+    stage("Packages")
+    files = [path for name in (REQUIREMENTS, UNDECLARED) if (path := source / name).is_file()]
+    vendoring.collect(source, files)
+    wheels = list((source / vendoring.WHEELS).iterdir())
+    size = sum(wheel.stat().st_size for wheel in wheels)
+    note(f"{len(wheels)} wheels travel with the source, {size / 1e6:,.0f} MB")
 
 
 def _record(experiment: Experiment, overrides: list[str], fingerprint: str | None) -> Record:

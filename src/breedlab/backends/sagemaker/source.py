@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from breedlab.backends.sagemaker.vendoring import OPTIONS
 from breedlab.config import Config
 from breedlab.config.plugins import copy_packages
 from breedlab.config.yaml_folders import config_folder
@@ -56,7 +57,8 @@ def write_source(folder: Path, config: Config) -> None:
     (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: breedlab\nVersion: {__version__}\n")
     (folder / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False))
     needed = copy_packages(config.plugins, folder / "src")
-    (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in [*requirements(config), *needed]))
+    lines = [*(OPTIONS if config.backend.vendor else ()), *requirements(config), *needed]
+    (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
     if debugs(config):
         (folder / UNDECLARED).write_text("".join(f"{_pinned(name)}\n" for name in sorted(_WITHOUT_DEPENDENCIES)))
 
