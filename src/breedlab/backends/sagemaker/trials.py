@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.fetch import download, unpack_output
+from breedlab.backends.sagemaker.hyperparameters import decode
 from breedlab.backends.sagemaker.job_files import trial_file
 from breedlab.backends.sagemaker.record import Record
-from breedlab.backends.sagemaker.status import Trial, list_trials
+from breedlab.backends.sagemaker.status import Trial, best_values, list_trials
 from breedlab.config import Config
 from breedlab.console import note
 from breedlab.files import atomic_write_json, read_json_if_whole
-from breedlab.training.objective import better
+from breedlab.training.objective import rank
+from breedlab.tuning.row import Row
+from breedlab.tuning.store import loss_of
 from breedlab.tuning.trial import Outcome
 
 if TYPE_CHECKING:
@@ -42,7 +46,7 @@ def fetch_trials(account: boto3.Session, record: Record, run: Path) -> None:
         about = {"number": number, "values": dict(row.values), **asdict(outcome), "job": trial.job}
         atomic_write_json(folder / "trial.json", about, indent=2)
     write_study(config, run, trials)
-    _set_metrics(config, run, trials)
+    _set_metrics(config, run, trials, outcomes, decode(best_values(account, record) or {}))
     note(f"{len(trials)} trials")
 
 
@@ -100,16 +104,33 @@ def write_study(config: Config, run: Path, trials: list[Trial]) -> None:
         )
 
 
-def _set_metrics(config: Config, run: Path, trials: list[Trial]) -> None:
-    """Tells metrics.json what the search found: the job that wrote it knew of no search."""
-    best: Any = None
-    for trial in trials:  # SageMaker, which chose the values that were trained, knows of no tie-break
-        row = trial.row
-        if row.state == "complete" and row.objective is not None:
-            best = row if better(row.objective, best.objective if best else None, config.monitor.mode) else best
+def _set_metrics(
+    config: Config, run: Path, trials: list[Trial], outcomes: Mapping[int, Outcome], trained: Mapping[str, Any]
+) -> None:
+    """Tell metrics.json what the search found: the job that wrote it knew of no search.
+
+    Args:
+        config: The experiment's.
+        run: The run directory.
+        trials: Those that ended.
+        outcomes: How, by number.
+        trained: The values that SageMaker chose for the final training, by config path. It knows of no tie-break: of
+            trials that are equal it may have taken another one than a search here takes.
+    """
+    rows = [trial.row for trial in trials if trial.row.state == "complete" and trial.row.objective is not None]
     path = run / "metrics.json"
-    if best is None or not path.exists():
+    if not rows or not path.exists():
         return
+
+    def order(row: Row) -> tuple[bool, tuple[float, float], int]:
+        assert row.objective is not None
+        by_loss = rank(row.objective, loss_of(outcomes[row.number], config), config.monitor.mode)
+        return dict(row.values) != dict(trained), by_loss, row.number
+
+    best = min(rows, key=order)
+    tied = [row.number for row in rows if row is not best and row.objective == best.objective]
     metrics = json.loads(path.read_text())
-    metrics["search"] = {"trial": best.number, "values": dict(best.values), "objective": best.objective}
-    atomic_write_json(path, metrics, indent=2)
+    found = {"trial": best.number, "values": dict(best.values), "objective": best.objective, "tied": tied}
+    atomic_write_json(path, {**metrics, "search": found}, indent=2)
+    if tied:
+        note(f"best: trial {best.number}; {len(tied)} more reached the same {config.monitor.metric}")
