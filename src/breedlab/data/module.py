@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from breedlab import distributed, hardware
 from breedlab.config.schema import Data
+from breedlab.data import shared_memory
 from breedlab.data.decode import BadPhoto, decode, keep_memory, read_image
 from breedlab.data.folders import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform
@@ -194,6 +195,9 @@ class TrainingLoader(DataLoader[Any]):
         self.batches.epoch, self.batches.start = (state["epoch"] + 1, 0) if whole else (state["epoch"], state["done"])
 
 
+_VIEW_BATCH = 32
+
+
 class PhotoData(lightning.LightningDataModule):
     """Batches of a checked photo set.
 
@@ -217,7 +221,7 @@ class PhotoData(lightning.LightningDataModule):
     def train_dataloader(self) -> TrainingLoader:
         dataset = self.dataset("train")
         batches = TrainingBatches(len(dataset), self.data.batch_size, self.seed, self.views, self.shard)
-        return TrainingLoader(dataset, batch_sampler=batches, **self._loading())
+        return TrainingLoader(dataset, batch_sampler=batches, **self._loading(self.data.batch_size))
 
     def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
         return self.view_dataloader("valid", 0, shard=self.shard)
@@ -226,12 +230,12 @@ class PhotoData(lightning.LightningDataModule):
         return self.view_dataloader("test", 0)
 
     def view_dataloader(
-        self, split: str, view: int, batch_size: int = 32, start: int = 0, shard: Shard = WHOLE
+        self, split: str, view: int, batch_size: int = _VIEW_BATCH, start: int = 0, shard: Shard = WHOLE
     ) -> DataLoader[tuple[torch.Tensor, int]]:
         """One view of a split, all of it unless a start or a shard says otherwise, in the order of its photos."""
         dataset = self.dataset(split)
         keys = [(view, index) for index in range(start + shard.rank, len(dataset), shard.world)]
-        return DataLoader(dataset, batch_size=batch_size, sampler=keys, **self._loading())
+        return DataLoader(dataset, batch_size=batch_size, sampler=keys, **self._loading(batch_size))
 
     def stream(self, parts: Sequence[tuple[str, int, int]], batch_size: int) -> DataLoader[tuple[torch.Tensor, int]]:
         """Views of splits one after another, in the order of their images, by one set of workers.
@@ -245,7 +249,7 @@ class PhotoData(lightning.LightningDataModule):
             keys = [(split, view, index) for index in range(start, len(self.photos.splits[split]))]
             batches += [keys[at : at + batch_size] for at in range(0, len(keys), batch_size)]
         dataset = _Splits({split: self.dataset(split) for split, _, _ in parts})
-        return DataLoader(dataset, batch_sampler=batches, **self._loading())
+        return DataLoader(dataset, batch_sampler=batches, **self._loading(batch_size))
 
     def labels(self, split: str) -> torch.Tensor:
         """int64 (n,), in the order of the split's photos."""
@@ -258,10 +262,24 @@ class PhotoData(lightning.LightningDataModule):
         counts = torch.tensor(self.photos.counts("train"), dtype=torch.float32)
         return counts.sum() / (len(counts) * counts)
 
-    def _loading(self) -> dict[str, Any]:
+    def describe_loading(self) -> str:
+        """Return what a user should know of how images are loaded, or nothing."""
+        return shared_memory.note(self._wanted_workers(), self._batch_bytes(max(self.data.batch_size, _VIEW_BATCH)))
+
+    def _wanted_workers(self) -> int:
         wanted = self.data.num_workers
-        workers = max(1, min(hardware.available() // distributed.local_world(), 8)) if wanted == "auto" else wanted
+        return max(1, min(hardware.available() // distributed.local_world(), 8)) if wanted == "auto" else wanted
+
+    def _batch_bytes(self, batch_size: int) -> int:
+        """Bytes of a batch in the shared memory, times the processes of this machine that load one."""
+        return batch_size * 3 * self.evaluation.crop**2 * distributed.local_world()
+
+    def _loading(self, batch_size: int) -> dict[str, Any]:
+        free = shared_memory.free_bytes()
+        loading = shared_memory.fitting(self._wanted_workers(), self._batch_bytes(batch_size), free)
+        workers = loading.workers
         return {
+            "prefetch_factor": loading.prefetch if workers else None,
             "num_workers": workers,
             "collate_fn": collate,
             "persistent_workers": workers > 0,
