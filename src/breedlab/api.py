@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab import hardware
-from breedlab.cli.launch import configure
+from breedlab.cli.launch import configure, resumed
 from breedlab.config import Config
 from breedlab.errors import ConfigError, DataError
 
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 _BATCH = 16
 
 
-def run(*overrides: str, config: Config | None = None) -> Run:
+def run(*overrides: str, config: Config | None = None, resume: str | Path | None = None) -> Run:
     """Run an experiment, wherever its backend says, and wait for it to end.
 
     Args:
         overrides: What the command line takes: `run("experiment=quickstart", "optim.lr=0.01")`.
         config: A whole config from `configure`, in place of overrides.
+        resume: A run directory to go on with, to its end or to what overrides ask for: `run("trainer.max_epochs=30",
+            resume="runs/latest")`.
 
     Raises:
         BreedlabError: With one message: what is wrong with the config, the images or the machine.
@@ -38,12 +40,18 @@ def run(*overrides: str, config: Config | None = None) -> Run:
 
     if config is not None and overrides:
         raise ConfigError("run: got both overrides and a config; expected one of them")
-    chosen = configure(*overrides) if config is None else config
+    if config is not None and resume is not None:
+        raise ConfigError("run: got both a config and a run to resume; expected one of them")
+    place = None if resume is None else Path(resume)
+    if place is not None:
+        chosen = resumed(place, list(overrides), dry_run=False)
+    else:
+        chosen = configure(*overrides) if config is None else config
     if chosen.dry_run:
         raise ConfigError("dry_run: got true; expected false, since run() runs the experiment")
     if not chosen.backend.wait:
         raise ConfigError("backend.wait: got false; expected true, since run() returns the run that came of it")
-    ended = backend(chosen).run(chosen, list(overrides), None)
+    ended = backend(chosen).run(chosen, list(overrides), place)
     return Run(ended["run"])
 
 

@@ -22,6 +22,7 @@ from breedlab.config.compose import (
     split_space,
     with_space,
 )
+from breedlab.config.environment import tree_of, with_texts
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from, nearest
 from breedlab.config.schema import schema
@@ -61,8 +62,9 @@ Examples:
   # a grid of whole runs, with a table at the end
   python scripts/launch.py -m experiment=resnet34 optim.lr=0.001,0.01 data.batch_size=32,64
 
-  # continue a run that was interrupted
+  # continue a run that was interrupted; train a finished one for more epochs
   python scripts/launch.py resume=runs/latest
+  python scripts/launch.py resume=runs/latest trainer.max_epochs=30
 
 Flags:
 
@@ -86,14 +88,14 @@ def main(argv: list[str]) -> int:
     if (words := _without_cfg_job(argv)) is not None:
         import yaml
 
-        print(yaml.safe_dump(load(words), sort_keys=False), end="")
+        print(yaml.safe_dump(with_texts(load(words)), sort_keys=False), end="")
         return 0
     if any(_is_hydras(word) for word in argv):
         return _through_hydra(argv)
     # Without flags Hydra would compose twice, to find out its mode, and do nothing else that is needed here.
     if resume := [word.partition("=")[2] for word in argv if word.startswith("resume=")]:
         run = Path(resume[-1])
-        carry_out(_resumed(run, argv, "dry_run=true" in argv), argv, run)
+        carry_out(resumed(run, argv, "dry_run=true" in argv), argv, run)
     else:
         start(load(argv), argv)
     return 0
@@ -121,7 +123,7 @@ def _through_hydra(argv: list[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from hydra.types import RunMode
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
     load_plugins(named_plugins([word for word in argv if "=" in word]))
@@ -139,14 +141,13 @@ def _through_hydra(argv: list[str]) -> int:
 
     def task(composed: DictConfig) -> dict[str, Any]:
         try:
-            tree = OmegaConf.to_container(composed, resolve=True)
-            assert isinstance(tree, dict)
+            tree = tree_of(composed)
             words = [*HydraConfig.get().overrides.task, *space]
             if HydraConfig.get().mode == RunMode.MULTIRUN and composed.dry_run is True:
                 number = HydraConfig.get().job.num
                 told = " ".join(word for word in words if not word.startswith("dry_run="))
                 print(("\n" if number else "") + f"── {number + 1}: {told}\n")
-            return start(with_space({str(key): value for key, value in tree.items()}, space), words)
+            return start(with_space(tree, space), words)
         except Terminated as stopped:
             raise _GridStopped(stopped) from None  # which no `except Exception` of Hydra's goes on after
         except Exception as raised:
@@ -208,7 +209,7 @@ def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict
     where = backend(config)
     if config.dry_run:
         if distributed.is_main():
-            print(where.plan(config, resume))
+            print(config.conceal(where.plan(config, resume)))
         return {}
     return dict(where.run(config, overrides, resume))
 
@@ -223,16 +224,17 @@ def _with_weights_of_a_run(config: Config, overrides: list[str]) -> tuple[Config
     return config.model_copy(update={"model": model}), words
 
 
-def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
+def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     """Return the recorded config of the run to continue, with what a continued run may change.
 
     Only what the words say is compared: a default that is another one today contradicts nothing.
     """
+    from breedlab.pipeline.extension import refuse_fewer
     from breedlab.pipeline.rundir import recorded_config, recorded_overrides
 
-    recorded = recorded_config(run)
     words = [word for word in overrides if word.lstrip("+~").split("=")[0] not in ("resume", "dry_run")]
     given = _given(recorded_overrides(run), words) if words else {}
+    recorded = recorded_config(run, given)
     before = dict(leaf_values(recorded.model_dump()))
     changed = {path: value for path, value in given.items() if before.get(path) != value}
     if wrong := [path for path in sorted(changed) if path not in _FREE]:
@@ -240,17 +242,22 @@ def _resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
             f"resume: {run} was started with another config; leave these out, or start a new run:\n"
             + "\n".join(f"  {path}: recorded {before.get(path)!r}, given {given[path]!r}" for path in wrong)
         )
+    refuse_fewer(run, changed)
     values = {**changed, "dry_run": dry_run, "resume": None}
-    return validate(with_values(recorded.model_dump(), values), recorded=True)
+    return validate(with_values(recorded.tree(), values), recorded=True)
 
 
-_FREE = ("resume", "dry_run", "cache.dir", "cache.max_gb", "cache.mode", "runs_dir", "data.root")
-"""What a continued run may change: where things lie, not what comes out. The photos' fingerprint has to be the same."""
+_PLACES = ("cache.dir", "cache.max_gb", "cache.mode", "runs_dir", "data.root")
+_FREE = ("resume", "dry_run", *_PLACES, "trainer.max_epochs", "tuner.trials")
+"""What a continued run may change: where things lie, and how long it goes on. The photos have to be the same."""
 
 
 def _given(recorded: list[str], words: list[str]) -> dict[str, Any]:
     """Return the value of every config path that words name, or change by naming a group's choice."""
-    now = dict(leaf_values(validate(load([*recorded, *words])).model_dump()))
+    replaced = {word.lstrip("+").partition("=")[0] for word in words}
+    # What is replaced need not be known here: a variable of the environment that it came from may not be set.
+    recorded = [word for word in recorded if "${oc.env:" not in word or word.partition("=")[0] not in replaced]
+    now = dict(leaf_values(validate(load([*recorded, *words])).tree()))
     without = dict(leaf_values(load(recorded)))
     named = {word.lstrip("+").partition("=")[0] for word in words}
     changed = {path for path in now if path not in without or without[path] != now[path]}

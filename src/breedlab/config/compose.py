@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from breedlab.config.components import component_sections
+from breedlab.config.environment import not_set, resolved, tree_of
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import Problem, error_from, nearest
 from breedlab.config.validate import Tree, known_paths, problems
@@ -39,12 +40,9 @@ def compose(overrides: list[str]) -> Tree:
     """What Hydra makes of overrides, not validated."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
 
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        tree = OmegaConf.to_container(hydra_compose("config", overrides=overrides), resolve=True)
-    assert isinstance(tree, dict)
-    return {str(key): value for key, value in tree.items()}
+        return tree_of(hydra_compose("config", overrides=overrides))
 
 
 def named_plugins(overrides: Sequence[str]) -> list[str]:
@@ -103,6 +101,9 @@ def with_space(tree: Tree, words: list[str]) -> Tree:
                 node[parent] = {}
             node = node[parent]
         node[leaf] = plain(override.value())
+    tree, missing = resolved(tree)
+    if missing:
+        raise error_from(missing)
     return tree
 
 
@@ -294,6 +295,8 @@ def _reworded(word: str, error: Exception, tree: Tree) -> Problem:
         if node is None:
             return Problem(key, f"got {value!r}, but {'.'.join(parts[:depth])} is null here")
         node = node.get(part) if isinstance(node, dict) else node
+    if unset := re.search(r"nvironment variable '?(\w+)'?(?: not found|, which is not set)", str(error)):
+        return not_set(key, unset[1])
     cause = f": {_first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
     return Problem(key, f"got {value!r}; {_first_line(error)}{cause}")
 

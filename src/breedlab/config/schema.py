@@ -6,17 +6,28 @@ older version recorded, which knows nothing of a newer field, still be read.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+import os
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    StringConstraints,
+    model_validator,
+)
 
 from breedlab.config.backend import Backend
 from breedlab.config.components import choice, extended
 from breedlab.config.debugger import Debugger
+from breedlab.config.environment import SHORT, concealed, marked, texts_in
 from breedlab.config.profiler import Profiler
 from breedlab.config.section import Fraction, JobName, Location, Name, PositiveInt, Rate, Section
 from breedlab.hosts import check_host
-from breedlab.registry import AUGMENTATIONS
+from breedlab.registry import AUGMENTATIONS, REGISTRIES
 
 # YAML reads a bare `off` as false; people mean the word.
 _OFF_WORD = BeforeValidator(lambda value: "off" if value is False else value)
@@ -148,7 +159,10 @@ class Serving(Section):
 
 
 class Config(Section):
-    """A whole experiment."""
+    """A whole experiment.
+
+    It knows which of its values come from the environment, and by which text; see `config.environment`.
+    """
 
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -168,7 +182,94 @@ class Config(Section):
     backend: Backend = Field(default_factory=Backend)
     serving: Serving = Field(default_factory=Serving)
 
+    _texts: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_texts(cls, tree: Any, handler: ModelWrapValidatorHandler[Config]) -> Config:
+        config = handler(tree)
+        if isinstance(tree, dict):
+            config._texts = texts_in(tree)
+        return config
+
+    def tree(self) -> dict[str, Any]:
+        """Return the config as plain containers, in which `FromEnvironment` marks what comes from the environment."""
+        tree = self.model_dump()
+        for path, text in self._texts.items():
+            node, leaf = _place(tree, path)
+            node[leaf] = marked(node[leaf], text)
+        return tree
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the config as it is written down: with the text of what comes from the environment.
+
+        What the record itself is read by stays a value: the experiment's name, which names its folder, too, the
+        network, and every number and choice.
+        """
+        tree = self.model_dump()
+        for path, text in self._texts.items():
+            node, leaf = _place(tree, path)
+            if not _is_read_by(path, node[leaf]):
+                node[leaf] = text
+        return tree
+
+    def conceal(self, text: str) -> str:
+        """Return a text that is written down, with the variables' texts in place of their values."""
+        return concealed(text, dict(self._values()))
+
+    def _values(self) -> Iterator[tuple[str, str]]:
+        tree = self.model_dump()
+        for path, text in self._texts.items():
+            node, leaf = _place(tree, path)
+            value = node[leaf]
+            if isinstance(value, str) and len(value) >= SHORT and not _is_read_by(path, value):
+                yield value, text
+                if path in _PLACES:
+                    yield os.path.abspath(value), text
+                    yield os.path.realpath(value), text
+
 
 def schema() -> type[Config]:
     """Return the schema with the sections of all registered components, those of plugins among them."""
     return cast("type[Config]", extended(Config))
+
+
+_PLACES = ("data.root", "model.weights", "cache.dir", "runs_dir")
+"""Paths that name something on this machine, which records name by its absolute path, too."""
+
+
+def _place(tree: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """Return the mapping that holds a leaf, and its name there; names in an open mapping may have dots."""
+    node, rest = tree, path
+    while rest not in node:
+        name = next(name for name in node if rest.startswith(f"{name}."))
+        node, rest = node[name], rest.removeprefix(f"{name}.")
+    return node, rest
+
+
+def _is_read_by(path: str, value: Any) -> bool:
+    """Whether a record needs a value: the names that decide what everything else means, and one of a few choices."""
+    if path in ("name", "model.name", "model.freeze"):
+        return True
+    if path == "model.weights":  # a keyword such as DEFAULT or package:efficientnet_lite0, no place
+        return "/" not in value and "." not in value
+    if any(value in registry.choices() for registry in REGISTRIES):
+        return True
+    annotation: Any = Config
+    for part in path.split("."):
+        fields = getattr(_section(annotation), "model_fields", {})
+        if part not in fields:
+            return False
+        annotation = fields[part].annotation
+    return value in _choices(annotation)
+
+
+def _section(annotation: Any) -> Any:
+    return next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), None)
+
+
+def _choices(annotation: Any) -> list[Any]:
+    found: list[Any] = []
+    for kind in (annotation, *get_args(annotation)):
+        found += get_args(kind) if get_origin(kind) is Literal else _choices(kind) if kind is not annotation else []
+    return found

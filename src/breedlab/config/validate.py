@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from breedlab.config import rules
 from breedlab.config.components import component_sections, section_of
+from breedlab.config.environment import SHORT, FromEnvironment
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import Problem, error_from, nearest, paths_of, reword
 from breedlab.config.schema import Config, schema
@@ -72,12 +73,23 @@ def problems(tree: Tree, recorded: bool = False) -> list[Problem]:
     """Return everything that is wrong with a whole tree; `recorded` as in `validate`."""
     unknown = load_plugins(tree.get("plugins"))
     absent = [] if recorded else [Problem(path, "is missing from the config") for path in _absent(Config, tree)]
-    return unknown + absent + _problems(tree) + _space_problems(tree)
+    found = unknown + absent + _problems(tree) + _space_problems(tree)
+    return [_without_value(problem, tree) for problem in found]
+
+
+def _without_value(problem: Problem, tree: Tree) -> Problem:
+    """Return a problem that does not print what a variable of the environment holds."""
+    message = problem.message
+    for path, value in leaf_values(tree):
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, FromEnvironment) and (path == problem.path or len(each) >= SHORT):
+                message = message.replace(str(each), each.text) if each else message
+    return Problem(problem.path, message)
 
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
     """The same config with other values at some config paths, validated again."""
-    return validate(with_values(config.model_dump(), values))
+    return validate(with_values(config.tree(), values))
 
 
 def search_space(config: Config) -> Space:

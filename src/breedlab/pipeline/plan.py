@@ -12,7 +12,7 @@ from breedlab.config import Config, search_space, trial_count
 from breedlab.config.space import Choices, Dimension
 from breedlab.data.folders import SPLITS, is_absent, scan
 from breedlab.names import printable
-from breedlab.training.progress import Done, done
+from breedlab.training.progress import Done
 
 _GB = 1e9
 
@@ -35,7 +35,11 @@ def plan(config: Config, resume: Path | None) -> str:
         DataError: If the data folder is there and cannot be used.
     """
     title = f"experiment {config.name} (dry run: nothing is started)"
-    already = Done() if resume is None else done(resume)
+    already = Done()
+    if resume is not None:
+        from breedlab.pipeline.extension import left
+
+        already = left(resume, config)
     if already.complete:
         return f"{title}\n\noutput    {resume}/\n          this run is complete; nothing is left to do"
     images = find_images(config)
@@ -126,6 +130,8 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
         the_best = f"go on training after epoch {already.epochs} of {config.trainer.max_epochs}{midway}"
     if not already.trained:
         stages.append(f"{the_best}: {epochs} epochs x {steps} steps = {epochs * steps:,} steps ({batch})")
+    if already.begun and already.trials < trials:
+        stages.append("train the best anew, if a new trial is better")
     stages.append(f"test on {images.counts['test']:,} photos")
     stages.append("export model.tar.gz")
     return stages

@@ -20,7 +20,7 @@ from breedlab.data.folders import first_few
 from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_text, read_json
-from breedlab.pipeline import rundir
+from breedlab.pipeline import extension, rundir
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 from breedlab.training.progress import is_complete
 
@@ -122,11 +122,13 @@ def _reentered(config: Config, resume: Path, report: Report) -> Path:
     damaged = rundir.damaged_records(directory)
     if "lineage.json" not in damaged:
         _refuse_other_photos(directory, report)
-    elif "splits.json" not in damaged and not rundir.has_same_splits(directory, report):
+    elif "splits.json" not in damaged and not rundir.has_same_splits(config, directory, report):
         raise _other_photos(directory, report)
     rundir.note_moved_photos(config, directory)
     rundir.enter(config, directory)
     rundir.clear_halves(directory)
+    for text in extension.extend(config, directory):
+        note(text)
     if damaged:
         warn(f"{' and '.join(damaged)} of {directory} could not be read; written anew from the photos as they are now")
         rundir.write_records_anew(config, report, directory, damaged)
@@ -166,18 +168,18 @@ def checked_photos(config: Config) -> Report:
     """
     photos = obtain(config)
     counts = ", ".join(f"{len(found):,} {split}" for split, found in photos.splits.items())
-    note(f"{photos.root}: {len(photos.classes)} classes; {counts}")
+    note(config.conceal(f"{photos.root}: {len(photos.classes)} classes; {counts}"))
     for text in photos.notes:
-        note(text)
+        note(config.conceal(text))
     with progress("checking photos") as done:
         report = check(photos, Path(config.cache.dir, "checks"), on_bad_file=config.data.on_bad_file, progress=done)
     for found in (report.bad, report.conflicts, report.leaks):  # the run's splits.json has them all
         for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in found]):
-            warn(text)
+            warn(config.conceal(text))
     if report.bad or report.conflicts or report.leaks:
         note("left: " + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items()))
     for text in report.warnings:
-        warn(text)
+        warn(config.conceal(text))
     return report
 
 
@@ -188,9 +190,11 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
 
     with distributed.host_first():  # weights are downloaded once
         prepared = prepare(config, report)
-    note(f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}")
+    note(config.conceal(f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}"))
     note(f"{prepared.accelerator}, {prepared.precision}, {prepared.evaluation.crop} px")
     for text in prepared.describe_start():
+        note(config.conceal(text))
+    if text := prepared.data(config).describe_loading():
         note(text)
     for text in concerns(prepared):
         warn(text)
@@ -212,6 +216,8 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
         best = distributed.once(lambda: search(config, prepared, directory))
         config = configs.replace(config, best.values)
         note(f"best: trial {best.number}, {config.monitor.metric} {best.objective:.4f}{_tie(best.tied)}")
+        if text := distributed.once(lambda: extension.begin_training(directory, best.number, best.values)):
+            note(text)
         found = {"trial": best.number, "values": best.values, "objective": best.objective, "tied": [*best.tied]}
         found["importance"] = distributed.once(lambda: importances(directory))
 
@@ -228,7 +234,15 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
     precision = prepared.training_precision(config, cached=activations is not None)
     if precision != prepared.precision:
         note(f"the head alone trains, in {precision}: on a CPU quicker than in {prepared.precision}")
-    fitted = fit(learner, data, config, directory, accelerator=prepared.accelerator, precision=precision)
+    fitted = fit(
+        learner,
+        data,
+        config,
+        directory,
+        accelerator=prepared.accelerator,
+        precision=precision,
+        extended_after=distributed.once(lambda: extension.extended_after(directory)),
+    )
     ties = f", the lowest valid/loss of {fitted.tied + 1} epochs that tie" if fitted.tied else ""
     note(f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric} {fitted.best:.4f}{ties}")
 

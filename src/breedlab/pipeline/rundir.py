@@ -22,7 +22,10 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 from breedlab.config import Config, validate
+from breedlab.config.environment import resolved
 from breedlab.config.migrations import stamp, upgrade
+from breedlab.config.problems import error_from
+from breedlab.config.validate import with_values
 from breedlab.data.check import Report
 from breedlab.data.folders import SPLITS, PhotoSet
 from breedlab.errors import ConfigError
@@ -67,7 +70,7 @@ def create(
         start: What the lineage has to say of the network: `transform`, and `parent` where the weights name a run.
     """
     run = reserve(config, overrides, directory)
-    atomic_write_json(run / "splits.json", _splits(report), indent=1)
+    atomic_write_json(run / "splits.json", _splits(config, report), indent=1)
     atomic_write_json(run / "lineage.json", _lineage(config, report, start or {}), indent=2)
     enter(config, run)
     return run
@@ -87,7 +90,7 @@ def reserve(config: Config, overrides: list[str], directory: Path | None = None)
         raise ConfigError(
             f"runs_dir: {parent} cannot be written ({error.strerror}); name another place: runs_dir=..."
         ) from error
-    write_yaml(run / "config.yaml", stamp(config.model_dump()))
+    write_yaml(run / "config.yaml", stamp(config.recorded()))
     write_yaml(run / "overrides.yaml", overrides)
     return run
 
@@ -149,14 +152,38 @@ def _take(run: Path) -> None:
             return  # a file system without locks
 
 
-def recorded_config(run: Path) -> Config:
-    """The config that a run was started with.
+def recorded_config(run: Path, given: Mapping[str, Any] | None = None) -> Config:
+    """Return the config that a run was started with; what it has of the environment is what that holds now.
+
+    Args:
+        run: The run directory.
+        given: What is going to have another value, by config path, and need not be known.
 
     Raises:
-        ConfigError: If the folder is not a run directory, its config is damaged, or a newer breedlab wrote it.
+        ConfigError: If the folder is not a run directory, its config is damaged, a newer breedlab wrote it, or a
+            variable of the environment is not set.
     """
     source = f"resume: {run / 'config.yaml'}"
-    return validate(upgrade(_recorded(run, "config.yaml", dict), "run", source), source, recorded=True)
+    tree, missing = resolved(upgrade(recorded_tree(run), "run", source))
+    if missing := [problem for problem in missing if problem.path not in (given or {})]:
+        raise error_from(missing, source)
+    return validate(tree, source, recorded=True)
+
+
+def recorded_tree(run: Path) -> dict[str, Any]:
+    """Return a run's `config.yaml` as it stands there.
+
+    Raises:
+        ConfigError: If there is none, or it is damaged.
+    """
+    tree: dict[str, Any] = _recorded(run, "config.yaml", dict)
+    return tree
+
+
+def rewrite_config(run: Path, values: Mapping[str, Any]) -> None:
+    """Record other values in a run's config, and as words in its overrides."""
+    write_yaml(run / "overrides.yaml", [*recorded_overrides(run), *(f"{path}={v}" for path, v in values.items())])
+    write_yaml(run / "config.yaml", with_values(recorded_tree(run), values))
 
 
 def recorded_overrides(run: Path) -> list[str]:
@@ -183,18 +210,18 @@ def _recorded(run: Path, name: str, kind: type) -> Any:
 
 def note_moved_photos(config: Config, run: Path) -> None:
     """Record where the images of a run lie today, if that is not where they lay; they were found to be the same."""
-    recorded = _recorded(run, "config.yaml", dict)
-    if recorded["data"]["root"] == config.data.root:
+    recorded = recorded_tree(run)
+    root = config.recorded()["data"]["root"]
+    if root == recorded["data"]["root"]:
         return
-    write_yaml(run / "config.yaml", {**recorded, "data": {**recorded["data"], "root": config.data.root}})
-    write_yaml(run / "overrides.yaml", [*recorded_overrides(run), f"data.root={config.data.root}"])
+    rewrite_config(run, {"data.root": root})
     for name, place in (("lineage.json", ("data",)), ("splits.json", ())):
         tree = read_json_if_whole(run / name)
         if tree is not None:
             node = tree
             for key in place:
                 node = node[key]
-            node["root"] = config.data.root
+            node["root"] = root
             atomic_write_json(run / name, tree, indent=2)
 
 
@@ -224,16 +251,18 @@ def damaged_records(run: Path) -> list[str]:
     return [name for name in ("lineage.json", "splits.json") if read_json_if_whole(run / name) is None]
 
 
-def has_same_splits(run: Path, report: Report) -> bool:
+def has_same_splits(config: Config, run: Path, report: Report) -> bool:
     """Whether a run's `splits.json` names the very photos of a report, by split and label."""
-    recorded, wanted = read_json(run / "splits.json"), _splits(report)
+    recorded, wanted = read_json(run / "splits.json"), _splits(config, report)
     return all(recorded.get(part) == wanted[part] for part in ("classes", "photos", "labels"))
 
 
 def write_records_anew(config: Config, report: Report, run: Path, names: Sequence[str]) -> None:
     """Write what `damaged_records` named, from the photos as they are now."""
     for name in names:
-        tree = _splits(report) if name == "splits.json" else {**_lineage(config, report, {}), "written_anew": True}
+        tree = (
+            _splits(config, report) if name == "splits.json" else {**_lineage(config, report, {}), "written_anew": True}
+        )
         atomic_write_json(run / name, tree, indent=2)
 
 
@@ -280,31 +309,32 @@ def _fresh(parent: Path) -> Path:
     raise AssertionError("a thousand runs in one second")
 
 
-def _splits(report: Report) -> dict[str, Any]:
+def _splits(config: Config, report: Report) -> dict[str, Any]:
     photos = report.photos
     return {
-        "root": str(photos.root),
+        "root": config.conceal(str(photos.root)),
         "classes": list(photos.classes),
         "cut_from_train": list(photos.cut),
         "photos": {split: [os.path.relpath(p.path, photos.root) for p in photos.splits[split]] for split in SPLITS},
         "labels": {split: [p.label for p in photos.splits[split]] for split in SPLITS},
-        "warnings": list(report.warnings),
+        "warnings": [config.conceal(text) for text in report.warnings],
         "left_out": [
-            {"file": os.path.relpath(finding.path, photos.root), "reason": finding.reason}
+            {"file": os.path.relpath(finding.path, photos.root), "reason": config.conceal(finding.reason)}
             for finding in (*report.bad, *report.conflicts, *report.leaks)
         ],
     }
 
 
 def _lineage(config: Config, report: Report, start: Mapping[str, Any]) -> dict[str, Any]:
+    parent = _parent(config.model.weights) or start.get("parent")
     return {
         "experiment": config.name,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "seed": config.seed,
-        "command": sys.argv,
+        "command": [config.conceal(word) for word in sys.argv],
         "git": git_state(),
         "data": {
-            "root": str(report.photos.root.resolve()),
+            "root": config.conceal(str(report.photos.root.resolve())),
             "fingerprint": report.fingerprint,
             "photos": {split: len(report.photos.splits[split]) for split in SPLITS},
         },
@@ -312,7 +342,7 @@ def _lineage(config: Config, report: Report, start: Mapping[str, Any]) -> dict[s
         "python": platform.python_version(),
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
         "transform": start.get("transform"),
-        "parent": _parent(config.model.weights) or start.get("parent"),
+        "parent": None if parent is None else config.conceal(parent),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from breedlab.config.environment import text_with_values
 from breedlab.config.migrations import upgrade
 from breedlab.debugging.tensors import Series, Tensors, read_tensors
 from breedlab.errors import ConfigError
@@ -66,7 +67,8 @@ class RunRecord:
         """Where the photos lie, if they still do."""
         known = [self.lineage.get("data", {}).get("root"), self.splits.get("root")]
         first = [photo for photos in self.splits.get("photos", {}).values() for photo in photos[:1]]
-        for root in known:
+        for text in known:
+            root = _with_values(text)
             if root and first and (Path(root) / first[0]).is_file():
                 return Path(root)
         return None
@@ -125,6 +127,14 @@ def read_curves(folder: Path) -> dict[str, Series]:
     names = [tag for tag in events.Tags()["scalars"] if tag.startswith(("train/", "valid/"))]
     # Lightning counts the steps from 0.
     return {name: sorted({e.step + 1: e.value for e in events.Scalars(name)}.items()) for name in names}
+
+
+def _with_values(text: str | None) -> str | None:
+    """Return where images lie; None where a variable of the environment that says so is not set."""
+    try:
+        return text and text_with_values(text)
+    except KeyError:
+        return None
 
 
 def _json(path: Path, otherwise: Any) -> Any:

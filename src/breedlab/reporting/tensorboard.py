@@ -44,7 +44,7 @@ def write_review(
     worst = sorted(wrong, key=lambda i: -evaluation.predictions[i][1])[:_SHOWN]
     spread = list(order)[:: max(1, len(labels) // _SHOWN)][:_SHOWN]
     with SummaryWriter(str(run / "tensorboard" / "final")) as writer:
-        writer.add_text("config", f"```yaml\n{yaml.safe_dump(config.model_dump(), sort_keys=False)}\n```")
+        writer.add_text("config", f"```yaml\n{yaml.safe_dump(config.recorded(), sort_keys=False)}\n```")
         picture = confusion_picture(evaluation.confusion, photos.photos.classes)
         writer.add_image("test/confusion", np.asarray(picture), dataformats="HWC")
         writer.add_image("test/predictions", _sheet(spread, photos, evaluation), dataformats="HWC")

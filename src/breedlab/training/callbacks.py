@@ -16,6 +16,7 @@ from breedlab.debugging.recorder import Recorder
 from breedlab.errors import TrainingError
 from breedlab.training.loop import seed_epoch
 from breedlab.training.objective import epoch_line, rank
+from breedlab.training.optimization import set_rates
 
 
 class SeededEpochs(lightning.Callback):
@@ -26,6 +27,36 @@ class SeededEpochs(lightning.Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         seed_epoch(self.seed, trainer.current_epoch, trainer.global_rank)
+
+
+class ScheduledRates(lightning.Callback):
+    """Begins at the rate that the schedule has, which more epochs make another one than the checkpoint's."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        for scheduled in trainer.lr_scheduler_configs:
+            set_rates(scheduled.scheduler)
+
+
+class Patience(EarlyStopping):
+    """Lightning's early stopping, which begins to count anew where a run is given more epochs.
+
+    Args:
+        monitor: `monitor`.
+        patience: How many epochs without a better value end training.
+        anew: Whether to forget how many there were before.
+    """
+
+    def __init__(self, monitor: Monitor, patience: int, anew: bool) -> None:
+        super().__init__(monitor.metric, patience=patience, mode=monitor.mode, check_finite=False)
+        self._anew = anew
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self._anew:
+            self.wait_count = self.stopped_epoch = 0
+
+    def _generate_state_key(self, **kwargs: Any) -> str:
+        return f"EarlyStopping{kwargs!r}"  # under which older runs saved it
 
 
 class FiniteFigures(Checkpoint):

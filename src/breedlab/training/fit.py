@@ -13,7 +13,7 @@ import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Dataset
@@ -29,6 +29,8 @@ from breedlab.training.callbacks import (
     EpochLines,
     FiniteFigures,
     MovableCheckpoint,
+    Patience,
+    ScheduledRates,
     SeededEpochs,
     StepBar,
     best_checkpoint,
@@ -113,8 +115,17 @@ def fit(
     *,
     accelerator: str,
     precision: str,
+    extended_after: int | None = None,
 ) -> Fitted:
     """Trains, or goes on where `run/checkpoints/last.ckpt` stands, or returns at once if training had ended.
+
+    Args:
+        learner: With the network.
+        data: Its batches.
+        config: The experiment.
+        run: The run directory.
+        accelerator, precision: In Lightning's terms and ours.
+        extended_after: How many epochs there were when the run was given more: there early stopping counts anew.
 
     Raises:
         TrainingError: If the loss stops being a number.
@@ -129,9 +140,9 @@ def fit(
     if distributed.world() > 1:
         _refuse_too_few(config, data)
         data.shard = distributed.shard()
-    monitor, mode = config.monitor.metric, config.monitor.mode
     callbacks: list[lightning.Callback] = [
         SeededEpochs(config.seed),
+        ScheduledRates(),
         FiniteFigures(),
         StepBar(),
         BestCheckpoint(run / "checkpoints", config.monitor),
@@ -141,7 +152,8 @@ def fit(
         Resumption(last),
     ]
     if config.trainer.patience:
-        callbacks.append(EarlyStopping(monitor, patience=config.trainer.patience, mode=mode, check_finite=False))
+        anew = distributed.once(lambda: _ends_at(run, extended_after))
+        callbacks.append(Patience(config.monitor, config.trainer.patience, anew=anew))
     if config.trainer.ema:
         callbacks.append(KeepAverage(config.trainer.ema))
     callbacks.extend(observers(config, run))
@@ -221,6 +233,12 @@ def _ended_before(run: Path, config: Config) -> Fitted:
     fitted = Fitted(epochs, reason, kept["epoch"] + 1, float(best), tied)
     atomic_write_json(run / "trained.json", asdict(fitted))
     return fitted
+
+
+def _ends_at(run: Path, epochs: int | None) -> bool:
+    """Whether the run's last checkpoint is that of so many epochs."""
+    last = run / "checkpoints" / "last.ckpt"
+    return epochs is not None and last.exists() and read_checkpoint(last, mmap=True)["epoch"] + 1 == epochs
 
 
 def _keep_last(run: Path) -> ModelCheckpoint:

@@ -136,6 +136,9 @@ class Learner(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if states := checkpoint.get("optimizer_states"):
             refuse_other_groups(self.classifier, self.config.optim, states[0])
+        for state in checkpoint["lr_schedulers"]:  # a one-cycle schedule's, which may go on to more epochs than it had
+            for name in ("total_steps", "_schedule_phases"):
+                state.pop(name, None)
         if self.trainer.is_global_zero:  # which keeps them for all
             self._sums.copy_(checkpoint["epoch_sums"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,3 +113,15 @@ def make_schedule(optimizer: torch.optim.Optimizer, optim: Optim, *, steps_per_e
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
     return LambdaLR(optimizer, factor)
+
+
+def set_rates(schedule: LRScheduler) -> None:
+    """Have each group learn at the rate that its schedule has at this step.
+
+    That is the rate a checkpoint brings, but for a run that goes on to more epochs: its schedule is another one.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch asks for the rates of the last step
+        rates = schedule.get_lr()
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

@@ -33,9 +33,10 @@ def done(run: Path) -> Done:
     """How far a run got."""
     trials = len(list(run.glob("trials/*/trial.json")))
     last = run / "checkpoints" / "last.ckpt"
-    trained = read_json_if_whole(run / "trained.json") is not None
-    if is_complete(run) or trained or not last.exists():
-        return Done(trials, last.exists(), trained=trained, complete=is_complete(run))
+    ended = read_json_if_whole(run / "trained.json")
+    if is_complete(run) or ended is not None or not last.exists():
+        epochs = int((ended or {}).get("epochs", 0))
+        return Done(trials, last.exists(), epochs, trained=ended is not None, complete=is_complete(run))
     from breedlab.training.checkpoints import read_checkpoint  # a checkpoint's counters are all that needs torch
 
     loop = read_checkpoint(last, mmap=True)["loops"]["fit_loop"]

@@ -173,6 +173,15 @@ def _row(trial: FrozenTrial, space: Space, loss: float | None) -> Row:
     return Row(trial.number, values, state, objective, attrs.get("seconds", 0.0), attrs.get("reason", ""), loss)
 
 
+def best_so_far(config: Config, run: Path) -> Best:
+    """Return the best of a search's trials that have ended.
+
+    Raises:
+        TrainingError: If none was completed.
+    """
+    return _best(open_study(config, run), config, run, search_space(config))
+
+
 def _best(study: optuna.Study, config: Config, run: Path, space: Space) -> Best:
     complete = {t.number: t for t in study.trials if t.state == TrialState.COMPLETE and t.value is not None}
     if not complete:

@@ -29,6 +29,7 @@ from breedlab.backends.sagemaker.source import CONFIG, UNDECLARED
 from breedlab.backends.sagemaker.vendoring import WHEELS
 from breedlab.config import Config, validate
 from breedlab.config.cloud import trials_are_jobs
+from breedlab.config.environment import resolved
 from breedlab.config.plugins import load_plugins
 from breedlab.config.validate import with_values
 from breedlab.errors import BackendError
@@ -131,6 +132,7 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
             " has to start them (in a tuning job by the hyperparameter sagemaker_torch_distributed_enabled=true)"
         )
     load_plugins(tree.get("plugins"))  # whose settings a hyperparameter may be; what is wrong is told below
+    tree, _ = resolved(tree, lenient=True)  # the shell's environment is not the job's
     values = decode(job.hyperparameters)
     words = [f"{path}={encode(value)}" for path, value in values.items()]
     stage = stage_of(tree, job)
@@ -140,7 +142,7 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
     if stage in ("trial", "final"):
         values["tuner.strategy"] = "none"
         values["tuner.trials"] = None
-    return validate(with_values(dict(tree), {**_place(tree, job), **values}), source="the job's config"), words
+    return validate(with_values(dict(tree), {**_place(tree, job), **values}), "the job's config", recorded=True), words
 
 
 def stage_of(tree: Mapping[str, Any], job: Job) -> str:
@@ -162,7 +164,9 @@ def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
         raise BackendError(f"data.root: {tree['data']['root']} is in S3, and the job has no channel {DATA_CHANNEL!r}")
     weights = Path(tree["model"]["weights"])
     if WEIGHTS_CHANNEL in job.channels:
-        place["model.weights"] = str(job.channels[WEIGHTS_CHANNEL] / weights.name)
+        named = job.channels[WEIGHTS_CHANNEL] / weights.name
+        only = next(job.channels[WEIGHTS_CHANNEL].iterdir(), named)  # its name may come from the environment
+        place["model.weights"] = str(named if named.exists() else only)
     elif weights.name.endswith(weight_files.ENDINGS):
         raise BackendError(f"model.weights: {weights} is a file, and the job has no channel {WEIGHTS_CHANNEL!r}")
     return place

@@ -259,7 +259,7 @@ def _record(experiment: Experiment, overrides: list[str], fingerprint: str | Non
         image=experiment.image,
         data=experiment.data,
         fingerprint=fingerprint,
-        config=experiment.config.model_dump(),
+        config=experiment.config.recorded(),
         overrides=overrides,
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
         git=git_state(),

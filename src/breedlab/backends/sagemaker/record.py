@@ -13,6 +13,7 @@ from breedlab.backends.sagemaker.request import Experiment
 from breedlab.backends.sagemaker.session import Place, aws_errors, client, split_uri
 from breedlab.backends.sagemaker.upload import put
 from breedlab.config import validate
+from breedlab.config.environment import resolved
 from breedlab.config.migrations import KEY, stamp, upgrade
 from breedlab.console import warn
 from breedlab.errors import BackendError
@@ -60,8 +61,11 @@ class Record:
         """What its jobs are made of, to build the requests that are still to come."""
         # The weights were uploaded; the file need not be on this machine any more.
         tree = {**self.config, "model": {**self.config["model"], "weights": "none"}}
+        # Nor need its environment be this machine's: the photos were uploaded, too.
+        tree, _ = resolved(tree, lenient=True)
         config = validate(tree, self.name, recorded=True)
-        model = config.model.model_copy(update={"weights": self.config["model"]["weights"]})
+        weights, _ = resolved({"weights": self.config["model"]["weights"]}, lenient=True)
+        model = config.model.model_copy(update=weights)
         return Experiment(config.model_copy(update={"model": model}), self.place, self.name, self.image, self.data)
 
     def plain(self) -> dict[str, Any]:

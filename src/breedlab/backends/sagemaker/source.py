@@ -55,7 +55,7 @@ def write_source(folder: Path, config: Config) -> None:
     known = folder / "src" / f"breedlab-{__version__}.dist-info"
     known.mkdir()
     (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: breedlab\nVersion: {__version__}\n")
-    (folder / CONFIG).write_text(yaml.safe_dump(config.model_dump(), sort_keys=False))
+    (folder / CONFIG).write_text(yaml.safe_dump(config.recorded(), sort_keys=False))
     needed = copy_packages(config.plugins, folder / "src")
     lines = [*(OPTIONS if config.backend.vendor else ()), *requirements(config), *needed]
     (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
