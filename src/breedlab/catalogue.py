@@ -31,7 +31,7 @@ class Entry:
 @cache
 def catalogue() -> dict[str, Entry]:
     """Every torchvision classifier by name."""
-    read = json.loads(FILE.read_text())
+    read = json.loads(FILE.read_text("utf-8"))
     return {name: Entry(e["parameters"], e["features"], tuple(e["weights"])) for name, e in read.items()}
 
 

@@ -100,3 +100,22 @@ def test_full_shared_memory_is_no_disk(
     told = full(monkeypatch, capsys, error)
     assert told.startswith("the shared memory of 64 MB (/dev/shm)")
     assert "--shm-size" in told and "data.num_workers=0" in told and "disk" not in told
+
+
+@pytest.mark.parametrize("command", ["report", "predict", "launch"])
+def test_what_has_an_accent_is_read_and_told_where_the_locale_is_c(golden: Path, command: str) -> None:
+    """As in a bare container or a cron job, where Python takes files for ASCII."""
+    run = golden / "runs" / "golden" / "complete"
+    words = {
+        "report": ["report", str(run)],
+        "predict": ["predict", str(run), str(next((golden / "photos").rglob("*.jpg")))],
+        "launch": ["launch", f"resume={run}", "dry_run=true"],
+    }[command]
+    record = run / "overrides.yaml"
+    record.write_text(f"{record.read_text('utf-8')}# Hündin\n", "utf-8")
+    bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    told = subprocess.run(
+        [sys.executable, "-m", "breedlab.cli", *words], cwd=golden, env={**os.environ, **bare}, capture_output=True
+    )
+    assert b"Traceback" not in told.stderr, told.stderr[-2000:]
+    assert told.returncode == 0 and told.stdout.isascii(), told.stderr

@@ -311,7 +311,7 @@ def _config_of(model: Path) -> dict[str, Any]:
         return {}
     import yaml
 
-    tree: dict[str, Any] = yaml.safe_load(config.read_text())
+    tree: dict[str, Any] = yaml.safe_load(config.read_text("utf-8"))
     return tree
 
 

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
         with opened(Path(words.model)) as folder:
             answers = _answers(_loaded(folder, words.engine), photos, words.top)
             found = list(_shown(answers, len(photos)))
-            _add_truths(found, json.loads((folder / "model.json").read_text())["classes"])
+            _add_truths(found, json.loads((folder / "model.json").read_text("utf-8"))["classes"])
     else:
         found = list(_shown(ask(words.endpoint, photos, words.top, words.region), len(photos)))
     if words.json:

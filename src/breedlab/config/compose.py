@@ -53,7 +53,7 @@ def named_plugins(overrides: Sequence[str]) -> list[str]:
     words = [word for word in overrides if re.match(r"\+{0,2}plugins=", word)]
     if words:
         return _list_in(words[-1])
-    if not any(re.search("^plugins:", file.read_text(), re.MULTILINE) for file in yaml_files(overrides)):
+    if not any(re.search("^plugins:", file.read_text("utf-8"), re.MULTILINE) for file in yaml_files(overrides)):
         return []
     choices = groups(overrides)
     try:

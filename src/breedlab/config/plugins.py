@@ -90,7 +90,7 @@ def copy_packages(names: Sequence[str], folder: Path) -> list[str]:
             continue
         shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         file = source / "requirements.txt"
-        lines = file.read_text().splitlines() if file.is_file() else []
+        lines = file.read_text("utf-8").splitlines() if file.is_file() else []
         needed += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     return needed
 

@@ -91,7 +91,7 @@ def _make(data: Data, root: Path) -> None:
 def _refuse_other_sample(root: Path, wanted: Sample) -> None:
     """Photos drawn with other settings must not pass for those that were asked for."""
     try:
-        drawn = json.loads((root / _SPEC).read_text())
+        drawn = json.loads((root / _SPEC).read_text("utf-8"))
     except (OSError, ValueError):
         return  # a folder of the person's own
     wrong = [

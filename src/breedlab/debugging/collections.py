@@ -65,7 +65,7 @@ def hook_from_json(source: Path, folder: Path, network: nn.Module) -> RunHook:
     Raises:
         Exception: Whatever smdebug makes of a damaged file.
     """
-    place = json.loads(source.read_text()).get("LocalPath")
+    place = json.loads(source.read_text("utf-8")).get("LocalPath")
     if place is not None:
         place = _unused(Path(place).expanduser().absolute())
         folder.rmdir()

@@ -297,6 +297,6 @@ def _pass(at: int, entries: list[Loss]) -> Pass:
 def class_names(run: Path | str) -> list[str]:
     """The classes by label, as the run recorded them; empty where it did not."""
     try:
-        return [str(name) for name in json.loads(Path(run, "splits.json").read_text())["classes"]]
+        return [str(name) for name in json.loads(Path(run, "splits.json").read_text("utf-8"))["classes"]]
     except (OSError, ValueError, KeyError):
         return []

@@ -69,7 +69,7 @@ def keep(run: Path, tape: Any) -> None:
 def _kept(run: Path) -> Tensors | None:
     """What `keep` wrote, unless more has been recorded since."""
     try:
-        found = json.loads((run / "debug" / _KEPT).read_text())
+        found = json.loads((run / "debug" / _KEPT).read_text("utf-8"))
         if found.pop("of") != _extent(run):
             return None
         losses = {mode: _series(series) for mode, series in found["losses"].items()}

@@ -161,7 +161,7 @@ def _card_in(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        card = json.loads(file.read_text())
+        card = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"model.weights: {file} cannot be read ({_one_line(error)})") from error
     return _checked_card(file, card)

@@ -195,7 +195,7 @@ def recorded_overrides(run: Path) -> list[str]:
 def _recorded(run: Path, name: str, kind: type) -> Any:
     expected = "expected a run directory such as runs/<experiment>/<stamp>"
     try:
-        tree = yaml.safe_load((run / name).read_text())
+        tree = yaml.safe_load((run / name).read_text("utf-8"))
     except OSError as error:
         state = f"has no {name}" if run.is_dir() else "is a file" if run.exists() else "is not there"
         raise ConfigError(f"resume: {run} {state}; {expected}") from error

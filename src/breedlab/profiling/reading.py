@@ -104,7 +104,7 @@ def read(run: Path) -> Recording:
 def _traced(run: Path) -> tuple[int, ...]:
     """The traced steps, and the ones after each, in which the trace is written."""
     try:
-        asked = yaml.safe_load((run / "config.yaml").read_text())["profiler"]["trace_steps"]
+        asked = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["profiler"]["trace_steps"]
     except (OSError, yaml.YAMLError, TypeError, KeyError):
         return ()
     return tuple(sorted({step + later for step in asked for later in (1, 2)}))  # the config counts from 0
@@ -172,6 +172,6 @@ def _lines(path: Path) -> Iterator[Any]:
 
 def _json(path: Path, otherwise: Any) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return otherwise

@@ -163,7 +163,7 @@ class StepTimes(lightning.Callback):
 def _offset(folder: Path) -> float:
     """The time that the newest header of the system's recording begins with."""
     try:
-        lines = (folder / "system.jsonl").read_text().splitlines()
+        lines = (folder / "system.jsonl").read_text("utf-8").splitlines()
         return max((float(json.loads(line).get("offset", 0)) for line in lines if '"offset"' in line), default=0.0)
     except (OSError, ValueError):
         return 0.0

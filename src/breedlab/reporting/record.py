@@ -139,7 +139,7 @@ def _with_values(text: str | None) -> str | None:
 
 def _json(path: Path, otherwise: Any) -> Any:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return otherwise
     return found if isinstance(found, type(otherwise)) else otherwise
@@ -147,7 +147,7 @@ def _json(path: Path, otherwise: Any) -> Any:
 
 def _yaml(path: Path, otherwise: Any) -> Any:
     try:
-        found = yaml.safe_load(path.read_text())
+        found = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return otherwise
     return found if isinstance(found, type(otherwise)) else otherwise

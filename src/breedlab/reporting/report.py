@@ -130,8 +130,8 @@ def _render(template: str, **context: Any) -> str:
     # Filled while the body is rendered, and written after it.
     pages.globals["charts"] = {"config": theme.config(), "specs": specs}
     return page.render(
-        css=Markup((_PAGE / "report.css").read_text()),
-        script=Markup((_PAGE / "report.js").read_text()),
+        css=Markup((_PAGE / "report.css").read_text("utf-8")),
+        script=Markup((_PAGE / "report.js").read_text("utf-8")),
         bundle=Markup(_bundle()),
         nonce=secrets.token_urlsafe(12),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

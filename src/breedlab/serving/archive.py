@@ -101,7 +101,7 @@ def record_engine(folder: Path, taken: Choice, measured: Mapping[str, Any]) -> N
         measured: For the record.
     """
     file = folder / "model.json"
-    description = json.loads(file.read_text())
+    description = json.loads(file.read_text("utf-8"))
     engine: dict[str, Any] = {"name": taken.engine, "precision": taken.precision}
     if taken.engine == OPENVINO:
         graph, side = f"engines/{taken.precision}.xml", description["transform"]["crop"]

@@ -102,7 +102,7 @@ class FeatureFile:
     def rows_done(self) -> int:
         """How many images of an unfinished pass are safely on the disk."""
         try:
-            rows = int(self.done.read_text())
+            rows = int(self.done.read_text("utf-8"))
             size = self.part.stat().st_size
         except (OSError, ValueError):
             return 0

@@ -167,6 +167,6 @@ def _description(folder: Path) -> Iterator[str]:
 
 def _requirements(folder: Path) -> Iterator[str]:
     path = folder / "code" / "requirements.txt"
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
         if re.match(r"(torch|torchvision|numpy)\b(?!-)", line.strip()):
             yield f"code/requirements.txt: {line.strip()} would replace what the image brings"

@@ -57,7 +57,7 @@ def finish(account: boto3.Session, record: Record, *, start: bool, stopped_too: 
         stage(f"Training{' the best' if record.searches else ''}: {record.final_name}")
         _succeeded(account, record, follow_training(account, record))
         run = fetch(account, record)
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     show(run, metrics)
     return {"run": str(run), **{f"test/{k}": v for k, v in metrics["test"]["metrics"].items()}}
 
@@ -116,7 +116,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
         rundir.enter(config, run)  # `runs/latest` is a run that can be used
         if record.searches:
             # The job that wrote it knew of no search.
-            write_at_end(run, json.loads((run / "metrics.json").read_text()))
+            write_at_end(run, json.loads((run / "metrics.json").read_text("utf-8")))
     return run
 
 
@@ -234,7 +234,7 @@ def _succeeded(account: boto3.Session, record: Record, status: Status) -> None:
 def _set_lineage(record: Record, run: Path) -> None:
     """Adds where the run ran, and the commit that it was launched from, which the job cannot know."""
     path = run / "lineage.json"
-    lineage = json.loads(path.read_text())
+    lineage = json.loads(path.read_text("utf-8"))
     lineage["git"] = record.git
     lineage["sagemaker"] = {
         "region": record.place.region,

@@ -174,7 +174,7 @@ def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
 
 def read_config(source: Path) -> dict[str, Any]:
     """The experiment's config in a job's source."""
-    tree = yaml.safe_load((source / CONFIG).read_text())
+    tree = yaml.safe_load((source / CONFIG).read_text("utf-8"))
     assert isinstance(tree, dict)
     return tree
 
@@ -197,7 +197,7 @@ def install_undeclared(source: Path) -> None:
         return
     with (work_folder() / "pip.lock").open("w") as lock:  # torchrun starts this script many times at once
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if all(_is_installed(line) for line in file.read_text().split()):
+        if all(_is_installed(line) for line in file.read_text("utf-8").split()):
             return
         pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "-r", str(file)]
         environment = dict(os.environ)
@@ -208,8 +208,8 @@ def install_undeclared(source: Path) -> None:
         done = subprocess.run(pip, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise BackendError(
-                f"debugger.level: {' '.join(file.read_text().split())} could not be installed; give the job a way to a"
-                f" package index, an image that holds it, or debugger=none\n{done.stderr.strip()}"
+                f"debugger.level: {' '.join(file.read_text('utf-8').split())} could not be installed; give the job"
+                f" access to a package index, an image that holds it, or debugger=none\n{done.stderr.strip()}"
             )
 
 

@@ -168,5 +168,5 @@ def listed_price(instance_type: str, region: str) -> float | None:
 
 @cache
 def _table() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(files(__package__).joinpath("prices.json").read_text())
+    table: dict[str, Any] = json.loads(files(__package__).joinpath("prices.json").read_text("utf-8"))
     return table

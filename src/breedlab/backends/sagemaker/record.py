@@ -108,7 +108,7 @@ def local_records(runs: Path) -> list[Record]:
     found = []
     for path in runs.glob(f"*/*/{FILE}"):
         try:
-            found.append(_read(path.read_text(), path.parent))
+            found.append(_read(path.read_text("utf-8"), path.parent))
         except DamagedFile as error:  # one launch's record is no reason to show none
             warn(str(error))
     return sorted(found, key=lambda record: record.started, reverse=True)
@@ -118,7 +118,7 @@ def find(name: str, runs: Path) -> Record | None:
     """The record of a job that was launched from this machine, by the name of either job or by its run directory."""
     place = Path(name)
     if (place / FILE).is_file():
-        return _read((place / FILE).read_text(), place)
+        return _read((place / FILE).read_text("utf-8"), place)
     return next((r for r in local_records(runs) if name in (r.name, r.final_name)), None)
 
 

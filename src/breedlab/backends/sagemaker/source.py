@@ -110,7 +110,7 @@ def _declared(extra: str) -> Iterator[str]:
     """What breedlab declares to need: for an extra, or `""` for everything."""
     project = PACKAGE.parents[1] / "pyproject.toml"
     if project.is_file():  # a checkout; what is installed of it may be of another day
-        table = tomllib.loads(project.read_text())["project"]
+        table = tomllib.loads(project.read_text("utf-8"))["project"]
         yield from table["optional-dependencies"][extra] if extra else table["dependencies"]
         return
     for line in metadata.requires("breedlab") or []:

@@ -40,7 +40,7 @@ def main(base: Path, port: int) -> None:
 
         for _ in range(100):
             try:
-                return psutil.Process(int((work / ".model_server.pid").read_text()))
+                return psutil.Process(int((work / ".model_server.pid").read_text("utf-8")))
             except (OSError, ValueError, psutil.Error):
                 time.sleep(0.1)
         raise RuntimeError("TorchServe did not start")

@@ -129,7 +129,7 @@ def _set_metrics(
 
     best = min(rows, key=order)
     tied = [row.number for row in rows if row is not best and row.objective == best.objective]
-    metrics = json.loads(path.read_text())
+    metrics = json.loads(path.read_text("utf-8"))
     found = {"trial": best.number, "values": dict(best.values), "objective": best.objective, "tied": tied}
     atomic_write_json(path, {**metrics, "search": found}, indent=2)
     if tied:
