@@ -11,12 +11,22 @@ import logging
 import os
 from dataclasses import dataclass
 from http import HTTPStatus
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from breedlab.serving import handler
 from breedlab.serving.handler import BadRequest, Model
+
+# The packages that the archive's run named in `plugins`: its head or its engine may be one of theirs.
+if (_named := Path(__file__).with_name("plugins.txt")).is_file():
+    for _name in _named.read_text().split():
+        try:
+            import_module(_name)
+        except Exception as error:  # where it is needed after all, the model says so
+            logging.getLogger().warning("the plugin %s cannot be imported: %s", _name, error)
 
 __all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
 

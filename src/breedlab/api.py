@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from breedlab import hardware
 from breedlab.cli.launch import configure, resumed
 from breedlab.config import Config
+from breedlab.config.plugins import load_plugins_of
 from breedlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Model:
 
         hardware.heed()
         unpacked = ExitStack()  # OpenVINO may read its graph later, so the files stay as long as the model does
+        load_plugins_of(Path(model))
         self._exported = Exported(unpacked.enter_context(opened(Path(model))))
         weakref.finalize(self, unpacked.close)
         self.classes: tuple[str, ...] = self._exported.classes

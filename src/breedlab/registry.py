@@ -25,8 +25,19 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from breedlab.errors import ConfigError
 
 if TYPE_CHECKING:
+    from breedlab.backends.kinds import BackendKind
+    from breedlab.config.debugger import DebuggerRule
+    from breedlab.config.profiler import ProfilerRule
     from breedlab.config.section import Section
     from breedlab.data.augmentations import Augmentation
+    from breedlab.data.sources import Source
+    from breedlab.evaluation.metrics import Metric
+    from breedlab.models.heads import Head
+    from breedlab.reporting.added_sections import ReportSection
+    from breedlab.serving.engine_kinds import EngineKind
+    from breedlab.training.losses import Loss
+    from breedlab.training.optimizers import Optimizer
+    from breedlab.training.schedules import Schedule
 
 T = TypeVar("T", bound="Section")
 
@@ -38,10 +49,12 @@ class Registry(Generic[T]):
         kind: What one of them is called in messages.
         setting: The config path that chooses one; empty where all of them are at work.
         home: The module of the built-in ones, which is imported when the first is asked for.
-        section: The config path of the section that holds theirs; that of the setting by default.
+        section: The config path of the section that holds theirs; that of the setting by default. Without either they
+            have no settings.
         searched: Whether a search may vary their settings.
         optional: Whether a component is chosen by its section being there, and not by a setting.
         without: What the setting takes beside their names.
+        prefix: What stands before a name in the setting.
     """
 
     def __init__(
@@ -54,10 +67,11 @@ class Registry(Generic[T]):
         searched: bool = False,
         optional: bool = False,
         without: tuple[str, ...] = (),
+        prefix: str = "",
     ) -> None:
         self.kind, self.setting, self.home = kind, setting, home
         self.section = section or setting.rpartition(".")[0]
-        self.searched, self.optional, self.without = searched, optional, without
+        self.searched, self.optional, self.without, self.prefix = searched, optional, without, prefix
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -88,7 +102,7 @@ class Registry(Generic[T]):
 
     def choices(self) -> list[str]:
         """Return all that the setting takes."""
-        return [*self.without, *self.names()]
+        return [*self.without, *(f"{self.prefix}{name}" for name in self.names())]
 
     def get(self, name: str) -> type[T]:
         """Return the class of a name.
@@ -154,5 +168,34 @@ AUGMENTATIONS: Registry[Augmentation] = Registry(
     "augmentation", "data.augment", "breedlab.data.augmentations", searched=True, without=("none",)
 )
 
-REGISTRIES: tuple[Registry[Any], ...] = (AUGMENTATIONS,)
+LOSSES: Registry[Loss] = Registry("loss", "optim.loss", "breedlab.training.losses", searched=True)
+HEADS: Registry[Head] = Registry("head", "model.head_type", "breedlab.models.heads", searched=True)
+METRICS: Registry[Metric] = Registry("metric", "monitor.metric", "breedlab.evaluation.metrics", prefix="valid/")
+SCHEDULES: Registry[Schedule] = Registry("schedule", "optim.schedule", "breedlab.training.schedules", searched=True)
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "optim.name", "breedlab.training.optimizers", searched=True)
+DEBUGGER_RULES: Registry[DebuggerRule] = Registry(
+    "debugger rule", "", "breedlab.config.debugger", section="debugger.rules"
+)
+PROFILER_RULES: Registry[ProfilerRule] = Registry(
+    "profiler rule", "", "breedlab.config.profiler", section="profiler.rules"
+)
+REPORT_SECTIONS: Registry[ReportSection] = Registry("report section", "", "breedlab.reporting.added_sections")
+ENGINES: Registry[EngineKind] = Registry("engine", "serving.engine", "breedlab.serving.engine_kinds", without=("auto",))
+SOURCES: Registry[Source] = Registry("data source", "", "breedlab.data.sources", section="data", optional=True)
+BACKENDS: Registry[BackendKind] = Registry("backend", "backend.name", "breedlab.backends.kinds")
+
+REGISTRIES: tuple[Registry[Any], ...] = (
+    AUGMENTATIONS,
+    LOSSES,
+    HEADS,
+    METRICS,
+    SCHEDULES,
+    OPTIMIZERS,
+    DEBUGGER_RULES,
+    PROFILER_RULES,
+    REPORT_SECTIONS,
+    ENGINES,
+    SOURCES,
+    BACKENDS,
+)
 """Every kind of component."""

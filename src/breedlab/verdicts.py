@@ -39,6 +39,23 @@ class Verdict:
     link: str = "report.html#profile"
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What a rule of one class found.
+
+    Attributes:
+        fired: Whether its condition holds.
+        metrics: What it looked at, by a name with its unit.
+        tensors: The tensors that made it fire.
+        steps: The training's steps at which it fired, where a profiler rule knows them.
+    """
+
+    fired: bool
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Sequence[str] = ()
+    steps: Sequence[int] = ()
+
+
 class NotEnough(Exception):
     """There is too little to judge; says what is missing."""
 

@@ -14,10 +14,10 @@ from PIL import Image
 from breedlab.cli.launch import main
 from breedlab.config.compose import load
 from breedlab.config.problems import SYNONYMS
-from breedlab.config.schema import METRICS
 from breedlab.config.validate import known_paths, validate
 from breedlab.config.yaml_folders import groups
 from breedlab.errors import BreedlabError, ConfigError
+from breedlab.registry import METRICS
 
 Refuse = Callable[[dict[str, Any]], list[str]]
 
@@ -79,7 +79,7 @@ def test_what_other_tools_call_it_is_answered_with_its_name_here(word: str, mean
 
 
 def test_every_synonym_leads_to_a_name_there_is() -> None:
-    assert set(SYNONYMS.values()) <= {*known_paths(), *METRICS, "gpu"}
+    assert set(SYNONYMS.values()) <= {*known_paths(), *METRICS.choices(), "gpu"}
 
 
 @pytest.mark.parametrize("words", [["--epochs", "3"], ["--learning-rate=0.1"], ["--cgf", "job"], ["--experment=x"]])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from strangers import AUGMENTATION, Write
 
 from breedlab.backends.sagemaker.hyperparameters import decode
@@ -15,8 +20,12 @@ from breedlab.cli.launch import main
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.config.validate import known_paths
+from breedlab.data.augmentations import Built
 from breedlab.data.module import PhotoData
+from breedlab.data.source import obtain
+from breedlab.data.transforms import EvalTransform
 from breedlab.errors import ConfigError
+from breedlab.registry import AUGMENTATIONS
 
 Words = Callable[..., list[str]]
 BLANK = ("data.augment=blank", "model.freeze=none")
@@ -128,12 +137,40 @@ def test_a_plugin_travels_in_the_source_of_a_sagemaker_job(package: Write, words
     assert "einops==0.8.0" in (source / "requirements.txt").read_text().splitlines()
 
 
+JOB = """
+import sys
+from pathlib import Path
+from breedlab.backends.sagemaker.job import read_config
+from breedlab.config import validate
+source = Path(sys.argv[1])
+config = validate(read_config(source), recorded=True)
+print(config.data.augment, config.data.blank.side, sys.modules["my_package"].__file__)
+"""
+
+
+def test_a_job_imports_the_plugin_from_its_source(package: Write, words: Words, here: Path) -> None:
+    config = read(words(package(AUGMENTATION), *BLANK, "data.blank.side=3"))
+    source, elsewhere = here / "source", here / "elsewhere"
+    source.mkdir()
+    elsewhere.mkdir()
+    write_source(source, config)
+    command = [sys.executable, "-c", JOB, str(source)]
+    environment = {**os.environ, "PYTHONPATH": str(source / "src")}
+    said = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["blank", "3", str(source / "src" / "my_package" / "__init__.py")]
+
+
+def test_a_loading_process_that_is_spawned_gets_the_augmentation(package: Write, words: Words) -> None:
+    """On macOS, and for the trials of `tuner.parallel`, data sets are pickled; what `build` returns cannot be."""
+    read(words(package(AUGMENTATION), *BLANK))
+    sent = Built(AUGMENTATIONS.get("blank")(side=3))
+    image = torch.full((3, 8, 8), 9, dtype=torch.uint8)
+    sent(image.clone())
+    arrived = pickle.loads(pickle.dumps(sent))
+    assert arrived(image.clone())[:, :4, :4].count_nonzero() == 3 * (16 - 9)
+
+
 def test_training_sees_the_images_that_a_plugin_makes(package: Write, words: Words, photos: Path) -> None:
-    import torch
-
-    from breedlab.data.source import obtain
-    from breedlab.data.transforms import EvalTransform
-
     config = read(words(package(AUGMENTATION), *BLANK, "data.blank.side=5", "data.num_workers=2"))
     transform = EvalTransform(36, 32, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     data = PhotoData(obtain(config), config.data, transform, 1, None)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from breedlab.config import Config
 from breedlab.config.problems import Problem
 from breedlab.errors import BackendError
+from breedlab.registry import BACKENDS
 
 
 class Backend(Protocol):
@@ -61,10 +62,4 @@ def own_problems(tree: Mapping[str, Any]) -> list[Problem]:
 
 def backend(config: Config) -> Backend:
     """The backend that a config names; only that one is imported."""
-    if config.backend.name == "sagemaker":
-        from breedlab.backends.sagemaker.launch import SageMakerBackend
-
-        return SageMakerBackend()
-    from breedlab.backends.local import LocalBackend
-
-    return LocalBackend()
+    return BACKENDS.chosen(config.backend).build()

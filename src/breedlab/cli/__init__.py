@@ -23,6 +23,7 @@ COMMANDS = {
     "jobs": "jobs on SageMaker: jobs list|show|stop|fetch NAME",
     "upload": "labelled photos into S3: upload DATA s3://BUCKET/FOLDER",
     "serve": "a model behind HTTP on this machine: serve MODEL|RUN [--host --port]",
+    "help": "what a setting of the config is, may be and does: help [PATH]",
     "report": "a run, or several compared, as one page: report RUN... [--out FILE]",
 }
 

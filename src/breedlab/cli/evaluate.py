@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab import hardware
+from breedlab.config.plugins import load_plugins_of
 from breedlab.data.folders import Photo, display_names, listed
 from breedlab.data.layout import split_of
 from breedlab.data.listing import Leftovers, find_images, subfolders
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> int:
     # What only takes a look at the disk is refused before PyTorch is imported, which takes seconds.
     if not words.folder.is_dir():
         raise DataError(f"{words.folder}: is no folder; expected FOLDER/<class>/photo.jpg")
+    load_plugins_of(words.model)
     with opened(words.model) as folder:
         photos = labelled(words.folder, tuple(read_description(folder)["classes"]))
         found, engine = _evaluate(folder, words.engine, photos)

@@ -12,6 +12,7 @@ from typing import Any
 
 from breedlab import hardware
 from breedlab.backends.client import ask
+from breedlab.config.plugins import load_plugins_of
 from breedlab.data.decode import BadPhoto, read_image
 from breedlab.data.folders import display_names
 from breedlab.data.listing import Leftovers, find_images
@@ -69,6 +70,7 @@ def main(argv: list[str]) -> int:
     photos = list(named.values())
 
     if words.endpoint is None:
+        load_plugins_of(Path(words.model))
         with opened(Path(words.model)) as folder:
             answers = _answers(_loaded(folder, words.engine), photos, words.top)
             found = list(_shown(answers, len(photos)))

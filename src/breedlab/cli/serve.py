@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from breedlab import hardware
+from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
 from breedlab.errors import ServingError
 from breedlab.packing import opened
@@ -77,6 +78,7 @@ def _serve(
     path: Path, engine: str | None, listener: socket.socket, allowed: Allowed | None, hosts: frozenset[str] | None
 ) -> int:
     # The model first: where there is none, that is told before PyTorch is imported, which takes seconds.
+    load_plugins_of(path)
     with opened(path) as folder, progress("loading the model", aside=True):
         try:
             from breedlab.serving.protocol import Server, settings

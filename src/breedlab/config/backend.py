@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
+from breedlab.config.components import choice
 from breedlab.config.section import JobName, PositiveInt, Section, matching, not_a_number
+from breedlab.registry import BACKENDS
 
 _MAX_5, _MAX_16 = Field(max_length=5), Field(max_length=16)
 
@@ -17,9 +19,11 @@ class Vpc(Section):
     subnets: Annotated[list[Annotated[str, matching(r"subnet-[0-9a-f]+", "a subnet such as subnet-0abc")]], _MAX_16] = (
         Field(default_factory=list)
     )
+    """Its subnets."""
     security_groups: Annotated[list[Annotated[str, matching(r"sg-[0-9a-f]+", "a group such as sg-0abc")]], _MAX_5] = (
         Field(default_factory=list)
     )
+    """Its security groups."""
 
 
 KmsKey = Annotated[str, matching(r"[a-zA-Z0-9:/_-]+", "the ID, alias or ARN of a KMS key")]
@@ -29,14 +33,18 @@ class Kms(Section):
     """Keys of the account's own for what is stored; null is AWS's."""
 
     output: KmsKey | None = None
+    """For what a job writes to S3."""
     volume: KmsKey | None = None
+    """For a job's disk."""
 
 
 class Limits(Section):
     """The account's limits of one search."""
 
     trials: PositiveInt = 750
+    """Trials of one search."""
     parallel: PositiveInt = 10
+    """Trials at a time."""
 
 
 Hours = Annotated[float, Field(gt=0, le=28 * 24)]
@@ -66,32 +74,58 @@ Variable = Annotated[str, matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "a name of letters
 class Backend(Section):
     """Where the experiment runs; all but the first two are SageMaker's."""
 
-    name: Literal["local", "sagemaker"] = "local"
+    name: Annotated[str, choice(BACKENDS)] = "local"
+    """Where the experiment runs; the other settings here are SageMaker's."""
     wait: bool = True
+    """Whether the launch follows the job to its end and fetches the run."""
     trials: Literal["auto", "job_each", "one_job"] = "auto"
+    """Whether each trial is a job of its own or one job runs them all; `auto` is `one_job` for a frozen backbone."""
     region: Region | None = None
+    """The AWS region; null is that of your AWS configuration."""
     role: Role | None = None
+    """The execution role of the jobs, by name or ARN."""
     bucket: Bucket | None = None
+    """The S3 bucket for images, source and results."""
     prefix: Prefix = "breedlab"
+    """The folder in the bucket."""
     job_name: JobName | None = None
+    """How jobs' names begin; null is the experiment's name."""
     image: Image = "auto"
+    """The training image: `auto`, a version of PyTorch, or a URI."""
     instance_type: InstanceType = "ml.g5.xlarge"
+    """The machine of a job."""
     instance_count: Annotated[int, Field(ge=1, le=100)] = 1
+    """Machines of a job."""
     processes: Literal["auto"] | PositiveInt = "auto"
+    """Training processes on a machine; `auto` is one a GPU."""
     volume_gb: Annotated[int, Field(ge=1, le=16_384)] = 50
+    """A job's disk, in gigabytes."""
     max_run_hours: Hours = 4.0
+    """After which AWS stops a job."""
     spot: bool = False
+    """Whether to use spare capacity, which costs less and may be taken back."""
     max_wait_hours: Hours | None = None
+    """How long a spot job may wait and run together."""
     keep_alive_minutes: Annotated[int, Field(ge=0, le=360)] = 0
+    """How long an instance stays warm for the next job."""
     retries: Annotated[int, Field(ge=0, le=30)] = 0
+    """How often AWS starts a job again after a fault of its own."""
     tags: dict[str, str] = Field(default_factory=dict)
+    """Tags of your own on everything that is created."""
     environment: dict[Variable, str] = Field(default_factory=dict)
+    """Environment variables of the jobs."""
     network_isolation: bool = False
+    """Whether jobs have no network."""
     vendor: bool = False
+    """Whether the packages of a job travel with it as wheels, for jobs that reach no package index."""
     encrypt_traffic: bool = False
+    """Whether traffic between a job's machines is encrypted."""
     vpc: Vpc = Field(default_factory=Vpc)
     kms: Kms = Field(default_factory=Kms)
     tensorboard: bool = False
+    """Whether TensorBoard files go to S3 while a job runs."""
     limits: Limits = Field(default_factory=Limits)
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """What the instance costs, in USD, where it is not known here."""
     max_bill: Annotated[float, Field(gt=0)] | None = 100.0
+    """The largest bill, in USD, with which a launch starts; null has no limit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +13,14 @@ from breedlab.errors import ConfigError
 from breedlab.registry import REGISTRIES, Registry
 
 
-def choice(registry: Registry[Any]) -> BeforeValidator:
+@dataclass(frozen=True)
+class Choice(BeforeValidator):
+    """The mark of a field that names a component."""
+
+    registry: Registry[Any] = field(kw_only=True)
+
+
+def choice(registry: Registry[Any]) -> Choice:
     """Refuse a name that is not registered, with those that are."""
 
     def check(value: Any) -> Any:
@@ -22,7 +30,7 @@ def choice(registry: Registry[Any]) -> BeforeValidator:
             raise PydanticKnownError("literal_error", {"expected": listed})
         return value
 
-    return BeforeValidator(check)
+    return Choice(check, registry=registry)
 
 
 def component_sections(searched: bool = False) -> dict[str, type[BaseModel]]:
@@ -34,7 +42,7 @@ def component_sections(searched: bool = False) -> dict[str, type[BaseModel]]:
     return {
         f"{registry.section}.{name}": component
         for registry in REGISTRIES
-        if registry.searched or not searched
+        if registry.section and (registry.searched or not searched)
         for name, component in registry.items()
         if component.model_fields
     }
@@ -50,7 +58,7 @@ def extended(base: type[BaseModel]) -> type[BaseModel]:
         ConfigError: If a component has the name of a setting that is something else.
     """
     added = []
-    for registry in REGISTRIES:
+    for registry in (registry for registry in REGISTRIES if registry.section):
         for name, component in registry.items():
             if component.model_fields and not _is_there(base, registry, name, component):
                 added.append((f"{registry.section}.{name}", component, registry.optional))
@@ -61,13 +69,13 @@ def _is_there(base: type[BaseModel], registry: Registry[Any], name: str, compone
     section = base
     for part in registry.section.split("."):
         section = section_of(section.model_fields[part].annotation) or section
-    field = section.model_fields.get(name)
-    if field is not None and section_of(field.annotation) is not component:
+    there = section.model_fields.get(name)
+    if there is not None and section_of(there.annotation) is not component:
         raise ConfigError(
             f"{registry.kind} {name!r} of {component.__module__} has the name of the setting {registry.section}.{name};"
             " register it under another"
         )
-    return field is not None
+    return there is not None
 
 
 @lru_cache(maxsize=8)
@@ -89,8 +97,8 @@ def _extended(model: type[BaseModel], added: tuple[tuple[str, type[BaseModel], b
         section = section_of(model.model_fields[name].annotation)
         assert section is not None, name
         wider = _extended(section, tuple(inside))
-        field = model.model_fields[name]
-        fields[name] = (wider, ... if field.is_required() else Field(default_factory=wider))
+        required = model.model_fields[name].is_required()
+        fields[name] = (wider, ... if required else Field(default_factory=wider))
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
 
 

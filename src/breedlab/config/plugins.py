@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from breedlab.config.problems import Problem
+import yaml
+
+from breedlab.config.problems import Problem, error_from
 from breedlab.errors import BreedlabError, ConfigError
 
 
@@ -104,3 +106,17 @@ def _package_source(name: str) -> Path:
     if not place.is_dir() and place.suffix != ".py":
         raise ConfigError(f"plugins: {name} is not a folder or file of Python source, so it cannot travel with the run")
     return place
+
+
+def load_plugins_of(run: Path) -> None:
+    """Import the plugins that a run's config names. Those of a bare archive are never imported: it may be anyone's.
+
+    Raises:
+        ConfigError: If one cannot be imported.
+    """
+    try:
+        tree = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return  # no run, or one whose archive is whole without it
+    if isinstance(tree, dict) and (problems := load_plugins(tree.get("plugins"))):
+        raise error_from(problems, str(run / "config.yaml"))

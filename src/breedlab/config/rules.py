@@ -18,8 +18,9 @@ from breedlab.config import cloud
 from breedlab.config.backend import Backend
 from breedlab.config.debugger import Debugger
 from breedlab.config.problems import Problem, nearest
-from breedlab.config.schema import LOWER_IS_BETTER, Cache, Data, Model, Monitor, Optim, Serving, Trainer, Tuner
+from breedlab.config.schema import Cache, Data, Model, Monitor, Optim, Serving, Trainer, Tuner
 from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
+from breedlab.registry import METRICS, SOURCES
 from breedlab.weight_files import file_of, names_file, problem
 
 Rule = Callable[..., Iterator[Problem]]
@@ -50,14 +51,15 @@ def backbone_is_known(model: Model) -> Iterator[Problem]:
 
 
 def mode_suits_metric(monitor: Monitor) -> Iterator[Problem]:
-    right = "min" if monitor.metric in LOWER_IS_BETTER else "max"
+    right = "min" if METRICS.get(monitor.metric.removeprefix(METRICS.prefix)).lower_is_better else "max"
     if monitor.mode != right:
         yield Problem("monitor.mode", f"got {monitor.mode!r}; expected {right!r}, since {monitor.metric} is watched")
 
 
 def one_source(data: Data) -> Iterator[Problem]:
-    if data.sample and data.archive:
-        yield Problem("data.archive", "given beside data.sample; photos are drawn or downloaded, not both")
+    first, *others = [*(name for name in SOURCES.names() if getattr(data, name, None) is not None), ""]
+    for other in filter(None, others):
+        yield Problem(f"data.{other}", f"given beside data.{first}; images come from one source, not both")
 
 
 def splits_leave_training_photos(data: Data) -> Iterator[Problem]:

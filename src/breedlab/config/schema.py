@@ -27,13 +27,10 @@ from breedlab.config.environment import SHORT, concealed, marked, texts_in
 from breedlab.config.profiler import Profiler
 from breedlab.config.section import Fraction, JobName, Location, Name, PositiveInt, Rate, Section
 from breedlab.hosts import check_host
-from breedlab.registry import AUGMENTATIONS, REGISTRIES
+from breedlab.registry import AUGMENTATIONS, ENGINES, HEADS, LOSSES, METRICS, OPTIMIZERS, REGISTRIES, SCHEDULES
 
 # YAML reads a bare `off` as false; people mean the word.
 _OFF_WORD = BeforeValidator(lambda value: "off" if value is False else value)
-
-METRICS = ("valid/loss", "valid/top1", "valid/top5", "valid/f1", "valid/ece")
-LOWER_IS_BETTER = ("valid/loss", "valid/ece")
 
 
 Host = Annotated[str, AfterValidator(check_host)]
@@ -42,120 +39,153 @@ Host = Annotated[str, AfterValidator(check_host)]
 class Monitor(Section):
     """The one metric that search, checkpoints and early stopping look at."""
 
-    metric: Literal["valid/loss", "valid/top1", "valid/top5", "valid/f1", "valid/ece"] = "valid/top1"
+    metric: Annotated[str, choice(METRICS)] = "valid/top1"
+    """What decides which epoch, trial and run is the best."""
     mode: Literal["min", "max"] = "max"
+    """Whether more of it is better or less: `min` for loss and calibration error."""
 
 
 class Cache(Section):
     """The activations of a frozen backbone, computed once and shared."""
 
     mode: Annotated[Literal["auto", "off"], _OFF_WORD] = "auto"
+    """`auto` keeps a frozen backbone's activations; `off` computes them anew every epoch."""
     views: PositiveInt = 1
+    """The evaluation transform, and this many less one augmented variants, taken in turn, one an epoch."""
     max_gb: Annotated[float, Field(gt=0)] = 10.0
+    """Above this many gigabytes nothing is kept, and activations are computed every epoch."""
     dir: Location = ".cache/activations"
+    """Where they are kept, for all runs."""
 
 
 class Model(Section):
     """The network: a backbone by name and fully connected layers on top."""
 
     name: str
+    """The backbone: a torchvision classifier, or `timm/NAME`."""
     weights: Location
+    """What the backbone starts from: a name of its weights, a file, a run, `package:NAME`, or `none`."""
     freeze: Annotated[str, StringConstraints(min_length=1)] = "backbone"
+    """What does not train: the `backbone`, `none` of it, or everything through a named stage."""
     head: list[PositiveInt] = Field(default_factory=lambda: [512, 256])
+    """Widths of the fully connected layers between features and classes."""
+    head_type: Annotated[str, choice(HEADS)] = "mlp"
+    """What turns features into scores."""
     dropout: Rate = 0.2
-
-
-class Sample(Section):
-    """How many made-up photos to draw where `data.root` does not exist yet."""
-
-    classes: Annotated[int, Field(ge=2)]
-    train: PositiveInt
-    valid: PositiveInt
-    test: PositiveInt
-    size: Annotated[int, Field(ge=32)]
-    seed: Annotated[int, Field(ge=0)]
-
-
-class ArchiveSource(Section):
-    """The archive to download where `data.root` does not exist yet."""
-
-    url: str
-    bytes: PositiveInt
-    folder: str
-    classes: PositiveInt
-    train: PositiveInt
-    valid: PositiveInt
-    test: PositiveInt
+    """The share of features that is dropped before each layer of the head, in training."""
 
 
 class Data(Section):
-    """The photos and what is done to them before the network sees them."""
+    """The images and what is done to them before the network sees them."""
 
     root: Location
-    sample: Sample | None = None
-    archive: ArchiveSource | None = None
+    """The folder of images, `root/train/<class>/`, with `valid` and `test` where there are such; or one in S3."""
     batch_size: Annotated[int, Field(ge=1, le=8192)] = 64
+    """Images of a training step, in all processes together."""
     image_size: Literal["auto"] | Annotated[int, Field(ge=16, le=2048)] = "auto"
+    """Pixels of the square that the network sees; `auto` is as the weights were trained, also in the next four."""
     resize: Literal["auto"] | Annotated[int, Field(ge=16, le=4096)] = "auto"
+    """The shorter side before the center crop, in pixels."""
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
+    """How images are resized."""
     mean: Literal["auto"] | Annotated[list[float], Field(min_length=3, max_length=3)] = "auto"
+    """Subtracted from each channel, of values from 0 to 1."""
     std: Literal["auto"] | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] = "auto"
+    """Divides each channel after that."""
     augment: Annotated[str, choice(AUGMENTATIONS)] = "none"
+    """What training does to images beside a random crop and flip; `none` leaves them as validation sees them."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of the Beta distribution by which pairs of images are mixed; 0 mixes none."""
     class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weighs images in the loss by the inverse frequency of their class."""
     valid_fraction: Fraction = 0.15
+    """The share of train that is cut off for validation, where there is no such split."""
     test_fraction: Fraction = 0.15
+    """The share of train that is cut off for the test, where there is no such split."""
     on_bad_file: Literal["error", "skip"] = "error"
+    """`skip` leaves broken files out and records them; `error` stops."""
     ignore: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """Folders of root to leave out, such as a test split without labels."""
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """Processes that load images; 0 loads in the training's own."""
 
 
 class Optim(Section):
     """The optimizer, its schedule and the loss's smoothing."""
 
-    name: Literal["adam", "adamw", "sgd"] = "adam"
+    name: Annotated[str, choice(OPTIMIZERS)] = "adam"
+    """The optimizer."""
     lr: Annotated[float, Field(gt=0)] = 0.001
+    """The learning rate: of the head, where `layer_decay` lowers that of the stages before it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """How strongly weights are pulled to zero."""
     momentum: Rate = 0.9
-    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    """What `sgd` keeps of the step before; the others ignore it."""
+    schedule: Annotated[str, choice(SCHEDULES)] = "constant"
+    """How the learning rate goes on from step to step."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs in which the learning rate rises to `lr`; they may be a fraction."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each layer (a residual block, a transformer block) learns at this fraction of the next one's rate."""
     param_groups: Literal["layers", "legacy"] = "layers"
+    """`layers` decays no biases and norms; `legacy` groups by stage and decays all, as breedlab 0.1 did."""
+    loss: Annotated[str, choice(LOSSES)] = "cross_entropy"
+    """What training minimizes."""
     label_smoothing: Rate = 0.0
+    """The share of each target that is spread over all classes."""
 
 
 class Trainer(Section):
     """How the best is trained."""
 
     max_epochs: PositiveInt = 10
+    """How long the best is trained; with `patience` at most."""
     probe_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs in which only the head trains, before the rest does."""
     probe_lr: Annotated[float, Field(gt=0)] = 0.001
+    """The learning rate of those."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What training computes in; `auto` is bf16 where the machine multiplies it natively, else fp32."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where it trains; `auto` is a GPU if there is one."""
     compile: bool = False
+    """Whether torch.compile compiles the network."""
     patience: PositiveInt | None = None
+    """Epochs without a better metric after which training stops; null trains all of them."""
     ema: Rate = 0.0
+    """Decay of a moving average of the weights, which is what is validated and kept; 0 has none."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = None
+    """The largest norm of a step's gradient; null does not clip."""
 
 
 class Tuner(Section):
     """The search: which values, how many trials, which strategy."""
 
     strategy: Literal["none", "random", "grid", "bayesian", "hyperband"] = "none"
+    """How values are chosen; `none` does not search."""
     trials: PositiveInt | None = None
+    """How many trials; null for a grid, which runs every combination."""
     parallel: PositiveInt = 1
+    """Trials at a time."""
     max_epochs: PositiveInt = 5
+    """Epochs of a trial."""
     early_stopping: bool = False
+    """On SageMaker, whether it stops trials that fall behind."""
     warm_start: list[JobName] = Field(default_factory=list)
+    """On SageMaker, finished tuning jobs that the search goes on from."""
     space: dict[str, Any] = Field(default_factory=dict)
+    """Config paths and what each may be: a list of choices, or `{low: ..., high: ..., log: true}`."""
 
 
 class Serving(Section):
     """What the exported archive computes with, and what it may fetch."""
 
-    engine: Literal["auto", "eager", "openvino"] = "auto"
+    engine: Annotated[str, choice(ENGINES)] = "auto"
+    """What the exported model computes with; `auto` is the fastest here that agrees with PyTorch."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """In what; `auto` is the fastest that loses nothing to speak of."""
     allow_urls: Literal["none", "public"] | Annotated[list[Host], Field(min_length=1)] = "none"
+    """Whose images an endpoint fetches by their address: nobody's, any public host's, or those of listed hosts."""
 
 
 class Config(Section):
@@ -165,11 +195,17 @@ class Config(Section):
     """
 
     name: Name
+    """The experiment's; its runs are in `<runs_dir>/<name>/`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Decides all that is random."""
     dry_run: bool = False
+    """Print what would happen, and start nothing."""
     resume: str | None = None
+    """A run directory to go on with."""
     plugins: list[str] = Field(default_factory=list)
+    """Packages of your own whose components are registered (docs/plugins.md)."""
     runs_dir: Location = "runs"
+    """Where run directories are."""
     monitor: Monitor = Field(default_factory=Monitor)
     cache: Cache = Field(default_factory=Cache)
     model: Model

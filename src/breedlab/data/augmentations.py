@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from breedlab.config.section import Section
@@ -24,6 +25,26 @@ class Augmentation(Section):
 
         It draws from torch's default generator, which is seeded for each image.
         """
+
+
+class Built:
+    """An augmentation, built at its first image in each process: what `build` returns need not be picklable.
+
+    Loading workers may be spawned, and get this pickled.
+    """
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        self.augmentation = augmentation
+
+    @cached_property
+    def _transform(self) -> Transform | None:
+        return self.augmentation.build()
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        return image if self._transform is None else self._transform(image)
+
+    def __getstate__(self) -> dict[str, Augmentation]:
+        return {"augmentation": self.augmentation}
 
 
 @AUGMENTATIONS.register("basic")

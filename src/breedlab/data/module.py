@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from breedlab import distributed, hardware
 from breedlab.config.schema import Data
 from breedlab.data import shared_memory
+from breedlab.data.augmentations import Built
 from breedlab.data.decode import BadPhoto, decode, keep_memory, read_image
 from breedlab.data.folders import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform
@@ -211,7 +212,7 @@ class PhotoData(lightning.LightningDataModule):
         self.photos, self.data, self.evaluation, self.seed = photos, data, evaluation, seed
         self.views = Views(frozen_views, data.augment)
         self.training = (
-            None if data.augment == "none" else TrainTransform(evaluation, AUGMENTATIONS.chosen(data).build())
+            None if data.augment == "none" else TrainTransform(evaluation, Built(AUGMENTATIONS.chosen(data)))
         )
         self.shard = WHOLE
 

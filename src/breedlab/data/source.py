@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from breedlab.config import Config
-from breedlab.config.schema import Data, Sample
-from breedlab.console import note, progress, stage
+from breedlab.console import note
 from breedlab.data.folders import PhotoSet, is_absent, survey
-from breedlab.errors import DataError
-from breedlab.files import atomic_write_json
+from breedlab.data.sources import source_of
 
 try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
-
-_SPEC = "sample.json"
 
 
 def obtain(config: Config) -> PhotoSet:
@@ -29,12 +24,12 @@ def obtain(config: Config) -> PhotoSet:
         DataError: If they are not there and cannot be drawn or downloaded. Flaws are the check's to tell.
     """
     data, root = config.data, Path(config.data.root)
-    if is_absent(root) and (data.sample is not None or data.archive is not None):
-        with _alone(root):
-            if is_absent(root):  # still, when it is this process's turn
-                _make(data, root)
-    if data.sample is not None:
-        _refuse_other_sample(root, data.sample)
+    if source := source_of(data):
+        if is_absent(root):
+            with _alone(root):
+                if is_absent(root):  # still, when it is this process's turn
+                    source.fetch(root)
+        source.check(root)
     photos = survey(
         root,
         valid_fraction=data.valid_fraction,
@@ -70,37 +65,3 @@ def _alone(root: Path) -> Iterator[None]:
     finally:
         file.close()
         lock.unlink(missing_ok=True)  # where the photos are there, who comes now needs no lock
-
-
-def _make(data: Data, root: Path) -> None:
-    if data.sample is not None:
-        from breedlab.data.sample import write_sample
-
-        with progress(f"drawing photos into {root}") as report:
-            write_sample(root, **data.sample.model_dump(), progress=report)
-        atomic_write_json(root / _SPEC, data.sample.model_dump())
-    elif data.archive is not None:
-        from breedlab.data.download import Archive, fetch
-
-        stage(f"Fetching {data.archive.url}")
-        archive = Archive(url=data.archive.url, bytes=data.archive.bytes, folder=data.archive.folder)
-        with progress("download") as report:
-            fetch(archive, root, progress=lambda _stage, done, total: report(done, total))
-
-
-def _refuse_other_sample(root: Path, wanted: Sample) -> None:
-    """Photos drawn with other settings must not pass for those that were asked for."""
-    try:
-        drawn = json.loads((root / _SPEC).read_text("utf-8"))
-    except (OSError, ValueError):
-        return  # a folder of the person's own
-    wrong = [
-        f"{name} {drawn.get(name)}, now {value}"
-        for name, value in wanted.model_dump().items()
-        if drawn.get(name) != value
-    ]
-    if wrong:
-        raise DataError(
-            f"data.sample: {root} was drawn with {'; '.join(wrong)};"
-            " remove the folder to have it drawn again, or name another: data.root=..."
-        )

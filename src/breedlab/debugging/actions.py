@@ -26,9 +26,9 @@ def on(*rules: str) -> Callable[[Action], Action]:
     Raises:
         ValueError: For a name that no rule has.
     """
-    from breedlab.debugging.rules import RULES
+    from breedlab.debugging.rules import rule_names
 
-    known = [rule.name for rule in RULES]
+    known = rule_names()
     if wrong := [name for name in rules if name not in known]:
         raise ValueError(f"no rule is called {', '.join(wrong)}; expected some of {', '.join(known)}")
 

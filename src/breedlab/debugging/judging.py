@@ -12,18 +12,17 @@ from breedlab.verdicts import TRIGGERED, Verdict, triggered, write_verdicts
 
 
 def judge(tape: Tape, limits: DebuggerRules, classes: Sequence[str] = ()) -> list[Verdict]:
-    """Every rule's verdict, in the order of `RULES`.
+    """Every rule's verdict, the built-in ones first.
 
     Args:
         tape: The recording.
         limits: The thresholds.
         classes: The class names by label, where they are known.
     """
-    from breedlab.debugging.rules import RULES
+    from breedlab.debugging.rules import rules_over
 
     verdicts = []
-    for kind in RULES:
-        rule = kind(tape, getattr(limits, kind.section), classes)
+    for rule in rules_over(tape, limits, classes):
         rule.catch_up()
         verdicts.append(rule.verdict())
     return verdicts
@@ -79,10 +78,10 @@ class Watch:
     """
 
     def __init__(self, run: Path, limits: DebuggerRules) -> None:
-        from breedlab.debugging.rules import RULES
+        from breedlab.debugging.rules import rules_over
 
         self.tape, classes = Tape(opened(run)), class_names(run)
-        self.rules = [kind(self.tape, getattr(limits, kind.section), classes) for kind in RULES]
+        self.rules = rules_over(self.tape, limits, classes)
         self.told: set[str] = set()
 
     def look(self) -> list[Verdict]:

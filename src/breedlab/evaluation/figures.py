@@ -6,34 +6,24 @@ from collections.abc import Mapping
 from statistics import geometric_mean
 from typing import Any
 
+from breedlab.evaluation.metrics import is_percent, titles
 from breedlab.evaluation.statistics import wilson
-
-METRICS = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "f1": "macro F1",
-    "ece": "calibration error",
-    "loss": "cross-entropy",
-}
-"""The figures of a test with the names that people read."""
-
-RATES = ("top1", "top5")
-"""Those that are a share of the photos, and so have an interval."""
+from breedlab.registry import METRICS
 
 _FEWEST_CLASSES_OF_TOP5 = 20
 """Of fewer, five guesses are a quarter of the classes or more, and top-5 says little."""
 
 
 def shown_metrics(test: Mapping[str, Any]) -> dict[str, str]:
-    """Return those of `METRICS` that say something about a test, which may be empty."""
+    """Return the titles of those metrics that say something about a test, which may be empty."""
     known = test.get("metrics", {})
     few = len(test.get("per_class", {})) < _FEWEST_CLASSES_OF_TOP5
-    return {name: shown for name, shown in METRICS.items() if name in known and not (few and name == "top5")}
+    return {name: shown for name, shown in titles().items() if name in known and not (few and name == "top5")}
 
 
 def interval(name: str, test: Mapping[str, Any]) -> str:
     """Return the 95% interval of a test's metric, such as `80.8% to 89.5%`; empty if it is not a rate."""
-    if name not in RATES or not test.get("photos"):
+    if name not in METRICS.names() or not METRICS.get(name).rate or not test.get("photos"):
         return ""
     return rate_interval(test["metrics"][name], test["photos"])
 
@@ -52,7 +42,7 @@ def chance(test: Mapping[str, Any]) -> float:
 
 def metric(name: str, value: float) -> str:
     """A test's figure: shares in percent, the others with three places."""
-    return f"{value:.3f}" if name in ("loss", "ece") else f"{value:.1%}"
+    return f"{value:.1%}" if is_percent(name) else f"{value:.3f}"
 
 
 def speedup(found: Mapping[str, Any], module: Mapping[str, float]) -> str:

@@ -5,8 +5,9 @@ It is imported by training and by the endpoint alike, so it needs torch and torc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,9 @@ from torch import nn
 from breedlab.errors import ConfigError
 from breedlab.models import backbone as backbones
 from breedlab.models.boundary import NotSeparable, Rest, modules_through, stages
+
+MLP = "mlp"
+"""The head that needs no more than this file."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Architecture:
         mean: Subtracted from values scaled to 0..1, per channel.
         std: Divided by, per channel.
         tag: The timm weights for which timm shaped the backbone; empty for its defaults.
+        head_type: `model.head_type`.
+        head_settings: The head's own settings, if it has any.
     """
 
     name: str
@@ -37,9 +43,15 @@ class Architecture:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     tag: str = ""
+    head_type: str = MLP
+    head_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
-        return asdict(self)
+        """Return plain data, without what only a head of a plugin has."""
+        tree = asdict(self)
+        if self.head_type == MLP:
+            del tree["head_type"], tree["head_settings"]
+        return tree
 
 
 class Classifier(nn.Module):
@@ -180,7 +192,21 @@ class _Reached(Exception):
     """The boundary is reached; the rest of the forward pass is not needed."""
 
 
-def make_head(width: int, architecture: Architecture) -> nn.Sequential:
+def make_head(width: int, architecture: Architecture) -> nn.Module:
+    """Return the head of an architecture, from `width` features to the classes.
+
+    Raises:
+        ConfigError: If it is registered by a plugin that is not imported here.
+    """
+    if architecture.head_type == MLP:
+        return make_mlp(width, architecture)
+    # Not at the top: only an archive with such a head needs pydantic where it is served.
+    from breedlab.registry import HEADS
+
+    return HEADS.get(architecture.head_type)(**architecture.head_settings).build(width, architecture)
+
+
+def make_mlp(width: int, architecture: Architecture) -> nn.Sequential:
     """Fully connected layers from `width` features over the hidden widths to the classes."""
     layers: list[nn.Module] = []
     for hidden in architecture.head:

@@ -11,6 +11,7 @@ from breedlab.catalogue import Entry, lookup
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.space import Choices, Dimension
 from breedlab.data.folders import SPLITS, is_absent, scan
+from breedlab.data.sources import source_of
 from breedlab.names import printable
 from breedlab.training.progress import Done
 
@@ -79,14 +80,10 @@ def find_images(config: Config) -> Images:
         DataError: If the data folder is there and cannot be used.
     """
     data, root = config.data, Path(config.data.root)
-    if is_absent(root) and data.sample is not None:
-        s = data.sample
-        counts = {split: s.classes * n for split, n in zip(SPLITS, (s.train, s.valid, s.test), strict=True)}
-        return Images(f"{root}: not there yet, will be drawn", s.classes, counts)
-    if is_absent(root) and data.archive is not None:
-        a = data.archive
-        origin = f"{root}: not there yet, will be downloaded ({a.bytes / _GB:.1f} GB from {a.url})"
-        return Images(origin, a.classes, {"train": a.train, "valid": a.valid, "test": a.test}, a.bytes)
+    if is_absent(root) and (source := source_of(data)):
+        expected = source.expected()
+        counts = dict(zip(SPLITS, expected.counts, strict=True))
+        return Images(f"{root}: not there yet, {expected.how}", expected.classes, counts, expected.bytes)
     photos = scan(
         root,
         valid_fraction=data.valid_fraction,

@@ -22,6 +22,7 @@ from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_text, read_json
 from breedlab.pipeline import extension, rundir
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
+from breedlab.registry import ENGINES
 from breedlab.training.progress import is_complete
 
 if TYPE_CHECKING:
@@ -338,12 +339,13 @@ def export(
     with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as name:
         folder = Path(name)
         allowed = allowed_from(config.serving.allow_urls)
-        write_folder(folder, classifier, prepared.evaluation, prepared.classes, pedigree, allowed)
+        write_folder(folder, classifier, prepared.evaluation, prepared.classes, pedigree, allowed, config.plugins)
         images, _ = next(iter(photos.view_dataloader("valid", 0)))
         refuse_another_network(folder, classifier, images)
         selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)
         measured = selection.as_dict()
-        record_engine(folder, selection.taken, measured)
+        engine = ENGINES.made(selection.taken.engine, config.serving)
+        record_engine(folder, selection.taken, measured, engine.model_dump(mode="json"))
         write_archive(directory / "model.tar.gz", folder)
     if selection.candidates:
         console.print(engines_table(measured))

@@ -1,6 +1,7 @@
 """The profiler's rules: what a recording says of the run's use of its machine, and what to do about it.
 
-Named as in Amazon SageMaker Debugger's profiler report. A rule is a function and its entry in `RULES`.
+Named as in Amazon SageMaker Debugger's profiler report. A rule here is a function and its entry in `RULES`; one that is
+registered is one class, a `ProfilerRule`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from breedlab.config.profiler import ProfilerRules
+from breedlab.config.profiler import ProfilerRule, ProfilerRules
 from breedlab.profiling.reading import Figures, Recording
+from breedlab.registry import PROFILER_RULES
 from breedlab.verdicts import NOT_ENOUGH, PASSED, TRIGGERED, NotEnough, Verdict, triggered
 
 Finding = tuple[bool, dict[str, Any], str, str, list[int]]
@@ -231,7 +233,7 @@ SOUND = {
 
 
 def judge(recording: Recording, rules: ProfilerRules) -> list[Verdict]:
-    """Every rule's verdict, in the order of `RULES`."""
+    """Every rule's verdict: those of `RULES` in their order, then those that are registered."""
     verdicts = []
     for name, rule in RULES.items():
         try:
@@ -241,7 +243,17 @@ def judge(recording: Recording, rules: ProfilerRules) -> list[Verdict]:
         else:
             said = (meaning, advice) if fired else (SOUND[name], "")
             verdicts.append(Verdict(name, TRIGGERED if fired else PASSED, figures, *said, steps=steps))
-    return verdicts
+    return [*verdicts, *(_verdict(PROFILER_RULES.made(name, rules), recording) for name in PROFILER_RULES.names())]
+
+
+def _verdict(rule: ProfilerRule, recording: Recording) -> Verdict:
+    try:
+        finding = rule.check(recording)
+    except NotEnough as missing:
+        return Verdict(rule.title, NOT_ENOUGH, {}, str(missing))
+    if not finding.fired:
+        return Verdict(rule.title, PASSED, finding.metrics, rule.ok_message)
+    return Verdict(rule.title, TRIGGERED, finding.metrics, rule.meaning, rule.advice, steps=list(finding.steps))
 
 
 def headline(recording: Recording, verdicts: list[Verdict]) -> str:

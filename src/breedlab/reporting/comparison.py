@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from breedlab.config.space import leaves
-from breedlab.evaluation.figures import METRICS, duration, figure, interval, metric, shown_metrics
+from breedlab.evaluation.figures import duration, figure, interval, metric, shown_metrics
+from breedlab.evaluation.metrics import titles as metric_titles
 from breedlab.evaluation.statistics import mcnemar
 from breedlab.reporting.charts import training as training_charts
 from breedlab.reporting.record import RunRecord
@@ -83,7 +84,7 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Return a row for each metric of the test. Only a top-1 that is better than every other's by a test is marked."""
     rows = []
     winner = clear_winner(runs)
-    for name, shown in METRICS.items():
+    for name, shown in metric_titles().items():
         values = [run.test["metrics"][name] if name in shown_metrics(run.test) else None for run in runs]
         known = [value for value in values if value is not None]
         if known:

@@ -13,6 +13,8 @@ import yaml
 
 from breedlab.config.environment import text_with_values
 from breedlab.config.migrations import upgrade
+from breedlab.config.plugins import load_plugins
+from breedlab.console import warn
 from breedlab.debugging.tensors import Series, Tensors, read_tensors
 from breedlab.errors import ConfigError
 from breedlab.profiling.reading import Recording
@@ -86,9 +88,12 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
     """
     run = run_directory(path)
     trials = [_json(file, {}) for file in run.glob("trials/*/trial.json")]
+    config = upgrade(_yaml(run / "config.yaml", {}), "run", str(run / "config.yaml"))
+    for problem in load_plugins(config.get("plugins")):
+        warn(f"{problem.path}: {problem.message}; the report lacks what it adds")
     return RunRecord(
         path=run,
-        config=upgrade(_yaml(run / "config.yaml", {}), "run", str(run / "config.yaml")),
+        config=config,
         overrides=_yaml(run / "overrides.yaml", []),
         lineage=_json(run / "lineage.json", {}),
         splits=_json(run / "splits.json", {}),

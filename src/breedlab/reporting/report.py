@@ -20,6 +20,7 @@ from breedlab.console import note, warn
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_text
 from breedlab.reporting import comparison, sections
+from breedlab.reporting.added_sections import added_sections
 from breedlab.reporting.charts import theme
 from breedlab.reporting.record import RunRecord, read_run, run_directory
 
@@ -87,11 +88,13 @@ def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
         path: The run as the person called it, for the commands.
     """
     shown: dict[str, Any] = {name: getattr(sections, name)(run) for name in _CONTENTS}
+    added = added_sections(run)
     return {
         "template": "run.html.j2",
         "title": run.name,
         "subtitle": shown["summary"]["what"],
-        "contents": list(_CONTENTS.items()),
+        "contents": [*_CONTENTS.items(), *((section["id"], section["title"]) for section in added)],
+        "added": added,
         "path": str(path),
         "ended": bool(run.metrics),
         **shown,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import Any
 from safetensors.torch import save_file
 
 from breedlab.config.migrations import SCHEMA_VERSION
+from breedlab.config.plugins import copy_packages
 from breedlab.data.transforms import EvalTransform
 from breedlab.models.backbone import TIMM
 from breedlab.models.classifier import Classifier
 from breedlab.packing import opened as opened
 from breedlab.packing import write_archive as write_archive
-from breedlab.serving.engines import OPENVINO, Choice, OpenVino, probe
+from breedlab.registry import ENGINES
+from breedlab.serving.engine_kinds import AddedEngine
+from breedlab.serving.engines import EAGER, OPENVINO, Choice, OpenVino, probe
 from breedlab.serving.fetch import Allowed
 from breedlab.version import PACKAGE
 
@@ -55,6 +59,7 @@ def write_folder(
     classes: tuple[str, ...],
     lineage: Mapping[str, Any],
     allow_urls: Allowed = "none",
+    plugins: Sequence[str] = (),
 ) -> None:
     """Writes an archive's content, unpacked, into an empty folder.
 
@@ -65,6 +70,7 @@ def write_folder(
         classes: Names in the order of the scores.
         lineage: Where the model comes from.
         allow_urls: Whose photos an endpoint of it fetches by their address.
+        plugins: Packages that the endpoint needs, too, since a head or an engine may be theirs.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     save_file(state, str(folder / "model.safetensors"))
@@ -79,6 +85,8 @@ def write_folder(
     }
     (folder / "model.json").write_text(json.dumps(description, indent=2))
     write_code(folder, classifier.architecture.name)
+    if plugins:
+        write_plugins(folder / "code", plugins)
 
 
 def write_code(folder: Path, architecture: str) -> None:
@@ -92,13 +100,26 @@ def write_code(folder: Path, architecture: str) -> None:
     (code / "requirements.txt").write_text(_requirements(architecture))
 
 
-def record_engine(folder: Path, taken: Choice, measured: Mapping[str, Any]) -> None:
+def write_plugins(code: Path, plugins: Sequence[str]) -> None:
+    """Write plugins beside the code that serves a model, and all of breedlab, on which they may build."""
+    left_out = shutil.ignore_patterns("__pycache__", "*.pyc", "entry")
+    shutil.copytree(PACKAGE, code / "breedlab", dirs_exist_ok=True, ignore=left_out)
+    needed = [f"{name}=={version(name)}" for name in ("pydantic", "pyyaml")] + copy_packages(plugins, code)
+    (code / "plugins.txt").write_text("".join(f"{name}\n" for name in plugins), "utf-8")
+    with (code / "requirements.txt").open("a") as requirements:
+        requirements.writelines(f"{line}\n" for line in needed)
+
+
+def record_engine(
+    folder: Path, taken: Choice, measured: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> None:
     """Writes into an archive's content with what it answers, and by what that was chosen.
 
     Args:
         folder: From `write_folder`, with the engine's file in `engines/`.
         taken: The engine.
         measured: For the record.
+        settings: The engine's own, if it is a plugin's and has any.
     """
     file = folder / "model.json"
     description = json.loads(file.read_text("utf-8"))
@@ -110,6 +131,12 @@ def record_engine(folder: Path, taken: Choice, measured: Mapping[str, Any]) -> N
         engine |= {"file": graph, "openvino": version("openvino"), "probe": {"side": side, "scores": scores}}
         with (folder / "code" / "requirements.txt").open("a") as requirements:
             requirements.write(f"openvino=={version('openvino')}\n")
+    elif taken.engine != EAGER:
+        graph, side = f"engines/{taken.precision}.bin", description["transform"]["crop"]
+        scores = AddedEngine(taken, folder / graph, settings or {}).scores(probe(side))[0].tolist()
+        engine |= {"file": graph, "settings": dict(settings or {}), "probe": {"side": side, "scores": scores}}
+        with (folder / "code" / "requirements.txt").open("a") as requirements:
+            requirements.writelines(f"{line}\n" for line in ENGINES.get(taken.engine).requirements)
     file.write_text(json.dumps({**description, "engine": engine, "export": dict(measured)}, indent=2))
 
 

@@ -20,7 +20,7 @@ _MAX_BYTES = 64_000_000
 _MAX_CLASSES = 100_000
 _MAX_WIDTH = 1_000_000
 _MAX_SIDE = 4096
-_GRAPH = re.compile(r"engines/[a-z0-9_]+\.xml")
+_GRAPH = re.compile(r"engines/[a-z0-9_]+\.(xml|bin)")
 
 
 class _Wrong(Exception):
@@ -106,12 +106,16 @@ def _check_engine(engine: dict[str, Any], classes: int) -> None:
     name = _field(engine, "name", "engine")
     if name == "eager":
         return
-    if name != "openvino":
-        raise _Wrong("engine.name is neither eager nor openvino")
+    if not isinstance(name, str) or re.fullmatch("[a-z][a-z0-9_]{0,63}", name) is None:
+        raise _Wrong(f"engine.name is {_shown(name)}; expected eager, openvino, or the name of a plugin's engine")
     file = _text(_field(engine, "file", "engine"), "engine.file")
-    if _GRAPH.fullmatch(file) is None:
-        raise _Wrong(f"engine.file is {file[:80]!r}; expected engines/NAME.xml")
-    _text(_field(engine, "openvino", "engine"), "engine.openvino")
+    suffix = "xml" if name == "openvino" else "bin"
+    if _GRAPH.fullmatch(file) is None or not file.endswith(suffix):
+        raise _Wrong(f"engine.file is {file[:80]!r}; expected engines/NAME.{suffix}")
+    if name == "openvino":
+        _text(_field(engine, "openvino", "engine"), "engine.openvino")
+    elif "settings" in engine:
+        _object(engine, "settings", "engine.")
     probe = _object(engine, "probe", "engine.")
     _whole(_field(probe, "side", "engine.probe"), "engine.probe.side", 1, _MAX_SIDE)
     scores = _list(_field(probe, "scores", "engine.probe"), "engine.probe.scores", most=_MAX_CLASSES)

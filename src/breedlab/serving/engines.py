@@ -170,16 +170,26 @@ def load_engine(
     if recorded is None or choice.engine == EAGER or wanted == EAGER or (device.type != "cpu" and wanted is None):
         return Eager(network, device, choice.precision if choice.engine == EAGER else "fp32")
     try:
-        engine = OpenVino(folder / recorded["file"], choice.precision)
+        engine = _made(choice, folder, recorded)
         _refuse_other_scores(engine, torch.tensor(recorded["probe"]["scores"]), recorded["probe"]["side"])
     except Unusable as reason:
-        version = recorded["openvino"]
-        message = f"{recorded['file']} cannot be used here: {reason}; it was made by openvino=={version}"
+        maker = f"openvino=={recorded['openvino']}" if choice.engine == OPENVINO else choice.engine
+        message = f"{recorded['file']} cannot be used here: {reason}; it was made by {maker}"
         if wanted == OPENVINO:
             raise ServingError(message) from reason
         _log.warning("%s. PyTorch answers instead, slower.", message)
         return Eager(network, device, "fp32")
     return engine
+
+
+def _made(choice: Choice, folder: Path, recorded: Mapping[str, Any]) -> Engine:
+    if choice.engine == OPENVINO:
+        return OpenVino(folder / recorded["file"], choice.precision)
+    try:  # not at the top: only an archive with such an engine needs pydantic where it is served
+        from breedlab.serving.engine_kinds import AddedEngine
+    except ImportError as error:
+        raise Unusable(f"{choice.engine} is the engine of a plugin, which is not here ({error})") from error
+    return AddedEngine(choice, folder / recorded["file"], recorded.get("settings", {}))
 
 
 def probe(side: int) -> torch.Tensor:

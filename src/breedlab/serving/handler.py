@@ -28,7 +28,7 @@ from breedlab.data.decode import BadPhoto, decode
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import BreedlabError, ServingError
 from breedlab.models import backbone as backbones
-from breedlab.models.classifier import Architecture, Classifier
+from breedlab.models.classifier import MLP, Architecture, Classifier
 from breedlab.serving import inspection
 from breedlab.serving.description import read_description
 from breedlab.serving.engines import load_engine
@@ -71,7 +71,7 @@ def _weights(file: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
         reason = " ".join(str(error).split())[:120]
         raise ServingError(f"{file.name}: is damaged or no safetensors file ({reason}); export it again") from error
     heads = [value.shape[0] for name, value in weights.items() if name.startswith("head.") and value.ndim == 2]
-    if sorted(heads) != sorted((*architecture.head, architecture.classes)):
+    if architecture.head_type == MLP and sorted(heads) != sorted((*architecture.head, architecture.classes)):
         said = [*architecture.head, architecture.classes]
         raise ServingError(f"{file.name}: its head has layers of {heads[:9]}; model.json says {said[:9]}")
     return weights

@@ -16,7 +16,8 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from breedlab.data.decode import BadPhoto
-from breedlab.evaluation.figures import METRICS, metric
+from breedlab.evaluation.figures import metric
+from breedlab.evaluation.metrics import titles as metric_titles
 from breedlab.serving import handler, inspection
 from breedlab.serving.explain import Explainer, NotExplainable
 from breedlab.serving.fetch import Address
@@ -93,7 +94,7 @@ def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRout
             "classes": list(model.classes),
             "engine": str(model.engine.choice),
             "lineage": model.public_lineage(),
-            "test": {shown: metric(name, tested[name]) for name, shown in METRICS.items() if name in tested},
+            "test": {shown: metric(name, tested[name]) for name, shown in metric_titles().items() if name in tested},
             "explains": isinstance(made, Explainer),
             "max_bytes": intake.max_bytes,
             "max_pixels": inspection.MAX_PIXELS,

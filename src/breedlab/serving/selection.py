@@ -16,7 +16,9 @@ from breedlab.config.schema import Serving
 from breedlab.console import note, progress, warn
 from breedlab.evaluation.statistics import wilson
 from breedlab.models.ranking import NOISY, Timing, ranked, speedup, typical_spread
+from breedlab.registry import ENGINES
 from breedlab.serving import conversion
+from breedlab.serving.engine_kinds import AddedEngine
 from breedlab.serving.engines import EAGER, MODULE, OPENVINO, Choice, Eager, Engine, OpenVino, multiplies_bf16
 from breedlab.serving.handler import Model
 
@@ -41,7 +43,6 @@ _FEWEST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 4, 10, 4.0
 _PATIENCE = 3
 """By how much of both more, where the rounds differ so much that other work must be running."""
 _SAFEST_FIRST = ("fp32", "bf16", "int8")
-_PRECISIONS = {EAGER: ("fp32", "bf16"), OPENVINO: ("fp32", "bf16", "int8")}
 
 
 @dataclass
@@ -121,13 +122,15 @@ def possible(serving: Serving, device: torch.device) -> list[Choice]:
     if serving.engine == "auto":
         wanted = conversion.is_installed() and (device.type == "cpu" or serving.precision == "int8")
         engines = [EAGER, OPENVINO] if wanted else [EAGER]
-    homes = {EAGER: device, OPENVINO: torch.device("cpu")}
     return [
         Choice(engine, precision)
         for engine in engines
-        for precision in _PRECISIONS[engine]
+        for precision in ENGINES.get(engine).precisions
         if serving.precision == precision
-        or (serving.precision == "auto" and (precision != "bf16" or multiplies_bf16(homes[engine])))
+        or (
+            serving.precision == "auto"
+            and (precision != "bf16" or multiplies_bf16(device if engine == EAGER else torch.device("cpu")))
+        )
     ]
 
 
@@ -153,13 +156,13 @@ def select(folder: Path, serving: Serving, data: PhotoData, *, device: torch.dev
         for candidate in candidates:
             if candidate.choice.precision == "int8":
                 candidate.objection = _TOO_FEW.format(photos=validation)
-    calibration = _make(candidates, model, folder, data, seed)
+    calibration = _make(candidates, model, folder, serving, data, seed)
     ready = [candidate for candidate in candidates if candidate.engine is not None]
     _time(ready, _photos(data, "valid", range(min(validation, max(_BATCHES)))))
     taken = _judge(ready, choices, data)
     taken.taken = True
     for file in Path(folder, FOLDER).glob("*"):
-        if taken.choice.engine != OPENVINO or file.stem != taken.choice.precision:
+        if taken.choice.engine == EAGER or file.stem != taken.choice.precision:
             file.unlink()
     test = len(data.photos.splits["test"])
     (labels,) = _predictions([taken], data.test_dataloader(), f"testing {taken.choice}", test)
@@ -167,7 +170,9 @@ def select(folder: Path, serving: Serving, data: PhotoData, *, device: torch.dev
     return Selection(taken.choice, tuple(candidates), validation, calibration, top1)
 
 
-def _make(candidates: Sequence[Candidate], model: Model, folder: Path, data: PhotoData, seed: int) -> int:
+def _make(
+    candidates: Sequence[Candidate], model: Model, folder: Path, serving: Serving, data: PhotoData, seed: int
+) -> int:
     """Gives each candidate its engine, or the reason why not; returns how many photos calibrated int8."""
     side, graph, calibration = model.transform.crop, None, 0
     for candidate in candidates:
@@ -179,6 +184,9 @@ def _make(candidates: Sequence[Candidate], model: Model, folder: Path, data: Pho
             continue
         file = folder / FOLDER / f"{precision}.xml"
         try:
+            if candidate.choice.engine != OPENVINO:
+                candidate.engine = _added(candidate.choice, model, serving, file.with_suffix(".bin"), data, seed)
+                continue
             if graph is None:
                 with progress("converting the network for OpenVINO"):
                     network = model.network if model.device.type == "cpu" else copy.deepcopy(model.network).cpu()
@@ -197,6 +205,16 @@ def _make(candidates: Sequence[Candidate], model: Model, folder: Path, data: Pho
             candidate.objection = f"cannot be made: {reason}"
             warn(f"{candidate.choice} cannot be made ({reason})")
     return calibration
+
+
+def _added(choice: Choice, model: Model, serving: Serving, file: Path, data: PhotoData, seed: int) -> Engine:
+    """Return the engine of a plugin, exported to a file."""
+    kind = ENGINES.made(choice.engine, serving)
+    file.parent.mkdir(exist_ok=True)
+    network = model.network if model.device.type == "cpu" else copy.deepcopy(model.network).cpu()
+    with progress(f"making {choice}"):
+        kind.export(network, _calibration_photos(data, seed), file, choice.precision)
+        return AddedEngine(choice, file, kind.model_dump(mode="json"))
 
 
 def _time(candidates: Sequence[Candidate], photos: torch.Tensor) -> None:

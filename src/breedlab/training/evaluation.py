@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from breedlab.config.schema import Monitor
 from breedlab.training.metrics import make_metrics
 
 Progress = Callable[[int, int], None]
@@ -61,6 +62,7 @@ def evaluate(
     *,
     total: int,
     progress: Progress,
+    monitor: Monitor | None = None,
 ) -> Evaluation:
     """Asks for the scores of labelled photos, and says how good they are.
 
@@ -70,8 +72,9 @@ def evaluate(
         classes: Names in label order.
         total: Number of photos, for the progress.
         progress: Called with how many are done.
+        monitor: As for `make_metrics`.
     """
-    metrics = make_metrics(len(classes))
+    metrics = make_metrics(len(classes), monitor=monitor)
     confusion: Counter[tuple[int, int]] = Counter()
     predictions: list[tuple[int, float]] = []
     for photos, labels in batches:

@@ -14,7 +14,7 @@ from breedlab.config import Config
 from breedlab.data.module import TrainingLoader
 from breedlab.models.classifier import Classifier
 from breedlab.models.weights import CARD
-from breedlab.training.loss import CrossEntropyLoss
+from breedlab.training.loss import image_weights, make_loss
 from breedlab.training.metrics import make_metrics
 from breedlab.training.optimization import make_optimizer, make_schedule, refuse_other_groups
 
@@ -54,8 +54,8 @@ class Learner(lightning.LightningModule):
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs or config.trainer.max_epochs
-        self.criterion = CrossEntropyLoss(class_weights, label_smoothing=config.optim.label_smoothing)
-        self.validation = make_metrics(classifier.architecture.classes, shared=True)
+        self.criterion = make_loss(config.optim, class_weights)
+        self.validation = make_metrics(classifier.architecture.classes, shared=True, monitor=config.monitor)
         # In a list, since registering it would store its weights under a second name.
         self._tail = [] if tail is None else [tail]
         mixup, classes = config.data.mixup, classifier.architecture.classes
@@ -110,7 +110,7 @@ class Learner(lightning.LightningModule):
     def _share(self, labels: torch.Tensor) -> torch.Tensor:
         """This process's part of the batch's loss, times their number, by which DDP divides the gradients' sum."""
         # Of the labels before mixup, whose mixed images weigh as much in sum.
-        mine = self.criterion.image_weights(labels).sum()
+        mine = image_weights(self.criterion, labels).sum()
         return mine * self.trainer.world_size / self._of_all(mine)
 
     def _of_all(self, number: torch.Tensor) -> torch.Tensor:

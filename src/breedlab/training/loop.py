@@ -67,7 +67,9 @@ def epochs(
     schedule = setup["lr_scheduler"]["scheduler"]
     average = MovingAverage(learner.classifier, config.trainer.ema) if config.trainer.ema else None
     short = config.monitor.metric.removeprefix("valid/")
-    metrics = make_metrics(learner.classifier.architecture.classes, only=short).to(fabric.device)
+    metrics = make_metrics(learner.classifier.architecture.classes, only=short, monitor=config.monitor).to(
+        fabric.device
+    )
     for epoch in range(count):
         seed_epoch(config.seed, epoch)
         learner.train()

@@ -1,14 +1,16 @@
-"""The figures that training, search and evaluation share. Names: loss, top1, top5, f1, ece."""
+"""The metrics that training, search and evaluation share, as torchmetrics computes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+from torchmetrics.classification import MulticlassCalibrationError
+
+from breedlab.config.schema import Monitor
+from breedlab.registry import METRICS
 
 
 class CrossEntropy(Metric):
@@ -69,22 +71,20 @@ class CalibrationError(MulticlassCalibrationError):
         super().update(preds.float().softmax(1), target)
 
 
-def make_metrics(classes: int, only: str | None = None, shared: bool = False) -> MetricCollection:
-    """Metrics over logits (n, classes) and labels (n,).
+def make_metrics(
+    classes: int, only: str | None = None, shared: bool = False, monitor: Monitor | None = None
+) -> MetricCollection:
+    """Return the registered metrics over logits (n, classes) and labels (n,).
 
     Args:
         classes: Number of classes.
         only: The one metric wanted beside the loss, by its short name; all by default.
         shared: Over what all processes of the run were given, rather than this one alone.
+        monitor: Where metrics that have settings find them; the defaults without it.
     """
-    how: dict[str, Any] = {"sync_on_compute": shared}
-    over: dict[str, Any] = {"validate_args": False, **how}
-    makers: dict[str, Callable[[], Metric]] = {
-        "loss": lambda: CrossEntropy(**how),
-        "top1": lambda: MulticlassAccuracy(classes, average="micro", **over),
-        "top5": lambda: MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), **over),
-        "f1": lambda: MacroF1(classes, **how),
-        "ece": lambda: CalibrationError(classes, n_bins=15, **over),
-    }
-    wanted = makers if only is None else {"loss", only}
-    return MetricCollection({name: make() for name, make in makers.items() if name in wanted}, compute_groups=False)
+    wanted = [name for name in METRICS.names() if only is None or name in ("loss", only)]
+    section = monitor or Monitor()
+    made: dict[str, Metric | MetricCollection] = {}
+    for name in sorted(wanted, key="loss".__ne__):
+        made[name] = METRICS.made(name, section).build(classes, sync_on_compute=shared)
+    return MetricCollection(made, compute_groups=False)

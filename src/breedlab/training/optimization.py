@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from breedlab.config.schema import Optim
 from breedlab.errors import TrainingError
 from breedlab.models.boundary import layers
 from breedlab.models.classifier import Classifier
 from breedlab.models.depth import depths, has_decay, is_decayed
+from breedlab.registry import OPTIMIZERS, SCHEDULES
+from breedlab.training.schedules import Steps
 
 
 def parameter_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any]]:
@@ -70,11 +71,7 @@ def _legacy_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any]]
 def make_optimizer(classifier: Classifier, optim: Optim) -> torch.optim.Optimizer:
     """The named optimizer over everything that is not frozen, fused into one kernel a step."""
     groups = parameter_groups(classifier, optim)
-    common: dict[str, Any] = {"lr": optim.lr, "weight_decay": optim.weight_decay, "fused": True}
-    if optim.name == "sgd":
-        return torch.optim.SGD(groups, momentum=optim.momentum, **common)
-    kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
-    return kind(groups, **common)
+    return OPTIMIZERS.chosen(optim).build(groups, optim)
 
 
 def refuse_other_groups(classifier: Classifier, optim: Optim, saved: Mapping[str, Any]) -> None:
@@ -98,21 +95,8 @@ def refuse_other_groups(classifier: Classifier, optim: Optim, saved: Mapping[str
 
 def make_schedule(optimizer: torch.optim.Optimizer, optim: Optim, *, steps_per_epoch: int, epochs: int) -> LRScheduler:
     """A schedule that is stepped once a training step."""
-    total = steps_per_epoch * epochs
-    if optim.schedule == "one_cycle":
-        rates = [group["lr"] for group in optimizer.param_groups]
-        # PyTorch would cycle the momentum from 0.85 to 0.95, and Adam's beta1 too, whatever optim.momentum says.
-        return OneCycleLR(optimizer, max_lr=rates, total_steps=total + 1, cycle_momentum=False)
-    warmup = round(optim.warmup_epochs * steps_per_epoch)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if optim.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-    return LambdaLR(optimizer, factor)
+    steps = Steps(steps_per_epoch * epochs, round(optim.warmup_epochs * steps_per_epoch))
+    return SCHEDULES.chosen(optim).build(optimizer, steps)
 
 
 def set_rates(schedule: LRScheduler) -> None:

@@ -24,7 +24,7 @@ from breedlab.models import backbone as backbones
 from breedlab.models import input_check
 from breedlab.models.boundary import NotSeparable
 from breedlab.models.classifier import Architecture, Classifier
-from breedlab.registry import AUGMENTATIONS
+from breedlab.registry import AUGMENTATIONS, HEADS
 from breedlab.serving.engines import multiplies_bf16
 from breedlab.training import loop
 from breedlab.training.activations import Activations, TooLarge, cached_activations
@@ -389,6 +389,8 @@ def architecture(config: Config, evaluation: EvalTransform, classes: int, tag: s
         mean=evaluation.mean,
         std=evaluation.std,
         tag=tag,
+        head_type=config.model.head_type,
+        head_settings=HEADS.chosen(config.model).model_dump(mode="json"),
     )
 
 

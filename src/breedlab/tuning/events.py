@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from breedlab.evaluation.figures import METRICS
+from breedlab.evaluation.metrics import titles
 from breedlab.tuning.trial import Outcome
-
-_COLUMNS = ("train_loss", "valid_loss", "valid_top1", *(f"test_{name}" for name in METRICS))
 
 
 def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome) -> None:
@@ -35,7 +33,7 @@ def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, 
     shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
     finals = {f"final/{name.replace('/', '_')}": value for name, value in figures.items()}
     # TensorBoard takes its columns from one run of all: each names those of trials and those of the test.
-    columns = dict.fromkeys([*finals, *(f"final/{name}" for name in _COLUMNS)], 0.0)
+    columns = dict.fromkeys([*finals, *(f"final/{name}" for name in _columns())], 0.0)
     experiment, start, end = hparams(shown, columns)  # type: ignore[no-untyped-call]
     for summary in (experiment, _grouped(start, group), end):
         writer.file_writer.add_summary(summary)
@@ -53,3 +51,7 @@ def _grouped(start: Any, group: str) -> Any:
     metadata_of.plugin_data.content = content.SerializeToString()
     assert metadata_of.plugin_data.plugin_name == metadata.PLUGIN_NAME
     return start
+
+
+def _columns() -> tuple[str, ...]:
+    return ("train_loss", "valid_loss", "valid_top1", *(f"test_{name}" for name in titles()))

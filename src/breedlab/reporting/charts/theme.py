@@ -9,6 +9,8 @@ from typing import Any
 import altair as alt
 from altair.utils.schemapi import debug_mode
 
+from breedlab.evaluation.metrics import is_percent
+
 Spec = dict[str, Any]
 """A Vega-Lite chart."""
 
@@ -80,7 +82,7 @@ def legend(labels: Sequence[str]) -> alt.Legend:
 
 def form(metric: str) -> str:
     """How an axis writes a figure: shares in percent, losses as they are."""
-    return "~g" if metric.endswith(("loss", "ece")) else ".0%"
+    return ".0%" if is_percent(metric) else "~g"
 
 
 def data(rows: Sequence[dict[str, Any]]) -> alt.Data:

@@ -1,0 +1,156 @@
+"""`breedlab help`: every setting of the config, or what there is to know about one."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import breedlab
+from breedlab import registry
+from breedlab.config.compose import named_plugins
+from breedlab.config.plugins import load_plugins
+from breedlab.config.problems import error_from, nearest
+from breedlab.config.schema import schema
+from breedlab.config.setting import Setting, as_yaml, settings
+from breedlab.config.validate import tunable
+from breedlab.config.yaml_folders import with_search_path, yaml_files
+from breedlab.errors import ConfigError
+
+_HELP = """\
+usage: breedlab help [PATH ...] [plugins=[my_package]]
+
+Without PATH, all settings of the config; with it, one setting (optim.lr) or section (optim): type, range, default,
+meaning, what sets it and where it is used."""
+
+_WIDTH, _COLUMN = 110, 30
+_ROOMS = {"debugger": "debugging", "profiler": "profiling"}
+_PACKAGE = Path(breedlab.__file__).parent
+
+
+def main(argv: list[str]) -> int:
+    """Print what there is to know about settings.
+
+    Raises:
+        ConfigError: If there is no such setting.
+    """
+    if any(word in ("-h", "--help") for word in argv):
+        print(_HELP)
+        return 0
+    argv = with_search_path(argv)
+    overrides = [word for word in argv if "=" in word]
+    if problems := load_plugins(named_plugins(overrides)):
+        raise error_from(problems)
+    known = {setting.path: setting for setting in settings(schema())}
+    paths = [word for word in argv if "=" not in word]
+    if unknown := [path for path in paths if path not in known]:
+        raise ConfigError("\n".join(f"{path}: unknown name{nearest(path, known)}" for path in unknown))
+    texts = [_about(known[path], list(known.values()), overrides) for path in paths]
+    print("\n\n".join(texts) if texts else _listed(list(known.values())))
+    sys.stdout.flush()
+    return 0
+
+
+def _listed(shown: list[Setting]) -> str:
+    """Return settings, one a line, under the meaning of their sections."""
+    lines = []
+    for setting in shown:
+        if setting.section is not None:
+            lines.append(f"\n{setting.path}: {setting.meaning}")
+        else:
+            default = "has to be given" if setting.default is None else setting.default
+            meaning = setting.meaning or setting.kind
+            lines.append(f"  {setting.path:{_COLUMN}}  {meaning} [{default}]")
+    return "\n".join(lines).strip("\n")
+
+
+def _about(setting: Setting, known: list[Setting], overrides: list[str]) -> str:
+    if setting.section is not None:
+        inside = [other for other in known if other.path.startswith(f"{setting.path}.")]
+        return _listed([setting, *inside])
+    rows = {
+        "type": setting.kind,
+        "default": "none; it has to be given" if setting.default is None else setting.default,
+        "set by": ", ".join(_set_by(setting.path, overrides)),
+        "search": "tuner.space may vary it" if setting.path in tunable() else "",
+        "used in": ", ".join(used_in(setting)),
+    }
+    lines = [f"{setting.path}: {setting.meaning}" if setting.meaning else setting.path]
+    for name, text in rows.items():
+        if text:
+            lines += textwrap.wrap(f"{name:10}{text}", _WIDTH, initial_indent="  ", subsequent_indent=" " * 12)
+    return "\n".join([*lines, *_components(setting)])
+
+
+def _components(setting: Setting) -> Iterator[str]:
+    """Yield what each choice is, and where its own settings stand."""
+    if setting.registry is None:
+        return
+    choices = setting.registry
+    width = max(map(len, choices.choices()))
+    for name, component in choices.items():
+        text = " ".join((component.__doc__ or "").partition("\n\n")[0].split())
+        own = f" Settings: {choices.section}.{name}" if component.model_fields else ""
+        yield f"  {choices.prefix + name:{width}}  {text}{own}"
+
+
+def _set_by(path: str, overrides: list[str]) -> Iterator[str]:
+    """Yield which choices of which groups set a path, and to what: `optim=sgd to 0.01`."""
+    for file, tree in _trees(tuple(overrides)):
+        group = file.parent.name
+        value: Any = tree if group == "experiment" else {group: tree}
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None:
+            yield f"{group}={file.stem} to {as_yaml(value)}"
+
+
+@cache
+def _trees(overrides: tuple[str, ...]) -> list[tuple[Path, Any]]:
+    return [(file, yaml.safe_load(file.read_text("utf-8"))) for file in yaml_files(overrides)]
+
+
+def used_in(setting: Setting) -> list[str]:
+    """Return the files of breedlab, or of the plugin, that read a setting."""
+    *_, parent, leaf = ["config", *setting.path.split(".")]
+    found = [name for name, text in _sources() if leaf in text and _reads(text, leaf, {parent})]
+    if setting.registry is not None:
+        variable = next(name for name, value in vars(registry).items() if value is setting.registry)
+        found += [name for name, text in _sources() if re.search(rf"\b{variable}\.(chosen|made)\(", text)]
+    room = _ROOMS.get(setting.path.partition(".")[0])
+    if not found and room:  # which takes a part of the config, and knows nothing of its path
+        owners = {"self", "limits", "rule", "config", "collection", "settings"}
+        found = [name for name, text in _sources() if f"/{room}/" in name and _reads(text, leaf, owners)]
+    if not found:
+        found = [name for name, text in _sources() if f'"{setting.path}=' in text]
+    own = Path(sys.modules[setting.owner.__module__].__file__ or "")
+    return list(dict.fromkeys(found)) or [str(own.relative_to(_PACKAGE.parent) if _PACKAGE in own.parents else own)]
+
+
+def _reads(text: str, leaf: str, owners: set[str]) -> bool:
+    """Return whether a source reads `OWNER.leaf`, as in `config.optim.lr`."""
+    return any((owner, leaf) in _attributes(text) for owner in owners)
+
+
+@cache
+def _attributes(text: str) -> set[tuple[str, str]]:
+    """Return every attribute that a source reads, with the last name before it."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute):
+            owner = node.value
+            found.add((owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", ""), node.attr))
+    return found
+
+
+@cache
+def _sources() -> list[tuple[str, str]]:
+    files = sorted(_PACKAGE.rglob("*.py"))
+    return [(str(file.relative_to(_PACKAGE.parent)), file.read_text("utf-8")) for file in files]

@@ -1,0 +1,113 @@
+"""How good a model is: what validation and the test measure, and what may be monitored as `valid/NAME`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from breedlab.config.section import Section
+from breedlab.registry import METRICS
+
+if TYPE_CHECKING:
+    import torchmetrics
+
+
+class Metric(Section):
+    """A metric of validation and test.
+
+    Attributes:
+        title: What people read.
+        lower_is_better: Whether `monitor.mode` is `min`.
+        percent: Whether it is a share, told in percent.
+        rate: Whether it is a share of the images, which has an interval.
+    """
+
+    title: ClassVar[str]
+    lower_is_better: ClassVar[bool] = False
+    percent: ClassVar[bool] = True
+    rate: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
+        """Return a metric of torchmetrics, updated with logits (n, classes) and labels (n,), that computes one number.
+
+        Args:
+            classes: Number of classes.
+            how: What torchmetrics' `Metric` takes; hand it on.
+        """
+
+
+@METRICS.register("top1")
+class Top1(Metric):
+    """Accuracy: the share of images whose class has the highest score."""
+
+    title, rate = "top-1", True
+
+    def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
+        from torchmetrics.classification import MulticlassAccuracy
+
+        return MulticlassAccuracy(classes, average="micro", validate_args=False, **how)
+
+
+@METRICS.register("top5")
+class Top5(Metric):
+    """The share of images whose class is among the five with the highest scores."""
+
+    title, rate = "top-5", True
+
+    def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
+        from torchmetrics.classification import MulticlassAccuracy
+
+        return MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), validate_args=False, **how)
+
+
+@METRICS.register("f1")
+class F1(Metric):
+    """The mean of the classes' F1."""
+
+    title = "macro F1"
+
+    def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
+        from breedlab.training.metrics import MacroF1
+
+        return MacroF1(classes, **how)
+
+
+@METRICS.register("ece")
+class Ece(Metric):
+    """The expected calibration error, over 15 bins of confidence."""
+
+    title, lower_is_better, percent = "calibration error", True, False
+
+    def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
+        from breedlab.training.metrics import CalibrationError
+
+        return CalibrationError(classes, n_bins=15, validate_args=False, **how)
+
+
+@METRICS.register("loss")
+class Loss(Metric):
+    """The mean cross-entropy in nats, whatever weights or smoothing the training loss has."""
+
+    title, lower_is_better, percent = "cross-entropy", True, False
+
+    def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
+        from breedlab.training.metrics import CrossEntropy
+
+        return CrossEntropy(**how)
+
+
+def titles() -> dict[str, str]:
+    """Return what people read for each metric, by name."""
+    return {name: metric.title for name, metric in METRICS.items()}
+
+
+def lower_is_better(name: str) -> bool:
+    """Return whether less of a metric, such as `valid/loss`, is better."""
+    return METRICS.get(name.rpartition("/")[2]).lower_is_better
+
+
+def is_percent(name: str) -> bool:
+    """Return whether a metric is told in percent; of one that is not registered here, such as of a foreign run, no."""
+    short = name.rpartition("/")[2]
+    return short in METRICS.names() and METRICS.get(short).percent

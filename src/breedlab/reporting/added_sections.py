@@ -1,0 +1,47 @@
+"""Sections that a plugin adds to a run's report, after those that every report has."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from breedlab.config.section import Section
+from breedlab.registry import REPORT_SECTIONS
+
+if TYPE_CHECKING:
+    from breedlab.reporting.record import RunRecord
+
+
+class ReportSection(Section):
+    """A section of report.html. It has no settings of the config.
+
+    Attributes:
+        title: Its heading, and its name in the contents.
+    """
+
+    title: ClassVar[str]
+
+    @abstractmethod
+    def build(self, run: RunRecord) -> str:
+        """Return what the section shows: a text, or HTML as a `markupsafe.Markup`.
+
+        Args:
+            run: Everything that a run directory holds: `run.metrics`, `run.config`, `run.trials`, `run.curves`, ...
+        """
+
+
+def added_sections(run: RunRecord) -> list[dict[str, Any]]:
+    """Return the identifier, title and content of each registered section; one that fails says so in its place."""
+    return [{"id": name, "title": section.title, "body": _body(section, run)} for name, section in _sections()]
+
+
+def _sections() -> list[tuple[str, type[ReportSection]]]:
+    return list(REPORT_SECTIONS.items())
+
+
+def _body(section: type[ReportSection], run: RunRecord) -> str:
+    try:
+        return section().build(run)
+    except Exception as error:  # whatever a plugin does, the rest of the report is written
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"This section could not be written ({type(error).__name__}: {reason})."
