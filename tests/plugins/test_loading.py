@@ -25,7 +25,7 @@ from breedlab.data.module import PhotoData
 from breedlab.data.source import obtain
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import ConfigError
-from breedlab.registry import AUGMENTATIONS
+from breedlab.registry import AUGMENTATIONS, REGISTRIES, Registry
 
 Words = Callable[..., list[str]]
 BLANK = ("data.augment=blank", "model.freeze=none")
@@ -177,3 +177,28 @@ def test_training_sees_the_images_that_a_plugin_makes(package: Write, words: Wor
     images, _ = next(iter(data.train_dataloader()))
     assert torch.equal(images[:, :, :5, :5], torch.zeros_like(images[:, :, :5, :5]))
     assert images[:, :, 5:, 5:].float().mean() > 10
+
+
+ENGINE = """
+from breedlab.registry import ENGINES
+from breedlab.serving.engine_kinds import EngineKind
+
+
+@ENGINES.register("plain")
+class Plain(EngineKind):
+    def export(self, network, images, file, precision): ...
+    def load(self, file, precision): ...
+"""
+
+
+def test_a_precision_that_a_plugins_engine_lacks_is_refused_and_not_replaced(package: Write, words: Words) -> None:
+    (line,) = refusal(words(package(ENGINE), "serving.engine=plain", "serving.precision=int8"))
+    assert line == "serving.precision: got 'int8', which is openvino's; expected auto or fp32 with plain"
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
+def test_a_name_that_nobody_registered_is_never_something_else(registry: Registry[Any]) -> None:
+    with pytest.raises(ConfigError) as error:
+        registry.get("not_there")
+    assert f"no {registry.kind} 'not_there'" in str(error.value)
+    assert all(name in str(error.value) for name in registry.names())

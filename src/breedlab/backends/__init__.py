@@ -45,10 +45,13 @@ def own_problems(tree: Mapping[str, Any]) -> list[Problem]:
     section = tree.get("backend")
     if not isinstance(section, Mapping) or section.get("name") != "sagemaker":
         return []
-    from breedlab.config.backend import Backend as Section
+    from breedlab.config.components import section_of
+    from breedlab.config.schema import schema
 
+    kind = section_of(schema().model_fields["backend"].annotation)
+    assert kind is not None
     try:
-        wanted = Section.model_validate(section)
+        wanted = kind.model_validate(section)
     except ValueError:
         return []  # which is told as the rest of the config is
     from breedlab.backends.sagemaker import images

@@ -20,7 +20,7 @@ from breedlab.config.debugger import Debugger
 from breedlab.config.problems import Problem, nearest
 from breedlab.config.schema import Cache, Data, Model, Monitor, Optim, Serving, Trainer, Tuner
 from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
-from breedlab.registry import METRICS, SOURCES
+from breedlab.registry import ENGINES, METRICS, SOURCES
 from breedlab.weight_files import file_of, names_file, problem
 
 Rule = Callable[..., Iterator[Problem]]
@@ -143,8 +143,14 @@ def grid_is_finite(tuner: Tuner) -> Iterator[Problem]:
 
 
 def engine_computes_precision(serving: Serving) -> Iterator[Problem]:
-    if serving.engine == "eager" and serving.precision == "int8":
-        yield Problem("serving.precision", "got 'int8', which is openvino's; expected auto, fp32 or bf16 with eager")
+    if serving.engine == "auto" or serving.precision == "auto":
+        return
+    able = ENGINES.get(serving.engine).precisions
+    if serving.precision not in able:
+        others = [name for name, engine in ENGINES.items() if serving.precision in engine.precisions]
+        owner = f", which is {' and '.join(others)}'s" if others else ""
+        expected = f"expected {', '.join(['auto', *able[:-1]])} or {able[-1]} with {serving.engine}"
+        yield Problem("serving.precision", f"got {serving.precision!r}{owner}; {expected}")
 
 
 def engine_is_installed(serving: Serving, backend: Backend) -> Iterator[Problem]:
