@@ -45,11 +45,12 @@ def own_problems(tree: Mapping[str, Any]) -> list[Problem]:
     section = tree.get("backend")
     if not isinstance(section, Mapping) or section.get("name") != "sagemaker":
         return []
+    from breedlab.config.backend import Backend as Section
     from breedlab.config.components import section_of
     from breedlab.config.schema import schema
 
     kind = section_of(schema().model_fields["backend"].annotation)
-    assert kind is not None
+    assert kind is not None and issubclass(kind, Section)
     try:
         wanted = kind.model_validate(section)
     except ValueError:

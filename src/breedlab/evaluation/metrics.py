@@ -37,6 +37,18 @@ class Metric(Section):
         """
 
 
+@METRICS.register("loss")
+class Loss(Metric):
+    """The mean cross-entropy in nats, whatever weights or smoothing the training loss has."""
+
+    title, lower_is_better, percent = "cross-entropy", True, False
+
+    def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
+        from breedlab.training.metrics import CrossEntropy
+
+        return CrossEntropy(**how)
+
+
 @METRICS.register("top1")
 class Top1(Metric):
     """Accuracy: the share of images whose class has the highest score."""
@@ -85,21 +97,10 @@ class Ece(Metric):
         return CalibrationError(classes, n_bins=15, validate_args=False, **how)
 
 
-@METRICS.register("loss")
-class Loss(Metric):
-    """The mean cross-entropy in nats, whatever weights or smoothing the training loss has."""
-
-    title, lower_is_better, percent = "cross-entropy", True, False
-
-    def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
-        from breedlab.training.metrics import CrossEntropy
-
-        return CrossEntropy(**how)
-
-
 def titles() -> dict[str, str]:
-    """Return what people read for each metric, by name."""
-    return {name: metric.title for name, metric in METRICS.items()}
+    """Return what people read for each metric, by name; the loss, which says least to them, comes last."""
+    names = sorted(METRICS.names(), key="loss".__eq__)
+    return {name: METRICS.get(name).title for name in names}
 
 
 def lower_is_better(name: str) -> bool:
