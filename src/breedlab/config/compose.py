@@ -13,6 +13,7 @@ from breedlab.config.problems import Problem, error_from, nearest
 from breedlab.config.validate import Tree, known_paths, problems
 from breedlab.config.yaml_folders import SEARCHPATH, config_folder, groups, in_quotes, plain, yaml_files
 from breedlab.errors import ConfigError
+from breedlab.registry import SOURCES
 
 
 def load(overrides: list[str]) -> Tree:
@@ -76,7 +77,9 @@ def _list_in(word: str) -> list[str]:
 
 def forced(overrides: list[str]) -> list[str]:
     """Return overrides that Hydra takes for components' own settings, which no YAML file has."""
-    inside = tuple(f"{path}{mark}" for path in component_sections() for mark in ".=")
+    # A built-in source is null in YAML where a config has another, and null is not set piece by piece.
+    null = {f"{SOURCES.section}.{name}" for name, source in SOURCES.items() if source.__module__ == SOURCES.home}
+    inside = tuple(f"{path}{mark}" for path in component_sections() if path not in null for mark in ".=")
     return [f"++{word}" if word.startswith(inside) else word for word in overrides]
 
 
