@@ -17,7 +17,7 @@ from breedlab.config.compose import load
 from breedlab.config.debugger import Debugger
 from breedlab.debugging.collections import hook_from_config
 from breedlab.debugging.judging import judge
-from breedlab.debugging.reading import Tape, opened
+from breedlab.debugging.reading import Loss, Tape, _pass, opened
 from breedlab.debugging.rules import RULES
 from breedlab.verdicts import Verdict
 
@@ -218,3 +218,11 @@ def scarce(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, Ver
         run = Training(passes=1).record(tmp_path_factory.mktemp("run"), settings)
         made[without] = {found.rule: found for found in judge(Tape(opened(run)), settings.rules)}
     return made
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_images_not_over_its_batches() -> None:
+    """97 images in batches of 32: the last batch is a single hard one."""
+    entries = [Loss(step, 5, 0.3, 32) for step in (1, 2, 3)] + [Loss(4, 5, 4.0, 1)]
+    assert _pass(5, entries).loss == pytest.approx((96 * 0.3 + 4.0) / 97)
+    older = [Loss(entry.step, 5, entry.loss) for entry in entries]  # of a recording without labels
+    assert _pass(5, older).loss == pytest.approx((3 * 0.3 + 4.0) / 4)

@@ -149,11 +149,13 @@ class Loss:
         step: smdebug's global step.
         at: The training's step: its own from 1, or how many came before it.
         loss: In nats.
+        images: In its batch, by the labels that were saved with it; None where none were.
     """
 
     step: int
     at: int
     loss: float
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class Pass:
     Attributes:
         at: Steps of training that came before its end.
         last: smdebug's global step of its last batch.
-        loss: The mean over its batches.
+        loss: The mean over its images, where labels were saved with every batch; else over its batches.
         steps: smdebug's global steps of its batches.
     """
 
@@ -244,12 +246,17 @@ class Tape:
         """The losses of a mode in the order of steps."""
         if mode not in self._losses:
             self._losses[mode] = [
-                Loss(step, self.training_step(step), float(np.mean(value)))
+                Loss(step, self.training_step(step), float(np.mean(value)), self._images(step))
                 for step, names in self.saved("losses", mode).items()
                 for name in names
                 if (value := self.value(name, step)) is not None
             ]
         return self._losses[mode]
+
+    def _images(self, step: int) -> int | None:
+        labels = self.names("labels")
+        found = self.value(labels[0], step) if len(labels) == 1 else None
+        return None if found is None else int(found.size)
 
     def passes(self, mode: str) -> list[Pass]:
         """The validations, or the training between them, each with its mean loss."""
@@ -291,7 +298,9 @@ class Tape:
 
 def _pass(at: int, entries: list[Loss]) -> Pass:
     steps = tuple(entry.step for entry in entries)
-    return Pass(at, steps[-1], float(np.mean([entry.loss for entry in entries])), steps)
+    sizes = [entry.images for entry in entries if entry.images is not None]
+    weights = sizes if len(sizes) == len(entries) else None
+    return Pass(at, steps[-1], float(np.average([entry.loss for entry in entries], weights=weights)), steps)
 
 
 def class_names(run: Path | str) -> list[str]:
