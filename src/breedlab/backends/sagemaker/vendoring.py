@@ -44,7 +44,7 @@ def collect(folder: Path, files: Sequence[Path], pythons: Sequence[str] = PYTHON
     for python in pythons:
         pins = set[str]()
         for file in files:
-            lines = [line for line in file.read_text().splitlines() if line and not line.startswith("-")]
+            lines = [line for line in file.read_text("utf-8").splitlines() if line and not line.startswith("-")]
             pins |= set(lines) if "no-deps" in file.name else set(closure(lines, python))
         _download(target, sorted(pins), python)
 
