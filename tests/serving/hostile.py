@@ -86,6 +86,20 @@ def many_pages(count: int) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + b"".join(pages)
 
 
+def jpeg_in_tiff(jpeg: bytes, width: int, height: int, strips: int = 1) -> bytes:
+    """A TIFF whose strips are all the same JPEG, which is gray."""
+    entries = 8
+    start = 8 + len(directory([(0, 0, 0, 0)] * entries))
+    lists = 8 * strips if strips > 1 else 0
+    pixels = start + lists
+    offsets, sizes = (start, start + 4 * strips) if strips > 1 else (pixels, len(jpeg))
+    size = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8)]
+    where = [(273, 4, strips, offsets), (278, 4, 1, -(-height // strips)), (279, 4, strips, sizes)]
+    made = directory([*size, (259, 3, 1, 7), (262, 3, 1, 1), *where])
+    listed = struct.pack(f"<{strips}I", *[pixels] * strips) + struct.pack(f"<{strips}I", *[len(jpeg)] * strips)
+    return b"II*\0" + struct.pack("<I", 8) + made + (listed if strips > 1 else b"") + jpeg
+
+
 def sharing(entries: int, shared: int) -> bytes:
     """A TIFF, or EXIF, whose entries all hold the same bytes, which a reader copies once for each."""
     start = 8 + len(directory([(0, 0, 0, 0)] * entries))
@@ -113,6 +127,8 @@ def costly_photos() -> dict[str, tuple[bytes, str]]:
     cmyk = saved(image.convert("CMYK"), "JPEG")
     progressive, gray = saved(image, "JPEG", progressive=True), png(9, 9)
     scan = progressive[progressive.rfind(b"\xff\xda") : -2]
+    in_gray = saved(image.convert("L"), "JPEG", progressive=True)
+    gray_scan = in_gray[in_gray.rfind(b"\xff\xda") : -2]
     exif = b"Exif\0\0" + sharing(400, 40_000)
     rle = bytearray(saved(Image.new("P", (1000, 1000)), "BMP"))
     rle[30:34] = struct.pack("<I", 1)
@@ -128,6 +144,9 @@ def costly_photos() -> dict[str, tuple[bytes, str]]:
         "a TIFF of a tile without end": (
             b"II*\0\x08\0\0\0" + directory([(256, 4, 1, 9), (257, 4, 1, 9), (322, 4, 1, 60_000), (323, 4, 1, 60_000)]),
             "large"),
+        "a TIFF of a JPEG of 2,000 scans": (
+            jpeg_in_tiff(claiming(in_gray[:-2] + gray_scan * 2000 + b"\xff\xd9", 8000, 6000), 8000, 6000), "scans"),
+        "a TIFF whose strips share a megabyte": (jpeg_in_tiff(bytes(1_000_000), 100, 10_000, 10_000), "claim more"),
         "a JPEG of 900,000 segments": (segmented(cmyk, 900_000), "split up"),
         "a JPEG of EXIF in 500,000 pieces": (segmented(cmyk, 500_000, b"Exif\0\0", 0xE1), "split up"),
         "a JPEG that is filled up in front": (cmyk[:2] + b"\xff" * 5_000_000 + cmyk[2:], "corrupt"),

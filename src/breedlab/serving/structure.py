@@ -37,8 +37,12 @@ _PADDING = 1000
 _SUB_DIRECTORIES = {0x8769, 0x8825, 0xA005}
 _STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES = 273, 279, 324, 325
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_WIDTH, _LENGTH, _COMPRESSION, _ROWS_PER_STRIP = 256, 257, 259, 278
+_JPEG_COMPRESSIONS = (6, 7)
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _SINGLE_BYTES = (1, 2, 6, 7)
+_INTEGERS = {3: "H", 4: "I", 16: "Q"}
+"""Types of a TIFF that offsets and sizes have."""
 
 
 def check_jpeg(photo: bytes) -> None:
@@ -181,6 +185,24 @@ def check_tiff(photo: bytes) -> None:
     width, length = values.get(_TILE_WIDTH, 0), values.get(_TILE_LENGTH, 0)
     if width * length > MAX_TILE:
         raise BadPhoto(f"is absurdly large (tiles of {width}x{length})")
+    sizes = max(sum(directory.numbers(photo, tag)) for tag in (_STRIP_SIZES, _TILE_SIZES))
+    if sizes > len(photo) + 65_536:
+        raise BadPhoto("is truncated or corrupt (its strips claim more bytes than it has)")
+    if values.get(_COMPRESSION) in _JPEG_COMPRESSIONS:
+        _check_jpeg_strips(photo, strips, values)
+
+
+def _check_jpeg_strips(photo: bytes, strips: int, values: dict[int, int]) -> None:
+    """Raise BadPhoto if the JPEGs that a TIFF's strips or tiles are would be passed over too often.
+
+    One strip may hold all scans that there are: each, but for one a strip, counts as a pass over the largest.
+    """
+    tile = values.get(_TILE_WIDTH, 0) * values.get(_TILE_LENGTH, 0)
+    rows = min(values.get(_ROWS_PER_STRIP, values.get(_LENGTH, 0)), values.get(_LENGTH, 0))
+    largest = tile or values.get(_WIDTH, 0) * rows
+    scans = len(_SCAN.findall(photo))
+    if (scans - strips) * largest > MAX_SCANNED:
+        raise BadPhoto(f"is absurdly drawn out ({scans} scans of strips of {largest:,} pixels)")
 
 
 class _Directory:
@@ -190,7 +212,17 @@ class _Directory:
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
         self.values: dict[int, int] = {}
+        self.places: dict[int, tuple[str, int]] = {}
         self.following = 0
+
+    def numbers(self, data: bytes, tag: int) -> list[int]:
+        """Return the values of a tag of integers; none where it is missing or of another type."""
+        kind, at = self.places.get(tag, ("", 0))
+        if not kind:
+            return []
+        size = struct.calcsize(kind)
+        count = min(self.counts[tag], max(0, len(data) - at) // size)
+        return [number for (number,) in struct.iter_unpack(kind, data[at : at + count * size])]
 
 
 def check_directories(data: bytes, chained: bool = True) -> _Directory:
@@ -239,6 +271,11 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
             value = int.from_bytes(inline[:width], "little" if order == "<" else "big") if width else 0
             if len(seen) == 1:
                 found.counts[tag] = values
+                if kind in _INTEGERS:
+                    inside = start + (12 if big else 8)
+                    outside = values * width > (8 if big else 4)
+                    place = _number(data, inside, order, big) if outside else inside
+                    found.places[tag] = (order + _INTEGERS[kind], place)
                 if values == 1:
                     found.values[tag] = value
             if tag in _SUB_DIRECTORIES and values == 1:
