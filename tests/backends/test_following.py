@@ -155,7 +155,12 @@ def test_a_search_comes_back_as_a_run_directory(
     assert (trial["state"], trial["objective"], trial["seconds"]) == ("complete", 0.75, pytest.approx(7, abs=0.1))
     assert len(trial["epochs"]) == 2 and {"train/loss", "valid/top1"} <= trial["epochs"][0].keys()
     metrics = json.loads((fetched / "metrics.json").read_text())
-    assert metrics["search"] == {"trial": 1, "values": {"optim.lr": 0.02, "data.batch_size": 32}, "objective": 0.75}
+    assert metrics["search"] == {
+        "trial": 1,
+        "values": {"optim.lr": 0.02, "data.batch_size": 32},
+        "objective": 0.75,
+        "tied": [],
+    }
     config = yaml.safe_load((fetched / "config.yaml").read_text())
     assert config["tuner"]["strategy"] == "random"
     lineage = json.loads((fetched / "lineage.json").read_text())

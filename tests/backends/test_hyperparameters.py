@@ -37,6 +37,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "trainer.gradient_clip": st.none() | positive,
     # No search varies these, yet a person may set them on a job.
     "data.image_size": st.just("auto") | st.integers(16, 2048),
+    "optim.loss": st.just("cross_entropy"),
+    "model.head_type": st.just("mlp"),
     "trainer.compile": st.booleans(),
     "trainer.patience": st.none() | st.integers(1, 1000),
     "profiler.rules.io_bottleneck.share": st.floats(0, 1),
