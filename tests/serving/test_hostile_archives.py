@@ -155,6 +155,24 @@ def test_what_is_no_model_json_is_one_message(tmp_path: Path, content: bytes) ->
         read_description(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["regnet_y_128gf", "vit_h_14", "timm/vit_giant_patch14_224", "timm/eva_giant_patch14_224"]
+)
+def test_a_giant_is_refused_before_it_is_built(
+    tmp_path: Path, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: Any, **__: Any) -> None:
+        raise AssertionError("memory would be taken for it")
+
+    monkeypatch.setattr("breedlab.models.backbone.build", build)
+    shutil.copytree(folder, tmp_path / "archive")
+    tree = json.loads((folder / "model.json").read_text())
+    tree["architecture"]["name"] = name
+    (tmp_path / "archive" / "model.json").write_text(json.dumps(tree))
+    with pytest.raises(ServingError, match=rf"model\.safetensors: holds [\d,]+ numbers; {name} has some [\d,]+"):
+        Model(tmp_path / "archive")
+
+
 def _lacking(state: dict[str, torch.Tensor]) -> None:
     del state["backbone.bn1.weight"]
 

@@ -76,6 +76,32 @@ def build(name: str, weights: str = "none", tag: str = "") -> Backbone:
     return _build_torchvision(name, weights)
 
 
+def parameters_of(name: str, tag: str = "") -> int | None:
+    """Return how many parameters a network has with its last layer, without memory for any; None if that is unknown.
+
+    Args:
+        name: As in `build`.
+        tag: As in `build`.
+    """
+    import torch
+
+    if not name.startswith(TIMM):
+        from torchvision import models
+
+        if name not in models.list_models(module=models):
+            return None
+        return next((int(weights.meta["num_params"]) for weights in models.get_model_weights(name)), None)
+    try:
+        import timm
+
+        full = name.removeprefix(TIMM)
+        with torch.device("meta"):
+            network = timm.create_model(f"{full}.{tag}" if tag else full, pretrained=False)
+    except Exception:  # `build` says what is wrong with the name; a few networks compute their shapes with numbers
+        return None
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def _build_torchvision(name: str, weights: str) -> Backbone:
     from torchvision import models
 

@@ -44,6 +44,8 @@ from breedlab.serving.request_parser import named, parse
 NPY = "application/x-npy"
 TOP = 5
 """How many classes a verbose answer ranks."""
+_LAST_LAYER = 100_000_000
+"""Parameters that a network may have in the layers that are cut off: ImageNet-22k's classes, of the widest features."""
 _MAX_ACCEPT = 1000
 """Characters of an Accept header; browsers send some 150."""
 _PUBLIC = ("experiment", "run", "started", "git", "test")
@@ -75,6 +77,16 @@ def _weights(file: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
         said = [*architecture.head, architecture.classes]
         raise ServingError(f"{file.name}: its head has layers of {heads[:9]}; model.json says {said[:9]}")
     return weights
+
+
+def _refuse_a_giant(architecture: Architecture, weights: dict[str, torch.Tensor]) -> None:
+    """Raise if a few numbers come with the name of a network of billions, before memory is taken for those."""
+    here = sum(value.numel() for value in weights.values())
+    expected = backbones.parameters_of(architecture.name, architecture.tag)
+    if expected is not None and expected > 2 * here + _LAST_LAYER:  # which the archive's network lacks
+        raise ServingError(
+            f"model.safetensors: holds {here:,} numbers; {architecture.name} has some {expected:,}; export it again"
+        )
 
 
 def _load(network: Classifier, weights: dict[str, torch.Tensor]) -> None:
@@ -125,6 +137,7 @@ class Model:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         architecture = _architecture({k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()})
         weights = _weights(folder / "model.safetensors", architecture)
+        _refuse_a_giant(architecture, weights)
         try:
             network = Classifier(
                 architecture, backbones.build(architecture.name, tag=architecture.tag), side=self.transform.crop
