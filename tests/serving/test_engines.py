@@ -21,7 +21,7 @@ from breedlab.errors import ServingError
 from breedlab.models.classifier import Classifier
 from breedlab.serving import conversion, engines
 from breedlab.serving.archive import write_folder
-from breedlab.serving.engines import Choice, Eager, OpenVino
+from breedlab.serving.engines import Choice, Eager, OpenVino, Unusable
 from breedlab.serving.handler import Model
 from breedlab.training.prepare import Prepared
 
@@ -53,6 +53,18 @@ def test_openvino_answers_what_the_module_answers_for_any_number_of_photos(
         np.testing.assert_allclose(model.scores(batch[:count]), own[:count], rtol=1e-3, atol=1e-5)
     channels_last = batch.contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(model.scores(channels_last), own, rtol=1e-3, atol=1e-5)
+
+
+def test_a_small_graph_of_a_huge_layer_is_not_taken(tmp_path: Path) -> None:
+    import openvino
+    from openvino import opset13
+
+    images = opset13.parameter([-1, 3, 32, 32], np.float32)
+    huge = opset13.broadcast(opset13.constant(np.float32(1)), opset13.constant([1_000_000, 100_000]))
+    scores = opset13.add(opset13.reduce_mean(images, [1, 2, 3], keep_dims=True), opset13.reduce_mean(huge, [0, 1]))
+    openvino.save_model(openvino.Model([scores], [images]), tmp_path / "model.xml")
+    with pytest.raises(Unusable, match="gives 100,000,000,000 numbers"):
+        OpenVino(tmp_path / "model.xml", "fp32")
 
 
 def test_rows_stay_with_their_photos_when_many_threads_ask(with_openvino: Path, batch: torch.Tensor) -> None:

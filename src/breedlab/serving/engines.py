@@ -6,6 +6,7 @@ A file of OpenVINO's is a graph and its weights; each machine compiles it for it
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ Compute = Callable[[torch.Tensor], torch.Tensor]
 EAGER, OPENVINO = "eager", "openvino"
 _MOST_APART = 8
 """Each of them holds the activations of a batch; where there are more cores, each takes several."""
+_LARGEST_LAYER = 500_000_000
+"""Numbers of one layer's output for one photo; the first convolution of a ResNet has 67 million at 2,048 pixels."""
 _FAR = 0.2
 """Relative distance from the exported scores of the probe that no processor's arithmetic explains."""
 _log = logging.getLogger(__name__)
@@ -122,6 +125,7 @@ class OpenVino:
             }
             # Any number of photos; compiled for one number it was no faster.
             self._core, self._graph = core, core.read_model(str(file))
+            _refuse_huge_layers(self._graph)
             (self._request,) = self._requests(1)
         except Exception as error:  # OpenVINO raises bare RuntimeErrors, whatever is wrong
             raise Unusable(f"OpenVINO does not take it ({_first_line(error)})") from error
@@ -139,6 +143,16 @@ class OpenVino:
         """So many computations side by side, which have the threads among them."""
         compiled = self._core.compile_model(self._graph, "CPU", {**self._settings, "NUM_STREAMS": count})
         return [compiled.create_infer_request() for _ in range(count)]
+
+
+def _refuse_huge_layers(graph: Any) -> None:
+    """Raise ValueError if a layer gives more numbers for one photo than any network's: a graph of a kilobyte may."""
+    for node in graph.get_ordered_ops():
+        for output in node.outputs():
+            shape = output.get_partial_shape()
+            lengths = [1 if size.is_dynamic else size.get_length() for size in shape] if shape.rank.is_static else []
+            if math.prod(lengths) > _LARGEST_LAYER:
+                raise ValueError(f"its layer {node.get_friendly_name()[:60]!r} gives {math.prod(lengths):,} numbers")
 
 
 def _infer(request: Any, photos: torch.Tensor) -> torch.Tensor:
