@@ -127,6 +127,7 @@ def test_a_launch_says_what_it_does_before_it_imports_pytorch(monkeypatch: pytes
                 precision="fp32",
                 evaluation=SimpleNamespace(crop=32),
                 describe_start=list,
+                data=lambda config: SimpleNamespace(describe_loading=str),
             )
             return lambda config, report: network
 
