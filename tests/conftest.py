@@ -75,6 +75,27 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute by file, as `--dist loadfile` does, so that a crashed process does not hang the rest.
+
+    pytest-xdist 3.8 puts all files of a crashed process back into its queue, those that are done, too, each of which
+    then waits for a test to end elsewhere: at the end there are none, and the run never ends.
+    """
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def remove_node(self, node: Any) -> str | None:
+            work = self.assigned_work[node]
+            for file in [file for file, tests in work.items() if all(tests.values())]:
+                del work[file]
+            return super().remove_node(node)
+
+    return Files(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """Say how a process of pytest-xdist ended that was not told to: by which signal, or with which code."""
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)
