@@ -13,6 +13,22 @@ from breedlab.config.compose import load, quoted
 from breedlab.config.yaml_folders import groups, with_search_path
 from breedlab.errors import ConfigError
 
+
+@pytest.mark.parametrize(
+    ("word", "says", "instead"),
+    [
+        ("backend.tags.Cost Centre=vision", "stands in braces", "backend.tags={Cost Centre: vision}"),
+        ('backend.tags.Cost Centre="vision"', "stands in braces", "backend.tags={Cost Centre: vision}"),
+        ('backend.tags={"Cost Centre": vision}', "take no quotes", "backend.tags={Cost Centre: vision}"),
+    ],
+)
+def test_what_is_said_of_a_tag_that_cannot_be_read_works(word: str, says: str, instead: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refused:
+        load(["backend=sagemaker", word])
+    assert instead in str(refused.value) or "{NAME: VALUE}" in str(refused.value)
+    assert load(["backend=sagemaker", instead])["backend"]["tags"] == {"Cost Centre": "vision"}
+
+
 NAMES = ["archive (1)", "photos(copy)", "/mnt/c/Program Files (x86)/photos", "r [a]=1,b", "it's", "a{b", "a#b", "2024"]
 
 

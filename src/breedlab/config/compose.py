@@ -292,7 +292,7 @@ def _reworded(word: str, error: Exception, tree: Tree) -> Problem:
     try:
         OverridesParser.create().parse_override(word)
     except HydraException:
-        return Problem(key, f"{value!r} cannot be read; quote it, such as {_quoted(key, value)}")
+        return Problem(key, f"{value!r} cannot be read; {_readable(key, value)}")
     node: Any = tree
     for depth, part in enumerate(parts := key.split(".")):
         if node is None:
@@ -302,6 +302,17 @@ def _reworded(word: str, error: Exception, tree: Tree) -> Problem:
         return not_set(key, unset[1])
     cause = f": {_first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
     return Problem(key, f"got {value!r}; {_first_line(error)}{cause}")
+
+
+def _readable(key: str, value: str) -> str:
+    """Say how to write an override whose key or value Hydra's grammar does not take."""
+    section, _, name = key.rpartition(".")
+    if section and " " in name:
+        bare = value.strip("\"'")
+        return f"a name with a space stands in braces: '{section}={{{name}: {bare}}}'"
+    if re.search(r"[{,]\s*[\"'][^\"']*[\"']\s*:", value):
+        return f"names in braces take no quotes: '{key}={{NAME: VALUE}}'"
+    return f"quote it, such as {_quoted(key, value)}"
 
 
 def _first_line(error: Exception) -> str:
