@@ -8,11 +8,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from breedlab.data.layout import SPLITS, listed, split_folders, told_splits
 from breedlab.data.listing import Leftovers, find_images, loose_images, subfolders
 from breedlab.errors import DataError
 from breedlab.names import composed, printable, unprintable
+
+if TYPE_CHECKING:
+    from breedlab.config import Config
 
 __all__ = ["FEW", "SPLITS", "Photo", "PhotoSet", "display_names", "first_few", "is_absent", "listed", "scan", "survey"]
 
@@ -55,6 +59,17 @@ class PhotoSet:
         """Number of photos of each class in a split."""
         found = Counter(photo.label for photo in self.splits[split])
         return [found[label] for label in range(len(self.classes))]
+
+
+def splitting(config: Config) -> dict[str, Any]:
+    """Return what a config says of how a folder becomes splits, as `scan` and `survey` take it."""
+    data = config.data
+    return {
+        "valid_fraction": data.valid_fraction,
+        "test_fraction": data.test_fraction,
+        "seed": config.seed,
+        "ignore": data.ignore,
+    }
 
 
 def scan(root: Path, *, valid_fraction: float, test_fraction: float, seed: int, ignore: Sequence[str] = ()) -> PhotoSet:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from breedlab.config import Config
 from breedlab.console import note
-from breedlab.data.folders import PhotoSet, is_absent, survey
+from breedlab.data.folders import PhotoSet, is_absent, splitting, survey
 from breedlab.data.sources import source_of
 
 try:
@@ -30,13 +30,7 @@ def obtain(config: Config) -> PhotoSet:
                 if is_absent(root):  # still, when it is this process's turn
                     source.fetch(root)
         source.check(root)
-    photos = survey(
-        root,
-        valid_fraction=data.valid_fraction,
-        test_fraction=data.test_fraction,
-        seed=config.seed,
-        ignore=data.ignore,
-    )
+    photos = survey(root, **splitting(config))
     if photos.cut:
         note(f"no folder for {' and '.join(photos.cut)}: cut from train, stratified, seed {config.seed}")
     return photos
