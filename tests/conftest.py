@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import shutil
 import signal
 import subprocess
@@ -55,23 +54,6 @@ SMALL = [
 ]
 
 Configure = Callable[..., Config]
-
-
-class _SignalStack(ctypes.Structure):
-    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_configure() -> None:
-    """Have signals handled on the ordinary stack.
-
-    pytest's faulthandler gives the process another one, on which Python's handlers run, too. On machines whose
-    processors have AMX the kernel then failed to deliver a signal now and again (SIGSEGV, si_code SI_KERNEL, the
-    process at its `os.kill`), and a test process was gone without a word.
-    """
-    if sys.platform == "linux":
-        disabled = _SignalStack(None, 2, 0)  # SS_DISABLE
-        ctypes.CDLL(None).sigaltstack(ctypes.byref(disabled), None)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -67,6 +69,37 @@ def listening(saved: Callable[[], object | None]) -> Iterator[None]:
         _told = None
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Stack(ctypes.Structure):
+    """`stack_t` of Linux."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+_NO_STACK = _Stack(None, 2, 0)  # SS_DISABLE
+
+
+@contextmanager
+def same_stack() -> Iterator[None]:
+    """Give the thread its signal stack back after what is done here, if that has set another.
+
+    On processors with AMX, OpenVINO's CPU plugin sets one for the thread that loads it, and frees that memory when the
+    plugin goes. If it goes in another thread, or not in the reverse order of loading, the first thread keeps the freed
+    stack, and the next SIGTERM or Ctrl-C is a segmentation fault: a run that would have saved its step loses it.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    set_stack = ctypes.CDLL(None).sigaltstack
+    before = _Stack()
+    set_stack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        # A stack of before may be too small for AMX's registers; then signals are handled on the ordinary one.
+        if set_stack(ctypes.byref(before), None) != 0:
+            set_stack(ctypes.byref(_NO_STACK), None)
 
 
 @contextmanager

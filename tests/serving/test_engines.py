@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from breedlab.errors import ServingError
+from breedlab.models import openvino_core
 from breedlab.models.classifier import Classifier
 from breedlab.serving import conversion, engines
 from breedlab.serving.archive import write_folder
@@ -107,6 +108,7 @@ def test_an_engine_can_be_asked_for(with_openvino: Path, folder: Path) -> None:
 
 def missing_package(content: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "openvino", None)
+    patch.setattr(openvino_core, "core", openvino_core.core.__wrapped__)  # this process has one already
 
 
 def missing_file(content: Path, patch: pytest.MonkeyPatch) -> None:

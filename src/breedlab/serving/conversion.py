@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from breedlab import signals
 from breedlab.models.openvino_export import convert as convert
 from breedlab.models.openvino_export import quiet
 
@@ -28,7 +29,7 @@ def quantise(graph: Any, photos: Sequence[torch.Tensor], progress: Progress) -> 
         photos: uint8 (3, side, side) each; what the model will be asked about, and not what tests it.
         progress: Called with how many have been run.
     """
-    with quiet():
+    with quiet(), signals.same_stack():  # it compiles by a Core of its own
         import nncf
 
         def photo(numbered: tuple[int, torch.Tensor]) -> Any:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from breedlab.errors import ServingError
+from breedlab.models import openvino_core
 
 Compute = Callable[[torch.Tensor], torch.Tensor]
 EAGER, OPENVINO = "eager", "openvino"
@@ -105,14 +106,8 @@ class OpenVino:
 
     def __init__(self, file: Path, precision: str) -> None:
         try:
-            import openvino
-        except ImportError as error:
-            raise Unusable("openvino is not installed") from error
-        try:
-            core = openvino.Core()
-            core.set_property({"ENABLE_MMAP": False})  # the file may be gone before the engine is
-            native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            if precision == "bf16" and not native:
+            core = openvino_core.core()
+            if precision == "bf16" and not openvino_core.computes_bf16():
                 _log.warning("this machine has no native bf16; OpenVINO computes in fp32")
                 precision = "fp32"
             self._threads = torch.get_num_threads()
@@ -124,9 +119,11 @@ class OpenVino:
                 "ENABLE_CPU_PINNING": False,
             }
             # Any number of photos; compiled for one number it was no faster.
-            self._core, self._graph = core, core.read_model(str(file))
+            self._graph = core.read_model(str(file))
             _refuse_huge_layers(self._graph)
             (self._request,) = self._requests(1)
+        except ImportError as error:
+            raise Unusable("openvino is not installed") from error
         except Exception as error:  # OpenVINO raises bare RuntimeErrors, whatever is wrong
             raise Unusable(f"OpenVINO does not take it ({_first_line(error)})") from error
         self.choice = Choice(OPENVINO, precision)
@@ -141,7 +138,7 @@ class OpenVino:
 
     def _requests(self, count: int) -> list[Any]:
         """So many computations side by side, which have the threads among them."""
-        compiled = self._core.compile_model(self._graph, "CPU", {**self._settings, "NUM_STREAMS": count})
+        compiled = openvino_core.core().compile_model(self._graph, "CPU", {**self._settings, "NUM_STREAMS": count})
         return [compiled.create_infer_request() for _ in range(count)]
 
 

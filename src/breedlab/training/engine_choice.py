@@ -23,6 +23,7 @@ from torch import nn
 from breedlab import distributed
 from breedlab.console import note, progress, warn
 from breedlab.files import atomic_write_json, read_json_if_whole
+from breedlab.models import openvino_core
 from breedlab.models.classifier import Classifier
 from breedlab.models.ranking import Timing, is_clearly_faster, speedup
 from breedlab.training.feature_engines import Compiled, Eager, Engine, OpenVino
@@ -233,11 +234,7 @@ def _has_openvino() -> bool:
 
 def _computes(precision: str) -> bool:
     """Whether OpenVINO computes in that precision here; where it would not, it takes another without a word."""
-    if precision != "bf16":
-        return True
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return precision != "bf16" or openvino_core.computes_bf16()
 
 
 def _choice(tree: Any) -> Choice | None:

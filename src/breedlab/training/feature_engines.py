@@ -11,6 +11,7 @@ from torch import nn
 
 from breedlab.models import openvino_export
 from breedlab.models.classifier import Classifier
+from breedlab.models.openvino_core import core
 from breedlab.training.precision import autocast
 
 BATCH = 32
@@ -67,8 +68,6 @@ class OpenVino:
     """OpenVINO on the CPU, a batch a stream, so that no thread waits for another's part of a layer."""
 
     def __init__(self, classifier: Classifier, precision: str) -> None:
-        import openvino
-
         threads = torch.get_num_threads()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             graph = openvino_export.convert(_UpToBoundary(classifier.cpu().eval()), classifier.side)
@@ -79,7 +78,7 @@ class OpenVino:
             "NUM_STREAMS": streams,
             "ENABLE_CPU_PINNING": False,  # whoever decodes meanwhile needs the cores, too
         }
-        compiled = openvino.Core().compile_model(graph, "CPU", settings)
+        compiled = core().compile_model(graph, "CPU", settings)
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
