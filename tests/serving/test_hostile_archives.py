@@ -129,6 +129,8 @@ WRONG: list[tuple[str, Any, str]] = [
     *(("transform.mean", value, "mean") for value in (None, 3, [1, 2, float("inf")])),
     *(("lineage", value, "lineage") for value in (None, [], "x")),
     *(("allow_urls", value, "allow_urls") for value in (3, {"a": 1}, ["http://x/"], [3])),
+    *(("answers", value, "answers") for value in (None, [], "x")),
+    *(("answers.temperature", value, "temperature") for value in (None, "1", 0, -1.0, float("inf"), HUGE)),
     *(("engine", value, "engine") for value in ([], "x", {}, {"name": "x", "precision": "fp32"})),
     ("engine", {"name": "openvino", "precision": "fp32", "file": "../../etc/passwd"}, "engine.file"),
 ]

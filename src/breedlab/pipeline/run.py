@@ -266,7 +266,8 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
     if distributed.world() > 1:
         classifier = prepared.classifier(config)
     load_checkpoint(classifier, directory / "checkpoints" / "best.ckpt")
-    evaluation = _evaluate(prepared, classifier, photos)
+    temperature = _temperature(prepared, classifier, config, photos)
+    evaluation = _evaluate(prepared, classifier, photos, temperature)
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     from breedlab.reporting.confusions import readable_json
     from breedlab.reporting.report import write_at_end
@@ -299,7 +300,19 @@ def _tie(tied: Sequence[int]) -> str:
     return f" (as {names}; the lower validation loss decided)"
 
 
-def _evaluate(prepared: Any, classifier: Any, photos: Any) -> Any:
+def _temperature(prepared: Prepared, classifier: Any, config: Config, photos: PhotoData) -> float:
+    """The temperature that makes the network as sure as it is right on validation."""
+    from breedlab.evaluation.calibration import FEWEST_IMAGES, fit_temperature
+
+    with progress("calibrating on validation"):
+        logits, labels = prepared.validation_logits(classifier, config)
+    if len(labels) < FEWEST_IMAGES:
+        note(f"scores are not calibrated: of {len(labels)} validation photos, at least {FEWEST_IMAGES} are needed")
+        return 1.0
+    return fit_temperature(logits, labels)
+
+
+def _evaluate(prepared: Any, classifier: Any, photos: Any, temperature: float = 1.0) -> Any:
     from breedlab.training.evaluation import evaluate
     from breedlab.training.precision import autocast
 
@@ -312,6 +325,7 @@ def _evaluate(prepared: Any, classifier: Any, photos: Any) -> Any:
             prepared.classes,
             total=total,
             progress=done,
+            temperature=temperature,
         )
 
 
@@ -339,7 +353,10 @@ def export(
     with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as name:
         folder = Path(name)
         allowed = allowed_from(config.serving.allow_urls)
-        write_folder(folder, classifier, prepared.evaluation, prepared.classes, pedigree, allowed, config.plugins)
+        answers = {"temperature": metrics["test"]["calibration"].get("temperature", 1.0)}
+        write_folder(
+            folder, classifier, prepared.evaluation, prepared.classes, pedigree, allowed, config.plugins, answers
+        )
         images, _ = next(iter(photos.view_dataloader("valid", 0)))
         refuse_another_network(folder, classifier, images)
         selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)

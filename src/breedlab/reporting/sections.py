@@ -202,6 +202,7 @@ def calibration(run: RunRecord) -> Section:
         "confidence": mean,
         "accuracy": accuracy,
         "ece": error,
+        "before": run.test.get("calibration") or None,
         "says": calibration_says(grouped, mean - accuracy, error),
     }
 

@@ -41,6 +41,9 @@ def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
         [shown, metric(name, test["metrics"][name]), interval(name, test)]
         for name, shown in shown_metrics(test).items()
     ]
+    if found := test.get("calibration"):
+        before = metric("ece", found["ece_before"])
+        rows.append([f"  before temperature {found['temperature']:.2f}", before, ""])
     photos = "1 photo" if test["photos"] == 1 else f"{test['photos']:,} photos"
     guessing = f"; guessing gives {chance(test):.1%}" if test["per_class"] else ""
     return table(f"{title}, {photos}{guessing}", ["metric", "value", "95% interval"], rows)

@@ -43,6 +43,7 @@ _CODE = (
     "version.py",
     "weight_files.py",
     "serving/__init__.py",
+    "serving/answers.py",
     "serving/description.py",
     "serving/engines.py",
     "serving/fetch.py",
@@ -62,6 +63,7 @@ def write_folder(
     lineage: Mapping[str, Any],
     allow_urls: Allowed = "none",
     plugins: Sequence[str] = (),
+    answers: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes an archive's content, unpacked, into an empty folder.
 
@@ -73,6 +75,7 @@ def write_folder(
         lineage: Where the model comes from.
         allow_urls: Whose photos an endpoint of it fetches by their address.
         plugins: Packages that the endpoint needs, too, since a head or an engine may be theirs.
+        answers: What becomes of its scores; see `serving.answers`.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     save_file(state, str(folder / "model.safetensors"))
@@ -84,6 +87,7 @@ def write_folder(
         "transform": asdict(transform),
         "lineage": dict(lineage),
         "allow_urls": allow_urls,
+        "answers": dict(answers or {}),
     }
     (folder / "model.json").write_text(json.dumps(description, indent=2))
     write_code(folder, classifier.architecture.name)

@@ -20,6 +20,7 @@ _MAX_BYTES = 64_000_000
 _MAX_CLASSES = 100_000
 _MAX_WIDTH = 1_000_000
 _MAX_SIDE = 4096
+_TEMPERATURES = (1e-3, 1e3)
 _GRAPH = re.compile(r"engines/[a-z0-9_]+\.(xml|bin)")
 
 
@@ -96,8 +97,16 @@ def _check(tree: dict[str, Any]) -> None:
         allowed_from(hosts)
     except (ValueError, TypeError, AttributeError) as error:
         raise _Wrong("allow_urls is neither none nor public nor a list of hosts") from error
+    if "answers" in tree:
+        _check_answers(_object(tree, "answers"))
     if tree.get("engine") is not None:
         _check_engine(_object(tree, "engine"), count)
+
+
+def _check_answers(answers: dict[str, Any]) -> None:
+    least, most = _TEMPERATURES
+    if not least <= _number(answers.get("temperature", 1.0), "answers.temperature") <= most:
+        raise _Wrong(f"answers.temperature is not from {least:g} to {most:g}")
 
 
 def _check_engine(engine: dict[str, Any], classes: int) -> None:

@@ -30,6 +30,7 @@ from breedlab.errors import BreedlabError, ServingError
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import MLP, Architecture, Classifier
 from breedlab.serving import inspection
+from breedlab.serving.answers import with_answers
 from breedlab.serving.description import read_description
 from breedlab.serving.engines import load_engine
 from breedlab.serving.fetch import Fetcher, NotFetched, allowed_from
@@ -146,7 +147,8 @@ class Model:
             raise ServingError(f"model.json: its network cannot be built here ({error})") from error
         _load(network, weights)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
-        self.engine = load_engine(folder, description.get("engine"), self.network, self.device, engine)
+        computing = load_engine(folder, description.get("engine"), self.network, self.device, engine)
+        self.engine = with_answers(computing, description.get("answers", {}))
 
     def public_lineage(self) -> dict[str, Any]:
         """Where the model comes from, as far as who asks it may know: no path, no command line, no machine."""
@@ -167,7 +169,7 @@ class Model:
         return self.transform(decode(photo))
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        """Logits (n, classes) on the CPU of uint8 photos (n, 3, side, side)."""
+        """Calibrated logits (n, classes) on the CPU of uint8 photos (n, 3, side, side)."""
         return self.engine.scores(photos)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torchmetrics import MetricCollection
 
 from breedlab.config.schema import Monitor
 from breedlab.training.metrics import make_metrics
@@ -36,6 +37,8 @@ class Evaluation:
         confusion: How many images there are by (true label, predicted label); what is not there is 0.
         worst: The most frequent confusions, most frequent first.
         predictions: For each photo the predicted label and its probability, in the order given.
+        calibration: `temperature`, and `ece_before` and `loss_before`: what the scores come to without it. Empty if
+            they are taken as they are.
     """
 
     photos: int
@@ -44,6 +47,7 @@ class Evaluation:
     confusion: dict[tuple[int, int], int]
     worst: list[Confusion]
     predictions: list[tuple[int, float]]
+    calibration: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json, without the single predictions."""
@@ -63,6 +67,7 @@ def evaluate(
     total: int,
     progress: Progress,
     monitor: Monitor | None = None,
+    temperature: float = 1.0,
 ) -> Evaluation:
     """Asks for the scores of labelled photos, and says how good they are.
 
@@ -73,12 +78,17 @@ def evaluate(
         total: Number of photos, for the progress.
         progress: Called with how many are done.
         monitor: As for `make_metrics`.
+        temperature: By which the logits are divided.
     """
     metrics = make_metrics(len(classes), monitor=monitor)
+    before = make_metrics(len(classes), only="ece", monitor=monitor) if temperature != 1.0 else None
     confusion: Counter[tuple[int, int]] = Counter()
     predictions: list[tuple[int, float]] = []
     for photos, labels in batches:
         logits = scores(photos)
+        if before is not None:
+            before.update(logits, labels)
+            logits = logits / temperature
         metrics.update(logits, labels)
         top = logits.softmax(1).max(1)
         confusion.update(zip(labels.tolist(), top.indices.tolist(), strict=True))
@@ -91,7 +101,12 @@ def evaluate(
         confusion=dict(confusion),
         worst=worst_confusions(confusion, classes),
         predictions=predictions,
+        calibration={} if before is None else {"temperature": temperature, **_before(before)},
     )
+
+
+def _before(metrics: MetricCollection) -> dict[str, float]:
+    return {f"{name}_before": float(value) for name, value in metrics.compute().items()}
 
 
 def worst_confusions(

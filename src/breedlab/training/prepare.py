@@ -30,6 +30,7 @@ from breedlab.training import loop
 from breedlab.training.activations import Activations, TooLarge, cached_activations
 from breedlab.training.engine_choice import EAGER, FeatureEngines
 from breedlab.training.learner import Learner
+from breedlab.training.precision import autocast
 
 _CHECKED = 32
 """Training images that the weights are checked on."""
@@ -190,6 +191,21 @@ class Prepared:
         _, engine = self.engines.engine_or_eager(classifier, choice)
         tail = classifier.tail().eval()
         return lambda images: tail(engine(images).to(self.device)).float().cpu()
+
+    @torch.no_grad()
+    def validation_logits(self, classifier: Classifier, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a trained classifier's logits (n, classes) on the validation images, and their labels (n,)."""
+        classifier.to(self.device).eval()
+        activations = self.activations(classifier, config)
+        if activations is None:
+            answers, data = self.answers(classifier), self.data(config)
+            with autocast(self.device, self.precision):
+                rows = [answers(images) for images, _ in data.view_dataloader("valid", 0)]
+            return torch.cat(rows), data.labels("valid")
+        tail = classifier.tail().eval()
+        with autocast(self.device, self.precision):
+            rows = [tail(inputs.to(self.device)).float().cpu() for inputs, _ in activations.valid_batches()]
+        return torch.cat(rows), activations.valid_labels
 
     def learner(self, classifier: Classifier, config: Config, epochs: int) -> tuple[Learner, loop.Feed]:
         """What the lean loop trains, and what it trains on."""
