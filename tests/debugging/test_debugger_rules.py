@@ -224,5 +224,5 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_images_not_over_its_batches()
     """97 images in batches of 32: the last batch is a single hard one."""
     entries = [Loss(step, 5, 0.3, 32) for step in (1, 2, 3)] + [Loss(4, 5, 4.0, 1)]
     assert _pass(5, entries).loss == pytest.approx((96 * 0.3 + 4.0) / 97)
-    older = [Loss(entry.step, 5, entry.loss) for entry in entries]  # of a recording without labels
+    older = [Loss(entry.step, 5, entry.loss) for entry in entries]  # of a recording that has no batch sizes
     assert _pass(5, older).loss == pytest.approx((3 * 0.3 + 4.0) / 4)

@@ -397,10 +397,36 @@ def test_it_gives_up_while_checkpoints_still_have_room(
     assert len(losses(tmp_path / "run")["TRAIN"]) == 4
 
 
-def test_losses_alone_save_nothing_else(configure: Configure, tmp_path: Path) -> None:
+def test_losses_alone_save_no_other_tensor_than_the_batch_sizes(configure: Configure, tmp_path: Path) -> None:
     config = configure("debugger=losses")
     train(prepared_for(config), config, tmp_path / "run")
-    assert create_trial(str(tmp_path / "run" / "debug" / "0")).tensor_names() == [LOSS]
+    trial = create_trial(str(tmp_path / "run" / "debug" / "0"))
+    assert sorted(trial.tensor_names()) == [LOSS, "batch_size"]
+    assert trial.tensor_names(collection="losses") == [LOSS]  # which is where smdebug's own rules look for losses
+    assert [int(size) for size in trial.tensor("batch_size").values(modes.TRAIN).values()] == 2 * [*6 * [16], 4]
+
+
+@pytest.mark.parametrize("by", ["config", "SageMaker"])
+def test_without_labels_the_loss_of_an_epoch_is_lightning_s_too(
+    by: str, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rules judge by the mean over images; a last batch of 4 among such of 16 is a quarter of one."""
+    if by == "SageMaker":
+        source = tmp_path / "debughookconfig.json"
+        every_step = {"save_interval": "1"}
+        source.write_text(json.dumps({"LocalPath": str(tmp_path / "tensors"), "HookParameters": every_step}))
+        monkeypatch.setenv("SMDEBUG_CONFIG_FILE_PATH", str(source))
+    monkeypatch.setattr(PhotoData, "val_dataloader", lambda data: data.view_dataloader("valid", 0, batch_size=16))
+    config = configure("debugger=losses", "model.freeze=none")
+    train(prepared_for(config), config, tmp_path / "run")
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "final")).Reload()
+    tape = Tape(opened(tmp_path / "run"))
+    for mode, name in (("TRAIN", "train/loss"), ("EVAL", "valid/loss")):
+        logged = [event.value for event in events.Scalars(name)]
+        assert [epoch.loss for epoch in tape.passes(mode)] == pytest.approx(logged, rel=1e-5), mode
 
 
 def test_prediction_is_recorded_in_its_own_mode(configure: Configure, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from breedlab.config.debugger import Collections, Debugger, TensorCollection
 from breedlab.debugging.hook import RunHook
+from breedlab.debugging.reading import BATCH_SIZE
 from breedlab.debugging.reductions import OWN, RECTIFIERS, bounds_of, parse
 
 from smdebug.core.json_config import create_hook_from_json_config  # isort: skip
@@ -20,6 +21,9 @@ from smdebug.pytorch import ReductionConfig, SaveConfig, SaveConfigMode, modes  
 
 _NEVER = SaveConfigMode(save_interval=sys.maxsize, start_step=sys.maxsize)
 _NOTHING = "(?!)"  # smdebug refuses a collection without a pattern
+
+_BATCH_SIZES = "batch_sizes"
+"""A collection that is always saved with the losses, for their mean over the images: a last batch may hold fewer."""
 
 
 def hook_from_config(debugger: Debugger, folder: Path, network: nn.Module, outputs: bool) -> RunHook:
@@ -45,6 +49,7 @@ def hook_from_config(debugger: Debugger, folder: Path, network: nn.Module, outpu
         made.save_config = _save_config(collection, debugger.every)
         made.reduction_config = _reduction_config(collection)
         hook.own[name] = [parse(reduction) for reduction in collection.reductions if reduction in OWN]
+    _save_batch_sizes(hook)
     watched = [*(n for n in ("relu_activations", "bounded_activations") if n in wanted)] if outputs else []
     if outputs and "custom" in wanted:
         hook.saves_outputs_of = lambda module: True
@@ -78,7 +83,17 @@ def hook_from_json(source: Path, folder: Path, network: nn.Module) -> RunHook:
     for name, pattern in _patterns(network).items():
         if name in hook.include_collections and not hook.get_collection(name).include_regex:
             hook.get_collection(name).include(pattern)
+    _save_batch_sizes(hook)
     return hook
+
+
+def _save_batch_sizes(hook: RunHook) -> None:
+    """Have batch sizes saved in the very steps in which losses are."""
+    hook.include_collections.append(_BATCH_SIZES)
+    sizes = hook.get_collection(_BATCH_SIZES)
+    sizes.include(f"^{BATCH_SIZE}$")
+    sizes.save_config = hook.get_collection("losses").save_config
+    sizes.reduction_config = ReductionConfig(save_raw_tensor=True)
 
 
 def _unused(place: Path) -> Path:

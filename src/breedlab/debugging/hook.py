@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from breedlab.debugging import mends  # noqa: F401  before smdebug
+from breedlab.debugging.reading import BATCH_SIZE
 from breedlab.debugging.reductions import Kind, bounds_of, reduce
 
 from smdebug.core import singleton_utils  # isort: skip
@@ -181,6 +182,8 @@ class RunHook(Hook):  # type: ignore[misc]
             logits, labels = inputs
             if self._is_saved("labels"):
                 self._save_for_tensor("labels", labels if labels.ndim == 1 else labels.argmax(1))
+            else:
+                self._save_for_tensor(BATCH_SIZE, torch.tensor(len(labels)))
             if self._is_saved("predictions"):
                 self._save_for_tensor("predictions", logits.detach().argmax(1))
 

@@ -18,6 +18,9 @@ from breedlab.errors import DataError
 
 Values = npt.NDArray[Any]
 
+BATCH_SIZE = "batch_size"
+"""The tensor with a batch's number of images, where its labels are not saved."""
+
 
 class NothingRecorded(DataError):
     """A run without tensors."""
@@ -149,7 +152,7 @@ class Loss:
         step: smdebug's global step.
         at: The training's step: its own from 1, or how many came before it.
         loss: In nats.
-        images: In its batch, by the labels that were saved with it; None where none were.
+        images: In its batch, by the labels or the batch size saved with it; None in recordings that have neither.
     """
 
     step: int
@@ -165,7 +168,7 @@ class Pass:
     Attributes:
         at: Steps of training that came before its end.
         last: smdebug's global step of its last batch.
-        loss: The mean over its images, where labels were saved with every batch; else over its batches.
+        loss: The mean over its images; over its batches where a recording does not tell how many images they held.
         steps: smdebug's global steps of its batches.
     """
 
@@ -256,7 +259,10 @@ class Tape:
     def _images(self, step: int) -> int | None:
         labels = self.names("labels")
         found = self.value(labels[0], step) if len(labels) == 1 else None
-        return None if found is None else int(found.size)
+        if found is not None:
+            return int(found.size)
+        size = self.value(BATCH_SIZE, step)
+        return None if size is None else int(size)
 
     def passes(self, mode: str) -> list[Pass]:
         """The validations, or the training between them, each with its mean loss."""
