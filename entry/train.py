@@ -6,6 +6,7 @@ Hyperparameters come from `SM_HPS`, never from argv, whose types and order diffe
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +18,19 @@ os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 from breedlab.backends.sagemaker import job as jobs  # noqa: E402
 from breedlab.backends.sagemaker import job_files, job_secrets  # noqa: E402
+from breedlab.config import Config  # noqa: E402
 from breedlab.errors import BreedlabError, Terminated  # noqa: E402
 from breedlab.pipeline.run import run  # noqa: E402
 
 
-def train() -> None:
-    # A search reads each epoch's objective when it is printed, and as one line.
-    sys.stdout.reconfigure(line_buffering=True, write_through=False)
+def read_task() -> tuple[jobs.Job, Config, list[str]]:
     job = jobs.read_job(os.environ)
     tree = jobs.read_config(SOURCE)
     job = replace(job, stage=jobs.stage_of(tree, job))
-    config, words = jobs.job_config(tree, job)
+    return job, *jobs.job_config(tree, job)
+
+
+def train(job: jobs.Job, config: Config, words: list[str]) -> None:
     job_secrets.resolve(os.environ)
     jobs.refuse_blind_container(os.environ, config)
     jobs.install_undeclared(SOURCE)
@@ -44,19 +47,24 @@ def train() -> None:
 
 
 def main() -> int:
+    # A search reads each epoch's objective when it is printed, and as one line.
+    sys.stdout.reconfigure(line_buffering=True, write_through=False)
     output = Path(os.environ.get("SM_OUTPUT_DIR", "/opt/ml/output"))
+    conceal: Callable[[str], str] = str
     try:
-        train()
+        job, config, words = read_task()
+        conceal = config.conceal  # AWS keeps a job's failure reason, and shows it to whoever may list jobs
+        train(job, config, words)
     except Terminated as told:  # a spot instance is taken back: what was done is saved
         print(told, file=sys.stderr)
     except BreedlabError as error:
         if not error.told:  # another process has said why
             print(error, file=sys.stderr)
-            jobs.report_failure(output, str(error))
+            jobs.report_failure(output, conceal(str(error)))
         return error.exit_code
     except Exception as error:
         traceback.print_exc()
-        jobs.report_failure(output, f"{type(error).__name__}: {error}")
+        jobs.report_failure(output, conceal(f"{type(error).__name__}: {error}"))
         return 1
     return 0
 

@@ -79,6 +79,26 @@ def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(tmp_path: Path
     assert fine["state"] == "complete" and best.number == fine["number"]
 
 
+def test_why_a_trial_failed_names_the_variable_not_its_value(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = str(tmp_path / "canary8731zz")
+    monkeypatch.setenv("CACHE", secret)
+    space = "tuner.space={optim: {lr: [0.1, 0.01]}}"
+    config = configure(
+        "tuner=grid", "tuner.max_epochs=1", space, "cache.dir=${oc.env:CACHE}", "runs_dir=" + str(tmp_path)
+    )
+    outcomes = iter([Outcome("failed", None, reason=f"{secret}/x.npy cannot be read"), Outcome("complete", 0.5)])
+    monkeypatch.setattr(studies, "run_trial", lambda *_: next(outcomes))
+    run = tmp_path / "run"
+    run.mkdir()
+    search(config, ready(config), run)
+    assert records(run)[0]["reason"] == "${oc.env:CACHE}/x.npy cannot be read"
+    written = [path.read_bytes() for path in run.rglob("*") if path.is_file()]
+    assert len(written) > 2 and not any(b"canary8731zz" in content for content in written)
+    assert "${oc.env:CACHE}/x.npy" in capsys.readouterr().out
+
+
 def test_if_every_trial_fails_so_does_the_run_with_the_reasons(tmp_path: Path, configure: Configure) -> None:
     config = configure("tuner=grid", "tuner.max_epochs=1", "optim.name=sgd", "tuner.space={optim: {lr: [1e30, 1e29]}}")
     with pytest.raises(TrainingError, match=r"no trial of the search was completed:\n  diverged"):

@@ -360,6 +360,8 @@ def export(
         images, _ = next(iter(photos.view_dataloader("valid", 0)))
         refuse_another_network(folder, classifier, images)
         selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)
+        for candidate in selection.candidates:
+            candidate.objection = config.conceal(candidate.objection)
         measured = selection.as_dict()
         engine = ENGINES.made(selection.taken.engine, config.serving)
         record_engine(folder, selection.taken, measured, engine.model_dump(mode="json"))

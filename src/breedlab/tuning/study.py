@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,6 +116,7 @@ class _Trials:
 
     def _record(self, trial: Trial, outcome: Outcome) -> None:
         values = decode(trial.params, self._space)
+        outcome = replace(outcome, reason=self._config.conceal(outcome.reason))  # a library may quote a path or token
         store.record(self._directory, trial.number, values, outcome)
         write_events(self._directory / "tensorboard" / f"trial_{trial.number:03}", values, outcome)
         store.tell(self._study, trial, outcome)
