@@ -12,9 +12,11 @@ import botocore.session
 import pytest
 from containers import Container, build_image
 from filelock import FileLock
+from recording import Recorder
 from sagemaker_account import REGION, ROLE, TRUST, Account, serving
 from sagemaker_endpoints import EndpointAccount
 
+from breedlab.backends.sagemaker.permissions import actions, by_command, recorded
 from breedlab.data.sample import write_sample
 
 BUCKET = "breedlab-tests"
@@ -29,6 +31,23 @@ def _one_loader() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", lambda *_: loader)
         yield
+
+
+@pytest.fixture(scope="session")
+def _recorder() -> Iterator[Recorder]:
+    with pytest.MonkeyPatch.context() as patch:
+        made = Recorder()
+        made.install(patch)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def recorder(_recorder: Recorder) -> Iterator[Recorder]:
+    """Notes what our client calls; whatever a test has it call has to be in the policies."""
+    _recorder.clear()
+    yield _recorder
+    known = actions(by_command(recorded(), recorded()))
+    assert actions({name for name, _ in _recorder.calls}) <= known, "add them: see permissions.py"
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ COMMANDS = {
     "debug": "what a run's training did, by the debugger's rules: debug RUN",
     "deploy": "a model behind an endpoint on SageMaker: deploy MODEL|RUN [--dry-run]",
     "jobs": "jobs on SageMaker: jobs list|show|stop|fetch NAME",
+    "account": "what an AWS account has to allow: account policies, account bootstrap --dry-run",
     "upload": "labelled photos into S3: upload DATA s3://BUCKET/FOLDER",
     "serve": "a model behind HTTP on this machine: serve MODEL|RUN [--host --port]",
     "help": "what a setting of the config is, may be and does: help [PATH]",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.sagemaker.endpoint import LONGEST, NAME, default_name
 from breedlab.backends.sagemaker.tags import PREFIX, own_tags
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ _ONLY = {
 }
 """Which kinds of endpoint a flag is for, as AWS has it."""
 
-_NAME = r"[a-zA-Z0-9](-*[a-zA-Z0-9])*"
-_LONGEST = 52
 _STEP_PERCENT, _STEP_WAIT = 10, 300
 _ECR = re.compile(r"\d{12}\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<name>[^:@]+)")
 
@@ -294,14 +293,13 @@ def _image_problems(words: argparse.Namespace) -> list[str]:
 
 
 def _check_name(parser: argparse.ArgumentParser, flag: str, name: str) -> None:
-    if not re.fullmatch(_NAME, name) or len(name) > _LONGEST:
-        parser.error(f"{flag}: got {name!r}; expected up to {_LONGEST} letters, digits and '-', no '-' at the ends")
+    if not re.fullmatch(NAME, name) or len(name) > LONGEST:
+        parser.error(f"{flag}: got {name!r}; expected up to {LONGEST} letters, digits and '-', no '-' at the ends")
 
 
 def _name_of(model: Path) -> str:
     """The experiment's name of a run, as an endpoint may be called."""
-    name = str(_config_of(model).get("name", "breedlab"))
-    return re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-")[:_LONGEST].strip("-") or "breedlab"
+    return default_name(str(_config_of(model).get("name", "breedlab")))
 
 
 def _config_of(model: Path) -> dict[str, Any]:

@@ -146,6 +146,11 @@ def with_version(deployment: Deployment, content: str) -> Deployment:
     return replace(deployment, version=digest[:10])
 
 
+def default_name(experiment: str) -> str:
+    """Return what the endpoint of an experiment is called where nobody says."""
+    return re.sub(r"[^a-zA-Z0-9]+", "-", experiment).strip("-")[:LONGEST].strip("-") or "breedlab"
+
+
 def is_version(name: str, endpoint: str) -> bool:
     """Whether this is what an endpoint's model or config is called."""
     return re.fullmatch(rf"{re.escape(endpoint)}-[0-9a-f]{{10}}", name) is not None

@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from breedlab.config.problems import Problem
 from breedlab.errors import BackendError, MissingExtra
+from breedlab.version import __version__
 
 if TYPE_CHECKING:
     import boto3
 
 ROLE, BUCKET, REGION = "<role>", "<bucket>", "<region>"
 """What a dry run prints where a launch needs a value."""
+
+USER_AGENT = f"breedlab/{__version__}"
+"""What CloudTrail shows of who made a call."""
 
 NEEDS = {
     REGION: "a region: backend.region=eu-central-1, or that of your AWS profile (`aws configure`)",
@@ -116,10 +120,13 @@ def client(session: boto3.Session, service: str, region: str | None = None) -> A
     from botocore.config import Config as Settings
 
     retries: Any = {"mode": "standard", "max_attempts": 5}
-    # One connection for each of the threads that carry photos.
-    return session.client(
-        service, region, config=Settings(retries=retries, connect_timeout=10, max_pool_connections=32)
+    settings = Settings(
+        retries=retries,
+        connect_timeout=10,
+        max_pool_connections=32,  # one for each of the threads that carry photos
+        user_agent_extra=USER_AGENT,
     )
+    return session.client(service, region, config=settings)
 
 
 def resolve(backend: Wanted) -> tuple[boto3.Session, Place]:

@@ -1,0 +1,229 @@
+"""The least IAM policies with which breedlab works: for who launches, for the jobs' role, for a Lambda in front."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from breedlab.backends.sagemaker.permissions import actions, by_command, recorded, sagemaker_resources
+from breedlab.backends.sagemaker.tags import USER
+from breedlab.config.backend import Backend
+
+Statement = dict[str, Any]
+Policy = dict[str, Any]
+
+_SAGEMAKER = "sagemaker.amazonaws.com"
+_ONLY_OURS = re.compile(r"sagemaker:(Delete|Stop)\w+")
+_S3_BUCKET = {"s3:ListBucket", "s3:GetBucketLocation"}
+_LINKED_ROLE = "sagemaker.application-autoscaling.amazonaws.com"
+_VPC = (
+    "CreateNetworkInterface",
+    "CreateNetworkInterfacePermission",
+    "DeleteNetworkInterface",
+    "DeleteNetworkInterfacePermission",
+    "DescribeNetworkInterfaces",
+    "DescribeVpcs",
+    "DescribeDhcpOptions",
+    "DescribeSubnets",
+    "DescribeSecurityGroups",
+)
+_CODE_ARTIFACT = re.compile(r"(arn:[^:]+:codeartifact:[^:]+:\d+:)repository/([^/]+)/(.+)")
+_SECRET = re.compile(r"(arn:[^:]+:secretsmanager:[^:]+:\d+:secret:[^:]+)(:.*)?")
+
+
+@dataclass(frozen=True)
+class Account:
+    """What policies name; `*` stands for what is not known.
+
+    Attributes:
+        role: The execution role's ARN.
+        bucket: The bucket's name.
+        data: Bucket and key of images that lie elsewhere in S3, None if nowhere.
+        images: Addresses of container images.
+        endpoint: The endpoint's name.
+    """
+
+    partition: str
+    region: str
+    number: str
+    role: str
+    bucket: str
+    prefix: str
+    endpoint: str
+    backend: Backend
+    data: tuple[str, str] | None = None
+    images: tuple[str, ...] = ()
+
+    def arn(self, service: str, resource: str) -> str:
+        """Return an ARN in the account and region."""
+        return f"arn:{self.partition}:{service}:{self.region}:{self.number}:{resource}"
+
+    def s3(self, path: str) -> str:
+        """Return the ARN of a bucket, or of what is in it."""
+        return f"arn:{self.partition}:s3:::{path}"
+
+
+def user(account: Account, commands: Iterable[str]) -> Policy:
+    """Return what somebody needs who runs some of our commands."""
+    needed = actions(by_command(recorded(), commands))
+    resources = {action: tuple(_resources(account, action, needed)) for action in sorted(needed)}
+    grouped: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for action, on in resources.items():
+        grouped.setdefault((on, _condition_name(action)), []).append(action)
+    statements = [
+        _allow(names, on, _CONDITIONS.get(condition)) for (on, condition), names in grouped.items() if on != ()
+    ]
+    return _policy([*statements, *_keys_of_user(account, "s3:PutObject" in needed)])
+
+
+def execution_role(account: Account) -> Policy:
+    """Return what SageMaker, and our code in its containers, need of the role."""
+    inside = account.s3(f"{account.bucket}/{account.prefix}/*")
+    buckets, readable = [account.s3(account.bucket)], [inside]
+    if account.data is not None:
+        bucket, key = account.data
+        buckets.append(account.s3(bucket))
+        readable.append(account.s3(f"{bucket}/{key}/*" if key else f"{bucket}/*"))
+    logs = account.arn("logs", "log-group:/aws/sagemaker/*")
+    statements = [
+        _allow(["s3:ListBucket"], dict.fromkeys(buckets)),
+        _allow(["s3:GetObject"], readable),
+        _allow(["s3:AbortMultipartUpload", "s3:PutObject"], [inside]),
+        _allow(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"], [logs]),
+        _allow(["cloudwatch:PutMetricData"], ["*"], {"StringLike": {"cloudwatch:namespace": "/aws/sagemaker/*"}}),
+        _allow(["ecr:GetAuthorizationToken"], ["*"]),
+        _allow(
+            ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+            [_repository(account, image) for image in account.images],
+        ),
+        *_of_environment(account.backend.environment),
+        *_keys_of_role(account),
+    ]
+    if account.backend.vpc.subnets:
+        statements.append(_allow([f"ec2:{name}" for name in _VPC], ["*"]))
+    return _policy(statements)
+
+
+def lambda_function(account: Account) -> Policy:
+    """Return what a Lambda needs that asks the endpoint."""
+    logs = [account.arn("logs", f"log-group:/aws/lambda/*{suffix}") for suffix in ("", ":log-stream:*")]
+    return _policy(
+        [
+            _allow(["sagemaker:InvokeEndpoint"], [account.arn("sagemaker", f"endpoint/{account.endpoint}")]),
+            _allow(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"], logs),
+        ]
+    )
+
+
+def trust(service: str) -> Policy:
+    """Return the trust policy of a role that a service takes on, such as `sagemaker`."""
+    principal = {"Service": f"{service}.amazonaws.com"}
+    return _policy([{"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}])
+
+
+def _resources(account: Account, action: str, needed: set[str]) -> Iterator[str]:
+    """Yield the ARNs that the user may use an action on."""
+    service = action.partition(":")[0]
+    if service == "sagemaker":
+        kinds = sagemaker_resources(action, needed)
+        yield from (account.arn(service, f"{kind}/*") for kind in kinds) if kinds else ("*",)
+    elif service == "s3":
+        data = account.data
+        if action in _S3_BUCKET:
+            yield account.s3(account.bucket)
+            if data is not None and data[0] != account.bucket:
+                yield account.s3(data[0])
+        else:
+            yield account.s3(f"{account.bucket}/{account.prefix}/*")
+            if data is not None:
+                yield account.s3("/".join([part for part in data if part] + ["*"]))
+    elif service == "logs":
+        yield account.arn(service, "log-group:/aws/sagemaker/*")
+    elif action == "iam:PassRole":
+        yield account.role
+    elif action == "iam:CreateServiceLinkedRole":
+        name = "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
+        yield f"arn:{account.partition}:iam::{account.number}:role/aws-service-role/{_LINKED_ROLE}/{name}"
+    elif service == "iam":  # of the execution role and of whoever calls
+        kinds = ["role", "user"] if action == "iam:SimulatePrincipalPolicy" else ["role"]
+        yield from (f"arn:{account.partition}:iam::{account.number}:{kind}/*" for kind in kinds)
+    elif service == "application-autoscaling" and not action.partition(":")[2].startswith("Describe"):
+        yield account.arn(service, "scalable-target/*")
+    elif service == "cloudwatch":
+        yield account.arn(service, "alarm:*")
+    else:
+        yield "*"
+
+
+_CONDITIONS: dict[str, Mapping[str, Any]] = {
+    "pass": {"StringEquals": {"iam:PassedToService": _SAGEMAKER}},
+    "linked": {"StringLike": {"iam:AWSServiceName": _LINKED_ROLE}},
+    "ours": {"Null": {f"aws:ResourceTag/{USER}": "false"}},
+}
+
+
+def _condition_name(action: str) -> str:
+    """Return which condition an action is allowed under: what breedlab deletes and stops has its tag."""
+    if action == "iam:PassRole":
+        return "pass"
+    if action == "iam:CreateServiceLinkedRole":
+        return "linked"
+    return "ours" if _ONLY_OURS.fullmatch(action) else ""
+
+
+def _of_environment(environment: Mapping[str, str]) -> Iterator[Statement]:
+    """Yield what the variables of a job make its code ask of AWS."""
+    secrets = sorted({match[1] for value in environment.values() if (match := _SECRET.fullmatch(value))})
+    if secrets:
+        yield _allow(["secretsmanager:GetSecretValue"], secrets)
+    if match := _CODE_ARTIFACT.fullmatch(environment.get("CA_REPOSITORY_ARN", "")):
+        start, domain, repository = match.groups()
+        yield _allow(["codeartifact:GetAuthorizationToken"], [f"{start}domain/{domain}"])
+        asked = ["codeartifact:GetRepositoryEndpoint", "codeartifact:ReadFromRepository"]
+        yield _allow(asked, [f"{start}repository/{domain}/{repository}"])
+        codeartifact = {"StringEquals": {"sts:AWSServiceName": "codeartifact.amazonaws.com"}}
+        yield _allow(["sts:GetServiceBearerToken"], ["*"], codeartifact)
+
+
+def _keys_of_user(account: Account, uploads: bool) -> Iterator[Statement]:
+    kms = account.backend.kms
+    if kms.output and uploads:
+        yield _key(account, kms.output, "Decrypt", "GenerateDataKey")
+    if kms.volume:
+        yield _key(account, kms.volume, "CreateGrant", "DescribeKey")
+
+
+def _keys_of_role(account: Account) -> Iterator[Statement]:
+    kms = account.backend.kms
+    if kms.output:
+        yield _key(account, kms.output, "Decrypt", "GenerateDataKey")
+    if kms.volume:
+        yield _key(account, kms.volume, "CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKey")
+
+
+def _key(account: Account, key: str, *names: str) -> Statement:
+    allowed = [f"kms:{name}" for name in names]
+    if alias := re.fullmatch(r"(?:arn:.*:)?(alias/.+)", key):  # IAM takes no alias for a key
+        condition = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": alias[1]}}
+        return _allow(allowed, [account.arn("kms", "key/*")], condition)
+    return _allow(allowed, [key if key.startswith("arn:") else account.arn("kms", f"key/{key}")])
+
+
+def _repository(account: Account, image: str) -> str:
+    """Return the ARN of an image's repository, which is often another account's."""
+    match = re.match(r"([^.]+)\.dkr\.ecr(?:-fips)?\.([^.]+)\.amazonaws\.com(?:\.cn)?/([^:@]+)", image)
+    if match is None:
+        return f"arn:{account.partition}:ecr:*:*:repository/*"
+    number, region, name = (re.sub(r"<.*>", "*", part) for part in match.groups())
+    return f"arn:{account.partition}:ecr:{region}:{number}:repository/{name}"
+
+
+def _allow(names: Iterable[str], on: Iterable[str], condition: Mapping[str, Any] | None = None) -> Statement:
+    statement: Statement = {"Effect": "Allow", "Action": sorted(names), "Resource": list(dict.fromkeys(on))}
+    return {**statement, "Condition": dict(condition)} if condition else statement
+
+
+def _policy(statements: Iterable[Statement]) -> Policy:
+    return {"Version": "2012-10-17", "Statement": list(statements)}
