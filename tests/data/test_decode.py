@@ -430,7 +430,7 @@ NO_PHOTOS = {
 @pytest.mark.parametrize("name", NO_PHOTOS)
 def test_what_is_no_image_is_called_so(name: str, reader: str) -> None:
     text = refusal(NO_PHOTOS[name])
-    assert text.startswith("is not an image (") and text.endswith("expected JPEG, PNG, WebP, BMP, GIF or TIFF)")
+    assert text.startswith("is not an image (") and "expected JPEG, PNG, WebP, BMP, GIF" in text
 
 
 @pytest.mark.parametrize("form", ["ICO", "PPM", "TGA"])
@@ -608,13 +608,17 @@ def test_a_damaged_photo_leaves_its_file_untouched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "said"),
     [
-        (b"\0\0\0\x18ftypheic" + bytes(500), "it is HEIC, which has to be converted"),
-        (b"\0\0\0\x1cftypavif" + bytes(500), "it is AVIF, which has to be converted"),
+        (b"\0\0\0\x18ftypheic" + bytes(500), "it is HEIC: run pip install 'breedlab[heic]', or convert it"),
+        (b"\0\0\0\x1cftypavif" + bytes(500), "it is AVIF: install Pillow 11.3 or newer, or convert it"),
         (b"\0\0\0\x20ftypisom" + bytes(500), "it is a video"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     ],
 )
-def test_a_photo_of_a_phone_by_the_name_of_jpg_is_told_for_what_it_is(head: bytes, said: str) -> None:
+def test_a_photo_of_a_phone_by_the_name_of_jpg_is_told_for_what_it_is(
+    head: bytes, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("breedlab.data.formats.reads_heic", lambda: False)
+    monkeypatch.setattr("breedlab.data.formats.reads_avif", lambda: False)
     assert said in refusal(head)
 
 

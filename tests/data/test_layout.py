@@ -158,13 +158,17 @@ def test_litter_is_counted_once(tmp_path: Path, split: str) -> None:
     assert "passed over: __MACOSX" in read(tmp_path).notes
 
 
-def test_files_left_out_for_their_endings_and_loose_ones_are_told_with_their_counts(tmp_path: Path) -> None:
+def test_files_left_out_for_their_endings_and_loose_ones_are_told_with_their_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("breedlab.data.formats.more_endings", frozenset)
+    monkeypatch.setattr("breedlab.data.formats.reads_heic", lambda: False)
     fill(tmp_path / "train", "cat", "dog", count=10)
     put(tmp_path, *(f"train/cat/IMG_{index}.HEIC" for index in range(3)), "train/dog/a.avif", "train/loose.jpg")
     put(tmp_path, "unsorted/1.jpg", "unsorted/2.jpg")
     images = read(tmp_path)
     endings, loose = images.left_out
-    assert "3 .heic, 1 .avif" in endings
+    assert "3 .heic, 1 .avif" in endings and "pip install 'breedlab[heic]'" in endings
     assert "1 in train" in loose and "2 in unsorted" in loose
     assert sum(len(images.splits[split]) for split in SPLITS) == 20
 
@@ -183,7 +187,10 @@ def test_a_raw_photo_which_starts_like_a_tiff_is_left_out_and_told(tmp_path: Pat
     assert "1 .nef" in read(tmp_path).left_out[0]
 
 
-def test_a_class_of_files_that_are_not_read_is_refused_with_what_they_are(tmp_path: Path) -> None:
+def test_a_class_of_files_that_are_not_read_is_refused_with_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("breedlab.data.formats.more_endings", frozenset)
     fill(tmp_path, "cat")
     put(tmp_path, "dog/1.HEIC", "dog/2.HEIC")
     text = refusal(tmp_path)

@@ -38,15 +38,24 @@ def main() -> None:
     degrade_terminal()
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        print("usage: breedlab COMMAND ...\n")
+        print("usage: breedlab DIR [PATH=VALUE ...]   look at a folder of labelled images, and train on it")
+        print("       breedlab COMMAND ...\n")
         print("\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items()))
         print("\nbreedlab COMMAND --help says more.")
         sys.exit(0 if words else 2)
+    if words[0] not in COMMANDS and _is_folder(words[0]):
+        sys.argv = ["breedlab", *words]
+        run("folder")
     if words[0] not in COMMANDS:
-        print(f"breedlab: no command {words[0]!r}; expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"breedlab: no command {words[0]!r}; expected a folder or one of {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"breedlab {words[0]}", *words[1:]]
     run(words[0])
+
+
+def _is_folder(word: str) -> bool:
+    """Whether a word names a folder, one that is there or one that was meant to be."""
+    return os.path.isdir(word) or (not word.startswith("-") and any(mark in word for mark in ("/", os.sep)))
 
 
 def run(command: str) -> None:
@@ -179,7 +188,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def _interrupted(command: str) -> str:
-    return f"interrupted{_resume_hint()}" if command == "launch" else "interrupted"
+    return f"interrupted{_resume_hint()}" if command in ("launch", "folder") else "interrupted"
 
 
 def _resume_hint() -> str:

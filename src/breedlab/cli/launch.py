@@ -44,6 +44,9 @@ Groups and their choices (group=choice):
 
 Examples:
 
+  # your own photos: looks at the folder, says what it found and how long it takes, and trains
+  python scripts/launch.py data.root=DIR
+
   # the demo: draws its own photos, searches, trains, tests, exports
   python scripts/launch.py experiment=quickstart
 
@@ -92,6 +95,10 @@ def main(argv: list[str]) -> int:
         return 0
     if any(_is_hydras(word) for word in argv):
         return _through_hydra(argv)
+    from breedlab.cli.folder import asked_for, train_on
+
+    if (folder := asked_for(argv)) is not None:
+        return train_on(*folder)
     # Without flags Hydra would compose twice, to find out its mode, and do nothing else that is needed here.
     if resume := [word.partition("=")[2] for word in argv if word.startswith("resume=")]:
         run = Path(resume[-1])

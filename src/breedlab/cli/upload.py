@@ -63,6 +63,7 @@ def main(argv: list[str]) -> int:
             warn(text)
     left_out = {finding.path for finding in (*report.bad, *report.conflicts, *report.leaks) if not finding.own_cut}
     paths = sorted({photo.path for split in SPLITS for photo in photos.splits[split]} - left_out)
+    paths += photos.label_files
     if not words.links:
         refuse_outside_links(words.data, paths, "--links uploads them as well")
     files = [(path, f"{key}/{Path(os.path.relpath(path, words.data)).as_posix()}") for path in paths]

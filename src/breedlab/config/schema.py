@@ -106,6 +106,8 @@ class Data(Section):
     """`skip` leaves broken files out and records them; `error` stops."""
     ignore: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     """Folders of root to leave out, such as a test split without labels."""
+    labels: Annotated[str, Field(min_length=1)] = "auto"
+    """The file of root that labels the images, CSV or JSON lines; `auto` finds one if there are no class folders."""
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """Processes that load images; 0 loads in the training's own."""
 

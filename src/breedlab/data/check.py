@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from breedlab import hardware
+from breedlab.data import formats
 from breedlab.data.decode import BadPhoto, decode, read_image
 from breedlab.data.folders import FEW, SPLITS, Photo, PhotoSet, first_few
 from breedlab.errors import DataError
@@ -18,7 +19,7 @@ from breedlab.files import DamagedFile, atomic_write_json, atomic_write_text, re
 from breedlab.names import printable
 
 Progress = Callable[[int, int], None]
-_VERSION = 2
+_VERSION = 3
 """Raised when the decoder learns to judge differently: what an older one said is then read again."""
 
 _IMBALANCE = 10
@@ -141,7 +142,7 @@ def _stamp(path: Path) -> str:
         status = path.stat()
     except OSError:  # a dangling link, or gone since the scan: reading it will say so
         return ""
-    return f"{_VERSION}/{status.st_size}/{status.st_mtime_ns}"
+    return f"{_VERSION}{'h' * formats.reads_heic()}{'a' * formats.reads_avif()}/{status.st_size}/{status.st_mtime_ns}"
 
 
 def _read(path: Path) -> _Seen:

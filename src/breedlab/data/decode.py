@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from breedlab.data import formats
 from breedlab.errors import DataError
 
 MAX_PIXELS = 100_000_000
@@ -55,7 +56,7 @@ class BadPhoto(DataError):
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Decodes a JPEG, PNG, WebP, BMP, GIF or TIFF.
+    """Decodes a JPEG, PNG, WebP, BMP, GIF or TIFF; AVIF and HEIC where `formats` says that they are read.
 
     EXIF rotation is applied, transparency is laid on white, 16-bit is scaled, the first frame of an animation
     is taken, CMYK and palettes are converted.
@@ -148,7 +149,7 @@ def _head(data: bytes) -> bytes:
 
 def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray[Any, Any]:
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats_of_pillow(data)) as image:
             _check_size(image.width, image.height, max_pixels)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -158,25 +159,39 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray[Any, Any]:
     except Image.DecompressionBombError as error:
         raise BadPhoto(f"is absurdly large ({error})") from error
     except UnidentifiedImageError as error:
+        if (kind := formats.kind_by_brand(data)) and formats.is_read(kind):
+            raise BadPhoto(f"is truncated or corrupt ({kind} that cannot be decoded)") from error
         kind = _other_kind(data)
-        raise BadPhoto(f"is not an image ({kind}expected JPEG, PNG, WebP, BMP, GIF or TIFF)") from error
+        raise BadPhoto(f"is not an image ({kind}expected {formats.in_words('or')})") from error
     # Decoders of hostile bytes raise nearly anything; each means the same to the person.
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise BadPhoto(f"is truncated or corrupt ({reason})") from error
 
 
+def formats_of_pillow(data: bytes) -> tuple[str, ...]:
+    """Return what Pillow may take some bytes for."""
+    kind = formats.kind_by_brand(data)
+    if not kind or not formats.is_read(kind):
+        return _FORMATS
+    if kind == "AVIF":
+        return (*_FORMATS, "AVIF")
+    import pillow_heif  # here, since few images need it
+
+    pillow_heif.register_heif_opener()
+    return (*_FORMATS, "HEIF")
+
+
 def _other_kind(data: bytes) -> str:
     """Return what bytes are that are no image which is read, for the message; empty where that is not to be seen."""
     if data[4:8] == b"ftyp":
-        brand = data[8:12]
-        kind = "AVIF" if brand in (b"avif", b"avis") else "HEIC" if brand in _HEIC else "a video or a raw photo"
-        return f"it is {kind}, which has to be converted; "
+        if kind := formats.kind_by_brand(data):
+            return f"it is {kind}: {formats.how_to_read(kind)}; "
+        return "it is a video or a raw photo, which has to be converted; "
     known = next((kind for start, kind in _OTHER_KINDS.items() if data[:16].lstrip().lower().startswith(start)), None)
     return f"it is {known}; " if known else ""
 
 
-_HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _OTHER_KINDS = {
     b"%pdf": "a PDF",
     b"<svg": "a drawing in SVG",

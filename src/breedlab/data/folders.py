@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from breedlab.data import formats
 from breedlab.data.layout import SPLITS, listed, split_folders, told_splits
 from breedlab.data.listing import Leftovers, find_images, loose_images, subfolders
+from breedlab.data.tables import AUTO, Table, find_table, unused_table
 from breedlab.errors import DataError
 from breedlab.names import composed, printable, unprintable
 
@@ -45,6 +47,7 @@ class PhotoSet:
         flaws: What has to be fixed before the photos can be used, though those that are there can be read.
         notes: What was made of the folders that a person may want to know: how they were read, litter passed over.
         left_out: What was not read that may have been meant to be: files by their endings, images outside classes.
+        label_files: The files that hold the labels, where class folders do not.
     """
 
     root: Path
@@ -54,6 +57,7 @@ class PhotoSet:
     flaws: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
     left_out: tuple[str, ...] = field(default=())
+    label_files: tuple[Path, ...] = field(default=())
 
     def counts(self, split: str) -> list[int]:
         """Number of photos of each class in a split."""
@@ -69,25 +73,43 @@ def splitting(config: Config) -> dict[str, Any]:
         "test_fraction": data.test_fraction,
         "seed": config.seed,
         "ignore": data.ignore,
+        "labels": data.labels,
     }
 
 
-def scan(root: Path, *, valid_fraction: float, test_fraction: float, seed: int, ignore: Sequence[str] = ()) -> PhotoSet:
+def scan(
+    root: Path,
+    *,
+    valid_fraction: float,
+    test_fraction: float,
+    seed: int,
+    ignore: Sequence[str] = (),
+    labels: str = AUTO,
+) -> PhotoSet:
     """Read `root/{train,valid,test}/<class>/`, also under other names of splits, or `root/<class>/` without splits.
+
+    Where there are no class folders, a file such as `labels.csv` labels the images: see `tables`.
 
     A missing validation or test split is cut from train: stratified by class, the same for the same seed.
 
     Raises:
         DataError: If the folder is missing or empty, or its photos have flaws.
     """
-    photos = survey(root, valid_fraction=valid_fraction, test_fraction=test_fraction, seed=seed, ignore=ignore)
+    fractions = {"valid_fraction": valid_fraction, "test_fraction": test_fraction}
+    photos = survey(root, **fractions, seed=seed, ignore=ignore, labels=labels)
     if photos.flaws:
         raise DataError("\n".join(photos.flaws))
     return photos
 
 
 def survey(
-    root: Path, *, valid_fraction: float, test_fraction: float, seed: int, ignore: Sequence[str] = ()
+    root: Path,
+    *,
+    valid_fraction: float,
+    test_fraction: float,
+    seed: int,
+    ignore: Sequence[str] = (),
+    labels: str = AUTO,
 ) -> PhotoSet:
     """What `scan` reads, its flaws told instead of raised: for the check, which has more to tell beside them.
 
@@ -97,6 +119,7 @@ def survey(
         test_fraction: Of train, where there is no folder of test images.
         seed: Decides the cut.
         ignore: Names of folders in `root` that are left out.
+        labels: The file of `root` that labels the images; `auto` looks for one where there are no class folders.
 
     Raises:
         DataError: If the folder is missing or empty, or is not to be understood.
@@ -106,6 +129,9 @@ def survey(
             f"data.root: {root} is {'a file' if root.exists() else 'not there'};"
             " expected a folder such as ROOT/train/<class>/photo.jpg"
         )
+    fractions = {"valid": valid_fraction, "test": test_fraction}
+    if (table := find_table(root, labels, ignore)) is not None:
+        return _labelled_by(table, root, fractions, seed)
     left = Leftovers()
     folders = split_folders(root, ignore, left)
     _refuse_unlabelled(root, folders)
@@ -115,7 +141,8 @@ def survey(
     if len(names) < 2:
         raise DataError(
             f"{folders['train']}: found {len(names)} class folders with photos; expected at least 2,"
-            f" as in {folders['train'] / '<class>' / 'photo.jpg'}"
+            f" as in {folders['train'] / '<class>' / 'photo.jpg'},"
+            " or a file such as labels.csv (filename,label) beside the photos"
         )
     flaws = [*_bad_names(found, folders), *_disagreements(by_split, folders)]
     files = {split: [by_split[split].get(name, []) for name in names] for split in by_split}
@@ -125,24 +152,11 @@ def survey(
         held = "".join(f"; {printable(name)} holds {text}, which are not read" for name, text in unread.items() if text)
         convert = "; convert them to JPEG, or" if held else "; add some or"
         flaws.append(f"{folders['train']}: no photos of {listed(empty)}{held}{convert} remove the class folders")
-    cut = tuple(split for split in ("valid", "test") if split not in files)
-    fractions = {"valid": valid_fraction, "test": test_fraction}
-    for split in cut:
-        files[split] = []
-    few: list[str] = []
-    if cut:
-        for index, name in enumerate(names):
-            # By the folder's own name, composed or not: it is what earlier versions cut by.
-            drawn = f"{seed}/{found['train'][name][0]}"
-            parts = _cut(files["train"][index], {split: fractions[split] for split in cut}, drawn)
-            if name not in empty and not all(parts.values()):
-                few.append(
-                    f"{folders['train'] / name}: {len(files['train'][index])} photos are too few to cut"
-                    f" {' and '.join(cut)} from; expected at least {len(cut) + 1}, or a folder for each split"
-                )
-            files["train"][index] = parts["train"]
-            for split in cut:
-                files[split].append(parts[split])
+    # By the folder's own name, composed or not: it is what earlier versions cut by.
+    drawn = [found["train"][name][0] for name in names]
+    cut, few = _cut_missing(
+        files, fractions, [(folders["train"] / name, own) for name, own in zip(names, drawn, strict=True)], seed
+    )
     return PhotoSet(
         root=root,
         classes=display_names(names),
@@ -152,8 +166,80 @@ def survey(
         },
         cut=cut,
         flaws=(*flaws, *first_few(few)),
-        notes=tuple(filter(None, (told_splits(root, folders), left.passed_over()))),
+        notes=tuple(filter(None, (told_splits(root, folders), unused_table(root), left.passed_over()))),
         left_out=tuple(_left_out(left, names)),
+    )
+
+
+def _cut_missing(
+    files: dict[str, list[list[Path]]], fractions: dict[str, float], drawn: Sequence[tuple[Path | str, str]], seed: int
+) -> tuple[tuple[str, ...], list[str]]:
+    """Cut the splits that are missing from train, in place.
+
+    Args:
+        files: The images of each split, by class.
+        fractions: How much of train each split gets.
+        drawn: For each class what it is called in a message, and the name that decides its cut.
+        seed: Decides it, too.
+
+    Returns:
+        The splits that were cut, and the classes that have too few images for it.
+    """
+    cut = tuple(split for split in ("valid", "test") if split not in files)
+    few: list[str] = []
+    for split in cut:
+        files[split] = []
+    for index, (place, name) in enumerate(drawn if cut else ()):
+        whole = files["train"][index]
+        parts = _cut(whole, {split: fractions[split] for split in cut}, f"{seed}/{name}")
+        if whole and not all(parts.values()):
+            few.append(
+                f"{place}: {len(whole)} photos are too few to cut {' and '.join(cut)} from;"
+                f" expected at least {len(cut) + 1}, or a folder for each split"
+            )
+        files["train"][index] = parts["train"]
+        for split in cut:
+            files[split].append(parts[split])
+    return cut, few
+
+
+def _labelled_by(table: Table, root: Path, fractions: dict[str, float], seed: int) -> PhotoSet:
+    """Return the images that label files name, with a cut of what splits they do not tell."""
+    label_file = table.files[0]
+    by_split: dict[str, dict[str, list[Path]]] = {}
+    for row in table.rows:
+        by_split.setdefault(row.split or "train", {}).setdefault(row.label, []).append(row.path)
+    if "train" not in by_split:
+        raise DataError(f"{label_file}: labels images of {listed(list(by_split))} and none to train on")
+    names = sorted(by_split["train"], key=lambda name: (int(name), "") if name.isdecimal() else (-1, name))
+    if len(names) < 2:
+        raise DataError(f"{label_file}: all images have the label {names[0]!r}; expected at least 2 classes")
+    flaws = [
+        f"{label_file}: the class '{printable(name)}' {wrong}; rename it"
+        for name in names
+        if (wrong := unprintable(name))
+    ]
+    for split in ("valid", "test"):
+        if extra := sorted(by_split.get(split, {}).keys() - set(names)):
+            flaws.append(f"{label_file}: the {split} split has {listed(extra)}, of which train has no image")
+    files = {split: [by_split[split].get(name, []) for name in names] for split in SPLITS if split in by_split}
+    cut, few = _cut_missing(files, fractions, [(f"{label_file}: {name}", name) for name in names], seed)
+    left = Leftovers()
+    find_images(root, left)
+    for ending in (".csv", ".tsv", ".jsonl"):
+        left.endings.pop(ending, None)
+    return PhotoSet(
+        root=root,
+        classes=tuple(names),
+        splits={
+            split: tuple(Photo(path, label) for label, paths in enumerate(files[split]) for path in paths)
+            for split in SPLITS
+        },
+        cut=cut,
+        flaws=(*flaws, *first_few(few)),
+        notes=tuple(filter(None, (*table.notes, left.passed_over()))),
+        left_out=(*table.left_out, *_left_out(left, names)),
+        label_files=table.files,
     )
 
 
@@ -229,7 +315,7 @@ def _likely_name(name: str) -> str:
 def _left_out(left: Leftovers, names: Sequence[str]) -> Iterator[str]:
     """Say what was not read that may have been meant to be."""
     if left.endings:
-        yield f"left out, for their endings: {left.unread()}; JPEG, PNG, WebP, BMP, GIF and TIFF are read"
+        yield f"left out, for their endings: {left.unread()}; {formats.in_words()} are read{formats.hint(left.endings)}"
     if left.loose:
         loose = ", ".join(f"{count:,} in {printable(folder)}" for folder, count in sorted(left.loose.items())[:FEW])
         yield f"left out, in no class folder: {loose}"

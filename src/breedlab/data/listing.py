@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from breedlab.data import formats
 from breedlab.names import printable
 
 _ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -60,7 +61,7 @@ def is_litter(name: str) -> bool:
 def is_image(path: Path) -> bool:
     """Whether a file is an image by its ending; by its first bytes if it has no ending that says anything."""
     ending = path.suffix.lower()
-    if ending in _ENDINGS:
+    if ending in _ENDINGS or ending in formats.more_endings():
         return True
     says_something = ending[1:].isalnum() and len(ending) <= 6
     if says_something or ending.endswith("~"):
@@ -140,4 +141,5 @@ def _has_signature(path: Path) -> bool:
         return False
     is_webp = head[:4] == b"RIFF" and head[8:] == b"WEBP"
     is_bmp = head[:2] == b"BM" and head[6:10] == bytes(4)
-    return head.startswith(_SIGNATURES) or is_webp or is_bmp
+    kind = formats.kind_by_brand(head)
+    return head.startswith(_SIGNATURES) or is_webp or is_bmp or (kind != "" and formats.is_read(kind))

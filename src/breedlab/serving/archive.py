@@ -32,6 +32,7 @@ _CODE = (
     "hosts.py",
     "data/__init__.py",
     "data/decode.py",
+    "data/formats.py",
     "data/transforms.py",
     "models/__init__.py",
     "models/backbone.py",

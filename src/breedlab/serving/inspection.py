@@ -6,7 +6,8 @@ import io
 
 from PIL import Image
 
-from breedlab.data.decode import BadPhoto
+from breedlab.data import formats
+from breedlab.data.decode import BadPhoto, formats_of_pillow
 from breedlab.serving import structure
 
 MAX_PIXELS = 50_000_000
@@ -20,11 +21,12 @@ _STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF",
 _STARTS |= {b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _TYPES = {"image/jpeg": "JPEG", "image/jpg": "JPEG", "image/pjpeg": "JPEG", "image/png": "PNG", "image/x-png": "PNG"}
 _TYPES |= {"image/webp": "WebP", "image/gif": "GIF", "image/bmp": "BMP", "image/tiff": "TIFF"}
+_TYPES |= {"image/avif": "AVIF", "image/heic": "HEIC", "image/heif": "HEIC"}
 # What other programs would take the file for. The first kilobyte is where readers of PDF and web pages look.
 _OTHERS_AT_THE_START = {b"%pdf-": "PDF", b"<html": "HTML", b"<!doctype": "HTML", b"<script": "HTML", b"<?php": "PHP"}
 _OTHERS_AT_THE_END = {**_OTHERS_AT_THE_START, b"\x7felf": "ELF"}
+_BY_BRAND = ("AVIF", "HEIC")
 _RAR, _ZIP = b"Rar!\x1a\x07", b"PK\x05\x06"
-_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avif": "AVIF", b"avis": "AVIF"}
 _CHECKS = {
     "JPEG": structure.check_jpeg,
     "PNG": structure.check_png,
@@ -38,6 +40,9 @@ def format_of(photo: bytes) -> str:
     """The format that the first bytes announce, or nothing."""
     if photo[:4] == b"RIFF" and photo[8:12] == b"WEBP":
         return "WebP"
+    kind = formats.kind_by_brand(photo)
+    if kind and formats.is_read(kind):
+        return kind
     return next((name for start, name in _STARTS.items() if photo.startswith(start)), "")
 
 
@@ -58,10 +63,9 @@ def inspect(photo: bytes) -> int:
         raise BadPhoto("is empty")
     found = format_of(photo)
     if not found:
-        other = _BRANDS.get(photo[8:12]) if photo[4:8] == b"ftyp" else None
-        if other:
-            raise BadPhoto(f"is not an image that is read ({other}; convert it to JPEG, PNG or WebP)")
-        raise BadPhoto("is not an image (expected JPEG, PNG, WebP, BMP, GIF or TIFF)")
+        if other := formats.kind_by_brand(photo):
+            raise BadPhoto(f"is not an image that is read here (it is {other}: {formats.how_to_read(other)})")
+        raise BadPhoto(f"is not an image (expected {formats.in_words('or')})")
     if check := _CHECKS.get(found):
         check(photo)
     _refuse_other_kinds(photo, found)
@@ -98,12 +102,14 @@ def _size(photo: bytes, found: str) -> tuple[int, int]:
         except (ImportError, ValueError):
             pass  # Pillow reads more of them
     try:
-        with Image.open(io.BytesIO(photo), formats=(found.upper(),)) as image:
+        with Image.open(
+            io.BytesIO(photo), formats=formats_of_pillow(photo) if found in _BY_BRAND else (found.upper(),)
+        ) as image:
             # Of a TIFF and a GIF this would read every page; `structure` has looked for a second one.
-            frames = getattr(image, "n_frames", 1) if found in ("PNG", "WebP") else 1
+            frames = getattr(image, "n_frames", 1) if found in ("PNG", "WebP", *_BY_BRAND) else 1
             width, height = image.size
-            if found == "WebP":  # of the others, EXIF is a part of the structure
-                structure.check_directories(image.info.get("exif", b""))
+            if found == "WebP" or found in _BY_BRAND:  # of the others, EXIF is a part of the structure
+                structure.check_directories(image.info.get("exif") or b"")
     except BadPhoto:
         raise
     except Image.DecompressionBombError as error:

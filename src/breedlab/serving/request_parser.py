@@ -21,6 +21,7 @@ from breedlab.serving.fetch import Address
 
 PHOTO_TYPES = (
     *("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/x-png", "image/webp", "image/gif", "image/bmp"),
+    *("image/avif", "image/heic", "image/heif"),
     *("image/tiff", "application/x-image", "application/octet-stream", "binary/octet-stream"),  # the last is S3's
 )
 JSON = "application/json"

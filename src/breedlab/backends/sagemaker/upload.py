@@ -44,6 +44,7 @@ def upload_photos(session: boto3.Session, place: Place, report: Report, kms_key:
     root = report.photos.root
     dropped = [finding.path for finding in (*report.bad, *report.conflicts, *report.leaks)]
     paths = sorted({*(photo.path for split in SPLITS for photo in report.photos.splits[split]), *dropped})
+    paths += report.photos.label_files
     paths = [path for path in paths if path.is_file() and path.stat().st_size <= MAX_BYTES]  # the others nothing reads
     refuse_outside_links(root, paths, f"upload them by hand: python scripts/upload.py {root} s3://... --links")
     names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]

@@ -1,0 +1,92 @@
+"""`breedlab DIR`: looks at a folder of images, says what it found and what it will do with them, and does it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from breedlab.errors import ConfigError, DataError
+
+_OF_ITS_OWN = ("experiment=", "resume=", "backend=", "data=", "plugins=", "tuner=", "model=")
+"""Words that say what to run: with them, `launch` takes what is said and proposes nothing."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the experiment that suits a folder: `DIR [PATH=VALUE ...]`.
+
+    Raises:
+        BreedlabError: If the folder cannot be understood, or a word is not a setting.
+    """
+    words = [word for word in argv[1:] if "=" in word]
+    others = [word for word in argv[1:] if word not in words]
+    if others:
+        raise ConfigError(
+            f"{others[0]}: expected PATH=VALUE after the folder, such as dry_run=true or trainer.max_epochs=5;"
+            " `breedlab launch` takes flags"
+        )
+    return train_on(Path(argv[0]), words)
+
+
+def asked_for(argv: list[str]) -> tuple[Path, list[str]] | None:
+    """Return the folder and the other words, where a command line of `launch` names a folder and no experiment."""
+    roots = [word for word in argv if word.startswith("data.root=")]
+    known = any(word.startswith(("-", "hydra.")) or word.lstrip("+~").startswith(_OF_ITS_OWN) for word in argv)
+    if len(roots) != 1 or known:
+        return None
+    place = roots[0].partition("=")[2]
+    if re.match(r"""["'].*["']$""", place):
+        place = place[1:-1]
+    if place.startswith("s3://") or "${" in place:
+        return None
+    return Path(place), [word for word in argv if word != roots[0]]
+
+
+def train_on(root: Path, words: list[str]) -> int:
+    """Look at a folder, say what was found and what will be done, and do it.
+
+    Args:
+        root: The folder.
+        words: Overrides that go over what is proposed.
+
+    Raises:
+        BreedlabError: As `main`.
+    """
+    from breedlab.cli.launch import start
+    from breedlab.config import validate
+    from breedlab.config.compose import load
+    from breedlab.console import console, note, progress, stage
+    from breedlab.data.check import check
+    from breedlab.data.folders import splitting, survey
+    from breedlab.names import printable
+    from breedlab.pipeline.proposal import describe, estimate, in_words, propose
+
+    if not root.is_dir():
+        raise DataError(
+            f"data.root: {root} is {'a file' if root.exists() else 'not there'}; expected a folder of labelled images:"
+            " class folders, or images beside a file such as labels.csv"
+        )
+    # What is said of the data counts before anything is read: data.ignore, data.labels, seed.
+    asked = validate(load(["data=image_folder", "name=images", "data.root=.", *words]))
+    stage(f"Looking at {root}")
+    photos = survey(root, **splitting(asked))
+    with progress("checking images") as done:
+        report = check(photos, Path(asked.cache.dir, "checks"), on_bad_file="skip", progress=done)
+    for line in describe(photos, report):
+        note(line)
+    with progress("timing a few images"):
+        import torch
+
+        gpu = asked.trainer.accelerator != "cpu" and torch.cuda.is_available()
+        proposal = propose(root, report, gpu=gpu)
+        every = [*proposal.words, *words]
+        config = validate(load(every))
+        seconds = estimate(config, report, gpu=gpu)
+    stage("What it will do")
+    for reason in proposal.reasons:
+        note(reason)
+    note(f"it takes {in_words(seconds)} here, and ends with {config.runs_dir}/{config.name}/<date_time>/report.html")
+    note("the same, to change: ")
+    console.print(f"  breedlab launch {printable(shlex.join(every))}", markup=False, soft_wrap=True)
+    start(load(every), every)
+    return 0

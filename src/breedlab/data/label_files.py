@@ -1,0 +1,82 @@
+"""A label file's rows as texts: CSV, TSV and JSON lines, however their separators and encodings are."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from breedlab.errors import DataError
+from breedlab.names import composed
+
+FORMATS = (".csv", ".tsv", ".jsonl")
+FILE_NAMES = (
+    *("filename", "filepath", "file", "imagefile", "imagepath", "imagename", "path", "image", "images", "imageid"),
+    *("img", "imgname", "imgpath", "photo", "picture", "fname", "name", "id", "uuid"),
+)
+LABEL_NAMES = (
+    *("labelname", "classname", "categoryname", "label", "labels", "class", "classes", "category", "breed", "species"),
+    *("target", "diagnosis", "variety", "type", "tag", "y", "labelid", "classid", "categoryid"),
+)
+_MOST_BYTES = 500_000_000
+
+
+def column_called(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return the column that has the first of some names, whatever its capitals and separators."""
+    plain = {re.sub(r"[\W_]", "", column).lower(): column for column in reversed(columns)}
+    return next((plain[name] for name in names if name in plain), None)
+
+
+def read_records(file: Path) -> tuple[list[dict[str, str]], list[str]]:
+    """Return the rows of a label file as texts, and its columns."""
+    if file.stat().st_size > _MOST_BYTES:
+        raise DataError(f"{file}: has {file.stat().st_size / 1e6:,.0f} MB; label files of up to 500 MB are read")
+    raw = file.read_bytes()
+    encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not UTF-8 text (byte {error.start:,}); save it as CSV in UTF-8") from error
+    if file.suffix.lower() == ".jsonl":
+        return _json_records(file, text)
+    first = text.partition("\n")[0]
+    separator = "\t" if file.suffix.lower() == ".tsv" else max(",;\t|", key=first.count)
+    try:
+        lines = [line for line in csv.reader(text.splitlines(), delimiter=separator) if any(map(str.strip, line))]
+    except csv.Error as error:
+        raise DataError(f"{file}: cannot be read as CSV ({error})") from error
+    if not lines:
+        return [], []
+    header = [composed(cell.strip()) for cell in lines[0]]
+    known = column_called(header, (*FILE_NAMES, *LABEL_NAMES)) is not None
+    looks_like_a_row = any(re.search(r"\.(jpe?g|png|webp|bmp|gif|tiff?|heic|avif)$", cell, re.I) for cell in header)
+    if looks_like_a_row and not known:
+        lines.insert(0, header)
+        header = [f"column {number}" for number in range(1, len(header) + 1)]
+    header = [cell or f"column {number}" for number, cell in enumerate(header, 1)]
+    wrong = next((number for number, line in enumerate(lines, 1) if len(line) > len(header)), None)
+    if wrong is not None:
+        raise DataError(
+            f"{file}: line {wrong} has {len(lines[wrong - 1])} cells and the first {len(header)};"
+            " put cells that hold a comma in double quotes"
+        )
+    rows = [[*line, *[""] * (len(header) - len(line))] for line in lines[1:]]
+    return [dict(zip(header, (cell.strip() for cell in row), strict=True)) for row in rows], header
+
+
+def _json_records(file: Path, text: str) -> tuple[list[dict[str, str]], list[str]]:
+    records = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{file}: line {number} is not JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise DataError(f'{file}: line {number} is not an object; expected {{"file_name": ..., "label": ...}}')
+        records.append({str(key): "" if value is None else str(value) for key, value in record.items()})
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    return [{column: record.get(column, "") for column in columns} for record in records], columns

@@ -1,0 +1,287 @@
+"""Labels in a file beside the images: `labels.csv`, Kaggle's `id,breed`, Hugging Face's `metadata.csv` or `.jsonl`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from breedlab.data.label_files import FILE_NAMES, FORMATS, LABEL_NAMES, column_called, read_records
+from breedlab.data.layout import SPLITS, listed, split_of
+from breedlab.data.listing import find_images, is_litter, loose_images, subfolders
+from breedlab.errors import DataError
+from breedlab.names import composed, printable
+
+AUTO = "auto"
+_SPLIT_NAMES = ("split", "subset", "set", "partition", "dataset", "datasplit")
+_NO_LABELS = re.compile(r"sample.?submission|submission", re.IGNORECASE)
+_FEW = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image, its label, and its split where the file says one."""
+
+    path: Path
+    label: str
+    split: str | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """What label files say of a folder.
+
+    Attributes:
+        files: The label files.
+        rows: One for each labelled image.
+        notes: How the files were read.
+        left_out: What they name that could not be used, and images that they do not name.
+    """
+
+    files: tuple[Path, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """A label file, with its columns in the roles that they play."""
+
+    file: Path
+    records: list[dict[str, str]]
+    name: str
+    label: str
+    split: str | None
+
+
+class _Images:
+    """The images of a folder by the ways in which label files name them."""
+
+    def __init__(self, root: Path, ignore: Sequence[str]) -> None:
+        ignored = {composed(name) for name in ignore}
+        self.root = root
+        self.all = [path for path in find_images(root) if composed(path.relative_to(root).parts[0]) not in ignored]
+        self._by_end: dict[str, list[Path]] = {}
+        for path in self.all:
+            relative = PurePosixPath(composed(path.relative_to(root).as_posix()))
+            for name in {str(relative), str(relative.with_suffix("")), relative.name, relative.stem}:
+                self._by_end.setdefault(name, []).append(path)
+
+    def named(self, name: str, home: Path, split: str | None) -> list[Path]:
+        """Return the images that a name may mean: by its path from the file's folder or the root, else by its end."""
+        parts = [part for part in composed(name).replace("\\", "/").split("/") if part not in ("", ".")]
+        here = composed(home.relative_to(self.root).as_posix())
+        for start in range(len(parts)):
+            end = "/".join(parts[start:])
+            found = self._by_end.get(f"{here}/{end}", []) if here != "." else []
+            found = found or self._by_end.get(end, [])
+            if found:
+                # A test without labels often numbers its images from 1 again.
+                return [path for path in found if self.split_of(path) == (split or "train")] or found
+        return []
+
+    def split_of(self, path: Path) -> str | None:
+        """Return the split that an image's topmost folder is named for."""
+        parts = path.relative_to(self.root).parts
+        return split_of(parts[0]) if len(parts) > 1 else None
+
+
+@dataclass
+class _Reading:
+    """What is gathered while rows are read."""
+
+    rows: dict[Path, Row] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unlabelled: int = 0
+
+
+def find_table(root: Path, chosen: str, ignore: Sequence[str] = ()) -> Table | None:
+    """Return the labels that files of a folder give its images, None where class folders label them.
+
+    Args:
+        root: The data set.
+        chosen: `data.labels`: a file of root, or `auto`, which looks for one where there are no class folders.
+        ignore: Names of folders in root that are left out.
+
+    Raises:
+        DataError: If a label file cannot be understood, or labels no image of root.
+    """
+    if chosen != AUTO:
+        file = root / chosen
+        if not file.is_file() or file.suffix.lower() not in FORMATS:
+            there = listed([str(one.relative_to(root)) for one in _candidates(root)]) or "none"
+            raise DataError(f"data.labels: {file} is not a label file (.csv, .tsv or .jsonl) in data.root; has {there}")
+        return _table(root, [file], ignore)
+    if not root.is_dir() or _has_class_folders(root, ignore):
+        return None
+    files = [file for file in _candidates(root) if not _NO_LABELS.search(file.stem)]
+    return _table(root, files, ignore) if files else None
+
+
+def unused_table(root: Path) -> str:
+    """Return a line about label files beside class folders, which are not read; empty where there are none."""
+    files = [str(file.relative_to(root)) for file in _candidates(root) if not _NO_LABELS.search(file.stem)]
+    if not files:
+        return ""
+    return f"the class folders label the images; {listed(files, _FEW)} was not read (data.labels={files[0]} would be)"
+
+
+def _candidates(root: Path) -> list[Path]:
+    """Return the label files in a folder and in its splits, as Hugging Face has its `metadata.csv`."""
+    folders = [root, *(folder for folder in subfolders(root) if split_of(folder.name))]
+    files = [file for folder in folders for file in sorted(folder.iterdir())]
+    return [file for file in files if file.suffix.lower() in FORMATS and not is_litter(file.name) and file.is_file()]
+
+
+def _has_class_folders(root: Path, ignore: Sequence[str]) -> bool:
+    ignored = {composed(name) for name in ignore}
+    folders = [folder for folder in subfolders(root) if composed(folder.name) not in ignored]
+    bases = [folder for folder in folders if split_of(folder.name) == "train"]
+    inside = subfolders(bases[0]) if bases and not loose_images(bases[0]) else []
+    # `train/images/` beside `train/labels.csv` is one folder, and no class.
+    classes = inside or [folder for folder in folders if split_of(folder.name) is None]
+    return sum(1 for folder in classes if find_images(folder)) >= 2
+
+
+def _table(root: Path, files: list[Path], ignore: Sequence[str]) -> Table:
+    images = _Images(root, ignore)
+    if not images.all:
+        raise DataError(f"{root}: holds {listed([file.name for file in files])} and no images; expected images beside")
+    read = [_sheet(file, images) for file in files]
+    sheets = [one for one in read if isinstance(one, _Sheet)]
+    others = [one for one in read if isinstance(one, str)]
+    if not sheets:
+        raise DataError("\n".join(others))
+    reading = _Reading()
+    for sheet in sheets:
+        _read_rows(sheet, images, reading)
+    if not reading.rows:
+        raise DataError(
+            f"{sheets[0].file}: none of its {len(sheets[0].records):,} rows names an image of {root} in the column"
+            f" {sheets[0].name!r}: got {listed(reading.missing, _FEW)}"
+        )
+    _refuse_identifiers(sheets, reading)
+    return Table(
+        files=tuple(sheet.file for sheet in sheets),
+        rows=tuple(reading.rows[path] for path in sorted(reading.rows)),
+        notes=tuple(_notes(root, sheets, others)),
+        left_out=tuple(_left_out(root, images, reading, sheets)),
+    )
+
+
+def _notes(root: Path, sheets: list[_Sheet], others: list[str]) -> Iterator[str]:
+    for sheet in sheets:
+        split = f", splits by {sheet.split!r}" if sheet.split else ""
+        name = printable(str(sheet.file.relative_to(root)))
+        yield printable(f"labels from {name}: images by the column {sheet.name!r}, classes by {sheet.label!r}{split}")
+    for other in others:
+        yield f"not read: {other}"
+
+
+def _left_out(root: Path, images: _Images, reading: _Reading, sheets: list[_Sheet]) -> Iterator[str]:
+    names = listed([str(sheet.file.relative_to(root)) for sheet in sheets], _FEW)
+    if reading.missing:
+        yield f"left out: {len(reading.missing):,} images that {names} names and that are not there: " + listed(
+            reading.missing, _FEW
+        )
+    if reading.unlabelled:
+        yield f"left out: {reading.unlabelled:,} rows of {names} without a label"
+    rest = [path for path in images.all if path not in reading.rows]
+    if rest:
+        folders = sorted({str(path.parent.relative_to(root)) for path in rest})
+        where = "" if folders == ["."] else f" (in {listed(folders, _FEW)})"
+        yield (
+            f"left out: {len(rest):,} images{where} that {names} does not label; the trained model can:"
+            f" predict.py runs/latest {printable(str(rest[0].parent))}"
+        )
+
+
+def _sheet(file: Path, images: _Images) -> _Sheet | str:
+    """Return a label file with its columns' roles, or why it labels no images."""
+    records, columns = read_records(file)
+    if not records:
+        return f"{file}: holds no rows; expected a line for each image, such as filename,label"
+    sample = records[:: max(1, len(records) // 50)]
+
+    def hits(column: str) -> int:
+        return sum(bool(row[column]) and bool(images.named(row[column], file.parent, None)) for row in sample)
+
+    name = column_called(columns, FILE_NAMES)
+    if name is None or not hits(name):
+        best = max(columns, key=hits)
+        name = best if hits(best) else name
+    shape = f"got the columns {listed(columns)}; expected one that names images and one of classes"
+    if name is None:
+        return f"{file}: no column names images of {images.root}; {shape}, such as filename,label"
+    rest = [column for column in columns if column != name]
+    split = column_called(rest, _SPLIT_NAMES)
+    rest = [column for column in rest if column != split]
+    label = column_called(rest, LABEL_NAMES) or (rest[0] if len(rest) == 1 else None)
+    if label is None:
+        one_hot = _one_hot(records, rest)
+        if one_hot is None:
+            return f"{file}: no column is one of classes; {shape}, such as filename,label"
+        records, label = one_hot
+    return _Sheet(file, records, name, label, split)
+
+
+def _one_hot(records: list[dict[str, str]], columns: list[str]) -> tuple[list[dict[str, str]], str] | None:
+    """Return records with one column in the place of a column a class, of which each row has one at 1."""
+    if len(columns) < 2:
+        return None
+    label = f"{columns[0]}, ..., {columns[-1]}"
+    found = []
+    for record in records:
+        values = {column: record[column].strip() for column in columns}
+        if not {*values.values()} <= {"0", "1", "0.0", "1.0"}:
+            return None
+        ones = [column for column, value in values.items() if value.startswith("1")]
+        if len(ones) != 1:
+            return None
+        found.append({**record, label: ones[0]})
+    return found, label
+
+
+def _read_rows(sheet: _Sheet, images: _Images, reading: _Reading) -> None:
+    own_split = split_of(sheet.file.stem)
+    for number, record in enumerate(sheet.records, 2):
+        label = composed(record[sheet.label])
+        if not label:
+            reading.unlabelled += 1
+            continue
+        split = own_split
+        if sheet.split and record[sheet.split]:
+            split = split_of(record[sheet.split])
+            if split is None:
+                raise DataError(
+                    f"{sheet.file}: line {number} has {record[sheet.split]!r} in the column {sheet.split!r};"
+                    f" expected one of {', '.join(SPLITS)}"
+                )
+        found = images.named(record[sheet.name], sheet.file.parent, split)
+        if not found:
+            reading.missing.append(record[sheet.name])
+            continue
+        if len(found) > 1:
+            raise DataError(
+                f"{sheet.file}: line {number} names {record[sheet.name]!r}, which may be"
+                f" {listed([str(path.relative_to(images.root)) for path in found], _FEW)};"
+                " expected the path from the file's folder"
+            )
+        row = Row(found[0], label, split or images.split_of(found[0]))
+        before = reading.rows.setdefault(row.path, row)
+        if before.label != label:
+            raise DataError(
+                f"{sheet.file}: line {number} labels {record[sheet.name]!r} as {label!r},"
+                f" which has the label {before.label!r} already; expected one class for each image"
+            )
+
+
+def _refuse_identifiers(sheets: list[_Sheet], reading: _Reading) -> None:
+    labels = {row.label for row in reading.rows.values()}
+    if len(labels) == len(reading.rows) > 2:
+        raise DataError(
+            f"{sheets[0].file}: the column {sheets[0].label!r} has another value in each row"
+            f" ({listed(sorted(labels), _FEW)}); expected classes, each with several images"
+        )
