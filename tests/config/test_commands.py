@@ -65,8 +65,8 @@ def test_the_script_says_errors_on_stderr_and_ends_with_2(here: Path) -> None:
     ("words", "code", "out", "err"),
     [
         (["--help"], 0, "launch    search, train, test and export", ""),
-        ([], 2, "usage: breedlab COMMAND", ""),
-        (["lunch"], 2, "", "breedlab: no command 'lunch'; expected one of launch, "),
+        ([], 2, "usage: breedlab DIR", ""),
+        (["lunch"], 2, "", "breedlab: no command 'lunch'; expected a folder or one of launch, "),
     ],
     ids=["help", "no command", "unknown command"],
 )

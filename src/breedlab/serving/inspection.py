@@ -115,7 +115,8 @@ def _size(photo: bytes, found: str) -> tuple[int, int]:
     except Image.DecompressionBombError as error:
         raise BadPhoto("is absurdly large") from error
     except Exception as error:  # of hostile bytes Pillow raises nearly anything
-        raise BadPhoto(f"is truncated or corrupt ({str(error) or type(error).__name__})") from error
+        kind = f"{found}, " if found in _BY_BRAND else ""
+        raise BadPhoto(f"is truncated or corrupt ({kind}{str(error) or type(error).__name__})") from error
     if frames > 1:
         raise BadPhoto(f"is animated or has several pages ({frames} pictures; expected one)")
     return width, height
