@@ -1,6 +1,15 @@
-"""How many cores there are for this process: in a container often fewer than the machine has."""
+"""How many cores there are for this process, in a container often fewer than the machine has; and work on them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+_AHEAD = 64
 
 
 def available() -> int:
@@ -12,6 +21,20 @@ def available() -> int:
     from joblib import cpu_count  # slower to import than all that `--help` needs
 
     return int(cpu_count())
+
+
+def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """Yield what `work` returns for each item, in order, computed by a thread a core.
+
+    Only so many items are taken ahead: Ctrl-C waits for a few, and few results are in memory.
+    """
+    with ThreadPoolExecutor(available()) as pool:
+        queue = iter(items)
+        window = [pool.submit(work, item) for item in islice(queue, _AHEAD)]
+        while window:
+            done = window.pop(0).result()
+            window += [pool.submit(work, item) for item in islice(queue, 1)]
+            yield done
 
 
 def heed() -> None:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from breedlab.data import decode as decoding
 from breedlab.data.decode import BadPhoto, decode, read_image
 from breedlab.data.transforms import to_tensor
 
@@ -637,3 +638,13 @@ def test_only_regular_files_of_sensible_size_are_read(tmp_path: Path, monkeypatc
         with pytest.raises(BadPhoto) as caught:
             read_image(path)
         assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_size_is_known_before_decoding(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = io.BytesIO()
+    Image.new("RGB", (40, 24)).save(file, kind, exif=exif)
+    assert decoding.size(file.getvalue()) == decode(file.getvalue()).shape[:2]

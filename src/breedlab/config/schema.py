@@ -56,6 +56,8 @@ class Cache(Section):
     """Above this many gigabytes nothing is kept, and activations are computed every epoch."""
     dir: Location = ".cache/activations"
     """Where they are kept, for all runs."""
+    pixels: bool = False
+    """Keep decoded images there, too, for what loads images every epoch: each file is decoded once, for all runs."""
 
 
 class Model(Section):

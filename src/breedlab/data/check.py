@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 from breedlab import hardware
@@ -104,19 +102,10 @@ def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict
     fresh = [path for path, stamp in stamps.items() if known.get(str(path), [None])[0] != stamp]
     if fresh:
         try:
-            with ThreadPoolExecutor(hardware.available()) as pool:
-                queue = iter(fresh)
-                # A bounded window: Ctrl-C waits for a few files, not for all that were submitted.
-                window = [(path, pool.submit(_read, path)) for path in islice(queue, 64)]
-                done = 0
-                while window:
-                    path, future = window.pop(0)
-                    seen = future.result()
-                    known[str(path)] = [stamps[path], seen.digest, seen.problem]
-                    window += [(p, pool.submit(_read, p)) for p in islice(queue, 1)]
-                    done += 1
-                    if progress:
-                        progress(done, len(fresh))
+            for done, (path, seen) in enumerate(zip(fresh, hardware.in_threads(_read, fresh), strict=True), 1):
+                known[str(path)] = [stamps[path], seen.digest, seen.problem]
+                if progress:
+                    progress(done, len(fresh))
         finally:  # told to stop, the next start reads only the rest
             _save(book, known)
     return {path: _Seen(str(known[str(path)][1]), str(known[str(path)][2])) for path in stamps}

@@ -49,6 +49,7 @@ _UPRIGHT = {
     7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
     8: lambda a: a.transpose(1, 0, 2)[::-1],
 }
+_ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 class BadPhoto(DataError):
@@ -78,6 +79,21 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray[Any, np.dtyp
         if pixels is not None:
             return pixels
     return _decode_with_pillow(data, max_pixels)
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """Return (height, width) of what `decode` makes of a file, from its first bytes.
+
+    Raises:
+        BadPhoto: If they do not say.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            # Pillow says a TIFF's size as it is to be seen, and that of the others as it is in the file.
+            turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:  # as in `decode`
+        raise BadPhoto(f"has no size that can be read ({error})") from error
 
 
 def read_image(path: Path) -> bytes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
@@ -17,7 +19,7 @@ from breedlab.data import shared_memory
 from breedlab.data.augmentations import Built
 from breedlab.data.decode import BadPhoto, decode, keep_memory, read_image
 from breedlab.data.folders import Photo, PhotoSet
-from breedlab.data.transforms import EvalTransform, TrainTransform
+from breedlab.data.transforms import EvalTransform, TrainTransform, to_tensor
 from breedlab.distributed import WHOLE, Shard
 from breedlab.errors import DataError
 from breedlab.registry import AUGMENTATIONS
@@ -57,13 +59,42 @@ class Views:
         return 0 if self.augment == "none" else epoch + 1
 
 
+class Pixels(Protocol):
+    """Images by their index in a split, uint8 (height, width, 3) each."""
+
+    def __getitem__(self, index: int) -> np.ndarray[Any, Any]: ...
+
+    def original_size(self, index: int) -> tuple[int, int]:
+        """Return the (height, width) that the image's file has."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeptImages:
+    """What is kept of a split's images, so that no file has to be decoded again.
+
+    Attributes:
+        evaluated: What the evaluation transform makes of them.
+        decoded: What training crops are cut from.
+    """
+
+    evaluated: Pixels | None = None
+    decoded: Pixels | None = None
+
+
 class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
     """Photos of one split, by (view, index): uint8 (3, side, side) and the label."""
 
     def __init__(
-        self, photos: Sequence[Photo], evaluation: EvalTransform, training: TrainTransform | None = None, seed: int = 0
+        self,
+        photos: Sequence[Photo],
+        evaluation: EvalTransform,
+        training: TrainTransform | None = None,
+        seed: int = 0,
+        kept: KeptImages | None = None,
     ) -> None:
         self.photos, self.evaluation, self.training, self.seed = photos, evaluation, training, seed
+        self.kept = KeptImages() if kept is None else kept
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -71,13 +102,17 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
     def __getitem__(self, key: Key | int) -> tuple[torch.Tensor, int]:
         view, index = key if isinstance(key, tuple) else (0, key)
         photo = self.photos[index]
-        pixels = _read(photo.path)
         if view == 0 or self.training is None:
-            return self.evaluation(pixels), photo.label
+            if self.kept.evaluated is not None:
+                return to_tensor(self.kept.evaluated[index]), photo.label
+            return self.evaluation(read_pixels(photo.path)), photo.label
+        kept = self.kept.decoded
+        pixels = read_pixels(photo.path) if kept is None else kept[index]
+        original = None if kept is None else kept.original_size(index)
         before = torch.default_generator.get_state()  # not fork_rng with manual_seed, which reseeds the GPU as well
         torch.default_generator.manual_seed(mixed_seed(self.seed, view, index))
         try:
-            return self.training(pixels), photo.label
+            return self.training(pixels, original), photo.label
         finally:
             torch.default_generator.set_state(before)
 
@@ -123,7 +158,12 @@ def mixed_seed(*numbers: int) -> int:
     return seed
 
 
-def _read(path: Path) -> Any:
+def read_pixels(path: Path) -> np.ndarray[Any, Any]:
+    """Return an image that the data check has seen, uint8 (height, width, 3).
+
+    Raises:
+        LostPhoto: If it changed since.
+    """
     try:
         return decode(read_image(path))
     except BadPhoto as error:
@@ -206,10 +246,17 @@ class PhotoData(lightning.LightningDataModule):
     """
 
     def __init__(
-        self, photos: PhotoSet, data: Data, evaluation: EvalTransform, seed: int, frozen_views: int | None
+        self,
+        photos: PhotoSet,
+        data: Data,
+        evaluation: EvalTransform,
+        seed: int,
+        frozen_views: int | None,
+        kept: Mapping[str, KeptImages] | None = None,
     ) -> None:
         super().__init__()
         self.photos, self.data, self.evaluation, self.seed = photos, data, evaluation, seed
+        self.kept = kept or {}
         self.views = Views(frozen_views, data.augment)
         self.training = (
             None if data.augment == "none" else TrainTransform(evaluation, Built(AUGMENTATIONS.chosen(data)))
@@ -217,7 +264,7 @@ class PhotoData(lightning.LightningDataModule):
         self.shard = WHOLE
 
     def dataset(self, split: str) -> PhotoDataset:
-        return PhotoDataset(self.photos.splits[split], self.evaluation, self.training, self.seed)
+        return PhotoDataset(self.photos.splits[split], self.evaluation, self.training, self.seed, self.kept.get(split))
 
     def train_dataloader(self) -> TrainingLoader:
         dataset = self.dataset("train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,10 @@ import torch
 from torch.nn.functional import interpolate
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
+
+_AREAS = (0.35, 1.0)
+_ASPECTS = (3 / 4, 4 / 3)
+"""Of a training crop: its share of the image, and its width by its height."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +57,56 @@ class TrainTransform:
     def __init__(self, base: EvalTransform, more: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         self._side = base.crop
         self._interpolation = base.interpolation
-        self._crop = v2.RandomResizedCrop(base.crop, scale=(0.35, 1.0))
+        self._crop = v2.RandomResizedCrop(base.crop, scale=_AREAS, ratio=_ASPECTS)
         self._more = more
 
-    def __call__(self, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
-        """From uint8 (height, width, 3) to uint8 (3, crop, crop)."""
-        at = self._crop.make_params([to_tensor(pixels)])
-        rows, columns = (
-            slice(at[start], at[start] + at[size]) for start, size in (("top", "height"), ("left", "width"))
-        )
+    def __call__(self, pixels: np.ndarray[Any, Any], original: tuple[int, int] | None = None) -> torch.Tensor:
+        """From uint8 (height, width, 3) to uint8 (3, crop, crop).
+
+        Args:
+            pixels: The image.
+            original: The (height, width) that it had before it was shrunk: the same draws cut the same part of it.
+        """
+        height, width = original or pixels.shape[:2]
+        at = self._crop.make_params([torch.empty(1).expand(3, height, width)])
+        rows = _scaled(at["top"], at["height"], pixels.shape[0] / height)
+        columns = _scaled(at["left"], at["width"], pixels.shape[1] / width)
         # Copied before the resize: from a window of a larger array it would take the slow path.
         window = to_tensor(np.ascontiguousarray(pixels[rows, columns]))
         image = resize(window, (self._side, self._side), self._interpolation)
         if torch.rand(()) < 0.5:
             image = F.horizontal_flip(image)
         return image if self._more is None else self._more(image)
+
+
+def _scaled(start: int, length: int, scale: float) -> slice:
+    """Return where a stretch of an image is once that is resized, to the nearest pixel."""
+    return slice(round(start * scale), round((start + length) * scale))
+
+
+def side_for_crops(crop: int) -> int:
+    """Return the shorter side in pixels at which an image has the detail of all training crops of a size.
+
+    The smallest crop of an image of height and width `side` or more is `crop` pixels high or wide.
+    """
+    return math.ceil(crop / math.sqrt(_AREAS[0] * _ASPECTS[0]))
+
+
+def shrunk(pixels: np.ndarray[Any, Any], side: int, interpolation: str) -> np.ndarray[Any, Any]:
+    """Return an image (height, width, 3) with its shorter side at `side`, or as it is where that is no smaller."""
+    size = shrunk_size(pixels.shape[0], pixels.shape[1], side)
+    if size == pixels.shape[:2]:
+        return pixels
+    resized: np.ndarray[Any, Any] = resize(to_tensor(pixels), size, interpolation).permute(1, 2, 0).numpy()
+    return resized
+
+
+def shrunk_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Return the (height, width) that `shrunk` makes of an image of these."""
+    if min(height, width) <= side:
+        return height, width
+    long = round(side * max(height, width) / min(height, width))
+    return (long, side) if width <= height else (side, long)
 
 
 def resize(image: torch.Tensor, size: tuple[int, int], interpolation: str) -> torch.Tensor:

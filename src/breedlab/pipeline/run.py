@@ -229,8 +229,8 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
         prepared.probe(classifier, config)
     with distributed.host_first():
         activations = prepared.activations(classifier, config)
+        photos: PhotoData = prepared.live_data(config) if activations is None else prepared.data(config)
     learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
-    photos: PhotoData = prepared.data(config)
     data = photos if activations is None else ActivationData(activations, photos)
     precision = prepared.training_precision(config, cached=activations is not None)
     if precision != prepared.precision:

@@ -17,7 +17,7 @@ from breedlab.config import Config
 from breedlab.config.schema import Data
 from breedlab.console import note, progress
 from breedlab.data.check import Report
-from breedlab.data.module import PhotoData, TrainingBatches
+from breedlab.data.module import KeptImages, PhotoData, TrainingBatches
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import ConfigError
 from breedlab.models import backbone as backbones
@@ -30,6 +30,7 @@ from breedlab.training import loop
 from breedlab.training.activations import Activations, TooLarge, cached_activations
 from breedlab.training.engine_choice import EAGER, FeatureEngines
 from breedlab.training.learner import Learner
+from breedlab.training.pixel_cache import kept_images
 from breedlab.training.precision import autocast
 
 _CHECKED = 32
@@ -57,6 +58,7 @@ class Prepared:
     accelerator: str
     precision: str
     _activations: dict[tuple[str, str, int], Activations | None] = field(default_factory=dict)
+    _kept: dict[tuple[bool, int | None], dict[str, KeptImages]] = field(default_factory=dict)
     _trainable: frozenset[str] = frozenset()
     engines: FeatureEngines = field(init=False)
 
@@ -155,6 +157,17 @@ class Prepared:
         frozen_views = None if config.model.freeze == "none" else config.cache.views
         return PhotoData(self.report.photos, config.data, self.evaluation, config.seed, frozen_views)
 
+    def live_data(self, config: Config) -> PhotoData:
+        """The photos as training loads them every epoch: with `cache.pixels` decoded once, for all runs."""
+        data = self.data(config)
+        if not config.cache.pixels:
+            return data
+        needs = (data.training is None, data.views.frozen_views)
+        if needs not in self._kept:
+            self._kept[needs] = kept_images(data, config.cache, self.report.fingerprint, progress)
+        data.kept = self._kept[needs]
+        return data
+
     def activations(self, classifier: Classifier, config: Config) -> Activations | None:
         """The frozen part's activations, or None where they are computed live; says why."""
         if config.model.freeze == "none" or config.cache.mode == "off":
@@ -210,7 +223,7 @@ class Prepared:
     def learner(self, classifier: Classifier, config: Config, epochs: int) -> tuple[Learner, loop.Feed]:
         """What the lean loop trains, and what it trains on."""
         activations = self.activations(classifier, config)
-        data = self.data(config)
+        data = self.data(config) if activations is not None else self.live_data(config)
         feed: loop.Feed = LiveFeed(data) if activations is None else CachedFeed(activations, config)
         learner = Learner(
             classifier,

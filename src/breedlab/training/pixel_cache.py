@@ -1,0 +1,239 @@
+"""Decoded images, kept memory-mapped beside the activations: what trains live then decodes each file once.
+
+What validation sees is kept as the evaluation transform makes it, bit for bit. What training cuts its random crops from
+is kept as decoded, or, of images larger than the smallest crop needs, shrunk to that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from breedlab import hardware
+from breedlab.config.schema import Cache
+from breedlab.console import note
+from breedlab.data import decode
+from breedlab.data.folders import Photo
+from breedlab.data.module import KeptImages, PhotoData, read_pixels
+from breedlab.data.transforms import EvalTransform, shrunk, shrunk_size, side_for_crops
+from breedlab.errors import DiskFull
+from breedlab.training.cache_key import code_versions
+from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room
+
+_SAVE_EVERY_S = 10.0
+
+Make = Callable[[Photo], np.ndarray[Any, Any]]
+Progress = Callable[[str], Any]
+
+
+class MappedImages:
+    """Images of a file, one after the other, each of its own size.
+
+    Args:
+        path: A .npy of bytes.
+        sizes: (n, 2), their heights and widths.
+        original: (n, 2), those of the images' files.
+    """
+
+    def __init__(self, path: Path, sizes: np.ndarray[Any, Any], original: np.ndarray[Any, Any]) -> None:
+        self._path, self._sizes, self._starts, self._original = path, sizes, _starts(sizes), original
+
+    @cached_property
+    def _bytes(self) -> np.ndarray[Any, Any]:
+        return np.asarray(np.load(self._path, mmap_mode="c"))  # copy-on-write: torch wants it writable
+
+    def __getitem__(self, index: int) -> np.ndarray[Any, Any]:
+        height, width = self._sizes[index]
+        return self._bytes[self._starts[index] : self._starts[index + 1]].reshape(height, width, 3)
+
+    def original_size(self, index: int) -> tuple[int, int]:
+        height, width = self._original[index].tolist()
+        return height, width
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Each worker maps the file itself: pickled, the map would be its content."""
+        return {name: value for name, value in vars(self).items() if name != "_bytes"}
+
+
+def kept_images(data: PhotoData, cache: Cache, fingerprint: str, progress: Progress) -> dict[str, KeptImages]:
+    """Return what is kept of the training and the validation images, decoding what is not there yet.
+
+    Args:
+        data: The images, their transforms and whether training augments them.
+        cache: Its settings.
+        fingerprint: Of the images' content, classes and splits.
+        progress: Called with a title; gives a context whose value is called with (done, total).
+
+    Returns:
+        By split; empty where they do not fit into `cache.max_gb` or on the disk, which is said.
+    """
+    train, valid = data.photos.splits["train"], data.photos.splits["valid"]
+    stores = [_evaluated("valid", valid, data.evaluation)]
+    if data.training is None or data.views.frozen_views:  # the first view of a frozen backbone's
+        stores.append(_evaluated("train", train, data.evaluation))
+    if data.training is not None and data.views.frozen_views != 1:
+        sizes = _known_sizes(train, cache, fingerprint, progress)
+        stores.append(_decoded("train", train, data.evaluation, sizes))
+    common = {"photos": fingerprint, "transform": asdict(data.evaluation), "versions": code_versions()}
+    files = [
+        FeatureFile(Path(cache.dir), {**common, "pixels": [store.split, store.kind]}, (int(store.starts[-1]),), "uint8")
+        for store in stores
+    ]
+    total = sum(file.nbytes for file in files)
+    try:
+        if total > cache.max_gb * 1e9:
+            raise _Live(f"kept, they take {total / 1e9:.1f} GB, cache.max_gb is {cache.max_gb:g}")
+        _fill(list(zip(files, stores, strict=True)), cache, progress)
+    except _Live as reason:
+        note(f"images are decoded every epoch: {reason}")
+        return {}
+    kept: dict[str, dict[str, MappedImages]] = {"train": {}, "valid": {}}
+    for file, store in zip(files, stores, strict=True):
+        os.utime(file.path)  # least recently used is dropped first
+        kept[store.split][store.kind] = MappedImages(file.path, store.sizes, store.original)
+    return {split: KeptImages(**images) for split, images in kept.items()}
+
+
+class _Live(Exception):
+    """Why nothing is kept."""
+
+
+class _Store:
+    """What a file is to hold.
+
+    Attributes:
+        split: Of the data set.
+        kind: `evaluated` or `decoded`.
+        photos: Of the split, in their order.
+        sizes: (n, 2), the heights and widths that `make` returns.
+        original: (n, 2), those of the files, where they matter.
+        make: What is kept of a photo.
+    """
+
+    def __init__(self, split: str, kind: str, photos: Sequence[Photo], sizes: np.ndarray[Any, Any], make: Make) -> None:
+        self.split, self.kind, self.photos, self.sizes, self.make = split, kind, photos, sizes, make
+        self.starts = _starts(sizes)
+        self.original = sizes
+
+
+def _evaluated(split: str, photos: Sequence[Photo], evaluation: EvalTransform) -> _Store:
+    sizes = np.full((len(photos), 2), evaluation.crop, dtype=np.int64)
+    return _Store(split, "evaluated", photos, sizes, partial(_evaluate, evaluation))
+
+
+def _evaluate(evaluation: EvalTransform, photo: Photo) -> np.ndarray[Any, Any]:
+    image: np.ndarray[Any, Any] = evaluation(read_pixels(photo.path)).permute(1, 2, 0).numpy()
+    return image
+
+
+def _decoded(split: str, photos: Sequence[Photo], evaluation: EvalTransform, whole: np.ndarray[Any, Any]) -> _Store:
+    side = side_for_crops(evaluation.crop)
+    sizes = np.array([shrunk_size(int(height), int(width), side) for height, width in whole], dtype=np.int64)
+    store = _Store(split, "decoded", photos, sizes, partial(_shrink, side, evaluation.interpolation))
+    store.original = whole
+    return store
+
+
+def _shrink(side: int, interpolation: str, photo: Photo) -> np.ndarray[Any, Any]:
+    return shrunk(read_pixels(photo.path), side, interpolation)
+
+
+def _starts(sizes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return at which byte each image begins, and where the last one ends."""
+    lengths = sizes.astype(np.int64).prod(axis=1) * 3
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+
+def _known_sizes(photos: Sequence[Photo], cache: Cache, fingerprint: str, progress: Progress) -> np.ndarray[Any, Any]:
+    """Return the (height, width) of each image, read from the files once."""
+    key = {"photos": fingerprint, "sizes of": "train", "versions": code_versions()}
+    file = FeatureFile(Path(cache.dir), key, (len(photos), 2), "int32")
+    with suppress(DiskFull):
+        if not file.is_whole():
+            with alone([file]):
+                if not file.is_whole():
+                    make_room([file], cache.max_gb, lambda: shutil.disk_usage(cache.dir).free)
+                    _write(file, np.array(list(_sizes(photos, progress)), np.int32))
+        return np.asarray(np.load(file.path))
+    return np.array(list(_sizes(photos, progress)), np.int32)
+
+
+def _sizes(photos: Sequence[Photo], progress: Progress) -> Iterator[tuple[int, int]]:
+    with progress("sizes of the training images") as report:
+        for done, size in enumerate(hardware.in_threads(_size, photos), 1):
+            report(done, len(photos))
+            yield size
+
+
+def _size(photo: Photo) -> tuple[int, int]:
+    try:
+        return decode.size(decode.read_image(photo.path))
+    except (OSError, decode.BadPhoto):
+        height, width, _ = read_pixels(photo.path).shape  # says what happened to it
+        return height, width
+
+
+def _write(file: FeatureFile, rows: np.ndarray[Any, Any]) -> None:
+    writer = FeatureWriter(file)
+    try:
+        writer.append(rows[writer.rows :])
+        writer.finish()
+    finally:
+        writer.close()
+
+
+def _fill(files: Sequence[tuple[FeatureFile, _Store]], cache: Cache, progress: Progress) -> None:
+    if all(file.is_whole() for file, _ in files):
+        return
+    with alone([file for file, _ in files if not file.is_whole()]):
+        missing = [(file, store) for file, store in files if not file.is_whole()]
+        total = sum(len(store.photos) for _, store in missing)
+        done = 0
+        try:
+            make_room([file for file, _ in files], cache.max_gb, lambda: shutil.disk_usage(cache.dir).free)
+            with progress("images decoded once, for all epochs") as report:
+                for file, store in missing:
+                    for _ in _decode_into(file, store):
+                        done += 1
+                        report(done, total)
+        except DiskFull as error:  # which is worse for what the run has to write than for this
+            for file, _ in missing:
+                file.part.unlink(missing_ok=True)
+                file.done.unlink(missing_ok=True)
+            raise _Live(f"the disk of {cache.dir} has no room for {total:,} of them") from error
+
+
+def _decode_into(file: FeatureFile, store: _Store) -> Iterator[int]:
+    """Write a store's file from its first missing image on; yields after each image."""
+    writer = FeatureWriter(file)
+    saved = time.monotonic()
+    first = int(np.searchsorted(store.starts, writer.rows))
+    lengths = np.diff(store.starts)[first:]
+    yield from range(first)
+    try:
+        images = hardware.in_threads(store.make, store.photos[first:])
+        for number, (length, image) in enumerate(zip(lengths, images, strict=True), first):
+            flat = np.ascontiguousarray(image).reshape(-1)
+            if len(flat) != length:
+                raise _Live(f"{store.photos[number].path} is of another size than its file says")
+            writer.append(flat)
+            if time.monotonic() - saved > _SAVE_EVERY_S:
+                writer.save()
+                saved = time.monotonic()
+            yield writer.rows
+        writer.finish()
+    except BaseException:
+        with suppress(DiskFull):
+            writer.save()
+        raise
+    finally:
+        writer.close()
