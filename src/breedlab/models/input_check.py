@@ -64,7 +64,9 @@ def spread(network: nn.Module, images: Tensor) -> float | None:
     return found[0] if found else None
 
 
-def concern(network: nn.Module, images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+def concern(
+    network: nn.Module, images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], *, published: bool = False
+) -> str:
     """Return what is wrong with a normalization for a network's weights, in one line; empty if nothing seems to be.
 
     Args:
@@ -72,6 +74,8 @@ def concern(network: nn.Module, images: Tensor, mean: tuple[float, ...], std: tu
         images: A few real images as they are trained on, (n, 3, side, side), values from 0 to 255.
         mean: Per channel, of values from 0 to 1.
         std: Likewise.
+        published: Whether whoever published these weights states this normalization. Then a low reading comes from
+            flat images (x-rays, parts on a conveyor belt), and another normalization would only hide that.
     """
     if _is_fresh(network):
         return (
@@ -79,7 +83,7 @@ def concern(network: nn.Module, images: Tensor, mean: tuple[float, ...], std: tu
             " expected the weights of a training"
         )
     now = spread(network, _normalized(images, mean, std))
-    if now is None or _TOO_LITTLE <= now <= _TOO_MUCH:
+    if now is None or (0 if published else _TOO_LITTLE) <= now <= _TOO_MUCH:
         return ""
     others = {name: spread(network, _normalized(images, *known)) or 0.0 for name, known in USUAL.items()}
     name = min(others, key=lambda other: _distance(others[other]))

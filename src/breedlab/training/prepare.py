@@ -405,7 +405,12 @@ def concerns(prepared: Prepared) -> list[str]:
     images = prepared.data(config).dataset("train")
     chosen = range(0, len(images), -(-len(images) // _CHECKED))
     batch = torch.stack([images[0, index][0] for index in chosen])
-    found = input_check.concern(prepared.backbone.network, batch, evaluation.mean, evaluation.std)
+    stated = prepared.backbone.pretraining
+    published = not backbones.is_path(config.model.weights) and (evaluation.mean, evaluation.std) == (
+        stated.mean,
+        stated.std,
+    )
+    found = input_check.concern(prepared.backbone.network, batch, evaluation.mean, evaluation.std, published=published)
     return [found] if found else []
 
 
