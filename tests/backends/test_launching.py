@@ -351,3 +351,24 @@ def test_who_stopped_a_job_is_told(cloud: Cloud, account: Account, here: Path, m
     account.end_training("dogs", "Stopped")
     with pytest.raises(BreedlabError, match=r"dogs: stopped: jo stopped it with jobs\.py stop"):
         jobs.main(["fetch", "dogs"])
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(6, ["4"]), (None, ["4", "64"])])
+def test_a_tuning_job_is_offered_no_batch_that_the_images_cannot_fill(
+    account: Account, cloud: Cloud, here: Path, capsys: pytest.CaptureFixture[str], images: int | None, sizes: list[str]
+) -> None:
+    """6 images to train on here; how many lie in S3 is for the job to count."""
+    if images is None:
+        boto3.client("s3").put_object(Bucket="breedlab-tests", Key="p/train/a/1.jpg", Body=b"")
+    search = ["tuner=random", "tuner.trials=2", "tuner.space.data.batch_size=[4, 64]"]
+    given = cloud(*search, *([] if images else ["data.root=s3://breedlab-tests/p"]))
+    assert main([*given, "backend.wait=false"]) == 0
+    (request,) = account.sent("CreateHyperParameterTuningJob")
+    ranges = request["HyperParameterTuningJobConfig"]["ParameterRanges"]["CategoricalParameterRanges"]
+    assert [each["Values"] for each in ranges if "batch_size" in each["Name"]] == [sizes]
+    told = "there are 6 training images" in " ".join(capsys.readouterr().out.split())
+    assert told is bool(images)
+    assert main([*given, "dry_run=true"]) == 0
+    planned = capsys.readouterr().out
+    assert json.dumps(sizes) in " ".join(planned.split()).replace("[ ", "[").replace(" ]", "]")
+    assert ("there are 6 training images" in planned) is bool(images)

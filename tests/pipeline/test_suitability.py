@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from breedlab.cli.launch import main
 from breedlab.config import Config, search_space
 from breedlab.config.space import Choices, Range
+from breedlab.errors import ConfigError
+from breedlab.pipeline import rundir
 from breedlab.pipeline.run import run
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 
@@ -34,6 +37,32 @@ def test_a_search_tries_no_batch_larger_than_the_data_and_says_so(
     assert "tuner.space.data.batch_size: 128, 512 left out; there are 100 training images" in said
     recorded = yaml.safe_load((result.run / "config.yaml").read_text())
     assert recorded["tuner"]["space"] == {"data.batch_size": [64]}  # which a resumed search goes on with
+
+
+def test_the_dry_run_shows_what_the_run_will_do(
+    here: Path, words: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = [
+        "tuner=grid",
+        "tuner.max_epochs=1",
+        "tuner.space={data: {batch_size: [64, 128, 512]}, optim: {lr: [0.1, 1.0]}}",
+    ]
+    assert main([*words(*search), "trainer.max_epochs=20", "trainer.patience=3", "optim.schedule=cosine", "dry_run=true"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "search: 2 trials x 1 epochs" in said and "data.batch_size: one of 64 " in said
+    assert "128, 512 left out; there are 100 training images" in said
+    assert "trainer.patience=3 with optim.schedule=cosine: training may stop" in said
+
+
+@pytest.mark.parametrize("asked", ["[64, 128, 512]", "{low: 16, high: 512}", "{choices: [64, 128]}"])
+def test_a_resumed_search_may_be_asked_the_same_again(here: Path, words: Callable[..., list[str]], asked: str) -> None:
+    search = ["tuner=random", "tuner.trials=1", "tuner.max_epochs=1", "tuner.space.optim.lr=[0.1]"]
+    assert main([*words(*search, "trainer.max_epochs=1"), f"tuner.space.data.batch_size={asked}"]) == 0
+    rundir.leave()
+    assert main(["resume=runs/latest", f"tuner.space.data.batch_size={asked}"]) == 0
+    rundir.leave()
+    with pytest.raises(ConfigError, match=r"tuner\.space\.data\.batch_size"):
+        main(["resume=runs/latest", "tuner.space.data.batch_size=[32, 512]"])
 
 
 def test_what_fits_stays_and_something_always_does(configure: Configure) -> None:

@@ -29,6 +29,7 @@ from breedlab.config.schema import schema
 from breedlab.config.validate import known_paths, leaf_values, problems, with_values
 from breedlab.config.yaml_folders import config_folder, groups, with_search_path
 from breedlab.errors import BreedlabError, ConfigError, Terminated
+from breedlab.files import read_json_if_whole
 from breedlab.weight_files import file_of
 
 _HELP = """\
@@ -240,9 +241,11 @@ def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     from breedlab.pipeline.rundir import recorded_config, recorded_overrides
 
     words = [word for word in overrides if word.lstrip("+~").split("=")[0] not in ("resume", "dry_run")]
-    given = _given(recorded_overrides(run), words) if words else {}
+    lineage = read_json_if_whole(run / "lineage.json") or {}
+    trained_on = lineage.get("data", {}).get("photos", {}).get("train")
+    given = _given(recorded_overrides(run), words, trained_on) if words else {}
     recorded = recorded_config(run, given)
-    before = dict(leaf_values(recorded.model_dump()))
+    before = dict(leaf_values(_as_run(recorded, trained_on).model_dump()))
     changed = {path: value for path, value in given.items() if before.get(path) != value}
     if wrong := [path for path in sorted(changed) if path not in _FREE]:
         raise ConfigError(
@@ -259,12 +262,25 @@ _FREE = ("resume", "dry_run", *_PLACES, "trainer.max_epochs", "tuner.trials")
 """What a continued run may change: where things lie, and how long it goes on. The photos have to be the same."""
 
 
-def _given(recorded: list[str], words: list[str]) -> dict[str, Any]:
-    """Return the value of every config path that words name, or change by naming a group's choice."""
+def _as_run(config: Config, images: int | None) -> Config:
+    """Return a config as a run on so many images corrects it: what it was begun with, however often it is retyped."""
+    from breedlab.pipeline.suitability import cap_batch_sizes
+
+    return config if images is None else cap_batch_sizes(config, images)[0]
+
+
+def _given(recorded: list[str], words: list[str], images: int | None) -> dict[str, Any]:
+    """Return the value of every config path that words name, or change by naming a group's choice.
+
+    Args:
+        recorded: The words that the run was started with.
+        words: Those that it is to go on with.
+        images: How many it trains on; None if that is not known.
+    """
     replaced = {word.lstrip("+").partition("=")[0] for word in words}
     # What is replaced need not be known here: a variable of the environment that it came from may not be set.
     recorded = [word for word in recorded if "${oc.env:" not in word or word.partition("=")[0] not in replaced]
-    now = dict(leaf_values(validate(load([*recorded, *words])).tree()))
+    now = dict(leaf_values(_as_run(validate(load([*recorded, *words])), images).tree()))
     without = dict(leaf_values(load(recorded)))
     named = {word.lstrip("+").partition("=")[0] for word in words}
     changed = {path for path in now if path not in without or without[path] != now[path]}

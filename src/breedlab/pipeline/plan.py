@@ -13,6 +13,7 @@ from breedlab.config.space import Choices, Dimension
 from breedlab.data.folders import SPLITS, is_absent, scan, splitting
 from breedlab.data.sources import source_of
 from breedlab.names import printable
+from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 from breedlab.training.progress import Done
 
 _GB = 1e9
@@ -44,10 +45,12 @@ def plan(config: Config, resume: Path | None) -> str:
     if already.complete:
         return f"{title}\n\noutput    {resume}/\n          this run is complete; nothing is left to do"
     images = find_images(config)
+    config, notes = suited(config, images)
     lines = [
         title,
         "",
         *describe_task(config, images),
+        *notes,
         "",
         "stages" if resume is None else f"stages left of {resume}",
         *(f"  {number}. {text}" for number, text in enumerate(_stages(config, images, already), 1)),
@@ -71,6 +74,15 @@ def describe_task(config: Config, images: Images | None) -> list[str]:
         *data,
         f"network   {config.model.name}, weights {config.model.weights}, frozen: {config.model.freeze}, head {head}",
     ]
+
+
+def suited(config: Config, images: Images | None) -> tuple[Config, list[str]]:
+    """Return the config as a run of it corrects it for these images, and lines on that and on what a run warns of."""
+    notes = [text] if (text := early_stopping_concern(config)) else []
+    if images is not None:
+        config, said = cap_batch_sizes(config, images.counts["train"])
+        notes += [said] if said else []
+    return config, [f"note      {text}" for text in notes]
 
 
 def find_images(config: Config) -> Images:

@@ -30,7 +30,8 @@ from breedlab.backends.sagemaker.source import REQUIREMENTS, UNDECLARED, write_s
 from breedlab.config import Config, trial_count
 from breedlab.config.problems import Problem, error_from
 from breedlab.console import note, stage, warn
-from breedlab.errors import BackendError, ConfigError
+from breedlab.errors import BackendError, ConfigError, DataError
+from breedlab.pipeline.suitability import cap_batch_sizes
 
 if TYPE_CHECKING:
     import boto3
@@ -82,13 +83,15 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
     found += job_secrets.secret_problems(config)
     overrides = job_secrets.texts_without(overrides, config)
     config = job_secrets.without_secrets(config)
+    in_s3 = config.data.root.startswith("s3://")
+    if not in_s3:
+        config = _with_fitting_batches(config)
     where = place or session.planned(config.backend)
     found += checks.offline_problems(config, where.region)
     quote = quoted(account, config.backend, "Training") if account else None
     money = (config.backend, where.region, trial_count(config), each_trial_is_a_job(config), quote)
     if not where.region.startswith("<"):
         found += bill_problems(*money)
-    in_s3 = config.data.root.startswith("s3://")
     if account and in_s3:
         found += _data_problems(account, config.data.root)
     asked = preflight.Findings()
@@ -159,6 +162,20 @@ def _refuse_resume(resume: Path | None) -> None:
             f"resume: {resume} runs on SageMaker, where a job goes on by itself;"
             f" come back to it with: python scripts/jobs.py fetch {resume}"
         )
+
+
+def _with_fitting_batches(config: Config) -> Config:
+    """Return the config without batch sizes to search that no images can fill; a trial that is a job tries any."""
+    from breedlab.pipeline.plan import find_images
+
+    try:
+        images = find_images(config).counts["train"]
+    except DataError:  # told when the images are checked, after what AWS would refuse
+        return config
+    config, said = cap_batch_sizes(config, images)
+    if said:
+        note(said)
+    return config
 
 
 def _name_problems(account: boto3.Session, name: str) -> list[Problem]:

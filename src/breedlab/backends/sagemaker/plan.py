@@ -25,7 +25,7 @@ from breedlab.backends.sagemaker.source import write_source
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.problems import error_from
 from breedlab.config.space import Choices
-from breedlab.pipeline.plan import describe_dimension, describe_task, find_images
+from breedlab.pipeline.plan import describe_dimension, describe_task, find_images, suited
 from breedlab.training.objective import FIGURES, epoch_line
 
 
@@ -39,6 +39,8 @@ def plan(config: Config) -> str:
     config = without_secrets(config)
     place = planned(config.backend)
     in_s3 = config.data.root.startswith("s3://")
+    found_images = None if in_s3 else find_images(config)
+    config, notes = suited(config, found_images)
     experiment = Experiment(
         config,
         place,
@@ -52,7 +54,8 @@ def plan(config: Config) -> str:
     lines = [
         f"experiment {config.name} on SageMaker (dry run: nothing is started)",
         "",
-        *describe_task(config, None if in_s3 else find_images(config)),
+        *describe_task(config, found_images),
+        *notes,
         "",
         *_jobs(experiment),
         "",
