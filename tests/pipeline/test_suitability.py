@@ -47,7 +47,10 @@ def test_the_dry_run_shows_what_the_run_will_do(
         "tuner.max_epochs=1",
         "tuner.space={data: {batch_size: [64, 128, 512]}, optim: {lr: [0.1, 1.0]}}",
     ]
-    assert main([*words(*search), "trainer.max_epochs=20", "trainer.patience=3", "optim.schedule=cosine", "dry_run=true"]) == 0
+    assert (
+        main([*words(*search), "trainer.max_epochs=20", "trainer.patience=3", "optim.schedule=cosine", "dry_run=true"])
+        == 0
+    )
     said = " ".join(capsys.readouterr().out.split())
     assert "search: 2 trials x 1 epochs" in said and "data.batch_size: one of 64 " in said
     assert "128, 512 left out; there are 100 training images" in said

@@ -9,7 +9,7 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from breedlab.backends.sagemaker import archive_check
+from breedlab.backends.sagemaker import archive_check, hidden_home
 from breedlab.errors import ServingError
 from breedlab.packing import opened
 from breedlab.serving.archive import write_archive
@@ -256,6 +256,65 @@ def test_an_archives_code_sees_no_keys(
         archive_check.lint(content)
     assert "SECRET" not in str(caught.value) and "GITHUB_TOKEN" not in str(caught.value)
     assert os.environ["AWS_ACCESS_KEY_ID"] == "SECRET"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home folder with keys, in the usual places and in one that a variable names."""
+    for name in (".aws/credentials", ".ssh/id_rsa", ".config/gh/hosts.yml", ".netrc", "elsewhere/config", "notes.txt"):
+        (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / name).write_text("SECRET")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "home" / "elsewhere" / "config"))
+    hidden_home._is_allowed.cache_clear()
+    yield tmp_path / "home"
+    hidden_home._is_allowed.cache_clear()
+
+
+STEAL = """
+import pathlib, subprocess
+home = pathlib.Path({home!r})
+for path in (home / ".aws", home / ".ssh", home / ".netrc"):
+    subprocess.run(["umount", path], capture_output=True)
+found = sorted(str(p.relative_to(home)) for p in home.rglob("*") if p.is_file() and p.read_text() == "SECRET")
+outside = pathlib.Path("/proc/{pid}/root", *home.parts[1:], ".netrc")
+try:
+    found += [outside.read_text()] if outside.read_text() == "SECRET" else []
+except OSError:
+    pass
+raise RuntimeError(f"found {{found}}")
+"""
+
+
+def stolen(content: Path, folder: Path, home: Path) -> str:
+    """What an archive's code finds of the keys, though it knows their paths."""
+    shutil.copytree(folder, content)
+    (content / "code" / "inference.py").write_text(STEAL.format(home=str(home), pid=os.getpid()))
+    with pytest.raises(ServingError, match="found") as caught:
+        archive_check.lint(content)
+    return str(caught.value)
+
+
+def test_an_archives_code_finds_no_keys_by_their_paths(tmp_path: Path, folder: Path, home: Path) -> None:
+    if not hidden_home._is_allowed():
+        pytest.skip("this system lets an ordinary user make no mount namespace")
+    assert "found ['notes.txt']" in stolen(tmp_path / "content", folder, home)
+    assert hidden_home.exposed() == ""
+    assert (home / ".aws" / "credentials").read_text() == "SECRET"
+
+
+def test_keys_that_cannot_be_hidden_are_named(
+    tmp_path: Path, folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    (bare / "unshare").write_text("#!/bin/sh\necho unshare: Operation not permitted >&2\nexit 1\n")
+    (bare / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", str(bare), prepend=os.pathsep)
+    for name in (".aws", ".ssh", ".netrc", ".config", "elsewhere/config"):
+        assert str(home / name) in hidden_home.exposed()
+    assert "deploy only archives that you trust" in hidden_home.exposed()
+    assert ".aws/credentials" in stolen(tmp_path / "content", folder, home), "and the code runs all the same"
 
 
 def test_the_model_answers_as_before(folder: Path, photo: bytes) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breedlab.cli.deploy_flags import account_of, deployment_of, parse
-from breedlab.console import console, note, stage
+from breedlab.console import console, note, stage, warn
 from breedlab.errors import BackendError, DataError
 from breedlab.files import read_json_if_whole
 
@@ -146,12 +146,14 @@ def _plan(words: argparse.Namespace) -> int:
 
 
 def _deploy(words: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import archive_check, endpoint_cost, preflight, session, stack
+    from breedlab.backends.sagemaker import archive_check, endpoint_cost, hidden_home, preflight, session, stack
     from breedlab.backends.sagemaker.rollout import Rollout
 
     photo = _photo(words)
     with _model(words.model) as (folder, archive):
         stage("Archive")
+        if text := hidden_home.exposed():
+            warn(text)
         # Without the stack its code is imported for the photo, and for nothing else before that.
         python, _ = stack.find_environment(words.inference_env)
         size = archive_check.lint(folder, imports=python is not None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from breedlab.backends.sagemaker import stack
+from breedlab.backends.sagemaker import hidden_home, stack
 from breedlab.errors import ServingError
 from breedlab.serving.description import read_description
 
@@ -125,8 +125,8 @@ def _ask_handler(folder: Path, photo: bytes) -> tuple[int, bytes]:
 
 
 def _run(folder: Path, *photo: str) -> subprocess.CompletedProcess[str]:
-    """In a Python that sees neither this checkout nor what the person's environment adds."""
-    command = [sys.executable, "-I", str(_PROBE), str(folder.resolve()), *photo]
+    """In a Python that sees neither this checkout, nor what the user's environment adds, nor the user's keys."""
+    command = hidden_home.hiding([sys.executable, "-I", _PROBE, folder.resolve(), *photo])
     with tempfile.TemporaryDirectory(prefix="breedlab-probe-") as home:
         words: dict[str, Any] = {"env": stack.scrubbed(home), "cwd": home, "stdin": subprocess.DEVNULL}
         try:

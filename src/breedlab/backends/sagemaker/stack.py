@@ -17,6 +17,7 @@ from pathlib import Path
 
 import urllib3
 
+from breedlab.backends.sagemaker.hidden_home import hiding
 from breedlab.errors import BackendError
 
 ENVIRONMENT_VARIABLE = "BREEDLAB_INFERENCE_ENV"
@@ -79,7 +80,7 @@ class Stack:
         }
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [overlay, _START, self._base, str(port)],
+                hiding([overlay, _START, self._base, port]),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
