@@ -76,11 +76,15 @@ class Prediction:
         label: The most likely class.
         probability: Of that class, 0 to 1.
         probabilities: Of every class by name, the most likely first.
+        unknown: Whether the image is unlike those of all classes; None if the model does not tell.
+        label_set: The classes of which the true one is one with the model's coverage, 90%; empty if it has no sets.
     """
 
     label: str
     probability: float
     probabilities: Mapping[str, float]
+    unknown: bool | None = None
+    label_set: tuple[str, ...] = ()
 
 
 class Model:
@@ -123,8 +127,8 @@ class Model:
             batch = [
                 self._prepare(image, start + offset) for offset, image in enumerate(several[start : start + _BATCH])
             ]
-            for row in self._exported.scores(torch.stack(batch)).softmax(1):
-                predictions.append(self._prediction(row.tolist()))
+            for told in self._exported.told(torch.stack(batch)):
+                predictions.append(self._prediction(told))
         return predictions
 
     def _prepare(self, image: Picture, position: int) -> Any:
@@ -138,10 +142,11 @@ class Model:
         except BadPhoto as error:
             raise DataError(f"{name}: {error}") from error
 
-    def _prediction(self, probabilities: list[float]) -> Prediction:
-        ranked = sorted(zip(self.classes, probabilities, strict=True), key=lambda pair: -pair[1])
+    def _prediction(self, told: Mapping[str, Any]) -> Prediction:
+        ranked = sorted(zip(self.classes, told["probabilities"], strict=True), key=lambda pair: -pair[1])
         label, probability = ranked[0]
-        return Prediction(label, probability, dict(ranked))
+        label_set = tuple(self.classes[index] for index in told.get("set", ()))
+        return Prediction(label, probability, dict(ranked), told.get("unknown"), label_set)
 
 
 class Run:

@@ -112,6 +112,7 @@ def test_what_breedlab_packs_is_unpacked_as_it_was(tmp_path: Path, folder: Path)
 
 
 HUGE = 10**4299
+UNKNOWN = {"method": "nearest", "width": 512, "threshold": 1.0, "quantiles": [0.0, 1.0]}
 WRONG: list[tuple[str, Any, str]] = [
     ("format", 2, "newer breedlab .*upgrade"),
     ("schema_version", 99, "newer breedlab .*upgrade"),
@@ -131,6 +132,21 @@ WRONG: list[tuple[str, Any, str]] = [
     *(("allow_urls", value, "allow_urls") for value in (3, {"a": 1}, ["http://x/"], [3])),
     *(("answers", value, "answers") for value in (None, [], "x")),
     *(("answers.temperature", value, "temperature") for value in (None, "1", 0, -1.0, float("inf"), HUGE)),
+    *(("answers.sets", value, "answers.sets") for value in ([], "x", {}, {"coverage": 0.9, "least": 1.5})),
+    *(
+        ("answers.unknown", {**UNKNOWN, field: value}, f"answers.unknown.{field}")
+        for field, value in [
+            ("method", "guess"),
+            ("width", 0),
+            ("width", 10**9),
+            ("threshold", None),
+            ("threshold", float("nan")),
+            ("quantiles", []),
+            ("quantiles", [2, 1]),
+            ("quantiles", ["a"]),
+            ("row", "yes"),
+        ]
+    ),
     *(("engine", value, "engine") for value in ([], "x", {}, {"name": "x", "precision": "fp32"})),
     ("engine", {"name": "openvino", "precision": "fp32", "file": "../../etc/passwd"}, "engine.file"),
 ]

@@ -19,6 +19,8 @@ from breedlab.errors import ServingError
 
 _ACCEPT = "application/json; verbose=1"
 _TIMEOUT_S = 60.0
+_TOLD = ("set", "unknown", "stranger_than")
+"""What a verbose answer says beside the scores, if the model does."""
 
 Send = Callable[[bytes], tuple[int, bytes]]
 """Sends a photo; status and body of the answer."""
@@ -148,7 +150,11 @@ def _read(endpoint: str, status: int, body: bytes, top: int) -> dict[str, Any]:
             return {"error": str(tree["error"])}
         classes, probabilities = tree["classes"], tree["predictions"][0]["probabilities"]
         best = sorted(range(len(classes)), key=lambda index: -probabilities[index])[:top]
-        return {"predictions": [{"class": classes[i], "probability": round(float(probabilities[i]), 6)} for i in best]}
+        found = [{"class": classes[i], "probability": round(float(probabilities[i]), 6)} for i in best]
+        told = {name: tree["predictions"][0][name] for name in _TOLD if name in tree["predictions"][0]}
+        if "set" in told:
+            told["set_coverage"] = float(tree["set_coverage"])
+        return {"predictions": found, **told}
 
 
 @contextmanager

@@ -134,13 +134,17 @@ def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any
             except OSError as error:
                 answers[-1]["error"] = f"cannot be read ({error.strerror})"
         if ready:
-            probabilities = model.scores(torch.stack([photo for _, photo in ready])).softmax(1)
-            for (answer, _), row in zip(ready, probabilities, strict=True):
-                best = row.topk(min(top, len(model.classes)))
+            found = model.told(torch.stack([photo for _, photo in ready]))
+            for (answer, _), told in zip(ready, found, strict=True):
+                probabilities = told.pop("probabilities")
+                best = sorted(range(len(model.classes)), key=lambda index: -probabilities[index])[:top]
                 answer["predictions"] = [
-                    {"class": model.classes[i], "probability": round(p, 6)}
-                    for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+                    {"class": model.classes[i], "probability": round(probabilities[i], 6)} for i in best
                 ]
+                if "set" in told:
+                    told["set"] = [model.classes[i] for i in told["set"]]
+                    told["set_coverage"] = model.answers.coverage
+                answer |= told
         yield from answers
 
 
@@ -166,9 +170,15 @@ def _show(answers: list[dict[str, Any]]) -> None:
         if "error" in answer:
             rows.append([name, f"error: {answer['error']}", "", answer.get("truth", "")])
         truth = answer.get("truth", "")
+        if answer.get("unknown"):
+            rows.append([name, f"unknown: stranger than {answer['stranger_than']:.1%} of validation", "", truth])
+            name = truth = ""
         for prediction in answer.get("predictions", []):
             rows.append([name, prediction["class"], f"{prediction['probability']:.1%}", truth])
             name = truth = ""
+        if len(answer.get("set", ())) > 1 and not answer.get("unknown"):
+            sure = f"{answer['set_coverage']:.0%}"
+            rows.append(["", f"one of {len(answer['set'])}: {', '.join(answer['set'])}", f"{sure} sure", ""])
     has_truths = any("truth" in answer for answer in answers)
     columns = ["photo", "class", "probability", *(["true class"] if has_truths else [])]
     made = table("", columns, [row[: len(columns)] for row in rows])

@@ -188,6 +188,8 @@ class Serving(Section):
     """What the exported model computes with; `auto` is the fastest here that agrees with PyTorch."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """In what; `auto` is the fastest that loses nothing to speak of."""
+    unknown: Annotated[Literal["field", "row", "off"], _OFF_WORD] = "field"
+    """How answers tell images of none of the classes: `field` beside the scores, `row` also as one score more."""
     allow_urls: Literal["none", "public"] | Annotated[list[Host], Field(min_length=1)] = "none"
     """Whose images an endpoint fetches by their address: nobody's, any public host's, or those of listed hosts."""
 

@@ -278,11 +278,21 @@ class PhotoData(lightning.LightningDataModule):
         return self.view_dataloader("test", 0)
 
     def view_dataloader(
-        self, split: str, view: int, batch_size: int = _VIEW_BATCH, start: int = 0, shard: Shard = WHOLE
+        self,
+        split: str,
+        view: int,
+        batch_size: int = _VIEW_BATCH,
+        start: int = 0,
+        shard: Shard = WHOLE,
+        indices: Sequence[int] | None = None,
     ) -> DataLoader[tuple[torch.Tensor, int]]:
-        """One view of a split, all of it unless a start or a shard says otherwise, in the order of its photos."""
+        """One view of a split, all of it unless a start, a shard or indices say otherwise, in the order of its photos.
+
+        Indices are taken in the order given.
+        """
         dataset = self.dataset(split)
-        keys = [(view, index) for index in range(start + shard.rank, len(dataset), shard.world)]
+        chosen = range(start + shard.rank, len(dataset), shard.world) if indices is None else indices
+        keys = [(view, index) for index in chosen]
         return DataLoader(dataset, batch_size=batch_size, sampler=keys, **self._loading(batch_size))
 
     def stream(self, parts: Sequence[tuple[str, int, int]], batch_size: int) -> DataLoader[tuple[torch.Tensor, int]]:

@@ -277,7 +277,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
     write_review(directory, config, photos, evaluation, tuned, fitted.best)
 
     _enter(watch, "Export")
-    metrics["export"] = export(directory, classifier, prepared, photos, metrics)
+    metrics["export"] = export(directory, classifier, prepared, config, photos, metrics)
     note(f"{directory / 'model.tar.gz'}")
     if records(config):
         from breedlab.debugging.judging import conclude
@@ -339,24 +339,26 @@ def load_checkpoint(classifier: Any, path: Path) -> None:
 
 
 def export(
-    directory: Path, classifier: Any, prepared: Prepared, photos: PhotoData, metrics: dict[str, Any]
+    directory: Path, classifier: Any, prepared: Prepared, config: Config, photos: PhotoData, metrics: dict[str, Any]
 ) -> dict[str, Any]:
     """Writes the run's model.tar.gz; returns what it answers with, and by what that was chosen."""
+    from breedlab.pipeline import trust
     from breedlab.reporting.summary import engines_table
-    from breedlab.serving.archive import record_engine, write_archive, write_folder
+    from breedlab.serving.archive import record_answers, record_engine, write_archive, write_folder
     from breedlab.serving.fetch import allowed_from
     from breedlab.serving.fidelity import refuse_another_network
     from breedlab.serving.selection import select
 
-    config = prepared.config
     pedigree = {**rundir.lineage(directory), "run": directory.name, "test": metrics["test"]["metrics"]}
     with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as name:
         folder = Path(name)
         allowed = allowed_from(config.serving.allow_urls)
-        answers = {"temperature": metrics["test"]["calibration"].get("temperature", 1.0)}
+        answers, novelty = trust.answers_of(classifier, prepared, config, photos, metrics["test"]["calibration"])
         write_folder(
             folder, classifier, prepared.evaluation, prepared.classes, pedigree, allowed, config.plugins, answers
         )
+        if novelty is not None:
+            novelty.write(folder)
         images, _ = next(iter(photos.view_dataloader("valid", 0)))
         refuse_another_network(folder, classifier, images)
         selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)
@@ -365,9 +367,13 @@ def export(
         measured = selection.as_dict()
         engine = ENGINES.made(selection.taken.engine, config.serving)
         record_engine(folder, selection.taken, measured, engine.model_dump(mode="json"))
+        answers, measured["answers"] = trust.settle(folder, answers, photos, prepared.device)
+        record_answers(folder, answers)
         write_archive(directory / "model.tar.gz", folder)
     if selection.candidates:
         console.print(engines_table(measured))
+    for text in trust.in_words(measured["answers"]):
+        note(text)
     note(f"answers with {selection.taken}")
     return measured
 

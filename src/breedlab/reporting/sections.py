@@ -203,8 +203,29 @@ def calibration(run: RunRecord) -> Section:
         "accuracy": accuracy,
         "ece": error,
         "before": run.test.get("calibration") or None,
+        "trust": trust(run),
         "says": calibration_says(grouped, mean - accuracy, error),
     }
+
+
+def trust(run: RunRecord) -> list[str]:
+    """Return what the model says beside its scores, and what the test makes of it, in sentences."""
+    measured = (run.metrics.get("export") or {}).get("answers") or {}
+    said = []
+    if sets := measured.get("sets"):
+        span = rate_interval(sets["coverage"], int(sets["images"]))
+        said.append(
+            f"Its answers name a set of classes that is to hold the true one in 90% of cases: on the test it does in"
+            f" {sets['coverage']:.1%} ({span}), with {sets['size']:.1f} classes on average."
+        )
+    if unknown := measured.get("unknown"):
+        span = rate_interval(unknown["false_alarms"], int(unknown["images"]))
+        said.append(
+            f"It calls photos unknown that are further from the training photos than 95% of validation"
+            f" ({unknown['method']} in its features): {unknown['false_alarms']:.1%} of the test ({span}), all of whose"
+            " photos are of its classes."
+        )
+    return said
 
 
 def calibration_says(grouped: Sequence[test_charts.Bin], surer: float, error: float) -> str:

@@ -5,44 +5,134 @@ An archive of an older version has no such field, and answers with what its engi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from breedlab.serving.engines import Compute, Engine
+from breedlab.serving.novelty import Novelty
+
+Array = np.ndarray[Any, Any]
 
 
-class CalibratedEngine:
-    """An engine whose scores are divided by a temperature, so that their softmax is as sure as it is right.
+@dataclass(frozen=True)
+class Unknown:
+    """When an image is called unknown: when it is further from the training images than almost all of validation.
 
-    The order of a photo's scores stays as it is.
-
-    Args:
-        engine: What computes the scores.
-        temperature: Greater than 0.
+    Attributes:
+        novelty: What tells the distance.
+        threshold: Above it, an image is unknown.
+        quantiles: Of the distances of the validation images, from the smallest to the largest, evenly.
+        row: Whether answers have a score for `unknown` behind those of the classes.
     """
 
-    def __init__(self, engine: Engine, temperature: float) -> None:
+    novelty: Novelty
+    threshold: float
+    quantiles: tuple[float, ...]
+    row: bool = False
+
+    def stranger_than(self, distance: float) -> float:
+        """Return the share of validation images that are less far from the training images."""
+        return bisect_left(self.quantiles, distance) / len(self.quantiles)
+
+    def told(self, distance: float) -> dict[str, Any]:
+        """Return what an answer says of an image at such a distance."""
+        return {"unknown": distance > self.threshold, "stranger_than": round(self.stranger_than(distance), 4)}
+
+    def scores(self, scores: Array, distances: Array) -> Array:
+        """Return scores (n, classes + 1) whose argmax is the last where an image is unknown, and there alone."""
+        spread = max(self.threshold - self.quantiles[len(self.quantiles) // 2], 1e-6)
+        last = scores.max(axis=1) + (distances - self.threshold) / spread
+        return np.concatenate([scores, last[:, None]], axis=1).astype(scores.dtype)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an archive makes of the numbers of its engine.
+
+    Attributes:
+        classes: Number of scores.
+        temperature: By which scores are divided.
+        coverage: Of `sets`: how often the true class is to be in them.
+        least: The probability from which a class is in the set; None without sets.
+        unknown: What tells images that are of none of the classes; None if nothing does.
+    """
+
+    classes: int
+    temperature: float = 1.0
+    coverage: float = 0.9
+    least: float | None = None
+    unknown: Unknown | None = None
+
+    def apply(self, numbers: torch.Tensor) -> torch.Tensor:
+        """From an engine's numbers to calibrated scores (n, classes), and a column of distances with `unknown`."""
+        scores = numbers[:, : self.classes] / self.temperature
+        if self.unknown is None:
+            return scores
+        distances = self.unknown.novelty.distance(numbers[:, self.classes :])
+        return torch.cat([scores, distances[:, None]], 1)
+
+    def in_set(self, probabilities: Sequence[float] | Array) -> list[int] | None:
+        """Return the classes of the set in which the true one is with probability `coverage`, the likeliest first.
+
+        The likeliest is always in it.
+        """
+        if self.least is None:
+            return None
+        order: list[int] = np.argsort(-np.asarray(probabilities), kind="stable").tolist()
+        return [order[0], *(index for index in order[1:] if probabilities[index] >= self.least)]
+
+    def told(self, probabilities: Sequence[float] | Array, distance: float | None) -> dict[str, Any]:
+        """Return what an answer says of an image beside its scores: `set`, of indices, and `unknown`."""
+        told: dict[str, Any] = {}
+        if (found := self.in_set(probabilities)) is not None:
+            told["set"] = found
+        if self.unknown is not None and distance is not None:
+            told |= self.unknown.told(distance)
+        return told
+
+
+class AnsweringEngine:
+    """An engine whose numbers are made answers of.
+
+    Args:
+        engine: What computes them.
+        answers: What is made of them.
+    """
+
+    def __init__(self, engine: Engine, answers: Answers) -> None:
         self.choice = engine.choice
-        self._engine, self._temperature = engine, temperature
+        self._engine, self._answers = engine, answers
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        return self._calibrated(self._engine.scores)(photos)
+        return self._applied(self._engine.scores)(photos)
 
     def split(self) -> list[Compute]:
-        return [self._calibrated(compute) for compute in self._engine.split()]
+        return [self._applied(compute) for compute in self._engine.split()]
 
-    def _calibrated(self, compute: Callable[[torch.Tensor], torch.Tensor]) -> Compute:
-        return lambda photos: compute(photos) / self._temperature
+    def _applied(self, compute: Callable[[torch.Tensor], torch.Tensor]) -> Compute:
+        return lambda photos: self._answers.apply(compute(photos))
 
 
-def with_answers(engine: Engine, recorded: Mapping[str, Any]) -> Engine:
-    """Return an engine that answers as an archive's `answers` say.
+def read_answers(recorded: Mapping[str, Any], classes: int, novelty: Novelty | None) -> Answers:
+    """Return what an archive makes of its scores.
 
     Args:
-        engine: What computes the scores.
-        recorded: From model.json; empty in an archive of an older version.
+        recorded: `answers` of its model.json; empty in an archive of an older version.
+        classes: Number of scores.
+        novelty: From the archive, if it tells the unknown.
     """
-    temperature = float(recorded.get("temperature", 1.0))
-    return engine if temperature == 1.0 else CalibratedEngine(engine, temperature)
+    sets, unknown = recorded.get("sets") or {}, recorded.get("unknown") or {}
+    return Answers(
+        classes=classes,
+        temperature=float(recorded.get("temperature", 1.0)),
+        coverage=float(sets.get("coverage", 0.9)),
+        least=sets.get("least"),
+        unknown=None
+        if novelty is None
+        else Unknown(novelty, unknown["threshold"], tuple(unknown["quantiles"]), unknown.get("row", False)),
+    )

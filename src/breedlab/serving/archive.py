@@ -50,6 +50,7 @@ _CODE = (
     "serving/fetch.py",
     "serving/handler.py",
     "serving/inspection.py",
+    "serving/novelty.py",
     "serving/request_parser.py",
     "serving/structure.py",
 )
@@ -131,20 +132,28 @@ def record_engine(
     file = folder / "model.json"
     description = json.loads(file.read_text("utf-8"))
     engine: dict[str, Any] = {"name": taken.engine, "precision": taken.precision}
+    count = len(description["classes"])  # its features, if it gives those, too, follow the scores
     if taken.engine == OPENVINO:
         graph, side = f"engines/{taken.precision}.xml", description["transform"]["crop"]
-        scores = OpenVino(folder / graph, taken.precision).scores(probe(side))[0].tolist()
+        scores = OpenVino(folder / graph, taken.precision).scores(probe(side))[0, :count].tolist()
         # What it answers to one photo that is the same everywhere: by that another machine knows it has the same.
         engine |= {"file": graph, "openvino": version("openvino"), "probe": {"side": side, "scores": scores}}
         with (folder / "code" / "requirements.txt").open("a") as requirements:
             requirements.write(f"openvino=={version('openvino')}\n")
     elif taken.engine != EAGER:
         graph, side = f"engines/{taken.precision}.bin", description["transform"]["crop"]
-        scores = AddedEngine(taken, folder / graph, settings or {}).scores(probe(side))[0].tolist()
+        scores = AddedEngine(taken, folder / graph, settings or {}).scores(probe(side))[0, :count].tolist()
         engine |= {"file": graph, "settings": dict(settings or {}), "probe": {"side": side, "scores": scores}}
         with (folder / "code" / "requirements.txt").open("a") as requirements:
             requirements.writelines(f"{line}\n" for line in ENGINES.get(taken.engine).requirements)
     file.write_text(json.dumps({**description, "engine": engine, "export": dict(measured)}, indent=2))
+
+
+def record_answers(folder: Path, answers: Mapping[str, Any]) -> None:
+    """Write into an archive's content what becomes of its scores; see `serving.answers`."""
+    file = folder / "model.json"
+    description = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({**description, "answers": dict(answers)}, indent=2))
 
 
 def entry_folder() -> Path:

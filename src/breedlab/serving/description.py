@@ -107,6 +107,23 @@ def _check_answers(answers: dict[str, Any]) -> None:
     least, most = _TEMPERATURES
     if not least <= _number(answers.get("temperature", 1.0), "answers.temperature") <= most:
         raise _Wrong(f"answers.temperature is not from {least:g} to {most:g}")
+    if answers.get("sets") is not None:
+        sets = _object(answers, "sets", "answers.")
+        for name in ("coverage", "least"):
+            if not 0 <= _number(_field(sets, name, "answers.sets"), f"answers.sets.{name}") <= 1:
+                raise _Wrong(f"answers.sets.{name} is not from 0 to 1")
+    if answers.get("unknown") is not None:
+        unknown = _object(answers, "unknown", "answers.")
+        if _field(unknown, "method", "answers.unknown") not in ("nearest", "mahalanobis"):
+            raise _Wrong("answers.unknown.method is neither nearest nor mahalanobis")
+        _whole(_field(unknown, "width", "answers.unknown"), "answers.unknown.width", 1, _MAX_WIDTH)
+        _number(_field(unknown, "threshold", "answers.unknown"), "answers.unknown.threshold")
+        quantiles = _list(_field(unknown, "quantiles", "answers.unknown"), "answers.unknown.quantiles", most=10_000)
+        numbers = [_number(one, "answers.unknown.quantiles") for one in quantiles]
+        if not numbers or numbers != sorted(numbers):
+            raise _Wrong("answers.unknown.quantiles are not in ascending order")
+        if not isinstance(unknown.get("row", False), bool):
+            raise _Wrong(f"answers.unknown.row is {_shown(unknown['row'])}; expected true or false")
 
 
 def _check_engine(engine: dict[str, Any], classes: int) -> None:

@@ -61,12 +61,23 @@ _VERBOSE = {
                     },
                     "scores": {"type": "array", "items": {"type": "number"}},
                     "probabilities": {"type": "array", "items": {"type": "number"}},
+                    "set": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "One of these is the true class with probability `set_coverage`.",
+                    },
+                    "unknown": {"type": "boolean", "description": "Whether it is unlike the photos of all classes."},
+                    "stranger_than": {
+                        "type": "number",
+                        "description": "The share of validation photos that are less unlike the training photos.",
+                    },
                 },
             },
         },
         "classes": {"type": "array", "items": {"type": "string"}},
         "lineage": {"type": "object"},
         "engine": {"type": "string"},
+        "set_coverage": {"type": "number"},
     },
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {

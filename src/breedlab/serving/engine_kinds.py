@@ -34,7 +34,8 @@ class EngineKind(Section):
         """Write the file from which another machine can load the network. What it raises excludes the engine.
 
         Args:
-            network: On the CPU, in evaluation mode: from uint8 images (n, 3, side, side) to logits (n, classes).
+            network: On the CPU, in evaluation mode: from uint8 images (n, 3, side, side) to logits (n, classes); behind
+                those may come the features that tell images of none of the classes.
             images: Training images, to trace or calibrate with.
             file: Where to; it travels in the archive.
             precision: One of `precisions`.
@@ -42,7 +43,7 @@ class EngineKind(Section):
 
     @abstractmethod
     def load(self, file: Path, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return what computes float32 logits of uint8 images, both on the CPU. Only one call is made at a time."""
+        """Return what computes float32 numbers of uint8 images, both on the CPU. Only one call is made at a time."""
 
 
 @ENGINES.register("eager")

@@ -158,7 +158,12 @@ def _infer(request: Any, photos: torch.Tensor) -> torch.Tensor:
 
 
 def load_engine(
-    folder: Path, recorded: Mapping[str, Any] | None, network: nn.Module, device: torch.device, wanted: str | None
+    folder: Path,
+    recorded: Mapping[str, Any] | None,
+    network: nn.Module,
+    device: torch.device,
+    wanted: str | None,
+    width: int | None = None,
 ) -> Engine:
     """The engine that an archive was exported with, or PyTorch, with a warning, where that cannot run.
 
@@ -168,6 +173,7 @@ def load_engine(
         network: The module, on the device.
         device: A GPU is PyTorch's, whatever the archive says of the CPU.
         wanted: `eager` or `openvino` to have that one and nothing else.
+        width: How many numbers it gives for a photo; as many as the exported scores of the probe by default.
 
     Raises:
         ServingError: If the engine wanted is not in the archive, or cannot run.
@@ -182,7 +188,7 @@ def load_engine(
         return Eager(network, device, choice.precision if choice.engine == EAGER else "fp32")
     try:
         engine = _made(choice, folder, recorded)
-        _refuse_other_scores(engine, torch.tensor(recorded["probe"]["scores"]), recorded["probe"]["side"])
+        _refuse_other_scores(engine, torch.tensor(recorded["probe"]["scores"]), recorded["probe"]["side"], width)
     except Unusable as reason:
         maker = f"openvino=={recorded['openvino']}" if choice.engine == OPENVINO else choice.engine
         message = f"{recorded['file']} cannot be used here: {reason}; it was made by {maker}"
@@ -218,12 +224,14 @@ def multiplies_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _refuse_other_scores(engine: Engine, exported: torch.Tensor, side: int) -> None:
+def _refuse_other_scores(engine: Engine, exported: torch.Tensor, side: int, width: int | None) -> None:
     """A file that was exchanged or damaged, or arithmetic that goes wrong here, must not answer."""
     found = engine.scores(probe(side))[0]
-    if found.shape != exported.shape:
-        raise Unusable(f"it gives {len(found)} scores; this model has {len(exported)} classes")
-    if not (found - exported).norm() <= _FAR * exported.norm():
+    expected = len(exported) if width is None else width
+    if found.shape != (expected,):
+        what = f"classes and {expected - len(exported)} features" if expected > len(exported) else "classes"
+        raise Unusable(f"it gives {len(found)} scores; this model has {len(exported)} {what}")
+    if not (found[: len(exported)] - exported).norm() <= _FAR * exported.norm():
         raise Unusable("its scores are not those that it was exported with")
 
 

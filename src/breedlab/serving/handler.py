@@ -30,10 +30,11 @@ from breedlab.errors import BreedlabError, ServingError
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import MLP, Architecture, Classifier
 from breedlab.serving import inspection
-from breedlab.serving.answers import with_answers
+from breedlab.serving.answers import AnsweringEngine, read_answers
 from breedlab.serving.description import read_description
 from breedlab.serving.engines import load_engine
 from breedlab.serving.fetch import Fetcher, NotFetched, allowed_from
+from breedlab.serving.novelty import WithFeatures, read_novelty
 from breedlab.serving.request_parser import JSON as JSON
 from breedlab.serving.request_parser import MAX_BYTES as MAX_BYTES
 from breedlab.serving.request_parser import MAX_PHOTOS as MAX_PHOTOS
@@ -119,6 +120,8 @@ class Model:
         classes: Names in the order of the scores.
         lineage: Where the model comes from.
         network: The PyTorch module, whatever engine answers.
+        served: What engines compute: the network, with its features where the archive tells the unknown by them.
+        answers: What is made of its scores.
         engine: What computes the scores.
         fetch: Gets photos by their address, under the rules of the archive's `allow_urls`.
 
@@ -147,8 +150,15 @@ class Model:
             raise ServingError(f"model.json: its network cannot be built here ({error})") from error
         _load(network, weights)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
-        computing = load_engine(folder, description.get("engine"), self.network, self.device, engine)
-        self.engine = with_answers(computing, description.get("answers", {}))
+        recorded, count = description.get("answers", {}), len(self.classes)
+        self.served: torch.nn.Module = self.network
+        novelty, width = None, None
+        if unknown := recorded.get("unknown"):
+            novelty = read_novelty(folder, unknown["method"], unknown["width"])
+            self.served, width = WithFeatures(self.network).eval(), count + novelty.width
+        self.answers = read_answers(recorded, count, novelty)
+        computing = load_engine(folder, description.get("engine"), self.served, self.device, engine, width)
+        self.engine = AnsweringEngine(computing, self.answers)
 
     def public_lineage(self) -> dict[str, Any]:
         """Where the model comes from, as far as who asks it may know: no path, no command line, no machine."""
@@ -170,7 +180,16 @@ class Model:
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
         """Calibrated logits (n, classes) on the CPU of uint8 photos (n, 3, side, side)."""
-        return self.engine.scores(photos)
+        return self.engine.scores(photos)[:, : len(self.classes)]
+
+    def told(self, photos: torch.Tensor) -> list[dict[str, Any]]:
+        """What is said of each photo beside its scores: `probabilities`, and `set` and `unknown` as `Answers.told`."""
+        found = []
+        for row in self.engine.scores(photos):
+            probabilities = row[: len(self.classes)].softmax(0).tolist()
+            distance = float(row[-1]) if self.answers.unknown is not None else None
+            found.append({"probabilities": probabilities, **self.answers.told(probabilities, distance)})
+        return found
 
 
 @dataclass(frozen=True)
@@ -181,15 +200,24 @@ class Answer:
         scores: float32 (n, classes), one row a photo; NaN where there was none to score.
         model: Whose scores these are.
         errors: By the number of a photo, from 0, why it has no scores.
+        distances: float32 (n,), how unlike the training images each photo is; None if the model does not tell.
     """
 
     scores: np.ndarray[Any, Any]
     model: Model
     errors: Mapping[int, BadRequest] = field(default_factory=dict)
+    distances: np.ndarray[Any, Any] | None = None
+
+    def all_scores(self) -> np.ndarray[Any, Any]:
+        """The scores of the classes, and of `unknown` behind them where `serving.unknown=row` asked for that."""
+        unknown = self.model.answers.unknown
+        if unknown is None or not unknown.row or self.distances is None:
+            return self.scores
+        return unknown.scores(self.scores, self.distances)
 
     def rows(self) -> list[Any]:
         """Each photo's scores, or `{"error": ...}` in their place: an argmax over that fails, as it should."""
-        rows: list[Any] = self.scores.tolist()
+        rows: list[Any] = self.all_scores().tolist()
         for number, error in self.errors.items():
             rows[number] = {"error": str(error)}
         return rows
@@ -206,8 +234,14 @@ class Answer:
                 continue
             best = np.argsort(-scores, kind="stable")[:TOP].tolist()
             top = [{"class": classes[i], "index": i, "probability": float(probabilities[i])} for i in best]
-            predictions.append({"top": top, "scores": scores.tolist(), "probabilities": probabilities.tolist()})
-        about = {"lineage": self.model.public_lineage(), "engine": str(self.model.engine.choice)}
+            distance = None if self.distances is None else float(self.distances[number])
+            told = self.model.answers.told(probabilities, distance)
+            if "set" in told:
+                told["set"] = [classes[index] for index in told["set"]]
+            predictions.append({"top": top, "scores": scores.tolist(), "probabilities": probabilities.tolist(), **told})
+        about: dict[str, Any] = {"lineage": self.model.public_lineage(), "engine": str(self.model.engine.choice)}
+        if self.model.answers.least is not None:
+            about["set_coverage"] = self.model.answers.coverage
         return {"predictions": predictions, "classes": list(classes), **about}
 
 
@@ -253,12 +287,16 @@ def predict_fn(photos: Sequence[Photo], model: Model, context: Any = None) -> An
         except BadRequest as error:
             found.append(error)
     usable = [one for one in found if isinstance(one, torch.Tensor)]
-    rows = iter(model.scores(torch.stack(usable)).numpy() if usable else ())
+    rows = iter(model.engine.scores(torch.stack(usable)).numpy() if usable else ())
     return answered([next(rows) if isinstance(one, torch.Tensor) else one for one in found], model)
 
 
 def answered(found: Sequence[np.ndarray[Any, Any] | BadRequest], model: Model) -> Answer:
     """The answer to a request of several photos, of which some may be unusable.
+
+    Args:
+        found: What the model's engine gave for each, or why there is nothing.
+        model: Whose engine it is.
 
     Raises:
         BadRequest: The first one's, if all of them are.
@@ -266,8 +304,10 @@ def answered(found: Sequence[np.ndarray[Any, Any] | BadRequest], model: Model) -
     errors = {number: one for number, one in enumerate(found) if isinstance(one, BadRequest)}
     if len(errors) == len(found):
         raise errors[0]
-    nothing = np.full(len(model.classes), np.nan, np.float32)
-    return Answer(np.stack([nothing if isinstance(one, BadRequest) else one for one in found]), model, errors)
+    count, tells = len(model.classes), model.answers.unknown is not None
+    nothing = np.full(count + tells, np.nan, np.float32)
+    rows = np.stack([nothing if isinstance(one, BadRequest) else one for one in found])
+    return Answer(rows[:, :count], model, errors, rows[:, count] if tells else None)
 
 
 def fetched(model: Model, photo: Photo, number: int = 1, count: int = 1) -> bytes:
@@ -337,7 +377,7 @@ def output_fn(answer: Answer, accept: str, context: Any = None, verbose: bool = 
             if answer.errors:
                 raise next(iter(answer.errors.values()))
             buffer = io.BytesIO()
-            np.save(buffer, answer.scores)
+            np.save(buffer, answer.all_scores())
             return buffer.getvalue(), NPY
         if kind in (JSON, "application/*", "*/*", ""):
             tree = answer.verbose() if verbose or "verbose=1" in parameters else answer.rows()

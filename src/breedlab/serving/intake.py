@@ -142,7 +142,7 @@ class Preparation:
         """
         count = len(photos)
         if count == 1:
-            return Answer((await self._score(photos[0], 1, 1))[None], self._model)
+            return handler.answered([await self._score(photos[0], 1, 1)], self._model)
         jobs = [asyncio.ensure_future(self._tried(photo, n, count)) for n, photo in enumerate(photos, 1)]
         try:
             return handler.answered(await asyncio.gather(*jobs), self._model)

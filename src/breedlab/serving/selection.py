@@ -165,7 +165,8 @@ def select(folder: Path, serving: Serving, data: PhotoData, *, device: torch.dev
         if taken.choice.engine == EAGER or file.stem != taken.choice.precision:
             file.unlink()
     test = len(data.photos.splits["test"])
-    (labels,) = _predictions([taken], data.test_dataloader(), f"testing {taken.choice}", test)
+    classes = len(data.photos.classes)
+    (labels,) = _predictions([taken], data.test_dataloader(), f"testing {taken.choice}", test, classes)
     top1 = float((labels == data.labels("test")).float().mean())
     return Selection(taken.choice, tuple(candidates), validation, calibration, top1)
 
@@ -180,7 +181,7 @@ def _make(
         if candidate.objection:
             continue
         if candidate.choice.engine == EAGER:
-            candidate.engine = Eager(model.network, model.device, precision)
+            candidate.engine = Eager(model.served, model.device, precision)
             continue
         file = folder / FOLDER / f"{precision}.xml"
         try:
@@ -189,7 +190,7 @@ def _make(
                 continue
             if graph is None:
                 with progress("converting the network for OpenVINO"):
-                    network = model.network if model.device.type == "cpu" else copy.deepcopy(model.network).cpu()
+                    network = model.served if model.device.type == "cpu" else copy.deepcopy(model.served).cpu()
                     graph = conversion.convert(network, side)
             made = graph
             if precision == "int8":
@@ -211,7 +212,7 @@ def _added(choice: Choice, model: Model, serving: Serving, file: Path, data: Pho
     """Return the engine of a plugin, exported to a file."""
     kind = ENGINES.made(choice.engine, serving)
     file.parent.mkdir(exist_ok=True)
-    network = model.network if model.device.type == "cpu" else copy.deepcopy(model.network).cpu()
+    network = model.served if model.device.type == "cpu" else copy.deepcopy(model.served).cpu()
     with progress(f"making {choice}"):
         kind.export(network, _calibration_photos(data, seed), file, choice.precision)
         return AddedEngine(choice, file, kind.model_dump(mode="json"))
@@ -275,7 +276,8 @@ def _judge(candidates: Sequence[Candidate], choices: Sequence[Choice], data: Pho
         asked = [candidate] if reference is not None else [module, candidate]
         count = len(data.photos.splits["valid"])
         # Not val_dataloader, which after training with several processes is this one's share.
-        found = _predictions(asked, data.view_dataloader("valid", 0), f"validating {candidate.choice}", count)
+        batches, title = data.view_dataloader("valid", 0), f"validating {candidate.choice}"
+        found = _predictions(asked, batches, title, count, len(data.photos.classes))
         truth = data.labels("valid")
         if reference is None:
             reference = found[0]
@@ -324,7 +326,11 @@ def _objection(candidate: Candidate, module: Candidate, photos: int) -> str:
 
 
 def _predictions(
-    candidates: Sequence[Candidate], batches: Iterable[tuple[torch.Tensor, torch.Tensor]], title: str, count: int
+    candidates: Sequence[Candidate],
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    title: str,
+    count: int,
+    classes: int,
 ) -> list[torch.Tensor]:
     """The predicted labels (n,) of each candidate, in the order of the photos."""
     found: list[list[torch.Tensor]] = [[] for _ in candidates]
@@ -333,7 +339,7 @@ def _predictions(
         for photos, _ in batches:
             for labels, candidate in zip(found, candidates, strict=True):
                 assert candidate.engine is not None
-                labels.append(candidate.engine.scores(photos).argmax(1))
+                labels.append(candidate.engine.scores(photos)[:, :classes].argmax(1))
             done += len(photos)
             report(done, count)
     return [torch.cat(labels) for labels in found]

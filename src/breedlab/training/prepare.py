@@ -206,6 +206,17 @@ class Prepared:
         return lambda images: tail(engine(images).to(self.device)).float().cpu()
 
     @torch.no_grad()
+    def features(self, classifier: Classifier, config: Config, split: str, indices: torch.Tensor) -> torch.Tensor:
+        """Return what a trained classifier's head gets of some images of `train` or `valid`, as training left it."""
+        if classifier.freeze == "backbone" and (activations := self.activations(classifier, config)) is not None:
+            return (activations.train[0] if split == "train" else activations.valid)[indices].float()
+        network = classifier.to(self.device).eval()
+        loader = self.data(config).view_dataloader(split, 0, indices=indices.tolist())
+        with autocast(self.device, self.precision):
+            batches = [network.backbone(network.normalised(images.to(self.device))) for images, _ in loader]
+        return torch.cat([batch.float().cpu() for batch in batches])
+
+    @torch.no_grad()
     def validation_logits(self, classifier: Classifier, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a trained classifier's logits (n, classes) on the validation images, and their labels (n,)."""
         classifier.to(self.device).eval()

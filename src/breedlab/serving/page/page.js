@@ -88,6 +88,7 @@ async function show(blob, name) {
       body: sent,
     });
     const said = await answer.json();
+    trust(said);
     list(top5(said), performance.now() - started, answer.headers.get("Server-Timing"));
   } catch (error) {
     if (error.name === "AbortError" || mine.aborted) return;
@@ -139,6 +140,19 @@ function top5(said) {
   return said.predictions[0].top.slice(0, 5);
 }
 
+// What the model says beside its scores: that it knows nothing like the photo, or which classes it cannot tell apart.
+function trust({ predictions: [one], set_coverage: coverage }) {
+  at("unknown").hidden = !one.unknown;
+  at("unknown").textContent = one.unknown
+    ? `Unknown: it is unlike the photos of every class (stranger than ${(100 * one.stranger_than).toFixed(1)}% of those it was checked on).`
+    : "";
+  const several = !one.unknown && one.set?.length > 1;
+  at("set").hidden = !several;
+  at("set").textContent = several
+    ? `One of these ${one.set.length}, ${Math.round(100 * coverage)}% sure: ${one.set.slice(0, 12).join(", ")}${one.set.length > 12 ? ", …" : ""}.`
+    : "";
+}
+
 function list(best, milliseconds, timing) {
   at("classes").replaceChildren(...best.map((one) => {
     const [item, button] = [document.createElement("li"), document.createElement("button")];
@@ -162,7 +176,8 @@ function list(best, milliseconds, timing) {
   at("latency").textContent = `Answered in ${Math.round(milliseconds)} ms${inside ? `, ${Math.round(inside[1])} of them in the server` : ""}.`;
   at("explaining").hidden = !model?.explains;
   at("answers").hidden = false;
-  say(`${best[0].class}, ${percent(best[0].probability)}. ` +
+  say(at("unknown").textContent + (at("unknown").hidden ? "" : " The likeliest all the same: ") +
+    `${best[0].class}, ${percent(best[0].probability)}. ` +
     `Then ${best.slice(1, 3).map((one) => `${one.class}, ${percent(one.probability)}`).join("; ")}.`);
 }
 

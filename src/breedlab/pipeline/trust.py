@@ -1,0 +1,105 @@
+"""What an archive's answers say beside their scores, found on validation: how sure, which set, whether unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from breedlab.config import Config
+from breedlab.console import progress
+from breedlab.data.module import PhotoData
+from breedlab.evaluation import conformal, novelty
+from breedlab.evaluation.figures import rate_interval
+from breedlab.models.classifier import Classifier
+from breedlab.serving.handler import Model
+from breedlab.serving.novelty import Novelty
+from breedlab.training.prepare import Prepared
+
+
+def answers_of(
+    classifier: Classifier, prepared: Prepared, config: Config, photos: PhotoData, calibration: Mapping[str, float]
+) -> tuple[dict[str, Any], Novelty | None]:
+    """Return `answers` of model.json as far as the trained network decides them, and what tells the unknown.
+
+    Args:
+        classifier: Trained.
+        prepared: Of its run.
+        config: Of its training.
+        photos: The images.
+        calibration: From the test: its temperature.
+    """
+    answers: dict[str, Any] = {"temperature": calibration.get("temperature", 1.0)}
+    if config.serving.unknown == "off" or len(photos.photos.splits["valid"]) < novelty.FEWEST_IMAGES:
+        return answers, None
+    labels, valid_labels = photos.labels("train"), photos.labels("valid")
+    chosen = novelty.spread_indices(labels)
+    with progress("learning to tell the unknown"):
+        features = prepared.features(classifier, config, "train", chosen)
+        if features.ndim != 2 or not features.isfinite().all():
+            return answers, None
+        valid = prepared.features(classifier, config, "valid", torch.arange(len(valid_labels)))
+        found, separated = novelty.choose((features, labels[chosen]), (valid, valid_labels))
+    answers["unknown"] = {
+        "method": found.method,
+        "width": found.width,
+        "row": config.serving.unknown == "row",
+        "auroc_of_held_out_classes": {method: round(value, 4) for method, value in separated.items()},
+        **novelty.threshold_of(found.distance(valid)),
+    }
+    return answers, found
+
+
+def settle(
+    folder: Path, answers: Mapping[str, Any], photos: PhotoData, device: torch.device
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return `answers` with set and threshold as the archive's own engine needs them, and what the test makes of them.
+
+    Int8 and bf16 move features a little, and with them the distances that the threshold is about.
+
+    Args:
+        folder: The archive's content, its engine recorded.
+        answers: From `answers_of`.
+        photos: Validation decides, the test is only measured.
+        device: Where the model computes.
+    """
+    model, settled, measured = Model(folder, device), dict(answers), {}
+    rows, labels = _rows(model, photos, "valid")
+    test_rows, test_labels = _rows(model, photos, "test")
+    count = len(model.classes)
+    if len(labels) >= conformal.FEWEST_IMAGES:
+        least = conformal.least_probability(rows[:, :count].softmax(1), labels)
+        settled["sets"] = {"coverage": conformal.COVERAGE, "least": least}
+        measured["sets"] = conformal.sets_measured(test_rows[:, :count].softmax(1), test_labels, least)
+    if "unknown" in settled:
+        settled["unknown"] = {**settled["unknown"], **novelty.threshold_of(rows[:, count])}
+        measured["unknown"] = novelty.measured(test_rows[:, count], settled["unknown"])
+        measured["unknown"]["method"] = settled["unknown"]["method"]
+    return settled, measured
+
+
+def _rows(model: Model, photos: PhotoData, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a model's engine gives for the images of a split, and their labels."""
+    total, rows = len(photos.photos.splits[split]), []
+    with progress(f"answering {split}") as report:
+        for images, _ in photos.view_dataloader(split, 0):
+            rows.append(model.engine.scores(images))
+            report(sum(map(len, rows)), total)
+    return torch.cat(rows), photos.labels(split)
+
+
+def in_words(measured: Mapping[str, Any]) -> list[str]:
+    """Return what the test makes of sets and unknown, a line each."""
+    lines = []
+    if sets := measured.get("sets"):
+        span = rate_interval(sets["coverage"], sets["images"])
+        lines.append(
+            f"sets of {conformal.COVERAGE:.0%}: they hold the true class of {sets['coverage']:.1%} of the test photos"
+            f" ({span}), with {sets['size']:.1f} classes on average"
+        )
+    if unknown := measured.get("unknown"):
+        span = rate_interval(unknown["false_alarms"], unknown["images"])
+        lines.append(f"unknown: on the test {unknown['false_alarms']:.1%} false alarms ({span})")
+    return lines
