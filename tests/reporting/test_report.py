@@ -19,6 +19,7 @@ from made_runs import HOSTILE, write_run
 
 from breedlab.cli import launch, report
 from breedlab.errors import ConfigError
+from breedlab.evaluation.statistics import wilson
 from breedlab.reporting import comparison, sections
 from breedlab.reporting import report as reports
 from breedlab.reporting.record import read_run
@@ -420,3 +421,20 @@ def test_the_figures_have_their_intervals_and_what_guessing_gives(tmp_path: Path
     page = Page(reports.write_report([run], tmp_path / "page.html").read_text())
     assert "95% interval 80.8% to 89.5%" in page.text
     assert "Always guessing the most frequent class gives" in page.text
+
+
+def test_the_classes_have_their_intervals_and_a_comparison_is_told_in_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [write_run(tmp_path / name, classes=["a", "b"], seed=0) for name in ("one", "two")]
+    for row in sections.classes(read_run(made[0]))["rows"]:
+        hits, images = round(row["recall"] * row["test"]), row["test"]
+        assert row["interval"] == "{:.1%} to {:.1%}".format(*wilson(hits, images))
+        predicted = round(hits / row["precision"])
+        assert row["precision_interval"] == "{:.1%} to {:.1%}".format(*wilson(hits, predicted))
+    answered(made[0], 80, 100)
+    answered(made[1], 95, 100)
+    assert report.main([str(path) for path in made]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("two is right on 15 more of 100 test photos than one, more than chance explains")
+    assert said[-1].endswith("comparison.html")

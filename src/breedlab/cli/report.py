@@ -27,7 +27,15 @@ def main(argv: list[str]) -> int:
     words = parser.parse_args(argv)
     if words.out is not None and words.out.is_dir():
         raise ConfigError(f"--out {words.out} is a folder; expected a file such as {words.out / 'report.html'}")
+    from breedlab.reporting.comparison import paired, titles
+    from breedlab.reporting.record import read_run, run_directory
     from breedlab.reporting.report import write_report
 
-    print(write_report(words.run, words.out))
+    page = write_report(words.run, words.out)
+    runs = list(dict.fromkeys(run_directory(path) for path in words.run))
+    if len(runs) > 1:
+        records = [read_run(run) for run in runs]
+        for sentence in paired(records, titles(records)):
+            print(sentence)
+    print(page)
     return 0

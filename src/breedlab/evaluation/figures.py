@@ -22,7 +22,12 @@ def shown_metrics(test: Mapping[str, Any]) -> dict[str, str]:
 
 
 def interval(name: str, test: Mapping[str, Any]) -> str:
-    """Return the 95% interval of a test's metric, such as `80.8% to 89.5%`; empty if it is not a rate."""
+    """Return the 95% interval of a test's metric, such as `80.8% to 89.5%`; empty if none is known.
+
+    A test of an older version recorded none; those of rates follow from the number of photos.
+    """
+    if known := (test.get("intervals") or {}).get(name):
+        return f"{metric(name, known[0])} to {metric(name, known[1])}"
     if name not in METRICS.names() or not METRICS.get(name).rate or not test.get("photos"):
         return ""
     return rate_interval(test["metrics"][name], test["photos"])

@@ -350,6 +350,7 @@ def export(
     from breedlab.serving.selection import select
 
     pedigree = {**rundir.lineage(directory), "run": directory.name, "test": metrics["test"]["metrics"]}
+    pedigree["test_intervals"] = {name: [*span] for name, span in metrics["test"]["intervals"].items()}
     with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as name:
         folder = Path(name)
         allowed = allowed_from(config.serving.allow_urls)

@@ -262,6 +262,9 @@ def calibration_says(grouped: Sequence[test_charts.Bin], surer: float, error: fl
 def classes(run: RunRecord) -> Section:
     """A row a class."""
     counts, worst = class_counts(run), worst_mistaken(read_cells(run.test))
+    predicted: Counter[int] = Counter()
+    for (_, taken_for), images in read_cells(run.test).items():
+        predicted[taken_for] += images
     rows = []
     for index, name in enumerate(run.classes if run.test.get("per_class") else []):
         own = run.test["per_class"][name]
@@ -276,6 +279,7 @@ def classes(run: RunRecord) -> Section:
                 "recall": recall,
                 "interval": rate_interval(recall, int(own["photos"])) if own["photos"] else "",
                 "precision": precision,
+                "precision_interval": rate_interval(precision, predicted[index]) if predicted[index] else "",
                 "f1": 2 * recall * precision / (recall + precision) if recall + precision else 0.0,
                 "taken_for": f"{run.classes[taken]} ({often})" if often else "",
             }
@@ -373,14 +377,15 @@ def model(run: RunRecord) -> Section:
     archive = run.path / "model.tar.gz"
     export = run.metrics.get("export") or {}
     measured = export.get("candidates") or []
+    images = int((export.get("photos") or {}).get("validation") or 0)
     sizes = list(measured[0]["milliseconds"]) if measured else []
     engines = [
         {
             "name": f"{found['engine']} {found['precision']}",
             "times": [f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else "" for size in sizes],
             "speedup": speedup(found, measured[0]["milliseconds"]),
-            "agreement": "" if found["agreement"] is None else f"{found['agreement']:.1%}",
-            "top1": "" if found["top1"] is None else f"{found['top1']:.1%}",
+            "agreement": _share(found["agreement"], images),
+            "top1": _share(found["top1"], images),
             "verdict": found["verdict"],
         }
         for found in measured
@@ -392,6 +397,13 @@ def model(run: RunRecord) -> Section:
         "engines": engines,
         "sizes": sizes,
     }
+
+
+def _share(share: float | None, images: int) -> str:
+    """A share of so many images with its interval; nothing if it is not known."""
+    if share is None:
+        return ""
+    return f"{share:.1%} ({rate_interval(share, images)})" if images else f"{share:.1%}"
 
 
 def asked(run: RunRecord, part: str, name: str = "level") -> Any:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from breedlab.config import Config
 from breedlab.data.decode import decode, read_image
 from breedlab.data.module import PhotoData
+from breedlab.evaluation.figures import interval, metric, shown_metrics
 from breedlab.profiling.reading import read
 from breedlab.reporting.confusions import Cells, among, drawn_classes, read_cells
 from breedlab.training.evaluation import Evaluation
@@ -52,11 +53,21 @@ def write_review(
             writer.add_image("test/worst_predictions", _sheet(worst, photos, evaluation), dataformats="HWC")
         if operators := _operators(run):
             writer.add_text("profile/operators", operators)
+        writer.add_text("test/metrics", _metrics(evaluation.as_dict()))
         for name, value in evaluation.metrics.items():
             writer.add_scalar(f"test/{name}", value)
         shown = dict(tuned) or {"optim.lr": config.optim.lr, "data.batch_size": config.data.batch_size}
         tests = {f"test/{name}": value for name, value in evaluation.metrics.items()}
         write_hparams(writer, shown, {config.monitor.metric: best, **tests})
+
+
+def _metrics(test: Mapping[str, Any]) -> str:
+    """Return the metrics of a test with their intervals, as a table of Markdown."""
+    rows = [
+        f"| {shown} | {metric(name, test['metrics'][name])} | {interval(name, test)} |"
+        for name, shown in shown_metrics(test).items()
+    ]
+    return "\n".join([f"| {test['photos']:,} photos | value | 95% interval |", "|---|---|---|", *rows])
 
 
 def confusion_picture(confusion: Cells | np.ndarray[Any, Any], classes: tuple[str, ...]) -> Image.Image:

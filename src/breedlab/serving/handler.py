@@ -50,7 +50,7 @@ _LAST_LAYER = 100_000_000
 """Parameters that a network may have in the layers that are cut off: ImageNet-22k's classes, of the widest features."""
 _MAX_ACCEPT = 1000
 """Characters of an Accept header; browsers send some 150."""
-_PUBLIC = ("experiment", "run", "started", "git", "test")
+_PUBLIC = ("experiment", "run", "started", "git", "test", "test_intervals")
 """Of the lineage, what a stranger is told. A run is named by its time, not by its path."""
 
 

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from breedlab.data.decode import BadPhoto
-from breedlab.evaluation.figures import metric
+from breedlab.evaluation.figures import interval, metric
 from breedlab.evaluation.metrics import titles as metric_titles
 from breedlab.serving import handler, inspection
 from breedlab.serving.explain import Explainer, NotExplainable
@@ -89,12 +89,18 @@ def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRout
         """Which model this is, and what this server does with photos."""
         made = await run_in_threadpool(explainer)
         tested = model.lineage.get("test", {})
+        spans = {"intervals": model.lineage.get("test_intervals", {})}
+        told = {name: (metric(name, value), interval(name, spans)) for name, value in tested.items()}
         return {
             "name": model.network.architecture.name,
             "classes": list(model.classes),
             "engine": str(model.engine.choice),
             "lineage": model.public_lineage(),
-            "test": {shown: metric(name, tested[name]) for name, shown in metric_titles().items() if name in tested},
+            "test": {
+                shown: f"{told[name][0]} ({told[name][1]})" if told[name][1] else told[name][0]
+                for name, shown in metric_titles().items()
+                if name in told
+            },
             "explains": isinstance(made, Explainer),
             "max_bytes": intake.max_bytes,
             "max_pixels": inspection.MAX_PIXELS,

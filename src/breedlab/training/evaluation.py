@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 from torchmetrics import MetricCollection
 
 from breedlab.config.schema import Monitor
+from breedlab.evaluation.statistics import Array, bootstrap, calibration_interval, macro_f1, wilson
 from breedlab.training.metrics import make_metrics
 
 Progress = Callable[[int, int], None]
@@ -39,6 +42,7 @@ class Evaluation:
         predictions: For each photo the predicted label and its probability, in the order given.
         calibration: `temperature`, and `ece_before` and `loss_before`: what the scores come to without it. Empty if
             they are taken as they are.
+        intervals: By metric, where the true value is with 95% confidence; of metrics of plugins there is none.
     """
 
     photos: int
@@ -48,6 +52,7 @@ class Evaluation:
     worst: list[Confusion]
     predictions: list[tuple[int, float]]
     calibration: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json, without the single predictions."""
@@ -84,6 +89,8 @@ def evaluate(
     before = make_metrics(len(classes), only="ece", monitor=monitor) if temperature != 1.0 else None
     confusion: Counter[tuple[int, int]] = Counter()
     predictions: list[tuple[int, float]] = []
+    truths: list[torch.Tensor] = []
+    losses: list[torch.Tensor] = []
     for photos, labels in batches:
         logits = scores(photos)
         if before is not None:
@@ -92,17 +99,43 @@ def evaluate(
         metrics.update(logits, labels)
         top = logits.softmax(1).max(1)
         confusion.update(zip(labels.tolist(), top.indices.tolist(), strict=True))
+        truths.append(labels.cpu())
+        losses.append(nn.functional.cross_entropy(logits.float(), labels, reduction="none").cpu())
         predictions += zip(top.indices.tolist(), top.values.tolist(), strict=True)
         progress(len(predictions), total)
+    values = {name: float(value) for name, value in metrics.compute().items()}
     return Evaluation(
         photos=len(predictions),
-        metrics={name: float(value) for name, value in metrics.compute().items()},
+        metrics=values,
+        intervals=_intervals(values, predictions, torch.cat(truths).numpy(), torch.cat(losses).double().numpy()),
         per_class=_per_class(confusion, classes),
         confusion=dict(confusion),
         worst=worst_confusions(confusion, classes),
         predictions=predictions,
         calibration={} if before is None else {"temperature": temperature, **_before(before)},
     )
+
+
+def _intervals(
+    values: Mapping[str, float], predictions: Sequence[tuple[int, float]], labels: Array, losses: Array
+) -> dict[str, tuple[float, float]]:
+    """Return the intervals of those metrics that are known here: Wilson's of rates, bootstrapped ones of the others."""
+    images = len(labels)
+    predicted = np.array([label for label, _ in predictions])
+    confidences = np.array([probability for _, probability in predictions])
+    right = (predicted == labels).astype(float)
+    statistics: dict[str, Callable[[Array], float]] = {
+        "f1": lambda weights: macro_f1(labels, predicted, weights),
+        "loss": lambda weights: float(weights @ losses / images),
+    }
+    found = {name: wilson(values[name] * images, images) for name in ("top1", "top5") if name in values}
+    if "ece" in values:
+        found["ece"] = calibration_interval(confidences, right)
+    for name, statistic in statistics.items():
+        if name in values and np.isfinite(values[name]):
+            low, high = bootstrap(values[name], images, statistic)
+            found[name] = (max(0.0, low), high if name == "loss" else min(1.0, high))
+    return found
 
 
 def _before(metrics: MetricCollection) -> dict[str, float]:
