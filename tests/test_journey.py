@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -54,6 +55,20 @@ def test_the_run_directory_holds_what_it_should(run: Path) -> None:
     assert lineage["packages"]["torch"] and lineage["data"]["fingerprint"] and lineage["seed"] == 7
     splits = json.loads((run / "splits.json").read_text())
     assert {split: len(files) for split, files in splits["photos"].items()} == {"train": 100, "valid": 24, "test": 24}
+
+
+def test_suspect_labels_are_listed_and_an_edited_list_is_applied(
+    run: Path, words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = list(csv.DictReader((run / "fixes.csv").open()))
+    splits = json.loads((run / "splits.json").read_text())["photos"]
+    assert rows and all(row["file"] in splits[row["split"]] and row["suggested"] != row["label"] for row in rows)
+    first = next(row for row in rows if row["split"] == "train")
+    edited = tmp_path / "fixes.csv"
+    edited.write_text(f"file,fix\n{first['file']},remove\n")
+    assert launch.main(words(f"data.fixes={edited}", "dry_run=true", f"runs_dir={tmp_path}")) == 0
+    told = capsys.readouterr().out
+    assert "99 train, 24 valid" in told and "0 images relabeled, 1 removed" in told
 
 
 def test_metrics_are_those_of_the_test_split(run: Path) -> None:

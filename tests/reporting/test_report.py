@@ -435,6 +435,6 @@ def test_the_classes_have_their_intervals_and_a_comparison_is_told_in_the_termin
     answered(made[0], 80, 100)
     answered(made[1], 95, 100)
     assert report.main([str(path) for path in made]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("two is right on 15 more of 100 test photos than one, more than chance explains")
-    assert said[-1].endswith("comparison.html")
+    told = capsys.readouterr()
+    assert told.err.startswith("two is right on 15 more of 100 test photos than one, more than chance explains")
+    assert told.out.endswith("comparison.html\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from breedlab.errors import ConfigError
@@ -36,6 +37,6 @@ def main(argv: list[str]) -> int:
     if len(runs) > 1:
         records = [read_run(run) for run in runs]
         for sentence in paired(records, titles(records)):
-            print(sentence)
+            print(sentence, file=sys.stderr)
     print(page)
     return 0

@@ -62,6 +62,15 @@ def one_source(data: Data) -> Iterator[Problem]:
         yield Problem(f"data.{other}", f"given beside data.{first}; images come from one source, not both")
 
 
+def fixes_are_here(data: Data, backend: Backend) -> Iterator[Problem]:
+    if data.fixes is None:
+        return
+    if backend.name != "local":
+        yield Problem("data.fixes", f"backend={backend.name} cannot apply it; fix the folders instead")
+    elif not Path(data.fixes).is_file():
+        yield Problem("data.fixes", f"{data.fixes} is not there; expected a run's fixes.csv, edited")
+
+
 def splits_leave_training_photos(data: Data) -> Iterator[Problem]:
     if data.valid_fraction + data.test_fraction >= 1:
         total = data.valid_fraction + data.test_fraction
@@ -182,6 +191,7 @@ RULES: tuple[Rule, ...] = (
     backbone_is_known,
     mode_suits_metric,
     one_source,
+    fixes_are_here,
     splits_leave_training_photos,
     crop_fits_resize,
     views_suit_augmentation,

@@ -110,6 +110,8 @@ class Data(Section):
     """Folders of root to leave out, such as a test split without labels."""
     labels: Annotated[str, Field(min_length=1)] = "auto"
     """The file of root that labels the images, CSV or JSON lines; `auto` finds one if there are no class folders."""
+    fixes: str | None = None
+    """An edited `fixes.csv` of a run: which images have another class than their folder says, or are left out."""
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """Processes that load images; 0 loads in the training's own."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from breedlab.config import Config
 from breedlab.console import note
+from breedlab.data.fixes import apply_fixes
 from breedlab.data.folders import PhotoSet, is_absent, splitting, survey
 from breedlab.data.sources import source_of
 
@@ -33,7 +34,7 @@ def obtain(config: Config) -> PhotoSet:
     photos = survey(root, **splitting(config))
     if photos.cut:
         note(f"no folder for {' and '.join(photos.cut)}: cut from train, stratified, seed {config.seed}")
-    return photos
+    return photos if data.fixes is None else apply_fixes(photos, Path(data.fixes))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from breedlab.catalogue import Entry, lookup
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.space import Choices, Dimension
+from breedlab.data.fixes import apply_fixes
 from breedlab.data.folders import SPLITS, is_absent, scan, splitting
 from breedlab.data.sources import source_of
 from breedlab.names import printable
@@ -97,6 +98,8 @@ def find_images(config: Config) -> Images:
         counts = dict(zip(SPLITS, expected.counts, strict=True))
         return Images(f"{root}: not there yet, {expected.how}", expected.classes, counts, expected.bytes)
     photos = scan(root, **splitting(config))
+    if data.fixes is not None:
+        photos = apply_fixes(photos, Path(data.fixes))
     cut = f" ({' and '.join(photos.cut)} cut from train)" if photos.cut else ""
     counts = {split: len(photos.splits[split]) for split in SPLITS}
     return Images(f"{root}{cut}", len(photos.classes), counts, notes=(*photos.notes, *photos.left_out))

@@ -269,6 +269,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
     temperature = _temperature(prepared, classifier, config, photos)
     evaluation = _evaluate(prepared, classifier, photos, temperature)
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
+    from breedlab.pipeline.suspects import list_suspects
     from breedlab.reporting.confusions import readable_json
     from breedlab.reporting.report import write_at_end
     from breedlab.reporting.tensorboard import write_review
@@ -276,6 +277,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
     tuned = {} if found is None else found["values"]
     write_review(directory, config, photos, evaluation, tuned, fitted.best)
 
+    list_suspects(directory, classifier, prepared, config, photos)
     _enter(watch, "Export")
     metrics["export"] = export(directory, classifier, prepared, config, photos, metrics)
     note(f"{directory / 'model.tar.gz'}")

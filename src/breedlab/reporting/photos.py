@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import csv
 import functools
 import io
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,20 @@ def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
         if pictures:
             found.append((name, pictures))
     return found
+
+
+def suspects(run: RunRecord) -> list[dict[str, Any]]:
+    """The images whose label is most probably wrong, from the run's `fixes.csv`, with their pictures."""
+    try:
+        with (run.path / "fixes.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(itertools.islice(csv.DictReader(file), _MISTAKES))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    return [
+        {**row, "picture": picture, "share": f"{float(row['confidence']):.0%}"}
+        for row in rows
+        if run.photo_root is not None and (picture := thumbnail(run.photo_root / row["file"]))
+    ]
 
 
 def confusions(run: RunRecord) -> list[dict[str, Any]]:

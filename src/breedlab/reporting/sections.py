@@ -96,6 +96,7 @@ def data(run: RunRecord) -> Section:
         "has_photos": run.photo_root is not None,
         "left_out": run.splits.get("left_out", []),
         "warnings": run.splits.get("warnings", []),
+        "suspects": photos.suspects(run),
     }
 
 

@@ -1,0 +1,95 @@
+"""fixes.csv: images whose label is probably wrong, as a list that people edit and `data.fixes` applies."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from breedlab.data.folders import SPLITS, Photo, PhotoSet, first_few
+from breedlab.errors import DataError
+from breedlab.files import atomic_write_text
+
+COLUMNS = ("file", "split", "label", "suggested", "confidence", "fix")
+REMOVE = "remove"
+
+
+def write_fixes(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write suspects, one a row, with an empty `fix`: nothing changes until a person fills it in."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "fix": ""} for row in rows)
+    atomic_write_text(path, text.getvalue())
+
+
+def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
+    """Return the images as an edited list has them: `fix` is a class's name, `remove`, or empty for no change.
+
+    Raises:
+        DataError: If the list is not there, or names a file or a class that is not; all rows that are wrong together.
+    """
+    wanted = _read(path)
+    label_of = {name: label for label, name in enumerate(photos.classes)}
+    known = {os.path.relpath(photo.path, photos.root): photo for split in SPLITS for photo in photos.splits[split]}
+    wrong, changed = [], dict[Path, int | None]()
+    for line, file, fix in wanted:
+        if file not in known:
+            wrong.append(f"line {line}: {file!r} is not an image of {photos.root}")
+        elif fix == REMOVE:
+            changed[known[file].path] = None
+        elif fix in label_of:
+            changed[known[file].path] = label_of[fix]
+        else:
+            close = difflib.get_close_matches(fix, photos.classes, 1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            wrong.append(f"line {line}: fix is {fix!r}, which is not a class{meant}")
+    if wrong:
+        hint = f"expected paths below {photos.root}, and in fix a class's name, {REMOVE}, or nothing"
+        raise DataError("\n".join([f"data.fixes: {path}", *(f"  {text}" for text in first_few(wrong)), hint]))
+    fixed = replace(
+        photos,
+        splits={
+            split: tuple(
+                Photo(photo.path, label)
+                for photo in photos.splits[split]
+                if (label := changed.get(photo.path, photo.label)) is not None
+            )
+            for split in SPLITS
+        },
+        notes=(*photos.notes, _told(path, changed)),
+    )
+    empty = [
+        f"{split} has no {name} left"
+        for split in SPLITS
+        for name, before, after in zip(photos.classes, photos.counts(split), fixed.counts(split), strict=True)
+        if before and not after and split == "train"
+    ]
+    if empty:
+        raise DataError(f"data.fixes: {path} takes the last images of a class: {', '.join(first_few(empty))}")
+    return fixed
+
+
+def _told(path: Path, changed: Mapping[Path, int | None]) -> str:
+    removed = sum(label is None for label in changed.values())
+    return f"{path}: {len(changed) - removed:,} images relabeled, {removed:,} removed"
+
+
+def _read(path: Path) -> list[tuple[int, str, str]]:
+    """Return line, file and fix of each row that has a fix."""
+    try:
+        text = path.read_text("utf-8-sig")  # as spreadsheets save it
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise DataError(f"data.fixes: {path} cannot be read ({reason}); expected a run's fixes.csv, edited") from error
+    first = text.partition("\n")[0]
+    separator = ";" if first.count(";") > first.count(",") else ","  # some countries' spreadsheets
+    reader = csv.DictReader(io.StringIO(text), delimiter=separator)
+    if not {"file", "fix"} <= set(reader.fieldnames or ()):
+        raise DataError(f"data.fixes: {path} has no columns file and fix; expected a run's fixes.csv, edited")
+    rows = [(reader.line_num, (row["file"] or "").strip(), (row["fix"] or "").strip()) for row in reader]
+    return [(line, file, fix) for line, file, fix in rows if fix]

@@ -1,0 +1,77 @@
+"""Which labels are probably wrong: what a model that never saw an image says of it, by confident learning."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+FOLDS = 5
+_DECAY = 1e-3
+
+
+def out_of_fold(features: torch.Tensor, labels: torch.Tensor, folds: int = FOLDS, seed: int = 0) -> torch.Tensor:
+    """Return each image's probabilities (n, classes), by a logistic regression on the other folds' features.
+
+    Args:
+        features: (n, width).
+        labels: int64 (n,), every class at least once.
+        folds: Each class is spread over them evenly.
+        seed: Decides which image is in which.
+    """
+    classes = int(labels.max()) + 1
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    by_class = order[torch.argsort(labels[order], stable=True)]
+    fold = torch.empty(len(labels), dtype=torch.int64)
+    fold[by_class] = torch.arange(len(labels)) % folds
+    features = features.float()
+    probabilities = torch.zeros(len(labels), classes)
+    for number in range(folds):
+        inside = fold != number
+        mean, deviation = features[inside].mean(0), features[inside].std(0).clamp(min=1e-6)
+        scaled = (features - mean) / deviation / features.shape[1] ** 0.5
+        weights = _logistic_regression(scaled[inside], labels[inside], classes)
+        probabilities[~inside] = weights(scaled[~inside]).detach().softmax(1)
+    return probabilities
+
+
+def _logistic_regression(features: torch.Tensor, labels: torch.Tensor, classes: int) -> nn.Linear:
+    layer = nn.Linear(features.shape[1], classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=40, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = nn.functional.cross_entropy(layer(features), labels) + _DECAY * layer.weight.square().sum() / 2
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return layer
+
+
+def margins(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return by how much the given label is likelier than the likeliest other one (n,): the lower, the more suspect."""
+    own = probabilities.gather(1, labels[:, None])[:, 0]
+    others = probabilities.scatter(1, labels[:, None], -1.0).max(1).values
+    return own - others
+
+
+def suspects(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the indices of images whose label is probably wrong, the most suspect first.
+
+    Confident learning (Northcutt et al. 2021): an image is counted for the class that it belongs to with at least the
+    probability that images labeled so have on average; suspect is one that is counted for another class than its own.
+    """
+    thresholds = torch.stack(
+        [
+            probabilities[labels == label, label].mean() if bool((labels == label).any()) else torch.tensor(2.0)
+            for label in range(probabilities.shape[1])
+        ]
+    )
+    confident = probabilities >= thresholds
+    counted_for = torch.where(confident, probabilities, -1.0).argmax(1)
+    suspect = confident.any(1) & (counted_for != labels)
+    found = suspect.nonzero()[:, 0]
+    return found[margins(probabilities, labels)[found].argsort(stable=True)]

@@ -1,0 +1,70 @@
+"""Labels that are probably wrong, listed in a run's fixes.csv for a person to look at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from breedlab.config import Config
+from breedlab.console import note, progress
+from breedlab.data.fixes import write_fixes
+from breedlab.data.module import PhotoData
+from breedlab.evaluation.label_errors import FOLDS, margins, out_of_fold, suspects
+from breedlab.models.classifier import Classifier
+from breedlab.training.prepare import Prepared
+
+FILE = "fixes.csv"
+_SPLITS = ("train", "valid")
+_MOST = 10_000_000_000
+"""Images times features times classes: of more, the regressions would take longer than the training did."""
+
+
+def list_suspects(directory: Path, classifier: Classifier, prepared: Prepared, config: Config, data: PhotoData) -> None:
+    """Write a run's `fixes.csv`: images whose own class is not the likeliest by what others teach, the worst first.
+
+    It is for frozen backbones whose features are cached: those of a network that was trained on an image agree with its
+    label, right or wrong.
+
+    Args:
+        directory: The run's.
+        classifier: Trained.
+        prepared: Of the run.
+        config: Of the training.
+        data: The images.
+    """
+    photos = [photo for split in _SPLITS for photo in data.photos.splits[split]]
+    split_of = [split for split in _SPLITS for _ in data.photos.splits[split]]
+    labels = torch.tensor([photo.label for photo in photos])
+    activations = prepared.activations(classifier, config) if config.model.freeze == "backbone" else None
+    enough = bool((torch.bincount(labels, minlength=len(data.photos.classes)) >= FOLDS).all())
+    if activations is None or activations.valid.ndim != 2 or not enough:
+        return
+    if len(labels) * activations.valid.shape[1] * len(data.photos.classes) > _MOST:
+        note("wrong labels are not looked for: there are too many images and classes")
+        return
+    with progress("looking for wrong labels"):
+        features = torch.cat([activations.train[0].float(), activations.valid.float()])
+        probabilities = out_of_fold(features, labels)
+        apart, likely = margins(probabilities, labels), suspects(probabilities, labels)
+    listed = [index for index in apart.argsort(stable=True).tolist() if apart[index] < 0]
+    classes = data.photos.classes
+    write_fixes(
+        directory / FILE,
+        (
+            {
+                "file": os.path.relpath(photos[index].path, data.photos.root),
+                "split": split_of[index],
+                "label": classes[photos[index].label],
+                "suggested": classes[int(probabilities[index].argmax())],
+                "confidence": round(float(probabilities[index].max()), 4),
+            }
+            for index in listed
+        ),
+    )
+    if len(likely):
+        note(
+            f"{len(likely):,} labels are probably wrong; {directory / FILE} lists suspects, the worst first: fill in"
+            f" fix (a class, or remove), and train with data.fixes={FILE}"
+        )

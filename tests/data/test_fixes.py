@@ -1,0 +1,71 @@
+"""An edited list of fixes: what it changes, and what is said of a list that cannot be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from breedlab.cli import launch
+from breedlab.data.fixes import apply_fixes, write_fixes
+from breedlab.data.folders import Photo, PhotoSet
+from breedlab.errors import BreedlabError, DataError
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> PhotoSet:
+    root = tmp_path / "photos"
+    splits = {
+        split: tuple(Photo(root / split / name / f"{n}.jpg", label) for label, name in enumerate("ab") for n in (1, 2))
+        for split in ("train", "valid", "test")
+    }
+    return PhotoSet(root, ("Basset", "Übel, hound"), splits)
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_an_image_is_relabeled_or_removed_and_the_others_stay(
+    photos: PhotoSet, tmp_path: Path, separator: str, mark: str
+) -> None:
+    rows = [["file", "fix"], ["train/a/1.jpg", '"Übel, hound"'], ["test/b/2.jpg", "remove"], ["valid/a/1.jpg", ""]]
+    file = tmp_path / "fixes.csv"
+    file.write_text(mark + "".join(separator.join(row) + "\r\n" for row in rows), "utf-8")
+    fixed = apply_fixes(photos, file)
+    assert [photo.label for photo in fixed.splits["train"]] == [1, 0, 1, 1]
+    assert len(fixed.splits["test"]) == 3 and fixed.splits["valid"] == photos.splits["valid"]
+    assert fixed.notes[-1] == f"{file}: 1 images relabeled, 1 removed"
+
+
+def test_a_list_that_nobody_edited_changes_nothing(photos: PhotoSet, tmp_path: Path) -> None:
+    row = {"file": "train/a/1.jpg", "split": "train", "label": "Basset", "suggested": "Übel, hound", "confidence": 0.9}
+    write_fixes(tmp_path / "fixes.csv", [row])
+    assert apply_fixes(photos, tmp_path / "fixes.csv").splits == photos.splits
+
+
+def test_all_that_is_wrong_with_a_list_is_told_together(photos: PhotoSet, tmp_path: Path) -> None:
+    file = tmp_path / "fixes.csv"
+    file.write_text("file,fix\ntrain/a/9.jpg,remove\ntrain/a/1.jpg,Baset\n")
+    with pytest.raises(DataError) as caught:
+        apply_fixes(photos, file)
+    said = str(caught.value)
+    assert "line 2: 'train/a/9.jpg' is not an image of" in said
+    assert "line 3: fix is 'Baset', which is not a class; did you mean 'Basset'?" in said
+
+
+def test_the_last_images_of_a_class_cannot_be_taken(photos: PhotoSet, tmp_path: Path) -> None:
+    file = tmp_path / "fixes.csv"
+    file.write_text("file,fix\ntrain/a/1.jpg,remove\ntrain/a/2.jpg,remove\n")
+    with pytest.raises(DataError, match="takes the last images of a class: train has no Basset left"):
+        apply_fixes(photos, file)
+
+
+@pytest.mark.parametrize("content", [b"", b"photo,class\n1,2\n", b"\xff\xfe\x00"])
+def test_what_is_no_such_list_is_one_message(photos: PhotoSet, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "fixes.csv").write_bytes(content)
+    with pytest.raises(DataError, match=r"data\.fixes: .*expected a run's fixes\.csv"):
+        apply_fixes(photos, tmp_path / "fixes.csv")
+
+
+def test_a_list_that_is_not_there_is_refused_by_its_path(here: Path) -> None:
+    with pytest.raises(BreedlabError, match=r"data\.fixes.*gone\.csv is not there"):
+        launch.main(["experiment=quickstart", "data.fixes=gone.csv", "dry_run=true"])
