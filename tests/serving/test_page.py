@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hostile import png, saved
 from PIL import Image
 from selenium.webdriver import ActionChains
@@ -24,10 +25,15 @@ from test_fetch import PUBLIC, Host, says
 from test_guard import running
 from test_server import Server, scores
 
+from breedlab.evaluation.novelty import fit, threshold_of
+from breedlab.models.classifier import Classifier
+from breedlab.serving.archive import write_folder
 from breedlab.serving.fetch import Fetcher
 from breedlab.serving.handler import Model
+from breedlab.serving.novelty import MAHALANOBIS
 from breedlab.serving.protocol import settings
 from breedlab.serving.server import make_app
+from breedlab.training.prepare import Prepared
 
 pytestmark = pytest.mark.slow
 
@@ -315,3 +321,32 @@ def test_a_screen_reader_is_told_everything(page: Callable[..., Page], photo_fil
     named = ("button", "image", "heading", "link", "slider", "textbox")
     assert all(name for role, name in spoken if role in named), [one for one in spoken if not one[1]]
     assert any("What spoke most for" in name for role, name in spoken if role == "image")
+
+
+def test_the_page_says_when_a_photo_is_unknown_and_else_which_classes_it_may_be(
+    browser: Any, prepared: Prepared, classifier: Classifier, photo_file: Path, tmp_path: Path
+) -> None:
+    data, config = prepared.data(prepared.config), prepared.config
+    labels, valid = data.labels("train"), torch.arange(len(data.labels("valid")))
+    novelty = fit(MAHALANOBIS, prepared.features(classifier, config, "train", torch.arange(len(labels))), labels)
+    alarms = threshold_of(novelty.distance(prepared.features(classifier, config, "valid", valid)))
+    unknown = {"method": MAHALANOBIS, "width": novelty.width, **alarms}
+    answers = {"sets": {"coverage": 0.9, "least": 0.0}, "unknown": unknown}
+    content = tmp_path / "content"
+    content.mkdir()
+    write_folder(content, classifier, prepared.evaluation, prepared.classes, {}, answers=answers)
+    novelty.write(content)
+    stripes = tmp_path / "stripes.png"
+    Image.fromarray(np.where(np.indices((96, 96))[1] % 24 < 12, 255, 0).astype(np.uint8)).convert("RGB").save(stripes)
+    server = Server(content)
+    try:
+        shown = Page(browser, server.url)
+        shown.choose(stripes)
+        assert shown.at("unknown").text.startswith("Unknown: it is unlike the photos of every class")
+        assert not shown.at("set").is_displayed()
+        shown.choose(photo_file)
+        shown.until(lambda: shown.at("set").text.startswith("One of these 4, 90% sure: "))
+        assert not shown.at("unknown").is_displayed()
+        assert shown.complaints() == []
+    finally:
+        server.stop()
