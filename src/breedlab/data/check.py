@@ -12,12 +12,13 @@ from breedlab import hardware
 from breedlab.data import formats
 from breedlab.data.decode import BadPhoto, decode, read_image
 from breedlab.data.folders import FEW, SPLITS, Photo, PhotoSet, first_few
+from breedlab.data.near_duplicates import difference_hash, near_pairs
 from breedlab.errors import DataError
 from breedlab.files import DamagedFile, atomic_write_json, atomic_write_text, read_json, remove_leftovers
 from breedlab.names import printable
 
 Progress = Callable[[int, int], None]
-_VERSION = 3
+_VERSION = 4
 """Raised when the decoder learns to judge differently: what an older one said is then read again."""
 
 _IMBALANCE = 10
@@ -81,13 +82,15 @@ def check(photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progres
     if lacking or (on_bad_file == "error" and (bad or conflicts or shared)):
         refused = (bad, conflicts, shared) if on_bad_file == "error" else ((), (), ())
         raise _refusal(kept, *refused, lacking, len(leaks) - len(shared), memory)
-    return Report(kept, bad, leaks, tuple(_warnings(kept)), _fingerprint(kept, seen), conflicts)
+    told = (*_warnings(kept), *_near_duplicates(kept, seen))
+    return Report(kept, bad, leaks, told, _fingerprint(kept, seen), conflicts)
 
 
 @dataclass(frozen=True)
 class _Seen:
     digest: str
     problem: str
+    hash: str = ""
 
 
 def _all(photos: PhotoSet) -> Iterator[Photo]:
@@ -103,12 +106,12 @@ def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict
     if fresh:
         try:
             for done, (path, seen) in enumerate(zip(fresh, hardware.in_threads(_read, fresh), strict=True), 1):
-                known[str(path)] = [stamps[path], seen.digest, seen.problem]
+                known[str(path)] = [stamps[path], seen.digest, seen.problem, seen.hash]
                 if progress:
                     progress(done, len(fresh))
         finally:  # told to stop, the next start reads only the rest
             _save(book, known)
-    return {path: _Seen(str(known[str(path)][1]), str(known[str(path)][2])) for path in stamps}
+    return {path: _Seen(*map(str, known[str(path)][1:])) for path in stamps}
 
 
 def _load(book: Path) -> dict[str, list[object]]:
@@ -116,7 +119,7 @@ def _load(book: Path) -> dict[str, list[object]]:
         loaded: dict[str, list[object]] = read_json(book)
     except (OSError, DamagedFile):  # every file is read again
         return {}
-    return {path: entry for path, entry in loaded.items() if isinstance(entry, list) and len(entry) == 3}
+    return {path: entry for path, entry in loaded.items() if isinstance(entry, list) and len(entry) == 4}
 
 
 def _save(book: Path, known: dict[str, list[object]]) -> None:
@@ -143,10 +146,10 @@ def _read(path: Path) -> _Seen:
         return _Seen("", f"cannot be read ({error.strerror})")
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     try:
-        decode(data)
+        pixels = decode(data)
     except BadPhoto as error:
         return _Seen(digest, str(error))
-    return _Seen(digest, "")
+    return _Seen(digest, "", difference_hash(pixels))
 
 
 def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
@@ -247,6 +250,25 @@ def _warnings(photos: PhotoSet) -> Iterator[str]:
             f"classes are imbalanced: {most} has {counts[most]} training photos, {least} {counts[least]};"
             " data.class_weights=balanced weighs them evenly"
         )
+
+
+def _near_duplicates(photos: PhotoSet, seen: dict[Path, _Seen]) -> list[str]:
+    """Say which images are nearly the same and lie in two classes, or in two splits, where they make a test easier."""
+    images = [(split, photo) for split in SPLITS for photo in photos.splits[split]]
+    pairs = [
+        (images[one], images[other])
+        for one, other in near_pairs([seen[photo.path].hash for _, photo in images])
+        if seen[images[one][1].path].digest != seen[images[other][1].path].digest
+    ]
+    across_classes = [pair for pair in pairs if pair[0][1].label != pair[1][1].label]
+    across_splits = [pair for pair in pairs if pair[0][0] != pair[1][0] and pair not in across_classes]
+    lines = []
+    for found, where in ((across_classes, "classes"), (across_splits, "splits")):
+        if found:
+            several = "1 pair of images is" if len(found) == 1 else f"{len(found):,} pairs of images are"
+            lines.append(f"{several} nearly the same, in two {where}:")
+            lines += first_few([f"  {one.path} and {other.path}" for (_, one), (_, other) in found])
+    return lines
 
 
 def _fingerprint(photos: PhotoSet, seen: dict[Path, _Seen]) -> str:

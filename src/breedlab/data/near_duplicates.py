@@ -1,0 +1,57 @@
+"""Images that are nearly the same: scaled, compressed or brightened copies, and neighbors in a series of shots."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+MOST_BITS = 7
+"""Of 128 that may differ. Of 1,495 photos of clothes no two differed in fewer than 10; of 100 copies at two thirds of
+the size, in another quality and brightness, none differed in more than 6."""
+_SIDE = 8
+_BANDS = 8
+"""Of 16 bits: two images with no more than 7 bits apart agree in one of them."""
+_LEAST_CONTRAST = 6.0
+_FEWEST_BITS = 8
+"""Set, and not set, in each half: of a plain image or an even gradient a hash says nothing."""
+_CROWDED = 2000
+"""Images in one band that are alike by the pattern of their hash, not by what they show."""
+
+
+def difference_hash(pixels: np.ndarray[Any, Any]) -> str:
+    """Return 128 bits, as hexadecimal digits, that copies of an image share; empty if it has too little in it.
+
+    Whether each of 8 x 8 parts is brighter than its neighbor to the left, and than the one above it (dHash, twice).
+
+    Args:
+        pixels: uint8 (height, width, 3).
+    """
+    small = Image.fromarray(pixels).convert("L")
+    grays = np.asarray(small.resize((_SIDE + 1, _SIDE + 1), Image.Resampling.LANCZOS, reducing_gap=3.0), dtype=np.int16)
+    across, down = grays[:_SIDE, 1:] > grays[:_SIDE, :-1], grays[1:, :_SIDE] > grays[:-1, :_SIDE]
+    varied = all(_FEWEST_BITS <= half.sum() <= half.size - _FEWEST_BITS for half in (across, down))
+    if grays.std() < _LEAST_CONTRAST or not varied:
+        return ""
+    return np.packbits([across, down]).tobytes().hex()
+
+
+def near_pairs(hashes: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the pairs of images that are nearly the same, by their hashes; images without one are in none."""
+    numbers = {index: int(text, 16) for index, text in enumerate(hashes) if text}
+    bands: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, number in numbers.items():
+        for band in range(_BANDS):
+            bands[band, number >> 16 * band & 0xFFFF].append(index)
+    found = {
+        pair
+        for members in bands.values()
+        if len(members) <= _CROWDED
+        for pair in combinations(members, 2)
+        if (numbers[pair[0]] ^ numbers[pair[1]]).bit_count() <= MOST_BITS
+    }
+    return sorted(found)
