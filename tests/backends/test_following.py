@@ -27,7 +27,9 @@ import yaml
 from sagemaker_account import Account, say
 
 from breedlab.backends.sagemaker import follow
+from breedlab.backends.sagemaker.follow import JobFailed
 from breedlab.backends.sagemaker.job_files import is_of_a_trial
+from breedlab.backends.sagemaker.status import Status
 from breedlab.cli import jobs, upload
 from breedlab.cli.launch import main
 from breedlab.config import validate
@@ -167,6 +169,36 @@ def test_a_search_comes_back_as_a_run_directory(
     assert lineage["sagemaker"]["jobs"] == ["dogs", "dogs-final"]
     with sqlite3.connect(fetched / "study.db") as database:
         assert database.execute("select count(*) from trials where state = 'COMPLETE'").fetchone() == (2,)
+
+
+def test_of_trials_that_tie_the_one_of_the_lowest_validation_loss_is_trained(
+    cloud: Cloud, account: Account, here: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS takes the first of three that are equal; the second was surer of its answers."""
+    from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+
+    assert main(cloud(*SEARCH, "tuner.trials=4", "backend.wait=false")) == 0
+    for number, (objective, loss) in enumerate([(0.75, 0.6), (0.75, 0.2), (0.5, 0.1), (0.75, 0.4)]):
+        name = account.add_trial("dogs", {"optim__lr": repr(0.01 * (number + 1)), "data__batch_size": "32"}, objective)
+        left = tmp_path / name
+        events = TensorBoardLogger(left / "tensorboard", name="final", version="")
+        for epoch in range(2):  # the loss that counts is that of the best epoch, not of the last
+            metrics = {
+                "train/loss": 1.0,
+                "valid/top1": objective - 0.1 * epoch,
+                "valid/loss": loss - 0.05 * number * epoch,
+            }
+            events.log_metrics(metrics, step=epoch)
+        events.finalize("success")
+        leave_output(left, f"breedlab/jobs/dogs/output/{name}/output/output.tar.gz", name)
+    account.end_tuning("dogs")
+    assert account.tuning["dogs"]["BestTrainingJob"]["TunedHyperParameters"]["optim__lr"] == "0.01"
+    monkeypatch.setattr("breedlab.backends.sagemaker.fetch.follow_training", lambda *_: Status("dogs-final", "Failed"))
+    with pytest.raises(JobFailed, match="dogs-final: failed"):
+        jobs.main(["resume", "dogs"])
+    (final,) = account.sent("CreateTrainingJob")
+    assert final["HyperParameters"] == {"optim__lr": "0.02", "data__batch_size": "32"}
+    assert "trial 1 ties with 0, 3; the lower validation loss decided" in " ".join(capsys.readouterr().out.split())
 
 
 @contextlib.contextmanager

@@ -294,7 +294,7 @@ def test_the_search_space_is_translated(sent: Sent) -> None:
         (["tuner=random", "tuner.trials=7"], "Random", 7),
         (["tuner=bayesian", "tuner.trials=5"], "Bayesian", 5),
         (["tuner=hyperband", "tuner.trials=9"], "Hyperband", 9),
-        (["tuner=grid"], "Grid", 16),
+        (["tuner=grid"], "Grid", 4),  # rates; of four batch sizes the images fill none but the smallest
     ],
 )
 def test_strategy_and_number_of_trials(given: list[str], strategy: str, jobs: int, sent: Sent) -> None:

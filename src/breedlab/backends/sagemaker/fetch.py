@@ -16,7 +16,7 @@ from breedlab.backends.sagemaker.prices import largest_bill
 from breedlab.backends.sagemaker.record import FILE, Record, with_run
 from breedlab.backends.sagemaker.request import training_request
 from breedlab.backends.sagemaker.session import aws_errors, client
-from breedlab.backends.sagemaker.status import Status, best_values, list_trials, training_status, with_stopper
+from breedlab.backends.sagemaker.status import Status, list_trials, training_status, with_stopper
 from breedlab.backends.sagemaker.upload import stored
 from breedlab.config.migrations import stamp
 from breedlab.console import note, progress, stage
@@ -70,14 +70,19 @@ def start_final(account: boto3.Session, record: Record) -> None:
     """
     if training_status(account, record.final_name).state is not None:
         return
-    best = best_values(account, record)
+    from breedlab.backends.sagemaker.winner import find_winner
+
+    best = find_winner(account, record)
     if best is None:
         reasons = sorted({trial.row.reason for trial in list_trials(account, record.name)} - {""})
         raise JobFailed(
             "\n".join([f"{record.name}: no trial of the search was completed", *(f"  {r}" for r in reasons)])
         )
-    note("best: " + ", ".join(f"{name}={value}" for name, value in best.items()))
-    send(account, training_request(record.experiment(), best))
+    note("best: " + ", ".join(f"{name}={value}" for name, value in best.values.items()))
+    if best.tied:
+        others = ", ".join(map(str, best.tied))
+        note(f"trial {best.number} ties with {others}; the lower validation loss decided")
+    send(account, training_request(record.experiment(), best.values))
 
 
 def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.hyperparameters import decode, encode, sagemaker_name
+from breedlab.backends.sagemaker.hyperparameters import decode
 from breedlab.backends.sagemaker.record import Record
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.tags import STOPPED_BY, read_tags
 from breedlab.config.backend import Backend
 from breedlab.errors import BackendError
-from breedlab.training.objective import better
 from breedlab.tuning.row import Row
 
 if TYPE_CHECKING:
@@ -139,22 +138,6 @@ def tags_of(account: boto3.Session, arn: str) -> dict[str, str]:
 def first_status(account: boto3.Session, record: Record) -> Status:
     """How an experiment's first job stands."""
     return tuning_status(account, record.name) if record.searches else training_status(account, record.name)
-
-
-def best_values(account: boto3.Session, record: Record) -> dict[str, str] | None:
-    """What the search found best, by SageMaker's name as it travels; None if no trial came to an end."""
-    found = described(account, record.name, training=False)
-    best = (found or {}).get("BestTrainingJob")
-    if best:
-        return dict(best["TunedHyperParameters"])
-    # A search that was stopped may name none.
-    row: Row | None = None
-    mode = record.config["monitor"]["mode"]
-    for trial in list_trials(account, record.name):
-        objective = trial.row.objective
-        if trial.row.state == "complete" and objective is not None:
-            row = trial.row if better(objective, row.objective if row else None, mode) else row
-    return {sagemaker_name(path): encode(value) for path, value in row.values.items()} if row else None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from breedlab.backends.sagemaker.fetch import download, unpack_output
 from breedlab.backends.sagemaker.hyperparameters import decode
 from breedlab.backends.sagemaker.job_files import trial_file
 from breedlab.backends.sagemaker.record import Record
-from breedlab.backends.sagemaker.status import Trial, best_values, list_trials
+from breedlab.backends.sagemaker.status import Trial, list_trials
+from breedlab.backends.sagemaker.winner import trained_values
 from breedlab.config import Config
 from breedlab.console import note
 from breedlab.files import atomic_write_json, read_json_if_whole
@@ -46,7 +47,7 @@ def fetch_trials(account: boto3.Session, record: Record, run: Path) -> None:
         about = {"number": number, "values": dict(row.values), **asdict(outcome), "job": trial.job}
         atomic_write_json(folder / "trial.json", about, indent=2)
     write_study(config, run, trials)
-    _set_metrics(config, run, trials, outcomes, decode(best_values(account, record) or {}))
+    _set_metrics(config, run, trials, outcomes, decode(trained_values(account, record)))
     note(f"{len(trials)} trials")
 
 
@@ -114,8 +115,8 @@ def _set_metrics(
         run: The run directory.
         trials: Those that ended.
         outcomes: How, by number.
-        trained: The values that SageMaker chose for the final training, by config path. It knows of no tie-break: of
-            trials that are equal it may have taken another one than a search here takes.
+        trained: The values that the final training was started with, by config path. An older breedlab left the choice
+            to SageMaker, which knows of no tie-break.
     """
     rows = [trial.row for trial in trials if trial.row.state == "complete" and trial.row.objective is not None]
     path = run / "metrics.json"
@@ -133,4 +134,5 @@ def _set_metrics(
     found = {"trial": best.number, "values": dict(best.values), "objective": best.objective, "tied": tied}
     atomic_write_json(path, {**metrics, "search": found}, indent=2)
     if tied:
-        note(f"best: trial {best.number}; {len(tied)} more reached the same {config.monitor.metric}")
+        others = f"trial {tied[0]}" if len(tied) == 1 else f"trials {', '.join(map(str, tied))}"
+        note(f"best: trial {best.number}; {others} reached the same {config.monitor.metric}")

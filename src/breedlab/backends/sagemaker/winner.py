@@ -1,0 +1,86 @@
+"""Which trial of a tuning job is trained to the end: AWS takes any of those that tie, breedlab the lowest loss."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from breedlab.backends.sagemaker.fetch import download, unpack_output
+from breedlab.backends.sagemaker.hyperparameters import encode, sagemaker_name
+from breedlab.backends.sagemaker.job_files import trial_file
+from breedlab.backends.sagemaker.record import Record
+from breedlab.backends.sagemaker.status import Trial, described, list_trials
+from breedlab.config import search_space
+from breedlab.training.objective import better, rank
+from breedlab.tuning.store import loss_of
+from breedlab.tuning.trial import Outcome
+
+if TYPE_CHECKING:
+    import boto3
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best trial.
+
+    Attributes:
+        values: By SageMaker's name, as they travel.
+        number: Counted from 0; None where AWS names a trial that it does not list as complete.
+        tied: The numbers of the other trials that reached the same objective.
+    """
+
+    values: dict[str, str]
+    number: int | None = None
+    tied: tuple[int, ...] = ()
+
+
+def find_winner(account: boto3.Session, record: Record) -> Winner | None:
+    """Return the best trial of a search by the rule of one on this machine; None if no trial came to an end."""
+    config = record.experiment().config
+    mode = config.monitor.mode
+    complete = [trial for trial in list_trials(account, record.name) if trial.row.state == "complete"]
+    objectives = {trial.row.number: trial.row.objective for trial in complete if trial.row.objective is not None}
+    named = (described(account, record.name, training=False) or {}).get("BestTrainingJob")
+    best: float | None = None
+    if named:
+        numbers = {trial.job: trial.row.number for trial in complete}
+        best = objectives.get(numbers.get(named["TrainingJobName"], -1))
+        if best is None:
+            return Winner(dict(named["TunedHyperParameters"]))
+    else:  # a search that was stopped may name none
+        for objective in objectives.values():
+            best = objective if better(objective, best, mode) else best
+    tied = [trial for trial in complete if objectives.get(trial.row.number) == best and best is not None]
+    if not tied:
+        return None
+    losses = {trial.row.number: _loss(account, record, trial) if len(tied) > 1 else None for trial in tied}
+    first = min(tied, key=lambda trial: (rank(best or 0.0, losses[trial.row.number], mode), trial.row.number))
+    values = {sagemaker_name(path): encode(value) for path, value in first.row.values.items()}
+    others = tuple(trial.row.number for trial in tied if trial is not first)
+    return Winner(values, first.row.number, others)
+
+
+def trained_values(account: boto3.Session, record: Record) -> dict[str, str]:
+    """Return the searched values that the final training was started with, by SageMaker's name; empty if it was not."""
+    found = described(account, record.final_name, training=True) or {}
+    searched = {sagemaker_name(path) for path in search_space(record.experiment().config)}
+    return {name: str(value) for name, value in found.get("HyperParameters", {}).items() if name in searched}
+
+
+def _loss(account: boto3.Session, record: Record, trial: Trial) -> float | None:
+    """Return the validation loss in the best epoch of a trial, read from what it left; None where it left nothing."""
+    from breedlab.backends.sagemaker.trials import read_epochs
+
+    number = trial.row.number
+
+    def place(name: str) -> str | None:
+        return trial_file(name, number) if name.startswith("tensorboard/") else None
+
+    with tempfile.TemporaryDirectory(prefix="breedlab-trial-") as folder:
+        scratch = Path(folder)
+        if not download(account, record, "checkpoints", trial.job, scratch, place):
+            unpack_output(account, record, trial.job, scratch, place)
+        epochs = read_epochs(scratch / "tensorboard" / f"trial_{number:03}")
+    return loss_of(Outcome("complete", trial.row.objective, epochs), record.experiment().config)
