@@ -49,11 +49,11 @@ def stop() -> None:
 
 
 @contextmanager
-def listening(saved: Callable[[], object | None]) -> Iterator[None]:
+def listening(how_to_resume: Callable[[], str | None]) -> Iterator[None]:
     """Let SIGTERM end a run at once, wherever it is, with one message that says how to go on.
 
     Args:
-        saved: Returns the run directory to resume from, None while there is nothing saved.
+        how_to_resume: Returns the command to go on with, None while there is nothing saved.
 
     Raises:
         Terminated: In place of what SIGTERM interrupted.
@@ -64,7 +64,7 @@ def listening(saved: Callable[[], object | None]) -> Iterator[None]:
     try:
         yield
     except Stopped:
-        raise Terminated(_message(saved())) from None
+        raise Terminated(_message(how_to_resume())) from None
     finally:
         _told = None
         for number, handler in before.items():
@@ -149,7 +149,7 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _message(run: object | None) -> str:
-    if run is None:
+def _message(how_to_resume: str | None) -> str:
+    if how_to_resume is None:
         return "told to stop (SIGTERM) before there was anything to save; start it again"
-    return f"told to stop (SIGTERM); what was done is saved, go on with: python scripts/launch.py resume={run}"
+    return f"told to stop (SIGTERM); what was done is saved, go on with: {how_to_resume}"

@@ -254,7 +254,7 @@ def test_commands_name_a_region_that_is_not_the_profiles(
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     assert deploy(model_archive, "--region", REGION) == 0
     out = capsys.readouterr().out
-    commands = [line for line in out.splitlines() if "python scripts/" in line]
+    commands = [line for line in out.splitlines() if "breedlab " in line]
     assert len(commands) == 2 and all(f"--region {REGION}" in line for line in commands)
     photo = str(next((photos / "test").rglob("*.jpg")))
     assert predict(["--endpoint", "dogs", "--region", REGION, photo, "--json"]) == 0

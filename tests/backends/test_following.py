@@ -297,7 +297,7 @@ def test_a_launch_that_does_not_wait_says_how_to_come_back(
     cloud: Cloud, account: Account, here: Path, capsys: Any
 ) -> None:
     assert main(cloud("backend.job_name=dogs", "backend.wait=false")) == 0
-    assert "python scripts/jobs.py fetch dogs --region us-east-1" in capsys.readouterr().out
+    assert "breedlab jobs fetch dogs --region us-east-1" in capsys.readouterr().out
     assert account.training["dogs"]["TrainingJobStatus"] == "InProgress"
 
 
@@ -309,9 +309,7 @@ def test_ctrl_c_detaches_and_stops_nothing(
 
     # Not time.sleep: that is everybody's, and subprocess sleeps while it waits for git.
     monkeypatch.setattr(follow, "list_trials", interrupted)
-    with pytest.raises(
-        BreedlabError, match=r"detached; dogs goes on\ncome back with: python scripts/jobs.py fetch dogs"
-    ):
+    with pytest.raises(BreedlabError, match=r"detached; dogs goes on\ncome back with: breedlab jobs fetch dogs"):
         main(cloud(*SEARCH))
     assert not [name for name, _ in account.requests if name.startswith("Stop")]
     assert account.tuning["dogs"]["HyperParameterTuningJobStatus"] == "InProgress"
@@ -409,7 +407,7 @@ def test_list_and_show(cloud: Cloud, account: Account, here: Path, capsys: Any) 
     assert "dogs" in (listed := capsys.readouterr().out) and "12 trials complete, 0 running, 1 stopped early" in listed
     jobs.main(["show", str(next(here.glob("runs/quickstart/*")))])
     shown = capsys.readouterr().out
-    assert "not started; `jobs.py resume` starts it when the search is over" in shown
+    assert "not started; `breedlab jobs resume` starts it when the search is over" in shown
     assert "tensorboard --logdir s3://breedlab-tests/breedlab/jobs/dogs" in shown
     rows = [line.split() for line in shown.splitlines()]
     assert any(row[:2] == ["★", "│"] and "11" in row for row in rows) or any("★" in row and "11" in row for row in rows)
@@ -460,7 +458,7 @@ def test_fetch_now_takes_what_there_is(cloud: Cloud, account: Account, here: Pat
 def test_a_run_that_is_still_in_the_cloud_is_not_resumed_here(cloud: Cloud, account: Account, here: Path) -> None:
     main(cloud("backend.job_name=dogs", "backend.wait=false"))
     run = next(here.glob("runs/quickstart/*"))
-    with pytest.raises(BreedlabError, match=r"runs on SageMaker.*python scripts/jobs\.py fetch"):
+    with pytest.raises(BreedlabError, match=r"runs on SageMaker.*breedlab jobs fetch"):
         main([f"resume={run}"])
 
 

@@ -115,7 +115,7 @@ def test_hyperparameters_that_mean_nothing_are_refused_by_their_own_names(tmp_pa
 
 
 def test_outside_a_job_the_entry_says_where_it_belongs() -> None:
-    with pytest.raises(BackendError, match=r"SM_HPS and SM_MODEL_DIR: not set; .* python scripts/launch.py"):
+    with pytest.raises(BackendError, match=r"SM_HPS and SM_MODEL_DIR: not set; .* breedlab launch"):
         jobs.read_job({})
 
 

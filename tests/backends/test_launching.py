@@ -78,7 +78,7 @@ def test_an_answer_that_nobody_can_ask_for_leaves_a_job_that_is_known(
         main(cloud("backend.wait=false"))
     account.lose.clear()
     (name,) = account.training
-    assert f"python scripts/jobs.py stop {name} --region us-east-1" in str(raised.value)
+    assert f"breedlab jobs stop {name} --region us-east-1" in str(raised.value)
     assert in_bucket(name)["state"] == "sending"
     capsys.readouterr()
     jobs.main(["list"])
@@ -288,7 +288,7 @@ def test_fetch_starts_nothing_and_resume_does(cloud: Cloud, account: Account, he
     with pytest.raises(BreedlabError) as raised:
         jobs.main(["fetch", "dogs"])
     assert account.created() == ["CreateHyperParameterTuningJob"]
-    assert "start it with: python scripts/jobs.py resume dogs --region us-east-1  (at most $0.92" in str(raised.value)
+    assert "start it with: breedlab jobs resume dogs --region us-east-1  (at most $0.92" in str(raised.value)
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["best told", "best not told"])
@@ -302,9 +302,7 @@ def test_a_search_that_was_stopped_is_finished_from_its_best_trial(
     account.end_tuning("dogs", "Stopped")
     if not named:
         del account.tuning["dogs"]["BestTrainingJob"]
-    with pytest.raises(
-        BreedlabError, match=r"train its best trial: python scripts/jobs\.py resume dogs --region us-east-1"
-    ):
+    with pytest.raises(BreedlabError, match=r"train its best trial: breedlab jobs resume dogs --region us-east-1"):
         jobs.main(["fetch", "dogs"])
     monkeypatch.setattr("breedlab.backends.sagemaker.fetch.follow_training", _ended)
     with pytest.raises(BreedlabError, match="dogs-final: failed: enough"):
@@ -349,7 +347,7 @@ def test_who_stopped_a_job_is_told(cloud: Cloud, account: Account, here: Path, m
     main(cloud(*ONE))
     jobs.main(["stop", "dogs"])
     account.end_training("dogs", "Stopped")
-    with pytest.raises(BreedlabError, match=r"dogs: stopped: jo stopped it with jobs\.py stop"):
+    with pytest.raises(BreedlabError, match=r"dogs: stopped: jo stopped it with breedlab jobs stop"):
         jobs.main(["fetch", "dogs"])
 
 

@@ -72,14 +72,14 @@ def test_help_names_every_group_with_its_choices_and_shows_examples(word: str, l
     assert (code, err) == (0, "")
     for group, choices in groups().items():
         assert any(line.split() == f"{group} {', '.join(choices)}".split() for line in out.splitlines())
-    assert out.count("\n  python scripts/launch.py ") >= 5
+    assert out.count("\n  breedlab launch ") >= 5
     for thing in ("dry_run=true", "resume=", "-m", "--cfg job", "data=image_folder"):
         assert thing in out
 
 
 def test_the_examples_of_the_help_can_be_planned(launch: Launch) -> None:
     _, out, _ = launch("--help")
-    examples = [line.split()[2:] for line in out.splitlines() if line.startswith("  python scripts/launch.py")]
+    examples = [line.split()[2:] for line in out.splitlines() if line.startswith("  breedlab launch")]
     needs_nothing = [
         words
         for words in examples

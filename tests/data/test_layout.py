@@ -123,7 +123,11 @@ def test_an_unlabelled_test_is_refused_with_the_way_to_leave_it_out(tmp_path: Pa
     fill(tmp_path / "train", "cat", "dog", count=10)
     put(tmp_path / "test", *(f"{index}.jpg" for index in range(5)))
     text = refusal(tmp_path)
-    assert "5 images and no class folders" in text and "data.ignore=[test]" in text and "predict.py" in text
+    assert (
+        "5 images and no class folders" in text
+        and "data.ignore=[test]" in text
+        and "breedlab predict runs/latest" in text
+    )
     images = read(tmp_path, "test")
     assert images.cut == ("valid", "test") and images.classes == ("cat", "dog")
 

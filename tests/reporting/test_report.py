@@ -375,13 +375,13 @@ def test_a_report_that_cannot_be_written_warns_and_fails_nothing(
         patched.setattr(reports, "write_report", broken)
         assert launch.main(words("name=x", "trainer.max_epochs=1")) == 0
     told = capsys.readouterr().out
-    assert "warning: no report was written (no ink); try: python scripts/report.py runs/x/" in told
+    assert "warning: no report was written (no ink); try: breedlab report runs/x/" in told
     assert Path("runs/latest/metrics.json").exists() and not Path("runs/latest/report.html").exists()
     assert report.main(["runs/latest"]) == 0
     page = Page(Path("runs/latest/report.html").read_text())
     assert {"loss", "confidences", "counts"} <= set(page.charts["specs"])
     assert any(picture.startswith("test/") for picture in page.all("alt"))  # a photo of the test
-    assert "python scripts/predict.py runs/latest PHOTO..." in page.text
+    assert "breedlab predict runs/latest PHOTO..." in page.text
 
 
 def answered(run: Path, right: int, of: int) -> None:

@@ -404,7 +404,7 @@ def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
         ("ftp://dogs", "expected an address"),
         ("http://127.0.0.1:{port}/foo", "has no /invocations; give the server's address alone"),
         ("https://127.0.0.1:{port}", "no TLS is spoken there"),
-        ("http://127.0.0.1:9", "nobody answers there (Connection refused); is scripts/serve.py running?"),
+        ("http://127.0.0.1:9", "nobody answers there (Connection refused); start it with: python "),
         ("dogs", "--endpoint dogs: a SageMaker endpoint lies in a region; give --region, set AWS_DEFAULT_REGION"),
     ],
 )

@@ -172,6 +172,4 @@ def test_a_full_disk_comes_with_the_command_that_goes_on(
     with pytest.raises(SystemExit) as ended:
         cli.run("launch")
     assert ended.value.code == 1
-    assert (
-        "cache.dir: the disk is full; go on with: python scripts/launch.py resume=runs/a/b" in capsys.readouterr().err
-    )
+    assert "cache.dir: the disk is full; go on with: breedlab launch resume=runs/a/b" in capsys.readouterr().err

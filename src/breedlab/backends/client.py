@@ -14,6 +14,7 @@ from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, SSLError
 from urllib3.util import Retry, parse_url
 
+from breedlab.commands import command
 from breedlab.data.decode import BadPhoto, read_image
 from breedlab.errors import ServingError
 
@@ -100,10 +101,10 @@ def _http(endpoint: str) -> Iterator[Send]:
             except HTTPError as error:
                 if isinstance(getattr(error, "reason", None), SSLError):
                     raise ServingError(
-                        f"{endpoint}: no TLS is spoken there; scripts/serve.py is asked by http://, not https://"
+                        f"{endpoint}: no TLS is spoken there; a server of `{command('serve')}` is asked by http://, not https://"
                     ) from error
                 raise ServingError(
-                    f"{endpoint}: nobody answers there{_reason(error)}; is scripts/serve.py running?"
+                    f"{endpoint}: nobody answers there{_reason(error)}; start it with: {command('serve', 'MODEL|RUN')}"
                 ) from error
             return response.status, response.data
 
@@ -163,5 +164,5 @@ def _contract(endpoint: str, status: int) -> Iterator[None]:
         yield
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ServingError(
-            f"{endpoint}: answers (status {status}), but not as scripts/serve.py does; is it another server?"
+            f"{endpoint}: answers (status {status}), but not as `{command('serve')}` does; is it another server?"
         ) from error

@@ -194,8 +194,8 @@ def _interrupted(command: str) -> str:
 def _resume_hint() -> str:
     """How to go on, once there is something to go on from."""
     rundir = sys.modules.get("breedlab.pipeline.rundir")
-    current = getattr(rundir, "current", None)
-    return f"; go on with: python scripts/launch.py resume={current}" if current else ""
+    how = rundir.how_to_resume() if rundir else None
+    return f"; go on with: {how}" if how else ""
 
 
 if __name__ == "__main__":

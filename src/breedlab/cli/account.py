@@ -8,6 +8,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from breedlab.commands import command
 from breedlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> int:
     parser = _parser()
     args, overrides = parser.parse_known_args(argv)
     if unknown := [word for word in overrides if "=" not in word or word.startswith("-")]:
-        parser.error(f"{unknown[0]!r} is not a valid argument; expected PATH=VALUE, as in breedlab launch")
+        parser.error(f"{unknown[0]!r} is not a valid argument; expected PATH=VALUE, as in {command('launch')}")
     from breedlab.backends.sagemaker.permissions import recorded
     from breedlab.backends.sagemaker.session import require_extra
 
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     if args.what == "bootstrap" and not args.dry_run:
         raise ConfigError(
             "account bootstrap: breedlab creates no roles; print the template with --dry-run, read it, and create it:\n"
-            "  breedlab account bootstrap --dry-run > breedlab.json\n"
+            f"  {command('account', 'bootstrap --dry-run')} > breedlab.json\n"
             "  aws cloudformation deploy --stack-name breedlab --template-file breedlab.json"
             " --capabilities CAPABILITY_NAMED_IAM"
         )
@@ -57,12 +58,12 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="breedlab account",
-        usage="breedlab account policies [flags] [PATH=VALUE ...]\n"
-        "       breedlab account bootstrap --dry-run [flags] [PATH=VALUE ...]",
+        prog=command("account"),
+        usage=f"{command('account')} policies [flags] [PATH=VALUE ...]\n"
+        f"       {command('account')} bootstrap --dry-run [flags] [PATH=VALUE ...]",
         description="Print the least IAM policies for a config, or a CloudFormation template with the role, the bucket"
         " and the policies. Nothing is sent.",
-        epilog="example: breedlab account policies experiment=resnet34_hpo backend.bucket=my-bucket"
+        epilog=f"example: {command('account')} policies experiment=resnet34_hpo backend.bucket=my-bucket"
         " backend.role=arn:aws:iam::123456789012:role/MyRole",
     )
     add = parser.add_argument

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from breedlab.commands import command
 from breedlab.errors import DataError
 from breedlab.verdicts import TRIGGERED, Verdict
 
@@ -22,8 +23,8 @@ exit codes:
   2  there is nothing to judge: no such run, or none that was recorded
 
 examples:
-  python scripts/debug.py runs/latest
-  python scripts/debug.py s3://bucket/jobs/NAME --json
+  {debug} runs/latest
+  {debug} s3://bucket/jobs/NAME --json
 """
 
 
@@ -35,9 +36,9 @@ def main(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="debug.py",
+        prog=command("debug"),
         description="Judges the tensors that the debugger recorded of a run: debugger=losses, default or full.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(debug=command("debug")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="a run directory, or an s3:// path to one")

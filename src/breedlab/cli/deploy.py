@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breedlab.cli.deploy_flags import account_of, deployment_of, parse
+from breedlab.commands import command
 from breedlab.console import console, note, stage, warn
 from breedlab.errors import BackendError, DataError
 from breedlab.files import read_json_if_whole
@@ -190,8 +191,8 @@ def _deploy(words: argparse.Namespace) -> int:
         answer = rollout.run(archive)
     console.print(f"\nendpoint {deployment.name} answers: {answer.label} ({answer.score:.1%})\n", markup=False)
     region = session.region_flag(account.region_name)
-    console.print(f"ask     python scripts/predict.py --endpoint {deployment.name}{region} PHOTO...", markup=False)
-    console.print(f"delete  python scripts/deploy.py --delete {deployment.name}{region}", markup=False)
+    console.print(f"ask     {command('predict')} --endpoint {deployment.name}{region} PHOTO...", markup=False)
+    console.print(f"delete  {command('deploy')} --delete {deployment.name}{region}", markup=False)
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.endpoint import LONGEST, NAME, default_name
 from breedlab.backends.sagemaker.tags import PREFIX, own_tags
+from breedlab.commands import command
 
 if TYPE_CHECKING:
     from breedlab.backends.sagemaker.endpoint import Deployment
@@ -200,13 +201,13 @@ def deployment_of(words: argparse.Namespace, place: Place, model: str, run: str 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="deploy.py",
+        prog=command("deploy"),
         description="Puts a model behind an endpoint on Amazon SageMaker, or brings one that is there to a new model.",
-        usage="deploy.py MODEL|RUN [--name NAME] [--kind realtime|serverless|async] [flags]\n"
-        "       deploy.py MODEL|RUN --dry-run [flags]\n"
-        "       deploy.py --list [--region REGION]\n"
-        "       deploy.py --delete NAME [--region REGION]",
-        epilog="example: python scripts/deploy.py runs/latest --role MyRole --bucket my-bucket --max-instances 4",
+        usage=f"{command('deploy')} MODEL|RUN [--name NAME] [--kind realtime|serverless|async] [flags]\n"
+        f"       {command('deploy')} MODEL|RUN --dry-run [flags]\n"
+        f"       {command('deploy')} --list [--region REGION]\n"
+        f"       {command('deploy')} --delete NAME [--region REGION]",
+        epilog=f"example: {command('deploy')} runs/latest --role MyRole --bucket my-bucket --max-instances 4",
     )
     add = parser.add_argument
     add("model", nargs="?", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab import hardware
+from breedlab.commands import command
 from breedlab.config.plugins import load_plugins_of
 from breedlab.data.folders import Photo, display_names, listed
 from breedlab.data.layout import split_of
@@ -27,9 +28,9 @@ def main(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="evaluate.py",
+        prog=command("evaluate"),
         description="Tests a model on labelled photos: FOLDER/<class>/photo.jpg, named as in training.",
-        epilog="example: python scripts/evaluate.py runs/latest data/sample/test",
+        epilog=f"example: {command('evaluate', 'runs/latest data/sample/test')}",
     )
     parser.add_argument("model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of class folders")

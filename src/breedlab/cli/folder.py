@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+from breedlab.commands import command
 from breedlab.errors import ConfigError, DataError
 
 _OF_ITS_OWN = ("experiment=", "resume=", "backend=", "data=", "plugins=", "tuner=", "model=")
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> int:
     if others:
         raise ConfigError(
             f"{others[0]}: expected PATH=VALUE after the folder, such as dry_run=true or trainer.max_epochs=5;"
-            " `breedlab launch` takes flags"
+            f" `{command('launch')}` takes flags"
         )
     return train_on(Path(argv[0]), words)
 
@@ -87,6 +88,6 @@ def train_on(root: Path, words: list[str]) -> int:
         note(reason)
     note(f"it takes {in_words(seconds)} here, and ends with {config.runs_dir}/{config.name}/<date_time>/report.html")
     note("the same, to change: ")
-    console.print(f"  breedlab launch {printable(shlex.join(every))}", markup=False, soft_wrap=True)
+    console.print(f"  {command('launch', printable(shlex.join(every)))}", markup=False, soft_wrap=True)
     start(load(every), every)
     return 0

@@ -15,6 +15,7 @@ import yaml
 
 import breedlab
 from breedlab import registry
+from breedlab.commands import command
 from breedlab.config.compose import named_plugins
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from, nearest
@@ -25,7 +26,7 @@ from breedlab.config.yaml_folders import with_search_path, yaml_files
 from breedlab.errors import ConfigError
 
 _HELP = """\
-usage: breedlab help [PATH ...] [plugins=[my_package]]
+usage: {help} [PATH ...] [plugins=[my_package]]
 
 Without PATH, all settings of the config; with it, one setting (optim.lr) or section (optim): type, range, default,
 meaning, what sets it and where it is used."""
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
         ConfigError: If there is no such setting.
     """
     if any(word in ("-h", "--help") for word in argv):
-        print(_HELP)
+        print(_HELP.format(help=command("help")))
         return 0
     argv = with_search_path(argv)
     overrides = [word for word in argv if "=" in word]

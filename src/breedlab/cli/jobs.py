@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from breedlab.commands import command
 from breedlab.errors import BackendError
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ def main(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="jobs.py",
-        description="Jobs that `launch.py backend=sagemaker` started.",
-        epilog="example: python scripts/jobs.py fetch resnet34-hpo-261125-101750-e9",
+        prog=command("jobs"),
+        description=f"Jobs that `{command('launch', 'backend=sagemaker')}` started.",
+        epilog=f"example: {command('jobs', 'fetch', 'resnet34-hpo-261125-101750-e9')}",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show|stop|fetch|resume")
     runs = argparse.ArgumentParser(add_help=False)
@@ -137,7 +138,7 @@ def _without_job(place: Path, verb: str) -> str:
     if (place / "config.yaml").is_file():
         return f"this run trained here, not on SageMaker; there is no job to {verb}"
     state = "is no run directory" if place.is_dir() else "is not there"
-    return f"{state}; expected a job's name or the run directory of its launch: python scripts/jobs.py list"
+    return f"{state}; expected a job's name or the run directory of its launch: {command('jobs', 'list')}"
 
 
 def _list(runs: Path) -> None:
@@ -148,7 +149,7 @@ def _list(runs: Path) -> None:
 
     records = local_records(runs)
     if not records:
-        print(f"no job was launched from here ({runs}); launch one: python scripts/launch.py backend=sagemaker ...")
+        print(f"no job was launched from here ({runs}); launch one: {command('launch', 'backend=sagemaker ...')}")
         return
     accounts: dict[str, boto3.Session | None] = {}
     rows = []
@@ -189,7 +190,8 @@ def _show(account: boto3.Session, record: Record) -> None:
         ),
     ]
     if final is not None:
-        begun = _words(final) if final.state else "not started; `jobs.py resume` starts it when the search is over"
+        not_started = f"not started; `{command('jobs', 'resume')}` starts it when the search is over"
+        begun = _words(final) if final.state else not_started
         lines.append(("training", f"{record.final_name}: {begun}"))
     lines += [
         ("files", experiment.uri() + "/"),
@@ -273,7 +275,7 @@ def _never(record: Record) -> str:
     """What is said of a record whose job AWS does not have."""
     where = f"{record.name} --region {record.place.region}"
     if record.state == "sending":
-        return f"AWS has no such job: its launch broke off; start it: python scripts/jobs.py resume {where}"
+        return f"AWS has no such job: its launch broke off; start it: {command('jobs', 'resume', where)}"
     return "no longer there"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab import distributed
+from breedlab.commands import command
 from breedlab.config import Config, validate
 from breedlab.config.compose import (
     explained,
@@ -35,7 +36,7 @@ from breedlab.weight_files import file_of
 _HELP = """\
 Searches, trains, evaluates and exports an image classifier, all from one config.
 
-  python scripts/launch.py experiment=NAME [PATH=VALUE ...]
+  {launch} experiment=NAME [PATH=VALUE ...]
 
 Everything is written to runs/NAME/<date_time>/; runs/latest links to the newest run.
 
@@ -46,29 +47,29 @@ Groups and their choices (group=choice):
 Examples:
 
   # your own photos: looks at the folder, says what it found and how long it takes, and trains
-  python scripts/launch.py data.root=DIR
+  {launch} data.root=DIR
 
   # the demo: draws its own photos, searches, trains, tests, exports
-  python scripts/launch.py experiment=quickstart
+  {launch} experiment=quickstart
 
   # 133 dog breeds: search learning rate and batch size, then train the best
-  python scripts/launch.py experiment=resnet34_hpo
+  {launch} experiment=resnet34_hpo
 
   # the same on your own photos: DIR/train/<class>/*.jpg, and valid and test if you have them
-  python scripts/launch.py experiment=resnet34_hpo data=image_folder data.root=DIR
+  {launch} experiment=resnet34_hpo data=image_folder data.root=DIR
 
   # what would happen, without starting anything
-  python scripts/launch.py experiment=resnet34_hpo dry_run=true
+  {launch} experiment=resnet34_hpo dry_run=true
 
   # on SageMaker: what would be sent and what it would cost at most; without dry_run it starts
-  python scripts/launch.py experiment=resnet34_hpo backend=sagemaker dry_run=true
+  {launch} experiment=resnet34_hpo backend=sagemaker dry_run=true
 
   # a grid of whole runs, with a table at the end
-  python scripts/launch.py -m experiment=resnet34 optim.lr=0.001,0.01 data.batch_size=32,64
+  {launch} -m experiment=resnet34 optim.lr=0.001,0.01 data.batch_size=32,64
 
   # continue a run that was interrupted; train a finished one for more epochs
-  python scripts/launch.py resume=runs/latest
-  python scripts/launch.py resume=runs/latest trainer.max_epochs=30
+  {launch} resume=runs/latest
+  {launch} resume=runs/latest trainer.max_epochs=30
 
 Flags:
 
@@ -87,7 +88,12 @@ def main(argv: list[str]) -> int:
     """
     argv = with_search_path(argv)
     if not argv or any(word in ("-h", "--help") for word in argv):
-        print(_HELP.format(groups="\n".join(f"  {name:11}{', '.join(names)}" for name, names in groups(argv).items())))
+        print(
+            _HELP.format(
+                launch=command("launch"),
+                groups="\n".join(f"  {name:11}{', '.join(names)}" for name, names in groups(argv).items()),
+            )
+        )
         return 0 if argv else 2
     if (words := _without_cfg_job(argv)) is not None:
         import yaml

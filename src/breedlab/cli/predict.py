@@ -12,6 +12,7 @@ from typing import Any
 
 from breedlab import hardware
 from breedlab.backends.client import ask
+from breedlab.commands import command
 from breedlab.config.plugins import load_plugins_of
 from breedlab.data.decode import BadPhoto, read_image
 from breedlab.data.folders import display_names
@@ -35,16 +36,16 @@ def main(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="predict.py",
+        prog=command("predict"),
         description="Prints the likeliest classes of photos, with their probabilities.",
-        usage="predict.py MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]\n"
-        "       predict.py --endpoint URL|NAME PHOTO... [--region REGION] [--json] [--top K]",
-        epilog="example: python scripts/predict.py runs/latest photos/ '*.jpg'",
+        usage=f"{command('predict')} MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]\n"
+        f"       {command('predict')} --endpoint URL|NAME PHOTO... [--region REGION] [--json] [--top K]",
+        epilog=f"example: {command('predict')} runs/latest photos/ '*.jpg'",
     )
     parser.add_argument("model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
     parser.add_argument("photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob pattern")
     parser.add_argument(
-        "--endpoint", metavar="URL|NAME", help="ask a server (scripts/serve.py) or a SageMaker endpoint"
+        "--endpoint", metavar="URL|NAME", help=f"ask a server ({command('serve')}) or a SageMaker endpoint"
     )
     parser.add_argument("--region", help="of a SageMaker endpoint (default: that of the AWS profile)")
     parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from breedlab.commands import command
 from breedlab.errors import ConfigError
 
 
@@ -17,9 +18,9 @@ def main(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="report.py",
+        prog=command("report"),
         description="Writes a run's report again, or compares several runs: one HTML file that needs no network.",
-        epilog="example: python scripts/report.py runs/latest",
+        epilog=f"example: {command('report', 'runs/latest')}",
     )
     parser.add_argument("run", type=Path, nargs="+", metavar="RUN", help="a run directory; several are compared")
     parser.add_argument(

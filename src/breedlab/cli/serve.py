@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from breedlab import hardware
+from breedlab.commands import command
 from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
 from breedlab.errors import ServingError
@@ -26,9 +27,9 @@ def main(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="serve.py",
+        prog=command("serve"),
         description="Serves a model on SageMaker's contract: GET /ping, POST /invocations; also /docs and /metrics.",
-        epilog="example: python scripts/serve.py runs/latest --port 8080",
+        epilog=f"example: {command('serve', 'runs/latest --port 8080')}",
     )
     parser.add_argument("model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")

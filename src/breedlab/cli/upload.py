@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from breedlab.commands import command
 from breedlab.errors import DataError
 
 
@@ -18,9 +19,9 @@ def main(argv: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="upload.py",
+        prog=command("upload"),
         description="Uploads labelled photos, checked, many at once; run again, it goes on where it stopped.",
-        epilog="example: python scripts/upload.py data/dog_breeds s3://my-bucket/dog_breeds",
+        epilog=f"example: {command('upload', 'data/dog_breeds', 's3://my-bucket/dog_breeds')}",
     )
     parser.add_argument("data", type=Path, metavar="DATA", help="a folder: DATA/train/<class>/*.jpg, valid and test")
     parser.add_argument("address", metavar="s3://...", help="where to, a folder in a bucket")
@@ -70,7 +71,6 @@ def main(argv: list[str]) -> int:
     stage(f"Uploading to {words.address}")
     new = upload_files(account, files, bucket, words.kms_key, "uploading", newer=True)
     note(f"{len(files):,} photos, {new:,} of them new")
-    print(
-        f"train on them: python scripts/launch.py backend=sagemaker data=image_folder data.root=s3://{bucket}/{key} ..."
-    )
+    how = command("launch", f"backend=sagemaker data=image_folder data.root=s3://{bucket}/{key} ...")
+    print(f"train on them: {how}")
     return 0

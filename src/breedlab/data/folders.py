@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from breedlab.commands import command
 from breedlab.data import formats
 from breedlab.data.layout import SPLITS, listed, split_folders, told_splits
 from breedlab.data.listing import Leftovers, find_images, loose_images, subfolders
@@ -285,7 +286,7 @@ def _refuse_unlabelled(root: Path, folders: dict[str, Path]) -> None:
         raise DataError(
             f"{folder}: holds {count:,} images and no class folders; without labels they cannot {_PURPOSE[split]}."
             f" Leave them out with data.ignore=[{top}], and a {split} split is cut from train;"
-            f" the trained model labels them: python scripts/predict.py runs/latest {folder}"
+            f" the trained model labels them: {command('predict', 'runs/latest', folder)}"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from breedlab.commands import command
 from breedlab.data.label_files import FILE_NAMES, FORMATS, LABEL_NAMES, column_called, read_records
 from breedlab.data.layout import SPLITS, listed, split_of
 from breedlab.data.listing import find_images, is_litter, loose_images, subfolders
@@ -194,7 +195,7 @@ def _left_out(root: Path, images: _Images, reading: _Reading, sheets: list[_Shee
         where = "" if folders == ["."] else f" (in {listed(folders, _FEW)})"
         yield (
             f"left out: {len(rest):,} images{where} that {names} does not label; the trained model can:"
-            f" predict.py runs/latest {printable(str(rest[0].parent))}"
+            f" {command('predict', 'runs/latest', printable(str(rest[0].parent)))}"
         )
 
 

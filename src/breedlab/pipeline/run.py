@@ -71,7 +71,7 @@ def run(
     hardware.heed()
     watching = config if distributed.is_main() else configs.replace(config, {"profiler.level": "none"})
     try:
-        with distributed.joined(), signals.listening(lambda: rundir.current), watched(watching) as watch:
+        with distributed.joined(), signals.listening(rundir.how_to_resume), watched(watching) as watch:
             return _run(config, overrides, resume, directory, watch, fit_only)
     finally:
         gc.collect()  # what Lightning tied into cycles: in a grid the next run needs the memory, a GPU's above all

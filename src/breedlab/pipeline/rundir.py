@@ -21,6 +21,7 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
+from breedlab.commands import command
 from breedlab.config import Config, validate
 from breedlab.config.environment import resolved
 from breedlab.config.migrations import stamp, upgrade
@@ -51,6 +52,11 @@ _PACKAGES = (
     "simplejpeg",
     "pillow",
 )
+
+
+def how_to_resume() -> str | None:
+    """Return the command that goes on with this process's run; None before there is one."""
+    return command("launch", f"resume={current}") if current else None
 
 
 def create(

@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from breedlab.commands import command
 from breedlab.console import note, warn
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_text
@@ -77,7 +78,7 @@ def write_at_end(run: Path, metrics: Mapping[str, Any]) -> None:
         note(str(write_report([run], run / "report.html", metrics)))
     except Exception as error:
         reason = " ".join(str(error).split()) or repr(error)
-        warn(f"no report was written ({reason}); try: python scripts/report.py {run}")
+        warn(f"no report was written ({reason}); try: {command('report', run)}")
 
 
 def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
@@ -129,6 +130,7 @@ def _render(template: str, **context: Any) -> str:
     )
     pages.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     pages.globals["put"] = put
+    pages.globals["command"] = command
     page = pages.get_template(template)
     # Filled while the body is rendered, and written after it.
     pages.globals["charts"] = {"config": theme.config(), "specs": specs}

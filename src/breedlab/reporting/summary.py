@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from breedlab.commands import command
 from breedlab.console import console, table
 from breedlab.evaluation.figures import chance, interval, metric, shown_metrics, speedup
 
@@ -28,7 +29,7 @@ def show(run: Path, metrics: Mapping[str, Any]) -> None:
     for title, text in (
         ("run", str(run)),
         ("model", str(run / "model.tar.gz")),
-        ("predict", f"python scripts/predict.py {run} PHOTO..."),
+        ("predict", command("predict", run, "PHOTO...")),
         ("report", str(run / "report.html")),
         ("review", f"tensorboard --logdir {run.parent}"),
     ):

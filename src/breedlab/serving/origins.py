@@ -10,6 +10,8 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
+from breedlab.commands import command
+
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d{1,5})?")
 
@@ -48,7 +50,10 @@ def refusal(headers: Headers, hosts: frozenset[str] | None) -> tuple[int, str] |
         elif name == b"origin":
             origin = value.decode("latin-1").strip().lower()
     if host and _name(host) not in hosts:  # browsers always send one
-        return 421, f"{host[:80]!r} is not a host that this server answers as; serve.py --allowed-hosts adds one"
+        return (
+            421,
+            f"{host[:80]!r} is not a host that this server answers as; {command('serve')} --allowed-hosts adds one",
+        )
     if origin is not None and (not host or origin.partition("://")[2] != host):
         return 403, "a page of another origin may not ask this server"
     return None

@@ -1,6 +1,6 @@
 """From a request's body to its photos, in every form that clients commonly send: bytes, JSON, a form, gzipped or not.
 
-It is the same in `serve.py` and on SageMaker. Nothing is decoded or fetched here, and nothing grows: a body that
+It is the same in `breedlab serve` and on SageMaker. Nothing is decoded or fetched here, and nothing grows: a body that
 inflates beyond the limit of bodies is refused while it does.
 """
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab import hardware
+from breedlab.commands import command
 from breedlab.config import Config
 from breedlab.data.check import Report
 from breedlab.errors import TrainingError
@@ -104,7 +105,7 @@ class Workers:
         likely = ", probably for lack of memory" if code == -signal.SIGKILL else ""
         return TrainingError(
             f"tuner.parallel: a worker process {how} during trial {number}{likely}; what was done is saved, go on"
-            f" with: python scripts/launch.py resume={self._run} (tuner.parallel=1 takes the least memory)"
+            f" with: {command('launch', f'resume={self._run}')} (tuner.parallel=1 takes the least memory)"
         )
 
 

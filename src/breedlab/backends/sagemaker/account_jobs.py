@@ -11,6 +11,7 @@ from breedlab.backends.sagemaker import tags
 from breedlab.backends.sagemaker.prices import listed_price
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.status import described, tags_of
+from breedlab.commands import command
 from breedlab.console import warn
 from breedlab.errors import BackendError
 
@@ -78,7 +79,7 @@ def stop(account: boto3.Session, name: str) -> None:
         print(f"{name}: told to stop")
         return
     raise BackendError(
-        f"{name}: there is no such job in {account.region_name}; `python scripts/jobs.py list --all` lists ours"
+        f"{name}: there is no such job in {account.region_name}; `{command('jobs', 'list --all')}` lists ours"
     )
 
 

@@ -18,6 +18,7 @@ from breedlab.backends.sagemaker.request import training_request
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.status import Status, list_trials, training_status, with_stopper
 from breedlab.backends.sagemaker.upload import stored
+from breedlab.commands import command
 from breedlab.config.migrations import stamp
 from breedlab.console import note, progress, stage
 from breedlab.errors import BackendError
@@ -216,7 +217,7 @@ def _how_to_train(record: Record) -> str:
     backend, region = record.experiment().config.backend, record.place.region
     return (
         f"{record.name}: the search is over; the training of its best was not started, which fetch never does\n"
-        f"start it with: python scripts/jobs.py resume {record.name} --region {region}"
+        f"start it with: {command('jobs', 'resume', record.name, '--region', region)}"
         f"  (at most {largest_bill(backend, region, 0, False)})"
     )
 
@@ -228,11 +229,11 @@ def _succeeded(account: boto3.Session, record: Record, status: Status) -> None:
     region = record.place.region
     reason = status.ending(record.experiment().config.backend, region)
     lines = [f"{status.name}: {str(status.state).lower()}: {reason}"]
-    lines.append(f"its log: python scripts/jobs.py show {record.name} --region {region} --log")
+    lines.append(f"its log: {command('jobs', 'show', record.name, '--region', region)} --log")
     if status.name == record.name and record.searches and status.state == "Stopped":
-        lines.append(f"train its best trial: python scripts/jobs.py resume {record.name} --region {region}")
+        lines.append(f"train its best trial: {command('jobs', 'resume', record.name, '--region', region)}")
     elif status.state == "Stopped":
-        lines.append(f"what it left: python scripts/jobs.py fetch {record.name} --region {region} --now")
+        lines.append(f"what it left: {command('jobs', 'fetch', record.name, '--region', region)} --now")
     raise JobFailed("\n".join(lines))
 
 

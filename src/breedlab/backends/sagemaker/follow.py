@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from breedlab.backends.sagemaker.record import Record
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.status import Status, list_trials, training_status, tuning_status
+from breedlab.commands import command
 from breedlab.config import search_space, trial_count
 from breedlab.console import console, note
 from breedlab.errors import BackendError
@@ -54,7 +55,8 @@ class JobFailed(BackendError):
 def ways_on(record: Record) -> str:
     """How to come back to a job, and how to stop it."""
     where = f"{record.name} --region {record.place.region}"
-    return f"come back with: python scripts/jobs.py fetch {where}\nstop it with:   python scripts/jobs.py stop {where}"
+    fetch, stop = command("jobs", "fetch", where), command("jobs", "stop", where)
+    return f"come back with: {fetch}\nstop it with:   {stop}"
 
 
 def follow_tuning(account: boto3.Session, record: Record) -> Status:

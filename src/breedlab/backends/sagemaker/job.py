@@ -27,6 +27,7 @@ from breedlab.backends.sagemaker.hyperparameters import decode, encode
 from breedlab.backends.sagemaker.job_files import Wanted, everything, is_of_a_trial
 from breedlab.backends.sagemaker.source import CONFIG, UNDECLARED
 from breedlab.backends.sagemaker.vendoring import WHEELS
+from breedlab.commands import command
 from breedlab.config import Config, validate
 from breedlab.config.cloud import trials_are_jobs
 from breedlab.config.environment import resolved
@@ -97,7 +98,7 @@ def read_job(environment: Mapping[str, str]) -> Job:
     if missing:
         raise BackendError(
             f"{' and '.join(missing)}: not set; entry/train.py is started by SageMaker,"
-            " and on your own machine it is python scripts/launch.py"
+            f" and on your own machine it is {command('launch')}"
         )
     model = Path(environment["SM_MODEL_DIR"])
     channels = json.loads(environment.get("SM_CHANNELS", "[]"))

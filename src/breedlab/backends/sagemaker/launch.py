@@ -27,6 +27,7 @@ from breedlab.backends.sagemaker.request import (
 )
 from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
 from breedlab.backends.sagemaker.source import REQUIREMENTS, UNDECLARED, write_source
+from breedlab.commands import command
 from breedlab.config import Config, trial_count
 from breedlab.config.problems import Problem, error_from
 from breedlab.console import note, stage, warn
@@ -160,7 +161,7 @@ def _refuse_resume(resume: Path | None) -> None:
     if resume is not None:
         raise ConfigError(
             f"resume: {resume} runs on SageMaker, where a job goes on by itself;"
-            f" come back to it with: python scripts/jobs.py fetch {resume}"
+            f" come back to it with: {command('jobs', 'fetch', resume)}"
         )
 
 

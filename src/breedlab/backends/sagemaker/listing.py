@@ -12,6 +12,7 @@ from breedlab.backends.sagemaker.prices import Instance, price_per_hour
 from breedlab.backends.sagemaker.sending import patiently
 from breedlab.backends.sagemaker.session import aws_errors, client, region_flag
 from breedlab.backends.sagemaker.tags import ENDPOINT, EXPERIMENT, RUN, USER, read_tags
+from breedlab.commands import command
 
 if TYPE_CHECKING:
     import boto3
@@ -69,7 +70,7 @@ def show(found: list[Listed], region: str) -> None:
     unknown = sum(one.price is None for one in found)
     more = f", and {unknown} whose price is not known" if unknown else ""
     console.print(f"in {region}: ${known:,.3f} an hour, ${known * 730:,.2f} a month until deleted{more}", markup=False)
-    console.print(f"delete one: python scripts/deploy.py --delete NAME{region_flag(region)}", markup=False)
+    console.print(f"delete one: {command('deploy', '--delete NAME')}{region_flag(region)}", markup=False)
 
 
 def _listed(sagemaker: Any, entry: dict[str, Any], region: str) -> Iterator[Listed]:

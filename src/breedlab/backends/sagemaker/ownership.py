@@ -54,7 +54,7 @@ def refuse_foreign(sagemaker: Any, described: dict[str, Any], allowed: str | Non
 
 
 def delete(account: boto3.Session, name: str) -> Deleted:
-    """Delete an endpoint with all that deploy.py made for it; the files in S3 stay.
+    """Delete an endpoint with all that `breedlab deploy` made for it; the files in S3 stay.
 
     Raises:
         BackendError: If there is nothing of this name that is ours, or AWS refuses.

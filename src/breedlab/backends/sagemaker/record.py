@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from breedlab.backends.sagemaker.request import Experiment
 from breedlab.backends.sagemaker.session import Place, aws_errors, client, split_uri
 from breedlab.backends.sagemaker.upload import put
+from breedlab.commands import command
 from breedlab.config import validate
 from breedlab.config.environment import resolved
 from breedlab.config.migrations import KEY, stamp, upgrade
@@ -163,7 +164,7 @@ def _output_of(session: boto3.Session, name: str) -> str:
             else:
                 return str(found.get("TrainingJobDefinition", found)["OutputDataConfig"]["S3OutputPath"])
     where = session.region_name
-    raise BackendError(f"{name}: there is no such job in {where}; `python scripts/jobs.py list` lists yours")
+    raise BackendError(f"{name}: there is no such job in {where}; `{command('jobs', 'list')}` lists yours")
 
 
 def _key(prefix: str, name: str) -> str:
@@ -175,7 +176,7 @@ def _read(text: str, run: Path | None) -> Record:
     try:
         read = json.loads(text)
     except ValueError as error:
-        hint = "`python scripts/jobs.py fetch NAME` reads the one in the bucket" if run else ""
+        hint = f"`{command('jobs', 'fetch NAME')}` reads the one in the bucket" if run else ""
         raise damaged(place, "it is empty" if not text.strip() else str(error), hint) from error
     source = f"{run or read.get('name', '')}: {FILE}"
     tree = upgrade(read, "job", source)

@@ -19,6 +19,7 @@ from breedlab.backends.sagemaker.sending import is_denied, patiently
 from breedlab.backends.sagemaker.session import aws_errors, client, region_flag, split_uri
 from breedlab.backends.sagemaker.tags import as_request
 from breedlab.backends.sagemaker.upload import encryption
+from breedlab.commands import command
 from breedlab.console import note, progress, stage, warn
 from breedlab.errors import BackendError, BreedlabError
 
@@ -72,7 +73,7 @@ class Rollout:
         self._creation = Creation(account, deployment)
         self._replaces = replaces
         region = region_flag(account.region_name)
-        self._how_to_delete = f"python scripts/deploy.py --delete {deployment.name}{region}"
+        self._how_to_delete = f"{command('deploy', '--delete', deployment.name)}{region}"
 
     def find(self) -> str | None:
         """The endpoint's status, None if there is none.
@@ -163,7 +164,8 @@ class Rollout:
                 return None
             if len(variants) != 1:
                 raise BackendError(
-                    f"endpoint {self.deployment.name}: has {len(variants)} variants; deploy.py updates those with one"
+                    f"endpoint {self.deployment.name}: has {len(variants)} variants;"
+                    f" {command('deploy')} updates those with one"
                 )
             if self.deployment.kind == "serverless" and "InstanceType" in variants[0]:
                 # "You cannot convert your instance-based, real-time endpoint to a serverless endpoint": the guide.

@@ -11,6 +11,7 @@ from breedlab.backends.sagemaker.hyperparameters import decode
 from breedlab.backends.sagemaker.record import Record
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.tags import STOPPED_BY, read_tags
+from breedlab.commands import command
 from breedlab.config.backend import Backend
 from breedlab.errors import BackendError
 from breedlab.tuning.row import Row
@@ -34,7 +35,7 @@ class Status:
         reason: Why it failed, else empty.
         seconds: How long it has run.
         arn: Its address in the account.
-        stopped_by: Who had `jobs.py stop` stop it, else empty.
+        stopped_by: Who had `breedlab jobs stop` stop it, else empty.
     """
 
     name: str
@@ -71,8 +72,8 @@ class Status:
         if self.reason:
             return self.reason
         if self.state == "Stopped":
-            by = self.stopped_by and f"{self.stopped_by} stopped it with jobs.py stop"
-            return by or "somebody stopped it, in AWS's console or by the API, not with jobs.py stop"
+            by = self.stopped_by and f"{self.stopped_by} stopped it with {command('jobs', 'stop')}"
+            return by or f"somebody stopped it, in AWS's console or by the API, not with {command('jobs', 'stop')}"
         return "no reason was given"
 
 
@@ -119,7 +120,7 @@ def described(account: boto3.Session, name: str, *, training: bool) -> dict[str,
 
 
 def with_stopper(account: boto3.Session, status: Status) -> Status:
-    """Return a status with who stopped the job, as far as its tags say; see `jobs.py stop`."""
+    """Return a status with who stopped the job, as far as its tags say; see `breedlab jobs stop`."""
     if status.state != "Stopped" or not status.arn:
         return status
     try:

@@ -17,7 +17,7 @@ USER = f"{PREFIX}user"
 EXPERIMENT = f"{PREFIX}experiment"
 
 STOPPED_BY = f"{PREFIX}stopped-by"
-"""Set on a job by whoever has `jobs.py stop` stop it."""
+"""Set on a job by whoever has `breedlab jobs stop` stop it."""
 
 OLD = "breedlab"
 """The only tag of jobs that older versions launched; its value is the experiment's name."""

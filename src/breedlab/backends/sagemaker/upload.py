@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.session import Place, aws_errors, client
+from breedlab.commands import command
 from breedlab.console import note, progress
 from breedlab.data.check import Report
 from breedlab.data.decode import MAX_BYTES
@@ -46,7 +47,7 @@ def upload_photos(session: boto3.Session, place: Place, report: Report, kms_key:
     paths = sorted({*(photo.path for split in SPLITS for photo in report.photos.splits[split]), *dropped})
     paths += report.photos.label_files
     paths = [path for path in paths if path.is_file() and path.stat().st_size <= MAX_BYTES]  # the others nothing reads
-    refuse_outside_links(root, paths, f"upload them by hand: python scripts/upload.py {root} s3://... --links")
+    refuse_outside_links(root, paths, f"upload them by hand: {command('upload', root, 's3://... --links')}")
     names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
     fingerprint = _fingerprint(report.fingerprint, names, paths)
     folder, marker = place.uri("data", fingerprint), f"{place.prefix}/data/{fingerprint}.json"
