@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from breedlab.config import Config, search_space
 from breedlab.config.space import Choices, Range
 from breedlab.errors import ConfigError
 from breedlab.pipeline import rundir
-from breedlab.pipeline.run import run
+from breedlab.pipeline.run import checked_photos, run
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 
 Configure = Callable[..., Config]
@@ -95,3 +96,17 @@ def test_early_stopping_that_cuts_a_schedule_off_is_warned_of(
     text = early_stopping_concern(configure(*overrides, "trainer.max_epochs=20"))
     assert bool(text) is concerned
     assert not concerned or ("trainer.patience=null" in text and "20 epochs" in text)
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_nobody_is_told_to_balance_classes_that_are(
+    here: Path, photos: Path, configure: Configure, capsys: pytest.CaptureFixture[str], weights: str
+) -> None:
+    root = here / "photos"
+    shutil.copytree(photos, root)
+    for image in sorted(next((root / "train").iterdir()).iterdir())[2:]:  # of 25
+        image.unlink()
+    checked_photos(configure(f"data.root={root}", f"data.class_weights={weights}"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "classes are imbalanced" in said
+    assert ("data.class_weights=balanced weighs them evenly" in said) is (weights == "none")

@@ -24,6 +24,9 @@ _VERSION = 4
 _IMBALANCE = 10
 """The largest class may be this many times the smallest before it is worth a warning."""
 
+BALANCE_HINT = "; data.class_weights=balanced weighs them evenly"
+"""How a warning of imbalance ends; no news to whoever has set that."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -247,8 +250,7 @@ def _warnings(photos: PhotoSet) -> Iterator[str]:
     if counts and max(counts.values()) >= _IMBALANCE * min(counts.values()):
         most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
         yield (
-            f"classes are imbalanced: {most} has {counts[most]} training photos, {least} {counts[least]};"
-            " data.class_weights=balanced weighs them evenly"
+            f"classes are imbalanced: {most} has {counts[most]} training photos, {least} {counts[least]}{BALANCE_HINT}"
         )
 
 

@@ -15,7 +15,7 @@ from breedlab import config as configs
 from breedlab import distributed, hardware, signals
 from breedlab.config import Config
 from breedlab.console import console, note, progress, stage, warn
-from breedlab.data.check import Report, check
+from breedlab.data.check import BALANCE_HINT, Report, check
 from breedlab.data.folders import first_few
 from breedlab.data.source import obtain
 from breedlab.errors import ConfigError
@@ -180,7 +180,8 @@ def checked_photos(config: Config) -> Report:
     if report.bad or report.conflicts or report.leaks:
         note("left: " + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items()))
     for text in report.warnings:
-        warn(config.conceal(text))
+        balanced = config.data.class_weights == "balanced"
+        warn(config.conceal(text.removesuffix(BALANCE_HINT) if balanced else text))
     return report
 
 
