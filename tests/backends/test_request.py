@@ -67,6 +67,7 @@ MOST = {
     "backend.keep_alive_minutes=30": (("ResourceConfig", "KeepAlivePeriodInSeconds"), 1800),
     "backend.kms.output=1234abcd": (("OutputDataConfig", "KmsKeyId"), "1234abcd"),
     "backend.max_run_hours=1.5": (("StoppingCondition", "MaxRuntimeInSeconds"), 5400),
+    "backend.input_mode=fastfile": (("InputDataConfig", 0, "InputMode"), "FastFile"),
     "backend.retries=4": (("RetryStrategy", "MaximumRetryAttempts"), 4),
     "backend.encrypt_traffic=true": (("EnableInterContainerTrafficEncryption",), True),
     "backend.vpc.subnets=[subnet-0a,subnet-0b]": (("VpcConfig", "Subnets"), ["subnet-0a", "subnet-0b"]),
@@ -148,6 +149,13 @@ def test_unset_what_is_optional_stays_out(search: bool, sent: Sent) -> None:
     assert "KmsKeyId" not in arrived["OutputDataConfig"]
     assert arrived["EnableManagedSpotTraining"] is arrived["EnableNetworkIsolation"] is False
     assert "MaxWaitTimeInSeconds" not in arrived["StoppingCondition"]
+
+
+def test_only_images_are_streamed(sent: Sent) -> None:
+    """The toolkits unpack the source and run the scripts: these have to be there as a job starts."""
+    modes = {each["ChannelName"]: each["InputMode"] for each in sent("backend.input_mode=fastfile")["InputDataConfig"]}
+    assert modes == {"training": "FastFile", "code": "File", "sm_drivers": "File"}
+    assert {each["InputMode"] for each in sent()["InputDataConfig"]} == {"File"}
 
 
 @pytest.mark.parametrize("search", [False, True], ids=["training", "tuning"])

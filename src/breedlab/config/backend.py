@@ -114,6 +114,8 @@ class Backend(Section):
     """Tags of your own on everything that is created."""
     environment: dict[Variable, str] = Field(default_factory=dict)
     """Environment variables of the jobs."""
+    input_mode: Literal["file", "fastfile"] = "file"
+    """Whether jobs copy their images before they start, or stream them from S3 as they are read (`fastfile`)."""
     network_isolation: bool = False
     """Whether jobs have no network."""
     vendor: bool = False

@@ -38,6 +38,7 @@ DATA_FOLDER = "/opt/ml/input/data"
 
 CHECKPOINTS = "/opt/ml/checkpoints"
 
+_INPUT_MODES = {"file": "File", "fastfile": "FastFile"}
 _STRATEGIES = {"bayesian": "Bayesian", "random": "Random", "grid": "Grid", "hyperband": "Hyperband"}
 _SCRIPTS = f"{DATA_FOLDER}/sm_drivers"
 # What starts the scripts is the container's first process, which no SIGTERM ends or reaches beyond: it hands it on to a
@@ -265,7 +266,7 @@ def _shared(experiment: Experiment, stage: str) -> dict[str, Any]:
     """What a training job and the definition of a tuning job's training jobs have in common."""
     config, backend, place = experiment.config, experiment.config.backend, experiment.place
     channels = [
-        _channel("training", experiment.data.rstrip("/") + "/"),
+        _channel("training", experiment.data.rstrip("/") + "/", _INPUT_MODES[backend.input_mode]),
         _channel("code", experiment.uri("source", ARCHIVE)),
     ]
     if file := weights_file(config):
@@ -315,9 +316,9 @@ def _expected_gpus(instance_type: str) -> dict[str, str]:
     return {"BREEDLAB_GPUS": str(count)} if (count := gpus(instance_type)) else {}
 
 
-def _channel(name: str, uri: str) -> dict[str, Any]:
+def _channel(name: str, uri: str, mode: str = "File") -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
-    return {"ChannelName": name, "DataSource": {"S3DataSource": source}, "InputMode": "File"}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}, "InputMode": mode}
 
 
 def _tags(experiment: Experiment) -> list[dict[str, str]]:
