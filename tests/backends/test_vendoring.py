@@ -11,13 +11,17 @@ from typing import Any
 
 import boto3
 import pytest
+from deploying import deploy, sent
+from sagemaker_endpoints import EndpointAccount
 
 from breedlab.backends.sagemaker import job as jobs
 from breedlab.backends.sagemaker.source import requirements, write_source
 from breedlab.backends.sagemaker.vendoring import OPTIONS, WHEELS, closure, collect
+from breedlab.cli.deploy_flags import parse
 from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.errors import BackendError, ConfigError
+from breedlab.packing import opened
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 NOWHERE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_INPUT": "1"}
@@ -91,3 +95,48 @@ def test_our_own_pip_takes_the_repository_that_awss_takes(monkeypatch: pytest.Mo
     assert jobs.code_artifact_index({}) is None
     with pytest.raises(BackendError, match="CA_REPOSITORY_ARN: got 'pypi'"):
         jobs.code_artifact_index({"CA_REPOSITORY_ARN": "pypi"})
+
+
+@pytest.mark.parametrize(
+    ("machine", "python", "tags"),
+    [("ml.m5.large", "3.12", ("x86_64", "cp312")), ("ml.c7g.xlarge", "3.12", ("aarch64", "cp312"))],
+)
+def test_an_isolated_endpoint_gets_its_packages_in_its_archive(
+    deploy_account: EndpointAccount,
+    model_archive: Path,
+    tmp_path: Path,
+    machine: str,
+    python: str,
+    tags: tuple[str, ...],
+) -> None:
+    words = ["--vendor", "--network-isolation", "--subnet", "subnet-0a", "--security-group", "sg-0a"]
+    deploy_account.quotas[f"{machine} for endpoint usage"] = 1
+    assert deploy(model_archive, *words, "--instance-type", machine, "--price-per-hour", "1") == 0
+    model = sent(deploy_account, "CreateModel")
+    assert model["EnableNetworkIsolation"] is True
+    bucket, _, key = model["PrimaryContainer"]["ModelDataUrl"].removeprefix("s3://").partition("/")
+    boto3.client("s3").download_file(bucket, key, str(tmp_path / "model.tar.gz"))
+    with opened(tmp_path / "model.tar.gz") as content:
+        lines = (content / "code" / "requirements.txt").read_text().splitlines()
+        assert lines[:2] == list(OPTIONS) and f"safetensors=={metadata.version('safetensors')}" in lines
+        # For the image's Python and processors, not for those of this machine.
+        only = ["--only-binary", ":all:", "--python-version", python, "--platform", f"manylinux_2_34_{tags[0]}"]
+        only += [word for libc in ("2_28", "2_27", "2_17") for word in ("--platform", f"manylinux_{libc}_{tags[0]}")]
+        only += ["--platform", f"manylinux2014_{tags[0]}", "--target", str(tmp_path / "site")]
+        done = installed(*only, "-r", str(content / "code" / "requirements.txt"))
+    assert done.returncode == 0, done.stderr
+    (library,) = (tmp_path / "site" / "simplejpeg").glob("*.so")
+    assert all(tag in library.name.replace("cpython-", "cp") for tag in tags)
+
+
+def test_flags_of_wheels_that_do_not_go_together(capsys: Any) -> None:
+    for words, says in (
+        (["--network-isolation"], "with --vendor, or"),
+        (
+            ["--vendor", "--image", "123456789012.dkr.ecr.us-east-1.amazonaws.com/dogs:1"],
+            "--vendor: is for AWS's image",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            parse(["model.tar.gz", *words])
+        assert says in capsys.readouterr().err

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from PIL import Image
 from test_server import Server
 
-from breedlab.backends.sagemaker import stack
+from breedlab.backends.sagemaker import stack, vendoring
 from breedlab.errors import BackendError
 from breedlab.models.classifier import Classifier
 from breedlab.serving.archive import opened, record_engine, write_archive
@@ -159,3 +161,25 @@ def test_a_package_that_cannot_be_served_is_told_by_its_own_error(folder: Path, 
     (broken / "model.safetensors").unlink()
     with pytest.raises(BackendError, match=r"(?s)cannot load.*model\.safetensors"), stack.running(broken, python):
         pass
+
+
+def test_an_archive_that_brings_its_wheels_needs_no_package_index(
+    folder: Path, photo: bytes, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this machine's stack has already would hide it, so the archive asks for a package that it has not."""
+    content = Path(shutil.copytree(folder, tmp_path / "content"))
+    with (content / "code" / "requirements.txt").open("a") as requirements:
+        requirements.write(f"optuna=={metadata.version('optuna')}\n")
+    here = subprocess.run([python, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], capture_output=True)
+    vendored = Path(shutil.copytree(content, tmp_path / "vendored"))
+    vendoring.add_to_archive(vendored, here.stdout.decode().strip(), "x86_64")
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for name, value in {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BackendError, match="cannot load"), stack.running(content, python):
+        pass
+    with stack.running(vendored, python) as served:
+        assert ask(served, photo).status == 200
+        assert "Successfully installed" in served.log() and "optuna" in served.log()

@@ -1,4 +1,4 @@
-"""What a job would install from a package index, as wheels in its source: for networks in which there is no index.
+"""What a job or an endpoint would install from a package index, as wheels: for networks in which there is no index.
 
 Which packages those are is read from what is installed here: every requirement of a job, and what they ask for in turn,
 in the versions that run here. PyTorch stays out: the image brings it.
@@ -7,6 +7,7 @@ in the versions that run here. PyTorch stays out: the image brings it.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,17 +25,48 @@ OPTIONS = ("--no-index", f"--find-links {WHEELS}")
 PYTHONS = ("3.12", "3.13")
 """Of AWS's images for the versions of PyTorch that breedlab runs on."""
 
-_PLATFORMS = (*(f"manylinux_2_{minor}_x86_64" for minor in (34, 31, 28, 27, 26, 24, 17)), "manylinux2014_x86_64")
+_LIBCS = ("2_34", "2_31", "2_28", "2_27", "2_26", "2_24", "2_17", "2014")
 _THE_IMAGES_OWN = {"torch", "torchvision", "triton"}
 
 
-def collect(folder: Path, files: Sequence[Path], pythons: Sequence[str] = PYTHONS) -> None:
+def add_to_archive(content: Path, python: str, machine: str) -> int:
+    """Add to a model's content what its endpoint would install, and have it look nowhere else.
+
+    Args:
+        content: An archive's content, unpacked; it is changed.
+        python: The Python version of the endpoint's image.
+        machine: Its processors, as wheels name them.
+
+    Returns:
+        How many wheels travel.
+
+    Raises:
+        BackendError: If a package is not installed here, or has no wheel.
+    """
+    code = content / "code"
+    requirements = code / "requirements.txt"
+    lines = [line for line in requirements.read_text("utf-8").splitlines() if line not in OPTIONS]
+    shutil.rmtree(code / WHEELS, ignore_errors=True)
+    collect(code, [requirements], (python,), machine, "--vendor")
+    requirements.write_text("".join(f"{line}\n" for line in (*OPTIONS, *lines)), "utf-8")
+    return sum(1 for _ in (code / WHEELS).iterdir())
+
+
+def collect(
+    folder: Path,
+    files: Sequence[Path],
+    pythons: Sequence[str] = PYTHONS,
+    machine: str = "x86_64",
+    asked_by: str = "backend.vendor",
+) -> None:
     """Fill a source's folder of wheels with all that its requirements files need.
 
     Args:
         folder: The source.
         files: Its requirements files; of one whose name says `no-deps`, nothing but what it names.
         pythons: The Python versions that may run it.
+        machine: The processors, as wheels name them.
+        asked_by: What a user asked for this by.
 
     Raises:
         BackendError: If a package is not installed here, or has no wheel.
@@ -45,16 +77,17 @@ def collect(folder: Path, files: Sequence[Path], pythons: Sequence[str] = PYTHON
         pins = set[str]()
         for file in files:
             lines = [line for line in file.read_text("utf-8").splitlines() if line and not line.startswith("-")]
-            pins |= set(lines) if "no-deps" in file.name else set(closure(lines, python))
-        _download(target, sorted(pins), python)
+            pins |= set(lines) if "no-deps" in file.name else set(closure(lines, python, asked_by))
+        _download(target, sorted(pins), python, machine, asked_by)
 
 
-def closure(lines: Sequence[str], python: str) -> Iterator[str]:
+def closure(lines: Sequence[str], python: str, asked_by: str = "backend.vendor") -> Iterator[str]:
     """Yield a pin for every package that requirements need, without PyTorch and what comes with it.
 
     Args:
         lines: Requirements.
         python: The Python version that markers are read for.
+        asked_by: What a user asked for this by.
     """
     from packaging.markers import default_environment  # not needed where wheels are only installed
     from packaging.requirements import Requirement
@@ -74,7 +107,7 @@ def closure(lines: Sequence[str], python: str) -> Iterator[str]:
             found = metadata.distribution(name)
         except metadata.PackageNotFoundError as error:
             raise BackendError(
-                f"backend.vendor: {need} is not installed here, so that nobody knows what it needs; install it first,"
+                f"{asked_by}: {need} is not installed here, so that nobody knows what it needs; install it first,"
                 " such as with an extra: pip install 'breedlab[timm,pretrained,engines]'"
             ) from error
         yield f"{name}=={found.version.partition('+')[0]}"
@@ -85,11 +118,11 @@ def closure(lines: Sequence[str], python: str) -> Iterator[str]:
                 wanted.append(further)
 
 
-def _download(target: Path, pins: Sequence[str], python: str) -> None:
+def _download(target: Path, pins: Sequence[str], python: str, machine: str, asked_by: str) -> None:
     """Download wheels; what has none is built here, where it is the same for every Python."""
     where = ["--dest", str(target), "--python-version", python]
-    for platform in _PLATFORMS:
-        where += ["--platform", platform]
+    for libc in _LIBCS:
+        where += ["--platform", f"manylinux{'' if libc == '2014' else '_'}{libc}_{machine}"]
     if _pip("download", "--no-deps", "--only-binary", ":all:", *where, *pins) is None:
         return
     for pin in pins:
@@ -100,7 +133,7 @@ def _download(target: Path, pins: Sequence[str], python: str) -> None:
         built = set(target.iterdir()) - before
         if reason is not None or not all(re.search(r"-none-any\.whl$", wheel.name) for wheel in built):
             raise BackendError(
-                f"backend.vendor: {pin} has no wheel for Python {python} on Linux; take an image that holds it"
+                f"{asked_by}: {pin} has no wheel for Python {python} on Linux; take an image that holds it"
                 + (f"\n{reason}" if reason else "")
             )
 
