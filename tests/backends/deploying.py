@@ -42,8 +42,8 @@ def contained(model: handler.Model) -> Callable[[bytes, str, str], tuple[int, by
     return answer
 
 
-def deploy(archive: Path, *words: str, name: str = "dogs") -> int:
-    return main([str(archive), "--name", name, "--role", ROLE, "--bucket", BUCKET, *words])
+def deploy(archive: Path | None, *words: str, name: str = "dogs") -> int:
+    return main([*([str(archive)] if archive else []), "--name", name, "--role", ROLE, "--bucket", BUCKET, *words])
 
 
 def sent(account: EndpointAccount, operation: str) -> dict[str, Any]:

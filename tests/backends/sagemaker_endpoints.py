@@ -31,6 +31,8 @@ class EndpointAccount(Account):
 
     Attributes:
         models: Models by name, as they were asked for; likewise `configs` and `endpoints`.
+        groups: Of the model registry: the versions of each.
+        transforms: Batch jobs by name; each is done once it was looked at some times.
         container: What answers for every endpoint.
         fails: Why the next creation or update fails, None if it does not.
         scaled: Requests to Application Auto Scaling, in order.
@@ -46,6 +48,8 @@ class EndpointAccount(Account):
         self.models: dict[str, dict[str, Any]] = {}
         self.configs: dict[str, dict[str, Any]] = {}
         self.endpoints: dict[str, dict[str, Any]] = {}
+        self.groups: dict[str, list[dict[str, Any]]] = {}
+        self.transforms: dict[str, dict[str, Any]] = {}
         self.container: Container | None = None
         self.fails: str | None = None
         self.scaled: list[tuple[str, dict[str, Any]]] = []
@@ -62,6 +66,8 @@ class EndpointAccount(Account):
         """Make it an empty account whose calls all work."""
         for kept in (self.requests, self.models, self.configs, self.endpoints, self.scaled, self.refuse, self.calls):
             kept.clear()
+        self.groups.clear()
+        self.transforms.clear()
         for kept in (self.invoked, self.throttled, self.lost, self.denied, self._unseen, self.quotas, self.prices):
             kept.clear()
         self.fails, self.cold, self.unseen_for, self.passes = None, 0, 0, "allowed"
@@ -141,7 +147,87 @@ class EndpointAccount(Account):
 
     # The API.
 
+    def _CreateTransformJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self._seen(self.models, "model", asked["ModelName"])
+        job = {**asked, "TransformJobStatus": "InProgress", "_steps": 4}
+        return {"TransformJobArn": self._make(self.transforms, "transform-job", asked["TransformJobName"], job)}
+
+    def _DescribeTransformJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        name = asked["TransformJobName"]
+        job = self._seen(self.transforms, "transform-job", name)
+        shown = {key: value for key, value in job.items() if key not in ("Tags", "_steps")}
+        shown |= {"TransformJobArn": f"{_ARN}:transform-job/{name}", "CreationTime": 0}
+        job["_steps"] -= 1
+        if job["TransformJobStatus"] == "Stopping":
+            job["TransformJobStatus"] = "Stopped"
+        elif job["TransformJobStatus"] == "InProgress" and job["_steps"] <= 0:
+            self._transform(job)
+        return shown
+
+    def _StopTransformJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self.transforms[asked["TransformJobName"]]["TransformJobStatus"] = "Stopping"
+        return {}
+
+    def _transform(self, job: dict[str, Any]) -> None:
+        """As AWS does it: a file is a request; one that is refused has no answer, and fails the job at its end."""
+        s3 = boto3.client("s3")
+        assert self.container is not None
+        source = job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
+        (bucket, _, key), (out, _, to) = (
+            uri.removeprefix("s3://").partition("/") for uri in (source, job["TransformOutput"]["S3OutputPath"])
+        )
+        failed = False
+        for each in s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents", []):
+            body = s3.get_object(Bucket=bucket, Key=each["Key"])["Body"].read()
+            kind, accept = job["TransformInput"]["ContentType"], job["TransformOutput"]["Accept"]
+            status, answer, _ = self.container(body, kind, accept)
+            failed |= status != 200
+            if status == 200:
+                name = f"{to.rstrip('/')}/{each['Key'].removeprefix(key)}.out"
+                s3.put_object(Bucket=out, Key=name, Body=answer)
+        job["TransformJobStatus"] = "Failed" if failed else "Completed"
+        if failed:
+            job["FailureReason"] = "ClientError: See job logs for more information"
+
+    def _CreateModelPackageGroup(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        name = asked["ModelPackageGroupName"]
+        if name in self.groups:
+            raise Refusal("ValidationException", "Model Package Group already exists: " + name)
+        self.groups[name] = []
+        return {"ModelPackageGroupArn": f"{_ARN}:model-package-group/{name}"}
+
+    def _DescribeModelPackageGroup(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        name = asked["ModelPackageGroupName"]
+        if name not in self.groups:
+            raise Refusal("ValidationException", f"ModelPackageGroup {_ARN}:model-package-group/{name} does not exist.")
+        return {"ModelPackageGroupName": name, "ModelPackageGroupArn": f"{_ARN}:model-package-group/{name}"}
+
+    def _CreateModelPackage(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        versions = self.groups[self._DescribeModelPackageGroup(asked)["ModelPackageGroupName"]]
+        arn = f"{_ARN}:model-package/{asked['ModelPackageGroupName']}/{len(versions) + 1}"
+        versions.append({**asked, "ModelPackageArn": arn, "ModelPackageVersion": len(versions) + 1})
+        return {"ModelPackageArn": arn}
+
+    def _DescribeModelPackage(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        for versions in self.groups.values():
+            for each in versions:
+                if each["ModelPackageArn"] == asked["ModelPackageName"]:
+                    return each
+        raise Refusal("ValidationException", f"ModelPackage {asked['ModelPackageName']} does not exist.")
+
+    def _ListModelPackages(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        versions = self.groups[self._DescribeModelPackageGroup(asked)["ModelPackageGroupName"]]
+        found = [each for each in versions if each["ModelApprovalStatus"] == asked["ModelApprovalStatus"]]
+        return {"ModelPackageSummaryList": [{**each, "CreationTime": 0} for each in found[::-1]]}
+
+    def _UpdateModelPackage(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        found = self._DescribeModelPackage({"ModelPackageName": asked["ModelPackageArn"]})
+        found["ModelApprovalStatus"] = asked["ModelApprovalStatus"]
+        return {"ModelPackageArn": asked["ModelPackageArn"]}
+
     def _CreateModel(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        if package := asked["PrimaryContainer"].get("ModelPackageName"):
+            self._DescribeModelPackage({"ModelPackageName": package})
         return {"ModelArn": self._make(self.models, "model", asked["ModelName"], asked)}
 
     def _CreateEndpointConfig(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -181,7 +267,12 @@ class EndpointAccount(Account):
 
     def _by_arn(self, arn: str) -> dict[str, Any]:
         kind, _, name = arn.rpartition(":")[2].partition("/")
-        return {"model": self.models, "endpoint-config": self.configs, "endpoint": self.endpoints}[kind][name]
+        return {
+            "model": self.models,
+            "endpoint-config": self.configs,
+            "endpoint": self.endpoints,
+            "transform-job": self.transforms,
+        }[kind][name]
 
     def _ListEndpoints(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         keys = ("EndpointName", "CreationTime", "EndpointStatus")

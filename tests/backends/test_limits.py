@@ -263,6 +263,13 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
     ("tags are the account's own", ("CreateModel", {"Tags": [{"Key": "aws:x", "Value": ""}]}), [], "Key"),
     ("tags are the account's own", ("CreateModel", {"Tags": [{"Key": "a"}, {"Key": "a"}]}), [], "Tags[1].Key"),
     ("guardrails for real-time and asynchronous endpoints", UPDATE, [SERVERLESS], "DeploymentConfig"),
+    (
+        "payloads of a transform job fit together",
+        ("CreateTransformJob", {"MaxPayloadInMB": 26, "MaxConcurrentTransforms": 4}),
+        [],
+        "MaxPayloadInMB",
+    ),
+    ("a version has its group's tags", ("CreateModelPackage", {"ModelPackageGroupName": "a", "Tags": []}), [], "Tags"),
 ]
 
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import boto3
 import pytest
-from deploying import deploy
+from deploying import BUCKET, deploy
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from recording import Recorder
 from sagemaker_account import REGION, ROLE, Account, say
 from sagemaker_endpoints import EndpointAccount
 
-from breedlab.backends.sagemaker import follow
+from breedlab.backends.sagemaker import follow, transform
 from breedlab.backends.sagemaker.permissions import OPERATIONS, actions, by_command, recorded
 from breedlab.cli import account as command
-from breedlab.cli import jobs, launch, upload
+from breedlab.cli import batch, jobs, launch, upload
 from breedlab.cli.deploy import main as deploy_main
 from breedlab.cli.predict import main as predict
 from breedlab.errors import BreedlabError, ConfigError
@@ -124,7 +124,11 @@ def end_when_there(account: Account, job: str, command: Callable[[], int]) -> No
 
 
 def test_the_calls_of_deployments_are_those_on_record(
-    deploy_account: EndpointAccount, model_archive: Path, few: Path, recorder: Recorder
+    deploy_account: EndpointAccount,
+    model_archive: Path,
+    few: Path,
+    recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     photo = str(next(few.rglob("*.jpg")))
     sleepy = ["--kind", "async", "--min-instances", "0", "--max-instances", "2"]
@@ -141,8 +145,19 @@ def test_the_calls_of_deployments_are_those_on_record(
                 deploy(model_archive, *words, "--env", "A=b", name=name)
         deploy_account.container = answers
         assert deploy_main(["--list"]) == 0
+        assert deploy(model_archive, "--register", "dogs", "--approval", "approved") == 0
+        assert deploy(None, "--from-registry", "dogs", name="cats") == 0
     with recorder.running("predict"):
         assert predict(["--endpoint", "dogs", photo]) == 0
+    for name in ("a", "b"):
+        boto3.client("s3").upload_file(photo, BUCKET, f"in/{name}.jpg")
+    boto3.resource("s3").Bucket(BUCKET).objects.filter(Prefix="breedlab/models").delete()
+    with recorder.running("batch"):
+        place = [f"s3://{BUCKET}/in", f"s3://{BUCKET}/out", "--role", ROLE, "--bucket", BUCKET]
+        monkeypatch.setattr(transform, "POLL_S", 0.0)
+        assert batch.main([str(model_archive), *place]) == 0
+        assert batch.main([str(model_archive), *place, "--no-wait", "--name", "later"]) == 0
+        assert batch.main(["--stop", "later"]) == 0
     with recorder.running("deploy"):
         assert deploy_main(["--delete", "dogs"]) == deploy_main(["--delete", "cats"]) == 0
     compare(recorder)
@@ -239,12 +254,31 @@ def test_the_roles_policy_follows_the_config(no_account: None, capsys: Any) -> N
     ]
     assert allowed["codeartifact:ReadFromRepository"]["Resource"][0].endswith("repository/lab/pypi")
     assert "763104351884:repository/pytorch" in allowed["ecr:BatchGetImage"]["Resource"][0]
+    places = ["--read", "s3://new/images", "--write", "s3://answers"]
+    batch = printed(capsys, "policies", *HERE, *places, "--only", "execution_role")
+    on = {action: s["Resource"] for s in batch["Statement"] for action in s["Action"]}
+    inside = "arn:aws:s3:::breedlab-tests/breedlab/*"
+    assert on["s3:GetObject"] == [inside, "arn:aws:s3:::new/images/*"]
+    assert on["s3:PutObject"] == [inside, "arn:aws:s3:::answers/*"]
+    assert on["s3:ListBucket"] == [f"arn:aws:s3:::{name}" for name in ("breedlab-tests", "new", "answers")]
     plain = printed(capsys, "policies", *HERE, "--only", "execution_role")
     fewer = {action for s in plain["Statement"] for action in s["Action"]}
     assert not {action for action in fewer if action.startswith(("ec2", "kms", "codeartifact", "secretsmanager"))}
     assert policies["lambda"]["Statement"][0]["Resource"] == [
         "arn:aws:sagemaker:us-east-1:123456789012:endpoint/resnet34-hpo"
     ]
+
+
+def test_the_lambda_may_do_what_its_own_file_says(no_account: None, capsys: Any) -> None:
+    policy = printed(capsys, "policies", *HERE, "--only", "lambda", "--endpoint", "dogs")
+    file = (Path(__file__).resolve().parents[2] / "entry" / "lambda_policy.json").read_text()
+    for word, value in {"REGION": REGION, "ACCOUNT": "123456789012", "ENDPOINT": "dogs", "FUNCTION": "*"}.items():
+        file = re.sub(rf"\b{word}\b", value, file)
+    own = [
+        ([s["Action"]] if isinstance(s["Action"], str) else s["Action"], s["Resource"])
+        for s in json.loads(file)["Statement"]
+    ]
+    assert [(s["Action"], *s["Resource"]) for s in policy["Statement"]] == own
 
 
 def test_what_is_not_known_is_said(no_account: None, capsys: Any) -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "how good a model is on labelled photos: evaluate MODEL|RUN FOLDER",
     "debug": "what a run's training did, by the debugger's rules: debug RUN",
     "deploy": "a model behind an endpoint on SageMaker: deploy MODEL|RUN [--dry-run]",
+    "batch": "a model answers every image in S3: batch MODEL|RUN s3://IN s3://OUT",
     "jobs": "jobs on SageMaker: jobs list|show|stop|fetch NAME",
     "account": "what an AWS account has to allow: account policies, account bootstrap --dry-run",
     "upload": "labelled photos into S3: upload DATA s3://BUCKET/FOLDER",

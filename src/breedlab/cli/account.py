@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
             " --capabilities CAPABILITY_NAMED_IAM"
         )
     config = _config(overrides)
-    account = _account(config, args.account, args.endpoint)
+    account = _account(config, args)
     tree = _template(config, account, commands) if args.what == "bootstrap" else _policies(account, commands)
     if args.only:
         tree = tree[args.only]
@@ -71,9 +71,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="bootstrap: print the template; breedlab itself creates no roles")
     add("--account", metavar="ID", help="12 digits (default: that of backend.role, if it is an ARN)")
     add("--endpoint", metavar="NAME", help="the endpoint that the Lambda asks (default: the experiment's)")
+    for name, what in (("read", "has images for batch jobs"), ("write", "gets their answers")):
+        add(f"--{name}", action="append", default=[], metavar="S3", type=_address, help=f"an address that {what}")
     add("--commands", metavar="LIST", help="what the user runs, such as launch,jobs (default: every command)")
     add("--only", choices=_DOCUMENTS, help="policies: print one document alone, for aws iam create-policy")
     return parser
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected an address such as s3://my-bucket/images")
+    return text
 
 
 def _config(overrides: list[str]) -> Config:
@@ -86,7 +94,7 @@ def _config(overrides: list[str]) -> Config:
     return validate(load([*([] if named else ["experiment=resnet34"]), *given, "backend=sagemaker", "dry_run=true"]))
 
 
-def _account(config: Config, number: str | None, endpoint: str | None) -> Account:
+def _account(config: Config, args: argparse.Namespace) -> Account:
     from breedlab.backends.sagemaker.endpoint import default_name, inference_image
     from breedlab.backends.sagemaker.images import training_image
     from breedlab.backends.sagemaker.policies import Account
@@ -99,7 +107,7 @@ def _account(config: Config, number: str | None, endpoint: str | None) -> Accoun
         partition, its_account = match.groups()
     elif region.startswith(("cn-", "us-gov-")):
         partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov"
-    owner = number or its_account or "*"
+    owner = args.account or its_account or "*"
     name = (backend.role or "*").rpartition("/")[2]
     role = place.role if its_account else f"arn:{partition}:iam::{owner}:role/{name}"
     if place.bucket == BUCKET:
@@ -119,9 +127,10 @@ def _account(config: Config, number: str | None, endpoint: str | None) -> Accoun
         role=role,
         bucket=place.bucket,
         prefix=place.prefix,
-        endpoint=endpoint or default_name(config.name),
+        endpoint=args.endpoint or default_name(config.name),
         backend=backend,
-        data=split_uri(root) if root.startswith("s3://") else None,
+        reads=tuple(map(split_uri, [*([root] if root.startswith("s3://") else []), *args.read])),
+        writes=tuple(map(split_uri, args.write)),
         images=(training_image(backend, place.region), inference_image("ml.m5.large", place.region)),
     )
 

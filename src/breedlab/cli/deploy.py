@@ -6,10 +6,12 @@ import argparse
 import hashlib
 import json
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +75,15 @@ def main(argv: list[str]) -> int:
             return _delete(words)
         if words.list:
             return _list(words)
+        if words.register is not None:
+            from breedlab.cli.register import register
+
+            return register(words)
+        if words.from_registry is not None:
+            from breedlab.cli.register import from_registry
+
+            with from_registry(words):
+                return _deploy(words)
         return _plan(words) if words.dry_run else _deploy(words)
     except KeyboardInterrupt:
         from breedlab.backends.sagemaker import rollout
@@ -116,7 +127,7 @@ def _plan(words: argparse.Namespace) -> int:
 
     if words.photo is not None:
         _photo(words)  # refused now, not at the launch
-    with _model(words.model) as (folder, archive):
+    with _model(words.model) as (folder, archive):  # whose wheels are collected at the launch, from a package index
         size = archive_check.lint(folder, imports=False)
         place = session.planned(account_of(words))
         deployment = _described(words, place, folder, archive)
@@ -128,6 +139,8 @@ def _plan(words: argparse.Namespace) -> int:
     print(f"archive  {words.model}: {size / 1e6:.1f} MB unpacked, goes to {deployment.model}")
     print(f"image    {deployment.image}")
     print(f"costs    {_as_flags(str(cost))}")
+    if words.vendor:
+        print("wheels   are added at the launch, so that the versions below, and the archive's address, will be others")
     print("before   the archive is imported and answers one photo here; nothing is sent if it does not")
     print("after    one photo to the endpoint decides; if it gets no scores, everything is undone\n")
     if any(request.parameters.get("PolicyType") == "StepScaling" for request in made):
@@ -151,7 +164,7 @@ def _deploy(words: argparse.Namespace) -> int:
     from breedlab.backends.sagemaker.rollout import Rollout
 
     photo = _photo(words)
-    with _model(words.model) as (folder, archive):
+    with _model(words.model, words) as (folder, archive):
         stage("Archive")
         if text := hidden_home.exposed():
             warn(text)
@@ -203,7 +216,10 @@ def _described(words: argparse.Namespace, place: Place, folder: Path, archive: P
     content = _digest(archive)
     model = place.uri("models", content[:16], "model.tar.gz")
     run = read_description(folder)["lineage"].get("run")
-    return with_version(deployment_of(words, place, model, run), content)
+    deployment = deployment_of(words, place, model, run)
+    if words.from_registry is not None:
+        deployment = replace(deployment, package=words.package.arn, model=words.package.model)
+    return with_version(deployment, content)
 
 
 def _problems(deployment: Deployment) -> list[Problem]:
@@ -236,8 +252,8 @@ def _flags_named() -> Iterator[None]:
 
 
 @contextmanager
-def _model(model: Path) -> Iterator[tuple[Path, Path]]:
-    """A model's content, and the archive that goes to S3."""
+def _model(model: Path, vendored: argparse.Namespace | None = None) -> Iterator[tuple[Path, Path]]:
+    """A model's content, and the archive that goes to S3, with wheels in it where the flags ask for that."""
     from breedlab.packing import opened, write_archive
 
     with opened(model) as folder, tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
@@ -245,7 +261,25 @@ def _model(model: Path) -> Iterator[tuple[Path, Path]]:
         if not archive.is_file():  # an archive's content, unpacked
             archive = Path(scratch, "model.tar.gz")
             write_archive(archive, folder)
+        if vendored is not None and vendored.vendor:
+            archive = _with_wheels(folder, Path(scratch), vendored.instance_type or "ml.m5.large")
         yield folder, archive
+
+
+def _with_wheels(folder: Path, scratch: Path, instance_type: str) -> Path:
+    """An archive that brings along what its endpoint would install."""
+    from breedlab.backends.sagemaker import endpoint, machines, vendoring
+    from breedlab.packing import write_archive
+
+    stage("Packages")
+    content = Path(shutil.copytree(folder, scratch / "content"))
+    python = endpoint.python_of(endpoint.inference_image(instance_type, "us-east-1"))  # the same in every region
+    machine = "aarch64" if machines.is_arm(instance_type) else "x86_64"
+    count = vendoring.add_to_archive(content, python, machine)
+    note(f"{count} wheels for Python {python} on {machine} travel with the model")
+    archive = scratch / "vendored.tar.gz"
+    write_archive(archive, content)
+    return archive
 
 
 def _photo(words: argparse.Namespace) -> bytes:

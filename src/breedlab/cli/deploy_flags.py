@@ -66,9 +66,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         if words.model is not None:
             parser.error("--list takes no MODEL|RUN; it shows every endpoint that breedlab made")
         return words
-    if words.model is None:
-        parser.error("MODEL|RUN is missing; expected a model.tar.gz or a run directory")
-    words.name = words.name or _name_of(words.model)
+    if (words.model is None) == (words.from_registry is None):
+        parser.error(
+            "MODEL|RUN is missing; expected a model.tar.gz or a run directory, or --from-registry GROUP"
+            if words.model is None
+            else "--from-registry takes no MODEL|RUN: it deploys what the registry has"
+        )
+    words.name = words.name or (_name_of(words.model) if words.model else _name_in_registry(words.from_registry))
     _check_name(parser, "--name", words.name)
     if words.replace is not None and words.replace != words.name:
         parser.error(
@@ -119,12 +123,14 @@ def problems(words: argparse.Namespace) -> list[str]:
         found += _idle(words, ("step_percent", "step_wait"), "--traffic canary or linear")
     if words.kind == "serverless" and not words.provisioned_concurrency:
         found += _idle(words, ("price_per_hour",), "--provisioned-concurrency, where the kind is serverless")
-    if words.network_isolation and words.image == "aws":
+    if words.network_isolation and words.image == "aws" and not words.vendor:
         found.append(
-            "--network-isolation: AWS's image installs code/requirements.txt when it starts, and could not;"
-            " take an image of your own (docker/): --image URI"
+            "--network-isolation: AWS's image installs code/requirements.txt when it starts, and could not; send the"
+            " packages along with --vendor, or take an image of your own (docker/): --image URI"
         )
-    return found + _image_problems(words)
+    if words.vendor and words.image != "aws":
+        found.append("--vendor: is for AWS's image; one of your own (docker/) holds its packages, and installs none")
+    return found + _image_problems(words) + _registry_problems(words)
 
 
 def account_of(words: argparse.Namespace) -> Account:
@@ -205,6 +211,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Puts a model behind an endpoint on Amazon SageMaker, or brings one that is there to a new model.",
         usage=f"{command('deploy')} MODEL|RUN [--name NAME] [--kind realtime|serverless|async] [flags]\n"
         f"       {command('deploy')} MODEL|RUN --dry-run [flags]\n"
+        f"       {command('deploy')} MODEL|RUN --register GROUP [--approval pending|approved|rejected] [--dry-run] [flags]\n"
+        f"       {command('deploy')} --from-registry GROUP[:VERSION] [flags]\n"
         f"       {command('deploy')} --list [--region REGION]\n"
         f"       {command('deploy')} --delete NAME [--region REGION]",
         epilog=f"example: {command('deploy')} runs/latest --role MyRole --bucket my-bucket --max-instances 4",
@@ -220,6 +228,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--photo", metavar="FILE", help="the photo that decides (default: one that the run was tested with)")
     add("--inference-env", metavar="DIR", help="AWS's inference stack on this machine (default: .venv-inference)")
 
+    add = parser.add_argument_group("model registry").add_argument
+    add("--register", metavar="GROUP", help="register a version in this group, with metrics and origin; no endpoint")
+    add("--approval", choices=("pending", "approved", "rejected"), help="of the new version (default: pending)")
+    add("--from-registry", metavar="GROUP[:VERSION]", help="deploy the group's newest approved version, or this one")
+
     add = parser.add_argument_group("account").add_argument
     add("--region", help="default: that of the AWS profile")
     add("--role", help="execution role, by name or ARN (default: $BREEDLAB_ROLE, else the run's backend.role)")
@@ -229,10 +242,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--tag", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="may be given more than once")
     add("--subnet", action="append", default=[], metavar="ID", help="a private network; may be given more than once")
     add("--security-group", action="append", default=[], metavar="ID", help="may be given more than once")
-    add("--network-isolation", action="store_true", help="no way out of the container; needs an image of your own")
+    add("--network-isolation", action="store_true", help="no way out of the container: --vendor, or your own image")
 
     add = parser.add_argument_group("container").add_argument
     add("--image", default="aws", metavar="aws|URI", help="AWS's PyTorch image, or one made from docker/Dockerfile")
+    add("--vendor", action="store_true", help="packages travel as wheels: nothing is installed from a package index")
     add("--env", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="an environment variable")
     add("--workers", type=_count, default=1, help="processes that answer, in AWS's image (default: 1)")
 
@@ -293,6 +307,34 @@ def _image_problems(words: argparse.Namespace) -> list[str]:
     return []
 
 
+def _registry_problems(words: argparse.Namespace) -> list[str]:
+    from breedlab.backends.sagemaker.registry import is_group, is_reference
+
+    found = []
+    if words.register is not None and not is_group(words.register):
+        found.append(f"--register: got {words.register!r}; expected up to 63 letters, digits and '-'")
+    if words.approval is not None and words.register is None:
+        found.append("--approval needs --register GROUP")
+    if words.from_registry is None:
+        return found
+    if not is_reference(words.from_registry):
+        found.append(
+            f"--from-registry: got {words.from_registry!r}; expected GROUP, GROUP:VERSION or the ARN of a model package"
+        )
+    if words.register is not None:
+        found.append("--from-registry and --register do not go together")
+    if words.dry_run:
+        found.append("--dry-run asks nobody, and so does not know what the registry has; give it MODEL|RUN")
+    if words.image != "aws" or words.vendor:
+        found.append("--image and --vendor are those with which the version was registered; leave them out")
+    return found
+
+
+def _name_in_registry(reference: str) -> str:
+    """The group's name of `GROUP[:VERSION]` or of a model package's ARN."""
+    return default_name((reference.split("/")[1:2] or [reference])[0].partition(":")[0])
+
+
 def _check_name(parser: argparse.ArgumentParser, flag: str, name: str) -> None:
     if not re.fullmatch(NAME, name) or len(name) > LONGEST:
         parser.error(f"{flag}: got {name!r}; expected up to {LONGEST} letters, digits and '-', no '-' at the ends")
@@ -303,8 +345,10 @@ def _name_of(model: Path) -> str:
     return default_name(str(_config_of(model).get("name", "breedlab")))
 
 
-def _config_of(model: Path) -> dict[str, Any]:
-    """The config of a run; nothing where a bare archive is given."""
+def _config_of(model: Path | None) -> dict[str, Any]:
+    """The config of a run; nothing where a bare archive is given, or one of the registry."""
+    if model is None:
+        return {}
     config = model / "config.yaml"
     if not config.is_file():
         return {}

@@ -192,6 +192,22 @@ def _guardrails_suit_endpoint(call: Call, before: Sequence[Call]) -> Found:
 _BOTOCORE = "botocore's model of the API, documentation of "
 _GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/"
 
+
+def _payloads_fit(call: Call, before: Sequence[Call]) -> Found:
+    operation, parameters = call
+    if operation != "CreateTransformJob":
+        return
+    megabytes, at_once = parameters.get("MaxPayloadInMB", 6), max(parameters.get("MaxConcurrentTransforms", 1), 1)
+    if megabytes * at_once > 100:
+        yield "MaxPayloadInMB", f"got {megabytes} MB and {at_once} requests at a time; together they may have 100 MB"
+
+
+def _version_has_no_tags(call: Call, before: Sequence[Call]) -> Found:
+    operation, parameters = call
+    if operation == "CreateModelPackage" and "ModelPackageGroupName" in parameters and "Tags" in parameters:
+        yield "Tags", "a version of a model package group takes no tags; expected them on the group"
+
+
 LIMITS = (
     Limit(
         "no // in a key",
@@ -257,6 +273,20 @@ LIMITS = (
         _GUIDE + "deployment-guardrails.html",
         "Deployment guardrails only apply to Asynchronous inference and Real-time inference endpoint types.",
         _guardrails_suit_endpoint,
+    ),
+    Limit(
+        "a version has its group's tags",
+        _BOTOCORE + "CreateModelPackageInput.Tags",
+        "If you supply ModelPackageGroupName, your model package belongs to the model group you specify and uses the"
+        " tags associated with the model group. In this case, you cannot supply a tag argument.",
+        _version_has_no_tags,
+    ),
+    Limit(
+        "payloads of a transform job fit together",
+        _BOTOCORE + "CreateTransformJobRequest.MaxPayloadInMB",
+        "The value of MaxPayloadInMB cannot be greater than 100 MB. If you specify the MaxConcurrentTransforms"
+        " parameter, the value of (MaxConcurrentTransforms * MaxPayloadInMB) also cannot exceed 100 MB.",
+        _payloads_fit,
     ),
 )
 

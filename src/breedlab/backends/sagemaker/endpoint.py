@@ -89,6 +89,7 @@ class Deployment:
         own_image: Whether that is ours (docker/), which needs none of the toolkit's settings.
         model: The archive's address in S3.
         own_tags: Who made it, of which run, for which endpoint (`tags`).
+        package: The ARN of the version in the model registry that it is made from, if it is.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Deployment:
     tags: tuple[tuple[str, str], ...] = ()
     own_tags: tuple[tuple[str, str], ...] = ()
     variant: str = VARIANT
+    package: str | None = None
 
     @property
     def versioned(self) -> str:
@@ -184,6 +186,18 @@ def inference_image(instance_type: str, region: str) -> str:
     return uri if known else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
 
 
+def python_of(image: str) -> str:
+    """Return the Python version of one of AWS's images, which its tag tells.
+
+    Raises:
+        BackendError: If the tag does not.
+    """
+    match = re.search(r"[:-]py(\d)(\d+)(-|$)", image)
+    if match is None:
+        raise BackendError(f"--vendor: the tag of {image} does not tell its Python version; take --image aws")
+    return f"{match[1]}.{match[2]}"
+
+
 def requests(deployment: Deployment, *, exists: bool, retain: bool = False) -> list[Request]:
     """What is sent, in order.
 
@@ -197,7 +211,8 @@ def requests(deployment: Deployment, *, exists: bool, retain: bool = False) -> l
     return [*made, *scaling_requests(deployment)]
 
 
-def _model(deployment: Deployment) -> Request:
+def container(deployment: Deployment) -> dict[str, Any]:
+    """Return the container of a deployment's model: image, archive and environment."""
     environment = dict(deployment.environment)
     if not deployment.own_image:
         environment = {
@@ -210,12 +225,17 @@ def _model(deployment: Deployment) -> Request:
             "TS_DEFAULT_RESPONSE_TIMEOUT": "60",
             **environment,
         }
-    container: dict[str, Any] = {"Image": deployment.image, "ModelDataUrl": deployment.model}
-    if environment:
-        container["Environment"] = environment
+    made: dict[str, Any] = {"Image": deployment.image, "ModelDataUrl": deployment.model}
+    return {**made, "Environment": environment} if environment else made
+
+
+def _model(deployment: Deployment) -> Request:
+    primary = container(deployment)
+    if deployment.package:  # which has image and archive
+        primary = {"ModelPackageName": deployment.package, "Environment": primary.get("Environment", {})}
     parameters: dict[str, Any] = {
         "ModelName": deployment.versioned,
-        "PrimaryContainer": container,
+        "PrimaryContainer": primary,
         "ExecutionRoleArn": deployment.place.role,
     }
     if deployment.network_isolation:

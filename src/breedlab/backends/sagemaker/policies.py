@@ -40,7 +40,8 @@ class Account:
     Attributes:
         role: The execution role's ARN.
         bucket: The bucket's name.
-        data: Bucket and key of images that lie elsewhere in S3, None if nowhere.
+        reads: Bucket and key of what is read elsewhere in S3: images of trainings and batch jobs.
+        writes: Bucket and key of what is written elsewhere: answers of batch jobs.
         images: Addresses of container images.
         endpoint: The endpoint's name.
     """
@@ -53,7 +54,8 @@ class Account:
     prefix: str
     endpoint: str
     backend: Backend
-    data: tuple[str, str] | None = None
+    reads: tuple[tuple[str, str], ...] = ()
+    writes: tuple[tuple[str, str], ...] = ()
     images: tuple[str, ...] = ()
 
     def arn(self, service: str, resource: str) -> str:
@@ -63,6 +65,21 @@ class Account:
     def s3(self, path: str) -> str:
         """Return the ARN of a bucket, or of what is in it."""
         return f"arn:{self.partition}:s3:::{path}"
+
+    @property
+    def buckets(self) -> list[str]:
+        """Every bucket's ARN."""
+        named = (self.bucket, *(bucket for bucket, _ in (*self.reads, *self.writes)))
+        return [self.s3(bucket) for bucket in dict.fromkeys(named)]
+
+    @property
+    def inside(self) -> str:
+        """The ARN of everything under the prefix."""
+        return self.s3(f"{self.bucket}/{self.prefix}/*")
+
+    def objects(self, places: Iterable[tuple[str, str]]) -> list[str]:
+        """Return the ARNs of everything at some places."""
+        return [self.s3("/".join([part for part in place if part] + ["*"])) for place in places]
 
 
 def user(account: Account, commands: Iterable[str]) -> Policy:
@@ -80,17 +97,11 @@ def user(account: Account, commands: Iterable[str]) -> Policy:
 
 def execution_role(account: Account) -> Policy:
     """Return what SageMaker, and our code in its containers, need of the role."""
-    inside = account.s3(f"{account.bucket}/{account.prefix}/*")
-    buckets, readable = [account.s3(account.bucket)], [inside]
-    if account.data is not None:
-        bucket, key = account.data
-        buckets.append(account.s3(bucket))
-        readable.append(account.s3(f"{bucket}/{key}/*" if key else f"{bucket}/*"))
     logs = account.arn("logs", "log-group:/aws/sagemaker/*")
     statements = [
-        _allow(["s3:ListBucket"], dict.fromkeys(buckets)),
-        _allow(["s3:GetObject"], readable),
-        _allow(["s3:AbortMultipartUpload", "s3:PutObject"], [inside]),
+        _allow(["s3:ListBucket"], account.buckets),
+        _allow(["s3:GetObject"], [account.inside, *account.objects(account.reads)]),
+        _allow(["s3:AbortMultipartUpload", "s3:PutObject"], [account.inside, *account.objects(account.writes)]),
         _allow(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"], [logs]),
         _allow(["cloudwatch:PutMetricData"], ["*"], {"StringLike": {"cloudwatch:namespace": "/aws/sagemaker/*"}}),
         _allow(["ecr:GetAuthorizationToken"], ["*"]),
@@ -107,12 +118,11 @@ def execution_role(account: Account) -> Policy:
 
 
 def lambda_function(account: Account) -> Policy:
-    """Return what a Lambda needs that asks the endpoint."""
-    logs = [account.arn("logs", f"log-group:/aws/lambda/*{suffix}") for suffix in ("", ":log-stream:*")]
+    """Return what a Lambda needs that asks the endpoint: entry/lambda_policy.json, filled in."""
     return _policy(
         [
             _allow(["sagemaker:InvokeEndpoint"], [account.arn("sagemaker", f"endpoint/{account.endpoint}")]),
-            _allow(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"], logs),
+            _allow(["logs:CreateLogStream", "logs:PutLogEvents"], [account.arn("logs", "log-group:/aws/lambda/*:*")]),
         ]
     )
 
@@ -130,15 +140,10 @@ def _resources(account: Account, action: str, needed: set[str]) -> Iterator[str]
         kinds = sagemaker_resources(action, needed)
         yield from (account.arn(service, f"{kind}/*") for kind in kinds) if kinds else ("*",)
     elif service == "s3":
-        data = account.data
         if action in _S3_BUCKET:
-            yield account.s3(account.bucket)
-            if data is not None and data[0] != account.bucket:
-                yield account.s3(data[0])
+            yield from account.buckets
         else:
-            yield account.s3(f"{account.bucket}/{account.prefix}/*")
-            if data is not None:
-                yield account.s3("/".join([part for part in data if part] + ["*"]))
+            yield from (account.inside, *account.objects(account.reads))
     elif service == "logs":
         yield account.arn(service, "log-group:/aws/sagemaker/*")
     elif action == "iam:PassRole":

@@ -68,7 +68,7 @@ Quote = tuple[float | None, str]
 """USD for one instance and hour, None if it is not known; and where that comes from, or why not."""
 
 
-def quoted(account: boto3.Session, machine: Priced, use: Literal["Training", "Hosting"]) -> Quote:
+def quoted(account: boto3.Session, machine: Priced, use: Literal["Training", "Hosting", "Batch Transform"]) -> Quote:
     """Return the price of a machine in the account's region: as given, by AWS's price list today, or by our own list.
 
     Args:

@@ -18,9 +18,9 @@ from breedlab.backends.sagemaker.scaled import Scaled, scale
 from breedlab.backends.sagemaker.sending import is_denied, patiently
 from breedlab.backends.sagemaker.session import aws_errors, client, region_flag, split_uri
 from breedlab.backends.sagemaker.tags import as_request
-from breedlab.backends.sagemaker.upload import encryption
+from breedlab.backends.sagemaker.upload import encryption, upload_archive
 from breedlab.commands import command
-from breedlab.console import note, progress, stage, warn
+from breedlab.console import note, stage, warn
 from breedlab.errors import BackendError, BreedlabError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Rollout:
             self._creation.adopt()
         if before is not None:
             self.deployment = replace(self.deployment, variant=before.variant)
-        self._upload(archive)
+        upload_archive(self.account, archive, self.deployment.model, self.deployment.kms_key)
         waiting_for = self.deployment.name, self._how_to_delete
         try:
             if before is None or before.config != self.deployment.versioned:
@@ -176,30 +176,6 @@ class Rollout:
             variant = variants[0]["VariantName"]
             scaled = Scaled.of(self.account, replace(self.deployment, variant=variant))
         return Before(name, variant, variants[0].get("InstanceType"), scaled)
-
-    def _upload(self, archive: Path) -> None:
-        from botocore.exceptions import ClientError
-
-        s3 = client(self.account, "s3")
-        bucket, key = split_uri(self.deployment.model)
-        size = archive.stat().st_size
-        with aws_errors(self.deployment.model):
-            try:
-                if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] == size:
-                    note(f"{self.deployment.model}: is there already")
-                    return
-            except ClientError as error:
-                if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "403"):
-                    raise
-            done = 0
-            with progress(f"uploading {archive.name}, bytes") as report:
-
-                def more(count: int) -> None:
-                    nonlocal done
-                    done += count
-                    report(done, size)
-
-                s3.upload_file(str(archive), bucket, key, ExtraArgs=encryption(self.deployment.kms_key), Callback=more)
 
     def _send(self, before: Before | None) -> None:
         retain = False

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.session import Place, aws_errors, client
+from breedlab.backends.sagemaker.session import Place, aws_errors, client, split_uri
 from breedlab.commands import command
 from breedlab.console import note, progress
 from breedlab.data.check import Report
@@ -137,6 +137,32 @@ def upload_files(
                 finished += 1
                 done(finished, len(files))
     return len(missing)
+
+
+def upload_archive(session: boto3.Session, archive: Path, uri: str, kms_key: str | None) -> None:
+    """Upload a model's archive, unless one of its size is there: its address tells its content."""
+    from botocore.exceptions import ClientError
+
+    s3 = client(session, "s3")
+    bucket, key = split_uri(uri)
+    size = archive.stat().st_size
+    with aws_errors(uri):
+        try:
+            if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] == size:
+                note(f"{uri}: is there already")
+                return
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "403"):
+                raise
+        done = 0
+        with progress(f"uploading {archive.name}, bytes") as report:
+
+            def more(count: int) -> None:
+                nonlocal done
+                done += count
+                report(done, size)
+
+            s3.upload_file(str(archive), bucket, key, ExtraArgs=encryption(kms_key), Callback=more)
 
 
 def put(s3: Any, bucket: str, key: str, content: bytes, kms_key: str | None) -> None:
