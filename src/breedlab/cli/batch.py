@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
 
 
 def _start(args: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import archive_check, checks, preflight, session, transform
+    from breedlab.backends.sagemaker import archive_check, checks, hidden_home, preflight, session, transform
     from breedlab.backends.sagemaker.prices import Instance, price_per_hour, quoted
 
     photo = deploying._photo(args)
@@ -95,6 +95,8 @@ def _start(args: argparse.Namespace) -> int:
             raise BackendError(f"--price-per-hour: has no value, and {deploying._as_flags(source)}; nothing was sent")
         asked.tell_unchecked()
         stage("Archive")
+        if text := hidden_home.exposed():
+            warn(text)
         answer = archive_check.probe(folder, photo, args.inference_env)
         note(f"answers an image with {answer.label} ({answer.score:.1%}): {answer.where}")
         stage("Batch job")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from breedlab.cli import deploy as deploying
 from breedlab.cli.deploy_flags import account_of
-from breedlab.console import console, note, stage
+from breedlab.console import console, note, stage, warn
 from breedlab.errors import BackendError
 
 
@@ -21,7 +21,7 @@ def register(args: argparse.Namespace) -> int:
     Raises:
         BreedlabError: With one message for the user.
     """
-    from breedlab.backends.sagemaker import archive_check, checks, registry, session, upload
+    from breedlab.backends.sagemaker import archive_check, checks, hidden_home, registry, session, upload
     from breedlab.serving.description import read_description
 
     photo = deploying._photo(args)
@@ -43,6 +43,8 @@ def register(args: argparse.Namespace) -> int:
                 print(json.dumps(request.parameters, indent=2) + "\n")
             return 0
         stage("Archive")
+        if text := hidden_home.exposed():
+            warn(text)
         answer = archive_check.probe(folder, photo, args.inference_env)
         note(f"answers an image with {answer.label} ({answer.score:.1%}): {answer.where}")
         stage("Registry")
