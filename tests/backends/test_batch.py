@@ -64,7 +64,7 @@ def test_a_job_is_left_to_aws_found_again_and_stopped(
     account: EndpointAccount, model_archive: Path, capsys: Any
 ) -> None:
     assert batch(model_archive, "--no-wait") == 0
-    assert "breedlab batch --follow dogs" in capsys.readouterr().out
+    assert "--follow dogs" in capsys.readouterr().out
     assert list(account.models) == ["dogs"]
     assert main(["--stop", "dogs"]) == 0
     with pytest.raises(BackendError, match="dogs: Stopped: somebody stopped it"):

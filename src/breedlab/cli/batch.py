@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from breedlab.cli import deploy as deploying
 from breedlab.cli import deploy_flags
+from breedlab.commands import command
 from breedlab.console import console, note, stage, warn
 from breedlab.errors import BackendError
 
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
     if args.stop is not None:
         transform.stop(account, args.stop)
         region = session.region_flag(account.region_name)
-        print(f"{args.stop}: is being stopped; breedlab batch --follow {args.stop}{region} then removes its model")
+        print(f"{args.stop}: is being stopped; {command('batch')} --follow {args.stop}{region} then removes its model")
         return 0
     return _follow(account, args.follow)
 
@@ -107,13 +108,13 @@ def _start(args: argparse.Namespace) -> int:
         transform.start(account, batch)
     region = session.region_flag(account.region_name)
     if args.no_wait:
-        print(f"started: {batch.name}; follow it to its end: breedlab batch --follow {batch.name}{region}")
+        print(f"started: {batch.name}; follow it to its end: {command('batch')} --follow {batch.name}{region}")
         return 0
     try:
         return _follow(account, batch.name)
     except KeyboardInterrupt:
         warn(
-            f"AWS goes on with {batch.name}; breedlab batch --follow {batch.name}{region} comes back to it, --stop"
+            f"AWS goes on with {batch.name}; {command('batch')} --follow {batch.name}{region} comes back to it, --stop"
             f" {batch.name} ends it"
         )
         return 130
@@ -140,12 +141,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     """Return the args, with those of a deployment that a batch job has no use for at their defaults."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
-        prog="breedlab batch",
-        usage="breedlab batch MODEL|RUN s3://BUCKET/IN s3://BUCKET/OUT [flags]\n"
-        "       breedlab batch --follow NAME [--region REGION]\n"
-        "       breedlab batch --stop NAME [--region REGION]",
+        prog=command("batch"),
+        usage=f"{command('batch')} MODEL|RUN s3://BUCKET/IN s3://BUCKET/OUT [flags]\n"
+        f"       {command('batch')} --follow NAME [--region REGION]\n"
+        f"       {command('batch')} --stop NAME [--region REGION]",
         description="Have a model answer every image under IN, by a batch transform job of Amazon SageMaker.",
-        epilog="example: breedlab batch runs/latest s3://my-bucket/new s3://my-bucket/answers --role MyRole",
+        epilog=f"example: {command('batch')} runs/latest s3://my-bucket/new s3://my-bucket/answers --role MyRole",
     )
     add = parser.add_argument
     add("model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
@@ -162,7 +163,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--max-image-mb", type=int, choices=range(1, 101), default=6, metavar="MB", help="1 to 100 (default: 6)")
     add("--price-per-hour", type=deploy_flags._usd, metavar="USD", help="of one instance, where it is not known")
     for name in ("region", "role", "bucket", "prefix", "kms-key"):
-        add(f"--{name}", help="as for breedlab deploy")
+        add(f"--{name}", help=f"as for {command('deploy')}")
     add("--tag", action="append", default=[], type=deploy_flags._pair, metavar="KEY=VALUE", help="more than once")
     add("--env", action="append", default=[], type=deploy_flags._pair, metavar="KEY=VALUE", help="more than once")
     add("--image", default="aws", metavar="aws|URI", help="AWS's PyTorch image, or one made from docker/Dockerfile")

@@ -211,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Puts a model behind an endpoint on Amazon SageMaker, or brings one that is there to a new model.",
         usage=f"{command('deploy')} MODEL|RUN [--name NAME] [--kind realtime|serverless|async] [flags]\n"
         f"       {command('deploy')} MODEL|RUN --dry-run [flags]\n"
-        f"       {command('deploy')} MODEL|RUN --register GROUP [--approval pending|approved|rejected] [--dry-run] [flags]\n"
+        f"       {command('deploy')} MODEL|RUN --register GROUP [--approval WHAT] [--dry-run] [flags]\n"
         f"       {command('deploy')} --from-registry GROUP[:VERSION] [flags]\n"
         f"       {command('deploy')} --list [--region REGION]\n"
         f"       {command('deploy')} --delete NAME [--region REGION]",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from breedlab.cli import deploy as deploying
 from breedlab.cli.deploy_flags import account_of
+from breedlab.commands import command
 from breedlab.console import console, note, stage, warn
 from breedlab.errors import BackendError
 
@@ -61,7 +62,7 @@ def register(args: argparse.Namespace) -> int:
             markup=False,
             soft_wrap=True,
         )
-    console.print(f"deploy   breedlab deploy --from-registry {version}{region}", markup=False)
+    console.print(f"deploy   {command('deploy')} --from-registry {version}{region}", markup=False)
     return 0
 
 
