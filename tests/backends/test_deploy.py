@@ -541,3 +541,15 @@ def test_predict_boto3_and_the_sdk_ask_the_endpoint_by_name(
     body = invoked.body if isinstance(invoked.body, bytes) else invoked.body.read()
     np.testing.assert_allclose(np.load(io.BytesIO(body)), own, rtol=1e-4, atol=1e-5)
     assert {"Accept": "application/x-npy", "Content-Type": "image/jpeg"} in account.invoked
+
+
+def test_an_archive_that_knows_the_unknown_is_deployed(
+    model_folder: Path, tmp_path: Path, no_account: None, capsys: Any
+) -> None:
+    """Every run leaves what tells images of none of its classes."""
+    from breedlab.serving import novelty
+
+    content = Path(shutil.copytree(model_folder, tmp_path / "content"))
+    (content / novelty.FILE).write_bytes((content / "model.safetensors").read_bytes())
+    assert deploy(content, "--dry-run", "--region", "us-east-1") == 0
+    assert "CreateEndpoint" in capsys.readouterr().out

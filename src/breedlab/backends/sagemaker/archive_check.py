@@ -18,7 +18,7 @@ from breedlab.serving.description import read_description
 
 _PROBE = Path(__file__).with_name("handler_probe.py")
 _NEEDED = ("model.json", "model.safetensors", "code/inference.py", "code/requirements.txt")
-_KNOWN = re.compile(r"model\.json|model\.safetensors|engines/.+|code/.+")
+_KNOWN = re.compile(r"model\.json|(model|unknown)\.safetensors|engines/.+|code/.+")
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
 _TIMEOUT_S = 300
 
