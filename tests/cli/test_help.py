@@ -69,7 +69,7 @@ def test_where_a_setting_is_used_is_code_beyond_the_schema() -> None:
     declared_only = {path for path, names in files.items() if set(names) <= {"breedlab/config/schema.py"}}
     assert not declared_only
     assert "breedlab/debugging/rules/base.py" in files["debugger.rules.dead_relu.patience"]
-    assert files["resume"] == ["breedlab/cli/launch.py"]
+    assert files["resume"] == ["breedlab/cli/folder.py", "breedlab/cli/launch.py"]
 
 
 def test_a_typo_gets_the_nearest_name() -> None:

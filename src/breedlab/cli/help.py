@@ -130,7 +130,8 @@ def used_in(setting: Setting) -> list[str]:
         owners = {"self", "limits", "rule", "config", "collection", "settings"}
         found = [name for name, text in _sources() if f"/{room}/" in name and _reads(text, leaf, owners)]
     if not found:
-        found = [name for name, text in _sources() if f'"{setting.path}=' in text]
+        # Not in an f-string, which writes a command for the user, and reads nothing.
+        found = [name for name, text in _sources() if re.search(rf'(?<!f)"{re.escape(setting.path)}=', text)]
     own = Path(sys.modules[setting.owner.__module__].__file__ or "")
     return list(dict.fromkeys(found)) or [str(own.relative_to(_PACKAGE.parent) if _PACKAGE in own.parents else own)]
 
