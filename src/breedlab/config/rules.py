@@ -20,7 +20,7 @@ from breedlab.config.debugger import Debugger
 from breedlab.config.problems import Problem, nearest
 from breedlab.config.schema import Cache, Data, Model, Monitor, Optim, Serving, Trainer, Tuner
 from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
-from breedlab.registry import ENGINES, METRICS, SOURCES
+from breedlab.registry import ENGINES, HEADS, METRICS, SOURCES
 from breedlab.weight_files import file_of, names_file, problem
 
 Rule = Callable[..., Iterator[Problem]]
@@ -105,6 +105,19 @@ def probe_has_something_to_unfreeze(model: Model, trainer: Trainer) -> Iterator[
             "trainer.probe_epochs",
             f"got {trainer.probe_epochs}; expected 0, since model.freeze={model.freeze} never unfreezes",
         )
+
+
+def solved_head_has_features(model: Model, cache: Cache, optim: Optim) -> Iterator[Problem]:
+    """A head that is solved needs the features of all images at once, and a loss that has one minimum."""
+    if not HEADS.get(model.head_type).solved:
+        return
+    why = f"since model.head_type={model.head_type} is solved on"
+    if model.freeze != "backbone":
+        yield Problem("model.freeze", f"got {model.freeze!r}; expected 'backbone', {why} a frozen backbone's features")
+    if cache.mode == "off":
+        yield Problem("cache.mode", f"got 'off'; expected 'auto', {why} cached features")
+    if optim.loss != "cross_entropy":
+        yield Problem("optim.loss", f"got {optim.loss!r}; expected 'cross_entropy', {why} that loss")
 
 
 def warmup_fits(optim: Optim, trainer: Trainer) -> Iterator[Problem]:
@@ -196,6 +209,7 @@ RULES: tuple[Rule, ...] = (
     crop_fits_resize,
     views_suit_augmentation,
     probe_has_something_to_unfreeze,
+    solved_head_has_features,
     warmup_fits,
     warmup_fits_trials,
     trials_are_counted,

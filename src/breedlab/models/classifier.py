@@ -16,8 +16,8 @@ from breedlab.errors import ConfigError
 from breedlab.models import backbone as backbones
 from breedlab.models.boundary import NotSeparable, Rest, modules_through, stages
 
-MLP = "mlp"
-"""The head that needs no more than this file."""
+MLP, COSINE = "mlp", "cosine"
+"""The heads that need no more than this file."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,8 @@ def make_head(width: int, architecture: Architecture) -> nn.Module:
     """
     if architecture.head_type == MLP:
         return make_mlp(width, architecture)
+    if architecture.head_type == COSINE:
+        return CosineLayer(width, architecture.classes, **architecture.head_settings)
     # Not at the top: only an archive with such a head needs pydantic where it is served.
     from breedlab.registry import HEADS
 
@@ -213,3 +215,16 @@ def make_mlp(width: int, architecture: Architecture) -> nn.Sequential:
         layers += [nn.Dropout(architecture.dropout), nn.Linear(width, hidden), nn.ReLU()]
         width = hidden
     return nn.Sequential(*layers, nn.Dropout(architecture.dropout), nn.Linear(width, architecture.classes))
+
+
+class CosineLayer(nn.Module):
+    """From features (n, width) to scaled cosines with a vector of each class, (n, classes)."""
+
+    def __init__(self, width: int, classes: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(torch.randn(classes, width) / width**0.5)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        normalize = nn.functional.normalize
+        return self.scale * nn.functional.linear(normalize(features, dim=1), normalize(self.weight, dim=1))

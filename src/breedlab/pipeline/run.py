@@ -206,11 +206,14 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
 def _train(prepared: Prepared, directory: Path, started: float, watch: Session, fit_only: bool) -> TrainResult:
     from breedlab.debugging.recorder import records
     from breedlab.training.fit import ActivationData, fit
+    from breedlab.training.prepare import is_solved
+    from breedlab.training.solving import SOLVED
 
     config = prepared.config
     watch.write_to(directory)
     found: dict[str, Any] | None = None
     if config.tuner.strategy != "none":
+        from breedlab.tuning import baseline
         from breedlab.tuning.importance import importances
         from breedlab.tuning.study import search
 
@@ -221,6 +224,9 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
         if text := distributed.once(lambda: extension.begin_training(directory, best.number, best.values)):
             note(text)
         found = {"trial": best.number, "values": best.values, "objective": best.objective, "tied": [*best.tied]}
+        if reference := distributed.once(lambda: baseline.recorded(directory)):
+            found["baseline"] = {name: reference[name] for name in ("metric", "value", "loss", "c")}
+            note(baseline.describe(reference))
         found["importance"] = distributed.once(lambda: importances(directory))
 
     _enter(watch, "Training" if found is None else "Training the best")
@@ -231,10 +237,16 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
     with distributed.host_first():
         activations = prepared.activations(classifier, config)
         photos: PhotoData = prepared.live_data(config) if activations is None else prepared.data(config)
+    solved = is_solved(config)
+    if solved:
+        solution = distributed.once(lambda: prepared.solve(classifier, config))
+        solution.put_into(classifier.head)
+        note(solution.describe(config.monitor.metric))
+        config = configs.replace(config, SOLVED)
     learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
     data = photos if activations is None else ActivationData(activations, photos)
     precision = prepared.training_precision(config, cached=activations is not None)
-    if precision != prepared.precision:
+    if precision != prepared.precision and not solved:
         note(f"the head alone trains, in {precision}: on a CPU quicker than in {prepared.precision}")
     fitted = fit(
         learner,
@@ -255,6 +267,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
             "ended": fitted.reason,
             "best_epoch": fitted.best_epoch,
             "precision": precision,
+            **({"logistic": solution.as_dict()} if solved else {}),
         },
         "search": found,
     }

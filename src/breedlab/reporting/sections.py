@@ -149,6 +149,7 @@ def search(run: RunRecord) -> Section:
         "unfinished": bool(rows) and not run.metrics and not run.curves,
         "trials": asked(run, "tuner", "trials"),
         "metric": (run.config.get("monitor") or {}).get("metric", "objective"),
+        "baseline": (run.metrics.get("search") or {}).get("baseline"),
         "history": search_charts.history(run),
         "parallel": search_charts.parallel(run),
         "importance": search_charts.importance(importances(run)),

@@ -14,6 +14,7 @@ from breedlab.config import Config
 from breedlab.data.module import TrainingLoader
 from breedlab.models.classifier import Classifier
 from breedlab.models.weights import CARD
+from breedlab.registry import HEADS
 from breedlab.training.loss import image_weights, make_loss
 from breedlab.training.metrics import make_metrics
 from breedlab.training.optimization import make_optimizer, make_schedule, refuse_other_groups
@@ -62,6 +63,10 @@ class Learner(lightning.LightningModule):
         self._mix = v2.MixUp(alpha=mixup, num_classes=classes) if mixup else None
         # Of the epoch so far: loss, hits, photos. In checkpoints, since an epoch may end in another process.
         self._sums = torch.zeros(3, dtype=torch.float64)
+
+    @property
+    def _is_solved(self) -> bool:
+        return HEADS.chosen(self.config.model).solved
 
     @property
     def entry(self) -> nn.Module:
@@ -134,7 +139,7 @@ class Learner(lightning.LightningModule):
             checkpoint[CARD] = self.card
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if states := checkpoint.get("optimizer_states"):
+        if (states := checkpoint.get("optimizer_states")) and not self._is_solved:
             refuse_other_groups(self.classifier, self.config.optim, states[0])
         for state in checkpoint["lr_schedulers"]:  # a one-cycle schedule's, which may go on to more epochs than it had
             for name in ("total_steps", "_schedule_phases"):
@@ -171,6 +176,8 @@ class Learner(lightning.LightningModule):
             nn.utils.clip_grad_norm_((p for g in optimizer.param_groups for p in g["params"]), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
+        if self._is_solved:  # its epoch measures what was solved, and must not move it
+            return torch.optim.SGD(self.classifier.head.parameters(), lr=0.0)
         optimizer = make_optimizer(self.classifier, self.config.optim)
         schedule = make_schedule(optimizer, self.config.optim, steps_per_epoch=self.steps_per_epoch, epochs=self.epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

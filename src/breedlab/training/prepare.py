@@ -19,14 +19,15 @@ from breedlab.console import note, progress
 from breedlab.data.check import Report
 from breedlab.data.module import KeptImages, PhotoData, TrainingBatches
 from breedlab.data.transforms import EvalTransform
-from breedlab.errors import ConfigError
+from breedlab.errors import ConfigError, TrainingError
 from breedlab.models import backbone as backbones
 from breedlab.models import input_check
 from breedlab.models.boundary import NotSeparable
-from breedlab.models.classifier import Architecture, Classifier
+from breedlab.models.classifier import MLP, Architecture, Classifier
+from breedlab.models.heads import Logistic
 from breedlab.registry import AUGMENTATIONS, HEADS
 from breedlab.serving.engines import multiplies_bf16
-from breedlab.training import loop
+from breedlab.training import loop, solving
 from breedlab.training.activations import Activations, TooLarge, cached_activations
 from breedlab.training.engine_choice import EAGER, FeatureEngines
 from breedlab.training.learner import Learner
@@ -248,10 +249,34 @@ class Prepared:
         return learner, feed
 
     def epochs(self, classifier: Classifier, config: Config, count: int) -> Iterator[loop.Epoch]:
-        """Trains with the lean loop, an epoch at a time."""
+        """Trains with the lean loop, an epoch at a time; a head that is solved has one."""
+        if is_solved(config):
+            yield solving.as_epoch(self.solve(classifier, config))
+            return
         learner, feed = self.learner(classifier, config, count)
         precision = self.training_precision(config, cached=isinstance(feed, CachedFeed))
         yield from loop.epochs(learner, feed, config, count=count, accelerator=self.accelerator, precision=precision)
+
+    def solve(self, classifier: Classifier, config: Config) -> solving.Solution:
+        """Solve a head that is not trained in epochs, and leave its weights in the classifier.
+
+        Raises:
+            TrainingError: If there are no cached features to solve it on.
+        """
+        activations = self.activations(classifier, config)
+        if activations is None:
+            raise TrainingError(
+                f"model.head_type: {config.model.head_type} is solved on all features at once, and they are not cached"
+                " (the reason is above); raise cache.max_gb, or choose another head"
+            )
+        head = HEADS.chosen(config.model)
+        assert isinstance(head, Logistic)
+        loss = solving.Loss(self.data(config).class_weights(), config.optim.label_smoothing)
+        solution = solving.solve(
+            activations, len(self.classes), loss, config.monitor, self.device, None if head.c == "auto" else head.c
+        )
+        solution.put_into(classifier.head)
+        return solution
 
     def training_precision(self, config: Config, cached: bool) -> str:
         """Return what training computes in, in trials, probe and final training alike.
@@ -297,6 +322,11 @@ class Prepared:
                 f"  train/loss {epoch.train_loss:.4f}  {figures}"
             )
         classifier.head.load_state_dict(frozen.head.state_dict())
+
+
+def is_solved(config: Config) -> bool:
+    """Whether a config's head is solved in one go."""
+    return HEADS.chosen(config.model).solved
 
 
 class LiveFeed:
@@ -426,16 +456,17 @@ def concerns(prepared: Prepared) -> list[str]:
 
 
 def architecture(config: Config, evaluation: EvalTransform, classes: int, tag: str = "") -> Architecture:
+    head = HEADS.chosen(config.model)
     return Architecture(
         name=config.model.name,
         classes=classes,
-        head=tuple(config.model.head),
-        dropout=config.model.dropout,
+        head=() if head.one_layer else tuple(config.model.head),
+        dropout=0.0 if head.solved else config.model.dropout,
         mean=evaluation.mean,
         std=evaluation.std,
         tag=tag,
-        head_type=config.model.head_type,
-        head_settings=HEADS.chosen(config.model).model_dump(mode="json"),
+        head_type=MLP if head.one_layer else config.model.head_type,
+        head_settings={} if head.one_layer else head.model_dump(mode="json"),
     )
 
 

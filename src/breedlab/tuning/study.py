@@ -16,7 +16,7 @@ from breedlab.config.space import Space
 from breedlab.errors import TrainingError
 from breedlab.training.objective import rank
 from breedlab.training.prepare import Prepared
-from breedlab.tuning import store, workers
+from breedlab.tuning import baseline, store, workers
 from breedlab.tuning.board import Board
 from breedlab.tuning.events import write_events
 from breedlab.tuning.proposals import decode, distribution, distributions, propose, pruner, visible
@@ -73,6 +73,7 @@ def search(config: Config, prepared: Prepared, run: Path) -> Best:
         board.finished(_row(trial, space, store.valid_loss(config, run, trial.number)))
     left = trial_count(config) - sum(not was_cut_off(trial) for trial in finished)
     if left > 0:
+        baseline.measured(config, prepared, run)
         with board.live():
             _Trials(study, config, prepared, run, space, board).run(left)
     return _best(study, config, run, space)

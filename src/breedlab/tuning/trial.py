@@ -13,7 +13,7 @@ from typing import Any
 from breedlab import config as configs
 from breedlab.errors import BreedlabError, DiskFull
 from breedlab.training.objective import better
-from breedlab.training.prepare import Prepared
+from breedlab.training.prepare import Prepared, is_solved
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,13 @@ def _trained(prepared: Prepared, values: Mapping[str, Any], stop_early: Callable
         classifier = prepared.classifier(config)
         if config.trainer.probe_epochs:
             prepared.probe(classifier, config)
-        for epoch in prepared.epochs(classifier, config, config.tuner.max_epochs):
+        count = 1 if is_solved(config) else config.tuner.max_epochs
+        for epoch in prepared.epochs(classifier, config, count):
             history.append({"train/loss": epoch.train_loss, **epoch.valid})
             value = epoch.valid[config.monitor.metric]
             best = value if better(value, best, config.monitor.mode) else best
             assert best is not None
-            last = epoch.number + 1 == config.tuner.max_epochs
+            last = epoch.number + 1 == count
             if stop_early(epoch.number, best) and not last:
                 return outcome("pruned", f"fell behind after epoch {epoch.number + 1}")
     except DiskFull:

@@ -1,0 +1,69 @@
+"""What a search has to beat: logistic regression on the features that its trials share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from breedlab import config as configs
+from breedlab.config import Config
+from breedlab.console import note
+from breedlab.evaluation.figures import metric as shown_metric
+from breedlab.files import atomic_write_json, read_json_if_whole
+from breedlab.training.prepare import Prepared
+
+_FILE = "baseline.json"
+
+
+def measured(config: Config, prepared: Prepared, run: Path) -> dict[str, Any] | None:
+    """Return the baseline of a search, solved once and recorded in its run; None where features are not cached.
+
+    Args:
+        config: With a search space.
+        prepared: Shared by all trials.
+        run: The run directory.
+    """
+    found = recorded(run)
+    if found is None:
+        found = _solved(config, prepared)
+        if found is None:
+            return None
+        atomic_write_json(run / _FILE, found, indent=2)
+    note(f"{describe(found)} in {found['seconds']:.1f} s (C={found['c']:g}); the search has to beat it")
+    return found
+
+
+def recorded(run: Path) -> dict[str, Any] | None:
+    """Return the baseline that a run's search had; None if it had none."""
+    return read_json_if_whole(run / _FILE)
+
+
+def describe(found: dict[str, Any]) -> str:
+    """Return a baseline in words."""
+    shown = shown_metric(found["metric"].removeprefix("valid/"), found["value"])
+    return f"logistic regression on the same features: {found['metric']} {shown}"
+
+
+def _solved(config: Config, prepared: Prepared) -> dict[str, Any] | None:
+    plain = {
+        "model.head_type": "logistic",
+        "optim.loss": "cross_entropy",
+        "optim.label_smoothing": 0.0,
+        "cache.views": 1,
+        "data.augment": "none",
+        "tuner.strategy": "none",
+    }
+    if config.model.freeze != "backbone" or config.cache.mode == "off":
+        return None
+    one = configs.replace(config, plain)
+    classifier = prepared.classifier(one)
+    if prepared.activations(classifier, one) is None:
+        return None
+    solution = prepared.solve(classifier, one)
+    metric = config.monitor.metric
+    return {
+        "metric": metric,
+        "value": solution.valid[metric],
+        "loss": solution.valid["valid/loss"],
+        **solution.as_dict(),
+    }
