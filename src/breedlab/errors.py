@@ -25,6 +25,10 @@ class TrainingError(BreedlabError):
     exit_code = 1
 
 
+class OutOfTime(TrainingError):
+    """The minutes of a search are over: what is running ends, and what was found counts."""
+
+
 class DiskFull(TrainingError):
     """A disk is full. Whatever else is tried on it fails alike, so that a search ends here, to be resumed."""
 

@@ -24,6 +24,15 @@ class Case(NamedTuple):
     right: dict[str, Any]
 
 
+AUTO = {
+    "tuner.strategy": "auto",
+    "tuner.trials": None,
+    "tuner.minutes": 10,
+    "tuner.parallel": 1,
+    "model.freeze": "backbone",
+    "tuner.space": {"model.name": ["resnet18", "resnet34"], "model.weights": ["none", "IMAGENET1K_V1"]},
+}
+
 CASES = [
     Case(
         "backbone_is_known",
@@ -277,6 +286,42 @@ CASES = [
         },
         "model.weights: IMAGENET1K_V1 would be downloaded; expected a file, package:NAME or none",
         {"backend.network_isolation": True, "backend.image": "host/image:1", "model.weights": "none", **PLANNED},
+    ),
+    Case(
+        "solved_head_has_features",
+        {"model.head_type": "logistic", "model.freeze": "none"},
+        "model.freeze: got 'none'; expected 'backbone', since model.head_type=logistic is solved on a frozen",
+        {"model.head_type": "logistic", "model.freeze": "backbone"},
+    ),
+    Case(
+        "solved_head_has_features",
+        {"model.head_type": "logistic", "model.freeze": "backbone", "cache.mode": "off"},
+        "cache.mode: got 'off'; expected 'auto', since model.head_type=logistic is solved on cached features",
+        {"model.head_type": "logistic", "model.freeze": "backbone", "cache.mode": "auto"},
+    ),
+    Case(
+        "auto_has_what_it_needs",
+        {**AUTO, "tuner.minutes": None},
+        "tuner.minutes: has no value; strategy 'auto' needs a number of minutes",
+        AUTO,
+    ),
+    Case(
+        "auto_has_what_it_needs",
+        {**AUTO, "tuner.parallel": 2},
+        "tuner.parallel: got 2; expected 1 with auto, whose trials share their passes",
+        AUTO,
+    ),
+    Case(
+        "auto_has_what_it_needs",
+        {**AUTO, "model.freeze": "none"},
+        "tuner.strategy: got 'auto', which searches on cached features; expected model.freeze=backbone",
+        AUTO,
+    ),
+    Case(
+        "auto_has_what_it_needs",
+        {**AUTO, "tuner.space": {"model.name": ["timm/resnet18", "timm/resnet34"], "model.weights": ["none"]}},
+        "tuner.space.model.name: does not go with tuner.space.model.weights; expected lists of as many values",
+        AUTO,
     ),
 ]
 BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{n} {case.rule}" for n, case in enumerate(CASES)])

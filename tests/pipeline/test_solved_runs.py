@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from breedlab.config import Config
-from breedlab.errors import ConfigError
 from breedlab.pipeline.run import checked_photos, run
 from breedlab.training.prepare import prepare
 
@@ -51,10 +50,3 @@ def test_a_search_tells_first_what_it_has_to_beat(
     solved = next(trial for trial in trials if trial["values"]["model.head_type"] == "logistic")
     assert solved["objective"] == baseline["value"] and len(solved["epochs"]) == 1
     assert "what the search had to beat" in (result.run / "report.html").read_text()
-
-
-@pytest.mark.parametrize("others", [["model.freeze=none"], ["cache.mode=off"]])
-def test_what_cannot_be_solved_is_refused_by_name(configure: Configure, others: list[str]) -> None:
-    path = others[0].partition("=")[0]
-    with pytest.raises(ConfigError, match=rf"{path}: got .* since model.head_type=logistic is solved on"):
-        configure("model.head_type=logistic", *others)

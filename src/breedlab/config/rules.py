@@ -19,7 +19,7 @@ from breedlab.config.backend import Backend
 from breedlab.config.debugger import Debugger
 from breedlab.config.problems import Problem, nearest
 from breedlab.config.schema import Cache, Data, Model, Monitor, Optim, Serving, Trainer, Tuner
-from breedlab.config.space import Choices, SpaceError, leaves, read_dimension
+from breedlab.config.space import PAIRED, Choices, SpaceError, leaves, read_dimension
 from breedlab.registry import ENGINES, HEADS, METRICS, SOURCES
 from breedlab.weight_files import file_of, names_file, problem
 
@@ -144,7 +144,7 @@ def trials_are_counted(tuner: Tuner) -> Iterator[Problem]:
         return
     if tuner.strategy == "grid" and tuner.trials is not None:
         yield Problem("tuner.trials", f"got {tuner.trials}; expected null, since a grid runs every combination")
-    if tuner.strategy != "grid" and tuner.trials is None:
+    if tuner.strategy not in ("grid", "auto") and tuner.trials is None:
         yield Problem("tuner.trials", f"has no value; strategy {tuner.strategy!r} needs a number of trials")
     if tuner.strategy == "hyperband" and tuner.max_epochs < 2:
         yield Problem("tuner.max_epochs", "got 1; expected at least 2, since hyperband stops trials between epochs")
@@ -152,8 +152,33 @@ def trials_are_counted(tuner: Tuner) -> Iterator[Problem]:
         yield Problem("tuner.space", "is empty; expected config paths with what each may be, or tuner=none")
 
 
+def auto_has_what_it_needs(tuner: Tuner, model: Model, cache: Cache, backend: Backend) -> Iterator[Problem]:
+    if tuner.strategy != "auto":
+        if tuner.minutes is not None and tuner.strategy != "none":
+            yield Problem(
+                "tuner.minutes", f"got {tuner.minutes:g}; expected null, since only tuner=auto has a time limit"
+            )
+        return
+    if tuner.minutes is None:
+        yield Problem("tuner.minutes", "has no value; strategy 'auto' needs a number of minutes")
+    if tuner.parallel > 1:
+        yield Problem("tuner.parallel", f"got {tuner.parallel}; expected 1 with auto, whose trials share their passes")
+    if model.freeze != "backbone" or cache.mode == "off":
+        expected = "expected model.freeze=backbone and cache.mode=auto"
+        yield Problem("tuner.strategy", f"got 'auto', which searches on cached features; {expected}")
+    if backend.name == "sagemaker" and backend.trials == "job_each":
+        yield Problem("backend.trials", "got 'job_each'; expected auto, since an auto search is one job")
+    given = dict(leaves(tuner.space))
+    for one, other in PAIRED:
+        lists = [path for path in (one, other) if path in given]
+        sizes = [len(given[path]) if isinstance(given[path], list) else 0 for path in lists]
+        if (one == "model.name" and len(lists) == 1) or len(set(sizes)) > 1:
+            expected = f"expected lists of as many values for {one} and {other}, which go together"
+            yield Problem(f"tuner.space.{lists[0]}", f"does not go with tuner.space.{other}; {expected}")
+
+
 def grid_is_finite(tuner: Tuner) -> Iterator[Problem]:
-    if tuner.strategy != "grid":
+    if tuner.strategy not in ("grid", "auto"):
         return
     for path, given in leaves(tuner.space):
         try:
@@ -161,7 +186,8 @@ def grid_is_finite(tuner: Tuner) -> Iterator[Problem]:
         except SpaceError:
             continue  # reported where the space itself is read
         if not finite:
-            yield Problem(f"tuner.space.{path}", "is a continuous range; a grid takes a list, such as [0.001,0.01]")
+            name = "a grid" if tuner.strategy == "grid" else "auto"
+            yield Problem(f"tuner.space.{path}", f"is a continuous range; {name} takes a list, such as [0.001,0.01]")
 
 
 def engine_computes_precision(serving: Serving) -> Iterator[Problem]:
@@ -213,6 +239,7 @@ RULES: tuple[Rule, ...] = (
     warmup_fits,
     warmup_fits_trials,
     trials_are_counted,
+    auto_has_what_it_needs,
     grid_is_finite,
     custom_tensors_are_named,
     *cloud.RULES,

@@ -162,15 +162,21 @@ class Trainer(Section):
     """Decay of a moving average of the weights, which is what is validated and kept; 0 has none."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = None
     """The largest norm of a step's gradient; null does not clip."""
+    refit: bool = False
+    """Whether the final model is trained anew on train and validation, for as many epochs as validation found best."""
 
 
 class Tuner(Section):
     """The search: which values, how many trials, which strategy."""
 
-    strategy: Literal["none", "random", "grid", "bayesian", "hyperband"] = "none"
-    """How values are chosen; `none` does not search."""
+    strategy: Literal["none", "random", "grid", "bayesian", "hyperband", "auto"] = "none"
+    """How values are chosen; `none` does not search, `auto` searches backbones and image sizes, too."""
     trials: PositiveInt | None = None
-    """How many trials; null for a grid, which runs every combination."""
+    """How many trials; null for a grid, which runs every combination, and for `auto`, which has `minutes`."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """How long an `auto` search may take, its passes over the images and `confirm` included; not the final training."""
+    confirm: Annotated[int, Field(ge=0, le=20)] = 0
+    """How many of the best trials run again with two more seeds; the mean decides. 0 takes the best trial as it is."""
     parallel: PositiveInt = 1
     """Trials at a time."""
     max_epochs: PositiveInt = 5

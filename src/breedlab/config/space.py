@@ -14,6 +14,10 @@ from breedlab.config.schema import schema
 _RANGE_KEYS = {"low", "high", "log", "step"}
 _LEAF_KEYS = _RANGE_KEYS | {"choices"}
 
+PAIRED = (("model.name", "model.weights"), ("data.image_size", "data.resize"))
+"""What `tuner.strategy=auto` may vary beside what every search may. The two lists of a pair go together, place by
+place."""
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -84,7 +88,8 @@ def read_dimension(path: str, given: Any) -> Dimension:
     if isinstance(given, list | tuple):
         if not given:
             raise SpaceError(path, given, "at least one value")
-        if len({repr(value) for value in given}) < len(given):
+        paired = any(path in pair for pair in PAIRED)  # where two networks may have weights of one name
+        if len({repr(value) for value in given}) < len(given) and not paired:
             raise SpaceError(path, given, "each value once")
         return Choices(tuple(tuple(v) if isinstance(v, list) else v for v in given))
     if not isinstance(given, Mapping) or not {"low", "high"} <= set(given) <= _RANGE_KEYS:

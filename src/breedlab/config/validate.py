@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from breedlab.config import rules
+from breedlab.config import candidates, rules
 from breedlab.config.components import component_sections, section_of
 from breedlab.config.environment import SHORT, FromEnvironment
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import Problem, error_from, nearest, paths_of, reword
 from breedlab.config.schema import Config, schema
-from breedlab.config.space import Space, SpaceError, grid_points, leaves, read_dimension
+from breedlab.config.space import PAIRED, Space, SpaceError, grid_points, leaves, read_dimension
 
 Tree = dict[str, Any]
 
@@ -52,6 +52,11 @@ def tunable() -> list[str]:
         for name in component.model_fields
     ]
     return list(dict.fromkeys([*TUNABLE, *searched]))
+
+
+def _searched(strategy: Any) -> list[str]:
+    """Return what a strategy may vary."""
+    return [*(path for pair in PAIRED for path in pair), *tunable()] if strategy == "auto" else tunable()
 
 
 def validate(tree: Tree, source: str = "config", recorded: bool = False) -> Config:
@@ -103,6 +108,9 @@ def trial_count(config: Config) -> int:
     """How many trials the search has, 0 if there is none."""
     if config.tuner.strategy == "grid":
         return len(grid_points(search_space(config)))
+    if config.tuner.strategy == "auto":
+        most = candidates.count(search_space(config))
+        return min(config.tuner.trials or most, most)
     return 0 if config.tuner.strategy == "none" else config.tuner.trials or 0
 
 
@@ -185,10 +193,12 @@ def _space_problems(tree: Tree) -> list[Problem]:
     found: list[Problem] = []
     seen: set[str] = set()
     already = set(_problems(tree))
+    allowed = _searched(tuner.get("strategy"))
     for path, given in leaves(tuner["space"]):
         where = f"tuner.space.{path}"
-        if path not in tunable():
-            found.append(Problem(where, "is no config path that a search may vary" + nearest(path, tunable())))
+        if path not in allowed:
+            auto = " (tuner=auto may)" if path in _searched("auto") else ""
+            found.append(Problem(where, f"is no config path that a search may vary{auto}" + nearest(path, allowed)))
         elif not isinstance(tree.get(path.split(".")[0]), dict):
             continue  # the section itself is missing, which is reported
         elif path in seen:
@@ -205,13 +215,22 @@ def _dimension_problems(tree: Tree, path: str, given: Any, already: set[Problem]
     except SpaceError as error:
         return [Problem(f"tuner.space.{error.path}", f"got {error.given!r}; expected {error.expected}")]
     found = []
-    for value in dimension.probes():
-        for problem in _problems(with_values(tree, {path: value})):
+    partner = _partner(tree, path)
+    for index, value in enumerate(dimension.probes()):
+        together = {path: value} | {other: values[index] for other, values in partner.items() if index < len(values)}
+        for problem in _problems(with_values(tree, together)):
             if problem not in already:
                 own = problem.path == path or problem.path.startswith(f"{path}.")
                 about = problem.message if own else f"{value!r} does not go with {problem.path}: {problem.message}"
                 found.append(Problem(f"tuner.space.{path}", about))
     return found
+
+
+def _partner(tree: Tree, path: str) -> dict[str, list[Any]]:
+    """Return the list that goes with a path's, value by value, where there is one."""
+    given = dict(leaves(tree["tuner"]["space"]))
+    others = [other for pair in PAIRED if path in pair for other in pair if other != path]
+    return {other: given[other] for other in others if isinstance(given.get(other), list)}
 
 
 def known_paths() -> list[str]:

@@ -118,11 +118,15 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
     if tuner.strategy != "none" and already.trials < trials:
         ended = f" ({already.trials} of {trials} are done)" if already.trials else ""
         at_once = f", {tuner.parallel} at a time" if tuner.parallel > 1 else ""
+        limit = "" if tuner.minutes is None else f"up to {tuner.minutes:g} minutes, "
         stages.append(
-            f"search: {trials - already.trials} trials x {tuner.max_epochs} epochs{ended}, {tuner.strategy}{at_once},"
+            f"search: {limit}{trials - already.trials} trials x {tuner.max_epochs} epochs{ended},"
+            f" {tuner.strategy}{at_once},"
             f" for the {'highest' if config.monitor.mode == 'max' else 'lowest'} {config.monitor.metric}"
         )
         stages[-1] += "".join(f"\n       {path}: {describe_dimension(dimension)}" for path, dimension in space.items())
+        if tuner.confirm:
+            stages.append(f"confirm: the best {tuner.confirm} again with other seeds, whose mean decides")
     if config.trainer.probe_epochs and not already.begun:
         stages.append(f"linear probe: {config.trainer.probe_epochs} epochs of the head alone")
     steps = ceil(train / config.data.batch_size)
@@ -138,6 +142,8 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
         stages.append(f"{the_best}: {epochs} epochs x {steps} steps = {epochs * steps:,} steps ({batch})")
     if already.begun and already.trials < trials:
         stages.append("train the best anew, if a new trial is better")
+    if config.trainer.refit:
+        stages.append(f"refit on train and validation: {train + images.counts['valid']:,} photos")
     stages.append(f"test on {images.counts['test']:,} photos")
     stages.append("export model.tar.gz")
     return stages

@@ -138,6 +138,8 @@ def _reentered(config: Config, resume: Path, report: Report) -> Path:
 
 def _as_begun(config: Config, recorded: dict[str, Any] | None) -> Config:
     """The config with the transform that the run was begun with in place of `auto`, whatever that means today."""
+    if config.tuner.strategy == "auto":
+        return config  # whose backbones bring each their own
     if recorded is None:
         from breedlab.pipeline.former import transform
 
@@ -220,6 +222,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
         _enter(watch, "Search")
         best = distributed.once(lambda: search(config, prepared, directory))
         config = configs.replace(config, best.values)
+        prepared = prepared.suited(config)
         note(f"best: trial {best.number}, {config.monitor.metric} {best.objective:.4f}{_tie(best.tied)}")
         if text := distributed.once(lambda: extension.begin_training(directory, best.number, best.values)):
             note(text)
@@ -237,16 +240,15 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
     with distributed.host_first():
         activations = prepared.activations(classifier, config)
         photos: PhotoData = prepared.live_data(config) if activations is None else prepared.data(config)
-    solved = is_solved(config)
-    if solved:
-        solution = distributed.once(lambda: prepared.solve(classifier, config))
+    solution = distributed.once(lambda: prepared.solve(classifier, config)) if is_solved(config) else None
+    if solution is not None:
         solution.put_into(classifier.head)
         note(solution.describe(config.monitor.metric))
         config = configs.replace(config, SOLVED)
     learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
     data = photos if activations is None else ActivationData(activations, photos)
     precision = prepared.training_precision(config, cached=activations is not None)
-    if precision != prepared.precision and not solved:
+    if precision != prepared.precision and solution is None:
         note(f"the head alone trains, in {precision}: on a CPU quicker than in {prepared.precision}")
     fitted = fit(
         learner,
@@ -267,13 +269,20 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
             "ended": fitted.reason,
             "best_epoch": fitted.best_epoch,
             "precision": precision,
-            **({"logistic": solution.as_dict()} if solved else {}),
+            **({} if solution is None else {"logistic": solution.as_dict()}),
         },
         "search": found,
     }
     if fit_only:
         watch.finish()
         return TrainResult(directory, metrics)
+    if config.trainer.refit:
+        from breedlab.pipeline import refit
+
+        _enter(watch, "Refit on train and validation")
+        metrics["training"]["refit"] = refit.refitted(
+            prepared, config, directory, fitted.best_epoch, solution, precision
+        )
     if not distributed.is_main():
         return TrainResult(directory, distributed.share(None))
     _enter(watch, "Test")
@@ -281,6 +290,8 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
         classifier = prepared.classifier(config)
     load_checkpoint(classifier, directory / "checkpoints" / "best.ckpt")
     temperature = _temperature(prepared, classifier, config, photos)
+    if config.trainer.refit:  # which has seen the validation images, and is surer of them than of others
+        load_checkpoint(classifier, directory / "checkpoints" / "refit.ckpt")
     evaluation = _evaluate(prepared, classifier, photos, temperature)
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     from breedlab.pipeline.suspects import list_suspects

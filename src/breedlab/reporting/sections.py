@@ -70,6 +70,8 @@ def summary(run: RunRecord) -> Section:
 def what(run: RunRecord) -> str:
     """The run in a sentence."""
     model, tuner, test = run.config.get("model") or {}, run.config.get("tuner") or {}, run.test
+    best = (run.metrics.get("search") or {}).get("values") or {}
+    model = model | {name: best[f"model.{name}"] for name in ("name", "weights") if f"model.{name}" in best}
     parts = [f"{model.get('name', '?')} with weights {model.get('weights', '?')}, frozen: {model.get('freeze', '?')}"]
     if run.trials:
         parts.append(f"a {tuner.get('strategy', '')} search of {len(run.trials)} trials")
@@ -77,6 +79,8 @@ def what(run: RunRecord) -> str:
         parts.append(f"{len(run.classes)} classes")
     if test:
         parts.append(f"tested on {test['photos']:,} photos")
+    if again := (run.metrics.get("training") or {}).get("refit"):
+        parts.append(f"refit on the {again['photos']:,} photos of train and validation before the test and the export")
     return "; ".join(parts)
 
 

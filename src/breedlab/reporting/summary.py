@@ -22,6 +22,8 @@ def show(run: Path, metrics: Mapping[str, Any]) -> None:
         console.print()
         values = [[path, str(value)] for path, value in search["values"].items()]
         console.print(table(f"Best of the search: trial {search['trial']}", ["config path", "value"], values))
+    if again := (metrics.get("training") or {}).get("refit"):
+        console.print(f"of the model refit on train and validation ({again['photos']:,} photos)", markup=False)
     if test["worst"]:
         console.print()
         console.print(confusions_table(test))

@@ -73,28 +73,32 @@ class FeatureEngines:
         cache: The cache's folder, which remembers what was chosen here, for other runs.
         device: Where PyTorch computes.
         precision: `fp32` or `bf16`, for all engines alike.
+        scope: Which of a run's networks these are for; empty for its own.
+
+    Attributes:
+        run: The run that records what was chosen, once there is one.
     """
 
-    def __init__(self, cache: Path, device: torch.device, precision: str) -> None:
-        self._cache, self._device, self._precision = cache, device, precision
-        self._run: Path | None = None
+    def __init__(self, cache: Path, device: torch.device, precision: str, scope: str = "") -> None:
+        self._cache, self._device, self._precision, self._scope = cache, device, precision, scope
+        self.run: Path | None = None
         self._ready: dict[tuple[str, str], Engine] = {}
 
     def begin(self, run: Path) -> None:
         """Record the choices of a run that begins."""
-        self._run = run
+        self.run = run
         atomic_write_json(run / _RECORD, {})
 
     def resume(self, run: Path) -> None:
         """Use the choices of a run; one that has no record was begun by a breedlab that had PyTorch alone."""
-        self._run = run
+        self.run = run
 
     def recorded(self, boundary: str) -> Choice | None:
         """Return what the run computes a boundary with, once that is chosen."""
-        if self._run is None:
+        if self.run is None:
             return None
-        record = read_json_if_whole(self._run / _RECORD)
-        return Choice() if record is None else _choice(record.get(boundary))
+        record = read_json_if_whole(self.run / _RECORD)
+        return Choice() if record is None else _choice(record.get(self._scope + boundary))
 
     def choose(
         self, classifier: Classifier, key: Mapping[str, Any], count: int, sample: Callable[[], torch.Tensor]
@@ -123,9 +127,9 @@ class FeatureEngines:
                 known = self._measured(classifier, candidate, count, sample())
             self._cache.mkdir(parents=True, exist_ok=True)
             atomic_write_json(memory, {**(read_json_if_whole(memory) or {}), name: asdict(known)}, indent=1)
-        if self._run is not None:
-            record = read_json_if_whole(self._run / _RECORD) or {}
-            atomic_write_json(self._run / _RECORD, {**record, classifier.freeze: asdict(known)}, indent=1)
+        if self.run is not None:
+            record = read_json_if_whole(self.run / _RECORD) or {}
+            atomic_write_json(self.run / _RECORD, {**record, self._scope + classifier.freeze: asdict(known)}, indent=1)
         if known.engine != EAGER:
             note(
                 f"the frozen part is computed by {known.versioned} in {self._precision}: speedup {known.speedup:.1f} on"

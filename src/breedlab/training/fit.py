@@ -147,7 +147,7 @@ def fit(
         StepBar(),
         BestCheckpoint(run / "checkpoints", config.monitor),
         # Not ModelCheckpoint's own save_last, which writes only when the best does.
-        _keep_last(run),
+        _keep_last(run / "checkpoints"),
         EpochLines(),
         Resumption(last),
     ]
@@ -176,6 +176,57 @@ def fit(
             begun = distributed.once(last.exists)
             trainer.fit(learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True)
     return distributed.once(lambda: _ended(trainer, run))
+
+
+def refit(
+    learner: Learner,
+    data: PhotoData | ActivationData,
+    config: Config,
+    folder: Path,
+    epochs: int,
+    *,
+    accelerator: str,
+    precision: str,
+) -> None:
+    """Train for a number of epochs without validation, or go on where `folder/last.ckpt` stands; it has the weights.
+
+    Args:
+        learner, data, accelerator, precision: As for `fit`.
+        config: The experiment; its schedule is that of `trainer.max_epochs`, as when those epochs were found.
+        folder: Where checkpoints are.
+        epochs: Of `trainer.max_epochs`, how many.
+    """
+    if distributed.world() > 1:
+        data.shard = distributed.shard()
+    last = folder / "last.ckpt"
+    callbacks: list[lightning.Callback] = [
+        SeededEpochs(config.seed),
+        ScheduledRates(),
+        FiniteFigures(),
+        StepBar(),
+        _keep_last(folder),
+        Resumption(last),
+    ]
+    if config.trainer.ema:
+        callbacks.append(KeepAverage(config.trainer.ema))
+    with quiet_lightning():
+        trainer = lightning.Trainer(
+            accelerator=accelerator,
+            **_processes(config),
+            precision=lightning_precision(precision),
+            max_epochs=epochs,
+            limit_val_batches=0,
+            default_root_dir=folder,
+            gradient_clip_val=config.trainer.gradient_clip,
+            callbacks=callbacks,
+            logger=False,
+            log_every_n_steps=1_000_000,
+            enable_model_summary=False,
+        )
+        learner.train()
+        with signals.deferrable(), interruptible(trainer):
+            begun = distributed.once(last.exists)
+            trainer.fit(learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True)
 
 
 def _processes(config: Config) -> dict[str, Any]:
@@ -241,10 +292,10 @@ def _ends_at(run: Path, epochs: int | None) -> bool:
     return epochs is not None and last.exists() and read_checkpoint(last, mmap=True)["epoch"] + 1 == epochs
 
 
-def _keep_last(run: Path) -> ModelCheckpoint:
-    """Write `checkpoints/last.ckpt` after whole epochs only: a resumed run begins with the next."""
+def _keep_last(folder: Path) -> ModelCheckpoint:
+    """Write `last.ckpt` after whole epochs only: a resumed run begins with the next."""
     return MovableCheckpoint(
-        dirpath=run / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+        dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
 
 

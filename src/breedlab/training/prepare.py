@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,17 @@ _CHECKED = 32
 """Training images that the weights are checked on."""
 
 
+def at_leisure() -> None:
+    """Let a pass over the images take as long as it does."""
+
+
+def _network(config: Config) -> tuple[Any, ...]:
+    """Return what decides the features of a frozen backbone."""
+    data = config.data
+    input_ = (data.image_size, data.resize, data.interpolation, tuple(data.mean), tuple(data.std))
+    return (config.model.name, config.model.weights, *input_)
+
+
 @dataclass
 class Prepared:
     """Everything that the trials and the best have in common.
@@ -49,6 +61,8 @@ class Prepared:
         evaluation: The transform of validation, test and serving.
         accelerator: `cpu` or `gpu`.
         precision: `fp32` or `bf16`.
+        scope: Which network and input these are of a run that searches several, for its records; empty for the run's.
+        heed: Called between batches of a pass over the images; raises to end it.
         engines: What computes frozen parts.
     """
 
@@ -61,10 +75,13 @@ class Prepared:
     _activations: dict[tuple[str, str, int], Activations | None] = field(default_factory=dict)
     _kept: dict[tuple[bool, int | None], dict[str, KeptImages]] = field(default_factory=dict)
     _trainable: frozenset[str] = frozenset()
+    scope: str = ""
+    heed: Callable[[], None] = at_leisure
     engines: FeatureEngines = field(init=False)
+    _variants: dict[tuple[Any, ...], Prepared] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.engines = FeatureEngines(Path(self.config.cache.dir), self.device, self.precision)
+        self.engines = FeatureEngines(Path(self.config.cache.dir), self.device, self.precision, self.scope)
         parameters = self.backbone.network.named_parameters()
         self._trainable = frozenset(name for name, parameter in parameters if parameter.requires_grad)
 
@@ -75,6 +92,37 @@ class Prepared:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.report.photos.classes
+
+    def suited(self, config: Config) -> Prepared:
+        """Return what a config with another backbone or input needs; itself where these are its own.
+
+        Raises:
+            ConfigError: If the backbone or its weights are not to be had.
+        """
+        key = _network(config)
+        if key == _network(self.config):
+            return self
+        if key not in self._variants:
+            known = {_network(each.config)[:2]: each.backbone for each in (self, *self._variants.values())}
+            weights = weight_files.file_of(config.model.weights)
+            backbone = known.get(key[:2]) or backbones.build(config.model.name, weights)
+            evaluation = evaluation_transform(config.data, backbone.pretraining)
+            scope = f"{config.model.name} {config.model.weights} {evaluation.resize}/{evaluation.crop} "
+            made = Prepared(config, self.report, backbone, evaluation, self.accelerator, self.precision, scope=scope)
+            if self.engines.run is not None:
+                made.engines.resume(self.engines.run)
+            _try_out(made.classifier(config), config)
+            self._variants[key] = made
+        chosen = self._variants[key]
+        chosen.heed = self.heed
+        for other in (self, *self._variants.values()):
+            if other is not chosen:
+                other.forget()
+        return chosen
+
+    def forget(self) -> None:
+        """Let go of activations in memory; they are on the disk."""
+        self._activations.clear()
 
     def classifier(self, config: Config, synced: bool = False) -> Classifier:
         """A fresh network for a config: pretrained backbone, seeded head.
@@ -190,11 +238,21 @@ class Prepared:
                 precision=self.precision,
                 device=self.device,
                 engines=self.engines,
-                progress=progress,
+                progress=self._progress,
             )
         except (NotSeparable, TooLarge) as reason:
             note(f"activations are computed live every epoch: {reason}")
             return None
+
+    @contextmanager
+    def _progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        with progress(title) as report:
+
+            def reported(done: int, count: int) -> None:
+                report(done, count)
+                self.heed()
+
+            yield reported
 
     def answers(self, classifier: Classifier) -> Callable[[torch.Tensor], torch.Tensor]:
         """What gives a trained classifier's logits (n, classes) on the CPU, its frozen part by the run's engine."""
@@ -257,13 +315,21 @@ class Prepared:
         precision = self.training_precision(config, cached=isinstance(feed, CachedFeed))
         yield from loop.epochs(learner, feed, config, count=count, accelerator=self.accelerator, precision=precision)
 
-    def solve(self, classifier: Classifier, config: Config) -> solving.Solution:
+    def solve(
+        self, classifier: Classifier, config: Config, on: Activations | None = None, c: float | None = None
+    ) -> solving.Solution:
         """Solve a head that is not trained in epochs, and leave its weights in the classifier.
+
+        Args:
+            classifier: With such a head.
+            config: The experiment's, or a trial's.
+            on: The activations, in place of the config's.
+            c: The penalty, in place of the config's.
 
         Raises:
             TrainingError: If there are no cached features to solve it on.
         """
-        activations = self.activations(classifier, config)
+        activations = on or self.activations(classifier, config)
         if activations is None:
             raise TrainingError(
                 f"model.head_type: {config.model.head_type} is solved on all features at once, and they are not cached"
@@ -272,9 +338,8 @@ class Prepared:
         head = HEADS.chosen(config.model)
         assert isinstance(head, Logistic)
         loss = solving.Loss(self.data(config).class_weights(), config.optim.label_smoothing)
-        solution = solving.solve(
-            activations, len(self.classes), loss, config.monitor, self.device, None if head.c == "auto" else head.c
-        )
+        penalty = c or (None if head.c == "auto" else head.c)
+        solution = solving.solve(activations, len(self.classes), loss, config.monitor, self.device, penalty)
         solution.put_into(classifier.head)
         return solution
 

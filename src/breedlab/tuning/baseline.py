@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def measured(config: Config, prepared: Prepared, run: Path) -> dict[str, Any] | 
 
 def recorded(run: Path) -> dict[str, Any] | None:
     """Return the baseline that a run's search had; None if it had none."""
-    return read_json_if_whole(run / _FILE)
+    found: dict[str, Any] | None = read_json_if_whole(run / _FILE)
+    return found
 
 
 def describe(found: dict[str, Any]) -> str:
@@ -56,14 +58,17 @@ def _solved(config: Config, prepared: Prepared) -> dict[str, Any] | None:
     if config.model.freeze != "backbone" or config.cache.mode == "off":
         return None
     one = configs.replace(config, plain)
+    started = time.monotonic()
     classifier = prepared.classifier(one)
     if prepared.activations(classifier, one) is None:
         return None
+    passed = time.monotonic() - started
     solution = prepared.solve(classifier, one)
     metric = config.monitor.metric
     return {
         "metric": metric,
         "value": solution.valid[metric],
         "loss": solution.valid["valid/loss"],
+        "pass_seconds": round(passed, 2),
         **solution.as_dict(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from breedlab.config import Config
 from breedlab.config.schema import Tuner
 from breedlab.config.space import Choices, Dimension, Range, Space, grid_points
 from breedlab.data.module import mixed_seed
+from breedlab.training.objective import rank
+from breedlab.tuning import auto
 
 
 def propose(config: Config, space: Space, before: Sequence[FrozenTrial], visible: int) -> dict[str, Any]:
@@ -31,6 +34,10 @@ def propose(config: Config, space: Space, before: Sequence[FrozenTrial], visible
     number = len(before)
     if config.tuner.strategy == "grid":
         return {path: encode(value) for path, value in grid_points(space)[number].items()}
+    if config.tuner.strategy == "auto":
+        found = auto.candidate(space, tried(config, space, before), math.inf, 0)
+        assert found is not None, "asked for no more than there are"
+        return encoded(found)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(
@@ -43,6 +50,23 @@ def propose(config: Config, space: Space, before: Sequence[FrozenTrial], visible
             for index, trial in enumerate(before):
                 study.add_trial(trial if index < visible and trial.state.is_finished() else _running(trial))
         return dict(study.ask(distributions(space, before)).params)
+
+
+def tried(config: Config, space: Space, before: Sequence[FrozenTrial]) -> list[auto.Tried]:
+    """Return the trials so far as an `auto` search looks at them."""
+    found = []
+    for trial in before:
+        objective = trial.value if trial.state == TrialState.COMPLETE else None
+        order = None if objective is None else rank(objective, trial.user_attrs.get("loss"), config.monitor.mode)
+        state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
+        values = decode(trial.user_attrs.get("proposal", trial.params), space)
+        found.append(auto.Tried(values, state, order, trial.user_attrs.get("seconds", 0.0)))
+    return found
+
+
+def encoded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as Optuna stores them."""
+    return {path: encode(value) for path, value in values.items()}
 
 
 def visible(config: Config, count: int) -> int:
@@ -111,7 +135,7 @@ def decode(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
 def distribution(dimension: Dimension) -> BaseDistribution:
     """Return a dimension in Optuna's terms."""
     if isinstance(dimension, Choices):
-        return CategoricalDistribution([encode(value) for value in dimension.values])
+        return CategoricalDistribution([*dict.fromkeys(encode(value) for value in dimension.values)])
     assert isinstance(dimension, Range)
     if dimension.integer:
         return IntDistribution(int(dimension.low), int(dimension.high), dimension.log, int(dimension.step or 1))

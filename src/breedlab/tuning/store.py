@@ -40,8 +40,9 @@ def record(run: Path, number: int, values: Mapping[str, Any], outcome: Outcome) 
     atomic_write_json(folder / "trial.json", {"number": number, "values": dict(values), **asdict(outcome)}, indent=2)
 
 
-def tell(study: optuna.Study, trial: Trial, outcome: Outcome) -> None:
+def tell(study: optuna.Study, trial: Trial, outcome: Outcome, loss: float | None = None) -> None:
     """Tell Optuna how a trial ended."""
+    trial.set_user_attr("loss", loss)
     trial.set_user_attr("seconds", outcome.seconds)
     trial.set_user_attr("reason", outcome.reason)
     objective = outcome.objective if outcome.state == "complete" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,15 +12,19 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from breedlab import config as configs
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.space import Space
+from breedlab.console import note
 from breedlab.errors import TrainingError
 from breedlab.training.objective import rank
-from breedlab.training.prepare import Prepared
-from breedlab.tuning import baseline, store, workers
+from breedlab.training.prepare import Prepared, at_leisure, is_solved
+from breedlab.tuning import auto, baseline, store, workers
+from breedlab.tuning import confirm as confirmation
 from breedlab.tuning.board import Board
+from breedlab.tuning.budget import Budget
 from breedlab.tuning.events import write_events
-from breedlab.tuning.proposals import decode, distribution, distributions, propose, pruner, visible
+from breedlab.tuning.proposals import decode, distribution, distributions, encoded, propose, pruner, tried, visible
 from breedlab.tuning.reopen import open_study
 from breedlab.tuning.row import Row
 from breedlab.tuning.storage import storage_url
@@ -72,21 +77,72 @@ def search(config: Config, prepared: Prepared, run: Path) -> Best:
     for trial in finished:
         board.finished(_row(trial, space, store.valid_loss(config, run, trial.number)))
     left = trial_count(config) - sum(not was_cut_off(trial) for trial in finished)
-    if left > 0:
-        baseline.measured(config, prepared, run)
-        with board.live():
-            _Trials(study, config, prepared, run, space, board).run(left)
+    budget = Budget(config.tuner.minutes, _spent(study, run))
+    prepared.heed = budget.heed
+    try:
+        if left > 0 and config.tuner.minutes is not None:
+            minutes = budget.left() / 60
+            note(f"up to {left} trials in {minutes:.1f} minutes: every backbone and image size once, then heads")
+        if left > 0:
+            baseline.measured(config, prepared, run)
+            with board.live():
+                _Trials(study, config, prepared, run, space, board, budget).run(left)
+        budget.binding = True
+        if config.tuner.confirm:
+            _confirm(study, config, prepared, run, space, budget)
+        if config.tuner.minutes is not None and left > 0:
+            note(f"search: {board.ended()} trials in {budget.spent() / 60:.1f} of {config.tuner.minutes:g} minutes")
+    finally:
+        prepared.heed = at_leisure
     return _best(study, config, run, space)
+
+
+def _spent(study: optuna.Study, run: Path) -> float:
+    """Return the seconds that a search had before it was resumed."""
+    before = sum(trial.user_attrs.get("seconds", 0.0) for trial in study.trials)
+    reference = baseline.recorded(run) or {}
+    return float(before + reference.get("seconds", 0.0) + reference.get("pass_seconds", 0.0))
+
+
+def _confirm(study: optuna.Study, config: Config, prepared: Prepared, run: Path, space: Space, budget: Budget) -> None:
+    """Run the best trials again with other seeds."""
+    ranked = []
+    for number, trial in _complete(study).items():
+        known = store.valid_loss(config, run, number)
+        loss = math.inf if known is None else known
+        ranked.append((number, decode(trial.params, space), float(trial.value or 0), loss))
+    ranked.sort(key=lambda one: (rank(one[2], one[3], config.monitor.mode), one[0]))
+
+    def train(values: Mapping[str, Any]) -> Outcome:
+        def stop_early(_epoch: int, _value: float) -> bool:
+            budget.heed()
+            return False
+
+        return run_trial(prepared, values, stop_early)
+
+    def solved(values: Mapping[str, Any]) -> bool:
+        return is_solved(configs.replace(config, values))
+
+    with quickly_collected():
+        found = confirmation.confirm(config, run, ranked, solved, train)
+    confirmation.show(found, config.monitor.metric)
 
 
 class _Trials:
     """The trials of a search that are still to run."""
 
     def __init__(
-        self, study: optuna.Study, config: Config, prepared: Prepared, run: Path, space: Space, board: Board
+        self,
+        study: optuna.Study,
+        config: Config,
+        prepared: Prepared,
+        run: Path,
+        space: Space,
+        board: Board,
+        budget: Budget,
     ) -> None:
         self._study, self._config, self._prepared = study, config, prepared
-        self._directory, self._space, self._board = run, space, board
+        self._directory, self._space, self._board, self._budget = run, space, board, budget
         self._distributions = distributions(space, study.trials)
         self._prunes = pruner(config.tuner) is not None
         self._running: dict[int, Trial] = {}
@@ -101,6 +157,8 @@ class _Trials:
                     self._board.started(trial.number, values)
                     runner.start(trial.number, values)
                     left -= 1
+                if not self._running:  # an auto search that has no time for more, or nothing more to try
+                    break
                 for number, outcome in sorted(runner.ended().items()):
                     self._record(self._running.pop(number), outcome)
 
@@ -109,6 +167,13 @@ class _Trials:
         before = [trial for trial in self._study.trials if not was_cut_off(trial)]
         if any(trial.state == TrialState.WAITING for trial in before):
             return store.ask(self._study, None, self._distributions)
+        if self._config.tuner.strategy == "auto":
+            self._budget.binding = any(trial.state == TrialState.COMPLETE for trial in before)
+            reserved = confirmation.SEEDS * self._config.tuner.confirm
+            first_pass = (baseline.recorded(self._directory) or {}).get("pass_seconds", 0.0)
+            sofar, left = tried(self._config, self._space, before), self._budget.left()
+            found = auto.candidate(self._space, sofar, left, reserved, first_pass)
+            return None if found is None else store.ask(self._study, encoded(found), self._distributions)
         counted = visible(self._config, len(before))
         if counted < len(before) and not all(trial.state.is_finished() for trial in before[:counted]):
             return None
@@ -120,14 +185,15 @@ class _Trials:
         outcome = replace(outcome, reason=self._config.conceal(outcome.reason))  # a library may quote a path or token
         store.record(self._directory, trial.number, values, outcome)
         write_events(self._directory / "tensorboard" / f"trial_{trial.number:03}", values, outcome)
-        store.tell(self._study, trial, outcome)
         loss = store.loss_of(outcome, self._config)
+        store.tell(self._study, trial, outcome, loss)
         self._board.finished(
             Row(trial.number, values, outcome.state, outcome.objective, outcome.seconds, outcome.reason, loss)
         )
 
     def _stop_early(self, number: int, epoch: int, value: float) -> bool:
         self._board.progressed(number, epoch + 1, value)
+        self._budget.heed()
         if not self._prunes:
             return False
         trial = self._running[number]
@@ -184,8 +250,12 @@ def best_so_far(config: Config, run: Path) -> Best:
     return _best(open_study(config, run), config, run, search_space(config))
 
 
+def _complete(study: optuna.Study) -> dict[int, FrozenTrial]:
+    return {t.number: t for t in study.trials if t.state == TrialState.COMPLETE and t.value is not None}
+
+
 def _best(study: optuna.Study, config: Config, run: Path, space: Space) -> Best:
-    complete = {t.number: t for t in study.trials if t.state == TrialState.COMPLETE and t.value is not None}
+    complete = _complete(study)
     if not complete:
         reasons = {t.user_attrs.get("reason", "") for t in study.trials if not was_cut_off(t)} - {""}
         raise TrainingError(
@@ -193,6 +263,10 @@ def _best(study: optuna.Study, config: Config, run: Path, space: Space) -> Best:
         )
     objectives = {number: float(trial.value) for number, trial in complete.items() if trial.value is not None}
     mode = config.monitor.mode
+    means = {n: found for n, found in confirmation.means(confirmation.recorded(run)).items() if n in complete}
+    if means and config.tuner.confirm:
+        best = min(means, key=lambda n: (rank(*means[n], mode), n))
+        return Best(best, decode(complete[best].params, space), means[best][0])
     best = min(objectives, key=lambda n: (rank(objectives[n], store.valid_loss(config, run, n), mode), n))
     tied = tuple(n for n in objectives if n != best and objectives[n] == objectives[best])
     return Best(best, decode(complete[best].params, space), objectives[best], tied)

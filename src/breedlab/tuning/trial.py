@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breedlab import config as configs
-from breedlab.errors import BreedlabError, DiskFull
+from breedlab.errors import BreedlabError, DiskFull, OutOfTime
 from breedlab.training.objective import better
 from breedlab.training.prepare import Prepared, is_solved
 
@@ -73,6 +73,7 @@ def _trained(prepared: Prepared, values: Mapping[str, Any], stop_early: Callable
 
     try:
         config = configs.replace(prepared.config, values)
+        prepared = prepared.suited(config)
         classifier = prepared.classifier(config)
         if config.trainer.probe_epochs:
             prepared.probe(classifier, config)
@@ -87,6 +88,8 @@ def _trained(prepared: Prepared, values: Mapping[str, Any], stop_early: Callable
                 return outcome("pruned", f"fell behind after epoch {epoch.number + 1}")
     except DiskFull:
         raise
+    except OutOfTime as error:
+        return outcome("pruned", str(error))
     except (BreedlabError, RuntimeError, ValueError, MemoryError) as error:
         return outcome("failed", " ".join(str(error).split()) or type(error).__name__)
     except OSError as error:

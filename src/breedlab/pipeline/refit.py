@@ -1,0 +1,123 @@
+"""The final model once more, on the validation images as well (`trainer.refit`).
+
+How long to train was found on validation. What is said of validation stays what it was before: the refit has seen those
+images, and would know them by heart.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from breedlab import distributed
+from breedlab.config import Config
+from breedlab.console import note
+from breedlab.data.folders import PhotoSet
+from breedlab.data.module import PhotoData, TrainingBatches
+from breedlab.files import atomic_open, atomic_write_json, read_json_if_whole
+from breedlab.models.weights import CARD
+from breedlab.training.activations import Activations
+from breedlab.training.fit import ActivationData, refit
+from breedlab.training.learner import Learner
+from breedlab.training.prepare import Prepared
+from breedlab.training.solving import Solution
+
+FILE = "refit.ckpt"
+
+
+def refitted(
+    prepared: Prepared, config: Config, run: Path, epochs: int, solution: Solution | None, precision: str
+) -> dict[str, Any]:
+    """Train anew on train and validation, or go on where that was stopped; `checkpoints/refit.ckpt` has the weights.
+
+    Args:
+        prepared: The run's.
+        config: The final training's.
+        run: The run directory.
+        epochs: How many validation found to be best.
+        solution: Of a head that is solved: its penalty stays.
+        precision: Of the final training.
+
+    Returns:
+        What metrics.json says of it.
+    """
+    images = whole(prepared.report.photos)
+    told = {"epochs": epochs, "photos": len(images.splits["train"])}
+    folder = run / "checkpoints" / "refit"
+    how = f"for {epochs} epochs" if solution is None else f"with C={solution.c:g}"
+    note(f"{how}, on {told['photos']:,} photos; what is said of validation is from before it, the test from after it")
+    if distributed.once(lambda: _is_there(run, folder, {**told, "of": config.trainer.max_epochs})):
+        return told
+    classifier = prepared.classifier(config, synced=distributed.world() > 1)
+    with distributed.host_first():
+        cached = prepared.activations(classifier, config)
+    cached = None if cached is None else on_all(cached)
+    if solution is not None:
+        assert cached is not None
+        again = distributed.once(lambda: prepared.solve(classifier, config, cached, solution.c))
+        again.put_into(classifier.head)
+        if distributed.is_main():
+            _save(
+                {f"classifier.{name}": tensor for name, tensor in classifier.state_dict().items()},
+                prepared,
+                config,
+                run,
+            )
+        return told
+    if config.trainer.probe_epochs and not (folder / "last.ckpt").exists() and distributed.is_main():
+        prepared.probe(classifier, config)
+    views = None if config.model.freeze == "none" else config.cache.views
+    photos = PhotoData(images, config.data, prepared.evaluation, config.seed, views)
+    learner = Learner(
+        classifier,
+        config,
+        steps_per_epoch=len(TrainingBatches(told["photos"], config.data.batch_size, 0, photos.views)),
+        class_weights=photos.class_weights(),
+        tail=None if cached is None else classifier.tail(),
+    )
+    learner.card = prepared.card(config)
+    data = photos if cached is None else ActivationData(cached, photos)
+    refit(learner, data, config, folder, epochs, accelerator=prepared.accelerator, precision=precision)
+    if distributed.is_main():
+        _save(
+            torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"], prepared, config, run
+        )
+        shutil.rmtree(folder)
+    return told
+
+
+def whole(photos: PhotoSet) -> PhotoSet:
+    """Return images whose training split has those of validation, too, at its end."""
+    splits = photos.splits
+    return replace(photos, splits={**splits, "train": (*splits["train"], *splits["valid"])})
+
+
+def on_all(cached: Activations) -> Activations:
+    """Return activations to train on that have those of validation, too: in every view as validation sees them."""
+    return replace(
+        cached,
+        train=tuple(torch.cat([view, cached.valid]) for view in cached.train),
+        labels=torch.cat([cached.labels, cached.valid_labels]),
+    )
+
+
+def _is_there(run: Path, folder: Path, told: dict[str, Any]) -> bool:
+    """Whether the refit is there; what is there of another one, of a training that went on since, is removed."""
+    marker = run / "checkpoints" / "refit.json"
+    if read_json_if_whole(marker) == told:
+        return (run / "checkpoints" / FILE).exists()
+    (run / "checkpoints" / FILE).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    atomic_write_json(marker, told)
+    return False
+
+
+def _save(state: dict[str, torch.Tensor], prepared: Prepared, config: Config, run: Path) -> None:
+    if not distributed.is_main():
+        return
+    with atomic_open(run / "checkpoints" / FILE) as file:
+        torch.save({"state_dict": state, CARD: prepared.card(config)}, file)

@@ -1,0 +1,82 @@
+"""The best trials once more with other seeds, before one of them is called the best (`tuner.confirm`).
+
+The highest of many figures is partly luck. What a trial has on average over seeds decides, not its luckiest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from breedlab.config import Config
+from breedlab.console import console, note, table
+from breedlab.files import atomic_write_json, read_json_if_whole
+from breedlab.tuning.trial import Outcome
+
+SEEDS = 2
+"""More seeds for each."""
+_FILE = "confirmed.json"
+
+Results = dict[str, dict[str, list[float]]]
+"""By trial, and by seed: the objective and the validation loss."""
+
+
+def recorded(run: Path) -> Results:
+    """Return what was confirmed so far."""
+    return read_json_if_whole(run / _FILE) or {}
+
+
+def confirm(
+    config: Config,
+    run: Path,
+    ranked: Sequence[tuple[int, Mapping[str, Any], float, float]],
+    is_solved: Callable[[Mapping[str, Any]], bool],
+    train: Callable[[Mapping[str, Any]], Outcome],
+) -> Results:
+    """Run the best trials with other seeds, as far as that is not done, and record what came out.
+
+    Args:
+        config: With a search.
+        run: The run directory.
+        ranked: The trials from the best on: number, values, objective and validation loss.
+        is_solved: Whether values give a head that is solved: any seed gives the same.
+        train: Runs a trial.
+    """
+    found: Results = {}
+    before = recorded(run)
+    metric = config.monitor.metric
+    for number, values, objective, loss in ranked[: config.tuner.confirm]:
+        seeds = {**before.get(str(number), {}), str(config.seed): [objective, loss]}
+        for seed in () if is_solved(values) else range(config.seed + 1, config.seed + 1 + SEEDS):
+            if str(seed) in seeds:
+                continue
+            outcome = train({**values, "seed": seed})
+            if outcome.state != "complete" or outcome.objective is None:
+                note(f"trial {number} with seed {seed}: {outcome.reason or outcome.state}")
+                continue
+            seeds[str(seed)] = [outcome.objective, min(epoch["valid/loss"] for epoch in outcome.epochs)]
+            note(f"trial {number} with seed {seed}: {metric} {outcome.objective:.4f}")
+            atomic_write_json(run / _FILE, {**before, **found, str(number): seeds})
+        found[str(number)] = seeds
+        atomic_write_json(run / _FILE, {**before, **found})
+    return found
+
+
+def means(found: Results) -> dict[int, tuple[float, float]]:
+    """Return each trial's mean objective and mean validation loss over its seeds."""
+    return {
+        int(number): (mean(value for value, _ in seeds.values()), mean(loss for _, loss in seeds.values()))
+        for number, seeds in found.items()
+    }
+
+
+def show(found: Results, metric: str) -> None:
+    """Print what the best came to with other seeds."""
+    rows = []
+    for number, (middle, _) in means(found).items():
+        seeds = [value for value, _ in found[str(number)].values()]
+        spread = "the same with any seed" if len(seeds) == 1 else f"{min(seeds):.4f} to {max(seeds):.4f}"
+        rows.append([str(number), f"{middle:.4f}", str(len(seeds)), spread])
+    console.print(table("The best again with other seeds", ["trial", f"mean {metric}", "seeds", "range"], rows))

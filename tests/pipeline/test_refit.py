@@ -1,0 +1,83 @@
+"""The final model trained anew on train and validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from breedlab.config import Config
+from breedlab.pipeline import run as pipeline
+from breedlab.pipeline.refit import on_all
+from breedlab.pipeline.run import checked_photos, run
+from breedlab.training import loop
+from breedlab.training.learner import Learner
+from breedlab.training.prepare import CachedFeed, prepare
+
+Configure = Callable[..., Config]
+
+
+def weights(file: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(file, weights_only=True)["state_dict"]
+    return {name: tensor for name, tensor in state.items() if name.startswith("classifier.head.")}
+
+
+def test_the_final_is_trained_on_both_splits_for_the_epochs_that_validation_found(
+    configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lean loop on all features, for as many epochs of the same schedule, ends with the same weights."""
+    words = ("trainer.max_epochs=4", "optim.schedule=cosine", "optim.lr=0.01", "model.dropout=0")
+    before = run(configure(*words), []).metrics
+    config = configure(*words, "trainer.refit=true")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline, "_temperature", killed)
+        run(config, [])
+    stopped = Path("runs/latest").resolve()
+    written = (stopped / "checkpoints" / "refit.ckpt").stat().st_mtime_ns
+    after = run(config, [], resume=stopped)
+    assert (stopped / "checkpoints" / "refit.ckpt").stat().st_mtime_ns == written
+    epochs = after.metrics["training"]["best_epoch"]
+    assert after.metrics["training"]["refit"] == {"epochs": epochs, "photos": 4 * (25 + 6)}
+    assert after.metrics["monitor"] == before["monitor"]
+    assert after.metrics["test"]["metrics"]["loss"] != before["test"]["metrics"]["loss"]
+    assert "refit on the 124 photos of train and validation" in (stopped / "report.html").read_text()
+
+    prepared = prepare(config, checked_photos(config))
+    classifier = prepared.classifier(config)
+    cached = prepared.activations(classifier, config)
+    assert cached is not None
+    both = on_all(cached)
+    assert len(both.labels) == len(both.train[0]) == 124
+    learner = Learner(classifier, config, steps_per_epoch=8, tail=classifier.tail())
+    for _ in loop.epochs(learner, CachedFeed(both, config), config, count=epochs, accelerator="cpu", precision="fp32"):
+        pass
+    found = weights(stopped / "checkpoints" / "refit.ckpt")
+    for name, tensor in classifier.head.state_dict().items():
+        torch.testing.assert_close(found[f"classifier.head.{name}"], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_logistic_regression_is_refit_as_scikit_learn_does(configure: Configure, here: Path) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    from sklearn.preprocessing import StandardScaler
+
+    config = configure("model.head_type=logistic", "model.logistic.c=0.01", "trainer.refit=true")
+    result = run(config, [])
+    prepared = prepare(config, checked_photos(config))
+    cached = prepared.activations(prepared.classifier(config), config)
+    assert cached is not None
+    features = torch.cat([cached.train[0], cached.valid]).double().numpy()
+    labels = torch.cat([cached.labels, cached.valid_labels]).numpy()
+    scaler = StandardScaler().fit(features)
+    judge = linear_model.LogisticRegression(C=0.01, tol=1e-8, max_iter=20_000).fit(scaler.transform(features), labels)
+    state = weights(result.run / "checkpoints" / "refit.ckpt")
+    weight, bias = state["classifier.head.1.weight"], state["classifier.head.1.bias"]
+    ours = torch.log_softmax(torch.tensor(features) @ weight.double().T + bias.double(), 1).numpy()
+    np.testing.assert_allclose(ours, judge.predict_log_proba(scaler.transform(features)), atol=1e-3)
