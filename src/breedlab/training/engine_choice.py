@@ -116,6 +116,8 @@ class FeatureEngines:
         if found := self.recorded(classifier.freeze):
             return found
         candidate = None if count < FEWEST_IMAGES else self._candidate(classifier)
+        if self._scope and (own := self._own_choice(classifier.freeze)) is not None and own.engine != candidate:
+            return Choice()  # what was no faster for the run's own network is not measured again for each other one
         if candidate is None:
             return Choice()
         here = {**key, "candidate": candidate, "cpu": torch.backends.cpu.get_cpu_capability()}
@@ -137,6 +139,11 @@ class FeatureEngines:
                 f" {known.readout:.0%} alike"
             )
         return known
+
+    def _own_choice(self, boundary: str) -> Choice | None:
+        """Return what the run's own network is computed with."""
+        record = None if self.run is None else read_json_if_whole(self.run / _RECORD)
+        return _choice((record or {}).get(boundary))
 
     def engine(self, classifier: Classifier, name: str) -> Engine:
         """Return an engine, ready to compute.
@@ -185,6 +192,10 @@ class FeatureEngines:
         except Exception as error:  # what a compiler does not know, it says in errors of its own
             note(f"{candidate} cannot compute the frozen part ({_reason(error)}); PyTorch does")
             return Choice()
+        least_cosine, least_readout = LEAST_ALIKE[self._precision]
+        own = self._own_choice(classifier.freeze) if self._scope else None
+        if own is not None and cosine >= least_cosine and readout >= least_readout:
+            return Choice(candidate, own.speedup, cosine, readout)  # timed on the run's own network, its sibling
         timings = {name: Timing({2 * len(part): []}) for name in (EAGER, candidate)}
         began = time.perf_counter()
         for number in range(_ROUNDS[1]):
@@ -194,7 +205,6 @@ class FeatureEngines:
                 timings[name].rounds[2 * len(part)].append(self._seconds(each, part, part))
         gain = speedup(timings[candidate], timings[EAGER])
         assert gain is not None
-        least_cosine, least_readout = LEAST_ALIKE[self._precision]
         if cosine < least_cosine or readout < least_readout:
             note(
                 f"{candidate} would be {gain[0]:.1f} times faster, but does not agree with PyTorch on the first images"

@@ -228,6 +228,7 @@ class Prepared:
         return self._activations[key]
 
     def _cached(self, classifier: Classifier, config: Config) -> Activations | None:
+        self.heed()
         try:
             classifier.tail()
             return cached_activations(
