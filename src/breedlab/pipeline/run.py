@@ -27,6 +27,7 @@ from breedlab.training.progress import is_complete
 
 if TYPE_CHECKING:
     from breedlab.data.module import PhotoData
+    from breedlab.pipeline.trust import HeldOut
     from breedlab.profiling.session import Session
     from breedlab.training.prepare import Prepared
 
@@ -290,7 +291,10 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
         classifier = prepared.classifier(config)
     load_checkpoint(classifier, directory / "checkpoints" / "best.ckpt")
     temperature = _temperature(prepared, classifier, config, photos)
+    held_out: HeldOut | None = None
     if config.trainer.refit:  # which has seen the validation images, and is surer of them than of others
+        logits, labels = prepared.validation_logits(classifier, config)
+        held_out = (logits / temperature).softmax(1), labels
         load_checkpoint(classifier, directory / "checkpoints" / "refit.ckpt")
     evaluation = _evaluate(prepared, classifier, photos, temperature)
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
@@ -304,7 +308,7 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
 
     list_suspects(directory, classifier, prepared, config, photos)
     _enter(watch, "Export")
-    metrics["export"] = export(directory, classifier, prepared, config, photos, metrics)
+    metrics["export"] = export(directory, classifier, prepared, config, photos, metrics, held_out)
     note(f"{directory / 'model.tar.gz'}")
     if records(config):
         from breedlab.debugging.judging import conclude
@@ -366,9 +370,18 @@ def load_checkpoint(classifier: Any, path: Path) -> None:
 
 
 def export(
-    directory: Path, classifier: Any, prepared: Prepared, config: Config, photos: PhotoData, metrics: dict[str, Any]
+    directory: Path,
+    classifier: Any,
+    prepared: Prepared,
+    config: Config,
+    photos: PhotoData,
+    metrics: dict[str, Any],
+    held_out: HeldOut | None = None,
 ) -> dict[str, Any]:
-    """Writes the run's model.tar.gz; returns what it answers with, and by what that was chosen."""
+    """Writes the run's model.tar.gz; returns what it answers with, and by what that was chosen.
+
+    `held_out` is what the network before a refit, which saw no validation image, says of them.
+    """
     from breedlab.pipeline import trust
     from breedlab.reporting.summary import engines_table
     from breedlab.serving.archive import record_answers, record_engine, write_archive, write_folder
@@ -395,7 +408,7 @@ def export(
         measured = selection.as_dict()
         engine = ENGINES.made(selection.taken.engine, config.serving)
         record_engine(folder, selection.taken, measured, engine.model_dump(mode="json"))
-        answers, measured["answers"] = trust.settle(folder, answers, photos, prepared.device)
+        answers, measured["answers"] = trust.settle(folder, answers, photos, prepared.device, held_out)
         record_answers(folder, answers)
         write_archive(directory / "model.tar.gz", folder)
     if selection.candidates:

@@ -18,6 +18,9 @@ from breedlab.serving.handler import Model
 from breedlab.serving.novelty import Novelty
 from breedlab.training.prepare import Prepared
 
+HeldOut = tuple[torch.Tensor, torch.Tensor]
+"""Probabilities (n, classes) and labels (n,) of images that a network was not trained on."""
+
 
 def answers_of(
     classifier: Classifier, prepared: Prepared, config: Config, photos: PhotoData, calibration: Mapping[str, float]
@@ -53,7 +56,7 @@ def answers_of(
 
 
 def settle(
-    folder: Path, answers: Mapping[str, Any], photos: PhotoData, device: torch.device
+    folder: Path, answers: Mapping[str, Any], photos: PhotoData, device: torch.device, held_out: HeldOut | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return `answers` with set and threshold as the archive's own engine needs them, and what the test makes of them.
 
@@ -64,13 +67,14 @@ def settle(
         answers: From `answers_of`.
         photos: Validation decides, the test is only measured.
         device: Where the model computes.
+        held_out: Of validation by the network before a refit, which has seen those images and is surer of them.
     """
     model, settled, measured = Model(folder, device), dict(answers), {}
     rows, labels = _rows(model, photos, "valid")
     test_rows, test_labels = _rows(model, photos, "test")
     count = len(model.classes)
     if len(labels) >= conformal.FEWEST_IMAGES:
-        least = conformal.least_probability(rows[:, :count].softmax(1), labels)
+        least = conformal.least_probability(*(held_out or (rows[:, :count].softmax(1), labels)))
         settled["sets"] = {"coverage": conformal.COVERAGE, "least": least}
         measured["sets"] = conformal.sets_measured(test_rows[:, :count].softmax(1), test_labels, least)
     if "unknown" in settled:
