@@ -58,6 +58,7 @@ class Evaluation:
         """Plain data for metrics.json, without the single predictions."""
         tree = asdict(self)
         del tree["predictions"]
+        tree["intervals"] = {name: [*span] for name, span in self.intervals.items()}  # as JSON reads them back
         # The square of the classes is mostly zeros: a thousand classes have a million cells.
         tree["confusion"] = {"cells": [[*pair, count] for pair, count in sorted(self.confusion.items())]}
         return tree
