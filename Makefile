@@ -34,8 +34,8 @@ check: .venv/dev  ## lint, format, types and the floors that imports keep to
 	$(BIN)/lint-imports --no-cache --no-logo
 
 lock: .venv/dev  ## pin the newest versions that pyproject.toml allows
-	$(LOCK) --extra pretrained --extra heic --extra serve --extra engines --extra sagemaker --extra dev --upgrade -o requirements/dev.txt
-	$(LOCK) --extra pretrained --constraint requirements/dev.txt -o requirements/demo.txt
+	$(LOCK) --extra all --extra dev --upgrade -o requirements/dev.txt
+	$(LOCK) --extra debugger --extra pretrained --extra report --extra tensorboard --constraint requirements/dev.txt -o requirements/demo.txt
 	$(COMPILE) docker/requirements.in --constraint requirements/dev.txt -o docker/requirements.txt
 	grep -oE '^(openvino|safetensors|simplejpeg|timm)==[^ ;]+' requirements/dev.txt > .venv/archive.in
 	$(COMPILE) requirements/inference.in .venv/archive.in --upgrade -o requirements/inference.txt

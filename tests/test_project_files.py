@@ -26,6 +26,17 @@ def test_the_changelog_has_a_section_for_what_is_not_released_yet() -> None:
     assert re.search(r"^## \[?Unreleased\]?", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
+def test_the_install_page_has_every_extra_and_no_other() -> None:
+    rows = re.findall(r"^\| `([a-z]+)` \|", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(PROJECT["optional-dependencies"])
+
+
+def test_all_is_every_extra_but_that_of_the_tests() -> None:
+    (line,) = PROJECT["optional-dependencies"]["all"]
+    named = re.fullmatch(r"breedlab\[([a-z,]+)\]", line)
+    assert named and {*named[1].split(","), "all", "dev"} == {*PROJECT["optional-dependencies"]}
+
+
 @pytest.mark.parametrize(
     "form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda form: form.stem
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
 
+from breedlab import extras
 from breedlab.config import Config
 from breedlab.errors import ServingError
 
@@ -27,9 +28,11 @@ class LocalBackend:
     def plan(self, config: Config, resume: Path | None) -> str:
         from breedlab.pipeline.plan import plan
 
+        _require_extras(config)
         return plan(config, resume)
 
     def run(self, config: Config, overrides: list[str], resume: Path | None) -> Mapping[str, Any]:
+        _require_extras(config)
         from breedlab.pipeline.run import run
         from breedlab.reporting.summary import show
 
@@ -58,6 +61,16 @@ class LocalBackend:
         server = _servers.pop(endpoint)
         server.terminate()
         server.wait()
+
+
+def _require_extras(config: Config) -> None:
+    """Refuse a run whose debugger is not installed, before it trains.
+
+    Raises:
+        MissingExtra: If it is not.
+    """
+    if config.debugger.level != "none":
+        extras.require("debugger", f"debugger={config.debugger.level} (debugger=none goes without)")
 
 
 def _validation(result: TrainResult) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from breedlab import extras
 from breedlab.commands import command
 from breedlab.errors import DataError
 from breedlab.verdicts import TRIGGERED, Verdict
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> int:
     if not run.startswith("s3://") and not any(Path(run, name).exists() for name in ("config.yaml", "debug")):
         raise DataError(f"{run}: is no run directory; expected one such as runs/latest, or an s3:// path")
 
+    extras.require("debugger", "judging a run")
     from breedlab.console import progress
     from breedlab.debugging.judging import headline, judge_run
 

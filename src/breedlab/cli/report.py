@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from breedlab import extras
 from breedlab.commands import command
 from breedlab.errors import ConfigError
 
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> int:
     words = parser.parse_args(argv)
     if words.out is not None and words.out.is_dir():
         raise ConfigError(f"--out {words.out} is a folder; expected a file such as {words.out / 'report.html'}")
+    extras.require("report", "a report")
     from breedlab.reporting.comparison import paired, titles
     from breedlab.reporting.record import read_run, run_directory
     from breedlab.reporting.report import write_report

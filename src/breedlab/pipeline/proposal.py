@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from breedlab import hardware
+from breedlab import extras, hardware
 from breedlab.config import Config, search_space, trial_count
 from breedlab.data.check import Report
 from breedlab.data.folders import FEW, SPLITS, PhotoSet, listed
@@ -68,6 +68,8 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
         reasons.append("EfficientNet-Lite0: its ImageNet weights are installed")
     else:
         reasons.append("ResNet34: its ImageNet weights (87 MB) are downloaded once")
+    if not extras.has("debugger"):
+        words.append("debugger=none")
     words += ["data=image_folder", _override("data.root", str(root))]
     if report.bad or report.conflicts or report.leaks:
         words.append("data.on_bad_file=skip")

@@ -299,8 +299,8 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
     evaluation = _evaluate(prepared, classifier, photos, temperature)
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     from breedlab.pipeline.suspects import list_suspects
+    from breedlab.reporting.at_end import write_at_end
     from breedlab.reporting.confusions import readable_json
-    from breedlab.reporting.report import write_at_end
     from breedlab.reporting.tensorboard import write_review
 
     tuned = {} if found is None else found["values"]

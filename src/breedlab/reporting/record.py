@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from breedlab import extras
 from breedlab.config.environment import text_with_values
 from breedlab.config.migrations import upgrade
 from breedlab.config.plugins import load_plugins
@@ -124,6 +126,9 @@ def read_curves(folder: Path) -> dict[str, Series]:
     """The scalars of each epoch that training logged; where a resumed run did an epoch again, as it was last."""
     if not folder.is_dir():
         return {}
+    curves = _csv_curves(folder / "curves.csv")
+    if not extras.has("tensorboard"):
+        return curves
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     # A picture is kept though none is wanted: to this library 0 means all.
@@ -131,7 +136,23 @@ def read_curves(folder: Path) -> dict[str, Series]:
     events.Reload()
     names = [tag for tag in events.Tags()["scalars"] if tag.startswith(("train/", "valid/"))]
     # Lightning counts the steps from 0.
-    return {name: sorted({e.step + 1: e.value for e in events.Scalars(name)}.items()) for name in names}
+    for name in names:
+        logged = {event.step + 1: event.value for event in events.Scalars(name)}
+        curves[name] = sorted({**dict(curves.get(name, [])), **logged}.items())
+    return curves
+
+
+def _csv_curves(file: Path) -> dict[str, Series]:
+    """Return the curves that a run without TensorBoard logged; see `training.curves`."""
+    curves: dict[str, dict[int, float]] = {}
+    try:
+        lines = list(csv.reader(file.read_text("utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError):
+        return {}
+    for step, name, value in (line for line in lines if len(line) == 3):  # a kill may have cut the last
+        if name.startswith(("train/", "valid/")):
+            curves.setdefault(name, {})[int(step) + 1] = float(value)
+    return {name: sorted(values.items()) for name, values in curves.items()}
 
 
 def _with_values(text: str | None) -> str | None:

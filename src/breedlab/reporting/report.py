@@ -16,8 +16,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from breedlab.commands import command
-from breedlab.console import note, warn
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_text
 from breedlab.reporting import comparison, sections
@@ -70,15 +68,6 @@ def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mappin
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(f"{file}: cannot be written ({error.strerror}); name a file in a folder") from error
     return file
-
-
-def write_at_end(run: Path, metrics: Mapping[str, Any]) -> None:
-    """The report of a run that is about to end; what goes wrong with it warns and loses nothing."""
-    try:
-        note(str(write_report([run], run / "report.html", metrics)))
-    except Exception as error:
-        reason = " ".join(str(error).split()) or repr(error)
-        warn(f"no report was written ({reason}); try: {command('report', run)}")
 
 
 def page_of(run: RunRecord, path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from breedlab import extras
 from breedlab.commands import command
 from breedlab.console import console, table
 from breedlab.evaluation.figures import chance, interval, metric, shown_metrics, speedup
@@ -32,9 +33,11 @@ def show(run: Path, metrics: Mapping[str, Any]) -> None:
         ("run", str(run)),
         ("model", str(run / "model.tar.gz")),
         ("predict", command("predict", run, "PHOTO...")),
-        ("report", str(run / "report.html")),
-        ("review", f"tensorboard --logdir {run.parent}"),
+        ("report", str(run / "report.html") if extras.has("report") else ""),
+        ("review", f"tensorboard --logdir {run.parent}" if extras.has("tensorboard") else ""),
     ):
+        if not text:
+            continue
         console.print(f"{title:9}{text}", markup=False)
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
+from breedlab import extras
 from breedlab.config import Config
+from breedlab.console import note
 from breedlab.data.decode import decode, read_image
 from breedlab.data.module import PhotoData
 from breedlab.evaluation.figures import interval, metric, shown_metrics
@@ -37,6 +39,9 @@ def write_review(
     best: float,
 ) -> None:
     """Adds the test's pictures and figures, the config and the HParams row to the run's `final` events."""
+    if not extras.has("tensorboard"):
+        note(f"nothing was written for TensorBoard; it needs {extras.install('tensorboard')}")
+        return
     from torch.utils.tensorboard import SummaryWriter
 
     labels = [photo.label for photo in photos.photos.splits["test"]]

@@ -14,7 +14,6 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Dataset
 
@@ -38,6 +37,7 @@ from breedlab.training.callbacks import (
     stop_reason,
 )
 from breedlab.training.checkpoints import WholeCheckpoints, read_checkpoint
+from breedlab.training.curves import curve_logger
 from breedlab.training.ema import KeepAverage
 from breedlab.training.learner import Learner
 from breedlab.training.observers import observers
@@ -166,7 +166,7 @@ def fit(
             default_root_dir=run,  # Lightning restores what it finds there, and would look in the working folder
             gradient_clip_val=config.trainer.gradient_clip,
             callbacks=callbacks,
-            logger=TensorBoardLogger(run / "tensorboard", name="", version="final", default_hp_metric=False),
+            logger=curve_logger(run / "tensorboard"),
             num_sanity_val_steps=0,
             log_every_n_steps=1_000_000,  # figures are logged by epoch
             enable_model_summary=False,

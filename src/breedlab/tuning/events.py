@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from breedlab import extras
 from breedlab.evaluation.metrics import titles
 from breedlab.tuning.trial import Outcome
 
 
 def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome) -> None:
     """Writes the curves by epoch, and the values with the final figures, in place of what a kill left of them."""
+    if not extras.has("tensorboard"):
+        return  # the trial's record has them
     from torch.utils.tensorboard import SummaryWriter
 
     shutil.rmtree(folder, ignore_errors=True)

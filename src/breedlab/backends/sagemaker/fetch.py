@@ -98,7 +98,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
         BackendError: If the final job left nothing.
     """
     from breedlab.pipeline import rundir
-    from breedlab.reporting.report import write_at_end
+    from breedlab.reporting.at_end import write_at_end
 
     config = record.experiment().config
     run = record.run or rundir.reserve(config, record.overrides)

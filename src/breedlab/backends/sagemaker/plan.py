@@ -20,7 +20,7 @@ from breedlab.backends.sagemaker.request import (
     new_name,
     requests,
 )
-from breedlab.backends.sagemaker.session import Place, needed, planned
+from breedlab.backends.sagemaker.session import Place, needed, planned, require_extra
 from breedlab.backends.sagemaker.source import write_source
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.problems import error_from
@@ -36,6 +36,7 @@ def plan(config: Config) -> str:
         ConfigError: For what AWS would refuse, as far as it can be told from here.
         DataError: If the data folder is there and cannot be used.
     """
+    require_extra()
     config = without_secrets(config)
     place = planned(config.backend)
     in_s3 = config.data.root.startswith("s3://")

