@@ -150,7 +150,7 @@ def _csv_curves(file: Path) -> dict[str, Series]:
     except (OSError, UnicodeDecodeError):
         return {}
     for step, name, value in (line for line in lines if len(line) == 3):  # a kill may have cut the last
-        if name.startswith(("train/", "valid/")):
+        if name.startswith(("train/", "valid/")) and value:
             curves.setdefault(name, {})[int(step) + 1] = float(value)
     return {name: sorted(values.items()) for name, values in curves.items()}
 
