@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from breedlab.commands import command
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_text
 from breedlab.reporting import comparison, sections
