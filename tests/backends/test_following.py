@@ -368,7 +368,7 @@ def test_a_training_job_comes_back_too(
 def test_a_failed_job_tells_its_reason(cloud: Cloud, account: Account, here: Path) -> None:
     main(cloud("backend.job_name=dogs", "backend.wait=false"))
     account.end_training("dogs", "Failed", FailureReason="AlgorithmError: data.root: no photos")
-    with pytest.raises(BreedlabError, match=r"dogs: failed: AlgorithmError: data\.root: no photos\nits log: python"):
+    with pytest.raises(BreedlabError, match=r"dogs: failed: AlgorithmError: data\.root: no photos\nits log: breedlab jobs show dogs "):
         jobs.main(["fetch", "dogs"])
 
 

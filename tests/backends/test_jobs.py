@@ -58,7 +58,8 @@ def test_the_whole_circle_ends_where_the_local_backend_does(
     local = Path("runs/latest").resolve()
 
     assert names(fetched) - names(local) == {"job.json"}  # the record of where it ran
-    assert names(local) - names(fetched) == {"training.json"}  # which trial of its own search was trained
+    # Which trial of its own search was trained, and what that had to beat.
+    assert names(local) - names(fetched) == {"training.json", "baseline.json"}
     assert weights(fetched) == weights(local)
     ours, theirs = (json.loads((run / "metrics.json").read_text()) for run in (local, fetched))
     assert theirs["monitor"] == ours["monitor"] and theirs["test"]["metrics"] == ours["test"]["metrics"]

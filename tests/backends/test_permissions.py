@@ -77,6 +77,10 @@ def test_the_calls_of_launches_and_jobs_are_those_on_record(
         elsewhere = ["data.root=s3://breedlab-tests/breedlab/few", "backend.instance_type=ml.r7i.large"]
         assert launch.main(cloud("backend.wait=false", "tuner=none", "backend.job_name=one", *elsewhere)) == 0
         follow_a_search(account, cloud("tuner=random", "tuner.trials=1", "backend.job_name=dogs"))
+        account.refuse["CreateTrainingJob"] = ("ValidationException", "no")
+        with pytest.raises(BreedlabError):  # and the record of it is taken back
+            launch.main(cloud("tuner=none", "backend.job_name=refused"))
+        account.refuse.clear()
     with recorder.running("jobs"):
         assert jobs.main(["list"]) == jobs.main(["list", "--all"]) == jobs.main(["show", "one", "--log"]) == 0
         assert jobs.main(["show", "dogs"]) == jobs.main(["stop", "one"]) == 0
