@@ -365,10 +365,27 @@ def test_a_training_job_comes_back_too(
     assert "Best of the search" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("left", [None, "{}", ""])
+def test_a_completed_job_that_left_no_figures_is_no_traceback(
+    left: str | None, cloud: Cloud, account: Account, here: Path, finished: Path
+) -> None:
+    main(cloud("backend.job_name=dogs", "backend.wait=false"))
+    leave(finished, "s3://breedlab-tests/breedlab/jobs/dogs/checkpoints/dogs")
+    place = {"Bucket": "breedlab-tests", "Key": "breedlab/jobs/dogs/checkpoints/dogs/metrics.json"}
+    boto3.client("s3").delete_object(**place)
+    if left is not None:
+        boto3.client("s3").put_object(**place, Body=left.encode())
+    account.end_training("dogs")
+    says = r"dogs: AWS calls it completed, but it left no figures .*jobs show dogs --log"
+    with pytest.raises(BreedlabError, match=says):
+        jobs.main(["fetch", "dogs"])
+
+
 def test_a_failed_job_tells_its_reason(cloud: Cloud, account: Account, here: Path) -> None:
     main(cloud("backend.job_name=dogs", "backend.wait=false"))
     account.end_training("dogs", "Failed", FailureReason="AlgorithmError: data.root: no photos")
-    with pytest.raises(BreedlabError, match=r"dogs: failed: AlgorithmError: data\.root: no photos\nits log: breedlab jobs show dogs "):
+    says = r"dogs: failed: AlgorithmError: data\.root: no photos\nits log: breedlab jobs show dogs "
+    with pytest.raises(BreedlabError, match=says):
         jobs.main(["fetch", "dogs"])
 
 

@@ -22,7 +22,7 @@ from breedlab.commands import command
 from breedlab.config.migrations import stamp
 from breedlab.console import note, progress, stage
 from breedlab.errors import BackendError
-from breedlab.files import atomic_write_json
+from breedlab.files import atomic_write_json, read_json_if_whole
 
 if TYPE_CHECKING:
     import boto3
@@ -58,7 +58,13 @@ def finish(account: boto3.Session, record: Record, *, start: bool, stopped_too: 
         stage(f"Training{' the best' if record.searches else ''}: {record.final_name}")
         _succeeded(account, record, follow_training(account, record))
         run = fetch(account, record)
-    metrics = json.loads((run / "metrics.json").read_text("utf-8"))
+    metrics = read_json_if_whole(run / "metrics.json") or {}
+    if "test" not in metrics:
+        shown = command("jobs", "show", record.name, "--log")
+        raise BackendError(
+            f"{record.final_name}: AWS calls it completed, but it left no figures of a test in metrics.json; what it"
+            f" did leave is in {run}, and its log is shown by: {shown}"
+        )
     show(run, metrics)
     return {"run": str(run), **{f"test/{k}": v for k, v in metrics["test"]["metrics"].items()}}
 
@@ -118,11 +124,11 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
         fetch_trials(account, record, run)
     if (run / "lineage.json").exists():
         _set_lineage(record, run)
-    if (run / "metrics.json").exists():
+    if metrics := read_json_if_whole(run / "metrics.json"):
         rundir.enter(config, run)  # `runs/latest` is a run that can be used
         if record.searches:
             # The job that wrote it knew of no search.
-            write_at_end(run, json.loads((run / "metrics.json").read_text("utf-8")))
+            write_at_end(run, metrics)
     return run
 
 

@@ -147,11 +147,11 @@ def follow(account: boto3.Session, name: str) -> dict[str, Any]:
         reason = described.get("FailureReason", "somebody stopped it" if ended == "Stopped" else "no reason was given")
         told = [f"{name}: {ended}: {reason}"]
         if left:
-            told.append(f"{len(left):,} images have no answer, such as {', '.join(left[:3])}")
+            told.append(_unanswered_text(left))
         told.append(f"its log is in CloudWatch: /aws/sagemaker/TransformJobs, {name}/")
         raise BackendError("\n".join(told))
     if left:
-        warn(f"{len(left):,} images have no answer, such as {', '.join(left[:3])}")
+        warn(_unanswered_text(left))
     return described
 
 
@@ -238,3 +238,9 @@ def _described(account: boto3.Session, name: str) -> dict[str, Any]:
         sagemaker = client(account, "sagemaker")
         described: dict[str, Any] = patiently(lambda: sagemaker.describe_transform_job(TransformJobName=name))
     return described
+
+
+def _unanswered_text(left: list[str]) -> str:
+    if len(left) == 1:
+        return f"1 image has no answer: {left[0]}"
+    return f"{len(left):,} images have no answer, such as {', '.join(left[:3])}"
