@@ -156,7 +156,7 @@ def test_a_grid_plans_every_combination_under_its_words_and_leaves_nothing(launc
     ("word", "says"),
     [
         ("optim.lrr=0.1,0.2", "optim.lrr: unknown name; did you mean optim.lr?"),
-        ("experiment=quickstart,resnet43", "experiment: got 'resnet43'; expected one of quickstart, resnet34"),
+        ("experiment=quickstart,resnet43", "experiment: got 'resnet43'; expected one of auto, quickstart, resnet34"),
         ("optim.lr=[0.1", "optim.lr: '[0.1' cannot be read"),
     ],
 )

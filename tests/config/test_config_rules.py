@@ -323,6 +323,12 @@ CASES = [
         "tuner.space.model.name: does not go with tuner.space.model.weights; expected lists of as many values",
         AUTO,
     ),
+    Case(
+        "fixes_are_here",
+        {"data.fixes": "/nowhere/fixes.csv"},
+        "data.fixes: /nowhere/fixes.csv is not there; expected a run's fixes.csv, edited",
+        {"data.fixes": __file__},
+    ),
 ]
 BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{n} {case.rule}" for n, case in enumerate(CASES)])
 
