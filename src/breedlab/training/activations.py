@@ -55,18 +55,24 @@ class Activations:
         for index in batch_indices(epoch_order(len(self.labels), seed, epoch), batch_size):
             yield view[index].float(), self.labels[index]
 
-    def valid_batches(self, shard: Shard = WHOLE) -> ValidBatches:
-        """Return the validation batches of a process, each read when it is asked for."""
-        return ValidBatches(self.valid[shard.rank :: shard.world], self.valid_labels[shard.rank :: shard.world])
+    def valid_batches(self, most: int = _MOST_IN_A_BATCH, shard: Shard = WHOLE) -> ValidBatches:
+        """Return the validation batches of a process, each read when it is asked for.
+
+        Args:
+            most: Images in a batch; fewer where their activations are large.
+            shard: The process's part.
+        """
+        mine = slice(shard.rank, None, shard.world)
+        return ValidBatches(self.valid[mine], self.valid_labels[mine], most)
 
 
 class ValidBatches(Sequence[tuple[torch.Tensor, torch.Tensor]]):
     """Validation activations in batches of bounded size: of an early boundary, 4,096 images are gigabytes."""
 
-    def __init__(self, activations: torch.Tensor, labels: torch.Tensor) -> None:
+    def __init__(self, activations: torch.Tensor, labels: torch.Tensor, most: int = _MOST_IN_A_BATCH) -> None:
         self.activations, self.labels = activations, labels
         bytes_each = 4 * activations[:1].numel()  # computed with as float32
-        self.size = max(1, min(_MOST_IN_A_BATCH, _BATCH_BYTES // max(1, bytes_each)))
+        self.size = max(1, min(most, _BATCH_BYTES // max(1, bytes_each)))
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.size)

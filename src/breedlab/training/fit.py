@@ -96,7 +96,7 @@ class ActivationData(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         # Whole batches already; DataLoader asks for a list, not for its elements to be stacked.
         return DataLoader(
-            self.activations.valid_batches(self.shard),  # type: ignore[arg-type]
+            self.activations.valid_batches(shard=self.shard),  # type: ignore[arg-type]
             batch_size=None,
             generator=_aside(),
         )
