@@ -123,7 +123,8 @@ def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
     (hook / "sitecustomize.py").write_text(_WATCH)
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{hook}{os.pathsep}{ENVIRONMENT.get('PYTHONPATH', '')}")
     monkeypatch.setitem(ENVIRONMENT, "SEEN", str(hook / "seen"))
-    overrides = words("cache.mode=off", "data.batch_size=20", "trainer.max_epochs=2", *QUIET)
+    # What an archive needs to tell unknown photos is computed by rank 0 alone, from all training photos.
+    overrides = words("cache.mode=off", "serving.unknown=off", "data.batch_size=20", "trainer.max_epochs=2", *QUIET)
     both = start(2, *overrides)
     _, err = both.communicate(timeout=300)
     assert both.returncode == 0, err
@@ -140,8 +141,9 @@ def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
     # Each epoch every photo once, half of them by each.
     assert first + second == Counter(dict.fromkeys(every["train"], 2))
     assert first.total() == second.total() == len(every["train"])
-    # Rank 0 exports, for which it looks at every validation photo once more: the archive has to answer as the module.
-    validated = [photos("valid", 0) - Counter(every["valid"]), photos("valid", 1)]
+    # Rank 0 looks at every validation photo thrice more: for the temperature, for the sets of classes, and since the
+    # archive has to answer as the module.
+    validated = [photos("valid", 0) - Counter(dict.fromkeys(every["valid"], 3)), photos("valid", 1)]
     assert validated[0] + validated[1] == Counter(dict.fromkeys(every["valid"], 2))
     assert not validated[0].keys() & validated[1].keys()
     assert photos("test", 0).keys() == every["test"] and not photos("test", 1)
