@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from breedlab.tuning.study import search
 from breedlab.tuning.trial import Outcome
 
 Configure = Callable[..., Config]
+NOTHING: Any = SimpleNamespace()
+"""What trials share: these share nothing."""
 RANGE = "tuner.space={optim: {lr: {low: 0.0001, high: 0.01, log: true}}, model: {head: [[], [8]]}}"
 
 
@@ -81,28 +84,27 @@ def test_a_search_whose_study_is_damaged_goes_on_as_if_it_were_not(
     damage: Callable[[Path], None],
     strategy: str,
 ) -> None:
-    config = configure(f"tuner={strategy}", "tuner.trials=7", "tuner.max_epochs=4", RANGE)
+    config = configure(f"tuner={strategy}", "tuner.trials=7", "tuner.max_epochs=4", "cache.mode=off", RANGE)
     monkeypatch.setattr(studies, "run_trial", quick_trial)
-    prepared: Any = None
     unbroken, run = tmp_path / "unbroken", tmp_path / "run"
     for folder in (unbroken, run):
         folder.mkdir()
-    winner = search(config, prepared, unbroken)
+    winner = search(config, NOTHING, unbroken)
     started: list[float] = []
 
-    def killed_in_the_sixth(prepared: Any, values: Mapping[str, Any], stop_early: Any) -> Outcome:
+    def killed_in_the_sixth(_: Any, values: Mapping[str, Any], stop_early: Any) -> Outcome:
         started.append(values["optim.lr"])
         if len(started) == 6:
             raise KeyboardInterrupt
-        return quick_trial(prepared, values, stop_early)
+        return quick_trial(_, values, stop_early)
 
     monkeypatch.setattr(studies, "run_trial", killed_in_the_sixth)
     with pytest.raises(KeyboardInterrupt):
-        search(config, prepared, run)
+        search(config, NOTHING, run)
     damage(run / "study.db")
     capsys.readouterr()
 
-    assert search(config, prepared, run) == winner
+    assert search(config, NOTHING, run) == winner
 
     said = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert len(said) == 1 and "rebuilt from the 5 trials" in said[0], said
@@ -114,9 +116,9 @@ def test_a_search_whose_study_is_damaged_goes_on_as_if_it_were_not(
 def test_a_trial_whose_file_is_gone_too_runs_again_under_its_number(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure("tuner=random", "tuner.trials=5", "tuner.max_epochs=4", RANGE)
+    config = configure("tuner=random", "tuner.trials=5", "tuner.max_epochs=4", "cache.mode=off", RANGE)
     monkeypatch.setattr(studies, "run_trial", quick_trial)
-    winner = search(config, None, tmp_path)  # type: ignore[arg-type]
+    winner = search(config, NOTHING, tmp_path)
     before = trials(tmp_path)
     cut_off(tmp_path / "study.db")
     shutil.rmtree(tmp_path / "trials" / "2")
@@ -130,15 +132,15 @@ def test_a_trial_whose_file_is_gone_too_runs_again_under_its_number(
 def test_where_neither_can_be_used_one_message_names_the_trial(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure("tuner=random", "tuner.trials=3", "tuner.max_epochs=4", RANGE)
+    config = configure("tuner=random", "tuner.trials=3", "tuner.max_epochs=4", "cache.mode=off", RANGE)
     monkeypatch.setattr(studies, "run_trial", quick_trial)
-    search(config, None, tmp_path)  # type: ignore[arg-type]
+    search(config, NOTHING, tmp_path)
     file = tmp_path / "trials" / "1" / "trial.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "values": {"optim.lr": 5, "model.head": []}}))
     cut_off(tmp_path / "study.db")
     content = (tmp_path / "study.db").read_bytes()
     with pytest.raises(DamagedFile, match=r"trials/1/trial.json.*search space.*remove .*trials/1 to run that trial"):
-        search(config, None, tmp_path)  # type: ignore[arg-type]
+        search(config, NOTHING, tmp_path)
     assert (tmp_path / "study.db").read_bytes() == content, "nothing is lost"
 
 
@@ -146,9 +148,9 @@ def test_where_neither_can_be_used_one_message_names_the_trial(
 def test_a_full_disk_or_a_lock_is_not_taken_for_damage(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    config = configure("tuner=random", "tuner.trials=1", "tuner.max_epochs=4", RANGE)
+    config = configure("tuner=random", "tuner.trials=1", "tuner.max_epochs=4", "cache.mode=off", RANGE)
     monkeypatch.setattr(studies, "run_trial", quick_trial)
-    search(config, None, tmp_path)  # type: ignore[arg-type]
+    search(config, NOTHING, tmp_path)
     content = (tmp_path / "study.db").read_bytes()
 
     def failing(*_: Any) -> Any:
@@ -158,6 +160,6 @@ def test_a_full_disk_or_a_lock_is_not_taken_for_damage(
 
     monkeypatch.setattr(reopen, "create_study", failing)
     with pytest.raises(RuntimeError):
-        search(config, None, tmp_path)  # type: ignore[arg-type]
+        search(config, NOTHING, tmp_path)
     assert (tmp_path / "study.db").read_bytes() == content
     assert not (tmp_path / "study.db.damaged").exists()
