@@ -123,7 +123,7 @@ def test_a_trial_whose_file_is_gone_too_runs_again_under_its_number(
     cut_off(tmp_path / "study.db")
     shutil.rmtree(tmp_path / "trials" / "2")
     (tmp_path / "trials" / "3" / "trial.json").write_text("")
-    assert search(config, None, tmp_path) == winner  # type: ignore[arg-type]
+    assert search(config, NOTHING, tmp_path) == winner
     assert trials(tmp_path) == before
     again = json.loads((tmp_path / "trials" / "3" / "trial.json").read_text())
     assert again["values"]["optim.lr"] in [row[4] for row in before if row[0] == 3]
