@@ -241,6 +241,5 @@ def _described(account: boto3.Session, name: str) -> dict[str, Any]:
 
 
 def _unanswered_text(left: list[str]) -> str:
-    if len(left) == 1:
-        return f"1 image has no answer: {left[0]}"
-    return f"{len(left):,} images have no answer, such as {', '.join(left[:3])}"
+    counted = "1 image has" if len(left) == 1 else f"{len(left):,} images have"
+    return f"{counted} no answer, such as {', '.join(left[:3])}"
