@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from dataclasses import replace
 from datetime import datetime
@@ -58,7 +57,7 @@ def main(argv: list[str]) -> int:
 
 
 def _start(args: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import archive_check, checks, hidden_home, preflight, session, transform
+    from breedlab.backends.sagemaker import archive_check, checks, preflight, session, transform
     from breedlab.backends.sagemaker.prices import Instance, price_per_hour, quoted
 
     photo = deploying._photo(args)
@@ -89,17 +88,12 @@ def _start(args: argparse.Namespace) -> int:
             print(f"batch job {batch.name} (dry run: nothing is sent)\n")
             print(f"costs    {costs}\n")
             for number, request in enumerate(sent, 1):
-                print(f"request {number}: {request.service} {request.operation}")
-                print(json.dumps(request.parameters, indent=2) + "\n")
+                deploying._print_request(number, request)
             return 0
         if price is None:
             raise BackendError(f"--price-per-hour: has no value, and {deploying._as_flags(source)}; nothing was sent")
         asked.tell_unchecked()
-        stage("Archive")
-        if text := hidden_home.exposed():
-            warn(text)
-        answer = archive_check.probe(folder, photo, args.inference_env)
-        note(f"answers an image with {answer.label} ({answer.score:.1%}): {answer.where}")
+        deploying._answer_here(folder, photo, args)
         stage("Batch job")
         note(f"{batch.name} costs {costs}")
         from breedlab.backends.sagemaker.upload import upload_archive

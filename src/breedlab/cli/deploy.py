@@ -23,6 +23,7 @@ from breedlab.files import read_json_if_whole
 
 if TYPE_CHECKING:
     from breedlab.backends.sagemaker.endpoint import Deployment
+    from breedlab.backends.sagemaker.request import Request
     from breedlab.backends.sagemaker.session import Place
     from breedlab.config.problems import Problem
 
@@ -146,8 +147,7 @@ def _plan(words: argparse.Namespace) -> int:
     if any(request.parameters.get("PolicyType") == "StepScaling" for request in made):
         made.append(scaling.wake_alarm(deployment.name, "<ARN of the step policy>"))
     for number, request in enumerate(made, 1):
-        print(f"request {number}: {request.service} {request.operation}")
-        print(json.dumps(request.parameters, indent=2) + "\n")
+        _print_request(number, request)
         if request.operation == "CreateEndpoint":
             print(f"or, where the endpoint is there already: {update.service} {update.operation}")
             print(json.dumps(update.parameters, indent=2) + "\n")
@@ -228,6 +228,22 @@ def _problems(deployment: Deployment) -> list[Problem]:
 
     sent = [*endpoint.requests(deployment, exists=False), endpoint.requests(deployment, exists=True)[2]]
     return [problem for n, r in enumerate(sent) for problem in checks.model_problems(r, _SET_BY, sent[:n])]
+
+
+def _answer_here(folder: Path, photo: bytes, words: argparse.Namespace) -> None:
+    """Have an archive answer an image on this machine before anything is sent; says what it answered."""
+    from breedlab.backends.sagemaker import archive_check, hidden_home
+
+    stage("Archive")
+    if text := hidden_home.exposed():
+        warn(text)
+    answer = archive_check.probe(folder, photo, words.inference_env)
+    note(f"answers an image with {answer.label} ({answer.score:.1%}): {answer.where}")
+
+
+def _print_request(number: int, request: Request, aside: str = "") -> None:
+    print(f"request {number}: {request.service} {request.operation}{aside}")
+    print(json.dumps(request.parameters, indent=2) + "\n")
 
 
 def _refuse(found: list[Problem]) -> None:

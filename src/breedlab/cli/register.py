@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from breedlab.cli import deploy as deploying
 from breedlab.cli.deploy_flags import account_of
 from breedlab.commands import command
-from breedlab.console import console, note, stage, warn
+from breedlab.console import console, note, stage
 from breedlab.errors import BackendError
 
 
@@ -22,7 +21,7 @@ def register(args: argparse.Namespace) -> int:
     Raises:
         BreedlabError: With one message for the user.
     """
-    from breedlab.backends.sagemaker import archive_check, checks, hidden_home, registry, session, upload
+    from breedlab.backends.sagemaker import archive_check, checks, registry, session, upload
     from breedlab.serving.description import read_description
 
     photo = deploying._photo(args)
@@ -40,14 +39,9 @@ def register(args: argparse.Namespace) -> int:
             print(f"archive  {args.model} goes to {deployment.model}\n")
             for number, request in enumerate(sent, 1):
                 aside = ", where the group is not there yet" if request.operation == "CreateModelPackageGroup" else ""
-                print(f"request {number}: {request.service} {request.operation}{aside}")
-                print(json.dumps(request.parameters, indent=2) + "\n")
+                deploying._print_request(number, request, aside)
             return 0
-        stage("Archive")
-        if text := hidden_home.exposed():
-            warn(text)
-        answer = archive_check.probe(folder, photo, args.inference_env)
-        note(f"answers an image with {answer.label} ({answer.score:.1%}): {answer.where}")
+        deploying._answer_here(folder, photo, args)
         stage("Registry")
         upload.upload_archive(account, archive, deployment.model, deployment.kms_key)
         if metrics is not None:

@@ -161,15 +161,20 @@ def survey(
     return PhotoSet(
         root=root,
         classes=display_names(names),
-        splits={
-            split: tuple(Photo(path, label) for label, paths in enumerate(files[split]) for path in paths)
-            for split in SPLITS
-        },
+        splits=_labelled(files),
         cut=cut,
         flaws=(*flaws, *first_few(few)),
         notes=tuple(filter(None, (told_splits(root, folders), unused_table(root), left.passed_over()))),
         left_out=tuple(_left_out(left, names)),
     )
+
+
+def _labelled(files: dict[str, list[list[Path]]]) -> dict[str, tuple[Photo, ...]]:
+    """Return each split's photos, from its images by class."""
+    return {
+        split: tuple(Photo(path, label) for label, paths in enumerate(files[split]) for path in paths)
+        for split in SPLITS
+    }
 
 
 def _cut_missing(
@@ -232,10 +237,7 @@ def _labelled_by(table: Table, root: Path, fractions: dict[str, float], seed: in
     return PhotoSet(
         root=root,
         classes=tuple(names),
-        splits={
-            split: tuple(Photo(path, label) for label, paths in enumerate(files[split]) for path in paths)
-            for split in SPLITS
-        },
+        splits=_labelled(files),
         cut=cut,
         flaws=(*flaws, *first_few(few)),
         notes=tuple(filter(None, (*table.notes, left.passed_over()))),

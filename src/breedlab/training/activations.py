@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,11 @@ import torch
 from breedlab.config.schema import Cache
 from breedlab.data.module import PhotoData, batch_indices, epoch_order
 from breedlab.distributed import WHOLE, Shard
-from breedlab.errors import DiskFull
 from breedlab.models.classifier import Classifier
 from breedlab.registry import AUGMENTATIONS
 from breedlab.training.cache_key import code_versions, network_digest
 from breedlab.training.engine_choice import EAGER, Choice, FeatureEngines
-from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room
+from breedlab.training.feature_cache import FeatureFile, alone, make_room, writing
 from breedlab.training.feature_engines import BATCH, Engine
 
 Progress = Callable[[int, int], None]
@@ -30,7 +27,6 @@ _IN_MEMORY = 500_000_000
 """Bytes of all views up to which they are read whole; above, they stay on disk and batches are gathered from maps."""
 _MOST_IN_A_BATCH, _BATCH_BYTES = 4096, 64_000_000
 """Of validation, whichever is less."""
-_SAVE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -183,24 +179,12 @@ def _compute(
     done, count = sum(start for _, _, start in starts), sum(file.shape[0] for file, _ in files)
     features = engine.stream(images for images, _ in data.stream(starts, BATCH))
     for file, _ in files:
-        writer = FeatureWriter(file)
-        saved = time.monotonic()
-        try:
+        with writing(file) as writer:
             while writer.rows < file.shape[0]:
                 out = next(features)
                 writer.append(_to_numpy(out, precision))
                 done += len(out)
                 report(done, count)
-                if time.monotonic() - saved > _SAVE_EVERY_S:
-                    writer.save()
-                    saved = time.monotonic()
-            writer.finish()
-        except BaseException:
-            with suppress(DiskFull):
-                writer.save()
-            raise
-        finally:
-            writer.close()
 
 
 def _to_numpy(out: torch.Tensor, precision: str) -> np.ndarray[Any, Any]:

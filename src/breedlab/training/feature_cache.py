@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -37,6 +37,7 @@ except ImportError:  # not on Windows
 _MADE_BY = "breedlab feature cache"
 _NAME = re.compile(r"[0-9a-f]{24}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_SAVE_EVERY_S = 10.0
 _ABANDONED_AFTER_S = 86_400
 """A pass that nobody has gone on with for so long makes room like any other file."""
 
@@ -130,6 +131,7 @@ class FeatureWriter:
 
     def __init__(self, file: FeatureFile) -> None:
         self._file = file
+        self._saved_at = time.monotonic()
         self.rows = file.rows_done()
         self._number = os.open(file.part, os.O_RDWR | os.O_CREAT, 0o666)
         os.ftruncate(self._number, len(file.header) + self.rows * file.row_bytes if self.rows else 0)
@@ -141,9 +143,12 @@ class FeatureWriter:
         assert rows.shape[1:] == self._file.shape[1:] and rows.dtype == self._file.dtype
         self._write(np.ascontiguousarray(rows).data.cast("B"))
         self.rows += len(rows)
+        if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
+            self.save()
 
     def save(self) -> None:
         """Have what was written so far on the disk, for another start to go on from."""
+        self._saved_at = time.monotonic()
         with _told_if_full(self._file.folder):
             os.fsync(self._number)
             if self.rows:
@@ -166,6 +171,21 @@ class FeatureWriter:
         with _told_if_full(self._file.folder):
             while left:
                 left = left[os.write(self._number, left) :]
+
+
+@contextmanager
+def writing(file: FeatureFile) -> Iterator[FeatureWriter]:
+    """Give a writer of a file's missing rows; the file gets its name at the end, and a part of it is kept otherwise."""
+    writer = FeatureWriter(file)
+    try:
+        yield writer
+        writer.finish()
+    except BaseException:
+        with suppress(DiskFull):
+            writer.save()
+        raise
+    finally:
+        writer.close()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -27,9 +26,7 @@ from breedlab.data.module import KeptImages, PhotoData, read_pixels
 from breedlab.data.transforms import EvalTransform, shrunk, shrunk_size, side_for_crops
 from breedlab.errors import DiskFull
 from breedlab.training.cache_key import code_versions
-from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room
-
-_SAVE_EVERY_S = 10.0
+from breedlab.training.feature_cache import FeatureFile, alone, make_room, writing
 
 Make = Callable[[Photo], np.ndarray[Any, Any]]
 Progress = Callable[[str], Any]
@@ -162,7 +159,8 @@ def _known_sizes(photos: Sequence[Photo], cache: Cache, fingerprint: str, progre
             with alone([file]):
                 if not file.is_whole():
                     make_room([file], cache.max_gb, lambda: shutil.disk_usage(cache.dir).free)
-                    _write(file, np.array(list(_sizes(photos, progress)), np.int32))
+                    with writing(file) as writer:
+                        writer.append(np.array(list(_sizes(photos, progress)), np.int32)[writer.rows :])
         return np.asarray(np.load(file.path))
     return np.array(list(_sizes(photos, progress)), np.int32)
 
@@ -180,15 +178,6 @@ def _size(photo: Photo) -> tuple[int, int]:
     except (OSError, decode.BadPhoto):
         height, width, _ = read_pixels(photo.path).shape  # says what happened to it
         return height, width
-
-
-def _write(file: FeatureFile, rows: np.ndarray[Any, Any]) -> None:
-    writer = FeatureWriter(file)
-    try:
-        writer.append(rows[writer.rows :])
-        writer.finish()
-    finally:
-        writer.close()
 
 
 def _fill(files: Sequence[tuple[FeatureFile, _Store]], cache: Cache, progress: Progress) -> None:
@@ -214,26 +203,14 @@ def _fill(files: Sequence[tuple[FeatureFile, _Store]], cache: Cache, progress: P
 
 def _decode_into(file: FeatureFile, store: _Store) -> Iterator[int]:
     """Write a store's file from its first missing image on; yields after each image."""
-    writer = FeatureWriter(file)
-    saved = time.monotonic()
-    first = int(np.searchsorted(store.starts, writer.rows))
-    lengths = np.diff(store.starts)[first:]
-    yield from range(first)
-    try:
+    with writing(file) as writer:
+        first = int(np.searchsorted(store.starts, writer.rows))
+        lengths = np.diff(store.starts)[first:]
+        yield from range(first)
         images = hardware.in_threads(store.make, store.photos[first:])
         for number, (length, image) in enumerate(zip(lengths, images, strict=True), first):
             flat = np.ascontiguousarray(image).reshape(-1)
             if len(flat) != length:
                 raise _Live(f"{store.photos[number].path} is of another size than its file says")
             writer.append(flat)
-            if time.monotonic() - saved > _SAVE_EVERY_S:
-                writer.save()
-                saved = time.monotonic()
             yield writer.rows
-        writer.finish()
-    except BaseException:
-        with suppress(DiskFull):
-            writer.save()
-        raise
-    finally:
-        writer.close()

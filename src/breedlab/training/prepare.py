@@ -282,7 +282,7 @@ class Prepared:
         classifier.to(self.device).eval()
         activations = self.activations(classifier, config)
         if activations is None:
-            answers, data = self.answers(classifier), self.data(config)
+            answers, data = self.answers(classifier), self.live_data(config)
             with autocast(self.device, self.precision):
                 rows = [answers(images) for images, _ in data.view_dataloader("valid", 0)]
             return torch.cat(rows), data.labels("valid")

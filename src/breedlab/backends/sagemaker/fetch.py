@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from breedlab.commands import command
 from breedlab.config.migrations import stamp
 from breedlab.console import note, progress, stage
 from breedlab.errors import BackendError
-from breedlab.files import atomic_write_json, read_json_if_whole
+from breedlab.files import atomic_open, atomic_write_json, read_json_if_whole
 
 if TYPE_CHECKING:
     import boto3
@@ -203,7 +204,8 @@ def unpack_output(account: boto3.Session, record: Record, job: str, run: Path, p
                 content = archive.extractfile(member)
                 assert content
                 (run / name).parent.mkdir(parents=True, exist_ok=True)
-                (run / name).write_bytes(content.read())
+                with atomic_open(run / name) as file:
+                    shutil.copyfileobj(content, file)
 
 
 def _is_here(path: Path, size: int, changed: float) -> bool:
