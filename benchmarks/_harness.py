@@ -1,4 +1,5 @@
-"""What the benchmarks share: timing side by side, the machine in words, ratios against targets, JSON."""
+"""What the benchmarks share: timing side by side, the machine in words, ratios against targets,
+JSON."""
 
 from __future__ import annotations
 
@@ -47,19 +48,45 @@ class Ratio:
         if self.excuse:
             return f"not applicable here: {self.excuse}"
         reached = median(self.pairs)
-        return "met" if (reached >= self.target if self.wanted == "at least" else reached <= self.target) else "MISSED"
+        return (
+            "met"
+            if (reached >= self.target if self.wanted == "at least" else reached <= self.target)
+            else "MISSED"
+        )
 
     def as_dict(self) -> dict[str, Any]:
-        figures = {"median": median(self.pairs), "min": min(self.pairs), "max": max(self.pairs), "pairs": self.pairs}
-        return {"name": self.name, **figures, "wanted": self.wanted, "target": self.target, "verdict": self.verdict}
+        figures = {
+            "median": median(self.pairs),
+            "min": min(self.pairs),
+            "max": max(self.pairs),
+            "pairs": self.pairs,
+        }
+        return {
+            "name": self.name,
+            **figures,
+            "wanted": self.wanted,
+            "target": self.target,
+            "verdict": self.verdict,
+        }
 
 
-def parse(description: str | None, rounds: int, small_rounds: int, *more: tuple[str, str]) -> argparse.Namespace:
-    """The arguments that all commands take, and options with a value of a command's own: (flag, help)."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="a quick look; targets are not judged by it")
-    parser.add_argument("--rounds", type=int, help=f"default: {rounds}, with --small {small_rounds}")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="default: benchmarks/results/NAME[-small].json")
+def parse(
+    description: str | None, rounds: int, small_rounds: int, *more: tuple[str, str]
+) -> argparse.Namespace:
+    """The arguments that all commands take, and options with a value of a command's own: (flag,
+    help)."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="a quick look; targets are not judged by it"
+    )
+    parser.add_argument(
+        "--rounds", type=int, help=f"default: {rounds}, with --small {small_rounds}"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="default: benchmarks/results/NAME[-small].json"
+    )
     for flag, text in more:
         parser.add_argument(flag, help=text)
     args = parser.parse_args()
@@ -81,7 +108,8 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def wait() -> None:
-    """Waits for the GPU, if torch runs on one: its kernels are only queued by the call that starts them."""
+    """Waits for the GPU, if torch runs on one: its kernels are only queued by the call that starts
+    them."""
     import torch
 
     if torch.cuda.is_available():
@@ -100,7 +128,10 @@ def interleave(
     pairs = []
     for number in range(rounds):
         pairs.append((seconds(first), seconds(second)))
-        say(f"{title}: round {number + 1} of {rounds}: {pairs[-1][0]:.3f} s and {pairs[-1][1]:.3f} s")
+        say(
+            f"{title}: round {number + 1} of {rounds}: {pairs[-1][0]:.3f} s and"
+            f" {pairs[-1][1]:.3f} s"
+        )
     return pairs
 
 
@@ -130,7 +161,9 @@ def machine() -> dict[str, Any]:
     accelerator = choose_accelerator("auto")
     found: dict[str, Any] = {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -146,11 +179,18 @@ def _cpu_model() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def report(
-    args: argparse.Namespace, name: str, here: dict[str, Any], ratios: list[Ratio], figures: dict[str, Any]
+    args: argparse.Namespace,
+    name: str,
+    here: dict[str, Any],
+    ratios: list[Ratio],
+    figures: dict[str, Any],
 ) -> None:
     """Prints the machine, what was measured and the ratios; writes all of it as JSON.
 
@@ -169,7 +209,11 @@ def report(
         f" {here['threads']} threads, on {here['accelerator']};"
         f" native bf16: {'yes' if here['native_bf16'] else 'no'}"
     )
-    console.print(table("Measured", ["what", "value"], [[key, _short(value)] for key, value in figures.items()]))
+    console.print(
+        table(
+            "Measured", ["what", "value"], [[key, _short(value)] for key, value in figures.items()]
+        )
+    )
     rows = []
     for ratio in ratios:
         spread = f"{min(ratio.pairs):.2f} to {max(ratio.pairs):.2f}, {len(ratio.pairs)} pairs"

@@ -1,7 +1,8 @@
-"""LitServe around a model of ours: `python _litserve.py FOLDER PORT WORKERS THREADS BATCH TIMEOUT DECODER`.
+"""LitServe around a model of ours: `python _litserve.py FOLDER PORT WORKERS THREADS BATCH TIMEOUT
+DECODER`.
 
-As LitServe's own example of an image classifier does it: a batch's photos on as many threads as the worker has cores,
-by Pillow and torchvision.
+As LitServe's own example of an image classifier does it: a batch's photos on as many threads as the
+worker has cores, by Pillow and torchvision.
 """
 
 from __future__ import annotations
@@ -58,5 +59,7 @@ if __name__ == "__main__":
     folder, port, workers, threads, batch, timeout, decoder = sys.argv[1:]
     more = {"max_batch_size": int(batch), "batch_timeout": float(timeout)} if int(batch) > 1 else {}
     api = Photos(Path(folder), int(threads), decoder, **more)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=int(workers), fast_queue=False)
+    server = litserve.LitServer(
+        api, accelerator="cpu", workers_per_device=int(workers), fast_queue=False
+    )
     server.run(host="127.0.0.1", port=int(port), log_level="warning", generate_client_file=False)

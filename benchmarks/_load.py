@@ -1,7 +1,9 @@
-"""A load generator that leaves the cores to whom it measures: one process, plain sockets, requests made beforehand.
+"""A load generator that leaves the cores to whom it measures: one process, plain sockets, requests
+made beforehand.
 
-`python _load.py PORT PATH CONCURRENCY SECONDS CONTENT_TYPE FILE...` asks with as many connections, each again as soon
-as it is answered, and prints JSON: answers by status and a second, latencies in milliseconds, its own share of a core.
+`python _load.py PORT PATH CONCURRENCY SECONDS CONTENT_TYPE FILE...` asks with as many connections,
+each again as soon as it is answered, and prints JSON: answers by status and a second, latencies in
+milliseconds, its own share of a core.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ def generate(port: int, requests: list[bytes], concurrency: int, seconds: float)
         one.ask()
     open_requests = concurrency
     while open_requests:
-        for key, _ in waiting.select(0.002 if any(c.data.rest for c in waiting.get_map().values()) else 30):
+        for key, _ in waiting.select(
+            0.002 if any(c.data.rest for c in waiting.get_map().values()) else 30
+        ):
             one = key.data
             status = one.read()
             if status:
@@ -104,10 +108,14 @@ def generate(port: int, requests: list[bytes], concurrency: int, seconds: float)
     }
 
 
-def load(port: int, path: str, concurrency: int, seconds: float, kind: str, files: list[Path]) -> dict[str, Any]:
+def load(
+    port: int, path: str, concurrency: int, seconds: float, kind: str, files: list[Path]
+) -> dict[str, Any]:
     """`generate` in a process of its own; every answer has to be 200."""
     words = [port, path, concurrency, seconds, kind, *files]
-    done = subprocess.run([sys.executable, __file__, *map(str, words)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, __file__, *map(str, words)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"the load generator ended with {done.returncode}:\n{done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout)
@@ -118,7 +126,10 @@ def load(port: int, path: str, concurrency: int, seconds: float, kind: str, file
 
 def request(path: str, kind: str, body: bytes) -> bytes:
     """One POST as it goes over the wire."""
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length:"
+        f" {len(body)}\r\n\r\n"
+    )
     return head.encode() + body
 
 

@@ -24,14 +24,16 @@ def make_head(classes: int) -> Any:
 
 
 def usual_view() -> list[Any]:
-    """A photo as every tutorial prepares it, LitServe's and TorchServe's among them, up to what makes it a tensor."""
+    """A photo as every tutorial prepares it, LitServe's and TorchServe's among them, up to what
+    makes it a tensor."""
     from torchvision import transforms
 
     return [transforms.Resize(256), transforms.CenterCrop(224)]
 
 
 def usual_photo() -> Callable[[bytes], Any]:
-    """From an encoded photo to uint8 (3, 224, 224), for a network that normalises by itself, as ours does."""
+    """From an encoded photo to uint8 (3, 224, 224), for a network that normalises by itself, as
+    ours does."""
     import io
 
     from PIL import Image
@@ -48,7 +50,8 @@ def usual_photo() -> Callable[[bytes], Any]:
 def usual_epoch(root: Path, batch_size: int, classes: int) -> None:
     """One epoch of training and validation with a frozen ResNet34, as tutorials have it.
 
-    Its parameters are frozen by `requires_grad`, so `model.train()` still moves its BatchNorm; fp32 throughout.
+    Its parameters are frozen by `requires_grad`, so `model.train()` still moves its BatchNorm; fp32
+    throughout.
     """
     import os
 
@@ -98,7 +101,9 @@ def usual_epoch(root: Path, batch_size: int, classes: int) -> None:
                 report(done, total)
 
 
-def bare_trial(activations: Any, classes: int, batch_size: int, epochs: int, device: Any) -> Callable[[], None]:
+def bare_trial(
+    activations: Any, classes: int, batch_size: int, epochs: int, device: Any
+) -> Callable[[], None]:
     """A head trained on tensors by nothing but PyTorch: fused AdamW, fp32, accuracy each epoch."""
     import torch
     from torch import nn

@@ -1,4 +1,5 @@
-"""Photos to measure with: JPEGs of about 500x500 pixels and 75 KB, as a camera's are after a web site shrank them."""
+"""Photos to measure with: JPEGs of about 500x500 pixels and 75 KB, as a camera's are after a web
+site shrank them."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ _DRAWN, _SCALED = 280, 560
 def photos(classes: int, train: int, valid: int) -> Path:
     """A folder `train|valid|test/<class>/*.jpg`, made once and kept under `.cache/benchmarks`.
 
-    The photos are spread evenly over the classes; the test split has one of each class, for the sake of form.
+    The photos are spread evenly over the classes; the test split has one of each class, for the
+    sake of form.
     """
     root = CACHE / f"photos-{classes}x{train}+{valid}"
     if root.exists():
@@ -35,7 +37,9 @@ def photos(classes: int, train: int, valid: int) -> Path:
     say(f"making {len(jobs):,} photos in {root}, once ...")
     try:
         with ProcessPoolExecutor(os.cpu_count()) as pool:
-            for done, _ in enumerate(pool.map(partial(_write, base=scratch), jobs, chunksize=64), 1):
+            for done, _ in enumerate(
+                pool.map(partial(_write, base=scratch), jobs, chunksize=64), 1
+            ):
                 if done % 1000 == 0:
                     say(f"{done:,} photos")
         scratch.rename(root)

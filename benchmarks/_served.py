@@ -1,4 +1,5 @@
-"""The servers that are measured, each started as its documentation advises, around the same model."""
+"""The servers that are measured, each started as its documentation advises, around the same
+model."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs: where, how it takes a photo, and its process, which leads a group of its own."""
+    """A server that runs: where, how it takes a photo, and its process, which leads a group of its
+    own."""
 
     name: str
     port: int
@@ -66,7 +68,8 @@ class Served:
     process: subprocess.Popen[Any]
 
     def halt(self) -> None:
-        """Takes no more of the machine: idle, LitServe looks for batches so often that it costs a fifth of a core."""
+        """Takes no more of the machine: idle, LitServe looks for batches so often that it costs a
+        fifth of a core."""
         os.killpg(self.process.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
@@ -74,7 +77,8 @@ class Served:
 
 
 def exported(engine: str, photos: list[Path]) -> Path:
-    """An archive's content with random weights and one engine, made once; its code is always today's."""
+    """An archive's content with random weights and one engine, made once; its code is always
+    today's."""
     from breedlab.serving.archive import record_engine, write_code, write_folder
     from breedlab.serving.conversion import convert, quantise, write_graph
     from breedlab.serving.engines import Choice
@@ -96,13 +100,21 @@ def exported(engine: str, photos: list[Path]) -> Path:
     classifier = Classifier(shape, backbone.build("resnet34"), side=224).eval()
     folder.mkdir(parents=True, exist_ok=True)
     transform = EvalTransform(256, 224, "bilinear", _MEAN, _STD)
-    write_folder(folder, classifier, transform, tuple(f"breed {n}" for n in range(CLASSES)), {"run": "benchmark"})
+    write_folder(
+        folder,
+        classifier,
+        transform,
+        tuple(f"breed {n}" for n in range(CLASSES)),
+        {"run": "benchmark"},
+    )
     name, precision = engine.split("-")
     if name == "openvino":
         graph = convert(classifier, 224)
         if precision == "int8":
             model = Model(folder)
-            graph = quantise(graph, [model.prepare(path.read_bytes()) for path in photos[:64]], lambda *_: None)
+            graph = quantise(
+                graph, [model.prepare(path.read_bytes()) for path in photos[:64]], lambda *_: None
+            )
         write_graph(graph, folder / "engines" / f"{precision}.xml", halves=precision == "bf16")
     record_engine(folder, Choice(name, precision), {})
     (folder / "ready").touch()
@@ -112,7 +124,14 @@ def exported(engine: str, photos: list[Path]) -> Path:
 @contextmanager
 def ours(folder: Path, photos: list[Path], *words: str) -> Iterator[Served]:
     """scripts/serve.py."""
-    command = [sys.executable, str(ROOT / "scripts" / "serve.py"), str(folder), "--port", "0", *words]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "serve.py"),
+        str(folder),
+        "--port",
+        "0",
+        *words,
+    ]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -139,7 +158,10 @@ def litserve(folder: Path, photos: list[Path], setting: Setting, decoder: str) -
     """LitServe; photos in JSON, as it takes them by default."""
     port, name = free_port(), setting.name("LitServe")
     command = [sys.executable, str(Path(__file__).with_name("_litserve.py"))]
-    words = map(str, (folder, port, setting.workers, setting.threads, setting.batch, setting.timeout, decoder))
+    words = map(
+        str,
+        (folder, port, setting.workers, setting.threads, setting.batch, setting.timeout, decoder),
+    )
     with _running(name, [*command, *words], f"http://127.0.0.1:{port}/health") as process:
         yield Served(name, port, "/predict", "application/json", _as_json(photos), process)
 
@@ -157,7 +179,9 @@ def torchserve(
         manifest = {"modelName": name, "handler": "_torchserve.py", "modelVersion": "1.0"}
         place = home / "store" / name
         (place / "MAR-INF").mkdir(parents=True)
-        (place / "MAR-INF" / "MANIFEST.json").write_text(json.dumps({"runtime": "python", "model": manifest}))
+        (place / "MAR-INF" / "MANIFEST.json").write_text(
+            json.dumps({"runtime": "python", "model": manifest})
+        )
         shutil.copy(Path(__file__).with_name("_torchserve.py"), place)
         (place / "threads").write_text(str(setting.threads))
         models[name] = {
@@ -173,15 +197,36 @@ def torchserve(
         }
     lines = [f"{name}_address=http://127.0.0.1:{ports[0]}" for name in ("inference", "management")]
     lines += [f"metrics_address=http://127.0.0.1:{ports[1]}", f"grpc_inference_port={ports[2]}"]
-    lines += [f"grpc_management_port={ports[3]}", "disable_system_metrics=true", "load_models=" + ",".join(models)]
+    lines += [
+        f"grpc_management_port={ports[3]}",
+        "disable_system_metrics=true",
+        "load_models=" + ",".join(models),
+    ]
     lines += [f"models={json.dumps(models)}"]
     (home / "config.properties").write_text("\n".join(lines) + "\n")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
+    }
     clean |= {name: str(home) for name in ("TMPDIR", "TEMP", "LOG_LOCATION", "METRICS_LOCATION")}
     clean |= {"BREEDLAB_MODEL": str(folder), "BREEDLAB_BENCHMARKS": str(Path(__file__).parent)}
     clean |= {"BREEDLAB_DECODER": decoder, "PATH": f"{python.parent}:{clean['PATH']}"}
-    command = [str(python), "-m", "ts.model_server", "--start", "--foreground", "--ncs", "--disable-token-auth"]
-    command += ["--model-store", str(home / "store"), "--ts-config", str(home / "config.properties")]
+    command = [
+        str(python),
+        "-m",
+        "ts.model_server",
+        "--start",
+        "--foreground",
+        "--ncs",
+        "--disable-token-auth",
+    ]
+    command += [
+        "--model-store",
+        str(home / "store"),
+        "--ts-config",
+        str(home / "config.properties"),
+    ]
     try:
         with _running(
             "TorchServe", command, f"http://127.0.0.1:{ports[0]}/ping", environment=clean, cwd=home
@@ -189,7 +234,9 @@ def torchserve(
             served = []
             for setting in settings:
                 name, path = setting.name("TorchServe"), f"/predictions/{_model_name(setting)}"
-                served.append(Served(name, ports[0], path, "application/octet-stream", photos, process))
+                served.append(
+                    Served(name, ports[0], path, "application/octet-stream", photos, process)
+                )
                 _await(f"http://127.0.0.1:{ports[0]}{path}", photos[0].read_bytes())
             yield served
     finally:
@@ -217,12 +264,21 @@ def free_port() -> int:
 
 @contextmanager
 def _running(
-    name: str, command: list[str], healthy: str, environment: dict[str, str] | None = None, cwd: Path | None = None
+    name: str,
+    command: list[str],
+    healthy: str,
+    environment: dict[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> Iterator[subprocess.Popen[Any]]:
     log = CACHE / "server.log"
     with log.open("a") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, env=environment, cwd=cwd
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=environment,
+            cwd=cwd,
         )
         try:
             deadline = time.monotonic() + 120

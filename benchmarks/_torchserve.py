@@ -1,6 +1,8 @@
-"""A TorchServe handler around a model of ours: TorchServe copies this file, and runs it in its own environment.
+"""A TorchServe handler around a model of ours: TorchServe copies this file, and runs it in its own
+environment.
 
-As TorchServe's own ImageClassifier does it: a batch's photos one after the other, by Pillow and torchvision.
+As TorchServe's own ImageClassifier does it: a batch's photos one after the other, by Pillow and
+torchvision.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[Any] | None:
     from breedlab.serving.handler import Model
 
     if not _loaded:
-        torch.set_num_threads(int(Path(context.system_properties["model_dir"], "threads").read_text()))
+        torch.set_num_threads(
+            int(Path(context.system_properties["model_dir"], "threads").read_text())
+        )
         model = Model(_FOLDER)
-        _loaded.extend((model, model.prepare if os.environ["BREEDLAB_DECODER"] == "ours" else usual_photo()))
+        _loaded.extend(
+            (model, model.prepare if os.environ["BREEDLAB_DECODER"] == "ours" else usual_photo())
+        )
     if data is None:
         return None
     model, prepare = _loaded

@@ -18,11 +18,15 @@ _BEFORE, _AFTER = 1, 4
 """Steps that do not count: the first allocates, and the last few are not in turn."""
 
 
-def in_turns(folder: Path, more: list[str], size: int, steps: int, rounds: int) -> list[tuple[float, float]]:
-    """Seconds of each round of `steps` steps without and with what `more` asks for, a profiler among it.
+def in_turns(
+    folder: Path, more: list[str], size: int, steps: int, rounds: int
+) -> list[tuple[float, float]]:
+    """Seconds of each round of `steps` steps without and with what `more` asks for, a profiler
+    among it.
 
-    ResNet34 at 224 px, nothing frozen, trained by Lightning, every layer of it, in one process, with no debugger and no
-    profiler but those of `more`. Its profiler's monitor is halted while the other has its turn.
+    ResNet34 at 224 px, nothing frozen, trained by Lightning, every layer of it, in one process,
+    with no debugger and no profiler but those of `more`. Its profiler's monitor is halted while the
+    other has its turn.
     """
     import lightning
     import torch
@@ -36,7 +40,10 @@ def in_turns(folder: Path, more: list[str], size: int, steps: int, rounds: int) 
     from breedlab.training.prepare import prepare
 
     root = photos(CLASSES, CLASSES, CLASSES)
-    batch = (torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8), torch.randint(0, CLASSES, (size,)))
+    batch = (
+        torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8),
+        torch.randint(0, CLASSES, (size,)),
+    )
     shared = [
         "experiment=resnet34",
         "model.weights=none",
@@ -46,7 +53,9 @@ def in_turns(folder: Path, more: list[str], size: int, steps: int, rounds: int) 
     ]
     shared += [f"data.batch_size={size}", f"cache.dir={folder}/cache", "trainer.max_epochs=1"]
     total = _BEFORE + steps * rounds + _AFTER
-    configs = [validate(load([*shared, "debugger=none", "profiler=none", *added])) for added in ([], more)]
+    configs = [
+        validate(load([*shared, "debugger=none", "profiler=none", *added])) for added in ([], more)
+    ]
     with watched(configs[1]) as watch:
         monitor = watch._process
         assert monitor is not None

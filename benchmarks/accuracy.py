@@ -1,12 +1,14 @@
 """Accuracy on a folder of images: ours beside plain peers with the same weights and the same split.
 
-EfficientNet-Lite0 with the weights of the `pretrained` extra, frozen, for all. Ours: the three-layer head as it is
-(`frozen`), `model.head_type=logistic`, and `experiment=auto`, which may take other backbones, too. Peers: the same
-three layers in plain PyTorch, and scikit-learn's LogisticRegression with C chosen on validation, both on features of
-timm's own transform and an eager fp32 network.
+EfficientNet-Lite0 with the weights of the `pretrained` extra, frozen, for all. Ours: the
+three-layer head as it is (`frozen`), `model.head_type=logistic`, and `experiment=auto`, which may
+take other backbones, too. Peers: the same three layers in plain PyTorch, and scikit-learn's
+LogisticRegression with C chosen on validation, both on features of timm's own transform and an
+eager fp32 network.
 
-Each seed draws train, validation and test anew from all images, in the sizes of the folder (`--split fixed` keeps the
-folder's own, for official splits). The figure is the mean of top-1 on the test, with a 95% interval over the seeds.
+Each seed draws train, validation and test anew from all images, in the sizes of the folder
+(`--split fixed` keeps the folder's own, for official splits). The figure is the mean of top-1 on
+the test, with a 95% interval over the seeds.
 """
 
 from __future__ import annotations
@@ -47,10 +49,15 @@ def main() -> None:
         for name in wanted:
             found[name].append(contestants[name](root, seed))
             say(f"seed {seed}: {name}: {found[name][-1]:.1%}")
-    figures: dict[str, Any] = {"images": f"{source}: {', '.join(f'{n} {s}' for s, n in _counts(source).items())}"}
+    figures: dict[str, Any] = {
+        "images": f"{source}: {', '.join(f'{n} {s}' for s, n in _counts(source).items())}"
+    }
     figures |= {f"{name}, test top-1": _shown(values) for name, values in found.items()}
     ratios = [
-        Ratio(f"{ours} / {peer}, top-1", [a / b for a, b in zip(found[ours], found[peer], strict=True)])
+        Ratio(
+            f"{ours} / {peer}, top-1",
+            [a / b for a, b in zip(found[ours], found[peer], strict=True)],
+        )
         for ours in ("frozen", "logistic", "auto")
         for peer in ("plain three layers", "scikit-learn")
         if ours in found and peer in found
@@ -70,7 +77,9 @@ def _contestants(folder: Path, minutes: float) -> dict[str, Callable[[Path, int]
     return {
         "frozen": ours(frozen),
         "logistic": ours([*frozen, "model.head_type=logistic", "optim.label_smoothing=0"]),
-        "logistic, refit": ours([*frozen, "model.head_type=logistic", "optim.label_smoothing=0", "trainer.refit=true"]),
+        "logistic, refit": ours(
+            [*frozen, "model.head_type=logistic", "optim.label_smoothing=0", "trainer.refit=true"]
+        ),
         "auto": ours(auto),
         "plain three layers": lambda root, seed: _plain_layers(*_features(root), seed),
         "scikit-learn": lambda root, seed: _scikit_learn(*_features(root)),
@@ -103,7 +112,8 @@ def _files(root: Path, split: str) -> list[Path]:
 
 
 def _redrawn(source: Path, target: Path, seed: int) -> Path:
-    """Return a folder of links with as many images of each class in each split as the source has."""
+    """Return a folder of links with as many images of each class in each split as the source
+    has."""
     shutil.rmtree(target, ignore_errors=True)
     sizes = {(split, path.parent.name): 0 for split in SPLITS for path in _files(source, split)}
     by_class: dict[str, list[Path]] = {}
@@ -128,7 +138,8 @@ _known: dict[str, Any] = {}
 
 
 def _features(root: Path) -> tuple[dict[str, Any], int]:
-    """Return features and labels by split, by timm's transform and PIL, and the number of classes; once a split."""
+    """Return features and labels by split, by timm's transform and PIL, and the number of classes;
+    once a split."""
     import timm
     import torch
     from torchvision.datasets.folder import default_loader
@@ -150,7 +161,9 @@ def _features(root: Path) -> tuple[dict[str, Any], int]:
         for split in SPLITS:
             files, rows = _files(root, split), []
             for start in range(0, len(files), 32):
-                images = [transform(default_loader(str(path))) for path in files[start : start + 32]]
+                images = [
+                    transform(default_loader(str(path))) for path in files[start : start + 32]
+                ]
                 rows.append(network(torch.stack(images)))
             labels = torch.tensor([classes.index(path.parent.name) for path in files])
             found[split] = (torch.cat(rows), labels)
@@ -159,7 +172,8 @@ def _features(root: Path) -> tuple[dict[str, Any], int]:
 
 
 def _plain_layers(features: dict[str, Any], classes: int, seed: int) -> float:
-    """Return the test top-1 of three layers trained as tutorials do: Adam, 15 epochs, the best on validation kept."""
+    """Return the test top-1 of three layers trained as tutorials do: Adam, 15 epochs, the best on
+    validation kept."""
     import torch
     from torch import nn
 
@@ -217,7 +231,10 @@ def _shown(values: list[float]) -> str:
     from scipy.stats import t
 
     half = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
-    return f"{mean(values):.1%} ({mean(values) - half:.1%} to {mean(values) + half:.1%}; {len(values)} seeds)"
+    return (
+        f"{mean(values):.1%} ({mean(values) - half:.1%} to {mean(values) + half:.1%}; {len(values)}"
+        " seeds)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""What the debugger costs: a step of ResNet34 at 224 px with `debugger=default` and `profiler=system`, and without.
+"""What the debugger costs: a step of ResNet34 at 224 px with `debugger=default` and
+`profiler=system`, and without.
 
-Both are real trainings by Lightning, every layer of it, that take turns step by step in one process; while the one
-without has its turn, the profiler's monitor is halted. A round is as many steps as lie between two savings of tensors,
-so it holds one of those. Then the reading: 1,000 steps of losses and 20 of tensors, read and judged as at a run's end.
-Then the report of a run with that recording, 133 classes and 20 trials, by `scripts/report.py` as a whole process.
+Both are real trainings by Lightning, every layer of it, that take turns step by step in one
+process; while the one without has its turn, the profiler's monitor is halted. A round is as many
+steps as lie between two savings of tensors, so it holds one of those. Then the reading: 1,000 steps
+of losses and 20 of tensors, read and judged as at a run's end. Then the report of a run with that
+recording, 133 classes and 20 trials, by `scripts/report.py` as a whole process.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ def main() -> None:
     here = machine()
     size, every = (4, 10) if args.small else (16, _EVERY)
     with tempfile.TemporaryDirectory() as folder:
-        # Tensors are saved in the very first step, which does not count, and in the last of each round.
+        # Tensors are saved in the very first step, which does not count, and in the last of each
+        # round.
         both = ["debugger=default", f"debugger.every={every}", "profiler=system"]
         pairs = in_turns(Path(folder), both, size, every, args.rounds)
         reading, tensors = _reading(Path(folder), *((100, 5) if args.small else (1000, 50)))
@@ -90,7 +93,8 @@ def _reading(folder: Path, steps: int, every: int) -> tuple[float, int]:
 
 
 def _report(folder: Path, steps: int) -> tuple[list[float], float]:
-    """Seconds to write the report of a run with the recording that was read, three times, and its megabytes."""
+    """Seconds to write the report of a run with the recording that was read, three times, and its
+    megabytes."""
     sys.path.append(str(ROOT / "tests" / "reporting"))
     from made_runs import write_run  # type: ignore[import-not-found]  # the tests'
 

@@ -1,8 +1,10 @@
-"""What answers, without a server: our engines against eager fp32 as it is usually run, for ResNet34 at 224 px.
+"""What answers, without a server: our engines against eager fp32 as it is usually run, for ResNet34
+at 224 px.
 
-A ResNet34 is first trained on drawn photos, once, so that the export's own gate has something to judge: what int8 may
-cost. Theirs is torchvision's network under `inference_mode`, channels first, and gets photos that are normalised
-already. Ours is the exported archive's `Model.scores`, from bytes. Rounds take turns.
+A ResNet34 is first trained on drawn photos, once, so that the export's own gate has something to
+judge: what int8 may cost. Theirs is torchvision's network under `inference_mode`, channels first,
+and gets photos that are normalised already. Ours is the exported archive's `Model.scores`, from
+bytes. Rounds take turns.
 """
 
 from __future__ import annotations
@@ -39,19 +41,31 @@ def main() -> None:
         for precision in ("bf16", "int8") if native else ("int8",):
             models[precision], found = _exported(trained, precision, prepared, Path(scratch))
             module, mine = found.candidates
-            agreement, lost = f"{precision}, photos in the module's class, share", f"{precision}, validation top-1 lost"
+            agreement, lost = (
+                f"{precision}, photos in the module's class, share",
+                f"{precision}, validation top-1 lost",
+            )
             ratios += [
                 Ratio(agreement, [mine.agreement], LEAST_AGREEMENT, excuse=excuse),
                 Ratio(lost, [module.top1 - mine.top1], MOST_LOST, wanted="at most", excuse=excuse),
             ]
-            figures |= {"validation photos": found.photos, "the module's validation top-1": module.top1}
+            figures |= {
+                "validation photos": found.photos,
+                "the module's validation top-1": module.top1,
+            }
         times = _timed(models, args.rounds)
     for precision in models:
         for size in _BATCHES:
-            pairs = [usual / mine for usual, mine in zip(times["usual", size], times[precision, size], strict=True)]
+            pairs = [
+                usual / mine
+                for usual, mine in zip(times["usual", size], times[precision, size], strict=True)
+            ]
             name = f"eager fp32 / {precision}, batch {size}, time"
             ratios.append(Ratio(name, pairs, _TARGETS[precision], excuse=excuse))
-    figures |= {f"{name}, batch {size}, ms/photo": 1000 * median(found) for (name, size), found in times.items()}
+    figures |= {
+        f"{name}, batch {size}, ms/photo": 1000 * median(found)
+        for (name, size), found in times.items()
+    }
     report(args, "engines", here, ratios, figures)
 
 
@@ -85,7 +99,10 @@ def _trained(config: Any, prepared: Any, epochs: int) -> Path:
         classifier = prepared.classifier(config)
         with step("training a ResNet34, once"):
             for epoch in prepared.epochs(classifier, config, epochs) if epochs else ():
-                say(f"epoch {epoch.number + 1} of {epochs}: validation top-1 {epoch.valid['valid/top1']:.1%}")
+                say(
+                    f"epoch {epoch.number + 1} of {epochs}: validation top-1"
+                    f" {epoch.valid['valid/top1']:.1%}"
+                )
         scratch = home.with_suffix(".part")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
@@ -95,7 +112,8 @@ def _trained(config: Any, prepared: Any, epochs: int) -> Path:
 
 
 def _exported(trained: Path, precision: str, prepared: Any, scratch: Path) -> tuple[Any, Any]:
-    """The model as the product exports it in one precision, and what the export found out about it."""
+    """The model as the product exports it in one precision, and what the export found out about
+    it."""
     import torch
 
     from breedlab.config.schema import Serving
@@ -105,7 +123,9 @@ def _exported(trained: Path, precision: str, prepared: Any, scratch: Path) -> tu
 
     folder = scratch / precision
     shutil.copytree(trained, folder)
-    wanted = Serving.model_validate({"engine": "openvino", "precision": precision, "allow_urls": "none"})
+    wanted = Serving.model_validate(
+        {"engine": "openvino", "precision": precision, "allow_urls": "none"}
+    )
     cpu = torch.device("cpu")
     found = select(folder, wanted, prepared.data(prepared.config), device=cpu, seed=0)
     record_engine(folder, found.taken, found.as_dict())
@@ -119,18 +139,23 @@ def _timed(models: dict[str, Any], rounds: int) -> dict[tuple[str, int], list[fl
     import torch
 
     usual = _usual(next(iter(models.values())).network)
-    batches = {size: torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8) for size in _BATCHES}
+    batches = {
+        size: torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8) for size in _BATCHES
+    }
     normalised = {size: (batch / 255 - 0.45) / 0.225 for size, batch in batches.items()}
     calls: dict[str, Callable[[int], object]] = {"usual": lambda size: usual(normalised[size])}
     for name, model in models.items():
         calls[name] = lambda size, model=model: model.scores(batches[size])
-    found: dict[tuple[str, int], list[float]] = {(name, size): [] for size in _BATCHES for name in calls}
+    found: dict[tuple[str, int], list[float]] = {
+        (name, size): [] for size in _BATCHES for name in calls
+    }
     with torch.inference_mode():
         for number in range(rounds + 1):
             for size in _BATCHES:
                 repeats = max(1, 8 // size)
                 for name, call in calls.items():
-                    call(size)  # as a server runs: warm, without the caches that another engine filled
+                    # as a server runs: warm, without the caches that another engine filled
+                    call(size)
                     started = time.perf_counter()
                     for _ in range(repeats):
                         call(size)
@@ -141,7 +166,8 @@ def _timed(models: dict[str, Any], rounds: int) -> dict[tuple[str, int], list[fl
 
 
 def _usual(network: Any) -> Any:
-    """torchvision's ResNet34 with the same weights and head, laid out as torch does it by itself."""
+    """torchvision's ResNet34 with the same weights and head, laid out as torch does it by
+    itself."""
     import copy
 
     import torch

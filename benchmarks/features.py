@@ -1,8 +1,10 @@
-"""The feature pass of a frozen backbone, decoding counted in: ours against an eager bf16 pass in channels-last.
+"""The feature pass of a frozen backbone, decoding counted in: ours against an eager bf16 pass in
+channels-last.
 
-Both read the same JPEGs by the same decoder and workers, in the same run and in turn. Ours is the product's own pass,
-into an empty cache, by the engine that it chose before; the choice (conversion and measurement) is timed by itself. The
-other keeps nothing. ResNet34's weights are random, EfficientNet-Lite0's those of the `pretrained` extra.
+Both read the same JPEGs by the same decoder and workers, in the same run and in turn. Ours is the
+product's own pass, into an empty cache, by the engine that it chose before; the choice (conversion
+and measurement) is timed by itself. The other keeps nothing. ResNet34's weights are random,
+EfficientNet-Lite0's those of the `pretrained` extra.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def main() -> None:
             prepared = _prepared(root, folder, words)
             with step(f"{name}: choosing an engine") as choosing:
                 choice = _choose(prepared)
-            pairs = interleave(f"{name}, eager and ours", _eager(prepared), _ours(prepared, folder), args.rounds)
+            pairs = interleave(
+                f"{name}, eager and ours", _eager(prepared), _ours(prepared, folder), args.rounds
+            )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         ratios.append(

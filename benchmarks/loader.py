@@ -2,9 +2,9 @@
 
 That is ImageFolder with PIL and torchvision's v1 transforms.
 
-Whole loaders are timed, epoch by epoch in turn: two workers each, the same photos, batch size and crop sizes,
-files in the page cache. Theirs ends with normalised floats; ours with bytes, which the network normalises: a
-second pair of ratios counts that work in.
+Whole loaders are timed, epoch by epoch in turn: two workers each, the same photos, batch size and
+crop sizes, files in the page cache. Theirs ends with normalised floats; ours with bytes, which the
+network normalises: a second pair of ratios counts that work in.
 """
 
 from __future__ import annotations
@@ -24,9 +24,17 @@ _TARGETS = {"train crop": 2.2, "train crop from the pixel cache": 8.0, "evaluati
 
 
 def main() -> None:
-    args = parse(__doc__, 7, 3, ("--data", "a folder with train/<class>/*.jpg; by default photos are made"))
+    args = parse(
+        __doc__, 7, 3, ("--data", "a folder with train/<class>/*.jpg; by default photos are made")
+    )
     here = machine()
-    root = Path(args.data) if args.data else photos(16, 256, 64) if args.small else photos(16, 1024, 256)
+    root = (
+        Path(args.data)
+        if args.data
+        else photos(16, 256, 64)
+        if args.small
+        else photos(16, 1024, 256)
+    )
     with tempfile.TemporaryDirectory() as cache:
         _compare(args, here, root, Path(cache))
 
@@ -45,12 +53,22 @@ def _compare(args: argparse.Namespace, here: dict[str, Any], root: Path, cache: 
                 lambda view=view, after=after: _drain(ours[view], after),  # type: ignore[misc]
                 args.rounds,
             )
-            figures[f"{view}{ending}: usual, images/s"] = count / median(usual for usual, _ in pairs)
+            figures[f"{view}{ending}: usual, images/s"] = count / median(
+                usual for usual, _ in pairs
+            )
             figures[f"{view}{ending}: ours, images/s"] = count / median(mine for _, mine in pairs)
             target = None if ending else _TARGETS[view]
             speedups = [usual / mine for usual, mine in pairs]
-            ratios.append(Ratio(f"{view}{ending}: ours / usual, images/s", speedups, target, excuse=excuse))
-    report(args, "loader", here, ratios, {"photos": count, "workers": _WORKERS, "batch size": _BATCH, **figures})
+            ratios.append(
+                Ratio(f"{view}{ending}: ours / usual, images/s", speedups, target, excuse=excuse)
+            )
+    report(
+        args,
+        "loader",
+        here,
+        ratios,
+        {"photos": count, "workers": _WORKERS, "batch size": _BATCH, **figures},
+    )
 
 
 def _drain(loader: Any, after: Callable[[Any], Any] | None = None) -> None:
@@ -91,7 +109,10 @@ def _their_loaders(root: Path) -> dict[str, Any]:
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
 
-    finish = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    finish = [
+        transforms.ToTensor(),
+        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ]
     # Our crop's range of areas: torchvision's own default cuts smaller pieces, which is other work.
     crop = [transforms.RandomResizedCrop(224, scale=(0.35, 1.0)), transforms.RandomHorizontalFlip()]
     views = {
@@ -119,7 +140,9 @@ def _normaliser() -> Callable[[Any], Any]:
 
     backbone = build("resnet18")
     look = backbone.pretraining
-    return Classifier(Architecture("resnet18", 2, (), 0.0, look.mean, look.std), backbone, "backbone", 224).normalised
+    return Classifier(
+        Architecture("resnet18", 2, (), 0.0, look.mean, look.std), backbone, "backbone", 224
+    ).normalised
 
 
 if __name__ == "__main__":

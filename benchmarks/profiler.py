@@ -1,8 +1,9 @@
 """What the profiler costs: a step of ResNet34 at 224 px with `profiler=system`, and without.
 
-Both are real trainings by Lightning, every layer of it, that take turns step by step in one process; while the one
-without has its turn, the monitor is halted. A busy neighbour still shifts such pairs by more than the profiler takes,
-so its parts are also timed alone: the monitor's share of one core, and what the clock's calls of a step come to.
+Both are real trainings by Lightning, every layer of it, that take turns step by step in one
+process; while the one without has its turn, the monitor is halted. A busy neighbour still shifts
+such pairs by more than the profiler takes, so its parts are also timed alone: the monitor's share
+of one core, and what the clock's calls of a step come to.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def main() -> None:
     actions, each = calls[0] / (steps * args.rounds), _clock()
     busy, seconds = _monitor()
     without = median(a for a, _ in pairs) / steps
-    parts = busy / seconds + actions * each / without  # as if all cores waited for the one that the monitor has
+    # as if all cores waited for the one that the monitor has
+    parts = busy / seconds + actions * each / without
     excuse = "targets are for the full size" if args.small else ""
     ratios = [
         Ratio("step with / without, time", [b / a for a, b in pairs], _TARGET, "at most", excuse),

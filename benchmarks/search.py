@@ -1,9 +1,11 @@
-"""The search for a frozen ResNet34's head, 20 trials x 5 epochs, 6,680 + 835 photos, against the usual way.
+"""The search for a frozen ResNet34's head, 20 trials x 5 epochs, 6,680 + 835 photos, against the
+usual way.
 
-The usual way decodes and forwards every photo in every epoch of every trial. One such epoch is really run, then
-multiplied. Ours is the product's own preparation and search with an empty activation cache. Beside them stands one
-bare pass of all photos through the frozen backbone, which is the floor, and a trial on the cached activations
-against a bare PyTorch loop over the same tensors. Weights are random: they cost what trained ones cost.
+The usual way decodes and forwards every photo in every epoch of every trial. One such epoch is
+really run, then multiplied. Ours is the product's own preparation and search with an empty
+activation cache. Beside them stands one bare pass of all photos through the frozen backbone, which
+is the floor, and a trial on the cached activations against a bare PyTorch loop over the same
+tensors. Weights are random: they cost what trained ones cost.
 """
 
 from __future__ import annotations
@@ -55,7 +57,12 @@ def main() -> None:
                 prepared = _search(config, photo_report, folder, size.trials)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        for times, taken in ((epochs, usual), (passes, one_pass), (searches, ours), (checks, [check])):
+        for times, taken in (
+            (epochs, usual),
+            (passes, one_pass),
+            (searches, ours),
+            (checks, [check]),
+        ):
             times.append(taken[0])
     heads = _heads(prepared)
     small = "targets are for the full size" if args.small else ""
@@ -70,7 +77,10 @@ def main() -> None:
         ),
         Ratio(
             "the same, our check of every file counted in",
-            [scale * epoch / (ours + check) for (epoch, ours), check in zip(both, checks, strict=True)],
+            [
+                scale * epoch / (ours + check)
+                for (epoch, ours), check in zip(both, checks, strict=True)
+            ],
         ),
         Ratio(
             "our search / one feature pass, time",
@@ -93,7 +103,9 @@ def main() -> None:
     }
     for batch_size, pairs in heads.items():
         figures[f"trial of batch size {batch_size}: ours, s"] = median(mine for mine, _ in pairs)
-        figures[f"trial of batch size {batch_size}: bare loop, s"] = median(bare for _, bare in pairs)
+        figures[f"trial of batch size {batch_size}: bare loop, s"] = median(
+            bare for _, bare in pairs
+        )
     report(args, "search", here, ratios, figures)
 
 
@@ -114,7 +126,8 @@ def _config(root: Path, folder: Path, size: _Size) -> Any:
 
 
 def _check(config: Any) -> tuple[float, Any]:
-    """The product reads and decodes every file before anything else; it leaves all of them in the page cache."""
+    """The product reads and decodes every file before anything else; it leaves all of them in the
+    page cache."""
     from breedlab.pipeline.run import checked_photos
 
     with step("our check of every file") as taken:
@@ -123,7 +136,8 @@ def _check(config: Any) -> tuple[float, Any]:
 
 
 def _feature_pass(config: Any, photo_report: Any) -> None:
-    """Every photo decoded and through the backbone once, nothing kept: what no search can do without."""
+    """Every photo decoded and through the backbone once, nothing kept: what no search can do
+    without."""
     import torch
 
     from breedlab.console import progress
@@ -155,7 +169,10 @@ def _search(config: Any, photo_report: Any, folder: Path, trials: int) -> Any:
     done = [record for record in records if len(record["epochs"]) == _EPOCHS]
     # A trial that diverges ends early and would make our time look better than it is.
     if len(done) != trials:
-        say(f"only {len(done)} of {trials} trials ran all their epochs: the search's time is too short by theirs")
+        say(
+            f"only {len(done)} of {trials} trials ran all their epochs: the search's time is too"
+            " short by theirs"
+        )
     return prepared
 
 
@@ -167,7 +184,9 @@ def _heads(prepared: Any) -> dict[int, list[tuple[float, float]]]:
 
     def ours(batch_size: int) -> Callable[[], None]:
         def trial() -> None:
-            outcome = run_trial(prepared, {"optim.lr": 0.001, "data.batch_size": batch_size}, lambda *_: False)
+            outcome = run_trial(
+                prepared, {"optim.lr": 0.001, "data.batch_size": batch_size}, lambda *_: False
+            )
             assert outcome.state == "complete", outcome.reason
 
         return trial
@@ -184,10 +203,18 @@ def _heads(prepared: Any) -> dict[int, list[tuple[float, float]]]:
 
 
 def _head_ratios(heads: dict[int, list[tuple[float, float]]], small: str) -> list[Ratio]:
-    by_size = {batch_size: [mine / bare for mine, bare in pairs] for batch_size, pairs in heads.items()}
+    by_size = {
+        batch_size: [mine / bare for mine, bare in pairs] for batch_size, pairs in heads.items()
+    }
     every = [ratio for ratios in by_size.values() for ratio in ratios]
     return [
-        Ratio("cached trial / bare loop, time, all batch sizes", every, _MOST_OVER_BARE, "at most", small),
+        Ratio(
+            "cached trial / bare loop, time, all batch sizes",
+            every,
+            _MOST_OVER_BARE,
+            "at most",
+            small,
+        ),
         *(Ratio(f"  batch size {batch_size}", ratios) for batch_size, ratios in by_size.items()),
     ]
 

@@ -1,11 +1,13 @@
-"""What serving costs beside the bare engine, and beside LitServe and TorchServe with the same engine.
+"""What serving costs beside the bare engine, and beside LitServe and TorchServe with the same
+engine.
 
-Real HTTP requests with photos of about 75 KB over loopback, 1, 8 and 32 at once, each asked again as soon as it is
-answered. The bare engine decodes the same photos on as many threads as the server may, in the best batches that so many
-photos allow, on all cores or on each by itself. The peers are set up in each way that their documentation advises: one
-worker for all cores or one for each, batches of several sizes; the best counts. They prepare photos as it says, too, by
-Pillow and torchvision; by our decoder with `--decoder ours`, so that only the servers differ. The load generator is one
-process that takes a few percent of a core from each server alike.
+Real HTTP requests with photos of about 75 KB over loopback, 1, 8 and 32 at once, each asked again
+as soon as it is answered. The bare engine decodes the same photos on as many threads as the server
+may, in the best batches that so many photos allow, on all cores or on each by itself. The peers are
+set up in each way that their documentation advises: one worker for all cores or one for each,
+batches of several sizes; the best counts. They prepare photos as it says, too, by Pillow and
+torchvision; by our decoder with `--decoder ours`, so that only the servers differ. The load
+generator is one process that takes a few percent of a core from each server alike.
 """
 
 from __future__ import annotations
@@ -35,13 +37,23 @@ _CORES = os.cpu_count() or 1
 _SETTINGS = [Setting(1, 1, 0.0), Setting(1, 8, 0.005), Setting(1, 32, 0.01)]
 if _CORES > 1:
     _SETTINGS += [Setting(_CORES, 1, 0.0), Setting(_CORES, 8, 0.005)]
-"""Of the peers, whose documentation has one set how many processes work, the largest batch, and the wait for it."""
+"""Of the peers, whose documentation has one set how many processes work, the largest batch, and the
+wait for it."""
 
 
 def main() -> None:
     engines = ("--engine", f"one of {', '.join(ENGINES)} (default: openvino-int8)")
-    decoders = ("--decoder", "ours: the peers get our decoder, too (default: usual, that of their documentation)")
-    only = ("--at-once", f"only so many requests at once: {' or '.join(map(str, CONCURRENCY))} (default: all of them)")
+    decoders = (
+        "--decoder",
+        "ours: the peers get our decoder, too (default: usual, that of their documentation)",
+    )
+    only = (
+        "--at-once",
+        (
+            f"only so many requests at once: {' or '.join(map(str, CONCURRENCY))} (default: all of"
+            " them)"
+        ),
+    )
     length = ("--seconds", "of each measurement (default: 5, with --small 2)")
     args = parse(__doc__, 5, 1, engines, decoders, only, length)
     engine, decoder = args.engine or ENGINES[-1], args.decoder or "usual"
@@ -49,7 +61,9 @@ def main() -> None:
         raise SystemExit(f"--decoder: expected usual or ours, not {decoder}")
     concurrency = [each for each in CONCURRENCY if args.at_once in (None, str(each))]
     if not concurrency:
-        raise SystemExit(f"--at-once: expected one of {', '.join(map(str, CONCURRENCY))}, not {args.at_once}")
+        raise SystemExit(
+            f"--at-once: expected one of {', '.join(map(str, CONCURRENCY))}, not {args.at_once}"
+        )
     seconds = float(args.seconds or (2 if args.small else 5))
     here = machine()
     files = sorted((photos(20, 60, 20) / "train").rglob("*.jpg"))
@@ -60,12 +74,18 @@ def main() -> None:
 
     with ExitStack() as stack:
         mine = stack.enter_context(ours(folder, files))
-        peers = {"LitServe": [stack.enter_context(litserve(folder, files, each, decoder)) for each in _SETTINGS]}
+        peers = {
+            "LitServe": [
+                stack.enter_context(litserve(folder, files, each, decoder)) for each in _SETTINGS
+            ]
+        }
         python, missing = find_environment()
         if python is None:
             say(f"without TorchServe: {missing}")
         else:
-            peers["TorchServe"] = stack.enter_context(torchserve(folder, files, python, _SETTINGS, decoder))
+            peers["TorchServe"] = stack.enter_context(
+                torchserve(folder, files, python, _SETTINGS, decoder)
+            )
         servers = [mine, *chain.from_iterable(peers.values())]
         for server in servers:
             _ask(server, 8, 1.0)
@@ -74,27 +94,40 @@ def main() -> None:
             for server in servers:
                 answers[server.name, at_once].append(_ask(server, at_once, seconds))
             shown = ", ".join(
-                f"{server.name} {answers[server.name, at_once][-1]['per_second']:.1f}" for server in servers
+                f"{server.name} {answers[server.name, at_once][-1]['per_second']:.1f}"
+                for server in servers
             )
             load_share = answers["ours", at_once][-1]["cores"]
-            say(f"round {number + 1}, {at_once} at once: bare {alone[at_once][-1]:.1f}, {shown}; load {load_share:.0%}")
+            say(
+                f"round {number + 1}, {at_once} at once: bare {alone[at_once][-1]:.1f}, {shown};"
+                f" load {load_share:.0%}"
+            )
 
     ratios = []
     figures = {}
     for at_once in concurrency:
-        rates = {server.name: [each["per_second"] for each in answers[server.name, at_once]] for server in servers}
+        rates = {
+            server.name: [each["per_second"] for each in answers[server.name, at_once]]
+            for server in servers
+        }
         own = rates["ours"]
-        ratios.append(_ratio(f"ours / bare engine at {at_once}", own, alone[at_once], _BARE_TARGETS[at_once]))
+        ratios.append(
+            _ratio(f"ours / bare engine at {at_once}", own, alone[at_once], _BARE_TARGETS[at_once])
+        )
         for peer, settings in peers.items():
             # Its best setting, by all rounds: the best of each round would be its luckiest.
             best = max((server.name for server in settings), key=lambda name: median(rates[name]))
-            ratios.append(_ratio(f"ours / {best} at {at_once}", own, rates[best], _TARGETS[peer][at_once]))
+            ratios.append(
+                _ratio(f"ours / {best} at {at_once}", own, rates[best], _TARGETS[peer][at_once])
+            )
         figures[f"bare engine at {at_once}, photos/s"] = median(alone[at_once])
         for server in servers:
             for key, unit in (("per_second", "photos/s"), ("p50", "p50 ms"), ("p99", "p99 ms")):
                 found = median(each[key] for each in answers[server.name, at_once])
                 figures[f"{server.name} at {at_once}, {unit}"] = found
-    suffix = ("-our-decoder" if decoder == "ours" else "") + (f"-at-{args.at_once}" if args.at_once else "")
+    suffix = ("-our-decoder" if decoder == "ours" else "") + (
+        f"-at-{args.at_once}" if args.at_once else ""
+    )
     report(args, f"serving-{engine}{suffix}", here, ratios, figures)
 
 
@@ -113,9 +146,11 @@ def _ask(server: Served, at_once: int, seconds: float) -> dict[str, Any]:
 
 
 def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
-    """Photos a second of the engine alone, by how many there are at once: the best way to compute so many.
+    """Photos a second of the engine alone, by how many there are at once: the best way to compute
+    so many.
 
-    Batches of any size that so many allow, each on all cores, or on a part of them with the others beside it.
+    Batches of any size that so many allow, each on all cores, or on a part of them with the others
+    beside it.
     """
     import numpy as np
     import torch
@@ -135,7 +170,9 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
 
     def together(batch: int) -> None:
         # As the server does: what it spares must be spared here, too.
-        model.scores(torch.from_numpy(np.stack(list(threads.map(prepare, islice(contents, batch))))))
+        model.scores(
+            torch.from_numpy(np.stack(list(threads.map(prepare, islice(contents, batch)))))
+        )
 
     def rate(batch: int, until: float) -> float:
         started, done = time.perf_counter(), 0
@@ -163,9 +200,14 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
 
     def measure(at_once: int, seconds: float) -> float:
         if at_once not in best:
-            # Found once: the best of many short measurements of each round would be their luckiest, too.
+            # Found once: the best of many short measurements of each round would be their luckiest,
+            # too.
             ways = [(rate, size) for size in (1, 2, 4, 8, 16, 32) if size <= at_once]
-            ways += [(rate_apart, size) for size in (1, 2, 4, 8, 16) if parts and size * len(parts) <= at_once]
+            ways += [
+                (rate_apart, size)
+                for size in (1, 2, 4, 8, 16)
+                if parts and size * len(parts) <= at_once
+            ]
             for way, size in ways:
                 way(size, time.perf_counter() + 0.01)  # once, for what the first time costs
             best[at_once] = max(ways, key=lambda found: found[0](found[1], time.perf_counter() + 2))

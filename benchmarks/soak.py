@@ -1,8 +1,10 @@
-"""Ten minutes at capacity, one request in twenty hostile: no good request may fail, and the memory has to stay flat.
+"""Ten minutes at capacity, one request in twenty hostile: no good request may fail, and the memory
+has to stay flat.
 
-Good photos are asked for with 32 connections; beside them hostile files, bodies and connections come at a twentieth of
-their rate. The server's memory is read each second; its second fifth, when everything has been seen, is compared with
-its last. A good request that is not answered with 200, or a hostile one with a 5xx or with nothing, is a failure.
+Good photos are asked for with 32 connections; beside them hostile files, bodies and connections
+come at a twentieth of their rate. The server's memory is read each second; its second fifth, when
+everything has been seen, is compared with its last. A good request that is not answered with 200,
+or a hostile one with a 5xx or with nothing, is a failure.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ def main() -> None:
     growth = median(memory[-fifth:]) / median(memory[fifth : 2 * fifth])
     figures = {
         "good requests": sum(found["good"].values()),
-        "good requests not answered with 200": sum(n for status, n in found["good"].items() if status != "200"),
+        "good requests not answered with 200": sum(
+            n for status, n in found["good"].items() if status != "200"
+        ),
         "hostile requests": sum(found["hostile"].values()),
         "hostile requests answered with a 5xx or nothing": sum(
             n for status, n in found["hostile"].items() if status == "0" or status.startswith("5")
@@ -59,7 +63,10 @@ def main() -> None:
         "memory at the end, MB": median(memory[-fifth:]) / 1e6,
         "most memory, MB": max(memory) / 1e6,
     }
-    failed = figures["good requests not answered with 200"] + figures["hostile requests answered with a 5xx or nothing"]
+    failed = (
+        figures["good requests not answered with 200"]
+        + figures["hostile requests answered with a 5xx or nothing"]
+    )
     ratios = [
         Ratio("memory at the end / after a fifth", [growth], 1.05, "at most"),
         Ratio("failed requests", [float(failed)], 0.0, "at most"),
@@ -67,7 +74,9 @@ def main() -> None:
     report(args, "soak", here, ratios, figures)
 
 
-def _soak(server: Served, files: list[Path], hostile: list[tuple[bytes, str]], seconds: float) -> dict[str, Any]:
+def _soak(
+    server: Served, files: list[Path], hostile: list[tuple[bytes, str]], seconds: float
+) -> dict[str, Any]:
     process, over = psutil.Process(server.process.pid), threading.Event()
     memory: list[int] = []
     counts: Counter[str] = Counter()
@@ -76,7 +85,8 @@ def _soak(server: Served, files: list[Path], hostile: list[tuple[bytes, str]], s
         command = [sys.executable, str(Path(__file__).with_name("_load.py")), *map(str, words)]
         good = subprocess.Popen(command, stdout=output)
         attackers = [
-            threading.Thread(target=_attack, args=(server.port, hostile, counts, over, number)) for number in range(4)
+            threading.Thread(target=_attack, args=(server.port, hostile, counts, over, number))
+            for number in range(4)
         ]
         for attacker in attackers:
             attacker.start()
@@ -85,7 +95,10 @@ def _soak(server: Served, files: list[Path], hostile: list[tuple[bytes, str]], s
             memory.append(process.memory_info().rss)
             if len(memory) % 30 == 0:
                 sent = sum(counts.values())
-                say(f"{time.monotonic() - started:.0f} s of {seconds:.0f}: {memory[-1] / 1e6:.0f} MB, {sent} hostile")
+                say(
+                    f"{time.monotonic() - started:.0f} s of {seconds:.0f}: {memory[-1] / 1e6:.0f}"
+                    f" MB, {sent} hostile"
+                )
             time.sleep(1)
         over.set()
         for attacker in attackers:
@@ -98,16 +111,23 @@ def _soak(server: Served, files: list[Path], hostile: list[tuple[bytes, str]], s
 
 
 def _attack(
-    port: int, hostile: list[tuple[bytes, str]], counts: Counter[str], over: threading.Event, seed: int
+    port: int,
+    hostile: list[tuple[bytes, str]],
+    counts: Counter[str],
+    over: threading.Event,
+    seed: int,
 ) -> None:
-    """One of a few attackers; all together ask for a twentieth of what is asked for, as the metrics have it."""
+    """One of a few attackers; all together ask for a twentieth of what is asked for, as the metrics
+    have it."""
     chance = random.Random(seed)
     http = urllib3.PoolManager(retries=False, timeout=60)
     url = f"http://127.0.0.1:{port}"
     while not over.is_set():
         sent = sum(counts.values())
         text = http.request("GET", f"{url}/metrics").data.decode()
-        done = sum(float(line.split()[1]) for line in text.splitlines() if line.startswith(_ANSWERED))
+        done = sum(
+            float(line.split()[1]) for line in text.splitlines() if line.startswith(_ANSWERED)
+        )
         if sent > SHARE * max(done, 20):
             over.wait(0.2)
             continue
@@ -118,7 +138,9 @@ def _attack(
         if chance.random() < 0.5:  # never the same twice
             body = bytes(body[: chance.randrange(len(body) + 1)])
         try:
-            status = http.request("POST", f"{url}/invocations", body=body, headers={"Content-Type": kind}).status
+            status = http.request(
+                "POST", f"{url}/invocations", body=body, headers={"Content-Type": kind}
+            ).status
         except urllib3.exceptions.HTTPError:
             status = 0
         counts[str(status)] += 1
@@ -126,7 +148,10 @@ def _attack(
 
 def _connect(port: int, kind: str) -> str:
     """A connection that behaves badly; what it was answered."""
-    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 50000\r\n\r\n"
+    head = (
+        b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length:"
+        b" 50000\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         match kind:
             case "gone":

@@ -1,6 +1,8 @@
-"""How soon `scripts/launch.py` answers: --help, a typo and a dry run, against an empty @hydra.main app.
+"""How soon `scripts/launch.py` answers: --help, a typo and a dry run, against an empty @hydra.main
+app.
 
-The empty app imports pydantic, which every validated config needs. Whole processes are timed, in turn.
+The empty app imports pydantic, which every validated config needs. Whole processes are timed, in
+turn.
 """
 
 from __future__ import annotations
@@ -44,9 +46,13 @@ def main() -> None:
         app.write_text(_EMPTY_APP)
 
         def run(words: list[str], code: int) -> None:
-            done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False
+            )
             if done.returncode != code:
-                raise SystemExit(f"{' '.join(words)} ended with {done.returncode}, not {code}:\n{done.stderr}")
+                raise SystemExit(
+                    f"{' '.join(words)} ended with {done.returncode}, not {code}:\n{done.stderr}"
+                )
 
         for title, (words, code) in _CASES.items():
             ours = [str(ROOT / "scripts" / "launch.py"), *words]
@@ -59,7 +65,12 @@ def main() -> None:
             figures[f"launch.py {title}, s"] = median(mine for mine, _ in pairs)
             figures[f"empty app beside it, s ({title})"] = median(theirs for _, theirs in pairs)
             ratios.append(
-                Ratio(f"launch.py {title} / empty app", [mine / theirs for mine, theirs in pairs], _TARGET, "at most")
+                Ratio(
+                    f"launch.py {title} / empty app",
+                    [mine / theirs for mine, theirs in pairs],
+                    _TARGET,
+                    "at most",
+                )
             )
     report(args, "startup", here, ratios, figures)
 

@@ -1,7 +1,9 @@
-"""A full training step of ResNet34, batch 32 at 224 px: ours against eager fp32 as it is usually written.
+"""A full training step of ResNet34, batch 32 at 224 px: ours against eager fp32 as it is usually
+written.
 
-Ours is the product's own training loop: bytes in, `trainer.precision=auto` (bf16 where the machine multiplies it
-natively), channels last, fused optimizer. Theirs gets photos that are normalised already. Steps alternate.
+Ours is the product's own training loop: bytes in, `trainer.precision=auto` (bf16 where the machine
+multiplies it natively), channels last, fused optimizer. Theirs gets photos that are normalised
+already. Steps alternate.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ def main() -> None:
     here = machine()
     size = 8 if args.small else 32
     pairs, precision = _steps(size, args.rounds)
-    excuse = "targets are for the full size" if args.small else "" if here["native_bf16"] else NO_BF16
+    excuse = (
+        "targets are for the full size" if args.small else "" if here["native_bf16"] else NO_BF16
+    )
     figures = {
         "batch size": size,
         "our precision": precision,
@@ -30,7 +34,13 @@ def main() -> None:
         "ours, ms/image": 1000 * median(mine for _, mine in pairs) / size,
     }
     speedups = [usual / mine for usual, mine in pairs]
-    report(args, "step", here, [Ratio("usual step / our step, time", speedups, _TARGET, excuse=excuse)], figures)
+    report(
+        args,
+        "step",
+        here,
+        [Ratio("usual step / our step, time", speedups, _TARGET, excuse=excuse)],
+        figures,
+    )
 
 
 class _Alternating:
@@ -93,7 +103,12 @@ def _steps(size: int, rounds: int) -> tuple[list[tuple[float, float]], str]:
     feed = _Alternating((images, labels), _usual_step(images, labels, prepared.device), rounds)
     learner, _ = prepared.learner(prepared.classifier(config), config, epochs=1)
     for _ in loop.epochs(
-        learner, feed, config, count=1, accelerator=prepared.accelerator, precision=prepared.precision
+        learner,
+        feed,
+        config,
+        count=1,
+        accelerator=prepared.accelerator,
+        precision=prepared.precision,
     ):
         pass
     return feed.pairs, prepared.precision

@@ -1,7 +1,8 @@
-"""What SageMaker's PyTorch container imports: our handler, its refusals told as the toolkit's answers.
+"""What SageMaker's PyTorch container imports: our handler, its refusals told as the toolkit's
+answers.
 
-The toolkit appends the traceback to whatever is raised, so nothing is: a failure travels to `output_fn`, which sets
-the status and answers `{"error": ...}`, as scripts/serve.py does.
+The toolkit appends the traceback to whatever is raised, so nothing is: a failure travels to
+`output_fn`, which sets the status and answers `{"error": ...}`, as scripts/serve.py does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import torch
 from breedlab.serving import handler
 from breedlab.serving.handler import BadRequest, Model
 
-# The packages that the archive's run named in `plugins`: its head or its engine may be one of theirs.
+# The packages that the archive's run named in `plugins`: its head or its engine may be one of
+# theirs.
 if (_named := Path(__file__).with_name("plugins.txt")).is_file():
     for _name in _named.read_text().split():
         try:
@@ -30,7 +32,9 @@ if (_named := Path(__file__).with_name("plugins.txt")).is_file():
 
 __all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
 
-try:  # It decodes JSON before input_fn sees it, and where that is no UTF-8 it answers 500. We read the bytes.
+# It decodes JSON before input_fn sees it, and where that is no UTF-8 it answers 500. We read the
+# bytes.
+try:
     from sagemaker_inference import content_types
 except ImportError:  # not in the container
     pass
@@ -45,10 +49,14 @@ class _Failure:
 
 
 def model_fn(model_dir: str) -> Model:
-    """Loads the model, and has it look at one empty photo: the first pass sets much up, not for a client."""
-    if "OMP_NUM_THREADS" not in os.environ:  # without a number of its own, TorchServe starts a worker a core
+    """Loads the model, and has it look at one empty photo: the first pass sets much up, not for a
+    client."""
+    # without a number of its own, TorchServe starts a worker a core
+    if "OMP_NUM_THREADS" not in os.environ:
         cores = os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // int(os.environ.get("SAGEMAKER_MODEL_SERVER_WORKERS") or cores)))
+        torch.set_num_threads(
+            max(1, cores // int(os.environ.get("SAGEMAKER_MODEL_SERVER_WORKERS") or cores))
+        )
     model = handler.model_fn(model_dir)
     side = model.transform.crop
     model.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))

@@ -1,9 +1,10 @@
-"""An AWS Lambda function in front of an endpoint: a photo, or its address, in; its label and score out.
+"""An AWS Lambda function in front of an endpoint: a photo, or its address, in; its label and score
+out.
 
-Runtime Python 3.11 or newer, handler `lambda_handler.handler`, environment variable ENDPOINT. It needs nothing but
-boto3, which is there, and the rights of lambda_policy.json. The event is API Gateway's, a function URL's, or the
-plain body of one: `{"image": "<base64>"}`, or `{"url": "https://..."}` where the model was exported with
-serving.allow_urls.
+Runtime Python 3.11 or newer, handler `lambda_handler.handler`, environment variable ENDPOINT. It
+needs nothing but boto3, which is there, and the rights of lambda_policy.json. The event is API
+Gateway's, a function URL's, or the plain body of one: `{"image": "<base64>"}`, or `{"url":
+"https://..."}` where the model was exported with serving.allow_urls.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def handler(event: Any, context: Any = None) -> dict[str, Any]:
     """Ask the endpoint; answer as API Gateway expects it, whoever called and whatever happens."""
     try:
         return _answered(event)
-    except Exception as error:  # an unhandled one is API Gateway's 502 without a word, and Lambda may send it again
+    # An unhandled one is API Gateway's 502 without a word, and Lambda may send it again.
+    except Exception as error:
         print(f"{type(error).__name__}: {error}")
         return _answer(500, {"error": "the function failed; its log says more"})
 
@@ -39,12 +41,17 @@ def _answered(event: Any) -> dict[str, Any]:
     except ValueError as error:
         return _answer(400, {"error": str(error)})
     if len(body) > MAX_BYTES:
-        return _answer(413, {"error": f"the body is larger than the {MAX_BYTES:,} bytes that the endpoint takes"})
+        return _answer(
+            413,
+            {"error": f"the body is larger than the {MAX_BYTES:,} bytes that the endpoint takes"},
+        )
     if not (endpoint := os.environ.get("ENDPOINT")):
         print("the environment variable ENDPOINT is not set")
         return _answer(500, {"error": "the function names no endpoint"})
     try:
-        response = _runtime().invoke_endpoint(EndpointName=endpoint, Body=body, ContentType=kind, Accept=ACCEPT)
+        response = _runtime().invoke_endpoint(
+            EndpointName=endpoint, Body=body, ContentType=kind, Accept=ACCEPT
+        )
         content = response["Body"].read()
     except ClientError as error:
         return _refusal(error)
@@ -57,7 +64,10 @@ def _answered(event: Any) -> dict[str, Any]:
     try:
         labels = [_label(prediction) for prediction in json.loads(content)["predictions"]]
     except (ValueError, LookupError, TypeError) as error:
-        print(f"the endpoint's answer cannot be read ({type(error).__name__}: {error}): {content[:200]!r}")
+        print(
+            f"the endpoint's answer cannot be read ({type(error).__name__}: {error}):"
+            f" {content[:200]!r}"
+        )
         return _answer(502, {"error": "the endpoint does not answer as breedlab's do"})
     return _answer(200, labels[0] if len(labels) == 1 else {"photos": labels})
 
@@ -101,18 +111,25 @@ def _request(event: Any) -> tuple[bytes, str]:
 
 
 def _content_type(event: dict[str, Any]) -> str:
-    """Of API Gateway's two formats, a function URL and a load balancer, which has its headers in either."""
+    """Of API Gateway's two formats, a function URL and a load balancer, which has its headers in
+    either."""
     found: dict[str, Any] = {}
     for field in ("multiValueHeaders", "headers"):
         headers = event.get(field)
-        found |= {str(name).lower(): value for name, value in headers.items()} if isinstance(headers, dict) else {}
+        found |= (
+            {str(name).lower(): value for name, value in headers.items()}
+            if isinstance(headers, dict)
+            else {}
+        )
     kind = found.get("content-type")
     if isinstance(kind, list):
         kind = kind[-1] if kind else None
     if not isinstance(kind, str) or not kind.strip():
         return "application/octet-stream" if event.get("isBase64Encoded") else JSON
     if not kind.isascii() or not kind.isprintable() or len(kind) > 1024:  # as InvokeEndpoint has it
-        raise ValueError("the content type is not one; send image/jpeg, application/json or the like")
+        raise ValueError(
+            "the content type is not one; send image/jpeg, application/json or the like"
+        )
     return kind.strip()
 
 
@@ -136,9 +153,17 @@ def _refusal(error: ClientError) -> dict[str, Any]:
     said = response.get("Error") or {}
     print(f"{said.get('Code')}: {said.get('Message')}")
     if said.get("Code") in ("ThrottlingException", "ServiceUnavailable", "ModelNotReadyException"):
-        return _answer(503, {"error": "the endpoint is busy; try again in a second"}, {"Retry-After": "1"})
+        return _answer(
+            503, {"error": "the endpoint is busy; try again in a second"}, {"Retry-After": "1"}
+        )
     return _answer(502, {"error": "the endpoint failed"})
 
 
-def _answer(status: int, tree: dict[str, Any], headers: dict[str, str] | None = None) -> dict[str, Any]:
-    return {"statusCode": status, "headers": {"Content-Type": JSON, **(headers or {})}, "body": json.dumps(tree)}
+def _answer(
+    status: int, tree: dict[str, Any], headers: dict[str, str] | None = None
+) -> dict[str, Any]:
+    return {
+        "statusCode": status,
+        "headers": {"Content-Type": JSON, **(headers or {})},
+        "body": json.dumps(tree),
+    }

@@ -1,6 +1,8 @@
-"""What SageMaker starts: the experiment in `config.yaml`, with the job's hyperparameters, as `launch` runs it anywhere.
+"""What SageMaker starts: the experiment in `config.yaml`, with the job's hyperparameters, as
+`launch` runs it anywhere.
 
-Hyperparameters come from `SM_HPS`, never from argv, whose types and order differ with who starts the job.
+Hyperparameters come from `SM_HPS`, never from argv, whose types and order differ with who starts
+the job.
 """
 
 import os
@@ -53,7 +55,8 @@ def main() -> int:
     conceal: Callable[[str], str] = str
     try:
         job, config, words = read_task()
-        conceal = config.conceal  # AWS keeps a job's failure reason, and shows it to whoever may list jobs
+        # AWS keeps a job's failure reason, and shows it to whoever may list jobs
+        conceal = config.conceal
         train(job, config, words)
     except Terminated as told:  # a spot instance is taken back: what was done is saved
         print(told, file=sys.stderr)

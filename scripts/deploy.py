@@ -1,4 +1,5 @@
-"""A model behind an endpoint on Amazon SageMaker: python scripts/deploy.py MODEL|RUN [--dry-run]."""
+"""A model behind an endpoint on Amazon SageMaker: python scripts/deploy.py MODEL|RUN
+[--dry-run]."""
 
 from breedlab.cli import run
 

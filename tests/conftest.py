@@ -19,15 +19,17 @@ from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.data.sample import write_sample
 
-# Networks this small gain nothing from a second thread, and two test runs side by side lose much by it.
+# Networks this small gain nothing from a second thread, and two test runs side by side lose much by
+# it.
 torch.set_num_threads(1)
 
-# What a shell without job control starts in the background ignores Ctrl-C, and so did all that the tests send one to.
+# What a shell without job control starts in the background ignores Ctrl-C, and so did all that the
+# tests send one to.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# absl, which TensorBoard and OpenVINO bring, keeps the stderr of the moment it is imported, and closes it when Hydra
-# configures logging. In a test that stderr is pytest's own.
+# absl, which TensorBoard and OpenVINO bring, keeps the stderr of the moment it is imported, and
+# closes it when Hydra configures logging. In a test that stderr is pytest's own.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,10 +60,12 @@ Configure = Callable[..., Config]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Distribute by file, as `--dist loadfile` does, so that a crashed process does not hang the rest.
+    """Distribute by file, as `--dist loadfile` does, so that a crashed process does not hang the
+    rest.
 
-    pytest-xdist 3.8 puts all files of a crashed process back into its queue, those that are done, too, each of which
-    then waits for a test to end elsewhere: at the end there are none, and the run never ends.
+    pytest-xdist 3.8 puts all files of a crashed process back into its queue, those that are done,
+    too, each of which then waits for a test to end elsewhere: at the end there are none, and the
+    run never ends.
     """
     if config.getoption("dist") != "loadfile":
         return None
@@ -79,7 +83,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Say how a process of pytest-xdist ended that was not told to: by which signal, or with which code."""
+    """Say how a process of pytest-xdist ended that was not told to: by which signal, or with which
+    code."""
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)
     if error is None or process is None:
         return
@@ -91,7 +96,8 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests run in AWS's container come first: they take longest, and no process shall be left with one."""
+    """Files whose tests run in AWS's container come first: they take longest, and no process shall
+    be left with one."""
     slowest = {item.path for item in items if "image" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in slowest)
 
@@ -138,7 +144,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = [*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)]
     subprocess.run(build, check=True)
     wheel = next(folder.glob("breedlab-*.whl"))
-    subprocess.run([*pip, "install", "-q", "--no-deps", "--target", str(folder / "site"), str(wheel)], check=True)
+    subprocess.run(
+        [*pip, "install", "-q", "--no-deps", "--target", str(folder / "site"), str(wheel)],
+        check=True,
+    )
     return folder / "site"
 
 
@@ -149,9 +158,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(params=sorted(path.parent.name for path in (ROOT / "tests" / "assets").glob("v*/golden.tar.xz")))
+@pytest.fixture(
+    params=sorted(path.parent.name for path in (ROOT / "tests" / "assets").glob("v*/golden.tar.xz"))
+)
 def golden(request: pytest.FixtureRequest, here: Path) -> Path:
-    """The working folder of somebody who used the first breedlab of a schema version, unpacked where we are."""
+    """The working folder of somebody who used the first breedlab of a schema version, unpacked
+    where we are."""
     with tarfile.open(ROOT / "tests" / "assets" / request.param / "golden.tar.xz") as content:
         content.extractall(here, filter="data")
     return here

@@ -14,7 +14,17 @@ from PIL import Image
 
 import breedlab
 
-PUBLIC = ["BreedlabError", "Config", "Model", "Prediction", "Run", "__version__", "configure", "load", "run"]
+PUBLIC = [
+    "BreedlabError",
+    "Config",
+    "Model",
+    "Prediction",
+    "Run",
+    "__version__",
+    "configure",
+    "load",
+    "run",
+]
 COMPLETE = "runs/golden/complete"
 
 
@@ -27,8 +37,16 @@ def test_only_these_names_are_public() -> None:
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
-    script = "import sys, breedlab; breedlab.__all__; print([n for n in ('torch', 'hydra', 'PIL') if n in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
+    script = (
+        "import sys, breedlab; breedlab.__all__; print([n for n in ('torch', 'hydra', 'PIL') if n"
+        " in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_type_checkers_know_it() -> None:

@@ -36,7 +36,8 @@ def test_a_writer_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: P
 
 
 def test_a_full_disk_leaves_the_old_content_and_raises_its_own_error(tmp_path: Path) -> None:
-    """The kernel's limit on the size of files stands for the disk: it refuses in the middle of a write, too."""
+    """The kernel's limit on the size of files stands for the disk: it refuses in the middle of a
+    write, too."""
     script = (
         "import resource, signal, sys; from breedlab.files import atomic_write_bytes\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -55,7 +56,9 @@ def test_a_full_disk_leaves_the_old_content_and_raises_its_own_error(tmp_path: P
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 10_000
 
 
-def test_a_kill_in_the_middle_leaves_the_old_content_and_a_leftover_that_is_cleared(tmp_path: Path) -> None:
+def test_a_kill_in_the_middle_leaves_the_old_content_and_a_leftover_that_is_cleared(
+    tmp_path: Path,
+) -> None:
     script = (
         "import os, signal, sys; from breedlab.files import atomic_open\n"
         "with atomic_open(sys.argv[1]) as out:\n"
@@ -94,7 +97,8 @@ def test_links_permissions_and_devices_are_as_with_a_plain_write(tmp_path: Path)
     atomic_write_text(fresh, "new")
     plain = tmp_path / "plain"
     plain.write_text("new")
-    assert fresh.stat().st_mode == plain.stat().st_mode  # what the umask says, not what a scratch file gets
+    # what the umask says, not what a scratch file gets
+    assert fresh.stat().st_mode == plain.stat().st_mode
 
 
 def test_two_processes_that_write_the_same_file_leave_one_whole_content(tmp_path: Path) -> None:
@@ -122,7 +126,9 @@ def test_names_that_are_no_utf8_are_written_and_read_back(tmp_path: Path) -> Non
     assert read_json(tmp_path / "splits.json") == {"photos": [name]}
 
 
-@pytest.mark.parametrize("content", [b"", b"  \n", b'{"epochs": 3, "rea', b"\xff\xfe\x00", b"[1]", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"  \n", b'{"epochs": 3, "rea', b"\xff\xfe\x00", b"[1]", b"[" * 100_000]
+)
 def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "trained.json"
     file.write_bytes(content)

@@ -1,4 +1,5 @@
-"""What older versions left behind is still resumed, reported, debugged, evaluated, predicted with and served."""
+"""What older versions left behind is still resumed, reported, debugged, evaluated, predicted with
+and served."""
 
 from __future__ import annotations
 
@@ -27,14 +28,19 @@ COMPLETE = "runs/golden/complete"
 
 
 def weights(run: str, name: str) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(f"{run}/checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+    state: dict[str, torch.Tensor] = torch.load(
+        f"{run}/checkpoints/{name}.ckpt", weights_only=True
+    )["state_dict"]
     return state
 
 
 def trials(run: str) -> list[tuple[Any, ...]]:
     """Number, state and objective of every trial that Optuna has stored."""
     with sqlite3.connect(f"{run}/study.db") as study:
-        query = "SELECT number, state, value FROM trials LEFT JOIN trial_values USING (trial_id) ORDER BY number"
+        query = (
+            "SELECT number, state, value FROM trials LEFT JOIN trial_values USING (trial_id) ORDER"
+            " BY number"
+        )
         return study.execute(query).fetchall()
 
 
@@ -42,7 +48,9 @@ def recorded_answers() -> dict[str, tuple[int, float]]:
     """The class and its probability that the complete run recorded for each photo of the test."""
     recorded = json.loads(Path(COMPLETE, "predictions.json").read_text())
     answers = zip(recorded["predicted"], recorded["probabilities"], strict=True)
-    return {f"photos/{name}": answer for name, answer in zip(recorded["photos"], answers, strict=True)}
+    return {
+        f"photos/{name}": answer for name, answer in zip(recorded["photos"], answers, strict=True)
+    }
 
 
 @pytest.mark.slow
@@ -79,7 +87,17 @@ def test_a_search_that_was_stopped_goes_on(golden: Path) -> None:
 
 def test_words_that_agree_with_an_old_run_may_be_given_again(golden: Path, capsys: Any) -> None:
     again = yaml.safe_load(Path("runs/golden/stopped_in_training/overrides.yaml").read_text())
-    assert launch(["resume=runs/golden/stopped_in_training", *again, "cache.dir=elsewhere", "dry_run=true"]) == 0
+    assert (
+        launch(
+            [
+                "resume=runs/golden/stopped_in_training",
+                *again,
+                "cache.dir=elsewhere",
+                "dry_run=true",
+            ]
+        )
+        == 0
+    )
     assert "stopped_in_training" in capsys.readouterr().out
 
 
@@ -88,8 +106,16 @@ def test_words_that_contradict_an_old_run_are_refused_by_path(golden: Path) -> N
         launch(["resume=runs/golden/stopped_in_training", "optim.lr=0.5", "dry_run=true"])
     with pytest.raises(BreedlabError, match=r"  optim\.name: recorded 'adam', given 'sgd'"):
         launch(["resume=runs/golden/stopped_in_training", "optim=sgd", "dry_run=true"])
-    with pytest.raises(BreedlabError, match=r"tuner\.space\.model\.dropout: recorded None, given \[0\.1, 0\.2\]"):
-        launch(["resume=runs/golden/stopped_in_training", "tuner.space.model.dropout=[0.1,0.2]", "dry_run=true"])
+    with pytest.raises(
+        BreedlabError, match=r"tuner\.space\.model\.dropout: recorded None, given \[0\.1, 0\.2\]"
+    ):
+        launch(
+            [
+                "resume=runs/golden/stopped_in_training",
+                "tuner.space.model.dropout=[0.1,0.2]",
+                "dry_run=true",
+            ]
+        )
 
 
 @pytest.mark.slow
@@ -122,7 +148,9 @@ def test_an_old_recording_is_judged_by_its_own_thresholds(golden: Path, capsys: 
         assert after[verdict["rule"]] == verdict["verdict"]
 
 
-def test_a_rule_that_is_newer_than_the_run_leaves_the_others_their_thresholds(golden: Path, capsys: Any) -> None:
+def test_a_rule_that_is_newer_than_the_run_leaves_the_others_their_thresholds(
+    golden: Path, capsys: Any
+) -> None:
     file = Path(COMPLETE, "config.yaml")
     tree = yaml.safe_load(file.read_text())
     rules = tree["debugger"]["rules"]
@@ -130,13 +158,17 @@ def test_a_rule_that_is_newer_than_the_run_leaves_the_others_their_thresholds(go
     rules["loss_not_decreasing"] |= {"window": 2, "decrease": 1.0}  # which no training reaches
     file.write_text(yaml.safe_dump(tree))
     assert debug.main([COMPLETE, "--json"]) == 1
-    verdicts = {verdict["rule"]: verdict["verdict"] for verdict in json.loads(capsys.readouterr().out)}
+    verdicts = {
+        verdict["rule"]: verdict["verdict"] for verdict in json.loads(capsys.readouterr().out)
+    }
     assert verdicts["LossNotDecreasing"] == "triggered"
     assert "WeightUpdateRatio" in verdicts
 
 
 @pytest.mark.parametrize("engine", [[], ["--engine", "eager"]], ids=["as exported", "eager"])
-def test_an_old_archive_predicts_what_it_predicted(engine: list[str], golden: Path, capsys: Any) -> None:
+def test_an_old_archive_predicts_what_it_predicted(
+    engine: list[str], golden: Path, capsys: Any
+) -> None:
     expected = recorded_answers()
     assert predict.main([COMPLETE, *expected, "--json", "--top", "1", *engine]) == 0
     for answer in json.loads(capsys.readouterr().out):
@@ -177,7 +209,8 @@ def test_an_old_archive_is_served(golden: Path) -> None:
 
 @pytest.mark.slow
 def test_an_old_archives_own_code_still_serves_it(golden: Path) -> None:
-    """What runs on an endpoint is the code that an archive brought with it, beside newer libraries."""
+    """What runs on an endpoint is the code that an archive brought with it, beside newer
+    libraries."""
     content = Path("content")
     with tarfile.open(f"{COMPLETE}/model.tar.gz") as archive:
         archive.extractall(content, filter="data")
@@ -192,7 +225,11 @@ def test_an_old_archives_own_code_still_serves_it(golden: Path) -> None:
     expected = recorded_answers()
     command = [sys.executable, "-c", script, str(content), *expected]
     ran = subprocess.run(
-        command, capture_output=True, text=True, env={"PYTHONPATH": str(content / "code")}, check=False
+        command,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(content / "code")},
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     for line, (label, _) in zip(ran.stdout.splitlines(), expected.values(), strict=True):
@@ -202,7 +239,10 @@ def test_an_old_archives_own_code_still_serves_it(golden: Path) -> None:
 def test_what_a_newer_breedlab_wrote_is_refused_in_a_sentence(golden: Path) -> None:
     file = Path(COMPLETE, "config.yaml")
     file.write_text(f"schema_version: {SCHEMA_VERSION + 1}\n{file.read_text()}")
-    expected = f"{file}: written by a newer breedlab (schema_version {SCHEMA_VERSION + 1}; this one reads up to"
+    expected = (
+        f"{file}: written by a newer breedlab (schema_version {SCHEMA_VERSION + 1}; this one reads"
+        " up to"
+    )
     for command in (lambda: launch([f"resume={COMPLETE}"]), lambda: debug.main([COMPLETE])):
         with pytest.raises(BreedlabError, match=re.escape(expected)):
             command()
@@ -225,7 +265,8 @@ def test_a_newer_study_is_refused_in_a_sentence(golden: Path) -> None:
     stopped = "runs/golden/stopped_in_search"
     with sqlite3.connect(f"{stopped}/study.db") as study:
         study.execute(
-            "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1, 'schema_version', ?)",
+            "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1,"
+            " 'schema_version', ?)",
             [str(SCHEMA_VERSION + 1)],
         )
     with pytest.raises(BreedlabError, match=r"study\.db: written by a newer breedlab"):

@@ -1,4 +1,5 @@
-"""What a stranger gets from `pip install breedlab`: wheel and sdist built, checked, and used in empty environments."""
+"""What a stranger gets from `pip install breedlab`: wheel and sdist built, checked, and used in
+empty environments."""
 
 from __future__ import annotations
 
@@ -16,12 +17,45 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 UV = BIN / "uv"
 SMALL = [
-    *("experiment=quickstart", "debugger=none", "profiler=none", "tuner=none", "trainer.max_epochs=1"),
-    *("model=resnet34", "model.name=resnet18", "model.weights=none", "data.image_size=32", "data.resize=36"),
-    *("data.root=photos", "data.sample.classes=2", "data.sample.train=8", "data.sample.valid=4", "data.sample.test=4"),
-    *("data.sample.size=48", "serving.engine=eager", "serving.precision=fp32", "data.num_workers=0"),
+    *(
+        "experiment=quickstart",
+        "debugger=none",
+        "profiler=none",
+        "tuner=none",
+        "trainer.max_epochs=1",
+    ),
+    *(
+        "model=resnet34",
+        "model.name=resnet18",
+        "model.weights=none",
+        "data.image_size=32",
+        "data.resize=36",
+    ),
+    *(
+        "data.root=photos",
+        "data.sample.classes=2",
+        "data.sample.train=8",
+        "data.sample.valid=4",
+        "data.sample.test=4",
+    ),
+    *(
+        "data.sample.size=48",
+        "serving.engine=eager",
+        "serving.precision=fp32",
+        "data.num_workers=0",
+    ),
 ]
-HEAVY = ("smdebug", "pandas", "altair", "vl_convert", "tensorboard", "timm", "boto3", "fastapi", "openvino")
+HEAVY = (
+    "smdebug",
+    "pandas",
+    "altair",
+    "vl_convert",
+    "tensorboard",
+    "timm",
+    "boto3",
+    "fastapi",
+    "openvino",
+)
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +63,9 @@ pytestmark = pytest.mark.slow
 def _python(version: str) -> str | None:
     """Return the interpreter of a version: one on the path, or pyenv's."""
     found = subprocess.run(
-        [UV, "python", "find", "--no-python-downloads", "--system", version], capture_output=True, text=True
+        [UV, "python", "find", "--no-python-downloads", "--system", version],
+        capture_output=True,
+        text=True,
     )
     if not found.returncode:
         return found.stdout.strip()
@@ -47,33 +83,68 @@ def run(*words: str | Path, folder: Path, code: int = 0) -> str:
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist, and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("dist")
-    run(UV, "build", "--quiet", "--no-build-isolation", "--python", sys.executable, "-o", folder, ROOT, folder=folder)
+    run(
+        UV,
+        "build",
+        "--quiet",
+        "--no-build-isolation",
+        "--python",
+        sys.executable,
+        "-o",
+        folder,
+        ROOT,
+        folder=folder,
+    )
     return folder
 
 
 def test_wheel_and_sdist_are_what_an_index_takes(packages: Path) -> None:
     wheel, sdist = next(packages.glob("*.whl")), next(packages.glob("*.tar.gz"))
-    assert run(BIN / "twine", "check", "--strict", wheel, sdist, folder=packages).count("PASSED") == 2
+    assert (
+        run(BIN / "twine", "check", "--strict", wheel, sdist, folder=packages).count("PASSED") == 2
+    )
     with zipfile.ZipFile(wheel) as content:
         names = content.namelist()
         metadata = content.read(next(name for name in names if name.endswith("/METADATA"))).decode()
-    assert {"breedlab/conf/config.yaml", "breedlab/entry/inference.py", "breedlab/py.typed"} <= set(names)
-    assert not any(name.startswith(("tests/", "breedlab/runs", "breedlab/data/sample/")) for name in names)
-    assert "License-Expression: Apache-2.0" in metadata and any(name.endswith("/LICENSE") for name in names)
+    assert {"breedlab/conf/config.yaml", "breedlab/entry/inference.py", "breedlab/py.typed"} <= set(
+        names
+    )
+    assert not any(
+        name.startswith(("tests/", "breedlab/runs", "breedlab/data/sample/")) for name in names
+    )
+    assert "License-Expression: Apache-2.0" in metadata and any(
+        name.endswith("/LICENSE") for name in names
+    )
     with tarfile.open(sdist) as content:
-        assert not any("/.venv" in name or "/runs/" in name or name.endswith(".tar.xz") for name in content.getnames())
+        assert not any(
+            "/.venv" in name or "/runs/" in name or name.endswith(".tar.xz")
+            for name in content.getnames()
+        )
 
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
-def test_the_core_alone_trains_and_names_the_extra_that_is_absent(version: str, packages: Path, tmp_path: Path) -> None:
+def test_the_core_alone_trains_and_names_the_extra_that_is_absent(
+    version: str, packages: Path, tmp_path: Path
+) -> None:
     python = _python(version)
     if python is None:
         pytest.skip(f"there is no Python {version} on this machine")
     environment = tmp_path / "environment"
     run(UV, "venv", "--quiet", "--python", python, environment, folder=tmp_path)
-    pins = re.findall(r"^[\w.-]+==[^\\\n]+", (ROOT / "requirements" / "dev.txt").read_text(), re.MULTILINE)
+    pins = re.findall(
+        r"^[\w.-]+==[^\\\n]+", (ROOT / "requirements" / "dev.txt").read_text(), re.MULTILINE
+    )
     (tmp_path / "pins.txt").write_text("\n".join(pins))
-    install = [UV, "pip", "install", "--quiet", "--python", environment / "bin" / "python", "-c", tmp_path / "pins.txt"]
+    install = [
+        UV,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        environment / "bin" / "python",
+        "-c",
+        tmp_path / "pins.txt",
+    ]
     run(*install, next(packages.glob("*.whl")), folder=tmp_path)
     has = f"import importlib.util as u; print([name for name in {HEAVY!r} if u.find_spec(name)])"
     assert run(environment / "bin" / "python", "-c", has, folder=tmp_path).strip() == "[]"
@@ -81,11 +152,19 @@ def test_the_core_alone_trains_and_names_the_extra_that_is_absent(version: str, 
     breedlab = environment / "bin" / "breedlab"
     text = run(breedlab, "launch", *SMALL, folder=tmp_path)
     assert "no report.html was written; it needs pip install 'breedlab[report]'" in text
-    assert "nothing was written for TensorBoard; it needs pip install 'breedlab[tensorboard]'" in text
-    assert "valid/loss" in (tmp_path / "runs" / "latest" / "tensorboard" / "final" / "curves.csv").read_text()
+    assert (
+        "nothing was written for TensorBoard; it needs pip install 'breedlab[tensorboard]'" in text
+    )
+    assert (
+        "valid/loss"
+        in (tmp_path / "runs" / "latest" / "tensorboard" / "final" / "curves.csv").read_text()
+    )
     assert "photos/test" in run(breedlab, "predict", "runs/latest", "photos/test", folder=tmp_path)
     for words, extra in (
-        (["launch", "debugger=default", *(word for word in SMALL if word != "debugger=none")], "debugger"),
+        (
+            ["launch", "debugger=default", *(word for word in SMALL if word != "debugger=none")],
+            "debugger",
+        ),
         (["debug", "runs/latest"], "debugger"),
         (["report", "runs/latest"], "report"),
         (["serve", "runs/latest", "--port", "0"], "serve"),

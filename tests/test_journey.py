@@ -28,7 +28,12 @@ def run(tmp_path_factory: pytest.TempPathFactory, words: Words) -> Path:
     """A whole run with a search, made once for the tests of this file."""
     runs = tmp_path_factory.mktemp("runs")
     space = "tuner.space={optim: {lr: [0.001, 0.003]}, model: {head: [[16], []]}}"
-    assert launch.main(words(f"runs_dir={runs}", "name=journey", "tuner=grid", "tuner.max_epochs=2", space)) == 0
+    assert (
+        launch.main(
+            words(f"runs_dir={runs}", "name=journey", "tuner=grid", "tuner.max_epochs=2", space)
+        )
+        == 0
+    )
     return runs / "latest"
 
 
@@ -54,7 +59,11 @@ def test_the_run_directory_holds_what_it_should(run: Path) -> None:
     lineage = json.loads((run / "lineage.json").read_text())
     assert lineage["packages"]["torch"] and lineage["data"]["fingerprint"] and lineage["seed"] == 7
     splits = json.loads((run / "splits.json").read_text())
-    assert {split: len(files) for split, files in splits["photos"].items()} == {"train": 100, "valid": 24, "test": 24}
+    assert {split: len(files) for split, files in splits["photos"].items()} == {
+        "train": 100,
+        "valid": 24,
+        "test": 24,
+    }
 
 
 def test_suspect_labels_are_listed_and_an_edited_list_is_applied(
@@ -62,7 +71,9 @@ def test_suspect_labels_are_listed_and_an_edited_list_is_applied(
 ) -> None:
     rows = list(csv.DictReader((run / "fixes.csv").open()))
     splits = json.loads((run / "splits.json").read_text())["photos"]
-    assert rows and all(row["file"] in splits[row["split"]] and row["suggested"] != row["label"] for row in rows)
+    assert rows and all(
+        row["file"] in splits[row["split"]] and row["suggested"] != row["label"] for row in rows
+    )
     first = next(row for row in rows if row["split"] == "train")
     edited = tmp_path / "fixes.csv"
     edited.write_text(f"file,fix\n{first['file']},remove\n")
@@ -76,7 +87,9 @@ def test_metrics_are_those_of_the_test_split(run: Path) -> None:
     test = metrics["test"]
     cells = test["confusion"]["cells"]
     assert sum(count for _, _, count in cells) == test["photos"] == 24
-    assert test["metrics"]["top1"] == pytest.approx(sum(count for i, j, count in cells if i == j) / 24)
+    assert test["metrics"]["top1"] == pytest.approx(
+        sum(count for i, j, count in cells if i == j) / 24
+    )
     assert metrics["search"]["values"].keys() == {"optim.lr", "model.head"}
     assert sum(metrics["search"]["importance"].values()) == pytest.approx(1)  # kept for the report
     assert metrics["training"]["ended"] == "all 2 epochs"
@@ -88,7 +101,10 @@ def test_predict_takes_files_folders_and_patterns(
     monkeypatch.chdir(photos)
     folder = sorted((photos / "test").iterdir())[0]
     file = sorted(folder.iterdir())[0]
-    assert predict.main([str(run), str(file), str(folder), "test/*/0002.jpg", "--json", "--top", "3"]) == 0
+    assert (
+        predict.main([str(run), str(file), str(folder), "test/*/0002.jpg", "--json", "--top", "3"])
+        == 0
+    )
     answers = json.loads(capsys.readouterr().out)
     assert len(answers) == 6 + 3
     for answer in answers:
@@ -108,7 +124,9 @@ def test_predict_goes_on_past_a_broken_photo_and_says_so(
     assert broken["error"].startswith("is not an image") and good["predictions"]
 
 
-def test_evaluate_comes_to_the_runs_own_figures(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_comes_to_the_runs_own_figures(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate.main([str(run), str(photos / "test"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     own = json.loads((run / "metrics.json").read_text())["test"]
@@ -120,20 +138,29 @@ def test_evaluate_comes_to_the_runs_own_figures(run: Path, photos: Path, capsys:
 
 
 def test_tensorboard_shows_curves_pictures_and_every_trials_figures(run: Path) -> None:
-    final = EventAccumulator(str(run / "tensorboard" / "final"), size_guidance={"images": 0}).Reload()
+    final = EventAccumulator(
+        str(run / "tensorboard" / "final"), size_guidance={"images": 0}
+    ).Reload()
     tags = final.Tags()
-    assert {"train/loss", "valid/loss", "valid/top1", "valid/f1", "test/top1"} <= set(tags["scalars"])
+    assert {"train/loss", "valid/loss", "valid/top1", "valid/f1", "test/top1"} <= set(
+        tags["scalars"]
+    )
     assert {"test/confusion", "test/predictions"} <= set(tags["images"])
     assert len(final.Scalars("valid/top1")) == 2
     runs = sorted(path.name for path in (run / "tensorboard").iterdir())
     assert runs == ["final", "trial_000", "trial_001", "trial_002", "trial_003"]
     for name in runs:
         events = EventAccumulator(str(run / "tensorboard" / name)).Reload()
-        assert "hparams" in events.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name
+        assert (
+            "hparams"
+            in events.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name
+        )
         assert any(tag.startswith("final/valid_top1") for tag in events.Tags()["scalars"])
 
 
-def test_a_finished_run_resumed_has_nothing_left_to_do(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_resumed_has_nothing_left_to_do(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     assert launch.main([f"resume={run}", "dry_run=true"]) == 0
     assert "this run is complete; nothing is left to do" in capsys.readouterr().out
@@ -142,7 +169,9 @@ def test_a_finished_run_resumed_has_nothing_left_to_do(run: Path, capsys: pytest
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
 
 
-def test_other_photos_than_the_runs_are_refused_on_resume(here: Path, words: Words, photos: Path) -> None:
+def test_other_photos_than_the_runs_are_refused_on_resume(
+    here: Path, words: Words, photos: Path
+) -> None:
     from breedlab.errors import ConfigError
 
     shutil.copytree(photos, "mine")
@@ -157,10 +186,15 @@ def test_a_grid_of_runs_ends_with_a_table(
     here: Path, words: Words, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["launch.py"])
-    assert launch.main(["-m", *words("trainer.max_epochs=1", "name=grid", "optim.lr=0.001,0.002")]) == 0
+    assert (
+        launch.main(["-m", *words("trainer.max_epochs=1", "name=grid", "optim.lr=0.001,0.002")])
+        == 0
+    )
     out = capsys.readouterr().out
     table = out[out.rindex("Grid") :]
-    assert "optim.lr=0.001" in table and "optim.lr=0.002" in table and table.count("runs/grid/") == 2
+    assert (
+        "optim.lr=0.001" in table and "optim.lr=0.002" in table and table.count("runs/grid/") == 2
+    )
     assert len(list((here / "runs" / "grid").iterdir())) == 2
     summary = json.loads(next((here / "runs" / "grids").rglob("summary.json")).read_text())
     assert [row["test/top1"] >= 0 for row in summary] == [True, True]
@@ -179,10 +213,15 @@ def test_broken_photos_are_refused_all_at_once_or_left_out_and_recorded(
     folder = sorted((here / "mine" / "train").iterdir())[0]
     (folder / "text.jpg").write_text("no photo")
     (folder / "empty.png").touch()
-    overrides = [word for word in words() if not word.startswith("data.root")] + ["data.root=mine", "name=x"]
+    overrides = [word for word in words() if not word.startswith("data.root")] + [
+        "data.root=mine",
+        "name=x",
+    ]
     with pytest.raises(DataError) as caught:
         launch.main(overrides)
-    assert "text.jpg is not an image" in str(caught.value) and "empty.png is empty" in str(caught.value)
+    assert "text.jpg is not an image" in str(caught.value) and "empty.png is empty" in str(
+        caught.value
+    )
     assert not Path("runs").exists()
     assert launch.main([*overrides, "data.on_bad_file=skip", "trainer.max_epochs=1"]) == 0
     left_out = json.loads(Path("runs/latest/splits.json").read_text())["left_out"]
@@ -195,9 +234,15 @@ def test_png_photos_with_transparency_train_like_any_other(here: Path, words: Wo
             folder = here / "png" / ("red" if index == 0 else "blue")
             folder.mkdir(parents=True, exist_ok=True)
             Image.new("RGBA", (40, 40), (*color, 128 + 8 * number)).save(folder / f"{number}.png")
-    overrides = [word for word in words() if not word.startswith("data.root")] + ["data.root=png", "name=png"]
+    overrides = [word for word in words() if not word.startswith("data.root")] + [
+        "data.root=png",
+        "name=png",
+    ]
     assert launch.main([*overrides, "trainer.max_epochs=1"]) == 0
-    assert json.loads(Path("runs/latest/splits.json").read_text())["cut_from_train"] == ["valid", "test"]
+    assert json.loads(Path("runs/latest/splits.json").read_text())["cut_from_train"] == [
+        "valid",
+        "test",
+    ]
 
 
 @pytest.mark.slow
@@ -205,7 +250,14 @@ def test_png_photos_with_transparency_train_like_any_other(here: Path, words: Wo
 def test_ctrl_c_is_one_line_that_says_how_to_go_on(here: Path, words: Words, moment: str) -> None:
     command = [sys.executable, "-u", "-m", "breedlab.cli", "launch"]
     space = "tuner.space={optim: {lr: [0.001, 0.002]}}"
-    overrides = words("tuner=grid", space, "tuner.max_epochs=3", "cache.mode=off", "trainer.max_epochs=4", "name=x")
+    overrides = words(
+        "tuner=grid",
+        space,
+        "tuner.max_epochs=3",
+        "cache.mode=off",
+        "trainer.max_epochs=4",
+        "name=x",
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [*command, *overrides],
@@ -234,35 +286,62 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(here: Path, words: Words, mom
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_message_and_the_run_goes_on_once_there_is_room(here: Path, words: Words) -> None:
+def test_a_full_disk_is_one_message_and_the_run_goes_on_once_there_is_room(
+    here: Path, words: Words
+) -> None:
     """A small file system of its own; only root can mount one."""
     disk = here / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(disk)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("cannot mount a file system here")
     try:
         command = [sys.executable, "-m", "breedlab.cli", "launch"]
-        first = subprocess.run([*command, *words("name=full")], cwd=disk, capture_output=True, text=True)
+        first = subprocess.run(
+            [*command, *words("name=full")], cwd=disk, capture_output=True, text=True
+        )
         assert first.returncode == 1
-        assert first.stderr.startswith(f"the disk that holds {disk.resolve()}/") and "is full" in first.stderr
+        assert (
+            first.stderr.startswith(f"the disk that holds {disk.resolve()}/")
+            and "is full" in first.stderr
+        )
         assert "Traceback" not in first.stderr
         subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
-        second = subprocess.run([*command, "resume=runs/latest"], cwd=disk, capture_output=True, text=True)
+        second = subprocess.run(
+            [*command, "resume=runs/latest"], cwd=disk, capture_output=True, text=True
+        )
         assert second.returncode == 0, second.stderr
         assert (disk / "runs/latest/model.tar.gz").exists()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_sample_drawn_otherwise_does_not_pass_for_the_one_asked_for(here: Path, words: Words) -> None:
+def test_a_sample_drawn_otherwise_does_not_pass_for_the_one_asked_for(
+    here: Path, words: Words
+) -> None:
     from breedlab.errors import DataError
 
-    small = ["data.sample.train=8", "data.sample.valid=2", "data.sample.test=2", "data.sample.size=40"]
+    small = [
+        "data.sample.train=8",
+        "data.sample.valid=2",
+        "data.sample.test=2",
+        "data.sample.size=40",
+    ]
     overrides = [word for word in words() if not word.startswith("data")]
-    run = [*overrides, "data=sample", "data.image_size=32", "data.resize=36", "trainer.max_epochs=1", *small]
+    run = [
+        *overrides,
+        "data=sample",
+        "data.image_size=32",
+        "data.resize=36",
+        "trainer.max_epochs=1",
+        *small,
+    ]
     assert launch.main([*run, "data.num_workers=0"]) == 0
-    with pytest.raises(DataError, match=r"data\.sample: data/sample was drawn with classes 8, now 3"):
+    with pytest.raises(
+        DataError, match=r"data\.sample: data/sample was drawn with classes 8, now 3"
+    ):
         launch.main([*run, "data.sample.classes=3"])
 
 
@@ -296,9 +375,12 @@ def test_the_quickstart_passes_its_own_bar(quickstart: Path) -> None:
 
 @pytest.mark.slow
 def test_every_command_of_the_readme_runs(quickstart: Path) -> None:
-    """Blocks marked `sh` in the README, in order, on the drawn photos; a comment says what is left out."""
+    """Blocks marked `sh` in the README, in order, on the drawn photos; a comment says what is left
+    out."""
     text = (ROOT / "README.md").read_text()
-    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
+    commands = [
+        line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()
+    ]
     commands = [line for line in commands if line.startswith("python scripts/")]
     first, *others = commands
     assert first == QUICKSTART and len(others) >= 5
@@ -309,7 +391,9 @@ def test_every_command_of_the_readme_runs(quickstart: Path) -> None:
 @pytest.mark.slow
 def test_the_readmes_python_trains_loads_and_predicts(quickstart: Path) -> None:
     (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    done = subprocess.run([sys.executable, "-c", script], cwd=quickstart, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=quickstart, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     *_, summary, _first, _second, _3, _4, _5, _6, _7, last = done.stdout.splitlines()
     assert re.fullmatch(r"[01]\.\d+ 2 \S+/report\.html", summary), summary

@@ -17,8 +17,14 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 
 def make(*words: str) -> subprocess.CompletedProcess[str]:
     # As from a shell: under `make test`, make would take itself for a part of that.
-    clean = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-    return subprocess.run(["make", *words], cwd=ROOT, env=clean, capture_output=True, text=True, timeout=60)
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    return subprocess.run(
+        ["make", *words], cwd=ROOT, env=clean, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_help_lists_every_target_that_has_a_comment() -> None:

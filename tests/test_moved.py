@@ -1,4 +1,5 @@
-"""Scripts that import modules by the names that they had before the tree was ordered go on working, with a warning."""
+"""Scripts that import modules by the names that they had before the tree was ordered go on working,
+with a warning."""
 
 from __future__ import annotations
 

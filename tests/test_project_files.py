@@ -19,7 +19,9 @@ def test_the_citation_has_the_packages_name_version_and_license() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["title"], str(citation["version"])) == (PROJECT["name"], __version__)
     assert citation["license"] == PROJECT["license"]
-    assert [author["name"] for author in citation["authors"]] == [author["name"] for author in PROJECT["authors"]]
+    assert [author["name"] for author in citation["authors"]] == [
+        author["name"] for author in PROJECT["authors"]
+    ]
 
 
 def test_the_changelog_has_a_section_for_what_is_not_released_yet() -> None:
@@ -27,7 +29,9 @@ def test_the_changelog_has_a_section_for_what_is_not_released_yet() -> None:
 
 
 def test_the_install_page_has_every_extra_and_no_other() -> None:
-    rows = re.findall(r"^\| `([a-z]+)` \|", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([a-z]+)` \|", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE
+    )
     assert sorted(rows) == sorted(PROJECT["optional-dependencies"])
 
 
@@ -48,7 +52,15 @@ def test_an_issue_form_is_one_that_github_takes(form: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md", "ARCHITECTURE.md", "CHANGELOG.md", "README.md"]
+    "page",
+    [
+        "CODE_OF_CONDUCT.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "README.md",
+    ],
 )
 def test_a_page_names_no_file_that_is_not_there(page: str) -> None:
     text = (ROOT / page).read_text()

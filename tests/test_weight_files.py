@@ -36,7 +36,12 @@ def torch_legacy(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "write"),
-    [("a.safetensors", safetensors), ("a.pth", torch_zip), ("a.pth", torch_legacy), ("a.pth.tar", torch_zip)],
+    [
+        ("a.safetensors", safetensors),
+        ("a.pth", torch_zip),
+        ("a.pth", torch_legacy),
+        ("a.pth.tar", torch_zip),
+    ],
 )
 def test_what_the_libraries_write_is_taken(
     name: str, write: Callable[[Path], None], here: Path, capsys: pytest.CaptureFixture[str]
@@ -47,16 +52,22 @@ def test_what_the_libraries_write_is_taken(
 
 
 @pytest.mark.parametrize("write", [safetensors, torch_zip])
-def test_a_download_that_broke_off_is_refused(write: Callable[[Path], None], tmp_path: Path) -> None:
+def test_a_download_that_broke_off_is_refused(
+    write: Callable[[Path], None], tmp_path: Path
+) -> None:
     path = tmp_path / f"a.{'safetensors' if write is safetensors else 'pth'}"
     write(path)
     path.write_bytes(path.read_bytes()[:-20])
     assert "not a whole one" in problem(path)
 
 
-@pytest.mark.parametrize("name", ["notes.md", "notes.pth", "notes.safetensors", "empty.safetensors", "empty.pt"])
+@pytest.mark.parametrize(
+    "name", ["notes.md", "notes.pth", "notes.safetensors", "empty.safetensors", "empty.pt"]
+)
 def test_a_file_of_something_else_is_refused_by_a_dry_run(name: str, here: Path) -> None:
-    (here / name).write_text("" if name.startswith("empty") else (config_folder().parent / "README.md").read_text())
+    (here / name).write_text(
+        "" if name.startswith("empty") else (config_folder().parent / "README.md").read_text()
+    )
     with pytest.raises(ConfigError, match=rf"model\.weights: .*{name} is no "):
         main(words(here / name))
 
@@ -68,5 +79,8 @@ def test_a_zip_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_neither_file_nor_weights_is_refused(here: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.weights: got .*notes\.md'; expected one of DEFAULT, IMAGENET1K_V1"):
+    with pytest.raises(
+        ConfigError,
+        match=r"model\.weights: got .*notes\.md'; expected one of DEFAULT, IMAGENET1K_V1",
+    ):
         main(words(here / "notes.md"))

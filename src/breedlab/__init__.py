@@ -1,7 +1,7 @@
 """breedlab: from a folder of labelled images to a model that answers, from one config.
 
-What is in `__all__` is the public API; everything else may change without notice. Importing it is cheap: PyTorch is
-loaded when something is trained or asked.
+What is in `__all__` is the public API; everything else may change without notice. Importing it is
+cheap: PyTorch is loaded when something is trained or asked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from breedlab.config import Config
     from breedlab.errors import BreedlabError
 
-__all__ = ["BreedlabError", "Config", "Model", "Prediction", "Run", "__version__", "configure", "load", "run"]
+__all__ = [
+    "BreedlabError",
+    "Config",
+    "Model",
+    "Prediction",
+    "Run",
+    "__version__",
+    "configure",
+    "load",
+    "run",
+]
 
 _HOMES = {
     "BreedlabError": "breedlab.errors",

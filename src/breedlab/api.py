@@ -1,4 +1,5 @@
-"""The public API: train an experiment, read a run, ask a model. `import breedlab` has these names."""
+"""The public API: train an experiment, read a run, ask a model. `import breedlab` has these
+names."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ def run(*overrides: str, config: Config | None = None, resume: str | Path | None
     Args:
         overrides: What the command line takes: `run("experiment=quickstart", "optim.lr=0.01")`.
         config: A whole config from `configure`, in place of overrides.
-        resume: A run directory to go on with, to its end or to what overrides ask for: `run("trainer.max_epochs=30",
-            resume="runs/latest")`.
+        resume: A run directory to go on with, to its end or to what overrides ask for:
+            `run("trainer.max_epochs=30", resume="runs/latest")`.
 
     Raises:
         BreedlabError: With one message: what is wrong with the config, the images or the machine.
@@ -51,7 +52,9 @@ def run(*overrides: str, config: Config | None = None, resume: str | Path | None
     if chosen.dry_run:
         raise ConfigError("dry_run: got true; expected false, since run() runs the experiment")
     if not chosen.backend.wait:
-        raise ConfigError("backend.wait: got false; expected true, since run() returns the run that came of it")
+        raise ConfigError(
+            "backend.wait: got false; expected true, since run() returns the run that came of it"
+        )
     ended = backend(chosen).run(chosen, list(overrides), place)
     return Run(ended["run"])
 
@@ -77,7 +80,8 @@ class Prediction:
         probability: Of that class, 0 to 1.
         probabilities: Of every class by name, the most likely first.
         unknown: Whether the image is unlike those of all classes; None if the model does not tell.
-        label_set: The classes of which the true one is one with the model's coverage, 90%; empty if it has no sets.
+        label_set: The classes of which the true one is one with the model's coverage, 90%; empty if
+            it has no sets.
     """
 
     label: str
@@ -103,7 +107,8 @@ class Model:
         from breedlab.serving.handler import Model as Exported
 
         hardware.heed()
-        unpacked = ExitStack()  # OpenVINO may read its graph later, so the files stay as long as the model does
+        # OpenVINO may read its graph later, so the files stay as long as the model does
+        unpacked = ExitStack()
         load_plugins_of(Path(model))
         self._exported = Exported(unpacked.enter_context(opened(Path(model))))
         weakref.finalize(self, unpacked.close)
@@ -114,7 +119,8 @@ class Model:
         """Return what the model says of images, in their order.
 
         Args:
-            images: One or several: a path, a file's bytes, or a PIL image. Each is prepared exactly as in training.
+            images: One or several: a path, a file's bytes, or a PIL image. Each is prepared exactly
+                as in training.
 
         Raises:
             DataError: If one of them is not a readable image; the message names it.
@@ -125,7 +131,8 @@ class Model:
         predictions: list[Prediction] = []
         for start in range(0, len(several), _BATCH):
             batch = [
-                self._prepare(image, start + offset) for offset, image in enumerate(several[start : start + _BATCH])
+                self._prepare(image, start + offset)
+                for offset, image in enumerate(several[start : start + _BATCH])
             ]
             for told in self._exported.told(torch.stack(batch)):
                 predictions.append(self._prediction(told))
@@ -138,12 +145,16 @@ class Model:
         try:
             return self._exported.prepare(_bytes_of(image))
         except OSError as error:
-            raise DataError(f"{name}: cannot be read ({error.strerror or error}); expected an image file") from error
+            raise DataError(
+                f"{name}: cannot be read ({error.strerror or error}); expected an image file"
+            ) from error
         except BadPhoto as error:
             raise DataError(f"{name}: {error}") from error
 
     def _prediction(self, told: Mapping[str, Any]) -> Prediction:
-        ranked = sorted(zip(self.classes, told["probabilities"], strict=True), key=lambda pair: -pair[1])
+        ranked = sorted(
+            zip(self.classes, told["probabilities"], strict=True), key=lambda pair: -pair[1]
+        )
         label, probability = ranked[0]
         label_set = tuple(self.classes[index] for index in told.get("set", ()))
         return Prediction(label, probability, dict(ranked), told.get("unknown"), label_set)
@@ -180,12 +191,14 @@ class Run:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """The metrics of the test split by name, such as `top1`; empty if the run has not got that far."""
+        """The metrics of the test split by name, such as `top1`; empty if the run has not got that
+        far."""
         return dict(self._read.test.get("metrics", {}))
 
     @property
     def trials(self) -> list[Mapping[str, Any]]:
-        """Every trial of the search: `number`, `values`, `state`, `objective`, `epochs`, `seconds`."""
+        """Every trial of the search: `number`, `values`, `state`, `objective`, `epochs`,
+        `seconds`."""
         return list(self._read.trials)
 
     @property

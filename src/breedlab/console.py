@@ -26,9 +26,12 @@ from breedlab.names import printable
 
 
 class SafeConsole(Console):
-    """A console whose terminal no text can steer: what it shows of files, archives and servers is only shown."""
+    """A console whose terminal no text can steer: what it shows of files, archives and servers is
+    only shown."""
 
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             if segment.control is None and not segment.text.isprintable():
                 text = "".join(c if c in "\n\t" else printable(c) for c in segment.text)
@@ -37,7 +40,9 @@ class SafeConsole(Console):
 
 
 # A pipe has no width to fit: what is cut off there is lost to whatever reads it.
-console = SafeConsole(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
+console = SafeConsole(
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000
+)
 
 
 class _Count(MofNCompleteColumn):
@@ -82,12 +87,14 @@ def _so_far(done: int, total: int, seconds: float) -> str:
 def progress(title: str, aside: bool = False) -> Iterator[Report]:
     """Show a progress bar on a terminal, which goes when it is done; elsewhere lines.
 
-    Until its `Report` is called a bar shows that something is being done. In a pipe or a log the first line comes after
-    two seconds and others every thirty, so that a feature pass of half an hour can be told from one that hangs.
+    Until its `Report` is called a bar shows that something is being done. In a pipe or a log the
+    first line comes after two seconds and others every thirty, so that a feature pass of half an
+    hour can be told from one that hangs.
 
     Args:
         title: What is being done.
-        aside: For commands whose output is read by programs: the bar goes to stderr, and no line follows.
+        aside: For commands whose output is read by programs: the bar goes to stderr, and no line
+            follows.
     """
     screen = SafeConsole(stderr=True) if aside else console
     started = time.monotonic()
@@ -118,11 +125,18 @@ def progress(title: str, aside: bool = False) -> Iterator[Report]:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table whose number columns stand right."""
-    made = Table(title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=True)
+    made = Table(
+        title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=True
+    )
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
         made.add_column(column, justify="right" if numeric else "left")
     for row in rows:
         # As text: in a string, `[b]` and `:dog:` of a file's name would be markup.
-        made.add_row(*(Text(f"{cell:.4g}" if isinstance(cell, float) else printable(str(cell))) for cell in row))
+        made.add_row(
+            *(
+                Text(f"{cell:.4g}" if isinstance(cell, float) else printable(str(cell)))
+                for cell in row
+            )
+        )
     return made

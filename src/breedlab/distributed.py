@@ -1,6 +1,8 @@
-"""The processes of one run, started by torchrun or whatever sets its variables. Elsewhere a run is one process.
+"""The processes of one run, started by torchrun or whatever sets its variables. Elsewhere a run is
+one process.
 
-Rank 0 speaks, searches, tests, exports and writes; all ranks train, each on its part of every batch.
+Rank 0 speaks, searches, tests, exports and writes; all ranks train, each on its part of every
+batch.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from breedlab.errors import BreedlabError, DataError, TrainingError
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=30)
-"""A search on rank 0 may take long; a process that is lost is noticed by its connection, not by waiting."""
+"""A search on rank 0 may take long; a process that is lost is noticed by its connection, not by
+waiting."""
 
 _group: Any = None
 """Of all ranks, for what lies in main memory, whatever device they train on."""
@@ -27,7 +30,8 @@ _group: Any = None
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of every batch and split a process takes: items `rank`, `rank + world`, and so on."""
+    """Which part of every batch and split a process takes: items `rank`, `rank + world`, and so
+    on."""
 
     rank: int = 0
     world: int = 1
@@ -74,7 +78,8 @@ def shard() -> Shard:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """The processes joined to one run, of which the first that fails says why, and the others end with it.
+    """The processes joined to one run, of which the first that fails says why, and the others end
+    with it.
 
     Raises:
         Lost: In a process that the failure of another has ended.
@@ -117,7 +122,8 @@ def _join() -> None:
 
 
 def _leave() -> None:
-    """Ends the groups and their threads now: those that are left to the interpreter's end may abort the process."""
+    """Ends the groups and their threads now: those that are left to the interpreter's end may abort
+    the process."""
     global _group
     import gc
 
@@ -135,7 +141,8 @@ def wait() -> None:
 
 
 class Question:
-    """A number asked of all processes, at the same point of each, whose largest is known a little later."""
+    """A number asked of all processes, at the same point of each, whose largest is known a little
+    later."""
 
     def __init__(self, mine: int) -> None:
         import torch
@@ -146,7 +153,8 @@ class Question:
 
     def answer(self) -> int:
         pause = 0.0005
-        while not self._work.is_completed():  # in Python, which hears signals; in `wait` nothing does
+        # in Python, which hears signals; in `wait` nothing does
+        while not self._work.is_completed():
             time.sleep(pause)
             pause = min(2 * pause, 0.05)  # a search may take hours
         self._work.wait()
@@ -184,7 +192,8 @@ def once(action: Callable[[], T]) -> T:
 
 @contextmanager
 def host_first() -> Iterator[None]:
-    """The first process of each host does this before the others there, who find what it left on the disk."""
+    """The first process of each host does this before the others there, who find what it left on
+    the disk."""
     if local_rank() > 0:
         wait()
     yield
@@ -201,7 +210,10 @@ def refuse_different(fingerprint: str, root: object) -> None:
     found = gather(fingerprint)
     if len(set(found)) > 1:
         other = next(number for number, theirs in enumerate(found) if theirs != found[0])
-        raise DataError(f"data.root: {root} holds other photos for process {other} than for process 0; copy them anew")
+        raise DataError(
+            f"data.root: {root} holds other photos for process {other} than for process 0; copy"
+            " them anew"
+        )
 
 
 def _first_to_fail() -> bool:

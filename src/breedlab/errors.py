@@ -30,7 +30,8 @@ class OutOfTime(TrainingError):
 
 
 class DiskFull(TrainingError):
-    """A disk is full. Whatever else is tried on it fails alike, so that a search ends here, to be resumed."""
+    """A disk is full. Whatever else is tried on it fails alike, so that a search ends here, to be
+    resumed."""
 
 
 class BackendError(BreedlabError):
@@ -50,6 +51,7 @@ class ServingError(BreedlabError):
 
 
 class Terminated(BreedlabError):
-    """SIGTERM ended a run, as it does when a spot instance is taken back; the message says how to go on."""
+    """SIGTERM ended a run, as it does when a spot instance is taken back; the message says how to
+    go on."""
 
     exit_code = 143

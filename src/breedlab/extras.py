@@ -1,4 +1,5 @@
-"""What is installed beside the core, and the one sentence that says which extra brings what is not."""
+"""What is installed beside the core, and the one sentence that says which extra brings what is
+not."""
 
 from __future__ import annotations
 

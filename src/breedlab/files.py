@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 from breedlab.errors import BreedlabError
 
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
-"""What file systems without fsync answer; a full or broken disk answers something else, which is raised."""
+"""What file systems without fsync answer; a full or broken disk answers something else, which is
+raised."""
 
 _numbers = itertools.count()
 
@@ -31,9 +32,10 @@ class DamagedFile(BreedlabError):
 def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes the place of `path` when the block ends without an error.
 
-    Whoever reads `path` sees the old content or the new one, after a kill, a full disk and a power cut as well. What
-    a kill leaves is named `.<name>.<process>.tmp`; see `remove_leftovers`. A link is followed, permissions are kept,
-    and what is no regular file (`/dev/stdout`) is written in place.
+    Whoever reads `path` sees the old content or the new one, after a kill, a full disk and a power
+    cut as well. What a kill leaves is named `.<name>.<process>.tmp`; see `remove_leftovers`. A link
+    is followed, permissions are kept, and what is no regular file (`/dev/stdout`) is written in
+    place.
 
     Args:
         path: The file; its folder has to exist.
@@ -72,7 +74,8 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
 
 def atomic_write_text(path: str | Path, text: str) -> None:
     """Write a whole UTF-8 file, or leave the old one as it was; see `atomic_open`."""
-    # Names of files that are no UTF-8 come out of `os.fsdecode` as lone surrogates, and go back as the bytes they were.
+    # Names of files that are no UTF-8 come out of `os.fsdecode` as lone surrogates, and go back as
+    # the bytes they were.
     atomic_write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
@@ -100,12 +103,15 @@ def read_json(path: str | Path, kind: type = dict, hint: str = "") -> Any:
     except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
         raise damaged(path, "it is empty" if not content.strip() else str(error), hint) from error
     if not isinstance(tree, kind):
-        raise damaged(path, f"it holds {_NAMES.get(type(tree), 'a value')} instead of {_NAMES[kind]}", hint)
+        raise damaged(
+            path, f"it holds {_NAMES.get(type(tree), 'a value')} instead of {_NAMES[kind]}", hint
+        )
     return tree
 
 
 def read_json_if_whole(path: str | Path, kind: type = dict) -> Any:
-    """Return what a JSON file holds, or None where there is none or a damaged one: for what can be made anew."""
+    """Return what a JSON file holds, or None where there is none or a damaged one: for what can be
+    made anew."""
     try:
         return read_json(path, kind)
     except (DamagedFile, FileNotFoundError, NotADirectoryError):
@@ -126,7 +132,8 @@ def remove_leftovers(folder: Path, older_than_s: float = 0) -> None:
 
     Args:
         folder: Nothing happens where it does not exist.
-        older_than_s: Where other processes may be writing: the age from which nobody can be any more.
+        older_than_s: Where other processes may be writing: the age from which nobody can be any
+            more.
     """
     for scratch in folder.rglob(".*.tmp"):
         try:

@@ -1,4 +1,5 @@
-"""The old names of modules that moved: importing one warns and gives the module itself, until the next release."""
+"""The old names of modules that moved: importing one warns and gives the module itself, until the
+next release."""
 
 from __future__ import annotations
 
@@ -42,14 +43,19 @@ MOVED = {
 
 
 class _Alias(Loader):
-    """Loads a module by its old name as the very module of the new one, so that patching either patches both."""
+    """Loads a module by its old name as the very module of the new one, so that patching either
+    patches both."""
 
     def __init__(self, new: str) -> None:
         self._new = new
         self._spec: ModuleSpec | None = None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        warnings.warn(f"{spec.name} is now {self._new}; the old name goes with the next release", FutureWarning, 2)
+        warnings.warn(
+            f"{spec.name} is now {self._new}; the old name goes with the next release",
+            FutureWarning,
+            2,
+        )
         module = import_module(self._new)
         self._spec = module.__spec__
         return module
@@ -66,6 +72,7 @@ class _Finder(MetaPathFinder):
 
 
 def keep_old_names() -> None:
-    """Let Python find moved modules by their old names, where there is no other module of that name."""
+    """Let Python find moved modules by their old names, where there is no other module of that
+    name."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

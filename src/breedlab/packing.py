@@ -1,4 +1,5 @@
-"""model.tar.gz as a file: packed the same for the same content, unpacked where it is used. It needs no torch."""
+"""model.tar.gz as a file: packed the same for the same content, unpacked where it is used. It needs
+no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _MAX_MEMBERS = 10_000
 
 
 def write_archive(path: Path, folder: Path) -> None:
-    """Packs a folder's content. The same content gives the same bytes; a broken write leaves no archive."""
+    """Packs a folder's content. The same content gives the same bytes; a broken write leaves no
+    archive."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     with (
         atomic_open(path) as out,
@@ -55,10 +57,14 @@ def opened(model: Path) -> Iterator[Path]:
     archive = model / "model.tar.gz" if model.is_dir() else model
     if not archive.is_file():
         begun = (model / "config.yaml").is_file()
-        hint = f"the run has not finished; continue it with resume={model}" if begun else "not there"
+        hint = (
+            f"the run has not finished; continue it with resume={model}" if begun else "not there"
+        )
         if runs := sorted(model.glob("*/model.tar.gz")):
             raise ServingError(f"{model}: holds several runs; name one, such as {runs[-1].parent}")
-        raise ServingError(f"{archive}: {hint}; expected a model.tar.gz or a run directory that holds one")
+        raise ServingError(
+            f"{archive}: {hint}; expected a model.tar.gz or a run directory that holds one"
+        )
     from breedlab.console import progress
 
     with tempfile.TemporaryDirectory(prefix="breedlab-") as folder:
@@ -66,17 +72,29 @@ def opened(model: Path) -> Iterator[Path]:
             with progress(f"unpacking {archive.name}", aside=True):
                 _unpack(archive, Path(folder))
         except _Refused as error:
-            raise ServingError(f"{archive}: {error}; expected a model.tar.gz that breedlab exported") from error
+            raise ServingError(
+                f"{archive}: {error}; expected a model.tar.gz that breedlab exported"
+            ) from error
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise ServingError(f"{archive}: there is no room to unpack it in {tempfile.gettempdir()}") from error
+                raise ServingError(
+                    f"{archive}: there is no room to unpack it in {tempfile.gettempdir()}"
+                ) from error
             reason = "not a gzip file" if isinstance(error, gzip.BadGzipFile) else str(error)
-            raise ServingError(f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz") from error
-        except Exception as error:  # tarfile and zlib raise a dozen kinds of hostile and damaged bytes
+            raise ServingError(
+                f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz"
+            ) from error
+        except (
+            Exception
+        ) as error:  # tarfile and zlib raise a dozen kinds of hostile and damaged bytes
             reason = str(error) or type(error).__name__
-            raise ServingError(f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz") from error
+            raise ServingError(
+                f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz"
+            ) from error
         if not Path(folder, "model.json").is_file():
-            raise ServingError(f"{archive}: holds no model.json; expected an archive that breedlab exported")
+            raise ServingError(
+                f"{archive}: holds no model.json; expected an archive that breedlab exported"
+            )
         yield Path(folder)
 
 
@@ -85,9 +103,11 @@ class _Refused(Exception):
 
 
 class _Bounded:
-    """What tarfile reads an archive through: no more bytes than `limit` in all, and none of them in one piece.
+    """What tarfile reads an archive through: no more bytes than `limit` in all, and none of them in
+    one piece.
 
-    A gzip file of a megabyte may hold a gigabyte, and a header of tar may ask for all of it at once.
+    A gzip file of a megabyte may hold a gigabyte, and a header of tar may ask for all of it at
+    once.
     """
 
     def __init__(self, file: gzip.GzipFile, limit: int) -> None:
@@ -109,11 +129,14 @@ class _Bounded:
         return self._file.tell()
 
     def _refuse(self) -> NoReturn:
-        raise _Refused(f"unpacks to more than {self._limit / 1e6:,.0f} MB, far more than its size accounts for")
+        raise _Refused(
+            f"unpacks to more than {self._limit / 1e6:,.0f} MB, far more than its size accounts for"
+        )
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Write an archive's files into an empty folder: regular ones, inside it, each once, and no more than fit it."""
+    """Write an archive's files into an empty folder: regular ones, inside it, each once, and no
+    more than fit it."""
     limit = _MAX_RATIO * archive.stat().st_size + _MAX_SMALL
     with gzip.open(archive) as unzipped:
         bounded: Any = _Bounded(unzipped, limit)
@@ -136,10 +159,16 @@ def _write_members(content: tarfile.TarFile, folder: Path, limit: int) -> None:
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in member.name:
             raise _Refused(f"holds {shown}, which would lie outside its folder")
         if str(path) in names or len(names) >= _MAX_MEMBERS:
-            raise _Refused(f"holds {shown} twice" if str(path) in names else f"holds over {_MAX_MEMBERS:,} files")
+            raise _Refused(
+                f"holds {shown} twice"
+                if str(path) in names
+                else f"holds over {_MAX_MEMBERS:,} files"
+            )
         names.add(str(path))
         if member.size > limit:
-            raise _Refused(f"holds {shown} of {member.size / 1e6:,.0f} MB, far more than its size accounts for")
+            raise _Refused(
+                f"holds {shown} of {member.size / 1e6:,.0f} MB, far more than its size accounts for"
+            )
         source = content.extractfile(member)
         assert source is not None
         target = folder / path

@@ -1,15 +1,16 @@
 """The kinds of component that people add, each by one class that is registered under its name.
 
-A component is a `Section` of the config: its fields are its settings, with their types, ranges and defaults, and the
-docstrings under them are the settings' documentation. Its `build` makes what the settings describe, and imports there
-whatever is heavy, so that help, a typo and a dry run answer without torch.
+A component is a `Section` of the config: its fields are its settings, with their types, ranges and
+defaults, and the docstrings under them are the settings' documentation. Its `build` makes what the
+settings describe, and imports there whatever is heavy, so that help, a typo and a dry run answer
+without torch.
 
     @AUGMENTATIONS.register("blank")
     class Blank(Augmentation):
         ...
 
-A component that has settings gets a section of its name beside the setting that chooses it: those of the augmentation
-`blank` are at `data.blank`. docs/plugins.md has an example of each kind.
+A component that has settings gets a section of its name beside the setting that chooses it: those
+of the augmentation `blank` are at `data.blank`. docs/plugins.md has an example of each kind.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Registry(Generic[T]):
         kind: What one of them is called in messages.
         setting: The config path that chooses one; empty where all of them are at work.
         home: The module of the built-in ones, which is imported when the first is asked for.
-        section: The config path of the section that holds theirs; that of the setting by default. Without either they
-            have no settings.
+        section: The config path of the section that holds theirs; that of the setting by default.
+            Without either they have no settings.
         searched: Whether a search may vary their settings.
         optional: Whether a component is chosen by its section being there, and not by a setting.
         without: What the setting takes beside their names.
@@ -71,7 +72,12 @@ class Registry(Generic[T]):
     ) -> None:
         self.kind, self.setting, self.home = kind, setting, home
         self.section = section or setting.rpartition(".")[0]
-        self.searched, self.optional, self.without, self.prefix = searched, optional, without, prefix
+        self.searched, self.optional, self.without, self.prefix = (
+            searched,
+            optional,
+            without,
+            prefix,
+        )
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -81,14 +87,19 @@ class Registry(Generic[T]):
             ConfigError: If the name cannot be one, or is another class's.
         """
         if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
-            raise ConfigError(f"{self.kind} {name!r}: expected a name of small letters, digits and single '_'")
+            raise ConfigError(
+                f"{self.kind} {name!r}: expected a name of small letters, digits and single '_'"
+            )
 
         def add(component: type[T]) -> type[T]:
             other = self._classes.get(name, component)
-            if (other.__module__, other.__qualname__) != (component.__module__, component.__qualname__):
+            if (other.__module__, other.__qualname__) != (
+                component.__module__,
+                component.__qualname__,
+            ):
                 raise ConfigError(
-                    f"{self.kind} {name!r}: {component.__module__}.{component.__qualname__} has the name of"
-                    f" {other.__module__}.{other.__qualname__}; register it under another"
+                    f"{self.kind} {name!r}: {component.__module__}.{component.__qualname__} has the"
+                    f" name of {other.__module__}.{other.__qualname__}; register it under another"
                 )
             self._classes[name] = component
             return component
@@ -116,7 +127,9 @@ class Registry(Generic[T]):
 
             where = f"{self.setting}: " if self.setting else ""
             hint = nearest(name, names)
-            raise ConfigError(f"{where}no {self.kind} {name!r}; expected one of {', '.join(names)}{hint}")
+            raise ConfigError(
+                f"{where}no {self.kind} {name!r}; expected one of {', '.join(names)}{hint}"
+            )
         return self._classes[name]
 
     def items(self) -> Iterator[tuple[str, type[T]]]:
@@ -146,9 +159,11 @@ class Registry(Generic[T]):
         return settings if isinstance(settings, component) else component()
 
     def identity(self, section: Section) -> str | list[Any]:
-        """Return what tells a chosen component from any other, as plain data: by this caches are told apart.
+        """Return what tells a chosen component from any other, as plain data: by this caches are
+        told apart.
 
-        A name says all of a built-in component without settings; else its settings and its module's code count, too.
+        A name says all of a built-in component without settings; else its settings and its module's
+        code count, too.
         """
         name = getattr(section, self.setting.rpartition(".")[2])
         if name in self.without:
@@ -170,18 +185,30 @@ AUGMENTATIONS: Registry[Augmentation] = Registry(
 
 LOSSES: Registry[Loss] = Registry("loss", "optim.loss", "breedlab.training.losses", searched=True)
 HEADS: Registry[Head] = Registry("head", "model.head_type", "breedlab.models.heads", searched=True)
-METRICS: Registry[Metric] = Registry("metric", "monitor.metric", "breedlab.evaluation.metrics", prefix="valid/")
-SCHEDULES: Registry[Schedule] = Registry("schedule", "optim.schedule", "breedlab.training.schedules", searched=True)
-OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", "optim.name", "breedlab.training.optimizers", searched=True)
+METRICS: Registry[Metric] = Registry(
+    "metric", "monitor.metric", "breedlab.evaluation.metrics", prefix="valid/"
+)
+SCHEDULES: Registry[Schedule] = Registry(
+    "schedule", "optim.schedule", "breedlab.training.schedules", searched=True
+)
+OPTIMIZERS: Registry[Optimizer] = Registry(
+    "optimizer", "optim.name", "breedlab.training.optimizers", searched=True
+)
 DEBUGGER_RULES: Registry[DebuggerRule] = Registry(
     "debugger rule", "", "breedlab.config.debugger", section="debugger.rules"
 )
 PROFILER_RULES: Registry[ProfilerRule] = Registry(
     "profiler rule", "", "breedlab.config.profiler", section="profiler.rules"
 )
-REPORT_SECTIONS: Registry[ReportSection] = Registry("report section", "", "breedlab.reporting.added_sections")
-ENGINES: Registry[EngineKind] = Registry("engine", "serving.engine", "breedlab.serving.engine_kinds", without=("auto",))
-SOURCES: Registry[Source] = Registry("data source", "", "breedlab.data.sources", section="data", optional=True)
+REPORT_SECTIONS: Registry[ReportSection] = Registry(
+    "report section", "", "breedlab.reporting.added_sections"
+)
+ENGINES: Registry[EngineKind] = Registry(
+    "engine", "serving.engine", "breedlab.serving.engine_kinds", without=("auto",)
+)
+SOURCES: Registry[Source] = Registry(
+    "data source", "", "breedlab.data.sources", section="data", optional=True
+)
 BACKENDS: Registry[BackendKind] = Registry("backend", "backend.name", "breedlab.backends.kinds")
 
 REGISTRIES: tuple[Registry[Any], ...] = (

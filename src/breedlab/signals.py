@@ -1,4 +1,5 @@
-"""How a run is told to stop (SIGTERM, Ctrl-C) and when it heeds that: at once, or in training after the step."""
+"""How a run is told to stop (SIGTERM, Ctrl-C) and when it heeds that: at once, or in training after
+the step."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ _told_at = 0.0
 _deferring = False
 
 _ENDING = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
-"""SIGUSR1 is what Slurm jobs ask for as a warning (`--signal=USR1@120`); unheard it would end the process, unsaved."""
+"""SIGUSR1 is what Slurm jobs ask for as a warning (`--signal=USR1@120`); unheard it would end the
+process, unsaved."""
 
 _SAME_REQUEST_S = 0.5
-"""torchrun hands on to its processes what their whole group was sent: they are told twice, and meant once."""
+"""torchrun hands on to its processes what their whole group was sent: they are told twice, and
+meant once."""
 
 
 class Stopped(BaseException):
@@ -60,7 +63,9 @@ def listening(how_to_resume: Callable[[], str | None]) -> Iterator[None]:
     """
     global _told
     _told = None
-    before = {number: signal.signal(number, _hear) for number in _ENDING} if _in_main_thread() else {}
+    before = (
+        {number: signal.signal(number, _hear) for number in _ENDING} if _in_main_thread() else {}
+    )
     try:
         yield
     except Stopped:
@@ -84,9 +89,10 @@ _NO_STACK = _Stack(None, 2, 0)  # SS_DISABLE
 def same_stack() -> Iterator[None]:
     """Give the thread its signal stack back after what is done here, if that has set another.
 
-    On processors with AMX, OpenVINO's CPU plugin sets one for the thread that loads it, and frees that memory when the
-    plugin goes. If it goes in another thread, or not in the reverse order of loading, the first thread keeps the freed
-    stack, and the next SIGTERM or Ctrl-C is a segmentation fault: a run that would have saved its step loses it.
+    On processors with AMX, OpenVINO's CPU plugin sets one for the thread that loads it, and frees
+    that memory when the plugin goes. If it goes in another thread, or not in the reverse order of
+    loading, the first thread keeps the freed stack, and the next SIGTERM or Ctrl-C is a
+    segmentation fault: a run that would have saved its step loses it.
     """
     if sys.platform != "linux":
         yield
@@ -97,20 +103,23 @@ def same_stack() -> Iterator[None]:
     try:
         yield
     finally:
-        # A stack of before may be too small for AMX's registers; then signals are handled on the ordinary one.
+        # A stack of before may be too small for AMX's registers; then signals are handled on the
+        # ordinary one.
         if set_stack(ctypes.byref(before), None) != 0:
             set_stack(ctypes.byref(_NO_STACK), None)
 
 
 @contextmanager
 def deferrable() -> Iterator[None]:
-    """From `defer` to the end of this, being told to stop is only noted; being told so again ends it at once."""
+    """From `defer` to the end of this, being told to stop is only noted; being told so again ends
+    it at once."""
     global _deferring
     before = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGINT)}
     try:
         yield
     except Exception:
-        if told():  # the failure may well come of it: what tells a whole group to stop ends its helpers, too
+        # the failure may well come of it: what tells a whole group to stop ends its helpers, too
+        if told():
             stop()
         raise
     finally:

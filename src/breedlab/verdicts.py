@@ -1,4 +1,5 @@
-"""What a rule of the profiler or the debugger found, and the file that such findings are kept in."""
+"""What a rule of the profiler or the debugger found, and the file that such findings are kept
+in."""
 
 from __future__ import annotations
 
@@ -67,4 +68,7 @@ def write_verdicts(path: Path, verdicts: Sequence[Verdict]) -> None:
 def triggered(verdicts: Sequence[Verdict]) -> str:
     """How many rules fired and which, in words."""
     fired = [verdict.rule for verdict in verdicts if verdict.verdict == TRIGGERED]
-    return f"{len(fired)} rule{'s' * (len(fired) != 1)} triggered{': ' if fired else ''}{', '.join(fired)}"
+    return (
+        f"{len(fired)} rule{'s' * (len(fired) != 1)}"
+        f" triggered{': ' if fired else ''}{', '.join(fired)}"
+    )

@@ -1,4 +1,5 @@
-"""Whether a file is one of weights, told from its first bytes: in no time, without torch and without unpickling."""
+"""Whether a file is one of weights, told from its first bytes: in no time, without torch and
+without unpickling."""
 
 from __future__ import annotations
 
@@ -11,23 +12,30 @@ from pathlib import Path
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar.gz", ".tgz")
 
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-"""What torch.save began with before it wrote zip files; many of torchvision's downloads still are such files."""
+"""What torch.save began with before it wrote zip files; many of torchvision's downloads still are
+such files."""
 
 _LONGEST_HEADER = 100_000_000
 """Bytes; safetensors itself reads no longer one."""
 
 
 _IN_A_RUN = ("model.tar.gz", "checkpoints/best.ckpt", "model.safetensors")
-"""What a run directory, or an archive's content, has its weights in; the first that is there is taken."""
+"""What a run directory, or an archive's content, has its weights in; the first that is there is
+taken."""
 
 
 def names_file(weights: str) -> bool:
     """Whether `model.weights` names a file or a run rather than weights that a library knows."""
-    return Path(weights).name.endswith(ENDINGS) or Path(weights).is_file() or file_of(weights) != weights
+    return (
+        Path(weights).name.endswith(ENDINGS)
+        or Path(weights).is_file()
+        or file_of(weights) != weights
+    )
 
 
 def file_of(weights: str) -> str:
-    """The file that `model.weights` means, which for a run is its archive or its best checkpoint; else as given.
+    """The file that `model.weights` means, which for a run is its archive or its best checkpoint;
+    else as given.
 
     Links to folders are followed: `runs/latest` is another run tomorrow.
     """
@@ -44,13 +52,21 @@ def file_of(weights: str) -> str:
 
 
 def problem(path: Path) -> str:
-    """Why a file cannot be weights, empty if it can: read as `weights.read` will read it, by its ending."""
+    """Why a file cannot be weights, empty if it can: read as `weights.read` will read it, by its
+    ending."""
     if path.is_dir():
         begun = (path / "config.yaml").is_file()
-        return f"is a {'run that has no' if begun else 'folder without'} model.tar.gz and no checkpoints/best.ckpt"
+        return (
+            f"is a {'run that has no' if begun else 'folder without'} model.tar.gz and no"
+            " checkpoints/best.ckpt"
+        )
     try:
         if path.name.endswith((".tar.gz", ".tgz")):
-            return "" if _is_archive(path) else "is no archive that breedlab exported, or not a whole one"
+            return (
+                ""
+                if _is_archive(path)
+                else "is no archive that breedlab exported, or not a whole one"
+            )
         if path.suffix == ".safetensors":
             return "" if _is_safetensors(path) else "is no safetensors file, or not a whole one"
         return "" if _is_torch(path) else "is no file that torch.save wrote, or not a whole one"
@@ -67,7 +83,11 @@ def _is_safetensors(path: Path) -> bool:
             return False
         try:
             header = json.loads(file.read(length))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            ends = [
+                tensor["data_offsets"][1]
+                for name, tensor in header.items()
+                if name != "__metadata__"
+            ]
             return bool(8 + length + max(ends, default=0) == size)
         except (ValueError, AttributeError, KeyError, TypeError, IndexError):
             return False

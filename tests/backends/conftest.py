@@ -26,7 +26,8 @@ Words = Callable[..., list[str]]
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_loader() -> Iterator[None]:
-    """boto3 reads its models of the API, some of them megabytes, once instead of for every session."""
+    """boto3 reads its models of the API, some of them megabytes, once instead of for every
+    session."""
     loader = botocore.session.create_loader()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", lambda *_: loader)
@@ -79,7 +80,9 @@ def account(_server: Account, no_account: None, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     import urllib.request
 
-    urllib.request.urlopen(urllib.request.Request(f"{_server.url}/moto-api/reset", method="POST")).close()
+    urllib.request.urlopen(
+        urllib.request.Request(f"{_server.url}/moto-api/reset", method="POST")
+    ).close()
     _server.reset()
     boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument=TRUST)
     boto3.client("s3").create_bucket(Bucket=BUCKET)
@@ -101,7 +104,12 @@ def cloud(words: Words, few: Path) -> Words:
 
     def make(*more: str) -> list[str]:
         place = ["backend=sagemaker", f"backend.role={ROLE}", f"backend.bucket={BUCKET}"]
-        small = ["profiler=none", f"data.root={few}", "backend.instance_type=ml.m5.xlarge", "backend.trials=job_each"]
+        small = [
+            "profiler=none",
+            f"data.root={few}",
+            "backend.instance_type=ml.m5.xlarge",
+            "backend.trials=job_each",
+        ]
         return words("experiment=quickstart", *small, *place, *more)
 
     return make
@@ -109,7 +117,8 @@ def cloud(words: Words, few: Path) -> Words:
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of the container's environment. BREEDLAB_TEST_IMAGE names one that was made before."""
+    """The bin folder of the container's environment. BREEDLAB_TEST_IMAGE names one that was made
+    before."""
     if made := os.environ.get("BREEDLAB_TEST_IMAGE"):
         return Path(made, "bin")
     shared = tmp_path_factory.getbasetemp()
@@ -162,7 +171,10 @@ def _endpoint_server() -> Iterator[EndpointAccount]:
 
 @pytest.fixture
 def bare_deploy_account(
-    _endpoint_server: EndpointAccount, no_account: None, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    _endpoint_server: EndpointAccount,
+    no_account: None,
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> EndpointAccount:
     """An account with a role and a bucket; its endpoints answer with the archive's handler."""
     import urllib.request
@@ -185,7 +197,9 @@ def bare_deploy_account(
     monkeypatch.setattr(live, "POLL_S", 0.0)
     monkeypatch.setattr(sending, "PAUSE_S", 0.0)
     monkeypatch.setattr(first_answer, "PATIENCE_S", 0.0)
-    urllib.request.urlopen(urllib.request.Request(f"{account.url}/moto-api/reset", method="POST")).close()
+    urllib.request.urlopen(
+        urllib.request.Request(f"{account.url}/moto-api/reset", method="POST")
+    ).close()
     account.forget()
     account.container = contained(handler.model_fn(str(model_folder)))
     boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument=TRUST)
@@ -195,9 +209,14 @@ def bare_deploy_account(
 
 
 @pytest.fixture
-def deploy_account(bare_deploy_account: EndpointAccount, monkeypatch: pytest.MonkeyPatch) -> EndpointAccount:
-    """The same, where the archive is known to be good: trying it takes seconds, and some tests try it for all."""
+def deploy_account(
+    bare_deploy_account: EndpointAccount, monkeypatch: pytest.MonkeyPatch
+) -> EndpointAccount:
+    """The same, where the archive is known to be good: trying it takes seconds, and some tests try
+    it for all."""
     from breedlab.backends.sagemaker import archive_check
 
-    monkeypatch.setattr(archive_check, "probe", lambda *_: archive_check.Answer("Akita", 0.5, "known to be good"))
+    monkeypatch.setattr(
+        archive_check, "probe", lambda *_: archive_check.Answer("Akita", 0.5, "known to be good")
+    )
     return bare_deploy_account

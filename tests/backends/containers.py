@@ -1,7 +1,9 @@
-"""SageMaker's side of jobs, on this machine: the container's files, its two ways to start, and what is kept of it.
+"""SageMaker's side of jobs, on this machine: the container's files, its two ways to start, and what
+is kept of it.
 
-The container is an environment with PyTorch and AWS's training toolkit, as AWS's images have them. What else a job
-needs it installs itself, from its source. PyTorch alone is lent from the tests' own environment: it is 5 GB.
+The container is an environment with PyTorch and AWS's training toolkit, as AWS's images have them.
+What else a job needs it installs itself, from its source. PyTorch alone is lent from the tests' own
+environment: it is 5 GB.
 """
 
 from __future__ import annotations
@@ -69,9 +71,23 @@ def build_image(folder: Path) -> Path:
     """Makes the container's Python environment; returns its bin folder."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes"]
+    pip = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--require-hashes",
+    ]
     subprocess.run([*pip, "-r", str(LOCK)], check=True)
-    _lend(folder, {canonicalize_name(d.metadata["Name"]) for d in metadata.distributions(path=[str(_site(folder))])})
+    _lend(
+        folder,
+        {
+            canonicalize_name(d.metadata["Name"])
+            for d in metadata.distributions(path=[str(_site(folder))])
+        },
+    )
     torchrun = folder / "bin" / "torchrun"
     torchrun.write_text(f"#!{python}\nfrom torch.distributed.run import main\nmain()\n")
     torchrun.chmod(0o755)
@@ -83,7 +99,8 @@ def _site(folder: Path) -> Path:
 
 
 def _lend(folder: Path, there: set[str]) -> None:
-    """Links torch and what it needs. In a folder of its own, where pip lists it and removes nothing from it."""
+    """Links torch and what it needs. In a folder of its own, where pip lists it and removes nothing
+    from it."""
     lent = folder / "lent"
     lent.mkdir()
     wanted = [Requirement(name) for name in LENT]
@@ -167,17 +184,23 @@ class Container:
         """
         return self.start(name, request, values).wait()
 
-    def start(self, name: str, request: Request, values: Mapping[str, str] | None = None) -> Running:
+    def start(
+        self, name: str, request: Request, values: Mapping[str, str] | None = None
+    ) -> Running:
         """Starts a job on each of its hosts."""
-        hosts = [f"algo-{number + 1}" for number in range(request["ResourceConfig"]["InstanceCount"])]
+        hosts = [
+            f"algo-{number + 1}" for number in range(request["ResourceConfig"]["InstanceCount"])
+        ]
         number = len(self._started) + 1
         names = self.folder / f"hosts-{number}"
         # A container knows its own name, too: a torchrun that is alone asks for it.
-        names.write_text("".join(f"127.0.0.1 {host}\n" for host in ("localhost", socket.gethostname(), *hosts)))
+        names.write_text(
+            "".join(f"127.0.0.1 {host}\n" for host in ("localhost", socket.gethostname(), *hosts))
+        )
         job = Running([], [], name, request)
         self._started.append(job)
-        # All hosts of all jobs, other test processes' too, share one environment here, in which one at a time may
-        # install.
+        # All hosts of all jobs, other test processes' too, share one environment here, in which one
+        # at a time may install.
         with FileLock(self.bin.parent / "install.lock"):
             for host in hosts:
                 tree = self.folder / f"{name}-{number}-{host}"
@@ -189,15 +212,22 @@ class Container:
             job.wait_for("^› ", timeout=180, may_end=True)  # the run itself
         return job
 
-    def _start(self, tree: Path, name: str, request: Request, hosts: Path) -> subprocess.Popen[bytes]:
+    def _start(
+        self, tree: Path, name: str, request: Request, hosts: Path
+    ) -> subprocess.Popen[bytes]:
         algorithm = request["AlgorithmSpecification"]
         if "ContainerEntrypoint" in algorithm:
-            # The first process of the container, as it is on SageMaker, with all that this means to signals.
+            # The first process of the container, as it is on SageMaker, with all that this means to
+            # signals.
             apart = ["--pid", "--fork", "--mount-proc"]
             command = [*algorithm["ContainerEntrypoint"], *algorithm["ContainerArguments"]]
         else:
             apart, command = [], ["train"]  # which the image's own first process starts
-        kept = {key: value for key, value in os.environ.items() if key.startswith(("AWS_", "PIP_")) or key == "HOME"}
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if key.startswith(("AWS_", "PIP_")) or key == "HOME"
+        }
         environment = {
             **kept,
             **request.get("Environment", {}),
@@ -214,7 +244,18 @@ class Container:
         aside.mkdir(exist_ok=True)
         with (tree / "log").open("wb") as log:
             return subprocess.Popen(
-                ["unshare", "-m", *apart, "bash", "-c", _OWN, str(tree), str(hosts), str(aside), *command],
+                [
+                    "unshare",
+                    "-m",
+                    *apart,
+                    "bash",
+                    "-c",
+                    _OWN,
+                    str(tree),
+                    str(hosts),
+                    str(aside),
+                    *command,
+                ],
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -239,7 +280,8 @@ class Running:
         return Ended(codes, [self.log(host) for host in range(len(self.tree))], self.tree)
 
     def terminate(self, host: int = 0) -> None:
-        """What SageMaker does to stop a job: SIGTERM to the container's first process, and to no other."""
+        """What SageMaker does to stop a job: SIGTERM to the container's first process, and to no
+        other."""
         process = psutil.Process(self.processes[host].pid)
         if "ContainerEntrypoint" in self.request["AlgorithmSpecification"]:
             (process,) = process.children()  # of unshare
@@ -249,7 +291,8 @@ class Running:
         return (self.tree[host] / "log").read_text()
 
     def wait_for(self, pattern: str, timeout: float = 120, may_end: bool = False) -> None:
-        """Waits until the first host has printed something, or has ended where it may have before."""
+        """Waits until the first host has printed something, or has ended where it may have
+        before."""
         until = time.monotonic() + timeout
         while not re.search(pattern, self.log(), re.MULTILINE):
             if (ended := self.processes[0].poll() is not None) and may_end:
@@ -259,7 +302,8 @@ class Running:
 
 
 class Service(threading.Thread):
-    """What SageMaker does with the jobs that an account was asked for: runs them, one after the other."""
+    """What SageMaker does with the jobs that an account was asked for: runs them, one after the
+    other."""
 
     def __init__(self, account: Account, container: Container) -> None:
         super().__init__(daemon=True)
@@ -296,10 +340,14 @@ class Service(threading.Thread):
             raise self.error
 
     def _search(self, tuning: str, job: Request) -> None:
-        """Every trial, its values drawn from the request's ranges, its objective found by the request's regex."""
+        """Every trial, its values drawn from the request's ranges, its objective found by the
+        request's regex."""
         search, definition = job["HyperParameterTuningJobConfig"], job["TrainingJobDefinition"]
         metric = search["HyperParameterTuningJobObjective"]["MetricName"]
-        regexes = {each["Name"]: each["Regex"] for each in definition["AlgorithmSpecification"]["MetricDefinitions"]}
+        regexes = {
+            each["Name"]: each["Regex"]
+            for each in definition["AlgorithmSpecification"]["MetricDefinitions"]
+        }
         drawn = random.Random(search["RandomSeed"])
         for number in range(search["ResourceLimits"]["MaxNumberOfTrainingJobs"]):
             values = draw(search["ParameterRanges"], drawn)
@@ -307,7 +355,9 @@ class Service(threading.Thread):
             ended = self.ended[name] = self.container.run(name, definition, values)
             found = re.findall(regexes[metric], ended.log[0])
             verdict = _verdict(ended)
-            added = self.account.add_trial(tuning, values, float(found[-1]) if found else None, **verdict)
+            added = self.account.add_trial(
+                tuning, values, float(found[-1]) if found else None, **verdict
+            )
             assert added == name
         self.account.end_tuning(tuning)
 
@@ -315,13 +365,17 @@ class Service(threading.Thread):
 def draw(ranges: Mapping[str, Any], drawn: random.Random) -> dict[str, str]:
     """One point of a request's `ParameterRanges`, as text."""
     values = {}
-    for each in ranges.get("ContinuousParameterRanges", []) + ranges.get("IntegerParameterRanges", []):
+    for each in ranges.get("ContinuousParameterRanges", []) + ranges.get(
+        "IntegerParameterRanges", []
+    ):
         low, high = float(each["MinValue"]), float(each["MaxValue"])
         if each["ScalingType"] == "Logarithmic":
             number = math.exp(drawn.uniform(math.log(low), math.log(high)))
         else:
             number = drawn.uniform(low, high)
-        values[each["Name"]] = str(round(number)) if each in ranges.get("IntegerParameterRanges", []) else repr(number)
+        values[each["Name"]] = (
+            str(round(number)) if each in ranges.get("IntegerParameterRanges", []) else repr(number)
+        )
     for each in ranges.get("CategoricalParameterRanges", []):
         values[each["Name"]] = drawn.choice(each["Values"])
     return values
@@ -333,14 +387,30 @@ def _verdict(ended: Ended) -> dict[str, Any]:
     return {"status": "Failed", "FailureReason": (ended.failure or "AlgorithmError")[:1024]}
 
 
-def _lay_out(tree: Path, name: str, request: Request, values: Mapping[str, str], host: str, hosts: list[str]) -> None:
+def _lay_out(
+    tree: Path, name: str, request: Request, values: Mapping[str, str], host: str, hosts: list[str]
+) -> None:
     """Makes what SageMaker mounts at `/opt/ml`."""
-    for folder in ("input/config", "input/data", "model", "output/data", "checkpoints", "code", "tmp"):
+    for folder in (
+        "input/config",
+        "input/data",
+        "model",
+        "output/data",
+        "checkpoints",
+        "code",
+        "tmp",
+    ):
         (tree / folder).mkdir(parents=True)
     instance = request["ResourceConfig"]["InstanceType"]
-    hyperparameters = {**request.get("HyperParameters", {}), **request.get("StaticHyperParameters", {}), **values}
+    hyperparameters = {
+        **request.get("HyperParameters", {}),
+        **request.get("StaticHyperParameters", {}),
+        **values,
+    }
     if values:
-        hyperparameters["_tuning_objective_metric"] = request["AlgorithmSpecification"]["MetricDefinitions"][0]["Name"]
+        hyperparameters["_tuning_objective_metric"] = request["AlgorithmSpecification"][
+            "MetricDefinitions"
+        ][0]["Name"]
     group = {"instance_group_name": "homogeneousCluster", "instance_type": instance, "hosts": hosts}
     written = {
         "hyperparameters": hyperparameters,
@@ -353,14 +423,20 @@ def _lay_out(tree: Path, name: str, request: Request, values: Mapping[str, str],
             "network_interface_name": "lo",
         },
         "inputdataconfig": {
-            channel["ChannelName"]: {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated"}
+            channel["ChannelName"]: {
+                "TrainingInputMode": "File",
+                "S3DistributionType": "FullyReplicated",
+            }
             for channel in request["InputDataConfig"]
         },
     }
     for file, content in written.items():
         (tree / "input/config" / f"{file}.json").write_text(json.dumps(content))
     for channel in request["InputDataConfig"]:
-        _download(channel["DataSource"]["S3DataSource"]["S3Uri"], tree / "input/data" / channel["ChannelName"])
+        _download(
+            channel["DataSource"]["S3DataSource"]["S3Uri"],
+            tree / "input/data" / channel["ChannelName"],
+        )
     if "CheckpointConfig" in request:
         _download(request["CheckpointConfig"]["S3Uri"] + "/", tree / "checkpoints", must=False)
 
@@ -398,7 +474,8 @@ def _keep(tree: Path, name: str, request: Request) -> None:
 
 
 def _settle(trees: list[Path]) -> None:
-    """Waits for what outlives the process that a job was started by: SageMaker waits for the container."""
+    """Waits for what outlives the process that a job was started by: SageMaker waits for the
+    container."""
     until = time.monotonic() + 60
     while any(_working_in(tree) for tree in trees):
         assert time.monotonic() < until, "the job does not end"

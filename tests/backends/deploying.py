@@ -26,7 +26,9 @@ def exported(folder: Path, classes: tuple[str, ...]) -> Path:
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     shape = Architecture("squeezenet1_1", len(classes), (), 0.0, mean, std)
     classifier = Classifier(shape, backbones.build(shape.name), side=64).eval()
-    write_folder(folder, classifier, EvalTransform(72, 64, "bilinear", mean, std), classes, {"run": "test"})
+    write_folder(
+        folder, classifier, EvalTransform(72, 64, "bilinear", mean, std), classes, {"run": "test"}
+    )
     return folder
 
 
@@ -35,7 +37,9 @@ def contained(model: handler.Model) -> Callable[[bytes, str, str], tuple[int, by
 
     def answer(body: bytes, kind: str, accept: str) -> tuple[int, bytes, str]:
         try:
-            return 200, *handler.output_fn(handler.predict_fn(handler.input_fn(body, kind), model), accept)
+            return 200, *handler.output_fn(
+                handler.predict_fn(handler.input_fn(body, kind), model), accept
+            )
         except handler.BadRequest as error:
             return error.status, json.dumps({"error": str(error)}).encode(), handler.JSON
 
@@ -43,12 +47,25 @@ def contained(model: handler.Model) -> Callable[[bytes, str, str], tuple[int, by
 
 
 def deploy(archive: Path | None, *words: str, name: str = "dogs") -> int:
-    return main([*([str(archive)] if archive else []), "--name", name, "--role", ROLE, "--bucket", BUCKET, *words])
+    return main(
+        [
+            *([str(archive)] if archive else []),
+            "--name",
+            name,
+            "--role",
+            ROLE,
+            "--bucket",
+            BUCKET,
+            *words,
+        ]
+    )
 
 
 def sent(account: EndpointAccount, operation: str) -> dict[str, Any]:
     """The one request of an operation."""
-    (found,) = [parameters for name, parameters in [*account.requests, *account.scaled] if name == operation]
+    (found,) = [
+        parameters for name, parameters in [*account.requests, *account.scaled] if name == operation
+    ]
     return found
 
 

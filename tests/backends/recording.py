@@ -41,7 +41,8 @@ class Recorder:
             self._command = None
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        """Have every call of the product's clients noted; those that tests make themselves are not."""
+        """Have every call of the product's clients noted; those that tests make themselves are
+        not."""
         made = BaseClient._make_api_call
 
         def noted(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:

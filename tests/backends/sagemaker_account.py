@@ -1,8 +1,9 @@
-"""An AWS account to test against: moto's server, and in front of it what moto lacks or does differently.
+"""An AWS account to test against: moto's server, and in front of it what moto lacks or does
+differently.
 
-moto ends every job at once, forgets what it was not taught, and has no call to stop a job or to list a search's trials.
-Here jobs are kept as they were asked for, every request is recorded as it arrived, and the test says what becomes of
-a job. S3, IAM, STS and the logs are moto's.
+moto ends every job at once, forgets what it was not taught, and has no call to stop a job or to
+list a search's trials. Here jobs are kept as they were asked for, every request is recorded as it
+arrived, and the test says what becomes of a job. S3, IAM, STS and the logs are moto's.
 """
 
 from __future__ import annotations
@@ -47,13 +48,24 @@ TRUST = json.dumps(
     {
         "Version": "2012-10-17",
         "Statement": [
-            {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "sagemaker.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+            }
         ],
     }
 )
 """The trust policy of a role that SageMaker may take on."""
 
-_ROOM = ("ml.m5.xlarge", "ml.m5.large", "ml.c5.xlarge", "ml.c5.2xlarge", "ml.g5.xlarge", "ml.g4dn.xlarge")
+_ROOM = (
+    "ml.m5.xlarge",
+    "ml.m5.large",
+    "ml.c5.xlarge",
+    "ml.c5.2xlarge",
+    "ml.g5.xlarge",
+    "ml.g4dn.xlarge",
+)
 _KINDS = ("training job usage", "spot training job usage", "endpoint usage")
 _QUOTAS = {f"{machine} for {kind}": 100.0 for machine in _ROOM for kind in _KINDS} | {
     "Longest run time for a training job": 432_000.0
@@ -130,7 +142,16 @@ class Account:
 
     def reset(self) -> None:
         """Forgets everything."""
-        kept = (self.requests, self.calls, self.training, self.tuning, self.refuse, self.tags, self.lose, self.throttle)
+        kept = (
+            self.requests,
+            self.calls,
+            self.training,
+            self.tuning,
+            self.refuse,
+            self.tags,
+            self.lose,
+            self.throttle,
+        )
         for each in (*kept, self._born):
             each.clear()  # type: ignore[attr-defined]
         self.lag = 0.0
@@ -169,7 +190,9 @@ class Account:
         if "GetProducts" in self.refuse:
             return _refused(*self.refuse["GetProducts"])
         wanted = tuple(each["Value"] for each in asked["Filters"])
-        dimensions = [{"pricePerUnit": {"USD": f"{price:.10f}"}} for price in self.prices.get(wanted, ())]
+        dimensions = [
+            {"pricePerUnit": {"USD": f"{price:.10f}"}} for price in self.prices.get(wanted, ())
+        ]
         terms = {"OnDemand": {"term": {"priceDimensions": dict(enumerate(dimensions))}}}
         products = [json.dumps({"product": {}, "terms": terms})] if dimensions else []
         body = {"FormatVersion": "aws_v1", "PriceList": products}
@@ -178,8 +201,13 @@ class Account:
     def _ListServiceQuotas(self) -> Response:  # noqa: N802
         if "ListServiceQuotas" in self.refuse:
             return _refused(*self.refuse["ListServiceQuotas"])
-        listed = [{"QuotaName": name, "Value": value} for name, value in {**_QUOTAS, **self.quotas}.items()]
-        return Response(json.dumps({"Quotas": listed}), 200, content_type="application/x-amz-json-1.1")
+        listed = [
+            {"QuotaName": name, "Value": value}
+            for name, value in {**_QUOTAS, **self.quotas}.items()
+        ]
+        return Response(
+            json.dumps({"Quotas": listed}), 200, content_type="application/x-amz-json-1.1"
+        )
 
     def _SimulatePrincipalPolicy(self, asked: dict[str, str]) -> Response:  # noqa: N802
         if "SimulatePrincipalPolicy" in self.refuse:
@@ -187,8 +215,13 @@ class Account:
             error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
             return Response(f"<ErrorResponse>{error}</ErrorResponse>", 403, content_type="text/xml")
         self.simulated.append(asked)
-        whole = f"<EvalActionName>iam:PassRole</EvalActionName><EvalDecision>{self.passes}</EvalDecision>"
-        for tag in ("member", "EvaluationResults", "SimulatePrincipalPolicyResult", "SimulatePrincipalPolicyResponse"):
+        whole = f"<EvalActionName>iam:PassRole</EvalActionName><EvalDecision>{self.passes}</EvalDecision>"  # noqa: E501
+        for tag in (
+            "member",
+            "EvaluationResults",
+            "SimulatePrincipalPolicyResult",
+            "SimulatePrincipalPolicyResponse",
+        ):
             whole = f"<{tag}>{whole}</{tag}>"
         return Response(whole, 200, content_type="text/xml")
 
@@ -205,16 +238,29 @@ class Account:
     def end_tuning(self, name: str, status: str = "Completed") -> None:
         job = self.tuning[name]
         job |= {"HyperParameterTuningJobStatus": status, "HyperParameterTuningEndTime": _now()}
-        maximize = job["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["Type"] == "Maximize"
-        done = [trial for trial in self.trials(name) if "FinalHyperParameterTuningJobObjectiveMetric" in trial]
+        maximize = (
+            job["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]["Type"]
+            == "Maximize"
+        )
+        done = [
+            trial
+            for trial in self.trials(name)
+            if "FinalHyperParameterTuningJobObjectiveMetric" in trial
+        ]
         if done:
             pick = max if maximize else min
             job["BestTrainingJob"] = pick(
-                done, key=lambda trial: trial["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
+                done,
+                key=lambda trial: trial["FinalHyperParameterTuningJobObjectiveMetric"]["Value"],
             )
 
     def add_trial(
-        self, tuning: str, values: dict[str, str], objective: float | None, status: str = "Completed", **fields: Any
+        self,
+        tuning: str,
+        values: dict[str, str],
+        objective: float | None,
+        status: str = "Completed",
+        **fields: Any,
     ) -> str:
         """A training job of a tuning job; returns its name."""
         number = len(self.trials(tuning)) + 1
@@ -234,11 +280,13 @@ class Account:
             **{key: definition[key] for key in _OF_A_DEFINITION if key in definition},
             **fields,
         }
-        self.tags[self.training[name]["TrainingJobArn"]] = self.tags[self.tuning[tuning]["HyperParameterTuningJobArn"]]
+        self.tags[self.training[name]["TrainingJobArn"]] = self.tags[
+            self.tuning[tuning]["HyperParameterTuningJobArn"]
+        ]
         if objective is not None:
-            metric = self.tuning[tuning]["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"][
-                "MetricName"
-            ]
+            metric = self.tuning[tuning]["HyperParameterTuningJobConfig"][
+                "HyperParameterTuningJobObjective"
+            ]["MetricName"]
             self.training[name]["FinalHyperParameterTuningJobObjectiveMetric"] = {
                 "MetricName": metric,
                 "Value": objective,
@@ -292,18 +340,30 @@ class Account:
     def _DescribeHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         name = asked["HyperParameterTuningJobName"]
         if name not in self.tuning or not self.is_found(name):
-            raise Refusal("ResourceNotFound", "Amazon SageMaker can't find a tuning job with that name.")
+            raise Refusal(
+                "ResourceNotFound", "Amazon SageMaker can't find a tuning job with that name."
+            )
         job = self.tuning[name]
-        counts = {"Completed": 0, "InProgress": 0, "RetryableError": 0, "NonRetryableError": 0, "Stopped": 0}
+        counts = {
+            "Completed": 0,
+            "InProgress": 0,
+            "RetryableError": 0,
+            "NonRetryableError": 0,
+            "Stopped": 0,
+        }
         for trial in self.trials(name):
             status = trial["TrainingJobStatus"]
-            counts[{"Failed": "NonRetryableError", "Stopping": "InProgress"}.get(status, status)] += 1
+            counts[
+                {"Failed": "NonRetryableError", "Stopping": "InProgress"}.get(status, status)
+            ] += 1
         return {**job, "TrainingJobStatusCounters": counts}
 
     def _ListTrainingJobsForHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         found = self.trials(asked["HyperParameterTuningJobName"])
         first, size = int(asked.get("NextToken", 0)), min(int(asked.get("MaxResults", 10)), 100)
-        page = [{key: job[key] for key in _SUMMARY if key in job} for job in found[first : first + size]]
+        page = [
+            {key: job[key] for key in _SUMMARY if key in job} for job in found[first : first + size]
+        ]
         more = {"NextToken": str(first + size)} if first + size < len(found) else {}
         return {"TrainingJobSummaries": page, **more}
 
@@ -320,24 +380,37 @@ class Account:
         kind = asked["Resource"]
         jobs = {"TrainingJob": self.training, "HyperParameterTuningJob": self.tuning}[kind]
         wanted = asked["SearchExpression"]["Filters"]
-        assert all(each["Operator"] == "Exists" and each["Name"].startswith("Tags.") for each in wanted)
+        assert all(
+            each["Operator"] == "Exists" and each["Name"].startswith("Tags.") for each in wanted
+        )
         found = []
         for name, job in jobs.items():
             tags = self.tags.get(job[f"{kind}Arn"], [])
             keys = {tag["Key"] for tag in tags}
-            if self.is_found(name) and all(each["Name"].removeprefix("Tags.") in keys for each in wanted):
-                whole = job if kind == "TrainingJob" else self._DescribeHyperParameterTuningJob({f"{kind}Name": name})
+            if self.is_found(name) and all(
+                each["Name"].removeprefix("Tags.") in keys for each in wanted
+            ):
+                whole = (
+                    job
+                    if kind == "TrainingJob"
+                    else self._DescribeHyperParameterTuningJob({f"{kind}Name": name})
+                )
                 found.append({kind: {**whole, "Tags": tags}})
         first, size = int(asked.get("NextToken", 0)), min(int(asked.get("MaxResults", 10)), 100)
         more = {"NextToken": str(first + size)} if first + size < len(found) else {}
         return {"Results": found[first : first + size], **more}
 
     def _StopTrainingJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        self.training[asked["TrainingJobName"]] |= {"TrainingJobStatus": "Stopping", "SecondaryStatus": "Stopping"}
+        self.training[asked["TrainingJobName"]] |= {
+            "TrainingJobStatus": "Stopping",
+            "SecondaryStatus": "Stopping",
+        }
         return {}
 
     def _StopHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        self.tuning[asked["HyperParameterTuningJobName"]]["HyperParameterTuningJobStatus"] = "Stopping"
+        self.tuning[asked["HyperParameterTuningJobName"]]["HyperParameterTuningJobStatus"] = (
+            "Stopping"
+        )
         return {}
 
 
@@ -369,7 +442,9 @@ def refuse_what_aws_refuses(
     """Raises what AWS answers to a request that its model or its documentation does not allow."""
     found = violations(service, operation, parameters) + documented((operation, parameters), before)
     if found:
-        told = "; ".join(f"Value at '{path}' failed to satisfy constraint: {message}" for path, message in found)
+        told = "; ".join(
+            f"Value at '{path}' failed to satisfy constraint: {message}" for path, message in found
+        )
         raise Refusal("ValidationException", f"{len(found)} validation error detected: {told}")
 
 
@@ -402,7 +477,9 @@ def say(job: str, *lines: str) -> None:
 
 def _refuse_twice(name: str, jobs: dict[str, Any]) -> None:
     if name in jobs:
-        raise Refusal("ResourceInUse", f"Job name must be unique within an AWS account and region: {name}")
+        raise Refusal(
+            "ResourceInUse", f"Job name must be unique within an AWS account and region: {name}"
+        )
 
 
 def _once(left: dict[str, int], operation: str) -> bool:

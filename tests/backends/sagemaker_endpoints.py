@@ -1,8 +1,10 @@
-"""The endpoints of the account that tests deploy into, and in front of each what a test puts there as its container.
+"""The endpoints of the account that tests deploy into, and in front of each what a test puts there
+as its container.
 
-As AWS does it: an endpoint is at work for a while after each call, a failed update ends in service with the old config,
-and what the container refuses comes back as a ModelError that carries its status and words. And where it hurts: what
-was just made is not found for a while, answers get lost, calls are throttled or denied, a cold container answers 503.
+As AWS does it: an endpoint is at work for a while after each call, a failed update ends in service
+with the old config, and what the container refuses comes back as a ModelError that carries its
+status and words. And where it hurts: what was just made is not found for a while, answers get lost,
+calls are throttled or denied, a cold container answers 503.
 """
 
 from __future__ import annotations
@@ -64,11 +66,27 @@ class EndpointAccount(Account):
 
     def forget(self) -> None:
         """Make it an empty account whose calls all work."""
-        for kept in (self.requests, self.models, self.configs, self.endpoints, self.scaled, self.refuse, self.calls):
+        for kept in (
+            self.requests,
+            self.models,
+            self.configs,
+            self.endpoints,
+            self.scaled,
+            self.refuse,
+            self.calls,
+        ):
             kept.clear()
         self.groups.clear()
         self.transforms.clear()
-        for kept in (self.invoked, self.throttled, self.lost, self.denied, self._unseen, self.quotas, self.prices):
+        for kept in (
+            self.invoked,
+            self.throttled,
+            self.lost,
+            self.denied,
+            self._unseen,
+            self.quotas,
+            self.prices,
+        ):
             kept.clear()
         self.fails, self.cold, self.unseen_for, self.passes = None, 0, 0, "allowed"
 
@@ -88,7 +106,9 @@ class EndpointAccount(Account):
             return []
         return self._answered(environ, request, start_response)
 
-    def _answered(self, environ: dict[str, Any], request: Request, start_response: Any) -> Iterable[bytes]:
+    def _answered(
+        self, environ: dict[str, Any], request: Request, start_response: Any
+    ) -> Iterable[bytes]:
         if request.path.startswith("/endpoints/"):
             return self._invoke(request)(environ, start_response)
         target = request.headers.get("X-Amz-Target", "")
@@ -102,7 +122,11 @@ class EndpointAccount(Account):
                 return _error(400, error.code, {"message": str(error)})(environ, start_response)
             environ["wsgi.input"] = io.BytesIO(body)  # for moto to read again
             if target.endswith(".ListTagsForResource"):  # which moto does not know
-                tags = [asked["Tags"] for name, asked in self.scaled if "Tags" in asked and name.startswith("Register")]
+                tags = [
+                    asked["Tags"]
+                    for name, asked in self.scaled
+                    if "Tags" in asked and name.startswith("Register")
+                ]
                 return _json(200, {"Tags": tags[-1] if tags else {}})(environ, start_response)
         return super().__call__(environ, start_response)
 
@@ -111,46 +135,81 @@ class EndpointAccount(Account):
 
     def _invoke(self, request: Request) -> Response:
         _, _, name, kind = request.path.split("/")
-        names = ("Content-Type", "Accept", "X-Amzn-SageMaker-Content-Type", "X-Amzn-SageMaker-Accept")
+        names = (
+            "Content-Type",
+            "Accept",
+            "X-Amzn-SageMaker-Content-Type",
+            "X-Amzn-SageMaker-Accept",
+        )
         self.invoked.append({key: request.headers[key] for key in names if key in request.headers})
         if name not in self.endpoints or self.endpoints[name]["EndpointStatus"] != "InService":
-            return _error(400, "ValidationError", {"Message": f"Endpoint {name} of account 123456789012 not found."})
+            return _error(
+                400,
+                "ValidationError",
+                {"Message": f"Endpoint {name} of account 123456789012 not found."},
+            )
         assert self.container is not None
         if self.cold > 0:
             self.cold -= 1
-            return _error(503, "ServiceUnavailable", {"Message": "The container is not ready for requests."})
+            return _error(
+                503, "ServiceUnavailable", {"Message": "The container is not ready for requests."}
+            )
         if kind == "invocations":
             accept = request.headers.get("Accept", "*/*")
-            status, body, answered = self.container(request.get_data(), request.headers.get("Content-Type", ""), accept)
+            status, body, answered = self.container(
+                request.get_data(), request.headers.get("Content-Type", ""), accept
+            )
             if status == 200:
                 return Response(body, 200, content_type=answered)
-            told = {"OriginalStatusCode": status, "OriginalMessage": body.decode(), "Message": f"Received {status}"}
+            told = {
+                "OriginalStatusCode": status,
+                "OriginalMessage": body.decode(),
+                "Message": f"Received {status}",
+            }
             return _error(424, "ModelError", told)
         return self._invoke_later(name, request)
 
     def _invoke_later(self, name: str, request: Request) -> Response:
         s3 = boto3.client("s3")
         assert self.container is not None
-        bucket, _, key = request.headers["X-Amzn-SageMaker-InputLocation"].removeprefix("s3://").partition("/")
+        bucket, _, key = (
+            request.headers["X-Amzn-SageMaker-InputLocation"].removeprefix("s3://").partition("/")
+        )
         body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        kind, accept = (request.headers[f"X-Amzn-SageMaker-{name}"] for name in ("Content-Type", "Accept"))
+        kind, accept = (
+            request.headers[f"X-Amzn-SageMaker-{name}"] for name in ("Content-Type", "Accept")
+        )
         status, answer, _ = self.container(body, kind, accept)
-        output = self.configs[self.endpoints[name]["EndpointConfigName"]]["AsyncInferenceConfig"]["OutputConfig"]
+        output = self.configs[self.endpoints[name]["EndpointConfigName"]]["AsyncInferenceConfig"][
+            "OutputConfig"
+        ]
         self._answers += 1
-        places = [f"{output[path]}/{self._answers}.out" for path in ("S3OutputPath", "S3FailurePath")]
+        places = [
+            f"{output[path]}/{self._answers}.out" for path in ("S3OutputPath", "S3FailurePath")
+        ]
         bucket, _, key = places[0 if status == 200 else 1].removeprefix("s3://").partition("/")
         s3.put_object(Bucket=bucket, Key=key, Body=answer)
         headers = dict(
-            zip(("X-Amzn-SageMaker-OutputLocation", "X-Amzn-SageMaker-FailureLocation"), places, strict=True)
+            zip(
+                ("X-Amzn-SageMaker-OutputLocation", "X-Amzn-SageMaker-FailureLocation"),
+                places,
+                strict=True,
+            )
         )
-        return Response(json.dumps({"InferenceId": "1"}), 202, headers=headers, content_type="application/json")
+        return Response(
+            json.dumps({"InferenceId": "1"}), 202, headers=headers, content_type="application/json"
+        )
 
     # The API.
 
     def _CreateTransformJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         self._seen(self.models, "model", asked["ModelName"])
         job = {**asked, "TransformJobStatus": "InProgress", "_steps": 4}
-        return {"TransformJobArn": self._make(self.transforms, "transform-job", asked["TransformJobName"], job)}
+        return {
+            "TransformJobArn": self._make(
+                self.transforms, "transform-job", asked["TransformJobName"], job
+            )
+        }
 
     def _DescribeTransformJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         name = asked["TransformJobName"]
@@ -169,12 +228,14 @@ class EndpointAccount(Account):
         return {}
 
     def _transform(self, job: dict[str, Any]) -> None:
-        """As AWS does it: a file is a request; one that is refused has no answer, and fails the job at its end."""
+        """As AWS does it: a file is a request; one that is refused has no answer, and fails the job
+        at its end."""
         s3 = boto3.client("s3")
         assert self.container is not None
         source = job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
         (bucket, _, key), (out, _, to) = (
-            uri.removeprefix("s3://").partition("/") for uri in (source, job["TransformOutput"]["S3OutputPath"])
+            uri.removeprefix("s3://").partition("/")
+            for uri in (source, job["TransformOutput"]["S3OutputPath"])
         )
         failed = False
         for each in s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents", []):
@@ -199,8 +260,14 @@ class EndpointAccount(Account):
     def _DescribeModelPackageGroup(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         name = asked["ModelPackageGroupName"]
         if name not in self.groups:
-            raise Refusal("ValidationException", f"ModelPackageGroup {_ARN}:model-package-group/{name} does not exist.")
-        return {"ModelPackageGroupName": name, "ModelPackageGroupArn": f"{_ARN}:model-package-group/{name}"}
+            raise Refusal(
+                "ValidationException",
+                f"ModelPackageGroup {_ARN}:model-package-group/{name} does not exist.",
+            )
+        return {
+            "ModelPackageGroupName": name,
+            "ModelPackageGroupArn": f"{_ARN}:model-package-group/{name}",
+        }
 
     def _CreateModelPackage(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         versions = self.groups[self._DescribeModelPackageGroup(asked)["ModelPackageGroupName"]]
@@ -213,11 +280,15 @@ class EndpointAccount(Account):
             for each in versions:
                 if each["ModelPackageArn"] == asked["ModelPackageName"]:
                     return each
-        raise Refusal("ValidationException", f"ModelPackage {asked['ModelPackageName']} does not exist.")
+        raise Refusal(
+            "ValidationException", f"ModelPackage {asked['ModelPackageName']} does not exist."
+        )
 
     def _ListModelPackages(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         versions = self.groups[self._DescribeModelPackageGroup(asked)["ModelPackageGroupName"]]
-        found = [each for each in versions if each["ModelApprovalStatus"] == asked["ModelApprovalStatus"]]
+        found = [
+            each for each in versions if each["ModelApprovalStatus"] == asked["ModelApprovalStatus"]
+        ]
         return {"ModelPackageSummaryList": [{**each, "CreationTime": 0} for each in found[::-1]]}
 
     def _UpdateModelPackage(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -233,16 +304,29 @@ class EndpointAccount(Account):
     def _CreateEndpointConfig(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         for variant in asked["ProductionVariants"]:
             self._seen(self.models, "model", variant["ModelName"])
-        return {"EndpointConfigArn": self._make(self.configs, "endpoint-config", asked["EndpointConfigName"], asked)}
+        return {
+            "EndpointConfigArn": self._make(
+                self.configs, "endpoint-config", asked["EndpointConfigName"], asked
+            )
+        }
 
     def _CreateEndpoint(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         self._seen(self.configs, "endpoint-config", asked["EndpointConfigName"])
         more = {"EndpointStatus": "Creating", "_steps": 2, "CreationTime": time.time()}
-        return {"EndpointArn": self._make(self.endpoints, "endpoint", asked["EndpointName"], {**asked, **more})}
+        return {
+            "EndpointArn": self._make(
+                self.endpoints, "endpoint", asked["EndpointName"], {**asked, **more}
+            )
+        }
 
-    def _make(self, things: dict[str, dict[str, Any]], kind: str, name: str, asked: dict[str, Any]) -> str:
+    def _make(
+        self, things: dict[str, dict[str, Any]], kind: str, name: str, asked: dict[str, Any]
+    ) -> str:
         if name in things:
-            raise Refusal("ValidationException", f'Cannot create already existing {kind.replace("-", " ")} "{name}".')
+            raise Refusal(
+                "ValidationException",
+                f'Cannot create already existing {kind.replace("-", " ")} "{name}".',
+            )
         things[name] = asked
         self._unseen[f"{kind}/{name}"] = self.unseen_for
         return f"{_ARN}:{kind}/{name}"
@@ -276,20 +360,34 @@ class EndpointAccount(Account):
 
     def _ListEndpoints(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         keys = ("EndpointName", "CreationTime", "EndpointStatus")
-        found = [{**{key: one[key] for key in keys}, "LastModifiedTime": 0} for one in self.endpoints.values()]
-        return {"Endpoints": [{**one, "EndpointArn": f"{_ARN}:endpoint/{one['EndpointName']}"} for one in found]}
+        found = [
+            {**{key: one[key] for key in keys}, "LastModifiedTime": 0}
+            for one in self.endpoints.values()
+        ]
+        return {
+            "Endpoints": [
+                {**one, "EndpointArn": f"{_ARN}:endpoint/{one['EndpointName']}"} for one in found
+            ]
+        }
 
     def _UpdateEndpoint(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         endpoint = self._seen(self.endpoints, "endpoint", asked["EndpointName"])
         if endpoint["EndpointStatus"] != "InService":
             raise Refusal("ValidationException", "Cannot update in-progress endpoint.")
         self._seen(self.configs, "endpoint-config", asked["EndpointConfigName"])
-        endpoint |= {"EndpointStatus": "Updating", "_steps": 2, "_next": asked["EndpointConfigName"]}
+        endpoint |= {
+            "EndpointStatus": "Updating",
+            "_steps": 2,
+            "_next": asked["EndpointConfigName"],
+        }
         return {"EndpointArn": f"{_ARN}:endpoint/{asked['EndpointName']}"}
 
     def _DescribeModel(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         name = asked["ModelName"]
-        return self._seen(self.models, "model", name) | {"ModelArn": f"{_ARN}:model/{name}", "CreationTime": 0}
+        return self._seen(self.models, "model", name) | {
+            "ModelArn": f"{_ARN}:model/{name}",
+            "CreationTime": 0,
+        }
 
     def _DescribeEndpointConfig(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         name = asked["EndpointConfigName"]
@@ -306,10 +404,16 @@ class EndpointAccount(Account):
         if asked["EndpointName"] not in self.endpoints:
             raise Refusal("ValidationException", 'Could not find endpoint "arn".')
         config = self.configs.get(endpoint["EndpointConfigName"], {"ProductionVariants": []})
-        shown = {key: value for key, value in endpoint.items() if not key.startswith("_") and key != "Tags"}
+        shown = {
+            key: value
+            for key, value in endpoint.items()
+            if not key.startswith("_") and key != "Tags"
+        }
         if endpoint["EndpointStatus"] == "Updating":
             shown["PendingDeploymentSummary"] = {"EndpointConfigName": endpoint["_next"]}
-        variants = [{"VariantName": variant["VariantName"]} for variant in config["ProductionVariants"]]
+        variants = [
+            {"VariantName": variant["VariantName"]} for variant in config["ProductionVariants"]
+        ]
         about = {"EndpointArn": f"{_ARN}:endpoint/{asked['EndpointName']}", "LastModifiedTime": 0}
         return {**shown, **about, "ProductionVariants": variants}
 
@@ -346,10 +450,14 @@ class EndpointAccount(Account):
         return {"Models": _listed(self.models, asked, "ModelName", "model")}
 
     def _ListEndpointConfigs(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        return {"EndpointConfigs": _listed(self.configs, asked, "EndpointConfigName", "endpoint-config")}
+        return {
+            "EndpointConfigs": _listed(self.configs, asked, "EndpointConfigName", "endpoint-config")
+        }
 
 
-def _listed(things: dict[str, Any], asked: dict[str, Any], name: str, kind: str) -> list[dict[str, Any]]:
+def _listed(
+    things: dict[str, Any], asked: dict[str, Any], name: str, kind: str
+) -> list[dict[str, Any]]:
     arn = name.removesuffix("Name") + "Arn"
     found = [each for each in things if asked["NameContains"] in each]
     return [{name: each, arn: f"{_ARN}:{kind}/{each}", "CreationTime": 0} for each in found]
@@ -360,7 +468,11 @@ def _operation(request: Request) -> str:
     if target := request.headers.get("X-Amz-Target"):
         return target.rpartition(".")[2]
     if request.path.startswith("/endpoints/"):
-        return "InvokeEndpointAsync" if request.path.endswith("async-invocations") else "InvokeEndpoint"
+        return (
+            "InvokeEndpointAsync"
+            if request.path.endswith("async-invocations")
+            else "InvokeEndpoint"
+        )
     if "/operation/" in request.path:
         return request.path.rpartition("/")[2]
     return f"S3:{request.method}"
@@ -380,4 +492,9 @@ def _json(status: int, told: dict[str, Any]) -> Response:
 
 
 def _error(status: int, kind: str, told: dict[str, Any]) -> Response:
-    return Response(json.dumps(told), status, headers={"x-amzn-errortype": kind}, content_type="application/json")
+    return Response(
+        json.dumps(told),
+        status,
+        headers={"x-amzn-errortype": kind},
+        content_type="application/json",
+    )

@@ -12,7 +12,12 @@ import pytest
 from breedlab.cli import deploy, jobs, launch
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "aws-trial.md"
-NAMES = {"$ROLE": "SageMakerRole", "$BUCKET": "my-bucket", "$REGION": "us-east-1", "$RUN": "runs/trial"}
+NAMES = {
+    "$ROLE": "SageMakerRole",
+    "$BUCKET": "my-bucket",
+    "$REGION": "us-east-1",
+    "$RUN": "runs/trial",
+}
 
 
 def commands() -> list[list[str]]:
@@ -21,7 +26,12 @@ def commands() -> list[list[str]]:
     for name, value in NAMES.items():
         text = text.replace(name, value)
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in block.splitlines() if line.startswith("python ")]
+    return [
+        shlex.split(line)
+        for block in blocks
+        for line in block.splitlines()
+        if line.startswith("python ")
+    ]
 
 
 def of(script: str) -> list[Any]:
@@ -40,8 +50,13 @@ def test_a_launch_is_planned_at_the_price_that_is_told(
     monkeypatch.chdir(tmp_path)
     assert launch.main([*words, "dry_run=true"]) == 0
     out = capsys.readouterr().out
-    bill = re.search(r"^ [ *] .*?(\$[\d.]+ \(\d+ jobs?, [\d.]+ instance hours\))", out, re.MULTILINE)
-    marked = re.search(r"^ \* .*?(\$[\d.]+ \(\d+ jobs?, [\d.]+ instance hours\))", out, re.MULTILINE) or bill
+    bill = re.search(
+        r"^ [ *] .*?(\$[\d.]+ \(\d+ jobs?, [\d.]+ instance hours\))", out, re.MULTILINE
+    )
+    marked = (
+        re.search(r"^ \* .*?(\$[\d.]+ \(\d+ jobs?, [\d.]+ instance hours\))", out, re.MULTILINE)
+        or bill
+    )
     assert marked and "a launch refuses" not in out
     told = re.findall(r"`largest bill: (.*?)`", DOCUMENT.read_text())
     assert marked[1] in told or "one_job" in " ".join(words)

@@ -1,4 +1,5 @@
-"""`breedlab batch`: every image under an address in S3 is answered, and nothing is left that costs or clutters."""
+"""`breedlab batch`: every image under an address in S3 is answered, and nothing is left that costs
+or clutters."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ IN, OUT = f"s3://{BUCKET}/in", f"s3://{BUCKET}/out"
 
 
 @pytest.fixture
-def account(deploy_account: EndpointAccount, few: Path, monkeypatch: pytest.MonkeyPatch) -> EndpointAccount:
+def account(
+    deploy_account: EndpointAccount, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> EndpointAccount:
     monkeypatch.setattr(transform, "POLL_S", 0.0)
     for number, path in enumerate(sorted(few.rglob("*.jpg"))[:3]):
         boto3.client("s3").upload_file(str(path), BUCKET, f"in/folder/{number}.jpg")
@@ -29,12 +32,17 @@ def account(deploy_account: EndpointAccount, few: Path, monkeypatch: pytest.Monk
 
 
 def batch(archive: Path, *words: str, source: str = IN, target: str = OUT) -> int:
-    return main([str(archive), source, target, "--role", ROLE, "--bucket", BUCKET, "--name", "dogs", *words])
+    return main(
+        [str(archive), source, target, "--role", ROLE, "--bucket", BUCKET, "--name", "dogs", *words]
+    )
 
 
 def answers() -> dict[str, Any]:
     s3 = boto3.client("s3")
-    keys = [entry["Key"] for entry in s3.list_objects_v2(Bucket=BUCKET, Prefix="out/").get("Contents", [])]
+    keys = [
+        entry["Key"]
+        for entry in s3.list_objects_v2(Bucket=BUCKET, Prefix="out/").get("Contents", [])
+    ]
     return {key: json.loads(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()) for key in keys}
 
 
@@ -45,17 +53,31 @@ def test_every_image_is_answered_and_the_model_goes_again(
     found = answers()
     assert set(found) == {f"out/folder/{number}.jpg.out" for number in range(3)}
     assert all(tuple(answer["classes"]) == CLASSES for answer in found.values())
-    assert created(account) == ["CreateModel", "CreateTransformJob", "DeleteModel"] and not account.models
+    assert (
+        created(account) == ["CreateModel", "CreateTransformJob", "DeleteModel"]
+        and not account.models
+    )
     job = sent(account, "CreateTransformJob")
     tags = {tag["Key"]: tag["Value"] for tag in job["Tags"]}
-    assert tags == {"team": "vision", "breedlab:run": "test", "breedlab:user": "anna", "breedlab:batch": "dogs"}
+    assert tags == {
+        "team": "vision",
+        "breedlab:run": "test",
+        "breedlab:user": "anna",
+        "breedlab:batch": "dogs",
+    }
     out = capsys.readouterr().out
-    assert "dogs costs $0.115 an hour until every image is answered" in out and f"answers are in {OUT}/" in out
+    assert (
+        "dogs costs $0.115 an hour until every image is answered" in out
+        and f"answers are in {OUT}/" in out
+    )
 
 
 def test_a_file_that_is_no_image_is_named(account: EndpointAccount, model_archive: Path) -> None:
     boto3.client("s3").put_object(Bucket=BUCKET, Key="in/notes.txt", Body=b"no image")
-    with pytest.raises(BackendError, match=r"(?s)dogs: Failed: ClientError.*1 images? .*no answer, such as notes\.txt"):
+    with pytest.raises(
+        BackendError,
+        match=r"(?s)dogs: Failed: ClientError.*1 images? .*no answer, such as notes\.txt",
+    ):
         batch(model_archive)
     assert len(answers()) == 3 and not account.models
 
@@ -77,14 +99,21 @@ def test_a_job_is_left_to_aws_found_again_and_stopped(
 
 
 @pytest.mark.parametrize("operation", ["CreateModel", "CreateTransformJob"])
-def test_a_lost_answer_starts_one_job(account: EndpointAccount, model_archive: Path, operation: str) -> None:
+def test_a_lost_answer_starts_one_job(
+    account: EndpointAccount, model_archive: Path, operation: str
+) -> None:
     account.lost.add(operation)
     assert batch(model_archive) == 0
     assert len(account.transforms) == 1 and not account.models
 
 
-def test_a_job_that_is_refused_leaves_no_model(account: EndpointAccount, model_archive: Path) -> None:
-    account.refuse["CreateTransformJob"] = ("ResourceLimitExceeded", "The account-level limit is 0 Instances.")
+def test_a_job_that_is_refused_leaves_no_model(
+    account: EndpointAccount, model_archive: Path
+) -> None:
+    account.refuse["CreateTransformJob"] = (
+        "ResourceLimitExceeded",
+        "The account-level limit is 0 Instances.",
+    )
     with pytest.raises(BackendError, match="account-level limit"):
         batch(model_archive)
     assert not account.models and not account.transforms
@@ -100,7 +129,11 @@ def test_a_job_that_is_refused_leaves_no_model(account: EndpointAccount, model_a
     ],
 )
 def test_what_would_fail_is_told_before_anything_is_sent(
-    account: EndpointAccount, model_archive: Path, words: list[str], places: dict[str, str], says: str
+    account: EndpointAccount,
+    model_archive: Path,
+    words: list[str],
+    places: dict[str, str],
+    says: str,
 ) -> None:
     account.quotas["ml.r7i.large for transform job usage"] = 1
     with pytest.raises(BackendError, match=says):

@@ -50,12 +50,21 @@ def archive(model_archive: Path) -> Path:
     return model_archive
 
 
-def test_an_endpoint_is_made_asked_and_scaled(bare_account: EndpointAccount, archive: Path, capsys: Any) -> None:
-    assert deploy(archive, "--max-instances", "4", "--scale-target", "120", "--scale-out-cooldown", "30") == 0
+def test_an_endpoint_is_made_asked_and_scaled(
+    bare_account: EndpointAccount, archive: Path, capsys: Any
+) -> None:
+    assert (
+        deploy(
+            archive, "--max-instances", "4", "--scale-target", "120", "--scale-out-cooldown", "30"
+        )
+        == 0
+    )
     assert created(bare_account) == ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"]
     model = sent(bare_account, "CreateModel")
     bucket, _, key = model["PrimaryContainer"]["ModelDataUrl"].removeprefix("s3://").partition("/")
-    assert boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == archive.read_bytes()
+    assert (
+        boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == archive.read_bytes()
+    )
     assert model["ExecutionRoleArn"] == ROLE
     assert "pytorch-inference:2.6.0-cpu" in model["PrimaryContainer"]["Image"]
     assert model["PrimaryContainer"]["Environment"]["SAGEMAKER_PROGRAM"] == "inference.py"
@@ -63,16 +72,23 @@ def test_an_endpoint_is_made_asked_and_scaled(bare_account: EndpointAccount, arc
     (variant,) = config["ProductionVariants"]
     assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.m5.large", 1)
     assert variant["ModelName"] == model["ModelName"]
-    assert sent(bare_account, "CreateEndpoint")["EndpointConfigName"] == config["EndpointConfigName"]
+    assert (
+        sent(bare_account, "CreateEndpoint")["EndpointConfigName"] == config["EndpointConfigName"]
+    )
     assert bare_account.endpoints["dogs"]["EndpointStatus"] == "InService"
-    target, policy = sent(bare_account, "RegisterScalableTarget"), sent(bare_account, "PutScalingPolicy")
+    target, policy = (
+        sent(bare_account, "RegisterScalableTarget"),
+        sent(bare_account, "PutScalingPolicy"),
+    )
     assert (target["MinCapacity"], target["MaxCapacity"]) == (1, 4)
     tracking = policy["TargetTrackingScalingPolicyConfiguration"]
     assert tracking == {
         "TargetValue": 120.0,
         "ScaleOutCooldown": 30,
         "ScaleInCooldown": 300,
-        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+        "PredefinedMetricSpecification": {
+            "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
+        },
     }
     out = capsys.readouterr().out
     assert "answers a photo with" in out and "AWS's inference stack was not tried" in out
@@ -100,7 +116,12 @@ def test_the_dry_run_prints_the_very_requests_and_needs_nothing(
     words = ["--max-instances", "4", "--capture", "10", "--region", REGION]
     deploy(archive, *words)
     capsys.readouterr()
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ENDPOINT_URL",
+        "AWS_DEFAULT_REGION",
+    ):
         monkeypatch.delenv(name)
     before = len(account.requests), len(account.calls)
     assert deploy(archive, *words, "--dry-run") == 0
@@ -135,10 +156,12 @@ SNS = "arn:aws:sns:us-east-1:123456789012"
     ("words", "expected"),
     [
         (
-            "--instance-type ml.c6i.xlarge --price-per-hour 0.2 --min-instances 2 --max-instances 3"
-            " --volume-gb 30 --startup-timeout 900"
-            " --kms-key alias/k --tag team=vision --env A=b --workers 3 --subnet subnet-1 --security-group sg-1"
-            " --capture 7 --prefix team/x --scale-in-cooldown 9",
+            (
+                "--instance-type ml.c6i.xlarge --price-per-hour 0.2 --min-instances 2"
+                " --max-instances 3 --volume-gb 30 --startup-timeout 900 --kms-key alias/k --tag"
+                " team=vision --env A=b --workers 3 --subnet subnet-1 --security-group sg-1"
+                " --capture 7 --prefix team/x --scale-in-cooldown 9"
+            ),
             {
                 "CreateModel Tags.0": {"Key": "team", "Value": "vision"},
                 "CreateModel PrimaryContainer.Environment.A": "b",
@@ -149,10 +172,14 @@ SNS = "arn:aws:sns:us-east-1:123456789012"
                 "CreateEndpointConfig ProductionVariants.0.InstanceType": "ml.c6i.xlarge",
                 "CreateEndpointConfig ProductionVariants.0.InitialInstanceCount": 2,
                 "CreateEndpointConfig ProductionVariants.0.VolumeSizeInGB": 30,
-                "CreateEndpointConfig ProductionVariants.0.ContainerStartupHealthCheckTimeoutInSeconds": 900,
+                "CreateEndpointConfig ProductionVariants.0.ContainerStartupHealthCheckTimeoutInSeconds": (  # noqa: E501
+                    900
+                ),
                 "CreateEndpointConfig DataCaptureConfig.EnableCapture": True,
                 "CreateEndpointConfig DataCaptureConfig.InitialSamplingPercentage": 7,
-                "CreateEndpointConfig DataCaptureConfig.DestinationS3Uri": f"s3://{BUCKET}/team/x/endpoints/dogs/capture",
+                "CreateEndpointConfig DataCaptureConfig.DestinationS3Uri": (
+                    f"s3://{BUCKET}/team/x/endpoints/dogs/capture"
+                ),
                 "CreateEndpointConfig DataCaptureConfig.KmsKeyId": "alias/k",
                 "CreateEndpoint Tags.0": {"Key": "team", "Value": "vision"},
                 "RegisterScalableTarget MinCapacity": 2,
@@ -169,7 +196,10 @@ SNS = "arn:aws:sns:us-east-1:123456789012"
             },
         ),
         (
-            "--kind serverless --memory-mb 3072 --max-concurrency 9 --provisioned-concurrency 2 --price-per-hour 0.1",
+            (
+                "--kind serverless --memory-mb 3072 --max-concurrency 9 --provisioned-concurrency 2"
+                " --price-per-hour 0.1"
+            ),
             {
                 "CreateEndpointConfig ProductionVariants.0.ServerlessConfig": {
                     "MemorySizeInMB": 3072,
@@ -179,15 +209,20 @@ SNS = "arn:aws:sns:us-east-1:123456789012"
             },
         ),
         (
-            f"--kind async --async-output s3://{BUCKET}/answers --async-concurrency 7 --kms-key k"
-            f" --success-topic {SNS}:yes --error-topic {SNS}:no",
+            (
+                f"--kind async --async-output s3://{BUCKET}/answers --async-concurrency 7 --kms-key"
+                f" k --success-topic {SNS}:yes --error-topic {SNS}:no"
+            ),
             {
                 "CreateEndpointConfig AsyncInferenceConfig": {
                     "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 7},
                     "OutputConfig": {
                         "S3OutputPath": f"s3://{BUCKET}/answers",
                         "S3FailurePath": f"s3://{BUCKET}/answers-failed",
-                        "NotificationConfig": {"SuccessTopic": f"{SNS}:yes", "ErrorTopic": f"{SNS}:no"},
+                        "NotificationConfig": {
+                            "SuccessTopic": f"{SNS}:yes",
+                            "ErrorTopic": f"{SNS}:no",
+                        },
                         "KmsKeyId": "k",
                     },
                 }
@@ -209,10 +244,14 @@ def test_every_flag_is_in_the_request_that_leaves(
         assert "/team/x/models/" in sent(account, "CreateModel")["PrimaryContainer"]["ModelDataUrl"]
 
 
-def test_an_async_endpoint_that_may_sleep_is_woken_by_an_alarm(account: EndpointAccount, archive: Path) -> None:
+def test_an_async_endpoint_that_may_sleep_is_woken_by_an_alarm(
+    account: EndpointAccount, archive: Path
+) -> None:
     assert deploy(archive, *SLEEPY) == 0
     policies = {p["PolicyName"]: p for name, p in account.scaled if name == "PutScalingPolicy"}
-    backlog = policies["dogs-target"]["TargetTrackingScalingPolicyConfiguration"]["CustomizedMetricSpecification"]
+    backlog = policies["dogs-target"]["TargetTrackingScalingPolicyConfiguration"][
+        "CustomizedMetricSpecification"
+    ]
     assert backlog["MetricName"] == "ApproximateBacklogSizePerInstance"
     (alarm,) = _alarms()
     assert alarm["MetricName"] == "HasBacklogWithoutCapacity"
@@ -223,10 +262,19 @@ def test_an_async_endpoint_that_may_sleep_is_woken_by_an_alarm(account: Endpoint
     ("words", "says"),
     [
         ("--memory-mb 2048", "--memory-mb is not for --kind realtime"),
-        ("--kind serverless --instance-type ml.m5.large", "--instance-type is not for --kind serverless"),
+        (
+            "--kind serverless --instance-type ml.m5.large",
+            "--instance-type is not for --kind serverless",
+        ),
         ("--kind serverless --capture 5", "--capture is not for --kind serverless"),
-        ("--kind serverless --subnet a --security-group b", "--subnet is not for --kind serverless"),
-        ("--kind serverless --max-concurrency 2 --provisioned-concurrency 3", "--provisioned-concurrency: got 3"),
+        (
+            "--kind serverless --subnet a --security-group b",
+            "--subnet is not for --kind serverless",
+        ),
+        (
+            "--kind serverless --max-concurrency 2 --provisioned-concurrency 3",
+            "--provisioned-concurrency: got 3",
+        ),
         ("--kind serverless --memory-mb 1000", "invalid choice"),
         ("--min-instances 0", "--min-instances: got 0"),
         ("--min-instances 3 --max-instances 2", "--max-instances: got 2"),
@@ -237,12 +285,21 @@ def test_an_async_endpoint_that_may_sleep_is_woken_by_an_alarm(account: Endpoint
         ("--step-percent 20", "--step-percent needs --traffic canary or linear"),
         ("--step-wait 0", "--step-wait needs --traffic canary or linear"),
         ("--scale-target 100", "--scale-target needs --max-instances above --min-instances"),
-        ("--min-instances 2 --max-instances 2 --scale-in-cooldown 0", "--scale-in-cooldown needs --max-instances"),
+        (
+            "--min-instances 2 --max-instances 2 --scale-in-cooldown 0",
+            "--scale-in-cooldown needs --max-instances",
+        ),
         ("--max-inst 2", "unrecognized arguments: --max-inst 2"),
         ("--network-isolation", "--network-isolation"),
         ("--image nginx", "--image: got 'nginx'"),
-        ("--region eu-west-1 --image 123456789012.dkr.ecr.us-east-1.amazonaws.com/x:1", "is in us-east-1"),
-        ("--image 763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6", "cannot serve"),
+        (
+            "--region eu-west-1 --image 123456789012.dkr.ecr.us-east-1.amazonaws.com/x:1",
+            "is in us-east-1",
+        ),
+        (
+            "--image 763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.6",
+            "cannot serve",
+        ),
         ("--tag x", "expected KEY=VALUE"),
         ("--name -dogs-", "--name"),
         (f"--name {'x' * 60}", "--name"),
@@ -257,7 +314,9 @@ def test_flags_that_do_not_go_together_are_refused_and_nothing_is_sent(
     account: EndpointAccount, archive: Path, capsys: Any, words: str, says: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([str(archive), *(word or "-" for word in words.replace("--name -", "--name=-").split())])
+        main(
+            [str(archive), *(word or "-" for word in words.replace("--name -", "--name=-").split())]
+        )
     assert ended.value.code == 2 and says in capsys.readouterr().err
     assert not account.requests and not account.calls
 
@@ -290,7 +349,9 @@ def test_missing_role_bucket_and_credentials_are_told_at_once(
     with pytest.raises(BackendError) as caught:
         main([str(archive)])
     told = str(caught.value)
-    assert "--role: has no value" in told and "--bucket: has no value" in told and "--region" in told
+    assert (
+        "--role: has no value" in told and "--bucket: has no value" in told and "--region" in told
+    )
     assert "backend." not in told
 
 
@@ -310,7 +371,11 @@ def test_an_archive_that_cannot_be_served_never_leaves(
         file.write("torch==2.6\n")
     with pytest.raises(ServingError) as caught:
         deploy(broken)
-    for text in ("model.json: names 1 classes", "weights.pth: may be a pickle", "torch==2.6 would replace"):
+    for text in (
+        "model.json: names 1 classes",
+        "weights.pth: may be a pickle",
+        "torch==2.6 would replace",
+    ):
         assert text in str(caught.value)
     assert not created(bare_account)
 
@@ -325,12 +390,16 @@ def test_weights_that_do_not_fit_are_found_by_the_photo_here(
     assert not created(bare_account)
 
 
-def test_a_photo_that_is_not_there_is_named(account: EndpointAccount, archive: Path, tmp_path: Path) -> None:
+def test_a_photo_that_is_not_there_is_named(
+    account: EndpointAccount, archive: Path, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=r"--photo .*gone\.jpg: cannot be read"):
         deploy(archive, "--photo", str(tmp_path / "gone.jpg"))
 
 
-def test_the_same_command_again_finds_its_endpoint(account: EndpointAccount, archive: Path, capsys: Any) -> None:
+def test_the_same_command_again_finds_its_endpoint(
+    account: EndpointAccount, archive: Path, capsys: Any
+) -> None:
     deploy(archive)
     account.requests.clear()
     assert deploy(archive) == 0
@@ -338,14 +407,25 @@ def test_the_same_command_again_finds_its_endpoint(account: EndpointAccount, arc
     assert "has this model and these settings already" in capsys.readouterr().out
 
 
-def test_another_model_comes_in_place_with_guardrails(account: EndpointAccount, archive: Path, tmp_path: Path) -> None:
+def test_another_model_comes_in_place_with_guardrails(
+    account: EndpointAccount, archive: Path, tmp_path: Path
+) -> None:
     deploy(archive, "--max-instances", "3")
     old = account.endpoints["dogs"]["EndpointConfigName"]
     torch.manual_seed(2)
     other = exported(tmp_path, CLASSES)
     account.requests.clear()
     account.scaled.clear()
-    words = ["--max-instances", "3", "--traffic", "canary", "--step-percent", "20", "--step-wait", "60"]
+    words = [
+        "--max-instances",
+        "3",
+        "--traffic",
+        "canary",
+        "--step-percent",
+        "20",
+        "--step-wait",
+        "60",
+    ]
     assert deploy(other, *words, "--keep-old", "120", "--alarm", "slow", "--alarm", "wrong") == 0
     assert created(account) == ["CreateModel", "CreateEndpointConfig", "UpdateEndpoint"]
     update = sent(account, "UpdateEndpoint")
@@ -366,12 +446,16 @@ def test_another_model_comes_in_place_with_guardrails(account: EndpointAccount, 
     assert changes == ["DeregisterScalableTarget", "RegisterScalableTarget", "PutScalingPolicy"]
 
 
-def test_an_endpoint_on_instances_is_not_turned_into_a_serverless_one(account: EndpointAccount, archive: Path) -> None:
+def test_an_endpoint_on_instances_is_not_turned_into_a_serverless_one(
+    account: EndpointAccount, archive: Path
+) -> None:
     assert deploy(archive) == 0
     sent = len(account.requests)
     with pytest.raises(BackendError, match=r"--kind serverless: endpoint dogs runs on instances"):
         deploy(archive, "--kind", "serverless")
-    assert not [name for name, _ in account.requests[sent:] if not name.startswith(("Describe", "List"))]
+    assert not [
+        name for name, _ in account.requests[sent:] if not name.startswith(("Describe", "List"))
+    ]
 
 
 def test_linear_traffic_is_in_the_update(account: EndpointAccount, archive: Path) -> None:
@@ -384,17 +468,24 @@ def test_linear_traffic_is_in_the_update(account: EndpointAccount, archive: Path
 
 
 @pytest.mark.parametrize("kind", ["realtime", "async"])
-def test_an_update_that_answers_no_scores_goes_back(account: EndpointAccount, archive: Path, kind: str) -> None:
+def test_an_update_that_answers_no_scores_goes_back(
+    account: EndpointAccount, archive: Path, kind: str
+) -> None:
     deploy(archive, "--kind", kind, "--max-instances", "2")
     old, (scaling,) = account.endpoints["dogs"]["EndpointConfigName"], _targets()
     account.container = lambda body, kind, accept: (500, b"worker died", "text/plain")
-    with pytest.raises(BackendError, match=r"(?s)no scores were answered.*worker died.*had before") as caught:
+    with pytest.raises(
+        BackendError, match=r"(?s)no scores were answered.*worker died.*had before"
+    ) as caught:
         deploy(archive, "--kind", kind, "--max-instances", "5", "--env", "A=b")
     assert "/aws/sagemaker/Endpoints/dogs" in str(caught.value)
     assert account.endpoints["dogs"]["EndpointConfigName"] == old
     assert list(account.configs) == [old] and list(account.models) == [old]
     (restored,) = _targets()
-    assert (restored["MinCapacity"], restored["MaxCapacity"]) == (scaling["MinCapacity"], scaling["MaxCapacity"])
+    assert (restored["MinCapacity"], restored["MaxCapacity"]) == (
+        scaling["MinCapacity"],
+        scaling["MaxCapacity"],
+    )
     assert len(_policies()) == 1
 
 
@@ -408,9 +499,24 @@ def test_an_endpoint_that_sleeps_is_still_woken_after_an_update_that_went_back(
     assert _alarms()[0]["AlarmActions"] == [_wake_policy()["PolicyARN"]]
 
 
-def test_an_endpoint_that_sleeps_no_more_keeps_no_alarm(account: EndpointAccount, archive: Path) -> None:
+def test_an_endpoint_that_sleeps_no_more_keeps_no_alarm(
+    account: EndpointAccount, archive: Path
+) -> None:
     deploy(archive, *SLEEPY)
-    assert deploy(archive, "--kind", "async", "--min-instances", "1", "--max-instances", "2", "--env", "A=b") == 0
+    assert (
+        deploy(
+            archive,
+            "--kind",
+            "async",
+            "--min-instances",
+            "1",
+            "--max-instances",
+            "2",
+            "--env",
+            "A=b",
+        )
+        == 0
+    )
     assert not _alarms()
 
 
@@ -437,7 +543,10 @@ def test_an_update_that_aws_takes_back_is_told(account: EndpointAccount, archive
     deploy(archive)
     old = account.endpoints["dogs"]["EndpointConfigName"]
     account.fails = "Alarm slow went off"
-    with pytest.raises(BackendError, match=r"(?s)AWS went back to the old model \(Alarm slow went off\).*had before"):
+    with pytest.raises(
+        BackendError,
+        match=r"(?s)AWS went back to the old model \(Alarm slow went off\).*had before",
+    ):
         deploy(archive, "--env", "A=b")
     assert account.endpoints["dogs"]["EndpointConfigName"] == old
     assert list(account.models) == [old]
@@ -464,7 +573,10 @@ def test_a_new_endpoint_that_is_no_good_is_removed(
 
 
 def test_what_is_refused_half_way_leaves_nothing(account: EndpointAccount, archive: Path) -> None:
-    account.refuse["CreateEndpoint"] = ("ResourceLimitExceeded", "The limit for ml.m5.large is 0 instances.")
+    account.refuse["CreateEndpoint"] = (
+        "ResourceLimitExceeded",
+        "The limit for ml.m5.large is 0 instances.",
+    )
     with pytest.raises(BackendError, match=r"(?s)limit for ml\.m5\.large.*"):
         deploy(archive)
     assert not account.configs and not account.models
@@ -490,7 +602,11 @@ def test_ctrl_c_leaves_it_to_aws_and_says_how_to_come_back(
         patch.setattr(live, "time", SimpleNamespace(sleep=interrupt, monotonic=time.monotonic))
         assert deploy(archive, "--max-instances", "2") == 130
     told = capsys.readouterr().err
-    assert "AWS goes on with endpoint dogs" in told and "same command" in told and "--delete dogs" in told
+    assert (
+        "AWS goes on with endpoint dogs" in told
+        and "same command" in told
+        and "--delete dogs" in told
+    )
     account.requests.clear()
     assert deploy(archive, "--max-instances", "2") == 0
     assert created(account) == [] and sent(account, "RegisterScalableTarget")
@@ -531,12 +647,17 @@ def test_predict_boto3_and_the_sdk_ask_the_endpoint_by_name(
     model = handler.model_fn(str(folder))
     own = handler.predict_fn([photo.read_bytes()], model).scores
     runtime = boto3.client("sagemaker-runtime")
-    answer = runtime.invoke_endpoint(EndpointName="dogs", Body=photo.read_bytes(), ContentType="image/jpeg")
+    answer = runtime.invoke_endpoint(
+        EndpointName="dogs", Body=photo.read_bytes(), ContentType="image/jpeg"
+    )
     np.testing.assert_allclose(json.loads(answer["Body"].read()), own, rtol=1e-4, atol=1e-5)
     from sagemaker.core.resources import Endpoint
 
     invoked = Endpoint(endpoint_name="dogs").invoke(
-        body=photo.read_bytes(), content_type="image/jpeg", accept="application/x-npy", session=boto3.Session()
+        body=photo.read_bytes(),
+        content_type="image/jpeg",
+        accept="application/x-npy",
+        session=boto3.Session(),
     )
     body = invoked.body if isinstance(invoked.body, bytes) else invoked.body.read()
     np.testing.assert_allclose(np.load(io.BytesIO(body)), own, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,5 @@
-"""deploy.py where AWS is slow, busy, forgetful or says no: nothing is lost, doubled, or left behind untold."""
+"""deploy.py where AWS is slow, busy, forgetful or says no: nothing is lost, doubled, or left behind
+untold."""
 
 from __future__ import annotations
 
@@ -29,34 +30,45 @@ def account(deploy_account: EndpointAccount, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def minutes(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock of the first answer that only its own pauses move; `now` is the seconds that have passed."""
+    """A clock of the first answer that only its own pauses move; `now` is the seconds that have
+    passed."""
     clock = SimpleNamespace(now=0.0)
 
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
-    monkeypatch.setattr(first_answer, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
+    monkeypatch.setattr(
+        first_answer, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep)
+    )
     monkeypatch.setattr(first_answer, "PATIENCE_S", 180.0)
     return clock
 
 
-def test_what_was_just_created_is_not_found_for_a_while(account: EndpointAccount, model_archive: Path) -> None:
+def test_what_was_just_created_is_not_found_for_a_while(
+    account: EndpointAccount, model_archive: Path
+) -> None:
     account.unseen_for = 2
     assert deploy(model_archive) == 0
     account.requests.clear()
     assert deploy(model_archive, "--env", "A=b") == 0
     assert account.endpoints["dogs"]["EndpointStatus"] == "InService"
-    assert account.endpoints["dogs"]["EndpointConfigName"] == sent(account, "CreateModel")["ModelName"]
+    assert (
+        account.endpoints["dogs"]["EndpointConfigName"] == sent(account, "CreateModel")["ModelName"]
+    )
 
 
-def test_a_config_that_never_appears_is_told_and_all_is_undone(account: EndpointAccount, model_archive: Path) -> None:
+def test_a_config_that_never_appears_is_told_and_all_is_undone(
+    account: EndpointAccount, model_archive: Path
+) -> None:
     account.unseen_for = 10_000
     with pytest.raises(BackendError, match="Could not find model"):
         deploy(model_archive)
     assert not account.endpoints
 
 
-@pytest.mark.parametrize("operation", ["CreateModel", "CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint"])
+@pytest.mark.parametrize(
+    "operation", ["CreateModel", "CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint"]
+)
 def test_an_answer_that_is_lost_makes_nothing_twice_and_undoes_nothing(
     account: EndpointAccount, model_archive: Path, operation: str
 ) -> None:
@@ -69,8 +81,12 @@ def test_an_answer_that_is_lost_makes_nothing_twice_and_undoes_nothing(
     assert not [name for name in created(account) if name.startswith("Delete")]
 
 
-@pytest.mark.parametrize("operation", ["CreateModel", "CreateEndpoint", "DescribeEndpoint", "RegisterScalableTarget"])
-def test_a_busy_account_is_asked_again(account: EndpointAccount, model_archive: Path, operation: str) -> None:
+@pytest.mark.parametrize(
+    "operation", ["CreateModel", "CreateEndpoint", "DescribeEndpoint", "RegisterScalableTarget"]
+)
+def test_a_busy_account_is_asked_again(
+    account: EndpointAccount, model_archive: Path, operation: str
+) -> None:
     account.throttled = {operation: 12}  # more often than boto3 tries
     assert deploy(model_archive, "--max-instances", "2") == 0
     assert account.endpoints["dogs"]["EndpointStatus"] == "InService"
@@ -111,7 +127,9 @@ def test_who_may_not_ask_the_endpoint_is_told_and_keeps_it(
     if update:
         deploy(model_archive)
     account.denied = {"InvokeEndpoint"}
-    with pytest.raises(BackendError, match=r"(?s)is in service and billed.*InvokeEndpoint.*Nothing was undone") as told:
+    with pytest.raises(
+        BackendError, match=r"(?s)is in service and billed.*InvokeEndpoint.*Nothing was undone"
+    ) as told:
         deploy(model_archive, "--env", "A=b", "--max-instances", "2")
     assert "--delete dogs" in str(told.value)
     assert account.endpoints["dogs"]["EndpointConfigName"] in account.configs
@@ -140,7 +158,9 @@ def test_who_may_not_read_the_answers_of_an_asynchronous_endpoint_keeps_it(
         return answers(body, kind, accept)
 
     account.container = answer
-    with pytest.raises(BackendError, match=r"(?s)the credentials may not read it there.*Nothing was undone"):
+    with pytest.raises(
+        BackendError, match=r"(?s)the credentials may not read it there.*Nothing was undone"
+    ):
         deploy(model_archive, "--kind", "async")
     assert account.endpoints["dogs"]["EndpointStatus"] == "InService"
 
@@ -175,7 +195,14 @@ def test_a_permission_that_is_missing_leaves_nothing_untold(
 
 @pytest.mark.parametrize(
     "operation",
-    ["ListTags", "UpdateEndpoint", "DescribeScalableTargets", "DeregisterScalableTarget", "AddTags", "InvokeEndpoint"],
+    [
+        "ListTags",
+        "UpdateEndpoint",
+        "DescribeScalableTargets",
+        "DeregisterScalableTarget",
+        "AddTags",
+        "InvokeEndpoint",
+    ],
 )
 def test_an_update_without_a_permission_leaves_an_endpoint_that_serves(
     account: EndpointAccount, model_archive: Path, operation: str
@@ -191,7 +218,9 @@ def test_an_update_without_a_permission_leaves_an_endpoint_that_serves(
             deploy(model_archive, *words)
     now = account.endpoints["dogs"]
     assert now["EndpointStatus"] == "InService"
-    assert now["EndpointConfigName"] in account.configs and now["EndpointConfigName"] in account.models
+    assert (
+        now["EndpointConfigName"] in account.configs and now["EndpointConfigName"] in account.models
+    )
     if operation in ("ListTags", "UpdateEndpoint", "DescribeScalableTargets"):
         assert now["EndpointConfigName"] == old and list(account.configs) == [old]
 
@@ -199,7 +228,9 @@ def test_an_update_without_a_permission_leaves_an_endpoint_that_serves(
 def test_what_cannot_be_undone_is_named(account: EndpointAccount, model_archive: Path) -> None:
     account.fails = "The primary container did not pass the ping health check."
     account.denied = {"DeleteEndpointConfig"}
-    with pytest.raises(BackendError, match=r"(?s)ping health.*endpoint config dogs-\w+ is left.*--delete dogs"):
+    with pytest.raises(
+        BackendError, match=r"(?s)ping health.*endpoint config dogs-\w+ is left.*--delete dogs"
+    ):
         deploy(model_archive)
     assert not account.endpoints and not account.models and account.configs
 
@@ -212,8 +243,14 @@ def test_what_cannot_be_undone_is_named(account: EndpointAccount, model_archive:
     [
         ("--max-instances 4", "$0.115 to $0.460 an hour, $83.95 to $335.80 a month, until deleted"),
         ("--instance-type ml.g5.xlarge", "$1.408 an hour, $1,027.84 a month, until deleted"),
-        ("--kind async --min-instances 0 --max-instances 2", "$0.000 to $0.230 an hour, $0.00 to $167.90 a month"),
-        ("--kind serverless", "$0.000 an hour, $0.00 a month, until deleted (serverless: nothing while nobody asks"),
+        (
+            "--kind async --min-instances 0 --max-instances 2",
+            "$0.000 to $0.230 an hour, $0.00 to $167.90 a month",
+        ),
+        (
+            "--kind serverless",
+            "$0.000 an hour, $0.00 a month, until deleted (serverless: nothing while nobody asks",
+        ),
         ("--instance-type ml.c6i.xlarge --price-per-hour 0.2", "$0.200 an hour, $146.00 a month"),
         ("--kind serverless --provisioned-concurrency 2 --price-per-hour 0.1", "$0.200 an hour"),
     ],
@@ -247,7 +284,11 @@ def test_an_unknown_price_is_told_and_nothing_is_sent(
 
 
 def test_commands_name_a_region_that_is_not_the_profiles(
-    account: EndpointAccount, model_archive: Path, photos: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    account: EndpointAccount,
+    model_archive: Path,
+    photos: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert deploy(model_archive) == 0
     assert "--region" not in capsys.readouterr().out
@@ -273,7 +314,10 @@ def test_commands_name_a_region_that_is_not_the_profiles(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (f"--image 123456789012.dkr.ecr.{REGION}.amazonaws.com/x:1 --instance-type ml.g5.xlarge", "gpu-4-1"),
+        (
+            f"--image 123456789012.dkr.ecr.{REGION}.amazonaws.com/x:1 --instance-type ml.g5.xlarge",
+            "gpu-4-1",
+        ),
         (f"--image 123456789012.dkr.ecr.{REGION}.amazonaws.com/x:1", None),
         ("--instance-type ml.g5.xlarge", None),
     ],
@@ -287,7 +331,8 @@ def test_our_cuda_13_image_gets_hosts_with_its_driver(
 
 
 @pytest.mark.parametrize(
-    "flag", ["--alarm slow", "--traffic canary", "--traffic all-at-once", "--keep-old 60", "--step-wait 5"]
+    "flag",
+    ["--alarm slow", "--traffic canary", "--traffic all-at-once", "--keep-old 60", "--step-wait 5"],
 )
 def test_guardrails_of_a_serverless_endpoint_are_refused_before_anything_is_sent(
     account: EndpointAccount, model_archive: Path, capsys: Any, flag: str

@@ -1,4 +1,5 @@
-"""`backend=sagemaker dry_run=true`: the requests to the letter, on a machine that has never heard of AWS."""
+"""`backend=sagemaker dry_run=true`: the requests to the letter, on a machine that has never heard
+of AWS."""
 
 from __future__ import annotations
 
@@ -22,9 +23,13 @@ Planned = Callable[..., str]
 
 @pytest.fixture
 def planned(
-    no_account: None, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    no_account: None,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Planned:
-    """The plan of a flagship search, in an empty folder, without credentials, and without a way to any network."""
+    """The plan of a flagship search, in an empty folder, without credentials, and without a way to
+    any network."""
     import socket
 
     def no_network(*_: object) -> None:
@@ -34,7 +39,12 @@ def planned(
 
     def make(*words: str) -> str:
         capsys.readouterr()
-        given = ["experiment=resnet34_hpo", "backend=sagemaker", "dry_run=true", "backend.trials=job_each"]
+        given = [
+            "experiment=resnet34_hpo",
+            "backend=sagemaker",
+            "dry_run=true",
+            "backend.trials=job_each",
+        ]
         assert main([*given, *words]) == 0
         assert list(here.iterdir()) == []
         return capsys.readouterr().out
@@ -51,7 +61,9 @@ def requests_in(text: str) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def test_without_an_account_placeholders_stand_in_and_what_a_launch_needs_is_listed(planned: Planned) -> None:
+def test_without_an_account_placeholders_stand_in_and_what_a_launch_needs_is_listed(
+    planned: Planned,
+) -> None:
     text = planned()
     (first, tuning), (second, final) = requests_in(text)
     assert (first, second) == ("CreateHyperParameterTuningJob", "CreateTrainingJob")
@@ -59,7 +71,10 @@ def test_without_an_account_placeholders_stand_in_and_what_a_launch_needs_is_lis
     assert tuning["TrainingJobDefinition"]["OutputDataConfig"]["S3OutputPath"].startswith(
         "s3://<bucket>/breedlab/jobs/"
     )
-    assert final["HyperParameters"] == {"optim__lr": "<best optim.lr>", "data__batch_size": "<best data.batch_size>"}
+    assert final["HyperParameters"] == {
+        "optim__lr": "<best optim.lr>",
+        "data__batch_size": "<best data.batch_size>",
+    }
     needs = text[text.index("a launch will need") :]
     for need in ("credentials", "backend.region=", "backend.role=", "backend.bucket="):
         assert need in needs
@@ -69,11 +84,21 @@ def test_what_is_known_is_not_asked_for(planned: Planned) -> None:
     text = planned(f"backend.role={ROLE}", "backend.bucket=mine", "backend.region=eu-central-1")
     needs = text[text.index("a launch will need") :]
     assert "backend." not in needs and "credentials" in needs
-    assert "<" not in json.dumps([p for _, p in requests_in(text)]).replace("<best ", "").replace("<fingerprint>", "")
+    assert "<" not in json.dumps([p for _, p in requests_in(text)]).replace("<best ", "").replace(
+        "<fingerprint>", ""
+    )
 
 
-def test_the_dry_run_prints_what_the_launch_sends(cloud: Any, account: Account, here: Path, capsys: Any) -> None:
-    words = cloud("tuner=random", "tuner.trials=3", "backend.job_name=same", "backend.wait=false", "backend.spot=true")
+def test_the_dry_run_prints_what_the_launch_sends(
+    cloud: Any, account: Account, here: Path, capsys: Any
+) -> None:
+    words = cloud(
+        "tuner=random",
+        "tuner.trials=3",
+        "backend.job_name=same",
+        "backend.wait=false",
+        "backend.spot=true",
+    )
     main([*words, "dry_run=true"])
     assert account.requests == []
     (operation, printed), _ = requests_in(capsys.readouterr().out)
@@ -101,9 +126,12 @@ def test_the_objectives_regex_finds_its_value_in_the_sample_line(planned: Planne
     assert found and found[1] == line[1]
     # The line is as training prints it, whose other figures SageMaker reads as well.
     assert re.fullmatch(
-        r"epoch 3/5  train/loss \S+  valid/loss \S+  valid/top1 \S+  objective valid/loss=\S+;", line[2]
+        r"epoch 3/5  train/loss \S+  valid/loss \S+  valid/top1 \S+  objective valid/loss=\S+;",
+        line[2],
     )
-    definitions = requests_in(text)[0][1]["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"]
+    definitions = requests_in(text)[0][1]["TrainingJobDefinition"]["AlgorithmSpecification"][
+        "MetricDefinitions"
+    ]
     assert definitions[0] == {"Name": "valid/loss", "Regex": regex[1]}
     assert len(definitions) == 3 and all(re.search(each["Regex"], line[2]) for each in definitions)
 
@@ -132,7 +160,10 @@ def test_a_frozen_backbone_is_searched_in_one_job_unless_told(planned: Planned) 
     assert re.search(r"  backend.trials=job_each +\$118.27 ", text)
     assert "a launch refuses that" not in text
     for other in ("model.freeze=none", "tuner.warm_start=[an-old-search]"):
-        assert requests_in(planned("backend.trials=auto", other))[0][0] == "CreateHyperParameterTuningJob"
+        assert (
+            requests_in(planned("backend.trials=auto", other))[0][0]
+            == "CreateHyperParameterTuningJob"
+        )
 
 
 def test_a_bill_that_a_launch_refuses_is_said_to_be_one(planned: Planned) -> None:
@@ -148,12 +179,17 @@ def test_without_a_region_the_bill_is_that_of_one_that_is_named(planned: Planned
 
 def test_instances_and_warm_minutes_are_billed(planned: Planned) -> None:
     text = planned(
-        "tuner=none", "backend.price_per_hour=2.0", "backend.instance_count=3", "backend.keep_alive_minutes=30"
+        "tuner=none",
+        "backend.price_per_hour=2.0",
+        "backend.instance_count=3",
+        "backend.keep_alive_minutes=30",
     )
     assert "$27.00 (1 job, 13.5 instance hours)" in text
 
 
-@pytest.mark.parametrize("words", [["backend.region=eu-south-1"], ["backend.instance_type=ml.p5.48xlarge"]])
+@pytest.mark.parametrize(
+    "words", [["backend.region=eu-south-1"], ["backend.instance_type=ml.p5.48xlarge"]]
+)
 def test_an_unknown_price_is_said_to_be_unknown(words: list[str], planned: Planned) -> None:
     text = planned("backend.region=us-east-1", *words)
     assert "unknown (21 jobs, 84.0 instance hours)" in text
@@ -190,7 +226,11 @@ except SystemExit:
 """
     words = ["experiment=resnet34_hpo", "backend=sagemaker", "dry_run=true"]
     done = subprocess.run(
-        [sys.executable, "-c", probe, *words], cwd=tmp_path, capture_output=True, text=True, env=dict(os.environ)
+        [sys.executable, "-c", probe, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
     )
     assert done.stdout.splitlines()[-1] == "heavy: []", done.stderr
 

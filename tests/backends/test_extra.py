@@ -14,7 +14,9 @@ from breedlab.errors import BreedlabError
 def test_launching_deploying_and_their_dry_runs_ask_for_the_extra_in_the_same_words(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "find_spec", lambda name: None if name == "sagemaker" else object())
+    monkeypatch.setattr(
+        session, "find_spec", lambda name: None if name == "sagemaker" else object()
+    )
     said = set()
     for command, words in (
         (launch.main, ["backend=sagemaker", "dry_run=true"]),

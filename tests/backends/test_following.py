@@ -70,7 +70,9 @@ def leave(run: Path, address: str) -> None:
     bucket, _, prefix = address.removeprefix("s3://").partition("/")
     for path in run.rglob("*"):
         if path.is_file():
-            boto3.client("s3").upload_file(str(path), bucket, f"{prefix}/{path.relative_to(run).as_posix()}")
+            boto3.client("s3").upload_file(
+                str(path), bucket, f"{prefix}/{path.relative_to(run).as_posix()}"
+            )
 
 
 def leave_output(run: Path, key: str, job: str) -> None:
@@ -84,7 +86,8 @@ def leave_output(run: Path, key: str, job: str) -> None:
 
 
 def work(account: Account, finished: Path, objectives: tuple[float, ...] = (0.5, 0.75)) -> None:
-    """Does what AWS does with a search that was launched: trials, then whatever final job is asked for."""
+    """Does what AWS does with a search that was launched: trials, then whatever final job is asked
+    for."""
     tuning = until(lambda: next(iter(account.tuning), None))
     for number, objective in enumerate(objectives):
         values = {"optim__lr": repr(0.01 * (number + 1)), "data__batch_size": "32"}
@@ -121,7 +124,12 @@ def aws(account: Account, finished: Path) -> Iterator[Callable[..., None]]:
 
 
 def test_a_search_comes_back_as_a_run_directory(
-    cloud: Cloud, account: Account, aws: Callable[..., None], here: Path, finished: Path, capsys: Any
+    cloud: Cloud,
+    account: Account,
+    aws: Callable[..., None],
+    here: Path,
+    finished: Path,
+    capsys: Any,
 ) -> None:
     aws()
     assert main(cloud(*SEARCH)) == 0
@@ -147,14 +155,22 @@ def test_a_search_comes_back_as_a_run_directory(
     assert {"study.db", "trials/0/trial.json", "trials/1/trial.json", "job.json"} <= got
     assert any(name.startswith("tensorboard/trial_001/events") for name in got)
     # What a trial keeps for itself is not fetched.
-    assert not any("trial_000/checkpoints" in name or name.startswith("trials/0/checkpoints") for name in got)
+    assert not any(
+        "trial_000/checkpoints" in name or name.startswith("trials/0/checkpoints") for name in got
+    )
     debugged = {name for name in left if name.startswith("debug/")}
     assert debugged and {name for name in got if name.startswith("debug/")} == debugged
-    assert {name for name in got if name.startswith("trials/1/debug/")} == {f"trials/1/{name}" for name in debugged}
+    assert {name for name in got if name.startswith("trials/1/debug/")} == {
+        f"trials/1/{name}" for name in debugged
+    }
 
     trial = json.loads((fetched / "trials" / "1" / "trial.json").read_text())
     assert trial["values"] == {"optim.lr": 0.02, "data.batch_size": 32}
-    assert (trial["state"], trial["objective"], trial["seconds"]) == ("complete", 0.75, pytest.approx(7, abs=0.1))
+    assert (trial["state"], trial["objective"], trial["seconds"]) == (
+        "complete",
+        0.75,
+        pytest.approx(7, abs=0.1),
+    )
     assert len(trial["epochs"]) == 2 and {"train/loss", "valid/top1"} <= trial["epochs"][0].keys()
     metrics = json.loads((fetched / "metrics.json").read_text())
     assert metrics["search"] == {
@@ -168,18 +184,27 @@ def test_a_search_comes_back_as_a_run_directory(
     lineage = json.loads((fetched / "lineage.json").read_text())
     assert lineage["sagemaker"]["jobs"] == ["dogs", "dogs-final"]
     with sqlite3.connect(fetched / "study.db") as database:
-        assert database.execute("select count(*) from trials where state = 'COMPLETE'").fetchone() == (2,)
+        assert database.execute(
+            "select count(*) from trials where state = 'COMPLETE'"
+        ).fetchone() == (2,)
 
 
 def test_of_trials_that_tie_the_one_of_the_lowest_validation_loss_is_trained(
-    cloud: Cloud, account: Account, here: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud,
+    account: Account,
+    here: Path,
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """AWS takes the first of three that are equal; the second was surer of its answers."""
     from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
     assert main(cloud(*SEARCH, "tuner.trials=4", "backend.wait=false")) == 0
     for number, (objective, loss) in enumerate([(0.75, 0.6), (0.75, 0.2), (0.5, 0.1), (0.75, 0.4)]):
-        name = account.add_trial("dogs", {"optim__lr": repr(0.01 * (number + 1)), "data__batch_size": "32"}, objective)
+        name = account.add_trial(
+            "dogs", {"optim__lr": repr(0.01 * (number + 1)), "data__batch_size": "32"}, objective
+        )
         left = tmp_path / name
         events = TensorBoardLogger(left / "tensorboard", name="final", version="")
         for epoch in range(2):  # the loss that counts is that of the best epoch, not of the last
@@ -193,22 +218,34 @@ def test_of_trials_that_tie_the_one_of_the_lowest_validation_loss_is_trained(
         leave_output(left, f"breedlab/jobs/dogs/output/{name}/output/output.tar.gz", name)
     account.end_tuning("dogs")
     assert account.tuning["dogs"]["BestTrainingJob"]["TunedHyperParameters"]["optim__lr"] == "0.01"
-    monkeypatch.setattr("breedlab.backends.sagemaker.fetch.follow_training", lambda *_: Status("dogs-final", "Failed"))
+    monkeypatch.setattr(
+        "breedlab.backends.sagemaker.fetch.follow_training",
+        lambda *_: Status("dogs-final", "Failed"),
+    )
     with pytest.raises(JobFailed, match="dogs-final: failed"):
         jobs.main(["resume", "dogs"])
     (final,) = account.sent("CreateTrainingJob")
     assert final["HyperParameters"] == {"optim__lr": "0.02", "data__batch_size": "32"}
-    assert "trial 1 ties with 0, 3; the lower validation loss decided" in " ".join(capsys.readouterr().out.split())
+    assert "trial 1 ties with 0, 3; the lower validation loss decided" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 @contextlib.contextmanager
 def on_a_terminal(call: str, seen: list[str]) -> Iterator[None]:
-    """Runs a command on a terminal of its own to its end, and keeps in `seen` what is drawn there, as one text."""
+    """Runs a command on a terminal of its own to its end, and keeps in `seen` what is drawn there,
+    as one text."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-    quick = "from breedlab.cli import jobs; from breedlab.backends.sagemaker import follow; follow.POLL_SECONDS = 0.2"
-    # Its size is what the terminal says, not what pytest's processes are told of the one that they have not.
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    quick = (
+        "from breedlab.cli import jobs; from breedlab.backends.sagemaker import follow;"
+        " follow.POLL_SECONDS = 0.2"
+    )
+    # Its size is what the terminal says, not what pytest's processes are told of the one that they
+    # have not.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")
+    }
     environment["TERM"] = "xterm"
 
     def read() -> None:
@@ -219,7 +256,11 @@ def on_a_terminal(call: str, seen: list[str]) -> Iterator[None]:
                 seen[:] = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", whole.decode(errors="replace"))]
 
     with subprocess.Popen(
-        [sys.executable, "-c", f"{quick}; {call}"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [sys.executable, "-c", f"{quick}; {call}"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
     ) as process:
         os.close(theirs)
         reader = threading.Thread(target=read)
@@ -286,7 +327,10 @@ def test_a_search_inside_a_job_is_followed_in_a_pipe_and_shown(
     capsys.readouterr()
     jobs.main(["show", "dogs"])
     shown = capsys.readouterr().out
-    assert re.search(r"★ +│ 0 +│ 0.01 +│ 32 +│ 0.5000 +│ complete", shown) and "training diverged" in shown
+    assert (
+        re.search(r"★ +│ 0 +│ 0.01 +│ 32 +│ 0.5000 +│ complete", shown)
+        and "training diverged" in shown
+    )
     account.end_training("dogs")
     jobs.main(["fetch", "dogs"])
     out = capsys.readouterr().out
@@ -309,7 +353,9 @@ def test_ctrl_c_detaches_and_stops_nothing(
 
     # Not time.sleep: that is everybody's, and subprocess sleeps while it waits for git.
     monkeypatch.setattr(follow, "list_trials", interrupted)
-    with pytest.raises(BreedlabError, match=r"detached; dogs goes on\ncome back with: breedlab jobs fetch dogs"):
+    with pytest.raises(
+        BreedlabError, match=r"detached; dogs goes on\ncome back with: breedlab jobs fetch dogs"
+    ):
         main(cloud(*SEARCH))
     assert not [name for name, _ in account.requests if name.startswith("Stop")]
     assert account.tuning["dogs"]["HyperParameterTuningJobStatus"] == "InProgress"
@@ -335,7 +381,12 @@ def test_fetch_goes_on_where_the_launch_left_off(
 
 @pytest.mark.slow
 def test_another_machine_can_fetch_by_name(
-    cloud: Cloud, account: Account, aws: Callable[..., None], here: Path, tmp_path_factory: Any, monkeypatch: Any
+    cloud: Cloud,
+    account: Account,
+    aws: Callable[..., None],
+    here: Path,
+    tmp_path_factory: Any,
+    monkeypatch: Any,
 ) -> None:
     main(cloud(*SEARCH, "backend.wait=false"))
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -343,7 +394,12 @@ def test_another_machine_can_fetch_by_name(
     aws()
     assert jobs.main(["resume", "dogs", "--region", "us-east-1"]) == 0
     assert (elsewhere / "runs" / "latest" / "model.tar.gz").is_file()
-    assert yaml.safe_load((elsewhere / "runs" / "latest" / "config.yaml").read_text())["tuner"]["trials"] == 2
+    assert (
+        yaml.safe_load((elsewhere / "runs" / "latest" / "config.yaml").read_text())["tuner"][
+            "trials"
+        ]
+        == 2
+    )
 
 
 @pytest.mark.parametrize("between", ["", "/dogs"], ids=["", "a level more between"])
@@ -360,7 +416,8 @@ def test_a_training_job_comes_back_too(
         name = path.relative_to(finished).as_posix()
         assert (fetched / name).exists(), name
     assert not (fetched / "another").exists() and not (fetched / "dogs").exists()
-    # The record of what was asked for is the launch's; the job's own says where its files lay there.
+    # The record of what was asked for is the launch's; the job's own says where its files lay
+    # there.
     assert yaml.safe_load((fetched / "config.yaml").read_text())["optim"]["lr"] == 0.0042
     assert "Best of the search" not in capsys.readouterr().out
 
@@ -389,11 +446,15 @@ def test_a_failed_job_tells_its_reason(cloud: Cloud, account: Account, here: Pat
         jobs.main(["fetch", "dogs"])
 
 
-def test_a_search_without_a_complete_trial_starts_no_final_job(cloud: Cloud, account: Account, here: Path) -> None:
+def test_a_search_without_a_complete_trial_starts_no_final_job(
+    cloud: Cloud, account: Account, here: Path
+) -> None:
     main(cloud(*SEARCH, "backend.wait=false"))
     account.add_trial("dogs", {"optim__lr": "1.0"}, None, "Failed", FailureReason="it diverged")
     account.end_tuning("dogs")
-    with pytest.raises(BreedlabError, match="dogs: no trial of the search was completed\n  it diverged"):
+    with pytest.raises(
+        BreedlabError, match="dogs: no trial of the search was completed\n  it diverged"
+    ):
         jobs.main(["resume", "dogs"])
     assert account.sent("CreateTrainingJob") == []
 
@@ -417,17 +478,28 @@ def test_list_and_show(cloud: Cloud, account: Account, here: Path, capsys: Any) 
     main(cloud(*SEARCH, "backend.wait=false"))
     for number in range(12):  # more than one page of the API
         account.add_trial("dogs", {"optim__lr": "0.05", "data__batch_size": "64"}, number / 20)
-    account.add_trial("dogs", {"optim__lr": "0.5", "data__batch_size": "64"}, None, "Failed", FailureReason="diverged")
+    account.add_trial(
+        "dogs",
+        {"optim__lr": "0.5", "data__batch_size": "64"},
+        None,
+        "Failed",
+        FailureReason="diverged",
+    )
     account.add_trial("dogs", {"optim__lr": "0.1", "data__batch_size": "64"}, 0.1, "Stopped")
     capsys.readouterr()
     jobs.main(["list"])
-    assert "dogs" in (listed := capsys.readouterr().out) and "12 trials complete, 0 running, 1 stopped early" in listed
+    assert (
+        "dogs" in (listed := capsys.readouterr().out)
+        and "12 trials complete, 0 running, 1 stopped early" in listed
+    )
     jobs.main(["show", str(next(here.glob("runs/quickstart/*")))])
     shown = capsys.readouterr().out
     assert "not started; `breedlab jobs resume` starts it when the search is over" in shown
     assert "tensorboard --logdir s3://breedlab-tests/breedlab/jobs/dogs" in shown
     rows = [line.split() for line in shown.splitlines()]
-    assert any(row[:2] == ["★", "│"] and "11" in row for row in rows) or any("★" in row and "11" in row for row in rows)
+    assert any(row[:2] == ["★", "│"] and "11" in row for row in rows) or any(
+        "★" in row and "11" in row for row in rows
+    )
     assert "diverged" in shown and "pruned" in shown
 
 
@@ -438,7 +510,9 @@ def test_show_log_of_one_trial(cloud: Cloud, account: Account, here: Path, capsy
     capsys.readouterr()
     jobs.main(["show", "dogs", "--log", "--trial", "1"])
     assert capsys.readouterr().out == "this is trial 1\n"
-    with pytest.raises(BreedlabError, match="--trial 7: the search has 2 trials so far, counted from 0"):
+    with pytest.raises(
+        BreedlabError, match="--trial 7: the search has 2 trials so far, counted from 0"
+    ):
         jobs.main(["show", "dogs", "--log", "--trial", "7"])
 
 
@@ -451,28 +525,46 @@ def test_without_a_region_the_flag_is_named(
     account: Account, here: Path, few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    for command, words in ((jobs.main, ["show", "cats"]), (upload.main, [str(few), "s3://breedlab-tests/dogs"])):
-        with pytest.raises(BreedlabError, match=r"^--region: has no value; give it one, such as --region eu-central-1"):
+    for command, words in (
+        (jobs.main, ["show", "cats"]),
+        (upload.main, [str(few), "s3://breedlab-tests/dogs"]),
+    ):
+        with pytest.raises(
+            BreedlabError,
+            match=r"^--region: has no value; give it one, such as --region eu-central-1",
+        ):
             command(words)
 
 
 def test_every_verb_says_what_it_does(capsys: Any) -> None:
-    for verb, says in (("list", "how they stand"), ("show", "its trials"), ("stop", "bucket"), ("fetch", "Ctrl-C")):
+    for verb, says in (
+        ("list", "how they stand"),
+        ("show", "its trials"),
+        ("stop", "bucket"),
+        ("fetch", "Ctrl-C"),
+    ):
         with pytest.raises(SystemExit):
             jobs.main([verb, "--help"])
         assert says in capsys.readouterr().out
 
 
-def test_fetch_now_takes_what_there_is(cloud: Cloud, account: Account, here: Path, finished: Path) -> None:
+def test_fetch_now_takes_what_there_is(
+    cloud: Cloud, account: Account, here: Path, finished: Path
+) -> None:
     main(cloud("backend.job_name=dogs", "backend.wait=false"))
     run = next(here.glob("runs/quickstart/*"))
-    leave(finished / "tensorboard", "s3://breedlab-tests/breedlab/jobs/dogs/checkpoints/dogs/tensorboard")
+    leave(
+        finished / "tensorboard",
+        "s3://breedlab-tests/breedlab/jobs/dogs/checkpoints/dogs/tensorboard",
+    )
     jobs.main(["fetch", "dogs", "--now"])
     assert list(run.glob("tensorboard/final/events*"))
     assert not (here / "runs" / "latest").exists()
 
 
-def test_a_run_that_is_still_in_the_cloud_is_not_resumed_here(cloud: Cloud, account: Account, here: Path) -> None:
+def test_a_run_that_is_still_in_the_cloud_is_not_resumed_here(
+    cloud: Cloud, account: Account, here: Path
+) -> None:
     main(cloud("backend.job_name=dogs", "backend.wait=false"))
     run = next(here.glob("runs/quickstart/*"))
     with pytest.raises(BreedlabError, match=r"runs on SageMaker.*breedlab jobs fetch"):

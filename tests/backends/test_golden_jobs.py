@@ -23,7 +23,8 @@ COMPLETE = Path("runs/golden/complete")
 
 @pytest.fixture
 def old_jobs(golden: Path, account: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
-    """The account in which both jobs of the golden folder are done, with what they left in the bucket."""
+    """The account in which both jobs of the golden folder are done, with what they left in the
+    bucket."""
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.02)
     described = json.loads(Path("account.json").read_text())
     account.training.update(described["training"])
@@ -58,7 +59,10 @@ def test_an_old_job_that_is_done_is_fetched(old_jobs: Account) -> None:
 def test_weights_that_changed_since_are_fetched_again(old_jobs: Account) -> None:
     """Those of a later epoch have the very size of those before."""
     assert jobs.main(["fetch", "golden-one", "--now"]) == 0
-    file, key = "checkpoints/last.ckpt", "breedlab/jobs/golden-one/checkpoints/golden-one/checkpoints/last.ckpt"
+    file, key = (
+        "checkpoints/last.ckpt",
+        "breedlab/jobs/golden-one/checkpoints/golden-one/checkpoints/last.ckpt",
+    )
     fetched = Path("runs/golden/job_one") / file
     later = fetched.read_bytes()[:-1] + b"x"
     time.sleep(1.1)  # S3 tells whole seconds

@@ -57,7 +57,9 @@ def test_every_path_of_the_config_has_a_name_of_its_own() -> None:
     assert [config_path(name) for name in names] == known_paths()
 
 
-@pytest.mark.parametrize("path", ["optim._lr", "optim.l__r", "optim.lr'", "optim-lr", "", "a" * 256])
+@pytest.mark.parametrize(
+    "path", ["optim._lr", "optim.l__r", "optim.lr'", "optim-lr", "", "a" * 256]
+)
 def test_a_path_that_would_not_come_back_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match="has no name on SageMaker"):
         sagemaker_name(path)
@@ -74,7 +76,8 @@ def test_a_value_comes_back_from_every_form_it_arrives_in(data: st.DataObject) -
     forms = [
         value,  # what the toolkit reads from a JSON hyperparameter
         encode(value),  # what SageMaker carries
-        encode(value) if isinstance(value, str) else str(value),  # Python's own words: True, None, 1e-05
+        # Python's own words: True, None, 1e-05
+        encode(value) if isinstance(value, str) else str(value),
     ]
     for form in forms:
         travelled = json.loads(json.dumps({sagemaker_name(path): form}))

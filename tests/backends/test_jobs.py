@@ -1,4 +1,5 @@
-"""Jobs executed as SageMaker executes them: by AWS's training toolkit and by SDK v3's start scripts."""
+"""Jobs executed as SageMaker executes them: by AWS's training toolkit and by SDK v3's start
+scripts."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from breedlab.tuning.row import read_trial
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not can_run(), reason="needs Linux and root: /opt/ml is mounted in a namespace of its own"),
+    pytest.mark.skipif(
+        not can_run(), reason="needs Linux and root: /opt/ml is mounted in a namespace of its own"
+    ),
 ]
 
 Words = Callable[..., list[str]]
@@ -47,14 +50,27 @@ def test_the_whole_circle_ends_where_the_local_backend_does(
     *trials, final = service.ended.values()
     assert len(trials) == 2
     assert all("sagemaker-training-toolkit" in trial.log[0] for trial in trials)
-    assert "Running Basic Script driver" in final.log[0] and "sagemaker-training-toolkit" not in final.log[0]
+    assert (
+        "Running Basic Script driver" in final.log[0]
+        and "sagemaker-training-toolkit" not in final.log[0]
+    )
     (tuning,) = account.tuning.values()
     best = decode(tuning["BestTrainingJob"]["TunedHyperParameters"])
     assert set(best) == {"optim.lr", "data.batch_size"}
 
     # The same on this machine, the values found given as the only ones to search.
-    space = f"tuner.space={{optim: {{lr: [{best['optim.lr']!r}]}}, data: {{batch_size: [{best['data.batch_size']}]}}}}"
-    assert launch.main(words("experiment=quickstart", "profiler=none", "name=here", "tuner=grid", space, *search)) == 0
+    space = (
+        f"tuner.space={{optim: {{lr: [{best['optim.lr']!r}]}}, data: {{batch_size:"
+        f" [{best['data.batch_size']}]}}}}"
+    )
+    assert (
+        launch.main(
+            words(
+                "experiment=quickstart", "profiler=none", "name=here", "tuner=grid", space, *search
+            )
+        )
+        == 0
+    )
     local = Path("runs/latest").resolve()
 
     assert names(fetched) - names(local) == {"job.json"}  # the record of where it ran
@@ -62,12 +78,17 @@ def test_the_whole_circle_ends_where_the_local_backend_does(
     assert names(local) - names(fetched) == {"training.json", "baseline.json"}
     assert weights(fetched) == weights(local)
     ours, theirs = (json.loads((run / "metrics.json").read_text()) for run in (local, fetched))
-    assert theirs["monitor"] == ours["monitor"] and theirs["test"]["metrics"] == ours["test"]["metrics"]
+    assert (
+        theirs["monitor"] == ours["monitor"]
+        and theirs["test"]["metrics"] == ours["test"]["metrics"]
+    )
     the_image_was_left_alone(container, trials[0])
     left = trials[0].tree[0] / "output" / "data" / next(iter(service.ended))
     tensors_can_be_read(left / "debug")
     trials_stop_after_training(trials[0], left)
-    assert (fetched / "trials" / "1" / "debug").is_dir() and any(fetched.glob("tensorboard/trial_001/events*"))
+    assert (fetched / "trials" / "1" / "debug").is_dir() and any(
+        fetched.glob("tensorboard/trial_001/events*")
+    )
     assert (final.tree[0] / "model" / "model.safetensors").is_file()
     assert (final.tree[0] / "model" / "code" / "inference.py").is_file()
 
@@ -77,7 +98,9 @@ def the_image_was_left_alone(container: Container, trial: Ended) -> None:
     from importlib import metadata
 
     site = next(container.bin.parent.glob("lib/python3*/site-packages"))
-    there = {d.metadata["Name"].lower(): d.version for d in metadata.distributions(path=[str(site)])}
+    there = {
+        d.metadata["Name"].lower(): d.version for d in metadata.distributions(path=[str(site)])
+    }
     assert there["smdebug"] == "1.0.34"
     assert int(there["protobuf"].split(".")[0]) >= 6
     assert not {"torch", "torchvision", "triton"} & set(there)  # lent, and not installed again
@@ -85,7 +108,8 @@ def the_image_was_left_alone(container: Container, trial: Ended) -> None:
 
 
 def trials_stop_after_training(trial: Ended, left: Path) -> None:
-    """No test, no export, no report: of a trial there is its objective, its curves and its tensors."""
+    """No test, no export, no report: of a trial there is its objective, its curves and its
+    tensors."""
     assert "epoch 2/2" in trial.log[0]
     assert not re.search(r"^› (Test|Export)", trial.log[0], re.MULTILINE)
     assert {path.name for path in left.iterdir()} == {"tensorboard", "debug"}
@@ -107,17 +131,22 @@ def names(run: Path) -> set[str]:
 
 
 def weights(run: Path) -> dict[str, list[Any]]:
-    state = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    state = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)[
+        "state_dict"
+    ]
     return {name: tensor.tolist() for name, tensor in state.items()}
 
 
 def test_what_a_person_can_mend_is_the_failure_reason(
     container: Container, account: Account, cloud: Words, here: Path
 ) -> None:
-    """Under the toolkit and under the start scripts, both of which have a word of their own for it."""
+    """Under the toolkit and under the start scripts, both of which have a word of their own for
+    it."""
     launch.main(cloud("tuner=random", "tuner.trials=1", "backend.wait=false", "name=wrong"))
     launch.main(cloud("tuner=none", "backend.wait=false", "name=wrong"))
-    (tuning,), (training,) = (account.sent(f"Create{kind}Job") for kind in ("HyperParameterTuning", "Training"))
+    (tuning,), (training,) = (
+        account.sent(f"Create{kind}Job") for kind in ("HyperParameterTuning", "Training")
+    )
     wrong = {"optim__lr": "fast", "optim__momentun": "0.5"}
     toolkit = container.run("wrong-1", tuning["TrainingJobDefinition"], wrong)
     scripts = container.run("wrong-2", {**training, "HyperParameters": wrong})
@@ -136,9 +165,24 @@ def test_a_job_that_sigterm_ends_goes_on_to_the_same_weights(
     container: Container, account: Account, cloud: Words, words: Words, here: Path
 ) -> None:
     steps = 50  # an epoch: 100 photos, 2 a batch; live, so that they take their time
-    slow = ["cache.mode=off", "trainer.max_epochs=3", "tuner.max_epochs=3", "optim.lr=0.001", "data.batch_size=2"]
+    slow = [
+        "cache.mode=off",
+        "trainer.max_epochs=3",
+        "tuner.max_epochs=3",
+        "optim.lr=0.001",
+        "data.batch_size=2",
+    ]
     slow += ["debugger=none"]  # whose hundreds of files take the tests' S3 longer than the training
-    launch.main(cloud("tuner=random", "tuner.trials=1", "backend.spot=true", "backend.wait=false", "name=spot", *slow))
+    launch.main(
+        cloud(
+            "tuner=random",
+            "tuner.trials=1",
+            "backend.spot=true",
+            "backend.wait=false",
+            "name=spot",
+            *slow,
+        )
+    )
     (asked,) = account.sent("CreateHyperParameterTuningJob")
     definition, values = asked["TrainingJobDefinition"], {"optim__lr": "0.01"}
     running = container.start("spot-1", definition, values)
@@ -152,7 +196,12 @@ def test_a_job_that_sigterm_ends_goes_on_to_the_same_weights(
 
     again = container.run("spot-1", definition, values)  # its checkpoints come back from S3
     assert again.code == [0] and "epoch 1/3" not in again.log[0] and "epoch 3/3" in again.log[0]
-    assert launch.main(words("experiment=quickstart", "profiler=none", "tuner=none", *slow, "optim.lr=0.01")) == 0
+    assert (
+        launch.main(
+            words("experiment=quickstart", "profiler=none", "tuner=none", *slow, "optim.lr=0.01")
+        )
+        == 0
+    )
     assert weights(again.checkpoints / "spot-1") == weights(Path("runs/latest"))
 
 
@@ -160,11 +209,25 @@ def test_a_job_that_sigterm_ends_goes_on_to_the_same_weights(
 def test_a_job_whose_first_process_is_told_to_stop_goes_on_to_the_same_weights(
     processes: int, container: Container, account: Account, cloud: Words, here: Path
 ) -> None:
-    """As AWS stops a training job: SIGTERM to the container's first process, and the container ends with that."""
+    """As AWS stops a training job: SIGTERM to the container's first process, and the container ends
+    with that."""
     steps = 50 // processes
-    slow = ["cache.mode=off", "trainer.max_epochs=3", "optim.lr=0.001", f"data.batch_size={2 * processes}"]
+    slow = [
+        "cache.mode=off",
+        "trainer.max_epochs=3",
+        "optim.lr=0.001",
+        f"data.batch_size={2 * processes}",
+    ]
     slow += ["debugger=none"]
-    launch.main(cloud("backend.spot=true", "backend.wait=false", f"backend.processes={processes}", "name=told", *slow))
+    launch.main(
+        cloud(
+            "backend.spot=true",
+            "backend.wait=false",
+            f"backend.processes={processes}",
+            "name=told",
+            *slow,
+        )
+    )
     (asked,) = account.sent("CreateTrainingJob")
     running = container.start("told-1", asked)
     running.wait_for("epoch 1/3")
@@ -185,8 +248,16 @@ def test_a_job_whose_first_process_is_told_to_stop_goes_on_to_the_same_weights(
     assert weights(again.checkpoints / "told-1") == weights(unbroken.checkpoints / "told-2")
 
 
-def test_one_job_searches_and_trains_the_best(container: Container, account: Account, cloud: Words, here: Path) -> None:
-    few = ["tuner=random", "tuner.trials=3", "tuner.max_epochs=1", "trainer.max_epochs=1", "name=one"]
+def test_one_job_searches_and_trains_the_best(
+    container: Container, account: Account, cloud: Words, here: Path
+) -> None:
+    few = [
+        "tuner=random",
+        "tuner.trials=3",
+        "tuner.max_epochs=1",
+        "trainer.max_epochs=1",
+        "name=one",
+    ]
     with Service(account, container) as service:
         assert launch.main(cloud("backend.trials=one_job", *few)) == 0
     assert account.created() == ["CreateTrainingJob"]
@@ -195,33 +266,52 @@ def test_one_job_searches_and_trains_the_best(container: Container, account: Acc
     assert len(passes) == 1, "for all trials and the best"
     run = Path("runs/latest")
     trials = sorted(
-        (json.loads(path.read_text()) for path in run.glob("trials/*/trial.json")), key=itemgetter("number")
+        (json.loads(path.read_text()) for path in run.glob("trials/*/trial.json")),
+        key=itemgetter("number"),
     )
     assert len(trials) == 3 and (run / "study.db").is_file()
     # What following it makes a table of is in the log, as the start scripts pass it on.
     rows = [row for line in ended.log[0].splitlines() if (row := read_trial(line))]
     assert [row.state for row in rows] == ["running", "complete"] * 3
-    assert [row.objective for row in rows[1::2]] == pytest.approx([t["objective"] for t in trials], abs=1e-4)
+    assert [row.objective for row in rows[1::2]] == pytest.approx(
+        [t["objective"] for t in trials], abs=1e-4
+    )
     assert [set(row.values) for row in rows] == [{"optim.lr", "data.batch_size"}] * 6
-    assert json.loads((run / "metrics.json").read_text())["search"]["values"].keys() == {"optim.lr", "data.batch_size"}
+    assert json.loads((run / "metrics.json").read_text())["search"]["values"].keys() == {
+        "optim.lr",
+        "data.batch_size",
+    }
 
 
 def test_two_instances_train_one_model_together(
     container: Container, account: Account, cloud: Words, words: Words, here: Path
 ) -> None:
-    """Under the start scripts' torchrun and under the toolkit's; with what one process would have come to."""
+    """Under the start scripts' torchrun and under the toolkit's; with what one process would have
+    come to."""
     two = ["backend.instance_count=2", "backend.processes=1", "backend.wait=false", "name=two"]
-    same = ["data.batch_size=32", "trainer.max_epochs=2", "tuner.max_epochs=2", "trainer.precision=fp32"]
-    same += ["model.dropout=0.0", "optim.lr=0.001", "debugger=losses"]  # which all ranks have to bear
+    same = [
+        "data.batch_size=32",
+        "trainer.max_epochs=2",
+        "tuner.max_epochs=2",
+        "trainer.precision=fp32",
+    ]
+    # which all ranks have to bear
+    same += ["model.dropout=0.0", "optim.lr=0.001", "debugger=losses"]
     launch.main(cloud("tuner=none", *two, *same))
     launch.main(cloud("tuner=random", "tuner.trials=1", *two, *same))
-    (tuning,), (training,) = (account.sent(f"Create{kind}Job") for kind in ("HyperParameterTuning", "Training"))
+    (tuning,), (training,) = (
+        account.sent(f"Create{kind}Job") for kind in ("HyperParameterTuning", "Training")
+    )
     assert launch.main(words("experiment=quickstart", "profiler=none", "tuner=none", *same)) == 0
     alone = json.loads(Path("runs/latest/metrics.json").read_text())
-    regex = tuning["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"][0]["Regex"]
+    regex = tuning["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"][0][
+        "Regex"
+    ]
     for name, ended in {
         "two-1": container.run("two-1", training),
-        "two-2": container.run("two-2", tuning["TrainingJobDefinition"], {"data__batch_size": "32"}),
+        "two-2": container.run(
+            "two-2", tuning["TrainingJobDefinition"], {"data__batch_size": "32"}
+        ),
     }.items():
         assert ended.code == [0, 0], "\n".join(ended.log)
         assert all("torchrun" in log for log in ended.log)
@@ -229,7 +319,9 @@ def test_two_instances_train_one_model_together(
         if name == "two-1":
             together = json.loads((first / "checkpoints" / name / "metrics.json").read_text())
             assert together["monitor"]["best"] == pytest.approx(alone["monitor"]["best"], rel=1e-3)
-            assert together["test"]["metrics"]["loss"] == pytest.approx(alone["test"]["metrics"]["loss"], rel=1e-3)
+            assert together["test"]["metrics"]["loss"] == pytest.approx(
+                alone["test"]["metrics"]["loss"], rel=1e-3
+            )
             assert (first / "model" / "model.safetensors").is_file()
         else:  # a trial stops after training, and has said its objective
             objective = float(re.findall(regex, ended.log[0])[-1])

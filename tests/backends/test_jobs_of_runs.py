@@ -11,20 +11,29 @@ from breedlab.errors import BackendError
 
 
 @pytest.mark.parametrize("verb", ["fetch", "show", "stop"])
-def test_a_run_that_trained_here_is_no_reason_to_ask_for_a_region(verb: str, here: Path, no_account: None) -> None:
+def test_a_run_that_trained_here_is_no_reason_to_ask_for_a_region(
+    verb: str, here: Path, no_account: None
+) -> None:
     run = here / "runs" / "quickstart" / "yesterday"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("name: quickstart\n")
     (here / "runs" / "latest").symlink_to("quickstart/yesterday")
     with pytest.raises(BackendError) as refusal:
         jobs.main([verb, "runs/latest"])
-    assert str(refusal.value) == (f"runs/latest: this run trained here, not on SageMaker; there is no job to {verb}")
+    assert (
+        str(refusal.value)
+        == f"runs/latest: this run trained here, not on SageMaker; there is no job to {verb}"
+    )
 
 
-@pytest.mark.parametrize(("name", "says"), [("./runs", "is no run directory"), ("runs/latest", "is not there")])
+@pytest.mark.parametrize(
+    ("name", "says"), [("./runs", "is no run directory"), ("runs/latest", "is not there")]
+)
 def test_a_folder_that_is_no_run_is_told_from_a_job_of_another_machine(
     name: str, says: str, here: Path, no_account: None
 ) -> None:
     (here / "runs").mkdir()
-    with pytest.raises(BackendError, match=rf"{name}: {says}; expected a job's name or the run directory"):
+    with pytest.raises(
+        BackendError, match=rf"{name}: {says}; expected a job's name or the run directory"
+    ):
         jobs.main(["show", name])

@@ -1,4 +1,5 @@
-"""A launch that something comes between: what was paid for stays known, what was refused leaves nothing."""
+"""A launch that something comes between: what was paid for stays known, what was refused leaves
+nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def in_bucket(name: str = "dogs") -> dict[str, Any]:
-    body = boto3.client("s3").get_object(Bucket="breedlab-tests", Key=f"breedlab/jobs/{name}/job.json")["Body"]
+    body = boto3.client("s3").get_object(
+        Bucket="breedlab-tests", Key=f"breedlab/jobs/{name}/job.json"
+    )["Body"]
     found: dict[str, Any] = json.loads(body.read())
     return found
 
@@ -40,7 +43,8 @@ def in_bucket(name: str = "dogs") -> dict[str, Any]:
 def test_an_answer_that_was_lost_is_a_job_that_was_started(
     kind: list[str], cloud: Cloud, account: Account, here: Path
 ) -> None:
-    """The connection broke after AWS had taken the request; boto3 asks again and is told that the name is in use."""
+    """The connection broke after AWS had taken the request; boto3 asks again and is told that the
+    name is in use."""
     operation = "CreateHyperParameterTuningJob" if kind is SEARCH else "CreateTrainingJob"
     account.lose[operation] = 1
     assert main(cloud(*kind)) == 0
@@ -57,14 +61,21 @@ def test_a_name_that_another_took_is_not_taken_for_ours(
     theirs = boto3.client("sagemaker")
     theirs.create_training_job(
         TrainingJobName="dogs",
-        AlgorithmSpecification={"TrainingInputMode": "File", "TrainingImage": "1.dkr.ecr.x.amazonaws.com/a:1"},
+        AlgorithmSpecification={
+            "TrainingInputMode": "File",
+            "TrainingImage": "1.dkr.ecr.x.amazonaws.com/a:1",
+        },
         RoleArn=ROLE,
         OutputDataConfig={"S3OutputPath": "s3://theirs/out"},
         ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
         StoppingCondition={"MaxRuntimeInSeconds": 60},
     )
-    monkeypatch.setattr(launch, "_name_problems", lambda *_: [])  # it came between that look and the request
-    with pytest.raises(BreedlabError, match=r"dogs: the account has another job of this name; choose another backend"):
+    # it came between that look and the request
+    monkeypatch.setattr(launch, "_name_problems", lambda *_: [])
+    with pytest.raises(
+        BreedlabError,
+        match=r"dogs: the account has another job of this name; choose another backend",
+    ):
         main(cloud(*ONE))
     assert not (here / "runs").exists()
 
@@ -74,7 +85,9 @@ def test_an_answer_that_nobody_can_ask_for_leaves_a_job_that_is_known(
 ) -> None:
     account.lose["CreateTrainingJob"] = 9
     account.lose["DescribeTrainingJob"] = 9
-    with pytest.raises(BreedlabError, match="answer was lost, and it may have been started") as raised:
+    with pytest.raises(
+        BreedlabError, match="answer was lost, and it may have been started"
+    ) as raised:
         main(cloud("backend.wait=false"))
     account.lose.clear()
     (name,) = account.training
@@ -100,7 +113,8 @@ def test_ctrl_c_while_a_job_is_started_says_how_to_stop_it(
 
     monkeypatch.setattr(launch, "send", interrupted)
     with pytest.raises(
-        BreedlabError, match=r"interrupted while dogs was started; it may run\n.*\nstop it with: .* dogs"
+        BreedlabError,
+        match=r"interrupted while dogs was started; it may run\n.*\nstop it with: .* dogs",
     ):
         main(cloud(*ONE))
     jobs.main(["stop", "dogs"])
@@ -121,8 +135,12 @@ def test_a_launch_that_broke_off_before_aws_had_it_is_resumed(
     jobs.main(["list"])
     assert "launch broke off" in " ".join(capsys.readouterr().out.replace("│", " ").split())
     jobs.main(["stop", "dogs"])
-    assert "nothing to stop: dogs: AWS has no such job: its launch broke off" in capsys.readouterr().out
-    monkeypatch.setattr("breedlab.backends.sagemaker.fetch.finish", lambda *_, **__: None)  # followed elsewhere
+    assert (
+        "nothing to stop: dogs: AWS has no such job: its launch broke off"
+        in capsys.readouterr().out
+    )
+    # followed elsewhere
+    monkeypatch.setattr("breedlab.backends.sagemaker.fetch.finish", lambda *_, **__: None)
     jobs.main(["resume", "dogs"])
     assert len(account.sent("CreateTrainingJob")) == 1
     assert in_bucket()["state"] == "started"
@@ -136,25 +154,35 @@ def test_a_full_disk_before_the_request_costs_nothing_and_one_after_it_loses_not
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises((BreedlabError, OSError), match="No space left"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises((BreedlabError, OSError), match="No space left"),
+    ):
         patch.setattr(record, "atomic_write_text", full)
         main(cloud(*ONE))
     assert account.created() == []
     send = launch.send
     monkeypatch.setattr(
-        launch, "send", lambda *given: (send(*given), monkeypatch.setattr(record, "atomic_write_text", full))
+        launch,
+        "send",
+        lambda *given: (send(*given), monkeypatch.setattr(record, "atomic_write_text", full)),
     )
     assert main(cloud(*ONE)) == 0
     monkeypatch.undo()
 
 
-def test_a_role_that_aws_has_not_heard_of_everywhere_is_waited_for(cloud: Cloud, account: Account, here: Path) -> None:
+def test_a_role_that_aws_has_not_heard_of_everywhere_is_waited_for(
+    cloud: Cloud, account: Account, here: Path
+) -> None:
     refusals = iter([True, True])
     create = account._CreateTrainingJob
 
     def not_yet(asked: dict[str, Any]) -> dict[str, Any]:
         if next(refusals, False):
-            account.fail("ValidationException", f"Could not assume role {ROLE}. Please ensure that the role exists")
+            account.fail(
+                "ValidationException",
+                f"Could not assume role {ROLE}. Please ensure that the role exists",
+            )
         return create(asked)
 
     account._CreateTrainingJob = not_yet  # type: ignore[method-assign]
@@ -213,27 +241,48 @@ def test_any_machine_lists_and_stops_our_jobs_and_leaves_others_alone(
     running = account.add_trial("dogs", {"optim__lr": "0.1"}, None, "InProgress")
     main(cloud("backend.wait=false", "backend.job_name=cats-0"))
     for number in range(1, 12):  # more than a page
-        account.training[f"cats-{number}"] = {**account.training["cats-0"], "TrainingJobName": f"cats-{number}"}
+        account.training[f"cats-{number}"] = {
+            **account.training["cats-0"],
+            "TrainingJobName": f"cats-{number}",
+        }
     account.end_training("cats-3")
-    account.training["theirs"] = {**account.training["cats-1"], "TrainingJobName": "theirs", "TrainingJobArn": THEIRS}
+    account.training["theirs"] = {
+        **account.training["cats-1"],
+        "TrainingJobName": "theirs",
+        "TrainingJobArn": THEIRS,
+    }
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     capsys.readouterr()
     monkeypatch.setenv("COLUMNS", "200")
     jobs.main(["list", "--all"])
     lines = capsys.readouterr().out.splitlines()
-    rows = {cells[0]: cells for line in lines if len(cells := [c.strip() for c in line.split("│")]) >= 7}
-    assert rows["dogs"][1:3] == ["search", "quickstart"] and rows["dogs"][5:] == ["InProgress", "$0.46"]  # one trial
+    rows = {
+        cells[0]: cells for line in lines if len(cells := [c.strip() for c in line.split("│")]) >= 7
+    }
+    # one trial
+    assert rows["dogs"][1:3] == ["search", "quickstart"] and rows["dogs"][5:] == [
+        "InProgress",
+        "$0.46",
+    ]
     assert rows["cats-2"][1] == "training" and rows["cats-2"][5:] == ["InProgress", "$0.23"]
-    assert rows["cats-3"][5] == "Completed" and len(rows["cats-3"]) == 7 and "$" not in rows["cats-3"][6]
+    assert (
+        rows["cats-3"][5] == "Completed"
+        and len(rows["cats-3"]) == 7
+        and "$" not in rows["cats-3"][6]
+    )
     assert "theirs" not in rows and running not in rows
 
     for name in ("cats-2", running, "dogs"):
         jobs.main(["stop", name, "--region", REGION])
     assert (
-        account.training["cats-2"]["TrainingJobStatus"] == account.training[running]["TrainingJobStatus"] == "Stopping"
+        account.training["cats-2"]["TrainingJobStatus"]
+        == account.training[running]["TrainingJobStatus"]
+        == "Stopping"
     )
     assert account.tuning["dogs"]["HyperParameterTuningJobStatus"] == "Stopping"
-    with pytest.raises(BreedlabError, match="theirs: is a job of the account, but not one that breedlab launched"):
+    with pytest.raises(
+        BreedlabError, match="theirs: is a job of the account, but not one that breedlab launched"
+    ):
         jobs.main(["stop", "theirs"])
     assert account.training["theirs"]["TrainingJobStatus"] == "InProgress"
     with pytest.raises(BreedlabError, match="nobody: there is no such job in us-east-1"):
@@ -243,20 +292,26 @@ def test_any_machine_lists_and_stops_our_jobs_and_leaves_others_alone(
 # What it costs.
 
 
-def test_a_bill_above_the_limit_is_refused_before_anything_is_sent(cloud: Cloud, account: Account, here: Path) -> None:
+def test_a_bill_above_the_limit_is_refused_before_anything_is_sent(
+    cloud: Cloud, account: Account, here: Path
+) -> None:
     with pytest.raises(BreedlabError) as raised:
         main(cloud(*SEARCH, "backend.max_bill=2.0"))
     assert (
         "backend.max_bill: the largest bill is $2.76 (3 jobs, 12.0 instance hours), above 2 USD;"
         " lower backend.max_run_hours or tuner.trials, or set backend.max_bill=3"
-    ) in str(raised.value)
+        in str(raised.value)
+    )
     assert account.created() == [] and not (here / "runs").exists()
 
 
-def test_an_unknown_price_is_refused_until_it_is_given_or_waived(cloud: Cloud, account: Account, here: Path) -> None:
+def test_an_unknown_price_is_refused_until_it_is_given_or_waived(
+    cloud: Cloud, account: Account, here: Path
+) -> None:
     dear = ["backend.instance_type=ml.p5.48xlarge", "backend.wait=false", "backend.processes=1"]
     with pytest.raises(
-        BreedlabError, match=r"backend\.price_per_hour: the price of ml\.p5\.48xlarge in us-east-1 is not known"
+        BreedlabError,
+        match=r"backend\.price_per_hour: the price of ml\.p5\.48xlarge in us-east-1 is not known",
     ):
         main(cloud(*dear))
     with pytest.raises(BreedlabError, match=r"backend\.max_bill: the largest bill is \$400\.00"):
@@ -271,10 +326,13 @@ def test_the_largest_bill_is_said_before_anything_is_sent(
 ) -> None:
     said: list[str] = []
     send = launch.send
-    monkeypatch.setattr(launch, "send", lambda *given: (said.append(capsys.readouterr().out), send(*given)))
+    monkeypatch.setattr(
+        launch, "send", lambda *given: (said.append(capsys.readouterr().out), send(*given))
+    )
     main(cloud(*SEARCH))
-    assert "largest bill: $2.76 (3 jobs, 12.0 instance hours); $0.23 an hour for ml.m5.xlarge" in " ".join(
-        said[0].split()
+    assert (
+        "largest bill: $2.76 (3 jobs, 12.0 instance hours); $0.23 an hour for ml.m5.xlarge"
+        in " ".join(said[0].split())
     )
 
 
@@ -288,7 +346,9 @@ def test_fetch_starts_nothing_and_resume_does(cloud: Cloud, account: Account, he
     with pytest.raises(BreedlabError) as raised:
         jobs.main(["fetch", "dogs"])
     assert account.created() == ["CreateHyperParameterTuningJob"]
-    assert "start it with: breedlab jobs resume dogs --region us-east-1  (at most $0.92" in str(raised.value)
+    assert "start it with: breedlab jobs resume dogs --region us-east-1  (at most $0.92" in str(
+        raised.value
+    )
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["best told", "best not told"])
@@ -302,7 +362,9 @@ def test_a_search_that_was_stopped_is_finished_from_its_best_trial(
     account.end_tuning("dogs", "Stopped")
     if not named:
         del account.tuning["dogs"]["BestTrainingJob"]
-    with pytest.raises(BreedlabError, match=r"train its best trial: breedlab jobs resume dogs --region us-east-1"):
+    with pytest.raises(
+        BreedlabError, match=r"train its best trial: breedlab jobs resume dogs --region us-east-1"
+    ):
         jobs.main(["fetch", "dogs"])
     monkeypatch.setattr("breedlab.backends.sagemaker.fetch.follow_training", _ended)
     with pytest.raises(BreedlabError, match="dogs-final: failed: enough"):
@@ -320,16 +382,32 @@ def _ended(*_: Any) -> Any:
 @pytest.mark.parametrize(
     ("status", "fields", "says"),
     [
-        ("Stopped", {"SecondaryStatus": "MaxRuntimeExceeded"}, "it ran for the 4 hours of backend.max_run_hours"),
-        ("Stopped", {"SecondaryStatus": "MaxWaitTimeExceeded"}, "longer than backend.max_wait_hours allows"),
+        (
+            "Stopped",
+            {"SecondaryStatus": "MaxRuntimeExceeded"},
+            "it ran for the 4 hours of backend.max_run_hours",
+        ),
+        (
+            "Stopped",
+            {"SecondaryStatus": "MaxWaitTimeExceeded"},
+            "longer than backend.max_wait_hours allows",
+        ),
         ("Stopped", {}, "somebody stopped it, in AWS's console or by the API"),
         (
             "Failed",
             {"FailureReason": "CapacityError: Unable to provision requested ML compute capacity."},
             "AWS had no ml.m5.xlarge free in us-east-1: CapacityError",
         ),
-        ("Failed", {"FailureReason": "InternalServerError: We encountered"}, "a fault of AWS's own"),
-        ("Failed", {"FailureReason": "AlgorithmError: no photos"}, "dogs: failed: AlgorithmError: no photos"),
+        (
+            "Failed",
+            {"FailureReason": "InternalServerError: We encountered"},
+            "a fault of AWS's own",
+        ),
+        (
+            "Failed",
+            {"FailureReason": "AlgorithmError: no photos"},
+            "dogs: failed: AlgorithmError: no photos",
+        ),
     ],
 )
 def test_an_ending_is_told_as_it_was(
@@ -342,18 +420,27 @@ def test_an_ending_is_told_as_it_was(
     assert says in str(raised.value)
 
 
-def test_who_stopped_a_job_is_told(cloud: Cloud, account: Account, here: Path, monkeypatch: Any) -> None:
+def test_who_stopped_a_job_is_told(
+    cloud: Cloud, account: Account, here: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setenv("BREEDLAB_USER", "jo")
     main(cloud(*ONE))
     jobs.main(["stop", "dogs"])
     account.end_training("dogs", "Stopped")
-    with pytest.raises(BreedlabError, match=r"dogs: stopped: jo stopped it with breedlab jobs stop"):
+    with pytest.raises(
+        BreedlabError, match=r"dogs: stopped: jo stopped it with breedlab jobs stop"
+    ):
         jobs.main(["fetch", "dogs"])
 
 
 @pytest.mark.parametrize(("images", "sizes"), [(6, ["4"]), (None, ["4", "64"])])
 def test_a_tuning_job_is_offered_no_batch_that_the_images_cannot_fill(
-    account: Account, cloud: Cloud, here: Path, capsys: pytest.CaptureFixture[str], images: int | None, sizes: list[str]
+    account: Account,
+    cloud: Cloud,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    images: int | None,
+    sizes: list[str],
 ) -> None:
     """6 images to train on here; how many lie in S3 is for the job to count."""
     if images is None:
@@ -362,7 +449,9 @@ def test_a_tuning_job_is_offered_no_batch_that_the_images_cannot_fill(
     given = cloud(*search, *([] if images else ["data.root=s3://breedlab-tests/p"]))
     assert main([*given, "backend.wait=false"]) == 0
     (request,) = account.sent("CreateHyperParameterTuningJob")
-    ranges = request["HyperParameterTuningJobConfig"]["ParameterRanges"]["CategoricalParameterRanges"]
+    ranges = request["HyperParameterTuningJobConfig"]["ParameterRanges"][
+        "CategoricalParameterRanges"
+    ]
     assert [each["Values"] for each in ranges if "batch_size" in each["Name"]] == [sizes]
     told = "there are 6 training images" in " ".join(capsys.readouterr().out.split())
     assert told is bool(images)

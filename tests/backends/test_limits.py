@@ -12,15 +12,64 @@ from typing import Any
 import pytest
 
 from breedlab.backends.sagemaker import java_pattern
-from breedlab.backends.sagemaker.documented_limits import LIMITS, documented, has_local_storage, notices
+from breedlab.backends.sagemaker.documented_limits import (
+    LIMITS,
+    documented,
+    has_local_storage,
+    notices,
+)
 from breedlab.backends.sagemaker.limits import violations, with_stand_ins
 
-SERVICES = ("sagemaker", "sagemaker-runtime", "application-autoscaling", "iam", "sts", "logs", "service-quotas")
+SERVICES = (
+    "sagemaker",
+    "sagemaker-runtime",
+    "application-autoscaling",
+    "iam",
+    "sts",
+    "logs",
+    "service-quotas",
+)
 
 TEXTS = [
-    *("", "a", "A-1", "a b", "a\nb", "a\n", "\n", "a\r\n", "a\rb", "a\u0085b", "a\u2028b", "a\u2029", "\t", "a\x0bb"),
-    *("é", "e\u0301", "٣", "日本", "a\u00a0b", "\U0001f600", "x" * 33, "x" * 300, "12", "1.2.3", "a_b", "a/b//c", "-a"),
-    *("s3://bucket/key", "s3://bucket", "s3:///", "s3://b/k\n", "https://x", "arn:aws:iam::123456789012:role/My-Role"),
+    *(
+        "",
+        "a",
+        "A-1",
+        "a b",
+        "a\nb",
+        "a\n",
+        "\n",
+        "a\r\n",
+        "a\rb",
+        "a\u0085b",
+        "a\u2028b",
+        "a\u2029",
+        "\t",
+        "a\x0bb",
+    ),
+    *(
+        "é",
+        "e\u0301",
+        "٣",
+        "日本",
+        "a\u00a0b",
+        "\U0001f600",
+        "x" * 33,
+        "x" * 300,
+        "12",
+        "1.2.3",
+        "a_b",
+        "a/b//c",
+        "-a",
+    ),
+    *(
+        "s3://bucket/key",
+        "s3://bucket",
+        "s3:///",
+        "s3://b/k\n",
+        "https://x",
+        "arn:aws:iam::123456789012:role/My-Role",
+    ),
     *(
         "arn:aws:iam::12345678901:role/x",
         "ml.m5.large",
@@ -32,7 +81,24 @@ TEXTS = [
         "$",
         "^",
     ),
-    *("<role>", "{}", "'", '"', "\\", "[a]", "10.0.0.1", "~", "\x7f", "\x00", "AWS", "aws:x", "  ", "_x", "a:b", "7e"),
+    *(
+        "<role>",
+        "{}",
+        "'",
+        '"',
+        "\\",
+        "[a]",
+        "10.0.0.1",
+        "~",
+        "\x7f",
+        "\x00",
+        "AWS",
+        "aws:x",
+        "  ",
+        "_x",
+        "a:b",
+        "7e",
+    ),
 ]
 
 
@@ -53,13 +119,19 @@ def test_patterns_match_what_java_says_they_match() -> None:
     pairs = [(pattern, text) for pattern in every for text in TEXTS]
     lines = "".join(f"{b64encode(each.encode()).decode()}\n" for pair in pairs for each in pair)
     source = Path(__file__).with_name("Matches.java")
-    java = subprocess.run(["java", str(source)], input=lines, capture_output=True, text=True, check=True)
+    java = subprocess.run(
+        ["java", str(source)], input=lines, capture_output=True, text=True, check=True
+    )
     expected = [line == "1" for line in java.stdout.split()]
     assert len(expected) == len(pairs)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours = [java_pattern.matches(pattern, text) for pattern, text in pairs]
-    wrong = [pair for pair, java_says, we_say in zip(pairs, expected, ours, strict=True) if java_says != we_say]
+    wrong = [
+        pair
+        for pair, java_says, we_say in zip(pairs, expected, ours, strict=True)
+        if java_says != we_say
+    ]
     assert wrong == []
 
 
@@ -75,7 +147,10 @@ def training(**more: Any) -> dict[str, Any]:
     """The smallest training job that AWS takes."""
     return {
         "TrainingJobName": "dogs",
-        "AlgorithmSpecification": {"TrainingInputMode": "File", "TrainingImage": "1.dkr.ecr.x.amazonaws.com/a:1"},
+        "AlgorithmSpecification": {
+            "TrainingInputMode": "File",
+            "TrainingImage": "1.dkr.ecr.x.amazonaws.com/a:1",
+        },
         "RoleArn": "arn:aws:iam::123456789012:role/Role",
         "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
         "ResourceConfig": {"InstanceType": "ml.c5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1},
@@ -92,8 +167,24 @@ def paths(request: dict[str, Any]) -> list[str]:
     ("more", "path"),
     [
         ({}, None),
-        ({"AlgorithmSpecification": {"TrainingInputMode": "File", "ContainerArguments": ["-c", "a\nb"]}}, "[1]"),
-        ({"AlgorithmSpecification": {"TrainingInputMode": "File", "ContainerArguments": ["x" * 257]}}, "[0]"),
+        (
+            {
+                "AlgorithmSpecification": {
+                    "TrainingInputMode": "File",
+                    "ContainerArguments": ["-c", "a\nb"],
+                }
+            },
+            "[1]",
+        ),
+        (
+            {
+                "AlgorithmSpecification": {
+                    "TrainingInputMode": "File",
+                    "ContainerArguments": ["x" * 257],
+                }
+            },
+            "[0]",
+        ),
         ({"AlgorithmSpecification": {"TrainingInputMode": "Files"}}, "TrainingInputMode"),
         ({"HyperParameters": {"a": "one\ntwo"}}, "HyperParameters.a"),
         ({"HyperParameters": {"a\nb": "1"}}, "HyperParameters.a\nb"),
@@ -105,7 +196,10 @@ def paths(request: dict[str, Any]) -> list[str]:
         ({"Tags": [{"Key": "a", "Value": "b!"}]}, "Tags[0].Value"),
         ({"Tags": [{"Key": f"a{n}", "Value": ""} for n in range(51)]}, "Tags"),
         ({"TrainingJobName": "dogs\n"}, "TrainingJobName"),
-        ({"StoppingCondition": {"MaxRuntimeInSeconds": 0}}, "StoppingCondition.MaxRuntimeInSeconds"),
+        (
+            {"StoppingCondition": {"MaxRuntimeInSeconds": 0}},
+            "StoppingCondition.MaxRuntimeInSeconds",
+        ),
         ({"EnableNetworkIsolation": "yes"}, "EnableNetworkIsolation"),
         ({"InputDataConfig": []}, "InputDataConfig"),
         ({"VpcConfig": {"Subnets": [], "SecurityGroupIds": ["sg-0"]}}, "VpcConfig.Subnets"),
@@ -136,18 +230,34 @@ def resources(kind: str, **more: Any) -> dict[str, Any]:
     return {"ResourceConfig": {"InstanceType": kind, **more}}
 
 
-SERVERLESS = ("CreateEndpointConfig", {"EndpointConfigName": "c", "ProductionVariants": [{"ServerlessConfig": {}}]})
+SERVERLESS = (
+    "CreateEndpointConfig",
+    {"EndpointConfigName": "c", "ProductionVariants": [{"ServerlessConfig": {}}]},
+)
 REAL_TIME = (
     "CreateEndpointConfig",
     {"EndpointConfigName": "c", "ProductionVariants": [{"InstanceType": "ml.m5.large"}]},
 )
-UPDATE = ("UpdateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": {"x": 1}})
+UPDATE = (
+    "UpdateEndpoint",
+    {"EndpointName": "e", "EndpointConfigName": "c", "DeploymentConfig": {"x": 1}},
+)
 VOLUME = {"VolumeSizeInGB": 5}
 CATEGORIES = [{"Name": "a", "Values": [str(n) for n in range(31)]}]
 
 BREAKS: list[tuple[str, Any, list[Any], str]] = [
-    ("no // in a key", ("CreateTrainingJob", training(CheckpointConfig={"S3Uri": "s3://b/a//c"})), [], "S3Uri"),
-    ("no // in a key", ("CreateModel", {"PrimaryContainer": {"ModelDataUrl": "s3://b//m.tar.gz"}}), [], "DataUrl"),
+    (
+        "no // in a key",
+        ("CreateTrainingJob", training(CheckpointConfig={"S3Uri": "s3://b/a//c"})),
+        [],
+        "S3Uri",
+    ),
+    (
+        "no // in a key",
+        ("CreateModel", {"PrimaryContainer": {"ModelDataUrl": "s3://b//m.tar.gz"}}),
+        [],
+        "DataUrl",
+    ),
     (
         "no key for local disks",
         ("CreateTrainingJob", training(**resources("ml.g5.xlarge", VolumeKmsKeyId="k"))),
@@ -164,7 +274,12 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
         "no volume beside local disks",
         (
             "CreateEndpointConfig",
-            {"ProductionVariants": [{"InstanceType": "ml.m5.large"}, {"InstanceType": "ml.g5.xlarge", **VOLUME}]},
+            {
+                "ProductionVariants": [
+                    {"InstanceType": "ml.m5.large"},
+                    {"InstanceType": "ml.g5.xlarge", **VOLUME},
+                ]
+            },
         ),
         [],
         "ProductionVariants[1].VolumeSizeInGB",
@@ -193,7 +308,12 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
                 Strategy="Random",
                 ParameterRanges={
                     "ContinuousParameterRanges": [
-                        {"Name": "a", "MinValue": "0.0", "MaxValue": "1", "ScalingType": "Logarithmic"}
+                        {
+                            "Name": "a",
+                            "MinValue": "0.0",
+                            "MaxValue": "1",
+                            "ScalingType": "Logarithmic",
+                        }
                     ]
                 },
             ),
@@ -205,7 +325,10 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
         "no warm pool with spot",
         (
             "CreateTrainingJob",
-            training(EnableManagedSpotTraining=True, **resources("ml.m5.large", KeepAlivePeriodInSeconds=60)),
+            training(
+                EnableManagedSpotTraining=True,
+                **resources("ml.m5.large", KeepAlivePeriodInSeconds=60),
+            ),
         ),
         [],
         "KeepAlivePeriodInSeconds",
@@ -238,7 +361,10 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
     ),
     (
         "a search suits its strategy",
-        ("CreateHyperParameterTuningJob", tuning(Strategy="Hyperband", TrainingJobEarlyStoppingType="Auto")),
+        (
+            "CreateHyperParameterTuningJob",
+            tuning(Strategy="Hyperband", TrainingJobEarlyStoppingType="Auto"),
+        ),
         [],
         "TrainingJobEarlyStoppingType",
     ),
@@ -260,21 +386,43 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
         [],
         "Values",
     ),
-    ("tags are the account's own", ("CreateModel", {"Tags": [{"Key": "aws:x", "Value": ""}]}), [], "Key"),
-    ("tags are the account's own", ("CreateModel", {"Tags": [{"Key": "a"}, {"Key": "a"}]}), [], "Tags[1].Key"),
-    ("guardrails for real-time and asynchronous endpoints", UPDATE, [SERVERLESS], "DeploymentConfig"),
+    (
+        "tags are the account's own",
+        ("CreateModel", {"Tags": [{"Key": "aws:x", "Value": ""}]}),
+        [],
+        "Key",
+    ),
+    (
+        "tags are the account's own",
+        ("CreateModel", {"Tags": [{"Key": "a"}, {"Key": "a"}]}),
+        [],
+        "Tags[1].Key",
+    ),
+    (
+        "guardrails for real-time and asynchronous endpoints",
+        UPDATE,
+        [SERVERLESS],
+        "DeploymentConfig",
+    ),
     (
         "payloads of a transform job fit together",
         ("CreateTransformJob", {"MaxPayloadInMB": 26, "MaxConcurrentTransforms": 4}),
         [],
         "MaxPayloadInMB",
     ),
-    ("a version has its group's tags", ("CreateModelPackage", {"ModelPackageGroupName": "a", "Tags": []}), [], "Tags"),
+    (
+        "a version has its group's tags",
+        ("CreateModelPackage", {"ModelPackageGroupName": "a", "Tags": []}),
+        [],
+        "Tags",
+    ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("name", "call", "before", "path"), BREAKS, ids=[f"{each[0]} {n}" for n, each in enumerate(BREAKS)]
+    ("name", "call", "before", "path"),
+    BREAKS,
+    ids=[f"{each[0]} {n}" for n, each in enumerate(BREAKS)],
 )
 def test_a_documented_limit_is_broken(name: str, call: Any, before: list[Any], path: str) -> None:
     (limit,) = [limit for limit in LIMITS if limit.name == name]
@@ -293,8 +441,20 @@ def test_every_documented_limit_is_broken_here() -> None:
     [
         (("CreateTrainingJob", training(**resources("ml.c5.xlarge", VolumeKmsKeyId="k"))), []),
         (("CreateTrainingJob", training(CheckpointConfig={"S3Uri": "s3://b/a/c/"})), []),
-        (("CreateEndpointConfig", {"KmsKeyId": "k", "ProductionVariants": [{"InstanceType": "ml.g5.xlarge"}]}), []),
-        (("CreateEndpointConfig", {"ProductionVariants": [{"InstanceType": "ml.m5.large", **VOLUME}]}), []),
+        (
+            (
+                "CreateEndpointConfig",
+                {"KmsKeyId": "k", "ProductionVariants": [{"InstanceType": "ml.g5.xlarge"}]},
+            ),
+            [],
+        ),
+        (
+            (
+                "CreateEndpointConfig",
+                {"ProductionVariants": [{"InstanceType": "ml.m5.large", **VOLUME}]},
+            ),
+            [],
+        ),
         (("CreateHyperParameterTuningJob", tuning(Strategy="Hyperband", StrategyConfig={})), []),
         (UPDATE, [REAL_TIME]),
     ],
@@ -316,12 +476,17 @@ def test_the_sdk_knows_the_same_types_with_disks_of_their_own() -> None:
     from sagemaker.core.common_utils import volume_size_supported
 
     shapes = Loader().load_service_model("sagemaker", "service-2")["shapes"]
-    types = {*shapes["TrainingInstanceType"]["enum"], *shapes["ProductionVariantInstanceType"]["enum"]}
+    types = {
+        *shapes["TrainingInstanceType"]["enum"],
+        *shapes["ProductionVariantInstanceType"]["enum"],
+    }
     differ = {each for each in types if has_local_storage(each) == volume_size_supported(each)}
     assert {each.split(".")[1] for each in differ} <= {"p6-b300", "p6e-gb200"}
 
 
 def test_a_warm_pool_says_that_its_quota_is_none() -> None:
-    (notice,) = notices(("CreateTrainingJob", training(**resources("ml.c5.xlarge", KeepAlivePeriodInSeconds=60))))
+    (notice,) = notices(
+        ("CreateTrainingJob", training(**resources("ml.c5.xlarge", KeepAlivePeriodInSeconds=60)))
+    )
     assert "'ml.c5.xlarge for training warm pool usage'" in notice
     assert notices(("CreateTrainingJob", training())) == []

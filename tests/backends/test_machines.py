@@ -1,4 +1,5 @@
-"""Every instance type that the API knows: it gets an image that starts on it, or a sentence that says why not."""
+"""Every instance type that the API knows: it gets an image that starts on it, or a sentence that
+says why not."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from breedlab.errors import BackendError
 
 
 def types(shape: str) -> list[str]:
-    found: list[str] = Loader().load_service_model("sagemaker", "service-2")["shapes"][shape]["enum"]
+    found: list[str] = Loader().load_service_model("sagemaker", "service-2")["shapes"][shape][
+        "enum"
+    ]
     return found
 
 
@@ -68,7 +71,10 @@ def test_what_a_refusal_advises_works() -> None:
     older = backend(instance_type="ml.p3.2xlarge", image="2.7.1")
     assert images.problems(older, "us-east-1") == []
     own = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine:arm64"
-    assert images.problems(backend(instance_type="ml.p6e-gb200.36xlarge", image=own), "us-east-1") == []
+    assert (
+        images.problems(backend(instance_type="ml.p6e-gb200.36xlarge", image=own), "us-east-1")
+        == []
+    )
 
 
 def test_every_endpoint_type_has_an_image_for_its_processor_or_a_reason() -> None:
@@ -80,6 +86,8 @@ def test_every_endpoint_type_has_an_image_for_its_processor_or_a_reason() -> Non
             assert str(error).startswith(f"--instance-type: {each} has")
             refused.add(family(each))
         else:
-            assert ("arm64" in image) == (re.fullmatch(r"[a-z]\d+g[a-z]*", family(each)) is not None), each
+            assert ("arm64" in image) == (
+                re.fullmatch(r"[a-z]\d+g[a-z]*", family(each)) is not None
+            ), each
             assert ("-gpu-" in image) == (re.match(r"(g|p)\d", family(each)) is not None), each
     assert refused == {"inf1", "inf2", "trn1", "trn1n", "trn2", "dl1", "p2", "p6e-gb200"}

@@ -1,4 +1,5 @@
-"""The notebook with its one word changed: jobs as AWS's toolkit and start scripts run them, then an endpoint."""
+"""The notebook with its one word changed: jobs as AWS's toolkit and start scripts run them, then an
+endpoint."""
 
 from __future__ import annotations
 
@@ -29,32 +30,49 @@ follow.POLL_SECONDS = live.POLL_S = 0.2
 """
 
 
-def served(account: EndpointAccount, folder: Path) -> Callable[[bytes, str, str], tuple[int, bytes, str]]:
-    """What answers for the account's endpoint: the model that it was made of, loaded when it is first asked."""
+def served(
+    account: EndpointAccount, folder: Path
+) -> Callable[[bytes, str, str], tuple[int, bytes, str]]:
+    """What answers for the account's endpoint: the model that it was made of, loaded when it is
+    first asked."""
     loaded: list[Any] = []
 
     def answer(body: bytes, kind: str, accept: str) -> tuple[int, bytes, str]:
         if not loaded:
             (model,) = account.models.values()
-            bucket, _, key = model["PrimaryContainer"]["ModelDataUrl"].removeprefix("s3://").partition("/")
+            bucket, _, key = (
+                model["PrimaryContainer"]["ModelDataUrl"].removeprefix("s3://").partition("/")
+            )
             content = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
             with tarfile.open(fileobj=io.BytesIO(content)) as archive:
                 archive.extractall(folder, filter="data")
             loaded.append(handler.model_fn(str(folder)))
-        return 200, *handler.output_fn(handler.predict_fn(handler.input_fn(body, kind), loaded[0]), accept)
+        return 200, *handler.output_fn(
+            handler.predict_fn(handler.input_fn(body, kind), loaded[0]), accept
+        )
 
     return answer
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not can_run(), reason="needs Linux and root: /opt/ml is mounted in a namespace of its own")
+@pytest.mark.skipif(
+    not can_run(), reason="needs Linux and root: /opt/ml is mounted in a namespace of its own"
+)
 def test_the_notebook_goes_the_whole_way_on_sagemaker_by_one_word(
-    image: Path, no_account: None, words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image: Path,
+    no_account: None,
+    words: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     book = nbformat.read(BOOK, as_version=4)
     (parameters,) = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
     small = words("experiment=quickstart", "tuner=random", "tuner.trials=1", "tuner.max_epochs=2")
-    place = [f"backend.role={ROLE}", f"backend.bucket={BUCKET}", "backend.instance_type=ml.m5.xlarge"]
+    place = [
+        f"backend.role={ROLE}",
+        f"backend.bucket={BUCKET}",
+        "backend.instance_type=ml.m5.xlarge",
+    ]
     place.append("backend.trials=job_each")  # a frozen backbone would be searched in one job
     parameters.source = (
         parameters.source.replace('WHERE = "local"', 'WHERE = "sagemaker"')
@@ -77,13 +95,19 @@ def test_the_notebook_goes_the_whole_way_on_sagemaker_by_one_word(
         }.items():
             monkeypatch.setenv(name, value)
         # All accounts of a process are one to moto, and other tests' roles would be there.
-        urllib.request.urlopen(urllib.request.Request(f"{account.url}/moto-api/reset", method="POST")).close()
+        urllib.request.urlopen(
+            urllib.request.Request(f"{account.url}/moto-api/reset", method="POST")
+        ).close()
         boto3.client("iam").create_role(RoleName="SageMakerRole", AssumeRolePolicyDocument=TRUST)
         boto3.client("s3").create_bucket(Bucket=BUCKET)
-        client = NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path / "here")}})
+        client = NotebookClient(
+            book, timeout=600, resources={"metadata": {"path": str(tmp_path / "here")}}
+        )
         with Service(account, Container(image, tmp_path / "containers", account.url)):
             done = client.execute()
-    said = "\n".join(json.dumps(output) for cell in done.cells for output in cell.get("outputs", []))
+    said = "\n".join(
+        json.dumps(output) for cell in done.cells for output in cell.get("outputs", [])
+    )
     assert "CreateHyperParameterTuningJob" in said  # the plan
     assert account.created()[:2] == ["CreateHyperParameterTuningJob", "CreateTrainingJob"]
     assert "LossNotDecreasing" in said and "CPUBottleneck" in said

@@ -1,4 +1,5 @@
-"""What others made is left as it is: deploy.py updates, lists and deletes what carries its own tags."""
+"""What others made is left as it is: deploy.py updates, lists and deletes what carries its own
+tags."""
 
 from __future__ import annotations
 
@@ -22,19 +23,27 @@ def tags_of(tagged: dict[str, Any]) -> dict[str, str]:
 
 
 def someone_elses(account: EndpointAccount, name: str = "dogs", version: str = "") -> None:
-    """Has a colleague make an endpoint by hand, whose config and model are called as ours would be."""
+    """Has a colleague make an endpoint by hand, whose config and model are called as ours would
+    be."""
     sagemaker = boto3.client("sagemaker")
     made = f"{name}-{version or '1732780000'}"
     image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/x:1"
     sagemaker.create_model(ModelName=made, PrimaryContainer={"Image": image}, ExecutionRoleArn=ROLE)
-    variant = {"VariantName": "one", "ModelName": made, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    variant = {
+        "VariantName": "one",
+        "ModelName": made,
+        "InstanceType": "ml.m5.large",
+        "InitialInstanceCount": 1,
+    }
     sagemaker.create_endpoint_config(EndpointConfigName=made, ProductionVariants=[variant])
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=made)
     account.endpoints[name]["EndpointStatus"] = "InService"
     account.requests.clear()
 
 
-def test_all_that_is_created_says_whose_it_is(deploy_account: EndpointAccount, model_archive: Path) -> None:
+def test_all_that_is_created_says_whose_it_is(
+    deploy_account: EndpointAccount, model_archive: Path
+) -> None:
     assert deploy(model_archive, "--tag", "team=vision", "--max-instances", "2") == 0
     for operation in ("CreateModel", "CreateEndpointConfig", "CreateEndpoint"):
         assert tags_of(sent(deploy_account, operation)) == {"team": "vision", **OWN}
@@ -64,10 +73,17 @@ def test_the_alarm_that_wakes_it_is_tagged_and_anothers_of_that_name_is_kept(
     cloudwatch.delete_alarms(AlarmNames=["dogs-wake"])
     deploy(model_archive, *sleepy)
     (alarm,) = cloudwatch.describe_alarms()["MetricAlarms"]
-    assert tags_of(cloudwatch.list_tags_for_resource(ResourceARN=alarm["AlarmArn"]))["breedlab:endpoint"] == "dogs"
+    assert (
+        tags_of(cloudwatch.list_tags_for_resource(ResourceARN=alarm["AlarmArn"]))[
+            "breedlab:endpoint"
+        ]
+        == "dogs"
+    )
 
 
-def test_a_run_of_an_experiment_is_named(deploy_account: EndpointAccount, model_archive: Path, tmp_path: Path) -> None:
+def test_a_run_of_an_experiment_is_named(
+    deploy_account: EndpointAccount, model_archive: Path, tmp_path: Path
+) -> None:
     (tmp_path / "model.tar.gz").write_bytes(model_archive.read_bytes())
     (tmp_path / "config.yaml").write_text("name: quickstart\n")
     deploy(tmp_path)
@@ -75,11 +91,16 @@ def test_a_run_of_an_experiment_is_named(deploy_account: EndpointAccount, model_
 
 
 def test_tags_are_such_that_aws_takes_them(
-    deploy_account: EndpointAccount, model_archive: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    deploy_account: EndpointAccount,
+    model_archive: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ) -> None:
     monkeypatch.setenv("BREEDLAB_USER", "o'neil, ann\t(vision) é")
     deploy(model_archive)
-    assert tags_of(sent(deploy_account, "CreateEndpoint"))["breedlab:user"] == "o_neil_ ann _vision_ é"
+    assert (
+        tags_of(sent(deploy_account, "CreateEndpoint"))["breedlab:user"] == "o_neil_ ann _vision_ é"
+    )
     with pytest.raises(SystemExit):
         deploy(model_archive, "--tag", "breedlab:user=bob")
     assert "breedlab's own" in capsys.readouterr().err
@@ -87,7 +108,11 @@ def test_tags_are_such_that_aws_takes_them(
 
 @pytest.mark.parametrize("who", ["by hand", "by a colleague"])
 def test_anothers_endpoint_is_not_updated_unless_it_is_named(
-    deploy_account: EndpointAccount, model_archive: Path, monkeypatch: pytest.MonkeyPatch, who: str, capsys: Any
+    deploy_account: EndpointAccount,
+    model_archive: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    who: str,
+    capsys: Any,
 ) -> None:
     if who == "by hand":
         someone_elses(deploy_account)
@@ -98,9 +123,14 @@ def test_anothers_endpoint_is_not_updated_unless_it_is_named(
         deploy_account.requests.clear()
     was = deploy_account.endpoints["dogs"]["EndpointConfigName"]
     says = "not made by breedlab" if who == "by hand" else "bob's"
-    with pytest.raises(BackendError, match=rf"endpoint dogs: is there already and is {says}.*--replace dogs"):
+    with pytest.raises(
+        BackendError, match=rf"endpoint dogs: is there already and is {says}.*--replace dogs"
+    ):
         deploy(model_archive, "--env", "A=b")
-    assert created(deploy_account) == [] and deploy_account.endpoints["dogs"]["EndpointConfigName"] == was
+    assert (
+        created(deploy_account) == []
+        and deploy_account.endpoints["dogs"]["EndpointConfigName"] == was
+    )
     with pytest.raises(SystemExit):
         deploy(model_archive, "--replace", "cats")
     assert "names another endpoint" in capsys.readouterr().err
@@ -123,12 +153,17 @@ def test_delete_leaves_alone_what_is_called_alike(
     assert not deploy_account.endpoints
     assert list(deploy_account.configs) == list(deploy_account.models) == ["dogs-0123456789"]
     out = capsys.readouterr().out
-    assert "left model dogs-0123456789: has no tag breedlab:endpoint=dogs" in out and "deleted endpoint dogs" in out
+    assert (
+        "left model dogs-0123456789: has no tag breedlab:endpoint=dogs" in out
+        and "deleted endpoint dogs" in out
+    )
 
 
 def test_delete_of_anothers_endpoint_is_refused(deploy_account: EndpointAccount) -> None:
     someone_elses(deploy_account)
-    with pytest.raises(BackendError, match=r"breedlab did not make it.*aws sagemaker add-tags --region us-east-1"):
+    with pytest.raises(
+        BackendError, match=r"breedlab did not make it.*aws sagemaker add-tags --region us-east-1"
+    ):
         main(["--delete", "dogs"])
     assert created(deploy_account) == [] and "dogs" in deploy_account.endpoints
 
@@ -169,8 +204,12 @@ def test_the_list_has_ours_with_age_and_price_and_no_others(
     capsys.readouterr()
     assert main(["--list"]) == 0
     out = capsys.readouterr().out
-    dogs, cats = (next(line for line in out.splitlines() if name in line) for name in ("dogs", "cats"))
-    assert all(text in dogs for text in ("InService", "2 x ml.m5.large", "3 days", "0.230", "anna", "test"))
+    dogs, cats = (
+        next(line for line in out.splitlines() if name in line) for name in ("dogs", "cats")
+    )
+    assert all(
+        text in dogs for text in ("InService", "2 x ml.m5.large", "3 days", "0.230", "anna", "test")
+    )
     assert "serverless" in cats and "0.000" in cats
     assert "theirs" not in out
     assert "$0.230 an hour, $167.90 a month" in out

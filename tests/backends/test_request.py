@@ -1,4 +1,5 @@
-"""The requests that leave: every setting of the config is in them, and the API's own model takes them."""
+"""The requests that leave: every setting of the config is in them, and the API's own model takes
+them."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ _arrived: dict[tuple[str, ...], dict[str, Any]] = {}
 
 @pytest.fixture
 def sent(cloud: Callable[..., list[str]], account: Account, here: Path) -> Sent:
-    """Launches, and gives the one request that created something, as it arrived; the same words are launched once."""
+    """Launches, and gives the one request that created something, as it arrived; the same words are
+    launched once."""
 
     def make(*words: str) -> dict[str, Any]:
         if words not in _arrived:
@@ -58,7 +60,8 @@ def channels(sent: dict[str, Any]) -> dict[str, str]:
     }
 
 
-# What can be set together, and where each of it has to arrive, in a training job as in a tuning job.
+# What can be set together, and where each of it has to arrive, in a training job as in a tuning
+# job.
 MOST = {
     "backend.instance_type=ml.c5.2xlarge": (("ResourceConfig", "InstanceType"), "ml.c5.2xlarge"),
     "backend.instance_count=2": (("ResourceConfig", "InstanceCount"), 2),
@@ -70,7 +73,10 @@ MOST = {
     "backend.input_mode=fastfile": (("InputDataConfig", 0, "InputMode"), "FastFile"),
     "backend.retries=4": (("RetryStrategy", "MaximumRetryAttempts"), 4),
     "backend.encrypt_traffic=true": (("EnableInterContainerTrafficEncryption",), True),
-    "backend.vpc.subnets=[subnet-0a,subnet-0b]": (("VpcConfig", "Subnets"), ["subnet-0a", "subnet-0b"]),
+    "backend.vpc.subnets=[subnet-0a,subnet-0b]": (
+        ("VpcConfig", "Subnets"),
+        ["subnet-0a", "subnet-0b"],
+    ),
     "backend.vpc.security_groups=[sg-0c]": (("VpcConfig", "SecurityGroupIds"), ["sg-0c"]),
     "backend.environment={WANDB: 'off'}": (("Environment", "WANDB"), "off"),
     "backend.role=SageMakerRole": (("RoleArn",), ROLE),
@@ -104,7 +110,9 @@ SETTINGS = [(tuple(together), word) for together in (MOST, SPOT, ISOLATED) for w
 
 @pytest.mark.parametrize("search", [False, True], ids=["training", "tuning"])
 @pytest.mark.parametrize(("together", "word"), SETTINGS, ids=[word[:40] for _, word in SETTINGS])
-def test_each_setting_arrives(together: tuple[str, ...], word: str, search: bool, sent: Sent) -> None:
+def test_each_setting_arrives(
+    together: tuple[str, ...], word: str, search: bool, sent: Sent
+) -> None:
     path, expected = {**MOST, **SPOT, **ISOLATED}[word]
     arrived: Any = definition(sent(*together, *(SEARCH if search else [])))
     for key in path:
@@ -113,7 +121,8 @@ def test_each_setting_arrives(together: tuple[str, ...], word: str, search: bool
 
 
 def test_trials_have_a_checkpoint_folder_only_where_they_go_on_from_it(sent: Sent) -> None:
-    """Every trial would begin by downloading what all those before it left in the folder that they share."""
+    """Every trial would begin by downloading what all those before it left in the folder that they
+    share."""
     assert "CheckpointConfig" not in definition(sent(*SEARCH))
     assert "CheckpointConfig" in definition(sent(*SEARCH, "backend.spot=true"))
     assert "CheckpointConfig" in definition(sent())
@@ -121,13 +130,22 @@ def test_trials_have_a_checkpoint_folder_only_where_they_go_on_from_it(sent: Sen
 
 def test_region_and_bucket_arrive(sent: Sent) -> None:
     s3 = boto3.client("s3", region_name="eu-west-1")
-    s3.create_bucket(Bucket="dogs-in-europe", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    s3.create_bucket(
+        Bucket="dogs-in-europe", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
     arrived = definition(
-        sent("backend.region=eu-west-1", "backend.bucket=dogs-in-europe", "backend.max_bill=null", *SEARCH)
+        sent(
+            "backend.region=eu-west-1",
+            "backend.bucket=dogs-in-europe",
+            "backend.max_bill=null",
+            *SEARCH,
+        )
     )
     assert arrived["StaticHyperParameters"]["sagemaker_region"] == "eu-west-1"
     assert ".dkr.ecr.eu-west-1.amazonaws.com/" in arrived["AlgorithmSpecification"]["TrainingImage"]
-    assert arrived["OutputDataConfig"]["S3OutputPath"].startswith("s3://dogs-in-europe/breedlab/jobs/")
+    assert arrived["OutputDataConfig"]["S3OutputPath"].startswith(
+        "s3://dogs-in-europe/breedlab/jobs/"
+    )
     assert channels(arrived)["training"].startswith("s3://dogs-in-europe/breedlab/data/")
 
 
@@ -135,9 +153,21 @@ def test_every_setting_is_given_to_a_request_here() -> None:
     """A field that is added to the config is asked for on the request that leaves, too."""
     given = set(re.findall(r"backend\.[a-z_.]+(?==)", Path(__file__).read_text()))
     # What is not sent: where it runs, what this side does, and what it is measured by before.
-    ours = {"name", "wait", "limits.trials", "limits.parallel", "price_per_hour", "max_bill", "vendor"}
-    settings = {path for path in known_paths() if path.startswith("backend.")} - {f"backend.{name}" for name in ours}
-    leaves = {path for path in settings if not any(other.startswith(f"{path}.") for other in settings)}
+    ours = {
+        "name",
+        "wait",
+        "limits.trials",
+        "limits.parallel",
+        "price_per_hour",
+        "max_bill",
+        "vendor",
+    }
+    settings = {path for path in known_paths() if path.startswith("backend.")} - {
+        f"backend.{name}" for name in ours
+    }
+    leaves = {
+        path for path in settings if not any(other.startswith(f"{path}.") for other in settings)
+    }
     assert leaves - {"backend.limits"} <= given
 
 
@@ -152,15 +182,21 @@ def test_unset_what_is_optional_stays_out(search: bool, sent: Sent) -> None:
 
 
 def test_only_images_are_streamed(sent: Sent) -> None:
-    """The toolkits unpack the source and run the scripts: these have to be there as a job starts."""
-    modes = {each["ChannelName"]: each["InputMode"] for each in sent("backend.input_mode=fastfile")["InputDataConfig"]}
+    """The toolkits unpack the source and run the scripts: these have to be there as a job
+    starts."""
+    modes = {
+        each["ChannelName"]: each["InputMode"]
+        for each in sent("backend.input_mode=fastfile")["InputDataConfig"]
+    }
     assert modes == {"training": "FastFile", "code": "File", "sm_drivers": "File"}
     assert {each["InputMode"] for each in sent()["InputDataConfig"]} == {"File"}
 
 
 @pytest.mark.parametrize("search", [False, True], ids=["training", "tuning"])
 def test_tags_and_name(search: bool, sent: Sent) -> None:
-    arrived = sent("backend.tags={team: vision}", "backend.job_name=dogs-2", *(SEARCH if search else []))
+    arrived = sent(
+        "backend.tags={team: vision}", "backend.job_name=dogs-2", *(SEARCH if search else [])
+    )
     assert {"Key": "team", "Value": "vision"} in arrived["Tags"]
     assert {"Key": "breedlab", "Value": "quickstart"} in arrived["Tags"]
     assert arrived["HyperParameterTuningJobName" if search else "TrainingJobName"] == "dogs-2"
@@ -182,9 +218,14 @@ def test_spot_waits_twice_as_long_as_it_runs_unless_told(sent: Sent) -> None:
         ("2.8.0", "ml.m5.xlarge", "pytorch-training:2.8.0-cpu-py312"),
     ],
 )
-def test_images_by_version(image: str, instance: str, expected: str, configure: Callable[..., Config]) -> None:
+def test_images_by_version(
+    image: str, instance: str, expected: str, configure: Callable[..., Config]
+) -> None:
     config = configure(
-        "backend=sagemaker", "dry_run=true", f"backend.image='{image}'", f"backend.instance_type={instance}"
+        "backend=sagemaker",
+        "dry_run=true",
+        f"backend.image='{image}'",
+        f"backend.instance_type={instance}",
     )
     assert problems(config.backend, "us-east-1") == []
     uri = training_image(config.backend, "us-east-1")
@@ -203,11 +244,15 @@ def test_a_training_job_starts_by_the_sdks_scripts(sent: Sent) -> None:
     from sagemaker.train import constants
 
     arrived = sent()
-    assert arrived["AlgorithmSpecification"]["ContainerEntrypoint"] == constants.DEFAULT_CONTAINER_ENTRYPOINT
+    assert (
+        arrived["AlgorithmSpecification"]["ContainerEntrypoint"]
+        == constants.DEFAULT_CONTAINER_ENTRYPOINT
+    )
     told, script = arrived["AlgorithmSpecification"]["ContainerArguments"]
     theirs = constants.DEFAULT_CONTAINER_ARGUMENTS
     assert told == theirs[0] == "-c"
-    # The same steps as the SDK's; beyond them only what hands SIGTERM on, which test_jobs has a job told.
+    # The same steps as the SDK's; beyond them only what hands SIGTERM on, which test_jobs has a job
+    # told.
     assert all(step in script for step in theirs[1].split(" && "))
     assert channels(arrived).keys() == {"training", "code", "sm_drivers"}
     assert arrived["HyperParameters"] == {}
@@ -219,7 +264,10 @@ def test_a_tuning_job_starts_by_the_toolkit(sent: Sent) -> None:
     assert "ContainerEntrypoint" not in shared["AlgorithmSpecification"]
     assert shared["StaticHyperParameters"]["sagemaker_program"] == "entry/train.py"
     # From a channel: a container behind network isolation downloads nothing itself.
-    assert shared["StaticHyperParameters"]["sagemaker_submit_directory"] == "/opt/ml/input/data/code/source.tar.gz"
+    assert (
+        shared["StaticHyperParameters"]["sagemaker_submit_directory"]
+        == "/opt/ml/input/data/code/source.tar.gz"
+    )
     assert channels(shared)["code"].endswith("/source/source.tar.gz")
     assert shared["Environment"]["BREEDLAB_STAGE"] == "trial"
     assert "sagemaker_torch_distributed_enabled" not in shared["StaticHyperParameters"]
@@ -233,13 +281,21 @@ def test_several_instances_of_a_tuning_job_start_by_torchrun(sent: Sent) -> None
 
 
 @pytest.mark.parametrize(
-    ("processes", "count"), [("auto", None), ("3", 3)], ids=["as many as the container has GPUs", "as told"]
+    ("processes", "count"),
+    [("auto", None), ("3", 3)],
+    ids=["as many as the container has GPUs", "as told"],
 )
-@pytest.mark.parametrize("kind", ["ml.g5.12xlarge", "ml.g7e.48xlarge"], ids=["listed", "newer than the SDK's list"])
+@pytest.mark.parametrize(
+    "kind", ["ml.g5.12xlarge", "ml.g7e.48xlarge"], ids=["listed", "newer than the SDK's list"]
+)
 def test_a_process_a_gpu_unless_told(
     processes: str, count: int | None, kind: str, sent: Sent, account: Account
 ) -> None:
-    words = [f"backend.instance_type={kind}", f"backend.processes={processes}", "backend.max_bill=null"]
+    words = [
+        f"backend.instance_type={kind}",
+        f"backend.processes={processes}",
+        "backend.max_bill=null",
+    ]
     shared = definition(sent(*SEARCH, *words))
     fixed = shared["StaticHyperParameters"]
     assert fixed["sagemaker_torch_distributed_enabled"] == "true"
@@ -254,20 +310,29 @@ def test_a_process_a_gpu_unless_told(
 def test_tensorboard_output_is_sent_on_demand(sent: Sent) -> None:
     output = sent("backend.tensorboard=true")["TensorBoardOutputConfig"]
     assert output["S3OutputPath"].startswith("s3://breedlab-tests/breedlab/jobs/quickstart-")
-    assert re.fullmatch(r"/opt/ml/checkpoints/quickstart-\d+-\d+-\w+/tensorboard", output["LocalPath"])
+    assert re.fullmatch(
+        r"/opt/ml/checkpoints/quickstart-\d+-\d+-\w+/tensorboard", output["LocalPath"]
+    )
 
 
-def test_a_file_of_weights_travels_in_a_channel_of_its_own(sent: Sent, account: Account, here: Path) -> None:
+def test_a_file_of_weights_travels_in_a_channel_of_its_own(
+    sent: Sent, account: Account, here: Path
+) -> None:
     torch.save({"weight": torch.zeros(2)}, here / "mine.pth")
     uri = channels(sent("model.weights=mine.pth"))["weights"]
     assert uri.endswith("/weights/mine.pth")
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    assert boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == (here / "mine.pth").read_bytes()
+    assert (
+        boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        == (here / "mine.pth").read_bytes()
+    )
 
 
 def stored(folder: str, name: str) -> str:
     bucket, _, prefix = folder.removeprefix("s3://").partition("/")
-    return str(boto3.client("s3").get_object(Bucket=bucket, Key=prefix + name)["Body"].read().decode())
+    return str(
+        boto3.client("s3").get_object(Bucket=bucket, Key=prefix + name)["Body"].read().decode()
+    )
 
 
 def config_of(sent: dict[str, Any]) -> dict[str, Any]:
@@ -277,9 +342,9 @@ def config_of(sent: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_search_space_is_translated(sent: Sent) -> None:
     space = (
-        "tuner.space={optim.lr: {low: 0.001, high: 0.1, log: true}, optim.momentum: {low: 0.1, high: 0.9},"
-        " data.batch_size: {low: 8, high: 32}, optim.name: [adam, adamw], model.head: [[16], [32, 8]],"
-        " trainer.gradient_clip: [null, 1.0]}"
+        "tuner.space={optim.lr: {low: 0.001, high: 0.1, log: true}, optim.momentum: {low: 0.1,"
+        " high: 0.9}, data.batch_size: {low: 8, high: 32}, optim.name: [adam, adamw], model.head:"
+        " [[16], [32, 8]], trainer.gradient_clip: [null, 1.0]}"
     )
     ranges = config_of(sent(*SEARCH, space))["ParameterRanges"]
     assert ranges["ContinuousParameterRanges"] == [
@@ -302,13 +367,19 @@ def test_the_search_space_is_translated(sent: Sent) -> None:
         (["tuner=random", "tuner.trials=7"], "Random", 7),
         (["tuner=bayesian", "tuner.trials=5"], "Bayesian", 5),
         (["tuner=hyperband", "tuner.trials=9"], "Hyperband", 9),
-        (["tuner=grid"], "Grid", 4),  # rates; of four batch sizes the images fill none but the smallest
+        # rates; of four batch sizes the images fill none but the smallest
+        (["tuner=grid"], "Grid", 4),
     ],
 )
-def test_strategy_and_number_of_trials(given: list[str], strategy: str, jobs: int, sent: Sent) -> None:
+def test_strategy_and_number_of_trials(
+    given: list[str], strategy: str, jobs: int, sent: Sent
+) -> None:
     search = config_of(sent(*given, "tuner.parallel=3", "seed=11"))
     assert search["Strategy"] == strategy
-    assert search["ResourceLimits"] == {"MaxNumberOfTrainingJobs": jobs, "MaxParallelTrainingJobs": 3}
+    assert search["ResourceLimits"] == {
+        "MaxNumberOfTrainingJobs": jobs,
+        "MaxParallelTrainingJobs": 3,
+    }
     assert search["RandomSeed"] == 11
     assert search["TrainingJobEarlyStoppingType"] == "Off"
     resource = {"HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": 5}}
@@ -317,12 +388,17 @@ def test_strategy_and_number_of_trials(given: list[str], strategy: str, jobs: in
 
 def test_the_objective_and_its_direction(sent: Sent) -> None:
     arrived = sent(*SEARCH, "monitor.metric=valid/loss", "monitor.mode=min")
-    assert config_of(arrived)["HyperParameterTuningJobObjective"] == {"Type": "Minimize", "MetricName": "valid/loss"}
+    assert config_of(arrived)["HyperParameterTuningJobObjective"] == {
+        "Type": "Minimize",
+        "MetricName": "valid/loss",
+    }
     named = [d["Name"] for d in definition(arrived)["AlgorithmSpecification"]["MetricDefinitions"]]
     assert named == ["valid/loss", "train/loss", "valid/top1"]
 
 
-def test_every_metric_is_found_in_what_the_trainer_prints(sent: Sent, configure: Any, here: Path, capsys: Any) -> None:
+def test_every_metric_is_found_in_what_the_trainer_prints(
+    sent: Sent, configure: Any, here: Path, capsys: Any
+) -> None:
     from breedlab.pipeline.run import run
 
     definitions = sent()["AlgorithmSpecification"]["MetricDefinitions"]

@@ -40,9 +40,17 @@ def everything_in_the_bucket() -> bytes:
     ],
     ids=["empty", "interpolated", "typed as it is in the shell"],
 )
-@pytest.mark.parametrize("kind", [[], ["tuner=random", "tuner.trials=2"]], ids=["training", "search"])
+@pytest.mark.parametrize(
+    "kind", [[], ["tuner=random", "tuner.trials=2"]], ids=["training", "search"]
+)
 def test_a_secret_is_in_the_request_and_in_nothing_that_is_kept(
-    given: str, kind: list[str], cloud: Cloud, account: Account, here: Path, monkeypatch: Any, capsys: Any
+    given: str,
+    kind: list[str],
+    cloud: Cloud,
+    account: Account,
+    here: Path,
+    monkeypatch: Any,
+    capsys: Any,
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", VALUE)
     launched = cloud("backend.wait=false", "backend.job_name=dogs", *kind, given)
@@ -64,8 +72,14 @@ def test_a_secret_is_in_the_request_and_in_nothing_that_is_kept(
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("backend.environment={HF_TOKEN: abc}", "HF_TOKEN: looks like a secret, which would be kept"),
-        ("backend.environment={DB_PASSWORD: ''}", "DB_PASSWORD: comes from the shell's DB_PASSWORD, which is not set"),
+        (
+            "backend.environment={HF_TOKEN: abc}",
+            "HF_TOKEN: looks like a secret, which would be kept",
+        ),
+        (
+            "backend.environment={DB_PASSWORD: ''}",
+            "DB_PASSWORD: comes from the shell's DB_PASSWORD, which is not set",
+        ),
     ],
 )
 def test_a_secret_that_would_be_kept_or_is_missing_is_refused(
@@ -80,15 +94,20 @@ def test_names_of_secrets() -> None:
     looks = "WANDB_API_KEY HF_TOKEN password MY_SECRET AWS_SECRET_ACCESS_KEY OPENAI_APIKEY GIT_PAT"
     assert all(job_secrets.is_secret(name, "x") for name in looks.split())
     assert not any(
-        job_secrets.is_secret(name, "x") for name in ["WANDB", "MODE", "TOKENIZERS_PARALLELISM", "KEYBOARD", "PATH"]
+        job_secrets.is_secret(name, "x")
+        for name in ["WANDB", "MODE", "TOKENIZERS_PARALLELISM", "KEYBOARD", "PATH"]
     )
-    assert not job_secrets.is_secret("HF_TOKEN", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hf-AbCdEf")
+    assert not job_secrets.is_secret(
+        "HF_TOKEN", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hf-AbCdEf"
+    )
 
 
 def test_addresses_in_secrets_manager_are_resolved_in_the_job(account: Account) -> None:
     manager = boto3.client("secretsmanager")
     plain = manager.create_secret(Name="plain", SecretString=VALUE)["ARN"]
-    tree = manager.create_secret(Name="tree", SecretString=json.dumps({"user": "jo", "password": VALUE}))["ARN"]
+    tree = manager.create_secret(
+        Name="tree", SecretString=json.dumps({"user": "jo", "password": VALUE})
+    )["ARN"]
     environment = {"A": plain, "B": f"{tree}:password::", "MODE": "online"}
     job_secrets.resolve(environment)
     assert environment == {"A": VALUE, "B": VALUE, "MODE": "online"}

@@ -41,7 +41,12 @@ def holds_a_jobs_source(archive: tarfile.TarFile) -> None:
         "requirements.txt",
         "requirements-no-deps.txt",
     }
-    assert {"src/breedlab/pipeline/run.py", "conf/config.yaml", "entry/train.py", "requirements.txt"} <= set(names)
+    assert {
+        "src/breedlab/pipeline/run.py",
+        "conf/config.yaml",
+        "entry/train.py",
+        "requirements.txt",
+    } <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
@@ -71,7 +76,12 @@ def test_an_installed_wheel_launches(
     site: Path, cloud: Callable[..., list[str]], account: Account, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, site / "bin" / "breedlab", "launch", *cloud("backend.job_name=wheel", "backend.wait=false")],
+        [
+            sys.executable,
+            site / "bin" / "breedlab",
+            "launch",
+            *cloud("backend.job_name=wheel", "backend.wait=false"),
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,
@@ -85,11 +95,14 @@ def test_an_installed_wheel_launches(
         requirements = archive.extractfile("requirements.txt")
         assert requirements is not None and b"lightning==" in requirements.read()
     jobs = [sys.executable, site / "bin" / "breedlab", "jobs", "list"]
-    listed = subprocess.run(jobs, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True)
+    listed = subprocess.run(
+        jobs, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True
+    )
     assert b"wheel" in listed.stdout and b"InProgress" in listed.stdout
 
 
 def test_no_module_hides_one_of_the_standard_library() -> None:
-    """AWS's stack starts a script from that folder, and Python looks there first: `secrets` of ours broke numpy's."""
+    """AWS's stack starts a script from that folder, and Python looks there first: `secrets` of ours
+    broke numpy's."""
     folder = Path(breedlab.__file__).parent / "backends" / "sagemaker"
     assert {file.stem for file in folder.glob("*.py")} & sys.stdlib_module_names == set()

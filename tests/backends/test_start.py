@@ -43,7 +43,9 @@ def command() -> list[str]:
     """What the request of a training job starts."""
     config = validate(load(["experiment=resnet34", "backend=sagemaker", "dry_run=true"]))
     place = Place("us-east-1", "arn:aws:iam::123456789012:role/Role", "bucket", "breedlab")
-    experiment = Experiment(config, place, "dogs", "123456789012.dkr.ecr.us-east-1.amazonaws.com/a:1", "s3://b/dogs")
+    experiment = Experiment(
+        config, place, "dogs", "123456789012.dkr.ecr.us-east-1.amazonaws.com/a:1", "s3://b/dogs"
+    )
     (request,) = requests(experiment)
     assert violations("sagemaker", "CreateTrainingJob", request.parameters) == []
     algorithm = request.parameters["AlgorithmSpecification"]
@@ -53,8 +55,20 @@ def command() -> list[str]:
 def start(script: str, folder: Path) -> subprocess.Popen[str]:
     file = folder / "sm_train.sh"
     file.write_text(f"#!/bin/bash\n{script}")
-    apart = ["unshare", "-m", "--pid", "--fork", "--mount-proc", "bash", "-c", _CONTAINER, str(file)]
-    return subprocess.Popen([*apart, *command()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    apart = [
+        "unshare",
+        "-m",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "bash",
+        "-c",
+        _CONTAINER,
+        str(file),
+    ]
+    return subprocess.Popen(
+        [*apart, *command()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def test_it_is_one_line_that_the_api_takes() -> None:
@@ -76,8 +90,11 @@ def test_the_exit_code_is_kept(code: int, tmp_path: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize("code", [0, 7])
-def test_sigterm_reaches_every_process_and_all_of_them_are_waited_for(code: int, tmp_path: Path) -> None:
-    """As AWS stops a job: the first process alone gets the signal, and the container ends with it."""
+def test_sigterm_reaches_every_process_and_all_of_them_are_waited_for(
+    code: int, tmp_path: Path
+) -> None:
+    """As AWS stops a job: the first process alone gets the signal, and the container ends with
+    it."""
     script = f"""
     (trap 'sleep 1; echo "> the child saved"; exit' TERM; while :; do sleep .05; done) &
     trap 'echo "> told"; exit {code}' TERM

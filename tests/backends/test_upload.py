@@ -42,7 +42,9 @@ def keys(prefix: str = "") -> set[str]:
     return {entry["Key"].removeprefix(prefix) for entry in found.get("Contents", [])}
 
 
-def test_photos_go_once_by_their_fingerprint(account: Account, few: Path, photos_of: Any, tmp_path: Path) -> None:
+def test_photos_go_once_by_their_fingerprint(
+    account: Account, few: Path, photos_of: Any, tmp_path: Path
+) -> None:
     session = connect(None)
     first = upload_photos(session, PLACE, photos_of(few), None)
     prefix = first.removeprefix("s3://breedlab-tests/")
@@ -64,7 +66,8 @@ def test_a_broken_upload_goes_on_where_it_stopped(
     session = connect(None)
     whole = upload_photos(session, PLACE, photos_of(few), None)
     prefix = whole.removeprefix("s3://breedlab-tests/")
-    # As an interrupted one leaves it: some photos, one of them half there, no note that it is complete.
+    # As an interrupted one leaves it: some photos, one of them half there, no note that it is
+    # complete.
     s3 = boto3.client("s3")
     kept = sorted(keys(prefix))
     s3.delete_object(Bucket="breedlab-tests", Key=prefix.rstrip("/") + ".json")
@@ -73,8 +76,14 @@ def test_a_broken_upload_goes_on_where_it_stopped(
     s3.put_object(Bucket="breedlab-tests", Key=prefix + kept[3], Body=b"half")
     account.calls.clear()
     assert upload_photos(session, PLACE, photos_of(few), None) == whole
-    assert sum("/train/" in call or "/valid/" in call or "/test/" in call for call in puts(account)) == 4
-    assert s3.get_object(Bucket="breedlab-tests", Key=prefix + kept[3])["Body"].read() == (few / kept[3]).read_bytes()
+    assert (
+        sum("/train/" in call or "/valid/" in call or "/test/" in call for call in puts(account))
+        == 4
+    )
+    assert (
+        s3.get_object(Bucket="breedlab-tests", Key=prefix + kept[3])["Body"].read()
+        == (few / kept[3]).read_bytes()
+    )
 
 
 def test_what_is_left_out_here_travels_too_so_that_the_job_comes_to_the_same(
@@ -95,10 +104,14 @@ def test_what_is_left_out_here_travels_too_so_that_the_job_comes_to_the_same(
     assert (there / broken.relative_to(root)).is_file()
 
 
-def test_uploads_are_encrypted_with_the_persons_key(account: Account, few: Path, photos_of: Any) -> None:
+def test_uploads_are_encrypted_with_the_persons_key(
+    account: Account, few: Path, photos_of: Any
+) -> None:
     address = upload_photos(connect(None), PLACE, photos_of(few), "alias/mine")
     prefix = address.removeprefix("s3://breedlab-tests/")
-    about = boto3.client("s3").head_object(Bucket="breedlab-tests", Key=prefix + sorted(keys(prefix))[0])
+    about = boto3.client("s3").head_object(
+        Bucket="breedlab-tests", Key=prefix + sorted(keys(prefix))[0]
+    )
     assert (about["ServerSideEncryption"], about["SSEKMSKeyId"]) == ("aws:kms", "alias/mine")
 
 
@@ -112,7 +125,9 @@ def test_upload_py_then_train_where_it_lies(
     account.calls.clear()
     assert main(cloud("data.root=s3://breedlab-tests/dogs", "backend.wait=false")) == 0
     (sent,) = account.sent("CreateTrainingJob")
-    source = {c["ChannelName"]: c["DataSource"]["S3DataSource"]["S3Uri"] for c in sent["InputDataConfig"]}
+    source = {
+        c["ChannelName"]: c["DataSource"]["S3DataSource"]["S3Uri"] for c in sent["InputDataConfig"]
+    }
     assert source["training"] == "s3://breedlab-tests/dogs/"
     assert not [call for call in puts(account) if "/data/" in call or "/dogs/" in call]
 
@@ -127,9 +142,9 @@ def test_upload_py_sends_what_is_new_or_changed(
     first, second, *_ = sorted((here / "photos").rglob("*.jpg"))
     later = (
         boto3.client("s3")
-        .head_object(Bucket="breedlab-tests", Key=f"dogs/{first.relative_to(here / 'photos').as_posix()}")[
-            "LastModified"
-        ]
+        .head_object(
+            Bucket="breedlab-tests", Key=f"dogs/{first.relative_to(here / 'photos').as_posix()}"
+        )["LastModified"]
         .timestamp()
     )
     os.utime(first, (later + 100, later + 100))
@@ -138,7 +153,10 @@ def test_upload_py_sends_what_is_new_or_changed(
     assert "14 photos, 1 of them new" in capsys.readouterr().out
     upload.main(["photos", "s3://breedlab-tests/other", "--kms-key", "alias/mine"])
     key = f"other/{second.relative_to(here / 'photos').as_posix()}"
-    assert boto3.client("s3").head_object(Bucket="breedlab-tests", Key=key)["SSEKMSKeyId"] == "alias/mine"
+    assert (
+        boto3.client("s3").head_object(Bucket="breedlab-tests", Key=key)["SSEKMSKeyId"]
+        == "alias/mine"
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +175,9 @@ def test_upload_py_sends_what_is_new_or_changed(
         ),
     ],
 )
-def test_upload_py_refuses(given: list[str], says: str, account: Account, few: Path, here: Path) -> None:
+def test_upload_py_refuses(
+    given: list[str], says: str, account: Account, few: Path, here: Path
+) -> None:
     with pytest.raises(BreedlabError, match=says):
         upload.main([str(few) if word == "PHOTOS" else word for word in given])
     assert puts(account) == []
@@ -201,14 +221,18 @@ def test_links_out_of_the_data_set_are_uploaded_only_when_that_is_said(
     assert f"{photo.relative_to(own).as_posix()}" in keys("dogs/")
 
 
-def test_a_link_within_the_data_set_is_nothing_to_ask_about(account: Account, own: Path, photos_of: Any) -> None:
+def test_a_link_within_the_data_set_is_nothing_to_ask_about(
+    account: Account, own: Path, photos_of: Any
+) -> None:
     photo = next((own / "train").rglob("*.jpg"))
     photo.rename(photo.with_name("moved.jpg"))
     photo.symlink_to("moved.jpg")
     assert upload_photos(connect(None), PLACE, photos_of(own), None)
 
 
-def test_a_name_that_is_no_utf8_is_refused_before_anything_is_sent(account: Account, own: Path, photos_of: Any) -> None:
+def test_a_name_that_is_no_utf8_is_refused_before_anything_is_sent(
+    account: Account, own: Path, photos_of: Any
+) -> None:
     photo = next((own / "train").rglob("*.jpg"))
     photo.rename(photo.with_name("caf\udce9.jpg"))
     with pytest.raises(BreedlabError) as caught:

@@ -29,16 +29,32 @@ NOWHERE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_INPUT": "1"}
 
 def installed(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--retries", "0", *words]
-    return subprocess.run(pip, capture_output=True, text=True, env={**kept, **NOWHERE, **environment})
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--retries",
+        "0",
+        *words,
+    ]
+    return subprocess.run(
+        pip, capture_output=True, text=True, env={**kept, **NOWHERE, **environment}
+    )
 
 
 def test_all_that_a_requirement_needs_is_installed_without_an_index(tmp_path: Path) -> None:
     lines = [*OPTIONS, f"jinja2=={metadata.version('jinja2')}"]
     (tmp_path / "requirements.txt").write_text("\n".join(lines))
-    assert installed("--target", str(tmp_path / "before"), "-r", str(tmp_path / "requirements.txt")).returncode
+    assert installed(
+        "--target", str(tmp_path / "before"), "-r", str(tmp_path / "requirements.txt")
+    ).returncode
     collect(tmp_path, [tmp_path / "requirements.txt"], (HERE,))
-    assert {wheel.name.split("-")[0].lower() for wheel in (tmp_path / WHEELS).iterdir()} == {"jinja2", "markupsafe"}
+    assert {wheel.name.split("-")[0].lower() for wheel in (tmp_path / WHEELS).iterdir()} == {
+        "jinja2",
+        "markupsafe",
+    }
     # As both starters do, from wherever they are.
     done = installed("--target", str(tmp_path / "site"), "-r", str(tmp_path / "requirements.txt"))
     assert done.returncode == 0, done.stderr
@@ -46,14 +62,30 @@ def test_all_that_a_requirement_needs_is_installed_without_an_index(tmp_path: Pa
 
 
 def test_every_package_of_a_job_travels_but_pytorch() -> None:
-    config = validate(load(["experiment=quickstart", "backend=sagemaker", "dry_run=true", "debugger=default"]))
+    config = validate(
+        load(["experiment=quickstart", "backend=sagemaker", "dry_run=true", "debugger=default"])
+    )
     names = {pin.partition("==")[0] for pin in closure(requirements(config), "3.12")}
-    assert {"lightning", "torchmetrics", "pydantic-core", "sqlalchemy", "timm", "huggingface-hub", "boto3"} <= names
-    assert not {name for name in names if name in ("torch", "torchvision", "triton") or name.startswith("nvidia-cu")}
+    assert {
+        "lightning",
+        "torchmetrics",
+        "pydantic-core",
+        "sqlalchemy",
+        "timm",
+        "huggingface-hub",
+        "boto3",
+    } <= names
+    assert not {
+        name
+        for name in names
+        if name in ("torch", "torchvision", "triton") or name.startswith("nvidia-cu")
+    }
 
 
 def test_a_package_that_is_not_here_is_named() -> None:
-    with pytest.raises(BackendError, match=r"backend\.vendor: no-such-package is not installed here"):
+    with pytest.raises(
+        BackendError, match=r"backend\.vendor: no-such-package is not installed here"
+    ):
         list(closure(["no-such-package"], "3.12"))
 
 
@@ -82,7 +114,11 @@ def test_our_own_pip_takes_the_repository_that_awss_takes(monkeypatch: pytest.Mo
 
         def get_repository_endpoint(self, **asked: str) -> dict[str, str]:
             assert asked["repository"] == "pypi" and asked["format"] == "pypi"
-            return {"repositoryEndpoint": "https://lab-1.d.codeartifact.eu-west-1.amazonaws.com/pypi/pypi/"}
+            return {
+                "repositoryEndpoint": (
+                    "https://lab-1.d.codeartifact.eu-west-1.amazonaws.com/pypi/pypi/"
+                )
+            }
 
     def client(service: str, **more: Any) -> CodeArtifact:
         assert (service, more) == ("codeartifact", {"region_name": "eu-west-1"})
@@ -109,7 +145,14 @@ def test_an_isolated_endpoint_gets_its_packages_in_its_archive(
     python: str,
     tags: tuple[str, ...],
 ) -> None:
-    words = ["--vendor", "--network-isolation", "--subnet", "subnet-0a", "--security-group", "sg-0a"]
+    words = [
+        "--vendor",
+        "--network-isolation",
+        "--subnet",
+        "subnet-0a",
+        "--security-group",
+        "sg-0a",
+    ]
     deploy_account.quotas[f"{machine} for endpoint usage"] = 1
     assert deploy(model_archive, *words, "--instance-type", machine, "--price-per-hour", "1") == 0
     model = sent(deploy_account, "CreateModel")
@@ -118,10 +161,24 @@ def test_an_isolated_endpoint_gets_its_packages_in_its_archive(
     boto3.client("s3").download_file(bucket, key, str(tmp_path / "model.tar.gz"))
     with opened(tmp_path / "model.tar.gz") as content:
         lines = (content / "code" / "requirements.txt").read_text().splitlines()
-        assert lines[:2] == list(OPTIONS) and f"safetensors=={metadata.version('safetensors')}" in lines
+        assert (
+            lines[:2] == list(OPTIONS)
+            and f"safetensors=={metadata.version('safetensors')}" in lines
+        )
         # For the image's Python and processors, not for those of this machine.
-        only = ["--only-binary", ":all:", "--python-version", python, "--platform", f"manylinux_2_34_{tags[0]}"]
-        only += [word for libc in ("2_28", "2_27", "2_17") for word in ("--platform", f"manylinux_{libc}_{tags[0]}")]
+        only = [
+            "--only-binary",
+            ":all:",
+            "--python-version",
+            python,
+            "--platform",
+            f"manylinux_2_34_{tags[0]}",
+        ]
+        only += [
+            word
+            for libc in ("2_28", "2_27", "2_17")
+            for word in ("--platform", f"manylinux_{libc}_{tags[0]}")
+        ]
         only += ["--platform", f"manylinux2014_{tags[0]}", "--target", str(tmp_path / "site")]
         done = installed(*only, "-r", str(content / "code" / "requirements.txt"))
     assert done.returncode == 0, done.stderr

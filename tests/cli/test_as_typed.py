@@ -34,7 +34,8 @@ def typed(spelling: str, name: str) -> list[str]:
         ("breedlab launch", "breedlab predict runs/latest"),
         ("scripts/launch.py", "python scripts/predict.py runs/latest"),
         (f"{ROOT}/scripts/launch.py", f"python {ROOT}/scripts/predict.py runs/latest"),
-        ("../scripts/train.py", "breedlab predict runs/latest"),  # somebody else's folder of that name
+        # somebody else's folder of that name
+        ("../scripts/train.py", "breedlab predict runs/latest"),
         ("ipykernel_launcher.py", "breedlab predict runs/latest"),
         ("", "breedlab predict runs/latest"),
     ],
@@ -53,7 +54,9 @@ def test_help_is_about_the_command_as_typed(
     name: str, spelling: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [*(["breedlab"] if spelling == "breedlab" else []), *typed(spelling, name)[1:]])
+    monkeypatch.setattr(
+        sys, "argv", [*(["breedlab"] if spelling == "breedlab" else []), *typed(spelling, name)[1:]]
+    )
     sys.argv.append("--help")
     with pytest.raises(SystemExit) as ended:
         cli.main() if spelling == "breedlab" else cli.run(name)
@@ -67,7 +70,9 @@ def test_no_message_spells_a_command_itself() -> None:
     for file in sorted((ROOT / "src").rglob("*.py")):
         if file.name != "commands.py":
             for text in _texts(ast.parse(file.read_text("utf-8"))):
-                assert not FROM_CHECKOUT.search(text) and not INSTALLED.search(text), f"{file}: {text!r}"
+                assert not FROM_CHECKOUT.search(text) and not INSTALLED.search(text), (
+                    f"{file}: {text!r}"
+                )
     for file in sorted((ROOT / "src").rglob("*.j2")):
         assert not FROM_CHECKOUT.search(file.read_text("utf-8")), file
 
@@ -76,7 +81,11 @@ def _texts(module: ast.Module) -> Iterator[str]:
     """Every string of a module that is not a docstring."""
     docstrings = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
     for node in ast.walk(module):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docstrings
+        ):
             yield node.value
 
 
@@ -121,11 +130,17 @@ def test_a_whole_circle_names_commands_as_typed(
         circle("jobs", "list"),
         circle("deploy", "runs/latest", "--dry-run", "--region", "eu-west-1"),
     ]
-    files = [path for path in (here / "runs").rglob("*") if path.suffix in (".html", ".json", ".yaml")]
+    files = [
+        path for path in (here / "runs").rglob("*") if path.suffix in (".html", ".json", ".yaml")
+    ]
     page = (here / "runs" / "latest" / "report.html").read_text("utf-8")
     shown += [path.read_text("utf-8") for path in files]
     for text in shown:
         found = FORBIDDEN[spelling].search(text.replace(TITLE, ""))
         assert not found, text[found.start() - 200 : found.end() + 200]
     prefix = "breedlab predict" if spelling == "breedlab" else "python scripts/predict.py"
-    assert prefix in shown[0] and f"{prefix} runs/latest" in shown[2] and f"<code>{prefix} runs/latest" in page
+    assert (
+        prefix in shown[0]
+        and f"{prefix} runs/latest" in shown[2]
+        and f"<code>{prefix} runs/latest" in page
+    )

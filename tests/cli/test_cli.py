@@ -34,7 +34,9 @@ def test_what_a_terminal_lacks_is_printed_plainly() -> None:
         "stage('Data'); console.print(table('T', ['a', 'b'], [['\\u2605', 'Spitz \\u72d7']]))"
     )
     words = [sys.executable, "-c", program]
-    told = subprocess.run(words, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True)
+    told = subprocess.run(
+        words, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True
+    )
     lines = told.stdout.decode("ascii").splitlines()
     assert lines[0] == "> Data"
     assert "*" in lines[-1] and "Spitz ?" in lines[-1]
@@ -43,7 +45,9 @@ def test_what_a_terminal_lacks_is_printed_plainly() -> None:
 Usage = namedtuple("Usage", "total used free")
 
 
-def full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception) -> str:
+def full(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> str:
     def fail(argv: list[str]) -> int:
         raise error
 
@@ -66,11 +70,21 @@ def test_a_full_disk_is_the_one_with_the_file_and_not_that_of_the_working_folder
     there = tmp_path / "mount" / "runs"
     there.mkdir(parents=True)
     small, large = Usage(24_000_000, 24_000_000, 0), Usage(10**12, 0, 10**12)
-    monkeypatch.setattr(cli.shutil, "disk_usage", lambda path: small if str(path).startswith(str(there)) else large)
-    monkeypatch.setattr(cli.os.path, "ismount", lambda path: Path(path) in (tmp_path / "mount", Path("/")))
-    told = full(monkeypatch, capsys, OSError(errno.ENOSPC, "No space left on device", str(there / "x" / "last.ckpt")))
-    assert told == (
-        f"the disk that holds {there} is full (0 of 24 MB are free on {tmp_path / 'mount'}); free some space\n"
+    monkeypatch.setattr(
+        cli.shutil, "disk_usage", lambda path: small if str(path).startswith(str(there)) else large
+    )
+    monkeypatch.setattr(
+        cli.os.path, "ismount", lambda path: Path(path) in (tmp_path / "mount", Path("/"))
+    )
+    told = full(
+        monkeypatch,
+        capsys,
+        OSError(errno.ENOSPC, "No space left on device", str(there / "x" / "last.ckpt")),
+    )
+    assert (
+        told
+        == f"the disk that holds {there} is full (0 of 24 MB are free on {tmp_path / 'mount'});"
+        " free some space\n"
     )
 
 
@@ -78,7 +92,9 @@ def test_a_full_quota_is_no_disk_with_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli.shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**12))
-    told = full(monkeypatch, capsys, OSError(errno.EDQUOT, "Disk quota exceeded", str(tmp_path / "a")))
+    told = full(
+        monkeypatch, capsys, OSError(errno.EDQUOT, "Disk quota exceeded", str(tmp_path / "a"))
+    )
     assert told == f"the disk, or your quota of it, is full at {tmp_path / 'a'}; free some space\n"
 
 
@@ -87,8 +103,9 @@ def test_a_full_quota_is_no_disk_with_room(
     [
         RuntimeError("unable to write to file </torch_4242_1_7>: No space left on device (28)"),
         RuntimeError(
-            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers"
-            " are out of shared memory. Please try to raise your shared memory limit."
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that"
+            " dataloader's workers are out of shared memory. Please try to raise your shared memory"
+            " limit."
         ),
     ],
 )
@@ -103,7 +120,9 @@ def test_full_shared_memory_is_no_disk(
 
 
 @pytest.mark.parametrize("command", ["report", "predict", "launch"])
-def test_what_has_an_accent_is_read_and_told_where_the_locale_is_c(golden: Path, command: str) -> None:
+def test_what_has_an_accent_is_read_and_told_where_the_locale_is_c(
+    golden: Path, command: str
+) -> None:
     """As in a bare container or a cron job, where Python takes files for ASCII."""
     run = golden / "runs" / "golden" / "complete"
     words = {
@@ -115,7 +134,10 @@ def test_what_has_an_accent_is_read_and_told_where_the_locale_is_c(golden: Path,
     record.write_text(f"{record.read_text('utf-8')}# Hündin\n", "utf-8")
     bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     told = subprocess.run(
-        [sys.executable, "-m", "breedlab.cli", *words], cwd=golden, env={**os.environ, **bare}, capture_output=True
+        [sys.executable, "-m", "breedlab.cli", *words],
+        cwd=golden,
+        env={**os.environ, **bare},
+        capture_output=True,
     )
     assert b"Traceback" not in told.stderr, told.stderr[-2000:]
     assert told.returncode == 0 and told.stdout.isascii(), told.stderr

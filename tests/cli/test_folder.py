@@ -19,9 +19,26 @@ from breedlab.data.folders import scan
 from breedlab.pipeline.proposal import propose
 
 TINY = [
-    *("model=resnet34", "model.name=resnet18", "model.weights=none", "data.image_size=32", "data.resize=36"),
-    *("data.num_workers=0", "trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.precision=fp32"),
-    *("tuner=none", "serving.engine=eager", "serving.precision=fp32", "debugger=none", "data.batch_size=16"),
+    *(
+        "model=resnet34",
+        "model.name=resnet18",
+        "model.weights=none",
+        "data.image_size=32",
+        "data.resize=36",
+    ),
+    *(
+        "data.num_workers=0",
+        "trainer.max_epochs=1",
+        "trainer.accelerator=cpu",
+        "trainer.precision=fp32",
+    ),
+    *(
+        "tuner=none",
+        "serving.engine=eager",
+        "serving.precision=fp32",
+        "debugger=none",
+        "data.batch_size=16",
+    ),
 ]
 
 
@@ -39,11 +56,15 @@ def flat(photos: Path, tmp_path: Path) -> Path:
     (root / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
     (root / ".DS_Store").touch()
     with (root / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("filename", "label", "split"), *rows, ("broken.jpg", rows[0][1], "train")])
+        csv.writer(file).writerows(
+            [("filename", "label", "split"), *rows, ("broken.jpg", rows[0][1], "train")]
+        )
     return root
 
 
-def said(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+def said(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> str:
     monkeypatch.setattr(sys, "argv", ["breedlab", *words])
     with pytest.raises(SystemExit) as ended:
         breedlab.cli.main()
@@ -74,7 +95,9 @@ def test_launch_with_only_a_root_looks_first_too(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = said(["launch", f'data.root="{flat}"', "dry_run=true"], capsys, monkeypatch)
-    assert "layout    images labelled by labels.csv" in text and "experiment My_dogs (dry run" in text
+    assert (
+        "layout    images labelled by labels.csv" in text and "experiment My_dogs (dry run" in text
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -90,7 +113,9 @@ def test_launch_with_only_a_root_looks_first_too(
         (["resume=runs/latest", "data.root=a"], None),
     ],
 )
-def test_only_a_root_without_an_experiment_asks_for_a_proposal(words: list[str], root: str | None) -> None:
+def test_only_a_root_without_an_experiment_asks_for_a_proposal(
+    words: list[str], root: str | None
+) -> None:
     asked = folder.asked_for(words)
     assert (asked and str(asked[0])) == root
 
@@ -99,7 +124,9 @@ def test_what_is_not_there_is_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "is not there; expected a folder of labelled images" in said(["photos/dogs"], capsys, monkeypatch)
+    assert "is not there; expected a folder of labelled images" in said(
+        ["photos/dogs"], capsys, monkeypatch
+    )
     assert not list(tmp_path.iterdir())
     assert "expected a folder or one of launch" in said(["trian"], capsys, monkeypatch)
     (tmp_path / "empty").mkdir()

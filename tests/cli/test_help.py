@@ -64,9 +64,15 @@ def test_a_range_is_told_as_the_field_checks_it(path: str, kind: str) -> None:
 
 def test_where_a_setting_is_used_is_code_beyond_the_schema() -> None:
     package = Path(breedlab.__file__).parents[1]
-    files = {path: used_in(setting) for path, setting in SETTINGS.items() if setting.section is None}
-    assert not [name for names in files.values() for name in names if not (package / name).is_file()]
-    declared_only = {path for path, names in files.items() if set(names) <= {"breedlab/config/schema.py"}}
+    files = {
+        path: used_in(setting) for path, setting in SETTINGS.items() if setting.section is None
+    }
+    assert not [
+        name for names in files.values() for name in names if not (package / name).is_file()
+    ]
+    declared_only = {
+        path for path, names in files.items() if set(names) <= {"breedlab/config/schema.py"}
+    }
     assert not declared_only
     assert "breedlab/debugging/rules/base.py" in files["debugger.rules.dead_relu.patience"]
     assert files["resume"] == ["breedlab/cli/folder.py", "breedlab/cli/launch.py"]
@@ -79,7 +85,8 @@ def test_a_typo_gets_the_nearest_name() -> None:
 
 def test_help_and_a_typo_answer_without_torch() -> None:
     program = (
-        "import sys\nfrom breedlab.cli.help import main\nmain(['data.augment', 'optim', 'serving'])\n"
-        "heavy = {'torch', 'numpy', 'lightning', 'hydra', 'smdebug'} & set(sys.modules)\nassert not heavy, heavy"
+        "import sys\nfrom breedlab.cli.help import main\nmain(['data.augment', 'optim',"
+        " 'serving'])\nheavy = {'torch', 'numpy', 'lightning', 'hydra', 'smdebug'} &"
+        " set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)

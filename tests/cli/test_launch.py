@@ -1,4 +1,5 @@
-"""`breedlab launch` as a person meets it: help, flags, grids, resuming, exit codes, and how fast it answers."""
+"""`breedlab launch` as a person meets it: help, flags, grids, resuming, exit codes, and how fast it
+answers."""
 
 from __future__ import annotations
 
@@ -34,12 +35,15 @@ except SystemExit as end:
     heavy = {"torch", "torchvision", "lightning", "sagemaker", "optuna", "timm", "smdebug"} & sys.modules.keys()
     print(f"heavy: {sorted(heavy)}")
     raise
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture
-def launch(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Launch:
-    """Runs `launch` in this process and an empty folder: exit code (of the error, if any), stdout, stderr."""
+def launch(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Launch:
+    """Runs `launch` in this process and an empty folder: exit code (of the error, if any), stdout,
+    stderr."""
     monkeypatch.setattr(sys, "argv", ["launch"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
@@ -67,11 +71,15 @@ def in_a_process(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("word", ["--help", "-h"])
-def test_help_names_every_group_with_its_choices_and_shows_examples(word: str, launch: Launch) -> None:
+def test_help_names_every_group_with_its_choices_and_shows_examples(
+    word: str, launch: Launch
+) -> None:
     code, out, err = launch("experiment=resnet34", word)
     assert (code, err) == (0, "")
     for group, choices in groups().items():
-        assert any(line.split() == f"{group} {', '.join(choices)}".split() for line in out.splitlines())
+        assert any(
+            line.split() == f"{group} {', '.join(choices)}".split() for line in out.splitlines()
+        )
     assert out.count("\n  breedlab launch ") >= 5
     for thing in ("dry_run=true", "resume=", "-m", "--cfg job", "data=image_folder"):
         assert thing in out
@@ -79,7 +87,9 @@ def test_help_names_every_group_with_its_choices_and_shows_examples(word: str, l
 
 def test_the_examples_of_the_help_can_be_planned(launch: Launch) -> None:
     _, out, _ = launch("--help")
-    examples = [line.split()[2:] for line in out.splitlines() if line.startswith("  breedlab launch")]
+    examples = [
+        line.split()[2:] for line in out.splitlines() if line.startswith("  breedlab launch")
+    ]
     needs_nothing = [
         words
         for words in examples
@@ -89,7 +99,9 @@ def test_the_examples_of_the_help_can_be_planned(launch: Launch) -> None:
     for words in needs_nothing:
         code, plans, err = launch(*words, *([] if "dry_run=true" in words else ["dry_run=true"]))
         assert (code, err) == (0, "")
-        assert plans.count("dry run: nothing is started") == prod(word.count(",") + 1 for word in words)
+        assert plans.count("dry run: nothing is started") == prod(
+            word.count(",") + 1 for word in words
+        )
 
 
 def test_cfg_job_prints_the_whole_config(launch: Launch, here: Path) -> None:
@@ -99,7 +111,9 @@ def test_cfg_job_prints_the_whole_config(launch: Launch, here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
-def test_cfg_job_shows_names_of_ones_own_and_a_space_as_it_was_changed(launch: Launch, here: Path) -> None:
+def test_cfg_job_shows_names_of_ones_own_and_a_space_as_it_was_changed(
+    launch: Launch, here: Path
+) -> None:
     """Hydra is not told of these: it would merge them, or know no such name."""
     words = ["experiment=resnet34_hpo", "backend.tags.team=vision", "+backend.environment.DEPTH=3"]
     code, out, _ = launch("--cfg", "job", *words, "tuner.space.optim.lr=[0.1,0.2]")
@@ -114,7 +128,10 @@ def test_cfg_job_shows_names_of_ones_own_and_a_space_as_it_was_changed(launch: L
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--lr", "0.1"], "--lr: unknown flag; values are set as path=value without dashes: optim.lr="),
+        (
+            ["--lr", "0.1"],
+            "--lr: unknown flag; values are set as path=value without dashes: optim.lr=",
+        ),
         (["--lr=0.1"], "without dashes: optim.lr=0.1"),
         (["--optim.lr=0.1"], "without dashes: optim.lr=0.1"),
         (["--batch-size=32"], "without dashes: data.batch_size=32"),
@@ -139,8 +156,12 @@ def test_several_values_need_the_flag_of_a_grid(launch: Launch, here: Path) -> N
     assert list(here.iterdir()) == []
 
 
-def test_a_grid_plans_every_combination_under_its_words_and_leaves_nothing(launch: Launch, here: Path) -> None:
-    code, out, err = launch("-m", "experiment=quickstart,resnet34", "trainer.max_epochs=3", "dry_run=true")
+def test_a_grid_plans_every_combination_under_its_words_and_leaves_nothing(
+    launch: Launch, here: Path
+) -> None:
+    code, out, err = launch(
+        "-m", "experiment=quickstart,resnet34", "trainer.max_epochs=3", "dry_run=true"
+    )
     assert (code, err) == (0, "")
     assert [line for line in out.splitlines() if line.startswith("── ")] == [
         "── 1: experiment=quickstart trainer.max_epochs=3",
@@ -156,11 +177,16 @@ def test_a_grid_plans_every_combination_under_its_words_and_leaves_nothing(launc
     ("word", "says"),
     [
         ("optim.lrr=0.1,0.2", "optim.lrr: unknown name; did you mean optim.lr?"),
-        ("experiment=quickstart,resnet43", "experiment: got 'resnet43'; expected one of auto, quickstart, resnet34"),
+        (
+            "experiment=quickstart,resnet43",
+            "experiment: got 'resnet43'; expected one of auto, quickstart, resnet34",
+        ),
         ("optim.lr=[0.1", "optim.lr: '[0.1' cannot be read"),
     ],
 )
-def test_a_typo_in_a_grid_starts_none_of_it(word: str, says: str, launch: Launch, here: Path) -> None:
+def test_a_typo_in_a_grid_starts_none_of_it(
+    word: str, says: str, launch: Launch, here: Path
+) -> None:
     code, out, err = launch("-m", word, "dry_run=true")
     assert (code, out) == (2, "")
     assert says in err
@@ -181,7 +207,9 @@ def recorded(here: Path) -> Path:
     return run
 
 
-def test_a_run_is_continued_with_the_config_it_was_started_with(recorded: Path, launch: Launch) -> None:
+def test_a_run_is_continued_with_the_config_it_was_started_with(
+    recorded: Path, launch: Launch
+) -> None:
     code, out, err = launch(f"resume={recorded}", "dry_run=true")
     assert (code, err) == (0, "")
     assert "network   resnet18, weights none" in out
@@ -189,14 +217,20 @@ def test_a_run_is_continued_with_the_config_it_was_started_with(recorded: Path, 
     assert sorted(path.name for path in recorded.iterdir()) == ["config.yaml", "overrides.yaml"]
 
 
-def test_words_that_agree_with_the_record_are_no_contradiction(recorded: Path, launch: Launch) -> None:
+def test_words_that_agree_with_the_record_are_no_contradiction(
+    recorded: Path, launch: Launch
+) -> None:
     code, out, err = launch(*STARTED, f"resume={recorded}", "dry_run=true")
     assert (code, err) == (0, "")
     assert "network   resnet18, weights none" in out
 
 
-def test_words_that_contradict_the_record_are_listed_with_both_values(recorded: Path, launch: Launch) -> None:
-    code, out, err = launch(*STARTED, f"resume={recorded}", "optim.lr=0.5", "model.head=[64]", "dry_run=true")
+def test_words_that_contradict_the_record_are_listed_with_both_values(
+    recorded: Path, launch: Launch
+) -> None:
+    code, out, err = launch(
+        *STARTED, f"resume={recorded}", "optim.lr=0.5", "model.head=[64]", "dry_run=true"
+    )
     assert (code, out) == (2, "")
     title, *lines = err.splitlines()
     assert title.startswith("resume: ")
@@ -210,7 +244,9 @@ def test_words_that_contradict_the_record_are_listed_with_both_values(recorded: 
 def test_only_what_was_typed_is_called_given(recorded: Path, launch: Launch) -> None:
     code, _, err = launch(f"resume={recorded}", "optim.lr=0.5", "dry_run=true")
     assert code == 2
-    assert [line.strip() for line in err.splitlines()[1:]] == ["optim.lr: recorded 0.002, given 0.5"]
+    assert [line.strip() for line in err.splitlines()[1:]] == [
+        "optim.lr: recorded 0.002, given 0.5"
+    ]
 
 
 def test_a_word_that_agrees_needs_no_others(recorded: Path, launch: Launch) -> None:
@@ -228,7 +264,9 @@ def test_a_word_that_agrees_needs_no_others(recorded: Path, launch: Launch) -> N
     ],
     ids=["no record", "empty record", "broken record", "record of something else"],
 )
-def test_a_folder_that_is_no_run_is_one_message(content: str | None, says: str, here: Path, launch: Launch) -> None:
+def test_a_folder_that_is_no_run_is_one_message(
+    content: str | None, says: str, here: Path, launch: Launch
+) -> None:
     folder = here / "folder"
     folder.mkdir()
     if content is not None:
@@ -242,7 +280,10 @@ def test_a_folder_that_is_no_run_is_one_message(content: str | None, says: str, 
 def test_a_run_that_is_not_there_is_one_message(here: Path, launch: Launch) -> None:
     code, _, err = launch("resume=runs/nowhere")
     assert code == 2
-    assert err == "resume: runs/nowhere is not there; expected a run directory such as runs/<experiment>/<stamp>"
+    assert (
+        err == "resume: runs/nowhere is not there; expected a run directory such as"
+        " runs/<experiment>/<stamp>"
+    )
     assert list(here.iterdir()) == []
 
 
@@ -293,7 +334,10 @@ def test_a_job_that_fails_does_not_stop_a_grid_and_is_told_once(here: Path) -> N
 def test_a_missing_folder_is_one_message(launch: Launch, here: Path) -> None:
     code, out, err = launch("data=image_folder", "data.root=nowhere", "dry_run=true")
     assert (code, out) == (2, "")
-    assert err == "data.root: nowhere is not there; expected a folder such as ROOT/train/<class>/photo.jpg"
+    assert (
+        err
+        == "data.root: nowhere is not there; expected a folder such as ROOT/train/<class>/photo.jpg"
+    )
     assert list(here.iterdir()) == []
 
 

@@ -1,4 +1,5 @@
-"""What the tests of the config share: quickstart composed once, changed from there without Hydra's help."""
+"""What the tests of the config share: quickstart composed once, changed from there without Hydra's
+help."""
 
 from __future__ import annotations
 
@@ -27,13 +28,16 @@ def accept(quickstart: Tree) -> Callable[[dict[str, Any]], Config]:
 
 @pytest.fixture
 def refuse(quickstart: Tree) -> Callable[[dict[str, Any]], list[str]]:
-    """The problems of quickstart with other values at some config paths, a line each, the count checked."""
+    """The problems of quickstart with other values at some config paths, a line each, the count
+    checked."""
 
     def lines(values: dict[str, Any]) -> list[str]:
         with pytest.raises(ConfigError) as refusal:
             validate(with_values(quickstart, values))
         title, *found = str(refusal.value).splitlines()
-        assert title == ("config: 1 problem" if len(found) == 1 else f"config: {len(found)} problems")
+        assert title == (
+            "config: 1 problem" if len(found) == 1 else f"config: {len(found)} problems"
+        )
         return [line.strip() for line in found]
 
     return lines

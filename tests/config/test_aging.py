@@ -48,7 +48,11 @@ def at(tree: dict[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def test_the_classes_have_the_defaults_of_the_base_groups() -> None:
-    minimal = {"name": "x", "model": {"name": "resnet34", "weights": "IMAGENET1K_V1"}, "data": {"root": "photos"}}
+    minimal = {
+        "name": "x",
+        "model": {"name": "resnet34", "weights": "IMAGENET1K_V1"},
+        "data": {"root": "photos"},
+    }
     defaults = schema().model_validate(minimal).model_dump()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         for group, choice in BASE_GROUPS.items():
@@ -61,7 +65,8 @@ def test_the_classes_have_the_defaults_of_the_base_groups() -> None:
 
 def test_a_config_without_a_field_that_came_later_is_read(configure: Callable[..., Config]) -> None:
     recorded = configure().model_dump()
-    shared_classes = {("debugger", "collections"), ("debugger", "rules")}  # several of one class: whole or not at all
+    # several of one class: whole or not at all
+    shared_classes = {("debugger", "collections"), ("debugger", "rules")}
     for path in leaves(recorded):
         if path in GIVEN or path[:2] in shared_classes:
             continue

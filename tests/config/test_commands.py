@@ -28,11 +28,13 @@ for words in sys.argv[1].split(";"):
     assert main(words.split()) == 0
 heavy = {"torch", "torchvision", "lightning", "sagemaker", "optuna", "timm", "smdebug"} & sys.modules.keys()
 print(f"heavy: {sorted(heavy)}")
-"""
+"""  # noqa: E501
 
 
 def process(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.fixture
@@ -70,7 +72,9 @@ def test_the_script_says_errors_on_stderr_and_ends_with_2(here: Path) -> None:
     ],
     ids=["help", "no command", "unknown command"],
 )
-def test_the_installed_command_names_its_commands(words: list[str], code: int, out: str, err: str, here: Path) -> None:
+def test_the_installed_command_names_its_commands(
+    words: list[str], code: int, out: str, err: str, here: Path
+) -> None:
     ended = process(BREEDLAB, *words, folder=here)
     assert ended.returncode == code
     assert out in ended.stdout
@@ -80,7 +84,9 @@ def test_the_installed_command_names_its_commands(words: list[str], code: int, o
 
 def test_a_reader_that_goes_away_is_no_error_message(here: Path) -> None:
     command = [sys.executable, str(LAUNCH), "--help"]
-    with subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
         assert running.stdout is not None
         assert running.stderr is not None
         running.stdout.close()  # as `| head` does

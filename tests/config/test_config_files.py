@@ -14,7 +14,12 @@ from breedlab.config.validate import known_paths
 from breedlab.config.yaml_folders import config_folder, groups
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
-CHOICES = [(group, choice) for group, choices in groups().items() if group != "experiment" for choice in choices]
+CHOICES = [
+    (group, choice)
+    for group, choices in groups().items()
+    if group != "experiment"
+    for choice in choices
+]
 
 # What a choice needs beside itself, on top of quickstart.
 COMPANIONS = {
@@ -36,8 +41,12 @@ def test_every_experiment_validates_and_is_named_like_its_file(experiment: str) 
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda word: word)
-def test_every_choice_of_every_group_validates_on_top_of_quickstart(group: str, choice: str) -> None:
-    config = validate(load(["experiment=quickstart", f"{group}={choice}", *COMPANIONS.get((group, choice), [])]))
+def test_every_choice_of_every_group_validates_on_top_of_quickstart(
+    group: str, choice: str
+) -> None:
+    config = validate(
+        load(["experiment=quickstart", f"{group}={choice}", *COMPANIONS.get((group, choice), [])])
+    )
     assert config.name == "quickstart"
 
 
@@ -52,12 +61,20 @@ def test_without_words_the_experiment_is_quickstart() -> None:
 
 
 def test_every_path_of_the_schema_is_set_in_some_experiment_and_no_other_is() -> None:
-    composed = {path for experiment in EXPERIMENTS for path in paths_of(compose([f"experiment={experiment}"]))}
+    composed = {
+        path
+        for experiment in EXPERIMENTS
+        for path in paths_of(compose([f"experiment={experiment}"]))
+    }
     assert set(known_paths()) - composed == set()
-    assert {path for path in composed if not path.startswith("tuner.space.")} - set(known_paths()) == set()
+    assert {path for path in composed if not path.startswith("tuner.space.")} - set(
+        known_paths()
+    ) == set()
 
 
 def test_every_yaml_is_a_group_choice_or_the_config_itself() -> None:
     folder = config_folder()
     found = {path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")}
-    assert found == {Path("config")} | {Path(group, choice) for group in groups() for choice in groups()[group]}
+    assert found == {Path("config")} | {
+        Path(group, choice) for group in groups() for choice in groups()[group]
+    }

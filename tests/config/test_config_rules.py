@@ -10,7 +10,15 @@ import pytest
 from breedlab.config import Config, rules
 from breedlab.config.rules import RULES
 
-ARCHIVE = {"url": "https://x.org/a.zip", "bytes": 1, "folder": "a", "classes": 2, "train": 2, "valid": 2, "test": 2}
+ARCHIVE = {
+    "url": "https://x.org/a.zip",
+    "bytes": 1,
+    "folder": "a",
+    "classes": 2,
+    "train": 2,
+    "valid": 2,
+    "test": 2,
+}
 LIST = {"optim": {"lr": [0.1, 0.2]}}
 PLANNED = {"backend.name": "sagemaker", "backend.trials": "job_each", "dry_run": True}
 
@@ -30,7 +38,10 @@ AUTO = {
     "tuner.minutes": 10,
     "tuner.parallel": 1,
     "model.freeze": "backbone",
-    "tuner.space": {"model.name": ["resnet18", "resnet34"], "model.weights": ["none", "IMAGENET1K_V1"]},
+    "tuner.space": {
+        "model.name": ["resnet18", "resnet34"],
+        "model.weights": ["none", "IMAGENET1K_V1"],
+    },
 }
 
 CASES = [
@@ -43,8 +54,8 @@ CASES = [
     Case(
         "backbone_is_known",
         {"model.name": "resnet34", "model.weights": "IMAGENET"},
-        "model.weights: got 'IMAGENET'; expected one of DEFAULT, IMAGENET1K_V1, a .safetensors or .pth file, a run, or"
-        " none",
+        "model.weights: got 'IMAGENET'; expected one of DEFAULT, IMAGENET1K_V1, a .safetensors or"
+        " .pth file, a run, or none",
         {"model.name": "resnet34", "model.weights": "IMAGENET1K_V1"},
     ),
     Case(
@@ -170,7 +181,8 @@ CASES = [
     Case(
         "custom_tensors_are_named",
         {"debugger.collections.custom.train": 5},
-        "debugger.collections.custom.include: is empty; expected regular expressions on the names of tensors",
+        "debugger.collections.custom.include: is empty; expected regular expressions on the names"
+        " of tensors",
         {"debugger.collections.custom.train": 5, "debugger.collections.custom.include": ["layer4"]},
     ),
     Case(
@@ -182,7 +194,8 @@ CASES = [
     Case(
         "engine_computes_precision",
         {"serving.engine": "eager", "serving.precision": "int8"},
-        "serving.precision: got 'int8', which is openvino's; expected auto, fp32 or bf16 with eager",
+        "serving.precision: got 'int8', which is openvino's; expected auto, fp32 or bf16 with"
+        " eager",
         {"serving.engine": "eager", "serving.precision": "bf16"},
     ),
     Case(
@@ -218,7 +231,8 @@ CASES = [
     Case(
         "search_suits_backend",
         {"tuner.warm_start": ["parent"]},
-        "tuner.warm_start: needs backend=sagemaker and backend.trials=job_each: parents are tuning jobs",
+        "tuner.warm_start: needs backend=sagemaker and backend.trials=job_each: parents are tuning"
+        " jobs",
         {"tuner.warm_start": ["parent"], **PLANNED},
     ),
     Case(
@@ -242,7 +256,8 @@ CASES = [
     Case(
         "search_suits_backend",
         {"tuner.space": {"optim": {"lr": {"low": 0.1, "high": 0.5, "step": 0.1}}}, **PLANNED},
-        "tuner.space.optim.lr.step: SageMaker's ranges have no steps; expected a list of the values",
+        "tuner.space.optim.lr.step: SageMaker's ranges have no steps; expected a list of the"
+        " values",
         {"tuner.space": {"optim": {"lr": {"low": 0.1, "high": 0.5, "step": 0.1}}}},
     ),
     Case(
@@ -273,7 +288,12 @@ CASES = [
         "isolation_needs_nothing",
         {"backend.network_isolation": True, "model.weights": "none", **PLANNED},
         "backend.image: got 'auto'; expected the URI of an image that holds breedlab's packages",
-        {"backend.network_isolation": True, "model.weights": "none", "backend.image": "host/image:1", **PLANNED},
+        {
+            "backend.network_isolation": True,
+            "model.weights": "none",
+            "backend.image": "host/image:1",
+            **PLANNED,
+        },
     ),
     Case(
         "isolation_needs_nothing",
@@ -285,18 +305,25 @@ CASES = [
             **PLANNED,
         },
         "model.weights: IMAGENET1K_V1 would be downloaded; expected a file, package:NAME or none",
-        {"backend.network_isolation": True, "backend.image": "host/image:1", "model.weights": "none", **PLANNED},
+        {
+            "backend.network_isolation": True,
+            "backend.image": "host/image:1",
+            "model.weights": "none",
+            **PLANNED,
+        },
     ),
     Case(
         "solved_head_has_features",
         {"model.head_type": "logistic", "model.freeze": "none"},
-        "model.freeze: got 'none'; expected 'backbone', since model.head_type=logistic is solved on a frozen",
+        "model.freeze: got 'none'; expected 'backbone', since model.head_type=logistic is solved on"
+        " a frozen",
         {"model.head_type": "logistic", "model.freeze": "backbone"},
     ),
     Case(
         "solved_head_has_features",
         {"model.head_type": "logistic", "model.freeze": "backbone", "cache.mode": "off"},
-        "cache.mode: got 'off'; expected 'auto', since model.head_type=logistic is solved on cached features",
+        "cache.mode: got 'off'; expected 'auto', since model.head_type=logistic is solved on cached"
+        " features",
         {"model.head_type": "logistic", "model.freeze": "backbone", "cache.mode": "auto"},
     ),
     Case(
@@ -314,13 +341,21 @@ CASES = [
     Case(
         "auto_has_what_it_needs",
         {**AUTO, "model.freeze": "none"},
-        "tuner.strategy: got 'auto', which searches on cached features; expected model.freeze=backbone",
+        "tuner.strategy: got 'auto', which searches on cached features; expected"
+        " model.freeze=backbone",
         AUTO,
     ),
     Case(
         "auto_has_what_it_needs",
-        {**AUTO, "tuner.space": {"model.name": ["timm/resnet18", "timm/resnet34"], "model.weights": ["none"]}},
-        "tuner.space.model.name: does not go with tuner.space.model.weights; expected lists of as many values",
+        {
+            **AUTO,
+            "tuner.space": {
+                "model.name": ["timm/resnet18", "timm/resnet34"],
+                "model.weights": ["none"],
+            },
+        },
+        "tuner.space.model.name: does not go with tuner.space.model.weights; expected lists of as"
+        " many values",
         AUTO,
     ),
     Case(
@@ -330,16 +365,22 @@ CASES = [
         {"data.fixes": __file__},
     ),
 ]
-BY_RULE = pytest.mark.parametrize("case", CASES, ids=[f"{n} {case.rule}" for n, case in enumerate(CASES)])
+BY_RULE = pytest.mark.parametrize(
+    "case", CASES, ids=[f"{n} {case.rule}" for n, case in enumerate(CASES)]
+)
 
 
 def test_every_rule_has_a_case() -> None:
     # engine_is_installed depends on the environment: its test is below.
-    assert {case.rule for case in CASES} == {rule.__name__ for rule in RULES} - {"engine_is_installed"}
+    assert {case.rule for case in CASES} == {rule.__name__ for rule in RULES} - {
+        "engine_is_installed"
+    }
 
 
 @BY_RULE
-def test_a_rule_refuses_a_contradiction(case: Case, refuse: Callable[[dict[str, Any]], list[str]]) -> None:
+def test_a_rule_refuses_a_contradiction(
+    case: Case, refuse: Callable[[dict[str, Any]], list[str]]
+) -> None:
     (line,) = refuse(case.wrong)
     assert case.says in line
 

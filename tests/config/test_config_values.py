@@ -26,7 +26,11 @@ WRONG = [
     ("optim.lr", float("inf"), "got inf; expected a finite number"),
     ("optim.lr", [0.1, 0.2], "got [0.1, 0.2]; expected a number"),
     ("optim.name", "lion", "got 'lion'; expected one of adam, adamw, sgd"),
-    ("optim.schedule", "cosin", "expected one of constant, cosine, one_cycle; did you mean cosine?"),
+    (
+        "optim.schedule",
+        "cosin",
+        "expected one of constant, cosine, one_cycle; did you mean cosine?",
+    ),
     ("optim.layer_decay", 1.1, "got 1.1; expected a number of at most 1"),
     ("optim.label_smoothing", 1.0, "got 1.0; expected a number less than 1"),
     ("seed", 1.5, "got 1.5; expected a whole number"),
@@ -53,7 +57,11 @@ WRONG = [
     ("data.augment", "random", "expected one of none, basic, trivial, randaug"),
     ("data.valid_fraction", 0, "got 0; expected a number greater than 0"),
     ("data.num_workers", -1, "got -1; expected auto or a number of at least 0"),
-    ("data.sample", {"classes": 1, "train": 1, "valid": 1, "test": 1, "size": 64, "seed": 0}, "of at least 2"),
+    (
+        "data.sample",
+        {"classes": 1, "train": 1, "valid": 1, "test": 1, "size": 64, "seed": 0},
+        "of at least 2",
+    ),
     ("trainer.compile", 1, "got 1; expected true or false"),
     ("trainer.patience", 0, "got 0; expected a number of at least 1"),
     ("trainer.gradient_clip", 0.0, "got 0.0; expected a number greater than 0"),
@@ -62,7 +70,11 @@ WRONG = [
     ("tuner.parallel", 0, "got 0; expected a number of at least 1"),
     ("tuner.space", None, "got None; expected a mapping"),
     ("optim", None, "got None; expected a mapping"),
-    ("backend.name", "sagemakr", "got 'sagemakr'; expected one of local, sagemaker; did you mean sagemaker?"),
+    (
+        "backend.name",
+        "sagemakr",
+        "got 'sagemakr'; expected one of local, sagemaker; did you mean sagemaker?",
+    ),
     ("backend.wait", "yes", "got 'yes'; expected true or false"),
     ("serving.engine", "onnx", "got 'onnx'; expected one of auto, eager, openvino"),
     ("resume", 3, "got 3; expected a text"),
@@ -99,7 +111,9 @@ def test_a_wrong_value_is_refused_with_its_path_what_was_given_and_what_is_allow
         ("data.sample", None),
     ],
 )
-def test_the_ends_of_ranges_and_special_words_are_accepted(path: str, value: Any, accept: Accept) -> None:
+def test_the_ends_of_ranges_and_special_words_are_accepted(
+    path: str, value: Any, accept: Accept
+) -> None:
     accept({path: value})
 
 
@@ -117,13 +131,17 @@ def test_a_bare_off_means_the_word(accept: Accept) -> None:
         ("sead", "did you mean seed?"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_valid_one(path: str, says: str, refuse: Refuse) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest_valid_one(
+    path: str, says: str, refuse: Refuse
+) -> None:
     (line,) = refuse({path: 1})
     assert line.startswith(f"{path}: unknown name")
     assert says in line
 
 
-@pytest.mark.parametrize("path", ["name", "data.root", "model.name", "cache.dir", "data.batch_size", "optim.lr"])
+@pytest.mark.parametrize(
+    "path", ["name", "data.root", "model.name", "cache.dir", "data.batch_size", "optim.lr"]
+)
 def test_a_value_left_open_is_asked_for(path: str, refuse: Refuse) -> None:
     lines = refuse({path: "???"})
     assert f"{path}: has no value; give it one: {path}=..." in lines
@@ -192,7 +210,9 @@ def test_replace_gives_a_changed_config_and_leaves_the_old_alone(accept: Accept)
         ({"data.augment": "basic"}, "data.augment: got 'basic', never seen with cache.views=1"),
     ],
 )
-def test_replace_refuses_what_validate_would(values: dict[str, Any], says: str, accept: Accept) -> None:
+def test_replace_refuses_what_validate_would(
+    values: dict[str, Any], says: str, accept: Accept
+) -> None:
     config = accept({})
     with pytest.raises(ConfigError) as refusal:
         replace(config, values)

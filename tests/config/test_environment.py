@@ -1,4 +1,5 @@
-"""What comes from the environment is used everywhere, and written down nowhere but by the variable's name."""
+"""What comes from the environment is used everywhere, and written down nowhere but by the
+variable's name."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def holding(folder: Path, text: str) -> list[str]:
         contents = [path.read_bytes()]
         if path.name.endswith(".tar.gz"):
             with tarfile.open(path) as archive:
-                contents += [file.read() for member in archive if (file := archive.extractfile(member))]
+                contents += [
+                    file.read() for member in archive if (file := archive.extractfile(member))
+                ]
         if text in str(path) or any(text.encode() in content for content in contents):
             found.append(str(path))
     return found
@@ -70,7 +73,10 @@ def test_a_run_writes_no_value_of_the_environment(
     assert recorded["data"]["root"] == "${oc.env:PHOTOS}"
     assert recorded["cache"]["dir"] == "cache/${oc.env:TOKEN}"
     assert recorded["backend"]["tags"] == {"who": "by ${oc.env:TOKEN}"}
-    assert json.loads((canary / "runs/latest/lineage.json").read_text())["data"]["root"] == "${oc.env:PHOTOS}"
+    assert (
+        json.loads((canary / "runs/latest/lineage.json").read_text())["data"]["root"]
+        == "${oc.env:PHOTOS}"
+    )
     page = (canary / "runs/latest/report.html").read_text()
     assert "data:image" in page, "the images were found all the same"
 
@@ -81,7 +87,10 @@ def test_a_run_writes_no_value_of_the_environment(
     rundir.leave()
     (canary / "runs/latest/metrics.json").unlink()
     monkeypatch.delenv("PHOTOS")
-    with pytest.raises(ConfigError, match=r"data\.root: comes from the environment variable PHOTOS, which is not set"):
+    with pytest.raises(
+        ConfigError,
+        match=r"data\.root: comes from the environment variable PHOTOS, which is not set",
+    ):
         main(["resume=runs/latest"])
     assert main(["resume=runs/latest", f"data.root={canary / CANARY}", "dry_run=true"]) == 0
 
@@ -97,7 +106,9 @@ def test_a_dry_run_and_cfg_job_show_the_variable(
 
 def test_a_problem_of_a_value_does_not_show_it(canary: Path, words: Words) -> None:
     with pytest.raises(ConfigError) as refused:
-        load_and_validate([*words(), "optim.lr=${oc.env:TOKEN}", "backend.region=x ${oc.env:TOKEN}", *SECRETS])
+        load_and_validate(
+            [*words(), "optim.lr=${oc.env:TOKEN}", "backend.region=x ${oc.env:TOKEN}", *SECRETS]
+        )
     assert "optim.lr: got '${oc.env:TOKEN}'" in str(refused.value)
     assert "backend.region: got 'x ${oc.env:TOKEN}'" in str(refused.value)
     assert CANARY not in str(refused.value)
@@ -115,7 +126,11 @@ def test_a_variable_that_is_not_set_is_named_with_its_field(words: Words) -> Non
     ("word", "text", "value"),
     [
         ("cache.dir=${oc.env:PHOTOS}", "${oc.env:PHOTOS}", "/p"),
-        ("cache.dir=a-${oc.env:PHOTOS}-${oc.env:TOKEN}", "a-${oc.env:PHOTOS}-${oc.env:TOKEN}", "a-/p-t"),
+        (
+            "cache.dir=a-${oc.env:PHOTOS}-${oc.env:TOKEN}",
+            "a-${oc.env:PHOTOS}-${oc.env:TOKEN}",
+            "a-/p-t",
+        ),
         ("cache.dir=${data.root}/c", "${oc.env:PHOTOS}/c", "/p/c"),
         ("cache.dir=${oc.env:NO_SUCH,d}", '${oc.env:NO_SUCH, "d"}', "d"),
         ("cache.dir='${oc.env:NO_SUCH,\"a,}b\"}'", '${oc.env:NO_SUCH, "a,}b"}', "a,}b"),
@@ -150,7 +165,9 @@ def load_and_validate(words: list[str]) -> None:
     validate(load(words))
 
 
-def test_the_source_of_a_job_holds_no_value_and_the_job_reads_it(canary: Path, words: Words, tmp_path: Path) -> None:
+def test_the_source_of_a_job_holds_no_value_and_the_job_reads_it(
+    canary: Path, words: Words, tmp_path: Path
+) -> None:
     pytest.importorskip("boto3")
     from breedlab.backends.sagemaker.source import write_source
 
@@ -160,10 +177,20 @@ def test_the_source_of_a_job_holds_no_value_and_the_job_reads_it(canary: Path, w
     assert holding(tmp_path / "source", CANARY) == []
     script = (
         "import sys; sys.modules['omegaconf'] = sys.modules['hydra'] = None\n"  # a job has neither
-        "from pathlib import Path; from breedlab.backends.sagemaker.job import Job, job_config, read_config\n"
-        "here = Path('.'); job = Job('j', 'run', {}, {'training': here / 'in'}, here, here, here, 0, 1, 1)\n"
+        "from pathlib import Path; from breedlab.backends.sagemaker.job import Job, job_config,"
+        " read_config\n"
+        "here = Path('.'); job = Job('j', 'run', {}, {'training': here / 'in'}, here, here, here,"
+        " 0, 1, 1)\n"
         "print(job_config(read_config(Path('source')), job)[0].data.root)"
     )
-    environment = {name: value for name, value in os.environ.items() if name not in ("TOKEN", "PHOTOS")}
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("TOKEN", "PHOTOS")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout == "in\n", done.stderr

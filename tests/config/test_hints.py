@@ -82,7 +82,9 @@ def test_every_synonym_leads_to_a_name_there_is() -> None:
     assert set(SYNONYMS.values()) <= {*known_paths(), *METRICS.choices(), "gpu"}
 
 
-@pytest.mark.parametrize("words", [["--epochs", "3"], ["--learning-rate=0.1"], ["--cgf", "job"], ["--experment=x"]])
+@pytest.mark.parametrize(
+    "words", [["--epochs", "3"], ["--learning-rate=0.1"], ["--cgf", "job"], ["--experment=x"]]
+)
 def test_a_flag_is_answered_with_a_path_that_exists_or_none(words: list[str], here: Path) -> None:
     with pytest.raises(ConfigError) as error:
         main([*words, "dry_run=true"])
@@ -118,7 +120,7 @@ def test_a_folder_that_the_shell_took_apart_is_put_together_in_quotes() -> None:
     message = refusal("data=image_folder", "data.root=/x/Meine", "Fotos/Übung", "ß", "optim.lr=0.1")
     assert message.splitlines() == [
         "config: 1 problem",
-        """  data.root=/x/Meine Fotos/Übung ß: has spaces; quote it: 'data.root="/x/Meine Fotos/Übung ß"'""",
+        """  data.root=/x/Meine Fotos/Übung ß: has spaces; quote it: 'data.root="/x/Meine Fotos/Übung ß"'""",  # noqa: E501
     ]
     assert "did you mean experiment=resnet34_hpo?" in refusal("data.root=/x", "resnet34_hpo")
 

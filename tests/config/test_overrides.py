@@ -1,4 +1,5 @@
-"""The words of the command line: what Hydra would refuse in its own way is told like everything else, all at once."""
+"""The words of the command line: what Hydra would refuse in its own way is told like everything
+else, all at once."""
 
 from __future__ import annotations
 
@@ -23,16 +24,28 @@ def refusal(*words: str) -> list[str]:
         ("optim.lrr=0.1", "optim.lrr: unknown name; did you mean optim.lr?"),
         ("lr=0.1", "lr: unknown name; did you mean optim.lr?"),
         ("nothing_like_it=1", "nothing_like_it: unknown name"),
-        ("data=dog_breed", "data: got 'dog_breed'; expected one of dog_breeds, image_folder, sample; did you mean"),
-        ("experiment=quikstart", "experiment: got 'quikstart'; expected one of auto, quickstart, resnet34"),
+        (
+            "data=dog_breed",
+            "data: got 'dog_breed'; expected one of dog_breeds, image_folder, sample; did you mean",
+        ),
+        (
+            "experiment=quikstart",
+            "experiment: got 'quikstart'; expected one of auto, quickstart, resnet34",
+        ),
         ("experiment=", "experiment: got ''; expected one of auto, quickstart, resnet34"),
         ("quickstart", "quickstart: is no override; expected path=value"),
         ("optim.name=[adam", "optim.name: '[adam' cannot be read"),
         ("optim.lr=0.1,0.2", "optim.lr: 0.1,0.2 is several values; add -m for a run each"),
         ("model.head=512,256", "or write a list: [512,256]"),
-        ("trainer.max_epochs=choice(1,2)", "trainer.max_epochs: choice(1,2) is several values; add -m"),
+        (
+            "trainer.max_epochs=choice(1,2)",
+            "trainer.max_epochs: choice(1,2) is several values; add -m",
+        ),
         ("+optim.nesterov=true", "optim.nesterov: unknown name"),
-        ("optim.lr=${nowhere}", "optim.lr: got '${nowhere}'; Interpolation key 'nowhere' not found"),
+        (
+            "optim.lr=${nowhere}",
+            "optim.lr: got '${nowhere}'; Interpolation key 'nowhere' not found",
+        ),
         ("data=image_folder", "data.root: has no value; give it one: data.root=..."),
         # a section that the experiment has as null
         ("data.archive.url=https://x.org/a.zip", "null"),

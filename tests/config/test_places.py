@@ -17,19 +17,42 @@ from breedlab.errors import ConfigError
 @pytest.mark.parametrize(
     ("word", "says", "instead"),
     [
-        ("backend.tags.Cost Centre=vision", "stands in braces", "backend.tags={Cost Centre: vision}"),
-        ('backend.tags.Cost Centre="vision"', "stands in braces", "backend.tags={Cost Centre: vision}"),
-        ('backend.tags={"Cost Centre": vision}', "take no quotes", "backend.tags={Cost Centre: vision}"),
+        (
+            "backend.tags.Cost Centre=vision",
+            "stands in braces",
+            "backend.tags={Cost Centre: vision}",
+        ),
+        (
+            'backend.tags.Cost Centre="vision"',
+            "stands in braces",
+            "backend.tags={Cost Centre: vision}",
+        ),
+        (
+            'backend.tags={"Cost Centre": vision}',
+            "take no quotes",
+            "backend.tags={Cost Centre: vision}",
+        ),
     ],
 )
-def test_what_is_said_of_a_tag_that_cannot_be_read_works(word: str, says: str, instead: str) -> None:
+def test_what_is_said_of_a_tag_that_cannot_be_read_works(
+    word: str, says: str, instead: str
+) -> None:
     with pytest.raises(ConfigError, match=says) as refused:
         load(["backend=sagemaker", word])
     assert instead in str(refused.value) or "{NAME: VALUE}" in str(refused.value)
     assert load(["backend=sagemaker", instead])["backend"]["tags"] == {"Cost Centre": "vision"}
 
 
-NAMES = ["archive (1)", "photos(copy)", "/mnt/c/Program Files (x86)/photos", "r [a]=1,b", "it's", "a{b", "a#b", "2024"]
+NAMES = [
+    "archive (1)",
+    "photos(copy)",
+    "/mnt/c/Program Files (x86)/photos",
+    "r [a]=1,b",
+    "it's",
+    "a{b",
+    "a#b",
+    "2024",
+]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +68,13 @@ def test_a_place_is_taken_as_it_is_written(path: str, name: str) -> None:
 
 
 def test_quotes_lists_of_a_grid_and_null_stay_what_they_are() -> None:
-    words = ['data.root="a (1)"', "data.root=a,b", "data.root=null", "data.root=${oc.env:PHOTOS}", "optim.lr=1"]
+    words = [
+        'data.root="a (1)"',
+        "data.root=a,b",
+        "data.root=null",
+        "data.root=${oc.env:PHOTOS}",
+        "optim.lr=1",
+    ]
     assert quoted(words) == words
 
 
@@ -58,7 +87,13 @@ def test_parentheses_elsewhere_are_one_problem(word: str) -> None:
 
 
 def test_the_same_in_a_grid(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["experiment=resnet34", "data=image_folder", "data.root=photos (1)", "optim.lr=0.1,0.2", "dry_run=true"]
+    words = [
+        "experiment=resnet34",
+        "data=image_folder",
+        "data.root=photos (1)",
+        "optim.lr=0.1,0.2",
+        "dry_run=true",
+    ]
     assert main(["-m", *words]) == 1  # there are no such photos
     assert capsys.readouterr().err.count("data.root: photos (1) is not there") == 2
 
@@ -70,7 +105,8 @@ def own(tmp_path: Path) -> Path:
     (folder / "experiment").mkdir(parents=True)
     (folder / "optim").mkdir()
     (folder / "experiment" / "mine.yaml").write_text(
-        "# @package _global_\ndefaults: [quickstart, override /optim: ours, _self_]\nname: mine\nseed: 99\n"
+        "# @package _global_\ndefaults: [quickstart, override /optim: ours, _self_]\nname:"
+        " mine\nseed: 99\n"
     )
     (folder / "optim" / "ours.yaml").write_text("defaults: [adam, _self_]\nlr: 0.123\n")
     return folder
@@ -79,7 +115,11 @@ def own(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("form", ["two words", "one word", "searchpath"])
 def test_configs_of_ones_own_are_choices_like_all_others(own: Path, form: str) -> None:
     searchpath = f'hydra.searchpath=["{own}"]'
-    flags = {"two words": ["--config-dir", str(own)], "one word": [f"--config-dir={own}"], "searchpath": [searchpath]}
+    flags = {
+        "two words": ["--config-dir", str(own)],
+        "one word": [f"--config-dir={own}"],
+        "searchpath": [searchpath],
+    }
     words = with_search_path([*flags[form], "experiment=mine"])
     assert {"mine", "quickstart"} <= set(groups(words)["experiment"])
     tree = load(words)
@@ -89,12 +129,19 @@ def test_configs_of_ones_own_are_choices_like_all_others(own: Path, form: str) -
         load([*words, "experiment=mime"])
 
 
-def test_configs_of_ones_own_with_every_flag(own: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_configs_of_ones_own_with_every_flag(
+    own: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--config-dir", str(own), "experiment=mine", "--cfg", "job"]) == 0
     assert "name: mine" in capsys.readouterr().out
     assert main(["--config-dir", str(own), "--help"]) == 0
     assert "mine" in capsys.readouterr().out
-    assert main(["-m", "--config-dir", str(own), "experiment=mine", "optim.lr=0.1,0.2", "dry_run=true"]) == 0
+    assert (
+        main(
+            ["-m", "--config-dir", str(own), "experiment=mine", "optim.lr=0.1,0.2", "dry_run=true"]
+        )
+        == 0
+    )
     assert capsys.readouterr().out.count("runs/mine/") == 2
     assert list(here.iterdir()) == [own]
 
@@ -104,7 +151,9 @@ def test_a_folder_that_is_not_there_is_one_message(tmp_path: Path) -> None:
         with_search_path(["--config-dir", str(tmp_path / "nowhere"), "experiment=mine"])
 
 
-@pytest.mark.parametrize("word", ["hydra.run.dir=out", "hydra.output_subdir=out", "hydra.sweep.dir=out"])
+@pytest.mark.parametrize(
+    "word", ["hydra.run.dir=out", "hydra.output_subdir=out", "hydra.sweep.dir=out"]
+)
 def test_a_dry_run_makes_no_folder_of_hydras(here: Path, word: str) -> None:
     assert main(["experiment=quickstart", "dry_run=true", word]) == 0
     assert list(here.iterdir()) == []
@@ -124,6 +173,11 @@ def test_configs_of_ones_own_with_an_installed_wheel(own: Path, site: Path, tmp_
         "job",
     ]
     told = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(site)}, capture_output=True, text=True, check=True
+        command,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "name: mine" in told.stdout

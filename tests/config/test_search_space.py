@@ -18,7 +18,9 @@ Refuse = Callable[[dict[str, Any]], list[str]]
 
 def test_nested_and_dotted_paths_mean_the_same_in_the_order_given(accept: Accept) -> None:
     lr, sizes = {"low": 0.001, "high": 0.1}, [16, 32]
-    nested = search_space(accept({"tuner.space": {"optim": {"lr": lr}, "data": {"batch_size": sizes}}}))
+    nested = search_space(
+        accept({"tuner.space": {"optim": {"lr": lr}, "data": {"batch_size": sizes}}})
+    )
     dotted = search_space(accept({"tuner.space": {"optim.lr": lr, "data.batch_size": sizes}}))
     assert nested == dotted == {"optim.lr": Range(0.001, 0.1), "data.batch_size": Choices((16, 32))}
     assert list(nested) == list(dotted) == ["optim.lr", "data.batch_size"]
@@ -38,7 +40,9 @@ def test_nested_and_dotted_paths_mean_the_same_in_the_order_given(accept: Accept
         ("trainer.gradient_clip", [None, 1.0], Choices((None, 1.0))),
     ],
 )
-def test_a_dimension_is_read(path: str, given: Any, dimension: Choices | Range, accept: Accept) -> None:
+def test_a_dimension_is_read(
+    path: str, given: Any, dimension: Choices | Range, accept: Accept
+) -> None:
     assert search_space(accept({"tuner.space": {path: given}})) == {path: dimension}
 
 
@@ -52,7 +56,9 @@ def test_a_dimension_is_read(path: str, given: Any, dimension: Choices | Range, 
         ("data.batch_size", {"low": 16.0, "high": 64.0, "step": 16.0}, True),
     ],
 )
-def test_a_range_is_of_integers_if_its_field_is_however_it_is_typed(path: str, given: Any, integer: bool) -> None:
+def test_a_range_is_of_integers_if_its_field_is_however_it_is_typed(
+    path: str, given: Any, integer: bool
+) -> None:
     dimension = read_dimension(path, given)
     assert isinstance(dimension, Range) and dimension.integer is integer
     assert {type(end) for end in dimension.probes()} == {int if integer else float}
@@ -65,16 +71,36 @@ def test_a_range_is_of_integers_if_its_field_is_however_it_is_typed(path: str, g
         ("optim.lr", [], ": got []; expected at least one value"),
         ("optim.lr", [0.1, 0.2, 0.1], ": got [0.1, 0.2, 0.1]; expected each value once"),
         ("model.head", [[64], [64]], ": got [[64], [64]]; expected each value once"),
-        ("optim.lr", {"low": 0.1}, ": got {'low': 0.1}; expected a list of choices, or {low: ..., high: ...,"),
-        ("optim.lr", {"low": 0.1, "high": 1, "by": 2}, "'by': 2}; expected a list of choices, or {low: ..., high:"),
+        (
+            "optim.lr",
+            {"low": 0.1},
+            ": got {'low': 0.1}; expected a list of choices, or {low: ..., high: ...,",
+        ),
+        (
+            "optim.lr",
+            {"low": 0.1, "high": 1, "by": 2},
+            "'by': 2}; expected a list of choices, or {low: ..., high:",
+        ),
         ("optim.lr", {"low": 0.1, "high": 0.01}, "expected low to be less than high"),
         ("optim.lr", {"low": 0.1, "high": 0.1}, "expected low to be less than high"),
         ("optim.lr", {"low": "a", "high": 0.1}, ".low: got 'a'; expected a number"),
         ("optim.lr", {"low": 0.1, "high": float("inf")}, ".high: got inf; expected a number"),
         ("optim.lr", {"low": 0.1, "high": True}, ".high: got True; expected a number"),
-        ("optim.weight_decay", {"low": 0, "high": 1, "log": True}, ".low: got 0; expected a number greater than 0"),
-        ("optim.lr", {"low": 0.1, "high": 1, "log": "yes"}, ".log: got 'yes'; expected true or false"),
-        ("optim.lr", {"low": 0.1, "high": 1, "step": 0}, ".step: got 0; expected a number greater than 0"),
+        (
+            "optim.weight_decay",
+            {"low": 0, "high": 1, "log": True},
+            ".low: got 0; expected a number greater than 0",
+        ),
+        (
+            "optim.lr",
+            {"low": 0.1, "high": 1, "log": "yes"},
+            ".log: got 'yes'; expected true or false",
+        ),
+        (
+            "optim.lr",
+            {"low": 0.1, "high": 1, "step": 0},
+            ".step: got 0; expected a number greater than 0",
+        ),
         ("optim.lr", {"low": 0.1, "high": 1, "step": 0.1, "log": True}, ".step: got 0.1; expected"),
         # what the field itself would refuse
         ("model.dropout", {"low": 0.0, "high": 1.5}, ": got 1.5; expected a number less than 1"),
@@ -102,13 +128,19 @@ def test_a_space_that_cannot_work_is_refused_where_it_is_wrong(
 
 
 def test_a_choice_that_contradicts_another_field_names_both(refuse: Refuse) -> None:
-    (line,) = refuse({"tuner.space": {"optim.schedule": ["cosine", "one_cycle"]}, "optim.warmup_epochs": 1.0})
-    assert line.startswith("tuner.space.optim.schedule: 'one_cycle' does not go with optim.warmup_epochs")
+    (line,) = refuse(
+        {"tuner.space": {"optim.schedule": ["cosine", "one_cycle"]}, "optim.warmup_epochs": 1.0}
+    )
+    assert line.startswith(
+        "tuner.space.optim.schedule: 'one_cycle' does not go with optim.warmup_epochs"
+    )
 
 
 def test_a_path_given_nested_and_dotted_is_refused(refuse: Refuse) -> None:
     (line,) = refuse({"tuner.space": {"optim": {"lr": [0.1, 0.2]}, "optim.lr": [0.3, 0.4]}})
-    assert line == "tuner.space.optim.lr: is given twice, once nested and once dotted; expected once"
+    assert (
+        line == "tuner.space.optim.lr: is given twice, once nested and once dotted; expected once"
+    )
 
 
 def test_null_takes_an_inherited_path_out(accept: Accept) -> None:
@@ -121,15 +153,24 @@ def test_a_space_that_nothing_searches_is_not_checked(accept: Accept) -> None:
 
 
 def test_a_grid_refuses_each_continuous_range(refuse: Refuse) -> None:
-    ranges = {"optim.lr": {"low": 0.1, "high": 1}, "data.batch_size": [1, 2], "model.dropout": {"low": 0, "high": 0.5}}
+    ranges = {
+        "optim.lr": {"low": 0.1, "high": 1},
+        "data.batch_size": [1, 2],
+        "model.dropout": {"low": 0, "high": 0.5},
+    }
     lines = refuse({"tuner.strategy": "grid", "tuner.trials": None, "tuner.space": ranges})
-    assert [line.partition(":")[0] for line in lines] == ["tuner.space.optim.lr", "tuner.space.model.dropout"]
+    assert [line.partition(":")[0] for line in lines] == [
+        "tuner.space.optim.lr",
+        "tuner.space.model.dropout",
+    ]
     assert all("is a continuous range; a grid takes a list" in line for line in lines)
 
 
 def test_a_grid_has_every_combination_the_last_path_fastest(accept: Accept) -> None:
     space = {"model.head": [[512], [256, 128]], "optim.lr": [0.1, 0.2, 0.3]}
-    points = grid_points(search_space(accept({"tuner.strategy": "grid", "tuner.trials": None, "tuner.space": space})))
+    points = grid_points(
+        search_space(accept({"tuner.strategy": "grid", "tuner.trials": None, "tuner.space": space}))
+    )
     assert len(points) == 6
     assert points[:2] == [
         {"model.head": (512,), "optim.lr": 0.1},
@@ -143,15 +184,25 @@ def test_a_grid_has_every_combination_the_last_path_fastest(accept: Accept) -> N
         ("tuner.space.optim.lr.high=0.05", "optim.lr", Range(0.0001, 0.05, log=True)),
         ("tuner.space.optim.lr={low:0.01,high:0.02}", "optim.lr", Range(0.01, 0.02)),
         ("tuner.space.data.batch_size=[8,24]", "data.batch_size", Choices((8, 24))),
-        ("+tuner.space.model.head={choices:[[512],[256,128]]}", "model.head", Choices(((512,), (256, 128)))),
+        (
+            "+tuner.space.model.head={choices:[[512],[256,128]]}",
+            "model.head",
+            Choices(((512,), (256, 128))),
+        ),
         # a path that the experiment does not search, without knowing Hydra's plus
         ("tuner.space.model.dropout=[0.1,0.2]", "model.dropout", Choices((0.1, 0.2))),
         # a range in place of a list, and a list in place of a range
         ("tuner.space.optim.lr=[0.01,0.02]", "optim.lr", Choices((0.01, 0.02))),
-        ("tuner.space.data.batch_size={low:16,high:64,step:16}", "data.batch_size", Range(16, 64, step=16)),
+        (
+            "tuner.space.data.batch_size={low:16,high:64,step:16}",
+            "data.batch_size",
+            Range(16, 64, step=16),
+        ),
     ],
 )
-def test_the_space_is_set_on_the_command_line(word: str, path: str, dimension: Choices | Range) -> None:
+def test_the_space_is_set_on_the_command_line(
+    word: str, path: str, dimension: Choices | Range
+) -> None:
     assert search_space(validate(load(["experiment=quickstart", word])))[path] == dimension
 
 
@@ -164,12 +215,20 @@ def test_a_path_is_taken_out_on_the_command_line() -> None:
     ("word", "says"),
     [
         ("tuner.space.optim.lr.high=0.0001", "expected low to be less than high"),
-        ("tuner.space.optim.lr.high=fast", "tuner.space.optim.lr.high: got 'fast'; expected a number"),
-        ("tuner.space.optim.lrr=[0.1]", "tuner.space.optim.lrr: is no config path that a search may vary"),
+        (
+            "tuner.space.optim.lr.high=fast",
+            "tuner.space.optim.lr.high: got 'fast'; expected a number",
+        ),
+        (
+            "tuner.space.optim.lrr=[0.1]",
+            "tuner.space.optim.lrr: is no config path that a search may vary",
+        ),
         ("tuner.space.optim.lr.hihg=0.1", "tuner.space.optim.lr: got"),
     ],
 )
-def test_a_mistake_in_the_space_on_the_command_line_is_told_like_any_other(word: str, says: str) -> None:
+def test_a_mistake_in_the_space_on_the_command_line_is_told_like_any_other(
+    word: str, says: str
+) -> None:
     with pytest.raises(ConfigError) as refusal:
         validate(load(["experiment=quickstart", word]))
     assert says in str(refusal.value)

@@ -1,4 +1,5 @@
-"""The check before training: every broken or leaked file in one message, and each file read once."""
+"""The check before training: every broken or leaked file in one message, and each file read
+once."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from breedlab.errors import DataError
 def paint(path: Path, seed: int) -> Path:
     """A small photo, another one for each seed, of the kind that the name ends in."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(
+        path
+    )
     return path
 
 
@@ -122,7 +125,9 @@ def test_photos_of_every_kind_pass(ending: str, root: Path, memory: Path) -> Non
     assert run(root, memory).bad == ()
 
 
-def test_every_broken_file_is_listed_with_its_path_and_reason_in_one_error(root: Path, memory: Path) -> None:
+def test_every_broken_file_is_listed_with_its_path_and_reason_in_one_error(
+    root: Path, memory: Path
+) -> None:
     broken = break_some(root)
     message = refusal(root, memory)
     lines = message.splitlines()
@@ -134,7 +139,9 @@ def test_every_broken_file_is_listed_with_its_path_and_reason_in_one_error(root:
     assert len(lines) == len(broken) + 2
 
 
-def test_broken_files_leaks_empty_and_imbalanced_classes_are_told_together(root: Path, memory: Path) -> None:
+def test_broken_files_leaks_empty_and_imbalanced_classes_are_told_together(
+    root: Path, memory: Path
+) -> None:
     """Each refusal costs the person a round; what is mended after this one passes."""
     broken = break_some(root)
     leaked, rare = root / "train" / "cat" / "0.jpg", root / "train" / "dog"
@@ -162,16 +169,23 @@ def test_broken_files_leaks_empty_and_imbalanced_classes_are_told_together(root:
     assert run(root, memory).bad == ()
 
 
-def test_copies_that_a_cut_puts_apart_are_told_beside_broken_files(tmp_path: Path, memory: Path) -> None:
+def test_copies_that_a_cut_puts_apart_are_told_beside_broken_files(
+    tmp_path: Path, memory: Path
+) -> None:
     root = build_twice(tmp_path / "bare")
     (root / "cat" / "empty.jpg").write_bytes(b"")
     apart = len(run(root, memory, "skip").leaks)
     message = refusal(root, memory)
     assert "1 broken file\n" in message
-    assert apart > 1 and f"{apart} copies of photos of train came into another split by the cut" in message
+    assert (
+        apart > 1
+        and f"{apart} copies of photos of train came into another split by the cut" in message
+    )
 
 
-def test_of_many_findings_the_first_are_told_and_a_file_has_them_all(root: Path, memory: Path) -> None:
+def test_of_many_findings_the_first_are_told_and_a_file_has_them_all(
+    root: Path, memory: Path
+) -> None:
     for i in range(20):
         (root / "train" / "cat" / f"empty{i:02}.jpg").write_bytes(b"")
         copy = paint(root / "train" / "dog" / f"copy{i:02}.jpg", 500 + i)
@@ -194,8 +208,12 @@ def test_skip_leaves_broken_files_out_and_reports_them(root: Path, memory: Path)
     assert found.photos.classes == whole.classes
 
 
-@pytest.mark.parametrize(("first", "second"), [("train", "valid"), ("train", "test"), ("valid", "test")])
-def test_a_photo_in_two_splits_is_refused_with_both_paths(root: Path, memory: Path, first: str, second: str) -> None:
+@pytest.mark.parametrize(
+    ("first", "second"), [("train", "valid"), ("train", "test"), ("valid", "test")]
+)
+def test_a_photo_in_two_splits_is_refused_with_both_paths(
+    root: Path, memory: Path, first: str, second: str
+) -> None:
     one, other = root / first / "cat" / "0.jpg", root / second / "dog" / "copy.jpg"
     shutil.copy(one, other)
     message = refusal(root, memory)
@@ -204,7 +222,9 @@ def test_a_photo_in_two_splits_is_refused_with_both_paths(root: Path, memory: Pa
     assert "broken files" not in message
 
 
-def test_skip_keeps_the_test_split_whole_and_takes_leaks_out_of_the_others(root: Path, memory: Path) -> None:
+def test_skip_keeps_the_test_split_whole_and_takes_leaks_out_of_the_others(
+    root: Path, memory: Path
+) -> None:
     test = paths(photos_of(root), "test")
     leaked = [root / "train" / "cat" / "leak.jpg", root / "valid" / "cat" / "leak.jpg"]
     for path in leaked:
@@ -224,13 +244,19 @@ def test_copies_within_one_split_are_fine(root: Path, memory: Path) -> None:
     assert found.photos.counts("train") == [5, 4]
 
 
-def test_copies_in_train_that_a_cut_puts_apart_are_left_out_without_a_refusal(tmp_path: Path, memory: Path) -> None:
+def test_copies_in_train_that_a_cut_puts_apart_are_left_out_without_a_refusal(
+    tmp_path: Path, memory: Path
+) -> None:
     """The person did nothing wrong: it was the cut that put one copy here and one there."""
     root = build_twice(tmp_path / "bare")
     found = run(root, memory)
     assert found.leaks
     contents = [{path.read_bytes() for path in paths(found.photos, split)} for split in SPLITS]
-    assert not contents[0] & contents[1] and not contents[0] & contents[2] and not contents[1] & contents[2]
+    assert (
+        not contents[0] & contents[1]
+        and not contents[0] & contents[2]
+        and not contents[1] & contents[2]
+    )
     assert len(set.union(*contents)) == 40, "each photo is still there once"
 
 
@@ -263,7 +289,9 @@ def test_a_second_check_reads_nothing_and_finds_the_same(
     assert seen == []
 
 
-def test_only_a_changed_or_new_file_is_read_again(root: Path, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_changed_or_new_file_is_read_again(
+    root: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = run(root, memory)
     changed, new = root / "train" / "cat" / "1.jpg", root / "valid" / "dog" / "new.jpg"
     rewrite(changed, b"no photo any more")
@@ -284,7 +312,9 @@ def test_a_mended_file_is_read_again(root: Path, memory: Path) -> None:
     assert run(root, memory).bad == ()
 
 
-def test_a_failure_to_read_is_not_remembered(root: Path, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_to_read_is_not_remembered(
+    root: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A share that was away, rights that were mended: neither changes the file's size or time."""
     unlucky = root / "train" / "cat" / "1.jpg"
     really = Path.read_bytes
@@ -307,14 +337,18 @@ def test_a_torn_memory_is_forgotten(root: Path, memory: Path) -> None:
     assert run(root, memory) == first
 
 
-def test_the_memory_leaves_no_scratch_behind_and_nothing_in_the_photos(root: Path, memory: Path) -> None:
+def test_the_memory_leaves_no_scratch_behind_and_nothing_in_the_photos(
+    root: Path, memory: Path
+) -> None:
     before = sorted(root.rglob("*"))
     run(root, memory)
     assert [path.suffix for path in memory.iterdir()] == [".json"]
     assert sorted(root.rglob("*")) == before
 
 
-def test_two_folders_share_a_memory(tmp_path: Path, root: Path, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_folders_share_a_memory(
+    tmp_path: Path, root: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = build(tmp_path / "other", train=3)
     run(root, memory)
     run(other, memory)
@@ -352,7 +386,9 @@ def test_photos_may_be_links(root: Path, memory: Path, tmp_path: Path) -> None:
     assert run(root, memory).photos.counts("train") == [5, 4]
 
 
-def test_a_class_left_without_training_photos_stops_even_under_skip(root: Path, memory: Path) -> None:
+def test_a_class_left_without_training_photos_stops_even_under_skip(
+    root: Path, memory: Path
+) -> None:
     for path in (root / "train" / "dog").iterdir():
         path.write_bytes(b"")
     with pytest.raises(DataError, match="no usable training photo is left of dog"):
@@ -360,7 +396,9 @@ def test_a_class_left_without_training_photos_stops_even_under_skip(root: Path, 
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_a_split_left_without_photos_stops_even_under_skip(root: Path, memory: Path, split: str) -> None:
+def test_a_split_left_without_photos_stops_even_under_skip(
+    root: Path, memory: Path, split: str
+) -> None:
     for path in (root / split).rglob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match=f"no usable photo is left in the {split} split"):
@@ -368,14 +406,18 @@ def test_a_split_left_without_photos_stops_even_under_skip(root: Path, memory: P
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
-def test_a_class_without_photos_outside_training_is_a_warning(root: Path, memory: Path, split: str) -> None:
+def test_a_class_without_photos_outside_training_is_a_warning(
+    root: Path, memory: Path, split: str
+) -> None:
     for path in (root / split / "dog").iterdir():
         path.unlink()
     assert run(root, memory).warnings == (f"the {split} split has no photo of dog",)
 
 
 @pytest.mark.parametrize(("cats", "warned"), [(19, False), (20, True)])
-def test_imbalance_is_a_warning_from_ten_to_one(tmp_path: Path, memory: Path, cats: int, warned: bool) -> None:
+def test_imbalance_is_a_warning_from_ten_to_one(
+    tmp_path: Path, memory: Path, cats: int, warned: bool
+) -> None:
     root = build(tmp_path / "photos", train=2)
     for i in range(2, cats):
         paint(root / "train" / "cat" / f"{i}.jpg", 1000 + i)
@@ -386,7 +428,9 @@ def test_imbalance_is_a_warning_from_ten_to_one(tmp_path: Path, memory: Path, ca
         assert "data.class_weights=balanced" in warnings[0]
 
 
-def test_the_fingerprint_stays_when_photos_move_or_get_a_new_time(root: Path, memory: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_stays_when_photos_move_or_get_a_new_time(
+    root: Path, memory: Path, tmp_path: Path
+) -> None:
     first = run(root, memory).fingerprint
     for path in root.rglob("*.jpg"):
         os.utime(path, (1_000_000, 1_000_000))
@@ -412,7 +456,9 @@ def test_the_fingerprint_changes_with_content_class_and_split(root: Path, memory
     assert len(set(prints)) == len(prints)
 
 
-def test_the_fingerprint_of_what_skip_leaves_is_that_of_the_same_photos_alone(root: Path, memory: Path) -> None:
+def test_the_fingerprint_of_what_skip_leaves_is_that_of_the_same_photos_alone(
+    root: Path, memory: Path
+) -> None:
     alone = run(root, memory).fingerprint
     break_some(root)
     assert run(root, memory, "skip").fingerprint == alone
@@ -420,11 +466,18 @@ def test_the_fingerprint_of_what_skip_leaves_is_that_of_the_same_photos_alone(ro
 
 def test_progress_reaches_the_total_one_file_at_a_time(root: Path, memory: Path) -> None:
     steps: list[tuple[int, int]] = []
-    check(photos_of(root), memory, on_bad_file="error", progress=lambda done, total: steps.append((done, total)))
+    check(
+        photos_of(root),
+        memory,
+        on_bad_file="error",
+        progress=lambda done, total: steps.append((done, total)),
+    )
     assert steps == [(done, 16) for done in range(1, 17)]
 
 
-def test_a_check_silences_no_warning_of_the_rest_of_the_process(tmp_path: Path, memory: Path) -> None:
+def test_a_check_silences_no_warning_of_the_rest_of_the_process(
+    tmp_path: Path, memory: Path
+) -> None:
     """Files are read in threads, and Python's warning filters belong to all of them."""
     root = build(tmp_path / "photos")
     for i in range(150):  # CMYK, since plain JPEGs do not go through Pillow
@@ -440,6 +493,8 @@ def test_a_check_silences_no_warning_of_the_rest_of_the_process(tmp_path: Path, 
 def test_more_files_than_are_read_at_a_time_are_all_read(tmp_path: Path, memory: Path) -> None:
     root = build(tmp_path / "many", train=60)
     steps: list[tuple[int, int]] = []
-    found = check(photos_of(root), memory, on_bad_file="error", progress=lambda *step: steps.append(step))
+    found = check(
+        photos_of(root), memory, on_bad_file="error", progress=lambda *step: steps.append(step)
+    )
     assert steps[-1] == (128, 128)
     assert found.photos.counts("train") == [60, 60]

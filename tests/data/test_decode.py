@@ -1,4 +1,5 @@
-"""From bytes to the pixels that a person sees, or one sentence why not. Nothing else ever comes out."""
+"""From bytes to the pixels that a person sees, or one sentence why not. Nothing else ever comes
+out."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ WHITE, RED = (255, 255, 255), (200, 30, 40)
 
 
 def scene(width: int = 97, height: int = 61, seed: int = 0) -> Image.Image:
-    """Slopes, edges and grain: no two corners alike, nothing that a codec could leave out unnoticed."""
+    """Slopes, edges and grain: no two corners alike, nothing that a codec could leave out
+    unnoticed."""
     y, x = np.mgrid[:height, :width]
     waves = 128 + 60 * np.sin(x / 5) + 50 * np.cos(y / 7)
     pixels = np.stack([x * 255 / width, y * 255 / height, waves], -1)
@@ -74,17 +76,26 @@ def with_segment(jpeg: bytes, marker: int, body: bytes) -> bytes:
 
 def exif_segment(kind: int, count: int, value: bytes) -> bytes:
     """EXIF that holds an orientation of any type."""
-    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHI", 1, 0x0112, kind, count) + value + b"\0\0\0\0"
+    return (
+        b"Exif\0\0II*\0\x08\0\0\0"
+        + struct.pack("<HHHI", 1, 0x0112, kind, count)
+        + value
+        + b"\0\0\0\0"
+    )
 
 
 def png(header: bytes, *rows: bytes) -> bytes:
     """A PNG of any header, for what Pillow does not write."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     body = zlib.compress(b"".join(b"\0" + row for row in rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.fixture(params=["simplejpeg", "pillow"])
@@ -126,13 +137,21 @@ def test_gif() -> None:
 def test_the_fast_jpeg_path_equals_pillow_to_the_last_level(
     size: tuple[int, int], subsampling: str, progressive: bool
 ) -> None:
-    data = encode(scene(*size), "JPEG", quality=85, subsampling=subsampling, progressive=progressive)
+    data = encode(
+        scene(*size), "JPEG", quality=85, subsampling=subsampling, progressive=progressive
+    )
     assert_equal(decode(data), by_pillow(data))
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"quality": 100}, {"quality": 20}])
-def test_without_simplejpeg_the_pixels_stay_the_same(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    photos = [encode(scene(81, 55, seed), "JPEG", **options, exif=rotated(seed)) for seed in range(1, 9)]
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"optimize": True}, {"quality": 100}, {"quality": 20}]
+)
+def test_without_simplejpeg_the_pixels_stay_the_same(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    photos = [
+        encode(scene(81, 55, seed), "JPEG", **options, exif=rotated(seed)) for seed in range(1, 9)
+    ]
     photos.append(encode(scene().convert("L"), "JPEG", **options))
     fast = [decode(data) for data in photos]
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
@@ -192,32 +211,51 @@ def test_16_bit_colour_png() -> None:
 def test_a_float_tiff_is_scaled_from_its_smallest_to_its_largest_value() -> None:
     values = np.array([[0.0, 0.25, 0.5, 1.0]], np.float32)
     for scale in (1.0, 255.0, 3e-5):
-        assert_equal(decode(encode(Image.fromarray(values * scale), "TIFF"))[0, :, 1], [0, 64, 128, 255])
+        assert_equal(
+            decode(encode(Image.fromarray(values * scale), "TIFF"))[0, :, 1], [0, 64, 128, 255]
+        )
 
 
 def test_a_float_tiff_with_holes_and_negative_values() -> None:
     values = np.array([[np.nan, -5.0, 0.5, 1.0]], np.float32)
     assert_equal(decode(encode(Image.fromarray(values), "TIFF"))[0, :, 1], [0, 0, 234, 255])
     for nothing in (np.nan, 0.0, -1.0):
-        assert decode(encode(Image.fromarray(np.full((2, 3), nothing, np.float32)), "TIFF")).max() == 0
+        assert (
+            decode(encode(Image.fromarray(np.full((2, 3), nothing, np.float32)), "TIFF")).max() == 0
+        )
 
 
 def tiff(values: np.ndarray[Any, Any], photometric: int = 1, nodata: str = "") -> bytes:
-    """Return a gray TIFF in the byte order of its values, written by the specification (TIFF 6.0) and not by Pillow."""
+    """Return a gray TIFF in the byte order of its values, written by the specification (TIFF 6.0)
+    and not by Pillow."""
     order = ">" if values.dtype.str[0] == ">" else "<"
     height, width = values.shape
     kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
     text = nodata.encode() + b"\0"
-    shorts = {256: width, 257: height, 258: 8 * values.itemsize, 259: 1, 262: photometric, 277: 1, 278: height}
+    shorts = {
+        256: width,
+        257: height,
+        258: 8 * values.itemsize,
+        259: 1,
+        262: photometric,
+        277: 1,
+        278: height,
+    }
     shorts[339] = kind
     count = len(shorts) + 2 + bool(nodata)
     start = 8 + 2 + 12 * count + 4
-    entries = {tag: struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in shorts.items()}
+    entries = {
+        tag: struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in shorts.items()
+    }
     entries[273] = struct.pack(f"{order}HHII", 273, 4, 1, start + len(text))
     entries[279] = struct.pack(f"{order}HHII", 279, 4, 1, values.nbytes)
     if nodata:
         entries[42113] = struct.pack(f"{order}HHII", 42113, 2, len(text), start)
-    directory = struct.pack(f"{order}H", count) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    directory = (
+        struct.pack(f"{order}H", count)
+        + b"".join(entries[tag] for tag in sorted(entries))
+        + bytes(4)
+    )
     head = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(f"{order}I", 8)
     return head + directory + text + values.tobytes()
 
@@ -236,8 +274,11 @@ def tiff(values: np.ndarray[Any, Any], photometric: int = 1, nodata: str = "") -
         (">f4", [10.0, 10.5, 11.0, 10.25], [0, 128, 255, 64]),
     ],
 )
-def test_gray_values_of_every_kind_of_number_are_seen(kind: str, values: list[float], shown: list[int]) -> None:
-    """Signed and 32-bit TIFFs, as microscopes and satellites write them, came out black or white."""
+def test_gray_values_of_every_kind_of_number_are_seen(
+    kind: str, values: list[float], shown: list[int]
+) -> None:
+    """Signed and 32-bit TIFFs, as microscopes and satellites write them, came out black or
+    white."""
     data = tiff(np.array([values] * 3, dtype=kind))
     assert_equal(decode(data)[1, :, 0], shown, within=1)
 
@@ -249,7 +290,11 @@ def test_in_a_large_tiff_the_scale_is_that_of_the_whole_image() -> None:
 
 
 def test_a_16_bit_tiff_whose_zero_is_white_is_not_shown_as_its_negative() -> None:
-    assert_equal(decode(tiff(np.array([[0, 0x8080, 65535]], "u2"), photometric=0))[0, :, 1], [255, 127, 0], within=1)
+    assert_equal(
+        decode(tiff(np.array([[0, 0x8080, 65535]], "u2"), photometric=0))[0, :, 1],
+        [255, 127, 0],
+        within=1,
+    )
 
 
 def test_the_value_that_stands_for_no_measurement_does_not_set_the_scale() -> None:
@@ -293,7 +338,13 @@ def test_a_palette_with_shades_of_transparency_lies_on_white() -> None:
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
 def test_transparency_lies_on_white(form: str) -> None:
     pixels = np.array([[(255, 0, 0, 255), (0, 0, 0, 0), (255, 0, 0, 128), (0, 0, 0, 64)]], np.uint8)
-    got = decode(encode(Image.fromarray(pixels), form, **({"lossless": True, "exact": True} if form == "WEBP" else {})))
+    got = decode(
+        encode(
+            Image.fromarray(pixels),
+            form,
+            **({"lossless": True, "exact": True} if form == "WEBP" else {}),
+        )
+    )
     assert_equal(got[0], [(255, 0, 0), WHITE, (255, 127, 127), (191, 191, 191)], within=1)
 
 
@@ -322,7 +373,9 @@ def test_the_first_frame_stands_for_all(form: str) -> None:
 
 def test_the_first_picture_of_an_mpo_stands_for_all(reader: str) -> None:
     # What phones and stereo cameras write: several JPEGs in one file, and the ending is .jpg.
-    data = encode(scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (97, 61))], exif=rotated(6))
+    data = encode(
+        scene(), "MPO", save_all=True, append_images=[Image.new("RGB", (97, 61))], exif=rotated(6)
+    )
     assert_equal(decode(data), by_pillow(data))
     assert decode(data).shape == (97, 61, 3)
 
@@ -342,7 +395,8 @@ def test_photos_come_out_the_right_way_up(form: str, orientation: int) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_camera_sees_the_same_scene(orientation: int, reader: str) -> None:
-    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's names of the turn that the camera made
+    # Pillow's names of the turn that the camera made
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
     upright = scene(96, 64)
     stored = upright.transpose(Image.Transpose(back[orientation])) if orientation > 1 else upright
     got = decode(encode(stored, "JPEG", quality=95, subsampling=0, exif=rotated(orientation)))
@@ -379,7 +433,9 @@ def test_damaged_exif_prints_no_warnings(tmp_path: Path) -> None:
         (tmp_path / f"{number}.jpg").write_bytes(with_segment(encode(scene(), "JPEG"), 0xE1, exif))
     program = "import pathlib, sys; from breedlab.data.decode import decode\n"
     program += "for path in pathlib.Path(sys.argv[1]).iterdir(): decode(path.read_bytes())"
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -390,8 +446,13 @@ def test_exif_behind_other_segments_counts(reader: str) -> None:
     assert decode(data).shape == (97, 61, 3)
 
 
-def test_an_orientation_in_xmp_counts_the_same_with_and_without_simplejpeg(monkeypatch: pytest.MonkeyPatch) -> None:
-    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+def test_an_orientation_in_xmp_counts_the_same_with_and_without_simplejpeg(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    xmp = (
+        b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description"
+        b' tiff:Orientation="6"/></x:xmpmeta>'
+    )
     data = with_segment(encode(scene(), "JPEG"), 0xE1, xmp)
     fast = decode(data)
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
@@ -488,7 +549,8 @@ def test_a_corrupt_body(form: str) -> None:
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_jpeg_with_a_hole_in_its_body(progressive: bool) -> None:
-    # What a bad disk or a broken download leaves: a block of zeros. libjpeg fills up with gray and only warns.
+    # What a bad disk or a broken download leaves: a block of zeros. libjpeg fills up with gray and
+    # only warns.
     data = bytearray(encode(scene(400, 300), "JPEG", progressive=progressive))
     middle = len(data) // 2
     data[middle : middle + 512] = bytes(512)
@@ -555,7 +617,9 @@ def fuzz_seeds() -> dict[str, bytes]:
         "tiff": encode(image, "TIFF"),
         "tiff lzw": encode(image, "TIFF", compression="tiff_lzw"),
         "bmp": encode(image, "BMP"),
-        "16 bits": encode(Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50), "TIFF"),
+        "16 bits": encode(
+            Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50), "TIFF"
+        ),
     }
 
 
@@ -570,7 +634,9 @@ def mutated(data: bytes, draw: random.Random) -> bytes:
             case 1:
                 made[at] = draw.choice([0, 1, 127, 128, 255])
             case 2:
-                made[at : at + 4] = draw.choice([bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\0\0\1"])
+                made[at : at + 4] = draw.choice(
+                    [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\0\0\1"]
+                )
             case 3:
                 del made[at : at + draw.randrange(1, 40)]
             case 4:
@@ -594,7 +660,12 @@ def test_hostile_bytes_give_pixels_or_a_reason(form: str, reader: str) -> None:
             refused += 1
             assert len(str(reason)) > 5
         else:
-            assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size
+            assert (
+                pixels.dtype == np.uint8
+                and pixels.ndim == 3
+                and pixels.shape[2] == 3
+                and pixels.size
+            )
     assert refused
 
 
@@ -609,8 +680,14 @@ def test_a_damaged_photo_leaves_its_file_untouched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "said"),
     [
-        (b"\0\0\0\x18ftypheic" + bytes(500), "it is HEIC: run pip install 'breedlab[heic]', or convert it"),
-        (b"\0\0\0\x1cftypavif" + bytes(500), "it is AVIF: install Pillow 11.3 or newer, or convert it"),
+        (
+            b"\0\0\0\x18ftypheic" + bytes(500),
+            "it is HEIC: run pip install 'breedlab[heic]', or convert it",
+        ),
+        (
+            b"\0\0\0\x1cftypavif" + bytes(500),
+            "it is AVIF: install Pillow 11.3 or newer, or convert it",
+        ),
         (b"\0\0\0\x20ftypisom" + bytes(500), "it is a video"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     ],
@@ -623,7 +700,9 @@ def test_a_photo_of_a_phone_by_the_name_of_jpg_is_told_for_what_it_is(
     assert said in refusal(head)
 
 
-def test_only_regular_files_of_sensible_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_regular_files_of_sensible_size_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A FIFO would be waited for, and /dev/zero read until the memory is full."""
     os.mkfifo(tmp_path / "fifo.jpg")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")

@@ -31,7 +31,12 @@ from breedlab.errors import DataError
 
 def _photos() -> dict[str, bytes]:
     draw = random.Random(1)
-    names = [f"{split}/{breed}/{n}.jpg" for split in ("train", "test") for breed in "ab" for n in range(3)]
+    names = [
+        f"{split}/{breed}/{n}.jpg"
+        for split in ("train", "test")
+        for breed in "ab"
+        for n in range(3)
+    ]
     return {name: draw.randbytes(50_000) for name in names}
 
 
@@ -62,7 +67,8 @@ class Site:
         self.length = True
         self.cut_ranges: int | None = None
         self.shift_ranges = 0
-        # One a request: a status to answer, or after how many bytes of the body to drop the connection.
+        # One a request: a status to answer, or after how many bytes of the body to drop the
+        # connection.
         self.script: list[tuple[str, int]] = []
         # What happens after each request, such as a change of the file.
         self.after: Callable[[], None] = lambda: None
@@ -160,7 +166,11 @@ def root(tmp_path: Path) -> Path:
 
 
 def _files(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
 
 
 def _beside(root: Path) -> set[str]:
@@ -204,7 +214,9 @@ def test_downloads_and_unpacks(site: Site, root: Path) -> None:
 
 
 @pytest.mark.parametrize("folder, kept", [("dogImages/train", 6), ("", 13)])
-def test_any_folder_of_the_zip_can_be_the_root(site: Site, root: Path, folder: str, kept: int) -> None:
+def test_any_folder_of_the_zip_can_be_the_root(
+    site: Site, root: Path, folder: str, kept: int
+) -> None:
     fetch(site.archive(folder=folder), root)
     assert len(_files(root)) == kept
 
@@ -283,7 +295,9 @@ def test_drops_without_progress_end_in_one_message(site: Site, root: Path) -> No
     assert site.sent == len(CONTENT)
 
 
-def test_a_stalled_connection_is_dropped_and_resumed(site: Site, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_connection_is_dropped_and_resumed(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download, "READ_TIMEOUT", 0.2)
     site.script, site.stall = [("drop", 3 * CHUNK + 10)], 0.5
     fetch(site.archive(), root)
@@ -391,7 +405,9 @@ def test_errors_of_the_server_are_tried_again(site: Site, root: Path) -> None:
 
 
 @pytest.mark.parametrize("status, tries", [(503, download.RETRIES + 1), (404, 1), (403, 1)])
-def test_an_answer_without_the_file_is_named(site: Site, root: Path, status: int, tries: int) -> None:
+def test_an_answer_without_the_file_is_named(
+    site: Site, root: Path, status: int, tries: int
+) -> None:
     site.script = [("status", status)] * 20
     message = _refused(site.archive(), root)
     assert f"the server answered {status} " in message
@@ -401,12 +417,17 @@ def test_an_answer_without_the_file_is_named(site: Site, root: Path, status: int
 
 @pytest.mark.parametrize("length", [True, False])
 @pytest.mark.parametrize("difference, given", [(1, "{0} bytes"), (-1, "more than {1} bytes")])
-def test_a_wrong_size_is_named_and_not_kept(site: Site, root: Path, length: bool, difference: int, given: str) -> None:
+def test_a_wrong_size_is_named_and_not_kept(
+    site: Site, root: Path, length: bool, difference: int, given: str
+) -> None:
     site.length = length
     expected = len(CONTENT) + difference
     given = "{0} bytes" if length else given
     message = _refused(site.archive(bytes=expected), root)
-    assert f"{site.url} has {given.format(len(CONTENT), expected)}, but {expected} were expected" in message
+    assert (
+        f"{site.url} has {given.format(len(CONTENT), expected)}, but {expected} were expected"
+        in message
+    )
     assert _beside(root) == set()
 
 
@@ -465,13 +486,18 @@ def test_offline_names_reason_and_ways_out(site: Site, root: Path) -> None:
     assert site.sent == len(CONTENT) - 200_000
 
 
-def test_a_name_that_does_not_resolve(site: Site, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_does_not_resolve(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     message = _refused(site.archive(url="https://photos.invalid/dogs.zip"), root)
-    assert "https://photos.invalid/dogs.zip could not be downloaded: its host name cannot be resolved" in message
+    assert (
+        "https://photos.invalid/dogs.zip could not be downloaded: its host name cannot be resolved"
+        in message
+    )
     assert "Nothing was fetched so far" in message
 
 
@@ -485,11 +511,15 @@ def test_a_server_that_does_not_answer(root: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("url", ["ftp://a.example/dogs.zip", "file:///etc/passwd", "dogs.zip"])
 def test_only_http_is_downloaded(root: Path, url: str) -> None:
-    assert f"{url!r}; expected one with http:// or https://" in _refused(Archive(url, 10, "dogs"), root)
+    assert f"{url!r}; expected one with http:// or https://" in _refused(
+        Archive(url, 10, "dogs"), root
+    )
 
 
 def test_a_url_without_host_is_named(root: Path) -> None:
-    assert "http:// could not be downloaded: No host specified" in _refused(Archive("http://", 10, "d"), root)
+    assert "http:// could not be downloaded: No host specified" in _refused(
+        Archive("http://", 10, "d"), root
+    )
 
 
 def test_an_interruption_keeps_what_was_fetched(site: Site, root: Path) -> None:
@@ -521,7 +551,9 @@ def test_an_interrupted_extraction_starts_again_without_download(site: Site, roo
     assert site.sent == len(CONTENT)
 
 
-def test_the_disk_fills_up_during_the_download(site: Site, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_fills_up_during_the_download(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_really = Path.open
 
     def open_on_small_disk(self: Path, *args: Any, **kwargs: Any) -> Any:
@@ -554,7 +586,9 @@ def test_the_disk_fills_up_during_the_download(site: Site, root: Path, monkeypat
     assert site.asked[-1] == f"bytes={kept}-"
 
 
-def test_the_disk_fills_up_during_the_extraction(site: Site, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_fills_up_during_the_extraction(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -563,14 +597,18 @@ def test_the_disk_fills_up_during_the_extraction(site: Site, root: Path, monkeyp
     assert (root.parent / "dogs.zip").read_bytes() == CONTENT
 
 
-def test_space_is_checked_before_the_download(site: Site, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_space_is_checked_before_the_download(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_500_000_000))
     message = _refused(site.archive(bytes=1_132_023_110), root)
     assert f"{root.parent} has 1.50 GB free, but 2.26 GB are needed for {site.url}" in message
     assert not site.requests
 
 
-def test_space_is_checked_before_the_extraction(site: Site, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_space_is_checked_before_the_extraction(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root.parent.mkdir()
     (root.parent / "dogs.zip").write_bytes(CONTENT)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100_000))
@@ -623,11 +661,15 @@ def test_backslashes_separate_folders(site: Site, root: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", ["MAX_UNPACKED", "GROWTH_MATTERS_FROM"])
-def test_zip_bombs_are_refused(site: Site, root: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+def test_zip_bombs_are_refused(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
     monkeypatch.setattr(download, limit, 10**6)
     site.content = _zip({"dogImages/a/1.jpg": bytes(2_000_000)}, zipfile.ZIP_DEFLATED)
     message = _refused(site.archive(), root)
-    assert f"{root}.zip (0.0 MB) would unpack to 2.0 MB; expected at most 10 times its size" in message
+    assert (
+        f"{root}.zip (0.0 MB) would unpack to 2.0 MB; expected at most 10 times its size" in message
+    )
 
 
 def test_small_archives_may_grow(site: Site, root: Path) -> None:

@@ -16,7 +16,11 @@ from breedlab.errors import BreedlabError, DataError
 def photos(tmp_path: Path) -> PhotoSet:
     root = tmp_path / "photos"
     splits = {
-        split: tuple(Photo(root / split / name / f"{n}.jpg", label) for label, name in enumerate("ab") for n in (1, 2))
+        split: tuple(
+            Photo(root / split / name / f"{n}.jpg", label)
+            for label, name in enumerate("ab")
+            for n in (1, 2)
+        )
         for split in ("train", "valid", "test")
     }
     return PhotoSet(root, ("Basset", "Übel, hound"), splits)
@@ -27,7 +31,12 @@ def photos(tmp_path: Path) -> PhotoSet:
 def test_an_image_is_relabeled_or_removed_and_the_others_stay(
     photos: PhotoSet, tmp_path: Path, separator: str, mark: str
 ) -> None:
-    rows = [["file", "fix"], ["train/a/1.jpg", '"Übel, hound"'], ["test/b/2.jpg", "remove"], ["valid/a/1.jpg", ""]]
+    rows = [
+        ["file", "fix"],
+        ["train/a/1.jpg", '"Übel, hound"'],
+        ["test/b/2.jpg", "remove"],
+        ["valid/a/1.jpg", ""],
+    ]
     file = tmp_path / "fixes.csv"
     file.write_text(mark + "".join(separator.join(row) + "\r\n" for row in rows), "utf-8")
     fixed = apply_fixes(photos, file)
@@ -37,7 +46,13 @@ def test_an_image_is_relabeled_or_removed_and_the_others_stay(
 
 
 def test_a_list_that_nobody_edited_changes_nothing(photos: PhotoSet, tmp_path: Path) -> None:
-    row = {"file": "train/a/1.jpg", "split": "train", "label": "Basset", "suggested": "Übel, hound", "confidence": 0.9}
+    row = {
+        "file": "train/a/1.jpg",
+        "split": "train",
+        "label": "Basset",
+        "suggested": "Übel, hound",
+        "confidence": 0.9,
+    }
     write_fixes(tmp_path / "fixes.csv", [row])
     assert apply_fixes(photos, tmp_path / "fixes.csv").splits == photos.splits
 
@@ -55,12 +70,16 @@ def test_all_that_is_wrong_with_a_list_is_told_together(photos: PhotoSet, tmp_pa
 def test_the_last_images_of_a_class_cannot_be_taken(photos: PhotoSet, tmp_path: Path) -> None:
     file = tmp_path / "fixes.csv"
     file.write_text("file,fix\ntrain/a/1.jpg,remove\ntrain/a/2.jpg,remove\n")
-    with pytest.raises(DataError, match="takes the last images of a class: train has no Basset left"):
+    with pytest.raises(
+        DataError, match="takes the last images of a class: train has no Basset left"
+    ):
         apply_fixes(photos, file)
 
 
 @pytest.mark.parametrize("content", [b"", b"photo,class\n1,2\n", b"\xff\xfe\x00"])
-def test_what_is_no_such_list_is_one_message(photos: PhotoSet, tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_such_list_is_one_message(
+    photos: PhotoSet, tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / "fixes.csv").write_bytes(content)
     with pytest.raises(DataError, match=r"data\.fixes: .*expected a run's fixes\.csv"):
         apply_fixes(photos, tmp_path / "fixes.csv")

@@ -31,7 +31,11 @@ def read(root: Path, *, seed: int = 0, valid: float = 0.15, test: float = 0.15) 
 
 
 def files(photos: PhotoSet, splits: Iterable[str] = SPLITS) -> list[str]:
-    return [photo.path.relative_to(photos.root).as_posix() for split in splits for photo in photos.splits[split]]
+    return [
+        photo.path.relative_to(photos.root).as_posix()
+        for split in splits
+        for photo in photos.splits[split]
+    ]
 
 
 def refusal(root: Path, **fractions: float) -> str:
@@ -70,7 +74,9 @@ def test_a_label_is_the_place_of_its_class_in_the_list(tmp_path: Path) -> None:
     photos = read(tmp_path)
     assert photos.classes == ("boxer", "collie", "pug")
     for split in SPLITS:
-        assert all(photos.classes[photo.label] == photo.path.parent.name for photo in photos.splits[split])
+        assert all(
+            photos.classes[photo.label] == photo.path.parent.name for photo in photos.splits[split]
+        )
 
 
 def test_folders_beside_the_splits_are_no_classes(tmp_path: Path) -> None:
@@ -94,7 +100,9 @@ MANY = {"a": 20, "b": 40, "c": 100, "d": 7}
         (("train", "test"), ("valid",)),
     ],
 )
-def test_a_missing_split_is_cut_from_train(tmp_path: Path, given: tuple[str, ...], cut: tuple[str, ...]) -> None:
+def test_a_missing_split_is_cut_from_train(
+    tmp_path: Path, given: tuple[str, ...], cut: tuple[str, ...]
+) -> None:
     for folder in given:
         fill(tmp_path / folder, MANY)
     photos = read(tmp_path)
@@ -107,7 +115,9 @@ def test_a_missing_split_is_cut_from_train(tmp_path: Path, given: tuple[str, ...
 
 
 @pytest.mark.parametrize(("valid", "test"), [(0.15, 0.15), (0.1, 0.2), (0.3, 0.05)])
-def test_every_class_is_in_each_cut_in_proportion(tmp_path: Path, valid: float, test: float) -> None:
+def test_every_class_is_in_each_cut_in_proportion(
+    tmp_path: Path, valid: float, test: float
+) -> None:
     fill(tmp_path / "train", MANY)
     photos = read(tmp_path, valid=valid, test=test)
     for index, count in enumerate(MANY.values()):
@@ -138,7 +148,8 @@ def test_the_seed_alone_decides_the_cut(tmp_path: Path) -> None:
 
 
 def test_the_cut_does_not_take_the_first_files(tmp_path: Path) -> None:
-    # Names often follow the camera: neighbours are alike, so a cut by name would flatter the result.
+    # Names often follow the camera: neighbours are alike, so a cut by name would flatter the
+    # result.
     fill(tmp_path, {"a": 100, "b": 100})
     photos = read(tmp_path)
     numbers = [int(photo.path.stem) for photo in photos.splits["test"]]
@@ -159,8 +170,12 @@ def test_three_photos_make_three_splits(tmp_path: Path) -> None:
     assert [read(tmp_path).counts(split) for split in SPLITS] == [[1, 1]] * 3
 
 
-@pytest.mark.parametrize(("given", "count", "cut"), [((), 2, "valid and test"), (("test",), 1, "valid")])
-def test_too_few_photos_to_cut(tmp_path: Path, given: tuple[str, ...], count: int, cut: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "count", "cut"), [((), 2, "valid and test"), (("test",), 1, "valid")]
+)
+def test_too_few_photos_to_cut(
+    tmp_path: Path, given: tuple[str, ...], count: int, cut: str
+) -> None:
     for folder in ("train", *given):
         fill(tmp_path / folder, {"plenty": 30, "rare": count})
     text = refusal(tmp_path)
@@ -168,7 +183,9 @@ def test_too_few_photos_to_cut(tmp_path: Path, given: tuple[str, ...], count: in
     assert f"{count} photos are too few to cut {cut} from" in text
 
 
-@pytest.mark.parametrize(("count", "valid", "test"), [(4, 0.45, 0.45), (3, 0.7, 0.2), (3, 0.2, 0.7), (5, 0.8, 0.1)])
+@pytest.mark.parametrize(
+    ("count", "valid", "test"), [(4, 0.45, 0.45), (3, 0.7, 0.2), (3, 0.2, 0.7), (5, 0.8, 0.1)]
+)
 def test_a_class_with_as_many_photos_as_the_refusal_asks_for_is_cut(
     tmp_path: Path, count: int, valid: float, test: float
 ) -> None:
@@ -199,7 +216,9 @@ def test_names_as_people_see_them(folder: str, shown: str) -> None:
     assert display_names([folder, "zebra"]) == (shown, "zebra")
 
 
-@pytest.mark.parametrize("names", [["001.Dog", "002.Dog", "003.Cat"], ["1.Dog", "Cat", "Dog"], ["1.a_b", "a b"]])
+@pytest.mark.parametrize(
+    "names", [["001.Dog", "002.Dog", "003.Cat"], ["1.Dog", "Cat", "Dog"], ["1.a_b", "a b"]]
+)
 def test_names_that_would_collide_stay_as_they_are(names: list[str]) -> None:
     assert display_names(names) == tuple(names)
 
@@ -208,7 +227,9 @@ def test_numbered_folders_keep_their_order_and_lose_their_numbers(tmp_path: Path
     fill(tmp_path, {"002.Afghan_hound": 4, "001.Zwergpinscher": 4})
     photos = read(tmp_path)
     assert photos.classes == ("Zwergpinscher", "Afghan hound")
-    assert {photo.path.parent.name for photo in photos.splits["train"] if photo.label == 0} == {"001.Zwergpinscher"}
+    assert {photo.path.parent.name for photo in photos.splits["train"] if photo.label == 0} == {
+        "001.Zwergpinscher"
+    }
 
 
 # ---------------------------------------------------------------- what does not fit together
@@ -301,7 +322,15 @@ def test_class_folders_without_photos_are_named(tmp_path: Path) -> None:
 def test_hidden_files_and_other_endings_are_no_photos(tmp_path: Path) -> None:
     for split in SPLITS:
         fill(tmp_path / split, {"cat": 2, "dog": 2})
-        litter = (".DS_Store", "Thumbs.db", "._0000.jpg", ".hidden.jpg", "notes.txt", "0000.jpg.json", "jpg")
+        litter = (
+            ".DS_Store",
+            "Thumbs.db",
+            "._0000.jpg",
+            ".hidden.jpg",
+            "notes.txt",
+            "0000.jpg.json",
+            "jpg",
+        )
         put(tmp_path / split / "cat", *litter)
         put(tmp_path / split, ".DS_Store", "labels.csv", ".cache/x.jpg")
         put(tmp_path / split / "cat", ".thumbnails/0000.jpg")
@@ -327,7 +356,19 @@ def test_photos_in_folders_inside_a_class_belong_to_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a.jpg", "a.JPG", "a.Jpeg", "a.PNG", "a.webp", "a.BMP", "a.gif", "a.tif", "a.TIFF", "a.jfif", "two.dots.JPG"],
+    [
+        "a.jpg",
+        "a.JPG",
+        "a.Jpeg",
+        "a.PNG",
+        "a.webp",
+        "a.BMP",
+        "a.gif",
+        "a.tif",
+        "a.TIFF",
+        "a.jfif",
+        "two.dots.JPG",
+    ],
 )
 def test_endings_in_either_case(tmp_path: Path, name: str) -> None:
     put(tmp_path, name)

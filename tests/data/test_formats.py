@@ -68,11 +68,15 @@ def test_a_folder_of_both_is_a_data_set(tmp_path: Path) -> None:
     assert sum(len(found) for found in photos.splits.values()) == 8 and not photos.left_out
 
 
-def test_without_the_plugin_one_sentence_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_plugin_one_sentence_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = encoded("HEIF")
     (tmp_path / "IMG_1.HEIC").write_bytes(data)
     monkeypatch.setattr(formats, "reads_heic", lambda: False)
     assert not is_image(tmp_path / "IMG_1.HEIC")
     for read in (decode, inspect):
-        with pytest.raises(BadPhoto, match=r"HEIC: run pip install 'breedlab\[heic\]', or convert it"):
+        with pytest.raises(
+            BadPhoto, match=r"HEIC: run pip install 'breedlab\[heic\]', or convert it"
+        ):
             read(data)

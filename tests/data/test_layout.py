@@ -1,4 +1,5 @@
-"""Folders as people have them: splits under names of their own, litter of systems, names that are no UTF-8."""
+"""Folders as people have them: splits under names of their own, litter of systems, names that are
+no UTF-8."""
 
 from __future__ import annotations
 
@@ -74,7 +75,11 @@ def test_splits_are_known_by_the_names_that_people_give_them(
         if name:
             assert all(image.path.is_relative_to(tmp_path / name) for image in images.splits[split])
     told = " ".join(images.notes)
-    assert all(name in told for name in given.values() if name and name not in ("train", "dev", "test", "eval"))
+    assert all(
+        name in told
+        for name in given.values()
+        if name and name not in ("train", "dev", "test", "eval")
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,9 @@ def test_splits_are_known_by_the_names_that_people_give_them(
         ("evaluation", "sketch"),
     ],
 )
-def test_classes_whose_names_hold_the_word_of_a_split_are_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
+def test_classes_whose_names_hold_the_word_of_a_split_are_classes(
+    tmp_path: Path, classes: tuple[str, ...]
+) -> None:
     fill(tmp_path, *classes)
     assert read(tmp_path).classes == tuple(sorted(classes))
 
@@ -139,14 +146,32 @@ def test_what_is_ignored_has_to_be_there(tmp_path: Path) -> None:
     assert read(tmp_path, "junk").classes == ("cat", "dog")
 
 
-# ---------------------------------------------------------------- what is passed over, and what is told
+# ---------------------------------------------------------------- what is passed over, and what is
+# told
 
 
 def test_litter_of_systems_is_no_class_and_no_photo_and_told_in_one_line(tmp_path: Path) -> None:
     fill(tmp_path, "cat", "dog", count=12)
-    put(tmp_path, "cat/@eaDir/0000.jpg/SYNOPHOTO_THUMB_M.jpg", "@eaDir/x.jpg", "__MACOSX/cat/._0000.jpg")
-    put(tmp_path, "lost+found/1.jpg", "$RECYCLE.BIN/2.jpg", ".ipynb_checkpoints/0-checkpoint.jpg", "dog/Thumbs.db")
-    put(tmp_path, "dog/.DS_Store", "dog/._0001.jpg", "dog/._0002.jpg", "System Volume Information/3.jpg")
+    put(
+        tmp_path,
+        "cat/@eaDir/0000.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "@eaDir/x.jpg",
+        "__MACOSX/cat/._0000.jpg",
+    )
+    put(
+        tmp_path,
+        "lost+found/1.jpg",
+        "$RECYCLE.BIN/2.jpg",
+        ".ipynb_checkpoints/0-checkpoint.jpg",
+        "dog/Thumbs.db",
+    )
+    put(
+        tmp_path,
+        "dog/.DS_Store",
+        "dog/._0001.jpg",
+        "dog/._0002.jpg",
+        "System Volume Information/3.jpg",
+    )
     images = read(tmp_path)
     assert images.classes == ("cat", "dog")
     assert sum(len(images.splits[split]) for split in SPLITS) == 24
@@ -168,7 +193,12 @@ def test_files_left_out_for_their_endings_and_loose_ones_are_told_with_their_cou
     monkeypatch.setattr("breedlab.data.formats.more_endings", frozenset)
     monkeypatch.setattr("breedlab.data.formats.reads_heic", lambda: False)
     fill(tmp_path / "train", "cat", "dog", count=10)
-    put(tmp_path, *(f"train/cat/IMG_{index}.HEIC" for index in range(3)), "train/dog/a.avif", "train/loose.jpg")
+    put(
+        tmp_path,
+        *(f"train/cat/IMG_{index}.HEIC" for index in range(3)),
+        "train/dog/a.avif",
+        "train/loose.jpg",
+    )
     put(tmp_path, "unsorted/1.jpg", "unsorted/2.jpg")
     images = read(tmp_path)
     endings, loose = images.left_out
@@ -177,7 +207,9 @@ def test_files_left_out_for_their_endings_and_loose_ones_are_told_with_their_cou
     assert sum(len(images.splits[split]) for split in SPLITS) == 20
 
 
-@pytest.mark.parametrize("name", ["a.jpe", "a.JFIF", "a.jif", "scan", "photo.jpg_large", "photo.jpg!d"])
+@pytest.mark.parametrize(
+    "name", ["a.jpe", "a.JFIF", "a.jif", "scan", "photo.jpg_large", "photo.jpg!d"]
+)
 def test_jpegs_under_other_endings_or_none_are_read(tmp_path: Path, name: str) -> None:
     fill(tmp_path, "cat", "dog")
     put(tmp_path, f"cat/{name}")
@@ -217,13 +249,15 @@ def test_a_fifo_in_a_class_stops_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong"), [("caf\udce9", "not UTF-8"), ("ca\nt", "line break"), ("a\x1b[2Jb", "control")]
+    ("name", "wrong"),
+    [("caf\udce9", "not UTF-8"), ("ca\nt", "line break"), ("a\x1b[2Jb", "control")],
 )
 @pytest.mark.parametrize("split", ["", "train"])
 def test_class_names_that_cannot_travel_are_refused_before_training(
     tmp_path: Path, name: str, wrong: str, split: str
 ) -> None:
-    """A model's archive, its answers and its report hold them: the first of those ended in a traceback."""
+    """A model's archive, its answers and its report hold them: the first of those ended in a
+    traceback."""
     fill(tmp_path / split, name, "dog")
     text = refusal(tmp_path)
     assert wrong in text and "rename it" in text
@@ -237,7 +271,8 @@ def test_names_that_are_no_utf8_are_told_for_what_windows_meant(tmp_path: Path) 
 
 
 def test_unicode_forms_of_one_name_are_one_class(tmp_path: Path) -> None:
-    """macOS writes é as e and an accent; a zip made there and one made elsewhere had two classes that look alike."""
+    """macOS writes é as e and an accent; a zip made there and one made elsewhere had two classes
+    that look alike."""
     nfc, nfd = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
     fill(tmp_path / "train", nfd, "dog")
     put(tmp_path / "train" / nfc, "other.jpg")
@@ -280,18 +315,26 @@ def test_broken_files_whose_names_are_no_utf8_are_told_and_written_down(tmp_path
 
 
 @pytest.mark.parametrize("split", ["", "train"])
-def test_a_photo_in_two_classes_is_refused_and_skip_takes_every_copy_out(tmp_path: Path, split: str) -> None:
-    """Which label is right nobody can say here. It also holds where a cut put the copies into two splits."""
+def test_a_photo_in_two_classes_is_refused_and_skip_takes_every_copy_out(
+    tmp_path: Path, split: str
+) -> None:
+    """Which label is right nobody can say here. It also holds where a cut put the copies into two
+    splits."""
     root, memory = tmp_path / "root", tmp_path / "memory"
     paint(root / split, count=10)
     for index in range(3):
-        (root / split / "dog" / f"copy{index}.png").write_bytes((root / split / "cat" / f"{index}.png").read_bytes())
+        (root / split / "dog" / f"copy{index}.png").write_bytes(
+            (root / split / "cat" / f"{index}.png").read_bytes()
+        )
     images = survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
     with pytest.raises(DataError) as caught:
         check(images, memory, on_bad_file="error")
     text = str(caught.value)
     assert "6 photos that stand in two classes" in text and "data.on_bad_file=skip" in text
-    assert str(root / split / "cat" / "1.png") in text and str(root / split / "dog" / "copy1.png") in text
+    assert (
+        str(root / split / "cat" / "1.png") in text
+        and str(root / split / "dog" / "copy1.png") in text
+    )
     report = check(images, memory, on_bad_file="skip")
     assert len(report.conflicts) == 6 and not report.leaks
     assert sum(len(report.photos.splits[split]) for split in SPLITS) == 17
@@ -304,5 +347,7 @@ def test_a_photo_of_another_class_in_another_split_stays_a_leak(tmp_path: Path) 
         for path in (root / split).glob("*/*.png"):
             path.write_bytes(path.read_bytes() + split.encode())  # other bytes, the same picture
     (root / "train/dog/copy.png").write_bytes((root / "test/cat/0.png").read_bytes())
-    report = check(survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0), memory, on_bad_file="skip")
+    report = check(
+        survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0), memory, on_bad_file="skip"
+    )
     assert [leak.path.name for leak in report.leaks] == ["copy.png"] and not report.conflicts

@@ -1,4 +1,5 @@
-"""Batches: the same for the same seed whoever loads them, each photo once an epoch, views that repeat."""
+"""Batches: the same for the same seed whoever loads them, each photo once an epoch, views that
+repeat."""
 
 from __future__ import annotations
 
@@ -31,11 +32,18 @@ EVALUATION = EvalTransform(36, 32, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.
 
 @pytest.fixture(scope="session")
 def configure() -> Configure:
-    """Composed once for all tests that ask for the same; the photos come from a scan, not from `data.root`."""
+    """Composed once for all tests that ask for the same; the photos come from a scan, not from
+    `data.root`."""
 
     @functools.cache
     def make(*more: str) -> Config:
-        small = ("data=image_folder", "data.root=.", "data.batch_size=16", "data.num_workers=0", "seed=7")
+        small = (
+            "data=image_folder",
+            "data.root=.",
+            "data.batch_size=16",
+            "data.num_workers=0",
+            "seed=7",
+        )
         return validate(load(["name=small", "model=resnet34", *small, *more]))
 
     return make
@@ -84,10 +92,13 @@ FROZEN = ("model.freeze=backbone", "data.augment=basic", "cache.views=3")
 
 
 @pytest.mark.parametrize("augment", ["none", "basic", "trivial"])
-def test_batches_are_the_same_whatever_the_number_of_workers(configure: Configure, photos: Path, augment: str) -> None:
+def test_batches_are_the_same_whatever_the_number_of_workers(
+    configure: Configure, photos: Path, augment: str
+) -> None:
     words = ("model.freeze=none", f"data.augment={augment}")
     alone, together = (
-        epochs(make(configure(*words, f"data.num_workers={workers}"), read(photos)), 0, 3) for workers in (0, 2)
+        epochs(make(configure(*words, f"data.num_workers={workers}"), read(photos)), 0, 3)
+        for workers in (0, 2)
     )
     assert same(alone[0], together[0])
     assert same(alone[1], together[1])
@@ -99,17 +110,25 @@ def test_an_epoch_is_the_same_whichever_ran_before_it(configure: Configure, phot
     assert same(epochs(data, 0, 1, 2)[2], epochs(data, 2)[0])
 
 
-def test_epochs_differ_in_order_and_seeds_in_both_order_and_augmentation(configure: Configure, photos: Path) -> None:
+def test_epochs_differ_in_order_and_seeds_in_both_order_and_augmentation(
+    configure: Configure, photos: Path
+) -> None:
     plain = make(configure("model.freeze=none"), read(photos))
     first, second = epochs(plain, 0, 1)
     assert not same(first, second)
     assert seen(first) == seen(second), "without augmentation the photos themselves stay"
-    one, other = (epochs(make(configure(*TRAINS, f"seed={seed}"), read(photos)), 0)[0] for seed in (1, 2))
-    assert not torch.equal(torch.cat([labels for _, labels in one]), torch.cat([labels for _, labels in other]))
+    one, other = (
+        epochs(make(configure(*TRAINS, f"seed={seed}"), read(photos)), 0)[0] for seed in (1, 2)
+    )
+    assert not torch.equal(
+        torch.cat([labels for _, labels in one]), torch.cat([labels for _, labels in other])
+    )
     assert not set(seen(one)) & set(seen(other))
 
 
-def test_every_photo_is_seen_once_an_epoch_with_its_label(configure: Configure, photos: Path) -> None:
+def test_every_photo_is_seen_once_an_epoch_with_its_label(
+    configure: Configure, photos: Path
+) -> None:
     data = make(configure("model.freeze=none"), read(photos))
     expected = {
         EVALUATION(decode(photo.path.read_bytes())).contiguous().numpy().tobytes(): photo.label
@@ -120,7 +139,9 @@ def test_every_photo_is_seen_once_an_epoch_with_its_label(configure: Configure, 
         for images, labels in epoch:
             assert images.dtype == torch.uint8
             assert labels.dtype == torch.int64
-            assert [expected[image.contiguous().numpy().tobytes()] for image in images] == labels.tolist()
+            assert [
+                expected[image.contiguous().numpy().tobytes()] for image in images
+            ] == labels.tolist()
         assert [len(labels) for _, labels in epoch] == [16, 16, 8]
 
 
@@ -162,7 +183,9 @@ def test_the_photo_left_out_is_another_one_each_epoch(configure: Configure, phot
 
 
 def test_an_order_is_a_permutation_by_seed_and_epoch() -> None:
-    orders = {tuple(epoch_order(50, seed, epoch).tolist()) for seed in range(3) for epoch in range(3)}
+    orders = {
+        tuple(epoch_order(50, seed, epoch).tolist()) for seed in range(3) for epoch in range(3)
+    }
     assert len(orders) == 9
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert torch.equal(epoch_order(50, 1, 2), epoch_order(50, 1, 2))
@@ -178,7 +201,9 @@ def test_view_0_is_the_evaluation_transform_exactly_in_the_order_of_the_photos(
     data = make(configure(*FROZEN), read(photos), frozen_views=3)
     images = torch.cat([images for images, _ in view(data, 0)])
     labels = torch.cat([labels for _, labels in view(data, 0)])
-    expected = [EVALUATION(decode(photo.path.read_bytes())) for photo in data.photos.splits["train"]]
+    expected = [
+        EVALUATION(decode(photo.path.read_bytes())) for photo in data.photos.splits["train"]
+    ]
     assert torch.equal(images, torch.stack(expected))
     assert torch.equal(labels, data.labels("train"))
 
@@ -196,7 +221,9 @@ def test_a_view_repeats_and_differs_from_the_others(configure: Configure, photos
 
 
 @pytest.mark.parametrize("seed", [20_261_231, 2**32 - 1])
-def test_every_seed_that_the_config_allows_augments(configure: Configure, photos: Path, seed: int) -> None:
+def test_every_seed_that_the_config_allows_augments(
+    configure: Configure, photos: Path, seed: int
+) -> None:
     """A date is a popular seed."""
     dataset = make(configure(*TRAINS, f"seed={seed}"), read(photos)).dataset("train")
     for view_number in (1, 2, 200):
@@ -210,7 +237,11 @@ def test_two_photos_are_augmented_differently(configure: Configure, tmp_path: Pa
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     for i in range(2):
         Image.fromarray(noise).save(tmp_path / f"{i}.jpg")
-    photos = PhotoSet(tmp_path, ("a",), {s: tuple(Photo(tmp_path / f"{i}.jpg", 0) for i in range(2)) for s in SPLITS})
+    photos = PhotoSet(
+        tmp_path,
+        ("a",),
+        {s: tuple(Photo(tmp_path / f"{i}.jpg", 0) for i in range(2)) for s in SPLITS},
+    )
     dataset = make(configure(*TRAINS), photos).dataset("train")
     assert not torch.equal(dataset[(1, 0)][0], dataset[(1, 1)][0])
 
@@ -227,7 +258,9 @@ def test_a_frozen_backbone_sees_its_views_in_turn(configure: Configure, photos: 
     assert not same(found[0], found[3]), "the photos repeat, their order does not"
 
 
-def test_a_backbone_that_trains_sees_fresh_augmentation_every_epoch(configure: Configure, photos: Path) -> None:
+def test_a_backbone_that_trains_sees_fresh_augmentation_every_epoch(
+    configure: Configure, photos: Path
+) -> None:
     data = make(configure(*TRAINS), read(photos))
     shown = [set(seen(epoch)) for epoch in epochs(data, 0, 1, 2, 3)]
     plain = set(seen(view(data, 0)))
@@ -253,7 +286,10 @@ def test_validation_and_test_are_never_augmented_or_shuffled_and_complete(
 def test_loading_draws_nothing_from_the_generators_that_training_uses(
     configure: Configure, photos: Path, workers: int, augment: str
 ) -> None:
-    data = make(configure("model.freeze=none", f"data.augment={augment}", f"data.num_workers={workers}"), read(photos))
+    data = make(
+        configure("model.freeze=none", f"data.augment={augment}", f"data.num_workers={workers}"),
+        read(photos),
+    )
     torch.manual_seed(5)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     epochs(data, 0, 1)
@@ -263,7 +299,9 @@ def test_loading_draws_nothing_from_the_generators_that_training_uses(
     assert (np.random.get_state()[1] == before[2]).all()
 
 
-def test_the_generator_of_training_does_not_change_the_batches(configure: Configure, photos: Path) -> None:
+def test_the_generator_of_training_does_not_change_the_batches(
+    configure: Configure, photos: Path
+) -> None:
     data = make(configure(*TRAINS), read(photos))
     torch.manual_seed(1)
     (one,) = epochs(data, 0)
@@ -282,7 +320,9 @@ def test_loading_leaves_the_generator_of_the_gpu_alone(configure: Configure, pho
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
-def test_loading_seeds_no_other_device(configure: Configure, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_seeds_no_other_device(
+    configure: Configure, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the test above shows on a GPU, watched for where there is none."""
     seeds: list[int] = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
@@ -291,8 +331,14 @@ def test_loading_seeds_no_other_device(configure: Configure, photos: Path, monke
 
 
 def counted(root: Path, *counts: int) -> PhotoSet:
-    train = tuple(Photo(root / f"{label}-{i}.jpg", label) for label, count in enumerate(counts) for i in range(count))
-    return PhotoSet(root, tuple("abcdef"[: len(counts)]), {"train": train, "valid": train, "test": train})
+    train = tuple(
+        Photo(root / f"{label}-{i}.jpg", label)
+        for label, count in enumerate(counts)
+        for i in range(count)
+    )
+    return PhotoSet(
+        root, tuple("abcdef"[: len(counts)]), {"train": train, "valid": train, "test": train}
+    )
 
 
 def test_balanced_class_weights_weigh_every_class_alike_with_mean_1_over_the_photos(
@@ -330,7 +376,9 @@ def test_a_photo_that_vanishes_after_the_check_is_named(
     assert "Traceback" not in message, "what a user sees is one message"
 
 
-def test_a_photo_that_breaks_after_the_check_is_named(configure: Configure, photos: Path, tmp_path: Path) -> None:
+def test_a_photo_that_breaks_after_the_check_is_named(
+    configure: Configure, photos: Path, tmp_path: Path
+) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     found = read(tmp_path / "photos")
     broken = found.splits["valid"][2].path

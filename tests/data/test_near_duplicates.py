@@ -51,19 +51,28 @@ def test_every_pair_within_the_limit_is_found_whichever_bits_differ() -> None:
     for bits in (1, MOST_BITS, MOST_BITS + 1) * 30:
         flips = sum(1 << int(bit) for bit in draw.choice(128, bits, replace=False))
         numbers.append(start ^ flips)
-    found = {other for one, other in near_pairs([f"{number:032x}" for number in numbers]) if one == 0}
-    assert found == {i for i, number in enumerate(numbers) if i and (number ^ start).bit_count() <= MOST_BITS}
+    found = {
+        other for one, other in near_pairs([f"{number:032x}" for number in numbers]) if one == 0
+    }
+    assert found == {
+        i for i, number in enumerate(numbers) if i and (number ^ start).bit_count() <= MOST_BITS
+    }
 
 
 def test_plain_images_and_even_gradients_have_no_hash() -> None:
-    for pixels in (np.full((50, 50, 3), 200), np.broadcast_to(np.linspace(0, 255, 50)[:, None], (50, 50, 3)[:2])):
+    for pixels in (
+        np.full((50, 50, 3), 200),
+        np.broadcast_to(np.linspace(0, 255, 50)[:, None], (50, 50, 3)[:2]),
+    ):
         image = np.asarray(Image.fromarray(pixels.astype(np.uint8)).convert("RGB"))
         assert difference_hash(image) == ""
 
 
 def test_the_check_names_near_duplicates_in_two_classes_and_in_two_splits(tmp_path: Path) -> None:
     root = tmp_path / "photos"
-    for number, (split, name) in enumerate((s, c) for s in ("train", "valid", "test") for c in "ab"):
+    for number, (split, name) in enumerate(
+        (s, c) for s in ("train", "valid", "test") for c in "ab"
+    ):
         folder = root / split / name
         folder.mkdir(parents=True)
         for photo in range(3):
@@ -75,6 +84,12 @@ def test_the_check_names_near_duplicates_in_two_classes_and_in_two_splits(tmp_pa
     for _ in range(2):  # anew, and from what is remembered
         report = check(photos, tmp_path / "memory", on_bad_file="error")
         said = "\n".join(report.warnings)
-        assert "1 pair of images is nearly the same, in two classes:" in said and "copy_of_a.png" in said
-        assert "1 pair of images is nearly the same, in two splits:" in said and "copy_of_train.png" in said
+        assert (
+            "1 pair of images is nearly the same, in two classes:" in said
+            and "copy_of_a.png" in said
+        )
+        assert (
+            "1 pair of images is nearly the same, in two splits:" in said
+            and "copy_of_train.png" in said
+        )
         assert "harmless" not in said

@@ -21,12 +21,18 @@ SMALL: dict[str, Any] = {"classes": 2, "train": 2, "valid": 1, "test": 1, "size"
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(root).as_posix(): p.read_bytes()
+        for p in sorted(root.rglob("*"))
+        if p.is_file()
+    }
 
 
 def changed(one: Image.Image, other: Image.Image) -> float:
     """Share of the pixels in which two pictures differ at a glance."""
-    return float((np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max(2) > 40).mean())
+    return float(
+        (np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max(2) > 40).mean()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +82,12 @@ def test_breeds_past_the_catalogue_still_look_different() -> None:
 
 
 def test_the_mean_colour_does_not_tell_the_breed() -> None:
-    means = np.array([[np.asarray(draw_dog(b, 100 * b + i, 32)).mean((0, 1)) for i in range(9)] for b in range(8)])
+    means = np.array(
+        [
+            [np.asarray(draw_dog(b, 100 * b + i, 32)).mean((0, 1)) for i in range(9)]
+            for b in range(8)
+        ]
+    )
     flat, labels = means.reshape(-1, 3), np.repeat(np.arange(8), 9)
     apart = np.linalg.norm(flat[:, None] - flat[None], axis=2)
     np.fill_diagonal(apart, np.inf)
@@ -137,12 +148,16 @@ def test_a_larger_set_keeps_the_photos_of_a_smaller_one(small: Path, tmp_path: P
 
 def test_progress_counts_every_photo(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    write_sample(tmp_path / "dogs", **SMALL, progress=lambda done, total: seen.append((done, total)))
+    write_sample(
+        tmp_path / "dogs", **SMALL, progress=lambda done, total: seen.append((done, total))
+    )
     assert seen == [(done, 8) for done in range(1, 9)]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, stop: type[BaseException]) -> None:
+def test_an_interrupted_run_leaves_nothing_behind(
+    tmp_path: Path, stop: type[BaseException]
+) -> None:
     def interrupt(done: int, total: int) -> None:
         assert not (tmp_path / "dogs").exists()
         if done == total - 1:
@@ -182,8 +197,12 @@ def test_a_place_that_cannot_be_written_is_a_data_error(tmp_path: Path) -> None:
         write_sample(tmp_path / "file" / "dogs", **SMALL)
 
 
-@pytest.mark.parametrize("wrong", [{"classes": 1}, {"train": 0}, {"valid": 0}, {"test": -1}, {"size": 8}, {"seed": -1}])
-def test_senseless_requests_are_refused_before_anything_is_made(tmp_path: Path, wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"classes": 1}, {"train": 0}, {"valid": 0}, {"test": -1}, {"size": 8}, {"seed": -1}]
+)
+def test_senseless_requests_are_refused_before_anything_is_made(
+    tmp_path: Path, wrong: dict[str, int]
+) -> None:
     with pytest.raises(DataError, match=f"{next(iter(wrong))} to be at least"):
         write_sample(tmp_path / "parent" / "dogs", **{**SMALL, **wrong})
     assert list(tmp_path.iterdir()) == []
@@ -198,4 +217,6 @@ def test_drawing_leaves_the_global_random_state_alone() -> None:
 def test_the_sample_is_drawn_without_torch() -> None:
     code = "import sys, breedlab.data.sample; sys.exit('torch' in sys.modules)"
     source = str(Path(breedlab.__file__).parents[1])
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": source})
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": source}
+    )

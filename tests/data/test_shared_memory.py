@@ -1,4 +1,5 @@
-"""Loading images where the shared memory is small, as in a container: on a real one, which is mounted for it."""
+"""Loading images where the shared memory is small, as in a container: on a real one, which is
+mounted for it."""
 
 from __future__ import annotations
 
@@ -38,11 +39,18 @@ print("seen", seen)
     ("megabytes", "says"),
     [(1, "images are loaded in this process"), (3, "images are loaded in this process"), (200, "")],
 )
-def test_images_are_loaded_whatever_size_the_shared_memory_has(photos: Path, megabytes: int, says: str) -> None:
-    command = f"mount -t tmpfs -o size={megabytes}m tmpfs /dev/shm && exec {sys.executable} -c '{LOAD}' {photos}"
+def test_images_are_loaded_whatever_size_the_shared_memory_has(
+    photos: Path, megabytes: int, says: str
+) -> None:
+    command = (
+        f"mount -t tmpfs -o size={megabytes}m tmpfs /dev/shm && exec {sys.executable} -c '{LOAD}'"
+        f" {photos}"
+    )
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("this user may mount nothing")
-    done = subprocess.run(["unshare", "-m", "bash", "-c", command], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", command], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     first, last = done.stdout.splitlines()
     assert last == "seen 100"
@@ -52,8 +60,16 @@ def test_images_are_loaded_whatever_size_the_shared_memory_has(photos: Path, meg
 
 @pytest.mark.parametrize(
     ("free", "expected"),
-    [(None, Loading(8)), (300 * MB, Loading(8)), (150 * MB, Loading(8, 1)), (64 * MB, Loading(3, 1)), (MB, Loading(0))],
+    [
+        (None, Loading(8)),
+        (300 * MB, Loading(8)),
+        (150 * MB, Loading(8, 1)),
+        (64 * MB, Loading(3, 1)),
+        (MB, Loading(0)),
+    ],
 )
-def test_fewer_batches_are_ahead_before_fewer_processes_load(free: int | None, expected: Loading) -> None:
+def test_fewer_batches_are_ahead_before_fewer_processes_load(
+    free: int | None, expected: Loading
+) -> None:
     assert fitting(8, 64 * 3 * 224 * 224, free) == expected
     assert fitting(0, MB, free) == Loading(0)

@@ -21,7 +21,9 @@ def sample(root: Path, *more: str) -> Config:
 
 def contents(root: Path) -> dict[str, tuple[bytes, int]]:
     files = (path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    return {
+        str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files
+    }
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["no folder", "empty folder"])
@@ -80,7 +82,9 @@ def test_the_drawn_set_loses_its_valid_folder_and_is_cut_by_the_configs_seed(
     assert photos.cut == ("valid",)
     assert [photos.counts(split) for split in SPLITS] == [[2, 2], [1, 1], [2, 2]]
     assert obtain(sample(root, "seed=11")) == photos
-    assert "no folder for valid: cut from train, stratified, seed 11" in " ".join(capsys.readouterr().out.split())
+    assert "no folder for valid: cut from train, stratified, seed 11" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_brackets_in_the_path_are_no_accident(tmp_path: Path) -> None:

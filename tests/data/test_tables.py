@@ -80,7 +80,10 @@ def test_kaggles_ids_have_no_extension_and_its_test_no_labels(tmp_path: Path) ->
 def test_hugging_faces_metadata_lies_in_each_split(tmp_path: Path) -> None:
     for split, count in (("train", 6), ("validation", 4), ("test", 2)):
         touch(tmp_path / split, names(count))
-        lines = [json.dumps({"file_name": name, "label": breed(i), "id": i}) for i, name in enumerate(names(count))]
+        lines = [
+            json.dumps({"file_name": name, "label": breed(i), "id": i})
+            for i, name in enumerate(names(count))
+        ]
         (tmp_path / split / "metadata.jsonl").write_text("\n".join(lines))
     photos = read(tmp_path)
     assert [len(photos.splits[split]) for split in SPLITS] == [6, 4, 2]
@@ -89,8 +92,15 @@ def test_hugging_faces_metadata_lies_in_each_split(tmp_path: Path) -> None:
 
 def test_a_csv_for_each_split_names_images_of_one_folder(tmp_path: Path) -> None:
     touch(tmp_path / "images", names(12))
-    for file, part in (("train.csv", names(12)[:8]), ("val.csv", names(12)[8:10]), ("test.csv", names(12)[10:])):
-        write(tmp_path / file, [("image", "species"), *((name, breed(i)) for i, name in enumerate(part))])
+    for file, part in (
+        ("train.csv", names(12)[:8]),
+        ("val.csv", names(12)[8:10]),
+        ("test.csv", names(12)[10:]),
+    ):
+        write(
+            tmp_path / file,
+            [("image", "species"), *((name, breed(i)) for i, name in enumerate(part))],
+        )
     photos = read(tmp_path)
     assert [len(photos.splits[split]) for split in SPLITS] == [8, 2, 2]
 
@@ -124,13 +134,19 @@ def test_a_column_for_each_class_is_one_label(tmp_path: Path) -> None:
 
 def test_numbers_as_classes_are_in_their_order(tmp_path: Path) -> None:
     touch(tmp_path, names(44))
-    write(tmp_path / "labels.csv", [("filename", "label"), *((name, i % 11) for i, name in enumerate(names(44)))])
+    write(
+        tmp_path / "labels.csv",
+        [("filename", "label"), *((name, i % 11) for i, name in enumerate(names(44)))],
+    )
     assert read(tmp_path).classes == tuple(map(str, range(11)))
 
 
 def test_class_folders_go_first_and_say_that_a_label_file_was_not_read(tmp_path: Path) -> None:
     touch(tmp_path, [*names(6, "cat/"), *names(6, "dog/")])
-    write(tmp_path / "ages.csv", [("filename", "label"), *((f"cat/{name}", i % 2) for i, name in enumerate(names(6)))])
+    write(
+        tmp_path / "ages.csv",
+        [("filename", "label"), *((f"cat/{name}", i % 2) for i, name in enumerate(names(6)))],
+    )
     photos = read(tmp_path)
     assert photos.classes == ("cat", "dog")
     assert any("data.labels=ages.csv" in text for text in photos.notes)
@@ -138,36 +154,70 @@ def test_class_folders_go_first_and_say_that_a_label_file_was_not_read(tmp_path:
 
 
 def test_junk_is_passed_over_and_told(tmp_path: Path) -> None:
-    touch(tmp_path, [*names(12), ".DS_Store", "Thumbs.db", "__MACOSX/._000.jpg", ".ipynb_checkpoints/000.jpg"])
-    write(tmp_path / "labels.csv", [("filename", "label"), *((n, breed(i)) for i, n in enumerate(names(12)))])
+    touch(
+        tmp_path,
+        [*names(12), ".DS_Store", "Thumbs.db", "__MACOSX/._000.jpg", ".ipynb_checkpoints/000.jpg"],
+    )
+    write(
+        tmp_path / "labels.csv",
+        [("filename", "label"), *((n, breed(i)) for i, n in enumerate(names(12)))],
+    )
     note = next(text for text in read(tmp_path).notes if text.startswith("passed over"))
-    assert all(name in note for name in (".DS_Store", "Thumbs.db", "__MACOSX", ".ipynb_checkpoints"))
+    assert all(
+        name in note for name in (".DS_Store", "Thumbs.db", "__MACOSX", ".ipynb_checkpoints")
+    )
 
 
 def test_images_that_are_not_there_and_rows_without_a_label_are_told(tmp_path: Path) -> None:
     touch(tmp_path, names(12))
     rows = [(name, breed(index)) for index, name in enumerate(names(11))]
-    write(tmp_path / "labels.csv", [("filename", "label"), *rows, ("gone.jpg", "collie"), (names(12)[11], "")])
+    write(
+        tmp_path / "labels.csv",
+        [("filename", "label"), *rows, ("gone.jpg", "collie"), (names(12)[11], "")],
+    )
     text = "\n".join(read(tmp_path).left_out)
     assert "1 images that labels.csv names and that are not there: gone.jpg" in text
-    assert "1 rows of labels.csv without a label" in text and "1 images that labels.csv does not label" in text
+    assert (
+        "1 rows of labels.csv without a label" in text
+        and "1 images that labels.csv does not label" in text
+    )
 
 
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([("a", "b", "c"), (1, 2, 3)], "got the columns a, b, c; expected one that names images and one of classes"),
+        (
+            [("a", "b", "c"), (1, 2, 3)],
+            "got the columns a, b, c; expected one that names images and one of classes",
+        ),
         ([("filename", "label"), ("x.jpg", "dog")], "none of its 1 rows names an image"),
         ([("filename", "label")], "holds no rows"),
         ([("filename", "width", "height"), ("000.jpg", 3, 4)], "no column is one of classes"),
-        ([("filename", "label"), ("000.jpg", "dog"), ("000.jpg", "cat")], "has the label 'dog' already"),
-        ([("filename", "label"), *((name, name) for name in names(9))], "has another value in each row"),
-        ([("filename", "label"), *((name, "dog") for name in names(9))], "all images have the label 'dog'"),
-        ([("filename", "label", "split"), ("000.jpg", "dog", "fold 3")], "line 2 has 'fold 3' in the column 'split'"),
-        ([("filename", "label"), ("000.jpg", "dog", "extra")], "line 2 has 3 cells and the first 2"),
+        (
+            [("filename", "label"), ("000.jpg", "dog"), ("000.jpg", "cat")],
+            "has the label 'dog' already",
+        ),
+        (
+            [("filename", "label"), *((name, name) for name in names(9))],
+            "has another value in each row",
+        ),
+        (
+            [("filename", "label"), *((name, "dog") for name in names(9))],
+            "all images have the label 'dog'",
+        ),
+        (
+            [("filename", "label", "split"), ("000.jpg", "dog", "fold 3")],
+            "line 2 has 'fold 3' in the column 'split'",
+        ),
+        (
+            [("filename", "label"), ("000.jpg", "dog", "extra")],
+            "line 2 has 3 cells and the first 2",
+        ),
     ],
 )
-def test_what_cannot_be_understood_is_one_message(tmp_path: Path, rows: list[tuple[object, ...]], said: str) -> None:
+def test_what_cannot_be_understood_is_one_message(
+    tmp_path: Path, rows: list[tuple[object, ...]], said: str
+) -> None:
     touch(tmp_path, names(9))
     write(tmp_path / "labels.csv", rows)
     assert said in refusal(tmp_path) and str(tmp_path / "labels.csv") in refusal(tmp_path)
@@ -190,8 +240,11 @@ def test_a_path_out_of_the_folder_names_nothing(tmp_path: Path) -> None:
     assert "none of its 1 rows" in refusal(tmp_path / "data")
 
 
-def test_labels_from_a_file_pass_the_check_and_its_fingerprint_knows_them(photos: Path, tmp_path: Path) -> None:
-    """The same images with two labels exchanged are other data, which no cache may take for the first."""
+def test_labels_from_a_file_pass_the_check_and_its_fingerprint_knows_them(
+    photos: Path, tmp_path: Path
+) -> None:
+    """The same images with two labels exchanged are other data, which no cache may take for the
+    first."""
     root, rows = tmp_path / "flat", []
     root.mkdir()
     for index, path in enumerate(sorted((photos / "train").glob("*/*.jpg"))[::5]):

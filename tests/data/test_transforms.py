@@ -1,4 +1,5 @@
-"""From pixels to the network's input: what torchvision does on a PIL image, faster, and the same again by seed."""
+"""From pixels to the network's input: what torchvision does on a PIL image, faster, and the same
+again by seed."""
 
 from __future__ import annotations
 
@@ -37,7 +38,10 @@ def photo(width: int, height: int) -> Pixels:
 
 def reference(pixels: Pixels, base: EvalTransform) -> np.ndarray[Any, Any]:
     steps = v2.Compose(
-        [v2.Resize(base.resize, InterpolationMode(base.interpolation), antialias=True), v2.CenterCrop(base.crop)]
+        [
+            v2.Resize(base.resize, InterpolationMode(base.interpolation), antialias=True),
+            v2.CenterCrop(base.crop),
+        ]
     )
     return np.asarray(steps(Image.fromarray(pixels))).astype(int)
 
@@ -86,7 +90,8 @@ def little_memory(more: int) -> Iterator[None]:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory")
 @pytest.mark.parametrize(("width", "height"), [(60_000, 1), (1, 60_000)])
 def test_a_long_strip_is_refused_or_transformed_within_bounds(width: int, height: int) -> None:
-    """Sixty thousand pixels pass the size limit; scaled to 256 on their shorter side they are four billion."""
+    """Sixty thousand pixels pass the size limit; scaled to 256 on their shorter side they are four
+    billion."""
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), (30, 200, 60)).save(buffer, "JPEG", quality=95)
     with little_memory(2**31):
@@ -142,7 +147,9 @@ def training(policy: str) -> TrainTransform:
 
 @pytest.mark.parametrize("policy", ["basic", "trivial", "randaug"])
 @pytest.mark.parametrize("size", [(301, 187), (20, 13)])
-def test_augmentation_repeats_by_seed_and_differs_between_seeds(policy: str, size: tuple[int, int]) -> None:
+def test_augmentation_repeats_by_seed_and_differs_between_seeds(
+    policy: str, size: tuple[int, int]
+) -> None:
     augment, pixels = training(policy), photo(*size)
     first = [drawn(augment, pixels, seed) for seed in range(8)]
     for seed, result in enumerate(first):
@@ -177,14 +184,16 @@ def test_policies_add_something_to_crop_and_flip() -> None:
 def test_the_resize_is_torchvisions_in_whole_numbers_whatever_torchvision_thinks_of_the_cpu(
     shape: tuple[int, int], interpolation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """0.21, which AWS's inference image has, goes through floats where there is AVX512; then a level is off."""
+    """0.21, which AWS's inference image has, goes through floats where there is AVX512; then a
+    level is off."""
     from torchvision.transforms.v2.functional import _geometry, center_crop
 
     pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     transform = EvalTransform(36, 32, interpolation, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     before = transform(pixels)
     whole = center_crop(
-        _geometry.resize_image(to_tensor(pixels), [36], _geometry.InterpolationMode(interpolation)), [32, 32]
+        _geometry.resize_image(to_tensor(pixels), [36], _geometry.InterpolationMode(interpolation)),
+        [32, 32],
     )
     assert torch.equal(before, whole)
     monkeypatch.setattr(_geometry, "_do_native_uint8_resize_on_cpu", lambda _: False)

@@ -24,7 +24,14 @@ from breedlab.verdicts import Verdict
 CLASSES, WIDTH, BATCH, PASSES, STEPS = 4, 20, 32, 10, 6
 NAMES = [
     *("LossNotDecreasing", "Overfit", "Overtraining", "VanishingGradient", "ExplodingTensor"),
-    *("PoorWeightInitialization", "DeadRelu", "SaturatedActivation", "AllZero", "NaN/Inf", "UnchangedTensor"),
+    *(
+        "PoorWeightInitialization",
+        "DeadRelu",
+        "SaturatedActivation",
+        "AllZero",
+        "NaN/Inf",
+        "UnchangedTensor",
+    ),
     *("UpdateTooSmall", "ClassImbalance", "Confusion", "WeightUpdateRatio"),
 ]
 
@@ -51,7 +58,12 @@ class Training:
     ) -> None:
         chance = torch.Generator().manual_seed(0)
         self.centres = torch.randn(CLASSES, WIDTH, generator=chance)
-        self.chance, self.spread, self.noise, self.taken_for = chance, spread, noise, taken_for or {}
+        self.chance, self.spread, self.noise, self.taken_for = (
+            chance,
+            spread,
+            noise,
+            taken_for or {},
+        )
         self.shares = torch.tensor(shares, dtype=torch.float)
         self.train, self.valid = self._points(photos), self._points(64, honest=True)
         torch.manual_seed(0)
@@ -64,15 +76,21 @@ class Training:
         drawn = labels.clone()
         for label, other in self.taken_for.items():
             drawn[labels == label] = other
-        inputs = self.centres[drawn] + self.spread * torch.randn(count, WIDTH, generator=self.chance)
+        inputs = self.centres[drawn] + self.spread * torch.randn(
+            count, WIDTH, generator=self.chance
+        )
         if self.noise and not honest:
             wrong = torch.rand(count, generator=self.chance) < self.noise
-            labels = torch.where(wrong, torch.randint(0, CLASSES, (count,), generator=self.chance), labels)
+            labels = torch.where(
+                wrong, torch.randint(0, CLASSES, (count,), generator=self.chance), labels
+            )
         return inputs, labels
 
     def record(self, run: Path, debugger: Debugger) -> Path:
         network, loss = self.network, nn.CrossEntropyLoss()
-        trained = [parameter for name, parameter in network.named_parameters() if self.optimized(name)]
+        trained = [
+            parameter for name, parameter in network.named_parameters() if self.optimized(name)
+        ]
         optimizer = torch.optim.Adam(trained, lr=self.lr) if trained else None
         hook = hook_from_config(debugger, run / "debug" / "0", network, outputs=True)
         hook.start_at(0, 0)
@@ -100,7 +118,9 @@ class Training:
 
 
 def sound_network() -> nn.Module:
-    return nn.Sequential(nn.Linear(WIDTH, 32), nn.ReLU(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, CLASSES))
+    return nn.Sequential(
+        nn.Linear(WIDTH, 32), nn.ReLU(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, CLASSES)
+    )
 
 
 def deep_sigmoids() -> nn.Module:
@@ -139,9 +159,13 @@ FAULTS: dict[str, Callable[[], Training]] = {
     "Overtraining": lambda: Training(noise=0.6, photos=32, spread=2.0, passes=18, lr=0.01),
     "VanishingGradient": lambda: Training(network=deep_sigmoids),
     "ExplodingTensor": lambda: Training(spoil=_explode, passes=4),
-    "PoorWeightInitialization": lambda: Training(network=with_first(lambda layer: layer.weight.mul_(1e-3))),
+    "PoorWeightInitialization": lambda: Training(
+        network=with_first(lambda layer: layer.weight.mul_(1e-3))
+    ),
     "DeadRelu": lambda: Training(network=with_first(lambda layer: layer.bias.fill_(-100))),
-    "SaturatedActivation": lambda: Training(network=with_first(lambda layer: layer.weight.mul_(100))),
+    "SaturatedActivation": lambda: Training(
+        network=with_first(lambda layer: layer.weight.mul_(100))
+    ),
     "AllZero": lambda: Training(
         network=with_first(lambda layer: layer.weight.zero_()), optimized=lambda n: n[0] != "0"
     ),
@@ -156,14 +180,21 @@ FAULTS: dict[str, Callable[[], Training]] = {
 
 @pytest.fixture(scope="module")
 def debugger() -> Debugger:
-    return validate(load(["experiment=quickstart", "debugger=default", "debugger.every=5"])).debugger
+    return validate(
+        load(["experiment=quickstart", "debugger=default", "debugger.every=5"])
+    ).debugger
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory, debugger: Debugger) -> Callable[[Training], dict[str, Verdict]]:
+def judged(
+    tmp_path_factory: pytest.TempPathFactory, debugger: Debugger
+) -> Callable[[Training], dict[str, Verdict]]:
     def make(training: Training) -> dict[str, Verdict]:
         run = training.record(tmp_path_factory.mktemp("run"), debugger)
-        return {found.rule: found for found in judge(Tape(opened(run)), debugger.rules, ("a", "b", "c", "d"))}
+        return {
+            found.rule: found
+            for found in judge(Tape(opened(run)), debugger.rules, ("a", "b", "c", "d"))
+        }
 
     return make
 
@@ -173,7 +204,9 @@ def sound(judged: Callable[[Training], dict[str, Verdict]]) -> dict[str, Verdict
     return judged(Training())
 
 
-def test_every_rule_of_the_issue_is_there_on_smdebugs_own_classes(debugger: Debugger, sound: Any) -> None:
+def test_every_rule_of_the_issue_is_there_on_smdebugs_own_classes(
+    debugger: Debugger, sound: Any
+) -> None:
     assert [rule.name for rule in RULES] == NAMES == list(sound)
     assert all(issubclass(rule, Rule) for rule in RULES)
     assert {rule.section for rule in RULES} == set(type(debugger.rules).model_fields)
@@ -186,7 +219,9 @@ def test_a_rule_keeps_still_on_a_sound_training(name: str, sound: dict[str, Verd
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_rule_fires_on_its_fault(name: str, judged: Callable[[Training], dict[str, Verdict]]) -> None:
+def test_a_rule_fires_on_its_fault(
+    name: str, judged: Callable[[Training], dict[str, Verdict]]
+) -> None:
     found = judged(FAULTS[name]())[name]
     assert found.verdict == "triggered", found
     assert found.steps and found.tensors and found.figures and found.advice
@@ -196,12 +231,17 @@ def test_a_rule_fires_on_its_fault(name: str, judged: Callable[[Training], dict[
 LACKING = {
     # A few losses and nothing else; or labels alone.
     False: (),
-    True: ("debugger.collections.labels.train=1", "debugger.collections.losses={train: 0, eval: 0}"),
+    True: (
+        "debugger.collections.labels.train=1",
+        "debugger.collections.losses={train: 0, eval: 0}",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_rule_that_lacks_its_tensors_says_which_and_of_what_mode(name: str, scarce: dict[bool, Any]) -> None:
+def test_a_rule_that_lacks_its_tensors_says_which_and_of_what_mode(
+    name: str, scarce: dict[bool, Any]
+) -> None:
     found = scarce[name in ("ExplodingTensor", "NaN/Inf")][name]  # losses are enough for these two
     assert found.verdict == "not_enough_data", found
     assert found.meaning.startswith("needs ") and not found.figures and not found.advice
@@ -224,5 +264,6 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_images_not_over_its_batches()
     """97 images in batches of 32: the last batch is a single hard one."""
     entries = [Loss(step, 5, 0.3, 32) for step in (1, 2, 3)] + [Loss(4, 5, 4.0, 1)]
     assert _pass(5, entries).loss == pytest.approx((96 * 0.3 + 4.0) / 97)
-    older = [Loss(entry.step, 5, entry.loss) for entry in entries]  # of a recording that has no batch sizes
+    # of a recording that has no batch sizes
+    older = [Loss(entry.step, 5, entry.loss) for entry in entries]
     assert _pass(5, older).loss == pytest.approx((3 * 0.3 + 4.0) / 4)

@@ -1,4 +1,5 @@
-"""The rules on whole runs: what is done when one fires, what is said at the end, and debug.py afterwards."""
+"""The rules on whole runs: what is done when one fires, what is said at the end, and debug.py
+afterwards."""
 
 from __future__ import annotations
 
@@ -48,7 +49,12 @@ def told() -> Iterator[list[Verdict]]:
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory, words: Words, told: list[Verdict]) -> Path:
     """A run that a rule ends after its first epoch of two."""
-    made = words("name=stopped", f"runs_dir={tmp_path_factory.mktemp('runs')}", "debugger=default", FAULT % "stop")
+    made = words(
+        "name=stopped",
+        f"runs_dir={tmp_path_factory.mktemp('runs')}",
+        "debugger=default",
+        FAULT % "stop",
+    )
     return runs.run(validate(load([*made, "debugger.every=2"])), made).run
 
 
@@ -59,33 +65,48 @@ def test_a_rule_may_end_training_with_its_reason(stopped: Path) -> None:
     assert len(losses(stopped)["TRAIN"]) == 7
 
 
-def test_a_rule_may_call_a_function_once_and_its_failure_stops_nothing(stopped: Path, told: list[Verdict]) -> None:
+def test_a_rule_may_call_a_function_once_and_its_failure_stops_nothing(
+    stopped: Path, told: list[Verdict]
+) -> None:
     (verdict,) = told
     assert (verdict.rule, verdict.verdict, verdict.steps) == ("LossNotDecreasing", "triggered", [6])
 
 
 @pytest.mark.slow
-def test_two_processes_are_recorded_by_the_first_and_end_together(words: Words, tmp_path: Path) -> None:
-    made = words("name=two", f"runs_dir={tmp_path}", "model.freeze=none", "debugger=default", FAULT % "stop")
+def test_two_processes_are_recorded_by_the_first_and_end_together(
+    words: Words, tmp_path: Path
+) -> None:
+    made = words(
+        "name=two", f"runs_dir={tmp_path}", "model.freeze=none", "debugger=default", FAULT % "stop"
+    )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    launch = subprocess.run([*torchrun, "-m", "breedlab.cli", "launch", *made], capture_output=True, text=True)
+    launch = subprocess.run(
+        [*torchrun, "-m", "breedlab.cli", "launch", *made], capture_output=True, text=True
+    )
     assert launch.returncode == 0, launch.stderr
     run = (tmp_path / "latest").resolve()
-    assert "by the debugger: LossNotDecreasing" in json.loads((run / "metrics.json").read_text())["training"]["ended"]
+    assert (
+        "by the debugger: LossNotDecreasing"
+        in json.loads((run / "metrics.json").read_text())["training"]["ended"]
+    )
     assert [folder.name for folder in (run / "debug").iterdir() if folder.is_dir()] == ["0"]
     found = losses(run)
     assert [step for step, _ in found["TRAIN"]] == list(range(1, 8)) and found["EVAL"]
 
 
 def test_a_function_for_a_rule_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="no rule is called Overfitted; expected some of LossNotDecreasing"):
+    with pytest.raises(
+        ValueError, match="no rule is called Overfitted; expected some of LossNotDecreasing"
+    ):
         on("Overfitted")
 
 
 def test_the_run_s_verdicts_are_kept_as_the_profiler_s_are(stopped: Path) -> None:
     found = json.loads((stopped / "debug" / "verdicts.json").read_text())
     assert len(found) == 15
-    assert set(found[0]) == {*("rule", "verdict", "figures", "meaning", "advice", "mode", "steps", "tensors", "link")}
+    assert set(found[0]) == {
+        *("rule", "verdict", "figures", "meaning", "advice", "mode", "steps", "tensors", "link")
+    }
     by_rule = {verdict["rule"]: verdict for verdict in found}
     assert by_rule["LossNotDecreasing"]["verdict"] == "triggered"
     # Only the head ran: it has no bounded activation, which the verdict says, with the mode.
@@ -95,12 +116,15 @@ def test_the_run_s_verdicts_are_kept_as_the_profiler_s_are(stopped: Path) -> Non
     assert by_rule["ClassImbalance"]["figures"]["labels"] == 100
 
 
-def test_what_a_report_shows_of_the_recording_is_kept_until_more_is_recorded(stopped: Path, tmp_path: Path) -> None:
+def test_what_a_report_shows_of_the_recording_is_kept_until_more_is_recorded(
+    stopped: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(stopped / "debug", run / "debug")
     kept = read_tensors(run)
     (run / "debug" / "report.json").rename(tmp_path / "aside.json")
-    assert kept == read_tensors(run) and kept.losses["TRAIN"] and kept.figures["weights"]  # from smdebug's own files
+    # from smdebug's own files
+    assert kept == read_tensors(run) and kept.losses["TRAIN"] and kept.figures["weights"]
     other = json.loads((tmp_path / "aside.json").read_text()) | {"losses": {"TRAIN": [[1, 9.0]]}}
     (run / "debug" / "report.json").write_text(json.dumps(other))
     assert read_tensors(run).losses == {"TRAIN": [(1, 9.0)]}
@@ -111,7 +135,13 @@ def test_what_a_report_shows_of_the_recording_is_kept_until_more_is_recorded(sto
 def test_training_without_a_sound_loss_leaves_its_verdicts(
     words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = words("name=broken", f"runs_dir={tmp_path}", "debugger=default", "debugger.every=1", "optim.lr=1e30")
+    made = words(
+        "name=broken",
+        f"runs_dir={tmp_path}",
+        "debugger=default",
+        "debugger.every=1",
+        "optim.lr=1e30",
+    )
     with pytest.raises(TrainingError, match="diverged"):
         runs.run(validate(load(made)), made)
     assert "rules triggered" in capsys.readouterr().out
@@ -125,16 +155,25 @@ def test_debug_tells_what_was_found_and_by_its_exit_code_whether(
 ) -> None:
     assert debug.main([str(stopped)]) == 1
     said = capsys.readouterr().out
-    assert "LossNotDecreasing, step 6: CrossEntropyLoss_output_0" in said and "see report.html#loss" in said
-    assert "debug: 7 losses in training, 1 losses in validation; 1 rule triggered: LossNotDecreasing" in said
+    assert (
+        "LossNotDecreasing, step 6: CrossEntropyLoss_output_0" in said
+        and "see report.html#loss" in said
+    )
+    assert (
+        "debug: 7 losses in training, 1 losses in validation; 1 rule triggered: LossNotDecreasing"
+        in said
+    )
     assert debug.main([str(stopped), "--json"]) == 1
-    assert json.loads(capsys.readouterr().out) == json.loads((stopped / "debug" / "verdicts.json").read_text())
+    assert json.loads(capsys.readouterr().out) == json.loads(
+        (stopped / "debug" / "verdicts.json").read_text()
+    )
 
 
 def test_debug_of_a_run_without_a_fault_ends_with_0(stopped: Path, tmp_path: Path) -> None:
     sound = tmp_path / "sound"
     sound.mkdir()
-    (sound / "debug").symlink_to(stopped / "debug")  # no config of its own: the default thresholds, which it meets
+    # no config of its own: the default thresholds, which it meets
+    (sound / "debug").symlink_to(stopped / "debug")
     assert debug.main([str(sound)]) == 0
 
 
@@ -142,7 +181,8 @@ NO_RUN = "is no run directory; expected one such as runs/latest"
 
 
 @pytest.mark.parametrize(
-    ("made", "message"), [("gone", NO_RUN), ("run", NO_RUN), ("run/config.yaml", "holds no recording of the debugger")]
+    ("made", "message"),
+    [("gone", NO_RUN), ("run", NO_RUN), ("run/config.yaml", "holds no recording of the debugger")],
 )
 def test_debug_of_nothing_is_one_clear_message(tmp_path: Path, made: str, message: str) -> None:
     (tmp_path / made).mkdir(parents=True)
@@ -154,23 +194,30 @@ def test_debug_of_nothing_is_one_clear_message(tmp_path: Path, made: str, messag
 def test_a_damaged_recording_is_one_clear_message(stopped: Path, tmp_path: Path) -> None:
     shutil.copytree(stopped / "debug", tmp_path / "run" / "debug")
     next((tmp_path / "run" / "debug" / "0").glob("index/*/*.json")).write_text("{")
-    with pytest.raises(DataError, match=r"run: its recording cannot be read \(.*Empty/Corrupt Index File"):
+    with pytest.raises(
+        DataError, match=r"run: its recording cannot be read \(.*Empty/Corrupt Index File"
+    ):
         debug.main([str(tmp_path / "run")])
 
 
-def test_s3_without_credentials_is_one_clear_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_s3_without_credentials_is_one_clear_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import boto3
     from smdebug.core.access_layer.s3handler import S3Handler
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which remembers the credentials of an earlier test
+    # which remembers the credentials of an earlier test
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     S3Handler.client.cache_clear()
-    with pytest.raises(DataError, match=r"s3://bucket/run: its recording cannot be read .*credentials"):
+    with pytest.raises(
+        DataError, match=r"s3://bucket/run: its recording cannot be read .*credentials"
+    ):
         debug.main(["s3://bucket/run"])
     S3Handler.client.cache_clear()
 
@@ -185,7 +232,8 @@ def test_a_recording_is_read_from_s3(stopped: Path, monkeypatch: pytest.MonkeyPa
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(S3Handler, "GET_OBJECTS_MULTIPROCESSING_THRESHOLD", 1_000_000)  # the mock is this process's
+    # the mock is this process's
+    monkeypatch.setattr(S3Handler, "GET_OBJECTS_MULTIPROCESSING_THRESHOLD", 1_000_000)
     S3Handler.client.cache_clear()
     with mock_aws():
         client = boto3.client("s3", region_name="us-east-1")
@@ -210,7 +258,10 @@ def test_a_recording_is_read_from_s3(stopped: Path, monkeypatch: pytest.MonkeyPa
             "debugger.rules.overfit.action=shout",
             "debugger.rules.overfit.action: got 'shout'; expected one of warn, stop",
         ),
-        ("debugger.collections.weights.train=often", "debugger.collections.weights.train: got 'often'"),
+        (
+            "debugger.collections.weights.train=often",
+            "debugger.collections.weights.train: got 'often'",
+        ),
     ],
 )
 def test_a_fault_of_the_config_is_told_once(words: Words, word: str, message: str) -> None:

@@ -13,8 +13,11 @@ from breedlab.evaluation.calibration import fit_temperature
 from breedlab.training.evaluation import evaluate
 
 
-def drawn(images: int, classes: int, sharpness: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits whose true temperature is `sharpness`, and labels drawn by what they mean without it."""
+def drawn(
+    images: int, classes: int, sharpness: float, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits whose true temperature is `sharpness`, and labels drawn by what they mean without
+    it."""
     draw = torch.Generator().manual_seed(seed)
     honest = 2.0 * torch.randn(images, classes, generator=draw)
     labels = torch.multinomial(honest.softmax(1), 1, generator=draw)[:, 0]
@@ -29,7 +32,9 @@ def test_it_minimizes_the_cross_entropy_as_scipy_does(classes: int, sharpness: f
         rows = log_softmax(logits.double().numpy() / np.exp(log_temperature), axis=1)
         return float(-rows[np.arange(len(labels)), labels.numpy()].mean())
 
-    expected = minimize_scalar(cross_entropy, bounds=(-5, 5), method="bounded", options={"xatol": 1e-9})
+    expected = minimize_scalar(
+        cross_entropy, bounds=(-5, 5), method="bounded", options={"xatol": 1e-9}
+    )
     assert fit_temperature(logits, labels) == pytest.approx(np.exp(expected.x), rel=1e-4)
 
 
@@ -40,12 +45,15 @@ def test_it_finds_the_temperature_that_the_labels_were_drawn_with() -> None:
 
 def test_without_a_mistake_it_is_no_surer_than_so_many_right_answers_allow() -> None:
     labels = torch.arange(60) % 3
-    logits = 0.1 * torch.nn.functional.one_hot(labels, 3).float()  # right each time, and hardly sure
+    # right each time, and hardly sure
+    logits = 0.1 * torch.nn.functional.one_hot(labels, 3).float()
     sure = (logits / fit_temperature(logits, labels)).softmax(1).max(1).values
     assert float(sure.mean()) == pytest.approx(61 / 62, abs=0.002)  # Laplace: (n + 1) / (n + 2)
 
 
-@pytest.mark.parametrize("logits", [torch.zeros(30, 3), torch.full((30, 3), 1e4) * torch.eye(3).repeat(10, 1)])
+@pytest.mark.parametrize(
+    "logits", [torch.zeros(30, 3), torch.full((30, 3), 1e4) * torch.eye(3).repeat(10, 1)]
+)
 def test_hopeless_and_huge_scores_give_a_usable_temperature(logits: torch.Tensor) -> None:
     temperature = fit_temperature(logits, torch.zeros(30, dtype=torch.int64))
     assert 0 < temperature < 1e6 and np.isfinite(temperature)
@@ -55,10 +63,20 @@ def test_a_test_tells_the_error_with_and_without_it_as_torchmetrics_does() -> No
     logits, labels = drawn(500, 10, 4.0, seed=1)
     classes = tuple("abcdefghij")
     found = evaluate(
-        lambda batch: batch, [(logits, labels)], classes, total=500, progress=lambda *_: None, temperature=4.0
+        lambda batch: batch,
+        [(logits, labels)],
+        classes,
+        total=500,
+        progress=lambda *_: None,
+        temperature=4.0,
     )
-    for error, scores in ((found.metrics["ece"], logits / 4), (found.calibration["ece_before"], logits)):
-        expected = multiclass_calibration_error(scores.softmax(1), labels, num_classes=10, n_bins=15)
+    for error, scores in (
+        (found.metrics["ece"], logits / 4),
+        (found.calibration["ece_before"], logits),
+    ):
+        expected = multiclass_calibration_error(
+            scores.softmax(1), labels, num_classes=10, n_bins=15
+        )
         assert error == pytest.approx(float(expected), abs=1e-6)
     assert found.metrics["ece"] < found.calibration["ece_before"] / 2
     assert [label for label, _ in found.predictions] == logits.argmax(1).tolist()

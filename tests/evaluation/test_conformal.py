@@ -17,7 +17,9 @@ def drawn(images: int, seed: int, sure: float = 1.0) -> tuple[torch.Tensor, torc
 
 
 @pytest.mark.parametrize("sure", [0.3, 1.0, 4.0])
-def test_they_hold_the_true_class_in_nine_cases_of_ten_however_wrong_the_model_is(sure: float) -> None:
+def test_they_hold_the_true_class_in_nine_cases_of_ten_however_wrong_the_model_is(
+    sure: float,
+) -> None:
     covered = []
     for seed in range(40):
         least = least_probability(*drawn(250, seed, sure))
@@ -51,7 +53,9 @@ def test_the_sets_are_mapies() -> None:
     probabilities, labels = drawn(300, seed=1)
     asked, truth = drawn(400, seed=2)
     fixed = Fixed().fit(None, None)
-    conformal = mapie.SplitConformalClassifier(fixed, confidence_level=0.9, conformity_score="lac", prefit=True)
+    conformal = mapie.SplitConformalClassifier(
+        fixed, confidence_level=0.9, conformity_score="lac", prefit=True
+    )
     conformal.conformalize(probabilities.double().numpy(), labels.numpy())
     _, sets = conformal.predict_set(asked.double().numpy())
     least = least_probability(probabilities, labels)

@@ -37,7 +37,9 @@ def test_the_suspects_and_their_order_are_cleanlabs() -> None:
     probabilities = out_of_fold(features, labels)
     given = (labels.numpy(), probabilities.double().numpy())
     theirs = rank.get_normalized_margin_for_each_label(*given)
-    assert np.corrcoef(theirs, margins(probabilities, labels).numpy())[0, 1] == pytest.approx(1, abs=1e-6)
+    assert np.corrcoef(theirs, margins(probabilities, labels).numpy())[0, 1] == pytest.approx(
+        1, abs=1e-6
+    )
     expected = find.find_label_issues(
         *given, filter_by="confident_learning", return_indices_ranked_by="normalized_margin"
     )
@@ -46,6 +48,7 @@ def test_the_suspects_and_their_order_are_cleanlabs() -> None:
 
 def test_no_image_helps_to_judge_itself() -> None:
     draw = torch.Generator().manual_seed(0)
-    features, labels = torch.randn(200, 500, generator=draw), torch.arange(200) % 4  # nothing to learn, much to keep
+    # nothing to learn, much to keep
+    features, labels = torch.randn(200, 500, generator=draw), torch.arange(200) % 4
     right = (out_of_fold(features, labels).argmax(1) == labels).float().mean()
     assert 0.1 < float(right) < 0.4

@@ -1,4 +1,5 @@
-"""What tells images of none of the classes, beside scikit-learn's distances and planted strangers."""
+"""What tells images of none of the classes, beside scikit-learn's distances and planted
+strangers."""
 
 from __future__ import annotations
 
@@ -6,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from breedlab.evaluation.novelty import FALSE_ALARMS, auroc, choose, fit, spread_indices, threshold_of
+from breedlab.evaluation.novelty import (
+    FALSE_ALARMS,
+    auroc,
+    choose,
+    fit,
+    spread_indices,
+    threshold_of,
+)
 from breedlab.serving.novelty import MAHALANOBIS, METHODS, NEAREST, NEIGHBORS
 
 WIDTH = 24
@@ -21,7 +29,9 @@ def clusters(images: int, classes: range, seed: int) -> tuple[torch.Tensor, torc
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_of_planted_strangers_nine_in_ten_are_refused_at_one_false_alarm_in_twenty(method: str) -> None:
+def test_of_planted_strangers_nine_in_ten_are_refused_at_one_false_alarm_in_twenty(
+    method: str,
+) -> None:
     novelty = fit(method, *clusters(600, range(10), seed=0))
     known, _ = clusters(4000, range(10), seed=2)
     strangers, _ = clusters(1000, range(10, 40), seed=3)
@@ -38,9 +48,13 @@ def test_the_nearest_are_scikit_learns() -> None:
     neighbors = pytest.importorskip("sklearn.neighbors")
     features, labels = clusters(300, range(6), seed=4)
     asked, _ = clusters(50, range(12), seed=5)
-    tree = neighbors.NearestNeighbors(n_neighbors=NEIGHBORS, metric="cosine", algorithm="brute").fit(features.numpy())
+    tree = neighbors.NearestNeighbors(
+        n_neighbors=NEIGHBORS, metric="cosine", algorithm="brute"
+    ).fit(features.numpy())
     expected = tree.kneighbors(asked.numpy())[0].mean(1)
-    np.testing.assert_allclose(fit(NEAREST, features, labels).distance(asked), expected, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        fit(NEAREST, features, labels).distance(asked), expected, rtol=1e-3, atol=1e-6
+    )
 
 
 def test_the_mahalanobis_distance_is_scipys() -> None:
@@ -53,7 +67,9 @@ def test_the_mahalanobis_distance_is_scipys() -> None:
     shrunk = 0.5 * covariance + 0.5 * np.diag(covariance).mean() * np.eye(WIDTH)
     inverse = np.linalg.inv(shrunk)
     expected = [min(mahalanobis(row, mean, inverse) for mean in means) for row in asked.numpy()]
-    np.testing.assert_allclose(fit(MAHALANOBIS, features, labels).distance(asked), expected, rtol=1e-3)
+    np.testing.assert_allclose(
+        fit(MAHALANOBIS, features, labels).distance(asked), expected, rtol=1e-3
+    )
 
 
 def test_the_method_that_separates_held_out_classes_best_is_taken() -> None:

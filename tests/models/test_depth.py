@@ -91,7 +91,9 @@ def judged(network: Any) -> list[dict[str, Any]]:
 )
 def test_a_network_of_timms_has_the_rates_and_the_decay_that_timm_gives_it(name: str) -> None:
     network = timm_network(name)
-    theirs = {id(p): (g["lr_scale"], g["weight_decay"] > 0) for g in judged(network) for p in g["params"]}
+    theirs = {
+        id(p): (g["lr_scale"], g["weight_decay"] > 0) for g in judged(network) for p in g["params"]
+    }
     network.reset_classifier(0)
     depth, decayed = depths(network, f"timm/{name}"), is_decayed(network, f"timm/{name}")
     ours = {path: (0.5 ** depth[path], decayed[path]) for path, _ in network.named_parameters()}
@@ -129,11 +131,17 @@ def test_every_family_of_the_catalogue_is_listed_once() -> None:
 
 @pytest.mark.parametrize(
     ("name", "exempt"),
-    [("vit_b_32", "class_token"), ("swin_v2_t", "logit_scale"), ("maxvit_t", "relative_position_bias_table")],
+    [
+        ("vit_b_32", "class_token"),
+        ("swin_v2_t", "logit_scale"),
+        ("maxvit_t", "relative_position_bias_table"),
+    ],
 )
 def test_weight_decay_leaves_positions_and_tokens_alone(name: str, exempt: str) -> None:
     network = torchvision_backbone(name)
     decayed = is_decayed(network, name)
-    assert not any(value for path, value in decayed.items() if exempt in path or path.endswith("bias"))
+    assert not any(
+        value for path, value in decayed.items() if exempt in path or path.endswith("bias")
+    )
     matrices = [p for path, p in network.named_parameters() if decayed[path]]
     assert sum(p.numel() for p in matrices) > 0.95 * sum(p.numel() for p in network.parameters())

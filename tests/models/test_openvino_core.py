@@ -56,27 +56,33 @@ print(len(heard))
 """
 
 ORDERS = {
-    "made here, gone in a thread": """
+    "made here, gone in a thread": (
+        """
 use()
 thread = threading.Thread(target=lambda: (held.clear(), gc.collect()))
 thread.start()
 thread.join()
-""",
-    "made in a thread, gone here": """
+"""
+    ),
+    "made in a thread, gone here": (
+        """
 thread = threading.Thread(target=use)
 thread.start()
 thread.join()
 held.clear()
 gc.collect()
-""",
-    "the first gone first": """
+"""
+    ),
+    "the first gone first": (
+        """
 use()
 use()
 del held[:2]
 gc.collect()
 held.clear()
 gc.collect()
-""",
+"""
+    ),
 }
 
 

@@ -1,4 +1,5 @@
-"""Starting from weights of one's own: what is taken, what is left out, and what is refused in one line."""
+"""Starting from weights of one's own: what is taken, what is left out, and what is refused in one
+line."""
 
 from __future__ import annotations
 
@@ -42,10 +43,16 @@ def without_last_layer() -> State:
         under("module._orig_mod."),
         lambda: {"state_dict": under("model.")(), "epoch": 3},
         lambda: {"model": state(), "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}},
-        lambda: {**without_last_layer(), "head.0.weight": torch.zeros(7, 512), "head.0.bias": torch.zeros(7)},
+        lambda: {
+            **without_last_layer(),
+            "head.0.weight": torch.zeros(7, 512),
+            "head.0.bias": torch.zeros(7),
+        },
     ],
 )
-def test_what_training_scripts_save_is_taken_whatever_is_around_it(content: Callable[[], Any], tmp_path: Path) -> None:
+def test_what_training_scripts_save_is_taken_whatever_is_around_it(
+    content: Callable[[], Any], tmp_path: Path
+) -> None:
     torch.save(content(), tmp_path / "own.pth")
     taken = backbones.build("resnet18", str(tmp_path / "own.pth")).network.state_dict()
     expected = without_last_layer()
@@ -61,8 +68,14 @@ def nan() -> State:
     ("content", "says"),
     [
         (lambda: models.resnet34().state_dict(), r"fit nowhere, such as layer1\.2\."),
-        (lambda: models.resnet50().state_dict(), r"have another shape, such as layer1\.0\.conv1\.weight"),
-        (lambda: models.mobilenet_v3_small().state_dict(), r"0 of the 120 tensors of resnet18 match"),
+        (
+            lambda: models.resnet50().state_dict(),
+            r"have another shape, such as layer1\.0\.conv1\.weight",
+        ),
+        (
+            lambda: models.mobilenet_v3_small().state_dict(),
+            r"0 of the 120 tensors of resnet18 match",
+        ),
         (lambda: {"epoch": 3}, "holds no tensors by name"),
         (nan, "NaN or infinite values in 1 of 120 tensors, such as conv1.weight"),
     ],
@@ -76,7 +89,9 @@ def test_weights_of_another_network_are_refused_in_a_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_does_not_say_its_transform_does_not_take_that_of_a_newer_recipe(tmp_path: Path) -> None:
+def test_a_file_that_does_not_say_its_transform_does_not_take_that_of_a_newer_recipe(
+    tmp_path: Path,
+) -> None:
     """resnet50's DEFAULT is torchvision's second recipe, which resizes to 232; the usual is 256."""
     torch.save(models.resnet50().state_dict(), tmp_path / "own.pth")
     used = backbones.build("resnet50", str(tmp_path / "own.pth")).pretraining

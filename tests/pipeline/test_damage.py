@@ -1,4 +1,5 @@
-"""A run directory that a power cut left with empty or torn files: it can be resumed all the same."""
+"""A run directory that a power cut left with empty or torn files: it can be resumed all the
+same."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def copied(whole: Path, tmp_path: Path) -> Path:
 
 def resumed(copied: Path, configure: Configure) -> dict[str, object]:
     try:
-        return run(configure(f"runs_dir={copied.parent}", "trainer.patience=1"), [], resume=copied).metrics
+        return run(
+            configure(f"runs_dir={copied.parent}", "trainer.patience=1"), [], resume=copied
+        ).metrics
     finally:
         rundir.leave()
 
@@ -62,7 +65,9 @@ def test_a_record_that_is_empty_or_torn_is_written_anew_by_a_resume(
         assert again["data"] == json.loads((whole / name).read_text())["data"]
 
 
-def test_without_its_lineage_a_run_still_refuses_other_photos(copied: Path, configure: Configure) -> None:
+def test_without_its_lineage_a_run_still_refuses_other_photos(
+    copied: Path, configure: Configure
+) -> None:
     (copied / "lineage.json").write_text("")
     splits = json.loads((copied / "splits.json").read_text())
     splits["photos"]["train"][0] = "train/another.jpg"
@@ -79,7 +84,9 @@ def test_an_empty_metrics_file_is_no_complete_run(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1000])
-def test_a_checkpoint_that_is_cut_off_is_named_with_what_to_do(copied: Path, configure: Configure, size: int) -> None:
+def test_a_checkpoint_that_is_cut_off_is_named_with_what_to_do(
+    copied: Path, configure: Configure, size: int
+) -> None:
     last = copied / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:size])
     (copied / "trained.json").unlink()
@@ -95,9 +102,15 @@ def test_a_checkpoint_that_is_cut_off_is_named_with_what_to_do(copied: Path, con
     assert resumed(copied, configure)["training"]
 
 
-def test_what_a_killed_writer_left_is_cleared_by_a_resume(copied: Path, configure: Configure) -> None:
+def test_what_a_killed_writer_left_is_cleared_by_a_resume(
+    copied: Path, configure: Configure
+) -> None:
     (copied / "metrics.json").unlink()
-    left = [copied / ".lineage.json.1-0.tmp", copied / "checkpoints" / ".last.ckpt.7.tmp", copied / "model.tar.7.tmp"]
+    left = [
+        copied / ".lineage.json.1-0.tmp",
+        copied / "checkpoints" / ".last.ckpt.7.tmp",
+        copied / "model.tar.7.tmp",
+    ]
     for file in left:
         file.write_text("half")
 

@@ -1,4 +1,5 @@
-"""A run that goes on longer than it was asked to: more epochs, more trials, and the refusal of fewer."""
+"""A run that goes on longer than it was asked to: more epochs, more trials, and the refusal of
+fewer."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ Words = Callable[..., list[str]]
 
 
 def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+    state: dict[str, torch.Tensor] = torch.load(
+        run / f"checkpoints/{name}.ckpt", weights_only=True
+    )["state_dict"]
     return state
 
 
@@ -38,7 +41,9 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("more", [["model.dropout=0.3"], ["optim.name=sgd", "trainer.ema=0.9", "trainer.patience=9"]])
+@pytest.mark.parametrize(
+    "more", [["model.dropout=0.3"], ["optim.name=sgd", "trainer.ema=0.9", "trainer.patience=9"]]
+)
 def test_a_finished_training_goes_on_to_what_a_longer_one_would_have_come_to(
     here: Path, words: Words, more: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,7 +53,9 @@ def test_a_finished_training_goes_on_to_what_a_longer_one_would_have_come_to(
     capsys.readouterr()
     planned = main([f"resume={run}", "trainer.max_epochs=4", "dry_run=true"])
     shown = capsys.readouterr().out
-    assert planned == 0 and "go on training after epoch 2 of 4: 2 epochs x 7 steps = 14 steps" in shown
+    assert (
+        planned == 0 and "go on training after epoch 2 of 4: 2 epochs x 7 steps = 14 steps" in shown
+    )
     assert launched(f"resume={run}", "trainer.max_epochs=4") == run
     assert "trainer.max_epochs: 2 becomes 4; goes on after epoch 2" in capsys.readouterr().out
     for name in ("last", "best"):
@@ -69,7 +76,11 @@ def test_a_finished_training_goes_on_to_what_a_longer_one_would_have_come_to(
 
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
 def test_a_schedule_that_had_ended_goes_on_as_that_of_the_longer_training(
-    here: Path, words: Words, schedule: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path,
+    words: Words,
+    schedule: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     rates: list[float] = []
     step = torch.optim.Adam.step
@@ -88,7 +99,9 @@ def test_a_schedule_that_had_ended_goes_on_as_that_of_the_longer_training(
     assert rates == pytest.approx(longer[14:], rel=1e-9), "7 steps an epoch"
 
 
-def test_a_training_that_early_stopping_ended_has_its_patience_anew(here: Path, words: Words) -> None:
+def test_a_training_that_early_stopping_ended_has_its_patience_anew(
+    here: Path, words: Words
+) -> None:
     run = launched(*words("trainer.max_epochs=6", "trainer.patience=1", "optim.lr=1e-12"))
     stopped = json.loads((run / "trained.json").read_text())["epochs"]
     assert stopped == 2
@@ -101,17 +114,29 @@ def test_a_training_that_early_stopping_ended_has_its_patience_anew(here: Path, 
     [("trainer.max_epochs=1", "2 epochs of training"), ("tuner.trials=1", "2 trials")],
 )
 def test_fewer_than_there_are_is_refused(here: Path, words: Words, word: str, behind: str) -> None:
-    space = ["tuner=random", "tuner.trials=2", "tuner.max_epochs=1", "tuner.space.optim.lr=[0.01, 0.02]"]
+    space = [
+        "tuner=random",
+        "tuner.trials=2",
+        "tuner.max_epochs=1",
+        "tuner.space.optim.lr=[0.01, 0.02]",
+    ]
     run = launched(*words(*space))
     before = (run / "config.yaml").read_text()
-    with pytest.raises(ConfigError, match=rf"{word.partition('=')[0]}: got 1; expected at least 2, since .* {behind}"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"{word.partition('=')[0]}: got 1; expected at least 2, since .* {behind}",
+    ):
         launched(f"resume={run}", word)
     assert (run / "config.yaml").read_text() == before and (run / "metrics.json").exists()
 
 
 @pytest.mark.parametrize("better", [False, True])
 def test_more_trials_are_added_and_the_best_is_trained_anew_only_if_it_is_another(
-    here: Path, words: Words, better: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path,
+    words: Words,
+    better: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     space = "tuner.space={optim: {lr: {low: 0.001, high: 0.01}}}"
     ran: list[float] = []
@@ -142,7 +167,11 @@ def test_more_trials_are_added_and_the_best_is_trained_anew_only_if_it_is_anothe
 
 
 def test_both_at_once(here: Path, words: Words) -> None:
-    run = launched(*words("tuner=random", "tuner.trials=1", "tuner.max_epochs=1", "tuner.space.optim.lr=[0.01]"))
+    run = launched(
+        *words(
+            "tuner=random", "tuner.trials=1", "tuner.max_epochs=1", "tuner.space.optim.lr=[0.01]"
+        )
+    )
     launched(f"resume={run}", "tuner.trials=2", "trainer.max_epochs=3")
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["training"]["epochs"] == 3 and len(list(run.glob("trials/*/trial.json"))) == 2

@@ -28,7 +28,8 @@ def quickstart() -> Config:
 
 @pytest.fixture
 def planned(quickstart: Config, here: Path) -> Planned:
-    """The plan of quickstart with other values at some config paths, made in an empty folder that stays empty."""
+    """The plan of quickstart with other values at some config paths, made in an empty folder that
+    stays empty."""
 
     def make(values: dict[str, Any], resume: Path | None = None) -> str:
         before = sorted(here.rglob("*"))
@@ -40,7 +41,8 @@ def planned(quickstart: Config, here: Path) -> Planned:
 
 
 def folder(root: Path, **splits: int) -> Path:
-    """A data set of two classes with so many photos a class in each split; no split is `root/<class>/`."""
+    """A data set of two classes with so many photos a class in each split; no split is
+    `root/<class>/`."""
     for split, photos in splits.items():
         for breed in ("beagle", "whippet"):
             place = root / breed if split == "all" else root / split / breed
@@ -55,7 +57,9 @@ def test_a_dry_run_of_an_experiment_leaves_nothing_on_disk(
     experiment: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([f"experiment={experiment}", "dry_run=true"]) == 0
-    assert capsys.readouterr().out.startswith(f"experiment {experiment} (dry run: nothing is started)\n")
+    assert capsys.readouterr().out.startswith(
+        f"experiment {experiment} (dry run: nothing is started)\n"
+    )
     assert list(here.iterdir()) == []
 
 
@@ -63,12 +67,17 @@ def test_the_plan_of_quickstart_tells_everything(planned: Planned) -> None:
     text = planned({})
     assert "data/sample: not there yet, will be drawn" in text
     assert "8 classes; 320 train, 96 valid, 120 test" in text
-    assert "timm/tf_efficientnet_lite0, weights package:efficientnet_lite0, frozen: backbone" in text
+    assert (
+        "timm/tf_efficientnet_lite0, weights package:efficientnet_lite0, frozen: backbone" in text
+    )
     assert "head 512 > 256 > 8" in text
     assert "search: 20 trials x 5 epochs, bayesian, for the highest valid/top1" in text
     assert "optim.lr: numbers from 0.0001 to 0.01, log scale" in text
     assert "data.batch_size: one of 32, 64, 128, 256" in text
-    assert "12 epochs x 5 steps = 60 steps (adam at 0.001, batch size 64, or what was found best)" in text
+    assert (
+        "12 epochs x 5 steps = 60 steps (adam at 0.001, batch size 64, or what was found best)"
+        in text
+    )
     assert "runs/quickstart/<date_time>/" in text
     assert ".cache/activations" in text
     assert "download" not in text
@@ -77,15 +86,26 @@ def test_the_plan_of_quickstart_tells_everything(planned: Planned) -> None:
 def test_the_stages_come_in_the_order_in_which_they_run(planned: Planned) -> None:
     stages = [line.strip() for line in planned({}).splitlines() if re.match(r"  \d\. ", line)]
     assert [stage.partition(" ")[0] for stage in stages] == ["1.", "2.", "3.", "4.", "5.", "6."]
-    words = ("check", "activations", "search", "train the best", "test on 120", "export model.tar.gz")
+    words = (
+        "check",
+        "activations",
+        "search",
+        "train the best",
+        "test on 120",
+        "export model.tar.gz",
+    )
     assert all(word in stage for word, stage in zip(words, stages, strict=True))
 
 
 def test_a_search_is_told_as_the_strategy_will_run_it(planned: Planned) -> None:
     grid = {"optim.lr": [0.1, 0.2, 0.3], "data.batch_size": [16, 32]}
-    text = planned({"tuner.strategy": "grid", "tuner.trials": None, "tuner.space": grid, "tuner.parallel": 2})
+    text = planned(
+        {"tuner.strategy": "grid", "tuner.trials": None, "tuner.space": grid, "tuner.parallel": 2}
+    )
     assert "search: 6 trials x 5 epochs, grid, 2 at a time" in text
-    lower = planned({"monitor.metric": "valid/loss", "monitor.mode": "min", "tuner.strategy": "random"})
+    lower = planned(
+        {"monitor.metric": "valid/loss", "monitor.mode": "min", "tuner.strategy": "random"}
+    )
     assert "random, for the lowest valid/loss" in lower
 
 
@@ -111,17 +131,29 @@ def test_views_multiply_the_photos_to_compute(planned: Planned) -> None:
     [
         ("model.head", [[512], [256, 128]], "model.head: one of [512], [256, 128]"),
         ("model.head", [[], [64]], "model.head: one of [], [64]"),
-        ("data.batch_size", {"low": 16, "high": 64, "step": 16}, "integers from 16 to 64 in steps of 16"),
-        ("data.batch_size", {"low": 16, "high": 64, "log": True}, "integers from 16 to 64, log scale"),
+        (
+            "data.batch_size",
+            {"low": 16, "high": 64, "step": 16},
+            "integers from 16 to 64 in steps of 16",
+        ),
+        (
+            "data.batch_size",
+            {"low": 16, "high": 64, "log": True},
+            "integers from 16 to 64, log scale",
+        ),
         ("model.dropout", {"low": 0, "high": 0.5}, "numbers from 0 to 0.5"),
         ("trainer.gradient_clip", [None, 1.0], "trainer.gradient_clip: one of null, 1.0"),
     ],
 )
-def test_a_dimension_is_told_as_it_is_written_in_the_config(path: str, given: Any, told: str, planned: Planned) -> None:
+def test_a_dimension_is_told_as_it_is_written_in_the_config(
+    path: str, given: Any, told: str, planned: Planned
+) -> None:
     assert told in planned({"tuner.space": {path: given}})
 
 
-def test_photos_to_download_are_told_with_size_and_counts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_photos_to_download_are_told_with_size_and_counts(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["experiment=resnet34_hpo", "dry_run=true"])
     text = capsys.readouterr().out
     assert "data/dog_breeds: not there yet, will be downloaded (1.1 GB from https://" in text
@@ -168,7 +200,12 @@ def checkpoint(run: Path, whole: int, midway: bool) -> None:
     """As much of a checkpoint as tells where training stands."""
     place = run / "checkpoints" / "last.ckpt"
     place.parent.mkdir(exist_ok=True)
-    current = {"ready": whole + midway, "started": whole + midway, "processed": whole, "completed": whole}
+    current = {
+        "ready": whole + midway,
+        "started": whole + midway,
+        "processed": whole,
+        "completed": whole,
+    }
     torch.save({"loops": {"fit_loop": {"epoch_progress": {"current": current}}}}, place)
 
 
@@ -205,7 +242,9 @@ def test_of_a_complete_run_nothing_is_left(planned: Planned, begun: Path) -> Non
 
 
 def test_a_missing_folder_is_one_message_that_shows_what_is_expected(planned: Planned) -> None:
-    with pytest.raises(DataError, match=r"data\.root: nowhere is not there; expected a folder such as ROOT/train") as e:
+    with pytest.raises(
+        DataError, match=r"data\.root: nowhere is not there; expected a folder such as ROOT/train"
+    ) as e:
         planned({"data.root": "nowhere", "data.sample": None})
     assert e.value.exit_code == 2
     assert len(str(e.value).splitlines()) == 1

@@ -29,7 +29,8 @@ def weights(file: Path) -> dict[str, torch.Tensor]:
 def test_the_final_is_trained_on_both_splits_for_the_epochs_that_validation_found(
     configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lean loop on all features, for as many epochs of the same schedule, ends with the same weights."""
+    """The lean loop on all features, for as many epochs of the same schedule, ends with the same
+    weights."""
     words = ("trainer.max_epochs=4", "optim.schedule=cosine", "optim.lr=0.01", "model.dropout=0")
     before = run(configure(*words), []).metrics
     config = configure(*words, "trainer.refit=true")
@@ -48,7 +49,9 @@ def test_the_final_is_trained_on_both_splits_for_the_epochs_that_validation_foun
     assert after.metrics["training"]["refit"] == {"epochs": epochs, "photos": 4 * (25 + 6)}
     assert after.metrics["monitor"] == before["monitor"]
     assert after.metrics["test"]["metrics"]["loss"] != before["test"]["metrics"]["loss"]
-    assert "refit on the 124 photos of train and validation" in (stopped / "report.html").read_text()
+    assert (
+        "refit on the 124 photos of train and validation" in (stopped / "report.html").read_text()
+    )
 
     prepared = prepare(config, checked_photos(config))
     classifier = prepared.classifier(config)
@@ -57,14 +60,18 @@ def test_the_final_is_trained_on_both_splits_for_the_epochs_that_validation_foun
     both = on_all(cached)
     assert len(both.labels) == len(both.train[0]) == 124
     learner = Learner(classifier, config, steps_per_epoch=8, tail=classifier.tail())
-    for _ in loop.epochs(learner, CachedFeed(both, config), config, count=epochs, accelerator="cpu", precision="fp32"):
+    for _ in loop.epochs(
+        learner, CachedFeed(both, config), config, count=epochs, accelerator="cpu", precision="fp32"
+    ):
         pass
     found = weights(stopped / "checkpoints" / "refit.ckpt")
     for name, tensor in classifier.head.state_dict().items():
         torch.testing.assert_close(found[f"classifier.head.{name}"], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_logistic_regression_is_refit_as_scikit_learn_does(configure: Configure, here: Path) -> None:
+def test_logistic_regression_is_refit_as_scikit_learn_does(
+    configure: Configure, here: Path
+) -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     from sklearn.preprocessing import StandardScaler
 
@@ -76,7 +83,9 @@ def test_logistic_regression_is_refit_as_scikit_learn_does(configure: Configure,
     features = torch.cat([cached.train[0], cached.valid]).double().numpy()
     labels = torch.cat([cached.labels, cached.valid_labels]).numpy()
     scaler = StandardScaler().fit(features)
-    judge = linear_model.LogisticRegression(C=0.01, tol=1e-8, max_iter=20_000).fit(scaler.transform(features), labels)
+    judge = linear_model.LogisticRegression(C=0.01, tol=1e-8, max_iter=20_000).fit(
+        scaler.transform(features), labels
+    )
     state = weights(result.run / "checkpoints" / "refit.ckpt")
     weight, bias = state["classifier.head.1.weight"], state["classifier.head.1.bias"]
     ours = torch.log_softmax(torch.tensor(features) @ weight.double().T + bias.double(), 1).numpy()

@@ -41,7 +41,12 @@ def test_a_run_that_was_killed_in_its_search_ends_with_the_very_weights(
 ) -> None:
     space = "tuner.space={optim: {lr: {low: 0.0001, high: 0.1, log: true}}}"
     config = configure(
-        "tuner=bayesian", space, "tuner.trials=3", "tuner.max_epochs=2", "debugger=none", "profiler=none"
+        "tuner=bayesian",
+        space,
+        "tuner.trials=3",
+        "tuner.max_epochs=2",
+        "debugger=none",
+        "profiler=none",
     )
     unbroken = run(config, [])
     begun, real = [], studies.run_trial
@@ -63,4 +68,6 @@ def test_a_run_that_was_killed_in_its_search_ends_with_the_very_weights(
         torch.load(result.run / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
         for result in (unbroken, resumed)
     )
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert ours.keys() == theirs.keys() and all(
+        torch.equal(ours[name], theirs[name]) for name in ours
+    )

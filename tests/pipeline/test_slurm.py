@@ -36,10 +36,14 @@ def job(monkeypatch: pytest.MonkeyPatch, here: Path) -> Path:
     return here
 
 
-def test_a_job_of_four_tasks_searches_and_trains(job: Path, configure: Callable[..., Config]) -> None:
+def test_a_job_of_four_tasks_searches_and_trains(
+    job: Path, configure: Callable[..., Config]
+) -> None:
     # What Lightning leaves of another run, and restores the next one from.
     torch.save({"state_dict": {}, "of": "another run"}, job / "hpc_ckpt_1.ckpt")
-    config = configure("tuner=random", "tuner.trials=2", "tuner.max_epochs=1", "trainer.max_epochs=1")
+    config = configure(
+        "tuner=random", "tuner.trials=2", "tuner.max_epochs=1", "trainer.max_epochs=1"
+    )
     try:
         result = run(config, [])
     finally:

@@ -22,10 +22,16 @@ def test_a_run_with_logistic_regression_serves_the_solved_head(
 ) -> None:
     """The debugger and ten epochs are asked for, and neither has anything to do."""
     config = configure(
-        "model.head_type=logistic", "model.logistic.c=0.1", "trainer.max_epochs=10", "optim.warmup_epochs=2"
+        "model.head_type=logistic",
+        "model.logistic.c=0.1",
+        "trainer.max_epochs=10",
+        "optim.warmup_epochs=2",
     )
     result = run(config, [])
-    assert result.metrics["training"]["epochs"] == 1 and result.metrics["training"]["logistic"]["c"] == 0.1
+    assert (
+        result.metrics["training"]["epochs"] == 1
+        and result.metrics["training"]["logistic"]["c"] == 0.1
+    )
     assert "logistic regression: valid/top1" in capsys.readouterr().out
     prepared = prepare(config, checked_photos(config))
     classifier = prepared.classifier(config)
@@ -34,13 +40,17 @@ def test_a_run_with_logistic_regression_serves_the_solved_head(
     layer = classifier.head[-1]
     assert isinstance(layer, nn.Linear)
     torch.testing.assert_close(saved["classifier.head.1.weight"], layer.weight.detach())
-    assert run(config, [], resume=result.run).metrics == json.loads((result.run / "metrics.json").read_text())
+    assert run(config, [], resume=result.run).metrics == json.loads(
+        (result.run / "metrics.json").read_text()
+    )
 
 
 def test_a_search_tells_first_what_it_has_to_beat(
     configure: Configure, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    space = "tuner.space={optim: {lr: [0.001]}, model: {head_type: [mlp, linear, cosine, logistic]}}"
+    space = (
+        "tuner.space={optim: {lr: [0.001]}, model: {head_type: [mlp, linear, cosine, logistic]}}"
+    )
     result = run(configure("tuner=grid", "tuner.max_epochs=1", "trainer.max_epochs=1", space), [])
     said = capsys.readouterr().out
     assert 0 < said.index("the search has to beat it") < said.index("trial 0 running")

@@ -1,4 +1,5 @@
-"""A search wastes no trials on batches larger than the data; early stopping under a cosine is warned of."""
+"""A search wastes no trials on batches larger than the data; early stopping under a cosine is
+warned of."""
 
 from __future__ import annotations
 
@@ -32,12 +33,15 @@ def test_a_search_tries_no_batch_larger_than_the_data_and_says_so(
     words = ("tuner=grid", "tuner.max_epochs=1", "tuner.space={data: {batch_size: [64, 128, 512]}}")
     config = configure(*words, "trainer.max_epochs=1", "name=capped")  # on 100 training images
     result = run(config, [])
-    tried = [json.loads(path.read_text())["values"] for path in result.run.glob("trials/*/trial.json")]
+    tried = [
+        json.loads(path.read_text())["values"] for path in result.run.glob("trials/*/trial.json")
+    ]
     assert tried == [{"data.batch_size": 64}]
     said = " ".join(capsys.readouterr().out.split())
     assert "tuner.space.data.batch_size: 128, 512 left out; there are 100 training images" in said
     recorded = yaml.safe_load((result.run / "config.yaml").read_text())
-    assert recorded["tuner"]["space"] == {"data.batch_size": [64]}  # which a resumed search goes on with
+    # which a resumed search goes on with
+    assert recorded["tuner"]["space"] == {"data.batch_size": [64]}
 
 
 def test_the_dry_run_shows_what_the_run_will_do(
@@ -49,7 +53,15 @@ def test_the_dry_run_shows_what_the_run_will_do(
         "tuner.space={data: {batch_size: [64, 128, 512]}, optim: {lr: [0.1, 1.0]}}",
     ]
     assert (
-        main([*words(*search), "trainer.max_epochs=20", "trainer.patience=3", "optim.schedule=cosine", "dry_run=true"])
+        main(
+            [
+                *words(*search),
+                "trainer.max_epochs=20",
+                "trainer.patience=3",
+                "optim.schedule=cosine",
+                "dry_run=true",
+            ]
+        )
         == 0
     )
     said = " ".join(capsys.readouterr().out.split())
@@ -58,10 +70,16 @@ def test_the_dry_run_shows_what_the_run_will_do(
     assert "trainer.patience=3 with optim.schedule=cosine: training may stop" in said
 
 
-@pytest.mark.parametrize("asked", ["[64, 128, 512]", "{low: 16, high: 512}", "{choices: [64, 128]}"])
-def test_a_resumed_search_may_be_asked_the_same_again(here: Path, words: Callable[..., list[str]], asked: str) -> None:
+@pytest.mark.parametrize(
+    "asked", ["[64, 128, 512]", "{low: 16, high: 512}", "{choices: [64, 128]}"]
+)
+def test_a_resumed_search_may_be_asked_the_same_again(
+    here: Path, words: Callable[..., list[str]], asked: str
+) -> None:
     search = ["tuner=random", "tuner.trials=1", "tuner.max_epochs=1", "tuner.space.optim.lr=[0.1]"]
-    assert main([*words(*search, "trainer.max_epochs=1"), f"tuner.space.data.batch_size={asked}"]) == 0
+    assert (
+        main([*words(*search, "trainer.max_epochs=1"), f"tuner.space.data.batch_size={asked}"]) == 0
+    )
     rundir.leave()
     assert main(["resume=runs/latest", f"tuner.space.data.batch_size={asked}"]) == 0
     rundir.leave()
@@ -74,7 +92,11 @@ def test_what_fits_stays_and_something_always_does(configure: Configure) -> None
     assert cap_batch_sizes(config, 32) == (config, "")
     assert space(cap_batch_sizes(config, 20)[0]) == Choices((16,))
     assert space(cap_batch_sizes(config, 5)[0]) == Choices((16,))
-    spread = configure("tuner=random", "tuner.trials=2", "tuner.space.data.batch_size={low: 16, high: 512, log: true}")
+    spread = configure(
+        "tuner=random",
+        "tuner.trials=2",
+        "tuner.space.data.batch_size={low: 16, high: 512, log: true}",
+    )
     capped, said = cap_batch_sizes(spread, 90)
     assert space(capped) == Range(16, 90, log=True) and "up to 90 instead of 512" in said
     assert search_space(capped).keys() == search_space(spread).keys()

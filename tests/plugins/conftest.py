@@ -14,7 +14,8 @@ from breedlab.registry import REGISTRIES
 
 @pytest.fixture
 def package(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Write a package into the working folder, and return the override that names it; it is forgotten afterwards."""
+    """Write a package into the working folder, and return the override that names it; it is
+    forgotten afterwards."""
     before = {registry.kind: dict(registry.items()) for registry in REGISTRIES}
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(here))])
     names = []

@@ -1,4 +1,5 @@
-"""Plugins are imported by name, from the config only; what they bring is as closed and checked as the rest."""
+"""Plugins are imported by name, from the config only; what they bring is as closed and checked as
+the rest."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def refusal(words: list[str]) -> list[str]:
     return [line.strip() for line in str(error.value).splitlines()[1:]]
 
 
-def test_the_settings_of_a_plugin_have_a_section_beside_what_chooses_it(package: Write, words: Words) -> None:
+def test_the_settings_of_a_plugin_have_a_section_beside_what_chooses_it(
+    package: Write, words: Words
+) -> None:
     config = read(words(package(AUGMENTATION), *BLANK))
     assert config.model_dump()["data"]["blank"] == {"side": 8}
     config = read(words("plugins=[my_package]", *BLANK, "data.blank.side=5"))
@@ -50,10 +53,15 @@ def test_the_settings_of_a_plugin_have_a_section_beside_what_chooses_it(package:
 
 
 def test_all_problems_of_a_plugins_settings_are_told_at_once(package: Write, words: Words) -> None:
-    lines = refusal(words(package(AUGMENTATION), "data.augment=blnk", "data.blank.side=100", "data.blank.sid=3"))
+    lines = refusal(
+        words(package(AUGMENTATION), "data.augment=blnk", "data.blank.side=100", "data.blank.sid=3")
+    )
     assert lines == [
         "data.blank.sid: unknown name; did you mean data.blank.side?",
-        "data.augment: got 'blnk'; expected one of none, basic, trivial, randaug, blank; did you mean blank?",
+        (
+            "data.augment: got 'blnk'; expected one of none, basic, trivial, randaug, blank; did"
+            " you mean blank?"
+        ),
         "data.blank.side: got 100; expected a number of at most 64",
     ]
 
@@ -71,7 +79,9 @@ def test_a_setting_of_a_plugin_travels_as_a_hyperparameter(package: Write, words
     assert decode({"data__blank__side": "3"}) == {"data.blank.side": 3}
 
 
-def test_an_experiment_of_ones_own_names_its_plugins(package: Write, here: Path, capsys: Any) -> None:
+def test_an_experiment_of_ones_own_names_its_plugins(
+    package: Write, here: Path, capsys: Any
+) -> None:
     package(AUGMENTATION)
     file = here / "own" / "experiment" / "mine.yaml"
     file.parent.mkdir(parents=True)
@@ -79,7 +89,9 @@ def test_an_experiment_of_ones_own_names_its_plugins(package: Write, here: Path,
         "# @package _global_\ndefaults: [quickstart]\nname: mine\nplugins: [my_package]\n"
         "data: {augment: blank, blank: {side: 7}}\ncache: {views: 2}\n"
     )
-    assert main(["--config-dir", "own", "experiment=mine", "data.blank.side=9", "--cfg", "job"]) == 0
+    assert (
+        main(["--config-dir", "own", "experiment=mine", "data.blank.side=9", "--cfg", "job"]) == 0
+    )
     assert "  blank:\n    side: 9\n" in capsys.readouterr().out
     assert "data.blank.side" in known_paths()
 
@@ -90,7 +102,9 @@ def test_a_grid_varies_what_a_plugin_brings(
     monkeypatch.setattr("sys.argv", ["launch"])
     grid = words(package(AUGMENTATION), *BLANK, "data.blank.side=3,5", "dry_run=true", "name=grid")
     assert main(["-m", *grid]) == 0
-    assert [line[-20:] for line in capsys.readouterr().out.splitlines() if line.startswith("──")] == [
+    assert [
+        line[-20:] for line in capsys.readouterr().out.splitlines() if line.startswith("──")
+    ] == [
         "++data.blank.side=3 name=grid"[-20:],
         "++data.blank.side=5 name=grid"[-20:],
     ]
@@ -99,11 +113,20 @@ def test_a_grid_varies_what_a_plugin_brings(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("import a_library_that_is_not_there", "my_package needs a_library_that_is_not_there, which is not installed"),
+        (
+            "import a_library_that_is_not_there",
+            "my_package needs a_library_that_is_not_there, which is not installed",
+        ),
         ("\n1 / 0", "my_package cannot be imported (ZeroDivisionError: division by zero), at "),
         ("def", "my_package cannot be imported (SyntaxError: "),
-        (AUGMENTATION.replace('"blank"', '"basic"'), "has the name of breedlab.data.augmentations.Basic"),
-        (AUGMENTATION.replace('"blank"', '"a.b"'), "expected a name of small letters, digits and single '_'"),
+        (
+            AUGMENTATION.replace('"blank"', '"basic"'),
+            "has the name of breedlab.data.augmentations.Basic",
+        ),
+        (
+            AUGMENTATION.replace('"blank"', '"a.b"'),
+            "expected a name of small letters, digits and single '_'",
+        ),
     ],
 )
 def test_a_plugin_that_cannot_be_imported_is_told_in_one_line(
@@ -117,17 +140,24 @@ def test_a_plugin_that_cannot_be_imported_is_told_in_one_line(
 def test_a_setting_in_the_way_of_a_component_is_told(package: Write, words: Words) -> None:
     named = package(AUGMENTATION.replace('"blank"', '"mixup"'))
     with pytest.raises(
-        ConfigError, match=r"augmentation 'mixup' of my_package has the name of the setting data\.mixup"
+        ConfigError,
+        match=r"augmentation 'mixup' of my_package has the name of the setting data\.mixup",
     ):
         read(words(named))
 
 
-def test_a_plugin_that_is_not_there_is_told_where_it_was_looked_for(here: Path, words: Words) -> None:
+def test_a_plugin_that_is_not_there_is_told_where_it_was_looked_for(
+    here: Path, words: Words
+) -> None:
     (line,) = refusal(words("plugins=[my_packge]"))
-    assert line.startswith(f"plugins.0: no package 'my_packge' is in the working folder ({here}) or installed")
+    assert line.startswith(
+        f"plugins.0: no package 'my_packge' is in the working folder ({here}) or installed"
+    )
 
 
-def test_a_plugin_travels_in_the_source_of_a_sagemaker_job(package: Write, words: Words, here: Path) -> None:
+def test_a_plugin_travels_in_the_source_of_a_sagemaker_job(
+    package: Write, words: Words, here: Path
+) -> None:
     config = read(words(package(AUGMENTATION), *BLANK))
     (here / "my_package" / "requirements.txt").write_text("# what it needs\neinops==0.8.0\n")
     source = here / "source"
@@ -156,12 +186,17 @@ def test_a_job_imports_the_plugin_from_its_source(package: Write, words: Words, 
     write_source(source, config)
     command = [sys.executable, "-c", JOB, str(source)]
     environment = {**os.environ, "PYTHONPATH": str(source / "src")}
-    said = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True
+    ).stdout
     assert said.split() == ["blank", "3", str(source / "src" / "my_package" / "__init__.py")]
 
 
-def test_a_loading_process_that_is_spawned_gets_the_augmentation(package: Write, words: Words) -> None:
-    """On macOS, and for the trials of `tuner.parallel`, data sets are pickled; what `build` returns cannot be."""
+def test_a_loading_process_that_is_spawned_gets_the_augmentation(
+    package: Write, words: Words
+) -> None:
+    """On macOS, and for the trials of `tuner.parallel`, data sets are pickled; what `build` returns
+    cannot be."""
     read(words(package(AUGMENTATION), *BLANK))
     sent = Built(AUGMENTATIONS.get("blank")(side=3))
     image = torch.full((3, 8, 8), 9, dtype=torch.uint8)
@@ -170,7 +205,9 @@ def test_a_loading_process_that_is_spawned_gets_the_augmentation(package: Write,
     assert arrived(image.clone())[:, :4, :4].count_nonzero() == 3 * (16 - 9)
 
 
-def test_training_sees_the_images_that_a_plugin_makes(package: Write, words: Words, photos: Path) -> None:
+def test_training_sees_the_images_that_a_plugin_makes(
+    package: Write, words: Words, photos: Path
+) -> None:
     config = read(words(package(AUGMENTATION), *BLANK, "data.blank.side=5", "data.num_workers=2"))
     transform = EvalTransform(36, 32, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     data = PhotoData(obtain(config), config.data, transform, 1, None)
@@ -191,9 +228,14 @@ class Plain(EngineKind):
 """
 
 
-def test_a_precision_that_a_plugins_engine_lacks_is_refused_and_not_replaced(package: Write, words: Words) -> None:
+def test_a_precision_that_a_plugins_engine_lacks_is_refused_and_not_replaced(
+    package: Write, words: Words
+) -> None:
     (line,) = refusal(words(package(ENGINE), "serving.engine=plain", "serving.precision=int8"))
-    assert line == "serving.precision: got 'int8', which is openvino's; expected auto or fp32 with plain"
+    assert (
+        line
+        == "serving.precision: got 'int8', which is openvino's; expected auto or fp32 with plain"
+    )
 
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)

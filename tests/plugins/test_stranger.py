@@ -22,15 +22,33 @@ from breedlab.cli.launch import main
 ROOT = Path(__file__).resolve().parents[2]
 MANUAL = (ROOT / "docs" / "plugins.md").read_text()
 (EXAMPLES,) = re.findall(r"```python\n(.*?)```", MANUAL, re.DOTALL)
-(COMMAND,) = re.findall(r"```\nbreedlab launch (experiment=quickstart tuner=none plugins=.*?)```", MANUAL, re.DOTALL)
+(COMMAND,) = re.findall(
+    r"```\nbreedlab launch (experiment=quickstart tuner=none plugins=.*?)```", MANUAL, re.DOTALL
+)
 
 SMALL = [
-    *("model=resnet34", "model.name=resnet18", "model.weights=none", "data.image_size=32", "data.resize=36"),
-    *("trainer.max_epochs=2", "trainer.accelerator=cpu", "trainer.precision=fp32", "data.num_workers=0"),
+    *(
+        "model=resnet34",
+        "model.name=resnet18",
+        "model.weights=none",
+        "data.image_size=32",
+        "data.resize=36",
+    ),
+    *(
+        "trainer.max_epochs=2",
+        "trainer.accelerator=cpu",
+        "trainer.precision=fp32",
+        "data.num_workers=0",
+    ),
 ]
 LIMITS = [
     *("debugger.rules.loss_above.limit=0.000001", "profiler.rules.slow_step.limit_ms=0.001"),
-    *("optim.linear.end=0.25", "backend.loud.greeting=hello", "data.blank.side=4", "optim.focal.gamma=1.5"),
+    *(
+        "optim.linear.end=0.25",
+        "backend.loud.greeting=hello",
+        "data.blank.side=4",
+        "optim.focal.gamma=1.5",
+    ),
 ]
 
 
@@ -43,7 +61,9 @@ def rule(verdicts: list[Any], name: str) -> Any:
 
 
 @pytest.mark.slow
-def test_one_of_each_kind_from_the_manual_is_at_work_in_a_run(package: Write, here: Path, capsys: Any) -> None:
+def test_one_of_each_kind_from_the_manual_is_at_work_in_a_run(
+    package: Write, here: Path, capsys: Any
+) -> None:
     package(EXAMPLES)
     words = COMMAND.replace("\\\n", " ").split()
     assert main([*words, *SMALL, *LIMITS]) == 0
@@ -51,7 +71,10 @@ def test_one_of_each_kind_from_the_manual_is_at_work_in_a_run(package: Write, he
     assert said.startswith("hello\n")  # the backend
     run = (here / "runs" / "latest").resolve()
 
-    assert sorted(path.name for path in (here / "data" / "stripes" / "train").iterdir()) == ["horizontal", "vertical"]
+    assert sorted(path.name for path in (here / "data" / "stripes" / "train").iterdir()) == [
+        "horizontal",
+        "vertical",
+    ]
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["plugins"] == ["my_package"] and settings["data"]["blank"] == {"side": 4}
 
@@ -64,7 +87,8 @@ def test_one_of_each_kind_from_the_manual_is_at_work_in_a_run(package: Write, he
     assert all(state.keys() == {"average"} for state in optimizer["state"].values())
     assert optimizer["param_groups"][0]["lr"] == pytest.approx(0.25 * 0.0005)  # the schedule's end
 
-    # The hook records the loss of the plugin, though it is none of PyTorch's; validation measures cross-entropy.
+    # The hook records the loss of the plugin, though it is none of PyTorch's; validation measures
+    # cross-entropy.
     verdict = rule(read(run, "debug/verdicts.json"), "LossAbove")
     assert verdict["verdict"] == "triggered" and verdict["figures"]["mean_loss"] > 0
     assert rule(read(run, "profile/verdicts.json"), "SlowStep")["verdict"] == "triggered"
@@ -76,7 +100,10 @@ def test_one_of_each_kind_from_the_manual_is_at_work_in_a_run(package: Write, he
     model = read(folder, "model.json")
     assert model["architecture"]["head_type"] == "cosine_head"
     assert model["architecture"]["head_settings"] == {"scale": 16.0}
-    assert (model["engine"]["name"], model["engine"]["settings"]) == ("torchscript", {"freeze": True})
+    assert (model["engine"]["name"], model["engine"]["settings"]) == (
+        "torchscript",
+        {"freeze": True},
+    )
     torch.jit.load(str(folder / model["engine"]["file"]))
     with safe_open(str(folder / "model.safetensors"), "pt") as weights:
         assert "head.classes" in weights.keys()  # noqa: SIM118  not a mapping
@@ -107,11 +134,14 @@ print(model.engine.choice, type(model.network.head).__name__, body.decode())
 
 
 def answered_by_an_endpoint(folder: Path, photo: Path) -> None:
-    """An endpoint has the archive's code and the packages that it asks for, and nothing of the working folder."""
+    """An endpoint has the archive's code and the packages that it asks for, and nothing of the
+    working folder."""
     needed = (folder / "code" / "requirements.txt").read_text()
     assert "pydantic==" in needed
     command = [sys.executable, "-c", ENDPOINT, str(folder), str(photo)]
     environment = {"PYTHONPATH": str(folder / "code"), "PATH": "/usr/bin:/bin"}
-    answer = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        command, cwd="/", env=environment, capture_output=True, text=True, check=False
+    )
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("torchscript fp32 Cosine ")

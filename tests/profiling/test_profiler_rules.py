@@ -27,7 +27,14 @@ def sound() -> Recording:
     """Two GPUs at work all along, 5 seconds of preparation before 45 of training."""
     chance = np.random.default_rng(0)
     zeros = np.zeros(SAMPLES)
-    parts = {"data": 1.0, "forward": 30.0, "backward": 60.0, "optimizer": 5.0, "callbacks": 1.0, "checkpoint": 0.0}
+    parts = {
+        "data": 1.0,
+        "forward": 30.0,
+        "backward": 60.0,
+        "optimizer": 5.0,
+        "callbacks": 1.0,
+        "checkpoint": 0.0,
+    }
     return Recording(
         System(
             t=np.arange(1, SAMPLES + 1) / 2,
@@ -60,7 +67,9 @@ def system(**columns: object) -> Recording:
 
 def steps(part: str, ms: np.ndarray) -> Recording:  # type: ignore[type-arg]
     made = sound()
-    return dataclasses.replace(made, steps=dataclasses.replace(made.steps, parts={**made.steps.parts, part: ms}))
+    return dataclasses.replace(
+        made, steps=dataclasses.replace(made.steps, parts={**made.steps.parts, part: ms})
+    )
 
 
 def growing() -> np.ndarray:  # type: ignore[type-arg]
@@ -74,14 +83,20 @@ def spikes() -> np.ndarray:  # type: ignore[type-arg]
 
 
 FAULTS: dict[str, Callable[[], Recording]] = {
-    "CPUBottleneck": lambda: system(cpu=np.full((SAMPLES, 4), 99.0), gpu=np.full((SAMPLES, 2), 3.0)),
+    "CPUBottleneck": lambda: system(
+        cpu=np.full((SAMPLES, 4), 99.0), gpu=np.full((SAMPLES, 2), 3.0)
+    ),
     "IOBottleneck": lambda: system(io_wait=np.full(SAMPLES, 80.0), gpu=np.full((SAMPLES, 2), 3.0)),
     "Dataloader": lambda: steps("data", np.full(STEPS, 60.0)),
     "GPUMemoryIncrease": lambda: system(gpu_memory_gb=growing()),
-    "BatchSize": lambda: system(gpu=np.full((SAMPLES, 2), 20.0), gpu_memory_gb=np.full((SAMPLES, 2), 2.0)),
+    "BatchSize": lambda: system(
+        gpu=np.full((SAMPLES, 2), 20.0), gpu_memory_gb=np.full((SAMPLES, 2), 2.0)
+    ),
     "LowGPUUtilization": lambda: system(gpu=np.tile([[5.0], [95.0]], (SAMPLES // 2, 2))),
     "LoadBalancing": lambda: system(gpu=np.tile([[95.0, 40.0]], (SAMPLES, 1))),
-    "MaxInitializationTime": lambda: system(t=np.arange(1.0, SAMPLES + 1) * 2, stage=["Data"] * 60 + ["Training"] * 40),
+    "MaxInitializationTime": lambda: system(
+        t=np.arange(1.0, SAMPLES + 1) * 2, stage=["Data"] * 60 + ["Training"] * 40
+    ),
     "StepOutlier": lambda: steps("checkpoint", spikes()),
 }
 
@@ -91,7 +106,9 @@ def verdict(name: str, recording: Recording, rules: ProfilerRules) -> str:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_rule_fires_on_its_fault_and_keeps_still_on_a_sound_run(name: str, rules: ProfilerRules) -> None:
+def test_a_rule_fires_on_its_fault_and_keeps_still_on_a_sound_run(
+    name: str, rules: ProfilerRules
+) -> None:
     assert verdict(name, sound(), rules) == "passed"
     assert verdict(name, FAULTS[name](), rules) == "triggered"
 
@@ -99,14 +116,22 @@ def test_a_rule_fires_on_its_fault_and_keeps_still_on_a_sound_run(name: str, rul
 def test_a_fired_rule_says_where_what_it_means_and_what_to_try(rules: ProfilerRules) -> None:
     found = {made.rule: made for made in judge(FAULTS["StepOutlier"](), rules)}["StepOutlier"]
     assert found.steps == [21, 71, 121, 171]
-    assert found.figures["slow_part"] == "checkpoint" and "checkpoint" in found.meaning and found.advice
+    assert (
+        found.figures["slow_part"] == "checkpoint"
+        and "checkpoint" in found.meaning
+        and found.advice
+    )
 
 
 def test_a_rule_that_passed_does_not_read_as_if_it_had_fired(rules: ProfilerRules) -> None:
     passed = {made.rule: made for made in judge(sound(), rules)}
     for name, fault in FAULTS.items():
         fired = next(made for made in judge(fault(), rules) if made.rule == name)
-        assert passed[name].meaning and passed[name].meaning != fired.meaning and not passed[name].advice
+        assert (
+            passed[name].meaning
+            and passed[name].meaning != fired.meaning
+            and not passed[name].advice
+        )
 
 
 def test_steps_that_the_profiler_traced_are_no_outliers(rules: ProfilerRules) -> None:
@@ -120,25 +145,44 @@ def test_the_overviews_never_fire_and_tell_the_shares(rules: ProfilerRules) -> N
     assert sum(shares.values()) == pytest.approx(1)
     assert max(shares, key=shares.get) == "backward"
     assert found["OverallSystemUsage"].figures["gpu1_percent"]["p50"] == pytest.approx(90, abs=3)
-    assert {found[name].verdict for name in ("OverallSystemUsage", "OverallFrameworkMetrics")} == {"passed"}
+    assert {found[name].verdict for name in ("OverallSystemUsage", "OverallFrameworkMetrics")} == {
+        "passed"
+    }
 
 
 def test_without_gpus_the_gpus_rules_say_so(rules: ProfilerRules) -> None:
     empty = np.zeros((SAMPLES, 0))
     found = judge(system(gpu=empty, gpu_memory_gb=empty, gpu_capacity_gb=np.zeros(0)), rules)
     silent = {made.rule: made.meaning for made in found if made.verdict == "not_enough_data"}
-    assert set(silent) == {"CPUBottleneck", "GPUMemoryIncrease", "BatchSize", "LowGPUUtilization", "LoadBalancing"}
+    assert set(silent) == {
+        "CPUBottleneck",
+        "GPUMemoryIncrease",
+        "BatchSize",
+        "LowGPUUtilization",
+        "LoadBalancing",
+    }
     assert set(silent.values()) == {"no GPU"}
 
 
 def test_a_short_run_may_take_its_time_to_begin(rules: ProfilerRules) -> None:
-    assert verdict("MaxInitializationTime", system(stage=["Data"] * 60 + ["Training"] * 40), rules) == "passed"
+    assert (
+        verdict("MaxInitializationTime", system(stage=["Data"] * 60 + ["Training"] * 40), rules)
+        == "passed"
+    )
 
 
-def test_a_run_without_a_recording_is_not_enough_for_any_rule(rules: ProfilerRules, tmp_path: Path) -> None:
+def test_a_run_without_a_recording_is_not_enough_for_any_rule(
+    rules: ProfilerRules, tmp_path: Path
+) -> None:
     found = judge(read(tmp_path), rules)
-    assert {made.rule for made in found} == set(RULES) == {*FAULTS, "OverallSystemUsage", "OverallFrameworkMetrics"}
-    assert all(made.verdict == "not_enough_data" and made.meaning and not made.advice for made in found)
+    assert (
+        {made.rule for made in found}
+        == set(RULES)
+        == {*FAULTS, "OverallSystemUsage", "OverallFrameworkMetrics"}
+    )
+    assert all(
+        made.verdict == "not_enough_data" and made.meaning and not made.advice for made in found
+    )
 
 
 LOOSE = {
@@ -156,5 +200,7 @@ LOOSE = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_threshold_of_the_config_moves_the_verdict(name: str) -> None:
-    loose = validate(load(["experiment=quickstart", f"profiler.rules.{LOOSE[name]}"])).profiler.rules
+    loose = validate(
+        load(["experiment=quickstart", f"profiler.rules.{LOOSE[name]}"])
+    ).profiler.rules
     assert verdict(name, FAULTS[name](), loose) == "passed"

@@ -1,4 +1,5 @@
-"""The profiler on real runs: what it records, that it changes nothing, and that nothing of it stops a run."""
+"""The profiler on real runs: what it records, that it changes nothing, and that nothing of it stops
+a run."""
 
 from __future__ import annotations
 
@@ -27,8 +28,21 @@ from breedlab.profiling.traces import Traces
 Words = Callable[..., list[str]]
 EPOCHS, BATCHES = 2, 7  # 100 photos in batches of 16
 RULE_NAMES = [
-    *("CPUBottleneck", "IOBottleneck", "Dataloader", "GPUMemoryIncrease", "BatchSize", "LowGPUUtilization"),
-    *("LoadBalancing", "MaxInitializationTime", "OverallSystemUsage", "OverallFrameworkMetrics", "StepOutlier"),
+    *(
+        "CPUBottleneck",
+        "IOBottleneck",
+        "Dataloader",
+        "GPUMemoryIncrease",
+        "BatchSize",
+        "LowGPUUtilization",
+    ),
+    *(
+        "LoadBalancing",
+        "MaxInitializationTime",
+        "OverallSystemUsage",
+        "OverallFrameworkMetrics",
+        "StepOutlier",
+    ),
 ]
 
 
@@ -39,7 +53,9 @@ def launch(words: Words, folder: Path, *more: str) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, words: Words) -> Path:
-    return launch(words, tmp_path_factory.mktemp("runs"), "profiler=full", "profiler.interval_ms=50")
+    return launch(
+        words, tmp_path_factory.mktemp("runs"), "profiler=full", "profiler.interval_ms=50"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +64,17 @@ def recording(run: Path) -> Recording:
 
 
 def verdicts(run: Path) -> dict[str, dict[str, Any]]:
-    return {found["rule"]: found for found in json.loads((run / "profile" / "verdicts.json").read_text())}
+    return {
+        found["rule"]: found
+        for found in json.loads((run / "profile" / "verdicts.json").read_text())
+    }
 
 
 def test_the_whole_run_is_sampled_stage_by_stage(recording: Recording) -> None:
     stages = list(dict.fromkeys(stage for stage in recording.system.stage if stage))
     order = ("Data", "Network", "Training", "Test", "Export")
-    assert stages == [stage for stage in order if stage in stages]  # the shortest may lie between two samples
+    # the shortest may lie between two samples
+    assert stages == [stage for stage in order if stage in stages]
     assert {"Training", "Export"} <= set(stages)
     assert (np.diff(recording.system.t) > 0).all()
     assert recording.system.cpu.shape[1] == recording.system.header["cores"]
@@ -68,7 +88,8 @@ def test_each_training_step_is_there_with_its_parts(recording: Recording) -> Non
     assert steps.epoch.tolist() == [0] * BATCHES + [1] * BATCHES
     for part in ("data", "forward", "backward", "optimizer"):
         assert (steps.parts[part] > 0).all(), part
-    # What lies between the ends of two steps of an epoch is the later one's, all of it and nothing else.
+    # What lies between the ends of two steps of an epoch is the later one's, all of it and nothing
+    # else.
     gaps = 1000 * np.diff(steps.t)
     within = np.diff(steps.epoch) == 0
     np.testing.assert_allclose(gaps[within], steps.total_ms[1:][within], rtol=0.05, atol=2)
@@ -77,21 +98,36 @@ def test_each_training_step_is_there_with_its_parts(recording: Recording) -> Non
 
 def test_the_sums_of_the_parts_are_the_whole_of_the_training(recording: Recording) -> None:
     found = recording.framework
-    assert sum([*found["inside"].values(), *found["outside"].values()]) == pytest.approx(found["seconds"], rel=0.05)
+    assert sum([*found["inside"].values(), *found["outside"].values()]) == pytest.approx(
+        found["seconds"], rel=0.05
+    )
 
 
 def test_the_traced_steps_open_as_a_trace(recording: Recording) -> None:
     (trace,) = recording.traces
     events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     assert any("aten::addmm" in event.get("name", "") for event in events)
-    assert any(operator["name"] == "aten::addmm" and operator["calls"] >= 3 for operator in recording.operators)
-    # What Perfetto and chrome://tracing ask of the format: spans with a place and a time, steps that hold their work.
+    assert any(
+        operator["name"] == "aten::addmm" and operator["calls"] >= 3
+        for operator in recording.operators
+    )
+    # What Perfetto and chrome://tracing ask of the format: spans with a place and a time, steps
+    # that hold their work.
     spans = [event for event in events if event["ph"] == "X"]
-    assert all(event["ts"] >= 0 and event["dur"] >= 0 and {"name", "pid", "tid"} <= event.keys() for event in spans)
-    steps = sorted((e for e in spans if e["name"].startswith("ProfilerStep#")), key=lambda event: event["ts"])
+    assert all(
+        event["ts"] >= 0 and event["dur"] >= 0 and {"name", "pid", "tid"} <= event.keys()
+        for event in spans
+    )
+    steps = sorted(
+        (e for e in spans if e["name"].startswith("ProfilerStep#")), key=lambda event: event["ts"]
+    )
     assert [step["name"] for step in steps] == [f"ProfilerStep#{number}" for number in (5, 6, 7)]
     for step in steps:
-        inside = [e["name"] for e in spans if step["ts"] <= e["ts"] and e["ts"] + e["dur"] <= step["ts"] + step["dur"]]
+        inside = [
+            e["name"]
+            for e in spans
+            if step["ts"] <= e["ts"] and e["ts"] + e["dur"] <= step["ts"] + step["dur"]
+        ]
         assert "aten::addmm" in inside and any("backward" in name.lower() for name in inside)
 
 
@@ -107,28 +143,36 @@ def test_every_rule_has_a_verdict_with_its_figures_or_what_is_missing(run: Path)
     found = verdicts(run)
     assert list(found) == RULE_NAMES == list(RULES)
     for verdict in found.values():
-        assert verdict["meaning"] and (verdict["verdict"] == "not_enough_data") == (not verdict["figures"])
+        assert verdict["meaning"] and (verdict["verdict"] == "not_enough_data") == (
+            not verdict["figures"]
+        )
     if not torch.cuda.is_available():
         assert found["LowGPUUtilization"]["verdict"] == "not_enough_data"
     assert found["Dataloader"]["verdict"] == "passed"
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_a_watched_run_ends_at_the_same_weights(run: Path, words: Words, tmp_path: Path, cached: bool) -> None:
+def test_a_watched_run_ends_at_the_same_weights(
+    run: Path, words: Words, tmp_path: Path, cached: bool
+) -> None:
     # Not cached: photos and the whole network in every step.
     mode = [] if cached else ["cache.mode=off", "trainer.max_epochs=1"]
     watched = run if cached else launch(words, tmp_path / "watched", "profiler=full", *mode)
     other = launch(words, tmp_path / "alone", "profiler=none", *mode)
     assert (watched / "profile").exists() and not (other / "profile").exists()
     states = [
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in (watched, other)
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (watched, other)
     ]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_a_training_that_waits_for_its_photos_is_told(
-    words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: Words,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     plain = module.PhotoDataset.__getitem__
 
@@ -144,7 +188,10 @@ def test_a_training_that_waits_for_its_photos_is_told(
 
 
 def test_a_monitor_that_dies_stops_no_run(
-    words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: Words,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     begin = session.Session._begin
 
@@ -162,7 +209,10 @@ def test_a_monitor_that_dies_stops_no_run(
 
 
 def test_a_profile_that_cannot_be_written_warns_once_a_part_and_stops_no_run(
-    words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: Words,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     create = runs.rundir.create
 
@@ -172,23 +222,31 @@ def test_a_profile_that_cannot_be_written_warns_once_a_part_and_stops_no_run(
         return made
 
     monkeypatch.setattr(runs.rundir, "create", blocked)
-    made = launch(words, tmp_path, "profiler=full", "trainer.max_epochs=1", "profiler.trace_steps=[2,3]")
+    made = launch(
+        words, tmp_path, "profiler=full", "trainer.max_epochs=1", "profiler.trace_steps=[2,3]"
+    )
     assert (made / "model.tar.gz").exists()
     said = capsys.readouterr().out
-    for part in ("the profiler gave up and the run goes on", "the profiler cannot write", "steps are not traced"):
+    for part in (
+        "the profiler gave up and the run goes on",
+        "the profiler cannot write",
+        "steps are not traced",
+    ):
         assert said.count(part) == 1
 
 
-def test_the_monitor_ends_with_the_run_whatever_became_of_it_and_is_continued(tmp_path: Path) -> None:
+def test_the_monitor_ends_with_the_run_whatever_became_of_it_and_is_continued(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "system.jsonl"
     for _ in range(2):
         # A run that is killed between two samples: nobody says goodbye to its monitor.
         program = (
-            "import json, subprocess, sys, os, time\n"
-            f"monitor = subprocess.Popen([sys.executable, {sampler.__file__!r}, str(os.getpid()), '50',"
-            " str(time.monotonic())], stdin=subprocess.PIPE, text=True)\n"
-            f"monitor.stdin.write(json.dumps(['write', {str(file)!r}]) + '\\n'); monitor.stdin.flush()\n"
-            "time.sleep(1); print(monitor.pid, flush=True); os.kill(os.getpid(), 9)"
+            "import json, subprocess, sys, os, time\nmonitor = subprocess.Popen([sys.executable,"
+            f" {sampler.__file__!r}, str(os.getpid()), '50', str(time.monotonic())],"
+            " stdin=subprocess.PIPE, text=True)\nmonitor.stdin.write(json.dumps(['write',"
+            f" {str(file)!r}]) + '\\n'); monitor.stdin.flush()\ntime.sleep(1); print(monitor.pid,"
+            " flush=True); os.kill(os.getpid(), 9)"
         )
         killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         deadline = time.monotonic() + 30

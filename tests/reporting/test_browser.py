@@ -31,7 +31,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a report of 133 classes, one of them with a hostile name."""
     assert len(BREEDS) == 133
     folder = tmp_path_factory.mktemp("made")
-    made = write_run(folder / "run", classes=[HOSTILE, *BREEDS[1:]], photos=folder / "photos", steps=4000)
+    made = write_run(
+        folder / "run", classes=[HOSTILE, *BREEDS[1:]], photos=folder / "photos", steps=4000
+    )
     return write_report([made]).as_uri()
 
 
@@ -53,7 +55,9 @@ def test_every_chart_is_drawn_and_nothing_is_said_asked_or_wider_than_the_window
     page: str, browser: Any, width: int, scheme: str
 ) -> None:
     open_page(browser, page, width, scheme)
-    asked = browser.execute_script("return [...document.querySelectorAll('[data-chart]')].map(c => c.dataset.chart)")
+    asked = browser.execute_script(
+        "return [...document.querySelectorAll('[data-chart]')].map(c => c.dataset.chart)"
+    )
     drawn = """return [...document.querySelectorAll('[data-chart]')].filter(c => {
         const box = c.querySelector('svg')?.getBoundingClientRect();
         return box && box.width > 200 && box.height > 30 && box.right <= innerWidth;
@@ -68,29 +72,37 @@ def test_every_chart_is_drawn_and_nothing_is_said_asked_or_wider_than_the_window
         return boxes.flatMap(([a, one], i) => boxes.slice(i + 1).filter(([b, two]) =>
             one.left < two.right - 1 && two.left < one.right - 1 && one.top < two.bottom - 2 && two.top < one.bottom - 2
         ).map(([b]) => [axis.closest('[data-chart]').dataset.chart, a, b]));
-    })"""
+    })"""  # noqa: E501
     assert browser.execute_script(crossing) == []
     # Nothing stands over its border, and a confusion's photos stand side by side.
     wide = (
-        "return [...document.querySelectorAll('.tile, .tile b, .verdict')].filter(e => e.scrollWidth > e.clientWidth)"
+        "return [...document.querySelectorAll('.tile, .tile b, .verdict')].filter(e =>"
+        " e.scrollWidth > e.clientWidth)"
     )
     assert browser.execute_script(f"{wide}.map(e => e.textContent)") == []
     rows = """return [...document.querySelectorAll('.strip')].map(strip =>
-        new Set([...strip.children].map(figure => Math.round(figure.getBoundingClientRect().top))).size)"""
+        new Set([...strip.children].map(figure => Math.round(figure.getBoundingClientRect().top))).size)"""  # noqa: E501
     assert set(browser.execute_script(rows)) == {1}
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     light = sum(int(part) for part in ground[4:-1].split(",")) > 3 * 128
     assert light == (scheme == "light")
     assert [entry["message"] for entry in browser.get_log("browser")] == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    urls = {
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    }
     assert page in urls and all(url.startswith(("data:", page)) for url in urls)
 
 
-def test_tables_sort_and_filter_the_matrix_tells_and_paper_holds_it_all(page: str, browser: Any) -> None:
+def test_tables_sort_and_filter_the_matrix_tells_and_paper_holds_it_all(
+    page: str, browser: Any
+) -> None:
     open_page(browser, page, 1280, "dark")
     column = (
-        "return [...document.querySelectorAll('#per-class tbody tr:not([hidden])')].map(r => r.cells[{}].textContent)"
+        "return [...document.querySelectorAll('#per-class tbody tr:not([hidden])')].map(r =>"
+        " r.cells[{}].textContent)"
     )
     recall = [float(text.partition("%")[0]) for text in browser.execute_script(column.format(4))]
     assert len(recall) == 133 and recall == sorted(recall)
@@ -103,8 +115,13 @@ def test_tables_sort_and_filter_the_matrix_tells_and_paper_holds_it_all(page: st
     assert names and len(names) < 20 and "golden 7 dog" in names
     cell = "const cell = document.querySelector('.matrix i.miss'); cell.click(); return cell.title"
     assert browser.execute_script(cell) == browser.find_element("css selector", ".matrix-told").text
-    printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
-    assert printed.startswith(b"%PDF") and printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") >= 5
+    printed = base64.b64decode(
+        browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
+    )
+    assert (
+        printed.startswith(b"%PDF")
+        and printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") >= 5
+    )
     assert browser.get_log("browser") == []
 
 
@@ -117,14 +134,31 @@ def tensorboard(tmp_path: Path, words: Words, monkeypatch: pytest.MonkeyPatch) -
     space = "tuner.space={optim: {lr: [0.001, 0.003]}}"
     assert (
         launch.main(
-            words("name=seen", "tuner=grid", "tuner.max_epochs=1", "trainer.max_epochs=1", "debugger=default", space)
+            words(
+                "name=seen",
+                "tuner=grid",
+                "tuner.max_epochs=1",
+                "trainer.max_epochs=1",
+                "debugger=default",
+                space,
+            )
         )
         == 0
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", "runs", "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        "runs",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield f"http://127.0.0.1:{port}"
@@ -133,24 +167,41 @@ def tensorboard(tmp_path: Path, words: Words, monkeypatch: pytest.MonkeyPatch) -
         process.wait()
 
 
-def test_tensorboard_opens_with_curves_and_a_row_for_each_trial(tensorboard: str, browser: Any) -> None:
+def test_tensorboard_opens_with_curves_and_a_row_for_each_trial(
+    tensorboard: str, browser: Any
+) -> None:
     runs = eventually(lambda: ask(f"{tensorboard}/data/runs"), lambda found: len(found) >= 6)
     assert {name.split("/")[0] for name in runs} == {"seen", "latest"}
     # What the debugger recorded is none of TensorBoard's runs.
     assert {name.rpartition("/")[2] for name in runs} == {"final", "trial_000", "trial_001"}
-    experiment = {"experimentName": "", "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_RUNNING"]}
+    experiment = {
+        "experimentName": "",
+        "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_RUNNING"],
+    }
     wanted = {**experiment, "colParams": [], "startIndex": 0, "sliceSize": 100}
     url = f"{tensorboard}/data/plugin/hparams/session_groups"
     rows = eventually(lambda: ask(url, wanted)["sessionGroups"], lambda found: len(found) >= 3)
     # Two trials and the final run, once each though runs/latest is read too.
     names = sorted(row["name"].split("/")[-1] for row in rows)
     assert names == ["final", "trial_000", "trial_001"]
-    figures = {metric["name"]["tag"] for row in rows for metric in row["metricValues"] if "final" in row["name"]}
+    figures = {
+        metric["name"]["tag"]
+        for row in rows
+        for metric in row["metricValues"]
+        if "final" in row["name"]
+    }
     assert {"final/valid_top1", "final/test_top1"} <= figures
     browser.get(tensorboard)
-    shown = "const t = []; (function walk(n) { t.push(n.textContent || ''); n.shadowRoot && walk(n.shadowRoot);"
+    shown = (
+        "const t = []; (function walk(n) { t.push(n.textContent || ''); n.shadowRoot &&"
+        " walk(n.shadowRoot);"
+    )
     shown += " n.childNodes?.forEach(walk) })(document.body); return t.join(' ')"
-    eventually(lambda: browser.execute_script(shown), lambda text: "valid/top1" in text or "valid" in text, 60)
+    eventually(
+        lambda: browser.execute_script(shown),
+        lambda text: "valid/top1" in text or "valid" in text,
+        60,
+    )
 
 
 def ask(url: str, body: Any = None) -> Any:

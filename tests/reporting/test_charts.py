@@ -24,7 +24,9 @@ from breedlab.reporting.tensorboard import confusion_picture
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
-    return read_run(write_run(tmp_path_factory.mktemp("made") / "run", classes=["a", "b", "c"], trials=8))
+    return read_run(
+        write_run(tmp_path_factory.mktemp("made") / "run", classes=["a", "b", "c"], trials=8)
+    )
 
 
 def test_the_bins_are_those_of_the_calibration_error() -> None:
@@ -39,20 +41,30 @@ def test_the_bins_are_those_of_the_calibration_error() -> None:
     assert error == pytest.approx(float(metric(logits, labels)), abs=1e-6)
 
 
-def test_a_mean_over_an_epoch_is_drawn_at_its_middle_and_a_validation_at_its_end(run: RunRecord) -> None:
+def test_a_mean_over_an_epoch_is_drawn_at_its_middle_and_a_validation_at_its_end(
+    run: RunRecord,
+) -> None:
     assert training.at_middles([(10, 2.0), (20, 1.0)]) == [(5, 2.0), (15, 1.0)]
     drawn = training.loss(run)
     assert drawn is not None
-    steps = {which: [row["step"] for row in drawn["datasets"]["table1"] if row["which"] == which] for which in NAMES}
+    steps = {
+        which: [row["step"] for row in drawn["datasets"]["table1"] if row["which"] == which]
+        for which in NAMES
+    }
     assert steps["validation"] == list(range(40, 401, 40))
     assert steps["training, mean of the epoch"] == list(range(20, 381, 40))
 
 
 def test_every_chart_is_one_of_vega_lites_schema(run: RunRecord) -> None:
     series = {"head.weight": [(1, 0.5), (6, 0.25)]}
-    recorded = Tensors({"TRAIN": [(1, 2.0)]}, {"weights": (1, 2)}, {"weights": series, "relu_activations": series})
+    recorded = Tensors(
+        {"TRAIN": [(1, 2.0)]}, {"weights": (1, 2)}, {"weights": series, "relu_activations": series}
+    )
     run = dataclasses.replace(run, tensors=recorded)
-    drawn = [training.compared([run, run], ["one", "two"], "valid/top1"), search.importance({"optim.lr": 0.9})]
+    drawn = [
+        training.compared([run, run], ["one", "two"], "valid/top1"),
+        search.importance({"optim.lr": 0.9}),
+    ]
     for shown in page_of(run, run.path).values():
         if isinstance(shown, dict):
             inner = [found for found in shown.values() if isinstance(found, dict)]
@@ -76,12 +88,16 @@ def test_a_long_recording_is_averaged_not_cut_off(run: RunRecord) -> None:
     recorded = dataclasses.replace(run, tensors=Tensors({"TRAIN": series}))
     drawn = training.loss(recorded)
     assert drawn is not None
-    assert sum(row["which"] == "training, each step" for row in drawn["datasets"]["table1"]) == len(thin)
+    assert sum(row["which"] == "training, each step" for row in drawn["datasets"]["table1"]) == len(
+        thin
+    )
 
 
 def test_a_value_lies_where_its_axis_says() -> None:
     rate = Range(0.001, 0.1, log=True)
-    assert [search.position(value, rate) for value in (0.001, 0.01, 0.1)] == pytest.approx([0, 0.5, 1])
+    assert [search.position(value, rate) for value in (0.001, 0.01, 0.1)] == pytest.approx(
+        [0, 0.5, 1]
+    )
     size = Choices((32, 64, 256))
     assert [search.position(value, size) for value in (32, 64, 256)] == [0, 0.5, 1]
     assert search.position([16], Choices(((16,), ()))) == 0
@@ -97,7 +113,14 @@ def test_the_best_trial_is_best_by_the_monitors_direction(run: RunRecord) -> Non
 
 
 def test_a_trial_that_failed_is_listed_and_not_drawn(run: RunRecord) -> None:
-    failed = {"number": 99, "state": "failed", "objective": None, "values": {}, "epochs": [], "reason": "diverged"}
+    failed = {
+        "number": 99,
+        "state": "failed",
+        "objective": None,
+        "values": {},
+        "epochs": [],
+        "reason": "diverged",
+    }
     with_it = dataclasses.replace(run, trials=[*run.trials, failed])
     drawn = search.history(with_it)
     assert drawn is not None and "8 trials" in drawn["description"]
@@ -121,9 +144,14 @@ def test_curves_of_a_resumed_run_are_read_as_they_were_last(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("count", [8, 133])
 def test_tensorboards_confusion_matrix_has_room_for_its_names(count: int) -> None:
-    classes = (*tuple(f"Amber Saddled Retriever {number}" for number in range(count - 1)), "Wire-haired " * 20)
+    classes = (
+        *tuple(f"Amber Saddled Retriever {number}" for number in range(count - 1)),
+        "Wire-haired " * 20,
+    )
     for names in ((*classes[:-1], "Pug"), classes):
-        picture = np.asarray(confusion_picture({(index, index): 1 for index in range(count)}, names).convert("L"))
+        picture = np.asarray(
+            confusion_picture({(index, index): 1 for index in range(count)}, names).convert("L")
+        )
         # Ink beside the matrix, and none at the picture's edges, where it would be cut off.
         assert (picture[:, :100] < 128).any() and (picture[:100] < 128).any()
         assert picture[:, :2].min() == 255 and picture[:2].min() == 255

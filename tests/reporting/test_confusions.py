@@ -1,4 +1,5 @@
-"""Confusions of few classes and of thousands: read as they were written, drawn in part, counted without a square."""
+"""Confusions of few classes and of thousands: read as they were written, drawn in part, counted
+without a square."""
 
 from __future__ import annotations
 
@@ -11,7 +12,13 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from breedlab.reporting.confusions import among, drawn_classes, read_cells, readable_json, worst_mistaken
+from breedlab.reporting.confusions import (
+    among,
+    drawn_classes,
+    read_cells,
+    readable_json,
+    worst_mistaken,
+)
 from breedlab.reporting.tensorboard import confusion_picture
 from breedlab.training.evaluation import evaluate
 from breedlab.training.metrics import MacroF1
@@ -35,12 +42,15 @@ def test_of_many_classes_the_most_mistaken_are_drawn() -> None:
 
 
 def test_a_thousand_classes_take_no_gigabytes_and_no_line_a_zero() -> None:
-    """The picture of 1,500 classes took 6 GB, and metrics.json a line for each of its two million zeros."""
+    """The picture of 1,500 classes took 6 GB, and metrics.json a line for each of its two million
+    zeros."""
     classes = tuple(f"class {index}" for index in range(1500))
     labels = torch.arange(1500)
     scores = torch.nn.functional.one_hot(labels.roll(1), 1500).float()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = evaluate(lambda batch: batch, [(scores, labels)], classes, total=1500, progress=lambda *_: None)
+    found = evaluate(
+        lambda batch: batch, [(scores, labels)], classes, total=1500, progress=lambda *_: None
+    )
     picture = confusion_picture(found.confusion, classes)
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
     assert max(picture.size) < 2000 and grown_mb < 700
@@ -62,6 +72,7 @@ def test_macro_f1_is_that_of_scikit_learn() -> None:
 def test_a_picture_of_a_matrix_is_that_of_its_cells() -> None:
     matrix = np.array([[3, 1], [0, 4]])
     pictures = [
-        confusion_picture(given, ("cat", "dog")) for given in (matrix, read_cells({"confusion": matrix.tolist()}))
+        confusion_picture(given, ("cat", "dog"))
+        for given in (matrix, read_cells({"confusion": matrix.tolist()}))
     ]
     assert pictures[0].tobytes() == pictures[1].tobytes()

@@ -25,7 +25,10 @@ from breedlab.pipeline import run as runs
 NAMES = [f"holiday/of a long name/and [b] :dog: {number:04}.jpg" for number in range(3)]
 ANSWERS = [
     {"photo": NAMES[0], "predictions": [{"class": "Basset", "probability": 0.75}]},
-    {"photo": NAMES[1], "error": "is not an image: it ends in the middle of its header, " + "and more " * 10},
+    {
+        "photo": NAMES[1],
+        "error": "is not an image: it ends in the middle of its header, " + "and more " * 10,
+    },
     {"photo": NAMES[2], "predictions": [{"class": "Basset", "probability": 0.5}]},
 ]
 
@@ -43,7 +46,10 @@ def test_a_bar_tells_no_count_before_one_is_known_and_goes_when_it_is_done(
         report(0, 3)
     assert "0/3" in drawn.getvalue()
     up_and_erased = "\x1b[1A\x1b[2K"
-    assert up_and_erased in drawn.getvalue() and "━" not in drawn.getvalue().rpartition(up_and_erased)[2]
+    assert (
+        up_and_erased in drawn.getvalue()
+        and "━" not in drawn.getvalue().rpartition(up_and_erased)[2]
+    )
 
 
 def test_in_a_pipe_a_long_task_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,10 +86,19 @@ finally:
         ("evaluate nowhere photos", "nowhere: not there; expected a model.tar.gz"),
         ("evaluate RUN empty", "empty: holds no photos"),
         ("evaluate RUN photos", "photos: cat is no class of the model; it knows basset, beagle"),
-        ("evaluate RUN cats", "cats: 00, 01, 02, 03, 04, 05, 06, 07 and 3 more are no class of the model; it knows"),
-        ("evaluate RUN root", "root: holds Test, val, train, not classes; expected one, such as root/Test"),
+        (
+            "evaluate RUN cats",
+            "cats: 00, 01, 02, 03, 04, 05, 06, 07 and 3 more are no class of the model; it knows",
+        ),
+        (
+            "evaluate RUN root",
+            "root: holds Test, val, train, not classes; expected one, such as root/Test",
+        ),
         ("predict text photos/cat/1.jpg", "text: cannot be unpacked (not a gzip file)"),
-        ("predict unfinished photos/cat/1.jpg", "unfinished/model.tar.gz: the run has not finished; continue it with"),
+        (
+            "predict unfinished photos/cat/1.jpg",
+            "unfinished/model.tar.gz: the run has not finished; continue it with",
+        ),
         ("predict empty photos/cat/1.jpg", "empty/model.tar.gz: not there"),
         ("serve text --port 0", "text: cannot be unpacked (not a gzip file)"),
     ],
@@ -91,7 +106,14 @@ finally:
 def test_what_a_look_at_the_disk_refuses_is_refused_before_pytorch_is_imported(
     tmp_path: Path, words: str, says: str
 ) -> None:
-    folders = ["RUN", "content", "empty", "unfinished", "photos/cat", *(f"cats/{number:02}" for number in range(11))]
+    folders = [
+        "RUN",
+        "content",
+        "empty",
+        "unfinished",
+        "photos/cat",
+        *(f"cats/{number:02}" for number in range(11)),
+    ]
     for folder in (*folders, "root/train", "root/val", "root/Test"):
         (tmp_path / folder).mkdir(parents=True)
     for file in ("text", "unfinished/config.yaml", "photos/cat/1.jpg"):
@@ -99,7 +121,13 @@ def test_what_a_look_at_the_disk_refuses_is_refused_before_pytorch_is_imported(
     statistics = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
     description = {
         "format": 1,
-        "architecture": {"name": "resnet18", "classes": 2, "head": [], "dropout": 0.0, **statistics},
+        "architecture": {
+            "name": "resnet18",
+            "classes": 2,
+            "head": [],
+            "dropout": 0.0,
+            **statistics,
+        },
         "classes": ["basset", "beagle"],
         "transform": {"resize": 36, "crop": 32, "interpolation": "bilinear", **statistics},
         "lineage": {},
@@ -112,7 +140,9 @@ def test_what_a_look_at_the_disk_refuses_is_refused_before_pytorch_is_imported(
     assert done.stdout.splitlines() == ["[]"]
 
 
-def test_a_launch_says_what_it_does_before_it_imports_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_says_what_it_does_before_it_imports_pytorch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     said: list[str] = []
 
     class Prepare(ModuleType):
@@ -148,13 +178,17 @@ def test_a_launch_says_what_it_does_before_it_imports_pytorch(monkeypatch: pytes
 def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Of a terminal that is as wide as the test says."""
     wide: int = request.param
-    terminal = Console(highlight=False, soft_wrap=True, width=wide, force_terminal=True, color_system=None)
+    terminal = Console(
+        highlight=False, soft_wrap=True, width=wide, force_terminal=True, color_system=None
+    )
     monkeypatch.setattr(screen, "console", terminal)
     return wide
 
 
 @pytest.mark.parametrize("width", [80, 100], indirect=True)
-def test_an_error_is_folded_so_that_the_photos_names_are_whole(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_folded_so_that_the_photos_names_are_whole(
+    width: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     predict._show(ANSWERS)
     lines = capsys.readouterr().out.splitlines()
     assert all(sum(name in line for line in lines) == 1 for name in NAMES)
@@ -163,7 +197,9 @@ def test_an_error_is_folded_so_that_the_photos_names_are_whole(width: int, capsy
 
 
 @pytest.mark.parametrize("width", [40], indirect=True)
-def test_names_too_long_for_a_terminal_are_folded_and_not_cut(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_too_long_for_a_terminal_are_folded_and_not_cut(
+    width: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     predict._show(ANSWERS)
     out = capsys.readouterr().out
     assert "…" not in out and max(map(len, out.splitlines())) <= width
@@ -171,7 +207,9 @@ def test_names_too_long_for_a_terminal_are_folded_and_not_cut(width: int, capsys
     assert all(name.replace(" ", "") in column.replace(" ", "") for name in NAMES)
 
 
-def test_in_a_pipe_a_photo_and_what_is_said_of_it_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_in_a_pipe_a_photo_and_what_is_said_of_it_are_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     predict._show(ANSWERS)
     lines = capsys.readouterr().out.splitlines()
     (line,) = [line for line in lines if NAMES[1] in line]
@@ -182,7 +220,10 @@ def test_the_true_class_stands_in_a_column_where_the_folder_tells_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[dict[str, Any]] = [
-        {"photo": "test/002.Afghan_hound/1.jpg", "predictions": [{"class": "Pug", "probability": 0.7}]},
+        {
+            "photo": "test/002.Afghan_hound/1.jpg",
+            "predictions": [{"class": "Pug", "probability": 0.7}],
+        },
         {"photo": "holiday/2.jpg", "predictions": [{"class": "Pug", "probability": 0.9}]},
     ]
     predict._add_truths(answers, ["Afghan hound", "Pug"])

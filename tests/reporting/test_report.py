@@ -1,4 +1,5 @@
-"""report.html: what it shows of runs, that nothing in it comes from elsewhere, that no name in it can do harm."""
+"""report.html: what it shows of runs, that nothing in it comes from elsewhere, that no name in it
+can do harm."""
 
 from __future__ import annotations
 
@@ -27,7 +28,18 @@ from breedlab.reporting.summary import metrics_table
 
 CLASSES = ["Afghan hound", HOSTILE, "O'Neill & Söhne", "Basset"]
 ANCHORS = {
-    *("summary", "data", "loss", "curves", "search", "confusion", "calibration", "classes", "rules", "profile"),
+    *(
+        "summary",
+        "data",
+        "loss",
+        "curves",
+        "search",
+        "confusion",
+        "calibration",
+        "classes",
+        "rules",
+        "profile",
+    ),
     *("debug", "model"),
 }
 Words = Callable[..., list[str]]
@@ -87,7 +99,9 @@ def test_nothing_comes_from_elsewhere(page: Page) -> None:
     assert not [tag for tag, _ in page.tags if tag in ("iframe", "object", "embed", "base")]
     assert all(address.startswith("data:image/webp;base64,") for address in page.all("src"))
     assert all(address.startswith(("#", "data:,")) for address in page.all("href"))
-    policy = next(attributes["content"] for _, attributes in page.tags if "http-equiv" in attributes)
+    policy = next(
+        attributes["content"] for _, attributes in page.tags if "http-equiv" in attributes
+    )
     assert "default-src 'none'" in policy and "unsafe-inline' 'unsafe-eval" not in policy
 
 
@@ -95,9 +109,16 @@ def test_the_library_is_in_it_once_and_every_chart_has_its_place(page: Page) -> 
     assert sum("vegaEmbed=" in script for script in page.scripts) == 1
     places = page.all("data-chart")
     assert sorted(places) == sorted(page.charts["specs"]) and len(places) >= 12
-    assert {"loss", "accuracy", "history", "parallel", "best_and_worst", "calibration", "counts", "steps"} <= set(
-        places
-    )
+    assert {
+        "loss",
+        "accuracy",
+        "history",
+        "parallel",
+        "best_and_worst",
+        "calibration",
+        "counts",
+        "steps",
+    } <= set(places)
 
 
 def test_the_library_is_made_once_and_done_without_a_place_to_keep_it(
@@ -113,7 +134,9 @@ def test_the_library_is_made_once_and_done_without_a_place_to_keep_it(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for _ in range(2):
         assert reports._bundle.__wrapped__() == "let vega;"
-    assert len(made) == 1 and [file.suffix for file in (tmp_path / "cache" / "breedlab").iterdir()] == [".js"]
+    assert len(made) == 1 and [
+        file.suffix for file in (tmp_path / "cache" / "breedlab").iterdir()
+    ] == [".js"]
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert reports._bundle.__wrapped__() == "let vega;" and len(made) == 2
@@ -133,16 +156,31 @@ def test_figures_are_the_runs_own(made: Path, page: Page) -> None:
     assert f"{test['metrics']['top1']:.1%}" in page.text
     splits = json.loads((made / "splits.json").read_text())
     rows = page.charts["specs"]["counts"]["datasets"]["table1"]
-    assert sum(row["photos"] for row in rows) == sum(len(photos) for photos in splits["photos"].values())
-    for finding in ("few photos", "is empty", "valid cut from train", "with changes that are not committed"):
+    assert sum(row["photos"] for row in rows) == sum(
+        len(photos) for photos in splits["photos"].values()
+    )
+    for finding in (
+        "few photos",
+        "is empty",
+        "valid cut from train",
+        "with changes that are not committed",
+    ):
         assert finding in page.text
     pair = test["worst"][0]
-    assert f"{pair['truth']} taken for {pair['taken_for']}: {pair['count']} of {pair['of']}" in page.text
+    assert (
+        f"{pair['truth']} taken for {pair['taken_for']}: {pair['count']} of {pair['of']}"
+        in page.text
+    )
 
 
 @pytest.mark.parametrize("count", [19, 20])
-def test_top_5_is_no_headline_where_five_guesses_are_most_of_the_classes(tmp_path: Path, count: int) -> None:
-    made = [write_run(tmp_path / str(i), classes=[f"breed {n}" for n in range(count)], seed=i) for i in range(2)]
+def test_top_5_is_no_headline_where_five_guesses_are_most_of_the_classes(
+    tmp_path: Path, count: int
+) -> None:
+    made = [
+        write_run(tmp_path / str(i), classes=[f"breed {n}" for n in range(count)], seed=i)
+        for i in range(2)
+    ]
     runs = [read_run(path) for path in made]
     terminal = [str(cell) for cell in metrics_table("Test", runs[0].test).columns[0].cells]
     report = [name for name, *_ in sections.summary(runs[0])["tiles"]]
@@ -152,8 +190,18 @@ def test_top_5_is_no_headline_where_five_guesses_are_most_of_the_classes(tmp_pat
 
 
 def test_figures_of_verdicts_are_told_in_their_units() -> None:
-    given = {"share_of_run": 0.25, "shares": {"data": 0.0174}, "step_ms": 38.71, "run_s": 87.0, "confused_pairs": []}
-    given |= {"disk_read_mb_s": {"p50": 0.0, "max": 98.7}, "cpu_percent_p95": 30.0, "gpu_percent": [95.0, 40.0]}
+    given = {
+        "share_of_run": 0.25,
+        "shares": {"data": 0.0174},
+        "step_ms": 38.71,
+        "run_s": 87.0,
+        "confused_pairs": [],
+    }
+    given |= {
+        "disk_read_mb_s": {"p50": 0.0, "max": 98.7},
+        "cpu_percent_p95": 30.0,
+        "gpu_percent": [95.0, 40.0],
+    }
     given |= {"memory_gb": 3.5, "weights": 3, "class": "Basset"}
     assert dict(sections.figures(given)) == {
         "share of run": "25.0%",
@@ -174,7 +222,11 @@ def answers(*groups: tuple[float, int, int]) -> dict[str, list[Any]]:
     """Predictions of two classes, by groups: how sure, how many, how many of them right."""
     sure = [confidence for confidence, photos, _ in groups for _ in range(photos)]
     right = [number < hits for _, photos, hits in groups for number in range(photos)]
-    return {"probabilities": sure, "labels": [0] * len(sure), "predicted": [0 if hit else 1 for hit in right]}
+    return {
+        "probabilities": sure,
+        "labels": [0] * len(sure),
+        "predicted": [0 if hit else 1 for hit in right],
+    }
 
 
 @pytest.mark.parametrize(
@@ -186,8 +238,16 @@ def answers(*groups: tuple[float, int, int]) -> dict[str, list[Any]]:
         # As good on average as sure, and wrong by a fifth everywhere.
         (answers((0.9, 500, 350), (0.5, 500, 350)), 0.2, "The averages hide it"),
         # A few photos are off by so much whatever made them.
-        (answers((0.97, 20, 19), (0.85, 16, 11), (0.55, 12, 9)), 0.11, "48 photos are too few to tell more"),
-        (answers((0.97, 20, 9), (0.85, 16, 6), (0.55, 12, 5)), 0.4, "surer than it should be: bars below"),
+        (
+            answers((0.97, 20, 19), (0.85, 16, 11), (0.55, 12, 9)),
+            0.11,
+            "48 photos are too few to tell more",
+        ),
+        (
+            answers((0.97, 20, 9), (0.85, 16, 6), (0.55, 12, 5)),
+            0.4,
+            "surer than it should be: bars below",
+        ),
     ],
 )
 def test_calibration_is_judged_by_its_error_and_not_from_a_few_photos(
@@ -198,10 +258,14 @@ def test_calibration_is_judged_by_its_error_and_not_from_a_few_photos(
     section = sections.calibration(replace(run, predictions=found))
     assert says in section["says"]
     del run.metrics["test"]["metrics"]["ece"]
-    assert sections.calibration(replace(run, predictions=found))["ece"] == pytest.approx(error, abs=0.03)
+    assert sections.calibration(replace(run, predictions=found))["ece"] == pytest.approx(
+        error, abs=0.03
+    )
 
 
-def test_a_report_of_a_run_that_ended_opens_neither_pytorch_nor_optuna(made: Path, tmp_path: Path) -> None:
+def test_a_report_of_a_run_that_ended_opens_neither_pytorch_nor_optuna(
+    made: Path, tmp_path: Path
+) -> None:
     """What takes seconds to import; the run kept what a report shows of both."""
     run = shutil.copytree(made, tmp_path / "run")
     metrics = json.loads((run / "metrics.json").read_text())
@@ -209,16 +273,25 @@ def test_a_report_of_a_run_that_ended_opens_neither_pytorch_nor_optuna(made: Pat
     (run / "metrics.json").write_text(json.dumps(metrics))
     (run / "debug" / "0").mkdir(parents=True)
     figures = {"weights": {"head.weight": [[1, 0.1], [6, 0.05]]}}
-    kept = {"of": {}, "losses": {"TRAIN": [[1, 2.0]]}, "saved": {"weights": [1, 2]}, "figures": figures}
+    kept = {
+        "of": {},
+        "losses": {"TRAIN": [[1, 2.0]]},
+        "saved": {"weights": [1, 2]},
+        "figures": figures,
+    }
     (run / "debug" / "report.json").write_text(json.dumps(kept))
     program = (
-        "import sys; from breedlab.cli import report; report.main(sys.argv[1:])\n"
-        "print([name for name in ('torch', 'optuna', 'smdebug', 'lightning', 'sklearn') if name in sys.modules])"
+        "import sys; from breedlab.cli import report; report.main(sys.argv[1:])\nprint([name for"
+        " name in ('torch', 'optuna', 'smdebug', 'lightning', 'sklearn') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(run)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines() == [str(run / "report.html"), "[]"]
     page = Page((run / "report.html").read_text())
-    assert {"importance", "debug_1"} <= set(page.charts["specs"]) and "1 losses of TRAIN" in page.text
+    assert {"importance", "debug_1"} <= set(
+        page.charts["specs"]
+    ) and "1 losses of TRAIN" in page.text
 
 
 def test_the_worst_confusions_and_each_class_are_shown_with_photos(page: Page) -> None:
@@ -236,7 +309,9 @@ def test_what_is_large_is_small_in_the_page(tmp_path: Path) -> None:
     assert all(len(json.dumps(spec)) < 150_000 for spec in specs.values())
 
 
-def test_without_its_photos_a_report_is_still_written_and_says_so(made: Path, tmp_path: Path) -> None:
+def test_without_its_photos_a_report_is_still_written_and_says_so(
+    made: Path, tmp_path: Path
+) -> None:
     elsewhere = shutil.copytree(made, tmp_path / "copy")
     for name in ("splits.json", "lineage.json"):
         tree = json.loads((elsewhere / name).read_text())
@@ -255,7 +330,10 @@ def test_a_run_that_did_not_end_shows_what_there_is(made: Path, tmp_path: Path) 
     (torn / "splits.json").write_text('{"root": ')
     shutil.rmtree(torn / "profile")
     page = Page(reports.write_report([torn]).read_text())
-    assert "This run has not been tested yet" in page.text and "No model has been exported yet" in page.text
+    assert (
+        "This run has not been tested yet" in page.text
+        and "No model has been exported yet" in page.text
+    )
     assert f"resume={torn}" in page.text
     assert {"loss", "history"} <= set(page.charts["specs"])
 
@@ -277,7 +355,13 @@ def unfinished(made: Path, folder: Path, trials: int) -> Path:
     ("trials", "says"),
     [
         (0, "No trial of the bayesian search has ended yet."),
-        (2, "Not finished: 2 of 20 trials have ended, and no epoch of the training that follows them."),
+        (
+            2,
+            (
+                "Not finished: 2 of 20 trials have ended, and no epoch of the training that follows"
+                " them."
+            ),
+        ),
     ],
 )
 def test_what_a_run_has_not_come_to_is_not_said_to_be_unasked_for(
@@ -290,14 +374,29 @@ def test_what_a_run_has_not_come_to_is_not_said_to_be_unasked_for(
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     text = Page(reports.write_report([run]).read_text()).text
     assert says in text
-    assert "The rules of the debugger and the profiler have not been judged: the run did not come that far." in text
+    assert (
+        "The rules of the debugger and the profiler have not been judged: the run did not come that"
+        " far." in text
+    )
     assert "The profiler has written nothing." in text and "The debugger has saved nothing" in text
-    for false in ("searched nothing", "No rules were asked for", "was not profiled", "debugger=losses"):
+    for false in (
+        "searched nothing",
+        "No rules were asked for",
+        "was not profiled",
+        "debugger=losses",
+    ):
         assert false not in text
-    compared = Page(reports.write_report([run, shutil.copytree(run, tmp_path / "two")]).read_text()).text
-    assert "The rules of none have been judged." in compared and "The profiler has written nothing." in compared
+    compared = Page(
+        reports.write_report([run, shutil.copytree(run, tmp_path / "two")]).read_text()
+    ).text
+    assert (
+        "The rules of none have been judged." in compared
+        and "The profiler has written nothing." in compared
+    )
     shutil.copy(made / "metrics.json", run)
-    assert "did not come that far" not in (ended := Page(reports.write_report([run]).read_text()).text)
+    assert "did not come that far" not in (
+        ended := Page(reports.write_report([run]).read_text()).text
+    )
     assert "search has ended yet" not in ended and "have not been judged." in ended
     (run / "metrics.json").unlink()
     config["tuner"]["strategy"] = config["debugger"]["level"] = config["profiler"]["level"] = "none"
@@ -322,7 +421,9 @@ def test_several_runs_are_compared(
     metrics = json.loads((other / "metrics.json").read_text())
     metrics["search"]["values"]["optim.lr"] = 0.003480723265642345
     (other / "metrics.json").write_text(json.dumps(metrics))
-    assert ("optim.lr", ["0.01", "0.003481"]) in comparison.differences([read_run(made), read_run(other)])
+    assert ("optim.lr", ["0.01", "0.003481"]) in comparison.differences(
+        [read_run(made), read_run(other)]
+    )
     assert "They did not see the same photos" not in page.text
     values = page.charts["specs"]["compared_1"]["datasets"]["table1"]
     assert {row["run"] for row in values} == {"one", "two"}
@@ -339,7 +440,10 @@ def test_a_comparison_says_what_is_not_finished_and_shows_what_was_searched_only
     assert len(rows) >= 6 and {texts[1] for texts in rows.values()} == {"not finished"}
     assert "not finished" not in {texts[0] for texts in rows.values()}
     found = dict(comparison.differences(runs))
-    assert found["optim.lr"] == ["0.01", "not finished"] and found["data.batch_size"] == ["64", "not finished"]
+    assert found["optim.lr"] == ["0.01", "not finished"] and found["data.batch_size"] == [
+        "64",
+        "not finished",
+    ]
     assert [row["best"] for row in comparison.searched(runs)] == ["0.9000", "not finished"]
     page = Page(reports.write_report([made, runs[1].path], tmp_path / "page.html").read_text())
     assert page.text.count("not finished") >= 10
@@ -359,7 +463,10 @@ def test_a_place_that_cannot_be_written_is_told(made: Path, tmp_path: Path) -> N
         report.main([str(made), "--out", str(tmp_path)])
     (tmp_path / "file").touch()
     for folder in ("file", "nope"):
-        says = rf"{folder}/page.html: cannot be written \(there is no folder .*{folder}\); name a file in a folder"
+        says = (
+            rf"{folder}/page.html: cannot be written \(there is no folder .*{folder}\); name a file"
+            r" in a folder"
+        )
         with pytest.raises(ConfigError, match=says):
             report.main([str(made), "--out", str(tmp_path / folder / "page.html")])
     assert not (tmp_path / "nope").exists()
@@ -376,7 +483,9 @@ def test_a_report_that_cannot_be_written_warns_and_fails_nothing(
         assert launch.main(words("name=x", "trainer.max_epochs=1")) == 0
     told = capsys.readouterr().out
     assert "warning: no report was written (no ink); try: breedlab report runs/x/" in told
-    assert Path("runs/latest/metrics.json").exists() and not Path("runs/latest/report.html").exists()
+    assert (
+        Path("runs/latest/metrics.json").exists() and not Path("runs/latest/report.html").exists()
+    )
     assert report.main(["runs/latest"]) == 0
     page = Page(Path("runs/latest/report.html").read_text())
     assert {"loss", "confidences", "counts"} <= set(page.charts["specs"])
@@ -436,5 +545,7 @@ def test_the_classes_have_their_intervals_and_a_comparison_is_told_in_the_termin
     answered(made[1], 95, 100)
     assert report.main([str(path) for path in made]) == 0
     told = capsys.readouterr()
-    assert told.err.startswith("two is right on 15 more of 100 test photos than one, more than chance explains")
+    assert told.err.startswith(
+        "two is right on 15 more of 100 test photos than one, more than chance explains"
+    )
     assert told.out.endswith("comparison.html\n")

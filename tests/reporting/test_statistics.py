@@ -10,7 +10,9 @@ from scipy.stats import binomtest
 from breedlab.evaluation.statistics import mcnemar, wilson
 
 
-@pytest.mark.parametrize(("right", "of"), [(210, 245), (0, 1), (1, 1), (0, 30), (30, 30), (98, 100), (4999, 5000)])
+@pytest.mark.parametrize(
+    ("right", "of"), [(210, 245), (0, 1), (1, 1), (0, 30), (30, 30), (98, 100), (4999, 5000)]
+)
 def test_the_interval_is_scipys(right: int, of: int) -> None:
     expected = binomtest(right, of).proportion_ci(0.95, method="wilson")
     assert wilson(right, of) == pytest.approx((expected.low, expected.high), abs=1e-12)
@@ -21,8 +23,12 @@ def test_the_clothes_of_the_readme() -> None:
     assert f"{low:.1%} to {high:.1%}" == "80.8% to 89.5%"
 
 
-@pytest.mark.parametrize(("only_first", "only_second", "both"), [(5, 1, 90), (0, 0, 4), (7, 7, 0), (40, 12, 200)])
-def test_the_paired_test_is_the_binomial_of_the_disagreements(only_first: int, only_second: int, both: int) -> None:
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "both"), [(5, 1, 90), (0, 0, 4), (7, 7, 0), (40, 12, 200)]
+)
+def test_the_paired_test_is_the_binomial_of_the_disagreements(
+    only_first: int, only_second: int, both: int
+) -> None:
     first = [True] * only_first + [False] * only_second + [True] * both
     second = [False] * only_first + [True] * only_second + [True] * both
     tosses = only_first + only_second

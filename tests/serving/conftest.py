@@ -1,4 +1,5 @@
-"""An exported model, untrained: what it answers does not matter here, only that all answer the same."""
+"""An exported model, untrained: what it answers does not matter here, only that all answer the
+same."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def classifier(prepared: Prepared) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, classifier: Classifier) -> Path:
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, classifier: Classifier
+) -> Path:
     made = tmp_path_factory.mktemp("content")
     write_folder(made, classifier, prepared.evaluation, prepared.classes, {"run": "test"})
     return made
@@ -45,7 +48,9 @@ def add_engine(folder: Path, classifier: Classifier) -> Callable[[Path, str], Pa
     def make(content: Path, precision: str) -> Path:
         shutil.copytree(folder, content)
         graph = conversion.convert(classifier, classifier.side)
-        conversion.write_graph(graph, content / "engines" / f"{precision}.xml", halves=precision == "bf16")
+        conversion.write_graph(
+            graph, content / "engines" / f"{precision}.xml", halves=precision == "bf16"
+        )
         record_engine(content, Choice("openvino", precision), {"photos": 3})
         return content
 
@@ -53,7 +58,9 @@ def add_engine(folder: Path, classifier: Classifier) -> Callable[[Path, str], Pa
 
 
 @pytest.fixture(scope="module")
-def with_openvino(tmp_path_factory: pytest.TempPathFactory, add_engine: Callable[[Path, str], Path]) -> Path:
+def with_openvino(
+    tmp_path_factory: pytest.TempPathFactory, add_engine: Callable[[Path, str], Path]
+) -> Path:
     """A copy that answers with OpenVINO in fp32."""
     return add_engine(tmp_path_factory.mktemp("openvino") / "content", "fp32")
 

@@ -34,25 +34,48 @@ def real_files() -> list[bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6
     return [
-        *(saved(image, "JPEG"), saved(image, "JPEG", progressive=True), saved(image.convert("CMYK"), "JPEG")),
-        *(saved(image.convert("L"), "JPEG"), saved(image, "JPEG", exif=exif), saved(image, "JPEG", quality=100)),
-        *(saved(image, "PNG"), saved(image.convert("RGBA"), "PNG"), saved(image.quantize(16), "PNG")),
+        *(
+            saved(image, "JPEG"),
+            saved(image, "JPEG", progressive=True),
+            saved(image.convert("CMYK"), "JPEG"),
+        ),
+        *(
+            saved(image.convert("L"), "JPEG"),
+            saved(image, "JPEG", exif=exif),
+            saved(image, "JPEG", quality=100),
+        ),
+        *(
+            saved(image, "PNG"),
+            saved(image.convert("RGBA"), "PNG"),
+            saved(image.quantize(16), "PNG"),
+        ),
         saved(Image.fromarray(noise[:, :, 0].astype(np.uint16) * 257), "PNG"),
         saved(frames[0], "PNG", save_all=True, append_images=frames[1:]),
         *(saved(image, "WEBP"), saved(image.convert("RGBA"), "WEBP", lossless=True)),
         saved(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
         *(saved(image, "GIF"), saved(frames[0], "GIF", save_all=True, append_images=frames[1:])),
         *(saved(image, "BMP"), saved(image, "TIFF"), saved(image, "TIFF", compression="tiff_lzw")),
-        *(saved(image, "TIFF", compression="tiff_adobe_deflate"), saved(image, "PPM"), saved(image, "ICO")),
+        *(
+            saved(image, "TIFF", compression="tiff_adobe_deflate"),
+            saved(image, "PPM"),
+            saved(image, "ICO"),
+        ),
         b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
     ]
 
 
-def png(width: int, height: int, depth: int = 8, colour: int = 0, rows: bytes | None = None) -> bytes:
+def png(
+    width: int, height: int, depth: int = 8, colour: int = 0, rows: bytes | None = None
+) -> bytes:
     """A PNG with any header, black or of the rows given, compressed as far as it goes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
@@ -96,12 +119,15 @@ def jpeg_in_tiff(jpeg: bytes, width: int, height: int, strips: int = 1) -> bytes
     size = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8)]
     where = [(273, 4, strips, offsets), (278, 4, 1, -(-height // strips)), (279, 4, strips, sizes)]
     made = directory([*size, (259, 3, 1, 7), (262, 3, 1, 1), *where])
-    listed = struct.pack(f"<{strips}I", *[pixels] * strips) + struct.pack(f"<{strips}I", *[len(jpeg)] * strips)
+    listed = struct.pack(f"<{strips}I", *[pixels] * strips) + struct.pack(
+        f"<{strips}I", *[len(jpeg)] * strips
+    )
     return b"II*\0" + struct.pack("<I", 8) + made + (listed if strips > 1 else b"") + jpeg
 
 
 def sharing(entries: int, shared: int) -> bytes:
-    """A TIFF, or EXIF, whose entries all hold the same bytes, which a reader copies once for each."""
+    """A TIFF, or EXIF, whose entries all hold the same bytes, which a reader copies once for
+    each."""
     start = 8 + len(directory([(0, 0, 0, 0)] * entries))
     made = directory([(0x9000 + n, 7, shared, start) for n in range(entries)])
     return b"II*\0" + struct.pack("<I", 8) + made + bytes(shared)
@@ -115,14 +141,19 @@ def segmented(jpeg: bytes, count: int, content: bytes = b"", marker: int = 0xFE)
 
 def chunked(file: bytes, kind: bytes, content: bytes, count: int) -> bytes:
     """A PNG with that many chunks more behind its header."""
-    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    chunk = (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
     return file[:33] + chunk * count + file[33:]
 
 
 @functools.cache
 def costly_photos() -> dict[str, tuple[bytes, str]]:
-    """By what they are: a file within the limit of bytes that costs a decoder seconds or gigabytes, and a word of what
-    is said of it."""
+    """By what they are: a file within the limit of bytes that costs a decoder seconds or gigabytes,
+    and a word of what is said of it."""
     image = Image.linear_gradient("L").convert("RGB").resize((96, 64))
     cmyk = saved(image.convert("CMYK"), "JPEG")
     progressive, gray = saved(image, "JPEG", progressive=True), png(9, 9)
@@ -283,7 +314,9 @@ def _cut(photo: bytes, draw: Callable[..., Any]) -> bytes:
 
 def _changed(photo: bytes, draw: Callable[..., Any]) -> bytes:
     made = bytearray(photo)
-    for at, value in draw(st.lists(st.tuples(st.integers(0, len(made) - 1), st.integers(0, 255)), max_size=12)):
+    for at, value in draw(
+        st.lists(st.tuples(st.integers(0, len(made) - 1), st.integers(0, 255)), max_size=12)
+    ):
         made[at] = value
     return bytes(made)
 
@@ -292,7 +325,9 @@ def _changed_at_the_start(photo: bytes, draw: Callable[..., Any]) -> bytes:
     """Headers are where the numbers are that decoders believe."""
     made = bytearray(photo)
     end = min(len(made), 64) - 1
-    for at, value in draw(st.lists(st.tuples(st.integers(2, end), st.sampled_from([0, 1, 127, 128, 255])), max_size=6)):
+    for at, value in draw(
+        st.lists(st.tuples(st.integers(2, end), st.sampled_from([0, 1, 127, 128, 255])), max_size=6)
+    ):
         made[at] = value
     return bytes(made)
 
@@ -313,7 +348,15 @@ def _stuffed(photo: bytes, draw: Callable[..., Any]) -> bytes:
 
 
 _REAL = real_files()
-_WAYS = (_cut, _changed, _changed_at_the_start, _spliced, _doubled, _stuffed, lambda photo, _draw: photo)
+_WAYS = (
+    _cut,
+    _changed,
+    _changed_at_the_start,
+    _spliced,
+    _doubled,
+    _stuffed,
+    lambda photo, _draw: photo,
+)
 
 
 @st.composite
@@ -327,13 +370,19 @@ def photos(draw: Callable[..., Any]) -> bytes:
 
 
 _LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30))
-_TREES = st.recursive(_LEAVES, lambda t: st.lists(t, max_size=3) | st.dictionaries(st.text(max_size=5), t, max_size=3))
+_TREES = st.recursive(
+    _LEAVES, lambda t: st.lists(t, max_size=3) | st.dictionaries(st.text(max_size=5), t, max_size=3)
+)
 
 
 @st.composite
 def requests(draw: Callable[..., Any]) -> tuple[bytes, str, str]:
     """A body, its content type, and what is accepted."""
-    accept = draw(st.sampled_from(["", "application/json", "application/json; verbose=1", "application/x-npy", "*/*"]))
+    accept = draw(
+        st.sampled_from(
+            ["", "application/json", "application/json; verbose=1", "application/x-npy", "*/*"]
+        )
+    )
     match draw(st.integers(0, 9)):
         case 0:
             body, kind = (

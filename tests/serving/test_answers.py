@@ -45,12 +45,18 @@ def features(prepared: Prepared, classifier: Classifier) -> dict[str, torch.Tens
     """Of the training and validation images, by split."""
     counts = {split: len(prepared.report.photos.splits[split]) for split in ("train", "valid")}
     config = prepared.config
-    return {name: prepared.features(classifier, config, name, torch.arange(n)) for name, n in counts.items()}
+    return {
+        name: prepared.features(classifier, config, name, torch.arange(n))
+        for name, n in counts.items()
+    }
 
 
 @pytest.fixture(params=METHODS)
 def telling(
-    request: pytest.FixtureRequest, export: Export, prepared: Prepared, features: dict[str, torch.Tensor]
+    request: pytest.FixtureRequest,
+    export: Export,
+    prepared: Prepared,
+    features: dict[str, torch.Tensor],
 ) -> Callable[..., Path]:
     """An archive that tells the unknown by one of the methods."""
     labels = prepared.data(prepared.config).labels("train")
@@ -58,7 +64,9 @@ def telling(
 
     def make(row: bool = False, **answers: object) -> Path:
         unknown = {"method": novelty.method, "width": novelty.width, "row": row}
-        return export(novelty, unknown=unknown | threshold_of(novelty.distance(features["valid"])), **answers)
+        return export(
+            novelty, unknown=unknown | threshold_of(novelty.distance(features["valid"])), **answers
+        )
 
     return make
 
@@ -78,7 +86,9 @@ def test_the_temperature_divides_the_scores_and_keeps_their_order(
     calibrated = Model(export(temperature=2.5))
     batch = torch.stack([model.prepare(photo), model.prepare(photo).flip(2)])
     torch.testing.assert_close(calibrated.scores(batch), model.scores(batch) / 2.5)
-    body, _ = handler.output_fn(handler.predict_fn([photo], calibrated), "application/json; verbose=1")
+    body, _ = handler.output_fn(
+        handler.predict_fn([photo], calibrated), "application/json; verbose=1"
+    )
     (told,) = json.loads(body)["predictions"]
     plain = Answer(model.scores(batch[:1]).numpy(), model).verbose()["predictions"][0]
     assert [one["class"] for one in told["top"]] == [one["class"] for one in plain["top"]]
@@ -86,13 +96,21 @@ def test_the_temperature_divides_the_scores_and_keeps_their_order(
     np.testing.assert_allclose(told["probabilities"], expected, rtol=1e-4)
 
 
-def test_the_server_answers_with_the_temperature(export: Export, model: Model, photo: bytes) -> None:
+def test_the_server_answers_with_the_temperature(
+    export: Export, model: Model, photo: bytes
+) -> None:
     with TestClient(make_app(Model(export(temperature=4.0)))) as client:
-        rows = client.post("/invocations", content=photo, headers={"Content-Type": "image/jpeg"}).json()
-    np.testing.assert_allclose(rows, model.scores(model.prepare(photo)[None]) / 4, rtol=1e-3, atol=1e-5)
+        rows = client.post(
+            "/invocations", content=photo, headers={"Content-Type": "image/jpeg"}
+        ).json()
+    np.testing.assert_allclose(
+        rows, model.scores(model.prepare(photo)[None]) / 4, rtol=1e-3, atol=1e-5
+    )
 
 
-def test_an_archive_without_answers_gives_its_scores_as_they_are(export: Export, model: Model, photo: bytes) -> None:
+def test_an_archive_without_answers_gives_its_scores_as_they_are(
+    export: Export, model: Model, photo: bytes
+) -> None:
     folder = export()
     description = json.loads((folder / "model.json").read_text())
     del description["answers"]  # as older versions wrote it
@@ -107,12 +125,17 @@ def test_a_photo_of_another_kind_is_unknown_and_one_of_the_classes_is_not(
 ) -> None:
     model = Model(telling())
     own = [path.read_bytes() for path in sorted((photos / "test").rglob("*.jpg"))]
-    body, _ = handler.output_fn(handler.predict_fn([stranger, *own], model), "application/json; verbose=1")
+    body, _ = handler.output_fn(
+        handler.predict_fn([stranger, *own], model), "application/json; verbose=1"
+    )
     told = json.loads(body)["predictions"]
     assert told[0]["unknown"] is True and told[0]["stranger_than"] > 0.99
     assert sum(answer["unknown"] for answer in told[1:]) <= len(own) / 4
     refused = [answer["stranger_than"] for answer in told if answer["unknown"]]
-    assert min(refused) > max(answer["stranger_than"] for answer in told if not answer["unknown"]) - 0.01
+    assert (
+        min(refused)
+        > max(answer["stranger_than"] for answer in told if not answer["unknown"]) - 0.01
+    )
     assert len(told[0]["scores"]) == len(model.classes)
 
 
@@ -120,14 +143,20 @@ def test_the_default_answer_has_a_score_for_each_class_and_row_adds_that_of_unkn
     telling: Callable[..., Path], photo: bytes, stranger: bytes, model: Model
 ) -> None:
     folder = telling()
-    rows = json.loads(handler.output_fn(handler.predict_fn([stranger, photo], Model(folder)), "application/json")[0])
+    rows = json.loads(
+        handler.output_fn(handler.predict_fn([stranger, photo], Model(folder)), "application/json")[
+            0
+        ]
+    )
     assert [len(row) for row in rows] == [4, 4]
     description = json.loads((folder / "model.json").read_text())
     description["answers"]["unknown"]["row"] = True
     (folder / "model.json").write_text(json.dumps(description))
     answer = handler.predict_fn([stranger, photo], Model(folder))
     rows = json.loads(handler.output_fn(answer, "application/json")[0])
-    assert np.argmax(rows[0]) == 4 and np.argmax(rows[1]) == np.argmax(model.scores(model.prepare(photo)[None])[0])
+    assert np.argmax(rows[0]) == 4 and np.argmax(rows[1]) == np.argmax(
+        model.scores(model.prepare(photo)[None])[0]
+    )
     npy = np.load(io.BytesIO(handler.output_fn(answer, "application/x-npy")[0]))
     np.testing.assert_allclose(npy, rows, rtol=1e-5)
 
@@ -144,20 +173,27 @@ def test_openvino_tells_the_unknown_as_pytorch_does(
     exported = Model(folder)
     assert str(exported.engine.choice) == "openvino fp32"
     batch = torch.stack([module.prepare(photo), module.prepare(stranger)])
-    torch.testing.assert_close(exported.engine.scores(batch), module.engine.scores(batch), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        exported.engine.scores(batch), module.engine.scores(batch), rtol=1e-3, atol=1e-3
+    )
     with TestClient(make_app(exported)) as client:
-        told = client.post("/invocations?verbose=1", content=stranger, headers={"Content-Type": "image/png"}).json()
+        told = client.post(
+            "/invocations?verbose=1", content=stranger, headers={"Content-Type": "image/png"}
+        ).json()
     assert told["predictions"][0]["unknown"] is True
 
 
 def test_a_set_holds_every_class_that_is_likely_enough(export: Export, photo: bytes) -> None:
     model = Model(export(sets={"coverage": 0.9, "least": 0.2}))
-    tree = json.loads(handler.output_fn(handler.predict_fn([photo], model), "application/json; verbose=1")[0])
+    tree = json.loads(
+        handler.output_fn(handler.predict_fn([photo], model), "application/json; verbose=1")[0]
+    )
     (told,) = tree["predictions"]
     expected = [one["class"] for one in told["top"] if one["probability"] >= 0.2]
     assert told["set"] == expected and tree["set_coverage"] == 0.9
     assert model.answers.in_set([0.1, 0.15, 0.05, 0.7]) == [3]
-    assert model.answers.in_set([0.1, 0.15, 0.05, 0.12]) == [1]  # the likeliest, where none is likely enough
+    # the likeliest, where none is likely enough
+    assert model.answers.in_set([0.1, 0.15, 0.05, 0.12]) == [1]
 
 
 def test_arrays_that_are_not_of_the_network_are_one_message(telling: Callable[..., Path]) -> None:

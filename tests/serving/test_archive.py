@@ -1,4 +1,5 @@
-"""From a trained classifier to an archive that answers the same, with nothing in it but data and our code."""
+"""From a trained classifier to an archive that answers the same, with nothing in it but data and
+our code."""
 
 from __future__ import annotations
 
@@ -46,11 +47,16 @@ def test_the_archive_holds_data_and_our_code_and_nothing_else(folder: Path) -> N
     assert {"model.safetensors", "model.json", "code/inference.py", "code/requirements.txt"} < files
     rest = files - {"model.safetensors", "model.json", "code/requirements.txt"}
     assert all(name.startswith("code/") and name.endswith(".py") for name in rest)
-    assert "torch" not in {line.split("==")[0] for line in (folder / "code/requirements.txt").read_text().split()}
+    assert "torch" not in {
+        line.split("==")[0] for line in (folder / "code/requirements.txt").read_text().split()
+    }
 
 
-def test_its_code_runs_without_what_training_needs(folder: Path, photo: bytes, tmp_path: Path) -> None:
-    """In a process where lightning, hydra, pydantic and the installed breedlab are not to be had."""
+def test_its_code_runs_without_what_training_needs(
+    folder: Path, photo: bytes, tmp_path: Path
+) -> None:
+    """In a process where lightning, hydra, pydantic and the installed breedlab are not to be
+    had."""
     (tmp_path / "photo.jpg").write_bytes(photo)
     program = """
 import sys
@@ -66,9 +72,11 @@ model = inference.model_fn(sys.argv[1])
 photos = inference.input_fn(open(sys.argv[2], "rb").read(), "image/jpeg")
 body, kind = inference.output_fn(inference.predict_fn(photos, model), "application/json")
 print(kind, body.decode())
-"""
+"""  # noqa: E501
     done = subprocess.run(
-        [sys.executable, "-c", program, str(folder), str(tmp_path / "photo.jpg")], capture_output=True, text=True
+        [sys.executable, "-c", program, str(folder), str(tmp_path / "photo.jpg")],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     kind, body = done.stdout.split(" ", 1)
@@ -80,7 +88,9 @@ def test_the_same_content_makes_the_same_bytes(tmp_path: Path, folder: Path) -> 
     (folder / "model.json").touch()
     write_archive(tmp_path / "b.tar.gz", folder)
     with tarfile.open(tmp_path / "a.tar.gz") as a, tarfile.open(tmp_path / "b.tar.gz") as b:
-        assert [(m.name, m.size, m.mtime, m.mode) for m in a] == [(m.name, m.size, m.mtime, m.mode) for m in b]
+        assert [(m.name, m.size, m.mtime, m.mode) for m in a] == [
+            (m.name, m.size, m.mtime, m.mode) for m in b
+        ]
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "cut", "empty folder", "other archive"])
@@ -105,12 +115,22 @@ def test_of_several_runs_one_has_to_be_named(tmp_path: Path) -> None:
     for name in ("2026-01-01", "2026-01-02"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.tar.gz").touch()
-    with pytest.raises(ServingError, match=r"holds several runs; name one, such as \S+2026-01-02"), opened(tmp_path):
+    with (
+        pytest.raises(ServingError, match=r"holds several runs; name one, such as \S+2026-01-02"),
+        opened(tmp_path),
+    ):
         pass
 
 
 @pytest.mark.parametrize(
-    "kind", ["image/jpeg", "image/jpg", "application/x-image", "application/octet-stream", "image/jpeg; q=1"]
+    "kind",
+    [
+        "image/jpeg",
+        "image/jpg",
+        "application/x-image",
+        "application/octet-stream",
+        "image/jpeg; q=1",
+    ],
 )
 def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> None:
     model = handler.model_fn(str(folder))

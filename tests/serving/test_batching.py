@@ -136,7 +136,11 @@ def test_an_engine_that_has_no_parts_computes_one_batch_of_all_that_waits() -> N
             for _ in range(3):
                 engine.may_go_on.release()
             await asyncio.gather(first, *others)
-        assert engine.calls == [("all cores", [1]), ("all cores", [*range(2, 34)]), ("all cores", [*range(34, 42)])]
+        assert engine.calls == [
+            ("all cores", [1]),
+            ("all cores", [*range(2, 34)]),
+            ("all cores", [*range(34, 42)]),
+        ]
 
     run(test)
 

@@ -1,4 +1,5 @@
-"""What people send first, by the clients that they have: curl, requests; and what other programs write."""
+"""What people send first, by the clients that they have: curl, requests; and what other programs
+write."""
 
 from __future__ import annotations
 
@@ -61,7 +62,9 @@ def same(answer: Any, model: Model, *photos: bytes) -> None:
         ("--json @x.json", 1),
     ],
 )
-def test_curl(server: Server, model: Model, photo: bytes, file: Path, flags: str, count: int) -> None:
+def test_curl(
+    server: Server, model: Model, photo: bytes, file: Path, flags: str, count: int
+) -> None:
     command = ["curl", "-sS", "--fail-with-body", f"{server.url}/invocations", *flags.split()]
     done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -72,11 +75,20 @@ def test_requests(server: Server, model: Model, photo: bytes, file: Path) -> Non
     url, one = f"{server.url}/invocations", base64.b64encode(photo).decode()
     with file.open("rb") as opened:
         same(requests.post(url, files={"file": opened}, timeout=60).json(), model, photo)
-    same(requests.post(url, files={"file": photo, "other": photo}, timeout=60).json(), model, photo, photo)
+    same(
+        requests.post(url, files={"file": photo, "other": photo}, timeout=60).json(),
+        model,
+        photo,
+        photo,
+    )
     same(requests.post(url, data=photo, timeout=60).json(), model, photo)
     same(requests.post(url, data={"image": one}, timeout=60).json(), model, photo)
     same(requests.post(url, json={"image": one}, timeout=60).json(), model, photo)
-    same(requests.post(url, files={"file": ("x.png", photo, "image/png")}, timeout=60).json(), model, photo)
+    same(
+        requests.post(url, files={"file": ("x.png", photo, "image/png")}, timeout=60).json(),
+        model,
+        photo,
+    )
     same(requests.post(url, data=photo, timeout=60).json(), model, photo)
     same(requests.post(url, data={"image": one}, timeout=60).json(), model, photo)
     packed = gzip.compress(json.dumps({"image": one}).encode())
@@ -86,18 +98,28 @@ def test_requests(server: Server, model: Model, photo: bytes, file: Path) -> Non
     assert refused.status_code == 415 and "'br' is not read; send gzip" in refused.json()["error"]
 
 
-def test_verbose_may_be_asked_for_in_the_address(server: Server, model: Model, photo: bytes) -> None:
+def test_verbose_may_be_asked_for_in_the_address(
+    server: Server, model: Model, photo: bytes
+) -> None:
     for query in ("?verbose=1", "?verbose=true", "?a=b&verbose=1"):
         answer = requests.post(f"{server.url}/invocations{query}", data=photo, timeout=60).json()
         same([answer["predictions"][0]["scores"]], model, photo)
     for query in ("", "?verbose=0", "?verbose", "?other=1"):
-        same(requests.post(f"{server.url}/invocations{query}", data=photo, timeout=60).json(), model, photo)
+        same(
+            requests.post(f"{server.url}/invocations{query}", data=photo, timeout=60).json(),
+            model,
+            photo,
+        )
 
 
 def test_a_photo_is_explained_however_it_is_sent(server: Server, photo: bytes) -> None:
     url, one = f"{server.url}/explain", base64.b64encode(photo).decode()
     expected = requests.post(url, data=photo, timeout=60).json()["index"]
-    for how in ({"files": {"file": photo}}, {"json": {"image": one}}, {"data": gzip.compress(photo)}):
+    for how in (
+        {"files": {"file": photo}},
+        {"json": {"image": one}},
+        {"data": gzip.compress(photo)},
+    ):
         assert requests.post(url, **how, timeout=60).json()["index"] == expected
     assert requests.post(url, json=[{"image": one}] * 2, timeout=60).status_code == 400
 
@@ -148,7 +170,9 @@ def test_a_body_without_a_type_is_what_it_shows_itself_to_be(photo: bytes) -> No
             assert handler.input_fn(body, kind) == [photo]
         assert handler.input_fn(urlencode({"image": one}).encode(), kind) == [photo]
         assert handler.input_fn(b"image=" + one.encode(), kind) == [photo]
-        (address,) = handler.input_fn(urlencode({"url": "https://a.example/x.jpg?a=b c"}).encode(), kind)
+        (address,) = handler.input_fn(
+            urlencode({"url": "https://a.example/x.jpg?a=b c"}).encode(), kind
+        )
         assert getattr(address, "url", None) == "https://a.example/x.jpg?a=b c"
     for body in (b"words", b"\xffwords", b"", one[:100].encode()[4:]):
         with pytest.raises(BadRequest) as caught:

@@ -1,4 +1,5 @@
-"""What answers: OpenVINO where the archive has a file for it and the machine takes it, else PyTorch, and it says so."""
+"""What answers: OpenVINO where the archive has a file for it and the machine takes it, else
+PyTorch, and it says so."""
 
 from __future__ import annotations
 
@@ -61,14 +62,20 @@ def test_a_small_graph_of_a_huge_layer_is_not_taken(tmp_path: Path) -> None:
     from openvino import opset13
 
     images = opset13.parameter([-1, 3, 32, 32], np.float32)
-    huge = opset13.broadcast(opset13.constant(np.float32(1)), opset13.constant([1_000_000, 100_000]))
-    scores = opset13.add(opset13.reduce_mean(images, [1, 2, 3], keep_dims=True), opset13.reduce_mean(huge, [0, 1]))
+    huge = opset13.broadcast(
+        opset13.constant(np.float32(1)), opset13.constant([1_000_000, 100_000])
+    )
+    scores = opset13.add(
+        opset13.reduce_mean(images, [1, 2, 3], keep_dims=True), opset13.reduce_mean(huge, [0, 1])
+    )
     openvino.save_model(openvino.Model([scores], [images]), tmp_path / "model.xml")
     with pytest.raises(Unusable, match="gives 100,000,000,000 numbers"):
         OpenVino(tmp_path / "model.xml", "fp32")
 
 
-def test_rows_stay_with_their_photos_when_many_threads_ask(with_openvino: Path, batch: torch.Tensor) -> None:
+def test_rows_stay_with_their_photos_when_many_threads_ask(
+    with_openvino: Path, batch: torch.Tensor
+) -> None:
     model = Model(with_openvino, CPU)
     alone = [model.scores(photo[None]) for photo in batch]
     with ThreadPoolExecutor(8) as pool:
@@ -77,8 +84,12 @@ def test_rows_stay_with_their_photos_when_many_threads_ask(with_openvino: Path, 
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="tells threads apart by Linux's /proc")
-def test_threads_may_run_on_any_core_so_that_two_workers_do_not_share_one(with_openvino: Path) -> None:
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="tells threads apart by Linux's /proc"
+)
+def test_threads_may_run_on_any_core_so_that_two_workers_do_not_share_one(
+    with_openvino: Path,
+) -> None:
     model = Model(with_openvino, CPU, "openvino")
     photos = torch.zeros(32, 3, model.transform.crop, model.transform.crop, dtype=torch.uint8)
     seen: set[frozenset[int]] = set()
@@ -102,13 +113,16 @@ def test_the_network_is_there_for_explanations_whatever_answers(with_openvino: P
 def test_an_engine_can_be_asked_for(with_openvino: Path, folder: Path) -> None:
     assert Model(with_openvino, CPU, "eager").engine.choice == engines.MODULE
     assert Model(with_openvino, CPU, "openvino").engine.choice.engine == "openvino"
-    with pytest.raises(ServingError, match=r"exported without an OpenVINO engine; export it with serving\.engine="):
+    with pytest.raises(
+        ServingError, match=r"exported without an OpenVINO engine; export it with serving\.engine="
+    ):
         Model(folder, CPU, "openvino")
 
 
 def missing_package(content: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "openvino", None)
-    patch.setattr(openvino_core, "core", openvino_core.core.__wrapped__)  # this process has one already
+    # this process has one already
+    patch.setattr(openvino_core, "core", openvino_core.core.__wrapped__)
 
 
 def missing_file(content: Path, patch: pytest.MonkeyPatch) -> None:
@@ -127,13 +141,17 @@ def no_graph(content: Path, patch: pytest.MonkeyPatch) -> None:
 def other_network(content: Path, patch: pytest.MonkeyPatch) -> None:
     network = Model(content, CPU, "eager").network
     torch.nn.init.normal_(network.head[-1].weight)
-    conversion.write_graph(conversion.convert(network, network.side), content / "engines/fp32.xml", halves=False)
+    conversion.write_graph(
+        conversion.convert(network, network.side), content / "engines/fp32.xml", halves=False
+    )
 
 
 def other_classes(content: Path, patch: pytest.MonkeyPatch) -> None:
     network = Model(content, CPU, "eager").network
     network.head[-1] = torch.nn.Linear(network.head[-1].in_features, 5)
-    conversion.write_graph(conversion.convert(network, network.side), content / "engines/fp32.xml", halves=False)
+    conversion.write_graph(
+        conversion.convert(network, network.side), content / "engines/fp32.xml", halves=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,7 +202,9 @@ def test_bf16_is_not_emulated(
     monkeypatch.setattr(
         openvino.Core,
         "get_property",
-        lambda self, *words: ["FP32"] if words[-1] == "OPTIMIZATION_CAPABILITIES" else asked(self, *words),
+        lambda self, *words: (
+            ["FP32"] if words[-1] == "OPTIMIZATION_CAPABILITIES" else asked(self, *words)
+        ),
     )
     assert OpenVino(content / "engines" / "bf16.xml", "bf16").choice == Choice("openvino", "fp32")
     assert Eager(classifier, CPU, "bf16").choice == Choice("eager", "fp32")
@@ -192,7 +212,9 @@ def test_bf16_is_not_emulated(
 
 
 @pytest.mark.parametrize("halves", [False, True])
-def test_the_same_network_makes_the_same_files(classifier: Classifier, tmp_path: Path, halves: bool) -> None:
+def test_the_same_network_makes_the_same_files(
+    classifier: Classifier, tmp_path: Path, halves: bool
+) -> None:
     made = []
     for name in ("a", "b"):
         graph = conversion.convert(classifier, classifier.side)
@@ -222,9 +244,11 @@ import inference
 model = inference.model_fn(sys.argv[1])
 photos = inference.input_fn(open(sys.argv[2], "rb").read(), "image/jpeg")
 print(inference.output_fn(inference.predict_fn(photos, model), "application/json; verbose=1")[0].decode())
-"""
+"""  # noqa: E501
     done = subprocess.run(
-        [sys.executable, "-c", program, str(with_openvino), str(tmp_path / "photo.jpg")], capture_output=True, text=True
+        [sys.executable, "-c", program, str(with_openvino), str(tmp_path / "photo.jpg")],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["engine"] == "openvino fp32"

@@ -28,10 +28,14 @@ def test_classes_that_differ_in_nothing_else_are_kept_apart(tmp_path: Path) -> N
     for name in ("a b", "a_b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").touch()
-    assert {photo.path.parent.name: photo.label for photo in labelled(tmp_path, ("a_b", "a b"))} == {"a_b": 0, "a b": 1}
+    assert {
+        photo.path.parent.name: photo.label for photo in labelled(tmp_path, ("a_b", "a b"))
+    } == {"a_b": 0, "a b": 1}
 
 
-def test_a_broken_photo_is_named_with_what_to_do(folder: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_broken_photo_is_named_with_what_to_do(
+    folder: Path, photos: Path, tmp_path: Path
+) -> None:
     mine = shutil.copytree(photos / "test", tmp_path / "mine")
     broken = next(path for path in mine.iterdir() if path.is_dir()) / "bad.jpg"
     broken.write_bytes(b"no photo")

@@ -1,4 +1,5 @@
-"""Grad-CAM against its definition, on networks whose attention is known, and its place on the photo."""
+"""Grad-CAM against its definition, on networks whose attention is known, and its place on the
+photo."""
 
 from __future__ import annotations
 
@@ -69,7 +70,9 @@ def test_the_map_is_the_definitions() -> None:
     expected = np.zeros((3, 4))
     for channel in range(5):
         expected += gradient[channel].numpy().mean() * activations[channel].numpy()
-    np.testing.assert_allclose(grad_cam(activations, gradient), np.maximum(expected, 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        grad_cam(activations, gradient), np.maximum(expected, 0), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_a_network_without_places_says_so() -> None:
@@ -86,7 +89,9 @@ def test_an_exported_model_is_explained_and_left_as_it_was(model: Model, photo: 
     # At 32 pixels the last stage has one place left, which says nothing of where.
     assert explainer.layer == "layer3" and found.heat.shape == (2, 2)
     assert torch.equal(model.scores(model.prepare(photo)[None]), expected)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items()
+    )
     assert not any(module._forward_hooks for module in model.network.modules())
 
 
@@ -100,7 +105,8 @@ def test_the_box_is_what_the_network_saw(size: tuple[int, int]) -> None:
     ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill="white")
     inside: Any = transform(np.array(image))[1]  # green: 255 in white, 0 in red
     assert (inside[2:-2, 2:-2] == 255).all()
-    # Larger by a few pixels it would have been seen: the frame around the box reaches to the crop's edge.
+    # Larger by a few pixels it would have been seen: the frame around the box reaches to the crop's
+    # edge.
     assert inside[:, :2].float().mean() > 150 and inside[:2].float().mean() > 150
     smaller = Image.new("RGB", size, "white")
     ImageDraw.Draw(smaller).rectangle((left + 8, top + 8, right - 9, bottom - 9), fill="red")

@@ -1,7 +1,9 @@
-"""Whatever is sent, the handler answers with scores or with a 4xx, and the memory and time that takes stay small.
+"""Whatever is sent, the handler answers with scores or with a 4xx, and the memory and time that
+takes stay small.
 
-The cases are the same each time. `BREEDLAB_FUZZ=100000 pytest tests/serving/test_fuzz.py` runs that many others, drawn
-anew; what it finds is kept in .hypothesis/ and tried first the next time, until it stands in `hostile.py`.
+The cases are the same each time. `BREEDLAB_FUZZ=100000 pytest tests/serving/test_fuzz.py` runs that
+many others, drawn anew; what it finds is kept in .hypothesis/ and tried first the next time, until
+it stands in `hostile.py`.
 """
 
 from __future__ import annotations
@@ -42,15 +44,26 @@ def answer(model: Model, body: bytes, kind: str, accept: str) -> None:
         content, written = handler.output_fn(found, accept)
     except BadRequest as error:
         assert 400 <= error.status < 500 and str(error)
-        assert "Traceback" not in str(error) and "/site-packages/" not in str(error) and len(str(error)) < 500
+        assert (
+            "Traceback" not in str(error)
+            and "/site-packages/" not in str(error)
+            and len(str(error)) < 500
+        )
     else:
         rows = np.load(io.BytesIO(content)) if written == handler.NPY else json.loads(content)
-        rows = [one.get("scores", one) for one in rows["predictions"]] if isinstance(rows, dict) else rows
+        rows = (
+            [one.get("scores", one) for one in rows["predictions"]]
+            if isinstance(rows, dict)
+            else rows
+        )
         assert len(rows) == len(photos)
         errors = [row for row in rows if isinstance(row, dict)]
         assert all(set(one) == {"error"} for one in errors) and len(errors) < len(photos)
         rows = [row for row in rows if not isinstance(row, dict)]
-        assert np.shape(rows) == (len(photos) - len(errors), len(model.classes)) and np.isfinite(rows).all()
+        assert (
+            np.shape(rows) == (len(photos) - len(errors), len(model.classes))
+            and np.isfinite(rows).all()
+        )
     assert time.process_time() - started < _SLOWEST_S
 
 
@@ -64,7 +77,9 @@ def test_any_request_gets_scores_or_a_4xx(model: Model, sent: tuple[bytes, str, 
 @hypothesis.settings(max_examples=_MORE or 5000, **_SETTINGS)
 @hypothesis.seed(4)
 @given(requests())
-def test_thousands_of_requests_get_scores_or_a_4xx(model: Model, sent: tuple[bytes, str, str]) -> None:
+def test_thousands_of_requests_get_scores_or_a_4xx(
+    model: Model, sent: tuple[bytes, str, str]
+) -> None:
     answer(model, *sent)
 
 
@@ -96,7 +111,9 @@ def test_photos_that_no_server_should_take(model: Model, name: str) -> None:
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("name", [name for name in refused_bodies() if "over the limit" not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in refused_bodies() if "over the limit" not in name]
+)
 def test_bodies_that_no_server_should_take(model: Model, name: str) -> None:
     body, kind, status, says = refused_bodies()[name]
     with pytest.raises(BadRequest, match=says) as caught:

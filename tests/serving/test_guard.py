@@ -42,11 +42,16 @@ def alive(server: Server, model: Model, photo: bytes) -> None:
     np.testing.assert_allclose(server.ask(photo).json(), scores(model, photo), rtol=1e-4, atol=1e-5)
 
 
-def test_every_hostile_file_and_body_is_told_what_is_wrong_with_it(server: Server, model: Model, photo: bytes) -> None:
+def test_every_hostile_file_and_body_is_told_what_is_wrong_with_it(
+    server: Server, model: Model, photo: bytes
+) -> None:
     process = psutil.Process(server.process.pid)
     server.ask(photo)
     before = process.memory_info().rss
-    cases = {name: (body, "application/octet-stream", 400, says) for name, (body, says) in refused_photos().items()}
+    cases = {
+        name: (body, "application/octet-stream", 400, says)
+        for name, (body, says) in refused_photos().items()
+    }
     for name, (body, kind, status, _) in [*cases.items(), *refused_bodies().items()]:
         answer = server.ask(body, kind)
         assert answer.status == status, (name, answer.data)
@@ -67,9 +72,13 @@ def test_a_refused_body_is_one_line_and_one_count(server: Server, photo: bytes) 
     assert [json.loads(line)["status"] for line in server.lines[before:]] == [413, 200]
 
 
-@hypothesis.settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@hypothesis.settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(sent=requests())
-def test_any_request_gets_an_answer_in_the_form_it_should_have(server: Server, sent: tuple[bytes, str, str]) -> None:
+def test_any_request_gets_an_answer_in_the_form_it_should_have(
+    server: Server, sent: tuple[bytes, str, str]
+) -> None:
     body, kind, accept = sent
     plain = [word if word.isascii() and word.isprintable() else "" for word in (kind, accept)]
     answer = server.ask(body, plain[0] or None, plain[1] or None)
@@ -77,7 +86,9 @@ def test_any_request_gets_an_answer_in_the_form_it_should_have(server: Server, s
     assert answer.status == 200 or set(answer.json()) == {"error"}
 
 
-def test_large_photos_are_answered_and_hold_up_no_small_one(server: Server, model: Model, photo: bytes) -> None:
+def test_large_photos_are_answered_and_hold_up_no_small_one(
+    server: Server, model: Model, photo: bytes
+) -> None:
     """Of 48 megapixels each; decoded apart, a few at a time."""
     large = png(8000, 6000, 8, 6)
     process = psutil.Process(server.process.pid)
@@ -105,7 +116,8 @@ class Raw:
             time.sleep(pause)
 
     def read(self) -> tuple[int, dict[str, Any]]:
-        """Status and JSON of what comes until the server hangs up or goes silent; 0 if nothing does."""
+        """Status and JSON of what comes until the server hangs up or goes silent; 0 if nothing
+        does."""
         found = b""
         try:
             while b"}" not in found and b"]]" not in found and (part := self.socket.recv(1 << 16)):
@@ -183,7 +195,9 @@ def test_a_chunked_body_over_the_limit_is_refused_while_it_comes(server: Server)
 
 
 @pytest.mark.parametrize(
-    "filler", [b"x: " + b"y" * 1000 + b"\r\n", b"y" * 1000], ids=["many trailers", "one trailer without end"]
+    "filler",
+    [b"x: " + b"y" * 1000 + b"\r\n", b"y" * 1000],
+    ids=["many trailers", "one trailer without end"],
 )
 def test_what_stands_behind_a_chunked_body_is_counted(
     server: Server, model: Model, photo: bytes, filler: bytes
@@ -198,7 +212,9 @@ def test_what_stands_behind_a_chunked_body_is_counted(
         sent = client.read()
     assert sent[0] in (0, 431)  # a reset may overtake the answer
     assert process.memory_info().rss - before < 50e6
-    with Raw(server.port, head("", "Transfer-Encoding: chunked") + whole + b"Content-Type: x/y\r\n\r\n") as client:
+    with Raw(
+        server.port, head("", "Transfer-Encoding: chunked") + whole + b"Content-Type: x/y\r\n\r\n"
+    ) as client:
         assert client.read()[0] == 200  # a trailer is no header
     alive(server, model, photo)
 
@@ -213,7 +229,9 @@ def test_half_of_a_request_holds_no_place_for_explanations(quick: int, photo: by
         one.socket.close()
 
 
-def test_large_photos_are_explained_one_at_a_time(model: Model, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_photos_are_explained_one_at_a_time(
+    model: Model, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As many pixels at once as `/invocations` decodes, and in turn with those."""
     large, at_once, most, lock = png(7000, 6000), 0, 0, threading.Lock()
     decode = explain.decode
@@ -232,7 +250,9 @@ def test_large_photos_are_explained_one_at_a_time(model: Model, photo: bytes, mo
     with running(settings(make_app(model))) as port, ThreadPoolExecutor(3) as clients:
 
         def ask(_number: int) -> bytes:
-            with Raw(port, head(len(large)).replace(b"/invocations", b"/explain") + large) as client:
+            with Raw(
+                port, head(len(large)).replace(b"/invocations", b"/explain") + large
+            ) as client:
                 return client.socket.recv(1 << 16)
 
         assert all(b" 200 OK" in answer for answer in clients.map(ask, range(3)))
@@ -250,7 +270,9 @@ def test_a_client_that_closes_its_half_still_gets_its_answer(server: Server, pho
             assert status == 400 and "ended before" in said["error"]
 
 
-def test_clients_that_vanish_leave_nothing_behind(server: Server, model: Model, photo: bytes) -> None:
+def test_clients_that_vanish_leave_nothing_behind(
+    server: Server, model: Model, photo: bytes
+) -> None:
     for _ in range(50):
         Raw(server.port, head(len(photo)) + photo[: len(photo) // 2]).socket.close()
         Raw(server.port, head(len(photo)) + photo).socket.close()
@@ -284,7 +306,9 @@ class running:  # noqa: N801
     def __init__(self, config: uvicorn.Config) -> None:
         self._server = uvicorn.Server(config)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]})
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listener]}
+        )
 
     def __enter__(self) -> int:
         self._thread.start()
@@ -299,7 +323,10 @@ class running:  # noqa: N801
 
 def test_slow_heads_and_bodies_are_not_waited_for(quick: int, photo: bytes) -> None:
     """Slow loris: each byte in good time, all of them never."""
-    with Raw(quick) as silent, Raw(quick, b"POST /invocations HTTP/1.1\r\n", b"X: y\r\n", pause=0.2) as slow:
+    with (
+        Raw(quick) as silent,
+        Raw(quick, b"POST /invocations HTTP/1.1\r\n", b"X: y\r\n", pause=0.2) as slow,
+    ):
         dripping = Raw(quick, head(len(photo)), photo[:10], photo[10:20], pause=0.1)
         blank = Raw(quick, *[b"\r\n"] * 4, pause=0.2)
         assert slow.read()[0] == dripping.read()[0] == 408
@@ -350,7 +377,10 @@ def test_requests_behind_one_another_are_all_answered(quick: int, photo: bytes) 
 
 def test_bodies_together_take_no_more_memory_than_allowed(model: Model, photo: bytes) -> None:
     app = make_app(model, max_held=len(photo) + 100)
-    with running(settings(app)) as port, Raw(port, head(len(photo)), photo[: len(photo) // 2]) as first:
+    with (
+        running(settings(app)) as port,
+        Raw(port, head(len(photo)), photo[: len(photo) // 2]) as first,
+    ):
         time.sleep(1)
         for path in (b"/invocations", b"/explain"):
             with Raw(port, head(len(photo)).replace(b"/invocations", path) + photo) as second:
@@ -373,7 +403,9 @@ def test_addresses_are_fetched_beside_the_photos_of_others(model: Model, photo: 
 
     host, before = Host(answer), model.fetch
     model.fetch = Fetcher(
-        "public", resolve=lambda name, _: [name if name[0].isdigit() else PUBLIC], connect=host.connect
+        "public",
+        resolve=lambda name, _: [name if name[0].isdigit() else PUBLIC],
+        connect=host.connect,
     )
     try:
         with running(settings(make_app(model))) as port, ThreadPoolExecutor(20) as clients:
@@ -381,7 +413,10 @@ def test_addresses_are_fetched_beside_the_photos_of_others(model: Model, photo: 
             def ask(path: str, url: str, count: int = 1) -> tuple[int, Any]:
                 items = [{"url": url}] * count
                 body = json.dumps(items if count > 1 else items[0]).encode()
-                request = head(len(body), kind="application/json").replace(b"/invocations", path.encode()) + body
+                request = (
+                    head(len(body), kind="application/json").replace(b"/invocations", path.encode())
+                    + body
+                )
                 with Raw(port, request) as client:
                     return client.read()
 
@@ -394,7 +429,9 @@ def test_addresses_are_fetched_beside_the_photos_of_others(model: Model, photo: 
             assert {one.result()[0] for one in slow} == {200}
             status, rows = ask("/invocations", "http://a.example/photo.jpg", 3)
             assert status == 200
-            np.testing.assert_allclose(rows, np.repeat(scores(model, photo), 3, axis=0), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                rows, np.repeat(scores(model, photo), 3, axis=0), rtol=1e-4, atol=1e-5
+            )
             for url, status, text in (
                 ("http://a.example/html", 400, "text/html"),
                 ("http://a.example/words", 400, "not an image"),
@@ -409,19 +446,27 @@ def test_addresses_are_fetched_beside_the_photos_of_others(model: Model, photo: 
         host.close()
 
 
-def test_scores_are_the_same_through_server_and_handler_for_every_kind_of_photo(server: Server, model: Model) -> None:
+def test_scores_are_the_same_through_server_and_handler_for_every_kind_of_photo(
+    server: Server, model: Model
+) -> None:
     image = Image.radial_gradient("L").convert("RGB").resize((90, 70))
     exif = Image.Exif()
     exif[0x0112] = 6
     kinds = {
-        "image/jpeg": [saved(image, "JPEG"), saved(image, "JPEG", exif=exif), saved(image.convert("CMYK"), "JPEG")],
+        "image/jpeg": [
+            saved(image, "JPEG"),
+            saved(image, "JPEG", exif=exif),
+            saved(image.convert("CMYK"), "JPEG"),
+        ],
         "image/png": [saved(image, "PNG"), saved(image.convert("RGBA"), "PNG"), png(50, 40)],
         "image/webp": [saved(image, "WEBP")],
         "application/x-image": [saved(image, "GIF"), saved(image, "TIFF")],
     }
     for kind, files in kinds.items():
         for file in files:
-            np.testing.assert_allclose(server.ask(file, kind).json(), scores(model, file), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                server.ask(file, kind).json(), scores(model, file), rtol=1e-4, atol=1e-5
+            )
     several = [file for files in kinds.values() for file in files]
     answer = server.ask(encoded(*several), "application/json").json()
     np.testing.assert_allclose(answer, scores(model, *several), rtol=1e-4, atol=1e-5)

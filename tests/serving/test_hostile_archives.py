@@ -1,4 +1,5 @@
-"""Archives as anybody may have made them: each kind of damage is one message, and none takes memory, disk or keys."""
+"""Archives as anybody may have made them: each kind of damage is one message, and none takes
+memory, disk or keys."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ from breedlab.serving.description import read_description
 from breedlab.serving.handler import Model
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = "") -> tarfile.TarInfo:
+def member(
+    name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = ""
+) -> tarfile.TarInfo:
     made = tarfile.TarInfo(name)
     made.type, made.size, made.linkname = kind, size, link
     return made
@@ -65,24 +68,48 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "nothing": (lambda: b"", "cannot be unpacked"),
     "no gzip": (lambda: b"words", "cannot be unpacked"),
     "gzip of something else": (lambda: gzip.compress(b"words" * 1000), "cannot be unpacked"),
-    "gzip cut short": (lambda: tar(member("model.json", size=5000))[:-20], "cannot be unpacked|ends within"),
-    "gzip with a bit turned": (lambda: tar(member("a", size=5000))[:-8] + bytes(8), "cannot be unpacked"),
-    "damaged deflate": (lambda: tar(member("a", size=90))[:20] + b"\xff" * 40, "cannot be unpacked"),
+    "gzip cut short": (
+        lambda: tar(member("model.json", size=5000))[:-20],
+        "cannot be unpacked|ends within",
+    ),
+    "gzip with a bit turned": (
+        lambda: tar(member("a", size=5000))[:-8] + bytes(8),
+        "cannot be unpacked",
+    ),
+    "damaged deflate": (
+        lambda: tar(member("a", size=90))[:20] + b"\xff" * 40,
+        "cannot be unpacked",
+    ),
     "a path upwards": (lambda: tar(member("../evil")), "outside its folder"),
     "a path upwards further in": (lambda: tar(member("code/../../evil")), "outside its folder"),
     "an absolute path": (lambda: tar(member("/tmp/evil")), "outside its folder"),
-    "a link": (lambda: tar(member("model.json", tarfile.SYMTYPE, link="/etc/passwd")), "no regular file"),
-    "a hard link": (lambda: tar(member("model.json", tarfile.LNKTYPE, link="/etc/passwd")), "no regular file"),
+    "a link": (
+        lambda: tar(member("model.json", tarfile.SYMTYPE, link="/etc/passwd")),
+        "no regular file",
+    ),
+    "a hard link": (
+        lambda: tar(member("model.json", tarfile.LNKTYPE, link="/etc/passwd")),
+        "no regular file",
+    ),
     "a device": (lambda: tar(member("model.json", tarfile.CHRTYPE)), "no regular file"),
     "a pipe": (lambda: tar(member("model.json", tarfile.FIFOTYPE)), "no regular file"),
     "a file of nothing": (sparse, "no regular file|cannot be unpacked"),
     "a file twice": (lambda: tar(member("a"), member("a")), "twice"),
     "a file that is a folder": (lambda: tar(member("a"), member("a/b")), "cannot be unpacked"),
     "a bomb": (lambda: bomb(member("model.safetensors"), 300), "far more than its size"),
-    "a header that is a bomb": (lambda: bomb(member("././@PaxHeader", tarfile.XHDTYPE), 300), "header"),
-    "a name that is a bomb": (lambda: bomb(member("././@LongLink", tarfile.GNUTYPE_LONGNAME), 300), "header"),
+    "a header that is a bomb": (
+        lambda: bomb(member("././@PaxHeader", tarfile.XHDTYPE), 300),
+        "header",
+    ),
+    "a name that is a bomb": (
+        lambda: bomb(member("././@LongLink", tarfile.GNUTYPE_LONGNAME), 300),
+        "header",
+    ),
     "thousands of files": (lambda: tar(*(member(str(n)) for n in range(10_001))), "10,000 files"),
-    "a name that steers the terminal": (lambda: tar(member("\x1b[2J", tarfile.FIFOTYPE)), r"holds \\x1b\[2J"),
+    "a name that steers the terminal": (
+        lambda: tar(member("\x1b[2J", tarfile.FIFOTYPE)),
+        r"holds \\x1b\[2J",
+    ),
     "no model": (lambda: tar(member("readme")), "holds no model.json"),
 }
 
@@ -100,8 +127,13 @@ def test_a_damaged_or_hostile_archive_is_one_message(
     with pytest.raises(ServingError, match=says) as caught, opened(path):
         pass
     assert str(caught.value).startswith(str(path)) and "expected" in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < len(str(path)) + 300
-    assert not list(scratch.iterdir()) and sorted(p.name for p in tmp_path.iterdir()) == ["model.tar.gz", "scratch"]
+    assert (
+        len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < len(str(path)) + 300
+    )
+    assert not list(scratch.iterdir()) and sorted(p.name for p in tmp_path.iterdir()) == [
+        "model.tar.gz",
+        "scratch",
+    ]
 
 
 def test_what_breedlab_packs_is_unpacked_as_it_was(tmp_path: Path, folder: Path) -> None:
@@ -116,14 +148,24 @@ UNKNOWN = {"method": "nearest", "width": 512, "threshold": 1.0, "quantiles": [0.
 WRONG: list[tuple[str, Any, str]] = [
     ("format", 2, "newer breedlab .*upgrade"),
     ("schema_version", 99, "newer breedlab .*upgrade"),
-    *((field, value, field) for field in ("format", "schema_version") for value in (None, "1", 1.5, True, 0, [], HUGE)),
-    *(("classes", value, "classes") for value in (None, "abcd", [], [1, 2, 3, 4], ["a"] * 4, {"a": 1}, [None] * 4)),
+    *(
+        (field, value, field)
+        for field in ("format", "schema_version")
+        for value in (None, "1", 1.5, True, 0, [], HUGE)
+    ),
+    *(
+        ("classes", value, "classes")
+        for value in (None, "abcd", [], [1, 2, 3, 4], ["a"] * 4, {"a": 1}, [None] * 4)
+    ),
     *(("architecture", value, "architecture") for value in (None, [], "x", {})),
     *(("architecture.name", value, "name") for value in (None, 3, "", "x" * 2000)),
     *(("architecture.classes", value, "classes") for value in (None, "4", 5, -1, 10**9, 4.0, HUGE)),
     *(("architecture.head", value, "head") for value in (None, 3, ["a"], [-1], [10**12], [1] * 99)),
     *(("architecture.dropout", value, "dropout") for value in (None, "x", 2, float("nan"), HUGE)),
-    *(("architecture.std", value, "std") for value in (None, [1, 1], [1, 1, 0], ["a", 1, 1], [float("nan")] * 3)),
+    *(
+        ("architecture.std", value, "std")
+        for value in (None, [1, 1], [1, 1, 0], ["a", 1, 1], [float("nan")] * 3)
+    ),
     *(("transform", value, "transform") for value in (None, [], {})),
     *(("transform.crop", value, "crop") for value in (None, 0, 10**9, "32", 1.5)),
     *(("transform.interpolation", value, "interpolation") for value in (None, "nearest", [])),
@@ -131,8 +173,14 @@ WRONG: list[tuple[str, Any, str]] = [
     *(("lineage", value, "lineage") for value in (None, [], "x")),
     *(("allow_urls", value, "allow_urls") for value in (3, {"a": 1}, ["http://x/"], [3])),
     *(("answers", value, "answers") for value in (None, [], "x")),
-    *(("answers.temperature", value, "temperature") for value in (None, "1", 0, -1.0, float("inf"), HUGE)),
-    *(("answers.sets", value, "answers.sets") for value in ([], "x", {}, {"coverage": 0.9, "least": 1.5})),
+    *(
+        ("answers.temperature", value, "temperature")
+        for value in (None, "1", 0, -1.0, float("inf"), HUGE)
+    ),
+    *(
+        ("answers.sets", value, "answers.sets")
+        for value in ([], "x", {}, {"coverage": 0.9, "least": 1.5})
+    ),
     *(
         ("answers.unknown", {**UNKNOWN, field: value}, f"answers.unknown.{field}")
         for field, value in [
@@ -148,25 +196,37 @@ WRONG: list[tuple[str, Any, str]] = [
         ]
     ),
     *(("engine", value, "engine") for value in ([], "x", {}, {"name": "x", "precision": "fp32"})),
-    ("engine", {"name": "openvino", "precision": "fp32", "file": "../../etc/passwd"}, "engine.file"),
+    (
+        "engine",
+        {"name": "openvino", "precision": "fp32", "file": "../../etc/passwd"},
+        "engine.file",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("field", "value", "says"), WRONG, ids=lambda value: repr(value)[:30])
-def test_what_model_json_says_is_checked(tmp_path: Path, folder: Path, field: str, value: Any, says: str) -> None:
+def test_what_model_json_says_is_checked(
+    tmp_path: Path, folder: Path, field: str, value: Any, says: str
+) -> None:
     tree = json.loads((folder / "model.json").read_text())
     inner = tree
     *path, last = field.split(".")
     for part in path:
         inner = inner[part]
     inner[last] = value
-    (tmp_path / "model.json").write_text(json.dumps(tree) if value is not HUGE else "{}" + "9" * 5000)
-    with pytest.raises(ServingError, match=r"^model\.json: .*" + (says if value is not HUGE else "not JSON")) as caught:
+    (tmp_path / "model.json").write_text(
+        json.dumps(tree) if value is not HUGE else "{}" + "9" * 5000
+    )
+    with pytest.raises(
+        ServingError, match=r"^model\.json: .*" + (says if value is not HUGE else "not JSON")
+    ) as caught:
         read_description(tmp_path)
     assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff", b"[" * 100_000, b"9" * 5000, b"{}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"3", b"null", b"\xff", b"[" * 100_000, b"9" * 5000, b"{}"]
+)
 def test_what_is_no_model_json_is_one_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.json").write_bytes(content)
     with pytest.raises(ServingError, match=r"^model\.json: "):
@@ -174,7 +234,8 @@ def test_what_is_no_model_json_is_one_message(tmp_path: Path, content: bytes) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["regnet_y_128gf", "vit_h_14", "timm/vit_giant_patch14_224", "timm/eva_giant_patch14_224"]
+    "name",
+    ["regnet_y_128gf", "vit_h_14", "timm/vit_giant_patch14_224", "timm/eva_giant_patch14_224"],
 )
 def test_a_giant_is_refused_before_it_is_built(
     tmp_path: Path, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -187,7 +248,9 @@ def test_a_giant_is_refused_before_it_is_built(
     tree = json.loads((folder / "model.json").read_text())
     tree["architecture"]["name"] = name
     (tmp_path / "archive" / "model.json").write_text(json.dumps(tree))
-    with pytest.raises(ServingError, match=rf"model\.safetensors: holds [\d,]+ numbers; {name} has some [\d,]+"):
+    with pytest.raises(
+        ServingError, match=rf"model\.safetensors: holds [\d,]+ numbers; {name} has some [\d,]+"
+    ):
         Model(tmp_path / "archive")
 
 
@@ -208,7 +271,10 @@ def _other(name: str, value: torch.Tensor) -> Callable[[dict[str, torch.Tensor]]
     [
         (_lacking, "lacks backbone.bn1.weight"),
         (_poisoned, "bn1.weight holds NaN"),
-        (_other("backbone.bn1.bias", torch.zeros(3)), r"bn1.bias is \(\(3,\), .*expected \(\(64,\)"),
+        (
+            _other("backbone.bn1.bias", torch.zeros(3)),
+            r"bn1.bias is \(\(3,\), .*expected \(\(64,\)",
+        ),
         (_other("backbone.bn1.bias", torch.zeros(64, dtype=torch.int64)), "int64"),
         (_other("more", torch.zeros(1)), "has more, which the network lacks"),
         (_other("head.9.weight", torch.zeros(5, 5)), "head has layers"),
@@ -219,7 +285,9 @@ def test_weights_that_are_not_the_networks_are_one_message(
 ) -> None:
     content = tmp_path / "content"
     shutil.copytree(folder, content)
-    state = {name: value.clone() for name, value in load_file(str(folder / "model.safetensors")).items()}
+    state = {
+        name: value.clone() for name, value in load_file(str(folder / "model.safetensors")).items()
+    }
     change(state)
     save_file(state, str(content / "model.safetensors"))
     with pytest.raises(ServingError, match=rf"^model\.safetensors: .*{says}") as caught:
@@ -227,8 +295,12 @@ def test_weights_that_are_not_the_networks_are_one_message(
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("content", [None, b"", b"words", b"\xff" * 100, (2**62).to_bytes(8, "little") + b"{}"])
-def test_a_file_that_is_no_safetensors_is_one_message(tmp_path: Path, folder: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    "content", [None, b"", b"words", b"\xff" * 100, (2**62).to_bytes(8, "little") + b"{}"]
+)
+def test_a_file_that_is_no_safetensors_is_one_message(
+    tmp_path: Path, folder: Path, content: bytes | None
+) -> None:
     made = tmp_path / "content"
     shutil.copytree(folder, made)
     (made / "model.safetensors").unlink()
@@ -257,16 +329,22 @@ def test_an_archives_code_sees_no_keys(
     (home / ".aws").mkdir(parents=True)
     (home / ".aws" / "credentials").write_text("[default]\naws_access_key_id = SECRET\n")
     monkeypatch.setenv("HOME", str(home))
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "GITHUB_TOKEN", "MY_PASSWORD"):
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_PROFILE",
+        "GITHUB_TOKEN",
+        "MY_PASSWORD",
+    ):
         monkeypatch.setenv(name, "SECRET")
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://SECRET/")
     content = tmp_path / "content"
     shutil.copytree(folder, content)
     (content / "code" / "inference.py").write_text(
-        "import os, pathlib\n"
-        "file = pathlib.Path.home() / '.aws' / 'credentials'\n"
-        "found = [f'{k}={v}' for k, v in os.environ.items() if 'SECRET' in v or v == os.environ.get('NO')]\n"
-        "raise RuntimeError(f'found {found} {file.exists()} {sorted(os.environ)}')\n"
+        "import os, pathlib\nfile = pathlib.Path.home() / '.aws' / 'credentials'\nfound ="
+        " [f'{k}={v}' for k, v in os.environ.items() if 'SECRET' in v or v =="
+        " os.environ.get('NO')]\nraise RuntimeError(f'found {found} {file.exists()}"
+        " {sorted(os.environ)}')\n"
     )
     with pytest.raises(ServingError, match=r"found \[\] False") as caught:
         archive_check.lint(content)
@@ -277,7 +355,14 @@ def test_an_archives_code_sees_no_keys(
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home folder with keys, in the usual places and in one that a variable names."""
-    for name in (".aws/credentials", ".ssh/id_rsa", ".config/gh/hosts.yml", ".netrc", "elsewhere/config", "notes.txt"):
+    for name in (
+        ".aws/credentials",
+        ".ssh/id_rsa",
+        ".config/gh/hosts.yml",
+        ".netrc",
+        "elsewhere/config",
+        "notes.txt",
+    ):
         (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "home" / name).write_text("SECRET")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -299,7 +384,7 @@ try:
 except OSError:
     pass
 raise RuntimeError(f"found {{found}}")
-"""
+"""  # noqa: E501
 
 
 def stolen(content: Path, folder: Path, home: Path) -> str:
@@ -311,7 +396,9 @@ def stolen(content: Path, folder: Path, home: Path) -> str:
     return str(caught.value)
 
 
-def test_an_archives_code_finds_no_keys_by_their_paths(tmp_path: Path, folder: Path, home: Path) -> None:
+def test_an_archives_code_finds_no_keys_by_their_paths(
+    tmp_path: Path, folder: Path, home: Path
+) -> None:
     if not hidden_home._is_allowed():
         pytest.skip("this system lets an ordinary user make no mount namespace")
     assert "found ['notes.txt']" in stolen(tmp_path / "content", folder, home)
@@ -330,7 +417,9 @@ def test_keys_that_cannot_be_hidden_are_named(
     for name in (".aws", ".ssh", ".netrc", ".config", "elsewhere/config"):
         assert str(home / name) in hidden_home.exposed()
     assert "deploy only archives that you trust" in hidden_home.exposed()
-    assert ".aws/credentials" in stolen(tmp_path / "content", folder, home), "and the code runs all the same"
+    assert ".aws/credentials" in stolen(tmp_path / "content", folder, home), (
+        "and the code runs all the same"
+    )
 
 
 def test_the_model_answers_as_before(folder: Path, photo: bytes) -> None:

@@ -1,4 +1,5 @@
-"""What our container image starts, and the Lambda function in front of it, through boto3 and SageMaker's own path."""
+"""What our container image starts, and the Lambda function in front of it, through boto3 and
+SageMaker's own path."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ from typing import Any
 import numpy as np
 import pytest
 import urllib3
-from botocore.exceptions import ClientError, ConnectTimeoutError, NoCredentialsError, ReadTimeoutError
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
 from test_fetch import Host, says
 from test_guard import running
 from werkzeug.serving import make_server
@@ -39,7 +45,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Gate:
-    """SageMaker's door: `POST /endpoints/dogs/invocations` goes on to a container, whose refusals come back wrapped."""
+    """SageMaker's door: `POST /endpoints/dogs/invocations` goes on to a container, whose refusals
+    come back wrapped."""
 
     def __init__(self) -> None:
         self.container = ""
@@ -54,15 +61,23 @@ class Gate:
         assert request.path == "/endpoints/dogs/invocations"
         headers = {name: request.headers[name] for name in ("Content-Type", "Accept")}
         url = f"{self.container}/invocations"
-        answer = urllib3.request("POST", url, body=request.get_data(), headers=headers, retries=False)
+        answer = urllib3.request(
+            "POST", url, body=request.get_data(), headers=headers, retries=False
+        )
         if answer.status == 200:
             return Response(answer.data, 200, content_type=answer.headers["content-type"])
-        told = {"OriginalStatusCode": answer.status, "OriginalMessage": answer.data.decode(), "Message": "Received"}
+        told = {
+            "OriginalStatusCode": answer.status,
+            "OriginalMessage": answer.data.decode(),
+            "Message": "Received",
+        }
         return _error(424, "ModelError", told)
 
 
 def _error(status: int, kind: str, told: dict[str, Any]) -> Response:
-    return Response(json.dumps(told), status, headers={"x-amzn-errortype": kind}, content_type=_JSON)
+    return Response(
+        json.dumps(told), status, headers={"x-amzn-errortype": kind}, content_type=_JSON
+    )
 
 
 _JSON = "application/json"
@@ -70,7 +85,8 @@ _JSON = "application/json"
 
 @pytest.fixture(scope="module")
 def server_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What `docker/serve` starts, told that this folder is /opt/ml/model; only what the image installs is to be had."""
+    """What `docker/serve` starts, told that this folder is /opt/ml/model; only what the image
+    installs is to be had."""
     port = _free_port()
     hook = tmp_path_factory.mktemp("hook")
     (hook / "sitecustomize.py").write_text(_ONLY_WHAT_IS_INSTALLED)
@@ -121,7 +137,7 @@ class Without:
     def find_spec(self, name, path=None, target=None):
         return None if name.split(".")[0] in ABSENT else self.finder.find_spec(name, path, target)
 sys.meta_path[:] = map(Without, sys.meta_path)
-"""
+"""  # noqa: E501
 
 
 def _free_port() -> int:
@@ -153,7 +169,9 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 @pytest.fixture
 def function(gate: Gate) -> ModuleType:
     """The file as Lambda imports it: alone."""
-    spec = importlib.util.spec_from_file_location("lambda_handler", ROOT / "entry" / "lambda_handler.py")
+    spec = importlib.util.spec_from_file_location(
+        "lambda_handler", ROOT / "entry" / "lambda_handler.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -165,20 +183,32 @@ def told(answer: dict[str, Any]) -> Any:
     return json.loads(answer["body"])
 
 
-def test_the_image_answers_on_sagemakers_contract(server_url: str, folder: Path, photo: bytes) -> None:
+def test_the_image_answers_on_sagemakers_contract(
+    server_url: str, folder: Path, photo: bytes
+) -> None:
     assert urllib3.request("GET", f"{server_url}/ping").status == 200
     headers = {"Content-Type": "image/jpeg"}
     answer = urllib3.request("POST", f"{server_url}/invocations", body=photo, headers=headers)
     model = Model(folder)
-    np.testing.assert_allclose(answer.json(), model.scores(model.prepare(photo)[None]), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        answer.json(), model.scores(model.prepare(photo)[None]), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_the_image_installs_what_serving_imports_and_copies_what_is_there() -> None:
     text = (ROOT / "docker" / "Dockerfile").read_text()
     for source in re.findall(r"^COPY (\S+)", text, re.MULTILINE):
         assert (ROOT / source).exists(), source
-    pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "docker" / "requirements.txt").read_text(), re.MULTILINE))
-    wanted = {line for line in (ROOT / "docker" / "requirements.in").read_text().splitlines() if line[0] != "#"}
+    pinned = set(
+        re.findall(
+            r"^([a-z0-9-]+)==", (ROOT / "docker" / "requirements.txt").read_text(), re.MULTILINE
+        )
+    )
+    wanted = {
+        line
+        for line in (ROOT / "docker" / "requirements.in").read_text().splitlines()
+        if line[0] != "#"
+    }
     assert wanted <= pinned
 
 
@@ -190,7 +220,10 @@ def test_a_photo_gets_its_label_and_score_from_the_local_server(
     best = model.scores(model.prepare(photo)[None]).softmax(1)[0].max(0)
     encoded = base64.b64encode(photo).decode()
     gateway = {"body": encoded, "isBase64Encoded": True, "headers": {"Content-Type": "image/jpeg"}}
-    function_url = {"body": json.dumps({"image": encoded}), "headers": {"content-type": "application/json"}}
+    function_url = {
+        "body": json.dumps({"image": encoded}),
+        "headers": {"content-type": "application/json"},
+    }
     balancer = {
         "body": encoded,
         "isBase64Encoded": True,
@@ -200,14 +233,27 @@ def test_a_photo_gets_its_label_and_score_from_the_local_server(
     untyped = {"body": encoded, "isBase64Encoded": True, "headers": None}
     parsed = {"body": {"image": encoded}}
     direct = {"image": encoded}
-    for event in (gateway, function_url, balancer, untyped, parsed, direct, {"body": json.dumps(direct)}):
+    for event in (
+        gateway,
+        function_url,
+        balancer,
+        untyped,
+        parsed,
+        direct,
+        {"body": json.dumps(direct)},
+    ):
         answer = function.handler(event)
         assert answer["statusCode"] == 200, answer
         assert told(answer)["label"] == model.classes[int(best.indices)]
         assert told(answer)["score"] == pytest.approx(float(best.values), rel=1e-3)
         assert len(told(answer)["top"]) >= 2
-    several = {"body": json.dumps([{"image": encoded}] * 2), "headers": {"content-type": "application/json"}}
-    assert [each["label"] for each in told(function.handler(several))["photos"]] == [told(answer)["label"]] * 2
+    several = {
+        "body": json.dumps([{"image": encoded}] * 2),
+        "headers": {"content-type": "application/json"},
+    }
+    assert [each["label"] for each in told(function.handler(several))["photos"]] == [
+        told(answer)["label"]
+    ] * 2
 
 
 def test_one_bad_photo_of_several_is_told_beside_the_others(
@@ -258,18 +304,24 @@ def test_whatever_an_endpoint_does_is_a_status_and_json(
     assert "secret" not in answer["body"]
 
 
-def test_without_its_endpoint_it_says_so(gate: Gate, function: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_endpoint_it_says_so(
+    gate: Gate, function: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("ENDPOINT")
     answer = function.handler({"image": "eA=="})
     assert answer["statusCode"] == 500 and "no endpoint" in told(answer)["error"]
 
 
 @pytest.fixture(scope="module")
-def fetching(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier, prepared: Prepared) -> Path:
+def fetching(
+    tmp_path_factory: pytest.TempPathFactory, classifier: Classifier, prepared: Prepared
+) -> Path:
     """The same model, exported with `serving.allow_urls=[photos.example]`."""
     made = tmp_path_factory.mktemp("fetching")
     words = {"run": "test"}
-    write_folder(made, classifier, prepared.evaluation, prepared.classes, words, ("photos.example",))
+    write_folder(
+        made, classifier, prepared.evaluation, prepared.classes, words, ("photos.example",)
+    )
     return made
 
 
@@ -290,7 +342,9 @@ def test_a_photo_by_its_url_gets_its_label_and_score_where_the_model_allows_it(
             assert answer["statusCode"] == 200, answer
             assert told(answer)["label"] == model.classes[int(best.indices)]
             assert told(answer)["score"] == pytest.approx(float(best.values), rel=1e-3)
-        assert [asked.splitlines()[0] for asked in internet.asked] == ["GET /dogs/a.jpg HTTP/1.1"] * 2
+        assert [asked.splitlines()[0] for asked in internet.asked] == [
+            "GET /dogs/a.jpg HTTP/1.1"
+        ] * 2
         other = function.handler({"url": "http://elsewhere.example/a.jpg"})
         assert other["statusCode"] == 403
         assert told(other)["error"] == "the photo: its host is not one that this model fetches from"
@@ -320,7 +374,15 @@ def test_a_photo_by_its_url_gets_its_label_and_score_where_the_model_allows_it(
         ("words", 400, "expected"),
         ({"image": 3}, 400, "expected"),
         ({"body": "%%%", "isBase64Encoded": True}, 400, "not base64"),
-        ({"body": "bm8gcGhvdG8=", "isBase64Encoded": True, "headers": {"content-type": "image/png"}}, 400, "image"),
+        (
+            {
+                "body": "bm8gcGhvdG8=",
+                "isBase64Encoded": True,
+                "headers": {"content-type": "image/png"},
+            },
+            400,
+            "image",
+        ),
         ({"body": "a,b", "headers": {"Content-Type": "text/csv"}}, 415, "text/csv"),
         ({"url": "http://127.0.0.1/x.jpg"}, 400, "URL"),
     ],
@@ -336,7 +398,11 @@ def test_what_the_model_refuses_is_told_with_its_own_words(
 
 @pytest.mark.parametrize(
     ("failure", "status"),
-    [((400, "ValidationError"), 502), ((503, "ServiceUnavailable"), 503), ((500, "InternalFailure"), 502)],
+    [
+        ((400, "ValidationError"), 502),
+        ((503, "ServiceUnavailable"), 503),
+        ((500, "InternalFailure"), 502),
+    ],
 )
 def test_what_fails_behind_it_is_told_without_its_secrets(
     gate: Gate, function: ModuleType, failure: tuple[int, str], status: int
@@ -351,7 +417,9 @@ def test_the_policy_allows_one_endpoint_and_its_log_and_nothing_else() -> None:
     policy = json.loads((ROOT / "entry" / "lambda_policy.json").read_text())
     allowed = {}
     for statement in policy["Statement"]:
-        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        actions = (
+            statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        )
         assert statement["Effect"] == "Allow" and "*" not in "".join(actions)
         allowed |= dict.fromkeys(actions, statement["Resource"])
     assert set(allowed) == {"sagemaker:InvokeEndpoint", "logs:CreateLogStream", "logs:PutLogEvents"}

@@ -42,14 +42,17 @@ from breedlab.serving.server import make_app
         ("", "http://evil.example", 403),
     ],
 )
-def test_only_its_own_pages_ask_a_server_on_loopback(host: str, origin: str | None, status: int | None) -> None:
+def test_only_its_own_pages_ask_a_server_on_loopback(
+    host: str, origin: str | None, status: int | None
+) -> None:
     hosts = allowed_hosts("127.0.0.1", "Dogs.example")
     headers = [(b"host", host.format(port=8080).encode())]
     if origin is not None:
         headers.append((b"origin", origin.format(port=8080).encode()))
     found = refusal(headers, hosts)
     assert (found and found[0]) == status
-    assert refusal(headers, allowed_hosts("0.0.0.0", None)) is None  # a container is asked by any name
+    # a container is asked by any name
+    assert refusal(headers, allowed_hosts("0.0.0.0", None)) is None
 
 
 @pytest.mark.parametrize("name", ["a/b", "http://a", "a:80", "[::1", "a b:c"])
@@ -80,11 +83,18 @@ def test_every_path_is_refused_to_strangers_and_none_tells_of_this_machine(
         url = f"http://127.0.0.1:{port}"
         for path in ("/", "/model", "/ping", "/metrics", "/docs", "/openapi.json"):
             assert requests.get(url + path, timeout=60).status_code == 200
-            assert requests.get(url + path, headers={"Host": "evil.example"}, timeout=60).status_code == 421
+            assert (
+                requests.get(url + path, headers={"Host": "evil.example"}, timeout=60).status_code
+                == 421
+            )
         for path in ("/invocations", "/explain", "/photo"):
-            refused = requests.post(url + path, data=photo, headers={"Origin": "http://evil.example"}, timeout=60)
+            refused = requests.post(
+                url + path, data=photo, headers={"Origin": "http://evil.example"}, timeout=60
+            )
             assert refused.status_code == 403 and set(refused.json()) == {"error"}
-        own = requests.post(url + "/invocations?verbose=1", data=photo, headers={"Origin": url}, timeout=60)
+        own = requests.post(
+            url + "/invocations?verbose=1", data=photo, headers={"Origin": url}, timeout=60
+        )
         for told in (own.json(), requests.get(url + "/model", timeout=60).json()):
             assert "secret" not in json.dumps(told)
             lineage = told["lineage"]
@@ -118,4 +128,9 @@ def test_no_message_steers_the_terminal(
     with pytest.raises(SystemExit):
         cli.run("predict")
     told = capsys.readouterr().err
-    assert "owned" in told and "\x1b" not in told and "\x9b" not in told and len(told.splitlines()) == 1
+    assert (
+        "owned" in told
+        and "\x1b" not in told
+        and "\x9b" not in told
+        and len(told.splitlines()) == 1
+    )

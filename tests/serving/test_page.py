@@ -1,4 +1,5 @@
-"""The page in a real headless Chromium: every way in, by mouse and by keyboard, narrow and wide, light and dark.
+"""The page in a real headless Chromium: every way in, by mouse and by keyboard, narrow and wide,
+light and dark.
 
 With BREEDLAB_SCREENSHOTS=DIR each test leaves its pictures there, to be looked at.
 """
@@ -80,8 +81,14 @@ class Page:
             self.driver.save_screenshot(str(Path(home, f"{name}.png")))
 
     def asked(self) -> set[str]:
-        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+        events = [
+            json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
+        ]
+        return {
+            e["params"]["request"]["url"]
+            for e in events
+            if e["method"] == "Network.requestWillBeSent"
+        }
 
     def complaints(self) -> list[str]:
         return [entry["message"] for entry in self.driver.get_log("browser")]
@@ -105,7 +112,9 @@ def test_a_person_picks_a_photo_and_sees_what_it_is_and_why(
     assert not shown.at("address").is_displayed()  # this server fetches no URLs
     shown.choose(photo_file)
     own = scores(model, photo_file.read_bytes())[0]
-    assert [int(line.get_attribute("data-index")) for line in shown.lines()] == np.argsort(-own).tolist()
+    assert [int(line.get_attribute("data-index")) for line in shown.lines()] == np.argsort(
+        -own
+    ).tolist()
     assert shown.lines()[0].text.startswith(model.classes[int(own.argmax())])
     assert "in the server" in shown.at("latency").text
     assert not shown.at("overlay").is_displayed()
@@ -125,31 +134,37 @@ def test_a_file_is_dropped_anywhere(page: Callable[..., Page], photo_file: Path)
     for kind in ("dragEnter", "dragOver"):
         command = {"type": kind, "x": 600, "y": 700, "data": data}
         shown.driver.execute_cdp_cmd("Input.dispatchDragEvent", command)
-    shown.until(lambda: "dragging" in shown.driver.find_element(By.TAG_NAME, "body").get_attribute("class"))
+    shown.until(
+        lambda: "dragging" in shown.driver.find_element(By.TAG_NAME, "body").get_attribute("class")
+    )
     shown.picture("dragging")
-    shown.driver.execute_cdp_cmd("Input.dispatchDragEvent", {"type": "drop", "x": 600, "y": 700, "data": data})
+    shown.driver.execute_cdp_cmd(
+        "Input.dispatchDragEvent", {"type": "drop", "x": 600, "y": 700, "data": data}
+    )
     shown.until(shown.lines)
     assert "dragging" not in shown.driver.find_element(By.TAG_NAME, "body").get_attribute("class")
 
 
 def test_a_photo_is_pasted(page: Callable[..., Page]) -> None:
     shown = page()
-    shown.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
-    failed = shown.driver.execute_async_script(
-        """
+    shown.driver.execute_cdp_cmd(
+        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]}
+    )
+    failed = shown.driver.execute_async_script("""
         const done = arguments[0], canvas = Object.assign(document.createElement("canvas"), { width: 60, height: 50 });
         canvas.getContext("2d").fillRect(9, 9, 30, 20);
         canvas.toBlob((blob) => navigator.clipboard.write([new ClipboardItem({ "image/png": blob })])
           .then(() => done(""), (error) => done(String(error))));
-        """
-    )
+        """)  # noqa: E501
     assert not failed
     shown.driver.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "v")
     shown.until(shown.lines)
     assert shown.at("photo").get_attribute("naturalWidth") == "60"
 
 
-def test_what_is_no_photo_is_told_in_words(page: Callable[..., Page], photo_file: Path, tmp_path: Path) -> None:
+def test_what_is_no_photo_is_told_in_words(
+    page: Callable[..., Page], photo_file: Path, tmp_path: Path
+) -> None:
     (tmp_path / "words.jpg").write_bytes(b"no photo")
     shown = page(width=390)
     shown.at("file").send_keys(str(tmp_path / "words.jpg"))
@@ -161,7 +176,9 @@ def test_what_is_no_photo_is_told_in_words(page: Callable[..., Page], photo_file
     assert shown.at("problem").text == ""
 
 
-def test_a_photo_larger_than_the_server_reads_is_sent_smaller(page: Callable[..., Page], tmp_path: Path) -> None:
+def test_a_photo_larger_than_the_server_reads_is_sent_smaller(
+    page: Callable[..., Page], tmp_path: Path
+) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (1700, 1700, 3), dtype=np.uint8)
     (tmp_path / "large.png").write_bytes(saved(Image.fromarray(noise), "PNG"))
     shown = page()
@@ -184,7 +201,11 @@ def test_an_address_is_fetched_by_the_server(browser: Any, model: Model, photo_f
         says(found)(connection, asked)
 
     host, before = Host(answer), model.fetch
-    public = Fetcher("public", resolve=lambda name, _: [name if name[0].isdigit() else PUBLIC], connect=host.connect)
+    public = Fetcher(
+        "public",
+        resolve=lambda name, _: [name if name[0].isdigit() else PUBLIC],
+        connect=host.connect,
+    )
     model.fetch = public
     try:
         with running(settings(make_app(model))) as port:
@@ -217,10 +238,12 @@ FOCUS = """
 const one = document.activeElement, style = getComputedStyle(one.id === "file" ? one.nextElementSibling : one);
 const name = one.id || one.dataset.index || one.tagName;
 return [name, style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2];
-"""
+"""  # noqa: E501
 
 
-def test_everything_is_done_by_the_keyboard_and_the_focus_is_seen(page: Callable[..., Page], photo_file: Path) -> None:
+def test_everything_is_done_by_the_keyboard_and_the_focus_is_seen(
+    page: Callable[..., Page], photo_file: Path
+) -> None:
     shown = page()
 
     def tab() -> str:
@@ -247,7 +270,8 @@ def test_everything_is_done_by_the_keyboard_and_the_focus_is_seen(page: Callable
     shown.until(lambda: shown.at("facts").is_displayed())
 
 
-# WCAG 2's contrast of each visible text against what lies behind it, and the size of what is pressed.
+# WCAG 2's contrast of each visible text against what lies behind it, and the size of what is
+# pressed.
 SEEN = """
 const light = (text) => {
   const [r, g, b] = text.match(/[\\d.]+/g).map((n) => n / 255)
@@ -281,7 +305,7 @@ for (const one of document.querySelectorAll("input")) if (!one.labels.length) fo
 const over = document.documentElement.scrollWidth - innerWidth;
 if (over > 0) found.push(`${over} pixels too wide`);
 return found;
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -319,7 +343,9 @@ def test_a_screen_reader_is_told_everything(page: Callable[..., Page], photo_fil
     roles = {role for role, _ in spoken}
     assert {"main", "heading", "status", "alert", "button", "image", "list"} <= roles
     named = ("button", "image", "heading", "link", "slider", "textbox")
-    assert all(name for role, name in spoken if role in named), [one for one in spoken if not one[1]]
+    assert all(name for role, name in spoken if role in named), [
+        one for one in spoken if not one[1]
+    ]
     assert any("What spoke most for" in name for role, name in spoken if role == "image")
 
 
@@ -328,7 +354,11 @@ def test_the_page_says_when_a_photo_is_unknown_and_else_which_classes_it_may_be(
 ) -> None:
     data, config = prepared.data(prepared.config), prepared.config
     labels, valid = data.labels("train"), torch.arange(len(data.labels("valid")))
-    novelty = fit(MAHALANOBIS, prepared.features(classifier, config, "train", torch.arange(len(labels))), labels)
+    novelty = fit(
+        MAHALANOBIS,
+        prepared.features(classifier, config, "train", torch.arange(len(labels))),
+        labels,
+    )
     alarms = threshold_of(novelty.distance(prepared.features(classifier, config, "valid", valid)))
     unknown = {"method": MAHALANOBIS, "width": novelty.width, **alarms}
     answers = {"sets": {"coverage": 0.9, "least": 0.0}, "unknown": unknown}
@@ -337,12 +367,16 @@ def test_the_page_says_when_a_photo_is_unknown_and_else_which_classes_it_may_be(
     write_folder(content, classifier, prepared.evaluation, prepared.classes, {}, answers=answers)
     novelty.write(content)
     stripes = tmp_path / "stripes.png"
-    Image.fromarray(np.where(np.indices((96, 96))[1] % 24 < 12, 255, 0).astype(np.uint8)).convert("RGB").save(stripes)
+    Image.fromarray(np.where(np.indices((96, 96))[1] % 24 < 12, 255, 0).astype(np.uint8)).convert(
+        "RGB"
+    ).save(stripes)
     server = Server(content)
     try:
         shown = Page(browser, server.url)
         shown.choose(stripes)
-        assert shown.at("unknown").text.startswith("Unknown: it is unlike the photos of every class")
+        assert shown.at("unknown").text.startswith(
+            "Unknown: it is unlike the photos of every class"
+        )
         assert not shown.at("set").is_displayed()
         shown.choose(photo_file)
         shown.until(lambda: shown.at("set").text.startswith("One of these 4, 90% sure: "))

@@ -6,7 +6,14 @@ import random
 
 import pytest
 
-from breedlab.models.ranking import NOISY, Timing, is_clearly_faster, ranked, speedup, typical_spread
+from breedlab.models.ranking import (
+    NOISY,
+    Timing,
+    is_clearly_faster,
+    ranked,
+    speedup,
+    typical_spread,
+)
 
 
 def timing(*seconds: float) -> Timing:
@@ -14,7 +21,11 @@ def timing(*seconds: float) -> Timing:
 
 
 def test_a_clear_lead_decides() -> None:
-    engines = {"module": timing(9, 9.1, 9.2), "safe": timing(3, 3.1, 3.2), "bold": timing(1, 1.1, 1.2)}
+    engines = {
+        "module": timing(9, 9.1, 9.2),
+        "safe": timing(3, 3.1, 3.2),
+        "bold": timing(1, 1.1, 1.2),
+    }
     assert ranked(engines) == ["bold", "safe", "module"]
 
 
@@ -32,7 +43,10 @@ def test_one_lucky_round_decides_nothing() -> None:
 def test_a_neighbor_that_slows_both_alike_does_not_hide_a_lead() -> None:
     draw = random.Random(3)
     load = [draw.uniform(1, 6) for _ in range(10)]
-    engines = {"module": timing(*(2.0 * slow for slow in load)), "bold": timing(*(1.0 * slow for slow in load))}
+    engines = {
+        "module": timing(*(2.0 * slow for slow in load)),
+        "bold": timing(*(1.0 * slow for slow in load)),
+    }
     assert ranked(engines) == ["bold", "module"]
     assert speedup(engines["bold"], engines["module"]) == pytest.approx((2, 2, 2))
     assert typical_spread(list(engines.values())) > NOISY

@@ -1,4 +1,5 @@
-"""The engine that an export takes: the fastest that agrees, and what was asked for by name in any case."""
+"""The engine that an export takes: the fastest that agrees, and what was asked for by name in any
+case."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def choose(content: Path, prepared: Prepared, quick: None) -> Select:
 
     def run(*wanted: str) -> Selection:
         data = prepared.data(prepared.config)
-        data.shard = Shard(0, 2)  # as several processes leave it after training; one of them exports
+        # as several processes leave it after training; one of them exports
+        data.shard = Shard(0, 2)
         found = select(content, serving(*wanted), data, device=CPU, seed=0)
         record_engine(content, found.taken, found.as_dict())
         return found
@@ -74,7 +76,8 @@ def choose(content: Path, prepared: Prepared, quick: None) -> Select:
 
 
 def as_if_timed(monkeypatch: pytest.MonkeyPatch, **speeds: float) -> None:
-    """Engines as fast as told, by precision of OpenVINO or `module`; the clock is not what these tests are about."""
+    """Engines as fast as told, by precision of OpenVINO or `module`; the clock is not what these
+    tests are about."""
 
     def timed(candidates: Any, photos: torch.Tensor) -> None:
         for candidate in candidates:
@@ -98,7 +101,13 @@ def ruined(learned: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("wanted", "device", "installed", "native", "expected"),
     [
-        (("auto", "auto"), "cpu", True, True, "eager fp32, eager bf16, openvino fp32, openvino bf16, openvino int8"),
+        (
+            ("auto", "auto"),
+            "cpu",
+            True,
+            True,
+            "eager fp32, eager bf16, openvino fp32, openvino bf16, openvino int8",
+        ),
         (("auto", "auto"), "cpu", True, False, "eager fp32, openvino fp32, openvino int8"),
         (("auto", "auto"), "cpu", False, True, "eager fp32, eager bf16"),
         (("auto", "auto"), "cpu", False, False, "eager fp32"),
@@ -124,7 +133,9 @@ def test_what_there_is_to_choose_from(
     assert ", ".join(map(str, possible(serving(*wanted), torch.device(device)))) == expected
 
 
-def test_nothing_is_measured_where_there_is_nothing_to_choose(choose: Select, content: Path) -> None:
+def test_nothing_is_measured_where_there_is_nothing_to_choose(
+    choose: Select, content: Path
+) -> None:
     assert choose("eager", "fp32") == Selection(MODULE)
     description = json.loads((content / "model.json").read_text())
     assert description["engine"] == {"name": "eager", "precision": "fp32"}
@@ -162,7 +173,11 @@ def test_the_fastest_that_agrees_is_taken_and_only_its_file_is_kept(
     assert found.taken == Choice("openvino", "fp32")
     assert sorted(file.name for file in (content / "engines").iterdir()) == ["fp32.bin", "fp32.xml"]
     by_choice = {str(candidate.choice): candidate for candidate in found.candidates}
-    refused, taken, module = by_choice["openvino int8"], by_choice["openvino fp32"], by_choice["eager fp32"]
+    refused, taken, module = (
+        by_choice["openvino int8"],
+        by_choice["openvino fp32"],
+        by_choice["eager fp32"],
+    )
     assert refused.agreement is not None and refused.agreement < LEAST_AGREEMENT
     assert f"agrees with the module on {refused.agreement:.1%}" in refused.objection
     assert taken.taken and taken.agreement == 1.0 and taken.top1 == module.top1
@@ -198,7 +213,10 @@ def test_what_was_asked_for_by_name_is_exported_with_a_warning(
 
 @needs_openvino
 def test_a_network_that_cannot_be_converted_is_exported_all_the_same(
-    choose: Select, content: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    choose: Select,
+    content: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     shown: list[str] = []
 
@@ -230,16 +248,28 @@ def test_an_engine_that_loses_accuracy_is_refused_even_if_it_agrees() -> None:
 def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
     """The rule: with 95% confidence at least 95% of all photos get the module's class."""
     module = selection.Candidate(MODULE, agreement=1.0, top1=0.9)
-    for photos, agreeing, taken in ((96, 96, False), (100, 100, True), (100, 99, False), (1000, 981, True)):
-        other = selection.Candidate(Choice("openvino", "int8"), agreement=agreeing / photos, top1=0.9)
+    for photos, agreeing, taken in (
+        (96, 96, False),
+        (100, 100, True),
+        (100, 99, False),
+        (1000, 981, True),
+    ):
+        other = selection.Candidate(
+            Choice("openvino", "int8"), agreement=agreeing / photos, top1=0.9
+        )
         assert (selection._objection(other, module, photos) == "") is taken, (photos, agreeing)
-        halves = selection.Candidate(Choice("openvino", "bf16"), agreement=agreeing / photos, top1=0.9)
+        halves = selection.Candidate(
+            Choice("openvino", "bf16"), agreement=agreeing / photos, top1=0.9
+        )
         assert selection._objection(halves, module, photos) == ""
-    # An engine that 5% of photos would notice is hardly ever let through, however few photos there are.
+    # An engine that 5% of photos would notice is hardly ever let through, however few photos there
+    # are.
     for photos in (20, 48, 96, 245, 835):
         passing = 0.0
         for agreeing in range(photos + 1):
-            other = selection.Candidate(Choice("openvino", "int8"), agreement=agreeing / photos, top1=0.9)
+            other = selection.Candidate(
+                Choice("openvino", "int8"), agreement=agreeing / photos, top1=0.9
+            )
             if not selection._objection(other, module, photos):
                 passing += binom.pmf(agreeing, photos, 0.95)
         assert passing < 0.03
@@ -252,14 +282,19 @@ def test_int8_is_not_even_made_where_too_few_photos_would_judge_it(
     monkeypatch.setattr(selection, "FEWEST_PHOTOS", 25)  # there are 24
     found = choose()
     (int8,) = [candidate for candidate in found.candidates if candidate.choice.precision == "int8"]
-    assert int8.engine is None and "24 validation photos cannot judge it, at least" in int8.objection
+    assert (
+        int8.engine is None and "24 validation photos cannot judge it, at least" in int8.objection
+    )
     assert found.calibration == 0 and found.taken.precision != "int8"
 
 
 @needs_openvino
 @pytest.mark.slow
-def test_int8_is_calibrated_and_measured_for_real_and_tells_nobody(content: Path, photos: Path, tmp_path: Path) -> None:
-    """In a process of its own, since NNCF spares tests what it does to others: reports about their use."""
+def test_int8_is_calibrated_and_measured_for_real_and_tells_nobody(
+    content: Path, photos: Path, tmp_path: Path
+) -> None:
+    """In a process of its own, since NNCF spares tests what it does to others: reports about their
+    use."""
     program = """
 import sys
 from pathlib import Path

@@ -36,8 +36,17 @@ class Server:
     """A running serve.py and what it prints."""
 
     def __init__(self, folder: Path, *words: str) -> None:
-        command = [sys.executable, str(ROOT / "scripts" / "serve.py"), str(folder), "--port", "0", *words]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = [
+            sys.executable,
+            str(ROOT / "scripts" / "serve.py"),
+            str(folder),
+            "--port",
+            "0",
+            *words,
+        ]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         self.lines: list[str] = []
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -88,25 +97,36 @@ def encoded(*files: bytes) -> bytes:
     return json.dumps([{"image": base64.b64encode(file).decode()} for file in files]).encode()
 
 
-def test_bytes_and_json_get_the_handlers_own_scores(server: Server, model: Model, files: list[bytes]) -> None:
+def test_bytes_and_json_get_the_handlers_own_scores(
+    server: Server, model: Model, files: list[bytes]
+) -> None:
     one = server.ask(files[0])
     assert (one.status, one.headers["content-type"]) == (200, "application/json")
     np.testing.assert_allclose(one.json(), scores(model, files[0]), rtol=1e-4, atol=1e-5)
     several = server.ask(encoded(*files[:3]), "application/json", "application/x-npy")
     assert several.headers["content-type"] == "application/x-npy"
-    np.testing.assert_allclose(np.load(io.BytesIO(several.data)), scores(model, *files[:3]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.load(io.BytesIO(several.data)), scores(model, *files[:3]), rtol=1e-4, atol=1e-5
+    )
 
 
-def test_a_verbose_answer_names_the_classes(server: Server, model: Model, files: list[bytes]) -> None:
+def test_a_verbose_answer_names_the_classes(
+    server: Server, model: Model, files: list[bytes]
+) -> None:
     answer = server.ask(files[0], accept="application/json; verbose=1").json()
     own = scores(model, files[0])[0]
     prediction = answer["predictions"][0]
-    assert answer["classes"] == list(model.classes) and answer["lineage"] == {"run": "test", "architecture": "resnet18"}
+    assert answer["classes"] == list(model.classes) and answer["lineage"] == {
+        "run": "test",
+        "architecture": "resnet18",
+    }
     assert answer["engine"] == "eager fp32"
     assert prediction["top"][0]["class"] == model.classes[int(own.argmax())]
     assert [entry["index"] for entry in prediction["top"]] == np.argsort(-own).tolist()[:5]
     assert sum(prediction["probabilities"]) == pytest.approx(1)
-    np.testing.assert_allclose(np.exp(own) / np.exp(own).sum(), prediction["probabilities"], rtol=1e-3)
+    np.testing.assert_allclose(
+        np.exp(own) / np.exp(own).sum(), prediction["probabilities"], rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("engine", ["eager", "openvino"])
@@ -124,7 +144,9 @@ def test_clients_one_after_another_or_side_by_side_each_get_their_own_photos_sco
         answers += [server.ask(files[number % len(files)]) for number in range(12)]
     assert {answer.status for answer in answers} == {200}
     for number, answer in enumerate(answers):
-        np.testing.assert_allclose(answer.json(), expected[number % len(files)], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            answer.json(), expected[number % len(files)], rtol=1e-3, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +167,13 @@ def test_clients_one_after_another_or_side_by_side_each_get_their_own_photos_sco
     ],
 )
 def test_what_cannot_be_answered_is_told_in_words(
-    server: Server, files: list[bytes], body: bytes, kind: str | None, accept: str | None, status: int, says: str
+    server: Server,
+    files: list[bytes],
+    body: bytes,
+    kind: str | None,
+    accept: str | None,
+    status: int,
+    says: str,
 ) -> None:
     answer = server.ask(body, kind, accept)
     assert answer.status == status
@@ -155,9 +183,16 @@ def test_what_cannot_be_answered_is_told_in_words(
 
 @pytest.mark.parametrize(
     "accept",
-    ["text/html", "application/json;q=0", "application/x-npy; q=0.0, image/*", "text/html;q=0.1," * 3000 + "*/*"],
+    [
+        "text/html",
+        "application/json;q=0",
+        "application/x-npy; q=0.0, image/*",
+        "text/html;q=0.1," * 3000 + "*/*",
+    ],
 )
-def test_a_type_that_is_not_written_or_not_wanted_is_refused(server: Server, files: list[bytes], accept: str) -> None:
+def test_a_type_that_is_not_written_or_not_wanted_is_refused(
+    server: Server, files: list[bytes], accept: str
+) -> None:
     assert server.ask(files[0], accept=accept).status == 406
 
 
@@ -177,20 +212,30 @@ def test_of_several_types_the_best_liked_is_written(
     assert server.ask(files[0], accept=accept).headers["content-type"] == written
 
 
-def test_one_bad_photo_of_a_list_is_answered_as_such(server: Server, model: Model, files: list[bytes]) -> None:
+def test_one_bad_photo_of_a_list_is_answered_as_such(
+    server: Server, model: Model, files: list[bytes]
+) -> None:
     expected = scores(model, files[0], files[1])
     items = json.loads(encoded(files[0], b"no photo", files[1]))
-    for bad in (items[1], {"image": "%%%"}, {"image": base64.b64encode(files[0][:200]).decode()}, {"url": "http://a/"}):
+    for bad in (
+        items[1],
+        {"image": "%%%"},
+        {"image": base64.b64encode(files[0][:200]).decode()},
+        {"url": "http://a/"},
+    ):
         body = json.dumps([items[0], bad, items[2]]).encode()
         verbose = server.ask(body, "application/json", "application/json; verbose=1")
         assert verbose.status == 200, verbose.data
         good, error, other = verbose.json()["predictions"]
-        np.testing.assert_allclose([good["scores"], other["scores"]], expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            [good["scores"], other["scores"]], expected, rtol=1e-3, atol=1e-4
+        )
         assert set(error) == {"error"} and error["error"].startswith("photo 2 of 3")
         rows = server.ask(body, "application/json").json()
         np.testing.assert_allclose([rows[0], rows[2]], expected, rtol=1e-3, atol=1e-4)
         assert rows[1] == error
-        with pytest.raises((TypeError, ValueError)):  # who takes the argmax without a look does not get a class
+        # who takes the argmax without a look does not get a class
+        with pytest.raises((TypeError, ValueError)):
             np.argmax(np.array(rows), axis=1)
         binary = server.ask(body, "application/json", "application/x-npy")
         assert binary.status >= 400 and binary.json() == error
@@ -202,7 +247,11 @@ def test_a_load_balancer_may_ask_with_head(server: Server) -> None:
 
 
 def test_other_paths_and_methods_are_refused_in_json(server: Server) -> None:
-    for method, path, status in (("GET", "/nowhere", 404), ("GET", "/invocations", 405), ("POST", "/ping", 405)):
+    for method, path, status in (
+        ("GET", "/nowhere", 404),
+        ("GET", "/invocations", 405),
+        ("POST", "/ping", 405),
+    ):
         answer = server.http.request(method, server.url + path)
         assert answer.status == status and answer.json()["error"]
 
@@ -222,7 +271,9 @@ def test_ping_metrics_and_documentation(server: Server, files: list[bytes]) -> N
     assert "image/jpeg" in asked["requestBody"]["content"]
     assert {"200", "400", "413", "415", "503"} <= set(asked["responses"])
     explained = described["paths"]["/explain"]["post"]
-    assert [parameter["name"] for parameter in explained["parameters"]] == ["class"] and explained["requestBody"]
+    assert [parameter["name"] for parameter in explained["parameters"]] == ["class"] and explained[
+        "requestBody"
+    ]
 
 
 def _count(server: Server) -> float:
@@ -247,16 +298,28 @@ def test_the_page_learns_which_model_this_is(server: Server, model: Model) -> No
     assert about["classes"] == list(model.classes) and about["lineage"]["run"] == "test"
     assert about["engine"] == "eager fp32"
     assert (about["explains"], about["urls"], about["max_bytes"]) == (True, False, MAX_BYTES)
-    refused = server.http.request("POST", f"{server.url}/photo", body=b'{"url": "http://127.0.0.1/"}')
+    refused = server.http.request(
+        "POST", f"{server.url}/photo", body=b'{"url": "http://127.0.0.1/"}'
+    )
     assert refused.status == 400 and "fetches no URLs" in refused.json()["error"]
 
 
 def test_a_photo_is_explained(server: Server, model: Model, files: list[bytes]) -> None:
     found = server.http.request("POST", f"{server.url}/explain", body=files[0]).json()
-    assert found["index"] == int(scores(model, files[0]).argmax()) and found["class"] == model.classes[found["index"]]
+    assert (
+        found["index"] == int(scores(model, files[0]).argmax())
+        and found["class"] == model.classes[found["index"]]
+    )
     assert np.array(found["heat"]).ndim == 2 and 0 < found["box"]["width"] <= 1
-    assert server.http.request("POST", f"{server.url}/explain?class=2", body=files[0]).json()["index"] == 2
-    for path, body in (("/explain?class=4", files[0]), ("/explain?class=x", files[0]), ("/explain", b"no photo")):
+    assert (
+        server.http.request("POST", f"{server.url}/explain?class=2", body=files[0]).json()["index"]
+        == 2
+    )
+    for path, body in (
+        ("/explain?class=4", files[0]),
+        ("/explain?class=x", files[0]),
+        ("/explain", b"no photo"),
+    ):
         refused = server.http.request("POST", server.url + path, body=body)
         assert refused.status == 400 and refused.json()["error"]
 
@@ -265,7 +328,10 @@ def test_each_request_is_one_line_without_the_photo(server: Server, files: list[
     server.ask(files[0])
     server.ask(b"secret words", "text/plain")
     deadline = time.monotonic() + 20
-    while not any('"status": 415' in line for line in server.lines[-3:]) and time.monotonic() < deadline:
+    while (
+        not any('"status": 415' in line for line in server.lines[-3:])
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     last = [json.loads(line) for line in server.lines[-2:]]
     assert [line["status"] for line in last] == [200, 415]
@@ -285,7 +351,9 @@ def test_broken_requests_get_an_answer_each_and_harm_no_good_one(
         assert answer.status in (200, 400, 413, 415), (answer.status, kind, body[:200])
         assert answer.status == 200 or set(answer.json()) == {"error"}
     assert seen[400] > 150
-    np.testing.assert_allclose(server.ask(files[0]).json(), scores(model, files[0]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        server.ask(files[0]).json(), scores(model, files[0]), rtol=1e-4, atol=1e-5
+    )
 
 
 def _broken(chance: random.Random, files: list[bytes]) -> tuple[bytes, str]:
@@ -298,21 +366,38 @@ def _broken(chance: random.Random, files: list[bytes]) -> tuple[bytes, str]:
                 photo[chance.randrange(len(photo))] = chance.randrange(256)
             return bytes(photo), "image/jpeg"
         case 2:  # the head of another format
-            return chance.choice([b"GIF89a", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0"]) + bytes(
-                photo
-            ), "image/png"
+            return (
+                chance.choice([b"GIF89a", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0"])
+                + bytes(photo),
+                "image/png",
+            )
         case 3:  # JSON of some other shape
-            leaf: Any = chance.choice([None, 1, "x", base64.b64encode(bytes(photo[:99])).decode(), {}, [], 1e999])
+            leaf: Any = chance.choice(
+                [None, 1, "x", base64.b64encode(bytes(photo[:99])).decode(), {}, [], 1e999]
+            )
             tree = chance.choice(
-                [leaf, [leaf], {"image": leaf}, [{"image": leaf}] * 40, {"url": leaf}, {"image": [leaf]}]
+                [
+                    leaf,
+                    [leaf],
+                    {"image": leaf},
+                    [{"image": leaf}] * 40,
+                    {"url": leaf},
+                    {"image": [leaf]},
+                ]
             )
             return json.dumps(tree).encode(), "application/json"
         case _:  # noise
-            return chance.randbytes(chance.randrange(2000)), chance.choice(["application/json", "image/webp", "x", ""])
+            return chance.randbytes(chance.randrange(2000)), chance.choice(
+                ["application/json", "image/webp", "x", ""]
+            )
 
 
-def test_the_readmes_requests_work_as_they_stand(server: Server, files: list[bytes], tmp_path: Path) -> None:
-    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("curl ")]
+def test_the_readmes_requests_work_as_they_stand(
+    server: Server, files: list[bytes], tmp_path: Path
+) -> None:
+    lines = [
+        line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("curl ")
+    ]
     (tmp_path / "photo.jpg").write_bytes(files[0])
     assert lines
     for line in lines:
@@ -320,14 +405,24 @@ def test_the_readmes_requests_work_as_they_stand(server: Server, files: list[byt
             "curl ", "curl --fail --silent --show-error ", 1
         )
         done = subprocess.run(["bash", "-c", here], cwd=tmp_path, capture_output=True)
-        assert done.returncode == 0 and (done.stdout or any(tmp_path.glob("*.npy"))), (line, done.stderr)
+        assert done.returncode == 0 and (done.stdout or any(tmp_path.glob("*.npy"))), (
+            line,
+            done.stderr,
+        )
 
 
 def test_above_capacity_it_says_when_to_come_again(model: Model, files: list[bytes]) -> None:
     with _running(make_app(model, capacity=2)) as url:
-        answer = urllib3.request("POST", url, body=encoded(*files[:3]), headers={"Content-Type": "application/json"})
+        answer = urllib3.request(
+            "POST", url, body=encoded(*files[:3]), headers={"Content-Type": "application/json"}
+        )
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-        assert urllib3.request("POST", url, body=files[0], headers={"Content-Type": "image/jpeg"}).status == 200
+        assert (
+            urllib3.request(
+                "POST", url, body=files[0], headers={"Content-Type": "image/jpeg"}
+            ).status
+            == 200
+        )
 
 
 @contextlib.contextmanager
@@ -393,7 +488,9 @@ def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
     assert len(answers) == len(expected) > 1
     for answer, own in zip(answers, expected, strict=True):
         assert answer["photo"] == own["photo"] and answer.keys() == own.keys() - {"truth"}
-        for one, other in zip(answer.get("predictions", []), own.get("predictions", []), strict=True):
+        for one, other in zip(
+            answer.get("predictions", []), own.get("predictions", []), strict=True
+        ):
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
     assert "not an image" in answers[-1]["error"]
 
@@ -405,7 +502,13 @@ def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
         ("http://127.0.0.1:{port}/foo", "has no /invocations; give the server's address alone"),
         ("https://127.0.0.1:{port}", "no TLS is spoken there"),
         ("http://127.0.0.1:9", "nobody answers there (Connection refused); start it with: python "),
-        ("dogs", "--endpoint dogs: a SageMaker endpoint lies in a region; give --region, set AWS_DEFAULT_REGION"),
+        (
+            "dogs",
+            (
+                "--endpoint dogs: a SageMaker endpoint lies in a region; give --region, set"
+                " AWS_DEFAULT_REGION"
+            ),
+        ),
     ],
 )
 def test_an_endpoint_that_is_none_is_one_message(

@@ -1,4 +1,5 @@
-"""The archive under AWS's own inference stack (the toolkit, TorchServe, Java, torch 2.6), asked over loopback."""
+"""The archive under AWS's own inference stack (the toolkit, TorchServe, Java, torch 2.6), asked
+over loopback."""
 
 from __future__ import annotations
 
@@ -29,7 +30,10 @@ from breedlab.training.prepare import Prepared
 
 pytestmark = [pytest.mark.slow, pytest.mark.aws_stack]
 
-_FORM = b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\nbytes\r\n--x--\r\n'
+_FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="photo";'
+    b' filename="a.jpg"\r\n\r\nbytes\r\n--x--\r\n'
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,9 @@ def python() -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path, python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.Stack]:
+def served(
+    folder: Path, python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[stack.Stack]:
     archive = tmp_path_factory.mktemp("archive") / "model.tar.gz"
     write_archive(archive, folder)
     with opened(archive) as unpacked, stack.running(unpacked, python) as made:
@@ -54,7 +60,9 @@ def files(photos: Path) -> list[bytes]:
     """A JPEG, a turned JPEG, a PNG with transparency, a WebP."""
     paths = sorted((photos / "test").rglob("*.jpg"))
     made = [paths[0].read_bytes()]
-    for path, kind, more in zip(paths[1:4], ("JPEG", "PNG", "WEBP"), ({}, {}, {"lossless": True}), strict=True):
+    for path, kind, more in zip(
+        paths[1:4], ("JPEG", "PNG", "WEBP"), ({}, {}, {"lossless": True}), strict=True
+    ):
         image = Image.open(path)
         exif = Image.Exif()
         if kind == "JPEG":
@@ -67,12 +75,19 @@ def files(photos: Path) -> list[bytes]:
     return made
 
 
-def ask(server: stack.Stack, body: bytes, kind: str = "image/jpeg", accept: str = "application/json") -> Any:
+def ask(
+    server: stack.Stack, body: bytes, kind: str = "image/jpeg", accept: str = "application/json"
+) -> Any:
     return stack.ask(server.url, body, kind, accept)
 
 
 def test_module_archive_local_server_and_the_stack_give_the_same_scores(
-    served: stack.Stack, folder: Path, model: Model, classifier: Classifier, prepared: Prepared, files: list[bytes]
+    served: stack.Stack,
+    folder: Path,
+    model: Model,
+    classifier: Classifier,
+    prepared: Prepared,
+    files: list[bytes],
 ) -> None:
     batch = torch.stack([model.prepare(file) for file in files])
     with torch.no_grad():
@@ -112,17 +127,27 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
     content = Path(shutil.copytree(folder, tmp_path / "content"))
     graph = conversion.convert(classifier, classifier.side)
     if precision == "int8":
-        photos = [photo for batch, _ in prepared.data(prepared.config).test_dataloader() for photo in batch]
+        photos = [
+            photo
+            for batch, _ in prepared.data(prepared.config).test_dataloader()
+            for photo in batch
+        ]
         graph = conversion.quantise(graph, photos, lambda done, total: None)
-    conversion.write_graph(graph, content / "engines" / f"{precision}.xml", halves=precision == "bf16")
+    conversion.write_graph(
+        graph, content / "engines" / f"{precision}.xml", halves=precision == "bf16"
+    )
     record_engine(content, Choice("openvino", precision), {})
     own = Model(content, torch.device("cpu"))
     with stack.running(content, python) as served:
         answer = ask(served, files[0], accept="application/json; verbose=1").json()
-        assert answer["engine"] == str(own.engine.choice) and answer["engine"].startswith("openvino")
+        assert answer["engine"] == str(own.engine.choice) and answer["engine"].startswith(
+            "openvino"
+        )
         for file in files:
             there = ask(served, file, "application/octet-stream").json()
-            np.testing.assert_allclose(there, own.scores(own.prepare(file)[None]), rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(
+                there, own.scores(own.prepare(file)[None]), rtol=1e-3, atol=1e-4
+            )
 
 
 @pytest.mark.parametrize(
@@ -142,7 +167,13 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
     ],
 )
 def test_what_cannot_be_answered_is_a_4xx_in_json_and_no_traceback(
-    served: stack.Stack, photo: bytes, body: bytes | None, kind: str, accept: str, status: int, says: str
+    served: stack.Stack,
+    photo: bytes,
+    body: bytes | None,
+    kind: str,
+    accept: str,
+    status: int,
+    says: str,
 ) -> None:
     answer = ask(served, photo if body is None else body, kind, accept)
     assert answer.status == status
@@ -156,21 +187,29 @@ def test_ping_is_healthy(served: stack.Stack) -> None:
     assert (answer.status, answer.json()["status"]) == (200, "Healthy")
 
 
-def test_a_package_that_cannot_be_served_is_told_by_its_own_error(folder: Path, python: Path, tmp_path: Path) -> None:
+def test_a_package_that_cannot_be_served_is_told_by_its_own_error(
+    folder: Path, python: Path, tmp_path: Path
+) -> None:
     broken = shutil.copytree(folder, tmp_path / "broken")
     (broken / "model.safetensors").unlink()
-    with pytest.raises(BackendError, match=r"(?s)cannot load.*model\.safetensors"), stack.running(broken, python):
+    with (
+        pytest.raises(BackendError, match=r"(?s)cannot load.*model\.safetensors"),
+        stack.running(broken, python),
+    ):
         pass
 
 
 def test_an_archive_that_brings_its_wheels_needs_no_package_index(
     folder: Path, photo: bytes, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What this machine's stack has already would hide it, so the archive asks for a package that it has not."""
+    """What this machine's stack has already would hide it, so the archive asks for a package that
+    it has not."""
     content = Path(shutil.copytree(folder, tmp_path / "content"))
     with (content / "code" / "requirements.txt").open("a") as requirements:
         requirements.write(f"optuna=={metadata.version('optuna')}\n")
-    here = subprocess.run([python, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], capture_output=True)
+    here = subprocess.run(
+        [python, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], capture_output=True
+    )
     vendored = Path(shutil.copytree(content, tmp_path / "vendored"))
     vendoring.add_to_archive(vendored, here.stdout.decode().strip(), "x86_64")
     for name in [name for name in os.environ if name.startswith("PIP_")]:

@@ -1,4 +1,5 @@
-"""What a run starts from: another run, another network's attributes, weights that do not suit; and what it ends in."""
+"""What a run starts from: another run, another network's attributes, weights that do not suit; and
+what it ends in."""
 
 from __future__ import annotations
 
@@ -23,17 +24,24 @@ Configure = Callable[..., Config]
 
 
 def small(configure: Configure, folder: Path, *more: str) -> Any:
-    return configure(f"runs_dir={folder}", "model.head=[]", "trainer.max_epochs=1", "debugger=none", *more)
+    return configure(
+        f"runs_dir={folder}", "model.head=[]", "trainer.max_epochs=1", "debugger=none", *more
+    )
 
 
 def test_a_run_goes_on_from_another_with_its_head_and_its_transform(
     configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = run(small(configure, tmp_path, "data.mean=[0.1,0.2,0.3]", "data.std=[0.4,0.5,0.6]"), []).run
+    first = run(
+        small(configure, tmp_path, "data.mean=[0.1,0.2,0.3]", "data.std=[0.4,0.5,0.6]"), []
+    ).run
     for weights in (first, first / "model.tar.gz", first / "checkpoints" / "best.ckpt"):
         again = small(configure, tmp_path, f"model.weights={weights}", "model.freeze=none")
         prepared = prepare(again, checked_photos(again))
-        assert (prepared.evaluation.mean, prepared.evaluation.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+        assert (prepared.evaluation.mean, prepared.evaluation.std) == (
+            (0.1, 0.2, 0.3),
+            (0.4, 0.5, 0.6),
+        )
         trained = torch.load(first / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
         for name, tensor in prepared.classifier(again).state_dict().items():
             assert torch.equal(tensor, trained[f"classifier.{name}"]), name
@@ -43,7 +51,9 @@ def test_a_run_goes_on_from_another_with_its_head_and_its_transform(
     assert "mean 0.1,0.2,0.3, std 0.4,0.5,0.6: those that" in capsys.readouterr().out
 
 
-def test_another_runs_head_is_left_out_where_the_classes_are_others(configure: Configure, tmp_path: Path) -> None:
+def test_another_runs_head_is_left_out_where_the_classes_are_others(
+    configure: Configure, tmp_path: Path
+) -> None:
     config = small(configure, tmp_path)
     first = run(config, []).run
     file = first / "checkpoints" / "best.ckpt"
@@ -54,15 +64,22 @@ def test_another_runs_head_is_left_out_where_the_classes_are_others(configure: C
     prepared = prepare(again, checked_photos(again))
     head = prepared.classifier(again).head.state_dict()
     assert not torch.equal(head["1.weight"], checkpoint["state_dict"]["classifier.head.1.weight"])
-    assert "its head of 4 classes is left out, since these are other classes" in prepared.describe_start()[1]
+    assert (
+        "its head of 4 classes is left out, since these are other classes"
+        in prepared.describe_start()[1]
+    )
     other = configs.replace(again, {"model.name": "resnet34"})
-    with pytest.raises(ConfigError, match=r"moved.ckpt holds resnet18, not resnet34; set model.name=resnet18"):
+    with pytest.raises(
+        ConfigError, match=r"moved.ckpt holds resnet18, not resnet34; set model.name=resnet18"
+    ):
         prepare(other, prepared.report)
 
 
 def test_a_run_that_has_no_weights_yet_is_no_start(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(ConfigError, match=r"model.weights: .* is a run that has no model.tar.gz and no checkpoints"):
+    with pytest.raises(
+        ConfigError, match=r"model.weights: .* is a run that has no model.tar.gz and no checkpoints"
+    ):
         small(configure, tmp_path, f"model.weights={tmp_path}")
 
 
@@ -77,7 +94,8 @@ def test_a_frozen_network_of_random_numbers_is_told(configure: Configure, tmp_pa
 def test_a_network_that_the_archive_does_not_make_again_is_not_exported(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As torchvision's `transform_input` was: an attribute that changes what is computed, and that no file holds."""
+    """As torchvision's `transform_input` was: an attribute that changes what is computed, and that
+    no file holds."""
     made = runs.load_checkpoint
 
     def with_an_attribute(classifier: Classifier, path: Path) -> None:
@@ -85,13 +103,20 @@ def test_a_network_that_the_archive_does_not_make_again_is_not_exported(
         classifier.backbone.bn1.eps = 3.0
 
     monkeypatch.setattr(runs, "load_checkpoint", with_an_attribute)
-    with pytest.raises(TrainingError, match=r"export: the archive does not answer what the trained network answers"):
+    with pytest.raises(
+        TrainingError, match=r"export: the archive does not answer what the trained network answers"
+    ):
         run(small(configure, tmp_path, "model.freeze=none"), [])
     (directory,) = tmp_path.glob("*/2*")
-    assert not (directory / "model.tar.gz").exists() and (directory / "checkpoints" / "best.ckpt").exists()
+    assert (
+        not (directory / "model.tar.gz").exists()
+        and (directory / "checkpoints" / "best.ckpt").exists()
+    )
 
 
-def test_activations_are_of_what_a_network_does_not_of_its_numbers_alone(configure: Configure, tmp_path: Path) -> None:
+def test_activations_are_of_what_a_network_does_not_of_its_numbers_alone(
+    configure: Configure, tmp_path: Path
+) -> None:
     config = small(configure, tmp_path)
     prepared = prepare(config, checked_photos(config))
     classifier = prepared.classifier(config)
@@ -109,7 +134,9 @@ def test_activations_are_of_what_a_network_does_not_of_its_numbers_alone(configu
     assert network_digest(classifier) == before
 
 
-def test_a_run_goes_on_with_the_transform_that_it_was_begun_with(configure: Configure, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_the_transform_that_it_was_begun_with(
+    configure: Configure, tmp_path: Path
+) -> None:
     """What `auto` means may change between versions; a run must not change in its middle."""
     begun = run(small(configure, tmp_path, "data.mean=[0.1,0.2,0.3]"), []).run
     config = small(configure, tmp_path)
@@ -117,6 +144,7 @@ def test_a_run_goes_on_with_the_transform_that_it_was_begun_with(configure: Conf
     lineage = json.loads((begun / "lineage.json").read_text())
     assert runs._as_begun(config, lineage["transform"]).data.mean == [0.1, 0.2, 0.3]
     packaged = configs.replace(
-        config, {"model.name": "timm/tf_efficientnet_lite0", "model.weights": "package:efficientnet_lite0"}
+        config,
+        {"model.name": "timm/tf_efficientnet_lite0", "model.weights": "package:efficientnet_lite0"},
     )
     assert runs._as_begun(packaged, None).data.mean == [0.485, 0.456, 0.406]

@@ -27,7 +27,9 @@ def final_loss(prepared: Prepared, config: Config) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["backbone", "layer3"])
-def test_five_trials_agree_with_and_without_it(tmp_path: Path, configure: Configure, freeze: str) -> None:
+def test_five_trials_agree_with_and_without_it(
+    tmp_path: Path, configure: Configure, freeze: str
+) -> None:
     """200 photos, two views, five pairs of values: losses within 1 percent."""
     from breedlab.data.sample import write_sample
 
@@ -44,7 +46,8 @@ def test_five_trials_agree_with_and_without_it(tmp_path: Path, configure: Config
     report = checked_photos(base)
     cached, live = prepare(base, report), prepare(replace(base, {"cache.mode": "off"}), report)
     for lr, batch_size in [(0.001, 16), (0.003, 16), (0.0003, 32), (0.002, 64), (0.001, 40)]:
-        # A layer4 of one pixel with BatchNorm doubles every rounding difference; plain SGD does not feed on them.
+        # A layer4 of one pixel with BatchNorm doubles every rounding difference; plain SGD does not
+        # feed on them.
         optimizer = "adam" if freeze == "backbone" else "sgd"
         values = {"optim.lr": lr, "data.batch_size": batch_size, "optim.name": optimizer}
         with_it = final_loss(cached, replace(cached.config, values))
@@ -108,7 +111,8 @@ def test_the_least_recently_used_goes_first(tmp_path: Path, configure: Configure
 
 def test_a_set_that_fits_is_kept_whole(tmp_path: Path, configure: Configure) -> None:
     """Room was once made for all views at each of them, which threw out the ones before."""
-    words = [f"cache.dir={tmp_path}", "cache.views=3", "data.augment=basic", "cache.max_gb=0.001"]  # it takes 0.66 MB
+    # it takes 0.66 MB
+    words = [f"cache.dir={tmp_path}", "cache.views=3", "data.augment=basic", "cache.max_gb=0.001"]
     prepared = prepare(configure(*words), checked_photos(configure(*words)))
     assert prepared.activations(prepared.classifier(prepared.config), prepared.config) is not None
     computed = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
@@ -116,7 +120,9 @@ def test_a_set_that_fits_is_kept_whole(tmp_path: Path, configure: Configure) -> 
     again = prepare(prepared.config, prepared.report)
     original = Classifier.to_boundary
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Classifier, "to_boundary", lambda self, photos: original(self, only_one(photos)))
+        patch.setattr(
+            Classifier, "to_boundary", lambda self, photos: original(self, only_one(photos))
+        )
         assert again.activations(again.classifier(again.config), again.config) is not None
 
 
@@ -133,7 +139,9 @@ def test_changed_decoding_or_geometry_has_activations_of_its_own(
     monkeypatch.setattr(cache_key, "PACKAGE", copy)
     seen = [code_versions.__wrapped__()]
     for name in ("data/decode.py", "data/transforms.py"):
-        (copy / name).write_text((copy / name).read_text().replace("0.5", "0.6").replace("255", "254"))
+        (copy / name).write_text(
+            (copy / name).read_text().replace("0.5", "0.6").replace("255", "254")
+        )
         seen.append(code_versions.__wrapped__())
     assert len({str(versions) for versions in seen}) == 3
     assert {"pillow", "simplejpeg", "torchvision"} <= seen[0].keys()
@@ -151,7 +159,8 @@ def test_an_interrupted_pass_goes_on_where_it_stood(
     def interrupted(photos: torch.Tensor) -> torch.Tensor:
         if sum(batches) == 132:  # the second view's second batch
             raise KeyboardInterrupt
-        batches.extend([len(photos)] if len(photos) > 1 else [])  # a single black photo asks for the shape
+        # a single black photo asks for the shape
+        batches.extend([len(photos)] if len(photos) > 1 else [])
         return original(photos)
 
     monkeypatch.setattr(classifier, "to_boundary", interrupted)
@@ -165,7 +174,9 @@ def test_an_interrupted_pass_goes_on_where_it_stood(
     monkeypatch.undo()
     unbroken = prepared._cached(classifier, whole)
     assert goes_on is not None and unbroken is not None
-    assert all(torch.equal(one, other) for one, other in zip(goes_on.train, unbroken.train, strict=True))
+    assert all(
+        torch.equal(one, other) for one, other in zip(goes_on.train, unbroken.train, strict=True)
+    )
     assert torch.equal(goes_on.valid, unbroken.valid)
     left = sorted(path.suffix for path in (tmp_path / "broken").iterdir() if path.is_file())
     assert left == [".json"] * 3 + [".npy"] * 3
@@ -183,7 +194,9 @@ def test_bf16_activations_survive_the_disk(tmp_path: Path, configure: Configure)
     assert error < 0.02
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists the files that memory maps")
+@pytest.mark.skipif(
+    not Path("/proc/self/maps").exists(), reason="only Linux lists the files that memory maps"
+)
 def test_a_set_too_large_for_memory_is_read_from_its_files(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,11 +211,14 @@ def test_a_set_too_large_for_memory_is_read_from_its_files(
     maps = Path("/proc/self/maps").read_text()
     assert all(str(path) in maps for path in tmp_path.glob("*.npy"))
     assert in_memory is not None and mapped is not None
-    assert all(torch.equal(one, other) for one, other in zip(in_memory.train, mapped.train, strict=True))
+    assert all(
+        torch.equal(one, other) for one, other in zip(in_memory.train, mapped.train, strict=True)
+    )
 
 
 def test_validation_batches_are_bounded_in_bytes_and_lose_nothing() -> None:
-    early = torch.arange(40, dtype=torch.float32).view(40, 1, 1, 1).expand(40, 128, 56, 56)  # 1.6 MB an image
+    # 1.6 MB an image
+    early = torch.arange(40, dtype=torch.float32).view(40, 1, 1, 1).expand(40, 128, 56, 56)
     batches = ValidBatches(early, torch.arange(40))
     sizes = [len(labels) for _, labels in batches]
     assert max(part.numel() * 4 for part, _ in batches) <= 64_000_000 and max(sizes) == sizes[0] > 1

@@ -35,10 +35,18 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start(processes: int, *words: str, cwd: Path | None = None, hosts: tuple[int, int, int] | None = None) -> Any:
-    """Torchrun over `breedlab launch`; `hosts` is how many there are, which this is, and their port."""
+def start(
+    processes: int, *words: str, cwd: Path | None = None, hosts: tuple[int, int, int] | None = None
+) -> Any:
+    """Torchrun over `breedlab launch`; `hosts` is how many there are, which this is, and their
+    port."""
     number, index, port = hosts or (1, 0, free_port())
-    where = [f"--nnodes={number}", f"--node-rank={index}", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    where = [
+        f"--nnodes={number}",
+        f"--node-rank={index}",
+        "--master-addr=127.0.0.1",
+        f"--master-port={port}",
+    ]
     return subprocess.Popen(
         [*TORCHRUN, *where, f"--nproc-per-node={processes}", *LAUNCH, *words],
         stdout=subprocess.PIPE,
@@ -54,7 +62,9 @@ def test_the_parts_of_the_processes_are_the_batches_of_one(count: int, size: int
     views = Views(None, "basic")
     whole = list(TrainingBatches(count, size, 5, views))
     for world in (2, 3):
-        shares = [TrainingBatches(count, size, 5, views, Shard(rank, world)) for rank in range(world)]
+        shares = [
+            TrainingBatches(count, size, 5, views, Shard(rank, world)) for rank in range(world)
+        ]
         for index, parts in enumerate(zip(*shares, strict=True)):
             own = [part[: share.sizes(index)[0]] for share, part in zip(shares, parts, strict=True)]
             assert sorted(key for part in own for key in part) == sorted(whole[index])
@@ -64,25 +74,51 @@ def test_the_parts_of_the_processes_are_the_batches_of_one(count: int, size: int
 
 @pytest.mark.slow
 def test_two_hosts_come_to_the_curve_of_one_process(here: Path, words: Words) -> None:
-    """Each with a disk of its own: the second has the photos, and nothing is written there but its cache."""
-    live = ["cache.mode=off", "cache.views=2", "data.augment=basic", "data.class_weights=balanced", "model.dropout=0.0"]
-    train = ["optim.label_smoothing=0.1", "trainer.ema=0.9", "trainer.gradient_clip=0.5", "optim.schedule=cosine"]
-    search = ["tuner=grid", "tuner.max_epochs=1", "tuner.space={optim: {lr: [0.001, 0.003]}}", "trainer.precision=fp32"]
+    """Each with a disk of its own: the second has the photos, and nothing is written there but its
+    cache."""
+    live = [
+        "cache.mode=off",
+        "cache.views=2",
+        "data.augment=basic",
+        "data.class_weights=balanced",
+        "model.dropout=0.0",
+    ]
+    train = [
+        "optim.label_smoothing=0.1",
+        "trainer.ema=0.9",
+        "trainer.gradient_clip=0.5",
+        "optim.schedule=cosine",
+    ]
+    search = [
+        "tuner=grid",
+        "tuner.max_epochs=1",
+        "tuner.space={optim: {lr: [0.001, 0.003]}}",
+        "trainer.precision=fp32",
+    ]
     overrides = words(*live, *train, *search, "cache.dir=cache", "name=x")
     one = here / "one"
     hosts = [here / "first", here / "second"]
     for folder in (one, *hosts):
         folder.mkdir()
-    subprocess.run([sys.executable, *LAUNCH, *overrides], check=True, cwd=one, env=ENVIRONMENT, capture_output=True)
+    subprocess.run(
+        [sys.executable, *LAUNCH, *overrides],
+        check=True,
+        cwd=one,
+        env=ENVIRONMENT,
+        capture_output=True,
+    )
     port = free_port()
-    processes = [start(1, *overrides, cwd=cwd, hosts=(2, index, port)) for index, cwd in enumerate(hosts)]
+    processes = [
+        start(1, *overrides, cwd=cwd, hosts=(2, index, port)) for index, cwd in enumerate(hosts)
+    ]
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0].count("› Training") == 1 and outputs[1][0] == ""
     assert not (hosts[1] / "runs").exists()
     runs = [(folder / "runs" / "latest").resolve() for folder in (one, hosts[0])]
     expected, found = (
-        {tag: [value for _, value in sorted(points)] for tag, points in curves(run).items()} for run in runs
+        {tag: [value for _, value in sorted(points)] for tag, points in curves(run).items()}
+        for run in runs
     )
     assert expected.keys() == found.keys()
     for tag, values in expected.items():
@@ -112,19 +148,31 @@ def watch(event, given):
     if kind:
         os.write(LOG, f"{os.environ.get('RANK')} {kind} {os.path.abspath(str(path))}\\n".encode())
 sys.addaudithook(watch)
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.slow
 def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
-    here: Path, words: Words, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    here: Path,
+    words: Words,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hook = tmp_path_factory.mktemp("hook")
     (hook / "sitecustomize.py").write_text(_WATCH)
-    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{hook}{os.pathsep}{ENVIRONMENT.get('PYTHONPATH', '')}")
+    monkeypatch.setitem(
+        ENVIRONMENT, "PYTHONPATH", f"{hook}{os.pathsep}{ENVIRONMENT.get('PYTHONPATH', '')}"
+    )
     monkeypatch.setitem(ENVIRONMENT, "SEEN", str(hook / "seen"))
-    # What an archive needs to tell unknown photos is computed by rank 0 alone, from all training photos.
-    overrides = words("cache.mode=off", "serving.unknown=off", "data.batch_size=20", "trainer.max_epochs=2", *QUIET)
+    # What an archive needs to tell unknown photos is computed by rank 0 alone, from all training
+    # photos.
+    overrides = words(
+        "cache.mode=off",
+        "serving.unknown=off",
+        "data.batch_size=20",
+        "trainer.max_epochs=2",
+        *QUIET,
+    )
     both = start(2, *overrides)
     _, err = both.communicate(timeout=300)
     assert both.returncode == 0, err
@@ -132,17 +180,22 @@ def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
 
     def photos(split: str, rank: int) -> Counter[str]:
         return Counter(
-            path for who, kind, path in seen if (who, kind) == (str(rank), "computed") and f"/{split}/" in path
+            path
+            for who, kind, path in seen
+            if (who, kind) == (str(rank), "computed") and f"/{split}/" in path
         )
 
     root = next(word.partition("=")[2] for word in overrides if word.startswith("data.root="))
-    every = {split: {str(path) for path in Path(root, split).rglob("*.jpg")} for split in ("train", "valid", "test")}
+    every = {
+        split: {str(path) for path in Path(root, split).rglob("*.jpg")}
+        for split in ("train", "valid", "test")
+    }
     first, second = photos("train", 0), photos("train", 1)
     # Each epoch every photo once, half of them by each.
     assert first + second == Counter(dict.fromkeys(every["train"], 2))
     assert first.total() == second.total() == len(every["train"])
-    # Rank 0 looks at every validation photo thrice more: for the temperature, for the sets of classes, and since the
-    # archive has to answer as the module.
+    # Rank 0 looks at every validation photo thrice more: for the temperature, for the sets of
+    # classes, and since the archive has to answer as the module.
     validated = [photos("valid", 0) - Counter(dict.fromkeys(every["valid"], 3)), photos("valid", 1)]
     assert validated[0] + validated[1] == Counter(dict.fromkeys(every["valid"], 2))
     assert not validated[0].keys() & validated[1].keys()
@@ -158,14 +211,29 @@ def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
 
 
 @pytest.mark.slow
-def test_a_last_batch_with_fewer_photos_than_processes_is_one_step_of_all(here: Path, words: Words) -> None:
-    overrides = words("data.batch_size=7", "model.dropout=0.0", "trainer.precision=fp32", "cache.dir=cache", *QUIET)
-    subprocess.run([sys.executable, *LAUNCH, *overrides, "name=one"], check=True, env=ENVIRONMENT, capture_output=True)
+def test_a_last_batch_with_fewer_photos_than_processes_is_one_step_of_all(
+    here: Path, words: Words
+) -> None:
+    overrides = words(
+        "data.batch_size=7",
+        "model.dropout=0.0",
+        "trainer.precision=fp32",
+        "cache.dir=cache",
+        *QUIET,
+    )
+    subprocess.run(
+        [sys.executable, *LAUNCH, *overrides, "name=one"],
+        check=True,
+        env=ENVIRONMENT,
+        capture_output=True,
+    )
     three = start(3, *overrides, "name=three")
     _, err = three.communicate(timeout=300)
     assert three.returncode == 0, err
     states = [
-        torch.load(next((here / "runs" / name).glob("*/checkpoints/last.ckpt")), weights_only=True)["state_dict"]
+        torch.load(next((here / "runs" / name).glob("*/checkpoints/last.ckpt")), weights_only=True)[
+            "state_dict"
+        ]
         for name in ("one", "three")
     ]
     for name, tensor in states[0].items():
@@ -173,7 +241,9 @@ def test_a_last_batch_with_fewer_photos_than_processes_is_one_step_of_all(here: 
 
 
 @pytest.mark.slow
-def test_all_processes_stop_at_one_step_and_go_on_to_the_same_weights(here: Path, words: Words) -> None:
+def test_all_processes_stop_at_one_step_and_go_on_to_the_same_weights(
+    here: Path, words: Words
+) -> None:
     overrides = words("model.freeze=layer3", "data.batch_size=4", "trainer.ema=0.9", *QUIET)
     whole = start(2, *overrides, "name=unbroken")
     whole.communicate(timeout=300)
@@ -203,12 +273,20 @@ def test_the_failure_of_one_host_ends_both_with_one_message(here: Path, words: W
     hosts = [here / "first", here / "second"]
     for folder in hosts:
         folder.mkdir()
-    (hosts[0] / "mine").symlink_to(next(w for w in words() if w.startswith("data.root=")).partition("=")[2])
-    overrides = [word for word in words("name=x") if not word.startswith("data.root")] + ["data.root=mine"]
+    (hosts[0] / "mine").symlink_to(
+        next(w for w in words() if w.startswith("data.root=")).partition("=")[2]
+    )
+    overrides = [word for word in words("name=x") if not word.startswith("data.root")] + [
+        "data.root=mine"
+    ]
     port = free_port()
-    processes = [start(1, *overrides, cwd=cwd, hosts=(2, index, port)) for index, cwd in enumerate(hosts)]
+    processes = [
+        start(1, *overrides, cwd=cwd, hosts=(2, index, port)) for index, cwd in enumerate(hosts)
+    ]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert all(process.returncode for process in processes)
     said = "".join(err for _, err in outputs)
     assert said.count("data.root: mine is not there") == 1, said
-    assert "/breedlab/" not in said and "gloo" not in said, "no traceback of ours beside torchrun's own report"
+    assert "/breedlab/" not in said and "gloo" not in said, (
+        "no traceback of ours beside torchrun's own report"
+    )

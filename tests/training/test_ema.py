@@ -1,4 +1,5 @@
-"""The moving average: ramped up as timm's, of what trains alone, the same in trials and in the final training."""
+"""The moving average: ramped up as timm's, of what trains alone, the same in trials and in the
+final training."""
 
 from __future__ import annotations
 
@@ -29,7 +30,11 @@ def test_it_is_the_average_that_timm_computes(configure: Configure) -> None:
         for step in range(1, 40):
             with torch.no_grad():
                 for tensor in classifier.state_dict().values():
-                    tensor.add_(1) if not tensor.is_floating_point() else tensor.add_(torch.randn_like(tensor))
+                    (
+                        tensor.add_(1)
+                        if not tensor.is_floating_point()
+                        else tensor.add_(torch.randn_like(tensor))
+                    )
             judge.update(classifier, step=step)
             average.update()
             assert decay_at(step, decay) == judge.get_decay(step)
@@ -61,7 +66,9 @@ def test_a_short_training_is_not_held_at_its_start(configure: Configure) -> None
     assert results[0.999] < first - 0.5 * (first - results[0.0])
 
 
-@pytest.mark.parametrize("network", [["model.freeze=backbone"], ["model.freeze=none", "optim.lr=0.0001"]])
+@pytest.mark.parametrize(
+    "network", [["model.freeze=backbone"], ["model.freeze=none", "optim.lr=0.0001"]]
+)
 def test_a_tuned_average_is_that_of_the_final_training(
     tmp_path: Path, configure: Configure, network: list[str]
 ) -> None:

@@ -1,4 +1,5 @@
-"""The cache's files: other people's are never deleted, and a full disk is an error that loses nothing."""
+"""The cache's files: other people's are never deleted, and a full disk is an error that loses
+nothing."""
 
 from __future__ import annotations
 
@@ -48,13 +49,24 @@ def test_numpy_reads_what_is_written(tmp_path: Path) -> None:
     assert file.is_whole() and not file.part.exists() and not file.done.exists()
 
 
-def test_only_what_breedlab_made_is_deleted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    theirs = ["embeddings.npy", "507f1f77bcf86cd799439011.npy", "download.part", "0123456789abcdef01234567.part"]
-    for name in theirs:  # the second is what MongoDB calls a document; the last has a JSON of its owner beside it
+def test_only_what_breedlab_made_is_deleted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = [
+        "embeddings.npy",
+        "507f1f77bcf86cd799439011.npy",
+        "download.part",
+        "0123456789abcdef01234567.part",
+    ]
+    # the second is what MongoDB calls a document; the last has a JSON of its owner beside it
+    for name in theirs:
         (tmp_path / name).write_bytes(b"x" * 1000)
         os.utime(tmp_path / name, (0, 0))
     (tmp_path / "0123456789abcdef01234567.json").write_text('{"made_by": "somebody"}')
-    old, recent = written(feature_file(tmp_path, "old"), age_s=500), written(feature_file(tmp_path, "recent"), 10)
+    old, recent = (
+        written(feature_file(tmp_path, "old"), age_s=500),
+        written(feature_file(tmp_path, "recent"), 10),
+    )
     wanted = feature_file(tmp_path, "wanted")
     make_room([wanted], 2.5 * wanted.nbytes / GIGABYTE, lambda: GIGABYTE)
     assert not old.path.exists() and not old.manifest.exists(), "the least recently used goes first"
@@ -64,7 +76,9 @@ def test_only_what_breedlab_made_is_deleted(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_pass_that_was_abandoned_makes_room_and_one_at_work_does_not(tmp_path: Path) -> None:
-    abandoned, at_work, wanted = (feature_file(tmp_path, name) for name in ("abandoned", "at work", "wanted"))
+    abandoned, at_work, wanted = (
+        feature_file(tmp_path, name) for name in ("abandoned", "at work", "wanted")
+    )
     for file in (abandoned, at_work):
         with alone([file]):
             FeatureWriter(file).close()
@@ -76,18 +90,23 @@ def test_a_pass_that_was_abandoned_makes_room_and_one_at_work_does_not(tmp_path:
 
 def test_room_is_counted_once_for_what_is_still_missing(tmp_path: Path) -> None:
     have, want = written(feature_file(tmp_path, "have")), feature_file(tmp_path, "want")
-    make_room([have, want], 1.0, lambda: want.nbytes)  # the disk has room for what is missing, not for both
+    # the disk has room for what is missing, not for both
+    make_room([have, want], 1.0, lambda: want.nbytes)
     old = written(feature_file(tmp_path, "old"), 500)
     free = iter([want.nbytes - 1, want.nbytes, want.nbytes])
     make_room([have, want], 1.0, lambda: next(free))  # deleting what is least needed frees enough
     assert have.is_whole() and not old.path.exists()
-    with pytest.raises(DiskFull, match=f"cache.dir: the disk of {tmp_path} has no room .*cache.mode=off.*cache.max_gb"):
+    with pytest.raises(
+        DiskFull,
+        match=f"cache.dir: the disk of {tmp_path} has no room .*cache.mode=off.*cache.max_gb",
+    ):
         make_room([have, want], 1.0, lambda: want.nbytes - 1)
     assert have.is_whole()
 
 
 def fill_after(patch: pytest.MonkeyPatch, count: int) -> None:
-    """Have the disk full after so many bytes, the last write being cut short as the kernel does it."""
+    """Have the disk full after so many bytes, the last write being cut short as the kernel does
+    it."""
     write, left = os.write, [count]
 
     def limited(number: int, content: bytes) -> int:
@@ -140,12 +159,18 @@ def test_a_disk_that_is_really_full_is_told_and_kills_nothing(tmp_path: Path) ->
     """A memory map of such a file ends the process with SIGBUS."""
     inside = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     mount = 'mount -t tmpfs -o size=300k tmpfs "$0"'
-    if shutil.which("unshare") is None or subprocess.run([*inside, mount, tmp_path], capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*inside, mount, tmp_path], capture_output=True).returncode
+    ):
         pytest.skip("this system lets nobody mount a disk of their own")
     script = f'{mount} && exec "{sys.executable}" -c "$1" "$0"'
     ended = subprocess.run([*inside, script, tmp_path, _FILL], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert f"cache.dir: the disk of {tmp_path} became full" in ended.stdout and f"free on {tmp_path}." in ended.stdout
+    assert (
+        f"cache.dir: the disk of {tmp_path} became full" in ended.stdout
+        and f"free on {tmp_path}." in ended.stdout
+    )
 
 
 def test_a_full_disk_ends_the_search_and_spares_its_trials(
@@ -172,4 +197,7 @@ def test_a_full_disk_comes_with_the_command_that_goes_on(
     with pytest.raises(SystemExit) as ended:
         cli.run("launch")
     assert ended.value.code == 1
-    assert "cache.dir: the disk is full; go on with: breedlab launch resume=runs/a/b" in capsys.readouterr().err
+    assert (
+        "cache.dir: the disk is full; go on with: breedlab launch resume=runs/a/b"
+        in capsys.readouterr().err
+    )

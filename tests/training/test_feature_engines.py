@@ -1,4 +1,5 @@
-"""What computes frozen parts: equal to PyTorch, refused where it is not, and the same one when a run is resumed."""
+"""What computes frozen parts: equal to PyTorch, refused where it is not, and the same one when a
+run is resumed."""
 
 from __future__ import annotations
 
@@ -32,25 +33,33 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("freeze", ["backbone", "layer2"])
-def test_openvino_computes_what_pytorch_does_in_the_order_of_the_images(configure: Configure, freeze: str) -> None:
+def test_openvino_computes_what_pytorch_does_in_the_order_of_the_images(
+    configure: Configure, freeze: str
+) -> None:
     pytest.importorskip("openvino")
     config = configure(f"model.freeze={freeze}")
     classifier = prepare(config, checked_photos(config)).classifier(config)
     batches = [images(count, count) for count in (5, 1, 8, 2, 3)]
     before = torch.get_rng_state()
     engine = OpenVino(classifier, "fp32")
-    assert torch.equal(torch.get_rng_state(), before), "training draws what it would draw without an engine"
+    assert torch.equal(torch.get_rng_state(), before), (
+        "training draws what it would draw without an engine"
+    )
     found = list(engine.stream(batches))
     with torch.no_grad():
         for batch, features in zip(batches, found, strict=True):
-            torch.testing.assert_close(features, classifier.to_boundary(batch), rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(
+                features, classifier.to_boundary(batch), rtol=1e-3, atol=1e-4
+            )
 
 
 def test_a_wrong_engine_is_told_from_rounding(prepared: Prepared) -> None:
     eager = Eager(prepared.classifier(prepared.config), CPU, "fp32")
     batch = images(32)
     reference = eager(batch)
-    rounded = agreement(reference, Eager(prepared.classifier(prepared.config), CPU, "bf16")(batch).float())
+    rounded = agreement(
+        reference, Eager(prepared.classifier(prepared.config), CPU, "bf16")(batch).float()
+    )
     least_cosine, least_readout = engine_choice.LEAST_ALIKE["bf16"]
     assert rounded[0] >= least_cosine and rounded[1] >= least_readout
     swapped_channels, other_images = eager(batch.flip(1)), reference.roll(1, 0)
@@ -60,7 +69,8 @@ def test_a_wrong_engine_is_told_from_rounding(prepared: Prepared) -> None:
 
 
 class Quick:
-    """An engine that takes no time, and whose features are PyTorch's times a factor for each feature."""
+    """An engine that takes no time, and whose features are PyTorch's times a factor for each
+    feature."""
 
     def __init__(self, eager: Eager, factors: torch.Tensor) -> None:
         self.eager, self.factors = eager, factors
@@ -74,14 +84,21 @@ class Quick:
 
 @pytest.mark.parametrize("right", [True, False])
 def test_the_fastest_is_taken_if_it_agrees(
-    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], right: bool
+    prepared: Prepared,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    right: bool,
 ) -> None:
     classifier = prepared.classifier(prepared.config)
     eager = Eager(classifier, CPU, "fp32")
-    factors = torch.ones(512) if right else torch.randn(512, generator=torch.Generator().manual_seed(1))
+    factors = (
+        torch.ones(512) if right else torch.randn(512, generator=torch.Generator().manual_seed(1))
+    )
     quick = Quick(eager, factors)
     monkeypatch.setattr(FeatureEngines, "_candidate", lambda *_: "openvino")
-    monkeypatch.setattr(FeatureEngines, "engine", lambda self, c, name: eager if name == "eager" else quick)
+    monkeypatch.setattr(
+        FeatureEngines, "engine", lambda self, c, name: eager if name == "eager" else quick
+    )
     monkeypatch.setattr(engine_choice, "FEWEST_IMAGES", 1)
     chosen = prepared.engines.choose(classifier, {}, 10**6, lambda: images(32))
     assert chosen.engine == ("openvino" if right else "eager")
@@ -89,7 +106,9 @@ def test_the_fastest_is_taken_if_it_agrees(
     assert ("is computed by openvino" if right else "does not agree with PyTorch") in printed
 
 
-def test_a_short_pass_looks_for_no_engine(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_pass_looks_for_no_engine(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(FeatureEngines, "_measured", None)
     classifier = prepared.classifier(prepared.config)
     assert prepared.engines.choose(classifier, {}, 399, lambda: images(32)) == Choice()
@@ -117,8 +136,12 @@ def test_a_resumed_run_and_the_next_run_keep_the_engine(
     assert activations is not None
     with torch.no_grad():
         batch, _ = next(iter(prepared.data(prepared.config).val_dataloader()))
-        torch.testing.assert_close(activations.valid[:24], classifier.to_boundary(batch), rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(prepared.answers(classifier)(batch), classifier(batch), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            activations.valid[:24], classifier.to_boundary(batch), rtol=1e-3, atol=1e-4
+        )
+        torch.testing.assert_close(
+            prepared.answers(classifier)(batch), classifier(batch), rtol=1e-3, atol=1e-4
+        )
     files = set((tmp_path / "cache").glob("*.npy"))
 
     with_choice(monkeypatch, Choice())  # a busy moment would have chosen otherwise
@@ -139,11 +162,17 @@ def test_a_run_of_an_older_breedlab_goes_on_with_pytorch(
 ) -> None:
     prepared.engines.resume(tmp_path)
     with_choice(monkeypatch, Choice("openvino", 3.0))
-    assert prepared.engines.choose(prepared.classifier(prepared.config), {}, 10**6, lambda: images(32)) == Choice()
+    assert (
+        prepared.engines.choose(prepared.classifier(prepared.config), {}, 10**6, lambda: images(32))
+        == Choice()
+    )
 
 
 def test_where_the_engine_of_a_run_is_missing_pytorch_computes_and_says_so(
-    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     prepared.engines.begin(tmp_path)
     with_choice(monkeypatch, Choice("openvino", 3.0))
@@ -168,7 +197,9 @@ def test_engines_have_activations_of_their_own(
     assert sum('"openvino 20' in text for text in manifests) == 2
 
 
-def test_compiled_takes_a_last_batch_that_is_smaller(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_takes_a_last_batch_that_is_smaller(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from breedlab.training.feature_engines import Compiled
 
     seen: list[int] = []
@@ -185,7 +216,9 @@ def test_compiled_takes_a_last_batch_that_is_smaller(prepared: Prepared, monkeyp
     classifier = prepared.classifier(prepared.config)
     found = list(Compiled(classifier, CPU, "fp32").stream([images(32), images(3)]))
     assert seen == [32, 32] and [len(part) for part in found] == [32, 3]
-    torch.testing.assert_close(found[1], Eager(classifier, CPU, "fp32")(images(3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found[1], Eager(classifier, CPU, "fp32")(images(3)), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_classifier_is_left_as_it_was(prepared: Prepared) -> None:
@@ -193,4 +226,6 @@ def test_a_classifier_is_left_as_it_was(prepared: Prepared) -> None:
     classifier: Classifier = prepared.classifier(prepared.config)
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     OpenVino(classifier, "fp32")
-    assert all(torch.equal(before[name], tensor) for name, tensor in classifier.state_dict().items())
+    assert all(
+        torch.equal(before[name], tensor) for name, tensor in classifier.state_dict().items()
+    )

@@ -1,4 +1,5 @@
-"""Training to the end: nothing frozen moves, a resumed run equals an unbroken one, it never ends unseen."""
+"""Training to the end: nothing frozen moves, a resumed run equals an unbroken one, it never ends
+unseen."""
 
 from __future__ import annotations
 
@@ -34,7 +35,11 @@ CASES = {
         "optim.layer_decay=0.8",
         "trainer.gradient_clip=1.0",
     ],
-    "frozen through a stage, one-cycle": ["model.freeze=layer2", "optim.schedule=one_cycle", "optim.name=sgd"],
+    "frozen through a stage, one-cycle": [
+        "model.freeze=layer2",
+        "optim.schedule=one_cycle",
+        "optim.name=sgd",
+    ],
 }
 
 
@@ -80,7 +85,9 @@ def test_a_resumed_run_ends_at_the_very_weights_of_an_unbroken_one(
 
     for name in ("last", "best"):
         states = [
-            torch.load(tmp_path / run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+            torch.load(tmp_path / run / "checkpoints" / f"{name}.ckpt", weights_only=True)[
+                "state_dict"
+            ]
             for run in ("unbroken", "broken")
         ]
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -88,9 +95,15 @@ def test_a_resumed_run_ends_at_the_very_weights_of_an_unbroken_one(
 
 @pytest.mark.parametrize("freeze", ["backbone", "layer2"])
 @pytest.mark.parametrize("mode", ["auto", "off"])
-def test_not_one_frozen_number_moves_in_training(tmp_path: Path, configure: Configure, freeze: str, mode: str) -> None:
+def test_not_one_frozen_number_moves_in_training(
+    tmp_path: Path, configure: Configure, freeze: str, mode: str
+) -> None:
     config = configure(
-        f"model.freeze={freeze}", f"cache.mode={mode}", "optim.lr=0.1", "optim.weight_decay=0.1", "trainer.ema=0.7"
+        f"model.freeze={freeze}",
+        f"cache.mode={mode}",
+        "optim.lr=0.1",
+        "optim.weight_decay=0.1",
+        "trainer.ema=0.7",
     )
     prepared = prepare(config, checked_photos(config))
     before = {name: t.clone() for name, t in prepared.classifier(config).frozen_tensors().items()}
@@ -110,19 +123,27 @@ def test_not_one_frozen_number_moves_in_training(tmp_path: Path, configure: Conf
     "network",
     [
         ["model.freeze=backbone"],
-        # stochastic depth lies in functions, not modules: the cut network has to know that it trains
+        # stochastic depth lies in functions, not modules: the cut network has to know that it
+        # trains
         ["model.name=efficientnet_b0", "model.freeze=features.5", "optim.lr=0.0001"],
     ],
 )
-def test_the_best_is_trained_as_its_trial_was(tmp_path: Path, configure: Configure, network: list[str]) -> None:
-    """Lightning's Trainer and the lean loop take the same steps: what was chosen is what is trained."""
-    config = configure("trainer.max_epochs=3", "model.dropout=0.3", "trainer.precision=fp32", *network)
+def test_the_best_is_trained_as_its_trial_was(
+    tmp_path: Path, configure: Configure, network: list[str]
+) -> None:
+    """Lightning's Trainer and the lean loop take the same steps: what was chosen is what is
+    trained."""
+    config = configure(
+        "trainer.max_epochs=3", "model.dropout=0.3", "trainer.precision=fp32", *network
+    )
     prepared = prepare(config, checked_photos(config))
     lean = prepared.classifier(config)
     for _ in prepared.epochs(lean, config, 3):
         pass
     train(prepared, config, tmp_path / "run")
-    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)[
+        "state_dict"
+    ]
     for name, tensor in lean.head.state_dict().items():
         torch.testing.assert_close(state[f"classifier.head.{name}"], tensor, rtol=1e-3, atol=1e-4)
 
@@ -132,18 +153,26 @@ def test_early_stopping_says_why_training_ended(tmp_path: Path, configure: Confi
     prepared = prepare(config, checked_photos(config))
     _, fitted = train(prepared, config, tmp_path / "run")
     assert fitted.epochs < 30
-    assert fitted.reason == f"stopped after epoch {fitted.epochs}: no better valid/top1 for 2 epochs"
+    assert (
+        fitted.reason == f"stopped after epoch {fitted.epochs}: no better valid/top1 for 2 epochs"
+    )
 
 
-def test_a_loss_that_is_no_number_ends_training_with_the_reason(tmp_path: Path, configure: Configure) -> None:
+def test_a_loss_that_is_no_number_ends_training_with_the_reason(
+    tmp_path: Path, configure: Configure
+) -> None:
     config = configure("optim.lr=1e30", "optim.name=sgd")
     prepared = prepare(config, checked_photos(config))
     with pytest.raises(TrainingError, match=r"diverged in epoch \d.*try a lower optim.lr"):
         train(prepared, config, tmp_path / "run")
 
 
-def test_checkpoints_are_plain_data_and_the_best_is_kept(tmp_path: Path, configure: Configure) -> None:
-    config = configure("trainer.max_epochs=3", "monitor.metric=valid/loss", "monitor.mode=min", "optim.lr=0.05")
+def test_checkpoints_are_plain_data_and_the_best_is_kept(
+    tmp_path: Path, configure: Configure
+) -> None:
+    config = configure(
+        "trainer.max_epochs=3", "monitor.metric=valid/loss", "monitor.mode=min", "optim.lr=0.05"
+    )
     prepared = prepare(config, checked_photos(config))
     _, fitted = train(prepared, config, tmp_path / "run")
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
@@ -154,7 +183,11 @@ def test_checkpoints_are_plain_data_and_the_best_is_kept(tmp_path: Path, configu
 @pytest.mark.slow
 def test_a_probe_then_fine_tuning_moves_every_layer(tmp_path: Path, configure: Configure) -> None:
     config = configure(
-        "model.freeze=none", "trainer.probe_epochs=3", "trainer.probe_lr=0.01", "optim.lr=0.0001", "data.augment=basic"
+        "model.freeze=none",
+        "trainer.probe_epochs=3",
+        "trainer.probe_lr=0.01",
+        "optim.lr=0.0001",
+        "data.augment=basic",
     )
     prepared = prepare(config, checked_photos(config))
     classifier = prepared.classifier(config)
@@ -168,8 +201,12 @@ def test_a_probe_then_fine_tuning_moves_every_layer(tmp_path: Path, configure: C
 
 
 @pytest.mark.slow
-def test_a_compiled_network_trains_to_a_checkpoint_that_loads(tmp_path: Path, configure: Configure) -> None:
-    config = configure("model.name=squeezenet1_1", "trainer.compile=true", "cache.mode=off", "trainer.max_epochs=1")
+def test_a_compiled_network_trains_to_a_checkpoint_that_loads(
+    tmp_path: Path, configure: Configure
+) -> None:
+    config = configure(
+        "model.name=squeezenet1_1", "trainer.compile=true", "cache.mode=off", "trainer.max_epochs=1"
+    )
     prepared = prepare(config, checked_photos(config))
     classifier, _ = train(prepared, config, tmp_path / "run")
     load_checkpoint(classifier, tmp_path / "run" / "checkpoints" / "best.ckpt")
@@ -178,13 +215,16 @@ def test_a_compiled_network_trains_to_a_checkpoint_that_loads(tmp_path: Path, co
 def test_of_epochs_that_tie_the_one_with_the_lowest_loss_is_kept(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two classes are soon told apart, and the loss falls on: the first perfect epoch is the worst of them."""
+    """Two classes are soon told apart, and the loss falls on: the first perfect epoch is the worst
+    of them."""
     config = configure("trainer.max_epochs=8", "optim.lr=0.003", "model.dropout=0.0")
     root = tmp_path / "photos"
     for split in ("train", "valid", "test"):
         for name in sorted(folder.name for folder in Path(config.data.root, split).iterdir())[:2]:
             shutil.copytree(Path(config.data.root, split, name), root / split / name)
-    config = configure("trainer.max_epochs=8", "optim.lr=0.003", "model.dropout=0.0", f"data.root={root}")
+    config = configure(
+        "trainer.max_epochs=8", "optim.lr=0.003", "model.dropout=0.0", f"data.root={root}"
+    )
     prepared = prepare(config, checked_photos(config))
     epochs = [epoch.valid for epoch in prepared.epochs(prepared.classifier(config), config, 8)]
     top = max(epoch["valid/top1"] for epoch in epochs)
@@ -226,4 +266,7 @@ def test_a_run_that_was_moved_keeps_its_best_epoch(
     assert (fitted.best_epoch, fitted.best, fitted.epochs) == (1, 2.0, 3)
     best = torch.load(tmp_path / "moved" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == 0
-    assert sorted(path.name for path in (tmp_path / "moved" / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "moved" / "checkpoints").iterdir()) == [
+        "best.ckpt",
+        "last.ckpt",
+    ]

@@ -20,8 +20,11 @@ Configure = Callable[..., Config]
 WEIGHTS = [0.5, 10.0, 2.0]
 
 
-def by_hand(logits: np.ndarray, targets: np.ndarray, weights: list[float], smoothing: float) -> float:
-    """The definition in float64: targets are probabilities, an image weighs by the classes that it shows."""
+def by_hand(
+    logits: np.ndarray, targets: np.ndarray, weights: list[float], smoothing: float
+) -> float:
+    """The definition in float64: targets are probabilities, an image weighs by the classes that it
+    shows."""
     total = summed = 0.0
     for scores, target in zip(logits.astype(np.float64), targets.astype(np.float64), strict=True):
         log_probabilities = scores - np.log(np.exp(scores).sum())
@@ -39,7 +42,9 @@ def test_the_loss_is_that_of_its_definition(smoothing: float) -> None:
     labels = torch.randint(0, 3, (16,), generator=generator)
     criterion = CrossEntropyLoss(torch.tensor(WEIGHTS), label_smoothing=smoothing)
     hard = np.eye(3)[labels.numpy()]
-    assert float(criterion(logits, labels)) == pytest.approx(by_hand(logits.numpy(), hard, WEIGHTS, smoothing), 1e-5)
+    assert float(criterion(logits, labels)) == pytest.approx(
+        by_hand(logits.numpy(), hard, WEIGHTS, smoothing), 1e-5
+    )
     mixed = 0.3 * hard + 0.7 * np.roll(hard, 1, axis=0)
     found = float(criterion(logits, torch.tensor(mixed, dtype=torch.float32)))
     assert found == pytest.approx(by_hand(logits.numpy(), mixed, WEIGHTS, smoothing), 1e-5)
@@ -50,12 +55,17 @@ def test_without_smoothing_and_without_weights_it_is_pytorchs() -> None:
     logits = torch.randn(16, 3, generator=generator)
     labels = torch.randint(0, 3, (16,), generator=generator)
     for weight, smoothing in ((torch.tensor(WEIGHTS), 0.0), (None, 0.1)):
-        expected = torch.nn.functional.cross_entropy(logits, labels, weight, label_smoothing=smoothing)
-        torch.testing.assert_close(CrossEntropyLoss(weight, label_smoothing=smoothing)(logits, labels), expected)
+        expected = torch.nn.functional.cross_entropy(
+            logits, labels, weight, label_smoothing=smoothing
+        )
+        torch.testing.assert_close(
+            CrossEntropyLoss(weight, label_smoothing=smoothing)(logits, labels), expected
+        )
 
 
 def test_the_best_answer_to_an_image_does_not_depend_on_the_weights() -> None:
-    """What smoothing asks of an image of the common class: 0.95 and 0.05, not 20 times as much for the rare one."""
+    """What smoothing asks of an image of the common class: 0.95 and 0.05, not 20 times as much for
+    the rare one."""
     scores = torch.zeros(1, 2, requires_grad=True)
     criterion = CrossEntropyLoss(torch.tensor([0.5, 10.0]), label_smoothing=0.1)
     optimizer = torch.optim.LBFGS([scores], max_iter=100)
@@ -72,8 +82,14 @@ def test_the_best_answer_to_an_image_does_not_depend_on_the_weights() -> None:
 
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
 def test_parts_of_a_batch_add_up_to_the_whole(configure: Configure, mixup: float) -> None:
-    """What DDP does: the mean of the processes' gradients, each of a loss times its share of the batch."""
-    words = ["data.class_weights=balanced", "optim.label_smoothing=0.2", "model.freeze=none", f"data.mixup={mixup}"]
+    """What DDP does: the mean of the processes' gradients, each of a loss times its share of the
+    batch."""
+    words = [
+        "data.class_weights=balanced",
+        "optim.label_smoothing=0.2",
+        "model.freeze=none",
+        f"data.mixup={mixup}",
+    ]
     config = configure(*words)
     prepared = prepare(config, checked_photos(config))
     learner, _ = prepared.learner(prepared.classifier(config), config, 1)
@@ -94,7 +110,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(configure: Configure, mixup: float
 
 @pytest.fixture(scope="module")
 def rare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """140 images of a common class and 6 of a rare one, to tell apart by their color; 20 of each to test on."""
+    """140 images of a common class and 6 of a rare one, to tell apart by their color; 20 of each to
+    test on."""
     root = tmp_path_factory.mktemp("rare")
     generator = np.random.default_rng(0)
     for split, common, few in (("train", 140, 6), ("valid", 20, 20), ("test", 20, 20)):
@@ -102,17 +119,27 @@ def rare(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder = root / split / name
             folder.mkdir(parents=True)
             for index in range(count):
-                pixels = np.clip(color + generator.normal(0, 25, (48, 48, 3)), 0, 255).astype(np.uint8)
+                pixels = np.clip(color + generator.normal(0, 25, (48, 48, 3)), 0, 255).astype(
+                    np.uint8
+                )
                 Image.fromarray(pixels).save(folder / f"{index}.png")
     return root
 
 
-def test_a_rare_class_does_not_swallow_the_common_one(tmp_path: Path, configure: Configure, rare: Path) -> None:
-    words = ["data.class_weights=balanced", "optim.label_smoothing=0.1", "data.batch_size=32", "model.head=[]"]
+def test_a_rare_class_does_not_swallow_the_common_one(
+    tmp_path: Path, configure: Configure, rare: Path
+) -> None:
+    words = [
+        "data.class_weights=balanced",
+        "optim.label_smoothing=0.1",
+        "data.batch_size=32",
+        "model.head=[]",
+    ]
     words += ["trainer.max_epochs=12", "optim.lr=0.01", "trainer.precision=fp32"]
     config = configure(*words, f"data.root={rare}", f"cache.dir={tmp_path}")
     prepared = prepare(config, checked_photos(config))
-    epochs = list(prepared.epochs(prepared.classifier(config), config, config.trainer.max_epochs))  # a trial's loop
+    # a trial's loop
+    epochs = list(prepared.epochs(prepared.classifier(config), config, config.trainer.max_epochs))
     assert max(epoch.valid["valid/top1"] for epoch in epochs) > 0.9
     classifier = prepared.classifier(config)
     activations = prepared.activations(classifier, config)

@@ -29,9 +29,13 @@ def classifier(freeze: str = "none") -> Classifier:
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
-def test_the_named_optimizer_gets_every_parameter_that_trains_once(configure: Configure, name: str) -> None:
+def test_the_named_optimizer_gets_every_parameter_that_trains_once(
+    configure: Configure, name: str
+) -> None:
     network = classifier("layer2")
-    optimizer = make_optimizer(network, configure(f"optim.name={name}", "optim.layer_decay=0.5").optim)
+    optimizer = make_optimizer(
+        network, configure(f"optim.name={name}", "optim.layer_decay=0.5").optim
+    )
     assert type(optimizer).__name__.lower() == name
     given = [id(p) for group in optimizer.param_groups for p in group["params"]]
     wanted = [id(p) for p in network.parameters() if p.requires_grad]
@@ -50,20 +54,30 @@ def test_each_block_further_from_the_head_learns_more_slowly(configure: Configur
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
-def test_weight_decay_leaves_biases_and_norms_alone(configure: Configure, layer_decay: float) -> None:
+def test_weight_decay_leaves_biases_and_norms_alone(
+    configure: Configure, layer_decay: float
+) -> None:
     network = classifier()
     words = ("optim.name=adamw", "optim.weight_decay=0.1", f"optim.layer_decay={layer_decay}")
     optimizer = make_optimizer(network, configure(*words).optim)
-    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    decay = {
+        id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            expected = 0.1 if isinstance(module, nn.Conv2d | nn.Linear) and name == "weight" else 0.0
+            expected = (
+                0.1 if isinstance(module, nn.Conv2d | nn.Linear) and name == "weight" else 0.0
+            )
             assert decay[id(parameter)] == expected, (type(module), name)
 
 
-def test_a_run_of_an_older_version_keeps_the_groups_that_its_optimizer_was_saved_with(configure: Configure) -> None:
+def test_a_run_of_an_older_version_keeps_the_groups_that_its_optimizer_was_saved_with(
+    configure: Configure,
+) -> None:
     """0.1 had one group, or one for each top-level block, and decayed all of it."""
-    recorded = configure("optim.layer_decay=0.5", "optim.lr=0.8", "optim.weight_decay=0.1").model_dump()
+    recorded = configure(
+        "optim.layer_decay=0.5", "optim.lr=0.8", "optim.weight_decay=0.1"
+    ).model_dump()
     del recorded["optim"]["param_groups"]
     older = validate(upgrade(recorded, "run", "config.yaml"), recorded=True)
     network = classifier()
@@ -72,7 +86,9 @@ def test_a_run_of_an_older_version_keeps_the_groups_that_its_optimizer_was_saved
     assert rates == pytest.approx([0.8 * 0.5**depth for depth in (6, 5, 4, 3, 2, 1, 0)])
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
     single = make_optimizer(network, older.optim.model_copy(update={"layer_decay": 1.0}))
-    assert [len(group["params"]) for group in single.param_groups] == [len(list(network.parameters()))]
+    assert [len(group["params"]) for group in single.param_groups] == [
+        len(list(network.parameters()))
+    ]
     assert single.param_groups[0]["weight_decay"] == 0.1
 
 
@@ -82,7 +98,9 @@ def test_a_saved_optimizer_of_other_groups_is_refused_in_a_sentence(configure: C
     saved = make_optimizer(network, optim).state_dict()
     refuse_other_groups(network, optim, saved)
     other = optim.model_copy(update={"param_groups": "legacy"})
-    with pytest.raises(TrainingError, match=r"the saved optimizer has 20 parameter groups .* resnet18 has 7 of"):
+    with pytest.raises(
+        TrainingError, match=r"the saved optimizer has 20 parameter groups .* resnet18 has 7 of"
+    ):
         refuse_other_groups(network, other, saved)
 
 
@@ -106,7 +124,11 @@ def test_schedules_have_their_shapes(configure: Configure) -> None:
     warmed = rates(configure("optim.lr=1.0", "optim.schedule=cosine", "optim.warmup_epochs=1.5"))
     assert warmed[:8] == sorted(warmed[:8]) and warmed[0] < 0.2 and max(warmed) == 1.0
     one_cycle = rates(configure("optim.lr=1.0", "optim.schedule=one_cycle"))
-    assert one_cycle[0] < 0.1 and max(one_cycle) == pytest.approx(1.0, abs=0.01) and one_cycle[-1] < 0.01
+    assert (
+        one_cycle[0] < 0.1
+        and max(one_cycle) == pytest.approx(1.0, abs=0.01)
+        and one_cycle[-1] < 0.01
+    )
 
 
 def test_the_figures_are_those_one_would_compute_by_hand() -> None:
@@ -120,7 +142,9 @@ def test_the_figures_are_those_one_would_compute_by_hand() -> None:
     assert found["top1"] == pytest.approx(float((predicted == labels).double().mean()))
     top5 = logits.topk(5).indices == labels[:, None]
     assert found["top5"] == pytest.approx(float(top5.any(1).double().mean()))
-    assert found["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert found["loss"] == pytest.approx(
+        float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5
+    )
     scores = []
     for c in range(8):
         hit = int(((predicted == c) & (labels == c)).sum())
@@ -152,7 +176,10 @@ def test_confusions_are_named_and_counted() -> None:
         total=12,
         progress=lambda done, total: None,
     )
-    assert [(w.truth, w.taken_for, w.count, w.of) for w in found.worst] == [("cat", "dog", 3, 6), ("dog", "cat", 1, 4)]
+    assert [(w.truth, w.taken_for, w.count, w.of) for w in found.worst] == [
+        ("cat", "dog", 3, 6),
+        ("dog", "cat", 1, 4),
+    ]
     assert found.confusion == {(0, 0): 3, (0, 1): 3, (1, 0): 1, (1, 1): 3, (2, 2): 2}
     assert found.per_class["cat"] == {"photos": 6, "top1": 0.5, "precision": 0.75}
     assert found.metrics["top1"] == pytest.approx(8 / 12)

@@ -1,4 +1,5 @@
-"""Images that are decoded once: the same batches as decoding every epoch gives, and no file is read again."""
+"""Images that are decoded once: the same batches as decoding every epoch gives, and no file is read
+again."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ def enlarge(root: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_are_those_of_decoding_every_epoch(prepared: Callable[..., Prepared], workers: int) -> None:
+def test_batches_are_those_of_decoding_every_epoch(
+    prepared: Callable[..., Prepared], workers: int
+) -> None:
     made = prepared(f"data.num_workers={workers}")
     live, kept = batches(made.data(made.config)), batches(made.live_data(made.config))
     assert len(live) == len(kept) > 4
@@ -68,9 +71,13 @@ def test_crops_of_large_images_are_nearly_the_same_and_validation_is_exactly(
     made = prepared()
     live, kept = made.data(made.config), made.live_data(made.config)
     # 32 px crops need 63: of 300 x 400 less than a twentieth of the bytes is kept.
-    assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.npy")) < 124 * 400 * 300 * 3 / 20
+    assert (
+        sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.npy"))
+        < 124 * 400 * 300 * 3 / 20
+    )
     for ours, theirs in zip(batches(kept, 1), batches(live, 1), strict=True):
-        # Another crop than the same one would be 30 apart; an edge may be off by half a pixel of what is kept.
+        # Another crop than the same one would be 30 apart; an edge may be off by half a pixel of
+        # what is kept.
         assert (ours.float() - theirs.float()).abs().mean() < 4.0
     for ours, theirs in zip(kept.val_dataloader(), live.val_dataloader(), strict=True):
         assert torch.equal(ours[0], theirs[0])
@@ -82,10 +89,15 @@ def test_no_file_is_read_again(prepared: Callable[..., Prepared], own: Path) -> 
     again = prepared()  # as another run does
     for path in own.rglob("*.jpg"):
         path.write_bytes(b"no image any more")
-    assert all(torch.equal(*pair) for pair in zip(first, batches(again.live_data(again.config)), strict=True))
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(first, batches(again.live_data(again.config)), strict=True)
+    )
 
 
-def test_views_of_a_frozen_backbone_that_is_computed_live(prepared: Callable[..., Prepared]) -> None:
+def test_views_of_a_frozen_backbone_that_is_computed_live(
+    prepared: Callable[..., Prepared],
+) -> None:
     made = prepared("model.freeze=backbone", "cache.mode=off", "cache.views=2")
     live, kept = made.data(made.config), made.live_data(made.config)
     assert set(vars(kept.kept["train"])) == {"evaluated", "decoded"}
@@ -105,7 +117,10 @@ def test_what_takes_more_than_the_config_allows_is_decoded_every_epoch(
 ) -> None:
     made = prepared("cache.max_gb=0.0001")
     assert made.live_data(made.config).kept == {}
-    assert "images are decoded every epoch: kept, they take 0.0 GB, cache.max_gb is 0.0001" in capsys.readouterr().out
+    assert (
+        "images are decoded every epoch: kept, they take 0.0 GB, cache.max_gb is 0.0001"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_full_disk_stops_nothing_and_gets_its_room_back(
@@ -157,7 +172,9 @@ def test_what_was_decoded_before_a_stop_is_not_decoded_again(
 def test_a_run_comes_out_the_same(configure: Configure, here: Path, tmp_path: Path) -> None:
     losses = []
     for pixels in ("false", "true"):
-        config = configure("model.freeze=none", f"cache.dir={tmp_path / 'cache'}", f"cache.pixels={pixels}")
+        config = configure(
+            "model.freeze=none", f"cache.dir={tmp_path / 'cache'}", f"cache.pixels={pixels}"
+        )
         try:
             losses.append(run(config, []).metrics["test"]["metrics"])
         finally:

@@ -1,4 +1,5 @@
-"""Every forward pass of a run computes in the precision that the run tells: a convolution's output shows it."""
+"""Every forward pass of a run computes in the precision that the run tells: a convolution's output
+shows it."""
 
 from __future__ import annotations
 
@@ -25,11 +26,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @contextmanager
 def outputs_of(kind: type[nn.Module]) -> Iterator[Seen]:
-    """Collect whether modules of a kind train and the dtype of what they return, for each batch of images."""
+    """Collect whether modules of a kind train and the dtype of what they return, for each batch of
+    images."""
     seen: Seen = set()
 
     def look(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-        if isinstance(module, kind) and len(output) > 1:  # one black image is only asked for a shape
+        # one black image is only asked for a shape
+        if isinstance(module, kind) and len(output) > 1:
             seen.add((module.training, output.dtype))
 
     handle = register_module_forward_hook(look)
@@ -43,7 +46,12 @@ def outputs_of(kind: type[nn.Module]) -> Iterator[Seen]:
 def test_trials_the_final_training_and_the_test_share_one_precision(
     tmp_path: Path, configure: Configure, precision: str
 ) -> None:
-    words = [f"trainer.precision={precision}", "model.freeze=none", "trainer.max_epochs=1", "tuner.max_epochs=1"]
+    words = [
+        f"trainer.precision={precision}",
+        "model.freeze=none",
+        "trainer.max_epochs=1",
+        "tuner.max_epochs=1",
+    ]
     config = configure(*words)
     prepared = prepare(config, checked_photos(config))
     expected = DTYPES[precision]
@@ -54,7 +62,14 @@ def test_trials_the_final_training_and_the_test_share_one_precision(
     classifier = prepared.classifier(config)
     learner, _ = prepared.learner(classifier, config, 1)
     with outputs_of(nn.Conv2d) as seen:
-        fit(learner, prepared.data(config), config, tmp_path, accelerator="cpu", precision=prepared.precision)
+        fit(
+            learner,
+            prepared.data(config),
+            config,
+            tmp_path,
+            accelerator="cpu",
+            precision=prepared.precision,
+        )
     assert seen == {(True, expected), (False, expected)}
 
     with outputs_of(nn.Conv2d) as seen:
@@ -64,7 +79,9 @@ def test_trials_the_final_training_and_the_test_share_one_precision(
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-def test_a_frozen_part_computes_in_it_too(tmp_path: Path, configure: Configure, precision: str) -> None:
+def test_a_frozen_part_computes_in_it_too(
+    tmp_path: Path, configure: Configure, precision: str
+) -> None:
     """Once for the cache, or live in every epoch; and so do heads on cached activations."""
     words = [f"trainer.precision={precision}", f"cache.dir={tmp_path}"]
     config = configure(*words, "model.freeze=backbone")
@@ -89,7 +106,10 @@ def test_a_frozen_part_computes_in_it_too(tmp_path: Path, configure: Configure, 
 @pytest.mark.parametrize("mode", ["auto", "off"])
 def test_a_probe_computes_in_it_too(configure: Configure, precision: str, mode: str) -> None:
     config = configure(
-        f"trainer.precision={precision}", "model.freeze=none", "trainer.probe_epochs=1", f"cache.mode={mode}"
+        f"trainer.precision={precision}",
+        "model.freeze=none",
+        "trainer.probe_epochs=1",
+        f"cache.mode={mode}",
     )
     prepared = prepare(config, checked_photos(config))
     with outputs_of(nn.Linear) as seen:
@@ -102,7 +122,9 @@ def test_left_to_itself_a_head_alone_trains_in_fp32_on_a_cpu(
 ) -> None:
     """Trials and final training alike; the frozen part before it is still computed in bf16."""
     monkeypatch.setattr(prepare_module, "has_native_bf16", lambda _: True)
-    config = configure("trainer.precision=auto", f"cache.dir={tmp_path / 'cache'}", "trainer.max_epochs=1")
+    config = configure(
+        "trainer.precision=auto", f"cache.dir={tmp_path / 'cache'}", "trainer.max_epochs=1"
+    )
     prepared = prepare(config, checked_photos(config))
     with outputs_of(nn.Linear) as seen:
         assert run_trial(prepared, {}, lambda *_: False).state == "complete"

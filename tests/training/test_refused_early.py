@@ -1,4 +1,5 @@
-"""What cannot train is refused before anything is computed for long, by the setting that is at fault."""
+"""What cannot train is refused before anything is computed for long, by the setting that is at
+fault."""
 
 from __future__ import annotations
 
@@ -21,10 +22,13 @@ def ready(config: Config) -> Prepared:
 
 def test_a_batch_of_one_is_refused_where_batchnorm_trains(configure: Configure) -> None:
     one = ("data.batch_size=1", "model.freeze=none")
-    with pytest.raises(ConfigError, match=r"^data\.batch_size: got 1; resnet18 normalizes each batch"):
+    with pytest.raises(
+        ConfigError, match=r"^data\.batch_size: got 1; resnet18 normalizes each batch"
+    ):
         ready(configure(*one))
     ready(configure("data.batch_size=1", "model.freeze=backbone"))  # a head can
-    ready(configure(*one, "model.name=squeezenet1_1", "data.image_size=64", "data.resize=64"))  # no BatchNorm
+    # no BatchNorm
+    ready(configure(*one, "model.name=squeezenet1_1", "data.image_size=64", "data.resize=64"))
 
 
 def test_a_metric_that_is_the_same_for_every_model_is_refused(configure: Configure) -> None:
@@ -32,13 +36,19 @@ def test_a_metric_that_is_the_same_for_every_model_is_refused(configure: Configu
         ready(configure("monitor.metric=valid/top5"))
 
 
-def test_a_missing_compiler_is_told_as_what_it_is(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_told_as_what_it_is(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found in ('g++',)")
 
     monkeypatch.setattr(torch, "compile", refuse)
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", refuse))
-    with pytest.raises(ConfigError, match=r"^trainer\.compile: got true, but .*No working C\+\+ compiler.*g\+\+"):
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", refuse)
+    )
+    with pytest.raises(
+        ConfigError, match=r"^trainer\.compile: got true, but .*No working C\+\+ compiler.*g\+\+"
+    ):
         ready(configure("trainer.compile=true", "model.freeze=none"))
 
 

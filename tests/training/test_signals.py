@@ -1,4 +1,5 @@
-"""Told to stop: the step is saved, the next start goes on from it, and nothing shows that there was a break."""
+"""Told to stop: the step is saved, the next start goes on from it, and nothing shows that there was
+a break."""
 
 from __future__ import annotations
 
@@ -48,18 +49,28 @@ class Tell(lightning.Callback):
 
 def same_checkpoints(one: Path, other: Path) -> bool:
     for name in ("last", "best"):
-        a, b = (torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for run in (one, other))
+        a, b = (
+            torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+            for run in (one, other)
+        )
         for part in ("state_dict", "current_model_state"):
             if any(not torch.equal(a[part][key], b[part][key]) for key in a.get(part, {})):
                 return False
-        if str(a["optimizer_states"]) != str(b["optimizer_states"]) or a["lr_schedulers"] != b["lr_schedulers"]:
+        if (
+            str(a["optimizer_states"]) != str(b["optimizer_states"])
+            or a["lr_schedulers"] != b["lr_schedulers"]
+        ):
             return False
     return True
 
 
 def curves(run: Path) -> dict[str, set[tuple[int, float]]]:
     found = EventAccumulator(str(run / "tensorboard" / "final")).Reload()
-    points = {tag: [(p.step, p.value) for p in found.Scalars(tag)] for tag in found.Tags()["scalars"] if "/" in tag}
+    points = {
+        tag: [(p.step, p.value) for p in found.Scalars(tag)]
+        for tag in found.Tags()["scalars"]
+        if "/" in tag
+    }
     assert all(len(p) == len(set(p)) for p in points.values()), "no point is written twice"
     return {tag: set(p) for tag, p in points.items()}
 
@@ -171,16 +182,32 @@ def test_what_a_group_is_sent_and_its_starter_hands_on_counts_once(
 @pytest.mark.parametrize(
     "more",
     [
-        ["model.freeze=none", "data.augment=trivial", "data.mixup=0.2", "trainer.ema=0.9", "data.num_workers=2"],
+        [
+            "model.freeze=none",
+            "data.augment=trivial",
+            "data.mixup=0.2",
+            "trainer.ema=0.9",
+            "data.num_workers=2",
+        ],
         ["data.batch_size=1"],
     ],
     ids=["live", "cached"],
 )
-def test_a_process_ended_by_sigterm_goes_on_to_the_same_weights(here: Path, words: Words, more: list[str]) -> None:
-    """The signal goes to the whole process group, as from systemd or torchrun: workers that load must not mind."""
+def test_a_process_ended_by_sigterm_goes_on_to_the_same_weights(
+    here: Path, words: Words, more: list[str]
+) -> None:
+    """The signal goes to the whole process group, as from systemd or torchrun: workers that load
+    must not mind."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    overrides = words("trainer.max_epochs=3", "data.batch_size=4", "debugger=none", "profiler=none", *more)
-    subprocess.run([*LAUNCH, *overrides, "name=unbroken"], check=True, env=environment, stdout=subprocess.DEVNULL)
+    overrides = words(
+        "trainer.max_epochs=3", "data.batch_size=4", "debugger=none", "profiler=none", *more
+    )
+    subprocess.run(
+        [*LAUNCH, *overrides, "name=unbroken"],
+        check=True,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
     process = subprocess.Popen(
         [*LAUNCH, *overrides, "name=broken"],
         stdout=subprocess.PIPE,
@@ -199,7 +226,9 @@ def test_a_process_ended_by_sigterm_goes_on_to_the_same_weights(here: Path, word
     os.killpg(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
-    assert err.count("\n") == 1 and err.startswith("told to stop (SIGTERM); what was done is saved, go on with:")
+    assert err.count("\n") == 1 and err.startswith(
+        "told to stop (SIGTERM); what was done is saved, go on with:"
+    )
     last = torch.load(here / "runs/latest/checkpoints/last.ckpt", weights_only=True)
     assert last["global_step"] % (100 if "data.batch_size=1" in more else 25)
     stood = how_far(here / "runs/latest")
@@ -217,12 +246,20 @@ def test_a_process_ended_by_sigterm_goes_on_to_the_same_weights(here: Path, word
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", [1, 2])
-def test_sigterm_ends_a_search_at_once_and_no_trial_is_lost(here: Path, words: Words, parallel: int) -> None:
+def test_sigterm_ends_a_search_at_once_and_no_trial_is_lost(
+    here: Path, words: Words, parallel: int
+) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     space = "tuner.space={optim: {lr: [0.001, 0.002, 0.003]}}"
-    overrides = words("tuner=grid", space, "tuner.max_epochs=12", "cache.mode=off", f"tuner.parallel={parallel}")
+    overrides = words(
+        "tuner=grid", space, "tuner.max_epochs=12", "cache.mode=off", f"tuner.parallel={parallel}"
+    )
     process = subprocess.Popen(
-        [*LAUNCH, *overrides, "name=x"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [*LAUNCH, *overrides, "name=x"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -234,11 +271,15 @@ def test_sigterm_ends_a_search_at_once_and_no_trial_is_lost(here: Path, words: W
     assert time.monotonic() - started < 10
     assert process.returncode == 143 and err.count("\n") == 1 and "resume=" in err
     trials = {p: p.stat().st_mtime_ns for p in (here / "runs/latest/trials").rglob("trial.json")}
-    assert trials and all('"complete"' in path.read_text() for path in trials), "what was cut off is no failure"
+    assert trials and all('"complete"' in path.read_text() for path in trials), (
+        "what was cut off is no failure"
+    )
 
 
 def test_sigterm_before_there_is_a_run_says_so(here: Path, words: Words) -> None:
-    process = subprocess.Popen([*LAUNCH, *words("name=x")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*LAUNCH, *words("name=x")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert "› Data" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
@@ -251,7 +292,11 @@ def test_sigterm_before_there_is_a_run_says_so(here: Path, words: Words) -> None
 @pytest.mark.slow
 def test_a_grid_ends_with_the_run_that_was_told_to_stop(here: Path, words: Words) -> None:
     process = subprocess.Popen(
-        [*LAUNCH, "-m", *words("name=x", "optim.lr=0.001,0.002", "trainer.max_epochs=50", "cache.mode=off")],
+        [
+            *LAUNCH,
+            "-m",
+            *words("name=x", "optim.lr=0.001,0.002", "trainer.max_epochs=50", "cache.mode=off"),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -281,11 +326,15 @@ def test_a_run_that_another_process_works_on_is_refused(
     )
     rundir.leave()
     other = subprocess.Popen(
-        [sys.executable, "-c", script, str(run / "config.yaml")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", script, str(run / "config.yaml")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert other.stdout is not None
     other.stdout.readline()
-    with pytest.raises(ConfigError, match=r"resume: another process is working on runs/x/.*wait until it has ended"):
+    with pytest.raises(
+        ConfigError, match=r"resume: another process is working on runs/x/.*wait until it has ended"
+    ):
         rundir.enter(config, run)
     other.communicate(b"\n")
     rundir.enter(config, run)

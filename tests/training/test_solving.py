@@ -1,4 +1,5 @@
-"""Logistic regression solved on features: scikit-learn is the judge, and a run with it is a run like any other."""
+"""Logistic regression solved on features: scikit-learn is the judge, and a run with it is a run
+like any other."""
 
 from __future__ import annotations
 
@@ -16,11 +17,17 @@ CPU = torch.device("cpu")
 
 
 def drawn(images: int, width: int, classes: int, seed: int = 0) -> Activations:
-    """Features like a backbone's: not negative, correlated, of very different sizes, one of them constant."""
+    """Features like a backbone's: not negative, correlated, of very different sizes, one of them
+    constant."""
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, classes, 2 * images)
-    centers, mixing = draw.normal(size=(classes, width)), draw.normal(size=(width, width)) / width**0.5
-    rows = np.maximum(0, (centers[labels] + 2 * draw.normal(size=(2 * images, width))) @ mixing + 0.5)
+    centers, mixing = (
+        draw.normal(size=(classes, width)),
+        draw.normal(size=(width, width)) / width**0.5,
+    )
+    rows = np.maximum(
+        0, (centers[labels] + 2 * draw.normal(size=(2 * images, width))) @ mixing + 0.5
+    )
     rows *= draw.uniform(0.01, 5, width)
     rows[:, 3] = 0.7
     features, truth = torch.tensor(rows, dtype=torch.float32), torch.tensor(labels)
@@ -33,7 +40,8 @@ def by_scikit_learn(cached: Activations, c: float, weight: str | None = None) ->
     from sklearn.preprocessing import StandardScaler
 
     judge = make_pipeline(
-        StandardScaler(), sklearn_linear.LogisticRegression(C=c, tol=1e-8, max_iter=20_000, class_weight=weight)
+        StandardScaler(),
+        sklearn_linear.LogisticRegression(C=c, tol=1e-8, max_iter=20_000, class_weight=weight),
     )
     judge.fit(cached.train[0].double().numpy(), cached.labels.numpy())
     found: np.ndarray = judge.predict_log_proba(cached.valid.double().numpy())
@@ -49,28 +57,39 @@ def log_probabilities(solution: Solution, cached: Activations) -> np.ndarray:
 def test_scores_are_those_of_scikit_learn(images: int, width: int, classes: int, c: float) -> None:
     cached = drawn(images, width, classes)
     solution = solve(cached, classes, Loss(), Monitor(), CPU, c)
-    np.testing.assert_allclose(log_probabilities(solution, cached), by_scikit_learn(cached, c), atol=1e-3)
+    np.testing.assert_allclose(
+        log_probabilities(solution, cached), by_scikit_learn(cached, c), atol=1e-3
+    )
     assert solution.c == c and solution.tried == 1
 
 
 def test_balanced_classes_weigh_as_in_scikit_learn() -> None:
     cached = drawn(300, 20, 3)
-    kept = torch.cat([(cached.labels == 0).nonzero()[:15], (cached.labels != 0).nonzero()]).squeeze(1)
-    cached = Activations((cached.train[0][kept],), cached.valid, cached.labels[kept], cached.valid_labels)
+    kept = torch.cat([(cached.labels == 0).nonzero()[:15], (cached.labels != 0).nonzero()]).squeeze(
+        1
+    )
+    cached = Activations(
+        (cached.train[0][kept],), cached.valid, cached.labels[kept], cached.valid_labels
+    )
     counts = torch.bincount(cached.labels).float()
     solution = solve(cached, 3, Loss(counts.sum() / (3 * counts)), Monitor(), CPU, 0.1)
-    np.testing.assert_allclose(log_probabilities(solution, cached), by_scikit_learn(cached, 0.1, "balanced"), atol=1e-3)
+    np.testing.assert_allclose(
+        log_probabilities(solution, cached), by_scikit_learn(cached, 0.1, "balanced"), atol=1e-3
+    )
 
 
 def test_the_penalty_is_the_one_that_validates_best() -> None:
-    """Of those that were tried; scikit-learn's validation accuracies and losses decide which that is."""
+    """Of those that were tried; scikit-learn's validation accuracies and losses decide which that
+    is."""
     cached = drawn(200, 60, 4, seed=1)
     solution = solve(cached, 4, Loss(), Monitor(), CPU)
     truth = cached.valid_labels.numpy()
 
     def quality(c: float) -> tuple[float, float]:
         scores = by_scikit_learn(cached, c)
-        return float((scores.argmax(1) == truth).mean()), float(scores[np.arange(len(truth)), truth].mean())
+        return float((scores.argmax(1) == truth).mean()), float(
+            scores[np.arange(len(truth)), truth].mean()
+        )
 
     best = max(PENALTIES[: solution.tried], key=quality)
     assert solution.c == best

@@ -32,7 +32,9 @@ SPACE: Space = {
 }
 
 
-def simulated(minutes: float, pass_seconds: float, broken: str = "", confirm: int = 0) -> tuple[list[Tried], float]:
+def simulated(
+    minutes: float, pass_seconds: float, broken: str = "", confirm: int = 0
+) -> tuple[list[Tried], float]:
     """A search on a clock of its own: the trials, and how long it took."""
     now, known, trials = 0.0, set(), []
     budget = Budget(minutes, clock=lambda: now)
@@ -48,7 +50,9 @@ def simulated(minutes: float, pass_seconds: float, broken: str = "", confirm: in
             seconds, state = 60 * minutes - now + 1, "pruned"
         now += seconds
         quality = NAMES.index(name) + size / 1000
-        trials.append(Tried(values, state, (-quality, 0.0) if state == "complete" else None, seconds))
+        trials.append(
+            Tried(values, state, (-quality, 0.0) if state == "complete" else None, seconds)
+        )
         if state == "pruned":
             break
     return trials, now
@@ -56,7 +60,10 @@ def simulated(minutes: float, pass_seconds: float, broken: str = "", confirm: in
 
 def test_cheap_passes_come_first_and_heads_on_the_best_of_them() -> None:
     trials, _ = simulated(minutes=60, pass_seconds=10)
-    first = [(t.values["model.name"], t.values["data.image_size"], t.values["data.resize"]) for t in trials[:6]]
+    first = [
+        (t.values["model.name"], t.values["data.image_size"], t.values["data.resize"])
+        for t in trials[:6]
+    ]
     assert first == [
         ("small", 224, 256),
         ("small", 288, 288),
@@ -115,7 +122,10 @@ WORDS = (
 
 
 def test_a_whole_run_shares_its_passes_and_serves_the_winner(
-    configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    configure: Configure,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = configure(*WORDS, "trainer.refit=true")
     assert trial_count(config) == 6
@@ -123,11 +133,21 @@ def test_a_whole_run_shares_its_passes_and_serves_the_winner(
     real, trial = preparation.cached_activations, studies.run_trial
 
     def counted(classifier: Any, data: Any, *more: Any, **how: Any) -> Any:
-        computed.append((classifier.architecture.name, data.evaluation.crop, data.evaluation.resize))
+        computed.append(
+            (classifier.architecture.name, data.evaluation.crop, data.evaluation.resize)
+        )
         return real(classifier, data, *more, **how)
 
     def killed(prepared: Any, values: Any, stop_early: Any) -> Any:
-        if len([*Path("runs").glob("auto*/*/trials/*/trial.json"), *Path("runs").glob("*/*/trials/*/trial.json")]) == 3:
+        if (
+            len(
+                [
+                    *Path("runs").glob("auto*/*/trials/*/trial.json"),
+                    *Path("runs").glob("*/*/trials/*/trial.json"),
+                ]
+            )
+            == 3
+        ):
             raise KeyboardInterrupt
         return trial(prepared, values, stop_early)
 
@@ -137,16 +157,22 @@ def test_a_whole_run_shares_its_passes_and_serves_the_winner(
         run(config, [])
     stopped = Path("runs/latest").resolve()
     result = run(config, [], resume=stopped)
-    assert {("resnet18", 32, 36), ("resnet18", 48, 48), ("squeezenet1_1", 32, 36), ("squeezenet1_1", 48, 48)} == {
-        *computed
-    }
+    assert {
+        ("resnet18", 32, 36),
+        ("resnet18", 48, 48),
+        ("squeezenet1_1", 32, 36),
+        ("squeezenet1_1", 48, 48),
+    } == {*computed}
     trials = [json.loads(file.read_text()) for file in stopped.glob("trials/*/trial.json")]
     assert len(trials) == 6 and all(t["state"] == "complete" for t in trials)
     search = result.metrics["search"]
     confirmed = json.loads((stopped / "confirmed.json").read_text())
     assert str(search["trial"]) in confirmed and len(confirmed) == 2
     for number, seeds in confirmed.items():
-        solved = next(t for t in trials if t["number"] == int(number))["values"]["model.head_type"] == "logistic"
+        solved = (
+            next(t for t in trials if t["number"] == int(number))["values"]["model.head_type"]
+            == "logistic"
+        )
         assert [*seeds] == (["7"] if solved else ["7", "8", "9"])
     assert "The best again with other seeds" in capsys.readouterr().out
     with tarfile.open(result.run / "model.tar.gz") as archive:
@@ -159,5 +185,7 @@ def test_a_whole_run_shares_its_passes_and_serves_the_winner(
 def test_names_and_what_goes_with_them_are_checked_together(configure: Configure) -> None:
     with pytest.raises(ConfigError, match="torchvision has no classifier 'resnet43'"):
         configure(*WORDS, "tuner.space.model.name=[resnet18,resnet43]")
-    with pytest.raises(ConfigError, match=r"tuner.space.model.name: is no config path .* .tuner=auto may."):
+    with pytest.raises(
+        ConfigError, match=r"tuner.space.model.name: is no config path .* .tuner=auto may."
+    ):
         configure(*WORDS, "tuner.strategy=random", "tuner.trials=3")

@@ -1,4 +1,5 @@
-"""What a search says of its trials: a table on a terminal, and lines elsewhere that can be read back."""
+"""What a search says of its trials: a table on a terminal, and lines elsewhere that can be read
+back."""
 
 from __future__ import annotations
 
@@ -24,7 +25,14 @@ Configure = Callable[..., Config]
         Row(0, {"optim.lr": "0.01", "data.batch_size": "32"}, "running", None),
         Row(3, {"optim.lr": "1e-05", "model.head": "[256, 128]"}, "epoch 2/10", -0.25),
         Row(12, {"optim.lr": "0.1"}, "complete", 0.75, 61.5),
-        Row(7, {"data.augment": "randaug"}, "failed", None, 0.4, "training diverged in epoch 1 (train/loss=nan); try"),
+        Row(
+            7,
+            {"data.augment": "randaug"},
+            "failed",
+            None,
+            0.4,
+            "training diverged in epoch 1 (train/loss=nan); try",
+        ),
         Row(8, {"optim.lr": "0.1"}, "pruned", 0.5, 2.0, "fell behind after epoch 1"),
         Row(9, {"optim.lr": "0.1"}, "cut off", None),
     ],
@@ -50,7 +58,11 @@ def test_other_lines_are_no_trials(line: str) -> None:
 
 @pytest.mark.parametrize("parallel", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_in_a_pipe_a_search_tells_of_every_trial_and_of_its_epochs(
-    parallel: int, tmp_path: Path, configure: Configure, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    parallel: int,
+    tmp_path: Path,
+    configure: Configure,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(boards, "LINE_SECONDS", 0.0)
     space = "tuner.space={optim: {lr: [0.001, 0.01]}}"
@@ -64,7 +76,9 @@ def test_in_a_pipe_a_search_tells_of_every_trial_and_of_its_epochs(
         assert told[0].objective is None and told[-1].objective == told[-2].objective is not None
 
 
-def test_epochs_that_are_quick_are_not_told_one_by_one(tmp_path: Path, configure: Configure, capsys: Any) -> None:
+def test_epochs_that_are_quick_are_not_told_one_by_one(
+    tmp_path: Path, configure: Configure, capsys: Any
+) -> None:
     config = configure("tuner=grid", "tuner.max_epochs=3", "tuner.space={optim: {lr: [0.001]}}")
     search(config, prepare(config, checked_photos(config)), tmp_path)
     rows = [row for line in capsys.readouterr().out.splitlines() if (row := read_trial(line))]

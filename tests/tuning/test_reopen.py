@@ -1,4 +1,5 @@
-"""A study whose file is damaged is rebuilt from its trials' files, and the search goes on as if nothing had been."""
+"""A study whose file is damaged is rebuilt from its trials' files, and the search goes on as if
+nothing had been."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ NOTHING: Any = SimpleNamespace()
 RANGE = "tuner.space={optim: {lr: {low: 0.0001, high: 0.01, log: true}}, model: {head: [[], [8]]}}"
 
 
-def quick_trial(_: Any, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]) -> Outcome:
+def quick_trial(
+    _: Any, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
+) -> Outcome:
     """A trial without a network: it is as good as its learning rate is near 0.002."""
     epochs = []
     for epoch in range(4):
@@ -40,8 +43,8 @@ def quick_trial(_: Any, values: Mapping[str, Any], stop_early: Callable[[int, fl
 def trials(run: Path) -> list[tuple[Any, ...]]:
     with sqlite3.connect(run / "study.db") as database:
         return database.execute(
-            "select t.number, t.state, v.value, p.param_name, p.param_value from trials t"
-            " left join trial_values v using (trial_id) join trial_params p using (trial_id) order by 1, 4"
+            "select t.number, t.state, v.value, p.param_name, p.param_value from trials t left join"
+            " trial_values v using (trial_id) join trial_params p using (trial_id) order by 1, 4"
         ).fetchall()
 
 
@@ -84,7 +87,9 @@ def test_a_search_whose_study_is_damaged_goes_on_as_if_it_were_not(
     damage: Callable[[Path], None],
     strategy: str,
 ) -> None:
-    config = configure(f"tuner={strategy}", "tuner.trials=7", "tuner.max_epochs=4", "cache.mode=off", RANGE)
+    config = configure(
+        f"tuner={strategy}", "tuner.trials=7", "tuner.max_epochs=4", "cache.mode=off", RANGE
+    )
     monkeypatch.setattr(studies, "run_trial", quick_trial)
     unbroken, run = tmp_path / "unbroken", tmp_path / "run"
     for folder in (unbroken, run):
@@ -108,7 +113,9 @@ def test_a_search_whose_study_is_damaged_goes_on_as_if_it_were_not(
 
     said = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert len(said) == 1 and "rebuilt from the 5 trials" in said[0], said
-    assert len(started) == 8 and started[6] == started[5], "only the trial that was cut off, again, and the seventh"
+    assert len(started) == 8 and started[6] == started[5], (
+        "only the trial that was cut off, again, and the seventh"
+    )
     assert trials(run) == trials(unbroken)
     assert (run / "study.db.damaged").exists() == (damage in (cut_off, overwritten, torn))
 
@@ -116,7 +123,9 @@ def test_a_search_whose_study_is_damaged_goes_on_as_if_it_were_not(
 def test_a_trial_whose_file_is_gone_too_runs_again_under_its_number(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure("tuner=random", "tuner.trials=5", "tuner.max_epochs=4", "cache.mode=off", RANGE)
+    config = configure(
+        "tuner=random", "tuner.trials=5", "tuner.max_epochs=4", "cache.mode=off", RANGE
+    )
     monkeypatch.setattr(studies, "run_trial", quick_trial)
     winner = search(config, NOTHING, tmp_path)
     before = trials(tmp_path)
@@ -132,23 +141,33 @@ def test_a_trial_whose_file_is_gone_too_runs_again_under_its_number(
 def test_where_neither_can_be_used_one_message_names_the_trial(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure("tuner=random", "tuner.trials=3", "tuner.max_epochs=4", "cache.mode=off", RANGE)
+    config = configure(
+        "tuner=random", "tuner.trials=3", "tuner.max_epochs=4", "cache.mode=off", RANGE
+    )
     monkeypatch.setattr(studies, "run_trial", quick_trial)
     search(config, NOTHING, tmp_path)
     file = tmp_path / "trials" / "1" / "trial.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "values": {"optim.lr": 5, "model.head": []}}))
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "values": {"optim.lr": 5, "model.head": []}})
+    )
     cut_off(tmp_path / "study.db")
     content = (tmp_path / "study.db").read_bytes()
-    with pytest.raises(DamagedFile, match=r"trials/1/trial.json.*search space.*remove .*trials/1 to run that trial"):
+    with pytest.raises(
+        DamagedFile, match=r"trials/1/trial.json.*search space.*remove .*trials/1 to run that trial"
+    ):
         search(config, NOTHING, tmp_path)
     assert (tmp_path / "study.db").read_bytes() == content, "nothing is lost"
 
 
-@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN])
+@pytest.mark.parametrize(
+    "code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN]
+)
 def test_a_full_disk_or_a_lock_is_not_taken_for_damage(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    config = configure("tuner=random", "tuner.trials=1", "tuner.max_epochs=4", "cache.mode=off", RANGE)
+    config = configure(
+        "tuner=random", "tuner.trials=1", "tuner.max_epochs=4", "cache.mode=off", RANGE
+    )
     monkeypatch.setattr(studies, "run_trial", quick_trial)
     search(config, NOTHING, tmp_path)
     content = (tmp_path / "study.db").read_bytes()

@@ -13,7 +13,16 @@ from breedlab.tuning.storage import storage_url
 
 
 @pytest.mark.parametrize(
-    "name", ["which dog?", "a#1", "100%", "{x}", "a b+c&d=e", "%41", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"]
+    "name",
+    [
+        "which dog?",
+        "a#1",
+        "100%",
+        "{x}",
+        "a b+c&d=e",
+        "%41",
+        "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
+    ],
 )
 def test_the_study_lies_in_the_run_and_is_no_other_runs(tmp_path: Path, name: str) -> None:
     for number in (1, 2):

@@ -28,7 +28,9 @@ from breedlab.tuning.study import search
 from breedlab.tuning.trial import Outcome
 
 Configure = Callable[..., Config]
-RANGE = "tuner.space={optim: {lr: {low: 0.0001, high: 0.01, log: true}}, data: {batch_size: [16, 32]}}"
+RANGE = (
+    "tuner.space={optim: {lr: {low: 0.0001, high: 0.01, log: true}}, data: {batch_size: [16, 32]}}"
+)
 
 
 def ready(config: Config) -> Prepared:
@@ -41,38 +43,61 @@ def records(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("strategy", ["random", "bayesian", "hyperband"])
-def test_each_strategy_runs_its_trials_and_names_the_best(tmp_path: Path, configure: Configure, strategy: str) -> None:
+def test_each_strategy_runs_its_trials_and_names_the_best(
+    tmp_path: Path, configure: Configure, strategy: str
+) -> None:
     config = configure(f"tuner={strategy}", "tuner.trials=5", "tuner.max_epochs=3", RANGE)
     best = search(config, ready(config), tmp_path)
     done = records(tmp_path)
     assert len(done) == 5
     complete = {r["number"]: r["objective"] for r in done if r["state"] == "complete"}
     assert best.objective == max(complete.values()) == complete[best.number]
-    assert all(0.0001 <= r["values"]["optim.lr"] <= 0.01 and r["values"]["data.batch_size"] in (16, 32) for r in done)
+    assert all(
+        0.0001 <= r["values"]["optim.lr"] <= 0.01 and r["values"]["data.batch_size"] in (16, 32)
+        for r in done
+    )
     assert len({r["values"]["optim.lr"] for r in done}) == 5
 
 
 def test_a_grid_runs_every_combination_once(tmp_path: Path, configure: Configure) -> None:
-    space = "tuner.space={optim: {lr: [0.001, 0.01]}, data: {batch_size: [16, 32]}, model: {head: [[], [8, 8]]}}"
+    space = (
+        "tuner.space={optim: {lr: [0.001, 0.01]}, data: {batch_size: [16, 32]}, model: {head: [[],"
+        " [8, 8]]}}"
+    )
     config = configure("tuner=grid", "tuner.max_epochs=1", space)
     search(config, ready(config), tmp_path)
     tried = [tuple(map(str, record["values"].values())) for record in records(tmp_path)]
     assert len(tried) == len(set(tried)) == 8
-    assert {record["values"]["model.head"].__repr__() for record in records(tmp_path)} == {"[]", "[8, 8]"}
+    assert {record["values"]["model.head"].__repr__() for record in records(tmp_path)} == {
+        "[]",
+        "[8, 8]",
+    }
 
 
 def test_lower_is_better_where_the_loss_is_watched(tmp_path: Path, configure: Configure) -> None:
     space = "tuner.space={optim: {lr: [0.003, 0.0000001]}}"
     config = configure(
-        "tuner=grid", "tuner.max_epochs=4", space, "monitor.metric=valid/loss", "monitor.mode=min", "optim.name=adam"
+        "tuner=grid",
+        "tuner.max_epochs=4",
+        space,
+        "monitor.metric=valid/loss",
+        "monitor.mode=min",
+        "optim.name=adam",
     )
     best = search(config, ready(config), tmp_path)
     assert best.values == {"optim.lr": 0.003}
     assert best.objective == min(record["objective"] for record in records(tmp_path))
 
 
-def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(tmp_path: Path, configure: Configure) -> None:
-    config = configure("tuner=grid", "tuner.max_epochs=2", "optim.name=sgd", "tuner.space={optim: {lr: [1e30, 0.01]}}")
+def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(
+    tmp_path: Path, configure: Configure
+) -> None:
+    config = configure(
+        "tuner=grid",
+        "tuner.max_epochs=2",
+        "optim.name=sgd",
+        "tuner.space={optim: {lr: [1e30, 0.01]}}",
+    )
     best = search(config, ready(config), tmp_path)
     failed, fine = records(tmp_path)
     assert failed["state"] == "failed" and failed["reason"].startswith("diverged")
@@ -80,15 +105,24 @@ def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(tmp_path: Path
 
 
 def test_why_a_trial_failed_names_the_variable_not_its_value(
-    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     secret = str(tmp_path / "canary8731zz")
     monkeypatch.setenv("CACHE", secret)
     space = "tuner.space={optim: {lr: [0.1, 0.01]}}"
     config = configure(
-        "tuner=grid", "tuner.max_epochs=1", space, "cache.dir=${oc.env:CACHE}", "runs_dir=" + str(tmp_path)
+        "tuner=grid",
+        "tuner.max_epochs=1",
+        space,
+        "cache.dir=${oc.env:CACHE}",
+        "runs_dir=" + str(tmp_path),
     )
-    outcomes = iter([Outcome("failed", None, reason=f"{secret}/x.npy cannot be read"), Outcome("complete", 0.5)])
+    outcomes = iter(
+        [Outcome("failed", None, reason=f"{secret}/x.npy cannot be read"), Outcome("complete", 0.5)]
+    )
     monkeypatch.setattr(studies, "run_trial", lambda *_: next(outcomes))
     run = tmp_path / "run"
     run.mkdir()
@@ -99,8 +133,15 @@ def test_why_a_trial_failed_names_the_variable_not_its_value(
     assert "${oc.env:CACHE}/x.npy" in capsys.readouterr().out
 
 
-def test_if_every_trial_fails_so_does_the_run_with_the_reasons(tmp_path: Path, configure: Configure) -> None:
-    config = configure("tuner=grid", "tuner.max_epochs=1", "optim.name=sgd", "tuner.space={optim: {lr: [1e30, 1e29]}}")
+def test_if_every_trial_fails_so_does_the_run_with_the_reasons(
+    tmp_path: Path, configure: Configure
+) -> None:
+    config = configure(
+        "tuner=grid",
+        "tuner.max_epochs=1",
+        "optim.name=sgd",
+        "tuner.space={optim: {lr: [1e30, 1e29]}}",
+    )
     with pytest.raises(TrainingError, match=r"no trial of the search was completed:\n  diverged"):
         search(config, ready(config), tmp_path)
 
@@ -115,10 +156,17 @@ def test_hyperband_stops_trials_that_fall_behind(tmp_path: Path, configure: Conf
 LOSS = ["monitor.metric=valid/loss", "monitor.mode=min"]
 
 
-def test_early_stopping_stops_trials_that_do_worse_than_the_median(tmp_path: Path, configure: Configure) -> None:
+def test_early_stopping_stops_trials_that_do_worse_than_the_median(
+    tmp_path: Path, configure: Configure
+) -> None:
     space = "tuner.space={optim: {lr: {low: 0.0000001, high: 0.01, log: true}}}"
     config = configure(
-        "tuner=random", "tuner.trials=16", "tuner.max_epochs=4", "tuner.early_stopping=true", *LOSS, space
+        "tuner=random",
+        "tuner.trials=16",
+        "tuner.max_epochs=4",
+        "tuner.early_stopping=true",
+        *LOSS,
+        space,
     )
     search(config, ready(config), tmp_path)
     rates: dict[str, list[float]] = {"pruned": [], "complete": []}
@@ -130,7 +178,9 @@ def test_early_stopping_stops_trials_that_do_worse_than_the_median(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_trials_side_by_side_come_to_what_they_come_to_one_by_one(tmp_path: Path, configure: Configure) -> None:
+def test_trials_side_by_side_come_to_what_they_come_to_one_by_one(
+    tmp_path: Path, configure: Configure
+) -> None:
     words = (
         "tuner=grid",
         "tuner.max_epochs=2",
@@ -146,13 +196,17 @@ def test_trials_side_by_side_come_to_what_they_come_to_one_by_one(tmp_path: Path
     assert outcomes[0] == pytest.approx(outcomes[1], rel=1e-3)
 
 
-def test_a_search_that_is_called_again_runs_nothing_again(tmp_path: Path, configure: Configure) -> None:
+def test_a_search_that_is_called_again_runs_nothing_again(
+    tmp_path: Path, configure: Configure
+) -> None:
     config = configure("tuner=bayesian", "tuner.trials=3", "tuner.max_epochs=1", RANGE)
     prepared = ready(config)
     first = search(config, prepared, tmp_path)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "trials").rglob("*.json")}
     assert search(config, prepared, tmp_path) == first
-    assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "trials").rglob("*.json")}
+    assert stamps == {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "trials").rglob("*.json")
+    }
 
 
 def test_what_was_cut_off_runs_again_and_only_that(tmp_path: Path, configure: Configure) -> None:
@@ -193,7 +247,11 @@ def test_killed_at_any_moment_a_grid_still_runs_every_combination_once(
     """SIGKILL, again and again, at moments that differ; then to the end."""
     rates = "[0.001,0.002,0.003,0.004,0.005,0.006]"
     overrides = words(
-        "tuner=grid", f"tuner.space={{optim: {{lr: {rates}}}}}", "tuner.max_epochs=4", "cache.mode=off", "name=killed"
+        "tuner=grid",
+        f"tuner.space={{optim: {{lr: {rates}}}}}",
+        "tuner.max_epochs=4",
+        "cache.mode=off",
+        "name=killed",
     )
     command = [sys.executable, "-m", "breedlab.cli", "launch"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -201,7 +259,11 @@ def test_killed_at_any_moment_a_grid_still_runs_every_combination_once(
     finished_before: dict[Path, int] = {}
     for patience in (0.3, 1.4, 0.7):
         process = subprocess.Popen(
-            [*command, *overrides, *resume], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment
+            [*command, *overrides, *resume],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         assert process.stdout is not None
         for line in process.stdout:
@@ -214,15 +276,26 @@ def test_killed_at_any_moment_a_grid_still_runs_every_combination_once(
         process.send_signal(signal.SIGKILL)
         process.wait()
         resume = ["resume=runs/latest"]
-        stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs/latest/trials").rglob("trial.json")}
+        stamps = {
+            path: path.stat().st_mtime_ns
+            for path in (tmp_path / "runs/latest/trials").rglob("trial.json")
+        }
         assert all(stamps[path] == stamp for path, stamp in finished_before.items())
         finished_before = stamps
     done = subprocess.run(
-        [*command, *overrides, *resume], cwd=tmp_path, capture_output=True, text=True, env=environment
+        [*command, *overrides, *resume],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
-    study = optuna.load_study(study_name="killed", storage=studies.storage_url((tmp_path / "runs/latest").resolve()))
-    complete = [trial.params["optim.lr"] for trial in study.trials if trial.state == TrialState.COMPLETE]
+    study = optuna.load_study(
+        study_name="killed", storage=studies.storage_url((tmp_path / "runs/latest").resolve())
+    )
+    complete = [
+        trial.params["optim.lr"] for trial in study.trials if trial.state == TrialState.COMPLETE
+    ]
     assert sorted(complete) == [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]
 
 
@@ -231,7 +304,8 @@ class Killed(BaseException):
 
 
 def fatal(target: Any, name: str, call: int, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the call of a function that is counted from 1 kill the process, before or after it has done its work."""
+    """Have the call of a function that is counted from 1 kill the process, before or after it has
+    done its work."""
     real, calls = getattr(target, name), []
 
     def counted(*arguments: Any, **keywords: Any) -> Any:
@@ -246,8 +320,11 @@ def fatal(target: Any, name: str, call: int, after: bool, monkeypatch: pytest.Mo
     monkeypatch.setattr(target, name, counted)
 
 
-def quick_trial(_: Prepared, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]) -> Outcome:
-    """A trial without a network: it is as good as its learning rate is near 0.002, in steps that make ties."""
+def quick_trial(
+    _: Prepared, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
+) -> Outcome:
+    """A trial without a network: it is as good as its learning rate is near 0.002, in steps that
+    make ties."""
     epochs = []
     for epoch in range(3):
         value = round((epoch + 1) / (1 + abs(math.log(values["optim.lr"] / 0.002))), 1)
@@ -258,7 +335,9 @@ def quick_trial(_: Prepared, values: Mapping[str, Any], stop_early: Callable[[in
 
 
 def told(run: Path) -> list[tuple[Any, ...]]:
-    return [(r["number"], r["values"], r["state"], r["objective"], r["epochs"]) for r in records(run)]
+    return [
+        (r["number"], r["values"], r["state"], r["objective"], r["epochs"]) for r in records(run)
+    ]
 
 
 @pytest.mark.slow
@@ -294,7 +373,9 @@ def test_killed_anywhere_a_search_goes_on_as_if_it_had_not_been(
             assert told(run) == told(unbroken), (name, after)
             study = optuna.load_study(study_name=config.name, storage=studies.storage_url(run))
             assert [t.state.is_finished() for t in study.trials] == [True] * 6, (name, after)
-            assert {len(list(folder.iterdir())) for folder in (run / "tensorboard").iterdir()} == {1}
+            assert {len(list(folder.iterdir())) for folder in (run / "tensorboard").iterdir()} == {
+                1
+            }
 
 
 def test_equal_trials_rank_by_their_validation_loss(tmp_path: Path, configure: Configure) -> None:
@@ -311,7 +392,9 @@ def test_equal_trials_rank_by_their_validation_loss(tmp_path: Path, configure: C
 
 @pytest.mark.slow
 def test_side_by_side_the_same_is_proposed_every_time(tmp_path: Path, configure: Configure) -> None:
-    config = configure("tuner=bayesian", "tuner.trials=7", "tuner.parallel=2", "tuner.max_epochs=2", RANGE)
+    config = configure(
+        "tuner=bayesian", "tuner.trials=7", "tuner.parallel=2", "tuner.max_epochs=2", RANGE
+    )
     tried = []
     for name in ("once", "again"):
         run = tmp_path / name
@@ -325,13 +408,19 @@ def test_side_by_side_the_same_is_proposed_every_time(tmp_path: Path, configure:
 def test_a_killed_worker_ends_the_search_in_one_line_that_says_how_to_go_on(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure("tuner=random", "tuner.trials=3", "tuner.parallel=2", "tuner.max_epochs=2", RANGE)
+    config = configure(
+        "tuner=random", "tuner.trials=3", "tuner.parallel=2", "tuner.max_epochs=2", RANGE
+    )
     prepared = ready(config)
     with monkeypatch.context() as patch, pytest.raises(TrainingError) as refusal:
-        patch.setattr(studies.Board, "progressed", lambda *_: os.kill(children()[0], signal.SIGKILL))
+        patch.setattr(
+            studies.Board, "progressed", lambda *_: os.kill(children()[0], signal.SIGKILL)
+        )
         search(config, prepared, tmp_path)
     message = str(refusal.value)
-    assert "killed by SIGKILL" in message and f"resume={tmp_path}" in message and "\n" not in message
+    assert (
+        "killed by SIGKILL" in message and f"resume={tmp_path}" in message and "\n" not in message
+    )
     assert not children(), "no worker is left"
     search(config, prepared, tmp_path)
     assert [r["number"] for r in records(tmp_path)] == [0, 1, 2]
@@ -345,7 +434,12 @@ def children() -> list[int]:
 @pytest.mark.slow
 def test_workers_end_with_their_parent(tmp_path: Path, words: Callable[..., list[str]]) -> None:
     overrides = words(
-        "tuner=random", "tuner.trials=4", "tuner.parallel=2", "tuner.max_epochs=5000", RANGE, "name=orphans"
+        "tuner=random",
+        "tuner.trials=4",
+        "tuner.parallel=2",
+        "tuner.max_epochs=5000",
+        RANGE,
+        "name=orphans",
     )
     command = [sys.executable, "-m", "breedlab.cli", "launch", *overrides]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
@@ -353,7 +447,11 @@ def test_workers_end_with_their_parent(tmp_path: Path, words: Callable[..., list
     for line in process.stdout:
         if "epoch" in line and "trial" in line:
             break
-    workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children()
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
     assert len(workers) == 2
     process.kill()
     process.wait()

@@ -55,8 +55,11 @@ def test_nothing_of_its_network_stays_in_memory(
 def test_a_failed_probe_leaves_the_next_trial_as_it_was(
     configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that runs out of memory: the backbone that all share must not stay frozen for those that fine-tune it."""
-    config = configure("model.freeze=none", "trainer.probe_epochs=1", "tuner=random", "tuner.max_epochs=2")
+    """As one that runs out of memory: the backbone that all share must not stay frozen for those
+    that fine-tune it."""
+    config = configure(
+        "model.freeze=none", "trainer.probe_epochs=1", "tuner=random", "tuner.max_epochs=2"
+    )
     prepared = prepare(config, checked_photos(config))
     trained: list[int] = []
 

@@ -1,4 +1,5 @@
-"""Where an experiment runs. A backend decides that, and nothing else: everywhere the same `train.run(config)` runs."""
+"""Where an experiment runs. A backend decides that, and nothing else: everywhere the same
+`train.run(config)` runs."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ class Backend(Protocol):
     """A place to run: it plans an experiment, and runs it."""
 
     def plan(self, config: Config, resume: Path | None) -> str:
-        """What `dry_run=true` prints; nothing is started, and neither network nor credentials are needed."""
+        """What `dry_run=true` prints; nothing is started, and neither network nor credentials are
+        needed."""
         ...
 
     def run(self, config: Config, overrides: list[str], resume: Path | None) -> Mapping[str, Any]:
@@ -28,7 +30,8 @@ class Backend(Protocol):
         ...
 
     def deploy(self, model: Path) -> str:
-        """Puts a model, or a run's, behind an endpoint: its address or name, as `backends.client` takes it.
+        """Puts a model, or a run's, behind an endpoint: its address or name, as `backends.client`
+        takes it.
 
         Raises:
             BreedlabError: If the model is not there, or its endpoint does not answer a photo.
@@ -41,7 +44,8 @@ class Backend(Protocol):
 
 
 def own_problems(tree: Mapping[str, Any]) -> list[Problem]:
-    """What a backend refuses of its own section, to be told beside what else is wrong with the config."""
+    """What a backend refuses of its own section, to be told beside what else is wrong with the
+    config."""
     section = tree.get("backend")
     if not isinstance(section, Mapping) or section.get("name") != "sagemaker":
         return []

@@ -27,17 +27,21 @@ Send = Callable[[bytes], tuple[int, bytes]]
 """Sends a photo; status and body of the answer."""
 
 
-def ask(endpoint: str, photos: list[Path], top: int, region: str | None = None) -> Iterator[dict[str, Any]]:
+def ask(
+    endpoint: str, photos: list[Path], top: int, region: str | None = None
+) -> Iterator[dict[str, Any]]:
     """The answers of an endpoint, one entry a photo, as `predict --json` prints them.
 
     Args:
-        endpoint: The server's address, such as `http://127.0.0.1:8080`, or the name of a SageMaker endpoint.
+        endpoint: The server's address, such as `http://127.0.0.1:8080`, or the name of a SageMaker
+            endpoint.
         photos: Files; each is sent as it is.
         top: How many classes of each are wanted.
         region: Where a SageMaker endpoint lies; None for the AWS profile's region.
 
     Raises:
-        BreedlabError: If there is no such endpoint, or nobody answers there, or not as this contract has it.
+        BreedlabError: If there is no such endpoint, or nobody answers there, or not as this
+            contract has it.
     """
     with _transport(endpoint, region) as send:
         for path in photos:
@@ -92,7 +96,14 @@ def _http(endpoint: str) -> Iterator[Send]:
     url = endpoint.rstrip("/").removesuffix("/invocations") + "/invocations"
     headers = {"Content-Type": "application/octet-stream", "Accept": _ACCEPT}
     # A server above its capacity says when to come again.
-    patience = Retry(total=8, connect=0, read=0, status_forcelist=[503], allowed_methods=None, raise_on_status=False)
+    patience = Retry(
+        total=8,
+        connect=0,
+        read=0,
+        status_forcelist=[503],
+        allowed_methods=None,
+        raise_on_status=False,
+    )
     with PoolManager(retries=patience, timeout=_TIMEOUT_S) as http:
 
         def send(content: bytes) -> tuple[int, bytes]:
@@ -101,10 +112,12 @@ def _http(endpoint: str) -> Iterator[Send]:
             except HTTPError as error:
                 if isinstance(getattr(error, "reason", None), SSLError):
                     raise ServingError(
-                        f"{endpoint}: no TLS is spoken there; a server of `{command('serve')}` is asked by http://, not https://"
+                        f"{endpoint}: no TLS is spoken there; a server of `{command('serve')}` is"
+                        " asked by http://, not https://"
                     ) from error
                 raise ServingError(
-                    f"{endpoint}: nobody answers there{_reason(error)}; start it with: {command('serve', 'MODEL|RUN')}"
+                    f"{endpoint}: nobody answers there{_reason(error)}; start it with:"
+                    f" {command('serve', 'MODEL|RUN')}"
                 ) from error
             return response.status, response.data
 
@@ -112,7 +125,8 @@ def _http(endpoint: str) -> Iterator[Send]:
 
 
 def _reason(error: BaseException | None) -> str:
-    """What the system says of a connection that came to nothing, from inside urllib3's wrappings."""
+    """What the system says of a connection that came to nothing, from inside urllib3's
+    wrappings."""
     while error is not None:
         if isinstance(error, OSError) and (error.strerror or isinstance(error, TimeoutError)):
             return f" ({error.strerror or 'timed out'})"
@@ -134,9 +148,9 @@ def _sagemaker(name: str, region: str | None) -> Iterator[Send]:
         ) from error
     if (region or boto3.Session().region_name) is None:
         raise ServingError(
-            f"--endpoint {name}: a SageMaker endpoint lies in a region; give --region, set AWS_DEFAULT_REGION or run"
-            " `aws configure`"
-            " (the address of a server begins with http://)"
+            f"--endpoint {name}: a SageMaker endpoint lies in a region; give --region, set"
+            " AWS_DEFAULT_REGION or run `aws configure` (the address of a server begins with"
+            " http://)"
         )
     runtime = client(connect(region, "--region"), "sagemaker-runtime")
     yield lambda content: invoke(runtime, name, content, _ACCEPT)
@@ -144,15 +158,21 @@ def _sagemaker(name: str, region: str | None) -> Iterator[Send]:
 
 def _read(endpoint: str, status: int, body: bytes, top: int) -> dict[str, Any]:
     if status == 404:
-        raise ServingError(f"{endpoint}: has no /invocations; give the server's address alone, up to its port")
+        raise ServingError(
+            f"{endpoint}: has no /invocations; give the server's address alone, up to its port"
+        )
     with _contract(endpoint, status):
         tree = json.loads(body)
         if status != 200:
             return {"error": str(tree["error"])}
         classes, probabilities = tree["classes"], tree["predictions"][0]["probabilities"]
         best = sorted(range(len(classes)), key=lambda index: -probabilities[index])[:top]
-        found = [{"class": classes[i], "probability": round(float(probabilities[i]), 6)} for i in best]
-        told = {name: tree["predictions"][0][name] for name in _TOLD if name in tree["predictions"][0]}
+        found = [
+            {"class": classes[i], "probability": round(float(probabilities[i]), 6)} for i in best
+        ]
+        told = {
+            name: tree["predictions"][0][name] for name in _TOLD if name in tree["predictions"][0]
+        }
         if "set" in told:
             told["set_coverage"] = float(tree["set_coverage"])
         return {"predictions": found, **told}
@@ -164,5 +184,6 @@ def _contract(endpoint: str, status: int) -> Iterator[None]:
         yield
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ServingError(
-            f"{endpoint}: answers (status {status}), but not as `{command('serve')}` does; is it another server?"
+            f"{endpoint}: answers (status {status}), but not as `{command('serve')}` does; is it"
+            " another server?"
         ) from error

@@ -17,7 +17,8 @@ class BackendKind(Section):
 
     @abstractmethod
     def build(self) -> Backend:
-        """Return what plans and runs an experiment there: an object with the methods of `breedlab.backends.Backend`."""
+        """Return what plans and runs an experiment there: an object with the methods of
+        `breedlab.backends.Backend`."""
 
 
 @BACKENDS.register("local")

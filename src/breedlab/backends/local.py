@@ -43,7 +43,9 @@ class LocalBackend:
 
     def deploy(self, model: Path) -> str:
         words = [sys.executable, "-u", "-m", "breedlab.cli", "serve", str(model), "--port", "0"]
-        server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        server = subprocess.Popen(
+            words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         atexit.register(server.terminate)
         assert server.stderr
         said = []
@@ -57,7 +59,10 @@ class LocalBackend:
 
     def delete(self, endpoint: str) -> None:
         if endpoint not in _servers:
-            raise ServingError(f"{endpoint}: this process serves nothing there; expected an address that deploy gave")
+            raise ServingError(
+                f"{endpoint}: this process serves nothing there; expected an address that deploy"
+                " gave"
+            )
         server = _servers.pop(endpoint)
         server.terminate()
         server.wait()
@@ -74,11 +79,14 @@ def _require_extras(config: Config) -> None:
 
 
 def _validation(result: TrainResult) -> dict[str, Any]:
-    """Return how good the run is on its validation split: by this runs are compared, never by the test."""
+    """Return how good the run is on its validation split: by this runs are compared, never by the
+    test."""
     from breedlab.reporting.record import read_curves
 
     monitor, epoch = result.metrics["monitor"], result.metrics["training"]["best_epoch"]
-    losses = [loss for _, loss in read_curves(result.run / "tensorboard" / "final").get("valid/loss", [])]
+    losses = [
+        loss for _, loss in read_curves(result.run / "tensorboard" / "final").get("valid/loss", [])
+    ]
     loss = losses[epoch - 1] if epoch <= len(losses) else None  # one an epoch
     return {"metric": monitor["metric"], "best": monitor["best"], "valid/loss": loss}
 

@@ -39,7 +39,10 @@ def main() -> None:
     degrade_terminal()
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        print("usage: breedlab DIR [PATH=VALUE ...]   look at a folder of labelled images, and train on it")
+        print(
+            "usage: breedlab DIR [PATH=VALUE ...]   look at a folder of labelled images, and train"
+            " on it"
+        )
         print("       breedlab COMMAND ...\n")
         print("\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items()))
         print("\nbreedlab COMMAND --help says more.")
@@ -48,7 +51,10 @@ def main() -> None:
         sys.argv = ["breedlab", *words]
         run("folder")
     if words[0] not in COMMANDS:
-        print(f"breedlab: no command {words[0]!r}; expected a folder or one of {', '.join(COMMANDS)}", file=sys.stderr)
+        print(
+            f"breedlab: no command {words[0]!r}; expected a folder or one of {', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
         sys.exit(2)
     sys.argv = [f"breedlab {words[0]}", *words[1:]]
     run(words[0])
@@ -56,11 +62,14 @@ def main() -> None:
 
 def _is_folder(word: str) -> bool:
     """Whether a word names a folder, one that is there or one that was meant to be."""
-    return os.path.isdir(word) or (not word.startswith("-") and any(mark in word for mark in ("/", os.sep)))
+    return os.path.isdir(word) or (
+        not word.startswith("-") and any(mark in word for mark in ("/", os.sep))
+    )
 
 
 def run(command: str) -> None:
-    """Runs one command on `sys.argv` and exits: one message and a code for whatever a person can mend."""
+    """Runs one command on `sys.argv` and exits: one message and a code for whatever a person can
+    mend."""
     degrade_terminal()
     try:
         entry: Callable[[list[str]], int] = import_module(f"breedlab.cli.{command}").main
@@ -76,7 +85,13 @@ def run(command: str) -> None:
         code = 141
     except Exception as error:
         if isinstance(error, OSError) and error.filename and error.errno in _REFUSALS:
-            sys.exit(_say(f"{error.filename}: {error.strerror}; name another place or mend its permissions", 1))
+            sys.exit(
+                _say(
+                    f"{error.filename}: {error.strerror}; name another place or mend its"
+                    " permissions",
+                    1,
+                )
+            )
         if is_shared_memory_full(error):
             code = _say(f"{_shared_memory_message()}{_resume_hint()}", 1)
         elif is_disk_full(error):
@@ -95,23 +110,29 @@ def _say(text: str, code: int) -> int:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a full disk or quota is behind an error; libraries wrap it, and SQLite has words of its own."""
+    """Whether a full disk or quota is behind an error; libraries wrap it, and SQLite has words of
+    its own."""
     return any(
         (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT))
-        or any(words in str(each) for words in ("No space left on device", "database or disk is full"))
+        or any(
+            words in str(each) for words in ("No space left on device", "database or disk is full")
+        )
         for each in _chain(error)
     )
 
 
 def is_shared_memory_full(error: BaseException) -> bool:
-    """Whether what loading processes hand over did not fit: that is memory, whatever it calls itself."""
+    """Whether what loading processes hand over did not fit: that is memory, whatever it calls
+    itself."""
     full = re.compile(
         r"out of shared memory|/torch_\S*: No space left|No space left on device.*/torch_"
-        r"|unable to (write to|allocate|resize|open) (file|shared memory)[^:]*</torch_.*(No space left|\(28\))",
+        r"|unable to (write to|allocate|resize|open) (file|shared memory)[^:]*</torch_.*(No space"
+        r" left|\(28\))",
         re.DOTALL,
     )
     return any(
-        full.search(str(each)) or (is_no_space(each) and str(getattr(each, "filename", "")).startswith(_SHM))
+        full.search(str(each))
+        or (is_no_space(each) and str(getattr(each, "filename", "")).startswith(_SHM))
         for each in _chain(error)
     )
 
@@ -130,18 +151,23 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _shared_memory_message() -> str:
     size = f" of {shutil.disk_usage(_SHM).total / 1e6:,.0f} MB" if os.path.isdir(_SHM) else ""
     return (
-        f"the shared memory{size} ({_SHM}), through which loading processes hand over photos, is full; give the"
-        " container more (docker run --shm-size=2g, or --ipc=host), or load in this process: data.num_workers=0"
+        f"the shared memory{size} ({_SHM}), through which loading processes hand over photos, is"
+        " full; give the container more (docker run --shm-size=2g, or --ipc=host), or load in this"
+        " process: data.num_workers=0"
     )
 
 
 def _disk_message(error: BaseException) -> str:
-    """Which disk is full: not always that of the file in the error, since libraries write elsewhere and move it."""
+    """Which disk is full: not always that of the file in the error, since libraries write elsewhere
+    and move it."""
     rundir = sys.modules.get("breedlab.pipeline.rundir")
-    named = [str(each.filename) for each in _chain(error) if isinstance(each, OSError) and each.filename]
+    named = [
+        str(each.filename) for each in _chain(error) if isinstance(each, OSError) and each.filename
+    ]
     places = [*named, getattr(rundir, "current", None) or ".", tempfile.gettempdir(), "."]
     found = [_nearest_folder(place) for place in places]
-    # Of those the error may mean, the one with the least room; the first where they are on one disk.
+    # Of those the error may mean, the one with the least room; the first where they are on one
+    # disk.
     folder = min(found, key=lambda folder: shutil.disk_usage(folder).free)
     usage = shutil.disk_usage(folder)
     if usage.free > 0.05 * usage.total and usage.free > 1e9:
@@ -165,19 +191,36 @@ _SHM = "/dev/shm"
 
 
 def degrade_terminal() -> None:
-    """Have what stdout and stderr cannot print replaced: a class name or a frame of a table shall end no run."""
+    """Have what stdout and stderr cannot print replaced: a class name or a frame of a table shall
+    end no run."""
     codecs.register_error("breedlab", _plain)
     for stream in (sys.stdout, sys.stderr):
         try:
             "›★─━█…é✓".encode(stream.encoding)
         except UnicodeError:
             stream.reconfigure(errors="breedlab")  # type: ignore[union-attr]
-        except (AttributeError, TypeError, LookupError):  # no stream, or one of a program that embeds this
+        except (
+            AttributeError,
+            TypeError,
+            LookupError,
+        ):  # no stream, or one of a program that embeds this
             continue
 
 
-_PLAIN = {"›": ">", "★": "*", "•": "*", "…": "...", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "±": "+/-"}
-_PLAIN |= dict.fromkeys("─━╌┄┈–—", "-") | dict.fromkeys("│┃", "|") | dict.fromkeys("╇┼╋┿┏┓┗┛┳┻╸╺", "+")
+_PLAIN = {
+    "›": ">",
+    "★": "*",
+    "•": "*",
+    "…": "...",
+    "×": "x",
+    "→": "->",
+    "≥": ">=",
+    "≤": "<=",
+    "±": "+/-",
+}
+_PLAIN |= (
+    dict.fromkeys("─━╌┄┈–—", "-") | dict.fromkeys("│┃", "|") | dict.fromkeys("╇┼╋┿┏┓┗┛┳┻╸╺", "+")
+)
 _PLAIN |= dict.fromkeys("‘’", "'") | dict.fromkeys("“”„", '"') | dict.fromkeys("█▇▆▅▄▃▂▁", "#")
 
 
@@ -185,7 +228,10 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     """What a terminal that lacks a character shows in its place."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(_PLAIN.get(each, "?") for each in error.object[error.start : error.end]), error.end
+    return (
+        "".join(_PLAIN.get(each, "?") for each in error.object[error.start : error.end]),
+        error.end,
+    )
 
 
 def _interrupted(command: str) -> str:

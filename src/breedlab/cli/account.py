@@ -28,7 +28,10 @@ def main(argv: list[str]) -> int:
     parser = _parser()
     args, overrides = parser.parse_known_args(argv)
     if unknown := [word for word in overrides if "=" not in word or word.startswith("-")]:
-        parser.error(f"{unknown[0]!r} is not a valid argument; expected PATH=VALUE, as in {command('launch')}")
+        parser.error(
+            f"{unknown[0]!r} is not a valid argument; expected PATH=VALUE, as in"
+            f" {command('launch')}"
+        )
     from breedlab.backends.sagemaker.permissions import recorded
     from breedlab.backends.sagemaker.session import require_extra
 
@@ -36,19 +39,27 @@ def main(argv: list[str]) -> int:
     known = list(recorded())
     commands = args.commands.split(",") if args.commands else known
     if wrong := sorted(set(commands) - set(known)):
-        raise ConfigError(f"--commands: got {', '.join(map(repr, wrong))}; expected some of {', '.join(known)}")
+        raise ConfigError(
+            f"--commands: got {', '.join(map(repr, wrong))}; expected some of {', '.join(known)}"
+        )
     if args.account and not re.fullmatch(r"\d{12}", args.account):
-        raise ConfigError(f"--account: got {args.account!r}; expected the 12 digits of an AWS account")
+        raise ConfigError(
+            f"--account: got {args.account!r}; expected the 12 digits of an AWS account"
+        )
     if args.what == "bootstrap" and not args.dry_run:
         raise ConfigError(
-            "account bootstrap: breedlab creates no roles; print the template with --dry-run, read it, and create it:\n"
-            f"  {command('account', 'bootstrap --dry-run')} > breedlab.json\n"
-            "  aws cloudformation deploy --stack-name breedlab --template-file breedlab.json"
+            "account bootstrap: breedlab creates no roles; print the template with --dry-run, read"
+            f" it, and create it:\n  {command('account', 'bootstrap --dry-run')} > breedlab.json\n "
+            " aws cloudformation deploy --stack-name breedlab --template-file breedlab.json"
             " --capabilities CAPABILITY_NAMED_IAM"
         )
     config = _config(overrides)
     account = _account(config, args)
-    tree = _template(config, account, commands) if args.what == "bootstrap" else _policies(account, commands)
+    tree = (
+        _template(config, account, commands)
+        if args.what == "bootstrap"
+        else _policies(account, commands)
+    )
     if args.only:
         tree = tree[args.only]
     print(json.dumps(tree, indent=2))
@@ -59,28 +70,61 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=command("account"),
-        usage=f"{command('account')} policies [flags] [PATH=VALUE ...]\n"
-        f"       {command('account')} bootstrap --dry-run [flags] [PATH=VALUE ...]",
-        description="Print the least IAM policies for a config, or a CloudFormation template with the role, the bucket"
-        " and the policies. Nothing is sent.",
-        epilog=f"example: {command('account')} policies experiment=resnet34_hpo backend.bucket=my-bucket"
-        " backend.role=arn:aws:iam::123456789012:role/MyRole",
+        usage=(
+            f"{command('account')} policies [flags] [PATH=VALUE ...]\n"
+            f"       {command('account')} bootstrap --dry-run [flags] [PATH=VALUE ...]"
+        ),
+        description=(
+            "Print the least IAM policies for a config, or a CloudFormation template with the role,"
+            " the bucket and the policies. Nothing is sent."
+        ),
+        epilog=(
+            f"example: {command('account')} policies experiment=resnet34_hpo"
+            " backend.bucket=my-bucket backend.role=arn:aws:iam::123456789012:role/MyRole"
+        ),
     )
     add = parser.add_argument
     add("what", choices=("policies", "bootstrap"))
-    add("--dry-run", action="store_true", help="bootstrap: print the template; breedlab itself creates no roles")
-    add("--account", metavar="ID", help="12 digits (default: that of backend.role, if it is an ARN)")
-    add("--endpoint", metavar="NAME", help="the endpoint that the Lambda asks (default: the experiment's)")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="bootstrap: print the template; breedlab itself creates no roles",
+    )
+    add(
+        "--account", metavar="ID", help="12 digits (default: that of backend.role, if it is an ARN)"
+    )
+    add(
+        "--endpoint",
+        metavar="NAME",
+        help="the endpoint that the Lambda asks (default: the experiment's)",
+    )
     for name, what in (("read", "has images for batch jobs"), ("write", "gets their answers")):
-        add(f"--{name}", action="append", default=[], metavar="S3", type=_address, help=f"an address that {what}")
-    add("--commands", metavar="LIST", help="what the user runs, such as launch,jobs (default: every command)")
-    add("--only", choices=_DOCUMENTS, help="policies: print one document alone, for aws iam create-policy")
+        add(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="S3",
+            type=_address,
+            help=f"an address that {what}",
+        )
+    add(
+        "--commands",
+        metavar="LIST",
+        help="what the user runs, such as launch,jobs (default: every command)",
+    )
+    add(
+        "--only",
+        choices=_DOCUMENTS,
+        help="policies: print one document alone, for aws iam create-policy",
+    )
     return parser
 
 
 def _address(text: str) -> str:
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", text):
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected an address such as s3://my-bucket/images")
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}; expected an address such as s3://my-bucket/images"
+        )
     return text
 
 
@@ -91,7 +135,16 @@ def _config(overrides: list[str]) -> Config:
     given = [word for word in overrides if word.partition("=")[0] != "backend"]
     named = any(word.startswith("experiment=") for word in given)
     # As a dry run: neither images nor an account are needed to tell what would have to be allowed.
-    return validate(load([*([] if named else ["experiment=resnet34"]), *given, "backend=sagemaker", "dry_run=true"]))
+    return validate(
+        load(
+            [
+                *([] if named else ["experiment=resnet34"]),
+                *given,
+                "backend=sagemaker",
+                "dry_run=true",
+            ]
+        )
+    )
 
 
 def _account(config: Config, args: argparse.Namespace) -> Account:
@@ -131,7 +184,10 @@ def _account(config: Config, args: argparse.Namespace) -> Account:
         backend=backend,
         reads=tuple(map(split_uri, [*([root] if root.startswith("s3://") else []), *args.read])),
         writes=tuple(map(split_uri, args.write)),
-        images=(training_image(backend, place.region), inference_image("ml.m5.large", place.region)),
+        images=(
+            training_image(backend, place.region),
+            inference_image("ml.m5.large", place.region),
+        ),
     )
 
 
@@ -151,7 +207,9 @@ def _template(config: Config, account: Account, commands: list[str]) -> dict[str
     from breedlab.backends.sagemaker import bootstrap
 
     role = config.backend.role
-    return bootstrap.template(account, commands, role and role.rpartition("/")[2], config.backend.bucket)
+    return bootstrap.template(
+        account, commands, role and role.rpartition("/")[2], config.backend.bucket
+    )
 
 
 def _note(text: str) -> None:

@@ -38,7 +38,10 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=command("debug"),
-        description="Judges the tensors that the debugger recorded of a run: debugger=losses, default or full.",
+        description=(
+            "Judges the tensors that the debugger recorded of a run: debugger=losses, default or"
+            " full."
+        ),
         epilog=_EPILOG.format(debug=command("debug")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,8 +49,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     words = parser.parse_args(argv)
     run: str = words.run.rstrip("/")
-    if not run.startswith("s3://") and not any(Path(run, name).exists() for name in ("config.yaml", "debug")):
-        raise DataError(f"{run}: is no run directory; expected one such as runs/latest, or an s3:// path")
+    if not run.startswith("s3://") and not any(
+        Path(run, name).exists() for name in ("config.yaml", "debug")
+    ):
+        raise DataError(
+            f"{run}: is no run directory; expected one such as runs/latest, or an s3:// path"
+        )
 
     extras.require("debugger", "judging a run")
     from breedlab.console import progress
@@ -64,9 +71,11 @@ def main(argv: list[str]) -> int:
 
 
 def recorded_limits(run: Path | str) -> DebuggerRules:
-    """Return the thresholds in a run's config; the defaults where there is none, as in a folder of foreign tensors.
+    """Return the thresholds in a run's config; the defaults where there is none, as in a folder of
+    foreign tensors.
 
-    A rule that is newer than the run has its defaults; all others keep what the run was started with.
+    A rule that is newer than the run has its defaults; all others keep what the run was started
+    with.
 
     Raises:
         ConfigError: If the run's config is damaged, or a newer breedlab wrote it.
@@ -83,11 +92,16 @@ def show(verdicts: Sequence[Verdict]) -> None:
     """A table of all rules, and below it what the triggered ones mean and what to try."""
     from breedlab.console import console, table
 
-    rows = [[found.rule, found.verdict.replace("_", " "), found.mode, _figures(found)] for found in verdicts]
+    rows = [
+        [found.rule, found.verdict.replace("_", " "), found.mode, _figures(found)]
+        for found in verdicts
+    ]
     console.print(table("Rules", ["rule", "verdict", "mode", "figures"], rows))
     for found in verdicts:
         if found.verdict == TRIGGERED:
-            console.print(f"\n{found.rule}, step {_few(found.steps)}: {_few(found.tensors)}", markup=False)
+            console.print(
+                f"\n{found.rule}, step {_few(found.steps)}: {_few(found.tensors)}", markup=False
+            )
             console.print(f"  {found.meaning}\n  {found.advice}\n  see {found.link}", markup=False)
 
 
@@ -98,10 +112,18 @@ def _figures(found: Verdict) -> str:
 
 
 def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else _few(value) if isinstance(value, list) else str(value)
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float)
+        else _few(value)
+        if isinstance(value, list)
+        else str(value)
+    )
 
 
 def _few(items: Sequence[object], most: int = 5) -> str:
     if not items:
         return "none"
-    return ", ".join(map(str, items[:most])) + (f" and {len(items) - most} more" if len(items) > most else "")
+    return ", ".join(map(str, items[:most])) + (
+        f" and {len(items) - most} more" if len(items) > most else ""
+    )

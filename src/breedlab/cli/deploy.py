@@ -93,7 +93,8 @@ def main(argv: list[str]) -> int:
         if rollout.waiting_for:
             name, how_to_delete = rollout.waiting_for
             hint = (
-                f"; AWS goes on with endpoint {name}. The same command comes back to it, and {how_to_delete} removes it"
+                f"; AWS goes on with endpoint {name}. The same command comes back to it, and"
+                f" {how_to_delete} removes it"
             )
         print(f"interrupted{hint}", file=sys.stderr)
         return 130
@@ -128,7 +129,8 @@ def _plan(words: argparse.Namespace) -> int:
 
     if words.photo is not None:
         _photo(words)  # refused now, not at the launch
-    with _model(words.model) as (folder, archive):  # whose wheels are collected at the launch, from a package index
+    # whose wheels are collected at the launch, from a package index
+    with _model(words.model) as (folder, archive):
         size = archive_check.lint(folder, imports=False)
         place = session.planned(account_of(words))
         deployment = _described(words, place, folder, archive)
@@ -141,9 +143,17 @@ def _plan(words: argparse.Namespace) -> int:
     print(f"image    {deployment.image}")
     print(f"costs    {_as_flags(str(cost))}")
     if words.vendor:
-        print("wheels   are added at the launch, so that the versions below, and the archive's address, will be others")
-    print("before   the archive is imported and answers one photo here; nothing is sent if it does not")
-    print("after    one photo to the endpoint decides; if it gets no scores, everything is undone\n")
+        print(
+            "wheels   are added at the launch, so that the versions below, and the archive's"
+            " address, will be others"
+        )
+    print(
+        "before   the archive is imported and answers one photo here; nothing is sent if it"
+        " does not"
+    )
+    print(
+        "after    one photo to the endpoint decides; if it gets no scores, everything is undone\n"
+    )
     if any(request.parameters.get("PolicyType") == "StepScaling" for request in made):
         made.append(scaling.wake_alarm(deployment.name, "<ARN of the step policy>"))
     for number, request in enumerate(made, 1):
@@ -160,7 +170,14 @@ def _plan(words: argparse.Namespace) -> int:
 
 
 def _deploy(words: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import archive_check, endpoint_cost, hidden_home, preflight, session, stack
+    from breedlab.backends.sagemaker import (
+        archive_check,
+        endpoint_cost,
+        hidden_home,
+        preflight,
+        session,
+        stack,
+    )
     from breedlab.backends.sagemaker.rollout import Rollout
 
     photo = _photo(words)
@@ -191,7 +208,9 @@ def _deploy(words: argparse.Namespace) -> int:
         assert account is not None
         asked.tell_unchecked()
         note(f"endpoint {deployment.name} costs {_as_flags(str(cost))}")
-        rollout = Rollout(account, deployment, archive_check.classes_of(folder), photo, words.replace)
+        rollout = Rollout(
+            account, deployment, archive_check.classes_of(folder), photo, words.replace
+        )
         rollout.find()  # an endpoint in no state to be updated is told before the archive is tried
         with console.status("one photo to the archive, here") as status:
             answer = archive_check.probe(
@@ -202,9 +221,13 @@ def _deploy(words: argparse.Namespace) -> int:
             )
         note(f"answers a photo with {answer.label} ({answer.score:.1%}): {answer.where}")
         answer = rollout.run(archive)
-    console.print(f"\nendpoint {deployment.name} answers: {answer.label} ({answer.score:.1%})\n", markup=False)
+    console.print(
+        f"\nendpoint {deployment.name} answers: {answer.label} ({answer.score:.1%})\n", markup=False
+    )
     region = session.region_flag(account.region_name)
-    console.print(f"ask     {command('predict')} --endpoint {deployment.name}{region} PHOTO...", markup=False)
+    console.print(
+        f"ask     {command('predict')} --endpoint {deployment.name}{region} PHOTO...", markup=False
+    )
     console.print(f"delete  {command('deploy')} --delete {deployment.name}{region}", markup=False)
     return 0
 
@@ -226,12 +249,20 @@ def _problems(deployment: Deployment) -> list[Problem]:
     """What AWS would refuse of the requests."""
     from breedlab.backends.sagemaker import checks, endpoint
 
-    sent = [*endpoint.requests(deployment, exists=False), endpoint.requests(deployment, exists=True)[2]]
-    return [problem for n, r in enumerate(sent) for problem in checks.model_problems(r, _SET_BY, sent[:n])]
+    sent = [
+        *endpoint.requests(deployment, exists=False),
+        endpoint.requests(deployment, exists=True)[2],
+    ]
+    return [
+        problem
+        for n, r in enumerate(sent)
+        for problem in checks.model_problems(r, _SET_BY, sent[:n])
+    ]
 
 
 def _answer_here(folder: Path, photo: bytes, words: argparse.Namespace) -> None:
-    """Have an archive answer an image on this machine before anything is sent; says what it answered."""
+    """Have an archive answer an image on this machine before anything is sent; says what it
+    answered."""
     from breedlab.backends.sagemaker import archive_check, hidden_home
 
     stage("Archive")
@@ -269,7 +300,8 @@ def _flags_named() -> Iterator[None]:
 
 @contextmanager
 def _model(model: Path, vendored: argparse.Namespace | None = None) -> Iterator[tuple[Path, Path]]:
-    """A model's content, and the archive that goes to S3, with wheels in it where the flags ask for that."""
+    """A model's content, and the archive that goes to S3, with wheels in it where the flags ask for
+    that."""
     from breedlab.packing import opened, write_archive
 
     with opened(model) as folder, tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
@@ -289,7 +321,8 @@ def _with_wheels(folder: Path, scratch: Path, instance_type: str) -> Path:
 
     stage("Packages")
     content = Path(shutil.copytree(folder, scratch / "content"))
-    python = endpoint.python_of(endpoint.inference_image(instance_type, "us-east-1"))  # the same in every region
+    # the same in every region
+    python = endpoint.python_of(endpoint.inference_image(instance_type, "us-east-1"))
     machine = "aarch64" if machines.is_arm(instance_type) else "x86_64"
     count = vendoring.add_to_archive(content, python, machine)
     note(f"{count} wheels for Python {python} on {machine} travel with the model")
@@ -299,7 +332,8 @@ def _with_wheels(folder: Path, scratch: Path, instance_type: str) -> Path:
 
 
 def _photo(words: argparse.Namespace) -> bytes:
-    """The photo that decides: the person's, else one that the run was tested with, else a drawn one."""
+    """The photo that decides: the person's, else one that the run was tested with, else a drawn
+    one."""
     if words.photo is not None:
         from breedlab.data.decode import BadPhoto, decode
 
@@ -308,7 +342,9 @@ def _photo(words: argparse.Namespace) -> bytes:
             content = path.read_bytes()
             decode(content)
         except OSError as error:
-            raise DataError(f"--photo {path}: cannot be read ({error.strerror}); expected a photo") from error
+            raise DataError(
+                f"--photo {path}: cannot be read ({error.strerror}); expected a photo"
+            ) from error
         except BadPhoto as error:
             raise DataError(f"--photo {path}: {error}; expected a photo") from error
         return content

@@ -24,17 +24,26 @@ def main(argv: list[str]) -> int:
     """Prints the figures of a model on a folder of class folders.
 
     Raises:
-        BreedlabError: If the model or the folder is not there, or the folder holds classes the model lacks.
+        BreedlabError: If the model or the folder is not there, or the folder holds classes the
+            model lacks.
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=command("evaluate"),
-        description="Tests a model on labelled photos: FOLDER/<class>/photo.jpg, named as in training.",
+        description=(
+            "Tests a model on labelled photos: FOLDER/<class>/photo.jpg, named as in training."
+        ),
         epilog=f"example: {command('evaluate', 'runs/latest data/sample/test')}",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
+    )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of class folders")
-    parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
+    parser.add_argument(
+        "--engine",
+        choices=("eager", "openvino"),
+        help="in place of the one that it was exported with",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     words = parser.parse_args(argv)
 
@@ -60,26 +69,37 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     """
     left = Leftovers()
     names = [entry.name for entry in subfolders(folder, left)]
-    # In one Unicode form, whichever the file system here writes, and the one where the model was trained.
+    # In one Unicode form, whichever the file system here writes, and the one where the model was
+    # trained.
     shown = dict(zip(names, display_names([composed(name) for name in names]), strict=True))
     known_as = {composed(name): name for name in classes}
     spaced = {composed(name).replace("_", " "): name for name in classes}
     label: dict[str, int] = {}
     for name in names:
         forms = (shown[name], composed(name))
-        written = (*(known_as.get(form) for form in forms), *(spaced.get(form.replace("_", " ")) for form in forms))
+        written = (
+            *(known_as.get(form) for form in forms),
+            *(spaced.get(form.replace("_", " ")) for form in forms),
+        )
         if known := next((one for one in written if one is not None), None):
             label[name] = classes.index(known)
     unknown = [name for name in names if name not in label]
-    splits = [name for split in ("test", "valid", "train") for name in unknown if split_of(name) == split]
+    splits = [
+        name for split in ("test", "valid", "train") for name in unknown if split_of(name) == split
+    ]
     if splits:
-        raise DataError(f"{folder}: holds {listed(splits)}, not classes; expected one, such as {folder / splits[0]}")
+        raise DataError(
+            f"{folder}: holds {listed(splits)}, not classes; expected one, such as"
+            f" {folder / splits[0]}"
+        )
     if unknown:
         raise DataError(
-            f"{folder}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} no class of the model;"
-            f" it knows {listed(classes, 10)}"
+            f"{folder}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} no class of the"
+            f" model; it knows {listed(classes, 10)}"
         )
-    photos = [Photo(path, label[name]) for name in names for path in find_images(folder / name, left)]
+    photos = [
+        Photo(path, label[name]) for name in names for path in find_images(folder / name, left)
+    ]
     if not photos:
         held = f"; it holds {left.unread()}, which are not read" if left.endings else ""
         raise DataError(f"{folder}: holds no photos{held}; expected FOLDER/<class>/photo.jpg")
@@ -113,9 +133,13 @@ def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[An
     with progress("testing", aside=True) as report:
         report(0, len(photos))
         try:
-            found = evaluate(model.scores, batches, model.classes, total=len(photos), progress=report)
+            found = evaluate(
+                model.scores, batches, model.classes, total=len(photos), progress=report
+            )
         except LostPhoto as error:
-            raise DataError(f"{error.fact}; take it out of the folder, and the others are tested") from error
+            raise DataError(
+                f"{error.fact}; take it out of the folder, and the others are tested"
+            ) from error
     return found, str(model.engine.choice)
 
 

@@ -1,4 +1,5 @@
-"""`breedlab DIR`: looks at a folder of images, says what it found and what it will do with them, and does it."""
+"""`breedlab DIR`: looks at a folder of images, says what it found and what it will do with them,
+and does it."""
 
 from __future__ import annotations
 
@@ -23,16 +24,20 @@ def main(argv: list[str]) -> int:
     others = [word for word in argv[1:] if word not in words]
     if others:
         raise ConfigError(
-            f"{others[0]}: expected PATH=VALUE after the folder, such as dry_run=true or trainer.max_epochs=5;"
-            f" `{command('launch')}` takes flags"
+            f"{others[0]}: expected PATH=VALUE after the folder, such as dry_run=true or"
+            f" trainer.max_epochs=5; `{command('launch')}` takes flags"
         )
     return train_on(Path(argv[0]), words)
 
 
 def asked_for(argv: list[str]) -> tuple[Path, list[str]] | None:
-    """Return the folder and the other words, where a command line of `launch` names a folder and no experiment."""
+    """Return the folder and the other words, where a command line of `launch` names a folder and no
+    experiment."""
     roots = [word for word in argv if word.startswith("data.root=")]
-    known = any(word.startswith(("-", "hydra.")) or word.lstrip("+~").startswith(_OF_ITS_OWN) for word in argv)
+    known = any(
+        word.startswith(("-", "hydra.")) or word.lstrip("+~").startswith(_OF_ITS_OWN)
+        for word in argv
+    )
     if len(roots) != 1 or known:
         return None
     place = roots[0].partition("=")[2]
@@ -64,8 +69,8 @@ def train_on(root: Path, words: list[str]) -> int:
 
     if not root.is_dir():
         raise DataError(
-            f"data.root: {root} is {'a file' if root.exists() else 'not there'}; expected a folder of labelled images:"
-            " class folders, or images beside a file such as labels.csv"
+            f"data.root: {root} is {'a file' if root.exists() else 'not there'}; expected a folder"
+            " of labelled images: class folders, or images beside a file such as labels.csv"
         )
     # What is said of the data counts before anything is read: data.ignore, data.labels, seed.
     asked = validate(load(["data=image_folder", "name=images", "data.root=.", *words]))
@@ -86,8 +91,13 @@ def train_on(root: Path, words: list[str]) -> int:
     stage("What it will do")
     for reason in proposal.reasons:
         note(reason)
-    note(f"it takes {in_words(seconds)} here, and ends with {config.runs_dir}/{config.name}/<date_time>/report.html")
+    note(
+        f"it takes {in_words(seconds)} here, and ends with"
+        f" {config.runs_dir}/{config.name}/<date_time>/report.html"
+    )
     note("the same, to change: ")
-    console.print(f"  {command('launch', printable(shlex.join(every)))}", markup=False, soft_wrap=True)
+    console.print(
+        f"  {command('launch', printable(shlex.join(every)))}", markup=False, soft_wrap=True
+    )
     start(load(every), every)
     return 0

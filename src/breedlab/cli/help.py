@@ -28,8 +28,8 @@ from breedlab.errors import ConfigError
 _HELP = """\
 usage: {help} [PATH ...] [plugins=[my_package]]
 
-Without PATH, all settings of the config; with it, one setting (optim.lr) or section (optim): type, range, default,
-meaning, what sets it and where it is used."""
+Without PATH, all settings of the config; with it, one setting (optim.lr) or section (optim): type,
+range, default, meaning, what sets it and where it is used."""
 
 _WIDTH, _COLUMN = 110, 30
 _ROOMS = {"debugger": "debugging", "profiler": "profiling"}
@@ -52,7 +52,9 @@ def main(argv: list[str]) -> int:
     known = {setting.path: setting for setting in settings(schema())}
     paths = [word for word in argv if "=" not in word]
     if unknown := [path for path in paths if path not in known]:
-        raise ConfigError("\n".join(f"{path}: unknown name{nearest(path, known)}" for path in unknown))
+        raise ConfigError(
+            "\n".join(f"{path}: unknown name{nearest(path, known)}" for path in unknown)
+        )
     texts = [_about(known[path], list(known.values()), overrides) for path in paths]
     print("\n\n".join(texts) if texts else _listed(list(known.values())))
     sys.stdout.flush()
@@ -86,7 +88,9 @@ def _about(setting: Setting, known: list[Setting], overrides: list[str]) -> str:
     lines = [f"{setting.path}: {setting.meaning}" if setting.meaning else setting.path]
     for name, text in rows.items():
         if text:
-            lines += textwrap.wrap(f"{name:10}{text}", _WIDTH, initial_indent="  ", subsequent_indent=" " * 12)
+            lines += textwrap.wrap(
+                f"{name:10}{text}", _WIDTH, initial_indent="  ", subsequent_indent=" " * 12
+            )
     return "\n".join([*lines, *_components(setting)])
 
 
@@ -124,16 +128,26 @@ def used_in(setting: Setting) -> list[str]:
     found = [name for name, text in _sources() if leaf in text and _reads(text, leaf, {parent})]
     if setting.registry is not None:
         variable = next(name for name, value in vars(registry).items() if value is setting.registry)
-        found += [name for name, text in _sources() if re.search(rf"\b{variable}\.(chosen|made)\(", text)]
+        found += [
+            name for name, text in _sources() if re.search(rf"\b{variable}\.(chosen|made)\(", text)
+        ]
     room = _ROOMS.get(setting.path.partition(".")[0])
     if not found and room:  # which takes a part of the config, and knows nothing of its path
         owners = {"self", "limits", "rule", "config", "collection", "settings"}
-        found = [name for name, text in _sources() if f"/{room}/" in name and _reads(text, leaf, owners)]
+        found = [
+            name for name, text in _sources() if f"/{room}/" in name and _reads(text, leaf, owners)
+        ]
     if not found:
         # Not in an f-string, which writes a command for the user, and reads nothing.
-        found = [name for name, text in _sources() if re.search(rf'(?<!f)"{re.escape(setting.path)}=', text)]
+        found = [
+            name
+            for name, text in _sources()
+            if re.search(rf'(?<!f)"{re.escape(setting.path)}=', text)
+        ]
     own = Path(sys.modules[setting.owner.__module__].__file__ or "")
-    return list(dict.fromkeys(found)) or [str(own.relative_to(_PACKAGE.parent) if _PACKAGE in own.parents else own)]
+    return list(dict.fromkeys(found)) or [
+        str(own.relative_to(_PACKAGE.parent) if _PACKAGE in own.parents else own)
+    ]
 
 
 def _reads(text: str, leaf: str, owners: set[str]) -> bool:
@@ -148,7 +162,12 @@ def _attributes(text: str) -> set[tuple[str, str]]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Attribute):
             owner = node.value
-            found.add((owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", ""), node.attr))
+            found.add(
+                (
+                    owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", ""),
+                    node.attr,
+                )
+            )
     return found
 
 

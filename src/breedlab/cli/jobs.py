@@ -30,24 +30,42 @@ def main(argv: list[str]) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show|stop|fetch|resume")
     runs = argparse.ArgumentParser(add_help=False)
-    runs.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where the runs are (runs)")
+    runs.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where the runs are (runs)"
+    )
     one = argparse.ArgumentParser(add_help=False)
-    one.add_argument("name", metavar="NAME", help="a job's name, or the run directory of its launch")
-    one.add_argument("--region", help="of a job that another machine launched; the AWS profile's by default")
+    one.add_argument(
+        "name", metavar="NAME", help="a job's name, or the run directory of its launch"
+    )
+    one.add_argument(
+        "--region", help="of a job that another machine launched; the AWS profile's by default"
+    )
 
     def verb(name: str, about: str, more: str = "", of_one: bool = True) -> argparse.ArgumentParser:
         told = f"{about[0].upper()}{about[1:]}.{more}"
         parents = [one, runs] if of_one else [runs]
-        return verbs.add_parser(name, allow_abbrev=False, parents=parents, help=about, description=told)
+        return verbs.add_parser(
+            name, allow_abbrev=False, parents=parents, help=about, description=told
+        )
 
-    listing = verb("list", "the jobs that were launched from here, the newest first, and how they stand", of_one=False)
+    listing = verb(
+        "list",
+        "the jobs that were launched from here, the newest first, and how they stand",
+        of_one=False,
+    )
     listing.add_argument(
-        "--all", action="store_true", help="breedlab's jobs of the account in one region, whoever launched them"
+        "--all",
+        action="store_true",
+        help="breedlab's jobs of the account in one region, whoever launched them",
     )
     listing.add_argument("--region", help="with --all: which; the AWS profile's by default")
     showing = verb("show", "how a job stands, and the table of its trials")
-    showing.add_argument("--log", action="store_true", help="what the job printed, in place of that")
-    showing.add_argument("--trial", type=int, metavar="N", help="with --log: of this trial of a search")
+    showing.add_argument(
+        "--log", action="store_true", help="what the job printed, in place of that"
+    )
+    showing.add_argument(
+        "--trial", type=int, metavar="N", help="with --log: of this trial of a search"
+    )
     verb("stop", "stop a job; what it has done stays in the bucket")
     fetching = verb(
         "fetch",
@@ -57,10 +75,12 @@ def main(argv: list[str]) -> int:
     verb(
         "resume",
         "start what is still to come, and fetch it",
-        " That is the training of the best, once a search by a tuning job is over or was stopped; or the first job, if"
-        " the launch broke off before AWS had it.",
+        " That is the training of the best, once a search by a tuning job is over or was stopped;"
+        " or the first job, if the launch broke off before AWS had it.",
     )
-    fetching.add_argument("--now", action="store_true", help="what there is at this moment; nothing is started")
+    fetching.add_argument(
+        "--now", action="store_true", help="what there is at this moment; nothing is started"
+    )
     given = parser.parse_args(argv)
     if given.verb == "list" and given.all:
         _list_all(given.region)
@@ -94,7 +114,8 @@ def main(argv: list[str]) -> int:
 
 
 def _without_record(name: str, runs: Path, region: str | None) -> boto3.Session | None:
-    """Return a session to stop a job in that was not launched from here; None if it was, or it is no job's name."""
+    """Return a session to stop a job in that was not launched from here; None if it was, or it is
+    no job's name."""
     from breedlab.backends.sagemaker.record import find
     from breedlab.backends.sagemaker.session import connect
 
@@ -127,7 +148,8 @@ def _found(name: str, runs: Path, region: str | None, verb: str) -> tuple[boto3.
     from breedlab.backends.sagemaker.session import connect
 
     record = find(name, runs)
-    if record is None and ("/" in name or Path(name, "config.yaml").is_file()):  # a job's name has no slash
+    # a job's name has no slash
+    if record is None and ("/" in name or Path(name, "config.yaml").is_file()):
         raise BackendError(f"{name}: {_without_job(Path(name), verb)}")
     account = connect(record.place.region if record else region, "--region")
     return account, record or find_in_bucket(account, name)
@@ -138,7 +160,10 @@ def _without_job(place: Path, verb: str) -> str:
     if (place / "config.yaml").is_file():
         return f"this run trained here, not on SageMaker; there is no job to {verb}"
     state = "is no run directory" if place.is_dir() else "is not there"
-    return f"{state}; expected a job's name or the run directory of its launch: {command('jobs', 'list')}"
+    return (
+        f"{state}; expected a job's name or the run directory of its launch:"
+        f" {command('jobs', 'list')}"
+    )
 
 
 def _list(runs: Path) -> None:
@@ -149,7 +174,10 @@ def _list(runs: Path) -> None:
 
     records = local_records(runs)
     if not records:
-        print(f"no job was launched from here ({runs}); launch one: {command('launch', 'backend=sagemaker ...')}")
+        print(
+            f"no job was launched from here ({runs}); launch one:"
+            f" {command('launch', 'backend=sagemaker ...')}"
+        )
         return
     accounts: dict[str, boto3.Session | None] = {}
     rows = []
@@ -169,7 +197,15 @@ def _list(runs: Path) -> None:
             if record.searches and (final := training_status(account, record.final_name)).state:
                 state = f"search {state}; training {_words(final)}"
         fetched = "yes" if record.run and (record.run / "metrics.json").exists() else ""
-        rows.append([record.name, record.config["name"], record.started[:16].replace("T", " "), state, fetched])
+        rows.append(
+            [
+                record.name,
+                record.config["name"],
+                record.started[:16].replace("T", " "),
+                state,
+                fetched,
+            ]
+        )
     console.print(table("Jobs", ["job", "experiment", "started", "state", "fetched"], rows))
 
 
@@ -190,7 +226,9 @@ def _show(account: boto3.Session, record: Record) -> None:
         ),
     ]
     if final is not None:
-        not_started = f"not started; `{command('jobs', 'resume')}` starts it when the search is over"
+        not_started = (
+            f"not started; `{command('jobs', 'resume')}` starts it when the search is over"
+        )
         begun = _words(final) if final.state else not_started
         lines.append(("training", f"{record.final_name}: {begun}"))
     lines += [
@@ -221,11 +259,15 @@ def _log(account: boto3.Session, record: Record, trial: int | None) -> None:
     from breedlab.console import console
 
     jobs = [record.final_name]
-    if record.searches and (trial is not None or training_status(account, record.final_name).state is None):
+    if record.searches and (
+        trial is not None or training_status(account, record.final_name).state is None
+    ):
         trials = list_trials(account, record.name)
         jobs = [t.job for t in trials if trial is None or t.row.number == trial]
         if trial is not None and not jobs:
-            raise BackendError(f"--trial {trial}: the search has {len(trials)} trials so far, counted from 0")
+            raise BackendError(
+                f"--trial {trial}: the search has {len(trials)} trials so far, counted from 0"
+            )
     for job in jobs:
         lines = list(Log(account, job).news())
         if len(jobs) > 1:
@@ -244,7 +286,10 @@ def _stop(account: boto3.Session, record: Record) -> None:
     running = [(status, training) for status, training in jobs if status.state == "InProgress"]
     for status, training in running:
         stop_job(account, status.name, status.arn, training=training)
-        print(f"{status.name}: told to stop; what it has done so far stays in {record.experiment().uri()}/")
+        print(
+            f"{status.name}: told to stop; what it has done so far stays in"
+            f" {record.experiment().uri()}/"
+        )
     if not running:
         known = "; ".join(f"{status.name}: {_words(status)}" for status, _ in jobs if status.state)
         print(f"nothing to stop: {known or f'{record.name}: {_never(record)}'}")
@@ -275,7 +320,10 @@ def _never(record: Record) -> str:
     """What is said of a record whose job AWS does not have."""
     where = f"{record.name} --region {record.place.region}"
     if record.state == "sending":
-        return f"AWS has no such job: its launch broke off; start it: {command('jobs', 'resume', where)}"
+        return (
+            "AWS has no such job: its launch broke off; start it:"
+            f" {command('jobs', 'resume', where)}"
+        )
     return "no longer there"
 
 

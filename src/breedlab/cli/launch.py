@@ -1,4 +1,5 @@
-"""`breedlab launch`: Hydra composes, the config is validated, the experiment runs. Nothing heavy is imported here."""
+"""`breedlab launch`: Hydra composes, the config is validated, the experiment runs. Nothing heavy is
+imported here."""
 
 from __future__ import annotations
 
@@ -91,7 +92,9 @@ def main(argv: list[str]) -> int:
         print(
             _HELP.format(
                 launch=command("launch"),
-                groups="\n".join(f"  {name:11}{', '.join(names)}" for name, names in groups(argv).items()),
+                groups="\n".join(
+                    f"  {name:11}{', '.join(names)}" for name, names in groups(argv).items()
+                ),
             )
         )
         return 0 if argv else 2
@@ -106,7 +109,8 @@ def main(argv: list[str]) -> int:
 
     if (folder := asked_for(argv)) is not None:
         return train_on(*folder)
-    # Without flags Hydra would compose twice, to find out its mode, and do nothing else that is needed here.
+    # Without flags Hydra would compose twice, to find out its mode, and do nothing else that is
+    # needed here.
     if resume := [word.partition("=")[2] for word in argv if word.startswith("resume=")]:
         run = Path(resume[-1])
         carry_out(resumed(run, argv, "dry_run=true" in argv), argv, run)
@@ -116,9 +120,16 @@ def main(argv: list[str]) -> int:
 
 
 def _without_cfg_job(argv: list[str]) -> list[str] | None:
-    """The words beside `--cfg job`, if that is the only flag: Hydra would not show those that it is not given."""
+    """The words beside `--cfg job`, if that is the only flag: Hydra would not show those that it is
+    not given."""
     for index, word in enumerate(argv):
-        count = 1 if word == "--cfg=job" else 2 if argv[index : index + 2] in (["--cfg", "job"], ["-c", "job"]) else 0
+        count = (
+            1
+            if word == "--cfg=job"
+            else 2
+            if argv[index : index + 2] in (["--cfg", "job"], ["-c", "job"])
+            else 0
+        )
         rest = [other for other in [*argv[:index], *argv[index + count :]] if other != "--resolve"]
         if count and not any(other.startswith("-") for other in rest):
             return rest
@@ -126,10 +137,17 @@ def _without_cfg_job(argv: list[str]) -> list[str] | None:
 
 
 def _is_hydras(word: str) -> bool:
-    return word.startswith(("-", "hydra.", "+hydra.", "~hydra.")) and not word.startswith("hydra.searchpath=")
+    return word.startswith(("-", "hydra.", "+hydra.", "~hydra.")) and not word.startswith(
+        "hydra.searchpath="
+    )
 
 
-_HYDRAS_FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.output_subdir=")
+_HYDRAS_FOLDERS = (
+    "hydra.run.dir=",
+    "hydra.sweep.dir=",
+    "hydra.sweep.subdir=",
+    "hydra.output_subdir=",
+)
 
 
 def _through_hydra(argv: list[str]) -> int:
@@ -163,12 +181,18 @@ def _through_hydra(argv: list[str]) -> int:
                 print(("\n" if number else "") + f"── {number + 1}: {told}\n")
             return start(with_space(tree, space), words)
         except Terminated as stopped:
-            raise _GridStopped(stopped) from None  # which no `except Exception` of Hydra's goes on after
+            # which no `except Exception` of Hydra's goes on after
+            raise _GridStopped(stopped) from None
         except Exception as raised:
             unresolved = isinstance(raised, OmegaConfBaseException)
             typed = " ".join(HydraConfig.get().overrides.task)
-            error = ConfigError(f"config ({typed}): {' '.join(str(raised).split())}") if unresolved else raised
-            # Kept from Hydra, which would print a second message and end a grid at its first failure.
+            error = (
+                ConfigError(f"config ({typed}): {' '.join(str(raised).split())}")
+                if unresolved
+                else raised
+            )
+            # Kept from Hydra, which would print a second message and end a grid at its first
+            # failure.
             failures.append(error)
             if isinstance(error, BreedlabError):
                 print(error, file=sys.stderr)
@@ -176,10 +200,13 @@ def _through_hydra(argv: list[str]) -> int:
                 traceback.print_exc()
             return {"error": str(error) or type(error).__name__}
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its complaints instead of printing them; they are reworded
+    # Hydra raises its complaints instead of printing them; they are reworded
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *forced([word for word in whole if word not in space])]
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")(
+            task
+        )()
     except _GridStopped as stopped:
         raise stopped.terminated from None
     except (HydraException, OmegaConfBaseException) as error:
@@ -193,7 +220,8 @@ class _GridStopped(BaseException):
 
 
 def configure(*overrides: str) -> Config:
-    """The config of an experiment, from the words that the command line takes: `configure("experiment=quickstart")`.
+    """The config of an experiment, from the words that the command line takes:
+    `configure("experiment=quickstart")`.
 
     Raises:
         ConfigError: Naming everything that is wrong.
@@ -229,12 +257,16 @@ def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict
 
 
 def _with_weights_of_a_run(config: Config, overrides: list[str]) -> tuple[Config, list[str]]:
-    """Names the file that `model.weights` means today: `runs/latest` is another run once this one has begun."""
+    """Names the file that `model.weights` means today: `runs/latest` is another run once this one
+    has begun."""
     file = file_of(config.model.weights)
     if file == config.model.weights:
         return config, overrides
     model = config.model.model_copy(update={"weights": file})
-    words = [f'model.weights="{file}"' if word.startswith("model.weights=") else word for word in overrides]
+    words = [
+        f'model.weights="{file}"' if word.startswith("model.weights=") else word
+        for word in overrides
+    ]
     return config.model_copy(update={"model": model}), words
 
 
@@ -246,7 +278,9 @@ def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     from breedlab.pipeline.extension import refuse_fewer
     from breedlab.pipeline.rundir import recorded_config, recorded_overrides
 
-    words = [word for word in overrides if word.lstrip("+~").split("=")[0] not in ("resume", "dry_run")]
+    words = [
+        word for word in overrides if word.lstrip("+~").split("=")[0] not in ("resume", "dry_run")
+    ]
     lineage = read_json_if_whole(run / "lineage.json") or {}
     trained_on = lineage.get("data", {}).get("photos", {}).get("train")
     given = _given(recorded_overrides(run), words, trained_on) if words else {}
@@ -256,7 +290,9 @@ def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     if wrong := [path for path in sorted(changed) if path not in _FREE]:
         raise ConfigError(
             f"resume: {run} was started with another config; leave these out, or start a new run:\n"
-            + "\n".join(f"  {path}: recorded {before.get(path)!r}, given {given[path]!r}" for path in wrong)
+            + "\n".join(
+                f"  {path}: recorded {before.get(path)!r}, given {given[path]!r}" for path in wrong
+            )
         )
     refuse_fewer(run, changed)
     values = {**changed, "dry_run": dry_run, "resume": None}
@@ -265,11 +301,13 @@ def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
 
 _PLACES = ("cache.dir", "cache.max_gb", "cache.mode", "runs_dir", "data.root")
 _FREE = ("resume", "dry_run", *_PLACES, "trainer.max_epochs", "tuner.trials")
-"""What a continued run may change: where things lie, and how long it goes on. The photos have to be the same."""
+"""What a continued run may change: where things lie, and how long it goes on. The photos have to be
+the same."""
 
 
 def _as_run(config: Config, images: int | None) -> Config:
-    """Return a config as a run on so many images corrects it: what it was begun with, however often it is retyped."""
+    """Return a config as a run on so many images corrects it: what it was begun with, however often
+    it is retyped."""
     from breedlab.pipeline.suitability import cap_batch_sizes
 
     return config if images is None else cap_batch_sizes(config, images)[0]
@@ -284,8 +322,13 @@ def _given(recorded: list[str], words: list[str], images: int | None) -> dict[st
         images: How many it trains on; None if that is not known.
     """
     replaced = {word.lstrip("+").partition("=")[0] for word in words}
-    # What is replaced need not be known here: a variable of the environment that it came from may not be set.
-    recorded = [word for word in recorded if "${oc.env:" not in word or word.partition("=")[0] not in replaced]
+    # What is replaced need not be known here: a variable of the environment that it came from may
+    # not be set.
+    recorded = [
+        word
+        for word in recorded
+        if "${oc.env:" not in word or word.partition("=")[0] not in replaced
+    ]
     now = dict(leaf_values(_as_run(validate(load([*recorded, *words])), images).tree()))
     without = dict(leaf_values(load(recorded)))
     named = {word.lstrip("+").partition("=")[0] for word in words}
@@ -295,7 +338,8 @@ def _given(recorded: list[str], words: list[str], images: int | None) -> dict[st
 
 
 def _refuse_unknown_flags(argv: list[str]) -> None:
-    """`--lr 0.1` is how other tools are written to; Hydra's parser would answer with a screen of usage."""
+    """`--lr 0.1` is how other tools are written to; Hydra's parser would answer with a screen of
+    usage."""
     from hydra._internal.utils import get_args_parser
 
     known = get_args_parser()._option_string_actions
@@ -305,5 +349,11 @@ def _refuse_unknown_flags(argv: list[str]) -> None:
             name = flag.lstrip("-").replace("-", "_").replace("__", ".")
             paths = [*known_paths(), *groups()]
             path = next((p for p in paths if p == name or p.endswith(f".{name}")), None)
-            hint = f": {path}={value or '...'}" if path else nearest(name, paths) + nearest(flag, known)
-            raise ConfigError(f"{flag}: unknown flag; values are set as path=value without dashes{hint}")
+            hint = (
+                f": {path}={value or '...'}"
+                if path
+                else nearest(name, paths) + nearest(flag, known)
+            )
+            raise ConfigError(
+                f"{flag}: unknown flag; values are set as path=value without dashes{hint}"
+            )

@@ -25,7 +25,8 @@ _BATCH = 16
 _BORDERS = 8
 """Columns of the screen that a table of three takes for lines and gaps."""
 _LEAST = 10
-"""Columns that a class or an error is left at least; longer names than leave that are folded, too."""
+"""Columns that a class or an error is left at least; longer names than leave that are folded,
+too."""
 
 
 def main(argv: list[str]) -> int:
@@ -38,19 +39,36 @@ def main(argv: list[str]) -> int:
         allow_abbrev=False,
         prog=command("predict"),
         description="Prints the likeliest classes of photos, with their probabilities.",
-        usage=f"{command('predict')} MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]\n"
-        f"       {command('predict')} --endpoint URL|NAME PHOTO... [--region REGION] [--json] [--top K]",
+        usage=(
+            f"{command('predict')} MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]\n      "
+            f" {command('predict')} --endpoint URL|NAME PHOTO... [--region REGION] [--json]"
+            " [--top K]"
+        ),
         epilog=f"example: {command('predict')} runs/latest photos/ '*.jpg'",
     )
-    parser.add_argument("model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
-    parser.add_argument("photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob pattern")
     parser.add_argument(
-        "--endpoint", metavar="URL|NAME", help=f"ask a server ({command('serve')}) or a SageMaker endpoint"
+        "model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
     )
-    parser.add_argument("--region", help="of a SageMaker endpoint (default: that of the AWS profile)")
-    parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
+    parser.add_argument(
+        "photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob pattern"
+    )
+    parser.add_argument(
+        "--endpoint",
+        metavar="URL|NAME",
+        help=f"ask a server ({command('serve')}) or a SageMaker endpoint",
+    )
+    parser.add_argument(
+        "--region", help="of a SageMaker endpoint (default: that of the AWS profile)"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("eager", "openvino"),
+        help="in place of the one that it was exported with",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: a list, one entry a photo")
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes to show (default: 5)")
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="K", help="how many classes to show (default: 5)"
+    )
     words = parser.parse_args(argv)
     if words.top < 1:
         parser.error(f"--top: got {words.top}; expected at least 1")
@@ -59,8 +77,15 @@ def main(argv: list[str]) -> int:
     if words.engine and words.endpoint:
         parser.error("--engine: an endpoint has its own; expected MODEL|RUN, or no --engine")
     if words.model is None and words.endpoint is None:
-        parser.error("MODEL|RUN and PHOTO are missing; expected a model.tar.gz or a run directory, and photos")
-    patterns = words.photos if words.endpoint is None else [word for word in (words.model, *words.photos) if word]
+        parser.error(
+            "MODEL|RUN and PHOTO are missing; expected a model.tar.gz or a run directory, and"
+            " photos"
+        )
+    patterns = (
+        words.photos
+        if words.endpoint is None
+        else [word for word in (words.model, *words.photos) if word]
+    )
     if not patterns:
         after = "MODEL|RUN" if words.endpoint is None else "--endpoint"
         parser.error(f"PHOTO is missing; expected a file, a folder or a glob pattern after {after}")
@@ -90,12 +115,25 @@ def _expand(word: str) -> list[Path]:
     if path.is_file():
         return [path]
     left = Leftovers()
-    found = find_images(path, left) if path.is_dir() else sorted(Path(p) for p in glob.glob(word, recursive=True))
+    found = (
+        find_images(path, left)
+        if path.is_dir()
+        else sorted(Path(p) for p in glob.glob(word, recursive=True))
+    )
     if left.endings:
         print(f"{printable(word)}: left out, for their endings: {left.unread()}", file=sys.stderr)
     if not found:
-        what = "holds no photos" if path.is_dir() else "matches no file" if glob.has_magic(word) else "is not there"
-        raise DataError(f"{word}: {what}; expected a photo, a folder of photos or a pattern such as 'photos/*.jpg'")
+        what = (
+            "holds no photos"
+            if path.is_dir()
+            else "matches no file"
+            if glob.has_magic(word)
+            else "is not there"
+        )
+        raise DataError(
+            f"{word}: {what}; expected a photo, a folder of photos or a pattern such as"
+            " 'photos/*.jpg'"
+        )
     return [file for file in found if file.is_file()]
 
 
@@ -138,9 +176,12 @@ def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any
             found = model.told(torch.stack([photo for _, photo in ready]))
             for (answer, _), told in zip(ready, found, strict=True):
                 probabilities = told.pop("probabilities")
-                best = sorted(range(len(model.classes)), key=lambda index: -probabilities[index])[:top]
+                best = sorted(range(len(model.classes)), key=lambda index: -probabilities[index])[
+                    :top
+                ]
                 answer["predictions"] = [
-                    {"class": model.classes[i], "probability": round(probabilities[i], 6)} for i in best
+                    {"class": model.classes[i], "probability": round(probabilities[i], 6)}
+                    for i in best
                 ]
                 if "set" in told:
                     told["set"] = [model.classes[i] for i in told["set"]]
@@ -151,12 +192,23 @@ def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any
 
 def _add_truths(answers: list[dict[str, Any]], classes: list[str]) -> None:
     """Add each photo's true class where a folder that it lies in is named as one."""
-    known = {form: name for name in classes for form in (composed(name), composed(name).replace("_", " "))}
+    known = {
+        form: name
+        for name in classes
+        for form in (composed(name), composed(name).replace("_", " "))
+    }
     for answer in answers:
-        folders = [composed(folder.name) for folder in list(Path(answer["photo"]).parents)[:2] if folder.name]
+        folders = [
+            composed(folder.name)
+            for folder in list(Path(answer["photo"]).parents)[:2]
+            if folder.name
+        ]
         for folder in folders:
             shown = display_names([folder])[0]
-            truth = next((known[form] for form in (folder, shown, shown.replace("_", " ")) if form in known), None)
+            truth = next(
+                (known[form] for form in (folder, shown, shown.replace("_", " ")) if form in known),
+                None,
+            )
             if truth is not None:
                 answer["truth"] = truth
                 break
@@ -172,21 +224,37 @@ def _show(answers: list[dict[str, Any]]) -> None:
             rows.append([name, f"error: {answer['error']}", "", answer.get("truth", "")])
         truth = answer.get("truth", "")
         if answer.get("unknown"):
-            rows.append([name, f"unknown: stranger than {answer['stranger_than']:.1%} of validation", "", truth])
+            rows.append(
+                [
+                    name,
+                    f"unknown: stranger than {answer['stranger_than']:.1%} of validation",
+                    "",
+                    truth,
+                ]
+            )
             name = truth = ""
         for prediction in answer.get("predictions", []):
             rows.append([name, prediction["class"], f"{prediction['probability']:.1%}", truth])
             name = truth = ""
         if len(answer.get("set", ())) > 1 and not answer.get("unknown"):
             sure = f"{answer['set_coverage']:.0%}"
-            rows.append(["", f"one of {len(answer['set'])}: {', '.join(answer['set'])}", f"{sure} sure", ""])
+            rows.append(
+                ["", f"one of {len(answer['set'])}: {', '.join(answer['set'])}", f"{sure} sure", ""]
+            )
     has_truths = any("truth" in answer for answer in answers)
     columns = ["photo", "class", "probability", *(["true class"] if has_truths else [])]
     made = table("", columns, [row[: len(columns)] for row in rows])
-    # Names tell the photos apart: what an error says gives way to them, and what has no room is folded, never cut.
+    # Names tell the photos apart: what an error says gives way to them, and what has no room is
+    # folded, never cut.
     longest = max((len(answer["photo"]) for answer in answers), default=0)
     truths = max((len(answer.get("truth", "")) for answer in answers), default=0)
-    room = console.width - longest - len("probability") - _BORDERS - (max(truths, len("true class")) + 3) * has_truths
+    room = (
+        console.width
+        - longest
+        - len("probability")
+        - _BORDERS
+        - (max(truths, len("true class")) + 3) * has_truths
+    )
     made.columns[1].max_width = room if room >= _LEAST else None
     made.columns[0].overflow = made.columns[1].overflow = "fold"
     made.columns[2].no_wrap = True

@@ -1,4 +1,5 @@
-"""`breedlab deploy --register` and `--from-registry`: versions of models in SageMaker's model registry."""
+"""`breedlab deploy --register` and `--from-registry`: versions of models in SageMaker's model
+registry."""
 
 from __future__ import annotations
 
@@ -27,18 +28,30 @@ def register(args: argparse.Namespace) -> int:
     photo = deploying._photo(args)
     with deploying._model(args.model, None if args.dry_run else args) as (folder, archive):
         archive_check.lint(folder, imports=False)
-        account, place, found = (None, None, []) if args.dry_run else session.inspect(account_of(args))
+        account, place, found = (
+            (None, None, []) if args.dry_run else session.inspect(account_of(args))
+        )
         place = place or session.planned(account_of(args))
         deployment = deploying._described(args, place, folder, archive)
         lineage, metrics = read_description(folder)["lineage"], registry.metrics_of(args.model)
-        sent = registry.requests(deployment, args.register, args.approval or "pending", lineage, metrics)
-        problems = [p for n, r in enumerate(sent) for p in checks.model_problems(r, deploying._SET_BY, sent[:n])]
+        sent = registry.requests(
+            deployment, args.register, args.approval or "pending", lineage, metrics
+        )
+        problems = [
+            p
+            for n, r in enumerate(sent)
+            for p in checks.model_problems(r, deploying._SET_BY, sent[:n])
+        ]
         deploying._refuse([*found, *problems])
         if account is None:
             print(f"model package group {args.register} (dry run: nothing is sent)\n")
             print(f"archive  {args.model} goes to {deployment.model}\n")
             for number, request in enumerate(sent, 1):
-                aside = ", where the group is not there yet" if request.operation == "CreateModelPackageGroup" else ""
+                aside = (
+                    ", where the group is not there yet"
+                    if request.operation == "CreateModelPackageGroup"
+                    else ""
+                )
                 deploying._print_request(number, request, aside)
             return 0
         deploying._answer_here(folder, photo, args)
@@ -65,7 +78,8 @@ def from_registry(args: argparse.Namespace) -> Iterator[None]:
     """Have the args name a version's archive, which lies here meanwhile.
 
     Raises:
-        BackendError: If there is no such version, it is not approved, or does not suit the instance type.
+        BackendError: If there is no such version, it is not approved, or does not suit the instance
+            type.
     """
     from breedlab.backends.sagemaker import endpoint, registry, session
 
@@ -81,8 +95,9 @@ def from_registry(args: argparse.Namespace) -> Iterator[None]:
             wanted = endpoint.inference_image(machine, str(account.region_name))
             if _processors(wanted) != _processors(image):
                 raise BackendError(
-                    f"--instance-type {machine}: version {args.package} was registered with {image}, which is for other"
-                    " processors; register the model again with this --instance-type"
+                    f"--instance-type {machine}: version {args.package} was registered with"
+                    f" {image}, which is for other processors; register the model again with this"
+                    " --instance-type"
                 )
         else:
             args.image = image

@@ -20,16 +20,26 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=command("report"),
-        description="Writes a run's report again, or compares several runs: one HTML file that needs no network.",
+        description=(
+            "Writes a run's report again, or compares several runs: one HTML file that needs no"
+            " network."
+        ),
         epilog=f"example: {command('report', 'runs/latest')}",
     )
-    parser.add_argument("run", type=Path, nargs="+", metavar="RUN", help="a run directory; several are compared")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the file (default: RUN/report.html, or comparison.html for several)"
+        "run", type=Path, nargs="+", metavar="RUN", help="a run directory; several are compared"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the file (default: RUN/report.html, or comparison.html for several)",
     )
     words = parser.parse_args(argv)
     if words.out is not None and words.out.is_dir():
-        raise ConfigError(f"--out {words.out} is a folder; expected a file such as {words.out / 'report.html'}")
+        raise ConfigError(
+            f"--out {words.out} is a folder; expected a file such as {words.out / 'report.html'}"
+        )
     extras.require("report", "a report")
     from breedlab.reporting.comparison import paired, titles
     from breedlab.reporting.record import read_run, run_directory

@@ -23,28 +23,48 @@ def main(argv: list[str]) -> int:
     """Serves until it is told to stop; requests that are open by then are answered.
 
     Raises:
-        BreedlabError: If the model is not there, the port is taken, or the `serve` extra is missing.
+        BreedlabError: If the model is not there, the port is taken, or the `serve` extra is
+            missing.
     """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=command("serve"),
-        description="Serves a model on SageMaker's contract: GET /ping, POST /invocations; also /docs and /metrics.",
+        description=(
+            "Serves a model on SageMaker's contract: GET /ping, POST /invocations; also /docs and"
+            " /metrics."
+        ),
         epilog=f"example: {command('serve', 'runs/latest --port 8080')}",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=8080, help="the port (default: 8080; 0 picks a free one)")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on (default: this machine only)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8080, help="the port (default: 8080; 0 picks a free one)"
+    )
     parser.add_argument(
         "--allow-urls",
         metavar="none|public|HOST,...",
-        help="whose photos to fetch by their address (default: as the model was exported with serving.allow_urls)",
+        help=(
+            "whose photos to fetch by their address (default: as the model was exported with"
+            " serving.allow_urls)"
+        ),
     )
     parser.add_argument(
         "--allowed-hosts",
         metavar="HOST,...|*",
-        help="names that requests may ask for besides localhost (default: of a server for this machine only those)",
+        help=(
+            "names that requests may ask for besides localhost (default: of a server for this"
+            " machine only those)"
+        ),
     )
-    parser.add_argument("--engine", choices=("eager", "openvino"), help="in place of the one that it was exported with")
+    parser.add_argument(
+        "--engine",
+        choices=("eager", "openvino"),
+        help="in place of the one that it was exported with",
+    )
     words = parser.parse_args(argv)
     if not 0 <= words.port < 65536:
         parser.error(f"--port: got {words.port}; expected 0 to 65535")
@@ -53,7 +73,10 @@ def main(argv: list[str]) -> int:
         try:
             hosts = allowed_hosts(listener.getsockname()[0], words.allowed_hosts)
         except ValueError as error:
-            parser.error(f"--allowed-hosts: got {str(error)!r}; expected names such as dogs.example, without a port")
+            parser.error(
+                f"--allowed-hosts: got {str(error)!r}; expected names such as dogs.example, without"
+                " a port"
+            )
         return _serve(words.model, words.engine, listener, allowed, hosts)
 
 
@@ -61,7 +84,9 @@ def _allowed(word: str) -> Allowed:
     try:
         return allowed_from(word)
     except ValueError as error:
-        raise ServingError(f"--allow-urls: got {word!r}; expected none, public or {error}") from error
+        raise ServingError(
+            f"--allow-urls: got {word!r}; expected none, public or {error}"
+        ) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -71,14 +96,23 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         # Python adds the address to the system's own words; they are the shorter ones.
-        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise ServingError(f"--host {host} --port {port}: cannot listen there ({reason}); name another") from error
+        reason = (
+            error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        )
+        raise ServingError(
+            f"--host {host} --port {port}: cannot listen there ({reason}); name another"
+        ) from error
 
 
 def _serve(
-    path: Path, engine: str | None, listener: socket.socket, allowed: Allowed | None, hosts: frozenset[str] | None
+    path: Path,
+    engine: str | None,
+    listener: socket.socket,
+    allowed: Allowed | None,
+    hosts: frozenset[str] | None,
 ) -> int:
-    # The model first: where there is none, that is told before PyTorch is imported, which takes seconds.
+    # The model first: where there is none, that is told before PyTorch is imported, which takes
+    # seconds.
     load_plugins_of(path)
     with opened(path) as folder, progress("loading the model", aside=True):
         try:
@@ -86,7 +120,8 @@ def _serve(
             from breedlab.serving.server import make_app
         except ModuleNotFoundError as error:
             raise ServingError(
-                f"serving needs the package {error.name}; install the extra: pip install 'breedlab[serve]'"
+                f"serving needs the package {error.name}; install the extra: pip install"
+                " 'breedlab[serve]'"
             ) from error
         import torch
 
@@ -95,16 +130,27 @@ def _serve(
         hardware.heed()
         model = Model(folder, engine=engine)
         side = model.transform.crop
-        model.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # the first pass sets much up: not for a client
+        # the first pass sets much up: not for a client
+        model.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))
     if allowed is not None:
         model.fetch = Fetcher(allowed)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    note = functools.partial(print, file=sys.stderr, flush=True)  # stdout is for the requests, a line of JSON each
-    note(f"{path}: {len(model.classes)} classes; answers with {model.engine.choice} on {model.device}")
+    # stdout is for the requests, a line of JSON each
+    note = functools.partial(print, file=sys.stderr, flush=True)
+    note(
+        f"{path}: {len(model.classes)} classes; answers with {model.engine.choice} on"
+        f" {model.device}"
+    )
     if model.fetch.is_open:
         allowed = model.fetch.allowed
-        note(f"fetches photos from {'the public internet' if isinstance(allowed, str) else ', '.join(allowed)}")
-    note(f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C stops")
+        note(
+            "fetches photos from"
+            f" {'the public internet' if isinstance(allowed, str) else ', '.join(allowed)}"
+        )
+    note(
+        f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C"
+        " stops"
+    )
     Server(settings(make_app(model, hosts=hosts))).run(sockets=[listener])
     return 0

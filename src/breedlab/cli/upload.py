@@ -20,15 +20,28 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=command("upload"),
-        description="Uploads labelled photos, checked, many at once; run again, it goes on where it stopped.",
+        description=(
+            "Uploads labelled photos, checked, many at once; run again, it goes on where it"
+            " stopped."
+        ),
         epilog=f"example: {command('upload', 'data/dog_breeds', 's3://my-bucket/dog_breeds')}",
     )
-    parser.add_argument("data", type=Path, metavar="DATA", help="a folder: DATA/train/<class>/*.jpg, valid and test")
+    parser.add_argument(
+        "data", type=Path, metavar="DATA", help="a folder: DATA/train/<class>/*.jpg, valid and test"
+    )
     parser.add_argument("address", metavar="s3://...", help="where to, a folder in a bucket")
     parser.add_argument("--region", help="the bucket's; the AWS profile's by default")
-    parser.add_argument("--kms-key", metavar="KEY", help="encrypts what is uploaded with a key of your own")
-    parser.add_argument("--links", action="store_true", help="upload also what lies outside DATA and is linked into it")
-    parser.add_argument("--skip-bad", action="store_true", help="leave broken photos out instead of refusing them")
+    parser.add_argument(
+        "--kms-key", metavar="KEY", help="encrypts what is uploaded with a key of your own"
+    )
+    parser.add_argument(
+        "--links",
+        action="store_true",
+        help="upload also what lies outside DATA and is linked into it",
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave broken photos out instead of refusing them"
+    )
     words = parser.parse_args(argv)
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/]/?", words.address):
         raise DataError(
@@ -50,8 +63,15 @@ def main(argv: list[str]) -> int:
     stage("Data")
     # Where a split has no folder the job cuts it from train; what is cut here only has to be read.
     photos = survey(words.data, valid_fraction=0.15, test_fraction=0.15, seed=0)
-    counts = photos.splits if not photos.cut else {"train": [p for split in SPLITS for p in photos.splits[split]]}
-    note(f"{words.data}: {len(photos.classes)} classes; " + ", ".join(f"{len(p):,} {s}" for s, p in counts.items()))
+    counts = (
+        photos.splits
+        if not photos.cut
+        else {"train": [p for split in SPLITS for p in photos.splits[split]]}
+    )
+    note(
+        f"{words.data}: {len(photos.classes)} classes; "
+        + ", ".join(f"{len(p):,} {s}" for s, p in counts.items())
+    )
     for text in photos.notes:
         note(text)
     for text in photos.left_out:
@@ -59,18 +79,32 @@ def main(argv: list[str]) -> int:
     with progress("checking photos") as done:
         skip = "skip" if words.skip_bad else "error"
         report = check(photos, Path(".cache/activations/checks"), on_bad_file=skip, progress=done)
-    for findings in (report.bad, report.conflicts, tuple(leak for leak in report.leaks if not leak.own_cut)):
-        for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in findings]):
+    for findings in (
+        report.bad,
+        report.conflicts,
+        tuple(leak for leak in report.leaks if not leak.own_cut),
+    ):
+        for text in first_few(
+            [f"left out: {finding.path} {finding.reason}" for finding in findings]
+        ):
             warn(text)
-    left_out = {finding.path for finding in (*report.bad, *report.conflicts, *report.leaks) if not finding.own_cut}
+    left_out = {
+        finding.path
+        for finding in (*report.bad, *report.conflicts, *report.leaks)
+        if not finding.own_cut
+    }
     paths = sorted({photo.path for split in SPLITS for photo in photos.splits[split]} - left_out)
     paths += photos.label_files
     if not words.links:
         refuse_outside_links(words.data, paths, "--links uploads them as well")
-    files = [(path, f"{key}/{Path(os.path.relpath(path, words.data)).as_posix()}") for path in paths]
+    files = [
+        (path, f"{key}/{Path(os.path.relpath(path, words.data)).as_posix()}") for path in paths
+    ]
     stage(f"Uploading to {words.address}")
     new = upload_files(account, files, bucket, words.kms_key, "uploading", newer=True)
     note(f"{len(files):,} photos, {new:,} of them new")
-    how = command("launch", f"backend=sagemaker data=image_folder data.root=s3://{bucket}/{key} ...")
+    how = command(
+        "launch", f"backend=sagemaker data=image_folder data.root=s3://{bucket}/{key} ..."
+    )
     print(f"train on them: {how}")
     return 0

@@ -16,13 +16,13 @@ _MAX_5, _MAX_16 = Field(max_length=5), Field(max_length=16)
 class Vpc(Section):
     """The private network that jobs run in; both lists empty for none."""
 
-    subnets: Annotated[list[Annotated[str, matching(r"subnet-[0-9a-f]+", "a subnet such as subnet-0abc")]], _MAX_16] = (
-        Field(default_factory=list)
-    )
+    subnets: Annotated[
+        list[Annotated[str, matching(r"subnet-[0-9a-f]+", "a subnet such as subnet-0abc")]], _MAX_16
+    ] = Field(default_factory=list)
     """Its subnets."""
-    security_groups: Annotated[list[Annotated[str, matching(r"sg-[0-9a-f]+", "a group such as sg-0abc")]], _MAX_5] = (
-        Field(default_factory=list)
-    )
+    security_groups: Annotated[
+        list[Annotated[str, matching(r"sg-[0-9a-f]+", "a group such as sg-0abc")]], _MAX_5
+    ] = Field(default_factory=list)
     """Its security groups."""
 
 
@@ -48,12 +48,22 @@ class Limits(Section):
 
 
 Hours = Annotated[float, Field(gt=0, le=28 * 24)]
-Region = Annotated[str, matching(r"[a-z]{2,4}(-[a-z]+)+-[0-9]", "an AWS region such as eu-central-1")]
+Region = Annotated[
+    str, matching(r"[a-z]{2,4}(-[a-z]+)+-[0-9]", "an AWS region such as eu-central-1")
+]
 Bucket = Annotated[
-    str, matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "a bucket's name without s3://: small letters, digits, '-'")
+    str,
+    matching(
+        r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+        "a bucket's name without s3://: small letters, digits, '-'",
+    ),
 ]
 Prefix = Annotated[
-    str, matching(r"[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?", "letters, digits, '_', '.', '-' and '/' inside")
+    str,
+    matching(
+        r"[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?",
+        "letters, digits, '_', '.', '-' and '/' inside",
+    ),
 ]
 Role = Annotated[
     str,
@@ -66,7 +76,11 @@ InstanceType = Annotated[str, matching(r"ml\.[a-z0-9-]+\.[a-z0-9]+", "a type suc
 Image = Annotated[
     str,
     StringConstraints(min_length=1),
-    BeforeValidator(not_a_number("all three parts of a version, such as 2.13.0, since 2.10 would be read as 2.1")),
+    BeforeValidator(
+        not_a_number(
+            "all three parts of a version, such as 2.13.0, since 2.10 would be read as 2.1"
+        )
+    ),
 ]
 Variable = Annotated[str, matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "a name of letters, digits and '_'")]
 
@@ -79,7 +93,8 @@ class Backend(Section):
     wait: bool = True
     """Whether the launch follows the job to its end and fetches the run."""
     trials: Literal["auto", "job_each", "one_job"] = "auto"
-    """Whether each trial is a job of its own or one job runs them all; `auto` is `one_job` for a frozen backbone."""
+    """Whether each trial is a job of its own or one job runs them all; `auto` is `one_job` for a
+    frozen backbone."""
     region: Region | None = None
     """The AWS region; null is that of your AWS configuration."""
     role: Role | None = None
@@ -115,11 +130,13 @@ class Backend(Section):
     environment: dict[Variable, str] = Field(default_factory=dict)
     """Environment variables of the jobs."""
     input_mode: Literal["file", "fastfile"] = "file"
-    """Whether jobs copy their images before they start, or stream them from S3 as they are read (`fastfile`)."""
+    """Whether jobs copy their images before they start, or stream them from S3 as they are read
+    (`fastfile`)."""
     network_isolation: bool = False
     """Whether jobs have no network."""
     vendor: bool = False
-    """Whether the packages of a job travel with it as wheels, for jobs that reach no package index."""
+    """Whether the packages of a job travel with it as wheels, for jobs that reach no package
+    index."""
     encrypt_traffic: bool = False
     """Whether traffic between a job's machines is encrypted."""
     vpc: Vpc = Field(default_factory=Vpc)

@@ -1,4 +1,5 @@
-"""The candidates of `tuner.strategy=auto`: what decides the features, and what is tried on the same features."""
+"""The candidates of `tuner.strategy=auto`: what decides the features, and what is tried on the same
+features."""
 
 from __future__ import annotations
 
@@ -23,19 +24,30 @@ def count(space: Space) -> int:
 
 
 def passes(space: Space) -> Iterator[Values]:
-    """Yield what decides the features, from cheap to expensive: by how far down the lists it stands."""
+    """Yield what decides the features, from cheap to expensive: by how far down the lists it
+    stands."""
     axes: list[list[Values]] = []
     for pair in PAIRED:
         lists = {path: _choices(space, path) for path in pair if path in space}
         if lists:
-            axes.append([dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)])
+            axes.append(
+                [
+                    dict(zip(lists, values, strict=True))
+                    for values in zip(*lists.values(), strict=True)
+                ]
+            )
     ranges = [range(len(axis)) for axis in axes]
     for places in sorted(product(*ranges), key=lambda places: (sum(places), places)):
-        yield {path: value for axis, at in zip(axes, places, strict=True) for path, value in axis[at].items()}
+        yield {
+            path: value
+            for axis, at in zip(axes, places, strict=True)
+            for path, value in axis[at].items()
+        }
 
 
 def heads(space: Space) -> Iterator[Values]:
-    """Yield what is tried on the same features. A head that is solved has no use for the settings of training."""
+    """Yield what is tried on the same features. A head that is solved has no use for the settings
+    of training."""
     paired = {path for pair in PAIRED for path in pair}
     others = {path: _choices(space, path) for path in space if path not in paired and path != HEAD}
     settings = [dict(zip(others, values, strict=True)) for values in product(*others.values())]

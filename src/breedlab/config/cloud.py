@@ -1,4 +1,5 @@
-"""Rules of the SageMaker backend that the config alone can tell, so that they are told with all the others."""
+"""Rules of the SageMaker backend that the config alone can tell, so that they are told with all the
+others."""
 
 from __future__ import annotations
 
@@ -7,7 +8,15 @@ from collections.abc import Iterator, Sequence
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
 from breedlab.config.schema import Data, Model, Tuner
-from breedlab.config.space import Choices, Range, Space, SpaceError, grid_points, leaves, read_dimension
+from breedlab.config.space import (
+    Choices,
+    Range,
+    Space,
+    SpaceError,
+    grid_points,
+    leaves,
+    read_dimension,
+)
 from breedlab.weight_files import names_file
 
 MOST_CHOICES = 30
@@ -17,7 +26,9 @@ MOST_CHOICES = 30
 def data_is_where_it_runs(backend: Backend, data: Data) -> Iterator[Problem]:
     if data.root.startswith("s3:"):
         if backend.name == "local":
-            yield Problem("data.root", f"{data.root} is in S3; expected a folder here, or backend=sagemaker")
+            yield Problem(
+                "data.root", f"{data.root} is in S3; expected a folder here, or backend=sagemaker"
+            )
         elif not data.root.removeprefix("s3://").strip("/") or not data.root.startswith("s3://"):
             yield Problem("data.root", f"got {data.root!r}; expected s3://bucket/folder")
 
@@ -27,15 +38,20 @@ def launch_has_a_place(backend: Backend, dry_run: bool) -> Iterator[Problem]:
     if backend.name != "sagemaker" or dry_run:
         return
     if backend.role is None:
-        yield Problem("backend.role", "has no value; a launch needs the execution role of the jobs, by ARN or name")
+        yield Problem(
+            "backend.role",
+            "has no value; a launch needs the execution role of the jobs, by ARN or name",
+        )
     if backend.bucket is None:
         yield Problem("backend.bucket", "has no value; a launch needs a bucket in the jobs' region")
 
 
 def trials_are_jobs(trials: str, strategy: str, freeze: str, warm_start: Sequence[str]) -> bool:
-    """Return whether each trial of a search is a training job of its own, given the config's values.
+    """Return whether each trial of a search is a training job of its own, given the config's
+    values.
 
-    A frozen backbone is computed once for all trials of one job, and once for each trial that is a job.
+    A frozen backbone is computed once for all trials of one job, and once for each trial that is a
+    job.
     """
     if strategy == "none":
         return False
@@ -48,21 +64,31 @@ def search_suits_backend(backend: Backend, tuner: Tuner, model: Model) -> Iterat
     if tuner.strategy == "none":
         return
     if tuner.early_stopping and tuner.strategy == "hyperband":
-        yield Problem("tuner.early_stopping", "got true; expected false, since hyperband stops trials by itself")
+        yield Problem(
+            "tuner.early_stopping",
+            "got true; expected false, since hyperband stops trials by itself",
+        )
     each = backend.name == "sagemaker" and trials_are_jobs(
         backend.trials, tuner.strategy, model.freeze, tuner.warm_start
     )
     if tuner.warm_start and not each:
         yield Problem(
-            "tuner.warm_start", "needs backend=sagemaker and backend.trials=job_each: parents are tuning jobs"
+            "tuner.warm_start",
+            "needs backend=sagemaker and backend.trials=job_each: parents are tuning jobs",
         )
     if not each:
         return
     if len(tuner.warm_start) > 5:
-        yield Problem("tuner.warm_start", f"has {len(tuner.warm_start)} parents; expected at most 5")
+        yield Problem(
+            "tuner.warm_start", f"has {len(tuner.warm_start)} parents; expected at most 5"
+        )
     space = dict(_space(tuner))
-    if tuner.strategy == "grid" and all(isinstance(dimension, Choices) for dimension in space.values()):
-        yield from _too_many("tuner.space", "the grid has", len(grid_points(space)), backend.limits.trials)
+    if tuner.strategy == "grid" and all(
+        isinstance(dimension, Choices) for dimension in space.values()
+    ):
+        yield from _too_many(
+            "tuner.space", "the grid has", len(grid_points(space)), backend.limits.trials
+        )
     elif tuner.trials is not None:
         yield from _too_many("tuner.trials", "got", tuner.trials, backend.limits.trials)
     if tuner.parallel > backend.limits.parallel:
@@ -78,22 +104,40 @@ def machines_fit(backend: Backend) -> Iterator[Problem]:
     if backend.name != "sagemaker":
         return
     if backend.spot and backend.keep_alive_minutes:
-        yield Problem("backend.keep_alive_minutes", "expected 0, since backend.spot=true leaves no instance warm")
+        yield Problem(
+            "backend.keep_alive_minutes",
+            "expected 0, since backend.spot=true leaves no instance warm",
+        )
     if backend.max_wait_hours is not None:
         if not backend.spot:
-            yield Problem("backend.max_wait_hours", "expected null, since only backend.spot=true waits for capacity")
+            yield Problem(
+                "backend.max_wait_hours",
+                "expected null, since only backend.spot=true waits for capacity",
+            )
         elif backend.max_wait_hours < backend.max_run_hours:
-            least = f"expected at least backend.max_run_hours ({backend.max_run_hours:g}), which it includes"
+            least = (
+                f"expected at least backend.max_run_hours ({backend.max_run_hours:g}), which it"
+                " includes"
+            )
             yield Problem("backend.max_wait_hours", f"got {backend.max_wait_hours:g}; {least}")
     if bool(backend.vpc.subnets) != bool(backend.vpc.security_groups):
         missing = "security_groups" if backend.vpc.subnets else "subnets"
-        yield Problem(f"backend.vpc.{missing}", "is empty; a VPC needs both subnets and security groups")
+        yield Problem(
+            f"backend.vpc.{missing}", "is empty; a VPC needs both subnets and security groups"
+        )
     for key in backend.tags:
         if key == "breedlab" or key.startswith("breedlab:"):
-            yield Problem(f"backend.tags.{key}", "is breedlab's own, by which it knows its jobs; choose another key")
-    reserved = [name for name in backend.environment if name.startswith(("SM_", "BREEDLAB_", "SAGEMAKER_"))]
+            yield Problem(
+                f"backend.tags.{key}",
+                "is breedlab's own, by which it knows its jobs; choose another key",
+            )
+    reserved = [
+        name for name in backend.environment if name.startswith(("SM_", "BREEDLAB_", "SAGEMAKER_"))
+    ]
     for name in reserved:
-        yield Problem(f"backend.environment.{name}", "is set by the job itself; choose another name")
+        yield Problem(
+            f"backend.environment.{name}", "is set by the job itself; choose another name"
+        )
 
 
 def isolation_needs_nothing(backend: Backend, model: Model) -> Iterator[Problem]:
@@ -103,10 +147,15 @@ def isolation_needs_nothing(backend: Backend, model: Model) -> Iterator[Problem]
     if "/" not in backend.image and not backend.vendor:
         yield Problem(
             "backend.image",
-            f"got {backend.image!r}; expected the URI of an image that holds breedlab's packages, since"
-            " backend.network_isolation=true installs none; or backend.vendor=true, which sends them along",
+            f"got {backend.image!r}; expected the URI of an image that holds breedlab's packages,"
+            " since backend.network_isolation=true installs none; or backend.vendor=true, which"
+            " sends them along",
         )
-    if not names_file(model.weights) and model.weights != "none" and not model.weights.startswith("package:"):
+    if (
+        not names_file(model.weights)
+        and model.weights != "none"
+        and not model.weights.startswith("package:")
+    ):
         yield Problem(
             "model.weights",
             f"{model.weights} would be downloaded; expected a file, package:NAME or none, since"
@@ -127,9 +176,15 @@ def _ranges_fit(space: Space) -> Iterator[Problem]:
         yield Problem("tuner.space", f"has {len(space)} paths; SageMaker searches at most 30")
     for path, dimension in space.items():
         if isinstance(dimension, Range) and dimension.step is not None and dimension.step != 1:
-            yield Problem(f"tuner.space.{path}.step", "SageMaker's ranges have no steps; expected a list of the values")
+            yield Problem(
+                f"tuner.space.{path}.step",
+                "SageMaker's ranges have no steps; expected a list of the values",
+            )
         if isinstance(dimension, Choices) and len(dimension.values) > MOST_CHOICES:
-            yield Problem(f"tuner.space.{path}", f"has {len(dimension.values)} choices; SageMaker takes {MOST_CHOICES}")
+            yield Problem(
+                f"tuner.space.{path}",
+                f"has {len(dimension.values)} choices; SageMaker takes {MOST_CHOICES}",
+            )
 
 
 def _too_many(path: str, words: str, trials: int, most: int) -> Iterator[Problem]:

@@ -1,4 +1,5 @@
-"""The schema with what is registered in it: closed choices, and a section for each component that has settings."""
+"""The schema with what is registered in it: closed choices, and a section for each component that
+has settings."""
 
 from __future__ import annotations
 
@@ -26,7 +27,11 @@ def choice(registry: Registry[Any]) -> Choice:
     def check(value: Any) -> Any:
         names = registry.choices()
         if value not in names:
-            listed = ", ".join(map(repr, names[:-1])) + (" or " if len(names) > 1 else "") + repr(names[-1])
+            listed = (
+                ", ".join(map(repr, names[:-1]))
+                + (" or " if len(names) > 1 else "")
+                + repr(names[-1])
+            )
             raise PydanticKnownError("literal_error", {"expected": listed})
         return value
 
@@ -34,7 +39,8 @@ def choice(registry: Registry[Any]) -> Choice:
 
 
 def component_sections(searched: bool = False) -> dict[str, type[BaseModel]]:
-    """Return the sections of registered components by config path, such as `data.blank`, in registration order.
+    """Return the sections of registered components by config path, such as `data.blank`, in
+    registration order.
 
     Args:
         searched: Only those whose settings a search may vary.
@@ -65,21 +71,25 @@ def extended(base: type[BaseModel]) -> type[BaseModel]:
     return _extended(base, tuple(added))
 
 
-def _is_there(base: type[BaseModel], registry: Registry[Any], name: str, component: type[BaseModel]) -> bool:
+def _is_there(
+    base: type[BaseModel], registry: Registry[Any], name: str, component: type[BaseModel]
+) -> bool:
     section = base
     for part in registry.section.split("."):
         section = section_of(section.model_fields[part].annotation) or section
     there = section.model_fields.get(name)
     if there is not None and section_of(there.annotation) is not component:
         raise ConfigError(
-            f"{registry.kind} {name!r} of {component.__module__} has the name of the setting {registry.section}.{name};"
-            " register it under another"
+            f"{registry.kind} {name!r} of {component.__module__} has the name of the setting"
+            f" {registry.section}.{name}; register it under another"
         )
     return there is not None
 
 
 @lru_cache(maxsize=8)
-def _extended(model: type[BaseModel], added: tuple[tuple[str, type[BaseModel], bool], ...]) -> type[BaseModel]:
+def _extended(
+    model: type[BaseModel], added: tuple[tuple[str, type[BaseModel], bool], ...]
+) -> type[BaseModel]:
     """Return a model with sections added at config paths."""
     if not added:
         return model
@@ -105,4 +115,6 @@ def _extended(model: type[BaseModel], added: tuple[tuple[str, type[BaseModel], b
 def section_of(annotation: Any) -> type[BaseModel] | None:
     """Return the section that a field holds, None if it holds a value."""
     kinds = [annotation, *getattr(annotation, "__args__", ())]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return next(
+        (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None
+    )

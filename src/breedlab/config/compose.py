@@ -1,4 +1,5 @@
-"""Hydra's side of the config: where conf/ is, and what Hydra refuses, in the same words as everything else."""
+"""Hydra's side of the config: where conf/ is, and what Hydra refuses, in the same words as
+everything else."""
 
 from __future__ import annotations
 
@@ -11,7 +12,14 @@ from breedlab.config.environment import not_set, resolved, tree_of
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import Problem, error_from, nearest
 from breedlab.config.validate import Tree, known_paths, problems
-from breedlab.config.yaml_folders import SEARCHPATH, config_folder, groups, in_quotes, plain, yaml_files
+from breedlab.config.yaml_folders import (
+    SEARCHPATH,
+    config_folder,
+    groups,
+    in_quotes,
+    plain,
+    yaml_files,
+)
 from breedlab.errors import ConfigError
 from breedlab.registry import SOURCES
 
@@ -20,9 +28,11 @@ def load(overrides: list[str]) -> Tree:
     """What a list of overrides composes to, ready to be validated.
 
     Raises:
-        ConfigError: Naming every override that means nothing, and whatever else is wrong with the rest.
+        ConfigError: Naming every override that means nothing, and whatever else is wrong with the
+            rest.
     """
-    load_plugins(named_plugins(overrides))  # what is wrong with them is told with the rest of the config
+    # what is wrong with them is told with the rest of the config
+    load_plugins(named_plugins(overrides))
     whole, torn = rejoin(overrides)
     whole = quoted(whole)
     good, found = screen(whole)
@@ -54,11 +64,16 @@ def named_plugins(overrides: Sequence[str]) -> list[str]:
     words = [word for word in overrides if re.match(r"\+{0,2}plugins=", word)]
     if words:
         return _list_in(words[-1])
-    if not any(re.search("^plugins:", file.read_text("utf-8"), re.MULTILINE) for file in yaml_files(overrides)):
+    if not any(
+        re.search("^plugins:", file.read_text("utf-8"), re.MULTILINE)
+        for file in yaml_files(overrides)
+    ):
         return []
     choices = groups(overrides)
     try:
-        tree = compose([word for word in overrides if word.partition("=")[0] in (*choices, SEARCHPATH)])
+        tree = compose(
+            [word for word in overrides if word.partition("=")[0] in (*choices, SEARCHPATH)]
+        )
     except Exception:  # as in `load`
         return []
     return tree["plugins"] if isinstance(tree.get("plugins"), list) else []
@@ -77,23 +92,36 @@ def _list_in(word: str) -> list[str]:
 
 def forced(overrides: list[str]) -> list[str]:
     """Return overrides that Hydra takes for components' own settings, which no YAML file has."""
-    # A built-in source is null in YAML where a config has another, and null is not set piece by piece.
-    null = {f"{SOURCES.section}.{name}" for name, source in SOURCES.items() if source.__module__ == SOURCES.home}
-    inside = tuple(f"{path}{mark}" for path in component_sections() if path not in null for mark in ".=")
+    # A built-in source is null in YAML where a config has another, and null is not set piece by
+    # piece.
+    null = {
+        f"{SOURCES.section}.{name}"
+        for name, source in SOURCES.items()
+        if source.__module__ == SOURCES.home
+    }
+    inside = tuple(
+        f"{path}{mark}" for path in component_sections() if path not in null for mark in ".="
+    )
     return [f"++{word}" if word.startswith(inside) else word for word in overrides]
 
 
 def split_space(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """Sets apart what is said of open mappings, such as `tuner.space`, where a list may take a range's place.
+    """Sets apart what is said of open mappings, such as `tuner.space`, where a list may take a
+    range's place.
 
     Hydra merges, it cannot swap; and it knows no name that is not there yet, such as that of a tag.
     """
-    space = [word for word in overrides if re.match(r"\+{0,2}(" + "|".join(map(re.escape, _OPEN)) + ")[.=]", word)]
+    space = [
+        word
+        for word in overrides
+        if re.match(r"\+{0,2}(" + "|".join(map(re.escape, _OPEN)) + ")[.=]", word)
+    ]
     return [word for word in overrides if word not in space], space
 
 
 def with_space(tree: Tree, words: list[str]) -> Tree:
-    """A tree with its search space changed as the words say; `tuner.space={...}` is the whole space."""
+    """A tree with its search space changed as the words say; `tuner.space={...}` is the whole
+    space."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     for override in OverridesParser.create().parse_overrides(words):
@@ -111,7 +139,8 @@ def with_space(tree: Tree, words: list[str]) -> Tree:
 
 
 def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
-    """Sorts out overrides that the shell took apart at their spaces: around `=`, or in the name of a folder.
+    """Sorts out overrides that the shell took apart at their spaces: around `=`, or in the name of
+    a folder.
 
     Returns:
         The words that are left, and a problem for each override that was in parts.
@@ -133,11 +162,19 @@ def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
         if len(parts) > 1:
             found.append(Problem(" ".join(parts), f"write it without spaces: {''.join(parts)}"))
             continue
-        while key in _FOLDERS and "=" in parts[0] and queue and _is_rest(queue[0]) and queue[0] not in names:
+        while (
+            key in _FOLDERS
+            and "=" in parts[0]
+            and queue
+            and _is_rest(queue[0])
+            and queue[0] not in names
+        ):
             parts.append(queue.pop(0))
         if len(parts) > 1:
             text = " ".join(parts)
-            found.append(Problem(text, f"has spaces; quote it: {_quoted(key, text.partition('=')[2])}"))
+            found.append(
+                Problem(text, f"has spaces; quote it: {_quoted(key, text.partition('=')[2])}")
+            )
         else:
             left.append(parts[0])
     return left, found
@@ -197,23 +234,35 @@ def _with_quotes(word: str) -> str:
     return f"{key}={in_quotes(value)}"
 
 
-def _screened(word: str, choices: Mapping[str, list[str]], paths: list[str], grid: bool) -> Problem | None:
+def _screened(
+    word: str, choices: Mapping[str, list[str]], paths: list[str], grid: bool
+) -> Problem | None:
     key, equals, value = word.partition("=")
     if key.startswith(("+", "~", "hydra.", "hydra/")) or "@" in key:
         return None  # additions and deletions are Hydra's to judge
     if not equals:
-        named = [f"{group}={choice}" for group in sorted(choices, key="experiment".__ne__) for choice in choices[group]]
+        named = [
+            f"{group}={choice}"
+            for group in sorted(choices, key="experiment".__ne__)
+            for choice in choices[group]
+        ]
         hint = "" if key in paths or key in choices else nearest(key, [*named, *paths, *choices])
         return Problem(word, f"is no override; expected path=value{hint}")
     if key in choices:
         wrong = [
-            choice for choice in value.split(",") if re.fullmatch(r"[\w.-]*", choice) and choice not in choices[key]
+            choice
+            for choice in value.split(",")
+            if re.fullmatch(r"[\w.-]*", choice) and choice not in choices[key]
         ]
         if value.startswith("["):  # Hydra would merge them into one config without a word
             wrong = [value]
         if wrong:
             allowed = choices[key]
-            return Problem(key, f"got {wrong[0]!r}; expected one of {', '.join(allowed)}{nearest(wrong[0], allowed)}")
+            return Problem(
+                key,
+                f"got {wrong[0]!r}; expected one of"
+                f" {', '.join(allowed)}{nearest(wrong[0], allowed)}",
+            )
     elif key not in paths and not key.startswith(tuple(f"{path}." for path in _OPEN)):
         return Problem(key, "unknown name" + nearest(key, [*paths, *choices]))
     if not grid and _is_sweep(word):
@@ -256,7 +305,8 @@ def _is_sweep(word: str) -> bool:
 def explained(
     overrides: list[str], refusal: Exception, found: list[Problem], space: list[str] | None = None
 ) -> ConfigError:
-    """Finds every override that Hydra refuses, each tried on top of those that work, groups first."""
+    """Finds every override that Hydra refuses, each tried on top of those that work, groups
+    first."""
     accepted: list[str] = [word for word in overrides if word.startswith(SEARCHPATH)]
     overrides = [word for word in overrides if word not in accepted]
     choices = groups(accepted)
@@ -279,7 +329,8 @@ def explained(
 
 
 def beside(found: list[Problem], tree: Tree) -> list[Problem]:
-    """The problems of words, then those of the rest: that a refused word's path has no value is no news."""
+    """The problems of words, then those of the rest: that a refused word's path has no value is no
+    news."""
     refused = {problem.path.partition("=")[0].strip() for problem in found}
     return found + [problem for problem in problems(tree) if problem.path not in refused]
 
@@ -298,7 +349,9 @@ def _reworded(word: str, error: Exception, tree: Tree) -> Problem:
         if node is None:
             return Problem(key, f"got {value!r}, but {'.'.join(parts[:depth])} is null here")
         node = node.get(part) if isinstance(node, dict) else node
-    if unset := re.search(r"nvironment variable '?(\w+)'?(?: not found|, which is not set)", str(error)):
+    if unset := re.search(
+        r"nvironment variable '?(\w+)'?(?: not found|, which is not set)", str(error)
+    ):
         return not_set(key, unset[1])
     cause = f": {_first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
     return Problem(key, f"got {value!r}; {_first_line(error)}{cause}")

@@ -22,8 +22,9 @@ Reduction = Literal[
     "abs_min", "abs_max", "abs_mean", "abs_std", "abs_variance", "abs_sum",
     "update", "zeros", "dead", "saturated",
 ]  # fmt: skip
-"""smdebug's own by the names of its JSON, and four more: what the last step changed, over the weight's norm; the share
-of zeros; of channels that are zero throughout; of values at an activation's limits."""
+"""smdebug's own by the names of its JSON, and four more: what the last step changed, over the
+weight's norm; the share of zeros; of channels that are zero throughout; of values at an
+activation's limits."""
 
 
 class TensorCollection(Section):
@@ -74,10 +75,14 @@ class Collections(Section):
         )
     )
     relu_activations: TensorCollection = Field(
-        default_factory=lambda: TensorCollection(train=0, eval=0, reductions=["abs_max", "zeros", "dead"], values=False)
+        default_factory=lambda: TensorCollection(
+            train=0, eval=0, reductions=["abs_max", "zeros", "dead"], values=False
+        )
     )
     bounded_activations: TensorCollection = Field(
-        default_factory=lambda: TensorCollection(train=0, eval=0, reductions=["abs_max", "saturated"], values=False)
+        default_factory=lambda: TensorCollection(
+            train=0, eval=0, reductions=["abs_max", "saturated"], values=False
+        )
     )
     custom: CustomCollection = Field(
         default_factory=lambda: CustomCollection(
@@ -89,8 +94,8 @@ class Collections(Section):
 class DebuggerRule(Section):
     """A rule of the debugger: its thresholds, and what happens when it fires during training.
 
-    A rule is written as one class here, with `steps` and `check`, or as a class of `debugging.rules` that judges by the
-    thresholds here, where it has to remember what it saw.
+    A rule is written as one class here, with `steps` and `check`, or as a class of
+    `debugging.rules` that judges by the thresholds here, where it has to remember what it saw.
 
     Attributes:
         title: Its name in verdicts.
@@ -112,15 +117,17 @@ class DebuggerRule(Section):
     """Whether training goes on when the rule fires (`warn`) or ends (`stop`)."""
 
     def steps(self, recording: Tape) -> Iterable[int]:
-        """Return the recorded steps at which to ask, in order; by default the last of each epoch."""
+        """Return the recorded steps at which to ask, in order; by default the last of each
+        epoch."""
         return [epoch.last for epoch in recording.passes(self.mode)]
 
     def check(self, recording: Tape, step: int) -> Finding:
         """Return whether the rule fires at a step, and what it measured.
 
         Args:
-            recording: `recording.passes("TRAIN")` has the mean loss of each epoch, `recording.losses("TRAIN")` that of
-                each step, `recording.reduction(tensor, step, "abs_max")` what was kept of a tensor.
+            recording: `recording.passes("TRAIN")` has the mean loss of each epoch,
+                `recording.losses("TRAIN")` that of each step, `recording.reduction(tensor, step,
+                "abs_max")` what was kept of a tensor.
             step: One of `steps`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no check")
@@ -149,7 +156,8 @@ class PatientRatio(Patient):
 
 @DEBUGGER_RULES.register("loss_not_decreasing")
 class LossNotDecreasing(DebuggerRule):
-    """By which share the mean loss of the last window of steps has to lie below the first window's."""
+    """By which share the mean loss of the last window of steps has to lie below the first
+    window's."""
 
     window: PositiveInt = 10
     """Steps of the first and the last window."""
@@ -159,7 +167,8 @@ class LossNotDecreasing(DebuggerRule):
 
 @DEBUGGER_RULES.register("overfit")
 class Overfit(Patient):
-    """By which share, and by how much, the validation loss may lie above its minimum while training goes on."""
+    """By which share, and by how much, the validation loss may lie above its minimum while training
+    goes on."""
 
     patience: PositiveInt = 3
     rise: Positive = 0.1
@@ -179,7 +188,8 @@ class Overtraining(Patient):
 
 @DEBUGGER_RULES.register("vanishing_gradient")
 class VanishingGradient(Patient):
-    """The mean size of a weight's gradient, and its share of the largest, below both of which it has vanished."""
+    """The mean size of a weight's gradient, and its share of the largest, below both of which it
+    has vanished."""
 
     patience: PositiveInt = 2
     abs_mean: Positive = 1e-07
@@ -250,7 +260,8 @@ class UpdateTooSmall(PatientRatio):
 
 @DEBUGGER_RULES.register("class_imbalance")
 class ClassImbalance(DebuggerRule):
-    """The largest sound factor between the most and the least frequent class, from so many labels a class on."""
+    """The largest sound factor between the most and the least frequent class, from so many labels a
+    class on."""
 
     factor: Annotated[float, Field(gt=1)] = 10.0
     """How many times the rarest class the most frequent one may be."""

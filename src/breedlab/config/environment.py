@@ -1,7 +1,8 @@
-"""Values that `${oc.env:NAME}` takes from the environment: used everywhere, and written down nowhere but by that text.
+"""Values that `${oc.env:NAME}` takes from the environment: used everywhere, and written down
+nowhere but by that text.
 
-A token, or the path of somebody's home, is in no record, archive or answer of a server that way, and a run that is
-resumed elsewhere takes what the variable holds there.
+A token, or the path of somebody's home, is in no record, archive or answer of a server that way,
+and a run that is resumed elsewhere takes what the variable holds there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _VARIABLE = re.compile(r'\$\{oc\.env:\s*([^\s${},]+)\s*(?:,\s*(null|"(?:[^"\\]|\
 _LEFT_OUT = object()
 
 _FOR_THE_JOB = "backend.environment."
-"""Here a text that is nothing but a variable stays as it is: it is taken from the shell when a job is sent."""
+"""Here a text that is nothing but a variable stays as it is: it is taken from the shell when a job
+is sent."""
 
 
 class FromEnvironment(str):
@@ -52,7 +54,8 @@ class FromEnvironment(str):
 
 
 def tree_of(composed: DictConfig) -> Tree:
-    """Return what Hydra composed as plain containers, in which `FromEnvironment` marks what comes from there."""
+    """Return what Hydra composed as plain containers, in which `FromEnvironment` marks what comes
+    from there."""
     from omegaconf import OmegaConf
 
     tree = OmegaConf.to_container(composed, resolve=True)
@@ -85,7 +88,8 @@ def _variables_by_name() -> Iterator[None]:
 
 
 def _as_text(name: str, *default: Any) -> str:
-    return f"${{oc.env:{name}{''.join(f', {json.dumps(None if d is None else str(d))}' for d in default)}}}"
+    fallbacks = [json.dumps(None if value is None else str(value)) for value in default]
+    return f"${{oc.env:{', '.join([name, *fallbacks])}}}"
 
 
 def _marked(value: Any, text: Any, path: str) -> Any:
@@ -101,7 +105,8 @@ def _marked(value: Any, text: Any, path: str) -> Any:
 
 
 def texts_in(tree: Mapping[str, Any], prefix: str = "") -> Tree:
-    """Return the text of each leaf that comes from the environment, by its config path; of a list, of all it holds."""
+    """Return the text of each leaf that comes from the environment, by its config path; of a list,
+    of all it holds."""
     found: Tree = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
@@ -110,7 +115,9 @@ def texts_in(tree: Mapping[str, Any], prefix: str = "") -> Tree:
         elif isinstance(value, FromEnvironment):
             found[path] = value.text
         elif isinstance(value, list) and any(isinstance(each, FromEnvironment) for each in value):
-            found[path] = [each.text if isinstance(each, FromEnvironment) else each for each in value]
+            found[path] = [
+                each.text if isinstance(each, FromEnvironment) else each for each in value
+            ]
     return found
 
 
@@ -133,12 +140,13 @@ def marked(value: Any, text: Any) -> Any:
 
 
 def resolved(tree: Mapping[str, Any], lenient: bool = False) -> tuple[Tree, list[Problem]]:
-    """Return a recorded tree with what the environment holds now, and a problem for each variable that is not set.
+    """Return a recorded tree with what the environment holds now, and a problem for each variable
+    that is not set.
 
     Args:
         tree: As it was recorded. It is not changed.
-        lenient: Whether a leaf may stay a text, or where the config takes no text have its default: for whoever needs
-            only the rest.
+        lenient: Whether a leaf may stay a text, or where the config takes no text have its default:
+            for whoever needs only the rest.
     """
     found: list[Problem] = []
 

@@ -1,4 +1,5 @@
-"""Packages of one's own, named in `plugins` of the config, whose components are registered when they are imported."""
+"""Packages of one's own, named in `plugins` of the config, whose components are registered when
+they are imported."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def load_plugins(names: Any) -> list[Problem]:
 
 def _load(name: Any, path: str) -> Problem | None:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", name):
-        return Problem(path, f"got {name!r}; expected the name of a Python package, such as my_package")
+        return Problem(
+            path, f"got {name!r}; expected the name of a Python package, such as my_package"
+        )
     if name in sys.modules:
         return None
     _look_in_working_folder()
@@ -42,15 +45,17 @@ def _load(name: Any, path: str) -> Problem | None:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             return Problem(
                 path,
-                f"no package {name!r} is in the working folder ({Path.cwd()}) or installed; put it there, or install"
-                " it with pip",
+                f"no package {name!r} is in the working folder ({Path.cwd()}) or installed; put it"
+                " there, or install it with pip",
             )
         return Problem(path, f"{name} needs {error.name}, which is not installed")
     except BreedlabError as error:
         return Problem(path, f"{name} cannot be imported: {error}")
     except Exception as error:  # whatever the package does
         said = " ".join(str(error).split())
-        return Problem(path, f"{name} cannot be imported ({type(error).__name__}: {said}){_place(error, name)}")
+        return Problem(
+            path, f"{name} cannot be imported ({type(error).__name__}: {said}){_place(error, name)}"
+        )
     return None
 
 
@@ -90,10 +95,14 @@ def copy_packages(names: Sequence[str], folder: Path) -> list[str]:
         if source.is_file():
             shutil.copy(source, folder / source.name)
             continue
-        shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        shutil.copytree(
+            source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+        )
         file = source / "requirements.txt"
         lines = file.read_text("utf-8").splitlines() if file.is_file() else []
-        needed += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        needed += [
+            line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")
+        ]
     return needed
 
 
@@ -104,12 +113,16 @@ def _package_source(name: str) -> Path:
     places = list(spec.submodule_search_locations or []) if spec else []
     place = Path(places[0] if places else (spec and spec.origin) or "")
     if not place.is_dir() and place.suffix != ".py":
-        raise ConfigError(f"plugins: {name} is not a folder or file of Python source, so it cannot travel with the run")
+        raise ConfigError(
+            f"plugins: {name} is not a folder or file of Python source, so it cannot travel with"
+            " the run"
+        )
     return place
 
 
 def load_plugins_of(run: Path) -> None:
-    """Import the plugins that a run's config names. Those of a bare archive are never imported: it may be anyone's.
+    """Import the plugins that a run's config names. Those of a bare archive are never imported: it
+    may be anyone's.
 
     Raises:
         ConfigError: If one cannot be imported.

@@ -24,7 +24,9 @@ def error_from(problems: Iterable[Problem], source: str = "config") -> ConfigErr
     """All problems as one error, each on a line of its own."""
     unique = list(dict.fromkeys(problems))
     count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
-    return ConfigError("\n".join([f"{source}: {count}", *(f"  {p.path}: {p.message}" for p in unique)]))
+    return ConfigError(
+        "\n".join([f"{source}: {count}", *(f"  {p.path}: {p.message}" for p in unique)])
+    )
 
 
 SYNONYMS = {
@@ -85,7 +87,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
     if leaf in SYNONYMS:
         alike += [other for other in valid if _leaf(other) == _leaf(SYNONYMS[leaf])]
         # `tuner.epochs` is not the trainer's, but whoever wrote only `epochs` means that.
-        alike.sort(key=lambda other: (other.rpartition(".")[0] != name.rpartition(".")[0], other != SYNONYMS[leaf]))
+        alike.sort(
+            key=lambda other: (
+                other.rpartition(".")[0] != name.rpartition(".")[0],
+                other != SYNONYMS[leaf],
+            )
+        )
     elif "." in name:
         alike.sort(key=lambda other: _likeness(name, other), reverse=True)
     close = alike or _close(name, valid, 0.7)
@@ -100,7 +107,8 @@ def _leaf(name: str) -> str:
 
 
 def _close(name: str, valid: list[str], cutoff: float) -> list[str]:
-    """The closest first; of those as close, what begins alike: resnet35 is nearer to resnet34 than to resnet50."""
+    """The closest first; of those as close, what begins alike: resnet35 is nearer to resnet34 than
+    to resnet50."""
     found = get_close_matches(name, valid, n=len(valid) or 1, cutoff=cutoff)
     return sorted(found, key=lambda other: _likeness(name, other), reverse=True)
 
@@ -124,16 +132,24 @@ def reword(errors: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[Pr
     """Pydantic's error records as problems, one a config path.
 
     Args:
-        errors: `ValidationError.errors()`. A field that may be one of several types has one record a type.
+        errors: `ValidationError.errors()`. A field that may be one of several types has one record
+            a type.
         names: The config paths that exist, for the nearest to a typo.
     """
     by_path: dict[str, list[Mapping[str, Any]]] = {}
     for error in errors:
         path = ".".join(str(part) for part in error["loc"] if not _is_union_branch(str(part)))
         by_path.setdefault(path, []).append(error)
-    # Where one branch of a union got as far as a list's members, what the others say of the whole is beside the point.
-    by_path = {path: v for path, v in by_path.items() if not any(other.startswith(f"{path}.") for other in by_path)}
-    return [Problem(path, _message(path, records, list(names))) for path, records in by_path.items()]
+    # Where one branch of a union got as far as a list's members, what the others say of the whole
+    # is beside the point.
+    by_path = {
+        path: v
+        for path, v in by_path.items()
+        if not any(other.startswith(f"{path}.") for other in by_path)
+    }
+    return [
+        Problem(path, _message(path, records, list(names))) for path, records in by_path.items()
+    ]
 
 
 def _message(path: str, records: list[Mapping[str, Any]], names: list[str]) -> str:
@@ -148,7 +164,8 @@ def _message(path: str, records: list[Mapping[str, Any]], names: list[str]) -> s
 
 
 def _is_union_branch(part: str) -> bool:
-    """Pydantic adds the branch of a union to the location, such as `literal['auto']` or `constrained-int`."""
+    """Pydantic adds the branch of a union to the location, such as `literal['auto']` or
+    `constrained-int`."""
     return part in {"int", "float", "str", "bool"} or any(mark in part for mark in "[('-")
 
 

@@ -34,7 +34,8 @@ class ProfilerRule(Section):
         """Return whether the rule fires, and what it measured.
 
         Args:
-            recording: `recording.system` has the samples of the machine, `recording.steps` the time of each step.
+            recording: `recording.system` has the samples of the machine, `recording.steps` the time
+                of each step.
 
         Raises:
             NotEnough: If there is too little to judge, which `breedlab.verdicts` has.
@@ -107,7 +108,8 @@ class LoadBalancing(Section):
 
 
 class MaxInitializationTime(Section):
-    """How long the preparation may take, as a share of the run; shorter than this many seconds it always may."""
+    """How long the preparation may take, as a share of the run; shorter than this many seconds it
+    always may."""
 
     share: Share = 0.2
     """The largest sound share of the run before training begins."""

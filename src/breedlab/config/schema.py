@@ -1,7 +1,7 @@
 """The typed config: what every value may be, and what it is where nothing is said.
 
-The defaults here are those of the base groups in conf/ (a test compares the two). They are what lets a config that an
-older version recorded, which knows nothing of a newer field, still be read.
+The defaults here are those of the base groups in conf/ (a test compares the two). They are what
+lets a config that an older version recorded, which knows nothing of a newer field, still be read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ from breedlab.config.environment import SHORT, concealed, marked, texts_in
 from breedlab.config.profiler import Profiler
 from breedlab.config.section import Fraction, JobName, Location, Name, PositiveInt, Rate, Section
 from breedlab.hosts import check_host
-from breedlab.registry import AUGMENTATIONS, ENGINES, HEADS, LOSSES, METRICS, OPTIMIZERS, REGISTRIES, SCHEDULES
+from breedlab.registry import (
+    AUGMENTATIONS,
+    ENGINES,
+    HEADS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    REGISTRIES,
+    SCHEDULES,
+)
 
 # YAML reads a bare `off` as false; people mean the word.
 _OFF_WORD = BeforeValidator(lambda value: "off" if value is False else value)
@@ -51,13 +60,15 @@ class Cache(Section):
     mode: Annotated[Literal["auto", "off"], _OFF_WORD] = "auto"
     """`auto` keeps a frozen backbone's activations; `off` computes them anew every epoch."""
     views: PositiveInt = 1
-    """The evaluation transform, and this many less one augmented variants, taken in turn, one an epoch."""
+    """The evaluation transform, and this many less one augmented variants, taken in turn, one an
+    epoch."""
     max_gb: Annotated[float, Field(gt=0)] = 10.0
     """Above this many gigabytes nothing is kept, and activations are computed every epoch."""
     dir: Location = ".cache/activations"
     """Where they are kept, for all runs."""
     pixels: bool = False
-    """Keep decoded images there, too, for what loads images every epoch: each file is decoded once, for all runs."""
+    """Keep decoded images there, too, for what loads images every epoch: each file is decoded once,
+    for all runs."""
 
 
 class Model(Section):
@@ -66,7 +77,8 @@ class Model(Section):
     name: str
     """The backbone: a torchvision classifier, or `timm/NAME`."""
     weights: Location
-    """What the backbone starts from: a name of its weights, a file, a run, `package:NAME`, or `none`."""
+    """What the backbone starts from: a name of its weights, a file, a run, `package:NAME`, or
+    `none`."""
     freeze: Annotated[str, StringConstraints(min_length=1)] = "backbone"
     """What does not train: the `backbone`, `none` of it, or everything through a named stage."""
     head: list[PositiveInt] = Field(default_factory=lambda: [512, 256])
@@ -81,21 +93,27 @@ class Data(Section):
     """The images and what is done to them before the network sees them."""
 
     root: Location
-    """The folder of images, `root/train/<class>/`, with `valid` and `test` where there are such; or one in S3."""
+    """The folder of images, `root/train/<class>/`, with `valid` and `test` where there are such; or
+    one in S3."""
     batch_size: Annotated[int, Field(ge=1, le=8192)] = 64
     """Images of a training step, in all processes together."""
     image_size: Literal["auto"] | Annotated[int, Field(ge=16, le=2048)] = "auto"
-    """Pixels of the square that the network sees; `auto` is as the weights were trained, also in the next four."""
+    """Pixels of the square that the network sees; `auto` is as the weights were trained, also in
+    the next four."""
     resize: Literal["auto"] | Annotated[int, Field(ge=16, le=4096)] = "auto"
     """The shorter side before the center crop, in pixels."""
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
     """How images are resized."""
     mean: Literal["auto"] | Annotated[list[float], Field(min_length=3, max_length=3)] = "auto"
     """Subtracted from each channel, of values from 0 to 1."""
-    std: Literal["auto"] | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] = "auto"
+    std: (
+        Literal["auto"]
+        | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+    ) = "auto"
     """Divides each channel after that."""
     augment: Annotated[str, choice(AUGMENTATIONS)] = "none"
-    """What training does to images beside a random crop and flip; `none` leaves them as validation sees them."""
+    """What training does to images beside a random crop and flip; `none` leaves them as validation
+    sees them."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of the Beta distribution by which pairs of images are mixed; 0 mixes none."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -109,9 +127,11 @@ class Data(Section):
     ignore: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     """Folders of root to leave out, such as a test split without labels."""
     labels: Annotated[str, Field(min_length=1)] = "auto"
-    """The file of root that labels the images, CSV or JSON lines; `auto` finds one if there are no class folders."""
+    """The file of root that labels the images, CSV or JSON lines; `auto` finds one if there are no
+    class folders."""
     fixes: str | None = None
-    """An edited `fixes.csv` of a run: which images have another class than their folder says, or are left out."""
+    """An edited `fixes.csv` of a run: which images have another class than their folder says, or
+    are left out."""
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """Processes that load images; 0 loads in the training's own."""
 
@@ -132,9 +152,11 @@ class Optim(Section):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs in which the learning rate rises to `lr`; they may be a fraction."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Each layer (a residual block, a transformer block) learns at this fraction of the next one's rate."""
+    """Each layer (a residual block, a transformer block) learns at this fraction of the next one's
+    rate."""
     param_groups: Literal["layers", "legacy"] = "layers"
-    """`layers` decays no biases and norms; `legacy` groups by stage and decays all, as breedlab 0.1 did."""
+    """`layers` decays no biases and norms; `legacy` groups by stage and decays all, as breedlab 0.1
+    did."""
     loss: Annotated[str, choice(LOSSES)] = "cross_entropy"
     """What training minimizes."""
     label_smoothing: Rate = 0.0
@@ -151,7 +173,8 @@ class Trainer(Section):
     probe_lr: Annotated[float, Field(gt=0)] = 0.001
     """The learning rate of those."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What training computes in; `auto` is bf16 where the machine multiplies it natively, else fp32."""
+    """What training computes in; `auto` is bf16 where the machine multiplies it natively, else
+    fp32."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where it trains; `auto` is a GPU if there is one."""
     compile: bool = False
@@ -163,20 +186,25 @@ class Trainer(Section):
     gradient_clip: Annotated[float, Field(gt=0)] | None = None
     """The largest norm of a step's gradient; null does not clip."""
     refit: bool = False
-    """Whether the final model is trained anew on train and validation, for as many epochs as validation found best."""
+    """Whether the final model is trained anew on train and validation, for as many epochs as
+    validation found best."""
 
 
 class Tuner(Section):
     """The search: which values, how many trials, which strategy."""
 
     strategy: Literal["none", "random", "grid", "bayesian", "hyperband", "auto"] = "none"
-    """How values are chosen; `none` does not search, `auto` searches backbones and image sizes, too."""
+    """How values are chosen; `none` does not search, `auto` searches backbones and image sizes,
+    too."""
     trials: PositiveInt | None = None
-    """How many trials; null for a grid, which runs every combination, and for `auto`, which has `minutes`."""
+    """How many trials; null for a grid, which runs every combination, and for `auto`, which has
+    `minutes`."""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """How long an `auto` search may take, its passes over the images and `confirm` included; not the final training."""
+    """How long an `auto` search may take, its passes over the images and `confirm` included; not
+    the final training."""
     confirm: Annotated[int, Field(ge=0, le=20)] = 0
-    """How many of the best trials run again with two more seeds; the mean decides. 0 takes the best trial as it is."""
+    """How many of the best trials run again with two more seeds; the mean decides. 0 takes the best
+    trial as it is."""
     parallel: PositiveInt = 1
     """Trials at a time."""
     max_epochs: PositiveInt = 5
@@ -186,26 +214,31 @@ class Tuner(Section):
     warm_start: list[JobName] = Field(default_factory=list)
     """On SageMaker, finished tuning jobs that the search goes on from."""
     space: dict[str, Any] = Field(default_factory=dict)
-    """Config paths and what each may be: a list of choices, or `{low: ..., high: ..., log: true}`."""
+    """Config paths and what each may be: a list of choices, or `{low: ..., high: ..., log:
+    true}`."""
 
 
 class Serving(Section):
     """What the exported archive computes with, and what it may fetch."""
 
     engine: Annotated[str, choice(ENGINES)] = "auto"
-    """What the exported model computes with; `auto` is the fastest here that agrees with PyTorch."""
+    """What the exported model computes with; `auto` is the fastest here that agrees with
+    PyTorch."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """In what; `auto` is the fastest that loses nothing to speak of."""
     unknown: Annotated[Literal["field", "row", "off"], _OFF_WORD] = "field"
-    """How answers tell images of none of the classes: `field` beside the scores, `row` also as one score more."""
+    """How answers tell images of none of the classes: `field` beside the scores, `row` also as one
+    score more."""
     allow_urls: Literal["none", "public"] | Annotated[list[Host], Field(min_length=1)] = "none"
-    """Whose images an endpoint fetches by their address: nobody's, any public host's, or those of listed hosts."""
+    """Whose images an endpoint fetches by their address: nobody's, any public host's, or those of
+    listed hosts."""
 
 
 class Config(Section):
     """A whole experiment.
 
-    It knows which of its values come from the environment, and by which text; see `config.environment`.
+    It knows which of its values come from the environment, and by which text; see
+    `config.environment`.
     """
 
     name: Name
@@ -243,7 +276,8 @@ class Config(Section):
         return config
 
     def tree(self) -> dict[str, Any]:
-        """Return the config as plain containers, in which `FromEnvironment` marks what comes from the environment."""
+        """Return the config as plain containers, in which `FromEnvironment` marks what comes from
+        the environment."""
         tree = self.model_dump()
         for path, text in self._texts.items():
             node, leaf = _place(tree, path)
@@ -251,10 +285,11 @@ class Config(Section):
         return tree
 
     def recorded(self) -> dict[str, Any]:
-        """Return the config as it is written down: with the text of what comes from the environment.
+        """Return the config as it is written down: with the text of what comes from the
+        environment.
 
-        What the record itself is read by stays a value: the experiment's name, which names its folder, too, the
-        network, and every number and choice.
+        What the record itself is read by stays a value: the experiment's name, which names its
+        folder, too, the network, and every number and choice.
         """
         tree = self.model_dump()
         for path, text in self._texts.items():
@@ -264,7 +299,8 @@ class Config(Section):
         return tree
 
     def conceal(self, text: str) -> str:
-        """Return a text that is written down, with the variables' texts in place of their values."""
+        """Return a text that is written down, with the variables' texts in place of their
+        values."""
         return concealed(text, dict(self._values()))
 
     def _values(self) -> Iterator[tuple[str, str]]:
@@ -280,7 +316,8 @@ class Config(Section):
 
 
 def schema() -> type[Config]:
-    """Return the schema with the sections of all registered components, those of plugins among them."""
+    """Return the schema with the sections of all registered components, those of plugins among
+    them."""
     return cast("type[Config]", extended(Config))
 
 
@@ -289,7 +326,8 @@ _PLACES = ("data.root", "model.weights", "cache.dir", "runs_dir")
 
 
 def _place(tree: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
-    """Return the mapping that holds a leaf, and its name there; names in an open mapping may have dots."""
+    """Return the mapping that holds a leaf, and its name there; names in an open mapping may have
+    dots."""
     node, rest = tree, path
     while rest not in node:
         name = next(name for name in node if rest.startswith(f"{name}."))
@@ -298,7 +336,8 @@ def _place(tree: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
 
 
 def _is_read_by(path: str, value: Any) -> bool:
-    """Whether a record needs a value: the names that decide what everything else means, and one of a few choices."""
+    """Whether a record needs a value: the names that decide what everything else means, and one of
+    a few choices."""
     if path in ("name", "model.name", "model.freeze"):
         return True
     if path == "model.weights":  # a keyword such as DEFAULT or package:efficientnet_lite0, no place
@@ -315,11 +354,20 @@ def _is_read_by(path: str, value: Any) -> bool:
 
 
 def _section(annotation: Any) -> Any:
-    return next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), None)
+    return next(
+        (kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")),
+        None,
+    )
 
 
 def _choices(annotation: Any) -> list[Any]:
     found: list[Any] = []
     for kind in (annotation, *get_args(annotation)):
-        found += get_args(kind) if get_origin(kind) is Literal else _choices(kind) if kind is not annotation else []
+        found += (
+            get_args(kind)
+            if get_origin(kind) is Literal
+            else _choices(kind)
+            if kind is not annotation
+            else []
+        )
     return found

@@ -25,7 +25,9 @@ Positive = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """One part of the config: closed, typed, never changed after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 def matching(pattern: str, words: str) -> AfterValidator:
@@ -51,5 +53,9 @@ def not_a_number(words: str) -> Callable[[Any], Any]:
 
 
 JobName = Annotated[
-    str, matching(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,31}", "up to 32 letters, digits and '-', the first and last no '-'")
+    str,
+    matching(
+        r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,31}",
+        "up to 32 letters, digits and '-', the first and last no '-'",
+    ),
 ]

@@ -75,7 +75,11 @@ def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
             continue
         body = getattr(tree.body[0], "body", [])
         for field, below in pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_text(below):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and _is_text(below)
+            ):
                 found[field.target.id] = inspect.cleandoc(below.value.value)
     return found
 
@@ -119,14 +123,24 @@ def _type_in_words(annotation: Any, marks: list[Any]) -> str:
         return f"a list{_length(marks)}, each {_type_in_words(inner[0], [])}"
     if origin is dict:
         return "a mapping"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
-    return names.get(annotation, getattr(annotation, "__name__", str(annotation))) + _bounds(annotation, marks)
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        NoneType: "null",
+    }
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation))) + _bounds(
+        annotation, marks
+    )
 
 
 def _bounds(annotation: Any, marks: list[Any]) -> str:
     if annotation not in (int, float):
         return ""
-    marks = [part for mark in _flat(marks) for part in (mark if isinstance(mark, Interval) else [mark])]
+    marks = [
+        part for mark in _flat(marks) for part in (mark if isinstance(mark, Interval) else [mark])
+    ]
     words = [
         f"{word} {_number(getattr(mark, attribute))}"
         for kind, attribute, word in (

@@ -15,8 +15,8 @@ _RANGE_KEYS = {"low", "high", "log", "step"}
 _LEAF_KEYS = _RANGE_KEYS | {"choices"}
 
 PAIRED = (("model.name", "model.weights"), ("data.image_size", "data.resize"))
-"""What `tuner.strategy=auto` may vary beside what every search may. The two lists of a pair go together, place by
-place."""
+"""What `tuner.strategy=auto` may vary beside what every search may. The two lists of a pair go
+together, place by place."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,24 @@ def read_dimension(path: str, given: Any) -> Dimension:
     if isinstance(given, list | tuple):
         if not given:
             raise SpaceError(path, given, "at least one value")
-        paired = any(path in pair for pair in PAIRED)  # where two networks may have weights of one name
+        # where two networks may have weights of one name
+        paired = any(path in pair for pair in PAIRED)
         if len({repr(value) for value in given}) < len(given) and not paired:
             raise SpaceError(path, given, "each value once")
         return Choices(tuple(tuple(v) if isinstance(v, list) else v for v in given))
     if not isinstance(given, Mapping) or not {"low", "high"} <= set(given) <= _RANGE_KEYS:
-        raise SpaceError(path, given, "a list of choices, or {low: ..., high: ..., log: true|false, step: ...}")
+        raise SpaceError(
+            path, given, "a list of choices, or {low: ..., high: ..., log: true|false, step: ...}"
+        )
     low, high, log, step = given["low"], given["high"], given.get("log", False), given.get("step")
     for name, value in (("low", low), ("high", high), ("step", step)):
         if name == "step" and value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
             raise SpaceError(f"{path}.{name}", value, "a number")
     if not low < high:
         raise SpaceError(path, dict(given), "low to be less than high")

@@ -21,7 +21,8 @@ Tree = dict[str, Any]
 MISSING = "???"
 """What YAML holds where a person has to give the value."""
 
-# What a trial may vary: everything here changes how the network learns, nothing what is measured or where.
+# What a trial may vary: everything here changes how the network learns, nothing what is measured or
+# where.
 TUNABLE = (
     "data.batch_size",
     "data.augment",
@@ -45,7 +46,8 @@ TUNABLE = (
 
 
 def tunable() -> list[str]:
-    """Return every config path that a search may vary, those of components' own settings among them."""
+    """Return every config path that a search may vary, those of components' own settings among
+    them."""
     searched = [
         f"{path}.{name}"
         for path, component in component_sections(searched=True).items()
@@ -56,7 +58,11 @@ def tunable() -> list[str]:
 
 def _searched(strategy: Any) -> list[str]:
     """Return what a strategy may vary."""
-    return [*(path for pair in PAIRED for path in pair), *tunable()] if strategy == "auto" else tunable()
+    return (
+        [*(path for pair in PAIRED for path in pair), *tunable()]
+        if strategy == "auto"
+        else tunable()
+    )
 
 
 def validate(tree: Tree, source: str = "config", recorded: bool = False) -> Config:
@@ -65,8 +71,8 @@ def validate(tree: Tree, source: str = "config", recorded: bool = False) -> Conf
     Args:
         tree: Plain containers and scalars, as Hydra composed them.
         source: Where it comes from, for the message.
-        recorded: Whether it was validated before, perhaps by an older version: what it lacks has its default. In what
-            was composed just now nothing may be lacking.
+        recorded: Whether it was validated before, perhaps by an older version: what it lacks has
+            its default. In what was composed just now nothing may be lacking.
 
     Raises:
         ConfigError: Naming every problem, each with its config path.
@@ -79,7 +85,11 @@ def validate(tree: Tree, source: str = "config", recorded: bool = False) -> Conf
 def problems(tree: Tree, recorded: bool = False) -> list[Problem]:
     """Return everything that is wrong with a whole tree; `recorded` as in `validate`."""
     unknown = load_plugins(tree.get("plugins"))
-    absent = [] if recorded else [Problem(path, "is missing from the config") for path in _absent(Config, tree)]
+    absent = (
+        []
+        if recorded
+        else [Problem(path, "is missing from the config") for path in _absent(Config, tree)]
+    )
     found = unknown + absent + _problems(tree) + _space_problems(tree)
     return [_without_value(problem, tree) for problem in found]
 
@@ -121,7 +131,8 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
         *parents, leaf = path.split(".")
         node = changed
         for parent in parents:
-            if node.get(parent) is None:  # the section of a component, whose settings are all at their defaults
+            # the section of a component, whose settings are all at their defaults
+            if node.get(parent) is None:
                 node[parent] = {}
             node = node[parent]
         node[leaf] = list(value) if isinstance(value, tuple) else value
@@ -133,7 +144,11 @@ def _problems(tree: Tree) -> list[Problem]:
     if missing:
         wrong = [Problem(path, f"has no value; give it one: {path}=...") for path in missing]
         others = reword(_errors(tree), known_paths())
-        return wrong + [p for p in others if p.path not in missing] + rules.problems(_valid_sections(tree))
+        return (
+            wrong
+            + [p for p in others if p.path not in missing]
+            + rules.problems(_valid_sections(tree))
+        )
     try:
         config = schema().model_validate(tree)
         return rules.problems({name: getattr(config, name) for name in Config.model_fields})
@@ -174,7 +189,9 @@ def _valid_sections(tree: Tree) -> dict[str, Any]:
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             section = tree.get(name)
-            if isinstance(section, dict) and MISSING in (value for _, value in leaf_values(section)):
+            if isinstance(section, dict) and MISSING in (
+                value for _, value in leaf_values(section)
+            ):
                 continue
             try:
                 sections[name] = kind.model_validate(section)
@@ -188,7 +205,11 @@ def _valid_sections(tree: Tree) -> dict[str, Any]:
 def _space_problems(tree: Tree) -> list[Problem]:
     """A search may only propose what the field itself would accept."""
     tuner = tree.get("tuner")
-    if not isinstance(tuner, dict) or tuner.get("strategy") == "none" or not isinstance(tuner.get("space"), dict):
+    if (
+        not isinstance(tuner, dict)
+        or tuner.get("strategy") == "none"
+        or not isinstance(tuner.get("space"), dict)
+    ):
         return []
     found: list[Problem] = []
     seen: set[str] = set()
@@ -198,11 +219,18 @@ def _space_problems(tree: Tree) -> list[Problem]:
         where = f"tuner.space.{path}"
         if path not in allowed:
             auto = " (tuner=auto may)" if path in _searched("auto") else ""
-            found.append(Problem(where, f"is no config path that a search may vary{auto}" + nearest(path, allowed)))
+            found.append(
+                Problem(
+                    where,
+                    f"is no config path that a search may vary{auto}" + nearest(path, allowed),
+                )
+            )
         elif not isinstance(tree.get(path.split(".")[0]), dict):
             continue  # the section itself is missing, which is reported
         elif path in seen:
-            found.append(Problem(where, "is given twice, once nested and once dotted; expected once"))
+            found.append(
+                Problem(where, "is given twice, once nested and once dotted; expected once")
+            )
         else:
             found += _dimension_problems(tree, path, given, already)
         seen.add(path)
@@ -213,15 +241,23 @@ def _dimension_problems(tree: Tree, path: str, given: Any, already: set[Problem]
     try:
         dimension = read_dimension(path, given)
     except SpaceError as error:
-        return [Problem(f"tuner.space.{error.path}", f"got {error.given!r}; expected {error.expected}")]
+        return [
+            Problem(f"tuner.space.{error.path}", f"got {error.given!r}; expected {error.expected}")
+        ]
     found = []
     partner = _partner(tree, path)
     for index, value in enumerate(dimension.probes()):
-        together = {path: value} | {other: values[index] for other, values in partner.items() if index < len(values)}
+        together = {path: value} | {
+            other: values[index] for other, values in partner.items() if index < len(values)
+        }
         for problem in _problems(with_values(tree, together)):
             if problem not in already:
                 own = problem.path == path or problem.path.startswith(f"{path}.")
-                about = problem.message if own else f"{value!r} does not go with {problem.path}: {problem.message}"
+                about = (
+                    problem.message
+                    if own
+                    else f"{value!r} does not go with {problem.path}: {problem.message}"
+                )
                 found.append(Problem(f"tuner.space.{path}", about))
     return found
 

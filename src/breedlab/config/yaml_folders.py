@@ -20,22 +20,30 @@ def config_folder() -> Path:
 
 
 def groups(overrides: Sequence[str] = ()) -> dict[str, list[str]]:
-    """The config groups and their choices, with those of the folders that `hydra.searchpath` of overrides names."""
+    """The config groups and their choices, with those of the folders that `hydra.searchpath` of
+    overrides names."""
     found: dict[str, set[str]] = {}
     for folder in (config_folder(), *_own_folders(overrides)):
         for group in folder.iterdir():
             if group.is_dir():
-                found.setdefault(group.name, set()).update(path.stem for path in group.glob("*.yaml"))
+                found.setdefault(group.name, set()).update(
+                    path.stem for path in group.glob("*.yaml")
+                )
     return {name: sorted(found[name]) for name in sorted(found) if found[name]}
 
 
 def yaml_files(overrides: Sequence[str] = ()) -> list[Path]:
     """Return the files of all groups' choices, as `groups` has them."""
-    return [file for folder in (config_folder(), *_own_folders(overrides)) for file in sorted(folder.glob("*/*.yaml"))]
+    return [
+        file
+        for folder in (config_folder(), *_own_folders(overrides))
+        for file in sorted(folder.glob("*/*.yaml"))
+    ]
 
 
 def with_search_path(argv: list[str]) -> list[str]:
-    """Args with `--config-dir FOLDER` as Hydra's override for the same, which the rest of the args can be read with.
+    """Args with `--config-dir FOLDER` as Hydra's override for the same, which the rest of the args
+    can be read with.
 
     Raises:
         ConfigError: If a folder of one's own is not there.
@@ -56,7 +64,10 @@ def with_search_path(argv: list[str]) -> list[str]:
     for folder in _own_folders(left):
         if not folder.is_dir():
             example = f"{folder}/experiment/NAME.yaml"
-            raise ConfigError(f"--config-dir: {folder} is not a directory; expected a folder of configs, as {example}")
+            raise ConfigError(
+                f"--config-dir: {folder} is not a directory; expected a folder of configs, as"
+                f" {example}"
+            )
     return left
 
 
@@ -67,20 +78,31 @@ def _search_path(overrides: Sequence[str]) -> list[str]:
 
     named = [word for word in overrides if word.startswith(SEARCHPATH)]
     try:
-        values = [plain(override.value()) for override in OverridesParser.create().parse_overrides(named)]
+        values = [
+            plain(override.value()) for override in OverridesParser.create().parse_overrides(named)
+        ]
     except HydraException as error:
-        raise ConfigError(f"{SEARCHPATH}: cannot be read; expected {SEARCHPATH}=[FOLDER,...]") from error
-    return [str(place) for value in values for place in (value if isinstance(value, list) else [value])]
+        raise ConfigError(
+            f"{SEARCHPATH}: cannot be read; expected {SEARCHPATH}=[FOLDER,...]"
+        ) from error
+    return [
+        str(place) for value in values for place in (value if isinstance(value, list) else [value])
+    ]
 
 
 def _own_folders(overrides: Sequence[str]) -> list[Path]:
     if not any(word.startswith(SEARCHPATH) for word in overrides):
         return []  # and Hydra's parser, which takes a while, is not imported for it
-    return [Path(place.removeprefix("file://")) for place in _search_path(overrides) if not place.startswith("pkg://")]
+    return [
+        Path(place.removeprefix("file://"))
+        for place in _search_path(overrides)
+        if not place.startswith("pkg://")
+    ]
 
 
 def in_quotes(value: str) -> str:
-    """A text in Hydra's quotes: quotes are escaped, and so are the backslashes before them and at the end."""
+    """A text in Hydra's quotes: quotes are escaped, and so are the backslashes before them and at
+    the end."""
     return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value) + '"'
 
 

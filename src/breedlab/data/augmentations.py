@@ -21,14 +21,16 @@ class Augmentation(Section):
 
     @abstractmethod
     def build(self) -> Transform | None:
-        """Return what is done to an image, uint8 (3, side, side), once it is cropped and flipped; None for nothing.
+        """Return what is done to an image, uint8 (3, side, side), once it is cropped and flipped;
+        None for nothing.
 
         It draws from torch's default generator, which is seeded for each image.
         """
 
 
 class Built:
-    """An augmentation, built at its first image in each process: what `build` returns need not be picklable.
+    """An augmentation, built at its first image in each process: what `build` returns need not be
+    picklable.
 
     Loading workers may be spawned, and get this pickled.
     """
@@ -57,7 +59,8 @@ class Basic(Augmentation):
 
 @AUGMENTATIONS.register("trivial")
 class Trivial(Augmentation):
-    """TrivialAugment: one random operation at a random strength (Müller and Hutter 2021, arXiv 2103.10158)."""
+    """TrivialAugment: one random operation at a random strength (Müller and Hutter 2021, arXiv
+    2103.10158)."""
 
     def build(self) -> Transform:
         from torchvision.transforms import v2
@@ -68,7 +71,8 @@ class Trivial(Augmentation):
 
 @AUGMENTATIONS.register("randaug")
 class RandAugment(Augmentation):
-    """RandAugment: two random operations at a fixed strength (Cubuk et al. 2020, arXiv 1909.13719)."""
+    """RandAugment: two random operations at a fixed strength (Cubuk et al. 2020, arXiv
+    1909.13719)."""
 
     def build(self) -> Transform:
         from torchvision.transforms import v2

@@ -14,12 +14,19 @@ from breedlab.data.decode import BadPhoto, decode, read_image
 from breedlab.data.folders import FEW, SPLITS, Photo, PhotoSet, first_few
 from breedlab.data.near_duplicates import difference_hash, near_pairs
 from breedlab.errors import DataError
-from breedlab.files import DamagedFile, atomic_write_json, atomic_write_text, read_json, remove_leftovers
+from breedlab.files import (
+    DamagedFile,
+    atomic_write_json,
+    atomic_write_text,
+    read_json,
+    remove_leftovers,
+)
 from breedlab.names import printable
 
 Progress = Callable[[int, int], None]
 _VERSION = 4
-"""Raised when the decoder learns to judge differently: what an older one said is then read again."""
+"""Raised when the decoder learns to judge differently: what an older one said is then read
+again."""
 
 _IMBALANCE = 10
 """The largest class may be this many times the smallest before it is worth a warning."""
@@ -45,7 +52,8 @@ class Report:
         photos: The photos that are left to use.
         bad: Files that no photo could be read from.
         leaks: Files of a later split whose content an earlier split holds too.
-        conflicts: Files whose content several classes of one split hold: whichever is wrong, no one can say here.
+        conflicts: Files whose content several classes of one split hold: whichever is wrong, no one
+            can say here.
         warnings: What a person should know but nothing must stop for.
         fingerprint: A digest of every usable file's content, class and split.
     """
@@ -58,24 +66,29 @@ class Report:
     conflicts: tuple[Finding, ...] = ()
 
 
-def check(photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progress | None = None) -> Report:
+def check(
+    photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progress | None = None
+) -> Report:
     """Decodes every photo, as training will.
 
     Args:
         photos: What a scan found.
-        memory: A folder for what is known of files by path, size and time, so that each is read once.
-        on_bad_file: `error` refuses files that are broken, leaked or in two classes; `skip` leaves them out.
+        memory: A folder for what is known of files by path, size and time, so that each is read
+            once.
+        on_bad_file: `error` refuses files that are broken, leaked or in two classes; `skip` leaves
+            them out.
         progress: Called with how many files are done and how many there are.
 
     Raises:
-        DataError: Telling all that is wrong together: flaws and classes without a photo left always, broken and
-            leaked files under `error`.
+        DataError: Telling all that is wrong together: flaws and classes without a photo left
+            always, broken and leaked files under `error`.
     """
     seen = _read_all(photos, memory, progress)
     bad = tuple(Finding(p.path, seen[p.path].problem) for p in _all(photos) if seen[p.path].problem)
     conflicts = _conflicts(photos, seen)
     leaks = _leaks(photos, seen, {finding.path for finding in conflicts})
-    shared = tuple(leak for leak in leaks if not leak.own_cut)  # two copies in train are no fault of the person's
+    # two copies in train are no fault of the person's
+    shared = tuple(leak for leak in leaks if not leak.own_cut)
     dropped = {finding.path for finding in (*bad, *conflicts, *leaks)}
     kept = replace(
         photos,
@@ -108,7 +121,9 @@ def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict
     fresh = [path for path, stamp in stamps.items() if known.get(str(path), [None])[0] != stamp]
     if fresh:
         try:
-            for done, (path, seen) in enumerate(zip(fresh, hardware.in_threads(_read, fresh), strict=True), 1):
+            for done, (path, seen) in enumerate(
+                zip(fresh, hardware.in_threads(_read, fresh), strict=True), 1
+            ):
                 known[str(path)] = [stamps[path], seen.digest, seen.problem, seen.hash]
                 if progress:
                     progress(done, len(fresh))
@@ -122,7 +137,9 @@ def _load(book: Path) -> dict[str, list[object]]:
         loaded: dict[str, list[object]] = read_json(book)
     except (OSError, DamagedFile):  # every file is read again
         return {}
-    return {path: entry for path, entry in loaded.items() if isinstance(entry, list) and len(entry) == 4}
+    return {
+        path: entry for path, entry in loaded.items() if isinstance(entry, list) and len(entry) == 4
+    }
 
 
 def _save(book: Path, known: dict[str, list[object]]) -> None:
@@ -137,7 +154,8 @@ def _stamp(path: Path) -> str:
         status = path.stat()
     except OSError:  # a dangling link, or gone since the scan: reading it will say so
         return ""
-    return f"{_VERSION}{'h' * formats.reads_heic()}{'a' * formats.reads_avif()}/{status.st_size}/{status.st_mtime_ns}"
+    readable = "h" * formats.reads_heic() + "a" * formats.reads_avif()
+    return f"{_VERSION}{readable}/{status.st_size}/{status.st_mtime_ns}"
 
 
 def _read(path: Path) -> _Seen:
@@ -156,7 +174,8 @@ def _read(path: Path) -> _Seen:
 
 
 def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
-    """Find images that lie in two classes; what is cut from train is one split with it, since it lay together."""
+    """Find images that lie in two classes; what is cut from train is one split with it, since it
+    lay together."""
     copies: dict[tuple[str, str], list[Photo]] = {}
     for split in SPLITS:
         folder = "train" if split in photos.cut else split
@@ -168,12 +187,17 @@ def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]
         for photo in same:
             other = next((one for one in same if one.label != photo.label), None)
             if other is not None:
-                found.append(Finding(photo.path, f"is the same photo as {other.path}, of another class"))
+                found.append(
+                    Finding(photo.path, f"is the same photo as {other.path}, of another class")
+                )
     return tuple(sorted(found, key=lambda finding: finding.path))
 
 
-def _leaks(photos: PhotoSet, seen: dict[Path, _Seen], conflicting: set[Path]) -> tuple[Finding, ...]:
-    """The test split is kept whole: what it shares with training is a leak of the training split."""
+def _leaks(
+    photos: PhotoSet, seen: dict[Path, _Seen], conflicting: set[Path]
+) -> tuple[Finding, ...]:
+    """The test split is kept whole: what it shares with training is a leak of the training
+    split."""
     first: dict[str, tuple[str, Path]] = {}
     found = []
     for split in ("test", "valid", "train"):
@@ -183,12 +207,15 @@ def _leaks(photos: PhotoSet, seen: dict[Path, _Seen], conflicting: set[Path]) ->
             other_split, other = first.setdefault(seen[photo.path].digest, (split, photo.path))
             if other_split != split:
                 reason = f"is the same photo as {other} of the {other_split} split"
-                found.append(Finding(photo.path, reason, {split, other_split} <= {"train", *photos.cut}))
+                found.append(
+                    Finding(photo.path, reason, {split, other_split} <= {"train", *photos.cut})
+                )
     return tuple(found)
 
 
 def _lacking(photos: PhotoSet, kept: PhotoSet) -> Iterator[str]:
-    """What is missing once broken and leaked files are left out; what was missing before is among the flaws."""
+    """What is missing once broken and leaked files are left out; what was missing before is among
+    the flaws."""
     for split in SPLITS:
         if not kept.splits[split]:
             yield f"{photos.root}: no usable photo is left in the {split} split"
@@ -215,17 +242,26 @@ def _refusal(
             told.append("1 broken file" if len(bad) == 1 else f"{len(bad):,} broken files")
         for found, where in ((conflicts, "classes"), (leaks, "splits")):
             if found:
-                told.append("1 photo that stands" if len(found) == 1 else f"{len(found):,} photos that stand")
+                told.append(
+                    "1 photo that stands"
+                    if len(found) == 1
+                    else f"{len(found):,} photos that stand"
+                )
                 told[-1] += f" in two {where}"
         lines.append(f"{kept.root}: {' and '.join(told)}")
         for found in (bad, conflicts, leaks):
-            lines += [f"  {text}" for text in first_few([f"{finding.path} {finding.reason}" for finding in found])]
+            lines += [
+                f"  {text}"
+                for text in first_few([f"{finding.path} {finding.reason}" for finding in found])
+            ]
         if max(len(bad), len(conflicts), len(leaks)) > FEW:
             lines.append(f"  all of them: {_write_all(memory, (*bad, *conflicts, *leaks))}")
     lines += lacking
     lines += _warnings(kept)
     if apart:
-        copies = "1 copy of a photo of train" if apart == 1 else f"{apart:,} copies of photos of train"
+        copies = (
+            "1 copy of a photo of train" if apart == 1 else f"{apart:,} copies of photos of train"
+        )
         lines.append(f"{copies} came into another split by the cut, and will be left out")
     if bad or conflicts or leaks:
         rest = ", and fix the rest" if lacking else ""
@@ -241,7 +277,11 @@ def _write_all(memory: Path, findings: tuple[Finding, ...]) -> Path:
 
 def _warnings(photos: PhotoSet) -> Iterator[str]:
     yield from photos.left_out
-    counts = {name: count for name, count in zip(photos.classes, photos.counts("train"), strict=True) if count}
+    counts = {
+        name: count
+        for name, count in zip(photos.classes, photos.counts("train"), strict=True)
+        if count
+    }
     for split in ("valid", "test"):
         found = zip(photos.classes, photos.counts(split), strict=True)
         empty = [name for name, count in found if not count and name in counts]
@@ -250,12 +290,14 @@ def _warnings(photos: PhotoSet) -> Iterator[str]:
     if counts and max(counts.values()) >= _IMBALANCE * min(counts.values()):
         most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
         yield (
-            f"classes are imbalanced: {most} has {counts[most]} training photos, {least} {counts[least]}{BALANCE_HINT}"
+            f"classes are imbalanced: {most} has {counts[most]} training photos, {least}"
+            f" {counts[least]}{BALANCE_HINT}"
         )
 
 
 def _near_duplicates(photos: PhotoSet, seen: dict[Path, _Seen]) -> list[str]:
-    """Say which images are nearly the same and lie in two classes, or in two splits, where they make a test easier."""
+    """Say which images are nearly the same and lie in two classes, or in two splits, where they
+    make a test easier."""
     images = [(split, photo) for split in SPLITS for photo in photos.splits[split]]
     pairs = [
         (images[one], images[other])
@@ -263,11 +305,15 @@ def _near_duplicates(photos: PhotoSet, seen: dict[Path, _Seen]) -> list[str]:
         if seen[images[one][1].path].digest != seen[images[other][1].path].digest
     ]
     across_classes = [pair for pair in pairs if pair[0][1].label != pair[1][1].label]
-    across_splits = [pair for pair in pairs if pair[0][0] != pair[1][0] and pair not in across_classes]
+    across_splits = [
+        pair for pair in pairs if pair[0][0] != pair[1][0] and pair not in across_classes
+    ]
     lines = []
     for found, where in ((across_classes, "classes"), (across_splits, "splits")):
         if found:
-            several = "1 pair of images is" if len(found) == 1 else f"{len(found):,} pairs of images are"
+            several = (
+                "1 pair of images is" if len(found) == 1 else f"{len(found):,} pairs of images are"
+            )
             lines.append(f"{several} nearly the same, in two {where}:")
             lines += first_few([f"  {one.path} and {other.path}" for (_, one), (_, other) in found])
     return lines

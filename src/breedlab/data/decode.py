@@ -1,4 +1,5 @@
-"""From the bytes of a photo to the RGB pixels that a person sees. One way, in training and in serving."""
+"""From the bytes of a photo to the RGB pixels that a person sees. One way, in training and in
+serving."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ MAX_BYTES = 200_000_000
 """Larger files are not read: they are no photos, and would fill the memory."""
 
 MAX_ASPECT = 100
-"""A photo longer than this many times its width would grow beyond all memory when its short side is resized."""
+"""A photo longer than this many times its width would grow beyond all memory when its short side is
+resized."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 32 * 2**20
@@ -36,8 +38,11 @@ _KEPT_BYTES = 32 * 2**20
 _STRIP = 1_000_000
 """Pixels that are converted at once."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-# libjpeg's warnings of a damaged body. A few bytes too many are padding, a run of them is what it lost its way in.
-_DAMAGE = re.compile(r"[Pp]remature end|bad Huffman|(?:[3-9]\d|\d{3,}) extraneous bytes before marker")
+# libjpeg's warnings of a damaged body. A few bytes too many are padding, a run of them is what it
+# lost its way in.
+_DAMAGE = re.compile(
+    r"[Pp]remature end|bad Huffman|(?:[3-9]\d|\d{3,}) extraneous bytes before marker"
+)
 _JPEG = b"\xff\xd8\xff"
 # How EXIF orientations 2 to 8 are undone on an (height, width, 3) array.
 _UPRIGHT = {
@@ -57,10 +62,11 @@ class BadPhoto(DataError):
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Decodes a JPEG, PNG, WebP, BMP, GIF or TIFF; AVIF and HEIC where `formats` says that they are read.
+    """Decodes a JPEG, PNG, WebP, BMP, GIF or TIFF; AVIF and HEIC where `formats` says that they are
+    read.
 
-    EXIF rotation is applied, transparency is laid on white, 16-bit is scaled, the first frame of an animation
-    is taken, CMYK and palettes are converted.
+    EXIF rotation is applied, transparency is laid on white, 16-bit is scaled, the first frame of an
+    animation is taken, CMYK and palettes are converted.
 
     Args:
         data: The file's content.
@@ -89,8 +95,12 @@ def size(data: bytes) -> tuple[int, int]:
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            # Pillow says a TIFF's size as it is to be seen, and that of the others as it is in the file.
-            turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+            # Pillow says a TIFF's size as it is to be seen, and that of the others as it is in the
+            # file.
+            turned = (
+                image.format != "TIFF"
+                and image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+            )
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:  # as in `decode`
         raise BadPhoto(f"has no size that can be read ({error})") from error
@@ -100,22 +110,26 @@ def read_image(path: Path) -> bytes:
     """Return a file's content.
 
     Raises:
-        BadPhoto: If it is no regular file, which a FIFO or a link to /dev/zero is not, or larger than `MAX_BYTES`.
+        BadPhoto: If it is no regular file, which a FIFO or a link to /dev/zero is not, or larger
+            than `MAX_BYTES`.
         OSError: If it cannot be read.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise BadPhoto("is not a regular file")
     if status.st_size > MAX_BYTES:
-        raise BadPhoto(f"is too large ({status.st_size / 1e6:,.0f} MB; at most {MAX_BYTES / 1e6:.0f} MB are read)")
+        raise BadPhoto(
+            f"is too large ({status.st_size / 1e6:,.0f} MB; at most {MAX_BYTES / 1e6:.0f} MB are"
+            " read)"
+        )
     return path.read_bytes()
 
 
 def keep_memory() -> None:
     """Lets this process keep the memory of photos that it is done with, for the next ones.
 
-    A photo's pixels are large enough for glibc to hand them back to the system each time; getting them anew, page by
-    page, took a quarter of the decoding. The numbers are `malloc.h`'s.
+    A photo's pixels are large enough for glibc to hand them back to the system each time; getting
+    them anew, page by page, took a quarter of the decoding. The numbers are `malloc.h`'s.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:  # other C libraries have none, and no need of it
@@ -140,7 +154,9 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray[Any, Any] | N
         if _DAMAGE.search(str(error)):  # Pillow would fill up with gray and say nothing
             raise BadPhoto(f"is truncated or corrupt ({error})") from error
         return None  # merely unusual
-    return np.ascontiguousarray(_UPRIGHT[orientation](pixels)) if orientation in _UPRIGHT else pixels
+    return (
+        np.ascontiguousarray(_UPRIGHT[orientation](pixels)) if orientation in _UPRIGHT else pixels
+    )
 
 
 def _orientation(data: bytes) -> int:
@@ -156,7 +172,8 @@ def _orientation(data: bytes) -> int:
 
 
 def _head(data: bytes) -> bytes:
-    """What a JPEG says before its pixels, which are most of it; all of it where its segments are not to be followed."""
+    """What a JPEG says before its pixels, which are most of it; all of it where its segments are
+    not to be followed."""
     at = 2
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -199,12 +216,20 @@ def formats_of_pillow(data: bytes) -> tuple[str, ...]:
 
 
 def _other_kind(data: bytes) -> str:
-    """Return what bytes are that are no image which is read, for the message; empty where that is not to be seen."""
+    """Return what bytes are that are no image which is read, for the message; empty where that is
+    not to be seen."""
     if data[4:8] == b"ftyp":
         if kind := formats.kind_by_brand(data):
             return f"it is {kind}: {formats.how_to_read(kind)}; "
         return "it is a video or a raw photo, which has to be converted; "
-    known = next((kind for start, kind in _OTHER_KINDS.items() if data[:16].lstrip().lower().startswith(start)), None)
+    known = next(
+        (
+            kind
+            for start, kind in _OTHER_KINDS.items()
+            if data[:16].lstrip().lower().startswith(start)
+        ),
+        None,
+    )
     return f"it is {known}; " if known else ""
 
 
@@ -222,13 +247,16 @@ _OTHER_KINDS = {
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise BadPhoto(f"is absurdly large ({width}x{height}; at most {max_pixels:,} pixels are read)")
+        raise BadPhoto(
+            f"is absurdly large ({width}x{height}; at most {max_pixels:,} pixels are read)"
+        )
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BadPhoto(f"is absurdly narrow ({width}x{height}; at most 1:{MAX_ASPECT} is read)")
 
 
 def _rgb_pixels(image: Image.Image) -> np.ndarray[Any, Any]:
-    """Return the image in RGB, converted a strip at a time: what that takes on the way is several times the image."""
+    """Return the image in RGB, converted a strip at a time: what that takes on the way is several
+    times the image."""
     scale = _scale(image)
     rows = max(1, _STRIP // image.width)
     if rows >= image.height:
@@ -255,8 +283,10 @@ class _Scale:
     """How gray values of other than 8 unsigned bits become 8 bits.
 
     Attributes:
-        kind: The numpy type that the file's numbers have, where Pillow reads them as another of that size.
-        black: The value that becomes 0; or 255 where it is larger than `white`, as in a TIFF whose zero is white.
+        kind: The numpy type that the file's numbers have, where Pillow reads them as another of
+            that size.
+        black: The value that becomes 0; or 255 where it is larger than `white`, as in a TIFF whose
+            zero is white.
         white: The value that becomes 255.
         nothing: The value that stands for no measurement, and becomes 0.
     """
@@ -272,7 +302,11 @@ class _Scale:
         if self.kind and values.dtype.itemsize == np.dtype(self.kind).itemsize:
             values = values.view(self.kind)
         floats = values.astype(np.float64)
-        missing = ~np.isfinite(floats) if self.nothing is None else ~np.isfinite(floats) | (floats == self.nothing)
+        missing = (
+            ~np.isfinite(floats)
+            if self.nothing is None
+            else ~np.isfinite(floats) | (floats == self.nothing)
+        )
         floats[missing] = np.nan
         return floats
 
@@ -285,8 +319,9 @@ class _Scale:
 def _scale(image: Image.Image) -> _Scale | None:
     """Return how an image of many gray values is brought to 8 bits; None for one of 8 bits.
 
-    Unsigned numbers of up to 16 bits have a full scale, and a dark photo stays dark: 65535 is white. Signed numbers,
-    those of 32 bits and floats have none that all programs share: the smallest is black and the largest white.
+    Unsigned numbers of up to 16 bits have a full scale, and a dark photo stays dark: 65535 is
+    white. Signed numbers, those of 32 bits and floats have none that all programs share: the
+    smallest is black and the largest white.
     """
     tags = getattr(image, "tag_v2", {})
     bits, sample = _first(tags.get(_BITS, 16)), _first(tags.get(_SAMPLE_FORMAT, 1))
@@ -303,7 +338,11 @@ def _scale(image: Image.Image) -> _Scale | None:
     else:
         nothing = _no_data(tags)
         values = _Scale(kind, 0.0, 1.0, nothing).values(image)
-        black, white = (float(np.nanmin(values)), float(np.nanmax(values))) if np.isfinite(values).any() else (0.0, 1.0)
+        black, white = (
+            (float(np.nanmin(values)), float(np.nanmax(values)))
+            if np.isfinite(values).any()
+            else (0.0, 1.0)
+        )
     inverted = many and tags.get(_PHOTOMETRIC) == 0  # which Pillow undoes for 8 bits alone
     return _Scale(kind, white, black, nothing) if inverted else _Scale(kind, black, white, nothing)
 

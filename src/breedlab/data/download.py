@@ -26,11 +26,12 @@ READ_TIMEOUT = 30.0
 RETRIES = 4
 BACKOFF = 0.5
 
-# A stalled connection loses what it holds of a chunk, so that a small one costs less to fetch again.
+# A stalled connection loses what it holds of a chunk, so that a small one costs less to fetch
+# again.
 CHUNK = 64 * 1024
 
-# Photos are compressed already: an archive of them unpacks to about its own size, uncompressed pictures to
-# several times that. What grows more is a zip bomb, which below 1 GB does no harm.
+# Photos are compressed already: an archive of them unpacks to about its own size, uncompressed
+# pictures to several times that. What grows more is a zip bomb, which below 1 GB does no harm.
 MAX_UNPACKED = 20 * 10**9
 MAX_GROWTH = 10
 GROWTH_MATTERS_FROM = 10**9
@@ -60,21 +61,27 @@ class Progress(Protocol):
         """Takes `done` of `total`: bytes of a download, files of an extraction."""
 
 
-def fetch(archive: Archive, root: Path, *, progress: Callable[[str, int, int], None] | None = None) -> None:
+def fetch(
+    archive: Archive, root: Path, *, progress: Callable[[str, int, int], None] | None = None
+) -> None:
     """Makes `root` hold the photos of an archive; does nothing where it holds something already.
 
-    The download goes to `<root>.zip.part` and is resumed from there, in this call or a later one. A complete
-    `<root>.zip`, put there by hand, is used as it is. Both are gone once `root` is complete.
+    The download goes to `<root>.zip.part` and is resumed from there, in this call or a later one. A
+    complete `<root>.zip`, put there by hand, is used as it is. Both are gone once `root` is
+    complete.
 
     Args:
         archive: What to fetch.
         root: The folder to fill; it appears when it is complete.
-        progress: Called with "download", bytes done and in all, then with "extract", files done and in all.
+        progress: Called with "download", bytes done and in all, then with "extract", files done and
+            in all.
 
     Raises:
-        DataError: The archive cannot be reached, is not what was expected, or does not fit on the disk.
+        DataError: The archive cannot be reached, is not what was expected, or does not fit on the
+            disk.
     """
-    # The absolute path also makes messages clear and puts a linked root's files on the disk it links to.
+    # The absolute path also makes messages clear and puts a linked root's files on the disk it
+    # links to.
     root = root.resolve()
     report = progress or (lambda stage, done, total: None)
     zip_file = _beside(root, ".zip")
@@ -88,8 +95,8 @@ def fetch(archive: Archive, root: Path, *, progress: Callable[[str, int, int], N
             part.replace(zip_file)
         elif (size := _size(zip_file)) != archive.bytes:
             raise DataError(
-                f"{zip_file} has {size} bytes, but {archive.url} has {archive.bytes}. Put the complete file "
-                "there, or delete this one and run again to download it."
+                f"{zip_file} has {size} bytes, but {archive.url} has {archive.bytes}. Put the"
+                " complete file there, or delete this one and run again to download it."
             )
         _extract(zip_file, root, archive.folder, partial(report, "extract"))
         _discard(part)
@@ -97,13 +104,13 @@ def fetch(archive: Archive, root: Path, *, progress: Callable[[str, int, int], N
     except OSError as error:
         if error.errno in _FULL:
             raise DataError(
-                f"The disk of {root.parent} is full. What was downloaded is kept there: free some space and "
-                "run again, or set data.root to a folder on a larger disk."
+                f"The disk of {root.parent} is full. What was downloaded is kept there: free some"
+                " space and run again, or set data.root to a folder on a larger disk."
             ) from error
         if error.filename:
             raise DataError(
-                f"{error.filename}: {error.strerror}. The photos of {archive.url} go to {root}: mend that, "
-                "or set data.root to a folder that can be written."
+                f"{error.filename}: {error.strerror}. The photos of {archive.url} go to {root}:"
+                " mend that, or set data.root to a folder that can be written."
             ) from error
         raise
 
@@ -114,11 +121,14 @@ def _download(archive: Archive, part: Path, report: Progress) -> None:
     from urllib3.exceptions import HTTPError, ProtocolError, SSLError, TimeoutError
 
     if not archive.url.lower().startswith(("http://", "https://")):
-        raise DataError(f"data.archive.url is {archive.url!r}; expected one with http:// or https://.")
+        raise DataError(
+            f"data.archive.url is {archive.url!r}; expected one with http:// or https://."
+        )
     if _size(part) > archive.bytes:
         _discard(part)
     if missing := archive.bytes - _size(part):
-        # Photos hardly shrink in a zip; without room for them the wait for the download would be in vain.
+        # Photos hardly shrink in a zip; without room for them the wait for the download would be in
+        # vain.
         purpose = f"for {archive.url} and about as much again for its photos"
         _require_space(part.parent, missing + archive.bytes, purpose)
     retry = urllib3.Retry(
@@ -152,7 +162,8 @@ def _download(archive: Archive, part: Path, report: Progress) -> None:
 
 
 def _receive(pool: PoolManager, archive: Archive, part: Path, report: Progress) -> None:
-    """One request: appends to `part`, or drops it where the server cannot or should not go on from there."""
+    """One request: appends to `part`, or drops it where the server cannot or should not go on from
+    there."""
     have, saved = _size(part), _beside(part, ".etag")
     etag = saved.read_text("latin-1") if have and saved.exists() else ""
     headers = {"Accept-Encoding": "identity", "User-Agent": f"breedlab/{__version__}"}
@@ -173,7 +184,8 @@ def _receive(pool: PoolManager, archive: Archive, part: Path, report: Progress) 
             raise _unreachable(archive, part, f"the server answered {answer}")
         size = whole if response.status == 206 else response.headers.get("Content-Length", "")
         if size.isdecimal() and int(size) != archive.bytes:
-            # A whole file of another size may be a network's login page: no reason to lose what is here.
+            # A whole file of another size may be a network's login page: no reason to lose what is
+            # here.
             if response.status == 206:
                 _discard(part)
             raise _wrong_size(archive, size)
@@ -193,7 +205,9 @@ def _receive(pool: PoolManager, archive: Archive, part: Path, report: Progress) 
         # Less is fine for a range, which the server may cut as it likes.
         if have > archive.bytes or (response.status == 200 and have < archive.bytes):
             _discard(part)
-            raise _wrong_size(archive, str(have) if have < archive.bytes else f"more than {archive.bytes}")
+            raise _wrong_size(
+                archive, str(have) if have < archive.bytes else f"more than {archive.bytes}"
+            )
     finally:
         response.close()
 
@@ -223,7 +237,9 @@ def _extract(zip_file: Path, root: Path, folder: str, report: Progress) -> None:
         shutil.rmtree(unpacked, ignore_errors=True)
 
 
-def _wanted(archive: zipfile.ZipFile, zip_file: Path, root: Path, folder: str) -> dict[zipfile.ZipInfo, PurePosixPath]:
+def _wanted(
+    archive: zipfile.ZipFile, zip_file: Path, root: Path, folder: str
+) -> dict[zipfile.ZipInfo, PurePosixPath]:
     """The files below `folder` and their paths there; refuses an archive that may do harm."""
     top = PurePosixPath(folder)
     wanted: dict[zipfile.ZipInfo, PurePosixPath] = {}
@@ -231,12 +247,15 @@ def _wanted(archive: zipfile.ZipFile, zip_file: Path, root: Path, folder: str) -
     for entry in archive.infolist():
         name = entry.filename.replace("\\", "/")
         path = PurePosixPath(name)
-        outside = path.is_absolute() or any(p == ".." or PureWindowsPath(p).drive for p in path.parts)
+        outside = path.is_absolute() or any(
+            p == ".." or PureWindowsPath(p).drive for p in path.parts
+        )
         if outside or stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             kind = "leads out of its folder" if outside else "is a link or device"
             raise DataError(
-                f"{zip_file} holds {entry.filename!r}, which {kind}; photos need only plain files, so "
-                "nothing was unpacked. Delete it and set data.archive to a source that you trust."
+                f"{zip_file} holds {entry.filename!r}, which {kind}; photos need only plain files,"
+                " so nothing was unpacked. Delete it and set data.archive to a source that you"
+                " trust."
             )
         if name.endswith("/") or any(p == "__MACOSX" or p.startswith(".") for p in path.parts):
             continue
@@ -245,40 +264,46 @@ def _wanted(archive: zipfile.ZipFile, zip_file: Path, root: Path, folder: str) -
             wanted[entry] = path.relative_to(top)
     if not wanted:
         raise DataError(
-            f"{zip_file} holds no files in a folder {folder!r}, but has {', '.join(sorted(tops)[:10])} at "
-            "its top. Set data.archive.folder to the one with the photos."
+            f"{zip_file} holds no files in a folder {folder!r}, but has"
+            f" {', '.join(sorted(tops)[:10])} at its top. Set data.archive.folder to the one with"
+            " the photos."
         )
     total, size = sum(entry.file_size for entry in wanted), _size(zip_file)
     if total > MAX_UNPACKED or total > max(GROWTH_MATTERS_FROM, MAX_GROWTH * size):
         raise DataError(
-            f"{zip_file} ({_amount(size)}) would unpack to {_amount(total)}; expected at most {MAX_GROWTH} "
-            f"times its size and {_amount(MAX_UNPACKED)}. If you trust it, unpack it yourself: its "
-            f"{folder!r} becomes {root}."
+            f"{zip_file} ({_amount(size)}) would unpack to {_amount(total)}; expected at most"
+            f" {MAX_GROWTH} times its size and {_amount(MAX_UNPACKED)}. If you trust it, unpack it"
+            f" yourself: its {folder!r} becomes {root}."
         )
     return wanted
 
 
 @contextmanager
 def _reading(zip_file: Path) -> Iterator[None]:
-    """Names a damaged archive: one makes zipfile raise nearly anything, from BadZipFile to zlib.error."""
+    """Names a damaged archive: one makes zipfile raise nearly anything, from BadZipFile to
+    zlib.error."""
     try:
         yield
     except Exception as error:
         if isinstance(error, OSError) and (error.errno in _FULL or error.filename):
             raise
         raise DataError(
-            f"{zip_file} is not a whole, readable zip archive ({error}). Delete {zip_file} and run again to "
-            "download it afresh."
+            f"{zip_file} is not a whole, readable zip archive ({error}). Delete {zip_file} and run"
+            " again to download it afresh."
         ) from error
 
 
 def _unreachable(archive: Archive, part: Path, reason: str) -> DataError:
-    kept = f"What was fetched so far ({_amount(_size(part))}) is kept in {part}; the next run resumes there."
+    kept = "Nothing was fetched so far; what a run fetches is kept and resumed."
+    if _size(part):
+        fetched = f"What was fetched so far ({_amount(_size(part))})"
+        kept = f"{fetched} is kept in {part}; the next run resumes there."
     return DataError(
         f"{archive.url} could not be downloaded: {reason}.\n"
-        f"{kept if _size(part) else 'Nothing was fetched so far; what a run fetches is kept and resumed.'}\n"
+        f"{kept}\n"
         "Run again later, or instead:\n"
-        f"  - fetch it ({archive.bytes} bytes) by other means and put it at {part.with_suffix('')}\n"
+        f"  - fetch it ({archive.bytes} bytes) by other means and put it at"
+        f" {part.with_suffix('')}\n"
         "  - use your own photos: data=image_folder data.root=<your photos>\n"
         "  - use generated photos: data=sample"
     )
@@ -305,9 +330,9 @@ def _reason(error: Exception) -> str:
 
 def _wrong_size(archive: Archive, given: str) -> DataError:
     return DataError(
-        f"{archive.url} has {given} bytes, but {archive.bytes} were expected, so it was not kept. It has "
-        "changed, or something else answered, such as a network's login page. Run again in another network, "
-        "or set data.archive.url and data.archive.bytes to a file that you know."
+        f"{archive.url} has {given} bytes, but {archive.bytes} were expected, so it was not kept."
+        " It has changed, or something else answered, such as a network's login page. Run again in"
+        " another network, or set data.archive.url and data.archive.bytes to a file that you know."
     )
 
 
@@ -315,8 +340,8 @@ def _require_space(folder: Path, need: int, purpose: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < need:
         raise DataError(
-            f"{folder} has {_amount(free)} free, but {_amount(need)} are needed {purpose}. Free some space, "
-            "or set data.root to a folder on a larger disk."
+            f"{folder} has {_amount(free)} free, but {_amount(need)} are needed {purpose}. Free"
+            " some space, or set data.root to a folder on a larger disk."
         )
 
 

@@ -1,4 +1,5 @@
-"""fixes.csv: images whose label is probably wrong, as a list that people edit and `data.fixes` applies."""
+"""fixes.csv: images whose label is probably wrong, as a list that people edit and `data.fixes`
+applies."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ REMOVE = "remove"
 
 
 def write_fixes(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Write suspects, one a row, with an empty `fix`: nothing changes until a person fills it in."""
+    """Write suspects, one a row, with an empty `fix`: nothing changes until a person fills it
+    in."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -28,14 +30,20 @@ def write_fixes(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
-    """Return the images as an edited list has them: `fix` is a class's name, `remove`, or empty for no change.
+    """Return the images as an edited list has them: `fix` is a class's name, `remove`, or empty for
+    no change.
 
     Raises:
-        DataError: If the list is not there, or names a file or a class that is not; all rows that are wrong together.
+        DataError: If the list is not there, or names a file or a class that is not; all rows that
+            are wrong together.
     """
     wanted = _read(path)
     label_of = {name: label for label, name in enumerate(photos.classes)}
-    known = {os.path.relpath(photo.path, photos.root): photo for split in SPLITS for photo in photos.splits[split]}
+    known = {
+        os.path.relpath(photo.path, photos.root): photo
+        for split in SPLITS
+        for photo in photos.splits[split]
+    }
     wrong, changed = [], dict[Path, int | None]()
     for line, file, fix in wanted:
         if file not in known:
@@ -49,8 +57,12 @@ def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
             meant = f"; did you mean {close[0]!r}?" if close else ""
             wrong.append(f"line {line}: fix is {fix!r}, which is not a class{meant}")
     if wrong:
-        hint = f"expected paths below {photos.root}, and in fix a class's name, {REMOVE}, or nothing"
-        raise DataError("\n".join([f"data.fixes: {path}", *(f"  {text}" for text in first_few(wrong)), hint]))
+        hint = (
+            f"expected paths below {photos.root}, and in fix a class's name, {REMOVE}, or nothing"
+        )
+        raise DataError(
+            "\n".join([f"data.fixes: {path}", *(f"  {text}" for text in first_few(wrong)), hint])
+        )
     fixed = replace(
         photos,
         splits={
@@ -66,11 +78,15 @@ def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
     empty = [
         f"{split} has no {name} left"
         for split in SPLITS
-        for name, before, after in zip(photos.classes, photos.counts(split), fixed.counts(split), strict=True)
+        for name, before, after in zip(
+            photos.classes, photos.counts(split), fixed.counts(split), strict=True
+        )
         if before and not after and split == "train"
     ]
     if empty:
-        raise DataError(f"data.fixes: {path} takes the last images of a class: {', '.join(first_few(empty))}")
+        raise DataError(
+            f"data.fixes: {path} takes the last images of a class: {', '.join(first_few(empty))}"
+        )
     return fixed
 
 
@@ -85,11 +101,17 @@ def _read(path: Path) -> list[tuple[int, str, str]]:
         text = path.read_text("utf-8-sig")  # as spreadsheets save it
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise DataError(f"data.fixes: {path} cannot be read ({reason}); expected a run's fixes.csv, edited") from error
+        raise DataError(
+            f"data.fixes: {path} cannot be read ({reason}); expected a run's fixes.csv, edited"
+        ) from error
     first = text.partition("\n")[0]
     separator = ";" if first.count(";") > first.count(",") else ","  # some countries' spreadsheets
     reader = csv.DictReader(io.StringIO(text), delimiter=separator)
     if not {"file", "fix"} <= set(reader.fieldnames or ()):
-        raise DataError(f"data.fixes: {path} has no columns file and fix; expected a run's fixes.csv, edited")
-    rows = [(reader.line_num, (row["file"] or "").strip(), (row["fix"] or "").strip()) for row in reader]
+        raise DataError(
+            f"data.fixes: {path} has no columns file and fix; expected a run's fixes.csv, edited"
+        )
+    rows = [
+        (reader.line_num, (row["file"] or "").strip(), (row["fix"] or "").strip()) for row in reader
+    ]
     return [(line, file, fix) for line, file, fix in rows if fix]

@@ -21,7 +21,18 @@ from breedlab.names import composed, printable, unprintable
 if TYPE_CHECKING:
     from breedlab.config import Config
 
-__all__ = ["FEW", "SPLITS", "Photo", "PhotoSet", "display_names", "first_few", "is_absent", "listed", "scan", "survey"]
+__all__ = [
+    "FEW",
+    "SPLITS",
+    "Photo",
+    "PhotoSet",
+    "display_names",
+    "first_few",
+    "is_absent",
+    "listed",
+    "scan",
+    "survey",
+]
 
 FEW = 8
 """How many of many things a message names."""
@@ -45,9 +56,12 @@ class PhotoSet:
         classes: Names as people see them, in label order.
         splits: Photos by split, sorted by path.
         cut: Which splits had no folder and were cut from train.
-        flaws: What has to be fixed before the photos can be used, though those that are there can be read.
-        notes: What was made of the folders that a person may want to know: how they were read, litter passed over.
-        left_out: What was not read that may have been meant to be: files by their endings, images outside classes.
+        flaws: What has to be fixed before the photos can be used, though those that are there can
+            be read.
+        notes: What was made of the folders that a person may want to know: how they were read,
+            litter passed over.
+        left_out: What was not read that may have been meant to be: files by their endings, images
+            outside classes.
         label_files: The files that hold the labels, where class folders do not.
     """
 
@@ -87,11 +101,13 @@ def scan(
     ignore: Sequence[str] = (),
     labels: str = AUTO,
 ) -> PhotoSet:
-    """Read `root/{train,valid,test}/<class>/`, also under other names of splits, or `root/<class>/` without splits.
+    """Read `root/{train,valid,test}/<class>/`, also under other names of splits, or `root/<class>/`
+    without splits.
 
     Where there are no class folders, a file such as `labels.csv` labels the images: see `tables`.
 
-    A missing validation or test split is cut from train: stratified by class, the same for the same seed.
+    A missing validation or test split is cut from train: stratified by class, the same for the same
+    seed.
 
     Raises:
         DataError: If the folder is missing or empty, or its photos have flaws.
@@ -112,7 +128,8 @@ def survey(
     ignore: Sequence[str] = (),
     labels: str = AUTO,
 ) -> PhotoSet:
-    """What `scan` reads, its flaws told instead of raised: for the check, which has more to tell beside them.
+    """What `scan` reads, its flaws told instead of raised: for the check, which has more to tell
+    beside them.
 
     Args:
         root: The data set.
@@ -120,7 +137,8 @@ def survey(
         test_fraction: Of train, where there is no folder of test images.
         seed: Decides the cut.
         ignore: Names of folders in `root` that are left out.
-        labels: The file of `root` that labels the images; `auto` looks for one where there are no class folders.
+        labels: The file of `root` that labels the images; `auto` looks for one where there are no
+            class folders.
 
     Raises:
         DataError: If the folder is missing or empty, or is not to be understood.
@@ -136,27 +154,43 @@ def survey(
     left = Leftovers()
     folders = split_folders(root, ignore, left)
     _refuse_unlabelled(root, folders)
-    found = {split: _class_folders(folder, left, ignore if folder == root else ()) for split, folder in folders.items()}
-    by_split = {split: {name: images for name, (_, images, _) in classes.items()} for split, classes in found.items()}
+    found = {
+        split: _class_folders(folder, left, ignore if folder == root else ())
+        for split, folder in folders.items()
+    }
+    by_split = {
+        split: {name: images for name, (_, images, _) in classes.items()}
+        for split, classes in found.items()
+    }
     names = sorted(by_split["train"])
     if len(names) < 2:
         raise DataError(
-            f"{folders['train']}: found {len(names)} class folders with photos; expected at least 2,"
-            f" as in {folders['train'] / '<class>' / 'photo.jpg'},"
-            " or a file such as labels.csv (filename,label) beside the photos"
+            f"{folders['train']}: found {len(names)} class folders with photos; expected at least"
+            f" 2, as in {folders['train'] / '<class>' / 'photo.jpg'}, or a file such as labels.csv"
+            " (filename,label) beside the photos"
         )
     flaws = [*_bad_names(found, folders), *_disagreements(by_split, folders)]
     files = {split: [by_split[split].get(name, []) for name in names] for split in by_split}
     empty = [name for name, photos in zip(names, files["train"], strict=True) if not photos]
     if empty:
         unread = {name: found["train"][name][2] for name in empty}
-        held = "".join(f"; {printable(name)} holds {text}, which are not read" for name, text in unread.items() if text)
+        held = "".join(
+            f"; {printable(name)} holds {text}, which are not read"
+            for name, text in unread.items()
+            if text
+        )
         convert = "; convert them to JPEG, or" if held else "; add some or"
-        flaws.append(f"{folders['train']}: no photos of {listed(empty)}{held}{convert} remove the class folders")
+        flaws.append(
+            f"{folders['train']}: no photos of {listed(empty)}{held}{convert} remove the class"
+            " folders"
+        )
     # By the folder's own name, composed or not: it is what earlier versions cut by.
     drawn = [found["train"][name][0] for name in names]
     cut, few = _cut_missing(
-        files, fractions, [(folders["train"] / name, own) for name, own in zip(names, drawn, strict=True)], seed
+        files,
+        fractions,
+        [(folders["train"] / name, own) for name, own in zip(names, drawn, strict=True)],
+        seed,
     )
     return PhotoSet(
         root=root,
@@ -164,7 +198,9 @@ def survey(
         splits=_labelled(files),
         cut=cut,
         flaws=(*flaws, *first_few(few)),
-        notes=tuple(filter(None, (told_splits(root, folders), unused_table(root), left.passed_over()))),
+        notes=tuple(
+            filter(None, (told_splits(root, folders), unused_table(root), left.passed_over()))
+        ),
         left_out=tuple(_left_out(left, names)),
     )
 
@@ -172,13 +208,18 @@ def survey(
 def _labelled(files: dict[str, list[list[Path]]]) -> dict[str, tuple[Photo, ...]]:
     """Return each split's photos, from its images by class."""
     return {
-        split: tuple(Photo(path, label) for label, paths in enumerate(files[split]) for path in paths)
+        split: tuple(
+            Photo(path, label) for label, paths in enumerate(files[split]) for path in paths
+        )
         for split in SPLITS
     }
 
 
 def _cut_missing(
-    files: dict[str, list[list[Path]]], fractions: dict[str, float], drawn: Sequence[tuple[Path | str, str]], seed: int
+    files: dict[str, list[list[Path]]],
+    fractions: dict[str, float],
+    drawn: Sequence[tuple[Path | str, str]],
+    seed: int,
 ) -> tuple[tuple[str, ...], list[str]]:
     """Cut the splits that are missing from train, in place.
 
@@ -216,10 +257,16 @@ def _labelled_by(table: Table, root: Path, fractions: dict[str, float], seed: in
     for row in table.rows:
         by_split.setdefault(row.split or "train", {}).setdefault(row.label, []).append(row.path)
     if "train" not in by_split:
-        raise DataError(f"{label_file}: labels images of {listed(list(by_split))} and none to train on")
-    names = sorted(by_split["train"], key=lambda name: (int(name), "") if name.isdecimal() else (-1, name))
+        raise DataError(
+            f"{label_file}: labels images of {listed(list(by_split))} and none to train on"
+        )
+    names = sorted(
+        by_split["train"], key=lambda name: (int(name), "") if name.isdecimal() else (-1, name)
+    )
     if len(names) < 2:
-        raise DataError(f"{label_file}: all images have the label {names[0]!r}; expected at least 2 classes")
+        raise DataError(
+            f"{label_file}: all images have the label {names[0]!r}; expected at least 2 classes"
+        )
     flaws = [
         f"{label_file}: the class '{printable(name)}' {wrong}; rename it"
         for name in names
@@ -227,9 +274,17 @@ def _labelled_by(table: Table, root: Path, fractions: dict[str, float], seed: in
     ]
     for split in ("valid", "test"):
         if extra := sorted(by_split.get(split, {}).keys() - set(names)):
-            flaws.append(f"{label_file}: the {split} split has {listed(extra)}, of which train has no image")
-    files = {split: [by_split[split].get(name, []) for name in names] for split in SPLITS if split in by_split}
-    cut, few = _cut_missing(files, fractions, [(f"{label_file}: {name}", name) for name in names], seed)
+            flaws.append(
+                f"{label_file}: the {split} split has {listed(extra)}, of which train has no image"
+            )
+    files = {
+        split: [by_split[split].get(name, []) for name in names]
+        for split in SPLITS
+        if split in by_split
+    }
+    cut, few = _cut_missing(
+        files, fractions, [(f"{label_file}: {name}", name) for name in names], seed
+    )
     left = Leftovers()
     find_images(root, left)
     for ending in (".csv", ".tsv", ".jsonl"):
@@ -252,15 +307,20 @@ def is_absent(root: Path) -> bool:
 
 
 def display_names(folder_names: list[str]) -> tuple[str, ...]:
-    """Names as people see them: `001.Afghan_hound` is shown as `Afghan hound`, others as they are."""
+    """Names as people see them: `001.Afghan_hound` is shown as `Afghan hound`, others as they
+    are."""
     shown = tuple(
-        name[match.end() :].replace("_", " ") if (match := _NUMBERED.match(name)) else name for name in folder_names
+        name[match.end() :].replace("_", " ") if (match := _NUMBERED.match(name)) else name
+        for name in folder_names
     )
     return shown if len(set(shown)) == len(shown) else tuple(folder_names)
 
 
-def _class_folders(folder: Path, left: Leftovers, ignore: Sequence[str]) -> dict[str, tuple[str, list[Path], str]]:
-    """Return for each class its folder's name, its images and what else is in there; NFC and NFD are one class."""
+def _class_folders(
+    folder: Path, left: Leftovers, ignore: Sequence[str]
+) -> dict[str, tuple[str, list[Path], str]]:
+    """Return for each class its folder's name, its images and what else is in there; NFC and NFD
+    are one class."""
     ignored = {composed(name) for name in ignore}
     classes: dict[str, tuple[str, list[Path], str]] = {}
     for entry in subfolders(folder, left):
@@ -279,23 +339,27 @@ def _class_folders(folder: Path, left: Leftovers, ignore: Sequence[str]) -> dict
 
 
 def _refuse_unlabelled(root: Path, folders: dict[str, Path]) -> None:
-    """Refuse a split of images without class folders, which is what competitions give for a test."""
+    """Refuse a split of images without class folders, which is what competitions give for a
+    test."""
     for split, folder in folders.items():
         count = loose_images(folder)
         if split == "train" or not count or subfolders(folder):
             continue
         top = folder.relative_to(root).parts[0]
         raise DataError(
-            f"{folder}: holds {count:,} images and no class folders; without labels they cannot {_PURPOSE[split]}."
-            f" Leave them out with data.ignore=[{top}], and a {split} split is cut from train;"
-            f" the trained model labels them: {command('predict', 'runs/latest', folder)}"
+            f"{folder}: holds {count:,} images and no class folders; without labels they cannot"
+            f" {_PURPOSE[split]}. Leave them out with data.ignore=[{top}], and a {split} split is"
+            " cut from train; the trained model labels them:"
+            f" {command('predict', 'runs/latest', folder)}"
         )
 
 
 _PURPOSE = {"valid": "choose a model", "test": "test a model"}
 
 
-def _bad_names(found: dict[str, dict[str, tuple[str, list[Path], str]]], folders: dict[str, Path]) -> Iterator[str]:
+def _bad_names(
+    found: dict[str, dict[str, tuple[str, list[Path], str]]], folders: dict[str, Path]
+) -> Iterator[str]:
     """Say which class names cannot go into a model's archive, its answers and its reports."""
     for split, classes in found.items():
         for name in classes:
@@ -318,9 +382,15 @@ def _likely_name(name: str) -> str:
 def _left_out(left: Leftovers, names: Sequence[str]) -> Iterator[str]:
     """Say what was not read that may have been meant to be."""
     if left.endings:
-        yield f"left out, for their endings: {left.unread()}; {formats.in_words()} are read{formats.hint(left.endings)}"
+        yield (
+            f"left out, for their endings: {left.unread()}; {formats.in_words()} are"
+            f" read{formats.hint(left.endings)}"
+        )
     if left.loose:
-        loose = ", ".join(f"{count:,} in {printable(folder)}" for folder, count in sorted(left.loose.items())[:FEW])
+        loose = ", ".join(
+            f"{count:,} in {printable(folder)}"
+            for folder, count in sorted(left.loose.items())[:FEW]
+        )
         yield f"left out, in no class folder: {loose}"
     spelled: dict[str, str] = {}
     for name in names:
@@ -329,7 +399,9 @@ def _left_out(left: Leftovers, names: Sequence[str]) -> Iterator[str]:
             yield f"{other!r} and {name!r} differ in capitals or spaces alone; they are two classes"
 
 
-def _disagreements(by_split: dict[str, dict[str, list[Path]]], folders: dict[str, Path]) -> Iterator[str]:
+def _disagreements(
+    by_split: dict[str, dict[str, list[Path]]], folders: dict[str, Path]
+) -> Iterator[str]:
     train = set(by_split["train"])
     wrong = []
     for split in by_split:
@@ -338,7 +410,10 @@ def _disagreements(by_split: dict[str, dict[str, list[Path]]], folders: dict[str
         if missing := sorted(train - set(by_split[split])):
             wrong.append(f"{folders[split]} lacks {listed(missing)}")
     if wrong:
-        yield "the splits hold different classes; expected the same class folders in each:\n  " + "\n  ".join(wrong)
+        yield (
+            "the splits hold different classes; expected the same class folders in each:\n  "
+            + "\n  ".join(wrong)
+        )
 
 
 def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str, list[Path]]:
@@ -346,7 +421,8 @@ def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str,
     random.Random(seed.encode("utf-8", "surrogateescape")).shuffle(shuffled)
     parts = {}
     for cut, (split, fraction) in enumerate(fractions.items(), 1):
-        spare = len(shuffled) - 1 - (len(fractions) - cut)  # one stays for train, and one for each cut to come
+        # one stays for train, and one for each cut to come
+        spare = len(shuffled) - 1 - (len(fractions) - cut)
         count = min(max(1, round(len(paths) * fraction)), max(0, spare))
         parts[split], shuffled = sorted(shuffled[:count]), shuffled[count:]
     return {**parts, "train": sorted(shuffled)}

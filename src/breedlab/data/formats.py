@@ -1,4 +1,5 @@
-"""Which formats are read here beside the usual ones: AVIF by Pillow from 11.3 on, HEIC with the `heic` extra."""
+"""Which formats are read here beside the usual ones: AVIF by Pillow from 11.3 on, HEIC with the
+`heic` extra."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def in_words(last: str = "and") -> str:
 
 
 def kind_by_brand(data: bytes) -> str:
-    """Return `HEIC` or `AVIF` if the first bytes of a file say that it is one, else an empty text."""
+    """Return `HEIC` or `AVIF` if the first bytes of a file say that it is one, else an empty
+    text."""
     if data[4:8] != b"ftyp":
         return ""
     return "AVIF" if data[8:12] in AVIF_BRANDS else "HEIC" if data[8:12] in HEIC_BRANDS else ""
@@ -58,7 +60,8 @@ def how_to_read(kind: str) -> str:
 
 
 def hint(endings: Iterable[str]) -> str:
-    """Return what would have files with some endings read, which were left out; empty for others."""
+    """Return what would have files with some endings read, which were left out; empty for
+    others."""
     found = set(endings)
     if found & {*_HEIC_ENDINGS} and not reads_heic():
         return f"; HEIC is read after {HEIC_EXTRA}"

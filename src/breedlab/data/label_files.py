@@ -1,4 +1,5 @@
-"""A label file's rows as texts: CSV, TSV and JSON lines, however their separators and encodings are."""
+"""A label file's rows as texts: CSV, TSV and JSON lines, however their separators and encodings
+are."""
 
 from __future__ import annotations
 
@@ -13,11 +14,33 @@ from breedlab.names import composed
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 FILE_NAMES = (
-    *("filename", "filepath", "file", "imagefile", "imagepath", "imagename", "path", "image", "images", "imageid"),
+    *(
+        "filename",
+        "filepath",
+        "file",
+        "imagefile",
+        "imagepath",
+        "imagename",
+        "path",
+        "image",
+        "images",
+        "imageid",
+    ),
     *("img", "imgname", "imgpath", "photo", "picture", "fname", "name", "id", "uuid"),
 )
 LABEL_NAMES = (
-    *("labelname", "classname", "categoryname", "label", "labels", "class", "classes", "category", "breed", "species"),
+    *(
+        "labelname",
+        "classname",
+        "categoryname",
+        "label",
+        "labels",
+        "class",
+        "classes",
+        "category",
+        "breed",
+        "species",
+    ),
     *("target", "diagnosis", "variety", "type", "tag", "y", "labelid", "classid", "categoryid"),
 )
 _MOST_BYTES = 500_000_000
@@ -32,26 +55,36 @@ def column_called(columns: Sequence[str], names: Sequence[str]) -> str | None:
 def read_records(file: Path) -> tuple[list[dict[str, str]], list[str]]:
     """Return the rows of a label file as texts, and its columns."""
     if file.stat().st_size > _MOST_BYTES:
-        raise DataError(f"{file}: has {file.stat().st_size / 1e6:,.0f} MB; label files of up to 500 MB are read")
+        raise DataError(
+            f"{file}: has {file.stat().st_size / 1e6:,.0f} MB; label files of up to 500 MB are read"
+        )
     raw = file.read_bytes()
     encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: is not UTF-8 text (byte {error.start:,}); save it as CSV in UTF-8") from error
+        raise DataError(
+            f"{file}: is not UTF-8 text (byte {error.start:,}); save it as CSV in UTF-8"
+        ) from error
     if file.suffix.lower() == ".jsonl":
         return _json_records(file, text)
     first = text.partition("\n")[0]
     separator = "\t" if file.suffix.lower() == ".tsv" else max(",;\t|", key=first.count)
     try:
-        lines = [line for line in csv.reader(text.splitlines(), delimiter=separator) if any(map(str.strip, line))]
+        lines = [
+            line
+            for line in csv.reader(text.splitlines(), delimiter=separator)
+            if any(map(str.strip, line))
+        ]
     except csv.Error as error:
         raise DataError(f"{file}: cannot be read as CSV ({error})") from error
     if not lines:
         return [], []
     header = [composed(cell.strip()) for cell in lines[0]]
     known = column_called(header, (*FILE_NAMES, *LABEL_NAMES)) is not None
-    looks_like_a_row = any(re.search(r"\.(jpe?g|png|webp|bmp|gif|tiff?|heic|avif)$", cell, re.I) for cell in header)
+    looks_like_a_row = any(
+        re.search(r"\.(jpe?g|png|webp|bmp|gif|tiff?|heic|avif)$", cell, re.I) for cell in header
+    )
     if looks_like_a_row and not known:
         lines.insert(0, header)
         header = [f"column {number}" for number in range(1, len(header) + 1)]
@@ -76,7 +109,12 @@ def _json_records(file: Path, text: str) -> tuple[list[dict[str, str]], list[str
         except ValueError as error:
             raise DataError(f"{file}: line {number} is not JSON ({error})") from error
         if not isinstance(record, dict):
-            raise DataError(f'{file}: line {number} is not an object; expected {{"file_name": ..., "label": ...}}')
-        records.append({str(key): "" if value is None else str(value) for key, value in record.items()})
+            raise DataError(
+                f'{file}: line {number} is not an object; expected {{"file_name": ..., "label":'
+                " ...}"
+            )
+        records.append(
+            {str(key): "" if value is None else str(value) for key, value in record.items()}
+        )
     columns = list(dict.fromkeys(key for record in records for key in record))
     return [{column: record.get(column, "") for column in columns} for record in records], columns

@@ -21,16 +21,34 @@ _WORDS = {
 _EITHER = ("eval", "evaluation")
 """Validation for most; the test where there is another folder for validation."""
 _SAY_NOTHING = {
-    *("set", "sets", "split", "data", "dataset", "folder", "dir", "seg", "image", "images", "img", "imgs", "photo"),
+    *(
+        "set",
+        "sets",
+        "split",
+        "data",
+        "dataset",
+        "folder",
+        "dir",
+        "seg",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "photo",
+    ),
     *("photos", "picture", "pictures", "pics", "final", "full", "cropped", "resized", "raw"),
 }
-"""What may stand beside the word of a split in a folder's name without making it a class such as `train_station`."""
-_GLUED = re.compile(r"(train|training|valid|validation|val|test|testing|dev|eval)(set|data|images|imgs|\d+)")
+"""What may stand beside the word of a split in a folder's name without making it a class such as
+`train_station`."""
+_GLUED = re.compile(
+    r"(train|training|valid|validation|val|test|testing|dev|eval)(set|data|images|imgs|\d+)"
+)
 _MOST_NESTED = 3
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a folder's name stands for by itself: `train` for `Training_set`; None for a class."""
+    """Return the split that a folder's name stands for by itself: `train` for `Training_set`; None
+    for a class."""
     word, rest = _word_of(name)
     if word is None or any(part not in _SAY_NOTHING and not part.isdecimal() for part in rest):
         return None
@@ -38,10 +56,11 @@ def split_of(name: str) -> str | None:
 
 
 def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[str, Path]:
-    """Return the folder of each split that has one, down to where the class folders are; `root` if none has.
+    """Return the folder of each split that has one, down to where the class folders are; `root` if
+    none has.
 
-    `train`, `valid` and `test` count by name; names such as `Training`, `test_set` or `seg_train` where they hold
-    folders and not images, as splits do.
+    `train`, `valid` and `test` count by name; names such as `Training`, `test_set` or `seg_train`
+    where they hold folders and not images, as splits do.
 
     Args:
         root: The data set.
@@ -54,7 +73,9 @@ def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[st
     ignored = {composed(name) for name in ignore}
     missing = sorted(ignored - {composed(entry.name) for entry in root.iterdir()})
     if missing:
-        raise DataError(f"data.ignore: {root} has no {listed(missing)}; expected names of folders in it")
+        raise DataError(
+            f"data.ignore: {root} has no {listed(missing)}; expected names of folders in it"
+        )
     folders = [folder for folder in subfolders(root) if composed(folder.name) not in ignored]
     roles = _roles(folders)
     found: dict[str, Path] = {}
@@ -63,8 +84,9 @@ def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[st
         if len(several) > 1:
             names = " and ".join(printable(folder.name) for folder in several)
             raise DataError(
-                f"{root}: {names} both exist and both look like the {split} split; expected one of them:"
-                f" rename the other, or leave it out: data.ignore=[{printable(several[-1].name)}]"
+                f"{root}: {names} both exist and both look like the {split} split; expected one of"
+                " them: rename the other, or leave it out:"
+                f" data.ignore=[{printable(several[-1].name)}]"
             )
         if several:
             found[split] = _innermost(several[0])
@@ -72,7 +94,9 @@ def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[st
         _refuse_unnamed_splits(root, folders)
         return {"train": root}
     if "train" not in found:
-        raise DataError(f"{root}: has {listed([p.name for p in found.values()])} but no train folder")
+        raise DataError(
+            f"{root}: has {listed([p.name for p in found.values()])} but no train folder"
+        )
     subfolders(root, left)  # for its litter; where the classes are in here, their listing counts it
     for folder in folders:
         if folder not in roles and (count := len(find_images(folder))):
@@ -81,8 +105,12 @@ def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[st
 
 
 def told_splits(root: Path, found: Mapping[str, Path]) -> str:
-    """Return which folder was taken for which split, in words; empty where their names say it plainly."""
-    plain = [folder.parent == root and folder.name.lower() in _EXACT[split] for split, folder in found.items()]
+    """Return which folder was taken for which split, in words; empty where their names say it
+    plainly."""
+    plain = [
+        folder.parent == root and folder.name.lower() in _EXACT[split]
+        for split, folder in found.items()
+    ]
     if all(plain) or root in found.values():
         return ""
     taken = (f"{folder.relative_to(root)} for {split}" for split, folder in found.items())
@@ -96,7 +124,12 @@ def listed(names: Sequence[str], most: int = 8) -> str:
 
 
 def _roles(folders: Sequence[Path]) -> dict[Path, str]:
-    exact = {folder: split for folder in folders for split in SPLITS if folder.name.lower() in _EXACT[split]}
+    exact = {
+        folder: split
+        for folder in folders
+        for split in SPLITS
+        if folder.name.lower() in _EXACT[split]
+    }
     if set(exact.values()) == {"train"} and _is_class(next(iter(exact)), folders):
         return {}  # bus, car and train
     words = {folder: _word_of(folder.name) for folder in folders}
@@ -106,7 +139,8 @@ def _roles(folders: Sequence[Path]) -> dict[Path, str]:
     for folder, (word, rest) in words.items():
         if word is None or folder in exact or not _holds_folders_alone(folder):
             continue
-        # What several of them have in common says no more of one than of the other: `asl_alphabet_train`.
+        # What several of them have in common says no more of one than of the other:
+        # `asl_alphabet_train`.
         if split_of(folder.name) is None and rests[tuple(rest)] < 2:
             continue
         if word in _EITHER:
@@ -137,9 +171,14 @@ def _word_of(name: str) -> tuple[str | None, list[str]]:
 
 
 def _is_class(folder: Path, folders: Iterable[Path]) -> bool:
-    """Whether `train` is one of several things that images show: it holds images and so do other folders."""
+    """Whether `train` is one of several things that images show: it holds images and so do other
+    folders."""
     others = [other for other in folders if other != folder and split_of(other.name) is None]
-    return not subfolders(folder) and loose_images(folder) > 0 and any(loose_images(other) for other in others)
+    return (
+        not subfolders(folder)
+        and loose_images(folder) > 0
+        and any(loose_images(other) for other in others)
+    )
 
 
 def _holds_folders_alone(folder: Path) -> bool:
@@ -147,13 +186,18 @@ def _holds_folders_alone(folder: Path) -> bool:
 
 
 def _innermost(folder: Path) -> Path:
-    """Follow folders that hold nothing but another of the same kind: `seg_train/seg_train/<class>`."""
+    """Follow folders that hold nothing but another of the same kind:
+    `seg_train/seg_train/<class>`."""
     for _ in range(_MOST_NESTED):
         inner = subfolders(folder)
         if len(inner) != 1 or loose_images(folder):
             break
         name = inner[0].name
-        if name.lower() != folder.name.lower() and split_of(name) is None and name.lower() not in _SAY_NOTHING:
+        if (
+            name.lower() != folder.name.lower()
+            and split_of(name) is None
+            and name.lower() not in _SAY_NOTHING
+        ):
             break
         if not subfolders(inner[0]):
             break
@@ -162,19 +206,21 @@ def _innermost(folder: Path) -> Path:
 
 
 def _refuse_unnamed_splits(root: Path, folders: Sequence[Path]) -> None:
-    """Refuse "classes" that hold no image but all the same folders: they are splits under names of their own."""
+    """Refuse "classes" that hold no image but all the same folders: they are splits under names of
+    their own."""
     if len(folders) == 1 and "train" in _roles(inner := subfolders(folders[0])).values():
         raise DataError(
             f"{root}: holds the one folder {printable(folders[0].name)}, which has the splits"
-            f" {listed([folder.name for folder in inner])}; did you mean data.root={printable(str(folders[0]))}?"
+            f" {listed([folder.name for folder in inner])}; did you mean"
+            f" data.root={printable(str(folders[0]))}?"
         )
     inside = [_common_inner(folder) for folder in folders]
     if len(folders) < 2 or len(inside[0]) < 2 or any(names != inside[0] for names in inside):
         return
     raise DataError(
         f"{root}: {listed([folder.name for folder in folders])} hold no images but the same folders"
-        f" ({listed(sorted(inside[0]))}), so they look like splits, not classes. Rename them to train, valid and test;"
-        f" if they are classes after all, move them into {root / 'train'}"
+        f" ({listed(sorted(inside[0]))}), so they look like splits, not classes. Rename them to"
+        f" train, valid and test; if they are classes after all, move them into {root / 'train'}"
     )
 
 

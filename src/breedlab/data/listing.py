@@ -12,15 +12,53 @@ from pathlib import Path
 from breedlab.data import formats
 from breedlab.names import printable
 
-_ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_ENDINGS = {
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".jfi",
+    ".jif",
+    ".png",
+    ".apng",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 
 _LITTER = {
-    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "__macosx", "lost+found"),
-    *("$recycle.bin", "recycler", "system volume information", "network trash folder", "temporary items"),
-    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini", "icon\r", "__pycache__"),
+    *(
+        "@eadir",
+        "#recycle",
+        "#snapshot",
+        "@recycle",
+        "@recently-snapshot",
+        "@tmp",
+        "__macosx",
+        "lost+found",
+    ),
+    *(
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "network trash folder",
+        "temporary items",
+    ),
+    *(
+        "thumbs.db",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "desktop.ini",
+        "picasa.ini",
+        "icon\r",
+        "__pycache__",
+    ),
 }
-"""What systems leave among people's files, in small letters; whatever is hidden (`.DS_Store`) is passed over, too."""
+"""What systems leave among people's files, in small letters; whatever is hidden (`.DS_Store`) is
+passed over, too."""
 
 
 @dataclass
@@ -29,7 +67,8 @@ class Leftovers:
 
     Attributes:
         litter: How often each name of system litter and hidden files was met.
-        endings: Of files that are no images by their endings, how many there are of each (`.heic`, or empty for none).
+        endings: Of files that are no images by their endings, how many there are of each (`.heic`,
+            or empty for none).
         loose: Images outside the class folders, by folder.
     """
 
@@ -38,16 +77,20 @@ class Leftovers:
     loose: Counter[str] = field(default_factory=Counter)
 
     def unread(self) -> str:
-        """Return the files left out by their endings in words, such as `20 .heic, 3 without an ending`."""
+        """Return the files left out by their endings in words, such as `20 .heic, 3 without an
+        ending`."""
         counts = sorted(self.endings.items(), key=lambda item: (-item[1], item[0]))
-        return ", ".join(f"{count:,} {printable(ending) or 'without an ending'}" for ending, count in counts[:8])
+        return ", ".join(
+            f"{count:,} {printable(ending) or 'without an ending'}" for ending, count in counts[:8]
+        )
 
     def passed_over(self) -> str:
         """Return one line of the litter; empty if there was none."""
         if not self.litter:
             return ""
         names = [
-            f"{printable(name)}{f' ({count:,})' if count > 1 else ''}" for name, count in sorted(self.litter.items())
+            f"{printable(name)}{f' ({count:,})' if count > 1 else ''}"
+            for name, count in sorted(self.litter.items())
         ]
         more = f" and {len(names) - 8} other names" if len(names) > 8 else ""
         return f"passed over: {', '.join(names[:8])}{more}"
@@ -59,7 +102,8 @@ def is_litter(name: str) -> bool:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image by its ending; by its first bytes if it has no ending that says anything."""
+    """Whether a file is an image by its ending; by its first bytes if it has no ending that says
+    anything."""
     ending = path.suffix.lower()
     if ending in _ENDINGS or ending in formats.more_endings():
         return True
@@ -82,7 +126,11 @@ def subfolders(folder: Path, left: Leftovers | None = None) -> list[Path]:
 
 def loose_images(folder: Path) -> int:
     """Return how many images lie directly in a folder."""
-    return sum(1 for entry in folder.iterdir() if not is_litter(entry.name) and is_image(entry) and not entry.is_dir())
+    return sum(
+        1
+        for entry in folder.iterdir()
+        if not is_litter(entry.name) and is_image(entry) and not entry.is_dir()
+    )
 
 
 def find_images(folder: Path, left: Leftovers | None = None) -> list[Path]:
@@ -106,7 +154,8 @@ def find_images(folder: Path, left: Leftovers | None = None) -> list[Path]:
 
 
 def _walk(folder: Path, left: Leftovers | None) -> Iterator[tuple[str, list[str]]]:
-    """Yield folders and their files, each folder once: a link back into its own folder would go round for ever."""
+    """Yield folders and their files, each folder once: a link back into its own folder would go
+    round for ever."""
     seen = {os.path.realpath(folder)}
     for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         entered = []
@@ -142,4 +191,6 @@ def _has_signature(path: Path) -> bool:
     is_webp = head[:4] == b"RIFF" and head[8:] == b"WEBP"
     is_bmp = head[:2] == b"BM" and head[6:10] == bytes(4)
     kind = formats.kind_by_brand(head)
-    return head.startswith(_SIGNATURES) or is_webp or is_bmp or (kind != "" and formats.is_read(kind))
+    return (
+        head.startswith(_SIGNATURES) or is_webp or is_bmp or (kind != "" and formats.is_read(kind))
+    )

@@ -1,4 +1,5 @@
-"""The LightningDataModule: photos to batches, the same for the same seed whatever the number of workers."""
+"""The LightningDataModule: photos to batches, the same for the same seed whatever the number of
+workers."""
 
 from __future__ import annotations
 
@@ -26,16 +27,19 @@ from breedlab.registry import AUGMENTATIONS
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Key = tuple[int, int]
-"""(view, index): view 0 is the evaluation transform, each other number its own draw of the augmentation."""
+"""(view, index): view 0 is the evaluation transform, each other number its own draw of the
+augmentation."""
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of `count` items in an epoch: a function of seed and epoch, so a resumed run repeats it."""
+    """The order of `count` items in an epoch: a function of seed and epoch, so a resumed run
+    repeats it."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed_seed(seed, epoch)))
 
 
 def batch_indices(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
-    """An epoch's batches. A last batch of one is left out: BatchNorm cannot train on a single photo."""
+    """An epoch's batches. A last batch of one is left out: BatchNorm cannot train on a single
+    photo."""
     batches = list(torch.split(order, batch_size))
     return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 < batch_size else batches
 
@@ -44,8 +48,8 @@ class Views:
     """Which view of the photos an epoch sees.
 
     Args:
-        frozen_views: For a frozen backbone, how many views there are; they are taken in turn. None for a
-            backbone that trains: fresh augmentation every epoch.
+        frozen_views: For a frozen backbone, how many views there are; they are taken in turn. None
+            for a backbone that trains: fresh augmentation every epoch.
         augment: The config's policy.
     """
 
@@ -109,7 +113,8 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
         kept = self.kept.decoded
         pixels = read_pixels(photo.path) if kept is None else kept[index]
         original = None if kept is None else kept.original_size(index)
-        before = torch.default_generator.get_state()  # not fork_rng with manual_seed, which reseeds the GPU as well
+        # not fork_rng with manual_seed, which reseeds the GPU as well
+        before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(mixed_seed(self.seed, view, index))
         try:
             return self.training(pixels, original), photo.label
@@ -129,9 +134,11 @@ class _Splits(Dataset[tuple[torch.Tensor, int]]):
 
 
 def collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
-    """Stacks photos in the memory order that they come in, channels last; the other way round takes longer.
+    """Stacks photos in the memory order that they come in, channels last; the other way round takes
+    longer.
 
-    By torch's own collate, which in a worker writes straight into the memory that the main process reads.
+    By torch's own collate, which in a worker writes straight into the memory that the main process
+    reads.
     """
     photos: torch.Tensor = default_collate([photo.permute(1, 2, 0) for photo, _ in items])
     return photos.permute(0, 3, 1, 2), torch.tensor([label for _, label in items])
@@ -141,7 +148,8 @@ class LostPhoto(DataError):
     """A photo that was fine at the data check and is not any more."""
 
     def __init__(self, text: str) -> None:
-        # A DataLoader makes the error anew with its worker's whole traceback as the text; the end is ours.
+        # A DataLoader makes the error anew with its worker's whole traceback as the text; the end
+        # is ours.
         super().__init__(text.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
 
     @property
@@ -169,7 +177,9 @@ def read_pixels(path: Path) -> np.ndarray[Any, Any]:
     except BadPhoto as error:
         raise LostPhoto(f"{path} {error}; it changed after the data check: run again") from error
     except OSError as error:
-        raise LostPhoto(f"{path} cannot be read ({error.strerror}); it was there at the data check") from error
+        raise LostPhoto(
+            f"{path} cannot be read ({error.strerror}); it was there at the data check"
+        ) from error
 
 
 class TrainingBatches(Sampler[list[Key]]):
@@ -178,11 +188,20 @@ class TrainingBatches(Sampler[list[Key]]):
     Attributes:
         shard: The part of each batch that is this process's. What a batch is does not depend on it.
         epoch: The one that is next iterated over.
-        start: How many of its batches are left out, since a stopped run had done them; of this one epoch only.
+        start: How many of its batches are left out, since a stopped run had done them; of this one
+            epoch only.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, views: Views, shard: Shard = WHOLE) -> None:
-        self.count, self.batch_size, self.seed, self.views, self.shard = count, batch_size, seed, views, shard
+    def __init__(
+        self, count: int, batch_size: int, seed: int, views: Views, shard: Shard = WHOLE
+    ) -> None:
+        self.count, self.batch_size, self.seed, self.views, self.shard = (
+            count,
+            batch_size,
+            seed,
+            views,
+            shard,
+        )
         self.epoch = self.start = 0
         # Lightning looks for set_epoch on the batch sampler's sampler.
         self.sampler = self
@@ -196,9 +215,16 @@ class TrainingBatches(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         view = self.views.of_epoch(self.epoch)
         start, self.start = self.start, 0
-        for batch in batch_indices(epoch_order(self.count, self.seed, self.epoch), self.batch_size)[start:]:
-            # A process with no photo of a small last batch computes one that counts for nothing: all take the step.
-            mine = batch[self.shard.rank :: self.shard.world] if len(batch) > self.shard.rank else batch[:1]
+        for batch in batch_indices(epoch_order(self.count, self.seed, self.epoch), self.batch_size)[
+            start:
+        ]:
+            # A process with no photo of a small last batch computes one that counts for nothing:
+            # all take the step.
+            mine = (
+                batch[self.shard.rank :: self.shard.world]
+                if len(batch) > self.shard.rank
+                else batch[:1]
+            )
             yield [(view, index) for index in mine.tolist()]
 
     def sizes(self, index: int) -> tuple[int, int]:
@@ -208,7 +234,8 @@ class TrainingBatches(Sampler[list[Key]]):
 
 
 class TrainingLoader(DataLoader[Any]):
-    """A DataLoader over `TrainingBatches` that goes on in the middle of an epoch without loading what came before.
+    """A DataLoader over `TrainingBatches` that goes on in the middle of an epoch without loading
+    what came before.
 
     Lightning keeps `state_dict` in its checkpoints.
     """
@@ -233,7 +260,9 @@ class TrainingLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         whole = state["done"] >= len(self)
-        self.batches.epoch, self.batches.start = (state["epoch"] + 1, 0) if whole else (state["epoch"], state["done"])
+        self.batches.epoch, self.batches.start = (
+            (state["epoch"] + 1, 0) if whole else (state["epoch"], state["done"])
+        )
 
 
 _VIEW_BATCH = 32
@@ -259,16 +288,26 @@ class PhotoData(lightning.LightningDataModule):
         self.kept = kept or {}
         self.views = Views(frozen_views, data.augment)
         self.training = (
-            None if data.augment == "none" else TrainTransform(evaluation, Built(AUGMENTATIONS.chosen(data)))
+            None
+            if data.augment == "none"
+            else TrainTransform(evaluation, Built(AUGMENTATIONS.chosen(data)))
         )
         self.shard = WHOLE
 
     def dataset(self, split: str) -> PhotoDataset:
-        return PhotoDataset(self.photos.splits[split], self.evaluation, self.training, self.seed, self.kept.get(split))
+        return PhotoDataset(
+            self.photos.splits[split],
+            self.evaluation,
+            self.training,
+            self.seed,
+            self.kept.get(split),
+        )
 
     def train_dataloader(self) -> TrainingLoader:
         dataset = self.dataset("train")
-        batches = TrainingBatches(len(dataset), self.data.batch_size, self.seed, self.views, self.shard)
+        batches = TrainingBatches(
+            len(dataset), self.data.batch_size, self.seed, self.views, self.shard
+        )
         return TrainingLoader(dataset, batch_sampler=batches, **self._loading(self.data.batch_size))
 
     def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
@@ -286,16 +325,21 @@ class PhotoData(lightning.LightningDataModule):
         shard: Shard = WHOLE,
         indices: Sequence[int] | None = None,
     ) -> DataLoader[tuple[torch.Tensor, int]]:
-        """One view of a split, all of it unless a start, a shard or indices say otherwise, in the order of its photos.
+        """One view of a split, all of it unless a start, a shard or indices say otherwise, in the
+        order of its photos.
 
         Indices are taken in the order given.
         """
         dataset = self.dataset(split)
-        chosen = range(start + shard.rank, len(dataset), shard.world) if indices is None else indices
+        chosen = (
+            range(start + shard.rank, len(dataset), shard.world) if indices is None else indices
+        )
         keys = [(view, index) for index in chosen]
         return DataLoader(dataset, batch_size=batch_size, sampler=keys, **self._loading(batch_size))
 
-    def stream(self, parts: Sequence[tuple[str, int, int]], batch_size: int) -> DataLoader[tuple[torch.Tensor, int]]:
+    def stream(
+        self, parts: Sequence[tuple[str, int, int]], batch_size: int
+    ) -> DataLoader[tuple[torch.Tensor, int]]:
         """Views of splits one after another, in the order of their images, by one set of workers.
 
         Args:
@@ -314,7 +358,8 @@ class PhotoData(lightning.LightningDataModule):
         return torch.tensor([photo.label for photo in self.photos.splits[split]])
 
     def class_weights(self) -> torch.Tensor | None:
-        """Inverse frequencies with mean 1 over the photos, or None where classes are not weighed."""
+        """Inverse frequencies with mean 1 over the photos, or None where classes are not
+        weighed."""
         if self.data.class_weights == "none":
             return None
         counts = torch.tensor(self.photos.counts("train"), dtype=torch.float32)
@@ -322,14 +367,21 @@ class PhotoData(lightning.LightningDataModule):
 
     def describe_loading(self) -> str:
         """Return what a user should know of how images are loaded, or nothing."""
-        return shared_memory.note(self._wanted_workers(), self._batch_bytes(max(self.data.batch_size, _VIEW_BATCH)))
+        return shared_memory.note(
+            self._wanted_workers(), self._batch_bytes(max(self.data.batch_size, _VIEW_BATCH))
+        )
 
     def _wanted_workers(self) -> int:
         wanted = self.data.num_workers
-        return max(1, min(hardware.available() // distributed.local_world(), 8)) if wanted == "auto" else wanted
+        return (
+            max(1, min(hardware.available() // distributed.local_world(), 8))
+            if wanted == "auto"
+            else wanted
+        )
 
     def _batch_bytes(self, batch_size: int) -> int:
-        """Bytes of a batch in the shared memory, times the processes of this machine that load one."""
+        """Bytes of a batch in the shared memory, times the processes of this machine that load
+        one."""
         return batch_size * 3 * self.evaluation.crop**2 * distributed.local_world()
 
     def _loading(self, batch_size: int) -> dict[str, Any]:
@@ -352,5 +404,6 @@ def start_worker(_worker: int) -> None:
     """One thread a worker, a process group of its own, and memory that it keeps."""
     torch.set_num_threads(1)
     if os.name == "posix":
-        os.setpgid(0, 0)  # what tells the whole group to stop must not take the batches from the step that is saved
+        # what tells the whole group to stop must not take the batches from the step that is saved
+        os.setpgid(0, 0)
     keep_memory()

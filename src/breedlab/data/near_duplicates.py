@@ -1,4 +1,5 @@
-"""Images that are nearly the same: scaled, compressed or brightened copies, and neighbors in a series of shots."""
+"""Images that are nearly the same: scaled, compressed or brightened copies, and neighbors in a
+series of shots."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 MOST_BITS = 7
-"""Of 128 that may differ. Of 1,495 photos of clothes no two differed in fewer than 10; of 100 copies at two thirds of
-the size, in another quality and brightness, none differed in more than 6."""
+"""Of 128 that may differ. Of 1,495 photos of clothes no two differed in fewer than 10; of 100
+copies at two thirds of the size, in another quality and brightness, none differed in more than
+6."""
 _SIDE = 8
 _BANDS = 8
 """Of 16 bits: two images with no more than 7 bits apart agree in one of them."""
@@ -24,15 +26,20 @@ _CROWDED = 2000
 
 
 def difference_hash(pixels: np.ndarray[Any, Any]) -> str:
-    """Return 128 bits, as hexadecimal digits, that copies of an image share; empty if it has too little in it.
+    """Return 128 bits, as hexadecimal digits, that copies of an image share; empty if it has too
+    little in it.
 
-    Whether each of 8 x 8 parts is brighter than its neighbor to the left, and than the one above it (dHash, twice).
+    Whether each of 8 x 8 parts is brighter than its neighbor to the left, and than the one above it
+    (dHash, twice).
 
     Args:
         pixels: uint8 (height, width, 3).
     """
     small = Image.fromarray(pixels).convert("L")
-    grays = np.asarray(small.resize((_SIDE + 1, _SIDE + 1), Image.Resampling.LANCZOS, reducing_gap=3.0), dtype=np.int16)
+    grays = np.asarray(
+        small.resize((_SIDE + 1, _SIDE + 1), Image.Resampling.LANCZOS, reducing_gap=3.0),
+        dtype=np.int16,
+    )
     across, down = grays[:_SIDE, 1:] > grays[:_SIDE, :-1], grays[1:, :_SIDE] > grays[:-1, :_SIDE]
     varied = all(_FEWEST_BITS <= half.sum() <= half.size - _FEWEST_BITS for half in (across, down))
     if grays.std() < _LEAST_CONTRAST or not varied:
@@ -41,7 +48,8 @@ def difference_hash(pixels: np.ndarray[Any, Any]) -> str:
 
 
 def near_pairs(hashes: Sequence[str]) -> list[tuple[int, int]]:
-    """Return the pairs of images that are nearly the same, by their hashes; images without one are in none."""
+    """Return the pairs of images that are nearly the same, by their hashes; images without one are
+    in none."""
     numbers = {index: int(text, 16) for index, text in enumerate(hashes) if text}
     bands: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, number in numbers.items():

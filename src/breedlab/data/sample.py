@@ -1,8 +1,8 @@
 """A made-up image set: drawn "photos" of dog breeds that do not exist.
 
-It lets anyone try the whole way from a folder of images to a served model without a download. Breeds differ
-in coat, ears, build, muzzle and tail; place, light, pose, size and the camera's weaknesses are drawn from the
-same chances for every breed, so that they say nothing about it.
+It lets anyone try the whole way from a folder of images to a served model without a download.
+Breeds differ in coat, ears, build, muzzle and tail; place, light, pose, size and the camera's
+weaknesses are drawn from the same chances for every breed, so that they say nothing about it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from breedlab.errors import DataError
 MIN_SIZE = 32
 _SPLITS = ("train", "valid", "test")
 
-# Base, accent (always in contrast to the base, so that every pattern shows on every colour) and white.
+# Base, accent (always in contrast to the base, so that every pattern shows on every colour) and
+# white.
 _COLOURS: dict[str, tuple[Colour, Colour, Colour]] = {
     "Amber": ((212, 146, 66), (72, 44, 30), (246, 236, 214)),
     "Ivory": ((234, 220, 190), (112, 74, 46), (250, 246, 236)),
@@ -56,16 +57,22 @@ _BUILDS: dict[str, Build] = {
     "Spitz": Build(0.46, 0.82, 0.5, 0.0, 0.2, 0.235, 0.55, 0.06, "prick", "curl", 0.9, 0.035),
     "Hound": Build(0.4, 1.02, 0.46, 0.04, 0.24, 0.22, 0.9, 0.075, "long", "sabre"),
     "Terrier": Build(0.5, 0.74, 0.42, 0.03, 0.26, 0.22, 0.75, 0.06, "button", "stub", 1.0, 0.018),
-    "Shepherd": Build(0.58, 1.05, 0.46, 0.05, 0.28, 0.21, 0.95, 0.065, "prick", "brush", 1.1, 0.014),
-    "Retriever": Build(0.55, 1.0, 0.48, 0.04, 0.26, 0.225, 0.8, 0.07, "drop", "feather", 1.0, 0.022),
+    "Shepherd": Build(
+        0.58, 1.05, 0.46, 0.05, 0.28, 0.21, 0.95, 0.065, "prick", "brush", 1.1, 0.014
+    ),
+    "Retriever": Build(
+        0.55, 1.0, 0.48, 0.04, 0.26, 0.225, 0.8, 0.07, "drop", "feather", 1.0, 0.022
+    ),
     "Bulldog": Build(0.36, 0.84, 0.52, 0.02, 0.12, 0.28, 0.3, 0.1, "bat", "stub", 0.9),
     "Courser": Build(0.8, 0.98, 0.42, 0.22, 0.4, 0.165, 1.25, 0.045, "rose", "whip"),
-    "Waterdog": Build(0.52, 0.86, 0.46, 0.03, 0.26, 0.22, 0.7, 0.08, "puff", "pom", 1.0, 0.035, True),
+    "Waterdog": Build(
+        0.52, 0.86, 0.46, 0.03, 0.26, 0.22, 0.7, 0.08, "puff", "pom", 1.0, 0.035, True
+    ),
     "Badgerdog": Build(0.24, 1.28, 0.4, 0.03, 0.22, 0.2, 1.05, 0.07, "drop", "whip", 1.05),
 }
 
-# The breeds of a small set come in pairs of one coat on two kinds of dog, so that colour alone cannot tell
-# them apart; those after them show the other patterns.
+# The breeds of a small set come in pairs of one coat on two kinds of dog, so that colour alone
+# cannot tell them apart; those after them show the other patterns.
 _FIRST: list[tuple[str, str, str]] = [
     ("Amber", "brindle", "Pointer"),
     ("Amber", "brindle", "Terrier"),
@@ -104,12 +111,17 @@ def _breed(index: int) -> tuple[str, Build, Coat]:
     words = [colour, _PATTERNS[pattern], kind]
     base, accent, light = _COLOURS[colour]
     if shade:
-        # Steps of irrational ratios (the golden one's siblings in the plane) never come back to an old shade.
+        # Steps of irrational ratios (the golden one's siblings in the plane) never come back to an
+        # old shade.
         depth, warmth = shade * 0.754878 % 1.0 - 0.5, shade * 0.569840 % 1.0 - 0.5
         words = ["Pale" if depth > 0 else "Deep", *words, str(shade + 1)]
         base = mix(base, (255, 255, 255) if depth > 0 else (0, 0, 0), 0.15 + 0.5 * abs(depth))
         base = mix(base, (230, 130, 40) if warmth > 0 else (70, 100, 160), 0.4 * abs(warmth))
-    return " ".join(word for word in words if word), _BUILDS[kind], Coat(base, accent, light, pattern)
+    return (
+        " ".join(word for word in words if word),
+        _BUILDS[kind],
+        Coat(base, accent, light, pattern),
+    )
 
 
 def breed_names(count: int) -> list[str]:
@@ -136,8 +148,8 @@ def draw_dog(breed: int, photo_seed: int, size: int) -> Image.Image:
 
     Args:
         breed: Index into the endless list of breeds, from 0.
-        photo_seed: Chooses everything that is not the breed's own: pose, framing, place, light, grain and the
-            individual's markings; at least 0.
+        photo_seed: Chooses everything that is not the breed's own: pose, framing, place, light,
+            grain and the individual's markings; at least 0.
         size: Side of the photo in pixels, at least ``MIN_SIZE``.
 
     Returns:
@@ -146,7 +158,11 @@ def draw_dog(breed: int, photo_seed: int, size: int) -> Image.Image:
     Raises:
         ValueError: If an argument is below its least value.
     """
-    for name, value, least in (("breed", breed, 0), ("photo_seed", photo_seed, 0), ("size", size, MIN_SIZE)):
+    for name, value, least in (
+        ("breed", breed, 0),
+        ("photo_seed", photo_seed, 0),
+        ("size", size, MIN_SIZE),
+    ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
     _, build, coat = _breed(breed)
@@ -166,8 +182,9 @@ def write_sample(
 ) -> None:
     """Write a whole image set, or nothing at all.
 
-    The photos are JPEG files named like ``root/train/001.Amber_Brindle_Pointer/0001.jpg``. Each has a seed of
-    its own, so the splits share no photo, and a larger set begins with the photos of a smaller one.
+    The photos are JPEG files named like ``root/train/001.Amber_Brindle_Pointer/0001.jpg``. Each has
+    a seed of its own, so the splits share no photo, and a larger set begins with the photos of a
+    smaller one.
 
     Args:
         root: Folder to create; it may exist only if it is empty.
@@ -177,10 +194,12 @@ def write_sample(
         test: Photos of each breed for testing, at least 1.
         size: Side of the photos in pixels, at least ``MIN_SIZE``.
         seed: At least 0; the same arguments give the same bytes.
-        progress: Called after each photo with the number written so far and the number there will be.
+        progress: Called after each photo with the number written so far and the number there will
+            be.
 
     Raises:
-        DataError: If an argument is below its least value, the folder is in use, or it cannot be written.
+        DataError: If an argument is below its least value, the folder is in use, or it cannot be
+            written.
     """
     counts = dict(zip(_SPLITS, (train, valid, test), strict=True))
     wanted = {"classes": (classes, 2), "size": (size, MIN_SIZE), "seed": (seed, 0)}
@@ -193,8 +212,8 @@ def write_sample(
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise DataError(f"{root} exists and is not an empty folder; remove it or name another.")
         root.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target, so that the last step is one rename within a file system: whoever looks at root
-        # sees no set or all of it, whenever this is stopped.
+        # Beside the target, so that the last step is one rename within a file system: whoever looks
+        # at root sees no set or all of it, whenever this is stopped.
         with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
             # One level down, because a temporary folder itself may be entered by its owner only.
             draft = Path(scratch, "sample")
@@ -222,7 +241,9 @@ def _write_photos(
             home.mkdir(parents=True)
             for i in range(counts[split]):
                 photo_seed = int(np.random.default_rng([seed, s, breed, i]).integers(2**63))
-                draw_dog(breed, photo_seed, size).save(home / f"{i + 1:04d}.jpg", "JPEG", quality=90)
+                draw_dog(breed, photo_seed, size).save(
+                    home / f"{i + 1:04d}.jpg", "JPEG", quality=90
+                )
                 done += 1
                 if progress is not None:
                     progress(done, total)

@@ -1,4 +1,5 @@
-"""How many loading processes the shared memory holds: in Docker it is 64 MB unless somebody says otherwise."""
+"""How many loading processes the shared memory holds: in Docker it is 64 MB unless somebody says
+otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from dataclasses import dataclass
 FOLDER = "/dev/shm"
 
 _HELD = 2
-"""Batches that were handed over and are still in use: the one of the step, and the one before it."""
+"""Batches that were handed over and are still in use: the one of the step, and the one before
+it."""
 
 _SHARE = 0.8
 """Of what is free; the rest is for others on this machine."""
@@ -40,7 +42,8 @@ def free_bytes() -> int | None:
 
 
 def fitting(workers: int, batch_bytes: int, free: int | None) -> Loading:
-    """Return the loading that comes nearest to what is wanted and whose batches fit into the shared memory.
+    """Return the loading that comes nearest to what is wanted and whose batches fit into the shared
+    memory.
 
     A batch that does not fit ends the process that writes it with a bus error.
 
@@ -58,7 +61,8 @@ def fitting(workers: int, batch_bytes: int, free: int | None) -> Loading:
 
 
 def note(wanted: int, batch_bytes: int) -> str:
-    """Return what a user should know of a shared memory that is too small for what is wanted; nothing if it is not."""
+    """Return what a user should know of a shared memory that is too small for what is wanted;
+    nothing if it is not."""
     free = free_bytes()
     found = fitting(wanted, batch_bytes, free)
     if found == Loading(wanted) or free is None:
@@ -66,4 +70,7 @@ def note(wanted: int, batch_bytes: int) -> str:
     instead = f"{found.workers} of {wanted} processes load images, a batch ahead each"
     if found.workers == 0:
         instead = "images are loaded in this process, which is slower"
-    return f"{FOLDER} has {free / 1e6:,.0f} MB free: {instead}; give a container more with docker run --shm-size=2g"
+    return (
+        f"{FOLDER} has {free / 1e6:,.0f} MB free: {instead}; give a container more with docker run"
+        " --shm-size=2g"
+    )

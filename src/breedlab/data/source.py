@@ -22,7 +22,8 @@ def obtain(config: Config) -> PhotoSet:
     """The photos of a config's data set.
 
     Raises:
-        DataError: If they are not there and cannot be drawn or downloaded. Flaws are the check's to tell.
+        DataError: If they are not there and cannot be drawn or downloaded. Flaws are the check's to
+            tell.
     """
     data, root = config.data, Path(config.data.root)
     if source := source_of(data):
@@ -33,7 +34,10 @@ def obtain(config: Config) -> PhotoSet:
         source.check(root)
     photos = survey(root, **splitting(config))
     if photos.cut:
-        note(f"no folder for {' and '.join(photos.cut)}: cut from train, stratified, seed {config.seed}")
+        note(
+            f"no folder for {' and '.join(photos.cut)}: cut from train, stratified, seed"
+            f" {config.seed}"
+        )
     return photos if data.fixes is None else apply_fixes(photos, Path(data.fixes))
 
 

@@ -1,4 +1,5 @@
-"""Where images come from when `data.root` is not there yet. A source is chosen by having its section in `data`."""
+"""Where images come from when `data.root` is not there yet. A source is chosen by having its
+section in `data`."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class Source(Section):
 
     @abstractmethod
     def fetch(self, root: Path) -> None:
-        """Put images at `root`, which is not there: `root/train/<class>/*.jpg`, and `valid` and `test` if there are.
+        """Put images at `root`, which is not there: `root/train/<class>/*.jpg`, and `valid` and
+        `test` if there are.
 
         Raises:
             DataError: If they cannot be had; leaves no `root` behind then.

@@ -1,4 +1,5 @@
-"""Labels in a file beside the images: `labels.csv`, Kaggle's `id,breed`, Hugging Face's `metadata.csv` or `.jsonl`."""
+"""Labels in a file beside the images: `labels.csv`, Kaggle's `id,breed`, Hugging Face's
+`metadata.csv` or `.jsonl`."""
 
 from __future__ import annotations
 
@@ -63,16 +64,28 @@ class _Images:
     def __init__(self, root: Path, ignore: Sequence[str]) -> None:
         ignored = {composed(name) for name in ignore}
         self.root = root
-        self.all = [path for path in find_images(root) if composed(path.relative_to(root).parts[0]) not in ignored]
+        self.all = [
+            path
+            for path in find_images(root)
+            if composed(path.relative_to(root).parts[0]) not in ignored
+        ]
         self._by_end: dict[str, list[Path]] = {}
         for path in self.all:
             relative = PurePosixPath(composed(path.relative_to(root).as_posix()))
-            for name in {str(relative), str(relative.with_suffix("")), relative.name, relative.stem}:
+            for name in {
+                str(relative),
+                str(relative.with_suffix("")),
+                relative.name,
+                relative.stem,
+            }:
                 self._by_end.setdefault(name, []).append(path)
 
     def named(self, name: str, home: Path, split: str | None) -> list[Path]:
-        """Return the images that a name may mean: by its path from the file's folder or the root, else by its end."""
-        parts = [part for part in composed(name).replace("\\", "/").split("/") if part not in ("", ".")]
+        """Return the images that a name may mean: by its path from the file's folder or the root,
+        else by its end."""
+        parts = [
+            part for part in composed(name).replace("\\", "/").split("/") if part not in ("", ".")
+        ]
         here = composed(home.relative_to(self.root).as_posix())
         for start in range(len(parts)):
             end = "/".join(parts[start:])
@@ -80,7 +93,9 @@ class _Images:
             found = found or self._by_end.get(end, [])
             if found:
                 # A test without labels often numbers its images from 1 again.
-                return [path for path in found if self.split_of(path) == (split or "train")] or found
+                return [
+                    path for path in found if self.split_of(path) == (split or "train")
+                ] or found
         return []
 
     def split_of(self, path: Path) -> str | None:
@@ -99,11 +114,13 @@ class _Reading:
 
 
 def find_table(root: Path, chosen: str, ignore: Sequence[str] = ()) -> Table | None:
-    """Return the labels that files of a folder give its images, None where class folders label them.
+    """Return the labels that files of a folder give its images, None where class folders label
+    them.
 
     Args:
         root: The data set.
-        chosen: `data.labels`: a file of root, or `auto`, which looks for one where there are no class folders.
+        chosen: `data.labels`: a file of root, or `auto`, which looks for one where there are no
+            class folders.
         ignore: Names of folders in root that are left out.
 
     Raises:
@@ -113,7 +130,10 @@ def find_table(root: Path, chosen: str, ignore: Sequence[str] = ()) -> Table | N
         file = root / chosen
         if not file.is_file() or file.suffix.lower() not in FORMATS:
             there = listed([str(one.relative_to(root)) for one in _candidates(root)]) or "none"
-            raise DataError(f"data.labels: {file} is not a label file (.csv, .tsv or .jsonl) in data.root; has {there}")
+            raise DataError(
+                f"data.labels: {file} is not a label file (.csv, .tsv or .jsonl) in data.root; has"
+                f" {there}"
+            )
         return _table(root, [file], ignore)
     if not root.is_dir() or _has_class_folders(root, ignore):
         return None
@@ -122,18 +142,31 @@ def find_table(root: Path, chosen: str, ignore: Sequence[str] = ()) -> Table | N
 
 
 def unused_table(root: Path) -> str:
-    """Return a line about label files beside class folders, which are not read; empty where there are none."""
-    files = [str(file.relative_to(root)) for file in _candidates(root) if not _NO_LABELS.search(file.stem)]
+    """Return a line about label files beside class folders, which are not read; empty where there
+    are none."""
+    files = [
+        str(file.relative_to(root))
+        for file in _candidates(root)
+        if not _NO_LABELS.search(file.stem)
+    ]
     if not files:
         return ""
-    return f"the class folders label the images; {listed(files, _FEW)} was not read (data.labels={files[0]} would be)"
+    return (
+        f"the class folders label the images; {listed(files, _FEW)} was not read"
+        f" (data.labels={files[0]} would be)"
+    )
 
 
 def _candidates(root: Path) -> list[Path]:
-    """Return the label files in a folder and in its splits, as Hugging Face has its `metadata.csv`."""
+    """Return the label files in a folder and in its splits, as Hugging Face has its
+    `metadata.csv`."""
     folders = [root, *(folder for folder in subfolders(root) if split_of(folder.name))]
     files = [file for folder in folders for file in sorted(folder.iterdir())]
-    return [file for file in files if file.suffix.lower() in FORMATS and not is_litter(file.name) and file.is_file()]
+    return [
+        file
+        for file in files
+        if file.suffix.lower() in FORMATS and not is_litter(file.name) and file.is_file()
+    ]
 
 
 def _has_class_folders(root: Path, ignore: Sequence[str]) -> bool:
@@ -149,7 +182,10 @@ def _has_class_folders(root: Path, ignore: Sequence[str]) -> bool:
 def _table(root: Path, files: list[Path], ignore: Sequence[str]) -> Table:
     images = _Images(root, ignore)
     if not images.all:
-        raise DataError(f"{root}: holds {listed([file.name for file in files])} and no images; expected images beside")
+        raise DataError(
+            f"{root}: holds {listed([file.name for file in files])} and no images; expected images"
+            " beside"
+        )
     read = [_sheet(file, images) for file in files]
     sheets = [one for one in read if isinstance(one, _Sheet)]
     others = [one for one in read if isinstance(one, str)]
@@ -160,8 +196,8 @@ def _table(root: Path, files: list[Path], ignore: Sequence[str]) -> Table:
         _read_rows(sheet, images, reading)
     if not reading.rows:
         raise DataError(
-            f"{sheets[0].file}: none of its {len(sheets[0].records):,} rows names an image of {root} in the column"
-            f" {sheets[0].name!r}: got {listed(reading.missing, _FEW)}"
+            f"{sheets[0].file}: none of its {len(sheets[0].records):,} rows names an image of"
+            f" {root} in the column {sheets[0].name!r}: got {listed(reading.missing, _FEW)}"
         )
     _refuse_identifiers(sheets, reading)
     return Table(
@@ -176,16 +212,22 @@ def _notes(root: Path, sheets: list[_Sheet], others: list[str]) -> Iterator[str]
     for sheet in sheets:
         split = f", splits by {sheet.split!r}" if sheet.split else ""
         name = printable(str(sheet.file.relative_to(root)))
-        yield printable(f"labels from {name}: images by the column {sheet.name!r}, classes by {sheet.label!r}{split}")
+        yield printable(
+            f"labels from {name}: images by the column {sheet.name!r}, classes by"
+            f" {sheet.label!r}{split}"
+        )
     for other in others:
         yield f"not read: {other}"
 
 
-def _left_out(root: Path, images: _Images, reading: _Reading, sheets: list[_Sheet]) -> Iterator[str]:
+def _left_out(
+    root: Path, images: _Images, reading: _Reading, sheets: list[_Sheet]
+) -> Iterator[str]:
     names = listed([str(sheet.file.relative_to(root)) for sheet in sheets], _FEW)
     if reading.missing:
-        yield f"left out: {len(reading.missing):,} images that {names} names and that are not there: " + listed(
-            reading.missing, _FEW
+        yield (
+            f"left out: {len(reading.missing):,} images that {names} names and that are not there: "
+            + listed(reading.missing, _FEW)
         )
     if reading.unlabelled:
         yield f"left out: {reading.unlabelled:,} rows of {names} without a label"
@@ -194,8 +236,8 @@ def _left_out(root: Path, images: _Images, reading: _Reading, sheets: list[_Shee
         folders = sorted({str(path.parent.relative_to(root)) for path in rest})
         where = "" if folders == ["."] else f" (in {listed(folders, _FEW)})"
         yield (
-            f"left out: {len(rest):,} images{where} that {names} does not label; the trained model can:"
-            f" {command('predict', 'runs/latest', printable(str(rest[0].parent)))}"
+            f"left out: {len(rest):,} images{where} that {names} does not label; the trained model"
+            f" can: {command('predict', 'runs/latest', printable(str(rest[0].parent)))}"
         )
 
 
@@ -207,7 +249,10 @@ def _sheet(file: Path, images: _Images) -> _Sheet | str:
     sample = records[:: max(1, len(records) // 50)]
 
     def hits(column: str) -> int:
-        return sum(bool(row[column]) and bool(images.named(row[column], file.parent, None)) for row in sample)
+        return sum(
+            bool(row[column]) and bool(images.named(row[column], file.parent, None))
+            for row in sample
+        )
 
     name = column_called(columns, FILE_NAMES)
     if name is None or not hits(name):
@@ -228,8 +273,11 @@ def _sheet(file: Path, images: _Images) -> _Sheet | str:
     return _Sheet(file, records, name, label, split)
 
 
-def _one_hot(records: list[dict[str, str]], columns: list[str]) -> tuple[list[dict[str, str]], str] | None:
-    """Return records with one column in the place of a column a class, of which each row has one at 1."""
+def _one_hot(
+    records: list[dict[str, str]], columns: list[str]
+) -> tuple[list[dict[str, str]], str] | None:
+    """Return records with one column in the place of a column a class, of which each row has one at
+    1."""
     if len(columns) < 2:
         return None
     label = f"{columns[0]}, ..., {columns[-1]}"
@@ -257,8 +305,8 @@ def _read_rows(sheet: _Sheet, images: _Images, reading: _Reading) -> None:
             split = split_of(record[sheet.split])
             if split is None:
                 raise DataError(
-                    f"{sheet.file}: line {number} has {record[sheet.split]!r} in the column {sheet.split!r};"
-                    f" expected one of {', '.join(SPLITS)}"
+                    f"{sheet.file}: line {number} has {record[sheet.split]!r} in the column"
+                    f" {sheet.split!r}; expected one of {', '.join(SPLITS)}"
                 )
         found = images.named(record[sheet.name], sheet.file.parent, split)
         if not found:

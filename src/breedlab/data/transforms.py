@@ -1,4 +1,5 @@
-"""Geometry between decoded pixels and the network's input. Values stay uint8; the network normalises them."""
+"""Geometry between decoded pixels and the network's input. Values stay uint8; the network
+normalises them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _ASPECTS = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the shorter side, cut the centre. The same object serves validation, test, export and endpoint.
+    """Resize the shorter side, cut the centre. The same object serves validation, test, export and
+    endpoint.
 
     Attributes:
         resize: Shorter side after the resize, pixels.
@@ -42,30 +44,38 @@ class EvalTransform:
         height, width = image.shape[1:]
         short, long = self.resize, int(self.resize * max(height, width) / min(height, width))
         size = (long, short) if width <= height else (short, long)
-        cropped: torch.Tensor = F.center_crop(resize(image, size, self.interpolation), [self.crop, self.crop])
+        cropped: torch.Tensor = F.center_crop(
+            resize(image, size, self.interpolation), [self.crop, self.crop]
+        )
         return cropped
 
 
 class TrainTransform:
-    """A random crop, a flip, and what an augmentation adds. Draws from torch's generator: seed it for each image.
+    """A random crop, a flip, and what an augmentation adds. Draws from torch's generator: seed it
+    for each image.
 
     Args:
         base: The evaluation's, for the size.
         more: Applied last, from uint8 (3, crop, crop) to the same; None for nothing.
     """
 
-    def __init__(self, base: EvalTransform, more: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+    def __init__(
+        self, base: EvalTransform, more: Callable[[torch.Tensor], torch.Tensor] | None
+    ) -> None:
         self._side = base.crop
         self._interpolation = base.interpolation
         self._crop = v2.RandomResizedCrop(base.crop, scale=_AREAS, ratio=_ASPECTS)
         self._more = more
 
-    def __call__(self, pixels: np.ndarray[Any, Any], original: tuple[int, int] | None = None) -> torch.Tensor:
+    def __call__(
+        self, pixels: np.ndarray[Any, Any], original: tuple[int, int] | None = None
+    ) -> torch.Tensor:
         """From uint8 (height, width, 3) to uint8 (3, crop, crop).
 
         Args:
             pixels: The image.
-            original: The (height, width) that it had before it was shrunk: the same draws cut the same part of it.
+            original: The (height, width) that it had before it was shrunk: the same draws cut the
+                same part of it.
         """
         height, width = original or pixels.shape[:2]
         at = self._crop.make_params([torch.empty(1).expand(3, height, width)])
@@ -85,7 +95,8 @@ def _scaled(start: int, length: int, scale: float) -> slice:
 
 
 def side_for_crops(crop: int) -> int:
-    """Return the shorter side in pixels at which an image has the detail of all training crops of a size.
+    """Return the shorter side in pixels at which an image has the detail of all training crops of a
+    size.
 
     The smallest crop of an image of height and width `side` or more is `crop` pixels high or wide.
     """
@@ -93,11 +104,14 @@ def side_for_crops(crop: int) -> int:
 
 
 def shrunk(pixels: np.ndarray[Any, Any], side: int, interpolation: str) -> np.ndarray[Any, Any]:
-    """Return an image (height, width, 3) with its shorter side at `side`, or as it is where that is no smaller."""
+    """Return an image (height, width, 3) with its shorter side at `side`, or as it is where that is
+    no smaller."""
     size = shrunk_size(pixels.shape[0], pixels.shape[1], side)
     if size == pixels.shape[:2]:
         return pixels
-    resized: np.ndarray[Any, Any] = resize(to_tensor(pixels), size, interpolation).permute(1, 2, 0).numpy()
+    resized: np.ndarray[Any, Any] = (
+        resize(to_tensor(pixels), size, interpolation).permute(1, 2, 0).numpy()
+    )
     return resized
 
 
@@ -112,16 +126,19 @@ def shrunk_size(height: int, width: int, side: int) -> tuple[int, int]:
 def resize(image: torch.Tensor, size: tuple[int, int], interpolation: str) -> torch.Tensor:
     """A uint8 (channels, height, width) image at another (height, width), antialiased.
 
-    What torchvision's resize computes, in whole numbers on every version and CPU: torchvision 0.21, which is that of
-    AWS's newest inference image, goes through floats where there is AVX512, and one value in seven rounds otherwise.
+    What torchvision's resize computes, in whole numbers on every version and CPU: torchvision 0.21,
+    which is that of AWS's newest inference image, goes through floats where there is AVX512, and
+    one value in seven rounds otherwise.
     """
     if tuple(image.shape[1:]) == size:
         return image
-    # The batch's stride is written out: torch then sees channels-last memory, and answers in the same.
+    # The batch's stride is written out: torch then sees channels-last memory, and answers in the
+    # same.
     batch = image.as_strided((1, *image.shape), (image.numel(), *image.stride()))
     return interpolate(batch, size, mode=interpolation, align_corners=False, antialias=True)[0]
 
 
 def to_tensor(pixels: np.ndarray[Any, Any]) -> torch.Tensor:
-    """A uint8 (3, height, width) view in channels-last memory, which is where the fast resize is."""
+    """A uint8 (3, height, width) view in channels-last memory, which is where the fast resize
+    is."""
     return torch.from_numpy(pixels).permute(2, 0, 1)

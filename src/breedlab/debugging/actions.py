@@ -1,4 +1,5 @@
-"""What a Python program wants done when a rule fires during training, beside the config's `warn` or `stop`.
+"""What a Python program wants done when a rule fires during training, beside the config's `warn` or
+`stop`.
 
     from breedlab.debugging.actions import on
 
@@ -6,7 +7,8 @@
     def tell(verdict):
         print(verdict.rule, verdict.steps, verdict.figures)
 
-Called once a rule and training, at the end of the epoch in which it first fires. What it raises is told as a warning.
+Called once a rule and training, at the end of the epoch in which it first fires. What it raises is
+told as a warning.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def on(*rules: str) -> Callable[[Action], Action]:
 
     known = rule_names()
     if wrong := [name for name in rules if name not in known]:
-        raise ValueError(f"no rule is called {', '.join(wrong)}; expected some of {', '.join(known)}")
+        raise ValueError(
+            f"no rule is called {', '.join(wrong)}; expected some of {', '.join(known)}"
+        )
 
     def register(action: Action) -> Action:
         for name in rules or known:

@@ -1,4 +1,5 @@
-"""From the config's collections, or SageMaker's `debughookconfig.json`, to a hook that saves them."""
+"""From the config's collections, or SageMaker's `debughookconfig.json`, to a hook that saves
+them."""
 
 from __future__ import annotations
 
@@ -23,10 +24,13 @@ _NEVER = SaveConfigMode(save_interval=sys.maxsize, start_step=sys.maxsize)
 _NOTHING = "(?!)"  # smdebug refuses a collection without a pattern
 
 _BATCH_SIZES = "batch_sizes"
-"""A collection that is always saved with the losses, for their mean over the images: a last batch may hold fewer."""
+"""A collection that is always saved with the losses, for their mean over the images: a last batch
+may hold fewer."""
 
 
-def hook_from_config(debugger: Debugger, folder: Path, network: nn.Module, outputs: bool) -> RunHook:
+def hook_from_config(
+    debugger: Debugger, folder: Path, network: nn.Module, outputs: bool
+) -> RunHook:
     """A hook that saves what the config says.
 
     Args:
@@ -36,7 +40,9 @@ def hook_from_config(debugger: Debugger, folder: Path, network: nn.Module, outpu
         outputs: Whether modules' outputs may be saved; not within a compiled network.
     """
     collections = debugger.collections
-    known: dict[str, TensorCollection] = {name: getattr(collections, name) for name in Collections.model_fields}
+    known: dict[str, TensorCollection] = {
+        name: getattr(collections, name) for name in Collections.model_fields
+    }
     wanted = [name for name, collection in known.items() if _ever(collection)]
     hook = RunHook(out_dir=str(folder), include_collections=wanted)
     patterns = _patterns(network) | {"custom": collections.custom.include or [_NOTHING]}
@@ -48,9 +54,15 @@ def hook_from_config(debugger: Debugger, folder: Path, network: nn.Module, outpu
             made.include(patterns[name])
         made.save_config = _save_config(collection, debugger.every)
         made.reduction_config = _reduction_config(collection)
-        hook.own[name] = [parse(reduction) for reduction in collection.reductions if reduction in OWN]
+        hook.own[name] = [
+            parse(reduction) for reduction in collection.reductions if reduction in OWN
+        ]
     _save_batch_sizes(hook)
-    watched = [*(n for n in ("relu_activations", "bounded_activations") if n in wanted)] if outputs else []
+    watched = (
+        [*(n for n in ("relu_activations", "bounded_activations") if n in wanted)]
+        if outputs
+        else []
+    )
     if outputs and "custom" in wanted:
         hook.saves_outputs_of = lambda module: True
     else:
@@ -60,7 +72,8 @@ def hook_from_config(debugger: Debugger, folder: Path, network: nn.Module, outpu
 
 
 def hook_from_json(source: Path, folder: Path, network: nn.Module) -> RunHook:
-    """A hook that saves what SageMaker's file says to where it says, from where SageMaker uploads it.
+    """A hook that saves what SageMaker's file says to where it says, from where SageMaker uploads
+    it.
 
     Args:
         source: The file.
@@ -97,7 +110,8 @@ def _save_batch_sizes(hook: RunHook) -> None:
 
 
 def _unused(place: Path) -> Path:
-    """The place itself, or where an earlier registration has written to it, a numbered folder in it."""
+    """The place itself, or where an earlier registration has written to it, a numbered folder in
+    it."""
     number, found = 0, place
     while (found / "collections").exists():
         number += 1
@@ -124,7 +138,9 @@ def _patterns(network: nn.Module) -> dict[str, list[str]]:
         "labels": ["^labels$"],
         "predictions": ["^predictions$"],
         "relu_activations": [_outputs_of(name for name, module in modules if is_rectifier(module))],
-        "bounded_activations": [_outputs_of(name for name, module in modules if is_bounded(module))],
+        "bounded_activations": [
+            _outputs_of(name for name, module in modules if is_bounded(module))
+        ],
     }
 
 
@@ -134,18 +150,31 @@ def _outputs_of(names: Iterable[str]) -> str:
 
 
 def _save_config(collection: TensorCollection, every: int) -> SaveConfig:
-    train, evaluated = (every if given == "every" else given for given in (collection.train, collection.eval))
+    train, evaluated = (
+        every if given == "every" else given for given in (collection.train, collection.eval)
+    )
     intervals = {modes.TRAIN: train, modes.EVAL: evaluated, modes.PREDICT: evaluated}
     return SaveConfig(
-        {mode: SaveConfigMode(save_interval=steps) if steps else _NEVER for mode, steps in intervals.items()}
+        {
+            mode: SaveConfigMode(save_interval=steps) if steps else _NEVER
+            for mode, steps in intervals.items()
+        }
         | {modes.GLOBAL: _NEVER}
     )
 
 
 def _reduction_config(collection: TensorCollection) -> ReductionConfig:
-    kept: dict[str, list[str]] = {"reductions": [], "norms": [], "abs_reductions": [], "abs_norms": []}
+    kept: dict[str, list[str]] = {
+        "reductions": [],
+        "norms": [],
+        "abs_reductions": [],
+        "abs_norms": [],
+    }
     for given in collection.reductions:
         if given not in OWN:
             name, absolute = parse(given)
-            kept[f"{'abs_' if absolute else ''}{'norms' if given.endswith('_norm') else 'reductions'}"].append(name)
-    return ReductionConfig(**kept, save_raw_tensor=collection.values, save_shape=not collection.values)
+            kind = "norms" if given.endswith("_norm") else "reductions"
+            kept[f"abs_{kind}" if absolute else kind].append(name)
+    return ReductionConfig(
+        **kept, save_raw_tensor=collection.values, save_shape=not collection.values
+    )

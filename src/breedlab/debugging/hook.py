@@ -1,4 +1,5 @@
-"""smdebug's hook, mended: one that never stops a training, can be taken off again, and costs little a step."""
+"""smdebug's hook, mended: one that never stops a training, can be taken off again, and costs little
+a step."""
 
 from __future__ import annotations
 
@@ -27,9 +28,9 @@ _SMALL = 65_536
 class RunHook(Hook):  # type: ignore[misc]
     """Registers on a network and its loss, and takes itself off again.
 
-    What smdebug writes is kept, names and files; what differs is when: reductions and small values wait on their device
-    until the step is over, so that a GPU is not stopped for each of them. Hooks stand only on modules whose output is
-    saved, and frozen parameters are not saved.
+    What smdebug writes is kept, names and files; what differs is when: reductions and small values
+    wait on their device until the step is over, so that a GPU is not stopped for each of them.
+    Hooks stand only on modules whose output is saved, and frozen parameters are not saved.
     """
 
     def __init__(self, **given: Any) -> None:
@@ -44,9 +45,11 @@ class RunHook(Hook):  # type: ignore[misc]
         self._pending: list[tuple[str, list[Kind] | None, torch.Tensor]] = []
         self._before: list[tuple[str, nn.Parameter, torch.Tensor]] = []
         self._bounds: tuple[float, float] | None = None
-        error_handling_agent.disable_smdebug = False  # an earlier hook's mishap is no reason to record nothing now
+        # an earlier hook's mishap is no reason to record nothing now
+        error_handling_agent.disable_smdebug = False
         super().__init__(**given)
-        # It would keep the network alive, and write into a folder that may be gone, when Python ends.
+        # It would keep the network alive, and write into a folder that may be gone, when Python
+        # ends.
         atexit.unregister(self._cleanup)
 
     # What smdebug would do behind our back.
@@ -74,28 +77,40 @@ class RunHook(Hook):  # type: ignore[misc]
             loss: The criterion.
         """
         self.loss = loss
-        if any(getattr(module, "_compiled_call_impl", None) is not None for module in (network, entry)):
-            # Dynamo cannot trace what smdebug does; the graph is cut before the network, not within.
+        if any(
+            getattr(module, "_compiled_call_impl", None) is not None for module in (network, entry)
+        ):
+            # Dynamo cannot trace what smdebug does; the graph is cut before the network, not
+            # within.
             self.forward_pre_hook = torch.compiler.disable(self.forward_pre_hook)  # type: ignore
         self._named = [*network.modules(), loss]
         tables = [table for module in (*self._named, entry) for table in _tables(module)]
         known = [set(table) for table in tables]
         self.register_module(network)
         if entry is not network:
-            entry.register_forward_pre_hook(lambda _module, inputs: self.forward_pre_hook(network, inputs))
+            entry.register_forward_pre_hook(
+                lambda _module, inputs: self.forward_pre_hook(network, inputs)
+            )
         self.register_loss(loss)
         pairs = zip(tables, known, strict=True)
         self._added = [(table, key) for table, old in pairs for key in table if key not in old]
-        # smdebug would write the collections with the second step: too late for whoever reads along.
+        # smdebug would write the collections with the second step: too late for whoever reads
+        # along.
         self._prepare_collections()
         self.prepared_collections = True
         self.export_collections()
         self.exported_collections = True
 
     def start_at(self, train: int, evaluated: int) -> None:
-        """Counts on from so many steps of training and batches of validation, in both smdebug's ways of counting."""
+        """Counts on from so many steps of training and batches of validation, in both smdebug's
+        ways of counting."""
         self.step = self.init_step = train + evaluated - 1
-        counts = {modes.TRAIN: train, modes.EVAL: evaluated, modes.PREDICT: 0, modes.GLOBAL: train + evaluated}
+        counts = {
+            modes.TRAIN: train,
+            modes.EVAL: evaluated,
+            modes.PREDICT: 0,
+            modes.GLOBAL: train + evaluated,
+        }
         self.mode_steps = {mode: count - 1 for mode, count in counts.items()}
 
     def end(self) -> None:
@@ -118,7 +133,8 @@ class RunHook(Hook):  # type: ignore[misc]
         error_handling_agent.set_hook(None)
 
     def _remove_unfinished(self) -> None:
-        """Remove the files of the step that could not be written: nothing reads them, and the disk may be full."""
+        """Remove the files of the step that could not be written: nothing reads them, and the disk
+        may be full."""
         for unfinished in Path(self.out_dir).rglob("*.tmp"):
             with contextlib.suppress(OSError):
                 unfinished.unlink()
@@ -162,7 +178,8 @@ class RunHook(Hook):  # type: ignore[misc]
 
     def set_mode(self, mode: Any) -> None:
         if mode != self.mode:
-            self._safely(self._close_writers)  # what is still to be written belongs to the old mode's step
+            # what is still to be written belongs to the old mode's step
+            self._safely(self._close_writers)
         super().set_mode(mode)
 
     def _step_begins(self, network: nn.Module, inputs: Any) -> None:
@@ -204,15 +221,24 @@ class RunHook(Hook):  # type: ignore[misc]
         for name, parameter in _trained(module):
             self._save_for_tensor(f"{_name(module)}_{name}", parameter.detach())
 
-    def _save_for_tensor(self, tensor_name: str, tensor_value: Any, check_before_write: bool = True) -> None:
-        saved = self._get_collections_with_tensor(tensor_name) & self._get_collections_to_save_for_step()
+    def _save_for_tensor(
+        self, tensor_name: str, tensor_value: Any, check_before_write: bool = True
+    ) -> None:
+        saved = (
+            self._get_collections_with_tensor(tensor_name)
+            & self._get_collections_to_save_for_step()
+        )
         if saved and tensor_value is not None and tensor_value.numel():
             self._write_for_tensor(tensor_name, tensor_value, saved)
 
-    def _write_shape(self, tensor_name: str, tensor_value: Any, save_collections: Any, tensor_ref: Any = None) -> None:
+    def _write_shape(
+        self, tensor_name: str, tensor_value: Any, save_collections: Any, tensor_ref: Any = None
+    ) -> None:
         if any(collection.reduction_config.save_shape for collection in save_collections):
             for writer in self._get_writers(tensor_name):
-                writer.write_shape(tensor_name, tuple(tensor_value.shape), self.mode, self.mode_steps[self.mode])
+                writer.write_shape(
+                    tensor_name, tuple(tensor_value.shape), self.mode, self.mode_steps[self.mode]
+                )
 
     def _write_reductions(
         self, tensor_name: str, tensor_value: Any, save_collections: Any, tensor_ref: Any = None
@@ -222,9 +248,13 @@ class RunHook(Hook):  # type: ignore[misc]
             kept = collection.reduction_config
             kinds |= dict.fromkeys((name, False) for name in (*kept.reductions, *kept.norms))
             kinds |= dict.fromkeys((name, True) for name in (*kept.abs_reductions, *kept.abs_norms))
-            kinds |= dict.fromkeys(kind for kind in self.own.get(collection.name, ()) if kind[0] != "update")
+            kinds |= dict.fromkeys(
+                kind for kind in self.own.get(collection.name, ()) if kind[0] != "update"
+            )
         if kinds:
-            self._pending.append((tensor_name, list(kinds), reduce(tensor_value, list(kinds), self._bounds)))
+            self._pending.append(
+                (tensor_name, list(kinds), reduce(tensor_value, list(kinds), self._bounds))
+            )
 
     def _write_raw_tensor_simple(
         self, tensor_name: str, tensor_value: Any, tensor_ref: Any = None, timestamp: Any = None
@@ -243,7 +273,11 @@ class RunHook(Hook):  # type: ignore[misc]
         if not pending or self.writer is None:
             return
         reduced = [values for _, kinds, values in pending if kinds is not None]
-        figures = iter(torch.cat([values.to(reduced[0].device) for values in reduced]).cpu().numpy() if reduced else ())
+        figures = iter(
+            torch.cat([values.to(reduced[0].device) for values in reduced]).cpu().numpy()
+            if reduced
+            else ()
+        )
         for name, kinds, values in pending:
             if kinds is None:
                 super()._write_raw_tensor_simple(name, self._make_numpy_array(values))
@@ -257,13 +291,16 @@ class RunHook(Hook):  # type: ignore[misc]
         if not isinstance(tensor_value, torch.Tensor):
             return np.asarray(tensor_value)
         tensor = tensor_value.detach()
-        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()  # numpy has no bfloat16
+        # numpy has no bfloat16
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
 
     def _is_saved(self, collection: str) -> bool:
         return self.collection_manager.get(collection) in self._get_collections_to_save_for_step()
 
     def _is_in(self, tensor_name: str, collection: str) -> bool:
-        return self.collection_manager.get(collection) in self._get_collections_with_tensor(tensor_name)
+        return self.collection_manager.get(collection) in self._get_collections_with_tensor(
+            tensor_name
+        )
 
     def _safely(self, action: Callable[..., object], *given: Any) -> None:
         if not self._works:
@@ -286,4 +323,8 @@ def _name(module: nn.Module) -> str:
 
 
 def _trained(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad)
+    return (
+        (name, parameter)
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad
+    )

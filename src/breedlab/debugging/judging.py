@@ -57,7 +57,10 @@ def conclude(run: Path, limits: DebuggerRules) -> None:
     except NothingRecorded:
         note("debug: nothing recorded")
     except Exception as error:
-        warn(f"the recording could not be judged: {' '.join(str(error).split()) or type(error).__name__}")
+        warn(
+            "the recording could not be judged:"
+            f" {' '.join(str(error).split()) or type(error).__name__}"
+        )
 
 
 def headline(tape: Tape, verdicts: Sequence[Verdict]) -> str:

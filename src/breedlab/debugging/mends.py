@@ -1,4 +1,5 @@
-"""smdebug 1.0.34 made to work with today's packages, and kept quiet. Import this before anything of smdebug."""
+"""smdebug 1.0.34 made to work with today's packages, and kept quiet. Import this before anything of
+smdebug."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _LEVEL = "SMDEBUG_LOG_LEVEL"
 
 
 def _import_quietly() -> None:
-    """Its logger prints to stdout from the first import on; whoever wants to read it sets SMDEBUG_LOG_LEVEL."""
+    """Its logger prints to stdout from the first import on; whoever wants to read it sets
+    SMDEBUG_LOG_LEVEL."""
     _stand_in_for_pyinstrument()
     asked = os.environ.get(_LEVEL)
     os.environ.setdefault(_LEVEL, "critical")
@@ -34,7 +36,8 @@ def _import_quietly() -> None:
 
 
 def _stand_in_for_pyinstrument() -> None:
-    """Let smdebug be imported without pyinstrument, which it imports for a profiler of its own that nobody here starts.
+    """Let smdebug be imported without pyinstrument, which it imports for a profiler of its own that
+    nobody here starts.
 
     Its C extension has no wheels for Python 3.12 and newer, and does not import on 3.13.
     """
@@ -45,9 +48,14 @@ def _stand_in_for_pyinstrument() -> None:
     except ImportError:
 
         def missing(*_: Any, **__: Any) -> None:
-            raise ImportError("smdebug's Python profiler needs pyinstrument, which is not installed")
+            raise ImportError(
+                "smdebug's Python profiler needs pyinstrument, which is not installed"
+            )
 
-        for name, attribute in (("pyinstrument", "Profiler"), ("pyinstrument.renderers", "JSONRenderer")):
+        for name, attribute in (
+            ("pyinstrument", "Profiler"),
+            ("pyinstrument.renderers", "JSONRenderer"),
+        ):
             module = ModuleType(name)
             setattr(module, attribute, missing)
             sys.modules[name] = module
@@ -73,9 +81,11 @@ def _mend_tostring() -> None:
 
 
 def _hide_from_tensorboard() -> None:
-    """TensorBoard takes every folder with a `.tfevents` file for a run of its own, and smdebug makes one a step.
+    """TensorBoard takes every folder with a `.tfevents` file for a run of its own, and smdebug
+    makes one a step.
 
-    Its readers find a step's file by the index, whatever its name: recordings of that name are read as before.
+    Its readers find a step's file by the index, whatever its name: recordings of that name are read
+    as before.
     """
     from smdebug.core.locations import TensorFileLocation
     from smdebug.core.tfevent import event_file_writer
@@ -86,7 +96,9 @@ def _hide_from_tensorboard() -> None:
         return f"{self.get_step_num_str()}_{self.worker_name}{suffix}"
 
     def parse_worker_name_from_file(filename: str) -> Any:
-        return parse(filename.removesuffix(suffix) + theirs if filename.endswith(suffix) else filename)
+        return parse(
+            filename.removesuffix(suffix) + theirs if filename.endswith(suffix) else filename
+        )
 
     TensorFileLocation.get_filename = get_filename
     event_file_writer.parse_worker_name_from_file = parse_worker_name_from_file
@@ -95,16 +107,18 @@ def _hide_from_tensorboard() -> None:
 def _write_in_the_step() -> None:
     """Write events where they come up, in place of a thread behind a queue of ten.
 
-    On a full disk that thread dies, and whoever puts an eleventh event into the queue, or waits for it to empty, waits
-    for ever. Here the write itself raises, and `RunHook` ends the recording. The thread saved no time: nearly all of
-    the work is Python's, and holds its lock.
+    On a full disk that thread dies, and whoever puts an eleventh event into the queue, or waits for
+    it to empty, waits for ever. Here the write itself raises, and `RunHook` ends the recording. The
+    thread saved no time: nearly all of the work is Python's, and holds its lock.
     """
     from smdebug.core import writer
     from smdebug.core.locations import TensorLocation
     from smdebug.core.tfevent import event_file_writer
 
     class SynchronousWriter(event_file_writer.EventFileWriter):  # type: ignore[misc]
-        def __init__(self, path: str, index_writer: Any = None, verbose: bool = False, **given: Any) -> None:
+        def __init__(
+            self, path: str, index_writer: Any = None, verbose: bool = False, **given: Any
+        ) -> None:
             checked = given.get("write_checksum", False)
             self._ev_writer = event_file_writer.EventsWriter(path, index_writer, verbose, checked)
             self._ev_writer.init()
@@ -116,7 +130,9 @@ def _write_in_the_step() -> None:
             start, length = self._ev_writer.write_event(event.event)
             name = event_file_writer.get_relative_event_file_path(self._ev_writer.name())
             worker = event_file_writer.parse_worker_name_from_file(name)
-            location = TensorLocation(event.tensorname, event.get_mode(), event.mode_step, name, start, length, worker)
+            location = TensorLocation(
+                event.tensorname, event.get_mode(), event.mode_step, name, start, length, worker
+            )
             self._ev_writer.index_writer.add_index(location)
 
         def flush(self) -> None:
@@ -129,7 +145,8 @@ def _write_in_the_step() -> None:
 
 
 def _close_quietly() -> None:
-    """What could not be written when it was raised cannot be when the writer is freed: no second traceback of it."""
+    """What could not be written when it was raised cannot be when the writer is freed: no second
+    traceback of it."""
     from smdebug.core.tfevent.events_writer import EventsWriter
     from smdebug.core.tfrecord.record_writer import RecordWriter
 
@@ -144,10 +161,13 @@ def _apply() -> None:
     try:
         _import_quietly()
     except TypeError as error:  # what protobuf 4 and newer say to smdebug's old generated code
-        for name in [name for name in sys.modules if name == "smdebug" or name.startswith("smdebug.")]:
+        for name in [
+            name for name in sys.modules if name == "smdebug" or name.startswith("smdebug.")
+        ]:
             del sys.modules[name]
         raise ImportError(
-            "smdebug needs protobuf before 4, or PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python in the environment"
+            "smdebug needs protobuf before 4, or PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python in"
+            " the environment"
         ) from error
     if not hasattr(np.ndarray, "tostring"):
         _mend_tostring()

@@ -1,7 +1,8 @@
 """What a run's `debug/` holds, read with smdebug's own trials; registrations merged into one.
 
-A run that was resumed, or whose layers were unfrozen, has several registrations: `debug/0`, `debug/1`, ... Each counts
-steps on from where its training began, so what a later one holds replaces what the one before recorded from there on.
+A run that was resumed, or whose layers were unfrozen, has several registrations: `debug/0`,
+`debug/1`, ... Each counts steps on from where its training began, so what a later one holds
+replaces what the one before recorded from there on.
 """
 
 from __future__ import annotations
@@ -33,14 +34,17 @@ def losses(run: Path | str) -> dict[str, list[tuple[int, float]]]:
         run: A run directory, or an `s3://` path to one.
 
     Returns:
-        For each mode (step, loss) in order. The step of a training loss counts from 1; a validation's batches have the
-        number of training steps that came before, the same for a whole pass. Empty lists where nothing was recorded.
+        For each mode (step, loss) in order. The step of a training loss counts from 1; a
+        validation's batches have the number of training steps that came before, the same for a
+        whole pass. Empty lists where nothing was recorded.
     """
     try:
         tape = Tape(opened(run))
     except NothingRecorded:
         return {"TRAIN": [], "EVAL": []}
-    return {mode: [(entry.at, entry.loss) for entry in tape.losses(mode)] for mode in ("TRAIN", "EVAL")}
+    return {
+        mode: [(entry.at, entry.loss) for entry in tape.losses(mode)] for mode in ("TRAIN", "EVAL")
+    }
 
 
 def registrations(run: Path | str) -> list[str]:
@@ -49,8 +53,12 @@ def registrations(run: Path | str) -> list[str]:
         folders = _on_s3(str(run))
     else:
         found = Path(run, "debug").iterdir() if Path(run, "debug").is_dir() else iter(())
-        folders = [str(folder) for folder in found if any(folder.glob("collections/*/*_collections.json"))]
-    return sorted((f for f in folders if _number(f).isdecimal()), key=lambda folder: int(_number(folder)))
+        folders = [
+            str(folder) for folder in found if any(folder.glob("collections/*/*_collections.json"))
+        ]
+    return sorted(
+        (f for f in folders if _number(f).isdecimal()), key=lambda folder: int(_number(folder))
+    )
 
 
 def opened(run: Path | str) -> Any:
@@ -73,7 +81,8 @@ def _merged(run: Path | str) -> Any:
     folders = registrations(run)
     if not folders:
         raise NothingRecorded(
-            f"{run}: holds no recording of the debugger; record one with debugger=losses, default or full"
+            f"{run}: holds no recording of the debugger; record one with debugger=losses, default"
+            " or full"
         )
     from breedlab.debugging import mends  # noqa: F401  before smdebug
 
@@ -117,7 +126,10 @@ def _on_s3(run: str) -> list[str]:
 
     bucket, _, prefix = run.removeprefix("s3://").partition("/")
     prefix = f"{prefix.strip('/')}/debug/".lstrip("/")
-    return [f"s3://{bucket}/{found.rstrip('/')}" for found in S3Handler.list_prefix(ListRequest(bucket, prefix, "/"))]
+    return [
+        f"s3://{bucket}/{found.rstrip('/')}"
+        for found in S3Handler.list_prefix(ListRequest(bucket, prefix, "/"))
+    ]
 
 
 def _number(folder: str) -> str:
@@ -125,7 +137,8 @@ def _number(folder: str) -> str:
 
 
 class EventFiles:
-    """Reads each event file once: smdebug opens it anew for every tensor, and on S3 lists all files before that."""
+    """Reads each event file once: smdebug opens it anew for every tensor, and on S3 lists all files
+    before that."""
 
     def __init__(self) -> None:
         self._name, self._bytes = "", b""
@@ -137,10 +150,14 @@ class EventFiles:
         name = location.event_file_name
         if name != self._name:
             remote = name.startswith("s3://")
-            self._bytes = S3Handler.get_object(ReadObjectRequest(name)) if remote else Path(name).read_bytes()
+            self._bytes = (
+                S3Handler.get_object(ReadObjectRequest(name)) if remote else Path(name).read_bytes()
+            )
             self._name = name
         start = int(location.start_idx)
-        _, _, value, _, _ = next(iter(TensorReader(self._bytes[start : start + int(location.length)]).read_tensors()))
+        _, _, value, _, _ = next(
+            iter(TensorReader(self._bytes[start : start + int(location.length)]).read_tensors())
+        )
         return np.asarray(value)
 
 
@@ -152,7 +169,8 @@ class Loss:
         step: smdebug's global step.
         at: The training's step: its own from 1, or how many came before it.
         loss: In nats.
-        images: In its batch, by the labels or the batch size saved with it; None in recordings that have neither.
+        images: In its batch, by the labels or the batch size saved with it; None in recordings that
+            have neither.
     """
 
     step: int
@@ -168,7 +186,8 @@ class Pass:
     Attributes:
         at: Steps of training that came before its end.
         last: smdebug's global step of its last batch.
-        loss: The mean over its images; over its batches where a recording does not tell how many images they held.
+        loss: The mean over its images; over its batches where a recording does not tell how many
+            images they held.
         steps: smdebug's global steps of its batches.
     """
 
@@ -230,7 +249,8 @@ class Tape:
         return self._read(name, step, "")
 
     def reduction(self, name: str, step: int, reduction: str) -> float:
-        """A reduction by the config's name, or of the whole tensor where that was saved; NaN where neither was"""
+        """A reduction by the config's name, or of the whole tensor where that was saved; NaN where
+        neither was"""
         found = self._read(name, step, reduction)
         return float("nan") if found is None else float(found)
 
@@ -306,12 +326,16 @@ def _pass(at: int, entries: list[Loss]) -> Pass:
     steps = tuple(entry.step for entry in entries)
     sizes = [entry.images for entry in entries if entry.images is not None]
     weights = sizes if len(sizes) == len(entries) else None
-    return Pass(at, steps[-1], float(np.average([entry.loss for entry in entries], weights=weights)), steps)
+    return Pass(
+        at, steps[-1], float(np.average([entry.loss for entry in entries], weights=weights)), steps
+    )
 
 
 def class_names(run: Path | str) -> list[str]:
     """The classes by label, as the run recorded them; empty where it did not."""
     try:
-        return [str(name) for name in json.loads(Path(run, "splits.json").read_text("utf-8"))["classes"]]
+        return [
+            str(name) for name in json.loads(Path(run, "splits.json").read_text("utf-8"))["classes"]
+        ]
     except (OSError, ValueError, KeyError):
         return []

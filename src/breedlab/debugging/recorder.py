@@ -1,4 +1,5 @@
-"""Records a training's tensors with smdebug's hook: a Lightning callback that changes nothing and stops nothing."""
+"""Records a training's tensors with smdebug's hook: a Lightning callback that changes nothing and
+stops nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 def sagemaker_file() -> Path | None:
     """What SageMaker leaves for the hook, if it did."""
-    path = Path(os.environ.get("SMDEBUG_CONFIG_FILE_PATH", "/opt/ml/input/config/debughookconfig.json"))
+    path = Path(
+        os.environ.get("SMDEBUG_CONFIG_FILE_PATH", "/opt/ml/input/config/debughookconfig.json")
+    )
     return path if path.is_file() else None
 
 
@@ -35,12 +38,12 @@ def records(config: Config) -> bool:
 class Recorder(lightning.Callback):
     """Puts a hook on when training begins and takes it off when it ends, whichever way.
 
-    Each registration writes a new `debug/N`: one when training begins or is resumed, and another whenever layers have
-    been frozen or unfrozen since, for smdebug watches the gradients of those parameters only that took one when it was
-    registered.
+    Each registration writes a new `debug/N`: one when training begins or is resumed, and another
+    whenever layers have been frozen or unfrozen since, for smdebug watches the gradients of those
+    parameters only that took one when it was registered.
 
-    At the end of each epoch the rules look at what has been recorded: one that fires is told, or ends the training,
-    as its `action` says.
+    At the end of each epoch the rules look at what has been recorded: one that fires is told, or
+    ends the training, as its `action` says.
 
     Args:
         config: The config's debugger.
@@ -63,7 +66,9 @@ class Recorder(lightning.Callback):
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._enter("TRAIN")
 
-    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         # Not when the epoch starts: that is where other callbacks freeze and unfreeze.
         if self.hook is None or (batch_idx == 0 and self._trained != _trained(pl_module)):
             self._begin(trainer, pl_module)
@@ -100,10 +105,13 @@ class Recorder(lightning.Callback):
             by = ", ".join(names) or "a rule on the first rank"
             self.ended = f"stopped after epoch {trainer.current_epoch + 1} by the debugger: {by}"
 
-    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException
+    ) -> None:
         recorded = self.hook is not None
         self.end()
-        if recorded and isinstance(exception, Exception):  # what went wrong is what the rules are for
+        # what went wrong is what the rules are for
+        if recorded and isinstance(exception, Exception):
             from breedlab.debugging.judging import conclude
 
             conclude(self.run, self.config.rules)
@@ -141,10 +149,14 @@ class Recorder(lightning.Callback):
             try:
                 action(verdict)
             except Exception as error:
-                warn(f"{verdict.rule}: what was to be done then failed: {' '.join(str(error).split())}")
+                warn(
+                    f"{verdict.rule}: what was to be done then failed:"
+                    f" {' '.join(str(error).split())}"
+                )
 
     def _alone(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Without a step of training before them, validation, test and prediction are recorded too."""
+        """Without a step of training before them, validation, test and prediction are recorded
+        too."""
         if self.hook is None:
             self._begin(trainer, pl_module)
 
@@ -152,7 +164,10 @@ class Recorder(lightning.Callback):
         self.end()
         if self._failed or not trainer.is_global_zero:
             return
-        self._trained, told = _trained(pl_module), set() if self._watch is None else self._watch.told
+        self._trained, told = (
+            _trained(pl_module),
+            (set() if self._watch is None else self._watch.told),
+        )
         self._reserve = _bytes_to_come(pl_module.classifier)
         self._refuse_without_room()
         if self._failed:
@@ -181,13 +196,20 @@ class Recorder(lightning.Callback):
     def _fresh(self) -> Path:
         """A new `debug/N`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        number = max((int(made.name) for made in self.folder.iterdir() if made.name.isdecimal()), default=-1) + 1
+        number = (
+            max(
+                (int(made.name) for made in self.folder.iterdir() if made.name.isdecimal()),
+                default=-1,
+            )
+            + 1
+        )
         made = self.folder / str(number)
         made.mkdir()
         return made
 
     def _refuse_without_room(self) -> None:
-        """Give up while there still is room for what the run itself will write: the recording is the lesser loss."""
+        """Give up while there still is room for what the run itself will write: the recording is
+        the lesser loss."""
         try:
             free = shutil.disk_usage(self.run).free
         except OSError as error:
@@ -213,11 +235,16 @@ class Recorder(lightning.Callback):
 
 
 def _trained(pl_module: Any) -> frozenset[str]:
-    return frozenset(name for name, parameter in pl_module.classifier.named_parameters() if parameter.requires_grad)
+    return frozenset(
+        name
+        for name, parameter in pl_module.classifier.named_parameters()
+        if parameter.requires_grad
+    )
 
 
 def _bytes_to_come(network: nn.Module) -> int:
-    """What three checkpoints (best, last, one being written) with an optimizer's two moments take, and two archives."""
+    """What three checkpoints (best, last, one being written) with an optimizer's two moments take,
+    and two archives."""
     tensors = [*network.parameters(), *network.buffers()]
     state = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     moments = 2 * sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)

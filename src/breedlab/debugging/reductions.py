@@ -1,7 +1,9 @@
-"""What is kept of a tensor instead of the tensor: smdebug's reductions, and four that its rules lacked.
+"""What is kept of a tensor instead of the tensor: smdebug's reductions, and four that its rules
+lacked.
 
-`zeros` is the share of zeros, `dead` the share of channels that are zero for every photo of the batch, `saturated` the
-share of values at an activation's limits, and `update` the norm of what a step changed over the weight's own.
+`zeros` is the share of zeros, `dead` the share of channels that are zero for every photo of the
+batch, `saturated` the share of values at an activation's limits, and `update` the norm of what a
+step changed over the weight's own.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 
 def bounds_of(module: nn.Module) -> tuple[float, float] | None:
     """The values at and beyond which an activation is saturated; None where it is not bounded."""
-    if isinstance(module, nn.ReLU6):  # a Hardtanh by descent; its lower limit is what makes it a rectifier
+    # a Hardtanh by descent; its lower limit is what makes it a rectifier
+    if isinstance(module, nn.ReLU6):
         return float("-inf"), 6.0
     if isinstance(module, nn.Hardtanh):
         return float(module.min_val), float(module.max_val)
@@ -39,13 +42,17 @@ def bounds_of(module: nn.Module) -> tuple[float, float] | None:
 
 
 def parse(name: str) -> Kind:
-    """From a config's name, which is smdebug's JSON name, to smdebug's key: `abs_l2_norm` to (`l2`, True)."""
+    """From a config's name, which is smdebug's JSON name, to smdebug's key: `abs_l2_norm` to (`l2`,
+    True)."""
     absolute = name.startswith("abs_")
     return name.removeprefix("abs_").removesuffix("_norm"), absolute
 
 
-def reduce(tensor: torch.Tensor, kinds: Sequence[Kind], bounds: tuple[float, float] | None = None) -> torch.Tensor:
-    """All reductions of a tensor at once, (kinds,), left on its device: one transfer instead of many.
+def reduce(
+    tensor: torch.Tensor, kinds: Sequence[Kind], bounds: tuple[float, float] | None = None
+) -> torch.Tensor:
+    """All reductions of a tensor at once, (kinds,), left on its device: one transfer instead of
+    many.
 
     Args:
         tensor: Of any shape, not empty; activations are (photos, channels, ...).
@@ -57,16 +64,23 @@ def reduce(tensor: torch.Tensor, kinds: Sequence[Kind], bounds: tuple[float, flo
 
 
 def own_of(values: npt.NDArray[Any], name: str) -> npt.NDArray[Any] | None:
-    """One of our reductions of a tensor that was saved whole; None where that takes more than the tensor."""
+    """One of our reductions of a tensor that was saved whole; None where that takes more than the
+    tensor."""
     if name == "zeros":
         return np.asarray((values == 0).mean())
     if name == "dead":
-        channels = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1) if values.ndim > 1 else values[:, None]
+        channels = (
+            np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
+            if values.ndim > 1
+            else values[:, None]
+        )
         return np.asarray((channels == 0).all(1).mean())
     return None
 
 
-def _reduced(values: torch.Tensor, name: str, absolute: bool, bounds: tuple[float, float] | None) -> torch.Tensor:
+def _reduced(
+    values: torch.Tensor, name: str, absolute: bool, bounds: tuple[float, float] | None
+) -> torch.Tensor:
     if absolute and name == "max":
         # No temporary as large as the tensor; a NaN in it comes out as one, as from abs().max().
         low, high = torch.aminmax(values)
@@ -81,7 +95,9 @@ def _reduced(values: torch.Tensor, name: str, absolute: bool, bounds: tuple[floa
             norm: torch.Tensor = torch.linalg.vector_norm(values, int(name[1]))
             return norm
         case "std" | "variance":
-            return (values.std if name == "std" else values.var)(correction=1 if values.numel() > 1 else 0)
+            return (values.std if name == "std" else values.var)(
+                correction=1 if values.numel() > 1 else 0
+            )
         case "zeros":
             return 1 - torch.count_nonzero(values) / values.numel()
         case "dead":

@@ -1,4 +1,5 @@
-"""What the debugger recorded, as far as a report shows it: losses, and one figure of some tensors of each kind."""
+"""What the debugger recorded, as far as a report shows it: losses, and one figure of some tensors
+of each kind."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Tensors:
 
     Attributes:
         losses: The loss of each saved step by mode.
-        saved: By collection, how many tensors and at how many steps of the training they were saved.
+        saved: By collection, how many tensors and at how many steps of the training they were
+            saved.
         figures: By collection and tensor, one reduction over the steps.
         problem: Why nothing could be read, or empty.
     """
@@ -46,7 +48,8 @@ _KEPT = "report.json"
 
 
 def read_tensors(run: Path) -> Tensors:
-    """Reads a run's recording; a run without one gives an empty one, and so does one that smdebug cannot read."""
+    """Reads a run's recording; a run without one gives an empty one, and so does one that smdebug
+    cannot read."""
     if not (run / "debug").is_dir():
         return Tensors()
     try:
@@ -56,7 +59,8 @@ def read_tensors(run: Path) -> Tensors:
 
 
 def keep(run: Path, tape: Any) -> None:
-    """Writes what a report shows of a recording beside it: smdebug takes seconds to open, and PyTorch with it.
+    """Writes what a report shows of a recording beside it: smdebug takes seconds to open, and
+    PyTorch with it.
 
     Args:
         run: The run directory.
@@ -74,7 +78,10 @@ def _kept(run: Path) -> Tensors | None:
             return None
         losses = {mode: _series(series) for mode, series in found["losses"].items()}
         saved = {name: (tensors, steps) for name, (tensors, steps) in found["saved"].items()}
-        figures = {c: {name: _series(series) for name, series in by.items()} for c, by in found["figures"].items()}
+        figures = {
+            c: {name: _series(series) for name, series in by.items()}
+            for c, by in found["figures"].items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return Tensors(losses, saved, figures)
@@ -88,7 +95,10 @@ def _extent(run: Path) -> dict[str, int]:
     """By registration, how many steps it has saved."""
     from breedlab.debugging.reading import registrations
 
-    return {Path(folder).name: sum(1 for _ in Path(folder).glob("index/*/*.json")) for folder in registrations(run)}
+    return {
+        Path(folder).name: sum(1 for _ in Path(folder).glob("index/*/*.json"))
+        for folder in registrations(run)
+    }
 
 
 def _read(run: Path) -> Tensors:
@@ -101,7 +111,9 @@ def _read(run: Path) -> Tensors:
 
 
 def _shown(tape: Any) -> Tensors:
-    losses = {mode: [(entry.at, entry.loss) for entry in tape.losses(mode)] for mode in ("TRAIN", "EVAL")}
+    losses = {
+        mode: [(entry.at, entry.loss) for entry in tape.losses(mode)] for mode in ("TRAIN", "EVAL")
+    }
     saved, figures = {}, {}
     for collection in FIGURES:
         by_step = tape.saved(collection, "TRAIN")

@@ -14,10 +14,12 @@ LOWEST, HIGHEST = 0.02, 50.0
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the temperature that minimizes the mean cross-entropy of `logits / temperature` (Guo et al. 2017).
+    """Return the temperature that minimizes the mean cross-entropy of `logits / temperature` (Guo
+    et al. 2017).
 
-    With no mistake among the images, the smaller the temperature the better, without end. Then the targets are Platt's
-    (1999), (n + 1) / (n + 2) for the label: as sure as so many right answers allow.
+    With no mistake among the images, the smaller the temperature the better, without end. Then the
+    targets are Platt's (1999), (n + 1) / (n + 2) for the label: as sure as so many right answers
+    allow.
 
     Args:
         logits: float (n, classes).
@@ -30,14 +32,21 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     smoothing = 0.0
     if perfect:
         count, classes = scores.shape
-        smoothing = classes / ((classes - 1) * (count + 2))  # cross_entropy spreads it over the label, too
+        # cross_entropy spreads it over the label, too
+        smoothing = classes / ((classes - 1) * (count + 2))
     optimizer = torch.optim.LBFGS(
-        [log_temperature], max_iter=100, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+        [log_temperature],
+        max_iter=100,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
     )
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = nn.functional.cross_entropy(scores / log_temperature.exp(), labels, label_smoothing=smoothing)
+        value = nn.functional.cross_entropy(
+            scores / log_temperature.exp(), labels, label_smoothing=smoothing
+        )
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

@@ -1,4 +1,5 @@
-"""Sets of classes that hold the true one as often as they say: split conformal prediction on validation images."""
+"""Sets of classes that hold the true one as often as they say: split conformal prediction on
+validation images."""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ FEWEST_IMAGES = 20
 """Validation images without which there are no sets."""
 
 
-def least_probability(probabilities: torch.Tensor, labels: torch.Tensor, coverage: float = COVERAGE) -> float:
+def least_probability(
+    probabilities: torch.Tensor, labels: torch.Tensor, coverage: float = COVERAGE
+) -> float:
     """Return the probability from which a class belongs into the set of an image.
 
-    The true class of a new image is then in its set with at least this coverage, whatever the model, if it is drawn
-    like these ("least ambiguous" sets, Sadinle et al. 2019).
+    The true class of a new image is then in its set with at least this coverage, whatever the
+    model, if it is drawn like these ("least ambiguous" sets, Sadinle et al. 2019).
 
     Args:
         probabilities: (n, classes), of images that the model did not learn from.
@@ -27,8 +30,11 @@ def least_probability(probabilities: torch.Tensor, labels: torch.Tensor, coverag
     return float(true[rank - 1]) if rank <= len(true) else 0.0
 
 
-def sets_measured(probabilities: torch.Tensor, labels: torch.Tensor, least: float) -> dict[str, float]:
-    """Return how often the sets of these images hold the true class, and how many classes they have on average."""
+def sets_measured(
+    probabilities: torch.Tensor, labels: torch.Tensor, least: float
+) -> dict[str, float]:
+    """Return how often the sets of these images hold the true class, and how many classes they have
+    on average."""
     inside = probabilities >= least
     inside.scatter_(1, probabilities.argmax(1, keepdim=True), True)  # the likeliest is always in it
     return {

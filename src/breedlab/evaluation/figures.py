@@ -18,7 +18,11 @@ def shown_metrics(test: Mapping[str, Any]) -> dict[str, str]:
     """Return the titles of those metrics that say something about a test, which may be empty."""
     known = test.get("metrics", {})
     few = len(test.get("per_class", {})) < _FEWEST_CLASSES_OF_TOP5
-    return {name: shown for name, shown in titles().items() if name in known and not (few and name == "top5")}
+    return {
+        name: shown
+        for name, shown in titles().items()
+        if name in known and not (few and name == "top5")
+    }
 
 
 def interval(name: str, test: Mapping[str, Any]) -> str:
@@ -51,7 +55,8 @@ def metric(name: str, value: float) -> str:
 
 
 def speedup(found: Mapping[str, Any], module: Mapping[str, float]) -> str:
-    """Return an engine's speedup over the module, with the quartiles of its rounds where they were recorded."""
+    """Return an engine's speedup over the module, with the quartiles of its rounds where they were
+    recorded."""
     if not found["milliseconds"]:
         return ""
     if recorded := found.get("speedup"):

@@ -1,4 +1,5 @@
-"""Which labels are probably wrong: what a model that never saw an image says of it, by confident learning."""
+"""Which labels are probably wrong: what a model that never saw an image says of it, by confident
+learning."""
 
 from __future__ import annotations
 
@@ -9,8 +10,11 @@ FOLDS = 5
 _DECAY = 1e-3
 
 
-def out_of_fold(features: torch.Tensor, labels: torch.Tensor, folds: int = FOLDS, seed: int = 0) -> torch.Tensor:
-    """Return each image's probabilities (n, classes), by a logistic regression on the other folds' features.
+def out_of_fold(
+    features: torch.Tensor, labels: torch.Tensor, folds: int = FOLDS, seed: int = 0
+) -> torch.Tensor:
+    """Return each image's probabilities (n, classes), by a logistic regression on the other folds'
+    features.
 
     Args:
         features: (n, width).
@@ -42,7 +46,10 @@ def _logistic_regression(features: torch.Tensor, labels: torch.Tensor, classes: 
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = nn.functional.cross_entropy(layer(features), labels) + _DECAY * layer.weight.square().sum() / 2
+        value = (
+            nn.functional.cross_entropy(layer(features), labels)
+            + _DECAY * layer.weight.square().sum() / 2
+        )
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
@@ -52,7 +59,8 @@ def _logistic_regression(features: torch.Tensor, labels: torch.Tensor, classes: 
 
 
 def margins(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return by how much the given label is likelier than the likeliest other one (n,): the lower, the more suspect."""
+    """Return by how much the given label is likelier than the likeliest other one (n,): the lower,
+    the more suspect."""
     own = probabilities.gather(1, labels[:, None])[:, 0]
     others = probabilities.scatter(1, labels[:, None], -1.0).max(1).values
     return own - others
@@ -61,12 +69,17 @@ def margins(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def suspects(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the indices of images whose label is probably wrong, the most suspect first.
 
-    Confident learning (Northcutt et al. 2021): an image is counted for the class that it belongs to with at least the
-    probability that images labeled so have on average; suspect is one that is counted for another class than its own.
+    Confident learning (Northcutt et al. 2021): an image is counted for the class that it belongs to
+    with at least the probability that images labeled so have on average; suspect is one that is
+    counted for another class than its own.
     """
     thresholds = torch.stack(
         [
-            probabilities[labels == label, label].mean() if bool((labels == label).any()) else torch.tensor(2.0)
+            (
+                probabilities[labels == label, label].mean()
+                if bool((labels == label).any())
+                else torch.tensor(2.0)
+            )
             for label in range(probabilities.shape[1])
         ]
     )

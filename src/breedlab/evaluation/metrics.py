@@ -1,4 +1,5 @@
-"""How good a model is: what validation and the test measure, and what may be monitored as `valid/NAME`."""
+"""How good a model is: what validation and the test measure, and what may be monitored as
+`valid/NAME`."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Metric(Section):
 
     @abstractmethod
     def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
-        """Return a metric of torchmetrics, updated with logits (n, classes) and labels (n,), that computes one number.
+        """Return a metric of torchmetrics, updated with logits (n, classes) and labels (n,), that
+        computes one number.
 
         Args:
             classes: Number of classes.
@@ -70,7 +72,9 @@ class Top5(Metric):
     def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
         from torchmetrics.classification import MulticlassAccuracy
 
-        return MulticlassAccuracy(classes, average="micro", top_k=min(5, classes), validate_args=False, **how)
+        return MulticlassAccuracy(
+            classes, average="micro", top_k=min(5, classes), validate_args=False, **how
+        )
 
 
 @METRICS.register("f1")
@@ -98,7 +102,8 @@ class Ece(Metric):
 
 
 def titles() -> dict[str, str]:
-    """Return what people read for each metric, by name; the loss, which says least to them, comes last."""
+    """Return what people read for each metric, by name; the loss, which says least to them, comes
+    last."""
     names = sorted(METRICS.names(), key="loss".__eq__)
     return {name: METRICS.get(name).title for name in names}
 
@@ -109,6 +114,7 @@ def lower_is_better(name: str) -> bool:
 
 
 def is_percent(name: str) -> bool:
-    """Return whether a metric is told in percent; of one that is not registered here, such as of a foreign run, no."""
+    """Return whether a metric is told in percent; of one that is not registered here, such as of a
+    foreign run, no."""
     short = name.rpartition("/")[2]
     return short in METRICS.names() and METRICS.get(short).percent

@@ -18,7 +18,8 @@ FEWEST_IMAGES = 20
 MOST_IMAGES = 4000
 """Training images whose features are kept."""
 _WIDEST = 2048
-"""Features of which a covariance is computed: its inverse goes with their cube, and its size with their square."""
+"""Features of which a covariance is computed: its inverse goes with their cube, and its size with
+their square."""
 _SHRINKAGE = 0.5
 _FOLDS = 3
 _QUANTILES = 201
@@ -40,19 +41,26 @@ def fit(method: str, features: torch.Tensor, labels: torch.Tensor) -> Novelty:
     means = torch.stack([features[labels == label].mean(0) for label in torch.unique(labels)])
     centered = features - means[torch.searchsorted(torch.unique(labels), labels)]
     covariance = (centered.T @ centered / len(centered)).double()
-    even = covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), dtype=torch.float64)
+    even = covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(
+        len(covariance), dtype=torch.float64
+    )
     factor = torch.linalg.cholesky((1 - _SHRINKAGE) * covariance + _SHRINKAGE * even)
-    whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor), dtype=torch.float64), upper=False).T
-    return Novelty(MAHALANOBIS, {"means": means @ whitening.float(), "whitening": whitening.float()})
+    whitening = torch.linalg.solve_triangular(
+        factor, torch.eye(len(factor), dtype=torch.float64), upper=False
+    ).T
+    return Novelty(
+        MAHALANOBIS, {"means": means @ whitening.float(), "whitening": whitening.float()}
+    )
 
 
 def choose(
     train: tuple[torch.Tensor, torch.Tensor], valid: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[Novelty, dict[str, float]]:
-    """Return the method that separates held-out classes best, fitted on all, and each method's AUROC on those.
+    """Return the method that separates held-out classes best, fitted on all, and each method's
+    AUROC on those.
 
-    A third of the classes at a time plays the stranger: their training images are left out, and their validation images
-    are to be further away than those of the others.
+    A third of the classes at a time plays the stranger: their training images are left out, and
+    their validation images are to be further away than those of the others.
 
     Args:
         train: Features and labels of the training images.
@@ -66,9 +74,12 @@ def choose(
         order = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(0))]
         held_out = order.chunk(_FOLDS)
         for method in methods:
-            found = [_separated(method, features, labels, *valid, strangers) for strangers in held_out]
+            found = [
+                _separated(method, features, labels, *valid, strangers) for strangers in held_out
+            ]
             separated[method] = sum(found) / len(found)
-    best = max(methods, key=lambda method: separated.get(method, 0.0))  # the first of those that tie
+    # the first of those that tie
+    best = max(methods, key=lambda method: separated.get(method, 0.0))
     return fit(best, features, labels), separated
 
 
@@ -96,20 +107,25 @@ def auroc(below: torch.Tensor, above: torch.Tensor) -> float:
 
 
 def threshold_of(distances: torch.Tensor) -> dict[str, Any]:
-    """Return, for model.json, the threshold that `FALSE_ALARMS` of images like these pass, and their quantiles.
+    """Return, for model.json, the threshold that `FALSE_ALARMS` of images like these pass, and
+    their quantiles.
 
-    The threshold is split conformal's: new images of the classes pass it with at most that probability.
+    The threshold is split conformal's: new images of the classes pass it with at most that
+    probability.
     """
     ordered = distances.double().sort().values
     rank = math.ceil((len(ordered) + 1) * (1 - FALSE_ALARMS))
     return {
         "threshold": float(ordered[min(rank, len(ordered)) - 1]),
-        "quantiles": ordered.quantile(torch.linspace(0, 1, _QUANTILES, dtype=torch.float64)).tolist(),
+        "quantiles": (
+            ordered.quantile(torch.linspace(0, 1, _QUANTILES, dtype=torch.float64)).tolist()
+        ),
         "false_alarms": FALSE_ALARMS,
     }
 
 
 def measured(distances: torch.Tensor, answers: Mapping[str, Any]) -> dict[str, float]:
-    """Return how many images of the classes, of a split that decided nothing, are called unknown."""
+    """Return how many images of the classes, of a split that decided nothing, are called
+    unknown."""
     unknown = distances > answers["threshold"]
     return {"images": len(distances), "false_alarms": float(unknown.float().mean())}

@@ -20,8 +20,8 @@ Array = np.ndarray[Any, Any]
 def wilson(successes: float, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the interval that holds the true rate with the given confidence.
 
-    Wilson (1927): unlike the textbook's normal interval it keeps its promise near 0 and 1 and for few trials. Checked
-    against `scipy.stats.binomtest(...).proportion_ci(method="wilson")`.
+    Wilson (1927): unlike the textbook's normal interval it keeps its promise near 0 and 1 and for
+    few trials. Checked against `scipy.stats.binomtest(...).proportion_ci(method="wilson")`.
 
     Args:
         successes: How many of the trials were right.
@@ -37,10 +37,11 @@ def wilson(successes: float, trials: int, confidence: float = CONFIDENCE) -> tup
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Return the exact two-sided p-value that two models are equally often right on the same images.
+    """Return the exact two-sided p-value that two models are equally often right on the same
+    images.
 
-    Only the images that one model gets right and the other wrong count (McNemar 1947): under the hypothesis each of
-    those is a coin toss. Checked against `scipy.stats.binomtest(k, n, 0.5)`.
+    Only the images that one model gets right and the other wrong count (McNemar 1947): under the
+    hypothesis each of those is a coin toss. Checked against `scipy.stats.binomtest(k, n, 0.5)`.
 
     Args:
         first: For each image whether the first model was right.
@@ -54,12 +55,17 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def bootstrap(
-    value: float, images: int, statistic: Callable[[Array], float], confidence: float = CONFIDENCE, seed: int = 0
+    value: float,
+    images: int,
+    statistic: Callable[[Array], float],
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the interval that holds the true value of a statistic of the images with the given confidence.
+    """Return the interval that holds the true value of a statistic of the images with the given
+    confidence.
 
-    The basic bootstrap (Davison & Hinkley 1997): it takes the bias that resampling shows off the value, where the plain
-    percentiles would add it once more.
+    The basic bootstrap (Davison & Hinkley 1997): it takes the bias that resampling shows off the
+    value, where the plain percentiles would add it once more.
 
     Args:
         value: Of all images, each once.
@@ -75,7 +81,10 @@ def bootstrap(
 
 def _resampled(images: int, statistic: Callable[[Array], float], seed: int) -> Array:
     draw = np.random.default_rng(seed)
-    weights = (np.bincount(draw.integers(0, images, images), minlength=images) for _ in range(_resamples(images)))
+    weights = (
+        np.bincount(draw.integers(0, images, images), minlength=images)
+        for _ in range(_resamples(images))
+    )
     return np.array([statistic(counted.astype(float)) for counted in weights])
 
 
@@ -84,17 +93,21 @@ def _resamples(images: int) -> int:
 
 
 def macro_f1(labels: Array, predicted: Array, weights: Array) -> float:
-    """Return the mean over the classes of F1, of images that count so many times; as `training.metrics.MacroF1`."""
+    """Return the mean over the classes of F1, of images that count so many times; as
+    `training.metrics.MacroF1`."""
     count = int(max(labels.max(), predicted.max())) + 1
     right = labels == predicted
     hits = np.bincount(labels[right], weights[right], minlength=count)
-    total = np.bincount(labels, weights, minlength=count) + np.bincount(predicted, weights, minlength=count)
+    total = np.bincount(labels, weights, minlength=count) + np.bincount(
+        predicted, weights, minlength=count
+    )
     seen = total > 0
     return float((2 * hits[seen] / total[seen]).mean())
 
 
 def calibration_error(confidences: Array, right: Array, weights: Array, bins: int = 15) -> float:
-    """Return the expected calibration error of images that count so many times; as torchmetrics computes it."""
+    """Return the expected calibration error of images that count so many times; as torchmetrics
+    computes it."""
     place = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
     gap = np.bincount(place, weights * (confidences - right), minlength=bins)
     return float(np.abs(gap).sum() / weights.sum())
@@ -103,9 +116,9 @@ def calibration_error(confidences: Array, right: Array, weights: Array, bins: in
 def calibration_interval(confidences: Array, right: Array, seed: int = 0) -> tuple[float, float]:
     """Return the interval that holds the true calibration error with 95% confidence.
 
-    By chance alone the error of few images is far above zero, also of a model whose confidence is true. So the lower
-    end is zero where answers drawn by these confidences come to such an error in more than one case of twenty, else the
-    bootstrap's, less the bias that it shows.
+    By chance alone the error of few images is far above zero, also of a model whose confidence is
+    true. So the lower end is zero where answers drawn by these confidences come to such an error in
+    more than one case of twenty, else the bootstrap's, less the bias that it shows.
 
     Args:
         confidences: Of each image, 0 to 1.
@@ -114,7 +127,9 @@ def calibration_interval(confidences: Array, right: Array, seed: int = 0) -> tup
     """
     images, once = len(right), np.ones(len(right))
     value = calibration_error(confidences, right, once)
-    values = _resampled(images, lambda weights: calibration_error(confidences, right, weights), seed)
+    values = _resampled(
+        images, lambda weights: calibration_error(confidences, right, weights), seed
+    )
     reach = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * float(values.std())
     draw = np.random.default_rng(seed)
     by_chance = [

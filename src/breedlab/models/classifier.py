@@ -1,6 +1,7 @@
 """The whole network, defined once: normalise, backbone, fully connected head.
 
-It is imported by training and by the endpoint alike, so it needs torch and torchvision and nothing more.
+It is imported by training and by the endpoint alike, so it needs torch and torchvision and nothing
+more.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Classifier(nn.Module):
     Args:
         architecture: Its shape.
         backbone: Made by `backbones.build`, weights loaded.
-        freeze: `none`, `backbone`, or a stage's name: frozen through it. Frozen parts run in evaluation mode
-            and take no gradients, whatever mode the rest is in.
+        freeze: `none`, `backbone`, or a stage's name: frozen through it. Frozen parts run in
+            evaluation mode and take no gradients, whatever mode the rest is in.
         side: Pixels of the square photos.
 
     Raises:
@@ -72,7 +73,11 @@ class Classifier(nn.Module):
     std: torch.Tensor
 
     def __init__(
-        self, architecture: Architecture, backbone: backbones.Backbone, freeze: str = "none", side: int = 224
+        self,
+        architecture: Architecture,
+        backbone: backbones.Backbone,
+        freeze: str = "none",
+        side: int = 224,
     ) -> None:
         super().__init__()
         self.architecture = architecture
@@ -81,8 +86,12 @@ class Classifier(nn.Module):
         self.backbone = backbone.network
         self.head = make_head(backbone.features, architecture)
         # Photos come as uint8; one multiply-add on the batch normalises them.
-        self.register_buffer("mean", 255 * torch.tensor(architecture.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(architecture.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", 255 * torch.tensor(architecture.mean).view(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", 255 * torch.tensor(architecture.std).view(1, 3, 1, 1), persistent=False
+        )
         self._frozen = self._frozen_modules()
         self._enclosing = self._enclosing_modules()
         for parameter in self.frozen_parameters():
@@ -98,7 +107,8 @@ class Classifier(nn.Module):
 
     def normalised(self, photos: torch.Tensor) -> torch.Tensor:
         """From 0..255 to what the backbone was trained on, channels last."""
-        if photos.dtype == torch.uint8:  # in place: a large batch's temporaries cost more than the arithmetic
+        # in place: a large batch's temporaries cost more than the arithmetic
+        if photos.dtype == torch.uint8:
             images = photos.to(torch.float32, memory_format=torch.channels_last)
             return images.sub_(self.mean).div_(self.std)
         return ((photos - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
@@ -158,10 +168,14 @@ class Classifier(nn.Module):
         return {path: module for path, module in self.named_modules() if id(module) in frozen}
 
     def frozen_tensors(self) -> dict[str, torch.Tensor]:
-        """Every number that must never move: parameters and buffers before the boundary, by name."""
+        """Every number that must never move: parameters and buffers before the boundary, by
+        name."""
         found = {}
         for path, module in self.frozen_modules().items():
-            for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            for name, tensor in [
+                *module.named_parameters(recurse=False),
+                *module.named_buffers(recurse=False),
+            ]:
                 found[f"{path}.{name}"] = tensor
         return found
 
@@ -178,10 +192,15 @@ class Classifier(nn.Module):
             )
         names = modules_through(self.backbone, self.freeze, self.side)
         inside = f"{self.freeze}."
-        return [m for name, m in self.backbone.named_modules() if name in names or name.startswith(inside)]
+        return [
+            m
+            for name, m in self.backbone.named_modules()
+            if name in names or name.startswith(inside)
+        ]
 
     def _enclosing_modules(self) -> list[nn.Module]:
-        """What the stage lies in. Numbers of their own (a class token, position embeddings) come before it."""
+        """What the stage lies in. Numbers of their own (a class token, position embeddings) come
+        before it."""
         if self.freeze in ("none", "backbone"):
             return []
         parts = self.freeze.split(".")
@@ -205,7 +224,9 @@ def make_head(width: int, architecture: Architecture) -> nn.Module:
     # Not at the top: only an archive with such a head needs pydantic where it is served.
     from breedlab.registry import HEADS
 
-    return HEADS.get(architecture.head_type)(**architecture.head_settings).build(width, architecture)
+    return HEADS.get(architecture.head_type)(**architecture.head_settings).build(
+        width, architecture
+    )
 
 
 def make_mlp(width: int, architecture: Architecture) -> nn.Sequential:
@@ -214,7 +235,9 @@ def make_mlp(width: int, architecture: Architecture) -> nn.Sequential:
     for hidden in architecture.head:
         layers += [nn.Dropout(architecture.dropout), nn.Linear(width, hidden), nn.ReLU()]
         width = hidden
-    return nn.Sequential(*layers, nn.Dropout(architecture.dropout), nn.Linear(width, architecture.classes))
+    return nn.Sequential(
+        *layers, nn.Dropout(architecture.dropout), nn.Linear(width, architecture.classes)
+    )
 
 
 class CosineLayer(nn.Module):
@@ -227,4 +250,6 @@ class CosineLayer(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         normalize = nn.functional.normalize
-        return self.scale * nn.functional.linear(normalize(features, dim=1), normalize(self.weight, dim=1))
+        return self.scale * nn.functional.linear(
+            normalize(features, dim=1), normalize(self.weight, dim=1)
+        )

@@ -20,7 +20,8 @@ class Head(Section):
     """The head of a classifier.
 
     Attributes:
-        one_layer: Whether it is one fully connected layer, and so is recorded and served as an `mlp` without widths.
+        one_layer: Whether it is one fully connected layer, and so is recorded and served as an
+            `mlp` without widths.
         solved: Whether its weights are computed from all features at once, not trained in epochs.
     """
 
@@ -31,8 +32,8 @@ class Head(Section):
     def build(self, features: int, architecture: Architecture) -> nn.Module:
         """Return a module from features (n, features) to logits (n, `architecture.classes`).
 
-        Its weights travel in the model archive, and are loaded into what this builds there. `architecture.head` and
-        `architecture.dropout` are `model.head` and `model.dropout`.
+        Its weights travel in the model archive, and are loaded into what this builds there.
+        `architecture.head` and `architecture.dropout` are `model.head` and `model.dropout`.
         """
 
 
@@ -60,16 +61,19 @@ class Linear(Head):
 
 @HEADS.register("logistic")
 class Logistic(Head):
-    """Logistic regression on standardized features, solved by L-BFGS in one go: for a frozen backbone.
+    """Logistic regression on standardized features, solved by L-BFGS in one go: for a frozen
+    backbone.
 
-    Learning rate, schedule and epochs do not matter to it, and neither do `model.head` and `model.dropout`.
+    Learning rate, schedule and epochs do not matter to it, and neither do `model.head` and
+    `model.dropout`.
     """
 
     one_layer = True
     solved = True
 
     c: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    """The inverse strength of its L2 penalty, as scikit-learn's `C`; `auto` keeps the one that validates best."""
+    """The inverse strength of its L2 penalty, as scikit-learn's `C`; `auto` keeps the one that
+    validates best."""
 
     def build(self, features: int, architecture: Architecture) -> nn.Module:
         from breedlab.models.classifier import make_mlp

@@ -1,4 +1,5 @@
-"""Whether a network's input is what its weights were trained on, told by what its first BatchNorm stored."""
+"""Whether a network's input is what its weights were trained on, told by what its first BatchNorm
+stored."""
 
 from __future__ import annotations
 
@@ -17,9 +18,11 @@ USUAL: dict[str, Normalization] = {
 
 
 _TOO_MUCH, _TOO_LITTLE = 2.2, 0.33
-"""Photos and noise lay between 0.5 and 1.6 where the normalization was right, ImageNet's for 0.5 at 2.4 to 7.6."""
+"""Photos and noise lay between 0.5 and 1.6 where the normalization was right, ImageNet's for 0.5 at
+2.4 to 7.6."""
 _HOPELESS = 10.0
-"""A factor beyond which no photos explain it, whether or not another normalization is known to do better."""
+"""A factor beyond which no photos explain it, whether or not another normalization is known to do
+better."""
 
 
 class _Reached(Exception):
@@ -27,7 +30,8 @@ class _Reached(Exception):
 
 
 def spread(network: nn.Module, images: Tensor) -> float | None:
-    """How much more the first BatchNorm's input varies than it did in training; 1 when the input is the same.
+    """How much more the first BatchNorm's input varies than it did in training; 1 when the input is
+    the same.
 
     Args:
         network: With its weights.
@@ -65,39 +69,53 @@ def spread(network: nn.Module, images: Tensor) -> float | None:
 
 
 def concern(
-    network: nn.Module, images: Tensor, mean: tuple[float, ...], std: tuple[float, ...], *, published: bool = False
+    network: nn.Module,
+    images: Tensor,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    *,
+    published: bool = False,
 ) -> str:
-    """Return what is wrong with a normalization for a network's weights, in one line; empty if nothing seems to be.
+    """Return what is wrong with a normalization for a network's weights, in one line; empty if
+    nothing seems to be.
 
     Args:
         network: With weights that were trained somewhere.
         images: A few real images as they are trained on, (n, 3, side, side), values from 0 to 255.
         mean: Per channel, of values from 0 to 1.
         std: Likewise.
-        published: Whether whoever published these weights states this normalization. Then a low reading comes from
-            flat images (x-rays, parts on a conveyor belt), and another normalization would only hide that.
+        published: Whether whoever published these weights states this normalization. Then a low
+            reading comes from flat images (x-rays, parts on a conveyor belt), and another
+            normalization would only hide that.
     """
     if _is_fresh(network):
         return (
-            "model.weights look untrained: the statistics of the first BatchNorm are those of a fresh network;"
-            " expected the weights of a training"
+            "model.weights look untrained: the statistics of the first BatchNorm are those of a"
+            " fresh network; expected the weights of a training"
         )
     now = spread(network, _normalized(images, mean, std))
     if now is None or (0 if published else _TOO_LITTLE) <= now <= _TOO_MUCH:
         return ""
-    others = {name: spread(network, _normalized(images, *known)) or 0.0 for name, known in USUAL.items()}
+    others = {
+        name: spread(network, _normalized(images, *known)) or 0.0 for name, known in USUAL.items()
+    }
     name = min(others, key=lambda other: _distance(others[other]))
-    fits = _TOO_LITTLE <= others[name] <= _TOO_MUCH and _distance(others[name]) < _distance(now) / 1.5
+    fits = (
+        _TOO_LITTLE <= others[name] <= _TOO_MUCH and _distance(others[name]) < _distance(now) / 1.5
+    )
     if not fits and _distance(now) < _HOPELESS:
         return ""
     text = (
-        f"data.mean={_list(mean)} data.std={_list(std)} do not suit these weights: on your images the first BatchNorm's"
-        f" input varies {now:.2g} times as much as in their training"
+        f"data.mean={_list(mean)} data.std={_list(std)} do not suit these weights: on your images"
+        f" the first BatchNorm's input varies {now:.2g} times as much as in their training"
     )
     if not fits:
         return f"{text}; set both to what the weights were trained with"
     known = USUAL[name]
-    return f"{text}, with {name} {others[name]:.2g} times; try data.mean={_list(known[0])} data.std={_list(known[1])}"
+    return (
+        f"{text}, with {name} {others[name]:.2g} times; try data.mean={_list(known[0])}"
+        f" data.std={_list(known[1])}"
+    )
 
 
 def _normalized(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -111,7 +129,9 @@ def _distance(ratio: float) -> float:
 
 
 def _is_fresh(network: nn.Module) -> bool:
-    stored = [variance for name, variance in network.named_buffers() if name.endswith("running_var")]
+    stored = [
+        variance for name, variance in network.named_buffers() if name.endswith("running_var")
+    ]
     return bool(stored) and all(bool(torch.all(variance == 1)) for variance in stored)
 
 

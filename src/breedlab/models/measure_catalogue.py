@@ -1,4 +1,5 @@
-"""Write catalogue.json anew from the torchvision that is installed: `python -m breedlab.models.measure_catalogue`."""
+"""Write catalogue.json anew from the torchvision that is installed: `python -m
+breedlab.models.measure_catalogue`."""
 
 from __future__ import annotations
 
@@ -30,5 +31,8 @@ def measure() -> dict[str, Entry]:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    lines = (f"  {json.dumps(name)}: {json.dumps(asdict(entry))}" for name, entry in sorted(measure().items()))
+    lines = (
+        f"  {json.dumps(name)}: {json.dumps(asdict(entry))}"
+        for name, entry in sorted(measure().items())
+    )
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -1,4 +1,5 @@
-"""OpenVINO's Core: one a process, kept until its end, that leaves the process's signals as they were."""
+"""OpenVINO's Core: one a process, kept until its end, that leaves the process's signals as they
+were."""
 
 from __future__ import annotations
 
@@ -12,17 +13,20 @@ from breedlab import signals
 def core() -> Any:
     """Return the process's only Core.
 
-    A Core costs a tenth of a second and, on processors with AMX, a signal stack: see `signals.same_stack`.
+    A Core costs a tenth of a second and, on processors with AMX, a signal stack: see
+    `signals.same_stack`.
     """
     import openvino
 
     with signals.same_stack():
         made = openvino.Core()
-        made.set_property({"ENABLE_MMAP": False})  # a graph's file may be gone before what was compiled of it
+        # a graph's file may be gone before what was compiled of it
+        made.set_property({"ENABLE_MMAP": False})
         made.get_versions("CPU")  # loads the plugin, which is what gets the stack
     return made
 
 
 def computes_bf16() -> bool:
-    """Return whether OpenVINO computes in bf16 here; where it would not, it takes fp32 without a word."""
+    """Return whether OpenVINO computes in bf16 here; where it would not, it takes fp32 without a
+    word."""
     return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -14,7 +14,8 @@ from torch import nn
 
 
 def convert(network: nn.Module, side: int) -> Any:
-    """Return OpenVINO's graph of a module in evaluation mode that takes uint8 images (n, 3, side, side)."""
+    """Return OpenVINO's graph of a module in evaluation mode that takes uint8 images (n, 3, side,
+    side)."""
     with quiet():
         import openvino
 
@@ -35,7 +36,8 @@ def quiet() -> Iterator[None]:
 
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # NNCF tells how it goes, and its import looks for a CUDA compiler in vain
+    # NNCF tells how it goes, and its import looks for a CUDA compiler in vain
+    logging.disable(logging.WARNING)
     rich.reconfigure(quiet=True)  # the console that NNCF draws on; ours is another
     try:
         with warnings.catch_warnings():

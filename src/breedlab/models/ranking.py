@@ -10,21 +10,25 @@ from typing import TypeVar
 Key = TypeVar("Key")
 
 CLEARLY_FASTER = 1.1
-"""By which factor an engine has to win three quarters of the rounds to be preferred to a safer one."""
+"""By which factor an engine has to win three quarters of the rounds to be preferred to a safer
+one."""
 
 NOISY = 0.3
-"""A spread of the rounds above which the timings are called noisy: the interquartile range over the median."""
+"""A spread of the rounds above which the timings are called noisy: the interquartile range over the
+median."""
 
 
 @dataclass
 class Timing:
-    """Seconds of one engine, by batch size, a list entry for each round; rounds of all engines were taken in turn."""
+    """Seconds of one engine, by batch size, a list entry for each round; rounds of all engines were
+    taken in turn."""
 
     rounds: dict[int, list[float]] = field(default_factory=dict)
 
     @property
     def milliseconds(self) -> dict[int, float]:
-        """One image's share of a batch's time, by batch size: the quickest round, which other work disturbed least."""
+        """One image's share of a batch's time, by batch size: the quickest round, which other work
+        disturbed least."""
         return {size: 1000 * min(seconds) / size for size, seconds in self.rounds.items()}
 
     @property
@@ -43,11 +47,15 @@ def _spread(seconds: Sequence[float]) -> float:
 def speedups(timing: Timing, reference: Timing) -> list[float]:
     """Return how many times faster than a reference each round was, all batch sizes counting alike.
 
-    Both ran in the same round one after the other, so that what slowed the machine then slowed both.
+    Both ran in the same round one after the other, so that what slowed the machine then slowed
+    both.
     """
     rounds = min((len(seconds) for seconds in timing.rounds.values()), default=0)
     return [
-        geometric_mean(reference.rounds[size][number] / seconds[number] for size, seconds in timing.rounds.items())
+        geometric_mean(
+            reference.rounds[size][number] / seconds[number]
+            for size, seconds in timing.rounds.items()
+        )
         for number in range(rounds)
     ]
 
@@ -73,8 +81,8 @@ def ranked(timings: Mapping[Key, Timing]) -> list[Key]:
     """Return engines from the best on.
 
     Args:
-        timings: By engine, the safest first: of two that are not clearly apart, the safer one is better, so that noise
-            does not decide what is exported.
+        timings: By engine, the safest first: of two that are not clearly apart, the safer one is
+            better, so that noise does not decide what is exported.
     """
     left = list(timings)
     order = []
@@ -88,5 +96,6 @@ def ranked(timings: Mapping[Key, Timing]) -> list[Key]:
 
 
 def typical_spread(timings: Sequence[Timing]) -> float:
-    """Return the median engine's spread: one engine may be restless by itself, all are so on a busy machine."""
+    """Return the median engine's spread: one engine may be restless by itself, all are so on a busy
+    machine."""
     return median(timing.spread for timing in timings)

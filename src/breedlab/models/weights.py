@@ -1,4 +1,5 @@
-"""Weights from files: whatever they were wrapped in and however their names begin, matched to a network whole or not.
+"""Weights from files: whatever they were wrapped in and however their names begin, matched to a
+network whole or not.
 
 Everything is read as plain data; nothing in a file is run.
 """
@@ -22,7 +23,8 @@ CARD = "breedlab"
 """The key in a checkpoint of ours for what `model.json` says in an archive."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net")
-"""What training scripts call the state dict beside optimizer and epoch; the first that is there is taken."""
+"""What training scripts call the state dict beside optimizer and epoch; the first that is there is
+taken."""
 _COUNTER = "num_batches_tracked"  # older files lack it, and no result depends on it
 
 
@@ -33,8 +35,8 @@ class StoredWeights:
     Attributes:
         path: The file.
         tensors: By name, as they are in it.
-        card: What a checkpoint or an archive of ours says of its model: `architecture`, `classes`, `transform`,
-            `lineage`; empty for a file from elsewhere.
+        card: What a checkpoint or an archive of ours says of its model: `architecture`, `classes`,
+            `transform`, `lineage`; empty for a file from elsewhere.
     """
 
     path: Path
@@ -77,13 +79,14 @@ def read(path: Path) -> StoredWeights:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ConfigError(
-            f"model.weights: {path} holds Python objects, not plain tensors alone, and is not loaded;"
-            " save the weights by themselves: torch.save(model.state_dict(), 'weights.pth')"
+            f"model.weights: {path} holds Python objects, not plain tensors alone, and is not"
+            " loaded; save the weights by themselves: torch.save(model.state_dict(),"
+            " 'weights.pth')"
         ) from error
     except Exception as error:  # torch has no error of its own for a damaged file
         raise ConfigError(
-            f"model.weights: {path} cannot be read ({_one_line(error)}); expected a state dict that torch.save wrote,"
-            " a .safetensors file, or a model.tar.gz"
+            f"model.weights: {path} cannot be read ({_one_line(error)}); expected a state dict that"
+            " torch.save wrote, a .safetensors file, or a model.tar.gz"
         ) from error
     tensors = _state_dict(content)
     if not tensors:
@@ -99,17 +102,25 @@ def load(network: nn.Module, stored: StoredWeights, name: str, last: Iterable[st
         network: Takes the weights; every tensor of it has to be in the file, in the same shape.
         stored: From `read`.
         name: The network's, for messages.
-        last: How names begin, in the whole network, that a file may hold beside: its classifier and side heads.
+        last: How names begin, in the whole network, that a file may hold beside: its classifier and
+            side heads.
 
     Raises:
-        ConfigError: If the file holds another network's weights; says what matched and what did not.
+        ConfigError: If the file holds another network's weights; says what matched and what did
+            not.
     """
     recorded = stored.card.get("architecture", {}).get("name", name)
     if recorded != name:
-        raise ConfigError(f"model.weights: {stored.path} holds {recorded}, not {name}; set model.name={recorded}")
+        raise ConfigError(
+            f"model.weights: {stored.path} holds {recorded}, not {name}; set model.name={recorded}"
+        )
     own = network.state_dict()
     prefix = _prefix(stored, own)
-    theirs = {n.removeprefix(prefix): tensor for n, tensor in stored.tensors.items() if n.startswith(prefix)}
+    theirs = {
+        n.removeprefix(prefix): tensor
+        for n, tensor in stored.tensors.items()
+        if n.startswith(prefix)
+    }
     missing = [n for n in own if n not in theirs and not n.endswith(_COUNTER)]
     reshaped = [n for n in own if n in theirs and theirs[n].shape != own[n].shape]
     tops = {n.partition(".")[0] for n in own}
@@ -118,15 +129,22 @@ def load(network: nn.Module, stored: StoredWeights, name: str, last: Iterable[st
     if missing or reshaped or foreign:
         raise ConfigError(_misfit(stored, name, prefix, own, theirs, missing, reshaped, foreign))
     kept = {n: theirs.get(n, tensor) for n, tensor in own.items()}
-    broken = [n for n, t in kept.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    broken = [
+        n for n, t in kept.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())
+    ]
     if broken:
         raise ConfigError(
-            f"model.weights: {stored.path} has NaN or infinite values in {len(broken)} of {len(own)} tensors,"
-            f" such as {prefix}{broken[0]}; expected the weights of a training that did not diverge"
+            f"model.weights: {stored.path} has NaN or infinite values in {len(broken)} of"
+            f" {len(own)} tensors, such as {prefix}{broken[0]}; expected the weights of a training"
+            " that did not diverge"
         )
     network.load_state_dict(kept)
     start = prefix.removesuffix("backbone.") + "head."
-    head = {n.removeprefix(start): t.clone() for n, t in stored.tensors.items() if stored.card and n.startswith(start)}
+    head = {
+        n.removeprefix(start): t.clone()
+        for n, t in stored.tensors.items()
+        if stored.card and n.startswith(start)
+    }
     return Loaded(stored.path, stored.card, prefix, tuple(extra), head)
 
 
@@ -136,9 +154,13 @@ def _read_safetensors(path: Path) -> StoredWeights:
     try:
         tensors = load_file(path)
     except Exception as error:  # safetensors has one error for all, and OSError comes besides
-        raise ConfigError(f"model.weights: {path} is not a whole safetensors file ({_one_line(error)})") from error
+        raise ConfigError(
+            f"model.weights: {path} is not a whole safetensors file ({_one_line(error)})"
+        ) from error
     beside = path.with_name("model.json")
-    return StoredWeights(path, tensors, _card_in(beside) if path.name == "model.safetensors" else {})
+    return StoredWeights(
+        path, tensors, _card_in(beside) if path.name == "model.safetensors" else {}
+    )
 
 
 def _read_archive(path: Path) -> StoredWeights:
@@ -148,13 +170,18 @@ def _read_archive(path: Path) -> StoredWeights:
         with opened(path) as folder:
             file = folder / "model.safetensors"
             if not file.is_file():
-                raise ConfigError(f"model.weights: {path} holds no model.safetensors; expected breedlab's model.tar.gz")
+                raise ConfigError(
+                    f"model.weights: {path} holds no model.safetensors; expected breedlab's"
+                    " model.tar.gz"
+                )
             inner = _read_safetensors(file)
     except ConfigError as error:
         raise ConfigError(str(error).replace(str(file.parent), str(path))) from error
     except BreedlabError as error:
         raise ConfigError(f"model.weights: {error}") from error
-    return StoredWeights(path, {name: tensor.clone() for name, tensor in inner.tensors.items()}, inner.card)
+    return StoredWeights(
+        path, {name: tensor.clone() for name, tensor in inner.tensors.items()}, inner.card
+    )
 
 
 def _card_in(file: Path) -> dict[str, Any]:
@@ -171,7 +198,11 @@ def _checked_card(path: Path, card: Any) -> dict[str, Any]:
     """A card's three parts, of the right types; it may come from anywhere."""
 
     def numbers(value: Any) -> bool:
-        return isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, int | float) for v in value)
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == 3
+            and all(isinstance(v, int | float) for v in value)
+        )
 
     rules: dict[str, Callable[[Any], bool]] = {
         "resize": lambda v: type(v) is int and 0 < v <= 4096,
@@ -181,13 +212,18 @@ def _checked_card(path: Path, card: Any) -> dict[str, Any]:
         "std": lambda v: numbers(v) and min(v) > 0,
     }
     try:
-        architecture, classes, transform = (card[key] for key in ("architecture", "classes", "transform"))
+        architecture, classes, transform = (
+            card[key] for key in ("architecture", "classes", "transform")
+        )
         whole = isinstance(architecture["name"], str) and all(isinstance(c, str) for c in classes)
         whole = whole and all(rule(transform[key]) for key, rule in rules.items())
     except (KeyError, TypeError):
         whole = False
     if not whole:
-        raise ConfigError(f"model.weights: {path} describes no model of breedlab's: architecture, classes, transform")
+        raise ConfigError(
+            f"model.weights: {path} describes no model of breedlab's: architecture, classes,"
+            " transform"
+        )
     lineage = card.get("lineage")
     return {
         "architecture": architecture,
@@ -205,7 +241,11 @@ def _state_dict(content: Any) -> dict[str, Tensor]:
             return {}
         return {n: t for n, t in value.items() if isinstance(n, str) and isinstance(t, Tensor)}
 
-    wrapped = {key: tensors(value) for key, value in content.items()} if isinstance(content, Mapping) else {}
+    wrapped = (
+        {key: tensors(value) for key, value in content.items()}
+        if isinstance(content, Mapping)
+        else {}
+    )
     for key in _WRAPPERS:
         if wrapped.get(key):
             return wrapped[key]
@@ -213,7 +253,8 @@ def _state_dict(content: Any) -> dict[str, Tensor]:
 
 
 def _prefix(stored: StoredWeights, own: Mapping[str, Tensor]) -> str:
-    """What most of the names that fit begin with, such as `module.` or `model.backbone.`; the first of equals."""
+    """What most of the names that fit begin with, such as `module.` or `model.backbone.`; the first
+    of equals."""
     votes: Counter[str] = Counter()
     for name in stored.tensors:
         parts = name.split(".")
@@ -240,13 +281,16 @@ def _misfit(
         reasons.append(f"{len(missing)} are not in the file, such as {missing[0]}")
     if reshaped:
         first = reshaped[0]
-        shapes = f"{tuple(theirs[first].shape)} in the file, {tuple(own[first].shape)} in the network"
+        shapes = (
+            f"{tuple(theirs[first].shape)} in the file, {tuple(own[first].shape)} in the network"
+        )
         reasons.append(f"{len(reshaped)} have another shape, such as {first}: {shapes}")
     if foreign:
         reasons.append(f"{len(foreign)} of the file's fit nowhere, such as {prefix}{foreign[0]}")
     return (
-        f"model.weights: {stored.path} does not hold this network's weights: {fit} of the {len(own)} tensors of {name}"
-        f" match; {'; '.join(reasons)}. Expected the weights of {name}: set model.name to the network of the file"
+        f"model.weights: {stored.path} does not hold this network's weights: {fit} of the"
+        f" {len(own)} tensors of {name} match; {'; '.join(reasons)}. Expected the weights of"
+        f" {name}: set model.name to the network of the file"
     )
 
 

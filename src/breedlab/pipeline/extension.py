@@ -1,4 +1,5 @@
-"""A run that goes on longer than it was asked to: more epochs of training, more trials of a search."""
+"""A run that goes on longer than it was asked to: more epochs of training, more trials of a
+search."""
 
 from __future__ import annotations
 
@@ -37,17 +38,21 @@ def refuse_fewer(run: Path, changed: Mapping[str, Any]) -> None:
         return
     behind = done(run)
     epochs = behind.epochs + behind.midway
-    for path, count, what in ((EPOCHS, epochs, "epochs of training"), (TRIALS, behind.trials, "trials")):
+    for path, count, what in (
+        (EPOCHS, epochs, "epochs of training"),
+        (TRIALS, behind.trials, "trials"),
+    ):
         asked = changed.get(path)
         if isinstance(asked, int) and asked < count:
             raise ConfigError(
-                f"{path}: got {asked}; expected at least {count}, since {run} has {count} {what} behind it;"
-                " for fewer start a new run"
+                f"{path}: got {asked}; expected at least {count}, since {run} has {count} {what}"
+                " behind it; for fewer start a new run"
             )
 
 
 def asked(run: Path, config: Config) -> dict[str, tuple[int | None, int | None]]:
-    """Return what a run is now to have another number of, by config path: as it was recorded, and as it is asked."""
+    """Return what a run is now to have another number of, by config path: as it was recorded, and
+    as it is asked."""
     recorded = rundir.recorded_tree(run) if (run / "config.yaml").is_file() else {}
     numbers = {EPOCHS: config.trainer.max_epochs, TRIALS: config.tuner.trials}
     before = {path: _at(recorded, path) for path in PATHS}
@@ -71,7 +76,8 @@ def left(run: Path, config: Config) -> Done:
 def extend(config: Config, run: Path) -> list[str]:
     """Have a run go on to what it is asked for now, and record that it does.
 
-    Training goes on from `last.ckpt`; a trained network stays the run's until a new trial is better.
+    Training goes on from `last.ckpt`; a trained network stays the run's until a new trial is
+    better.
 
     Returns:
         What is going to happen, in words; nothing if nothing has changed.
@@ -83,11 +89,19 @@ def extend(config: Config, run: Path) -> list[str]:
     said = []
     if _grows(more, TRIALS):
         _note_what_was_trained(config, run)
-        said.append(f"{TRIALS}: {more[TRIALS][0]} becomes {more[TRIALS][1]}; {behind.trials} have ended")
+        said.append(
+            f"{TRIALS}: {more[TRIALS][0]} becomes {more[TRIALS][1]}; {behind.trials} have ended"
+        )
     if _grows(more, EPOCHS):
-        said.append(f"{EPOCHS}: {more[EPOCHS][0]} becomes {more[EPOCHS][1]}; goes on after epoch {behind.epochs}")
+        said.append(
+            f"{EPOCHS}: {more[EPOCHS][0]} becomes {more[EPOCHS][1]}; goes on after epoch"
+            f" {behind.epochs}"
+        )
         if config.optim.schedule != "constant":
-            said.append(f"optim.schedule: {config.optim.schedule} is from here on that of {more[EPOCHS][1]} epochs")
+            said.append(
+                f"optim.schedule: {config.optim.schedule} is from here on that of {more[EPOCHS][1]}"
+                " epochs"
+            )
         (run / "trained.json").unlink(missing_ok=True)
     if said and (run / "metrics.json").exists():  # with it the run counts as complete
         (run / "metrics.json").replace(_fresh(run) / "metrics.json")
@@ -113,7 +127,8 @@ def extended_after(run: Path) -> int | None:
 
 
 def begin_training(run: Path, trial: int, values: Mapping[str, Any]) -> str:
-    """Record which trial's values are trained from here on; what was trained of another's is set aside.
+    """Record which trial's values are trained from here on; what was trained of another's is set
+    aside.
 
     Returns:
         What was set aside, in words, or nothing.
@@ -128,18 +143,24 @@ def begin_training(run: Path, trial: int, values: Mapping[str, Any]) -> str:
         for name in ("trained.json", "tensorboard/final", "checkpoints"):
             if (run / name).exists():
                 shutil.move(run / name, aside / Path(name).name)
-        text = f"trial {before['trial']}, which was trained before, is no longer the best; its checkpoints: {aside}"
+        text = (
+            f"trial {before['trial']}, which was trained before, is no longer the best; its"
+            f" checkpoints: {aside}"
+        )
     atomic_write_json(run / _TRAINED, now, indent=2)
     return text
 
 
 def _note_what_was_trained(config: Config, run: Path) -> None:
-    """Record which trial an older breedlab trained, which did not say so: the best of those that there were."""
+    """Record which trial an older breedlab trained, which did not say so: the best of those that
+    there were."""
     if (run / _TRAINED).exists() or not (run / "checkpoints" / "last.ckpt").exists():
         return
     search = (read_json_if_whole(run / "metrics.json") or {}).get("search")
     if search:
-        atomic_write_json(run / _TRAINED, {"trial": search["trial"], "values": search["values"]}, indent=2)
+        atomic_write_json(
+            run / _TRAINED, {"trial": search["trial"], "values": search["values"]}, indent=2
+        )
         return
     from breedlab.tuning.study import best_so_far
 
@@ -149,7 +170,9 @@ def _note_what_was_trained(config: Config, run: Path) -> None:
 
 def _fresh(run: Path) -> Path:
     folder = run / SUPERSEDED
-    number = 1 + max((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), default=0)
+    number = 1 + max(
+        (int(path.name) for path in folder.glob("*") if path.name.isdecimal()), default=0
+    )
     (folder / str(number)).mkdir(parents=True)
     return folder / str(number)
 

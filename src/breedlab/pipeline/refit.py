@@ -1,7 +1,7 @@
 """The final model once more, on the validation images as well (`trainer.refit`).
 
-How long to train was found on validation. What is said of validation stays what it was before: the refit has seen those
-images, and would know them by heart.
+How long to train was found on validation. What is said of validation stays what it was before: the
+refit has seen those images, and would know them by heart.
 """
 
 from __future__ import annotations
@@ -30,9 +30,15 @@ FILE = "refit.ckpt"
 
 
 def refitted(
-    prepared: Prepared, config: Config, run: Path, epochs: int, solution: Solution | None, precision: str
+    prepared: Prepared,
+    config: Config,
+    run: Path,
+    epochs: int,
+    solution: Solution | None,
+    precision: str,
 ) -> dict[str, Any]:
-    """Train anew on train and validation, or go on where that was stopped; `checkpoints/refit.ckpt` has the weights.
+    """Train anew on train and validation, or go on where that was stopped; `checkpoints/refit.ckpt`
+    has the weights.
 
     Args:
         prepared: The run's.
@@ -49,7 +55,10 @@ def refitted(
     told = {"epochs": epochs, "photos": len(images.splits["train"])}
     folder = run / "checkpoints" / "refit"
     how = f"for {epochs} epochs" if solution is None else f"with C={solution.c:g}"
-    note(f"{how}, on {told['photos']:,} photos; what is said of validation is from before it, the test from after it")
+    note(
+        f"{how}, on {told['photos']:,} photos; what is said of validation is from before it, the"
+        " test from after it"
+    )
     if distributed.once(lambda: _is_there(run, folder, {**told, "of": config.trainer.max_epochs})):
         return told
     classifier = prepared.classifier(config, synced=distributed.world() > 1)
@@ -68,23 +77,34 @@ def refitted(
                 run,
             )
         return told
-    if config.trainer.probe_epochs and not (folder / "last.ckpt").exists() and distributed.is_main():
+    if (
+        config.trainer.probe_epochs
+        and not (folder / "last.ckpt").exists()
+        and distributed.is_main()
+    ):
         prepared.probe(classifier, config)
     views = None if config.model.freeze == "none" else config.cache.views
     photos = PhotoData(images, config.data, prepared.evaluation, config.seed, views)
     learner = Learner(
         classifier,
         config,
-        steps_per_epoch=len(TrainingBatches(told["photos"], config.data.batch_size, 0, photos.views)),
+        steps_per_epoch=len(
+            TrainingBatches(told["photos"], config.data.batch_size, 0, photos.views)
+        ),
         class_weights=photos.class_weights(),
         tail=None if cached is None else classifier.tail(),
     )
     learner.card = prepared.card(config)
     data = photos if cached is None else ActivationData(cached, photos)
-    refit(learner, data, config, folder, epochs, accelerator=prepared.accelerator, precision=precision)
+    refit(
+        learner, data, config, folder, epochs, accelerator=prepared.accelerator, precision=precision
+    )
     if distributed.is_main():
         _save(
-            torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"], prepared, config, run
+            torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"],
+            prepared,
+            config,
+            run,
         )
         shutil.rmtree(folder)
     return told
@@ -97,7 +117,8 @@ def whole(photos: PhotoSet) -> PhotoSet:
 
 
 def on_all(cached: Activations) -> Activations:
-    """Return activations to train on that have those of validation, too: in every view as validation sees them."""
+    """Return activations to train on that have those of validation, too: in every view as
+    validation sees them."""
     return replace(
         cached,
         train=tuple(torch.cat([view, cached.valid]) for view in cached.train),
@@ -106,7 +127,8 @@ def on_all(cached: Activations) -> Activations:
 
 
 def _is_there(run: Path, folder: Path, told: dict[str, Any]) -> bool:
-    """Whether the refit is there; what is there of another one, of a training that went on since, is removed."""
+    """Whether the refit is there; what is there of another one, of a training that went on since,
+    is removed."""
     marker = run / "checkpoints" / "refit.json"
     if read_json_if_whole(marker) == told:
         return (run / "checkpoints" / FILE).exists()

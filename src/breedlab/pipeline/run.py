@@ -59,8 +59,10 @@ def run(
         config: The experiment.
         overrides: What the person typed, for the record.
         resume: The run directory to continue.
-        directory: The run directory to begin, in place of a fresh one in `runs_dir`; or to go on with, if it was begun.
-        fit_only: Stop after training: no test, no export, no report; `metrics` has the training's alone.
+        directory: The run directory to begin, in place of a fresh one in `runs_dir`; or to go on
+            with, if it was begun.
+        fit_only: Stop after training: no test, no export, no report; `metrics` has the training's
+            alone.
 
     Raises:
         Terminated: By SIGTERM; the run can be resumed.
@@ -70,16 +72,29 @@ def run(
 
     rundir.leave()  # a process may do several
     hardware.heed()
-    watching = config if distributed.is_main() else configs.replace(config, {"profiler.level": "none"})
+    watching = (
+        config if distributed.is_main() else configs.replace(config, {"profiler.level": "none"})
+    )
     try:
-        with distributed.joined(), signals.listening(rundir.how_to_resume), watched(watching) as watch:
+        with (
+            distributed.joined(),
+            signals.listening(rundir.how_to_resume),
+            watched(watching) as watch,
+        ):
             return _run(config, overrides, resume, directory, watch, fit_only)
     finally:
-        gc.collect()  # what Lightning tied into cycles: in a grid the next run needs the memory, a GPU's above all
+        # what Lightning tied into cycles: in a grid the next run needs the memory, a GPU's above
+        # all
+        gc.collect()
 
 
 def _run(
-    config: Config, overrides: list[str], resume: Path | None, new: Path | None, watch: Session, fit_only: bool
+    config: Config,
+    overrides: list[str],
+    resume: Path | None,
+    new: Path | None,
+    watch: Session,
+    fit_only: bool,
 ) -> TrainResult:
     started = time.monotonic()
     # Rank 0 keeps the run, and so knows whether there is one: another host's disk need not have it.
@@ -97,14 +112,23 @@ def _run(
         config = capped
         if said:
             note(said)
-        prepared = _prepared(config, report, watch)  # before there is a run: what cannot start leaves nothing behind
-        directory = distributed.once(lambda: rundir.create(config, overrides, report, new, prepared.start()))
+        # before there is a run: what cannot start leaves nothing behind
+        prepared = _prepared(config, report, watch)
+        directory = distributed.once(
+            lambda: rundir.create(config, overrides, report, new, prepared.start())
+        )
         rundir.current = directory
         note(f"run directory: {directory}")
-        prepared.engines.begin(directory) if distributed.is_main() else prepared.engines.resume(directory)
+        (
+            prepared.engines.begin(directory)
+            if distributed.is_main()
+            else prepared.engines.resume(directory)
+        )
         return _train(prepared, directory, started, watch, fit_only)
     directory = distributed.once(lambda: _reentered(config, resume, report))
-    if said and distributed.once(lambda: rundir.recorded_config(directory).tuner.space == capped.tuner.space):
+    if said and distributed.once(
+        lambda: rundir.recorded_config(directory).tuner.space == capped.tuner.space
+    ):
         config = capped  # a job that starts again is given the config as it was typed
     rundir.current = directory
     note(f"run directory: {directory}")
@@ -132,13 +156,17 @@ def _reentered(config: Config, resume: Path, report: Report) -> Path:
     for text in extension.extend(config, directory):
         note(text)
     if damaged:
-        warn(f"{' and '.join(damaged)} of {directory} could not be read; written anew from the photos as they are now")
+        warn(
+            f"{' and '.join(damaged)} of {directory} could not be read; written anew from the"
+            " photos as they are now"
+        )
         rundir.write_records_anew(config, report, directory, damaged)
     return directory
 
 
 def _as_begun(config: Config, recorded: dict[str, Any] | None) -> Config:
-    """The config with the transform that the run was begun with in place of `auto`, whatever that means today."""
+    """The config with the transform that the run was begun with in place of `auto`, whatever that
+    means today."""
     if config.tuner.strategy == "auto":
         return config  # whose backbones bring each their own
     if recorded is None:
@@ -146,9 +174,20 @@ def _as_begun(config: Config, recorded: dict[str, Any] | None) -> Config:
 
         recorded = transform(config)
         if recorded:
-            warn("an older breedlab began this run: it goes on with the transform of then; a new run may do better")
-    names = {"image_size": "crop", "resize": "resize", "interpolation": "interpolation", "mean": "mean", "std": "std"}
-    return configs.replace(config, {f"data.{n}": recorded[key] for n, key in names.items() if key in recorded})
+            warn(
+                "an older breedlab began this run: it goes on with the transform of then; a new run"
+                " may do better"
+            )
+    names = {
+        "image_size": "crop",
+        "resize": "resize",
+        "interpolation": "interpolation",
+        "mean": "mean",
+        "std": "std",
+    }
+    return configs.replace(
+        config, {f"data.{n}": recorded[key] for n, key in names.items() if key in recorded}
+    )
 
 
 def _recorded_metrics(directory: Path) -> dict[str, Any] | None:
@@ -176,12 +215,20 @@ def checked_photos(config: Config) -> Report:
     for text in photos.notes:
         note(config.conceal(text))
     with progress("checking photos") as done:
-        report = check(photos, Path(config.cache.dir, "checks"), on_bad_file=config.data.on_bad_file, progress=done)
+        report = check(
+            photos,
+            Path(config.cache.dir, "checks"),
+            on_bad_file=config.data.on_bad_file,
+            progress=done,
+        )
     for found in (report.bad, report.conflicts, report.leaks):  # the run's splits.json has them all
         for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in found]):
             warn(config.conceal(text))
     if report.bad or report.conflicts or report.leaks:
-        note("left: " + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items()))
+        note(
+            "left: "
+            + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items())
+        )
     for text in report.warnings:
         balanced = config.data.class_weights == "balanced"
         warn(config.conceal(text.removesuffix(BALANCE_HINT) if balanced else text))
@@ -190,12 +237,17 @@ def checked_photos(config: Config) -> Report:
 
 def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
     _enter(watch, "Network")
-    with progress("loading PyTorch"):  # here, after the photos are known to be good: it and its company take seconds
+    # here, after the photos are known to be good: it and its company take seconds
+    with progress("loading PyTorch"):
         from breedlab.training.prepare import concerns, prepare
 
     with distributed.host_first():  # weights are downloaded once
         prepared = prepare(config, report)
-    note(config.conceal(f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}"))
+    note(
+        config.conceal(
+            f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}"
+        )
+    )
     note(f"{prepared.accelerator}, {prepared.precision}, {prepared.evaluation.crop} px")
     for text in prepared.describe_start():
         note(config.conceal(text))
@@ -206,7 +258,9 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
     return prepared
 
 
-def _train(prepared: Prepared, directory: Path, started: float, watch: Session, fit_only: bool) -> TrainResult:
+def _train(
+    prepared: Prepared, directory: Path, started: float, watch: Session, fit_only: bool
+) -> TrainResult:
     from breedlab.debugging.recorder import records
     from breedlab.training.fit import ActivationData, fit
     from breedlab.training.prepare import is_solved
@@ -224,10 +278,20 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
         best = distributed.once(lambda: search(config, prepared, directory))
         config = configs.replace(config, best.values)
         prepared = prepared.suited(config)
-        note(f"best: trial {best.number}, {config.monitor.metric} {best.objective:.4f}{_tie(best.tied)}")
-        if text := distributed.once(lambda: extension.begin_training(directory, best.number, best.values)):
+        note(
+            f"best: trial {best.number}, {config.monitor.metric}"
+            f" {best.objective:.4f}{_tie(best.tied)}"
+        )
+        if text := distributed.once(
+            lambda: extension.begin_training(directory, best.number, best.values)
+        ):
             note(text)
-        found = {"trial": best.number, "values": best.values, "objective": best.objective, "tied": [*best.tied]}
+        found = {
+            "trial": best.number,
+            "values": best.values,
+            "objective": best.objective,
+            "tied": [*best.tied],
+        }
         if reference := distributed.once(lambda: baseline.recorded(directory)):
             found["baseline"] = {name: reference[name] for name in ("metric", "value", "loss", "c")}
             note(baseline.describe(reference))
@@ -236,12 +300,17 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
     _enter(watch, "Training" if found is None else "Training the best")
     classifier = prepared.classifier(config, synced=distributed.world() > 1)
     fresh = not (directory / "checkpoints" / "last.ckpt").exists()
-    if config.trainer.probe_epochs and fresh and distributed.is_main():  # DDP hands the probed head on
+    # DDP hands the probed head on
+    if config.trainer.probe_epochs and fresh and distributed.is_main():
         prepared.probe(classifier, config)
     with distributed.host_first():
         activations = prepared.activations(classifier, config)
-        photos: PhotoData = prepared.live_data(config) if activations is None else prepared.data(config)
-    solution = distributed.once(lambda: prepared.solve(classifier, config)) if is_solved(config) else None
+        photos: PhotoData = (
+            prepared.live_data(config) if activations is None else prepared.data(config)
+        )
+    solution = (
+        distributed.once(lambda: prepared.solve(classifier, config)) if is_solved(config) else None
+    )
     if solution is not None:
         solution.put_into(classifier.head)
         note(solution.describe(config.monitor.metric))
@@ -250,7 +319,9 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
     data = photos if activations is None else ActivationData(activations, photos)
     precision = prepared.training_precision(config, cached=activations is not None)
     if precision != prepared.precision and solution is None:
-        note(f"the head alone trains, in {precision}: on a CPU quicker than in {prepared.precision}")
+        note(
+            f"the head alone trains, in {precision}: on a CPU quicker than in {prepared.precision}"
+        )
     fitted = fit(
         learner,
         data,
@@ -261,7 +332,10 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
         extended_after=distributed.once(lambda: extension.extended_after(directory)),
     )
     ties = f", the lowest valid/loss of {fitted.tied + 1} epochs that tie" if fitted.tied else ""
-    note(f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric} {fitted.best:.4f}{ties}")
+    note(
+        f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric}"
+        f" {fitted.best:.4f}{ties}"
+    )
 
     metrics: dict[str, Any] = {
         "monitor": {"metric": config.monitor.metric, "best": fitted.best},
@@ -292,7 +366,8 @@ def _train(prepared: Prepared, directory: Path, started: float, watch: Session, 
     load_checkpoint(classifier, directory / "checkpoints" / "best.ckpt")
     temperature = _temperature(prepared, classifier, config, photos)
     held_out: HeldOut | None = None
-    if config.trainer.refit:  # which has seen the validation images, and is surer of them than of others
+    # which has seen the validation images, and is surer of them than of others
+    if config.trainer.refit:
         logits, labels = prepared.validation_logits(classifier, config)
         held_out = (logits / temperature).softmax(1), labels
         load_checkpoint(classifier, directory / "checkpoints" / "refit.ckpt")
@@ -338,7 +413,10 @@ def _temperature(prepared: Prepared, classifier: Any, config: Config, photos: Ph
     with progress("calibrating on validation"):
         logits, labels = prepared.validation_logits(classifier, config)
     if len(labels) < FEWEST_IMAGES:
-        note(f"scores are not calibrated: of {len(labels)} validation photos, at least {FEWEST_IMAGES} are needed")
+        note(
+            f"scores are not calibrated: of {len(labels)} validation photos, at least"
+            f" {FEWEST_IMAGES} are needed"
+        )
         return 1.0
     return fit_temperature(logits, labels)
 
@@ -361,11 +439,16 @@ def _evaluate(prepared: Any, classifier: Any, photos: Any, temperature: float = 
 
 
 def load_checkpoint(classifier: Any, path: Path) -> None:
-    """Puts a Lightning checkpoint's weights into a classifier; the checkpoint is read as plain data."""
+    """Puts a Lightning checkpoint's weights into a classifier; the checkpoint is read as plain
+    data."""
     from breedlab.training.checkpoints import read_checkpoint
 
     state = read_checkpoint(path)["state_dict"]
-    own = {name.removeprefix("classifier."): t for name, t in state.items() if name.startswith("classifier.")}
+    own = {
+        name.removeprefix("classifier."): t
+        for name, t in state.items()
+        if name.startswith("classifier.")
+    }
     classifier.load_state_dict(own)
 
 
@@ -389,14 +472,29 @@ def export(
     from breedlab.serving.fidelity import refuse_another_network
     from breedlab.serving.selection import select
 
-    pedigree = {**rundir.lineage(directory), "run": directory.name, "test": metrics["test"]["metrics"]}
-    pedigree["test_intervals"] = {name: [*span] for name, span in metrics["test"]["intervals"].items()}
+    pedigree = {
+        **rundir.lineage(directory),
+        "run": directory.name,
+        "test": metrics["test"]["metrics"],
+    }
+    pedigree["test_intervals"] = {
+        name: [*span] for name, span in metrics["test"]["intervals"].items()
+    }
     with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as name:
         folder = Path(name)
         allowed = allowed_from(config.serving.allow_urls)
-        answers, novelty = trust.answers_of(classifier, prepared, config, photos, metrics["test"]["calibration"])
+        answers, novelty = trust.answers_of(
+            classifier, prepared, config, photos, metrics["test"]["calibration"]
+        )
         write_folder(
-            folder, classifier, prepared.evaluation, prepared.classes, pedigree, allowed, config.plugins, answers
+            folder,
+            classifier,
+            prepared.evaluation,
+            prepared.classes,
+            pedigree,
+            allowed,
+            config.plugins,
+            answers,
         )
         if novelty is not None:
             novelty.write(folder)
@@ -408,7 +506,9 @@ def export(
         measured = selection.as_dict()
         engine = ENGINES.made(selection.taken.engine, config.serving)
         record_engine(folder, selection.taken, measured, engine.model_dump(mode="json"))
-        answers, measured["answers"] = trust.settle(folder, answers, photos, prepared.device, held_out)
+        answers, measured["answers"] = trust.settle(
+            folder, answers, photos, prepared.device, held_out
+        )
         record_answers(folder, answers)
         write_archive(directory / "model.tar.gz", folder)
     if selection.candidates:
@@ -426,6 +526,6 @@ def _refuse_other_photos(directory: Path, report: Report) -> None:
 
 def _other_photos(directory: Path, report: Report) -> ConfigError:
     return ConfigError(
-        f"resume: the photos under {report.photos.root} are not those that {directory} was started with;"
-        " put them back, name where they lie now (data.root=DIR), or start a new run"
+        f"resume: the photos under {report.photos.root} are not those that {directory} was started"
+        " with; put them back, name where they lie now (data.root=DIR), or start a new run"
     )

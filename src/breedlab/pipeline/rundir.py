@@ -30,7 +30,13 @@ from breedlab.config.validate import with_values
 from breedlab.data.check import Report
 from breedlab.data.folders import SPLITS, PhotoSet
 from breedlab.errors import ConfigError
-from breedlab.files import atomic_write_json, atomic_write_text, read_json, read_json_if_whole, remove_leftovers
+from breedlab.files import (
+    atomic_write_json,
+    atomic_write_text,
+    read_json,
+    read_json_if_whole,
+    remove_leftovers,
+)
 from breedlab.weight_files import file_of
 
 current: Path | None = None
@@ -66,14 +72,16 @@ def create(
     directory: Path | None = None,
     start: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it as latest.
+    """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it
+    as latest.
 
     Args:
         config: The experiment.
         overrides: What the person typed.
         report: The checked photos.
         directory: To be made instead, where something else gives runs their places.
-        start: What the lineage has to say of the network: `transform`, and `parent` where the weights name a run.
+        start: What the lineage has to say of the network: `transform`, and `parent` where the
+            weights name a run.
     """
     run = reserve(config, overrides, directory)
     atomic_write_json(run / "splits.json", _splits(config, report), indent=1)
@@ -83,7 +91,8 @@ def create(
 
 
 def reserve(config: Config, overrides: list[str], directory: Path | None = None) -> Path:
-    """Makes `<runs_dir>/<name>/<stamp>/`, or the directory that is named, with config and overrides.
+    """Makes `<runs_dir>/<name>/<stamp>/`, or the directory that is named, with config and
+    overrides.
 
     Raises:
         ConfigError: If the place cannot be written.
@@ -94,7 +103,8 @@ def reserve(config: Config, overrides: list[str], directory: Path | None = None)
         run = directory or _fresh(parent)
     except OSError as error:
         raise ConfigError(
-            f"runs_dir: {parent} cannot be written ({error.strerror}); name another place: runs_dir=..."
+            f"runs_dir: {parent} cannot be written ({error.strerror}); name another place:"
+            " runs_dir=..."
         ) from error
     write_yaml(run / "config.yaml", stamp(config.recorded()))
     write_yaml(run / "overrides.yaml", overrides)
@@ -151,7 +161,8 @@ def _take(run: Path) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise ConfigError(
-                    f"resume: another process is working on {run}; wait until it has ended, or stop it first"
+                    f"resume: another process is working on {run}; wait until it has ended, or stop"
+                    " it first"
                 ) from None
             time.sleep(0.2)
         except OSError:
@@ -159,15 +170,16 @@ def _take(run: Path) -> None:
 
 
 def recorded_config(run: Path, given: Mapping[str, Any] | None = None) -> Config:
-    """Return the config that a run was started with; what it has of the environment is what that holds now.
+    """Return the config that a run was started with; what it has of the environment is what that
+    holds now.
 
     Args:
         run: The run directory.
         given: What is going to have another value, by config path, and need not be known.
 
     Raises:
-        ConfigError: If the folder is not a run directory, its config is damaged, a newer breedlab wrote it, or a
-            variable of the environment is not set.
+        ConfigError: If the folder is not a run directory, its config is damaged, a newer breedlab
+            wrote it, or a variable of the environment is not set.
     """
     source = f"resume: {run / 'config.yaml'}"
     tree, missing = resolved(upgrade(recorded_tree(run), "run", source))
@@ -188,7 +200,10 @@ def recorded_tree(run: Path) -> dict[str, Any]:
 
 def rewrite_config(run: Path, values: Mapping[str, Any]) -> None:
     """Record other values in a run's config, and as words in its overrides."""
-    write_yaml(run / "overrides.yaml", [*recorded_overrides(run), *(f"{path}={v}" for path, v in values.items())])
+    write_yaml(
+        run / "overrides.yaml",
+        [*recorded_overrides(run), *(f"{path}={v}" for path, v in values.items())],
+    )
     write_yaml(run / "config.yaml", with_values(recorded_tree(run), values))
 
 
@@ -203,19 +218,24 @@ def _recorded(run: Path, name: str, kind: type) -> Any:
     try:
         tree = yaml.safe_load((run / name).read_text("utf-8"))
     except OSError as error:
-        state = f"has no {name}" if run.is_dir() else "is a file" if run.exists() else "is not there"
+        state = (
+            f"has no {name}" if run.is_dir() else "is a file" if run.exists() else "is not there"
+        )
         raise ConfigError(f"resume: {run} {state}; {expected}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"resume: {run / name} is damaged ({' '.join(str(error).split())[:100]}); {expected}"
         ) from error
     if not isinstance(tree, kind):
-        raise ConfigError(f"resume: {run / name} holds no {'config' if kind is dict else 'list'}; {expected}")
+        raise ConfigError(
+            f"resume: {run / name} holds no {'config' if kind is dict else 'list'}; {expected}"
+        )
     return tree
 
 
 def note_moved_photos(config: Config, run: Path) -> None:
-    """Record where the images of a run lie today, if that is not where they lay; they were found to be the same."""
+    """Record where the images of a run lie today, if that is not where they lay; they were found to
+    be the same."""
     recorded = recorded_tree(run)
     root = config.recorded()["data"]["root"]
     if root == recorded["data"]["root"]:
@@ -248,13 +268,17 @@ def recorded_transform(run: Path) -> dict[str, Any] | None:
 
 def lineage(run: Path) -> dict[str, Any]:
     """Where a run comes from."""
-    read: dict[str, Any] = read_json(run / "lineage.json", hint="resume the run, which writes it anew")
+    read: dict[str, Any] = read_json(
+        run / "lineage.json", hint="resume the run, which writes it anew"
+    )
     return read
 
 
 def damaged_records(run: Path) -> list[str]:
     """Which of a run's `lineage.json` and `splits.json` cannot be read, or are missing."""
-    return [name for name in ("lineage.json", "splits.json") if read_json_if_whole(run / name) is None]
+    return [
+        name for name in ("lineage.json", "splits.json") if read_json_if_whole(run / name) is None
+    ]
 
 
 def has_same_splits(config: Config, run: Path, report: Report) -> bool:
@@ -267,12 +291,16 @@ def write_records_anew(config: Config, report: Report, run: Path, names: Sequenc
     """Write what `damaged_records` named, from the photos as they are now."""
     for name in names:
         tree = (
-            _splits(config, report) if name == "splits.json" else {**_lineage(config, report, {}), "written_anew": True}
+            _splits(config, report)
+            if name == "splits.json"
+            else {**_lineage(config, report, {}), "written_anew": True}
         )
         atomic_write_json(run / name, tree, indent=2)
 
 
-def write_predictions(run: Path, photos: PhotoSet, predictions: Sequence[tuple[int, float]]) -> None:
+def write_predictions(
+    run: Path, photos: PhotoSet, predictions: Sequence[tuple[int, float]]
+) -> None:
     """Writes `predictions.json`: what was answered on each photo of the test, column by column.
 
     Args:
@@ -321,11 +349,17 @@ def _splits(config: Config, report: Report) -> dict[str, Any]:
         "root": config.conceal(str(photos.root)),
         "classes": list(photos.classes),
         "cut_from_train": list(photos.cut),
-        "photos": {split: [os.path.relpath(p.path, photos.root) for p in photos.splits[split]] for split in SPLITS},
+        "photos": {
+            split: [os.path.relpath(p.path, photos.root) for p in photos.splits[split]]
+            for split in SPLITS
+        },
         "labels": {split: [p.label for p in photos.splits[split]] for split in SPLITS},
         "warnings": [config.conceal(text) for text in report.warnings],
         "left_out": [
-            {"file": os.path.relpath(finding.path, photos.root), "reason": config.conceal(finding.reason)}
+            {
+                "file": os.path.relpath(finding.path, photos.root),
+                "reason": config.conceal(finding.reason),
+            }
             for finding in (*report.bad, *report.conflicts, *report.leaks)
         ],
     }
@@ -368,10 +402,13 @@ def _version(name: str) -> str | None:
 
 
 def git_state() -> dict[str, Any] | None:
-    """The commit of the folder that the run was started in; None outside a checkout or without git."""
+    """The commit of the folder that the run was started in; None outside a checkout or without
+    git."""
 
     def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
 
     try:
         return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}

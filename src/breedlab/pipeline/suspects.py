@@ -18,14 +18,18 @@ from breedlab.training.prepare import Prepared
 FILE = "fixes.csv"
 _SPLITS = ("train", "valid")
 _MOST = 10_000_000_000
-"""Images times features times classes: of more, the regressions would take longer than the training did."""
+"""Images times features times classes: of more, the regressions would take longer than the training
+did."""
 
 
-def list_suspects(directory: Path, classifier: Classifier, prepared: Prepared, config: Config, data: PhotoData) -> None:
-    """Write a run's `fixes.csv`: images whose own class is not the likeliest by what others teach, the worst first.
+def list_suspects(
+    directory: Path, classifier: Classifier, prepared: Prepared, config: Config, data: PhotoData
+) -> None:
+    """Write a run's `fixes.csv`: images whose own class is not the likeliest by what others teach,
+    the worst first.
 
-    It is for frozen backbones whose features are cached: those of a network that was trained on an image agree with its
-    label, right or wrong.
+    It is for frozen backbones whose features are cached: those of a network that was trained on an
+    image agree with its label, right or wrong.
 
     Args:
         directory: The run's.
@@ -37,7 +41,9 @@ def list_suspects(directory: Path, classifier: Classifier, prepared: Prepared, c
     photos = [photo for split in _SPLITS for photo in data.photos.splits[split]]
     split_of = [split for split in _SPLITS for _ in data.photos.splits[split]]
     labels = torch.tensor([photo.label for photo in photos])
-    activations = prepared.activations(classifier, config) if config.model.freeze == "backbone" else None
+    activations = (
+        prepared.activations(classifier, config) if config.model.freeze == "backbone" else None
+    )
     enough = bool((torch.bincount(labels, minlength=len(data.photos.classes)) >= FOLDS).all())
     if activations is None or activations.valid.ndim != 2 or not enough:
         return
@@ -65,6 +71,6 @@ def list_suspects(directory: Path, classifier: Classifier, prepared: Prepared, c
     )
     if len(likely):
         note(
-            f"{len(likely):,} labels are probably wrong; {directory / FILE} lists suspects, the worst first: fill in"
-            f" fix (a class, or remove), and train with data.fixes={FILE}"
+            f"{len(likely):,} labels are probably wrong; {directory / FILE} lists suspects, the"
+            f" worst first: fill in fix (a class, or remove), and train with data.fixes={FILE}"
         )

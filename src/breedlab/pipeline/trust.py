@@ -1,4 +1,5 @@
-"""What an archive's answers say beside their scores, found on validation: how sure, which set, whether unknown."""
+"""What an archive's answers say beside their scores, found on validation: how sure, which set,
+whether unknown."""
 
 from __future__ import annotations
 
@@ -23,9 +24,14 @@ HeldOut = tuple[torch.Tensor, torch.Tensor]
 
 
 def answers_of(
-    classifier: Classifier, prepared: Prepared, config: Config, photos: PhotoData, calibration: Mapping[str, float]
+    classifier: Classifier,
+    prepared: Prepared,
+    config: Config,
+    photos: PhotoData,
+    calibration: Mapping[str, float],
 ) -> tuple[dict[str, Any], Novelty | None]:
-    """Return `answers` of model.json as far as the trained network decides them, and what tells the unknown.
+    """Return `answers` of model.json as far as the trained network decides them, and what tells the
+    unknown.
 
     Args:
         classifier: Trained.
@@ -35,7 +41,10 @@ def answers_of(
         calibration: From the test: its temperature.
     """
     answers: dict[str, Any] = {"temperature": calibration.get("temperature", 1.0)}
-    if config.serving.unknown == "off" or len(photos.photos.splits["valid"]) < novelty.FEWEST_IMAGES:
+    if (
+        config.serving.unknown == "off"
+        or len(photos.photos.splits["valid"]) < novelty.FEWEST_IMAGES
+    ):
         return answers, None
     labels, valid_labels = photos.labels("train"), photos.labels("valid")
     chosen = novelty.spread_indices(labels)
@@ -49,16 +58,23 @@ def answers_of(
         "method": found.method,
         "width": found.width,
         "row": config.serving.unknown == "row",
-        "auroc_of_held_out_classes": {method: round(value, 4) for method, value in separated.items()},
+        "auroc_of_held_out_classes": {
+            method: round(value, 4) for method, value in separated.items()
+        },
         **novelty.threshold_of(found.distance(valid)),
     }
     return answers, found
 
 
 def settle(
-    folder: Path, answers: Mapping[str, Any], photos: PhotoData, device: torch.device, held_out: HeldOut | None = None
+    folder: Path,
+    answers: Mapping[str, Any],
+    photos: PhotoData,
+    device: torch.device,
+    held_out: HeldOut | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return `answers` with set and threshold as the archive's own engine needs them, and what the test makes of them.
+    """Return `answers` with set and threshold as the archive's own engine needs them, and what the
+    test makes of them.
 
     Int8 and bf16 move features a little, and with them the distances that the threshold is about.
 
@@ -67,7 +83,8 @@ def settle(
         answers: From `answers_of`.
         photos: Validation decides, the test is only measured.
         device: Where the model computes.
-        held_out: Of validation by the network before a refit, which has seen those images and is surer of them.
+        held_out: Of validation by the network before a refit, which has seen those images and is
+            surer of them.
     """
     model, settled, measured = Model(folder, device), dict(answers), {}
     rows, labels = _rows(model, photos, "valid")
@@ -76,7 +93,9 @@ def settle(
     if len(labels) >= conformal.FEWEST_IMAGES:
         least = conformal.least_probability(*(held_out or (rows[:, :count].softmax(1), labels)))
         settled["sets"] = {"coverage": conformal.COVERAGE, "least": least}
-        measured["sets"] = conformal.sets_measured(test_rows[:, :count].softmax(1), test_labels, least)
+        measured["sets"] = conformal.sets_measured(
+            test_rows[:, :count].softmax(1), test_labels, least
+        )
     if "unknown" in settled:
         settled["unknown"] = {**settled["unknown"], **novelty.threshold_of(rows[:, count])}
         measured["unknown"] = novelty.measured(test_rows[:, count], settled["unknown"])
@@ -100,8 +119,8 @@ def in_words(measured: Mapping[str, Any]) -> list[str]:
     if sets := measured.get("sets"):
         span = rate_interval(sets["coverage"], sets["images"])
         lines.append(
-            f"sets of {conformal.COVERAGE:.0%}: they hold the true class of {sets['coverage']:.1%} of the test photos"
-            f" ({span}), with {sets['size']:.1f} classes on average"
+            f"sets of {conformal.COVERAGE:.0%}: they hold the true class of {sets['coverage']:.1%}"
+            f" of the test photos ({span}), with {sets['size']:.1f} classes on average"
         )
     if unknown := measured.get("unknown"):
         span = rate_interval(unknown["false_alarms"], unknown["images"])

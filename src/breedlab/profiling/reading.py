@@ -1,4 +1,5 @@
-"""What a run's `profile/` holds, typed. A torn last line of a run that was killed is passed over."""
+"""What a run's `profile/` holds, typed. A torn last line of a run that was killed is passed
+over."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class System:
         t: (samples,) seconds since the run's start.
         stage: The run's stage at each sample.
         cpu: (samples, cores) percent.
-        io_wait: (samples,) percent of the time in which the CPU had nothing to do but wait for disks.
+        io_wait: (samples,) percent of the time in which the CPU had nothing to do but wait for
+            disks.
         memory_gb: (samples,) of the machine.
         process_memory_gb: (samples,) of the run and its workers.
         gpu: (samples, gpus) percent.
@@ -57,7 +59,8 @@ class Steps:
         step: (steps,) from 1.
         epoch: (steps,) from 0.
         t: (steps,) seconds since the run's start at which each ended.
-        parts: Milliseconds, (steps,), by part: data, forward, backward, optimizer, callbacks, checkpoint, other.
+        parts: Milliseconds, (steps,), by part: data, forward, backward, optimizer, callbacks,
+            checkpoint, other.
     """
 
     step: Figures
@@ -107,7 +110,8 @@ def _traced(run: Path) -> tuple[int, ...]:
         asked = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["profiler"]["trace_steps"]
     except (OSError, yaml.YAMLError, TypeError, KeyError):
         return ()
-    return tuple(sorted({step + later for step in asked for later in (1, 2)}))  # the config counts from 0
+    # the config counts from 0
+    return tuple(sorted({step + later for step in asked for later in (1, 2)}))
 
 
 def read_system(path: Path) -> System:
@@ -121,7 +125,9 @@ def read_system(path: Path) -> System:
         return np.array([float(sample[name]) for sample in samples])
 
     def of_gpus(name: str) -> Figures:
-        found = np.array([[gpu[name] for gpu in sample["gpu"]] for sample in samples], dtype=np.float64)
+        found = np.array(
+            [[gpu[name] for gpu in sample["gpu"]] for sample in samples], dtype=np.float64
+        )
         return found.reshape(len(samples), -1) if found.size else np.zeros((len(samples), 0))
 
     return System(
@@ -153,11 +159,17 @@ def read_steps(path: Path) -> Steps:
             names = line["columns"]
         else:
             rows[int(line[0])] = line
-    table = np.array([rows[step] for step in sorted(rows)], dtype=np.float64).reshape(len(rows), len(names))
+    table = np.array([rows[step] for step in sorted(rows)], dtype=np.float64).reshape(
+        len(rows), len(names)
+    )
     columns = {name: table[:, index] for index, name in enumerate(names)}
     empty = np.zeros(0)
-    parts = {name.removesuffix("_ms"): values for name, values in columns.items() if name.endswith("_ms")}
-    return Steps(columns.get("step", empty), columns.get("epoch", empty), columns.get("t", empty), parts)
+    parts = {
+        name.removesuffix("_ms"): values for name, values in columns.items() if name.endswith("_ms")
+    }
+    return Steps(
+        columns.get("step", empty), columns.get("epoch", empty), columns.get("t", empty), parts
+    )
 
 
 def _lines(path: Path) -> Iterator[Any]:

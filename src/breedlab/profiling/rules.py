@@ -1,7 +1,8 @@
-"""The profiler's rules: what a recording says of the run's use of its machine, and what to do about it.
+"""The profiler's rules: what a recording says of the run's use of its machine, and what to do about
+it.
 
-Named as in Amazon SageMaker Debugger's profiler report. A rule here is a function and its entry in `RULES`; one that is
-registered is one class, a `ProfilerRule`.
+Named as in Amazon SageMaker Debugger's profiler report. A rule here is a function and its entry in
+`RULES`; one that is registered is one class, a `ProfilerRule`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,19 @@ def cpu_bottleneck(found: Recording, rules: ProfilerRules) -> Finding:
     share = float(np.mean((cpu >= limits.cpu_percent) & (gpu <= limits.gpu_percent)))
     return (
         share > limits.share,
-        {"share_of_samples": share, "cpu_percent": float(cpu.mean()), "gpu_percent": float(gpu.mean())},
-        "The CPU is at its limit while the GPU waits for it, mostly for decoded and augmented photos.",
-        "Raise data.num_workers, use a cheaper data.augment, or a machine with more cores for each GPU.",
+        {
+            "share_of_samples": share,
+            "cpu_percent": float(cpu.mean()),
+            "gpu_percent": float(gpu.mean()),
+        },
+        (
+            "The CPU is at its limit while the GPU waits for it, mostly for decoded and augmented"
+            " photos."
+        ),
+        (
+            "Raise data.num_workers, use a cheaper data.augment, or a machine with more cores for"
+            " each GPU."
+        ),
         [],
     )
 
@@ -42,9 +53,16 @@ def io_bottleneck(found: Recording, rules: ProfilerRules) -> Finding:
     reads = _training(found, rules, found.system.disk_read_mb_s)
     return (
         share > limits.share,
-        {"share_of_samples": share, "io_wait_percent": float(waits.mean()), "disk_read_mb_s": float(reads.mean())},
+        {
+            "share_of_samples": share,
+            "io_wait_percent": float(waits.mean()),
+            "disk_read_mb_s": float(reads.mean()),
+        },
         "Processes wait for disks: the photos are read more slowly than they are used.",
-        "Put the photos on a local SSD, let the memory hold them, or raise data.num_workers to wait side by side.",
+        (
+            "Put the photos on a local SSD, let the memory hold them, or raise data.num_workers to"
+            " wait side by side."
+        ),
         [],
     )
 
@@ -55,9 +73,16 @@ def dataloader(found: Recording, rules: ProfilerRules) -> Finding:
     share = float(waits.sum() / max(total.sum(), 1e-9))
     return (
         share > rules.dataloader.share,
-        {"share_of_step_time": share, "data_ms": float(waits.mean()), "step_ms": float(total.mean())},
+        {
+            "share_of_step_time": share,
+            "data_ms": float(waits.mean()),
+            "step_ms": float(total.mean()),
+        },
         "Training waits for its next batch.",
-        "Raise data.num_workers; with a frozen backbone leave cache.mode=auto; use a cheaper data.augment.",
+        (
+            "Raise data.num_workers; with a frozen backbone leave cache.mode=auto; use a cheaper"
+            " data.augment."
+        ),
         _worst(found, waits) if share > rules.dataloader.share else [],
     )
 
@@ -72,16 +97,28 @@ def gpu_memory_increase(found: Recording, rules: ProfilerRules) -> Finding:
     rises = (last - first) / found.system.gpu_capacity_gb
     return (
         float(rises.max()) > rules.gpu_memory_increase.increase,
-        {"rise_of_memory": float(rises.max()), "first_gb": float(first.max()), "last_gb": float(last.max())},
-        "GPU memory keeps growing: something holds on to tensors, often losses kept with their graphs.",
-        "Keep figures as numbers or detached; look for lists that grow each step; compare two traces (profiler=full).",
+        {
+            "rise_of_memory": float(rises.max()),
+            "first_gb": float(first.max()),
+            "last_gb": float(last.max()),
+        },
+        (
+            "GPU memory keeps growing: something holds on to tensors, often losses kept with their"
+            " graphs."
+        ),
+        (
+            "Keep figures as numbers or detached; look for lists that grow each step; compare two"
+            " traces (profiler=full)."
+        ),
         [],
     )
 
 
 def batch_size(found: Recording, rules: ProfilerRules) -> Finding:
     gpu, cpu = _gpu(found, rules), _training(found, rules, found.system.cpu).mean(1)
-    memory = 100 * _training(found, rules, found.system.gpu_memory_gb) / found.system.gpu_capacity_gb
+    memory = (
+        100 * _training(found, rules, found.system.gpu_memory_gb) / found.system.gpu_capacity_gb
+    )
     figures = {
         "cpu_percent_p95": float(np.percentile(cpu, 95)),
         "gpu_percent_p95": float(np.percentile(gpu, 95)),
@@ -92,7 +129,10 @@ def batch_size(found: Recording, rules: ProfilerRules) -> Finding:
     return (
         all(value < limit for value, limit in zip(figures.values(), below, strict=True)),
         figures,
-        "Neither CPU nor GPU nor its memory is used: the batches are too small to fill the machine.",
+        (
+            "Neither CPU nor GPU nor its memory is used: the batches are too small to fill the"
+            " machine."
+        ),
         "Raise data.batch_size (and optim.lr with it), or take a smaller machine.",
         [],
     )
@@ -105,7 +145,10 @@ def low_gpu_utilization(found: Recording, rules: ProfilerRules) -> Finding:
     return (
         bool(((high < limits.gpu_percent) | (high - low > limits.spread)).any()),
         {"gpu_percent_p5": float(low.min()), "gpu_percent_p95": float(high.min())},
-        "The GPU is little used, or by fits and starts: it waits for data, for the CPU or for checkpoints.",
+        (
+            "The GPU is little used, or by fits and starts: it waits for data, for the CPU or for"
+            " checkpoints."
+        ),
         "See Dataloader and CPUBottleneck; raise data.batch_size; checkpoint less often.",
         [],
     )
@@ -118,9 +161,15 @@ def load_balancing(found: Recording, rules: ProfilerRules) -> Finding:
     means = gpu.mean(0)
     return (
         float(np.ptp(means)) > rules.load_balancing.difference,
-        {"gpu_percent": [round(float(mean), 1) for mean in means], "difference": float(np.ptp(means))},
+        {
+            "gpu_percent": [round(float(mean), 1) for mean in means],
+            "difference": float(np.ptp(means)),
+        },
         "Some GPUs work while others wait.",
-        "Give every GPU the same share of each batch, or leave idle ones out (CUDA_VISIBLE_DEVICES).",
+        (
+            "Give every GPU the same share of each batch, or leave idle ones out"
+            " (CUDA_VISIBLE_DEVICES)."
+        ),
         [],
     )
 
@@ -129,7 +178,9 @@ def max_initialization_time(found: Recording, rules: ProfilerRules) -> Finding:
     t = found.system.t
     if len(t) < rules.min_samples:
         raise NotEnough(f"{len(t)} samples of the machine; judged from {rules.min_samples}")
-    ready = [i for i, stage in enumerate(found.system.stage) if stage.startswith(("Search", "Training"))]
+    ready = [
+        i for i, stage in enumerate(found.system.stage) if stage.startswith(("Search", "Training"))
+    ]
     if not ready:
         raise NotEnough("training had not begun")
     limits, before = rules.max_initialization_time, float(t[ready[0]])
@@ -137,8 +188,14 @@ def max_initialization_time(found: Recording, rules: ProfilerRules) -> Finding:
     return (
         share > limits.share and before > limits.seconds,
         {"share_of_run": share, "initialization_s": before, "run_s": float(t[-1])},
-        "Much of the run passes before anything is trained: downloading, checking photos, building the network.",
-        "The check of the photos is remembered, so a second run is quicker; train longer for what is set up.",
+        (
+            "Much of the run passes before anything is trained: downloading, checking photos,"
+            " building the network."
+        ),
+        (
+            "The check of the photos is remembered, so a second run is quicker; train longer for"
+            " what is set up."
+        ),
         [],
     )
 
@@ -161,7 +218,10 @@ def overall_system_usage(found: Recording, rules: ProfilerRules) -> Finding:
         series[f"gpu{index}_percent"] = system.gpu[:, index]
         series[f"gpu{index}_memory_gb"] = system.gpu_memory_gb[:, index]
     figures = {
-        name: {key: round(float(np.percentile(values, at)), 3) for key, at in (("p50", 50), ("p95", 95), ("max", 100))}
+        name: {
+            key: round(float(np.percentile(values, at)), 3)
+            for key, at in (("p50", 50), ("p95", 95), ("max", 100))
+        }
         for name, values in series.items()
     }
     return False, figures, "How much of the machine the run used.", "", []
@@ -169,8 +229,14 @@ def overall_system_usage(found: Recording, rules: ProfilerRules) -> Finding:
 
 def overall_framework_metrics(found: Recording, rules: ProfilerRules) -> Finding:
     total = _steps(found, rules)
-    shares = {name: float(ms.sum() / max(total.sum(), 1e-9)) for name, ms in found.steps.parts.items()}
-    figures: dict[str, Any] = {"steps": len(total), "step_ms": float(np.median(total)), "shares": shares}
+    shares = {
+        name: float(ms.sum() / max(total.sum(), 1e-9)) for name, ms in found.steps.parts.items()
+    }
+    figures: dict[str, Any] = {
+        "steps": len(total),
+        "step_ms": float(np.median(total)),
+        "shares": shares,
+    }
     if outside := found.framework.get("outside"):
         figures["outside_steps_s"] = outside
     return False, figures, "Where the time of the training's steps went.", "", []
@@ -187,16 +253,26 @@ def step_outlier(found: Recording, rules: ProfilerRules) -> Finding:
     limit = float(total.mean() + rules.outlier.deviations * total.std())
     outliers = np.flatnonzero(total > limit)
     share = len(outliers) / len(total)
-    figures = {"outliers": len(outliers), "share_of_steps": share, "limit_ms": limit, "median_ms": _median(total)}
+    figures = {
+        "outliers": len(outliers),
+        "share_of_steps": share,
+        "limit_ms": limit,
+        "median_ms": _median(total),
+    }
     part = ""
     if len(outliers):
         parts = {name: ms[own] for name, ms in found.steps.parts.items()}
-        part = max(parts, key=lambda name: float(parts[name][outliers].mean() - np.median(parts[name])))
+        part = max(
+            parts, key=lambda name: float(parts[name][outliers].mean() - np.median(parts[name]))
+        )
     return (
         share > rules.outlier.share,
         {**figures, "slow_part": part},
         f"Some steps take far longer than the others, most of it in {part}.",
-        "See what runs at those steps: checkpoints, hooks, workers starting, other programs (profiler=full traces).",
+        (
+            "See what runs at those steps: checkpoints, hooks, workers starting, other programs"
+            " (profiler=full traces)."
+        ),
         [int(steps[index]) for index in outliers[:100]],
     )
 
@@ -242,8 +318,13 @@ def judge(recording: Recording, rules: ProfilerRules) -> list[Verdict]:
             verdicts.append(Verdict(name, NOT_ENOUGH, {}, str(missing)))
         else:
             said = (meaning, advice) if fired else (SOUND[name], "")
-            verdicts.append(Verdict(name, TRIGGERED if fired else PASSED, figures, *said, steps=steps))
-    return [*verdicts, *(_verdict(PROFILER_RULES.made(name, rules), recording) for name in PROFILER_RULES.names())]
+            verdicts.append(
+                Verdict(name, TRIGGERED if fired else PASSED, figures, *said, steps=steps)
+            )
+    return [
+        *verdicts,
+        *(_verdict(PROFILER_RULES.made(name, rules), recording) for name in PROFILER_RULES.names()),
+    ]
 
 
 def _verdict(rule: ProfilerRule, recording: Recording) -> Verdict:
@@ -253,7 +334,9 @@ def _verdict(rule: ProfilerRule, recording: Recording) -> Verdict:
         return Verdict(rule.title, NOT_ENOUGH, {}, str(missing))
     if not finding.fired:
         return Verdict(rule.title, PASSED, finding.metrics, rule.ok_message)
-    return Verdict(rule.title, TRIGGERED, finding.metrics, rule.meaning, rule.advice, steps=list(finding.steps))
+    return Verdict(
+        rule.title, TRIGGERED, finding.metrics, rule.meaning, rule.advice, steps=list(finding.steps)
+    )
 
 
 def headline(recording: Recording, verdicts: list[Verdict]) -> str:
@@ -270,9 +353,13 @@ def headline(recording: Recording, verdicts: list[Verdict]) -> str:
 
 def _training(found: Recording, rules: ProfilerRules, values: Figures) -> Figures:
     """The samples of the search and the training."""
-    during = np.array([stage.startswith(("Search", "Training")) for stage in found.system.stage], dtype=bool)
+    during = np.array(
+        [stage.startswith(("Search", "Training")) for stage in found.system.stage], dtype=bool
+    )
     if during.sum() < rules.min_samples:
-        raise NotEnough(f"{int(during.sum())} samples of the training; judged from {rules.min_samples}")
+        raise NotEnough(
+            f"{int(during.sum())} samples of the training; judged from {rules.min_samples}"
+        )
     kept: Figures = values[during]
     return kept
 

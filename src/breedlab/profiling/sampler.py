@@ -1,7 +1,9 @@
-"""The system monitor: a process of its own, so that it neither waits for the training nor makes it wait.
+"""The system monitor: a process of its own, so that it neither waits for the training nor makes it
+wait.
 
-Reads commands from stdin, a JSON list a line: ["stage", NAME] and ["write", PATH]. Samples are kept until there is a
-file to write them to. Ends with stdin, so that it never outlives the run, however that ends.
+Reads commands from stdin, a JSON list a line: ["stage", NAME] and ["write", PATH]. Samples are kept
+until there is a file to write them to. Ends with stdin, so that it never outlives the run, however
+that ends.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ class Gpus:
             import pynvml
 
             pynvml.nvmlInit()
-            self.handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+            self.handles = [
+                pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())
+            ]
             self.nvml = pynvml
         except Exception:  # no package, no driver, no rights: there is no GPU to watch
             self.handles = []
@@ -53,7 +57,8 @@ class Gpus:
 
 
 class Machine:
-    """What one sample says of the machine and of the run's processes; rates are since the sample before."""
+    """What one sample says of the machine and of the run's processes; rates are since the sample
+    before."""
 
     def __init__(self, process: int) -> None:
         self.gpus = Gpus()
@@ -93,7 +98,10 @@ class Machine:
         """Bytes of the run and its workers, shared pages counted by each."""
         if self.count % _LOOK_AROUND == 0:
             own = os.getpid()
-            self.processes = [self.run, *(c for c in self.run.children(recursive=True) if c.pid != own)]
+            self.processes = [
+                self.run,
+                *(c for c in self.run.children(recursive=True) if c.pid != own),
+            ]
         self.count += 1
         total = 0
         for process in self.processes:
@@ -152,7 +160,8 @@ def main() -> None:
 
 
 def last_time(path: Path) -> float:
-    """Seconds at which a recording that is continued had stopped; 0 for a new one. A torn last line is cut off."""
+    """Seconds at which a recording that is continued had stopped; 0 for a new one. A torn last line
+    is cut off."""
     if not path.exists():
         return 0.0
     whole = path.read_bytes()

@@ -1,4 +1,5 @@
-"""The profiler of one run, from its first line to its verdicts. What goes wrong here warns once and stops nothing."""
+"""The profiler of one run, from its first line to its verdicts. What goes wrong here warns once and
+stops nothing."""
 
 from __future__ import annotations
 
@@ -98,7 +99,10 @@ class Session:
         except Exception as error:
             if not self._failed:
                 self._failed = True
-                warn(f"the profiler gave up and the run goes on: {' '.join(str(error).split()) or repr(error)}")
+                warn(
+                    "the profiler gave up and the run goes on:"
+                    f" {' '.join(str(error).split()) or repr(error)}"
+                )
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""Where the time of each training step goes, from what Lightning tells its profiler at every hook."""
+"""Where the time of each training step goes, from what Lightning tells its profiler at every
+hook."""
 
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ _FLUSH_S = 2.0
 
 
 class StepClock(Profiler):
-    """Divides the time into `PARTS`: an action's time is its own, less that of the actions within it.
+    """Divides the time into `PARTS`: an action's time is its own, less that of the actions within
+    it.
 
-    Times are the main process's: work that is only queued on a GPU counts where the process waits for it.
+    Times are the main process's: work that is only queued on a GPU counts where the process waits
+    for it.
     """
 
     def __init__(self) -> None:
@@ -90,7 +93,9 @@ class StepTimes(lightning.Callback):
         self._fresh = True
         self._failed = False
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
         trainer.profiler = self.clock  # type: ignore[attr-defined]
         self._began = time.monotonic()
         self.clock.take()  # the time before Lightning began is not its own
@@ -98,11 +103,18 @@ class StepTimes(lightning.Callback):
         self._zero = self._began if session.started_at is None else session.started_at
         self._zero -= _offset(self.folder)
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         self._outside()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         spent = self.clock.take()
         self.steps += 1
@@ -115,19 +127,28 @@ class StepTimes(lightning.Callback):
         if now - self._written > _FLUSH_S:
             self._write()
 
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         self._outside()
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         self._outside()
         self._write()
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def teardown(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
         self._outside()
         self._write()
 
     def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
     ) -> None:
         self._write()
 
@@ -141,7 +162,10 @@ class StepTimes(lightning.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "steps.jsonl").open("a") as file:
                 if self._fresh:
-                    file.write(json.dumps({"columns": ["step", "epoch", "t", *(f"{p}_ms" for p in PARTS)]}) + "\n")
+                    file.write(
+                        json.dumps({"columns": ["step", "epoch", "t", *(f"{p}_ms" for p in PARTS)]})
+                        + "\n"
+                    )
                 file.writelines(f"{line}\n" for line in self._lines)
             self._fresh = False
             self._lines.clear()
@@ -157,13 +181,19 @@ class StepTimes(lightning.Callback):
             self._lines.clear()
             if not self._failed:
                 self._failed = True
-                warn(f"the profiler cannot write below {self.folder} ({error.strerror}); training goes on")
+                warn(
+                    f"the profiler cannot write below {self.folder} ({error.strerror}); training"
+                    " goes on"
+                )
 
 
 def _offset(folder: Path) -> float:
     """The time that the newest header of the system's recording begins with."""
     try:
         lines = (folder / "system.jsonl").read_text("utf-8").splitlines()
-        return max((float(json.loads(line).get("offset", 0)) for line in lines if '"offset"' in line), default=0.0)
+        return max(
+            (float(json.loads(line).get("offset", 0)) for line in lines if '"offset"' in line),
+            default=0.0,
+        )
     except (OSError, ValueError):
         return 0.0

@@ -34,17 +34,27 @@ class Traces(lightning.Callback):
         self._failed = False
 
     def on_train_batch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         if trainer.global_step in self.steps and self._profiler is None and not self._failed:
             self._safely(lambda: self._begin(trainer.global_step))
         if self._profiler is not None:
-            # As torch.profiler's own schedule names a step; TensorBoard's plugin and Perfetto show it by that.
+            # As torch.profiler's own schedule names a step; TensorBoard's plugin and Perfetto show
+            # it by that.
             self._step = torch.profiler.record_function(f"ProfilerStep#{trainer.global_step}")
             self._step.__enter__()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         if self._step is not None:
             self._step.__exit__(None, None, None)
@@ -52,12 +62,15 @@ class Traces(lightning.Callback):
         if self._profiler is not None and trainer.global_step not in self.steps:
             self._safely(self._end)
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def teardown(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
         if self._profiler is not None:
             self._safely(self._end)
 
     def _begin(self, step: int) -> None:
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports on stderr that it starts and stops
+        # it reports on stderr that it starts and stops
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         profiler = torch.profiler.profile(record_shapes=True, profile_memory=True)
         profiler.start()
         self._profiler, self._first = profiler, step
@@ -92,4 +105,7 @@ class Traces(lightning.Callback):
             self._profiler = None
             if not self._failed:
                 self._failed = True
-                warn(f"steps are not traced and training goes on: {' '.join(str(error).split()) or repr(error)}")
+                warn(
+                    "steps are not traced and training goes on:"
+                    f" {' '.join(str(error).split()) or repr(error)}"
+                )

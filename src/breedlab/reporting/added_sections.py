@@ -26,13 +26,18 @@ class ReportSection(Section):
         """Return what the section shows: a text, or HTML as a `markupsafe.Markup`.
 
         Args:
-            run: Everything that a run directory holds: `run.metrics`, `run.config`, `run.trials`, `run.curves`, ...
+            run: Everything that a run directory holds: `run.metrics`, `run.config`, `run.trials`,
+                `run.curves`, ...
         """
 
 
 def added_sections(run: RunRecord) -> list[dict[str, Any]]:
-    """Return the identifier, title and content of each registered section; one that fails says so in its place."""
-    return [{"id": name, "title": section.title, "body": _body(section, run)} for name, section in _sections()]
+    """Return the identifier, title and content of each registered section; one that fails says so
+    in its place."""
+    return [
+        {"id": name, "title": section.title, "body": _body(section, run)}
+        for name, section in _sections()
+    ]
 
 
 def _sections() -> list[tuple[str, type[ReportSection]]]:

@@ -1,4 +1,5 @@
-"""A run's report as its last step: what goes wrong with it, or is not installed for it, warns and loses nothing."""
+"""A run's report as its last step: what goes wrong with it, or is not installed for it, warns and
+loses nothing."""
 
 from __future__ import annotations
 

@@ -53,13 +53,17 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
                 "what": what(run),
                 "path": str(path),
                 "link": _link(run.path / "report.html", out),
-                "seconds": duration(run.metrics["seconds"]) if "seconds" in run.metrics else NOT_FINISHED,
+                "seconds": (
+                    duration(run.metrics["seconds"]) if "seconds" in run.metrics else NOT_FINISHED
+                ),
             }
             for name, run, path in zip(names, runs, paths, strict=True)
         ],
         "figures": figures(runs),
         "paired": paired(runs, names),
-        "same_data": _all_same([(run.lineage.get("data") or {}).get("fingerprint") for run in runs]),
+        "same_data": _all_same(
+            [(run.lineage.get("data") or {}).get("fingerprint") for run in runs]
+        ),
         "differences": differences(runs),
         "charts_of": {
             name: training_charts.compared(runs, names, name)
@@ -69,7 +73,10 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
         "classes": classes(runs),
         "rules": verdicts(runs),
         "profile": profile(runs),
-        "wanted": {part: any(asked(run, part) != "none" for run in runs) for part in ("debugger", "profiler")},
+        "wanted": {
+            part: any(asked(run, part) != "none" for run in runs)
+            for part in ("debugger", "profiler")
+        },
     }
 
 
@@ -81,28 +88,42 @@ def titles(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Return a row for each metric of the test. Only a top-1 that is better than every other's by a test is marked."""
+    """Return a row for each metric of the test. Only a top-1 that is better than every other's by a
+    test is marked."""
     rows = []
     winner = clear_winner(runs)
     for name, shown in metric_titles().items():
-        values = [run.test["metrics"][name] if name in shown_metrics(run.test) else None for run in runs]
+        values = [
+            run.test["metrics"][name] if name in shown_metrics(run.test) else None for run in runs
+        ]
         known = [value for value in values if value is not None]
         if known:
             absent = ["" if run.test else NOT_FINISHED for run in runs]
-            texts = [otherwise if v is None else metric(name, v) for v, otherwise in zip(values, absent, strict=True)]
-            spans = [interval(name, run.test) if name in shown_metrics(run.test) else "" for run in runs]
-            texts = [f"{text} ({span})" if span else text for text, span in zip(texts, spans, strict=True)]
+            texts = [
+                otherwise if v is None else metric(name, v)
+                for v, otherwise in zip(values, absent, strict=True)
+            ]
+            spans = [
+                interval(name, run.test) if name in shown_metrics(run.test) else "" for run in runs
+            ]
+            texts = [
+                f"{text} ({span})" if span else text
+                for text, span in zip(texts, spans, strict=True)
+            ]
             cells = [(text, name == "top1" and index == winner) for index, text in enumerate(texts)]
             rows.append({"name": shown, "cells": cells})
     photos = [figure(run.test["photos"]) if run.test else NOT_FINISHED for run in runs]
-    epochs = [figure((run.metrics.get("training") or {}).get("epochs", NOT_FINISHED)) for run in runs]
+    epochs = [
+        figure((run.metrics.get("training") or {}).get("epochs", NOT_FINISHED)) for run in runs
+    ]
     for shown, texts in (("photos of the test", photos), ("epochs", epochs)):
         rows.append({"name": shown, "cells": [(text, False) for text in texts]})
     return rows
 
 
 def _p_value(one: RunRecord, other: RunRecord) -> float | None:
-    """Return the p-value of McNemar's test on the images that both runs were tested on; None if those differ."""
+    """Return the p-value of McNemar's test on the images that both runs were tested on; None if
+    those differ."""
     answers = [_right(one), _right(other)]
     if not answers[0] or answers[0].keys() != answers[1].keys():
         return None
@@ -119,7 +140,8 @@ def _right(run: RunRecord) -> dict[str, bool]:
 
 
 def clear_winner(runs: Sequence[RunRecord]) -> int | None:
-    """Return the index of the run that is right more often than every other by more than chance, if there is one.
+    """Return the index of the run that is right more often than every other by more than chance, if
+    there is one.
 
     With several rivals the threshold is divided by their number (Bonferroni).
     """
@@ -131,7 +153,8 @@ def clear_winner(runs: Sequence[RunRecord]) -> int | None:
 
 
 def paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
-    """Return, for the run that is right most often against each other one, what a paired test says, in a sentence."""
+    """Return, for the run that is right most often against each other one, what a paired test says,
+    in a sentence."""
     right = [sum(_right(run).values()) for run in runs]
     best = max(range(len(runs)), key=right.__getitem__)
     sentences = []
@@ -139,16 +162,21 @@ def paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
         p = None if index == best else _p_value(runs[best], run)
         if p is not None:
             more = right[best] - right[index]
-            reading = "more than chance explains" if p < SIGNIFICANT / (len(runs) - 1) else "which chance can explain"
+            reading = (
+                "more than chance explains"
+                if p < SIGNIFICANT / (len(runs) - 1)
+                else "which chance can explain"
+            )
             sentences.append(
-                f"{names[best]} is right on {more:,} more of {len(_right(run)):,} test photos than {names[index]},"
-                f" {reading} (McNemar's exact test, p = {p:.2g})."
+                f"{names[best]} is right on {more:,} more of {len(_right(run)):,} test photos than"
+                f" {names[index]}, {reading} (McNemar's exact test, p = {p:.2g})."
             )
     return sentences
 
 
 def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
-    """The config paths whose values are not the same in all runs; what a search found stands for what it was given."""
+    """The config paths whose values are not the same in all runs; what a search found stands for
+    what it was given."""
     configs = [{**flat(run.config), **_found(run)} for run in runs]
     paths = sorted({path for config in configs for path in config})
     rows = [(path, [config.get(path, "") for config in configs]) for path in paths]
@@ -169,7 +197,10 @@ def _search_is_open(run: RunRecord) -> bool:
 
 def _shorter(values: list[str]) -> list[str]:
     """Four digits of what a search drew are enough, where they tell the values apart."""
-    short = [f"{float(text):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", text) else text for text in values]
+    short = [
+        f"{float(text):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", text) else text
+        for text in values
+    ]
     return short if len(set(short)) == len(set(values)) else values
 
 
@@ -183,8 +214,16 @@ def searched(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             {
                 "strategy": (run.config.get("tuner") or {}).get("strategy", ""),
                 "trials": len(run.trials),
-                "best": f"{objective:.4f}" if objective is not None else NOT_FINISHED if _search_is_open(run) else "",
-                "values": ", ".join(f"{path}={figure(value)}" for path, value in (best.get("values") or {}).items()),
+                "best": (
+                    f"{objective:.4f}"
+                    if objective is not None
+                    else NOT_FINISHED
+                    if _search_is_open(run)
+                    else ""
+                ),
+                "values": ", ".join(
+                    f"{path}={figure(value)}" for path, value in (best.get("values") or {}).items()
+                ),
             }
         )
     return rows
@@ -197,7 +236,13 @@ def classes(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     for name in dict.fromkeys(name for found in known for name in found):
         recalls = [float(found[name]["top1"]) if name in found else None for found in known]
         there = [recall for recall in recalls if recall is not None]
-        rows.append({"name": name, "recalls": recalls, "spread": float(np.ptp(there)) if len(there) > 1 else 0.0})
+        rows.append(
+            {
+                "name": name,
+                "recalls": recalls,
+                "spread": float(np.ptp(there)) if len(there) > 1 else 0.0,
+            }
+        )
     return sorted(rows, key=lambda row: (-row["spread"], row["name"]))
 
 
@@ -210,12 +255,19 @@ def verdicts(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
 
 def profile(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """The headline figures of each recording."""
-    rows: dict[str, list[str]] = {"CPU, mean": [], "GPU, mean": [], "memory of the run, most": [], "a step, median": []}
+    rows: dict[str, list[str]] = {
+        "CPU, mean": [],
+        "GPU, mean": [],
+        "memory of the run, most": [],
+        "a step, median": [],
+    }
     for run in runs:
         system, steps = run.profile.system, run.profile.steps.total_ms
         rows["CPU, mean"].append(f"{system.cpu.mean():.0f}%" if system.cpu.size else "")
         rows["GPU, mean"].append(f"{system.gpu.mean():.0f}%" if system.gpu.size else "")
-        rows["memory of the run, most"].append(f"{system.process_memory_gb.max():.1f} GB" if len(system.t) else "")
+        rows["memory of the run, most"].append(
+            f"{system.process_memory_gb.max():.1f} GB" if len(system.t) else ""
+        )
         rows["a step, median"].append(f"{np.median(steps):.3g} ms" if len(steps) else "")
     return [(name, texts) for name, texts in rows.items() if any(texts)]
 

@@ -18,15 +18,19 @@ _NUMBERS = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
 
 
 def read_cells(test: Mapping[str, Any]) -> Cells:
-    """Return the cells of a test; those of older versions' runs stand in a matrix, a row a true class."""
+    """Return the cells of a test; those of older versions' runs stand in a matrix, a row a true
+    class."""
     found = test.get("confusion") or []
     if isinstance(found, Mapping):
         return {(int(truth), int(taken)): int(count) for truth, taken, count in found["cells"]}
-    return {(i, j): int(count) for i, row in enumerate(found) for j, count in enumerate(row) if count}
+    return {
+        (i, j): int(count) for i, row in enumerate(found) for j, count in enumerate(row) if count
+    }
 
 
 def drawn_classes(cells: Cells, count: int, most: int = DRAWN) -> list[int]:
-    """Return the labels to draw, in order: all, or those that are mistaken most, for others or by others."""
+    """Return the labels to draw, in order: all, or those that are mistaken most, for others or by
+    others."""
     if count <= most:
         return list(range(count))
     mistakes: Counter[int] = Counter()
@@ -45,7 +49,8 @@ def readable_json(tree: Any) -> str:
 
 
 def worst_mistaken(cells: Cells) -> dict[int, tuple[int, int]]:
-    """Return for each true label the other label that it was most often taken for, and how often."""
+    """Return for each true label the other label that it was most often taken for, and how
+    often."""
     worst: dict[int, tuple[int, int]] = {}
     for (truth, taken), images in sorted(cells.items()):
         if truth != taken and images > worst.get(truth, (0, 0))[1]:

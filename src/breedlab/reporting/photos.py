@@ -1,4 +1,5 @@
-"""Small pictures of the run's photos, inside the page. A photo that is gone or broken is left out."""
+"""Small pictures of the run's photos, inside the page. A photo that is gone or broken is left
+out."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class Shown:
 
 @functools.lru_cache(maxsize=1024)
 def thumbnail(path: Path) -> str | None:
-    """A `data:` address of a photo made small, upright and in RGB; None if there is no such photo."""
+    """A `data:` address of a photo made small, upright and in RGB; None if there is no such
+    photo."""
     try:
         image = Image.fromarray(decode(read_image(path)))
     except (OSError, BadPhoto):
@@ -58,7 +60,8 @@ def thumbnail(path: Path) -> str | None:
 
 
 def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
-    """A few training photos of each class, spread over what there is; fewer of each where there are many classes."""
+    """A few training photos of each class, spread over what there is; fewer of each where there are
+    many classes."""
     root, labels = run.photo_root, run.splits.get("labels", {}).get("train", [])
     if root is None or not labels:
         return []
@@ -69,7 +72,9 @@ def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
         of_class[label].append(file)
     found = []
     for name, mine in list(zip(classes, of_class, strict=True))[:_GALLERY]:
-        picks: list[int] = np.linspace(0, len(mine) - 1, min(each, len(mine))).round().astype(int).tolist()
+        picks: list[int] = (
+            np.linspace(0, len(mine) - 1, min(each, len(mine))).round().astype(int).tolist()
+        )
         pictures = [picture for pick in picks if (picture := thumbnail(root / mine[pick]))]
         if pictures:
             found.append((name, pictures))
@@ -77,7 +82,8 @@ def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
 
 
 def suspects(run: RunRecord) -> list[dict[str, Any]]:
-    """The images whose label is most probably wrong, from the run's `fixes.csv`, with their pictures."""
+    """The images whose label is most probably wrong, from the run's `fixes.csv`, with their
+    pictures."""
     try:
         with (run.path / "fixes.csv").open(encoding="utf-8", newline="") as file:
             rows = list(itertools.islice(csv.DictReader(file), _MISTAKES))
@@ -91,13 +97,15 @@ def suspects(run: RunRecord) -> list[dict[str, Any]]:
 
 
 def confusions(run: RunRecord) -> list[dict[str, Any]]:
-    """The worst confusions, each with photos that were confused and one of the class they were taken for."""
+    """The worst confusions, each with photos that were confused and one of the class they were
+    taken for."""
     shown = []
     for pair in run.test.get("worst", [])[:_CONFUSIONS]:
         mistaken = [
             index
             for index in _wrong(run)
-            if (_name(run, "labels", index), _name(run, "predicted", index)) == (pair["truth"], pair["taken_for"])
+            if (_name(run, "labels", index), _name(run, "predicted", index))
+            == (pair["truth"], pair["taken_for"])
         ]
         examples = [made for index in mistaken[:_EXAMPLES] if (made := _shown(run, index))]
         shown.append({**pair, "examples": examples, "like": _example(run, pair["taken_for"])})
@@ -137,5 +145,8 @@ def _example(run: RunRecord, name: str) -> str | None:
     if root is None or not labels or name not in run.classes:
         return None
     label = run.classes.index(name)
-    file = next((f for f, own in zip(run.splits["photos"]["train"], labels, strict=True) if own == label), None)
+    file = next(
+        (f for f, own in zip(run.splits["photos"]["train"], labels, strict=True) if own == label),
+        None,
+    )
     return thumbnail(root / file) if file else None

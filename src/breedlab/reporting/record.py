@@ -30,10 +30,11 @@ class RunRecord:
     Attributes:
         path: Its directory.
         config, overrides, lineage, splits, metrics: The files of those names.
-        predictions: Of each test photo, or empty: `photos` (paths below the data's root), `labels`, `predicted`,
-            `probabilities`.
+        predictions: Of each test photo, or empty: `photos` (paths below the data's root), `labels`,
+            `predicted`, `probabilities`.
         trials: The search, in order.
-        curves: Figures of each epoch by name, such as `valid/loss`, over the steps that had been done.
+        curves: Figures of each epoch by name, such as `valid/loss`, over the steps that had been
+            done.
         tensors: The debugger's recording.
         profile: The profiler's recording.
         verdicts: Of the debugger's rules and then the profiler's.
@@ -105,7 +106,10 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
         curves=read_curves(run / "tensorboard" / "final"),
         tensors=read_tensors(run),
         profile=read_profile(run),
-        verdicts=[*_json(run / "debug" / "verdicts.json", []), *_json(run / "profile" / "verdicts.json", [])],
+        verdicts=[
+            *_json(run / "debug" / "verdicts.json", []),
+            *_json(run / "profile" / "verdicts.json", []),
+        ],
     )
 
 
@@ -117,13 +121,22 @@ def run_directory(path: Path) -> Path:
     """
     run = path.resolve()
     if not (run / "config.yaml").is_file():
-        state = "is a file" if path.is_file() else "has no config.yaml" if path.is_dir() else "is not there"
-        raise ConfigError(f"{path} {state}; expected a run directory such as runs/<experiment>/<stamp>")
+        state = (
+            "is a file"
+            if path.is_file()
+            else "has no config.yaml"
+            if path.is_dir()
+            else "is not there"
+        )
+        raise ConfigError(
+            f"{path} {state}; expected a run directory such as runs/<experiment>/<stamp>"
+        )
     return run
 
 
 def read_curves(folder: Path) -> dict[str, Series]:
-    """The scalars of each epoch that training logged; where a resumed run did an epoch again, as it was last."""
+    """The scalars of each epoch that training logged; where a resumed run did an epoch again, as it
+    was last."""
     if not folder.is_dir():
         return {}
     curves = _csv_curves(folder / "curves.csv")
@@ -149,7 +162,8 @@ def _csv_curves(file: Path) -> dict[str, Series]:
         lines = list(csv.reader(file.read_text("utf-8").splitlines()))
     except (OSError, UnicodeDecodeError):
         return {}
-    for step, name, value in (line for line in lines if len(line) == 3):  # a kill may have cut the last
+    # a kill may have cut the last
+    for step, name, value in (line for line in lines if len(line) == 3):
         if name.startswith(("train/", "valid/")) and value:
             curves.setdefault(name, {})[int(step) + 1] = float(value)
     return {name: sorted(values.items()) for name, values in curves.items()}

@@ -1,4 +1,5 @@
-"""report.html: everything about a run, or several side by side, in one file that loads nothing from elsewhere."""
+"""report.html: everything about a run, or several side by side, in one file that loads nothing from
+elsewhere."""
 
 from __future__ import annotations
 
@@ -40,22 +41,28 @@ _CONTENTS = {
 }
 
 
-def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mapping[str, Any] | None = None) -> Path:
+def write_report(
+    paths: Sequence[Path], out: Path | None = None, metrics: Mapping[str, Any] | None = None
+) -> Path:
     """Writes the report of a run, or of several compared, and returns its path.
 
     Args:
         paths: Run directories.
-        out: The file; by default `report.html` in the run, or `comparison.html` in the folder that the runs share.
+        out: The file; by default `report.html` in the run, or `comparison.html` in the folder that
+            the runs share.
         metrics: As for `read_run`.
 
     Raises:
         ConfigError: If one is no run directory, or the file has no place.
     """
     if out is not None and not out.parent.is_dir():
-        raise ConfigError(f"{out}: cannot be written (there is no folder {out.parent}); name a file in a folder")
+        raise ConfigError(
+            f"{out}: cannot be written (there is no folder {out.parent}); name a file in a folder"
+        )
     called = {run_directory(path): path for path in paths}  # each once
     with ThreadPoolExecutor(1) as aside:
-        aside.submit(_bundle)  # is compiled code that takes a second or two, and leaves Python to others
+        # is compiled code that takes a second or two, and leaves Python to others
+        aside.submit(_bundle)
         runs = [read_run(path, metrics) for path in called]
         if len(runs) > 1:
             file = out or Path(os.path.commonpath(called)) / "comparison.html"
@@ -67,7 +74,9 @@ def write_report(paths: Sequence[Path], out: Path | None = None, metrics: Mappin
     try:
         atomic_write_text(file, page)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigError(f"{file}: cannot be written ({error.strerror}); name a file in a folder") from error
+        raise ConfigError(
+            f"{file}: cannot be written ({error.strerror}); name a file in a folder"
+        ) from error
     return file
 
 
@@ -138,7 +147,11 @@ def _render(template: str, **context: Any) -> str:
 @functools.cache
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script; made once a machine, for it takes seconds."""
-    place = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "breedlab", f"vega-{version('vl-convert-python')}.js")
+    place = Path(
+        os.environ.get("XDG_CACHE_HOME") or "~/.cache",
+        "breedlab",
+        f"vega-{version('vl-convert-python')}.js",
+    )
     try:
         return place.expanduser().read_text(encoding="utf-8")
     except (OSError, RuntimeError, UnicodeDecodeError):  # no such file, or no home
@@ -154,5 +167,6 @@ def _made_bundle() -> str:
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # as its own help has it
-    # What would end the script element early stands in no bundle so far; in a string it may be written thus.
+    # What would end the script element early stands in no bundle so far; in a string it may be
+    # written thus.
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")

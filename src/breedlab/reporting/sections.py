@@ -37,7 +37,9 @@ def summary(run: RunRecord) -> Section:
     """Headline, pedigree, config."""
     lineage, training, test = run.lineage, run.metrics.get("training") or {}, run.test
     git = lineage.get("git") or {}
-    commit = git.get("commit", "")[:12] + (" with changes that are not committed" if git.get("changed") else "")
+    commit = git.get("commit", "")[:12] + (
+        " with changes that are not committed" if git.get("changed") else ""
+    )
     machine = lineage.get("machine") or {}
     pedigree = {
         "started": lineage.get("started", ""),
@@ -48,13 +50,19 @@ def summary(run: RunRecord) -> Section:
         "starts from": lineage.get("parent") or (run.config.get("model") or {}).get("weights", ""),
         "machine": f"{machine.get('platform', '')}, {machine.get('cpus', '?')} CPUs",
         "python": lineage.get("python", ""),
-        "packages": ", ".join(f"{name} {version}" for name, version in (lineage.get("packages") or {}).items()),
+        "packages": ", ".join(
+            f"{name} {version}" for name, version in (lineage.get("packages") or {}).items()
+        ),
     }
     tiles = [
         (shown, metric(name, test["metrics"][name]), interval(name, test))
         for name, shown in shown_metrics(test).items()
     ]
-    ended = f"{training['ended']}; epoch {training['best_epoch']} was kept" if training else "did not end"
+    ended = (
+        f"{training['ended']}; epoch {training['best_epoch']} was kept"
+        if training
+        else "did not end"
+    )
     return {
         "tiles": tiles,
         "chance": f"{chance(test):.1%}" if test.get("per_class") else "",
@@ -71,8 +79,13 @@ def what(run: RunRecord) -> str:
     """The run in a sentence."""
     model, tuner, test = run.config.get("model") or {}, run.config.get("tuner") or {}, run.test
     best = (run.metrics.get("search") or {}).get("values") or {}
-    model = model | {name: best[f"model.{name}"] for name in ("name", "weights") if f"model.{name}" in best}
-    parts = [f"{model.get('name', '?')} with weights {model.get('weights', '?')}, frozen: {model.get('freeze', '?')}"]
+    model = model | {
+        name: best[f"model.{name}"] for name in ("name", "weights") if f"model.{name}" in best
+    }
+    parts = [
+        f"{model.get('name', '?')} with weights {model.get('weights', '?')}, frozen:"
+        f" {model.get('freeze', '?')}"
+    ]
     if run.trials:
         parts.append(f"a {tuner.get('strategy', '')} search of {len(run.trials)} trials")
     if run.classes:
@@ -80,7 +93,10 @@ def what(run: RunRecord) -> str:
     if test:
         parts.append(f"tested on {test['photos']:,} photos")
     if again := (run.metrics.get("training") or {}).get("refit"):
-        parts.append(f"refit on the {again['photos']:,} photos of train and validation before the test and the export")
+        parts.append(
+            f"refit on the {again['photos']:,} photos of train and validation before the test and"
+            " the export"
+        )
     return "; ".join(parts)
 
 
@@ -91,7 +107,9 @@ def data(run: RunRecord) -> Section:
     train = counts.get("train") or [0]
     fewest, most = int(np.argmin(train)), int(np.argmax(train))
     return {
-        "totals": {split: len(split_photos.get(split, [])) for split in SPLITS if split in split_photos},
+        "totals": {
+            split: len(split_photos.get(split, [])) for split in SPLITS if split in split_photos
+        },
         "cut": run.splits.get("cut_from_train", []),
         "fewest": (run.classes[fewest], train[fewest]) if counts else None,
         "most": (run.classes[most], train[most]) if counts else None,
@@ -105,10 +123,15 @@ def data(run: RunRecord) -> Section:
 
 
 def class_counts(run: RunRecord) -> dict[str, list[int]]:
-    """By split, the number of photos of each class; empty for a run that did not record the photos' classes."""
+    """By split, the number of photos of each class; empty for a run that did not record the photos'
+    classes."""
     count = len(run.classes)
     labels = run.splits.get("labels", {})
-    return {split: np.bincount(labels[split], minlength=count).tolist() for split in SPLITS if labels.get(split)}
+    return {
+        split: np.bincount(labels[split], minlength=count).tolist()
+        for split in SPLITS
+        if labels.get(split)
+    }
 
 
 def curves(run: RunRecord) -> Section:
@@ -149,7 +172,8 @@ def search(run: RunRecord) -> Section:
         "rows": rows,
         "paths": paths,
         "strategy": asked(run, "tuner", "strategy"),
-        # Only what comes after the search tells that it has ended: the epochs of training the best, or the figures.
+        # Only what comes after the search tells that it has ended: the epochs of training the best,
+        # or the figures.
         "unfinished": bool(rows) and not run.metrics and not run.curves,
         "trials": asked(run, "tuner", "trials"),
         "metric": (run.config.get("monitor") or {}).get("metric", "objective"),
@@ -158,13 +182,19 @@ def search(run: RunRecord) -> Section:
         "parallel": search_charts.parallel(run),
         "importance": search_charts.importance(importances(run)),
         "best_and_worst": search_charts.best_and_worst(run),
-        "pair": pair and [(path, *(figure(trial["values"].get(path, "")) for trial in pair)) for path in paths],
+        "pair": (
+            pair
+            and [
+                (path, *(figure(trial["values"].get(path, "")) for trial in pair)) for path in paths
+            ]
+        ),
         "ends": pair and [(trial["number"], trial["objective"]) for trial in pair],
     }
 
 
 def importances(run: RunRecord) -> dict[str, float]:
-    """How much each path decides; the run's own figures where it kept them, since Optuna takes seconds to open."""
+    """How much each path decides; the run's own figures where it kept them, since Optuna takes
+    seconds to open."""
     if len(search_charts.ranked(run)) < 4:
         return {}
     known: dict[str, float] | None = (run.metrics.get("search") or {}).get("importance")
@@ -179,7 +209,9 @@ def confusion(run: RunRecord) -> Section:
     """The matrix, the worst pairs, the surest mistakes."""
     cells, classes = read_cells(run.test), run.classes
     labels = drawn_classes(cells, len(classes)) if cells else []
-    rows: list[dict[str, Any]] = [{"name": classes[label], "index": index} for index, label in enumerate(labels)]
+    rows: list[dict[str, Any]] = [
+        {"name": classes[label], "index": index} for index, label in enumerate(labels)
+    ]
     totals: Counter[int] = Counter()
     for (truth, _), count in cells.items():
         totals[truth] += count
@@ -187,7 +219,9 @@ def confusion(run: RunRecord) -> Section:
         row.update(of=totals[label], cells=[])
     for (truth, taken), count in sorted(among(cells, labels).items()):
         row = rows[truth]
-        row["cells"].append({"column": taken, "count": count, "share": round(count / max(1, row["of"]), 3)})
+        row["cells"].append(
+            {"column": taken, "count": count, "share": round(count / max(1, row["of"]), 3)}
+        )
     left_out = len(classes) - len(labels) if cells else 0
     pairs, mistakes = photos.confusions(run), photos.mistakes(run)
     return {"rows": rows, "left_out": left_out, "pairs": pairs, "mistakes": mistakes}
@@ -196,9 +230,13 @@ def confusion(run: RunRecord) -> Section:
 def calibration(run: RunRecord) -> Section:
     """The reliability diagram."""
     found = run.predictions
-    right = [a == b for a, b in zip(found.get("labels", []), found.get("predicted", []), strict=True)]
+    right = [
+        a == b for a, b in zip(found.get("labels", []), found.get("predicted", []), strict=True)
+    ]
     grouped = test_charts.bins(found.get("probabilities", []), right)
-    mean, accuracy = (float(np.mean(found["probabilities"])), float(np.mean(right))) if right else (0.0, 0.0)
+    mean, accuracy = (
+        (float(np.mean(found["probabilities"])), float(np.mean(right))) if right else (0.0, 0.0)
+    )
     error = (run.test.get("metrics") or {}).get("ece")
     if error is None:
         error = sum(b.photos * abs(b.confidence - b.accuracy) for b in grouped) / max(1, len(right))
@@ -221,15 +259,16 @@ def trust(run: RunRecord) -> list[str]:
     if sets := measured.get("sets"):
         span = rate_interval(sets["coverage"], int(sets["images"]))
         said.append(
-            f"Its answers name a set of classes that is to hold the true one in 90% of cases: on the test it does in"
-            f" {sets['coverage']:.1%} ({span}), with {sets['size']:.1f} classes on average."
+            "Its answers name a set of classes that is to hold the true one in 90% of cases: on"
+            f" the test it does in {sets['coverage']:.1%} ({span}), with {sets['size']:.1f} classes"
+            " on average."
         )
     if unknown := measured.get("unknown"):
         span = rate_interval(unknown["false_alarms"], int(unknown["images"]))
         said.append(
-            f"It calls photos unknown that are further from the training photos than 95% of validation"
-            f" ({unknown['method']} in its features): {unknown['false_alarms']:.1%} of the test ({span}), all of whose"
-            " photos are of its classes."
+            "It calls photos unknown that are further from the training photos than 95% of"
+            f" validation ({unknown['method']} in its features): {unknown['false_alarms']:.1%} of"
+            f" the test ({span}), all of whose photos are of its classes."
         )
     return said
 
@@ -237,8 +276,9 @@ def trust(run: RunRecord) -> list[str]:
 def calibration_says(grouped: Sequence[test_charts.Bin], surer: float, error: float) -> str:
     """What a reliability diagram comes to, in a sentence.
 
-    Both figures are held against about twice what chance alone brings about where confidence is true: for the mean its
-    standard deviation, for the error the mean distance of each bin, its binomial taken as normal.
+    Both figures are held against about twice what chance alone brings about where confidence is
+    true: for the mean its standard deviation, for the error the mean distance of each bin, its
+    binomial taken as normal.
 
     Args:
         grouped: Its bins.
@@ -256,11 +296,14 @@ def calibration_says(grouped: Sequence[test_charts.Bin], surer: float, error: fl
             else "It is less sure than it could be: bars above the diagonal."
         )
     if error > max(0.05, 2 * of_the_error):
-        return "The averages hide it: it is surer than it should be of some answers and less sure of others."
+        return (
+            "The averages hide it: it is surer than it should be of some answers and less sure of"
+            " others."
+        )
     if of_the_error > 0.05:
         return (
-            f"{photos} photos are too few to tell more: by chance alone, a model whose confidence can be taken at"
-            f" its word comes to an error of about {of_the_error:.2f}."
+            f"{photos} photos are too few to tell more: by chance alone, a model whose confidence"
+            f" can be taken at its word comes to an error of about {of_the_error:.2f}."
         )
     return "Its confidence can be taken at its word."
 
@@ -285,7 +328,9 @@ def classes(run: RunRecord) -> Section:
                 "recall": recall,
                 "interval": rate_interval(recall, int(own["photos"])) if own["photos"] else "",
                 "precision": precision,
-                "precision_interval": rate_interval(precision, predicted[index]) if predicted[index] else "",
+                "precision_interval": (
+                    rate_interval(precision, predicted[index]) if predicted[index] else ""
+                ),
                 "f1": 2 * recall * precision / (recall + precision) if recall + precision else 0.0,
                 "taken_for": f"{run.classes[taken]} ({often})" if often else "",
             }
@@ -309,13 +354,16 @@ def rules(run: RunRecord) -> Section:
         }
         for verdict in found
     ]
-    groups = {kind: [verdict for verdict in shown if verdict.get("verdict") == kind] for kind in order}
+    groups = {
+        kind: [verdict for verdict in shown if verdict.get("verdict") == kind] for kind in order
+    }
     wanted = [part for part in ("debugger", "profiler") if asked(run, part) != "none"]
     return {"groups": groups, "count": len(found), "wanted": wanted}
 
 
 def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A verdict's figures, in the units that their names end in: mappings and lists in them in one line."""
+    """A verdict's figures, in the units that their names end in: mappings and lists in them in one
+    line."""
     shown = []
     for name, value in found.items():
         bare, unit = _unit(name)
@@ -333,7 +381,8 @@ _UNITS = {"_percent": "%", "_mb_s": " MB/s", "_gb": " GB", "_ms": " ms", "_s": "
 
 
 def _unit(name: str) -> tuple[str, str]:
-    """A figure's name without its unit, and the unit as people write it; shares are told in percent."""
+    """A figure's name without its unit, and the unit as people write it; shares are told in
+    percent."""
     if "share" in name:
         return name, "share"
     if "_percent_" in name:  # what follows says of which samples
@@ -388,7 +437,10 @@ def model(run: RunRecord) -> Section:
     engines = [
         {
             "name": f"{found['engine']} {found['precision']}",
-            "times": [f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else "" for size in sizes],
+            "times": [
+                f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else ""
+                for size in sizes
+            ],
             "speedup": speedup(found, measured[0]["milliseconds"]),
             "agreement": _share(found["agreement"], images),
             "top1": _share(found["top1"], images),
@@ -413,7 +465,8 @@ def _share(share: float | None, images: int) -> str:
 
 
 def asked(run: RunRecord, part: str, name: str = "level") -> Any:
-    """What a run's config asks of a part that can be absent: nothing there to show need not mean `none`."""
+    """What a run's config asks of a part that can be absent: nothing there to show need not mean
+    `none`."""
     return (run.config.get(part) or {}).get(name, "none")
 
 

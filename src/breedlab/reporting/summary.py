@@ -22,9 +22,13 @@ def show(run: Path, metrics: Mapping[str, Any]) -> None:
     if search:
         console.print()
         values = [[path, str(value)] for path, value in search["values"].items()]
-        console.print(table(f"Best of the search: trial {search['trial']}", ["config path", "value"], values))
+        console.print(
+            table(f"Best of the search: trial {search['trial']}", ["config path", "value"], values)
+        )
     if again := (metrics.get("training") or {}).get("refit"):
-        console.print(f"of the model refit on train and validation ({again['photos']:,} photos)", markup=False)
+        console.print(
+            f"of the model refit on train and validation ({again['photos']:,} photos)", markup=False
+        )
     if test["worst"]:
         console.print()
         console.print(confusions_table(test))
@@ -57,7 +61,9 @@ def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
 
 def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:
     """The worst confusions by name."""
-    rows = [[w["truth"], w["taken_for"], f"{w['count']} of {w['of']}"] for w in test["worst"][:most]]
+    rows = [
+        [w["truth"], w["taken_for"], f"{w['count']} of {w['of']}"] for w in test["worst"][:most]
+    ]
     return table("Worst confusions", ["class", "taken for", "photos"], rows)
 
 
@@ -67,15 +73,27 @@ def engines_table(export: Mapping[str, Any]) -> Table:
     module = export["candidates"][0]["milliseconds"]
     rows = []
     for found in export["candidates"]:
-        times = [f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else "" for size in sizes]
+        times = [
+            f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else "" for size in sizes
+        ]
         rows.append(
             [
                 f"{found['engine']} {found['precision']}",
                 *times,
                 speedup(found, module),
-                *("" if found[name] is None else f"{found[name]:.1%}" for name in ("agreement", "top1")),
+                *(
+                    "" if found[name] is None else f"{found[name]:.1%}"
+                    for name in ("agreement", "top1")
+                ),
                 found["verdict"],
             ]
         )
-    columns = ["engine", *(f"batch {size}" for size in sizes), "speedup", "agrees", "valid top-1", ""]
+    columns = [
+        "engine",
+        *(f"batch {size}" for size in sizes),
+        "speedup",
+        "agrees",
+        "valid top-1",
+        "",
+    ]
     return table("Engines, ms a photo", columns, rows)

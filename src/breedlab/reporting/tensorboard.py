@@ -1,4 +1,5 @@
-"""What TensorBoard shows beside the curves: hyperparameters with final figures, confusions, predictions."""
+"""What TensorBoard shows beside the curves: hyperparameters with final figures, confusions,
+predictions."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def write_review(
     tuned: Mapping[str, Any],
     best: float,
 ) -> None:
-    """Adds the test's pictures and figures, the config and the HParams row to the run's `final` events."""
+    """Adds the test's pictures and figures, the config and the HParams row to the run's `final`
+    events."""
     if not extras.has("tensorboard"):
         note(f"nothing was written for TensorBoard; it needs {extras.install('tensorboard')}")
         return
@@ -50,18 +52,25 @@ def write_review(
     worst = sorted(wrong, key=lambda i: -evaluation.predictions[i][1])[:_SHOWN]
     spread = list(order)[:: max(1, len(labels) // _SHOWN)][:_SHOWN]
     with SummaryWriter(str(run / "tensorboard" / "final")) as writer:
-        writer.add_text("config", f"```yaml\n{yaml.safe_dump(config.recorded(), sort_keys=False)}\n```")
+        writer.add_text(
+            "config", f"```yaml\n{yaml.safe_dump(config.recorded(), sort_keys=False)}\n```"
+        )
         picture = confusion_picture(evaluation.confusion, photos.photos.classes)
         writer.add_image("test/confusion", np.asarray(picture), dataformats="HWC")
         writer.add_image("test/predictions", _sheet(spread, photos, evaluation), dataformats="HWC")
         if worst:
-            writer.add_image("test/worst_predictions", _sheet(worst, photos, evaluation), dataformats="HWC")
+            writer.add_image(
+                "test/worst_predictions", _sheet(worst, photos, evaluation), dataformats="HWC"
+            )
         if operators := _operators(run):
             writer.add_text("profile/operators", operators)
         writer.add_text("test/metrics", _metrics(evaluation.as_dict()))
         for name, value in evaluation.metrics.items():
             writer.add_scalar(f"test/{name}", value)
-        shown = dict(tuned) or {"optim.lr": config.optim.lr, "data.batch_size": config.data.batch_size}
+        shown = dict(tuned) or {
+            "optim.lr": config.optim.lr,
+            "data.batch_size": config.data.batch_size,
+        }
         tests = {f"test/{name}": value for name, value in evaluation.metrics.items()}
         write_hparams(writer, shown, {config.monitor.metric: best, **tests})
 
@@ -72,15 +81,23 @@ def _metrics(test: Mapping[str, Any]) -> str:
         f"| {shown} | {metric(name, test['metrics'][name])} | {interval(name, test)} |"
         for name, shown in shown_metrics(test).items()
     ]
-    return "\n".join([f"| {test['photos']:,} photos | value | 95% interval |", "|---|---|---|", *rows])
+    return "\n".join(
+        [f"| {test['photos']:,} photos | value | 95% interval |", "|---|---|---|", *rows]
+    )
 
 
-def confusion_picture(confusion: Cells | np.ndarray[Any, Any], classes: tuple[str, ...]) -> Image.Image:
-    """A confusion matrix by shares of the true class: rows are true classes, columns predicted ones.
+def confusion_picture(
+    confusion: Cells | np.ndarray[Any, Any], classes: tuple[str, ...]
+) -> Image.Image:
+    """A confusion matrix by shares of the true class: rows are true classes, columns predicted
+    ones.
 
-    Of more than `DRAWN` classes, those with the most mistakes: a picture of all would take gigabytes.
+    Of more than `DRAWN` classes, those with the most mistakes: a picture of all would take
+    gigabytes.
     """
-    cells = confusion if isinstance(confusion, dict) else read_cells({"confusion": confusion.tolist()})
+    cells = (
+        confusion if isinstance(confusion, dict) else read_cells({"confusion": confusion.tolist()})
+    )
     labels = drawn_classes(cells, len(classes))
     of_class: Counter[int] = Counter()
     for (truth, _), images in cells.items():
@@ -90,7 +107,9 @@ def confusion_picture(confusion: Cells | np.ndarray[Any, Any], classes: tuple[st
     for (row, column), images in among(cells, labels).items():
         matrix[row, column] = images
     caption = (
-        f"the {len(labels)} of {len(classes):,} classes with the most mistakes" if len(labels) < len(classes) else ""
+        f"the {len(labels)} of {len(classes):,} classes with the most mistakes"
+        if len(labels) < len(classes)
+        else ""
     )
     classes = tuple(classes[label] for label in labels)
     count = len(classes)
@@ -98,7 +117,9 @@ def confusion_picture(confusion: Cells | np.ndarray[Any, Any], classes: tuple[st
     size = min(12, cell + 2)
     names = [_shortened(name, size) for name in classes]
     margin = 14 + max(_length(name, size) for name in names)
-    image = Image.new("RGB", (margin + count * cell + 8, margin + count * cell + (30 if caption else 8)), "white")
+    image = Image.new(
+        "RGB", (margin + count * cell + 8, margin + count * cell + (30 if caption else 8)), "white"
+    )
     draw = ImageDraw.Draw(image)
     shares = matrix / np.maximum(totals, 1)
     for row, share_row in enumerate(shares):
@@ -137,18 +158,23 @@ def _shortened(name: str, size: int) -> str:
 
 
 def _operators(run: Path) -> str:
-    """The traced steps' dearest operators as Markdown, and where the traces are; empty without a trace."""
+    """The traced steps' dearest operators as Markdown, and where the traces are; empty without a
+    trace."""
     recording = read(run)
     if not recording.traces:
         return ""
-    rows = [f"| `{row['name']}` | {row['calls']} | {row['cpu_ms']:.2f} |" for row in recording.operators[:20]]
+    rows = [
+        f"| `{row['name']}` | {row['calls']} | {row['cpu_ms']:.2f} |"
+        for row in recording.operators[:20]
+    ]
     where = ", ".join(f"`{path.relative_to(run)}`" for path in recording.traces)
     head = "| operator | calls | own CPU ms |\n|---|---|---|\n"
     return f"Traces, for ui.perfetto.dev or chrome://tracing: {where}\n\n{head}" + "\n".join(rows)
 
 
 def _sheet(indices: list[int], photos: PhotoData, evaluation: Evaluation) -> np.ndarray[Any, Any]:
-    """Photos with what they are and what they were taken for, green where right, red where wrong."""
+    """Photos with what they are and what they were taken for, green where right, red where
+    wrong."""
     classes, split = photos.photos.classes, photos.photos.splits["test"]
     columns = min(4, len(indices))
     rows = -(-len(indices) // columns)
@@ -162,6 +188,16 @@ def _sheet(indices: list[int], photos: PhotoData, evaluation: Evaluation) -> np.
         predicted, probability = evaluation.predictions[index]
         right = predicted == split[index].label
         color = "#0a6b2d" if right else "#b00020"
-        draw.text((left + 6, top + _TILE), f"{classes[predicted][:26]} {probability:.0%}", fill=color, font_size=12)
-        draw.text((left + 6, top + _TILE + 18), f"is {classes[split[index].label][:28]}", fill="black", font_size=12)
+        draw.text(
+            (left + 6, top + _TILE),
+            f"{classes[predicted][:26]} {probability:.0%}",
+            fill=color,
+            font_size=12,
+        )
+        draw.text(
+            (left + 6, top + _TILE + 18),
+            f"is {classes[split[index].label][:28]}",
+            fill="black",
+            font_size=12,
+        )
     return np.asarray(sheet)

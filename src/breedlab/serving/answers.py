@@ -21,12 +21,14 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Unknown:
-    """When an image is called unknown: when it is further from the training images than almost all of validation.
+    """When an image is called unknown: when it is further from the training images than almost all
+    of validation.
 
     Attributes:
         novelty: What tells the distance.
         threshold: Above it, an image is unknown.
-        quantiles: Of the distances of the validation images, from the smallest to the largest, evenly.
+        quantiles: Of the distances of the validation images, from the smallest to the largest,
+            evenly.
         row: Whether answers have a score for `unknown` behind those of the classes.
     """
 
@@ -41,10 +43,14 @@ class Unknown:
 
     def told(self, distance: float) -> dict[str, Any]:
         """Return what an answer says of an image at such a distance."""
-        return {"unknown": distance > self.threshold, "stranger_than": round(self.stranger_than(distance), 4)}
+        return {
+            "unknown": distance > self.threshold,
+            "stranger_than": round(self.stranger_than(distance), 4),
+        }
 
     def scores(self, scores: Array, distances: Array) -> Array:
-        """Return scores (n, classes + 1) whose argmax is the last where an image is unknown, and there alone."""
+        """Return scores (n, classes + 1) whose argmax is the last where an image is unknown, and
+        there alone."""
         spread = max(self.threshold - self.quantiles[len(self.quantiles) // 2], 1e-6)
         last = scores.max(axis=1) + (distances - self.threshold) / spread
         return np.concatenate([scores, last[:, None]], axis=1).astype(scores.dtype)
@@ -69,7 +75,8 @@ class Answers:
     unknown: Unknown | None = None
 
     def apply(self, numbers: torch.Tensor) -> torch.Tensor:
-        """From an engine's numbers to calibrated scores (n, classes), and a column of distances with `unknown`."""
+        """From an engine's numbers to calibrated scores (n, classes), and a column of distances
+        with `unknown`."""
         scores = numbers[:, : self.classes] / self.temperature
         if self.unknown is None:
             return scores
@@ -77,7 +84,8 @@ class Answers:
         return torch.cat([scores, distances[:, None]], 1)
 
     def in_set(self, probabilities: Sequence[float] | Array) -> list[int] | None:
-        """Return the classes of the set in which the true one is with probability `coverage`, the likeliest first.
+        """Return the classes of the set in which the true one is with probability `coverage`, the
+        likeliest first.
 
         The likeliest is always in it.
         """
@@ -86,8 +94,11 @@ class Answers:
         order: list[int] = np.argsort(-np.asarray(probabilities), kind="stable").tolist()
         return [order[0], *(index for index in order[1:] if probabilities[index] >= self.least)]
 
-    def told(self, probabilities: Sequence[float] | Array, distance: float | None) -> dict[str, Any]:
-        """Return what an answer says of an image beside its scores: `set`, of indices, and `unknown`."""
+    def told(
+        self, probabilities: Sequence[float] | Array, distance: float | None
+    ) -> dict[str, Any]:
+        """Return what an answer says of an image beside its scores: `set`, of indices, and
+        `unknown`."""
         told: dict[str, Any] = {}
         if (found := self.in_set(probabilities)) is not None:
             told["set"] = found
@@ -132,7 +143,14 @@ def read_answers(recorded: Mapping[str, Any], classes: int, novelty: Novelty | N
         temperature=float(recorded.get("temperature", 1.0)),
         coverage=float(sets.get("coverage", 0.9)),
         least=sets.get("least"),
-        unknown=None
-        if novelty is None
-        else Unknown(novelty, unknown["threshold"], tuple(unknown["quantiles"]), unknown.get("row", False)),
+        unknown=(
+            None
+            if novelty is None
+            else Unknown(
+                novelty,
+                unknown["threshold"],
+                tuple(unknown["quantiles"]),
+                unknown.get("row", False),
+            )
+        ),
     )

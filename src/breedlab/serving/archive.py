@@ -1,4 +1,5 @@
-"""model.tar.gz: weights as safetensors, everything else about the model as data, and the code that serves it."""
+"""model.tar.gz: weights as safetensors, everything else about the model as data, and the code that
+serves it."""
 
 from __future__ import annotations
 
@@ -79,7 +80,9 @@ def write_folder(
         plugins: Packages that the endpoint needs, too, since a head or an engine may be theirs.
         answers: What becomes of its scores; see `serving.answers`.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()
+    }
     save_file(state, str(folder / "model.safetensors"))
     description = {
         "schema_version": SCHEMA_VERSION,
@@ -109,17 +112,23 @@ def write_code(folder: Path, architecture: str) -> None:
 
 
 def write_plugins(code: Path, plugins: Sequence[str]) -> None:
-    """Write plugins beside the code that serves a model, and all of breedlab, on which they may build."""
+    """Write plugins beside the code that serves a model, and all of breedlab, on which they may
+    build."""
     left_out = shutil.ignore_patterns("__pycache__", "*.pyc", "entry")
     shutil.copytree(PACKAGE, code / "breedlab", dirs_exist_ok=True, ignore=left_out)
-    needed = [f"{name}=={version(name)}" for name in ("pydantic", "pyyaml")] + copy_packages(plugins, code)
+    needed = [f"{name}=={version(name)}" for name in ("pydantic", "pyyaml")] + copy_packages(
+        plugins, code
+    )
     (code / "plugins.txt").write_text("".join(f"{name}\n" for name in plugins), "utf-8")
     with (code / "requirements.txt").open("a") as requirements:
         requirements.writelines(f"{line}\n" for line in needed)
 
 
 def record_engine(
-    folder: Path, taken: Choice, measured: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+    folder: Path,
+    taken: Choice,
+    measured: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes into an archive's content with what it answers, and by what that was chosen.
 
@@ -136,17 +145,32 @@ def record_engine(
     if taken.engine == OPENVINO:
         graph, side = f"engines/{taken.precision}.xml", description["transform"]["crop"]
         scores = OpenVino(folder / graph, taken.precision).scores(probe(side))[0, :count].tolist()
-        # What it answers to one photo that is the same everywhere: by that another machine knows it has the same.
-        engine |= {"file": graph, "openvino": version("openvino"), "probe": {"side": side, "scores": scores}}
+        # What it answers to one photo that is the same everywhere: by that another machine knows it
+        # has the same.
+        engine |= {
+            "file": graph,
+            "openvino": version("openvino"),
+            "probe": {"side": side, "scores": scores},
+        }
         with (folder / "code" / "requirements.txt").open("a") as requirements:
             requirements.write(f"openvino=={version('openvino')}\n")
     elif taken.engine != EAGER:
         graph, side = f"engines/{taken.precision}.bin", description["transform"]["crop"]
-        scores = AddedEngine(taken, folder / graph, settings or {}).scores(probe(side))[0, :count].tolist()
-        engine |= {"file": graph, "settings": dict(settings or {}), "probe": {"side": side, "scores": scores}}
+        scores = (
+            AddedEngine(taken, folder / graph, settings or {})
+            .scores(probe(side))[0, :count]
+            .tolist()
+        )
+        engine |= {
+            "file": graph,
+            "settings": dict(settings or {}),
+            "probe": {"side": side, "scores": scores},
+        }
         with (folder / "code" / "requirements.txt").open("a") as requirements:
             requirements.writelines(f"{line}\n" for line in ENGINES.get(taken.engine).requirements)
-    file.write_text(json.dumps({**description, "engine": engine, "export": dict(measured)}, indent=2))
+    file.write_text(
+        json.dumps({**description, "engine": engine, "export": dict(measured)}, indent=2)
+    )
 
 
 def record_answers(folder: Path, answers: Mapping[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""One model for many requests: each alone when idle, what has queued together when not. No timer holds a photo back."""
+"""One model for many requests: each alone when idle, what has queued together when not. No timer
+holds a photo back."""
 
 from __future__ import annotations
 
@@ -18,18 +19,20 @@ Scores = asyncio.Future[np.ndarray[Any, Any]]
 Answer = np.ndarray[Any, Any] | Exception
 
 _MOST_APART = 4
-"""Photos in one batch of a part of the cores; more are no faster there, and all of them wait for the last."""
+"""Photos in one batch of a part of the cores; more are no faster there, and all of them wait for
+the last."""
 
 
 class Batcher:
     """Computes scores on threads, so that the server goes on reading and decoding.
 
-    A lone photo gets all cores. Once there are as many photos as parts that the engine splits the cores into, each part
-    computes batches of its own: no core waits for another, and while one decodes the next computes.
+    A lone photo gets all cores. Once there are as many photos as parts that the engine splits the
+    cores into, each part computes batches of its own: no core waits for another, and while one
+    decodes the next computes.
 
-    Threads that decode hand their photos over themselves, and compute what may be computed then; a batch's answers go
-    back together: each way through the event loop, or to another thread, would cost a photo as much as all the rest of
-    serving it.
+    Threads that decode hand their photos over themselves, and compute what may be computed then; a
+    batch's answers go back together: each way through the event loop, or to another thread, would
+    cost a photo as much as all the rest of serving it.
 
     Args:
         model: Whose scores are wanted.
@@ -43,8 +46,8 @@ class Batcher:
         self._queue: deque[tuple[torch.Tensor, Scores]] = deque()
         self._coming = 0
         self._computed = 0  # photos that are being computed
-        # On a CPU, a pass that starts while the next photos are being decoded takes its cores from them, and they miss
-        # it; a GPU has nothing better to do.
+        # On a CPU, a pass that starts while the next photos are being decoded takes its cores from
+        # them, and they miss it; a GPU has nothing better to do.
         self._waits = model.device.type == "cpu"
         self._ended = False
         self._changed = threading.Condition()
@@ -83,7 +86,8 @@ class Batcher:
             self._wake()
 
     def add_expected(self, photo: torch.Tensor, scores: Scores) -> None:
-        """As `add`, of a photo that was expected; from a thread that decodes, which then computes, too."""
+        """As `add`, of a photo that was expected; from a thread that decodes, which then computes,
+        too."""
         with self._changed:
             self._coming -= 1
             self._queue.append((photo, scores))
@@ -128,7 +132,8 @@ class Batcher:
                 compute = self._free.pop() if apart else self._model.engine.scores
                 self._computed += count
                 self._wake()  # another part may be free, too
-            wanted = [(photo, future) for photo, future in batch if not future.done()]  # some clients have gone
+            # some clients have gone
+            wanted = [(photo, future) for photo, future in batch if not future.done()]
             answer = _answer([photo for photo, _ in wanted], compute) if wanted else None
             with self._changed:
                 self._computed -= count
@@ -140,7 +145,8 @@ class Batcher:
 
 def _answer(photos: list[torch.Tensor], compute: Compute) -> Answer:
     try:
-        # By numpy: for copying so little, torch would wake threads that then burn the cores of others.
+        # By numpy: for copying so little, torch would wake threads that then burn the cores of
+        # others.
         return compute(torch.from_numpy(np.stack([photo.numpy() for photo in photos]))).numpy()
     except Exception as error:  # each of them is told, and the next batch may fare better
         return error

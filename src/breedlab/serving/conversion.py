@@ -1,4 +1,5 @@
-"""From the network to OpenVINO's graph, in 32-bit or 8-bit numbers, as files that are the same each time."""
+"""From the network to OpenVINO's graph, in 32-bit or 8-bit numbers, as files that are the same each
+time."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def quantise(graph: Any, photos: Sequence[torch.Tensor], progress: Progress) -> 
 
     Args:
         graph: From `convert`.
-        photos: uint8 (3, side, side) each; what the model will be asked about, and not what tests it.
+        photos: uint8 (3, side, side) each; what the model will be asked about, and not what tests
+            it.
         progress: Called with how many have been run.
     """
     with quiet(), signals.same_stack():  # it compiles by a Core of its own
@@ -37,7 +39,9 @@ def quantise(graph: Any, photos: Sequence[torch.Tensor], progress: Progress) -> 
             return numbered[1][None].contiguous().numpy()
 
         data = nncf.Dataset(list(enumerate(photos, 1)), photo)
-        return nncf.quantize(graph, data, subset_size=len(photos), preset=nncf.QuantizationPreset.MIXED)
+        return nncf.quantize(
+            graph, data, subset_size=len(photos), preset=nncf.QuantizationPreset.MIXED
+        )
 
 
 def write_graph(graph: Any, file: Path, *, halves: bool) -> None:

@@ -1,4 +1,5 @@
-"""model.json, read and checked in one place: an archive may come from anywhere, and what it says sizes a network.
+"""model.json, read and checked in one place: an archive may come from anywhere, and what it says
+sizes a network.
 
 It needs no torch. Fields that are not known here are left alone.
 """
@@ -63,15 +64,17 @@ def _check_version(tree: dict[str, Any]) -> None:
     found = _whole(_field(tree, "format", ""), "format", 1, 10**9)
     if version > SCHEMA_VERSION or found > FORMAT:
         raise _Wrong(
-            f"written by a newer breedlab (schema_version {version}, format {found}; this one reads up to"
-            f" {SCHEMA_VERSION} and {FORMAT}); upgrade breedlab to open it"
+            f"written by a newer breedlab (schema_version {version}, format {found}; this one reads"
+            f" up to {SCHEMA_VERSION} and {FORMAT}); upgrade breedlab to open it"
         )
 
 
 def _check(tree: dict[str, Any]) -> None:
     shape = _object(tree, "architecture")
     _text(_field(shape, "name", "architecture"), "architecture.name")
-    count = _whole(_field(shape, "classes", "architecture"), "architecture.classes", 1, _MAX_CLASSES)
+    count = _whole(
+        _field(shape, "classes", "architecture"), "architecture.classes", 1, _MAX_CLASSES
+    )
     for width in _list(_field(shape, "head", "architecture"), "architecture.head", most=32):
         _whole(width, "architecture.head", 1, _MAX_WIDTH)
     if not 0 <= _number(_field(shape, "dropout", "architecture"), "architecture.dropout") <= 1:
@@ -92,7 +95,9 @@ def _check(tree: dict[str, Any]) -> None:
     _object(tree, "lineage")
     hosts = tree.get("allow_urls", "none")
     try:
-        if not isinstance(hosts, str) and not (isinstance(hosts, list) and all(isinstance(one, str) for one in hosts)):
+        if not isinstance(hosts, str) and not (
+            isinstance(hosts, list) and all(isinstance(one, str) for one in hosts)
+        ):
             raise ValueError
         allowed_from(hosts)
     except (ValueError, TypeError, AttributeError) as error:
@@ -118,7 +123,11 @@ def _check_answers(answers: dict[str, Any]) -> None:
             raise _Wrong("answers.unknown.method is neither nearest nor mahalanobis")
         _whole(_field(unknown, "width", "answers.unknown"), "answers.unknown.width", 1, _MAX_WIDTH)
         _number(_field(unknown, "threshold", "answers.unknown"), "answers.unknown.threshold")
-        quantiles = _list(_field(unknown, "quantiles", "answers.unknown"), "answers.unknown.quantiles", most=10_000)
+        quantiles = _list(
+            _field(unknown, "quantiles", "answers.unknown"),
+            "answers.unknown.quantiles",
+            most=10_000,
+        )
         numbers = [_number(one, "answers.unknown.quantiles") for one in quantiles]
         if not numbers or numbers != sorted(numbers):
             raise _Wrong("answers.unknown.quantiles are not in ascending order")
@@ -133,7 +142,10 @@ def _check_engine(engine: dict[str, Any], classes: int) -> None:
     if name == "eager":
         return
     if not isinstance(name, str) or re.fullmatch("[a-z][a-z0-9_]{0,63}", name) is None:
-        raise _Wrong(f"engine.name is {_shown(name)}; expected eager, openvino, or the name of a plugin's engine")
+        raise _Wrong(
+            f"engine.name is {_shown(name)}; expected eager, openvino, or the name of a plugin's"
+            " engine"
+        )
     file = _text(_field(engine, "file", "engine"), "engine.file")
     suffix = "xml" if name == "openvino" else "bin"
     if _GRAPH.fullmatch(file) is None or not file.endswith(suffix):
@@ -144,7 +156,9 @@ def _check_engine(engine: dict[str, Any], classes: int) -> None:
         _object(engine, "settings", "engine.")
     probe = _object(engine, "probe", "engine.")
     _whole(_field(probe, "side", "engine.probe"), "engine.probe.side", 1, _MAX_SIDE)
-    scores = _list(_field(probe, "scores", "engine.probe"), "engine.probe.scores", most=_MAX_CLASSES)
+    scores = _list(
+        _field(probe, "scores", "engine.probe"), "engine.probe.scores", most=_MAX_CLASSES
+    )
     for score in scores:
         _number(score, "engine.probe.scores")
     if len(scores) != classes:
@@ -183,7 +197,12 @@ def _whole(value: Any, name: str, least: int, most: int) -> int:
 
 
 def _number(value: Any, name: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e30 or not math.isfinite(value):
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or abs(value) > 1e30
+        or not math.isfinite(value)
+    ):
         raise _Wrong(f"{name} is {_shown(value)}; expected a number")
     return float(value)
 
@@ -191,7 +210,9 @@ def _number(value: Any, name: str) -> float:
 def _channels(value: Any, name: str, positive: bool) -> None:
     numbers = [_number(one, name) for one in _list(value, name, most=3)]
     if len(numbers) != 3 or (positive and min(numbers) <= 0):
-        raise _Wrong(f"{name} is {_shown(value)}; expected three {'positive ' if positive else ''}numbers")
+        raise _Wrong(
+            f"{name} is {_shown(value)}; expected three {'positive ' if positive else ''}numbers"
+        )
 
 
 def _shown(value: Any) -> str:
@@ -202,4 +223,8 @@ def _shown(value: Any) -> str:
 
 
 def _short(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:100]
+    return (
+        "nested too deeply"
+        if isinstance(error, RecursionError)
+        else " ".join(str(error).split())[:100]
+    )

@@ -1,4 +1,5 @@
-"""What `/docs` says of `POST /invocations`, in OpenAPI's terms: FastAPI cannot read it from a handler of raw bytes."""
+"""What `/docs` says of `POST /invocations`, in OpenAPI's terms: FastAPI cannot read it from a
+handler of raw bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from breedlab.serving.handler import MAX_PHOTOS
 _PHOTO = {"type": "string", "format": "binary"}
 _ITEM = {
     "type": "object",
-    "properties": {"image": {"type": "string", "format": "byte"}, "url": {"type": "string", "format": "uri"}},
+    "properties": {
+        "image": {"type": "string", "format": "byte"},
+        "url": {"type": "string", "format": "uri"},
+    },
     "minProperties": 1,
     "maxProperties": 1,
     "additionalProperties": False,
@@ -20,8 +24,16 @@ REQUEST_BODY = {
     "content": {
         **{kind: {"schema": _PHOTO} for kind in handler.PHOTO_TYPES},
         handler.JSON: {
-            "examples": {"photo": {"value": {"image": "<base64>"}}, "address": {"value": {"url": "https://..."}}},
-            "schema": {"anyOf": [_ITEM, {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": MAX_PHOTOS}]},
+            "examples": {
+                "photo": {"value": {"image": "<base64>"}},
+                "address": {"value": {"url": "https://..."}},
+            },
+            "schema": {
+                "anyOf": [
+                    _ITEM,
+                    {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": MAX_PHOTOS},
+                ]
+            },
         },
     },
 }
@@ -64,12 +76,20 @@ _VERBOSE = {
                     "set": {
                         "type": "array",
                         "items": {"type": "string"},
-                        "description": "One of these is the true class with probability `set_coverage`.",
+                        "description": (
+                            "One of these is the true class with probability `set_coverage`."
+                        ),
                     },
-                    "unknown": {"type": "boolean", "description": "Whether it is unlike the photos of all classes."},
+                    "unknown": {
+                        "type": "boolean",
+                        "description": "Whether it is unlike the photos of all classes.",
+                    },
                     "stranger_than": {
                         "type": "number",
-                        "description": "The share of validation photos that are less unlike the training photos.",
+                        "description": (
+                            "The share of validation photos that are less unlike the training"
+                            " photos."
+                        ),
                     },
                 },
             },

@@ -31,11 +31,13 @@ class EngineKind(Section):
 
     @abstractmethod
     def export(self, network: nn.Module, images: torch.Tensor, file: Path, precision: str) -> None:
-        """Write the file from which another machine can load the network. What it raises excludes the engine.
+        """Write the file from which another machine can load the network. What it raises excludes
+        the engine.
 
         Args:
-            network: On the CPU, in evaluation mode: from uint8 images (n, 3, side, side) to logits (n, classes); behind
-                those may come the features that tell images of none of the classes.
+            network: On the CPU, in evaluation mode: from uint8 images (n, 3, side, side) to logits
+                (n, classes); behind those may come the features that tell images of none of the
+                classes.
             images: Training images, to trace or calibrate with.
             file: Where to; it travels in the archive.
             precision: One of `precisions`.
@@ -43,7 +45,8 @@ class EngineKind(Section):
 
     @abstractmethod
     def load(self, file: Path, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return what computes float32 numbers of uint8 images, both on the CPU. Only one call is made at a time."""
+        """Return what computes float32 numbers of uint8 images, both on the CPU. Only one call is
+        made at a time."""
 
 
 @ENGINES.register("eager")
@@ -69,7 +72,11 @@ class OpenVinoKind(EngineKind):
         from breedlab.serving import conversion
 
         graph = conversion.convert(network, images.shape[-1])
-        made = conversion.quantise(graph, list(images), lambda done, total: None) if precision == "int8" else graph
+        made = (
+            conversion.quantise(graph, list(images), lambda done, total: None)
+            if precision == "int8"
+            else graph
+        )
         conversion.write_graph(made, file, halves=precision == "bf16")
 
     def load(self, file: Path, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -99,7 +106,9 @@ class AddedEngine:
         try:
             self._compute = ENGINES.get(choice.engine)(**settings).load(file, choice.precision)
         except ConfigError as error:
-            raise Unusable(f"{choice.engine} is the engine of a plugin that is not imported here") from error
+            raise Unusable(
+                f"{choice.engine} is the engine of a plugin that is not imported here"
+            ) from error
         except Exception as error:  # whatever the plugin's library raises
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise Unusable(f"{choice.engine} does not take it ({reason})") from error

@@ -1,6 +1,8 @@
-"""What computes a model's scores: PyTorch itself, or OpenVINO where the archive carries a file for it.
+"""What computes a model's scores: PyTorch itself, or OpenVINO where the archive carries a file for
+it.
 
-A file of OpenVINO's is a graph and its weights; each machine compiles it for itself when it loads it.
+A file of OpenVINO's is a graph and its weights; each machine compiles it for itself when it loads
+it.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ EAGER, OPENVINO = "eager", "openvino"
 _MOST_APART = 8
 """Each of them holds the activations of a batch; where there are more cores, each takes several."""
 _LARGEST_LAYER = 500_000_000
-"""Numbers of one layer's output for one photo; the first convolution of a ResNet has 67 million at 2,048 pixels."""
+"""Numbers of one layer's output for one photo; the first convolution of a ResNet has 67 million at
+2,048 pixels."""
 _FAR = 0.2
-"""Relative distance from the exported scores of the probe that no processor's arithmetic explains."""
+"""Relative distance from the exported scores of the probe that no processor's arithmetic
+explains."""
 _log = logging.getLogger(__name__)
 
 
@@ -61,11 +65,13 @@ class Engine(Protocol):
     choice: Choice
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        """Float32 logits (n, classes) on the CPU of uint8 photos (n, 3, side, side), computed on all cores."""
+        """Float32 logits (n, classes) on the CPU of uint8 photos (n, 3, side, side), computed on
+        all cores."""
         ...
 
     def split(self) -> list[Compute]:
-        """As `scores`, on a part of the cores each: one for each part, for one call at a time; may be none."""
+        """As `scores`, on a part of the cores each: one for each part, for one call at a time; may
+        be none."""
         ...
 
 
@@ -74,18 +80,24 @@ class Unusable(Exception):
 
 
 class Eager:
-    """PyTorch, on the CPU or a GPU. bf16 is autocast: weights cast outright are slow for small batches."""
+    """PyTorch, on the CPU or a GPU. bf16 is autocast: weights cast outright are slow for small
+    batches."""
 
     def __init__(self, network: nn.Module, device: torch.device, precision: str) -> None:
         if precision == "bf16" and not multiplies_bf16(device):
-            _log.warning("this machine has no native bf16, which would only be slower; PyTorch computes in fp32")
+            _log.warning(
+                "this machine has no native bf16, which would only be slower; PyTorch computes in"
+                " fp32"
+            )
             precision = "fp32"
         self.choice = Choice(EAGER, precision)
         self._network, self._device = network, device
 
     @torch.inference_mode()
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.choice.precision == "bf16"):
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self.choice.precision == "bf16"
+        ):
             logits: torch.Tensor = self._network(photos.to(self._device))
         return logits.float().cpu()
 
@@ -115,7 +127,8 @@ class OpenVino:
             self._settings = {
                 "INFERENCE_PRECISION_HINT": hint,
                 "INFERENCE_NUM_THREADS": self._threads,
-                # Bound to cores, the threads of each process would take the first ones, and leave the others idle.
+                # Bound to cores, the threads of each process would take the first ones, and leave
+                # the others idle.
                 "ENABLE_CPU_PINNING": False,
             }
             # Any number of photos; compiled for one number it was no faster.
@@ -134,22 +147,34 @@ class OpenVino:
             return _infer(self._request, photos)
 
     def split(self) -> list[Compute]:
-        return [partial(_infer, request) for request in self._requests(min(self._threads, _MOST_APART))]
+        return [
+            partial(_infer, request) for request in self._requests(min(self._threads, _MOST_APART))
+        ]
 
     def _requests(self, count: int) -> list[Any]:
         """So many computations side by side, which have the threads among them."""
-        compiled = openvino_core.core().compile_model(self._graph, "CPU", {**self._settings, "NUM_STREAMS": count})
+        compiled = openvino_core.core().compile_model(
+            self._graph, "CPU", {**self._settings, "NUM_STREAMS": count}
+        )
         return [compiled.create_infer_request() for _ in range(count)]
 
 
 def _refuse_huge_layers(graph: Any) -> None:
-    """Raise ValueError if a layer gives more numbers for one photo than any network's: a graph of a kilobyte may."""
+    """Raise ValueError if a layer gives more numbers for one photo than any network's: a graph of a
+    kilobyte may."""
     for node in graph.get_ordered_ops():
         for output in node.outputs():
             shape = output.get_partial_shape()
-            lengths = [1 if size.is_dynamic else size.get_length() for size in shape] if shape.rank.is_static else []
+            lengths = (
+                [1 if size.is_dynamic else size.get_length() for size in shape]
+                if shape.rank.is_static
+                else []
+            )
             if math.prod(lengths) > _LARGEST_LAYER:
-                raise ValueError(f"its layer {node.get_friendly_name()[:60]!r} gives {math.prod(lengths):,} numbers")
+                raise ValueError(
+                    f"its layer {node.get_friendly_name()[:60]!r} gives {math.prod(lengths):,}"
+                    " numbers"
+                )
 
 
 def _infer(request: Any, photos: torch.Tensor) -> torch.Tensor:
@@ -165,7 +190,8 @@ def load_engine(
     wanted: str | None,
     width: int | None = None,
 ) -> Engine:
-    """The engine that an archive was exported with, or PyTorch, with a warning, where that cannot run.
+    """The engine that an archive was exported with, or PyTorch, with a warning, where that cannot
+    run.
 
     Args:
         folder: The archive's content.
@@ -173,7 +199,8 @@ def load_engine(
         network: The module, on the device.
         device: A GPU is PyTorch's, whatever the archive says of the CPU.
         wanted: `eager` or `openvino` to have that one and nothing else.
-        width: How many numbers it gives for a photo; as many as the exported scores of the probe by default.
+        width: How many numbers it gives for a photo; as many as the exported scores of the probe by
+            default.
 
     Raises:
         ServingError: If the engine wanted is not in the archive, or cannot run.
@@ -181,14 +208,21 @@ def load_engine(
     choice = MODULE if recorded is None else Choice(recorded["name"], recorded["precision"])
     if wanted == OPENVINO and choice.engine != OPENVINO:
         raise ServingError(
-            "this model was exported without an OpenVINO engine; export it with serving.engine=openvino, or ask for"
-            " eager"
+            "this model was exported without an OpenVINO engine; export it with"
+            " serving.engine=openvino, or ask for eager"
         )
-    if recorded is None or choice.engine == EAGER or wanted == EAGER or (device.type != "cpu" and wanted is None):
+    if (
+        recorded is None
+        or choice.engine == EAGER
+        or wanted == EAGER
+        or (device.type != "cpu" and wanted is None)
+    ):
         return Eager(network, device, choice.precision if choice.engine == EAGER else "fp32")
     try:
         engine = _made(choice, folder, recorded)
-        _refuse_other_scores(engine, torch.tensor(recorded["probe"]["scores"]), recorded["probe"]["side"], width)
+        _refuse_other_scores(
+            engine, torch.tensor(recorded["probe"]["scores"]), recorded["probe"]["side"], width
+        )
     except Unusable as reason:
         maker = f"openvino=={recorded['openvino']}" if choice.engine == OPENVINO else choice.engine
         message = f"{recorded['file']} cannot be used here: {reason}; it was made by {maker}"
@@ -205,12 +239,15 @@ def _made(choice: Choice, folder: Path, recorded: Mapping[str, Any]) -> Engine:
     try:  # not at the top: only an archive with such an engine needs pydantic where it is served
         from breedlab.serving.engine_kinds import AddedEngine
     except ImportError as error:
-        raise Unusable(f"{choice.engine} is the engine of a plugin, which is not here ({error})") from error
+        raise Unusable(
+            f"{choice.engine} is the engine of a plugin, which is not here ({error})"
+        ) from error
     return AddedEngine(choice, folder / recorded["file"], recorded.get("settings", {}))
 
 
 def probe(side: int) -> torch.Tensor:
-    """A photo (1, 3, side, side) that is the same everywhere: waves of three directions, in whole numbers."""
+    """A photo (1, 3, side, side) that is the same everywhere: waves of three directions, in whole
+    numbers."""
     place = 1024 * torch.arange(side) // side
     rows, columns = place[:, None], place[None, :]
     waves = torch.stack([2 * rows + columns, rows + 3 * columns, 5 * rows - 2 * columns]) % 510
@@ -224,12 +261,18 @@ def multiplies_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _refuse_other_scores(engine: Engine, exported: torch.Tensor, side: int, width: int | None) -> None:
+def _refuse_other_scores(
+    engine: Engine, exported: torch.Tensor, side: int, width: int | None
+) -> None:
     """A file that was exchanged or damaged, or arithmetic that goes wrong here, must not answer."""
     found = engine.scores(probe(side))[0]
     expected = len(exported) if width is None else width
     if found.shape != (expected,):
-        what = f"classes and {expected - len(exported)} features" if expected > len(exported) else "classes"
+        what = (
+            f"classes and {expected - len(exported)} features"
+            if expected > len(exported)
+            else "classes"
+        )
         raise Unusable(f"it gives {len(found)} scores; this model has {len(exported)} {what}")
     if not (found[: len(exported)] - exported).norm() <= _FAR * exported.norm():
         raise Unusable("its scores are not those that it was exported with")

@@ -1,8 +1,8 @@
 """What a model looked at: Grad-CAM, and where its map lies on the photo as a person sees it.
 
-Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) weighs the channels of the last map that still has places by
-how much the class's score rises with them. Convolutional networks keep such a map to the end; transformers keep
-one token a patch, which laid out in rows is the same thing.
+Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) weighs the channels of the last map that still
+has places by how much the class's score rises with them. Convolutional networks keep such a map to
+the end; transformers keep one token a patch, which laid out in rows is the same thing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from breedlab.errors import ServingError
 from breedlab.models.classifier import Classifier
 
 _MOST_PREFIX_TOKENS = 8
-"""Class, distillation and register tokens that stand before the patches'; no known network has more."""
+"""Class, distillation and register tokens that stand before the patches'; no known network has
+more."""
 
 
 class NotExplainable(ServingError):
@@ -33,7 +34,8 @@ class NotExplainable(ServingError):
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle on an upright photo, in fractions of its width and height; parts may lie outside the photo."""
+    """A rectangle on an upright photo, in fractions of its width and height; parts may lie outside
+    the photo."""
 
     x: float
     y: float
@@ -47,7 +49,8 @@ class Explanation:
 
     Attributes:
         index: The class.
-        heat: float32 (rows, columns), 0 to 1; 1 is the place that spoke most for the class. All 0 if none did.
+        heat: float32 (rows, columns), 0 to 1; 1 is the place that spoke most for the class. All 0
+            if none did.
         box: The part of the photo that the network saw; `heat` covers exactly this.
         width: Of the upright photo, pixels.
         height: Likewise.
@@ -76,7 +79,9 @@ class Explainer:
 
     def __init__(self, network: Classifier, transform: EvalTransform) -> None:
         self.transform = transform
-        shared: dict[int, Any] = {id(t): t for t in itertools.chain(network.parameters(), network.buffers())}
+        shared: dict[int, Any] = {
+            id(t): t for t in itertools.chain(network.parameters(), network.buffers())
+        }
         self._network = copy.deepcopy(network, shared).eval()
         self._lock = threading.Lock()
         self.layer = last_map(self._network.backbone, transform.crop)
@@ -94,8 +99,11 @@ class Explainer:
             index, heat = self.heat(self.transform(pixels), index)
         return Explanation(index, heat, seen(self.transform, width, height), width, height)
 
-    def heat(self, image: torch.Tensor, index: int | None = None) -> tuple[int, np.ndarray[Any, np.dtype[np.float32]]]:
-        """The class explained, and its map (rows, columns) from 0 to 1, of a prepared photo (3, side, side)."""
+    def heat(
+        self, image: torch.Tensor, index: int | None = None
+    ) -> tuple[int, np.ndarray[Any, np.dtype[np.float32]]]:
+        """The class explained, and its map (rows, columns) from 0 to 1, of a prepared photo (3,
+        side, side)."""
         kept: list[torch.Tensor] = []
 
         def keep(_module: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
@@ -115,7 +123,9 @@ class Explainer:
         (gradient,) = torch.autograd.grad(logits[index], kept)
         cam = grad_cam(_places(kept[0].detach()), _places(gradient))
         peak = cam.max()
-        heat: np.ndarray[Any, np.dtype[np.float32]] = (cam / peak if peak > 0 else cam).float().cpu().numpy()
+        heat: np.ndarray[Any, np.dtype[np.float32]] = (
+            (cam / peak if peak > 0 else cam).float().cpu().numpy()
+        )
         return index, heat
 
 
@@ -134,10 +144,12 @@ def grad_cam(activations: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
 
 
 def last_map(backbone: nn.Module, side: int) -> str:
-    """The last module whose output still has places and reaches the features. One forward pass finds it.
+    """The last module whose output still has places and reaches the features. One forward pass
+    finds it.
 
-    Candidates are taken from the last backwards until one has a gradient at its places: after a vision
-    transformer's last attention only the class token is read on, so its last patch tokens mean nothing.
+    Candidates are taken from the last backwards until one has a gradient at its places: after a
+    vision transformer's last attention only the class token is read on, so its last patch tokens
+    mean nothing.
 
     Args:
         backbone: From (n, 3, side, side) to (n, features), in evaluation mode.
@@ -170,7 +182,8 @@ def last_map(backbone: nn.Module, side: int) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    once = [(name, output) for name, output in found.items() if calls[name] == 1]  # hooks cannot tell calls apart
+    # hooks cannot tell calls apart
+    once = [(name, output) for name, output in found.items() if calls[name] == 1]
     if once and probe.requires_grad:
         gradients = torch.autograd.grad(probe, [output for _, output in once], allow_unused=True)
         stream = next((len(output[0, 0]) for _, output in reversed(once) if output.ndim == 3), 0)
@@ -179,11 +192,14 @@ def last_map(backbone: nn.Module, side: int) -> str:
                 continue  # queries, keys and values side by side, not what runs through the blocks
             if gradient is not None and _places(gradient).count_nonzero():
                 return name
-    raise NotExplainable("this model's network keeps no map of the photo, so what it looked at cannot be shown")
+    raise NotExplainable(
+        "this model's network keeps no map of the photo, so what it looked at cannot be shown"
+    )
 
 
 def seen(transform: EvalTransform, width: int, height: int) -> Box:
-    """The part of an upright photo that the transform leaves: its resize and its centre crop, undone."""
+    """The part of an upright photo that the transform leaves: its resize and its centre crop,
+    undone."""
     short = min(width, height)
     across, down = (int(transform.resize * n / short) for n in (width, height))
     left, top = (_margin(n, transform.crop) for n in (across, down))
@@ -191,7 +207,8 @@ def seen(transform: EvalTransform, width: int, height: int) -> Box:
 
 
 def _margin(length: int, crop: int) -> int:
-    """Pixels that torchvision's center_crop leaves out before the crop; fewer than 0 where it pads."""
+    """Pixels that torchvision's center_crop leaves out before the crop; fewer than 0 where it
+    pads."""
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
 
 
@@ -203,7 +220,8 @@ def _has_places(output: torch.Tensor) -> bool:
 
 
 def _grid(tokens: int) -> int:
-    """The side of the square that so many tokens make, those before it left out; 0 if they make none."""
+    """The side of the square that so many tokens make, those before it left out; 0 if they make
+    none."""
     side = math.isqrt(tokens)
     return side if tokens - side * side <= _MOST_PREFIX_TOKENS else 0
 

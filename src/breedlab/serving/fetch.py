@@ -1,9 +1,12 @@
-"""Photos by their address, without becoming anybody's door into the network that the server stands in.
+"""Photos by their address, without becoming anybody's door into the network that the server stands
+in.
 
-A request names the address, so it is hostile until shown otherwise: what may be asked is narrow (RFC 3986 host names,
-two ports), every address that the name resolves to has to be a public one, and the connection goes to the very address
-that was checked, so that a name which resolves differently the second time gains nothing. The standard library does the
-talking: its HTTP client knows of no proxies, cookies, redirects or compression, all of which would need guarding.
+A request names the address, so it is hostile until shown otherwise: what may be asked is narrow
+(RFC 3986 host names, two ports), every address that the name resolves to has to be a public one,
+and the connection goes to the very address that was checked, so that a name which resolves
+differently the second time gains nothing. The standard library does the
+talking: its HTTP client knows of no proxies, cookies, redirects or compression, all of which would
+    need guarding.
 """
 
 from __future__ import annotations
@@ -42,29 +45,65 @@ Connect = Callable[[str, int, float], socket.socket]
 """A TCP connection to an IP address, a port, within that many seconds; raises OSError."""
 
 _PORTS = {"http": 80, "https": 443}
-_PHOTO_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")  # the last is what S3 says by default
+# the last is what S3 says by default
+_PHOTO_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 _CHUNK = 65_536
 _LOOK_UPS = threading.BoundedSemaphore(32)
-"""A look-up cannot be broken off: one that hangs goes on in its thread, and there are only so many of them."""
+"""A look-up cannot be broken off: one that hangs goes on in its thread, and there are only so many
+of them."""
 
 _CLOSED = tuple(
     ipaddress.ip_network(network)
     for network in (
-        # IANA's special-purpose registries, written out: what `is_global` covers differs between Pythons.
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-        *("192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16"),
-        *("192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        # IANA's special-purpose registries, written out: what `is_global` covers differs between
+        # Pythons.
+        *(
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+        ),
+        *(
+            "192.0.0.0/24",
+            "192.0.2.0/24",
+            "192.31.196.0/24",
+            "192.52.193.0/24",
+            "192.88.99.0/24",
+            "192.168.0.0/16",
+        ),
+        *(
+            "192.175.48.0/24",
+            "198.18.0.0/15",
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "224.0.0.0/4",
+            "240.0.0.0/4",
+        ),
         "168.63.129.16/32",  # Azure's metadata: it looks public and is not
-        # Of IPv6, what is not global unicast, and within that what tunnels to IPv4 or is not routed.
-        *("::/3", "4000::/2", "8000::/1", "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
+        # Of IPv6, what is not global unicast, and within that what tunnels to IPv4 or is not
+        # routed.
+        *(
+            "::/3",
+            "4000::/2",
+            "8000::/1",
+            "2001::/23",
+            "2001:db8::/32",
+            "2002::/16",
+            "2620:4f:8000::/48",
+            "3fff::/20",
+        ),
     )
 )
-# What stands for an IPv4 address, which is then what counts: ::ffff:a.b.c.d, and NAT64 of networks without IPv4.
+# What stands for an IPv4 address, which is then what counts: ::ffff:a.b.c.d, and NAT64 of networks
+# without IPv4.
 _CARRIERS = (ipaddress.ip_network("::ffff:0:0/96"), ipaddress.ip_network("64:ff9b::/96"))
 
 
 class NotFetched(ServingError):
-    """A photo that must not or cannot be fetched. `status` is HTTP's; the text says nothing of what answers inside."""
+    """A photo that must not or cannot be fetched. `status` is HTTP's; the text says nothing of what
+    answers inside."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -89,9 +128,12 @@ def is_public(address: str) -> bool:
             return False
         if any(found in network for network in _CARRIERS):
             return is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFF_FFFF)))
-        if (int(found) >> 32) & 0xFDFF_FFFF == 0x0000_5EFE:  # ISATAP: an IPv4 address within any prefix
+        # ISATAP: an IPv4 address within any prefix
+        if (int(found) >> 32) & 0xFDFF_FFFF == 0x0000_5EFE:
             return False
-    return found.is_global and not any(found in network for network in _CLOSED if network.version == found.version)
+    return found.is_global and not any(
+        found in network for network in _CLOSED if network.version == found.version
+    )
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -141,8 +183,8 @@ class Fetcher:
         """The photo at a URL, not yet decoded.
 
         Raises:
-            NotFetched: 403 for what must not be asked, 400 for what is no such URL or did not answer with a photo,
-                413 for a photo that is too large.
+            NotFetched: 403 for what must not be asked, 400 for what is no such URL or did not
+                answer with a photo, 413 for a photo that is too large.
         """
         if not self.is_open:
             raise NotFetched(400, "this model fetches no URLs; send the photo's bytes")
@@ -157,9 +199,13 @@ class Fetcher:
                 url = found
         except (OSError, http.client.HTTPException, ValueError) as error:
             if time.monotonic() >= deadline or isinstance(error, TimeoutError):
-                raise NotFetched(400, f"its host did not send it within {self._seconds:g} seconds") from error
+                raise NotFetched(
+                    400, f"its host did not send it within {self._seconds:g} seconds"
+                ) from error
             reason = (
-                "has no valid certificate" if isinstance(error, ssl.SSLCertVerificationError) else "cannot be asked"
+                "has no valid certificate"
+                if isinstance(error, ssl.SSLCertVerificationError)
+                else "cannot be asked"
             )
             raise NotFetched(400, f"its host {reason}") from error
         raise NotFetched(400, f"its host redirects more than {REDIRECTS} times")
@@ -172,13 +218,19 @@ class Fetcher:
         with self._connection(scheme, host, address, port, deadline) as (connection, cut):
             connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
             named = bracketed if port == _PORTS[scheme] else f"{bracketed}:{port}"
-            for name, value in (("Host", named), ("Accept", "image/*"), ("Accept-Encoding", "identity")):
+            for name, value in (
+                ("Host", named),
+                ("Accept", "image/*"),
+                ("Accept-Encoding", "identity"),
+            ):
                 connection.putheader(name, value)
             connection.putheader("User-Agent", "breedlab")
             connection.putheader("Connection", "close")
             connection.endheaders()
             answer = connection.getresponse()
-            if answer.status in (301, 302, 303, 307, 308) and (place := answer.getheader("Location")):
+            if answer.status in (301, 302, 303, 307, 308) and (
+                place := answer.getheader("Location")
+            ):
                 return urljoin(url, place.encode("latin-1").decode("utf-8", "replace"))
             photo = self._read(answer)
             if cut.is_set():  # a body without a length looks whole wherever it ends
@@ -205,7 +257,9 @@ class Fetcher:
         if self.allowed == "public":
             if port not in _PORTS.values():
                 raise NotFetched(403, f"port {port} is not asked; only 80 and 443 are")
-        elif not (f"{host}:{port}" in self.allowed or (host in self.allowed and port in _PORTS.values())):
+        elif not (
+            f"{host}:{port}" in self.allowed or (host in self.allowed and port in _PORTS.values())
+        ):
             raise NotFetched(403, "its host is not one that this model fetches from")
         path = parts.path or "/"
         target = "".join(
@@ -225,7 +279,8 @@ class Fetcher:
         return min(addresses, key=lambda address: ":" in address)
 
     def _look_up(self, host: str, port: int, deadline: float) -> Iterable[str]:
-        """The host's addresses, or TimeoutError at the deadline: the system's own patience is longer."""
+        """The host's addresses, or TimeoutError at the deadline: the system's own patience is
+        longer."""
         if not _LOOK_UPS.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise TimeoutError
         found: Future[Iterable[str]] = Future()
@@ -248,12 +303,14 @@ class Fetcher:
     def _connection(
         self, scheme: str, host: str, address: str, port: int, deadline: float
     ) -> Iterator[tuple[http.client.HTTPConnection, threading.Event]]:
-        """An HTTP connection over a socket that is cut at the deadline, however busily bytes drip in until then."""
+        """An HTTP connection over a socket that is cut at the deadline, however busily bytes drip
+        in until then."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         plain, cut = self._connect(address, port, left), threading.Event()
-        # The very file stays the same when TLS is laid over it; only the object that holds it changes.
+        # The very file stays the same when TLS is laid over it; only the object that holds it
+        # changes.
         watched = plain.dup()
 
         def end() -> None:
@@ -305,7 +362,8 @@ def _trust() -> ssl.SSLContext:
 
 
 def _host(parts: SplitResult) -> str:
-    """The host as DNS and TLS get it: ASCII, lower case, no dot at the end; or a plain IP address."""
+    """The host as DNS and TLS get it: ASCII, lower case, no dot at the end; or a plain IP
+    address."""
     name = (parts.hostname or "").removesuffix(".")
     wrong = NotFetched(400, "the URL's host is not a name or an address as it is commonly written")
     if ":" in name:
@@ -322,7 +380,8 @@ def _host(parts: SplitResult) -> str:
         raise wrong from error
     if not HOST.fullmatch(host):
         raise wrong
-    # Whoever ends in a number means an address: 127.1, 0x7f.1, 017700000001 and 2130706433 are all loopback.
+    # Whoever ends in a number means an address: 127.1, 0x7f.1, 017700000001 and 2130706433 are all
+    # loopback.
     if re.fullmatch(r"\d+|0x[0-9a-f]*", host.rsplit(".", 1)[-1]):
         try:
             return str(ipaddress.IPv4Address(host))
@@ -335,8 +394,11 @@ def allowed_from(value: Any) -> Allowed:
     """What model.json or a command line says of `allow_urls`, checked.
 
     Raises:
-        ValueError: If it is neither `none` nor `public` nor names of hosts; its text says what is expected.
+        ValueError: If it is neither `none` nor `public` nor names of hosts; its text says what is
+            expected.
     """
     if value in ("none", "public"):
         return str(value)
-    return tuple(map(check_host, value if isinstance(value, list | tuple) else str(value).split(",")))
+    return tuple(
+        map(check_host, value if isinstance(value, list | tuple) else str(value).split(","))
+    )

@@ -18,7 +18,8 @@ _FAR = 2e-3
 def refuse_another_network(folder: Path, classifier: Classifier, images: torch.Tensor) -> None:
     """Raise unless an archive's content makes the very network that was trained.
 
-    What no file of weights holds (an attribute, a default that changed, a buffer that is not saved) shows here alone.
+    What no file of weights holds (an attribute, a default that changed, a buffer that is not saved)
+    shows here alone.
 
     Args:
         folder: From `write_folder`.
@@ -35,16 +36,17 @@ def refuse_another_network(folder: Path, classifier: Classifier, images: torch.T
         served = rebuilt(images.to(device)).float().cpu()
     if not bool(torch.isfinite(trained).all()):
         raise TrainingError(
-            "export: the trained network answers NaN or infinity on validation images; nothing is exported"
+            "export: the trained network answers NaN or infinity on validation images; nothing is"
+            " exported"
         )
     largest = float((trained - served).abs().max())
     if largest <= _FAR * max(float(trained.abs().max()), 1e-3):
         return
     alike = float((trained.argmax(1) == served.argmax(1)).float().mean())
     raise TrainingError(
-        f"export: the archive does not answer what the trained network answers: on {len(images)} validation images"
-        f" their logits differ by up to {largest:.3g} (of {float(trained.abs().max()):.3g}), and {alike:.0%} get the"
-        " same class."
-        f" {classifier.architecture.name} keeps something that its weights do not hold. No archive is written; the"
-        " trained weights are in checkpoints/best.ckpt"
+        f"export: the archive does not answer what the trained network answers: on {len(images)}"
+        f" validation images their logits differ by up to {largest:.3g} (of"
+        f" {float(trained.abs().max()):.3g}), and {alike:.0%} get the same class."
+        f" {classifier.architecture.name} keeps something that its weights do not hold. No archive"
+        " is written; the trained weights are in checkpoints/best.ckpt"
     )

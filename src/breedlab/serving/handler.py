@@ -1,6 +1,8 @@
-"""The endpoint's four functions, and the model behind them. `predict` and `evaluate` use the same model.
+"""The endpoint's four functions, and the model behind them. `predict` and `evaluate` use the same
+model.
 
-SageMaker's PyTorch container calls model_fn once, then input_fn, predict_fn and output_fn for each request.
+SageMaker's PyTorch container calls model_fn once, then input_fn, predict_fn and output_fn for each
+request.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ NPY = "application/x-npy"
 TOP = 5
 """How many classes a verbose answer ranks."""
 _LAST_LAYER = 100_000_000
-"""Parameters that a network may have in the layers that are cut off: ImageNet-22k's classes, of the widest features."""
+"""Parameters that a network may have in the layers that are cut off: ImageNet-22k's classes, of the
+widest features."""
 _MAX_ACCEPT = 1000
 """Characters of an Accept header; browsers send some 150."""
 _PUBLIC = ("experiment", "run", "started", "git", "test", "test_intervals")
@@ -57,7 +60,9 @@ _PUBLIC = ("experiment", "run", "started", "git", "test", "test_intervals")
 def _architecture(shape: dict[str, Any]) -> Architecture:
     try:
         return Architecture(**shape)
-    except TypeError as error:  # a field that changes what the network answers must not be passed over
+    except (
+        TypeError
+    ) as error:  # a field that changes what the network answers must not be passed over
         known = {one.name for one in fields(Architecture)}
         more = ", ".join(sorted(set(shape) - known)) or str(error)
         raise ServingError(
@@ -66,28 +71,43 @@ def _architecture(shape: dict[str, Any]) -> Architecture:
 
 
 def _weights(file: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
-    """The tensors of a file, once they are found to be those of such a head: what is built has its widths."""
+    """The tensors of a file, once they are found to be those of such a head: what is built has its
+    widths."""
     try:
         weights = load_file(str(file))
     except FileNotFoundError as error:
         raise ServingError(f"{file.name}: is missing; export the model again") from error
-    except Exception as error:  # of a damaged file safetensors raises its own kinds, and OSError, ValueError, KeyError
+    # Of a damaged file safetensors raises its own kinds, and OSError, ValueError, KeyError.
+    except Exception as error:
         reason = " ".join(str(error).split())[:120]
-        raise ServingError(f"{file.name}: is damaged or no safetensors file ({reason}); export it again") from error
-    heads = [value.shape[0] for name, value in weights.items() if name.startswith("head.") and value.ndim == 2]
-    if architecture.head_type == MLP and sorted(heads) != sorted((*architecture.head, architecture.classes)):
+        raise ServingError(
+            f"{file.name}: is damaged or no safetensors file ({reason}); export it again"
+        ) from error
+    heads = [
+        value.shape[0]
+        for name, value in weights.items()
+        if name.startswith("head.") and value.ndim == 2
+    ]
+    if architecture.head_type == MLP and sorted(heads) != sorted(
+        (*architecture.head, architecture.classes)
+    ):
         said = [*architecture.head, architecture.classes]
-        raise ServingError(f"{file.name}: its head has layers of {heads[:9]}; model.json says {said[:9]}")
+        raise ServingError(
+            f"{file.name}: its head has layers of {heads[:9]}; model.json says {said[:9]}"
+        )
     return weights
 
 
 def _refuse_a_giant(architecture: Architecture, weights: dict[str, torch.Tensor]) -> None:
-    """Raise if a few numbers come with the name of a network of billions, before memory is taken for those."""
+    """Raise if a few numbers come with the name of a network of billions, before memory is taken
+    for those."""
     here = sum(value.numel() for value in weights.values())
     expected = backbones.parameters_of(architecture.name, architecture.tag)
-    if expected is not None and expected > 2 * here + _LAST_LAYER:  # which the archive's network lacks
+    # which the archive's network lacks
+    if expected is not None and expected > 2 * here + _LAST_LAYER:
         raise ServingError(
-            f"model.safetensors: holds {here:,} numbers; {architecture.name} has some {expected:,}; export it again"
+            f"model.safetensors: holds {here:,} numbers; {architecture.name} has some {expected:,};"
+            " export it again"
         )
 
 
@@ -98,13 +118,17 @@ def _load(network: Classifier, weights: dict[str, torch.Tensor]) -> None:
     wrong += [f"has {name}, which the network lacks" for name in weights if name not in own]
     for name, value in weights.items():
         if name in own and (value.shape, value.dtype) != (own[name].shape, own[name].dtype):
-            given, expected = ((tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in (value, own[name]))
+            given, expected = (
+                (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in (value, own[name])
+            )
             wrong.append(f"{name} is {given}; expected {expected}")
         elif value.is_floating_point() and not value.isfinite().all():
             wrong.append(f"{name} holds NaN or infinity")
     if wrong:
         more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
-        raise ServingError(f"model.safetensors: {'; '.join(wrong[:2])}{more}; export the model again")
+        raise ServingError(
+            f"model.safetensors: {'; '.join(wrong[:2])}{more}; export the model again"
+        )
     network.load_state_dict(weights)
 
 
@@ -120,7 +144,8 @@ class Model:
         classes: Names in the order of the scores.
         lineage: Where the model comes from.
         network: The PyTorch module, whatever engine answers.
-        served: What engines compute: the network, with its features where the archive tells the unknown by them.
+        served: What engines compute: the network, with its features where the archive tells the
+            unknown by them.
         answers: What is made of its scores.
         engine: What computes the scores.
         fetch: Gets photos by their address, under the rules of the archive's `allow_urls`.
@@ -129,7 +154,9 @@ class Model:
         ServingError: If the archive is another version's, or `engine` names one that cannot run.
     """
 
-    def __init__(self, folder: Path, device: torch.device | None = None, engine: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device | None = None, engine: str | None = None
+    ) -> None:
         description = read_description(folder)
         shape, transform = description["architecture"], description["transform"]
         self.classes: tuple[str, ...] = tuple(description["classes"])
@@ -139,12 +166,16 @@ class Model:
             **{**transform, "mean": tuple(transform["mean"]), "std": tuple(transform["std"])}
         )
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        architecture = _architecture({k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()})
+        architecture = _architecture(
+            {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
+        )
         weights = _weights(folder / "model.safetensors", architecture)
         _refuse_a_giant(architecture, weights)
         try:
             network = Classifier(
-                architecture, backbones.build(architecture.name, tag=architecture.tag), side=self.transform.crop
+                architecture,
+                backbones.build(architecture.name, tag=architecture.tag),
+                side=self.transform.crop,
             )
         except BreedlabError as error:
             raise ServingError(f"model.json: its network cannot be built here ({error})") from error
@@ -157,11 +188,14 @@ class Model:
             novelty = read_novelty(folder, unknown["method"], unknown["width"])
             self.served, width = WithFeatures(self.network).eval(), count + novelty.width
         self.answers = read_answers(recorded, count, novelty)
-        computing = load_engine(folder, description.get("engine"), self.served, self.device, engine, width)
+        computing = load_engine(
+            folder, description.get("engine"), self.served, self.device, engine, width
+        )
         self.engine = AnsweringEngine(computing, self.answers)
 
     def public_lineage(self) -> dict[str, Any]:
-        """Where the model comes from, as far as who asks it may know: no path, no command line, no machine."""
+        """Where the model comes from, as far as who asks it may know: no path, no command line, no
+        machine."""
         told = {name: self.lineage[name] for name in _PUBLIC if name in self.lineage}
         packages, data = self.lineage.get("packages"), self.lineage.get("data")
         if isinstance(packages, dict) and "breedlab" in packages:
@@ -183,12 +217,15 @@ class Model:
         return self.engine.scores(photos)[:, : len(self.classes)]
 
     def told(self, photos: torch.Tensor) -> list[dict[str, Any]]:
-        """What is said of each photo beside its scores: `probabilities`, and `set` and `unknown` as `Answers.told`."""
+        """What is said of each photo beside its scores: `probabilities`, and `set` and `unknown` as
+        `Answers.told`."""
         found = []
         for row in self.engine.scores(photos):
             probabilities = row[: len(self.classes)].softmax(0).tolist()
             distance = float(row[-1]) if self.answers.unknown is not None else None
-            found.append({"probabilities": probabilities, **self.answers.told(probabilities, distance)})
+            found.append(
+                {"probabilities": probabilities, **self.answers.told(probabilities, distance)}
+            )
         return found
 
 
@@ -200,7 +237,8 @@ class Answer:
         scores: float32 (n, classes), one row a photo; NaN where there was none to score.
         model: Whose scores these are.
         errors: By the number of a photo, from 0, why it has no scores.
-        distances: float32 (n,), how unlike the training images each photo is; None if the model does not tell.
+        distances: float32 (n,), how unlike the training images each photo is; None if the model
+            does not tell.
     """
 
     scores: np.ndarray[Any, Any]
@@ -209,21 +247,24 @@ class Answer:
     distances: np.ndarray[Any, Any] | None = None
 
     def all_scores(self) -> np.ndarray[Any, Any]:
-        """The scores of the classes, and of `unknown` behind them where `serving.unknown=row` asked for that."""
+        """The scores of the classes, and of `unknown` behind them where `serving.unknown=row` asked
+        for that."""
         unknown = self.model.answers.unknown
         if unknown is None or not unknown.row or self.distances is None:
             return self.scores
         return unknown.scores(self.scores, self.distances)
 
     def rows(self) -> list[Any]:
-        """Each photo's scores, or `{"error": ...}` in their place: an argmax over that fails, as it should."""
+        """Each photo's scores, or `{"error": ...}` in their place: an argmax over that fails, as it
+        should."""
         rows: list[Any] = self.all_scores().tolist()
         for number, error in self.errors.items():
             rows[number] = {"error": str(error)}
         return rows
 
     def verbose(self) -> dict[str, Any]:
-        """Scores, probabilities and the likeliest classes by name, where the model comes from, what computed."""
+        """Scores, probabilities and the likeliest classes by name, where the model comes from, what
+        computed."""
         shifted = np.exp(self.scores - self.scores.max(axis=1, keepdims=True))
         classes = self.model.classes
         predictions: list[dict[str, Any]] = []
@@ -233,13 +274,26 @@ class Answer:
                 predictions.append({"error": str(self.errors[number])})
                 continue
             best = np.argsort(-scores, kind="stable")[:TOP].tolist()
-            top = [{"class": classes[i], "index": i, "probability": float(probabilities[i])} for i in best]
+            top = [
+                {"class": classes[i], "index": i, "probability": float(probabilities[i])}
+                for i in best
+            ]
             distance = None if self.distances is None else float(self.distances[number])
             told = self.model.answers.told(probabilities, distance)
             if "set" in told:
                 told["set"] = [classes[index] for index in told["set"]]
-            predictions.append({"top": top, "scores": scores.tolist(), "probabilities": probabilities.tolist(), **told})
-        about: dict[str, Any] = {"lineage": self.model.public_lineage(), "engine": str(self.model.engine.choice)}
+            predictions.append(
+                {
+                    "top": top,
+                    "scores": scores.tolist(),
+                    "probabilities": probabilities.tolist(),
+                    **told,
+                }
+            )
+        about: dict[str, Any] = {
+            "lineage": self.model.public_lineage(),
+            "engine": str(self.model.engine.choice),
+        }
         if self.model.answers.least is not None:
             about["set_coverage"] = self.model.answers.coverage
         return {"predictions": predictions, "classes": list(classes), **about}
@@ -256,19 +310,22 @@ def input_fn(
     """The photos of a request, as bytes or by their address; no address is asked yet.
 
     Args:
-        body: A photo, JSON (`{"image": <base64>}`, `{"url": ...}` or a list of those), or a form; gzipped or not. None
-            of a form under TorchServe, which takes it apart and hands on no body.
+        body: A photo, JSON (`{"image": <base64>}`, `{"url": ...}` or a list of those), or a form;
+            gzipped or not. None of a form under TorchServe, which takes it apart and hands on no
+            body.
         content_type: The request's Content-Type.
         context: The container's; not used.
         max_bytes: Of what a gzipped body holds.
 
     Raises:
-        BadRequest: 415 for a type that is not read, or not the photo's; 400 for a body of the wrong shape; 413 for
-            one that inflates too far.
+        BadRequest: 415 for a type that is not read, or not the photo's; 400 for a body of the wrong
+            shape; 413 for one that inflates too far.
     """
     if body is None:
         raise BadRequest(
-            415, f"{content_type}: a multipart form does not get through here; send the photo's bytes with their type"
+            415,
+            f"{content_type}: a multipart form does not get through here; send the photo's bytes"
+            " with their type",
         )
     return parse(body, content_type, max_bytes)
 
@@ -356,19 +413,22 @@ def inspect(photo: bytes, number: int = 1, count: int = 1) -> int:
         raise BadRequest(400, f"{named(number, count)} {error}") from error
 
 
-def output_fn(answer: Answer, accept: str, context: Any = None, verbose: bool = False) -> tuple[bytes, str]:
+def output_fn(
+    answer: Answer, accept: str, context: Any = None, verbose: bool = False
+) -> tuple[bytes, str]:
     """The answer's bytes and their content type.
 
     Args:
         answer: From `predict_fn`.
-        accept: The request's Accept: JSON (a plain array of rows; with `verbose=1` names and probabilities too)
-            or npy. Of those that are written, the one with the highest `q` wins, of several the first.
+        accept: The request's Accept: JSON (a plain array of rows; with `verbose=1` names and
+            probabilities too) or npy. Of those that are written, the one with the highest `q` wins,
+            of several the first.
         context: The container's; not used.
         verbose: Whether JSON is to be verbose whatever `accept` says.
 
     Raises:
-        BadRequest: 406 if none of them is written. 400 if one of several photos has no scores and npy is asked for,
-            which has no place to say so.
+        BadRequest: 406 if none of them is written. 400 if one of several photos has no scores and
+            npy is asked for, which has no place to say so.
     """
     if len(accept or "") > _MAX_ACCEPT:
         raise BadRequest(406, f"the Accept header is longer than {_MAX_ACCEPT:,} characters")
@@ -386,7 +446,8 @@ def output_fn(answer: Answer, accept: str, context: Any = None, verbose: bool = 
 
 
 def _by_quality(accept: str) -> list[tuple[str, list[str]]]:
-    """An Accept's media types with their parameters, the best liked first; without those of `q=0`."""
+    """An Accept's media types with their parameters, the best liked first; without those of
+    `q=0`."""
     choices = []
     for choice in accept.split(","):
         kind, *parameters = (part.strip().lower().replace(" ", "") for part in choice.split(";"))

@@ -1,4 +1,5 @@
-"""What a photo from a client must not be: looked at before it is decoded, at a cost that pixels do not raise."""
+"""What a photo from a client must not be: looked at before it is decoded, at a cost that pixels do
+not raise."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from breedlab.data.decode import BadPhoto, formats_of_pillow
 from breedlab.serving import structure
 
 MAX_PIXELS = 50_000_000
-"""Of a served photo. A phone's largest have as many; they take 150 MB each as RGB, half a second to decode."""
+"""Of a served photo. A phone's largest have as many; they take 150 MB each as RGB, half a second to
+decode."""
 _USUAL_SCANS = 10
 """Of a progressive JPEG; one with more weighs as if it had more pixels."""
 _TAIL = 65_557
@@ -19,11 +21,24 @@ _TAIL = 65_557
 
 _STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
 _STARTS |= {b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-_TYPES = {"image/jpeg": "JPEG", "image/jpg": "JPEG", "image/pjpeg": "JPEG", "image/png": "PNG", "image/x-png": "PNG"}
+_TYPES = {
+    "image/jpeg": "JPEG",
+    "image/jpg": "JPEG",
+    "image/pjpeg": "JPEG",
+    "image/png": "PNG",
+    "image/x-png": "PNG",
+}
 _TYPES |= {"image/webp": "WebP", "image/gif": "GIF", "image/bmp": "BMP", "image/tiff": "TIFF"}
 _TYPES |= {"image/avif": "AVIF", "image/heic": "HEIC", "image/heif": "HEIC"}
-# What other programs would take the file for. The first kilobyte is where readers of PDF and web pages look.
-_OTHERS_AT_THE_START = {b"%pdf-": "PDF", b"<html": "HTML", b"<!doctype": "HTML", b"<script": "HTML", b"<?php": "PHP"}
+# What other programs would take the file for. The first kilobyte is where readers of PDF and web
+# pages look.
+_OTHERS_AT_THE_START = {
+    b"%pdf-": "PDF",
+    b"<html": "HTML",
+    b"<!doctype": "HTML",
+    b"<script": "HTML",
+    b"<?php": "PHP",
+}
 _OTHERS_AT_THE_END = {**_OTHERS_AT_THE_START, b"\x7felf": "ELF"}
 _BY_BRAND = ("AVIF", "HEIC")
 _RAR, _ZIP = b"Rar!\x1a\x07", b"PK\x05\x06"
@@ -47,7 +62,8 @@ def format_of(photo: bytes) -> str:
 
 
 def contradiction(photo: bytes, content_type: str) -> str:
-    """The format that a photo has instead of the one that its content type names; nothing if they agree."""
+    """The format that a photo has instead of the one that its content type names; nothing if they
+    agree."""
     found = format_of(photo)
     return found if found and found != _TYPES.get(content_type, found) else ""
 
@@ -56,22 +72,26 @@ def inspect(photo: bytes) -> int:
     """What it costs to decode a photo, in pixels, if it is one that a server should decode.
 
     Raises:
-        BadPhoto: If it is no image, too large, animated, or a file of another kind at once. Damage further in shows
-            only when it is decoded.
+        BadPhoto: If it is no image, too large, animated, or a file of another kind at once. Damage
+            further in shows only when it is decoded.
     """
     if not photo:
         raise BadPhoto("is empty")
     found = format_of(photo)
     if not found:
         if other := formats.kind_by_brand(photo):
-            raise BadPhoto(f"is not an image that is read here (it is {other}: {formats.how_to_read(other)})")
+            raise BadPhoto(
+                f"is not an image that is read here (it is {other}: {formats.how_to_read(other)})"
+            )
         raise BadPhoto(f"is not an image (expected {formats.in_words('or')})")
     if check := _CHECKS.get(found):
         check(photo)
     _refuse_other_kinds(photo, found)
     width, height = _size(photo, found)
     if width * height > MAX_PIXELS:
-        raise BadPhoto(f"is absurdly large ({width}x{height}; at most {MAX_PIXELS:,} pixels are read)")
+        raise BadPhoto(
+            f"is absurdly large ({width}x{height}; at most {MAX_PIXELS:,} pixels are read)"
+        )
     if found == "JPEG" and (scans := structure.count_scans(photo, width * height)) > _USUAL_SCANS:
         return width * height * scans // _USUAL_SCANS
     return width * height
@@ -103,12 +123,15 @@ def _size(photo: bytes, found: str) -> tuple[int, int]:
             pass  # Pillow reads more of them
     try:
         with Image.open(
-            io.BytesIO(photo), formats=formats_of_pillow(photo) if found in _BY_BRAND else (found.upper(),)
+            io.BytesIO(photo),
+            formats=formats_of_pillow(photo) if found in _BY_BRAND else (found.upper(),),
         ) as image:
-            # Of a TIFF and a GIF this would read every page; `structure` has looked for a second one.
+            # Of a TIFF and a GIF this would read every page; `structure` has looked for a second
+            # one.
             frames = getattr(image, "n_frames", 1) if found in ("PNG", "WebP", *_BY_BRAND) else 1
             width, height = image.size
-            if found == "WebP" or found in _BY_BRAND:  # of the others, EXIF is a part of the structure
+            # of the others, EXIF is a part of the structure
+            if found == "WebP" or found in _BY_BRAND:
                 structure.check_directories(image.info.get("exif") or b"")
     except BadPhoto:
         raise
@@ -116,7 +139,9 @@ def _size(photo: bytes, found: str) -> tuple[int, int]:
         raise BadPhoto("is absurdly large") from error
     except Exception as error:  # of hostile bytes Pillow raises nearly anything
         kind = f"{found}, " if found in _BY_BRAND else ""
-        raise BadPhoto(f"is truncated or corrupt ({kind}{str(error) or type(error).__name__})") from error
+        raise BadPhoto(
+            f"is truncated or corrupt ({kind}{str(error) or type(error).__name__})"
+        ) from error
     if frames > 1:
         raise BadPhoto(f"is animated or has several pages ({frames} pictures; expected one)")
     return width, height

@@ -1,4 +1,5 @@
-"""What comes in, within limits: bodies of requests, photos by their address, and photos being decoded."""
+"""What comes in, within limits: bodies of requests, photos by their address, and photos being
+decoded."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ class Intake:
         seconds: In which a body has to come in.
     """
 
-    def __init__(self, max_bytes: int, max_held: int = MAX_HELD, seconds: float | None = None) -> None:
+    def __init__(
+        self, max_bytes: int, max_held: int = MAX_HELD, seconds: float | None = None
+    ) -> None:
         self.max_bytes, self._max_held = max_bytes, max_held
         self._seconds = BODY_SECONDS if seconds is None else seconds
         self.held = 0
@@ -81,10 +84,14 @@ class Intake:
                     if not message.get("more_body"):
                         return parts[0] if len(parts) == 1 else b"".join(parts)
         except TimeoutError as error:
-            raise BadRequest(408, f"the body did not come in within {self._seconds:g} seconds") from error
+            raise BadRequest(
+                408, f"the body did not come in within {self._seconds:g} seconds"
+            ) from error
 
     def _too_large(self) -> BadRequest:
-        return BadRequest(413, f"the body is larger than the {self.max_bytes:,} bytes that are read")
+        return BadRequest(
+            413, f"the body is larger than the {self.max_bytes:,} bytes that are read"
+        )
 
 
 class Body:
@@ -114,7 +121,8 @@ def _announced(request: Request) -> int:
 
 
 class Preparation:
-    """From photos as a request names them to their scores: fetched, decoded and resized on threads, then batched.
+    """From photos as a request names them to their scores: fetched, decoded and resized on threads,
+    then batched.
 
     Args:
         model: Whose transform and rules of fetching apply.
@@ -135,7 +143,8 @@ class Preparation:
             threads.shutdown(cancel_futures=True)
 
     async def answer(self, photos: Sequence[Photo]) -> Answer:
-        """The scores of a request's photos; of several, one that has none spoils none of the others.
+        """The scores of a request's photos; of several, one that has none spoils none of the
+        others.
 
         Raises:
             BadRequest: 4xx if not one of them is a photo, or they must not or cannot be fetched.
@@ -143,14 +152,18 @@ class Preparation:
         count = len(photos)
         if count == 1:
             return handler.answered([await self._score(photos[0], 1, 1)], self._model)
-        jobs = [asyncio.ensure_future(self._tried(photo, n, count)) for n, photo in enumerate(photos, 1)]
+        jobs = [
+            asyncio.ensure_future(self._tried(photo, n, count)) for n, photo in enumerate(photos, 1)
+        ]
         try:
             return handler.answered(await asyncio.gather(*jobs), self._model)
         finally:
             for job in jobs:  # the client has gone, or the server failed
                 job.cancel()
 
-    async def _tried(self, photo: Photo, number: int, count: int) -> np.ndarray[Any, Any] | BadRequest:
+    async def _tried(
+        self, photo: Photo, number: int, count: int
+    ) -> np.ndarray[Any, Any] | BadRequest:
         try:
             return await self._score(photo, number, count)
         except BadRequest as error:
@@ -163,7 +176,9 @@ class Preparation:
         if isinstance(photo, bytes):
             return photo
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._fetching, handler.fetched, self._model, photo, number, count)
+        return await loop.run_in_executor(
+            self._fetching, handler.fetched, self._model, photo, number, count
+        )
 
     @asynccontextmanager
     async def apart(self, photo: bytes) -> AsyncIterator[None]:
@@ -188,12 +203,16 @@ class Preparation:
         except _Large as large:
             pixels = large.pixels
         async with self._gate.passage(pixels):
-            prepared = await loop.run_in_executor(self._decoding_large, self._prepare, content, number, count)
+            prepared = await loop.run_in_executor(
+                self._decoding_large, self._prepare, content, number, count
+            )
         scores = loop.create_future()
         self._batcher.add(prepared, scores)
         return await scores
 
-    def _decode(self, photo: bytes, number: int, count: int, scores: Scores, loop: asyncio.AbstractEventLoop) -> None:
+    def _decode(
+        self, photo: bytes, number: int, count: int, scores: Scores, loop: asyncio.AbstractEventLoop
+    ) -> None:
         try:
             if scores.done():  # another of the request's photos was bad, and this one not begun
                 raise asyncio.CancelledError
@@ -225,7 +244,8 @@ def _fail(scores: Scores, error: BaseException) -> None:
 
 
 def decoders(count: int, name: str) -> ThreadPoolExecutor:
-    """Threads on which torch computes alone: a photo is no work for two, and the second burns its core waiting."""
+    """Threads on which torch computes alone: a photo is no work for two, and the second burns its
+    core waiting."""
     before, ready = torch.get_num_threads(), threading.Barrier(count + 1)
 
     def begin() -> None:
@@ -241,7 +261,8 @@ def decoders(count: int, name: str) -> ThreadPoolExecutor:
 
 
 class _Gate:
-    """Lets through as many as weigh no more than `limit` together, in the order in which they came."""
+    """Lets through as many as weigh no more than `limit` together, in the order in which they
+    came."""
 
     def __init__(self, limit: int) -> None:
         self._free, self._limit = limit, limit

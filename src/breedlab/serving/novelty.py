@@ -21,7 +21,8 @@ _ARRAYS = {NEAREST: {"features"}, MAHALANOBIS: {"means", "whitening"}}
 
 
 class WithFeatures(nn.Module):
-    """A classifier that gives its features, too: from images to (n, classes + width), the logits first."""
+    """A classifier that gives its features, too: from images to (n, classes + width), the logits
+    first."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -37,10 +38,12 @@ class Novelty:
     """The distance of features from those of the training images.
 
     Attributes:
-        method: `nearest`, the mean cosine distance to the nearest training images (Sun et al. 2022), or `mahalanobis`,
-            the distance to the nearest class mean under the classes' common covariance (Lee et al. 2018).
-        arrays: Of `nearest` the training images' normalized `features` (n, width); of `mahalanobis` the `means`
-            (classes, width) and the `whitening` (width, width), by which both sides are multiplied.
+        method: `nearest`, the mean cosine distance to the nearest training images (Sun et al.
+            2022), or `mahalanobis`, the distance to the nearest class mean under the classes'
+            common covariance (Lee et al. 2018).
+        arrays: Of `nearest` the training images' normalized `features` (n, width); of `mahalanobis`
+            the `means` (classes, width) and the `whitening` (width, width), by which both sides are
+            multiplied.
     """
 
     method: str
@@ -59,12 +62,16 @@ class Novelty:
             likeness = nn.functional.normalize(features, dim=1) @ known.T
             return 1 - likeness.topk(min(NEIGHBORS, len(known)), dim=1).values.mean(1)
         whitening = self.arrays["whitening"]
-        distances = torch.cdist(features @ whitening, self.arrays["means"], compute_mode="donot_use_mm_for_euclid_dist")
+        distances = torch.cdist(
+            features @ whitening, self.arrays["means"], compute_mode="donot_use_mm_for_euclid_dist"
+        )
         return distances.min(1).values
 
     def write(self, folder: Path) -> None:
         """Write its arrays into an archive's content."""
-        save_file({name: array.contiguous() for name, array in self.arrays.items()}, str(folder / FILE))
+        save_file(
+            {name: array.contiguous() for name, array in self.arrays.items()}, str(folder / FILE)
+        )
 
 
 def read_novelty(folder: Path, method: str, width: int) -> Novelty:
@@ -80,15 +87,24 @@ def read_novelty(folder: Path, method: str, width: int) -> Novelty:
     """
     try:
         arrays = load_file(str(folder / FILE))
-    except Exception as error:  # of a damaged file safetensors raises its own kinds, and OSError, ValueError, KeyError
+    # Of a damaged file safetensors raises its own kinds, and OSError, ValueError, KeyError.
+    except Exception as error:
         reason = " ".join(str(error).split())[:120]
-        raise ServingError(f"{FILE}: is missing or damaged ({reason}); export the model again") from error
+        raise ServingError(
+            f"{FILE}: is missing or damaged ({reason}); export the model again"
+        ) from error
     fits = arrays.keys() == _ARRAYS[method] and all(
-        array.ndim == 2 and array.shape[1] == width and len(array) > 0 and bool(array.isfinite().all())
+        array.ndim == 2
+        and array.shape[1] == width
+        and len(array) > 0
+        and bool(array.isfinite().all())
         for array in arrays.values()
     )
     if not fits or (method == MAHALANOBIS and len(arrays["whitening"]) != width):
-        raise ServingError(f"{FILE}: does not hold what model.json says ({method}, {width} features); export it again")
+        raise ServingError(
+            f"{FILE}: does not hold what model.json says ({method}, {width} features); export it"
+            " again"
+        )
     if method == NEAREST:
         arrays = {"features": arrays["features"].float()}
     return Novelty(method, arrays)

@@ -1,7 +1,8 @@
 """Who may ask a server that is meant for this machine: no web page but its own.
 
-A browser sends what any page tells it to, also to loopback. A page of another origin is known by its Origin header; one
-whose name was pointed at 127.0.0.1 once it was loaded (DNS rebinding) by the Host header, which still has that name.
+A browser sends what any page tells it to, also to loopback. A page of another origin is known by
+its Origin header; one whose name was pointed at 127.0.0.1 once it was loaded (DNS rebinding) by the
+Host header, which still has that name.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ def refusal(headers: Headers, hosts: frozenset[str] | None) -> tuple[int, str] |
     if host and _name(host) not in hosts:  # browsers always send one
         return (
             421,
-            f"{host[:80]!r} is not a host that this server answers as; {command('serve')} --allowed-hosts adds one",
+            (
+                f"{host[:80]!r} is not a host that this server answers as; {command('serve')}"
+                " --allowed-hosts adds one"
+            ),
         )
     if origin is not None and (not host or origin.partition("://")[2] != host):
         return 403, "a page of another origin may not ask this server"

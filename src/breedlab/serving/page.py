@@ -1,6 +1,8 @@
-"""The page: a photo in, the likeliest classes and what the model looked at out. Plain files, nothing from elsewhere.
+"""The page: a photo in, the likeliest classes and what the model looked at out. Plain files,
+nothing from elsewhere.
 
-What the page shows it asks of the same server: `POST /invocations` for the scores, and the routes here for the rest.
+What the page shows it asks of the same server: `POST /invocations` for the scores, and the routes
+here for the rest.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ _FILES = Path(__file__).with_name("page")
 _TYPES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src"
+        " 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+        " require-trusted-types-for 'script'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -58,7 +61,8 @@ _FETCH = {
     }
 }
 _WAITING = 4
-"""Explanations computed or waited for at once; one takes about as long as an answer, and answers come first."""
+"""Explanations computed or waited for at once; one takes about as long as an answer, and answers
+come first."""
 
 
 def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRouter:
@@ -76,7 +80,9 @@ def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRout
 
     @routes.get("/", include_in_schema=False)
     async def page() -> Response:
-        return Response((_FILES / "index.html").read_bytes(), media_type="text/html", headers=_HEADERS)
+        return Response(
+            (_FILES / "index.html").read_bytes(), media_type="text/html", headers=_HEADERS
+        )
 
     @routes.get("/page/{name}", include_in_schema=False)
     async def asset(name: str) -> Response:
@@ -90,7 +96,9 @@ def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRout
         made = await run_in_threadpool(explainer)
         tested = model.lineage.get("test", {})
         spans = {"intervals": model.lineage.get("test_intervals", {})}
-        told = {name: (metric(name, value), interval(name, spans)) for name, value in tested.items()}
+        told = {
+            name: (metric(name, value), interval(name, spans)) for name, value in tested.items()
+        }
         return {
             "name": model.network.architecture.name,
             "classes": list(model.classes),
@@ -109,22 +117,27 @@ def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRout
 
     @routes.post("/explain", openapi_extra=_EXPLAIN)
     async def explain(request: Request) -> Response:
-        """Where in a photo (the body: its bytes) the model saw a class (`?class=INDEX`, else the likeliest).
+        """Where in a photo (the body: its bytes) the model saw a class (`?class=INDEX`, else the
+        likeliest).
 
-        `heat` is Grad-CAM's map, 0 to 1; `box` is the part of the upright photo that it covers, in fractions.
+        `heat` is Grad-CAM's map, 0 to 1; `box` is the part of the upright photo that it covers, in
+        fractions.
         """
         nonlocal waiting
         try:
             async with intake.body(request) as body:
                 photo = _single(body, request.headers.get("content-type", ""), intake.max_bytes)
                 index = _index(request.query_params.get("class"), len(model.classes))
-                if waiting >= _WAITING:  # counted once it is all here: half a request holds no place
+                # counted once it is all here: half a request holds no place
+                if waiting >= _WAITING:
                     message = "too many explanations at once; try again in a second"
                     return _refusal(503, message, {"Retry-After": "1"})
                 waiting += 1
                 try:
                     async with preparation.apart(photo):
-                        found = await run_in_threadpool(lambda: _explain(explainer(), photo, index, model.classes))
+                        found = await run_in_threadpool(
+                            lambda: _explain(explainer(), photo, index, model.classes)
+                        )
                 finally:
                     waiting -= 1
             return JSONResponse(found)
@@ -133,7 +146,8 @@ def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRout
 
     @routes.post("/photo", openapi_extra=_FETCH)
     async def photo(request: Request) -> Response:
-        """The photo at an address (the body: `{"url": ...}`), fetched by this server under its own rules."""
+        """The photo at an address (the body: `{"url": ...}`), fetched by this server under its own
+        rules."""
         try:
             if not fetches:
                 raise BadRequest(400, "this model fetches no URLs; send the photo's bytes")
@@ -169,7 +183,12 @@ def _explain(
         "class": classes[found.index],
         "index": found.index,
         "heat": found.heat.round(4).tolist(),
-        "box": {"x": found.box.x, "y": found.box.y, "width": found.box.width, "height": found.box.height},
+        "box": {
+            "x": found.box.x,
+            "y": found.box.y,
+            "width": found.box.width,
+            "height": found.box.height,
+        },
         "photo": {"width": found.width, "height": found.height},
         "milliseconds": round(1000 * (time.perf_counter() - started), 1),
     }
@@ -184,8 +203,11 @@ def _inspect(photo: bytes, name: str) -> None:
 
 def _single(body: bytes, content_type: str, max_bytes: int) -> bytes:
     """The bytes of the one photo of a request, sent in any form that `/invocations` reads."""
-    told = content_type.lower().startswith((handler.JSON, FORM))  # else it is a photo, whatever it is called
-    photos = handler.input_fn(body, content_type if told else "application/octet-stream", None, max_bytes)
+    # else it is a photo, whatever it is called
+    told = content_type.lower().startswith((handler.JSON, FORM))
+    photos = handler.input_fn(
+        body, content_type if told else "application/octet-stream", None, max_bytes
+    )
     if len(photos) != 1 or not isinstance(photos[0], bytes):
         raise BadRequest(400, "expected the bytes of one photo")
     return photos[0]
@@ -195,7 +217,9 @@ def _index(word: str | None, classes: int) -> int | None:
     if word is None:
         return None
     if not (word.isascii() and word.isdigit() and len(word) < 10 and int(word) < classes):
-        raise BadRequest(400, f"class: got {word[:40]!r}; expected a class's index, 0 to {classes - 1}")
+        raise BadRequest(
+            400, f"class: got {word[:40]!r}; expected a class's index, 0 to {classes - 1}"
+        )
     return int(word)
 
 

@@ -1,6 +1,7 @@
 """HTTP below the application: clients that say little, nothing or nonsense, and say it slowly.
 
-uvicorn closes a connection that idles between requests, and no other; what it refuses itself it refuses as plain text.
+uvicorn closes a connection that idles between requests, and no other; what it refuses itself it
+refuses as plain text.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ HEAD_SECONDS = 10.0
 LINGER_SECONDS = 5.0
 """For which the rest of a refused body is still taken, so that the client gets to read why."""
 MAX_HEAD = 65_536
-"""Bytes of a request's first line and headers; and of what may stand between two parts of a chunked body, or behind
+"""Bytes of a request's first line and headers; and of what may stand between two parts of a chunked
+body, or behind
 it: extensions and trailers, which nothing here reads and the parser keeps."""
 MAX_CONNECTIONS = 512
 
@@ -60,9 +62,18 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_head and continued:
             self._head += len(data)
             if self._head > MAX_HEAD:
-                self._refuse(431, f"the request's head is larger than the {MAX_HEAD:,} bytes that are read")
-        elif not self._in_head and self.busy and self.cycle.more_body and self._beside_body > MAX_HEAD:
-            self._refuse(431, f"more than {MAX_HEAD:,} bytes of the request are neither head nor body")
+                self._refuse(
+                    431, f"the request's head is larger than the {MAX_HEAD:,} bytes that are read"
+                )
+        elif (
+            not self._in_head
+            and self.busy
+            and self.cycle.more_body
+            and self._beside_body > MAX_HEAD
+        ):
+            self._refuse(
+                431, f"more than {MAX_HEAD:,} bytes of the request are neither head nor body"
+            )
         if not self.busy and self._limit is None and not self.transport.is_closing():
             self._arm(self.head_seconds, self._head_is_late)
 
@@ -71,7 +82,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # behind the body it is a trailer: no header of the request, whatever its name
+        # behind the body it is a trailer: no header of the request, whatever its name
+        if self._in_head:
             super().on_header(name, value)
 
     def on_message_begin(self) -> None:
@@ -85,7 +97,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+        if (
+            self.cycle.response_complete
+            and self.cycle.more_body
+            and not self.transport.is_closing()
+        ):
             self._arm(self.linger_seconds, self.transport.abort)
 
     def on_message_complete(self) -> None:
@@ -95,8 +111,11 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """A client may close its half of the connection once it has said everything, and still gets its answer."""
-        if self._in_head or (self.busy and self.cycle.more_body and not self.cycle.response_complete):
+        """A client may close its half of the connection once it has said everything, and still gets
+        its answer."""
+        if self._in_head or (
+            self.busy and self.cycle.more_body and not self.cycle.response_complete
+        ):
             self._refuse(400, "the request ended before it was complete")
         if not self.busy or self.cycle.more_body:
             return False
@@ -114,7 +133,9 @@ class GuardedProtocol(HttpToolsProtocol):
     @property
     def busy(self) -> bool:
         """Whether a request is being read or answered."""
-        return self.cycle is not None and not (self.cycle.response_complete and not self.cycle.more_body)
+        return self.cycle is not None and not (
+            self.cycle.response_complete and not self.cycle.more_body
+        )
 
     def _arm(self, seconds: float, then: Callable[[], None]) -> None:
         self._disarm()
@@ -127,7 +148,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         if self._in_head:
-            self._refuse(408, f"the request's head did not come in within {self.head_seconds:g} seconds")
+            self._refuse(
+                408, f"the request's head did not come in within {self.head_seconds:g} seconds"
+            )
         else:
             self.transport.close()
 
@@ -135,7 +158,11 @@ class GuardedProtocol(HttpToolsProtocol):
         """Answers without the application, and hangs up."""
         if self.transport.is_closing():
             return
-        if not (self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete):
+        if not (
+            self.cycle is not None
+            and self.cycle.response_started
+            and not self.cycle.response_complete
+        ):
             body = json.dumps({"error": message}).encode()
             head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
             head += b"content-type: application/json\r\nconnection: close\r\n" + headers
@@ -145,7 +172,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Told to stop, it first answers what is open, and says so; at a second Ctrl-C it ends at once."""
+    """Told to stop, it first answers what is open, and says so; at a second Ctrl-C it ends at
+    once."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         again = self.should_exit
@@ -157,7 +185,10 @@ class Server(uvicorn.Server):
         open_requests = sum(connection.busy for connection in self.server_state.connections)  # type: ignore[union-attr]
         if open_requests and not again:
             seconds = self.config.timeout_graceful_shutdown
-            text = f"ends once {open_requests} open requests are answered, in {seconds} seconds at most"
+            text = (
+                f"ends once {open_requests} open requests are answered, in {seconds} seconds at"
+                " most"
+            )
             print(f"{text}; Ctrl-C (again) ends at once", file=sys.stderr, flush=True)
 
 
@@ -165,6 +196,10 @@ def settings(app: Any, **words: Any) -> uvicorn.Config:
     """uvicorn's, around an application of `server.make_app`."""
     told = staticmethod(app.refused)
     protocol = type("Protocol", (GuardedProtocol,), {"refused": told})
-    fixed: dict[str, Any] = {"log_level": "error", "access_log": False, "timeout_graceful_shutdown": 30}
+    fixed: dict[str, Any] = {
+        "log_level": "error",
+        "access_log": False,
+        "timeout_graceful_shutdown": 30,
+    }
     fixed["proxy_headers"] = False  # who asks is neither logged nor asked for
     return uvicorn.Config(app, http=protocol, ws="none", server_header=False, **{**fixed, **words})

@@ -1,7 +1,8 @@
-"""From a request's body to its photos, in every form that clients commonly send: bytes, JSON, a form, gzipped or not.
+"""From a request's body to its photos, in every form that clients commonly send: bytes, JSON, a
+form, gzipped or not.
 
-It is the same in `breedlab serve` and on SageMaker. Nothing is decoded or fetched here, and nothing grows: a body that
-inflates beyond the limit of bodies is refused while it does.
+It is the same in `breedlab serve` and on SageMaker. Nothing is decoded or fetched here, and nothing
+grows: a body that inflates beyond the limit of bodies is refused while it does.
 """
 
 from __future__ import annotations
@@ -20,20 +21,32 @@ from breedlab.serving import inspection
 from breedlab.serving.fetch import Address
 
 PHOTO_TYPES = (
-    *("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/x-png", "image/webp", "image/gif", "image/bmp"),
+    *(
+        "image/jpeg",
+        "image/jpg",
+        "image/pjpeg",
+        "image/png",
+        "image/x-png",
+        "image/webp",
+        "image/gif",
+        "image/bmp",
+    ),
     *("image/avif", "image/heic", "image/heif"),
-    *("image/tiff", "application/x-image", "application/octet-stream", "binary/octet-stream"),  # the last is S3's
+    # the last is S3's
+    *("image/tiff", "application/x-image", "application/octet-stream", "binary/octet-stream"),
 )
 JSON = "application/json"
 FORM = "multipart/form-data"
 GUESSED = ("", "application/x-www-form-urlencoded", "text/plain")
-"""What clients send who were told of no type; curl calls all that it posts a form. What it is then shows by itself."""
+"""What clients send who were told of no type; curl calls all that it posts a form. What it is then
+shows by itself."""
 MAX_PHOTOS = 32
 """How many photos one request may hold."""
 MAX_BYTES = 6_000_000
 """Of a body, before and after it is inflated; what a SageMaker endpoint takes, too."""
 _MAX_MARKS = 10_000
-"""Brackets, braces and commas of a JSON body: what is asked needs far fewer, and each may cost memory once parsed."""
+"""Brackets, braces and commas of a JSON body: what is asked needs far fewer, and each may cost
+memory once parsed."""
 _MAX_PARTS = 64
 """Fields of a form, photos or not."""
 _MAX_PART_HEAD = 8192
@@ -65,8 +78,8 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
         max_bytes: Of what a gzipped body holds.
 
     Raises:
-        BadRequest: 415 for a type that is not read, or not the photo's; 400 for a body of the wrong shape; 413 for
-            one that inflates too far.
+        BadRequest: 415 for a type that is not read, or not the photo's; 400 for a body of the wrong
+            shape; 413 for one that inflates too far.
     """
     kind = (content_type or "").split(";", 1)[0].strip().lower()
     if not isinstance(body, str):
@@ -86,7 +99,9 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
         return _from_form(content, content_type)
     if kind in GUESSED and (photos := _guessed(content)) is not None:
         return photos
-    given = f"content type {content_type[:80]!r} is not read" if kind else "there is no content type"
+    given = (
+        f"content type {content_type[:80]!r} is not read" if kind else "there is no content type"
+    )
     readable = ("image/jpeg", "image/png", "image/webp", "application/octet-stream", JSON, FORM)
     raise BadRequest(415, f"{given}; send one of {', '.join(readable)}")
 
@@ -101,9 +116,13 @@ def _inflated(body: bytes, max_bytes: int) -> bytes:
     try:
         content = packer.decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise BadRequest(400, f"the body is not gzip, though it begins like it ({error})") from error
+        raise BadRequest(
+            400, f"the body is not gzip, though it begins like it ({error})"
+        ) from error
     if len(content) > max_bytes:
-        raise BadRequest(413, f"the body inflates to more than the {max_bytes:,} bytes that are read")
+        raise BadRequest(
+            413, f"the body inflates to more than the {max_bytes:,} bytes that are read"
+        )
     if not packer.eof:
         raise BadRequest(400, "the gzipped body is cut short")
     return content
@@ -112,7 +131,13 @@ def _inflated(body: bytes, max_bytes: int) -> bytes:
 def _from_json(body: bytes | str) -> list[Photo]:
     tree = _tree(body)
     items = tree if isinstance(tree, list) else [tree]
-    return _counted([_photo(item, number, len(items)) for number, item in enumerate(items[: MAX_PHOTOS + 1], 1)], items)
+    return _counted(
+        [
+            _photo(item, number, len(items))
+            for number, item in enumerate(items[: MAX_PHOTOS + 1], 1)
+        ],
+        items,
+    )
 
 
 def _counted(photos: list[Photo], items: list[Any]) -> list[Photo]:
@@ -159,7 +184,8 @@ def _addressed(url: str, name: str) -> Photo:
 
 
 def _from_text(text: str, name: str) -> bytes | BadRequest:
-    """The bytes of base64, in lines or not, in either alphabet, padded or not, or of a data URI that holds it."""
+    """The bytes of base64, in lines or not, in either alphabet, padded or not, or of a data URI
+    that holds it."""
     if found := _DATA_URI.match(text[:300]):
         if not found[1].lower().rstrip().endswith(";base64"):
             return BadRequest(400, f"{name}: is a data URI that is not base64")
@@ -197,14 +223,19 @@ def _from_fields(text: str) -> list[Photo]:
     except ValueError as error:
         raise BadRequest(400, f"the form has more than {_MAX_PARTS} fields") from error
     # A plus sign that was not escaped has become a space.
-    texts = [(name, value.replace(" ", "+") if name == "image" else value) for name, value in fields]
+    texts = [
+        (name, value.replace(" ", "+") if name == "image" else value) for name, value in fields
+    ]
     return _from_values([(name, value) for name, value in texts if name in ("image", "url")])
 
 
 def _from_form(body: bytes, content_type: str) -> list[Photo]:
     found = _BOUNDARY.search(content_type[:500])
     if found is None:
-        raise BadRequest(400, "the form's content type names no boundary; let the client write it: curl -F file=@...")
+        raise BadRequest(
+            400,
+            "the form's content type names no boundary; let the client write it: curl -F file=@...",
+        )
     delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1", "replace")
     parts = (b"\r\n" + body).split(delimiter, _MAX_PARTS + 2)[1:]
     if len(parts) > _MAX_PARTS + 1:
@@ -215,15 +246,26 @@ def _from_form(body: bytes, content_type: str) -> list[Photo]:
 
 
 def _field(part: bytes) -> tuple[str, bytes | str] | None:
-    """A form's field if it is a photo: its name, and its bytes, or its text where it says `image` or `url`."""
+    """A form's field if it is a photo: its name, and its bytes, or its text where it says `image`
+    or `url`."""
     head, _, content = part.partition(b"\r\n\r\n")
     if len(head) > _MAX_PART_HEAD:
-        raise BadRequest(400, f"a field of the form has a head of more than {_MAX_PART_HEAD:,} bytes")
+        raise BadRequest(
+            400, f"a field of the form has a head of more than {_MAX_PART_HEAD:,} bytes"
+        )
     headers = email.message_from_bytes(head.lstrip())
     name = headers.get_param("name", header="content-disposition")
-    if inspection.format_of(content) or headers.get_filename() is not None or headers.get_content_maintype() == "image":
+    if (
+        inspection.format_of(content)
+        or headers.get_filename() is not None
+        or headers.get_content_maintype() == "image"
+    ):
         return "photo", content
-    return (name, content.decode("latin-1")) if name in ("image", "url") and isinstance(name, str) else None
+    return (
+        (name, content.decode("latin-1"))
+        if name in ("image", "url") and isinstance(name, str)
+        else None
+    )
 
 
 def _from_values(values: list[tuple[str, bytes | str]]) -> list[Photo]:
@@ -236,5 +278,7 @@ def _from_values(values: list[tuple[str, bytes | str]]) -> list[Photo]:
             photos.append(value)
             continue
         called = named(number, len(values))
-        photos.append(_addressed(value.strip(), called) if name == "url" else _from_text(value, called))
+        photos.append(
+            _addressed(value.strip(), called) if name == "url" else _from_text(value, called)
+        )
     return _counted(photos, list(values))

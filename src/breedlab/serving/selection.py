@@ -1,4 +1,5 @@
-"""Which engine an archive answers with: the fastest here of those that agree with the module on validation photos."""
+"""Which engine an archive answers with: the fastest here of those that agree with the module on
+validation photos."""
 
 from __future__ import annotations
 
@@ -19,7 +20,16 @@ from breedlab.models.ranking import NOISY, Timing, ranked, speedup, typical_spre
 from breedlab.registry import ENGINES
 from breedlab.serving import conversion
 from breedlab.serving.engine_kinds import AddedEngine
-from breedlab.serving.engines import EAGER, MODULE, OPENVINO, Choice, Eager, Engine, OpenVino, multiplies_bf16
+from breedlab.serving.engines import (
+    EAGER,
+    MODULE,
+    OPENVINO,
+    Choice,
+    Eager,
+    Engine,
+    OpenVino,
+    multiplies_bf16,
+)
 from breedlab.serving.handler import Model
 
 if TYPE_CHECKING:
@@ -29,7 +39,8 @@ FEWEST_PHOTOS = 100
 """Validation photos without which int8 is not taken: of fewer, no agreement says enough."""
 _TOO_FEW = f"{{photos}} validation photos cannot judge it, at least {FEWEST_PHOTOS} are needed"
 LEAST_CERTAIN_AGREEMENT = 0.95
-"""What the true agreement of int8 has to exceed with 95% confidence: the lower end of its Wilson interval."""
+"""What the true agreement of int8 has to exceed with 95% confidence: the lower end of its Wilson
+interval."""
 MOST_LOST = 0.005
 """How much of the validation top-1 an engine may lose."""
 LEAST_AGREEMENT = 0.98
@@ -129,12 +140,17 @@ def possible(serving: Serving, device: torch.device) -> list[Choice]:
         if serving.precision == precision
         or (
             serving.precision == "auto"
-            and (precision != "bf16" or multiplies_bf16(device if engine == EAGER else torch.device("cpu")))
+            and (
+                precision != "bf16"
+                or multiplies_bf16(device if engine == EAGER else torch.device("cpu"))
+            )
         )
     ]
 
 
-def select(folder: Path, serving: Serving, data: PhotoData, *, device: torch.device, seed: int) -> Selection:
+def select(
+    folder: Path, serving: Serving, data: PhotoData, *, device: torch.device, seed: int
+) -> Selection:
     """Finds the engine for an archive's content; leaves its file in `engines/` if it has one.
 
     Args:
@@ -146,7 +162,10 @@ def select(folder: Path, serving: Serving, data: PhotoData, *, device: torch.dev
     """
     choices = possible(serving, device)
     if serving.engine == "auto" and device.type == "cpu" and not conversion.is_installed():
-        note("PyTorch answers; OpenVINO is several times as fast on a CPU: pip install 'breedlab[engines]'")
+        note(
+            "PyTorch answers; OpenVINO is several times as fast on a CPU: pip install"
+            " 'breedlab[engines]'"
+        )
     if choices == [MODULE]:
         return Selection(MODULE)
     model = Model(folder, device, EAGER)
@@ -166,15 +185,23 @@ def select(folder: Path, serving: Serving, data: PhotoData, *, device: torch.dev
             file.unlink()
     test = len(data.photos.splits["test"])
     classes = len(data.photos.classes)
-    (labels,) = _predictions([taken], data.test_dataloader(), f"testing {taken.choice}", test, classes)
+    (labels,) = _predictions(
+        [taken], data.test_dataloader(), f"testing {taken.choice}", test, classes
+    )
     top1 = float((labels == data.labels("test")).float().mean())
     return Selection(taken.choice, tuple(candidates), validation, calibration, top1)
 
 
 def _make(
-    candidates: Sequence[Candidate], model: Model, folder: Path, serving: Serving, data: PhotoData, seed: int
+    candidates: Sequence[Candidate],
+    model: Model,
+    folder: Path,
+    serving: Serving,
+    data: PhotoData,
+    seed: int,
 ) -> int:
-    """Gives each candidate its engine, or the reason why not; returns how many photos calibrated int8."""
+    """Gives each candidate its engine, or the reason why not; returns how many photos calibrated
+    int8."""
     side, graph, calibration = model.transform.crop, None, 0
     for candidate in candidates:
         precision = candidate.choice.precision
@@ -186,11 +213,17 @@ def _make(
         file = folder / FOLDER / f"{precision}.xml"
         try:
             if candidate.choice.engine != OPENVINO:
-                candidate.engine = _added(candidate.choice, model, serving, file.with_suffix(".bin"), data, seed)
+                candidate.engine = _added(
+                    candidate.choice, model, serving, file.with_suffix(".bin"), data, seed
+                )
                 continue
             if graph is None:
                 with progress("converting the network for OpenVINO"):
-                    network = model.served if model.device.type == "cpu" else copy.deepcopy(model.served).cpu()
+                    network = (
+                        model.served
+                        if model.device.type == "cpu"
+                        else copy.deepcopy(model.served).cpu()
+                    )
                     graph = conversion.convert(network, side)
             made = graph
             if precision == "int8":
@@ -201,14 +234,18 @@ def _make(
             with progress(f"making {candidate.choice}"):
                 conversion.write_graph(made, file, halves=precision == "bf16")
                 candidate.engine = OpenVino(file, precision)
-        except Exception as error:  # whatever a network's operations bring about, another engine can answer
+        except (
+            Exception
+        ) as error:  # whatever a network's operations bring about, another engine can answer
             reason = " ".join(str(error).split())[:120]
             candidate.objection = f"cannot be made: {reason}"
             warn(f"{candidate.choice} cannot be made ({reason})")
     return calibration
 
 
-def _added(choice: Choice, model: Model, serving: Serving, file: Path, data: PhotoData, seed: int) -> Engine:
+def _added(
+    choice: Choice, model: Model, serving: Serving, file: Path, data: PhotoData, seed: int
+) -> Engine:
     """Return the engine of a plugin, exported to a file."""
     kind = ENGINES.made(choice.engine, serving)
     file.parent.mkdir(exist_ok=True)
@@ -219,7 +256,8 @@ def _added(choice: Choice, model: Model, serving: Serving, file: Path, data: Pho
 
 
 def _time(candidates: Sequence[Candidate], photos: torch.Tensor) -> None:
-    """Time candidates in turn, so that a noisy neighbor slows all alike; the first pass of each does not count."""
+    """Time candidates in turn, so that a noisy neighbor slows all alike; the first pass of each
+    does not count."""
     batches = {size: torch.cat([photos] * -(-size // len(photos)))[:size] for size in _BATCHES}
     for candidate in candidates:
         _seconds(candidate, batches[1])
@@ -246,8 +284,8 @@ def _time(candidates: Sequence[Candidate], photos: torch.Tensor) -> None:
         candidate.speedup = speedup(candidate.timing, candidates[0].timing)
     if (spread := _spread(candidates)) > NOISY:
         warn(
-            f"the timings are rough: rounds differed by {spread:.0%}, so other work was running; where two engines"
-            " cannot be told apart the safer one is taken"
+            f"the timings are rough: rounds differed by {spread:.0%}, so other work was running;"
+            " where two engines cannot be told apart the safer one is taken"
         )
 
 
@@ -262,8 +300,11 @@ def _seconds(candidate: Candidate, batch: torch.Tensor) -> float:
     return time.perf_counter() - started
 
 
-def _judge(candidates: Sequence[Candidate], choices: Sequence[Choice], data: PhotoData) -> Candidate:
-    """The fastest that agrees with the module; of what was asked for by name, the fastest if none agrees."""
+def _judge(
+    candidates: Sequence[Candidate], choices: Sequence[Choice], data: PhotoData
+) -> Candidate:
+    """The fastest that agrees with the module; of what was asked for by name, the fastest if none
+    agrees."""
     module = candidates[0]
     eligible = _ranked([candidate for candidate in candidates if candidate.choice in choices])
     if not eligible:
@@ -293,10 +334,17 @@ def _judge(candidates: Sequence[Candidate], choices: Sequence[Choice], data: Pho
 
 
 def _ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return candidates from the fastest on; of two that noise cannot tell apart, the safer one first."""
-    safest_first = sorted(candidates, key=lambda c: (_SAFEST_FIRST.index(c.choice.precision), c.choice.engine != EAGER))
+    """Return candidates from the fastest on; of two that noise cannot tell apart, the safer one
+    first."""
+    safest_first = sorted(
+        candidates,
+        key=lambda c: (_SAFEST_FIRST.index(c.choice.precision), c.choice.engine != EAGER),
+    )
     by_choice = {candidate.choice: candidate for candidate in safest_first}
-    return [by_choice[choice] for choice in ranked({choice: _timing(c) for choice, c in by_choice.items()})]
+    return [
+        by_choice[choice]
+        for choice in ranked({choice: _timing(c) for choice, c in by_choice.items()})
+    ]
 
 
 def _timing(candidate: Candidate) -> Timing:
@@ -306,12 +354,21 @@ def _timing(candidate: Candidate) -> Timing:
 
 
 def _objection(candidate: Candidate, module: Candidate, photos: int) -> str:
-    """Return what speaks against a candidate by its answers on the validation photos, else an empty text."""
-    assert candidate.agreement is not None and candidate.top1 is not None and module.top1 is not None
+    """Return what speaks against a candidate by its answers on the validation photos, else an empty
+    text."""
+    assert (
+        candidate.agreement is not None and candidate.top1 is not None and module.top1 is not None
+    )
     if candidate.agreement < LEAST_AGREEMENT:
-        return f"agrees with the module on {candidate.agreement:.1%}, at least {LEAST_AGREEMENT:.0%} are needed"
+        return (
+            f"agrees with the module on {candidate.agreement:.1%}, at least {LEAST_AGREEMENT:.0%}"
+            " are needed"
+        )
     if module.top1 - candidate.top1 > MOST_LOST + 1e-6:
-        return f"loses {100 * (module.top1 - candidate.top1):.1f} points of top-1, at most {100 * MOST_LOST:g} may go"
+        return (
+            f"loses {100 * (module.top1 - candidate.top1):.1f} points of top-1, at most"
+            f" {100 * MOST_LOST:g} may go"
+        )
     if candidate.choice.precision != "int8":
         return ""  # rounds, as training itself does; only int8 cuts values off
     if photos < FEWEST_PHOTOS:
@@ -319,8 +376,9 @@ def _objection(candidate: Candidate, module: Candidate, photos: int) -> str:
     least, _ = wilson(round(candidate.agreement * photos), photos)
     if least < LEAST_CERTAIN_AGREEMENT:
         return (
-            f"agrees with the module on {candidate.agreement:.1%} of {photos} validation photos; the true share may be"
-            f" as low as {least:.1%}, at least {LEAST_CERTAIN_AGREEMENT:.0%} have to be certain"
+            f"agrees with the module on {candidate.agreement:.1%} of {photos} validation photos;"
+            f" the true share may be as low as {least:.1%}, at least {LEAST_CERTAIN_AGREEMENT:.0%}"
+            " have to be certain"
         )
     return ""
 
@@ -352,6 +410,7 @@ def _calibration_photos(data: PhotoData, seed: int) -> torch.Tensor:
 
 
 def _photos(data: PhotoData, split: str, indices: Iterable[int]) -> torch.Tensor:
-    """Some photos of a split (n, 3, side, side) as the endpoint sees them, whatever training does to them."""
+    """Some photos of a split (n, 3, side, side) as the endpoint sees them, whatever training does
+    to them."""
     dataset = data.dataset(split)
     return torch.stack([dataset[0, index][0] for index in indices])

@@ -43,10 +43,16 @@ class Metrics:
         self.seconds = prometheus.Histogram(
             "breedlab_request_seconds", "From request to answer.", ["path"], registry=self.registry
         )
-        self.photos = prometheus.Counter("breedlab_photos", "Photos taken on.", registry=self.registry)
-        self.open = prometheus.Gauge("breedlab_open_photos", "Photos worked on or waiting.", registry=self.registry)
+        self.photos = prometheus.Counter(
+            "breedlab_photos", "Photos taken on.", registry=self.registry
+        )
+        self.open = prometheus.Gauge(
+            "breedlab_open_photos", "Photos worked on or waiting.", registry=self.registry
+        )
 
-    def record(self, method: str, path: str, status: int, seconds: float, bytes: int = 0, photos: int = 0) -> None:
+    def record(
+        self, method: str, path: str, status: int, seconds: float, bytes: int = 0, photos: int = 0
+    ) -> None:
         """Counts a request, and prints the one line that there is of it."""
         self.requests.labels(path, status).inc()
         self.seconds.labels(path).observe(seconds)
@@ -63,10 +69,11 @@ class Metrics:
 
 
 class App:
-    """The server's application: answers `POST /invocations` itself, has FastAPI answer the rest, records all.
+    """The server's application: answers `POST /invocations` itself, has FastAPI answer the rest,
+    records all.
 
-    FastAPI and what it is built of take as long for a request as all else that is not decoding or computing, and
-    `/invocations` uses none of it but the documentation.
+    FastAPI and what it is built of take as long for a request as all else that is not decoding or
+    computing, and `/invocations` uses none of it but the documentation.
 
     Args:
         rest: What answers all other paths.
@@ -82,7 +89,12 @@ class App:
         metrics: Metrics,
         hosts: frozenset[str] | None = None,
     ) -> None:
-        self._rest, self._invocations, self._metrics, self._hosts = rest, invocations, metrics, hosts
+        self._rest, self._invocations, self._metrics, self._hosts = (
+            rest,
+            invocations,
+            metrics,
+            hosts,
+        )
 
     def refused(self, status: int) -> None:
         """Records a request that never came this far."""
@@ -117,11 +129,19 @@ class App:
         except ClientDisconnect:
             status = CLIENT_GONE
         except Exception as error:  # told here, not to the client
-            print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=sys.stderr, flush=True)
+            print(
+                json.dumps({"error": f"{type(error).__name__}: {error}"}),
+                file=sys.stderr,
+                flush=True,
+            )
             if not status:
                 await _refusal(500, "the server failed; its log says more")(scope, receive, timed)
         # Not the path that the client typed: each of those would be a series of its own.
-        path = INVOCATIONS if scope["path"] == INVOCATIONS else getattr(scope.get("route"), "path", "other")
+        path = (
+            INVOCATIONS
+            if scope["path"] == INVOCATIONS
+            else getattr(scope.get("route"), "path", "other")
+        )
         self._metrics.record(
             scope["method"], path, status or CLIENT_GONE, time.perf_counter() - started,
             known.get("bytes", 0), known.get("photos", 0),
@@ -172,22 +192,32 @@ def make_app(
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics_text() -> Response:
         """Requests, latencies and open photos for Prometheus."""
-        return Response(prometheus.generate_latest(metrics.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
+        return Response(
+            prometheus.generate_latest(metrics.registry), media_type=prometheus.CONTENT_TYPE_LATEST
+        )
 
-    @app.post(INVOCATIONS, openapi_extra={"requestBody": REQUEST_BODY}, responses=RESPONSES, summary="Scores")
+    @app.post(
+        INVOCATIONS,
+        openapi_extra={"requestBody": REQUEST_BODY},
+        responses=RESPONSES,
+        summary="Scores",
+    )
     async def invocations(request: Request) -> Response:
         """Scores of a photo, or of each in a list.
 
-        Accept: `application/json` (an array of rows), `application/json; verbose=1` (names, probabilities, lineage;
-        `?verbose=1` is the same) or `application/x-npy`. Of a list, a photo that cannot be read has
-        `{"error": ...}` in the place of its row; npy has no place for that and is refused.
+        Accept: `application/json` (an array of rows), `application/json; verbose=1` (names,
+        probabilities, lineage; `?verbose=1` is the same) or `application/x-npy`. Of a list, a photo
+        that cannot be read has `{"error": ...}` in the place of its row; npy has no place for that
+        and is refused.
         """
         nonlocal open_photos
         if open_photos >= capacity:
             raise Overloaded  # before its body is read
         async with intake.body(request) as body:
             request.state.bytes = len(body)
-            photos = handler.input_fn(_plain(request, body), request.headers.get("content-type", ""), None, max_bytes)
+            photos = handler.input_fn(
+                _plain(request, body), request.headers.get("content-type", ""), None, max_bytes
+            )
             request.state.photos = len(photos)
             if open_photos + len(photos) > capacity:
                 raise Overloaded
@@ -199,7 +229,9 @@ def make_app(
             finally:
                 open_photos -= len(photos)
                 metrics.open.set(open_photos)
-        verbose = b"verbose=" in request.scope["query_string"] and request.query_params["verbose"] in ("1", "true")
+        verbose = b"verbose=" in request.scope["query_string"] and request.query_params[
+            "verbose"
+        ] in ("1", "true")
         content, kind = handler.output_fn(answer, request.headers.get("accept", ""), None, verbose)
         return Response(content, media_type=kind)
 
@@ -208,10 +240,13 @@ def make_app(
 
 
 def _plain(request: Request, body: bytes) -> bytes:
-    """The body, unless it is coded in a way that is not read; gzip shows by itself, whatever the header says."""
+    """The body, unless it is coded in a way that is not read; gzip shows by itself, whatever the
+    header says."""
     coding = request.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity", "gzip", "x-gzip"):
-        raise BadRequest(415, f"content encoding {coding[:40]!r} is not read; send gzip, or the body as it is")
+        raise BadRequest(
+            415, f"content encoding {coding[:40]!r} is not read; send gzip, or the body as it is"
+        )
     return body
 
 
@@ -223,7 +258,11 @@ async def refuse(_request: Request, error: Exception) -> Response:
         case HTTPException():
             return _refusal(error.status_code, str(error.detail), dict(error.headers or {}))
         case _:
-            return _refusal(503, "more photos at once than are taken on; try again in a second", {"Retry-After": "1"})
+            return _refusal(
+                503,
+                "more photos at once than are taken on; try again in a second",
+                {"Retry-After": "1"},
+            )
 
 
 def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:

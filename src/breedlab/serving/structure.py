@@ -1,7 +1,9 @@
-"""How many steps a decoder would take for an image, counted from its structure before anything decodes it.
+"""How many steps a decoder would take for an image, counted from its structure before anything
+decodes it.
 
-A decoder's work follows the parts that a file has, not its bytes: a directory of 12 bytes, a segment of 4 and a scan of
-10 each cost a step, a copy or a pass over all pixels. Every walk here ends at its own bound.
+A decoder's work follows the parts that a file has, not its bytes: a directory of 12 bytes, a
+segment of 4 and a scan of 10 each cost a step, a copy or a pass over all pixels. Every walk here
+ends at its own bound.
 """
 
 from __future__ import annotations
@@ -39,7 +41,24 @@ _STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES = 273, 279, 324, 325
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _WIDTH, _LENGTH, _COMPRESSION, _ROWS_PER_STRIP = 256, 257, 259, 278
 _JPEG_COMPRESSIONS = (6, 7)
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
 _SINGLE_BYTES = (1, 2, 6, 7)
 _INTEGERS = {3: "H", 4: "I", 16: "Q"}
 """Types of a TIFF that offsets and sizes have."""
@@ -68,7 +87,9 @@ def check_jpeg(photo: bytes) -> None:
             at += 2 + length
         count += 1
         if count > MAX_SEGMENTS:
-            raise BadPhoto(f"is absurdly split up (more than {MAX_SEGMENTS} segments before its pixels)")
+            raise BadPhoto(
+                f"is absurdly split up (more than {MAX_SEGMENTS} segments before its pixels)"
+            )
     if exif:
         check_directories(b"".join(exif))
 
@@ -82,10 +103,13 @@ def count_scans(photo: bytes, pixels: int) -> int:
     scans = len(_SCAN.findall(photo))
     if scans <= MAX_SCANS and scans * pixels <= MAX_SCANNED:
         return scans
-    scans = _scans_of_the_picture(photo)  # the film that a phone appends holds these two bytes by chance
+    # the film that a phone appends holds these two bytes by chance
+    scans = _scans_of_the_picture(photo)
     if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
         most = min(MAX_SCANS, MAX_SCANNED // max(1, pixels))
-        raise BadPhoto(f"is absurdly drawn out ({scans} scans; at most {most} are read of {pixels:,} pixels)")
+        raise BadPhoto(
+            f"is absurdly drawn out ({scans} scans; at most {most} are read of {pixels:,} pixels)"
+        )
     return scans
 
 
@@ -104,25 +128,32 @@ def _scans_of_the_picture(photo: bytes) -> int:
 
 
 def check_png(photo: bytes) -> None:
-    """Raise BadPhoto if a PNG has too many chunks, or directories in them that take too many steps."""
+    """Raise BadPhoto if a PNG has too many chunks, or directories in them that take too many
+    steps."""
     at, count, ancillary = 8, 0, 0
     while at + 8 <= len(photo):
         length, kind = int.from_bytes(photo[at : at + 4], "big"), photo[at + 4 : at + 8]
-        content = photo[at + 8 : at + 8 + length] if kind in (b"eXIf", b"zTXt", b"tEXt", b"iTXt") else b""
+        content = (
+            photo[at + 8 : at + 8 + length] if kind in (b"eXIf", b"zTXt", b"tEXt", b"iTXt") else b""
+        )
         if kind == b"eXIf":
             check_directories(content)
         elif content.startswith(b"Raw profile type"):
             _check_raw_profile(kind, content)
         count, ancillary = count + 1, ancillary + (kind != b"IDAT")
         if count > MAX_CHUNKS or ancillary > MAX_ANCILLARY:
-            raise BadPhoto(f"is absurdly split up (more than {MAX_CHUNKS:,} chunks, or {MAX_ANCILLARY} without pixels)")
+            raise BadPhoto(
+                f"is absurdly split up (more than {MAX_CHUNKS:,} chunks, or {MAX_ANCILLARY} without"
+                " pixels)"
+            )
         if kind == b"IEND":
             break
         at += 12 + length
 
 
 def _check_raw_profile(kind: bytes, content: bytes) -> None:
-    """EXIF as ImageMagick writes it: a name, its length, and hexadecimal digits in lines, mostly compressed."""
+    """EXIF as ImageMagick writes it: a name, its length, and hexadecimal digits in lines, mostly
+    compressed."""
     _, _, text = content.partition(b"\0")
     if kind == b"zTXt":
         try:
@@ -168,7 +199,8 @@ def _too_many_blocks() -> BadPhoto:
 
 
 def check_bmp(photo: bytes) -> None:
-    """Raise BadPhoto if a BMP is run-length coded and large: that is undone byte by byte, in Python."""
+    """Raise BadPhoto if a BMP is run-length coded and large: that is undone byte by byte, in
+    Python."""
     if photo[30:34] in (b"\1\0\0\0", b"\2\0\0\0") and len(photo) > 1_000_000:
         raise BadPhoto("is a run-length coded BMP of more than a megabyte; send it as PNG or JPEG")
 
@@ -179,7 +211,9 @@ def check_tiff(photo: bytes) -> None:
     if directory.following:
         raise BadPhoto("is animated or has several pages (expected one picture)")
     counts, values = directory.counts, directory.values
-    strips = max(counts.get(tag, 0) for tag in (_STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES))
+    strips = max(
+        counts.get(tag, 0) for tag in (_STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES)
+    )
     if strips > MAX_STRIPS:
         raise BadPhoto(f"is absurdly split up ({strips:,} strips; at most {MAX_STRIPS:,} are read)")
     width, length = values.get(_TILE_WIDTH, 0), values.get(_TILE_LENGTH, 0)
@@ -195,7 +229,8 @@ def check_tiff(photo: bytes) -> None:
 def _check_jpeg_strips(photo: bytes, strips: int, values: dict[int, int]) -> None:
     """Raise BadPhoto if the JPEGs that a TIFF's strips or tiles are would be passed over too often.
 
-    One strip may hold all scans that there are: each, but for one a strip, counts as a pass over the largest.
+    One strip may hold all scans that there are: each, but for one a strip, counts as a pass over
+    the largest.
     """
     tile = values.get(_TILE_WIDTH, 0) * values.get(_TILE_LENGTH, 0)
     rows = min(values.get(_ROWS_PER_STRIP, values.get(_LENGTH, 0)), values.get(_LENGTH, 0))
@@ -206,8 +241,8 @@ def _check_jpeg_strips(photo: bytes, strips: int, values: dict[int, int]) -> Non
 
 
 class _Directory:
-    """What the first directory says: by tag how many values there are, and which, where it is one that stands inline;
-    and where the next directory is."""
+    """What the first directory says: by tag how many values there are, and which, where it is one
+    that stands inline; and where the next directory is."""
 
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
@@ -233,8 +268,8 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
         chained: Whether to go on to the one that stands after the first.
 
     Raises:
-        BadPhoto: If one has too many entries, or entries that claim more bytes than there are: several that share
-            the same bytes are copied once for each.
+        BadPhoto: If one has too many entries, or entries that claim more bytes than there are:
+            several that share the same bytes are copied once for each.
     """
     data = data.removeprefix(b"Exif\0\0")
     found = _Directory()
@@ -254,7 +289,10 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
         head, size = (8, 20) if big else (2, 12)
         count = int.from_bytes(data[at : at + head], "little" if order == "<" else "big")
         if count > MAX_ENTRIES:
-            raise BadPhoto(f"is absurdly split up (a directory of {count:,} entries; at most {MAX_ENTRIES} are read)")
+            raise BadPhoto(
+                f"is absurdly split up (a directory of {count:,} entries; at most {MAX_ENTRIES} are"
+                " read)"
+            )
         for start in range(at + head, at + head + count * size, size):
             entry = data[start : start + size]
             if len(entry) < size:
@@ -262,13 +300,16 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
             tag, kind = struct.unpack(order + "HH", entry[:4])
             values = _number(entry, 4, order, big)
             width = _SIZES.get(kind, 0)
-            if values * width > (8 if big else 4):  # what a decoder copies; past the end there is nothing to copy
+            # what a decoder copies; past the end there is nothing to copy
+            if values * width > (8 if big else 4):
                 offset = _number(data, start + (12 if big else 8), order, big)
                 claimed += min(values * width, max(0, len(data) - offset))
             if values > MAX_VALUES and kind not in _SINGLE_BYTES:
                 raise BadPhoto(f"is absurdly split up (a directory entry of {values:,} values)")
             inline = entry[12:] if big else entry[8:]
-            value = int.from_bytes(inline[:width], "little" if order == "<" else "big") if width else 0
+            value = (
+                int.from_bytes(inline[:width], "little" if order == "<" else "big") if width else 0
+            )
             if len(seen) == 1:
                 found.counts[tag] = values
                 if kind in _INTEGERS:

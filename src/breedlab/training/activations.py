@@ -1,4 +1,5 @@
-"""The activations of a frozen part, computed once per (weights, transform, data) and kept memory-mapped."""
+"""The activations of a frozen part, computed once per (weights, transform, data) and kept
+memory-mapped."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from breedlab.training.feature_engines import BATCH, Engine
 
 Progress = Callable[[int, int], None]
 _IN_MEMORY = 500_000_000
-"""Bytes of all views up to which they are read whole; above, they stay on disk and batches are gathered from maps."""
+"""Bytes of all views up to which they are read whole; above, they stay on disk and batches are
+gathered from maps."""
 _MOST_IN_A_BATCH, _BATCH_BYTES = 4096, 64_000_000
 """Of validation, whichever is less."""
 
@@ -63,9 +65,12 @@ class Activations:
 
 
 class ValidBatches(Sequence[tuple[torch.Tensor, torch.Tensor]]):
-    """Validation activations in batches of bounded size: of an early boundary, 4,096 images are gigabytes."""
+    """Validation activations in batches of bounded size: of an early boundary, 4,096 images are
+    gigabytes."""
 
-    def __init__(self, activations: torch.Tensor, labels: torch.Tensor, most: int = _MOST_IN_A_BATCH) -> None:
+    def __init__(
+        self, activations: torch.Tensor, labels: torch.Tensor, most: int = _MOST_IN_A_BATCH
+    ) -> None:
         self.activations, self.labels = activations, labels
         bytes_each = 4 * activations[:1].numel()  # computed with as float32
         self.size = max(1, min(most, _BATCH_BYTES // max(1, bytes_each)))
@@ -130,13 +135,20 @@ def cached_activations(
         files = _files(common, choice, parts, data, cache, shape, precision)
     size = sum(file.nbytes for file in files)
     if size > cache.max_gb * 1e9:
-        raise TooLarge(f"the activations of {count} photos take {size / 1e9:.1f} GB, cache.max_gb is {cache.max_gb:g}")
+        raise TooLarge(
+            f"the activations of {count} photos take {size / 1e9:.1f} GB, cache.max_gb is"
+            f" {cache.max_gb:g}"
+        )
     if not all(file.is_whole() for file in files):
         with alone([file for file in files if not file.is_whole()]):
             make_room(files, cache.max_gb, lambda: shutil.disk_usage(cache.dir).free)
-            missing = [(file, part) for file, part in zip(files, parts, strict=True) if not file.is_whole()]
+            missing = [
+                (file, part) for file, part in zip(files, parts, strict=True) if not file.is_whole()
+            ]
             with progress("activations of the frozen part") as report:
-                _compute(missing, engines.engine(classifier, choice.engine), data, precision, report)
+                _compute(
+                    missing, engines.engine(classifier, choice.engine), data, precision, report
+                )
     for file in files:
         os.utime(file.path)  # least recently used is dropped first
     views = [_load(file, precision, whole=size <= _IN_MEMORY) for file in files]
@@ -144,9 +156,12 @@ def cached_activations(
 
 
 def first_images(data: PhotoData) -> torch.Tensor:
-    """Return training images (n, 3, side, side) from all over the split, whose classes come one after the other."""
+    """Return training images (n, 3, side, side) from all over the split, whose classes come one
+    after the other."""
     dataset = data.dataset("train")
-    return torch.stack([dataset[0, index][0] for index in range(0, len(dataset), -(-len(dataset) // BATCH))])
+    return torch.stack(
+        [dataset[0, index][0] for index in range(0, len(dataset), -(-len(dataset) // BATCH))]
+    )
 
 
 def _files(
@@ -162,8 +177,11 @@ def _files(
     for split, view in parts:
         augment = [AUGMENTATIONS.identity(data.data), data.seed, view] if view else "none"
         key = {**common, "engine": choice.versioned, "split": split, "augment": augment}
-        dtype = "uint16" if precision == "bf16" else "float32"  # numpy has no bfloat16: its bits are kept
-        files.append(FeatureFile(Path(cache.dir), key, (len(data.photos.splits[split]), *shape), dtype))
+        # numpy has no bfloat16: its bits are kept
+        dtype = "uint16" if precision == "bf16" else "float32"
+        files.append(
+            FeatureFile(Path(cache.dir), key, (len(data.photos.splits[split]), *shape), dtype)
+        )
     return files
 
 
@@ -174,7 +192,8 @@ def _compute(
     precision: str,
     report: Progress,
 ) -> None:
-    """Compute files, each with its (split, view), in one stream of images that are decoded meanwhile."""
+    """Compute files, each with its (split, view), in one stream of images that are decoded
+    meanwhile."""
     starts = [(split, view, file.rows_done()) for file, (split, view) in files]
     done, count = sum(start for _, _, start in starts), sum(file.shape[0] for file, _ in files)
     features = engine.stream(images for images, _ in data.stream(starts, BATCH))
@@ -194,7 +213,8 @@ def _to_numpy(out: torch.Tensor, precision: str) -> np.ndarray[Any, Any]:
 
 
 def _load(file: FeatureFile, precision: str, whole: bool) -> torch.Tensor:
-    rows = np.load(file.path) if whole else np.load(file.path, mmap_mode="c")  # copy-on-write: torch wants it writable
+    # copy-on-write: torch wants it writable
+    rows = np.load(file.path) if whole else np.load(file.path, mmap_mode="c")
     tensor = torch.from_numpy(rows)
     return tensor.view(torch.bfloat16) if precision == "bf16" else tensor
 

@@ -1,4 +1,5 @@
-"""What cached activations depend on beside the images: the frozen part's numbers, its behavior, the code."""
+"""What cached activations depend on beside the images: the frozen part's numbers, its behavior, the
+code."""
 
 from __future__ import annotations
 
@@ -27,12 +28,15 @@ _OF_THE_MOMENT = ("training",)
 
 
 def network_digest(classifier: Classifier) -> str:
-    """Of every frozen number, and of all that the frozen modules are besides: kinds, settings, attributes.
+    """Of every frozen number, and of all that the frozen modules are besides: kinds, settings,
+    attributes.
 
-    Two networks of the same numbers may compute different things: GoogLeNet's `transform_input`, a BatchNorm's `eps`, a
-    convolution's padding are in no state dict.
+    Two networks of the same numbers may compute different things: GoogLeNet's `transform_input`, a
+    BatchNorm's `eps`, a convolution's padding are in no state dict.
     """
-    digest = hashlib.blake2b(repr((classifier.architecture.name, classifier.architecture.tag)).encode())
+    digest = hashlib.blake2b(
+        repr((classifier.architecture.name, classifier.architecture.tag)).encode()
+    )
     for name, tensor in sorted(classifier.frozen_tensors().items()):
         digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -42,10 +46,15 @@ def network_digest(classifier: Classifier) -> str:
 
 
 def behavior(module: nn.Module) -> list[str]:
-    """What decides what a module computes and is not a tensor of its own, in an order that is always the same."""
+    """What decides what a module computes and is not a tensor of its own, in an order that is
+    always the same."""
     kind = type(module)
     attributes = {name: value for name, value in vars(module).items() if name not in _OF_THE_MOMENT}
-    told = (f"{name}={text}" for name, value in sorted(attributes.items()) if (text := _text(value)) is not None)
+    told = (
+        f"{name}={text}"
+        for name, value in sorted(attributes.items())
+        if (text := _text(value)) is not None
+    )
     return [f"{kind.__module__}.{kind.__qualname__}", module.extra_repr(), *told]
 
 
@@ -63,7 +72,8 @@ def code_versions() -> dict[str, str]:
 
 
 def _text(value: Any) -> str | None:
-    """A value that is plain data or a function, as text; None for all else, such as tensors and submodules."""
+    """A value that is plain data or a function, as text; None for all else, such as tensors and
+    submodules."""
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, tuple | list):
@@ -71,7 +81,11 @@ def _text(value: Any) -> str | None:
         return None if None in parts else f"({', '.join(map(str, parts))})"
     if isinstance(value, Mapping):
         pairs = [(repr(key), _text(part)) for key, part in value.items() if isinstance(key, _PLAIN)]
-        return None if len(pairs) < len(value) or any(part is None for _, part in pairs) else repr(sorted(pairs))
+        return (
+            None
+            if len(pairs) < len(value) or any(part is None for _, part in pairs)
+            else repr(sorted(pairs))
+        )
     if isinstance(value, functools.partial):
         parts = [_text(value.func), _text(value.args), _text(value.keywords)]
         return None if None in parts else f"partial({parts})"

@@ -20,19 +20,25 @@ from breedlab.training.optimization import set_rates
 
 
 class SeededEpochs(lightning.Callback):
-    """Makes each epoch a function of the seed and its number, so that a resumed run equals an unbroken one."""
+    """Makes each epoch a function of the seed and its number, so that a resumed run equals an
+    unbroken one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         seed_epoch(self.seed, trainer.current_epoch, trainer.global_rank)
 
 
 class ScheduledRates(lightning.Callback):
-    """Begins at the rate that the schedule has, which more epochs make another one than the checkpoint's."""
+    """Begins at the rate that the schedule has, which more epochs make another one than the
+    checkpoint's."""
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         for scheduled in trainer.lr_scheduler_configs:
             set_rates(scheduled.scheduler)
 
@@ -65,17 +71,25 @@ class FiniteFigures(Checkpoint):
     A `Checkpoint` by name only: Lightning runs those when the epoch's figures are known.
     """
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        wrong = {name: float(v) for name, v in trainer.callback_metrics.items() if not math.isfinite(float(v))}
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        wrong = {
+            name: float(v)
+            for name, v in trainer.callback_metrics.items()
+            if not math.isfinite(float(v))
+        }
         if wrong:
             shown = ", ".join(f"{name}={value}" for name, value in wrong.items())
             raise TrainingError(
-                f"training diverged in epoch {trainer.current_epoch + 1} ({shown}); try a lower optim.lr"
+                f"training diverged in epoch {trainer.current_epoch + 1} ({shown}); try a lower"
+                " optim.lr"
             )
 
 
 class MovableCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that knows its best after its folder was moved or copied; Lightning's begins anew then."""
+    """A ModelCheckpoint that knows its best after its folder was moved or copied; Lightning's
+    begins anew then."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         assert self.dirpath is not None
@@ -84,9 +98,13 @@ class MovableCheckpoint(ModelCheckpoint):
             return str(Path(self.dirpath or "", Path(path).name)) if path else path
 
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-        moved: dict[str, Any] = {name: here(state_dict[name]) for name in paths if name in state_dict}
+        moved: dict[str, Any] = {
+            name: here(state_dict[name]) for name in paths if name in state_dict
+        }
         if "best_k_models" in state_dict:
-            moved["best_k_models"] = {here(path): score for path, score in state_dict["best_k_models"].items()}
+            moved["best_k_models"] = {
+                here(path): score for path, score in state_dict["best_k_models"].items()
+            }
         super().load_state_dict({**state_dict, **moved, "dirpath": self.dirpath})
 
     def _generate_state_key(self, **kwargs: Any) -> str:
@@ -94,7 +112,8 @@ class MovableCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(MovableCheckpoint):
-    """Keeps the epoch that is best by `objective.rank`: of those that tie in the metric, the one of the lowest loss.
+    """Keeps the epoch that is best by `objective.rank`: of those that tie in the metric, the one of
+    the lowest loss.
 
     Attributes:
         tied: How many other epochs reached the metric of the one that is kept.
@@ -112,7 +131,9 @@ class BestCheckpoint(MovableCheckpoint):
         self.tied = 0
         self._loss: float | None = None
 
-    def check_monitor_top_k(self, trainer: lightning.Trainer, current: torch.Tensor | None = None) -> bool:
+    def check_monitor_top_k(
+        self, trainer: lightning.Trainer, current: torch.Tensor | None = None
+    ) -> bool:
         assert current is not None
         best, loss = self.best_model_score, float(trainer.callback_metrics["valid/loss"])
         kept = None if best is None else rank(float(best), self._loss, self.mode)
@@ -137,20 +158,26 @@ class BestCheckpoint(MovableCheckpoint):
 class EpochLines(Checkpoint):
     """A line an epoch with its figures and the objective so far.
 
-    A `Checkpoint` by name only: Lightning runs those last, so an epoch is told when it has been saved.
+    A `Checkpoint` by name only: Lightning runs those last, so an epoch is told when it has been
+    saved.
     """
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         kept = best_checkpoint(trainer)
         assert kept.best_model_score is not None and kept.monitor is not None
         assert trainer.max_epochs is not None
         best = float(kept.best_model_score)
-        line = "  " + epoch_line(trainer.current_epoch + 1, trainer.max_epochs, figures, kept.monitor, best)
+        line = "  " + epoch_line(
+            trainer.current_epoch + 1, trainer.max_epochs, figures, kept.monitor, best
+        )
         if not trainer.is_global_zero:
             return
         bar = trainer.progress_bar_callback
-        print(line) if bar is None or not console.is_terminal else bar.print(line)  # the bar makes room for it
+        # the bar makes room for it
+        print(line) if bar is None or not console.is_terminal else bar.print(line)
 
 
 class StepBar(lightning.pytorch.callbacks.TQDMProgressBar):
@@ -162,9 +189,15 @@ class StepBar(lightning.pytorch.callbacks.TQDMProgressBar):
     def get_metrics(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        return {
+            name: value
+            for name, value in super().get_metrics(trainer, pl_module).items()
+            if name != "v_num"
+        }
 
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
         super().setup(trainer, pl_module, stage)
         if not console.is_terminal:
             self.disable()

@@ -24,26 +24,35 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
         DamagedFile: If it is no checkpoint, or not a whole one.
     """
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        checkpoint: dict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=mmap
+        )
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         run = path.parent.parent
-        hint = f"remove {run / 'trained.json'} and {path.parent} to train again; the trials of a search are kept"
-        raise damaged(path, "it is empty" if path.stat().st_size == 0 else str(error), hint) from error
+        hint = (
+            f"remove {run / 'trained.json'} and {path.parent} to train again; the trials of a"
+            " search are kept"
+        )
+        raise damaged(
+            path, "it is empty" if path.stat().st_size == 0 else str(error), hint
+        ) from error
     return checkpoint
 
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes beside the target and renames.
 
-    Lightning's own writes to the temporary folder and moves; across file systems that is a copy, which a full
-    disk or a kill leaves in half.
+    Lightning's own writes to the temporary folder and moves; across file systems that is a copy,
+    which a full disk or a kill leaves in half.
     """
 
     def load_checkpoint(self, path: str | Path, *how: Any, **named: Any) -> dict[str, Any]:
         """Rank 0 reads it for all: the other hosts of a run need not have its directory."""
         return distributed.once(lambda: read_checkpoint(Path(path)))
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_open(target) as file:

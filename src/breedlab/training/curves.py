@@ -1,4 +1,5 @@
-"""The curves of a training: for TensorBoard where that is installed, else as a CSV that reports read as well."""
+"""The curves of a training: for TensorBoard where that is installed, else as a CSV that reports
+read as well."""
 
 from __future__ import annotations
 

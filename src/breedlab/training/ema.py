@@ -26,7 +26,8 @@ def decay_at(step: int, decay: float) -> float:
 
 
 class MovingAverage:
-    """Averages what trains of a classifier: parameters, and buffers such as BatchNorm's. Nothing that is frozen.
+    """Averages what trains of a classifier: parameters, and buffers such as BatchNorm's. Nothing
+    that is frozen.
 
     Attributes:
         steps: Updates so far.
@@ -36,15 +37,21 @@ class MovingAverage:
         frozen = {id(tensor) for tensor in classifier.frozen_tensors().values()}
         tensors = classifier.state_dict(keep_vars=True)
         self.decay, self.steps = decay, 0
-        self._current = {name: tensor.detach() for name, tensor in tensors.items() if id(tensor) not in frozen}
+        self._current = {
+            name: tensor.detach() for name, tensor in tensors.items() if id(tensor) not in frozen
+        }
         self._average = {name: tensor.clone() for name, tensor in self._current.items()}
-        self._floating = [name for name, tensor in self._current.items() if tensor.is_floating_point()]
+        self._floating = [
+            name for name, tensor in self._current.items() if tensor.is_floating_point()
+        ]
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights as they are now, after a step."""
         self.steps += 1
-        average, current = ([side[name] for name in self._floating] for side in (self._average, self._current))
+        average, current = (
+            [side[name] for name in self._floating] for side in (self._average, self._current)
+        )
         torch._foreach_lerp_(average, current, 1 - decay_at(self.steps, self.decay))
         for name in self._current.keys() - set(self._floating):  # BatchNorm counts its batches
             self._average[name].copy_(self._current[name])
@@ -75,7 +82,9 @@ class MovingAverage:
         return self._current
 
     @torch.no_grad()
-    def load(self, averaged: dict[str, torch.Tensor], current: dict[str, torch.Tensor], steps: int) -> None:
+    def load(
+        self, averaged: dict[str, torch.Tensor], current: dict[str, torch.Tensor], steps: int
+    ) -> None:
         """Go on from saved averages and weights; names that do not train are passed over."""
         self.steps = steps
         for name in self._current:
@@ -86,9 +95,10 @@ class MovingAverage:
 class KeepAverage(lightning.Callback):
     """Validates and saves the averaged weights while the current ones train.
 
-    A checkpoint holds the average as its `state_dict`, what trains in `current_model_state` and the number of updates
-    in `averaging_state`: the format of Lightning's WeightAveraging, which older runs were saved by. That one copies
-    the whole module before it is on its device, and averages every frozen weight with it.
+    A checkpoint holds the average as its `state_dict`, what trains in `current_model_state` and the
+    number of updates in `averaging_state`: the format of Lightning's WeightAveraging, which older
+    runs were saved by. That one copies the whole module before it is on its device, and averages
+    every frozen weight with it.
     """
 
     def __init__(self, decay: float) -> None:
@@ -97,7 +107,8 @@ class KeepAverage(lightning.Callback):
         self._saved: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], int] | None = None
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.average = MovingAverage(pl_module.classifier, self.decay)  # now that the weights are on their device
+        # now that the weights are on their device
+        self.average = MovingAverage(pl_module.classifier, self.decay)
         if self._saved is not None:
             self.average.load(*self._saved)
             self._saved = None
@@ -116,15 +127,24 @@ class KeepAverage(lightning.Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._kept.swap()
 
-    def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
         kept = self._kept
         averaged = {f"classifier.{name}": tensor for name, tensor in kept.averaged().items()}
-        checkpoint["current_model_state"] = {f"classifier.{name}": tensor for name, tensor in kept.current().items()}
+        checkpoint["current_model_state"] = {
+            f"classifier.{name}": tensor for name, tensor in kept.current().items()
+        }
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **averaged}
         checkpoint["averaging_state"] = {"n_averaged": torch.tensor(kept.steps)}
 
-    def on_load_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        averaged, current = checkpoint["state_dict"], checkpoint.get("current_model_state", checkpoint["state_dict"])
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        averaged, current = (
+            checkpoint["state_dict"],
+            checkpoint.get("current_model_state", checkpoint["state_dict"]),
+        )
         steps = int(checkpoint.get("averaging_state", {}).get("n_averaged", 0))
         self._saved = (_of_classifier(averaged), _of_classifier(current), steps)
 
@@ -136,5 +156,7 @@ class KeepAverage(lightning.Callback):
 
 def _of_classifier(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {
-        name.removeprefix("classifier."): tensor for name, tensor in state.items() if name.startswith("classifier.")
+        name.removeprefix("classifier."): tensor
+        for name, tensor in state.items()
+        if name.startswith("classifier.")
     }

@@ -1,6 +1,8 @@
-"""Which engine computes the frozen part of a network: PyTorch, or what is faster here and agrees with it.
+"""Which engine computes the frozen part of a network: PyTorch, or what is faster here and agrees
+with it.
 
-Frozen parts are inference, which OpenVINO and compiled PyTorch do several times faster than PyTorch as it is written.
+Frozen parts are inference, which OpenVINO and compiled PyTorch do several times faster than PyTorch
+as it is written.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ EAGER, OPENVINO, COMPILED = "eager", "openvino", "compiled"
 FEWEST_IMAGES = 400
 """Of fewer, no engine is asked for: PyTorch is through before another one is ready."""
 LEAST_ALIKE = {"fp32": (0.999, 0.98), "bf16": (0.97, 0.85)}
-"""The least cosine similarity with PyTorch's features and share of linear readouts alike. Two ways of rounding to bf16
-come to 0.99 and 0.93 on EfficientNet-Lite0; what a wrong engine does (swapped channels, say) lies far below."""
+"""The least cosine similarity with PyTorch's features and share of linear readouts alike. Two ways
+of rounding to bf16 come to 0.99 and 0.93 on EfficientNet-Lite0; what a wrong engine does (swapped
+channels, say) lies far below."""
 _WORTH_S = {OPENVINO: 15.0, COMPILED: 180.0}
 """How long PyTorch has to take for what is left, for an engine to be worth what making it takes."""
 _READOUTS = 50
@@ -63,11 +66,16 @@ class Choice:
     @property
     def versioned(self) -> str:
         """The engine as part of a cache's key; PyTorch's version is in there anyway."""
-        return f"{OPENVINO} {version('openvino')}" if self.engine == OPENVINO and _has_openvino() else self.engine
+        return (
+            f"{OPENVINO} {version('openvino')}"
+            if self.engine == OPENVINO and _has_openvino()
+            else self.engine
+        )
 
 
 class FeatureEngines:
-    """The engines of a run: chosen once for each boundary, recorded, and the same when the run is resumed.
+    """The engines of a run: chosen once for each boundary, recorded, and the same when the run is
+    resumed.
 
     Args:
         cache: The cache's folder, which remembers what was chosen here, for other runs.
@@ -90,7 +98,8 @@ class FeatureEngines:
         atomic_write_json(run / _RECORD, {})
 
     def resume(self, run: Path) -> None:
-        """Use the choices of a run; one that has no record was begun by a breedlab that had PyTorch alone."""
+        """Use the choices of a run; one that has no record was begun by a breedlab that had PyTorch
+        alone."""
         self.run = run
 
     def recorded(self, boundary: str) -> Choice | None:
@@ -101,7 +110,11 @@ class FeatureEngines:
         return Choice() if record is None else _choice(record.get(self._scope + boundary))
 
     def choose(
-        self, classifier: Classifier, key: Mapping[str, Any], count: int, sample: Callable[[], torch.Tensor]
+        self,
+        classifier: Classifier,
+        key: Mapping[str, Any],
+        count: int,
+        sample: Callable[[], torch.Tensor],
     ) -> Choice:
         """Return the engine for a pass.
 
@@ -116,8 +129,13 @@ class FeatureEngines:
         if found := self.recorded(classifier.freeze):
             return found
         candidate = None if count < FEWEST_IMAGES else self._candidate(classifier)
-        if self._scope and (own := self._own_choice(classifier.freeze)) is not None and own.engine != candidate:
-            return Choice()  # what was no faster for the run's own network is not measured again for each other one
+        if (
+            self._scope
+            and (own := self._own_choice(classifier.freeze)) is not None
+            and own.engine != candidate
+        ):
+            # what was no faster for the run's own network is not measured again for each other one
+            return Choice()
         if candidate is None:
             return Choice()
         here = {**key, "candidate": candidate, "cpu": torch.backends.cpu.get_cpu_capability()}
@@ -128,15 +146,21 @@ class FeatureEngines:
             with progress("choosing an engine for the frozen part"):
                 known = self._measured(classifier, candidate, count, sample())
             self._cache.mkdir(parents=True, exist_ok=True)
-            atomic_write_json(memory, {**(read_json_if_whole(memory) or {}), name: asdict(known)}, indent=1)
+            atomic_write_json(
+                memory, {**(read_json_if_whole(memory) or {}), name: asdict(known)}, indent=1
+            )
         if self.run is not None:
             record = read_json_if_whole(self.run / _RECORD) or {}
-            atomic_write_json(self.run / _RECORD, {**record, self._scope + classifier.freeze: asdict(known)}, indent=1)
+            atomic_write_json(
+                self.run / _RECORD,
+                {**record, self._scope + classifier.freeze: asdict(known)},
+                indent=1,
+            )
         if known.engine != EAGER:
             note(
-                f"the frozen part is computed by {known.versioned} in {self._precision}: speedup {known.speedup:.1f} on"
-                f" the first images; cosine similarity with eager PyTorch at least {known.cosine:.4f}, linear readout"
-                f" {known.readout:.0%} alike"
+                f"the frozen part is computed by {known.versioned} in {self._precision}: speedup"
+                f" {known.speedup:.1f} on the first images; cosine similarity with eager PyTorch at"
+                f" least {known.cosine:.4f}, linear readout {known.readout:.0%} alike"
             )
         return known
 
@@ -161,28 +185,40 @@ class FeatureEngines:
         return self._ready[key]
 
     def engine_or_eager(self, classifier: Classifier, choice: Choice) -> tuple[Choice, Engine]:
-        """Return the engine of a choice, or PyTorch where that cannot be had, which a warning says."""
+        """Return the engine of a choice, or PyTorch where that cannot be had, which a warning
+        says."""
         try:
             return choice, self.engine(classifier, choice.engine)
-        except Exception as error:  # whatever a library that is not there, or another processor, brings about
+        except (
+            Exception
+        ) as error:  # whatever a library that is not there, or another processor, brings about
             warn(
-                f"{choice.engine} cannot be used here ({_reason(error)}), though this run began with it; PyTorch"
-                " computes the frozen part, and its features are the same up to rounding"
+                f"{choice.engine} cannot be used here ({_reason(error)}), though this run began"
+                " with it; PyTorch computes the frozen part, and its features are the same up to"
+                " rounding"
             )
             return Choice(), self.engine(classifier, EAGER)
 
     def _candidate(self, classifier: Classifier) -> str | None:
         if self._device.type == "cpu" and _has_openvino() and _computes(self._precision):
             return OPENVINO
-        compilers = ("c++", "g++", "clang++") if self._device.type == "cpu" else ("cc", "gcc", "clang")
+        compilers = (
+            ("c++", "g++", "clang++") if self._device.type == "cpu" else ("cc", "gcc", "clang")
+        )
         has_compiler = any(shutil.which(os.environ.get("CXX", name)) for name in compilers)
         return COMPILED if has_compiler and classifier.freeze == "backbone" else None
 
-    def _measured(self, classifier: Classifier, candidate: str, count: int, images: torch.Tensor) -> Choice:
+    def _measured(
+        self, classifier: Classifier, candidate: str, count: int, images: torch.Tensor
+    ) -> Choice:
         eager = self.engine(classifier, EAGER)
         started = time.perf_counter()
         reference = eager(images).float().cpu()
-        part = images[: max(1, len(images) // 4)] if time.perf_counter() - started > _SLOW_S else images
+        part = (
+            images[: max(1, len(images) // 4)]
+            if time.perf_counter() - started > _SLOW_S
+            else images
+        )
         once = self._seconds(eager, part)
         if once / len(part) * count < _WORTH_S[candidate]:
             return Choice()
@@ -195,7 +231,8 @@ class FeatureEngines:
         least_cosine, least_readout = LEAST_ALIKE[self._precision]
         own = self._own_choice(classifier.freeze) if self._scope else None
         if own is not None and cosine >= least_cosine and readout >= least_readout:
-            return Choice(candidate, own.speedup, cosine, readout)  # timed on the run's own network, its sibling
+            # timed on the run's own network, its sibling
+            return Choice(candidate, own.speedup, cosine, readout)
         timings = {name: Timing({2 * len(part): []}) for name in (EAGER, candidate)}
         began = time.perf_counter()
         for number in range(_ROUNDS[1]):
@@ -207,12 +244,16 @@ class FeatureEngines:
         assert gain is not None
         if cosine < least_cosine or readout < least_readout:
             note(
-                f"{candidate} would be {gain[0]:.1f} times faster, but does not agree with PyTorch on the first images"
-                f" (cosine similarity {cosine:.4f}, linear readout {readout:.0%} alike); PyTorch computes"
+                f"{candidate} would be {gain[0]:.1f} times faster, but does not agree with PyTorch"
+                f" on the first images (cosine similarity {cosine:.4f}, linear readout"
+                f" {readout:.0%} alike); PyTorch computes"
             )
             return Choice()
         if not is_clearly_faster(timings[candidate], timings[EAGER]):
-            note(f"the frozen part is computed by PyTorch: {candidate} is no faster here (speedup {gain[0]:.1f})")
+            note(
+                f"the frozen part is computed by PyTorch: {candidate} is no faster here (speedup"
+                f" {gain[0]:.1f})"
+            )
             return Choice()
         return Choice(candidate, round(gain[0], 2), cosine, readout)
 
@@ -226,10 +267,11 @@ class FeatureEngines:
 
 
 def agreement(reference: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:
-    """Return how far features are those of a reference: the least cosine similarity, and the share of linear readouts
-    with the same argmax.
+    """Return how far features are those of a reference: the least cosine similarity, and the share
+    of linear readouts with the same argmax.
 
-    The readouts are random, of ten classes each, on features without their mean, where images differ.
+    The readouts are random, of ten classes each, on features without their mean, where images
+    differ.
     """
     if reference.shape != other.shape or not bool(torch.isfinite(other).all()):
         return 0.0, 0.0
@@ -237,8 +279,13 @@ def agreement(reference: torch.Tensor, other: torch.Tensor) -> tuple[float, floa
     if reference.ndim > 2:
         reference, other = reference.flatten(2).mean(2), other.flatten(2).mean(2)
     mean = reference.mean(0)
-    weights = torch.randn(reference.shape[1], 10 * _READOUTS, generator=torch.Generator().manual_seed(0))
-    answers = [((features - mean) @ weights).view(-1, _READOUTS, 10).argmax(2) for features in (reference, other)]
+    weights = torch.randn(
+        reference.shape[1], 10 * _READOUTS, generator=torch.Generator().manual_seed(0)
+    )
+    answers = [
+        ((features - mean) @ weights).view(-1, _READOUTS, 10).argmax(2)
+        for features in (reference, other)
+    ]
     return float(cosine), float((answers[0] == answers[1]).float().mean())
 
 
@@ -247,7 +294,8 @@ def _has_openvino() -> bool:
 
 
 def _computes(precision: str) -> bool:
-    """Whether OpenVINO computes in that precision here; where it would not, it takes another without a word."""
+    """Whether OpenVINO computes in that precision here; where it would not, it takes another
+    without a word."""
     return precision != "bf16" or openvino_core.computes_bf16()
 
 

@@ -37,12 +37,14 @@ class Evaluation:
         photos: How many were looked at.
         metrics: loss (nats), top1, top5, f1 (macro), ece: fractions.
         per_class: By class name: photos, top1 (recall), precision.
-        confusion: How many images there are by (true label, predicted label); what is not there is 0.
+        confusion: How many images there are by (true label, predicted label); what is not there is
+            0.
         worst: The most frequent confusions, most frequent first.
         predictions: For each photo the predicted label and its probability, in the order given.
-        calibration: `temperature`, and `ece_before` and `loss_before`: what the scores come to without it. Empty if
-            they are taken as they are.
-        intervals: By metric, where the true value is with 95% confidence; of metrics of plugins there is none.
+        calibration: `temperature`, and `ece_before` and `loss_before`: what the scores come to
+            without it. Empty if they are taken as they are.
+        intervals: By metric, where the true value is with 95% confidence; of metrics of plugins
+            there is none.
     """
 
     photos: int
@@ -58,9 +60,12 @@ class Evaluation:
         """Plain data for metrics.json, without the single predictions."""
         tree = asdict(self)
         del tree["predictions"]
-        tree["intervals"] = {name: [*span] for name, span in self.intervals.items()}  # as JSON reads them back
+        # as JSON reads them back
+        tree["intervals"] = {name: [*span] for name, span in self.intervals.items()}
         # The square of the classes is mostly zeros: a thousand classes have a million cells.
-        tree["confusion"] = {"cells": [[*pair, count] for pair, count in sorted(self.confusion.items())]}
+        tree["confusion"] = {
+            "cells": [[*pair, count] for pair, count in sorted(self.confusion.items())]
+        }
         return tree
 
 
@@ -108,7 +113,9 @@ def evaluate(
     return Evaluation(
         photos=len(predictions),
         metrics=values,
-        intervals=_intervals(values, predictions, torch.cat(truths).numpy(), torch.cat(losses).double().numpy()),
+        intervals=_intervals(
+            values, predictions, torch.cat(truths).numpy(), torch.cat(losses).double().numpy()
+        ),
         per_class=_per_class(confusion, classes),
         confusion=dict(confusion),
         worst=worst_confusions(confusion, classes),
@@ -118,9 +125,13 @@ def evaluate(
 
 
 def _intervals(
-    values: Mapping[str, float], predictions: Sequence[tuple[int, float]], labels: Array, losses: Array
+    values: Mapping[str, float],
+    predictions: Sequence[tuple[int, float]],
+    labels: Array,
+    losses: Array,
 ) -> dict[str, tuple[float, float]]:
-    """Return the intervals of those metrics that are known here: Wilson's of rates, bootstrapped ones of the others."""
+    """Return the intervals of those metrics that are known here: Wilson's of rates, bootstrapped
+    ones of the others."""
     images = len(labels)
     predicted = np.array([label for label, _ in predictions])
     confidences = np.array([probability for _, probability in predictions])
@@ -129,7 +140,9 @@ def _intervals(
         "f1": lambda weights: macro_f1(labels, predicted, weights),
         "loss": lambda weights: float(weights @ losses / images),
     }
-    found = {name: wilson(values[name] * images, images) for name in ("top1", "top5") if name in values}
+    found = {
+        name: wilson(values[name] * images, images) for name in ("top1", "top5") if name in values
+    }
     if "ece" in values:
         found["ece"] = calibration_interval(confidences, right)
     for name, statistic in statistics.items():
@@ -158,7 +171,9 @@ def worst_confusions(
     return sorted(pairs, key=lambda pair: (-pair.count, -pair.count / pair.of, pair.truth))[:most]
 
 
-def _per_class(confusion: Mapping[tuple[int, int], int], classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
+def _per_class(
+    confusion: Mapping[tuple[int, int], int], classes: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
     images: Counter[int] = Counter()
     predicted: Counter[int] = Counter()
     for (truth, taken), count in confusion.items():

@@ -1,8 +1,10 @@
-"""The files of the feature cache: written so that a full disk is an error, and known for ours before they are deleted.
+"""The files of the feature cache: written so that a full disk is an error, and known for ours
+before they are deleted.
 
-`<name>.npy` holds one view of one split, `<name>` being a hash of all that it depends on. `<name>.json`, written first,
-says what that is and how many bytes it makes; a file without it may be anybody's, and is never deleted. A pass that is
-not finished has `<name>.part`, and in `<name>.done` how many images of it are safely on the disk.
+`<name>.npy` holds one view of one split, `<name>` being a hash of all that it depends on.
+`<name>.json`, written first, says what that is and how many bytes it makes; a file without it may
+be anybody's, and is never deleted. A pass that is not finished has `<name>.part`, and in
+`<name>.done` how many images of it are safely on the disk.
 """
 
 from __future__ import annotations
@@ -82,7 +84,9 @@ class FeatureFile:
     def header(self) -> bytes:
         buffer = io.BytesIO()
         descr = np.lib.format.dtype_to_descr(np.dtype(self.dtype))
-        np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": self.shape})
+        np.lib.format.write_array_header_1_0(
+            buffer, {"descr": descr, "fortran_order": False, "shape": self.shape}
+        )
         return buffer.getvalue()
 
     @property
@@ -107,7 +111,11 @@ class FeatureFile:
             size = self.part.stat().st_size
         except (OSError, ValueError):
             return 0
-        return rows if 0 < rows <= self.shape[0] and size >= len(self.header) + rows * self.row_bytes else 0
+        return (
+            rows
+            if 0 < rows <= self.shape[0] and size >= len(self.header) + rows * self.row_bytes
+            else 0
+        )
 
     def missing_bytes(self) -> int:
         if self.is_whole():
@@ -117,7 +125,9 @@ class FeatureFile:
 
     def write_manifest(self) -> None:
         """Record that the file is ours, and what it holds."""
-        atomic_write_json(self.manifest, {"made_by": _MADE_BY, "bytes": self.nbytes, "key": self.key}, indent=1)
+        atomic_write_json(
+            self.manifest, {"made_by": _MADE_BY, "bytes": self.nbytes, "key": self.key}, indent=1
+        )
 
 
 class FeatureWriter:
@@ -134,7 +144,9 @@ class FeatureWriter:
         self._saved_at = time.monotonic()
         self.rows = file.rows_done()
         self._number = os.open(file.part, os.O_RDWR | os.O_CREAT, 0o666)
-        os.ftruncate(self._number, len(file.header) + self.rows * file.row_bytes if self.rows else 0)
+        os.ftruncate(
+            self._number, len(file.header) + self.rows * file.row_bytes if self.rows else 0
+        )
         os.lseek(self._number, 0, os.SEEK_END)
         if not self.rows:
             self._write(file.header)
@@ -175,7 +187,8 @@ class FeatureWriter:
 
 @contextmanager
 def writing(file: FeatureFile) -> Iterator[FeatureWriter]:
-    """Give a writer of a file's missing rows; the file gets its name at the end, and a part of it is kept otherwise."""
+    """Give a writer of a file's missing rows; the file gets its name at the end, and a part of it
+    is kept otherwise."""
     writer = FeatureWriter(file)
     try:
         yield writer
@@ -192,7 +205,8 @@ def writing(file: FeatureFile) -> Iterator[FeatureWriter]:
 def alone(files: Sequence[FeatureFile]) -> Iterator[None]:
     """One process at a time for each file; the others wait, and then find it."""
     with ExitStack() as stack:
-        for file in sorted(files, key=lambda file: file.name):  # in one order everywhere, or two wait for each other
+        # in one order everywhere, or two wait for each other
+        for file in sorted(files, key=lambda file: file.name):
             stack.enter_context(_alone(file))
         yield
 
@@ -221,7 +235,8 @@ def _alone(file: FeatureFile) -> Iterator[None]:
 
 
 def make_room(files: Sequence[FeatureFile], max_gb: float, free: Callable[[], int]) -> None:
-    """Delete what was least recently used until all files of a set fit, together with what is there of them.
+    """Delete what was least recently used until all files of a set fit, together with what is there
+    of them.
 
     Args:
         files: Of one set; none of them is deleted for another.
@@ -245,14 +260,16 @@ def make_room(files: Sequence[FeatureFile], max_gb: float, free: Callable[[], in
 
 
 def _note_unknown(folder: Path) -> None:
-    """Say what looks like files of versions that wrote no manifest: nothing shows that they are ours to delete."""
+    """Say what looks like files of versions that wrote no manifest: nothing shows that they are
+    ours to delete."""
     names = [path for path in folder.glob("*.npy") if _NAME.fullmatch(path.stem)]
     unknown = [path for path in names if not path.with_suffix(".json").exists()]
     if unknown:
         size = sum(path.stat().st_size for path in unknown)
         note(
-            f"{folder} holds {len(unknown)} .npy files ({_size(size)}) that an older breedlab may have cached; they are"
-            " no longer used, and not deleted either, since they could be yours"
+            f"{folder} holds {len(unknown)} .npy files ({_size(size)}) that an older breedlab may"
+            " have cached; they are no longer used, and not deleted either, since they could be"
+            " yours"
         )
 
 
@@ -265,7 +282,8 @@ class _Deletable:
     used: float
 
     def delete(self) -> None:
-        for ending in (self.path.suffix, ".done", ".json"):  # the manifest last, by which the rest is known for ours
+        # the manifest last, by which the rest is known for ours
+        for ending in (self.path.suffix, ".done", ".json"):
             self.path.with_suffix(ending).unlink(missing_ok=True)
 
 
@@ -286,7 +304,11 @@ def _deletable(folder: Path, kept: set[str]) -> list[_Deletable]:
             except OSError:
                 continue
             whole = status.st_size == tree.get("bytes")
-            if whole if ending == ".npy" else time.time() - status.st_mtime > _ABANDONED_AFTER_S and not _locked(path):
+            if (
+                whole
+                if ending == ".npy"
+                else time.time() - status.st_mtime > _ABANDONED_AFTER_S and not _locked(path)
+            ):
                 found.append(_Deletable(path, status.st_size, status.st_mtime))
     return sorted(found, key=lambda each: each.used)
 
@@ -325,8 +347,9 @@ def _full(folder: Path, wanted: int = 0, missing: int = 0, quota: str = "") -> D
     sizes = f" ({_size(wanted)}, {_size(missing)} of it not there yet)" if missing else ""
     return DiskFull(
         f"cache.dir: the disk{quota} of {folder} {state} the frozen part's activations{sizes};"
-        f" {_size(usage.free)} of {_size(usage.total)} are free on {mount}. Free some space there, set cache.dir to a"
-        " folder on another disk, or have them computed live: cache.mode=off, or cache.max_gb below what they take"
+        f" {_size(usage.free)} of {_size(usage.total)} are free on {mount}. Free some space there,"
+        " set cache.dir to a folder on another disk, or have them computed live: cache.mode=off,"
+        " or cache.max_gb below what they take"
     )
 
 

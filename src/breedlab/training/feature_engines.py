@@ -1,4 +1,5 @@
-"""The engines that can compute the frozen part of a network: PyTorch, compiled PyTorch, OpenVINO."""
+"""The engines that can compute the frozen part of a network: PyTorch, compiled PyTorch,
+OpenVINO."""
 
 from __future__ import annotations
 
@@ -59,13 +60,17 @@ class Compiled(Eager):
         count = len(images)
         if count < BATCH:  # another size would be compiled anew
             images = torch.cat([images, images.new_zeros(BATCH - count, *images.shape[1:])])
-        with inductor.patch(freezing=self._device.type == "cpu"), autocast(self._device, self._precision):
+        with (
+            inductor.patch(freezing=self._device.type == "cpu"),
+            autocast(self._device, self._precision),
+        ):
             out: torch.Tensor = self._compiled(self._classifier.normalised(images.to(self._device)))
         return out[:count]
 
 
 class OpenVino:
-    """OpenVINO on the CPU, a batch a stream, so that no thread waits for another's part of a layer."""
+    """OpenVINO on the CPU, a batch a stream, so that no thread waits for another's part of a
+    layer."""
 
     def __init__(self, classifier: Classifier, precision: str) -> None:
         threads = torch.get_num_threads()

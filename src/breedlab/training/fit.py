@@ -1,4 +1,5 @@
-"""Trains one classifier to the end with Lightning's Trainer: checkpoints, early stopping, TensorBoard, resume."""
+"""Trains one classifier to the end with Lightning's Trainer: checkpoints, early stopping,
+TensorBoard, resume."""
 
 from __future__ import annotations
 
@@ -91,7 +92,9 @@ class ActivationData(lightning.LightningDataModule):
         dataset = ActivationDataset(self.activations)
         batch_size, views = self.photos.data.batch_size, self.photos.views
         batches = TrainingBatches(len(dataset), batch_size, self.photos.seed, views, self.shard)
-        return TrainingLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch, generator=_aside())
+        return TrainingLoader(
+            dataset, batch_sampler=batches, collate_fn=lambda batch: batch, generator=_aside()
+        )
 
     def val_dataloader(self) -> DataLoader[Any]:
         # Whole batches already; DataLoader asks for a list, not for its elements to be stacked.
@@ -103,7 +106,8 @@ class ActivationData(lightning.LightningDataModule):
 
 
 def _aside() -> torch.Generator:
-    """A generator of its own: a DataLoader draws from its generator, and dropout's has to be left alone."""
+    """A generator of its own: a DataLoader draws from its generator, and dropout's has to be left
+    alone."""
     return torch.Generator()
 
 
@@ -117,7 +121,8 @@ def fit(
     precision: str,
     extended_after: int | None = None,
 ) -> Fitted:
-    """Trains, or goes on where `run/checkpoints/last.ckpt` stands, or returns at once if training had ended.
+    """Trains, or goes on where `run/checkpoints/last.ckpt` stands, or returns at once if training
+    had ended.
 
     Args:
         learner: With the network.
@@ -125,7 +130,8 @@ def fit(
         config: The experiment.
         run: The run directory.
         accelerator, precision: In Lightning's terms and ours.
-        extended_after: How many epochs there were when the run was given more: there early stopping counts anew.
+        extended_after: How many epochs there were when the run was given more: there early stopping
+            counts anew.
 
     Raises:
         TrainingError: If the loss stops being a number.
@@ -163,7 +169,8 @@ def fit(
             **_processes(config),
             precision=lightning_precision(precision),
             max_epochs=config.trainer.max_epochs,
-            default_root_dir=run,  # Lightning restores what it finds there, and would look in the working folder
+            # Lightning restores what it finds there, and would look in the working folder
+            default_root_dir=run,
             gradient_clip_val=config.trainer.gradient_clip,
             callbacks=callbacks,
             logger=curve_logger(run / "tensorboard"),
@@ -171,10 +178,13 @@ def fit(
             log_every_n_steps=1_000_000,  # figures are logged by epoch
             enable_model_summary=False,
         )
-        learner.train()  # Lightning trains in whatever mode it finds: in evaluation mode without dropout
+        # Lightning trains in whatever mode it finds: in evaluation mode without dropout
+        learner.train()
         with signals.deferrable(), interruptible(trainer):
             begun = distributed.once(last.exists)
-            trainer.fit(learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True)
+            trainer.fit(
+                learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True
+            )
     return distributed.once(lambda: _ended(trainer, run))
 
 
@@ -188,11 +198,13 @@ def refit(
     accelerator: str,
     precision: str,
 ) -> None:
-    """Train for a number of epochs without validation, or go on where `folder/last.ckpt` stands; it has the weights.
+    """Train for a number of epochs without validation, or go on where `folder/last.ckpt` stands; it
+    has the weights.
 
     Args:
         learner, data, accelerator, precision: As for `fit`.
-        config: The experiment; its schedule is that of `trainer.max_epochs`, as when those epochs were found.
+        config: The experiment; its schedule is that of `trainer.max_epochs`, as when those epochs
+            were found.
         folder: Where checkpoints are.
         epochs: Of `trainer.max_epochs`, how many.
     """
@@ -226,13 +238,16 @@ def refit(
         learner.train()
         with signals.deferrable(), interruptible(trainer):
             begun = distributed.once(last.exists)
-            trainer.fit(learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True)
+            trainer.fit(
+                learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True
+            )
 
 
 def _processes(config: Config) -> dict[str, Any]:
     """How Lightning trains in the processes that there are."""
     if distributed.world() == 1:
-        # Named, or Lightning takes a process in a Slurm job for one of its tasks, and waits for the others.
+        # Named, or Lightning takes a process in a Slurm job for one of its tasks, and waits for the
+        # others.
         return {"devices": 1, "plugins": [WholeCheckpoints(), LightningEnvironment()]}
     return {
         "devices": distributed.local_world(),
@@ -247,10 +262,14 @@ def _processes(config: Config) -> dict[str, Any]:
 def _refuse_too_few(config: Config, data: PhotoData | ActivationData) -> None:
     """Every process needs a photo of each whole batch, and of the validation split."""
     photos = (data.photos if isinstance(data, ActivationData) else data).photos
-    for path, count in (("data.batch_size", config.data.batch_size), ("valid split", len(photos.splits["valid"]))):
+    for path, count in (
+        ("data.batch_size", config.data.batch_size),
+        ("valid split", len(photos.splits["valid"])),
+    ):
         if count < distributed.world():
             raise ConfigError(
-                f"{path}: {count} photos cannot be divided among {distributed.world()} processes; start fewer"
+                f"{path}: {count} photos cannot be divided among {distributed.world()} processes;"
+                " start fewer"
             )
 
 
@@ -259,13 +278,16 @@ def _ended(trainer: lightning.Trainer, run: Path) -> Fitted:
     kept = read_checkpoint(run / "checkpoints" / "best.ckpt")
     assert checkpoint.best_model_score is not None
     best = float(checkpoint.best_model_score)
-    fitted = Fitted(trainer.current_epoch, stop_reason(trainer), kept["epoch"] + 1, best, checkpoint.tied)
+    fitted = Fitted(
+        trainer.current_epoch, stop_reason(trainer), kept["epoch"] + 1, best, checkpoint.tied
+    )
     atomic_write_json(run / "trained.json", asdict(fitted))
     return fitted
 
 
 def _ended_before(run: Path, config: Config) -> Fitted:
-    """How a training that had ended did so: by `trained.json`, or where that is damaged by the checkpoints."""
+    """How a training that had ended did so: by `trained.json`, or where that is damaged by the
+    checkpoints."""
     recorded = read_json_if_whole(run / "trained.json")
     if recorded is not None:
         return Fitted(**recorded)
@@ -273,13 +295,21 @@ def _ended_before(run: Path, config: Config) -> Fitted:
     kept = read_checkpoint(run / "checkpoints" / "best.ckpt", mmap=True)
     monitor = config.monitor.metric
     states = [state for state in last["callbacks"].values() if isinstance(state, dict)]
-    best = next(s["best_model_score"] for s in states if s.get("monitor") == monitor and "best_model_score" in s)
+    best = next(
+        s["best_model_score"]
+        for s in states
+        if s.get("monitor") == monitor and "best_model_score" in s
+    )
     epochs = last["epoch"] + 1
     early = [s for s in states if s.get("stopped_epoch")]
     if early:
         reason = out_of_patience(early[0]["stopped_epoch"], monitor, early[0]["patience"])
     else:  # a rule of the debugger's leaves no state
-        reason = f"all {epochs} epochs" if epochs >= config.trainer.max_epochs else f"stopped after epoch {epochs}"
+        reason = (
+            f"all {epochs} epochs"
+            if epochs >= config.trainer.max_epochs
+            else f"stopped after epoch {epochs}"
+        )
     tied = max((state.get("tied", 0) for state in states), default=0)
     fitted = Fitted(epochs, reason, kept["epoch"] + 1, float(best), tied)
     atomic_write_json(run / "trained.json", asdict(fitted))
@@ -289,7 +319,11 @@ def _ended_before(run: Path, config: Config) -> Fitted:
 def _ends_at(run: Path, epochs: int | None) -> bool:
     """Whether the run's last checkpoint is that of so many epochs."""
     last = run / "checkpoints" / "last.ckpt"
-    return epochs is not None and last.exists() and read_checkpoint(last, mmap=True)["epoch"] + 1 == epochs
+    return (
+        epochs is not None
+        and last.exists()
+        and read_checkpoint(last, mmap=True)["epoch"] + 1 == epochs
+    )
 
 
 def _keep_last(folder: Path) -> ModelCheckpoint:
@@ -301,7 +335,8 @@ def _keep_last(folder: Path) -> ModelCheckpoint:
 
 @contextmanager
 def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
-    """Lightning answers Ctrl-C with `sys.exit(1)` and leaves the signal ignored; callers want the interrupt."""
+    """Lightning answers Ctrl-C with `sys.exit(1)` and leaves the signal ignored; callers want the
+    interrupt."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield

@@ -23,15 +23,16 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Learner(lightning.LightningModule):
-    """Trains a classifier on photos, or only what lies after its frozen boundary on cached activations.
+    """Trains a classifier on photos, or only what lies after its frozen boundary on cached
+    activations.
 
     Args:
         classifier: The network.
         config: The experiment.
         steps_per_epoch: For the schedule.
         class_weights: (classes,), or None.
-        tail: What computes logits from a batch's inputs; None for photos and the whole classifier. Its
-            parameters are the classifier's own.
+        tail: What computes logits from a batch's inputs; None for photos and the whole classifier.
+            Its parameters are the classifier's own.
         epochs: For the schedule; the trainer's by default.
 
     Attributes:
@@ -56,12 +57,15 @@ class Learner(lightning.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs or config.trainer.max_epochs
         self.criterion = make_loss(config.optim, class_weights)
-        self.validation = make_metrics(classifier.architecture.classes, shared=True, monitor=config.monitor)
+        self.validation = make_metrics(
+            classifier.architecture.classes, shared=True, monitor=config.monitor
+        )
         # In a list, since registering it would store its weights under a second name.
         self._tail = [] if tail is None else [tail]
         mixup, classes = config.data.mixup, classifier.architecture.classes
         self._mix = v2.MixUp(alpha=mixup, num_classes=classes) if mixup else None
-        # Of the epoch so far: loss, hits, photos. In checkpoints, since an epoch may end in another process.
+        # Of the epoch so far: loss, hits, photos. In checkpoints, since an epoch may end in another
+        # process.
         self._sums = torch.zeros(3, dtype=torch.float64)
 
     @property
@@ -113,7 +117,8 @@ class Learner(lightning.LightningModule):
         return loss
 
     def _share(self, labels: torch.Tensor) -> torch.Tensor:
-        """This process's part of the batch's loss, times their number, by which DDP divides the gradients' sum."""
+        """This process's part of the batch's loss, times their number, by which DDP divides the
+        gradients' sum."""
         # Of the labels before mixup, whose mixed images weigh as much in sum.
         mine = image_weights(self.criterion, labels).sum()
         return mine * self.trainer.world_size / self._of_all(mine)
@@ -141,7 +146,8 @@ class Learner(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if (states := checkpoint.get("optimizer_states")) and not self._is_solved:
             refuse_other_groups(self.classifier, self.config.optim, states[0])
-        for state in checkpoint["lr_schedulers"]:  # a one-cycle schedule's, which may go on to more epochs than it had
+        # a one-cycle schedule's, which may go on to more epochs than it had
+        for state in checkpoint["lr_schedulers"]:
             for name in ("total_steps", "_schedule_phases"):
                 state.pop(name, None)
         if self.trainer.is_global_zero:  # which keeps them for all
@@ -149,7 +155,8 @@ class Learner(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         if self.trainer.world_size > 1 and self.classifier.freeze != "backbone":
-            # BatchNorm's averages, which on CPUs each process has of its own photos: those of the checkpoint are meant.
+            # BatchNorm's averages, which on CPUs each process has of its own photos: those of the
+            # checkpoint are meant.
             for buffer in self.classifier.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
@@ -157,7 +164,8 @@ class Learner(lightning.LightningModule):
         inputs, labels = batch
         logits = self(inputs)
         self.validation.update(logits, labels)
-        loss: torch.Tensor = self.criterion(logits, labels)  # the training's loss, for whoever watches
+        # the training's loss, for whoever watches
+        loss: torch.Tensor = self.criterion(logits, labels)
         return loss
 
     def on_validation_epoch_end(self) -> None:
@@ -171,13 +179,18 @@ class Learner(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        # Lightning refuses to clip for a fused optimizer in mixed precision, which with bf16 scales nothing.
+        # Lightning refuses to clip for a fused optimizer in mixed precision, which with bf16 scales
+        # nothing.
         if gradient_clip_val:
-            nn.utils.clip_grad_norm_((p for g in optimizer.param_groups for p in g["params"]), gradient_clip_val)
+            nn.utils.clip_grad_norm_(
+                (p for g in optimizer.param_groups for p in g["params"]), gradient_clip_val
+            )
 
     def configure_optimizers(self) -> Any:
         if self._is_solved:  # its epoch measures what was solved, and must not move it
             return torch.optim.SGD(self.classifier.head.parameters(), lr=0.0)
         optimizer = make_optimizer(self.classifier, self.config.optim)
-        schedule = make_schedule(optimizer, self.config.optim, steps_per_epoch=self.steps_per_epoch, epochs=self.epochs)
+        schedule = make_schedule(
+            optimizer, self.config.optim, steps_per_epoch=self.steps_per_epoch, epochs=self.epochs
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

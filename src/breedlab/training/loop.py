@@ -1,6 +1,8 @@
-"""The lean loop: what a trial or a probe runs. Lightning's Fabric places and casts; nothing is logged a step.
+"""The lean loop: what a trial or a probe runs. Lightning's Fabric places and casts; nothing is
+logged a step.
 
-Lightning's Trainer costs about as much a step as a head on cached activations does, Fabric a tenth of that.
+Lightning's Trainer costs about as much a step as a head on cached activations does, Fabric a tenth
+of that.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Epoch:
 
 
 def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
-    """Everything random in an epoch follows from the run's seed and its number; each process draws its own."""
+    """Everything random in an epoch follows from the run's seed and its number; each process draws
+    its own."""
     torch.manual_seed(mixed_seed(seed, epoch, rank) if rank else mixed_seed(seed, epoch))
 
 
@@ -58,7 +61,8 @@ def epochs(
         TrainingError: If the loss stops being a number.
     """
     with quiet_lightning():
-        # The environment is named, or a process in a Slurm job would be taken for one of the job's tasks.
+        # The environment is named, or a process in a Slurm job would be taken for one of the job's
+        # tasks.
         alone = LightningEnvironment()
         precision = lightning_precision(precision)
         fabric = Fabric(accelerator=accelerator, devices=1, precision=precision, plugins=[alone])
@@ -67,16 +71,17 @@ def epochs(
     schedule = setup["lr_scheduler"]["scheduler"]
     average = MovingAverage(learner.classifier, config.trainer.ema) if config.trainer.ema else None
     short = config.monitor.metric.removeprefix("valid/")
-    metrics = make_metrics(learner.classifier.architecture.classes, only=short, monitor=config.monitor).to(
-        fabric.device
-    )
+    metrics = make_metrics(
+        learner.classifier.architecture.classes, only=short, monitor=config.monitor
+    ).to(fabric.device)
     for epoch in range(count):
         seed_epoch(config.seed, epoch)
         learner.train()
         total, seen = torch.zeros((), device=fabric.device), 0
         for batch in feed.train(epoch):
             batch = fabric.to_device(batch)
-            # Not by `mark_forward_method`: on one device Fabric calls a marked method as it is, without autocast.
+            # Not by `mark_forward_method`: on one device Fabric calls a marked method as it is,
+            # without autocast.
             with fabric.autocast():
                 loss, _ = learner.loss_and_hits(batch)
             optimizer.zero_grad(set_to_none=True)
@@ -106,5 +111,7 @@ def _validate(fabric: Fabric, learner: Any, feed: Feed, metrics: Any) -> dict[st
             metrics.update(learner(inputs), labels)
     values = {f"valid/{name}": float(value) for name, value in metrics.compute().items()}
     if not all(map(math.isfinite, values.values())):
-        raise TrainingError(f"diverged: {', '.join(f'{name} is {value}' for name, value in values.items())}")
+        raise TrainingError(
+            f"diverged: {', '.join(f'{name} is {value}' for name, value in values.items())}"
+        )
     return values

@@ -1,4 +1,5 @@
-"""The training loss: cross-entropy whose class weights weigh images, not the targets that smoothing spreads."""
+"""The training loss: cross-entropy whose class weights weigh images, not the targets that smoothing
+spreads."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
 
     The debugger finds the loss by the name of this class, which therefore is PyTorch's.
 
-    `nn.CrossEntropyLoss` weighs every class of a smoothed or mixed target by its own weight. With 20 common images for
-    each rare one, what smoothing lays on the rare class then counts 20 times over, and the network calls everything the
-    rare class (pytorch#104776). Here an image weighs as much as its true class, a mixed one as its two classes in their
-    proportion; its target stays as it is.
+    `nn.CrossEntropyLoss` weighs every class of a smoothed or mixed target by its own weight. With
+    20 common images for each rare one, what smoothing lays on the rare class then counts 20 times
+    over, and the network calls everything the rare class (pytorch#104776). Here an image weighs as
+    much as its true class, a mixed one as its two classes in their proportion; its target stays as
+    it is.
     """
 
     weight: torch.Tensor | None
@@ -31,7 +33,9 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         """
         if self.weight is None:
             return torch.ones(len(labels), device=labels.device)
-        return self.weight[labels] if labels.ndim == 1 else labels.to(self.weight.dtype) @ self.weight
+        return (
+            self.weight[labels] if labels.ndim == 1 else labels.to(self.weight.dtype) @ self.weight
+        )
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the weighted mean, in nats.
@@ -44,13 +48,16 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         smoothing = self.label_smoothing
         if self.weight is None:
             return nn.functional.cross_entropy(logits, target, label_smoothing=smoothing)
-        losses = nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
+        losses = nn.functional.cross_entropy(
+            logits, target, reduction="none", label_smoothing=smoothing
+        )
         weights = self.image_weights(target)
         return (weights * losses).sum() / weights.sum()
 
 
 class RegisteredLoss(_Loss):
-    """A loss that is not of PyTorch's class of losses, which is all that the debugger's hook records."""
+    """A loss that is not of PyTorch's class of losses, which is all that the debugger's hook
+    records."""
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""What training minimizes. Validation and the test measure the plain cross-entropy, whatever this is."""
+"""What training minimizes. Validation and the test measure the plain cross-entropy, whatever this
+is."""
 
 from __future__ import annotations
 
@@ -18,13 +19,15 @@ class Loss(Section):
 
     @abstractmethod
     def build(self, class_weights: torch.Tensor | None, label_smoothing: float) -> nn.Module:
-        """Return a module that is called with logits (n, classes) and targets, and returns the mean loss of the images.
+        """Return a module that is called with logits (n, classes) and targets, and returns the mean
+        loss of the images.
 
         Targets are int64 (n,), or probabilities (n, classes) where `data.mixup` mixes images.
 
         Args:
             class_weights: Of `data.class_weights`, (classes,), or None.
-            label_smoothing: `optim.label_smoothing`. Refuse what the loss cannot do with a ConfigError.
+            label_smoothing: `optim.label_smoothing`. Refuse what the loss cannot do with a
+                ConfigError.
         """
 
 

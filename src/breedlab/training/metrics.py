@@ -64,7 +64,8 @@ class MacroF1(Metric):
 class CalibrationError(MulticlassCalibrationError):
     """Expected calibration error of logits.
 
-    torchmetrics takes scores that all lie between 0 and 1 for probabilities; logits of a young head may do so, too.
+    torchmetrics takes scores that all lie between 0 and 1 for probabilities; logits of a young head
+    may do so, too.
     """
 
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:

@@ -12,7 +12,8 @@ FIGURES = ("train/loss", "valid/loss", "valid/top1")
 _NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
 
 OBJECTIVE_REGEX = r"objective ([A-Za-z0-9_/]+)=" + _NUMBER + ";"
-"""Finds what `objective_line` prints: the metric's name and its value, signs and exponents included."""
+"""Finds what `objective_line` prints: the metric's name and its value, signs and exponents
+included."""
 
 
 def objective_line(metric: str, best: float) -> str:
@@ -25,7 +26,9 @@ def objective_line(metric: str, best: float) -> str:
     return f"objective {metric}={best:.6g};"
 
 
-def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float], metric: str, best: float) -> str:
+def epoch_line(
+    epoch: int, epochs: int, figures: Mapping[str, float], metric: str, best: float
+) -> str:
     """What training prints of an epoch: its figures, and the objective so far.
 
     Args:
@@ -40,7 +43,8 @@ def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float], metric: st
 
 
 def objective_regex(metric: str) -> str:
-    """Finds the objective lines of one metric; its only group is the value, which is how SageMaker reads it."""
+    """Finds the objective lines of one metric; its only group is the value, which is how SageMaker
+    reads it."""
     return f"objective {re.escape(metric)}={_NUMBER};"
 
 
@@ -61,10 +65,12 @@ def better(value: float, best: float | None, mode: str) -> bool:
 
 
 def rank(value: float, loss: float | None, mode: str) -> tuple[float, float]:
-    """Return the key by which epochs, trials and runs of a grid are ordered: the smaller, the better.
+    """Return the key by which epochs, trials and runs of a grid are ordered: the smaller, the
+    better.
 
-    The monitored metric decides; where it is equal, the lower validation loss does. On a small validation split many
-    epochs and trials reach the same accuracy, and the earliest of them is rarely the best trained.
+    The monitored metric decides; where it is equal, the lower validation loss does. On a small
+    validation split many epochs and trials reach the same accuracy, and the earliest of them is
+    rarely the best trained.
 
     Args:
         value: The monitored metric.
@@ -75,11 +81,14 @@ def rank(value: float, loss: float | None, mode: str) -> tuple[float, float]:
 
 
 def best_epoch(epochs: Sequence[Mapping[str, float]], metric: str, mode: str) -> int:
-    """Return the index of the best of these epochs, the earliest of those that are equal in metric and loss.
+    """Return the index of the best of these epochs, the earliest of those that are equal in metric
+    and loss.
 
     Args:
         epochs: The metrics of each by name, at least one.
         metric: The monitored metric.
         mode: `monitor.mode`.
     """
-    return min(range(len(epochs)), key=lambda i: rank(epochs[i][metric], epochs[i].get("valid/loss"), mode))
+    return min(
+        range(len(epochs)), key=lambda i: rank(epochs[i][metric], epochs[i].get("valid/loss"), mode)
+    )

@@ -1,4 +1,5 @@
-"""The callbacks that watch a training and change nothing in it: the debugger's hook, the profiler."""
+"""The callbacks that watch a training and change nothing in it: the debugger's hook, the
+profiler."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ def observers(config: Config, run: Path) -> list[lightning.Callback]:
     """What the config's `debugger` and `profiler` ask for, writing below the run directory."""
     watching: list[lightning.Callback] = []
     if records(config):
-        # On every rank, though only rank 0's records: all have to agree on whether a rule ends the training.
+        # On every rank, though only rank 0's records: all have to agree on whether a rule ends the
+        # training.
         watching.append(Recorder(config.debugger, run))
     if not distributed.is_main():
         return watching

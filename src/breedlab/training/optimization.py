@@ -20,11 +20,12 @@ from breedlab.training.schedules import Steps
 
 
 def parameter_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any]]:
-    """Return what trains in groups that share a learning rate and a weight decay, from the first layer to the head.
+    """Return what trains in groups that share a learning rate and a weight decay, from the first
+    layer to the head.
 
-    With `optim.layer_decay` d the head learns at `optim.lr`, the last layer at d times that, the one before at d
-    squared, and so on: discriminative learning rates (Howard and Ruder 2018, arXiv 1801.06146). Biases, norms and what
-    the network exempts have no weight decay.
+    With `optim.layer_decay` d the head learns at `optim.lr`, the last layer at d times that, the
+    one before at d squared, and so on: discriminative learning rates (Howard and Ruder 2018, arXiv
+    1801.06146). Biases, norms and what the network exempts have no weight decay.
     """
     if optim.param_groups == "legacy":
         return _legacy_groups(classifier, optim)
@@ -49,7 +50,8 @@ def parameter_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any
 
 
 def _legacy_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any]]:
-    """Return the groups of breedlab 0.1, whose runs go on with them: by top-level block, weight decay on everything."""
+    """Return the groups of breedlab 0.1, whose runs go on with them: by top-level block, weight
+    decay on everything."""
     blocks = layers(classifier.backbone)
     grouped: dict[int, list[nn.Parameter]] = {}
     for path, parameter in classifier.backbone.named_parameters():
@@ -60,7 +62,8 @@ def _legacy_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any]]
             )
             grouped.setdefault(depth, []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": grouped[depth], "lr": optim.lr * optim.layer_decay**depth} for depth in sorted(grouped, reverse=True)
+        {"params": grouped[depth], "lr": optim.lr * optim.layer_decay**depth}
+        for depth in sorted(grouped, reverse=True)
     ]
     groups.append({"params": list(classifier.head.parameters()), "lr": optim.lr})
     if optim.layer_decay == 1:
@@ -75,7 +78,8 @@ def make_optimizer(classifier: Classifier, optim: Optim) -> torch.optim.Optimize
 
 
 def refuse_other_groups(classifier: Classifier, optim: Optim, saved: Mapping[str, Any]) -> None:
-    """Raise TrainingError if an optimizer's saved state is of other groups: a newer timm may divide a network anew.
+    """Raise TrainingError if an optimizer's saved state is of other groups: a newer timm may divide
+    a network anew.
 
     Args:
         classifier: The network that training would go on with.
@@ -86,14 +90,16 @@ def refuse_other_groups(classifier: Classifier, optim: Optim, saved: Mapping[str
     now = [len(group["params"]) for group in parameter_groups(classifier, optim)]
     if then != now:
         raise TrainingError(
-            f"resume: the saved optimizer has {len(then)} parameter groups of {sum(then)} tensors, but here"
-            f" {classifier.architecture.name} has {len(now)} of {sum(now)}: other versions of timm, torchvision or"
-            " breedlab began the run; install those that its lineage.json names, or start a new run from its weights:"
-            " model.weights=RUN"
+            f"resume: the saved optimizer has {len(then)} parameter groups of {sum(then)} tensors,"
+            f" but here {classifier.architecture.name} has {len(now)} of {sum(now)}: other versions"
+            " of timm, torchvision or breedlab began the run; install those that its lineage.json"
+            " names, or start a new run from its weights: model.weights=RUN"
         )
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, optim: Optim, *, steps_per_epoch: int, epochs: int) -> LRScheduler:
+def make_schedule(
+    optimizer: torch.optim.Optimizer, optim: Optim, *, steps_per_epoch: int, epochs: int
+) -> LRScheduler:
     """A schedule that is stepped once a training step."""
     steps = Steps(steps_per_epoch * epochs, round(optim.warmup_epochs * steps_per_epoch))
     return SCHEDULES.chosen(optim).build(optimizer, steps)
@@ -102,7 +108,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, optim: Optim, *, steps_per_e
 def set_rates(schedule: LRScheduler) -> None:
     """Have each group learn at the rate that its schedule has at this step.
 
-    That is the rate a checkpoint brings, but for a run that goes on to more epochs: its schedule is another one.
+    That is the rate a checkpoint brings, but for a run that goes on to more epochs: its schedule is
+    another one.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch asks for the rates of the last step

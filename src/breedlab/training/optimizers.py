@@ -26,7 +26,8 @@ class Optimizer(Section):
 
         Args:
             groups: What trains; each group has its `lr`, from `optim.lr` and `optim.layer_decay`.
-            optim: The section of the config, whose `lr`, `weight_decay` and `momentum` all optimizers share.
+            optim: The section of the config, whose `lr`, `weight_decay` and `momentum` all
+                optimizers share.
         """
 
 
@@ -42,7 +43,8 @@ class Adam(Optimizer):
 
 @OPTIMIZERS.register("adamw")
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101), fused likewise."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101), fused
+    likewise."""
 
     def build(self, groups: Groups, optim: Optim) -> torch.optim.Optimizer:
         import torch
@@ -58,5 +60,9 @@ class Sgd(Optimizer):
         import torch
 
         return torch.optim.SGD(
-            groups, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum, fused=True
+            groups,
+            lr=optim.lr,
+            weight_decay=optim.weight_decay,
+            momentum=optim.momentum,
+            fused=True,
         )

@@ -1,7 +1,9 @@
-"""Decoded images, kept memory-mapped beside the activations: what trains live then decodes each file once.
+"""Decoded images, kept memory-mapped beside the activations: what trains live then decodes each
+file once.
 
-What validation sees is kept as the evaluation transform makes it, bit for bit. What training cuts its random crops from
-is kept as decoded, or, of images larger than the smallest crop needs, shrunk to that.
+What validation sees is kept as the evaluation transform makes it, bit for bit. What training cuts
+its random crops from is kept as decoded, or, of images larger than the smallest crop needs, shrunk
+to that.
 """
 
 from __future__ import annotations
@@ -41,12 +43,20 @@ class MappedImages:
         original: (n, 2), those of the images' files.
     """
 
-    def __init__(self, path: Path, sizes: np.ndarray[Any, Any], original: np.ndarray[Any, Any]) -> None:
-        self._path, self._sizes, self._starts, self._original = path, sizes, _starts(sizes), original
+    def __init__(
+        self, path: Path, sizes: np.ndarray[Any, Any], original: np.ndarray[Any, Any]
+    ) -> None:
+        self._path, self._sizes, self._starts, self._original = (
+            path,
+            sizes,
+            _starts(sizes),
+            original,
+        )
 
     @cached_property
     def _bytes(self) -> np.ndarray[Any, Any]:
-        return np.asarray(np.load(self._path, mmap_mode="c"))  # copy-on-write: torch wants it writable
+        # copy-on-write: torch wants it writable
+        return np.asarray(np.load(self._path, mmap_mode="c"))
 
     def __getitem__(self, index: int) -> np.ndarray[Any, Any]:
         height, width = self._sizes[index]
@@ -61,8 +71,11 @@ class MappedImages:
         return {name: value for name, value in vars(self).items() if name != "_bytes"}
 
 
-def kept_images(data: PhotoData, cache: Cache, fingerprint: str, progress: Progress) -> dict[str, KeptImages]:
-    """Return what is kept of the training and the validation images, decoding what is not there yet.
+def kept_images(
+    data: PhotoData, cache: Cache, fingerprint: str, progress: Progress
+) -> dict[str, KeptImages]:
+    """Return what is kept of the training and the validation images, decoding what is not there
+    yet.
 
     Args:
         data: The images, their transforms and whether training augments them.
@@ -80,9 +93,18 @@ def kept_images(data: PhotoData, cache: Cache, fingerprint: str, progress: Progr
     if data.training is not None and data.views.frozen_views != 1:
         sizes = _known_sizes(train, cache, fingerprint, progress)
         stores.append(_decoded("train", train, data.evaluation, sizes))
-    common = {"photos": fingerprint, "transform": asdict(data.evaluation), "versions": code_versions()}
+    common = {
+        "photos": fingerprint,
+        "transform": asdict(data.evaluation),
+        "versions": code_versions(),
+    }
     files = [
-        FeatureFile(Path(cache.dir), {**common, "pixels": [store.split, store.kind]}, (int(store.starts[-1]),), "uint8")
+        FeatureFile(
+            Path(cache.dir),
+            {**common, "pixels": [store.split, store.kind]},
+            (int(store.starts[-1]),),
+            "uint8",
+        )
         for store in stores
     ]
     total = sum(file.nbytes for file in files)
@@ -116,7 +138,14 @@ class _Store:
         make: What is kept of a photo.
     """
 
-    def __init__(self, split: str, kind: str, photos: Sequence[Photo], sizes: np.ndarray[Any, Any], make: Make) -> None:
+    def __init__(
+        self,
+        split: str,
+        kind: str,
+        photos: Sequence[Photo],
+        sizes: np.ndarray[Any, Any],
+        make: Make,
+    ) -> None:
         self.split, self.kind, self.photos, self.sizes, self.make = split, kind, photos, sizes, make
         self.starts = _starts(sizes)
         self.original = sizes
@@ -132,10 +161,16 @@ def _evaluate(evaluation: EvalTransform, photo: Photo) -> np.ndarray[Any, Any]:
     return image
 
 
-def _decoded(split: str, photos: Sequence[Photo], evaluation: EvalTransform, whole: np.ndarray[Any, Any]) -> _Store:
+def _decoded(
+    split: str, photos: Sequence[Photo], evaluation: EvalTransform, whole: np.ndarray[Any, Any]
+) -> _Store:
     side = side_for_crops(evaluation.crop)
-    sizes = np.array([shrunk_size(int(height), int(width), side) for height, width in whole], dtype=np.int64)
-    store = _Store(split, "decoded", photos, sizes, partial(_shrink, side, evaluation.interpolation))
+    sizes = np.array(
+        [shrunk_size(int(height), int(width), side) for height, width in whole], dtype=np.int64
+    )
+    store = _Store(
+        split, "decoded", photos, sizes, partial(_shrink, side, evaluation.interpolation)
+    )
     store.original = whole
     return store
 
@@ -150,7 +185,9 @@ def _starts(sizes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
-def _known_sizes(photos: Sequence[Photo], cache: Cache, fingerprint: str, progress: Progress) -> np.ndarray[Any, Any]:
+def _known_sizes(
+    photos: Sequence[Photo], cache: Cache, fingerprint: str, progress: Progress
+) -> np.ndarray[Any, Any]:
     """Return the (height, width) of each image, read from the files once."""
     key = {"photos": fingerprint, "sizes of": "train", "versions": code_versions()}
     file = FeatureFile(Path(cache.dir), key, (len(photos), 2), "int32")
@@ -160,7 +197,9 @@ def _known_sizes(photos: Sequence[Photo], cache: Cache, fingerprint: str, progre
                 if not file.is_whole():
                     make_room([file], cache.max_gb, lambda: shutil.disk_usage(cache.dir).free)
                     with writing(file) as writer:
-                        writer.append(np.array(list(_sizes(photos, progress)), np.int32)[writer.rows :])
+                        writer.append(
+                            np.array(list(_sizes(photos, progress)), np.int32)[writer.rows :]
+                        )
         return np.asarray(np.load(file.path))
     return np.array(list(_sizes(photos, progress)), np.int32)
 
@@ -188,7 +227,9 @@ def _fill(files: Sequence[tuple[FeatureFile, _Store]], cache: Cache, progress: P
         total = sum(len(store.photos) for _, store in missing)
         done = 0
         try:
-            make_room([file for file, _ in files], cache.max_gb, lambda: shutil.disk_usage(cache.dir).free)
+            make_room(
+                [file for file, _ in files], cache.max_gb, lambda: shutil.disk_usage(cache.dir).free
+            )
             with progress("images decoded once, for all epochs") as report:
                 for file, store in missing:
                     for _ in _decode_into(file, store):

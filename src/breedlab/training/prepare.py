@@ -1,4 +1,5 @@
-"""What stands between a config and its first training step: photos checked, network built, activations at hand."""
+"""What stands between a config and its first training step: photos checked, network built,
+activations at hand."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ class Prepared:
         evaluation: The transform of validation, test and serving.
         accelerator: `cpu` or `gpu`.
         precision: `fp32` or `bf16`.
-        scope: Which network and input these are of a run that searches several, for its records; empty for the run's.
+        scope: Which network and input these are of a run that searches several, for its records;
+            empty for the run's.
         heed: Called between batches of a pass over the images; raises to end it.
         engines: What computes frozen parts.
     """
@@ -81,9 +83,13 @@ class Prepared:
     _variants: dict[tuple[Any, ...], Prepared] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.engines = FeatureEngines(Path(self.config.cache.dir), self.device, self.precision, self.scope)
+        self.engines = FeatureEngines(
+            Path(self.config.cache.dir), self.device, self.precision, self.scope
+        )
         parameters = self.backbone.network.named_parameters()
-        self._trainable = frozenset(name for name, parameter in parameters if parameter.requires_grad)
+        self._trainable = frozenset(
+            name for name, parameter in parameters if parameter.requires_grad
+        )
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +100,8 @@ class Prepared:
         return self.report.photos.classes
 
     def suited(self, config: Config) -> Prepared:
-        """Return what a config with another backbone or input needs; itself where these are its own.
+        """Return what a config with another backbone or input needs; itself where these are its
+        own.
 
         Raises:
             ConfigError: If the backbone or its weights are not to be had.
@@ -103,12 +110,25 @@ class Prepared:
         if key == _network(self.config):
             return self
         if key not in self._variants:
-            known = {_network(each.config)[:2]: each.backbone for each in (self, *self._variants.values())}
+            known = {
+                _network(each.config)[:2]: each.backbone
+                for each in (self, *self._variants.values())
+            }
             weights = weight_files.file_of(config.model.weights)
             backbone = known.get(key[:2]) or backbones.build(config.model.name, weights)
             evaluation = evaluation_transform(config.data, backbone.pretraining)
-            scope = f"{config.model.name} {config.model.weights} {evaluation.resize}/{evaluation.crop} "
-            made = Prepared(config, self.report, backbone, evaluation, self.accelerator, self.precision, scope=scope)
+            scope = (
+                f"{config.model.name} {config.model.weights} {evaluation.resize}/{evaluation.crop} "
+            )
+            made = Prepared(
+                config,
+                self.report,
+                backbone,
+                evaluation,
+                self.accelerator,
+                self.precision,
+                scope=scope,
+            )
             if self.engines.run is not None:
                 made.engines.resume(self.engines.run)
             _try_out(made.classifier(config), config)
@@ -129,10 +149,12 @@ class Prepared:
 
         Args:
             config: The experiment's, or a trial's.
-            synced: BatchNorm that trains sees the whole batch, whichever process has its photos; on GPUs only.
+            synced: BatchNorm that trains sees the whole batch, whichever process has its photos; on
+                GPUs only.
         """
         torch.manual_seed(config.seed)
-        shared = config.model.freeze == "backbone"  # a frozen backbone never changes, so all may share it
+        # a frozen backbone never changes, so all may share it
+        shared = config.model.freeze == "backbone"
         network = self.backbone.network if shared else self._trainable_backbone()
         if synced and not shared and self.accelerator == "gpu":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -149,19 +171,25 @@ class Prepared:
         return classifier
 
     def _trainable_backbone(self) -> nn.Module:
-        """Copy the backbone as it was built: whoever shares it, a probe among them, has frozen it."""
+        """Copy the backbone as it was built: whoever shares it, a probe among them, has frozen
+        it."""
         network = deepcopy(self.backbone.network)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in self._trainable)
         return network
 
     def _own_head(self, classifier: Classifier) -> dict[str, torch.Tensor]:
-        """The head that the weights' file brings, if it tells the same classes apart by the same layers; else empty."""
+        """The head that the weights' file brings, if it tells the same classes apart by the same
+        layers; else empty."""
         loaded = self.backbone.loaded
         if loaded is None or not loaded.card or loaded.card["classes"] != self.classes:
             return {}
         shapes = {name: tensor.shape for name, tensor in classifier.head.state_dict().items()}
-        return loaded.head if {name: tensor.shape for name, tensor in loaded.head.items()} == shapes else {}
+        return (
+            loaded.head
+            if {name: tensor.shape for name, tensor in loaded.head.items()} == shapes
+            else {}
+        )
 
     def describe_start(self) -> list[str]:
         """What the weights brought along, in lines for the user."""
@@ -170,15 +198,23 @@ class Prepared:
         given = sorted(f"data.{name}" for name in auto if getattr(self.config.data, name) != "auto")
         numbers = [",".join(f"{value:.4g}" for value in values) for values in (used.mean, used.std)]
         lines = [
-            f"input: resize {used.resize}, crop {used.crop}, {used.interpolation}, mean {numbers[0]}, std {numbers[1]}:"
-            f" {pretraining.source}" + (f", but for {', '.join(given)}" if given else "")
+            f"input: resize {used.resize}, crop {used.crop}, {used.interpolation}, mean"
+            f" {numbers[0]}, std {numbers[1]}: {pretraining.source}"
+            + (f", but for {', '.join(given)}" if given else "")
         ]
         if loaded is None:
             return lines
         named = f" under {loaded.prefix}" if loaded.prefix else ""
         if self._own_head(self.classifier(self.config)):
-            return [*lines, f"weights: {loaded.path}, its head too, which tells the same classes apart"]
-        reason = "its last layers are left out" if loaded.left_out or loaded.head else "it has no last layers"
+            return [
+                *lines,
+                f"weights: {loaded.path}, its head too, which tells the same classes apart",
+            ]
+        reason = (
+            "its last layers are left out"
+            if loaded.left_out or loaded.head
+            else "it has no last layers"
+        )
         if loaded.card:
             reason = f"its head of {len(loaded.card['classes'])} classes is left out"
             if len(loaded.card["classes"]) == len(self.classes):
@@ -196,7 +232,9 @@ class Prepared:
     def card(self, config: Config) -> dict[str, Any]:
         """What `model.json` says of a model, for its checkpoints."""
         return {
-            "architecture": asdict(architecture(config, self.evaluation, len(self.classes), self.backbone.tag)),
+            "architecture": asdict(
+                architecture(config, self.evaluation, len(self.classes), self.backbone.tag)
+            ),
             "classes": list(self.classes),
             "transform": asdict(self.evaluation),
         }
@@ -204,10 +242,13 @@ class Prepared:
     def data(self, config: Config) -> PhotoData:
         """The photos as a config batches and augments them."""
         frozen_views = None if config.model.freeze == "none" else config.cache.views
-        return PhotoData(self.report.photos, config.data, self.evaluation, config.seed, frozen_views)
+        return PhotoData(
+            self.report.photos, config.data, self.evaluation, config.seed, frozen_views
+        )
 
     def live_data(self, config: Config) -> PhotoData:
-        """The photos as training loads them every epoch: with `cache.pixels` decoded once, for all runs."""
+        """The photos as training loads them every epoch: with `cache.pixels` decoded once, for all
+        runs."""
         data = self.data(config)
         if not config.cache.pixels:
             return data
@@ -256,7 +297,8 @@ class Prepared:
             yield reported
 
     def answers(self, classifier: Classifier) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What gives a trained classifier's logits (n, classes) on the CPU, its frozen part by the run's engine."""
+        """What gives a trained classifier's logits (n, classes) on the CPU, its frozen part by the
+        run's engine."""
         network = classifier.to(self.device).eval()
         choice = None if classifier.freeze == "none" else self.engines.recorded(classifier.freeze)
         if choice is None or choice.engine == EAGER:
@@ -266,19 +308,32 @@ class Prepared:
         return lambda images: tail(engine(images).to(self.device)).float().cpu()
 
     @torch.no_grad()
-    def features(self, classifier: Classifier, config: Config, split: str, indices: torch.Tensor) -> torch.Tensor:
-        """Return what a trained classifier's head gets of some images of `train` or `valid`, as training left it."""
-        if classifier.freeze == "backbone" and (activations := self.activations(classifier, config)) is not None:
-            return (activations.train[0] if split == "train" else activations.valid)[indices].float()
+    def features(
+        self, classifier: Classifier, config: Config, split: str, indices: torch.Tensor
+    ) -> torch.Tensor:
+        """Return what a trained classifier's head gets of some images of `train` or `valid`, as
+        training left it."""
+        if (
+            classifier.freeze == "backbone"
+            and (activations := self.activations(classifier, config)) is not None
+        ):
+            return (activations.train[0] if split == "train" else activations.valid)[
+                indices
+            ].float()
         network = classifier.to(self.device).eval()
         loader = self.data(config).view_dataloader(split, 0, indices=indices.tolist())
         with autocast(self.device, self.precision):
-            batches = [network.backbone(network.normalised(images.to(self.device))) for images, _ in loader]
+            batches = [
+                network.backbone(network.normalised(images.to(self.device))) for images, _ in loader
+            ]
         return torch.cat([batch.float().cpu() for batch in batches])
 
     @torch.no_grad()
-    def validation_logits(self, classifier: Classifier, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a trained classifier's logits (n, classes) on the validation images, and their labels (n,)."""
+    def validation_logits(
+        self, classifier: Classifier, config: Config
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a trained classifier's logits (n, classes) on the validation images, and their
+        labels (n,)."""
         classifier.to(self.device).eval()
         activations = self.activations(classifier, config)
         if activations is None:
@@ -288,10 +343,15 @@ class Prepared:
             return torch.cat(rows), data.labels("valid")
         tail = classifier.tail().eval()
         with autocast(self.device, self.precision):
-            rows = [tail(inputs.to(self.device)).float().cpu() for inputs, _ in activations.valid_batches()]
+            rows = [
+                tail(inputs.to(self.device)).float().cpu()
+                for inputs, _ in activations.valid_batches()
+            ]
         return torch.cat(rows), activations.valid_labels
 
-    def learner(self, classifier: Classifier, config: Config, epochs: int) -> tuple[Learner, loop.Feed]:
+    def learner(
+        self, classifier: Classifier, config: Config, epochs: int
+    ) -> tuple[Learner, loop.Feed]:
         """What the lean loop trains, and what it trains on."""
         activations = self.activations(classifier, config)
         data = self.data(config) if activations is not None else self.live_data(config)
@@ -299,7 +359,9 @@ class Prepared:
         learner = Learner(
             classifier,
             config,
-            steps_per_epoch=len(TrainingBatches(len(data.dataset("train")), config.data.batch_size, 0, data.views)),
+            steps_per_epoch=len(
+                TrainingBatches(len(data.dataset("train")), config.data.batch_size, 0, data.views)
+            ),
             class_weights=data.class_weights(),
             tail=None if activations is None else classifier.tail(),
             epochs=epochs,
@@ -314,10 +376,16 @@ class Prepared:
             return
         learner, feed = self.learner(classifier, config, count)
         precision = self.training_precision(config, cached=isinstance(feed, CachedFeed))
-        yield from loop.epochs(learner, feed, config, count=count, accelerator=self.accelerator, precision=precision)
+        yield from loop.epochs(
+            learner, feed, config, count=count, accelerator=self.accelerator, precision=precision
+        )
 
     def solve(
-        self, classifier: Classifier, config: Config, on: Activations | None = None, c: float | None = None
+        self,
+        classifier: Classifier,
+        config: Config,
+        on: Activations | None = None,
+        c: float | None = None,
     ) -> solving.Solution:
         """Solve a head that is not trained in epochs, and leave its weights in the classifier.
 
@@ -333,22 +401,26 @@ class Prepared:
         activations = on or self.activations(classifier, config)
         if activations is None:
             raise TrainingError(
-                f"model.head_type: {config.model.head_type} is solved on all features at once, and they are not cached"
-                " (the reason is above); raise cache.max_gb, or choose another head"
+                f"model.head_type: {config.model.head_type} is solved on all features at once, and"
+                " they are not cached (the reason is above); raise cache.max_gb, or choose another"
+                " head"
             )
         head = HEADS.chosen(config.model)
         assert isinstance(head, Logistic)
         loss = solving.Loss(self.data(config).class_weights(), config.optim.label_smoothing)
         penalty = c or (None if head.c == "auto" else head.c)
-        solution = solving.solve(activations, len(self.classes), loss, config.monitor, self.device, penalty)
+        solution = solving.solve(
+            activations, len(self.classes), loss, config.monitor, self.device, penalty
+        )
         solution.put_into(classifier.head)
         return solution
 
     def training_precision(self, config: Config, cached: bool) -> str:
         """Return what training computes in, in trials, probe and final training alike.
 
-        That is the run's precision, but for a head on cached activations where `trainer.precision=auto` on a CPU: to
-        cast its weights in every step costs more than bf16 saves (5.5 ms a step against 3.4 in fp32).
+        That is the run's precision, but for a head on cached activations where
+        `trainer.precision=auto` on a CPU: to cast its weights in every step costs more than bf16
+        saves (5.5 ms a step against 3.4 in fp32).
 
         Args:
             config: The experiment's, or a trial's.
@@ -362,7 +434,8 @@ class Prepared:
         )
 
     def probe(self, classifier: Classifier, config: Config) -> None:
-        """Trains the head alone on the still frozen backbone, so that fine-tuning starts from a sensible head.
+        """Trains the head alone on the still frozen backbone, so that fine-tuning starts from a
+        sensible head.
 
         Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054).
         """
@@ -427,11 +500,13 @@ def prepare(config: Config, report: Report) -> Prepared:
     """Builds the network and settles what the config leaves open.
 
     Raises:
-        ConfigError: If the backbone, its weights, the frozen stage or the accelerator are not to be had.
+        ConfigError: If the backbone, its weights, the frozen stage or the accelerator are not to be
+            had.
     """
     _refuse_constant_monitor(config, len(report.photos.classes))
     accelerator = choose_accelerator(config.trainer.accelerator)
-    torch.manual_seed(config.seed)  # weights=none must draw the same numbers again when a run is resumed
+    # weights=none must draw the same numbers again when a run is resumed
+    torch.manual_seed(config.seed)
     backbone = backbones.build(config.model.name, weight_files.file_of(config.model.weights))
     prepared = Prepared(
         config=config,
@@ -449,8 +524,9 @@ def prepare(config: Config, report: Report) -> Prepared:
 def _refuse_constant_monitor(config: Config, classes: int) -> None:
     if config.monitor.metric == "valid/top5" and classes <= 5:
         raise ConfigError(
-            f"monitor.metric: got 'valid/top5', but of {classes} classes every image's is among the five likeliest, so"
-            " all epochs and trials would tie; expected valid/top1, valid/f1, valid/loss or valid/ece"
+            f"monitor.metric: got 'valid/top5', but of {classes} classes every image's is among the"
+            " five likeliest, so all epochs and trials would tie; expected valid/top1, valid/f1,"
+            " valid/loss or valid/ece"
         )
 
 
@@ -459,12 +535,13 @@ def _try_out(classifier: Classifier, config: Config) -> None:
     image = torch.zeros(1, 3, classifier.side, classifier.side)
     try:
         with torch.no_grad():
-            classifier.eval().forward(image)  # as written: what compiling it comes to is asked below
+            # as written: what compiling it comes to is asked below
+            classifier.eval().forward(image)
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(
-            f"data.image_size: {config.model.name} does not take photos of {classifier.side} px ({reason});"
-            " expected auto, or a size that this network was made for"
+            f"data.image_size: {config.model.name} does not take photos of {classifier.side} px"
+            f" ({reason}); expected auto, or a size that this network was made for"
         ) from error
     if config.trainer.compile:
         _try_compiled(classifier, image)
@@ -477,13 +554,14 @@ def _try_compiled(classifier: Classifier, image: torch.Tensor) -> None:
     except Exception as error:  # the compiler's, Dynamo's and Inductor's errors share no base class
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ConfigError(
-            f"trainer.compile: got true, but the network cannot be compiled here ({reason}); install a C++ compiler"
-            " (such as g++), or set trainer.compile=false"
+            f"trainer.compile: got true, but the network cannot be compiled here ({reason});"
+            " install a C++ compiler (such as g++), or set trainer.compile=false"
         ) from error
 
 
 def _try_batch_of_one(prepared: Prepared, config: Config) -> None:
-    """Refuse batches of one image for a network whose BatchNorm trains: it has no variance to divide by."""
+    """Refuse batches of one image for a network whose BatchNorm trains: it has no variance to
+    divide by."""
     trains_on = len(prepared.report.photos.splits["train"])
     if min(config.data.batch_size, trains_on) > 1 or config.model.freeze == "backbone":
         return
@@ -493,8 +571,9 @@ def _try_batch_of_one(prepared: Prepared, config: Config) -> None:
             classifier.forward(torch.zeros(1, 3, classifier.side, classifier.side))
     except ValueError as error:
         raise ConfigError(
-            f"data.batch_size: got {config.data.batch_size}; {config.model.name} normalizes each batch by its own"
-            " images, which takes at least 2 in it; expected data.batch_size=2 or more, or model.freeze=backbone"
+            f"data.batch_size: got {config.data.batch_size}; {config.model.name} normalizes each"
+            " batch by its own images, which takes at least 2 in it; expected data.batch_size=2 or"
+            " more, or model.freeze=backbone"
         ) from error
 
 
@@ -505,23 +584,31 @@ def concerns(prepared: Prepared) -> list[str]:
         if config.model.freeze == "none":
             return []
         return [
-            f"model.weights=none with model.freeze={config.model.freeze}: what is frozen stays random numbers, and the"
-            " rest learns from noise; give weights (model.weights=...), or train all of it (model.freeze=none)"
+            f"model.weights=none with model.freeze={config.model.freeze}: what is frozen stays"
+            " random numbers, and the rest learns from noise; give weights (model.weights=...), or"
+            " train all of it (model.freeze=none)"
         ]
     evaluation = prepared.evaluation
     images = prepared.data(config).dataset("train")
     chosen = range(0, len(images), -(-len(images) // _CHECKED))
     batch = torch.stack([images[0, index][0] for index in chosen])
     stated = prepared.backbone.pretraining
-    published = not backbones.is_path(config.model.weights) and (evaluation.mean, evaluation.std) == (
+    published = not backbones.is_path(config.model.weights) and (
+        evaluation.mean,
+        evaluation.std,
+    ) == (
         stated.mean,
         stated.std,
     )
-    found = input_check.concern(prepared.backbone.network, batch, evaluation.mean, evaluation.std, published=published)
+    found = input_check.concern(
+        prepared.backbone.network, batch, evaluation.mean, evaluation.std, published=published
+    )
     return [found] if found else []
 
 
-def architecture(config: Config, evaluation: EvalTransform, classes: int, tag: str = "") -> Architecture:
+def architecture(
+    config: Config, evaluation: EvalTransform, classes: int, tag: str = ""
+) -> Architecture:
     head = HEADS.chosen(config.model)
     return Architecture(
         name=config.model.name,
@@ -537,23 +624,35 @@ def architecture(config: Config, evaluation: EvalTransform, classes: int, tag: s
 
 
 def evaluation_transform(data: Data, pretraining: backbones.Pretraining) -> EvalTransform:
-    """What `auto` stands for: what the weights were trained with, the resize in proportion to the crop."""
+    """What `auto` stands for: what the weights were trained with, the resize in proportion to the
+    crop."""
     crop = pretraining.crop if data.image_size == "auto" else data.image_size
-    resize = round(crop * pretraining.resize / pretraining.crop) if data.resize == "auto" else data.resize
+    resize = (
+        round(crop * pretraining.resize / pretraining.crop)
+        if data.resize == "auto"
+        else data.resize
+    )
     if resize < crop:
         raise ConfigError(f"data.resize: got {resize}; expected at least data.image_size ({crop})")
     return EvalTransform(
         resize=resize,
         crop=crop,
-        interpolation=pretraining.interpolation if data.interpolation == "auto" else data.interpolation,
-        mean=pretraining.mean if data.mean == "auto" else (data.mean[0], data.mean[1], data.mean[2]),
+        interpolation=(
+            pretraining.interpolation if data.interpolation == "auto" else data.interpolation
+        ),
+        mean=(
+            pretraining.mean if data.mean == "auto" else (data.mean[0], data.mean[1], data.mean[2])
+        ),
         std=pretraining.std if data.std == "auto" else (data.std[0], data.std[1], data.std[2]),
     )
 
 
 def choose_accelerator(wanted: str) -> str:
     if wanted == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("trainer.accelerator: got 'gpu', but this machine has no CUDA device; expected auto or cpu")
+        raise ConfigError(
+            "trainer.accelerator: got 'gpu', but this machine has no CUDA device; expected auto"
+            " or cpu"
+        )
     gpus, processes = torch.cuda.device_count(), distributed.local_world()
     if wanted != "cpu" and 0 < gpus < processes:
         raise ConfigError(

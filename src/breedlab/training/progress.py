@@ -36,8 +36,11 @@ def done(run: Path) -> Done:
     ended = read_json_if_whole(run / "trained.json")
     if is_complete(run) or ended is not None or not last.exists():
         epochs = int((ended or {}).get("epochs", 0))
-        return Done(trials, last.exists(), epochs, trained=ended is not None, complete=is_complete(run))
-    from breedlab.training.checkpoints import read_checkpoint  # a checkpoint's counters are all that needs torch
+        return Done(
+            trials, last.exists(), epochs, trained=ended is not None, complete=is_complete(run)
+        )
+    # a checkpoint's counters are all that needs torch
+    from breedlab.training.checkpoints import read_checkpoint
 
     loop = read_checkpoint(last, mmap=True)["loops"]["fit_loop"]
     epochs = loop["epoch_progress"]["current"]

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Lightning's hints are for people who write Lightning code; what concerns users we say ourselves."""
+    """Lightning's hints are for people who write Lightning code; what concerns users we say
+    ourselves."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

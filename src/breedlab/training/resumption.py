@@ -1,4 +1,5 @@
-"""A checkpoint in the middle of an epoch: written when the run is told to stop, gone on from at the next start."""
+"""A checkpoint in the middle of an epoch: written when the run is told to stop, gone on from at the
+next start."""
 
 from __future__ import annotations
 
@@ -17,9 +18,10 @@ from breedlab.training.loop import seed_epoch
 class Resumption(Checkpoint):
     """Saves `last.ckpt` after the step in which the run was told to stop, and ends the run.
 
-    What Lightning's checkpoint lacks in the middle of an epoch is added: the generators that dropout and mixup draw
-    from. The loader's position and the sums of the epoch's figures add themselves. A `Checkpoint` by name only:
-    Lightning calls those last, when the moving average has taken the step's weights in.
+    What Lightning's checkpoint lacks in the middle of an epoch is added: the generators that
+    dropout and mixup draw from. The loader's position and the sums of the epoch's figures add
+    themselves. A `Checkpoint` by name only: Lightning calls those last, when the moving average has
+    taken the step's weights in.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,23 +30,36 @@ class Resumption(Checkpoint):
         self._asked: distributed.Question | None = None
         self._ending = False
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._generators is not None:  # an epoch that is begun, not gone on with, seeds them anew
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        # an epoch that is begun, not gone on with, seeds them anew
+        if self._generators is not None:
             if len(self._generators) == distributed.world():
                 _set_generators(self._generators[distributed.rank()], pl_module.device)
-            else:  # gone on with by more processes, or fewer: what each has left to draw is not the same anyhow
+            else:
+                # Gone on with by more processes, or fewer: what each has left to draw is not the
+                # same anyhow.
                 seed_epoch(trainer.global_step, trainer.current_epoch, distributed.rank())
             self._generators = None
         signals.defer()
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        # After an epoch's last step comes validation, where it is saved as one that has only that before it.
+        # After an epoch's last step comes validation, where it is saved as one that has only that
+        # before it.
         if self._is_told() and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._save(trainer)
 
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         if self._is_told():
             self._save(trainer)
 
@@ -60,12 +75,16 @@ class Resumption(Checkpoint):
         # Several processes need not have as many batches each, and so nothing at which to agree.
         if signals.told() and distributed.world() == 1:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, KeepAverage):  # it had put the averaged weights in for the validation
+                # it had put the averaged weights in for the validation
+                if isinstance(callback, KeepAverage):
                     callback.on_validation_epoch_end(trainer, pl_module)
             self._save(trainer)
 
     def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
     ) -> None:
         if trainer.validating:
             # Validation begins anew: for Lightning that is one whose first batch was cut off.
@@ -76,12 +95,16 @@ class Resumption(Checkpoint):
         checkpoint["generators"] = distributed.gather(_generators(pl_module.device))
 
     def on_load_checkpoint(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
     ) -> None:
         self._generators = checkpoint["generators"]
 
     def _is_told(self) -> bool:
-        """Whether to stop here: of several processes each is told for itself, and all have to do so at one step."""
+        """Whether to stop here: of several processes each is told for itself, and all have to do so
+        at one step."""
         if distributed.world() == 1:
             return signals.told()
         # What was asked a step ago, whose answer has come meanwhile.

@@ -72,11 +72,15 @@ class Cosine(FactorSchedule):
 
 @SCHEDULES.register("one_cycle")
 class OneCycle(Schedule):
-    """Up to `optim.lr` and down again, by PyTorch's OneCycleLR (Smith and Topin 2018, arXiv 1708.07120)."""
+    """Up to `optim.lr` and down again, by PyTorch's OneCycleLR (Smith and Topin 2018, arXiv
+    1708.07120)."""
 
     def build(self, optimizer: torch.optim.Optimizer, steps: Steps) -> LRScheduler:
         from torch.optim.lr_scheduler import OneCycleLR
 
         rates = [group["lr"] for group in optimizer.param_groups]
-        # PyTorch would cycle the momentum from 0.85 to 0.95, and Adam's beta1 too, whatever optim.momentum says.
-        return OneCycleLR(optimizer, max_lr=rates, total_steps=steps.total + 1, cycle_momentum=False)
+        # PyTorch would cycle the momentum from 0.85 to 0.95, and Adam's beta1 too, whatever
+        # optim.momentum says.
+        return OneCycleLR(
+            optimizer, max_lr=rates, total_steps=steps.total + 1, cycle_momentum=False
+        )

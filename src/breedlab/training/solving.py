@@ -1,7 +1,9 @@
-"""Logistic regression on cached features, solved to its optimum by L-BFGS: what a trained head has to beat.
+"""Logistic regression on cached features, solved to its optimum by L-BFGS: what a trained head has
+to beat.
 
-The problem is scikit-learn's (`StandardScaler`, then `LogisticRegression(C=c)`), and so are its scores; a test compares
-the two. The penalty is chosen on validation, from the strongest down, each solution being where the next one starts.
+The problem is scikit-learn's (`StandardScaler`, then `LogisticRegression(C=c)`), and so are its
+scores; a test compares the two. The penalty is chosen on validation, from the strongest down, each
+solution being where the next one starts.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ SOLVED: dict[str, Any] = {
     "debugger.level": "none",
     "tuner.strategy": "none",
 }
-"""What a training is by config path when the head is solved before it: one epoch that measures, checkpoints, and moves
-nothing, in which a debugger would see vanishing updates."""
+"""What a training is by config path when the head is solved before it: one epoch that measures,
+checkpoints, and moves nothing, in which a debugger would see vanishing updates."""
 
 PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Values of C that are tried, the strongest penalty first: the cheapest to solve."""
@@ -99,7 +101,8 @@ class Loss:
 
 
 class Regression:
-    """Multinomial logistic regression on standardized features with an L2 penalty on all but the biases.
+    """Multinomial logistic regression on standardized features with an L2 penalty on all but the
+    biases.
 
     Args:
         features: (n, features).
@@ -110,15 +113,23 @@ class Regression:
     """
 
     def __init__(
-        self, features: torch.Tensor, labels: torch.Tensor, classes: int, loss: Loss, dtype: torch.dtype
+        self,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        classes: int,
+        loss: Loss,
+        dtype: torch.dtype,
     ) -> None:
         x = features.to(dtype)
         self.mean = x.mean(0)
         std = x.std(0, correction=0)
         # A feature that never varies is left out by its zeros, not blown up.
-        self.scale = torch.where(std > 10 * torch.finfo(dtype).eps * self.mean.abs().clamp(min=1), std, 1)
+        self.scale = torch.where(
+            std > 10 * torch.finfo(dtype).eps * self.mean.abs().clamp(min=1), std, 1
+        )
         x = (x - self.mean) / self.scale
-        # Of fewer images than features, the best weights are a combination of the images: a smaller problem.
+        # Of fewer images than features, the best weights are a combination of the images: a smaller
+        # problem.
         self.basis = None
         if len(x) < x.shape[1]:
             values, vectors = torch.linalg.eigh(x @ x.T)
@@ -136,7 +147,8 @@ class Regression:
         self._penalty = (2.0 if classes == 2 else 1.0) / (2 * len(x))
 
     def solve(self, c: float, tolerance: float, iterations: int = 1000) -> float:
-        """Go from the solution so far to that of another penalty; return the mean loss without the penalty."""
+        """Go from the solution so far to that of another penalty; return the mean loss without the
+        penalty."""
         optimizer = torch.optim.LBFGS(
             [self.weight, self.bias],
             max_iter=iterations,
@@ -152,8 +164,11 @@ class Regression:
             nonlocal mean
             optimizer.zero_grad()
             logits = nn.functional.linear(self.x, self.weight, self.bias)
-            # Not the training's own loss, which computes in float32: too coarse for a gradient to vanish in.
-            losses = nn.functional.cross_entropy(logits, self.labels, reduction="none", label_smoothing=self.smoothing)
+            # Not the training's own loss, which computes in float32: too coarse for a gradient to
+            # vanish in.
+            losses = nn.functional.cross_entropy(
+                logits, self.labels, reduction="none", label_smoothing=self.smoothing
+            )
             mean = losses @ self.shares
             total = mean + self._penalty / c * self.weight.square().sum()
             total.backward()  # type: ignore[no-untyped-call]
@@ -184,7 +199,8 @@ def solve(
         activations: Those of a frozen backbone.
         classes: How many there are.
         loss: What is minimized beside the penalty.
-        monitor: The metric by which the penalty is chosen; the validation loss decides between equals.
+        monitor: The metric by which the penalty is chosen; the validation loss decides between
+            equals.
         device: Where to compute.
         c: The inverse strength of the penalty; None tries `PENALTIES`.
     """
@@ -194,7 +210,8 @@ def solve(
 
 @contextmanager
 def _threads_for(activations: Activations, classes: int) -> Iterator[None]:
-    """Keep to one thread for a small problem: on a busy machine threads wait for each other ten times as long."""
+    """Keep to one thread for a small problem: on a busy machine threads wait for each other ten
+    times as long."""
     before = torch.get_num_threads()
     if sum(view.numel() for view in activations.train) * classes < _WORTH_THREADS:
         torch.set_num_threads(1)
@@ -205,14 +222,21 @@ def _threads_for(activations: Activations, classes: int) -> Iterator[None]:
 
 
 def _solve(
-    activations: Activations, classes: int, loss: Loss, monitor: Monitor, device: torch.device, c: float | None
+    activations: Activations,
+    classes: int,
+    loss: Loss,
+    monitor: Monitor,
+    device: torch.device,
+    c: float | None,
 ) -> Solution:
     started = time.monotonic()
     features = torch.cat([view.to(device).float() for view in activations.train])
     labels = activations.labels.repeat(len(activations.train)).to(device)
     chosen, tried = c, 1
     if chosen is None:
-        chosen, tried = _best_penalty(Regression(features, labels, classes, loss, torch.float32), activations, monitor)
+        chosen, tried = _best_penalty(
+            Regression(features, labels, classes, loss, torch.float32), activations, monitor
+        )
     dtype = torch.float64 if features.numel() <= _IN_DOUBLE else torch.float32
     final = Regression(features, labels, classes, loss, dtype)
     reached = final.solve(chosen, tolerance=1e-7 if dtype == torch.float64 else 1e-5)
@@ -226,15 +250,21 @@ def as_epoch(solution: Solution) -> loop.Epoch:
     return loop.Epoch(0, solution.loss, solution.valid)
 
 
-def _best_penalty(problem: Regression, activations: Activations, monitor: Monitor) -> tuple[float, int]:
+def _best_penalty(
+    problem: Regression, activations: Activations, monitor: Monitor
+) -> tuple[float, int]:
     ranks: list[tuple[float, float]] = []
     for c in PENALTIES:
         problem.solve(c, tolerance=1e-4, iterations=100)
         weight, bias = (tensor.float().cpu() for tensor in problem.unfolded())
-        valid = _validated(weight, bias, activations, monitor, only=monitor.metric.removeprefix("valid/"))
+        valid = _validated(
+            weight, bias, activations, monitor, only=monitor.metric.removeprefix("valid/")
+        )
         loss = valid["valid/loss"]
         value = valid[monitor.metric]
-        ranks.append(rank(value, loss, monitor.mode) if math.isfinite(loss) else (math.inf, math.inf))
+        ranks.append(
+            rank(value, loss, monitor.mode) if math.isfinite(loss) else (math.inf, math.inf)
+        )
         if len(ranks) - 1 - _first_best(ranks) >= _WORSE_IN_A_ROW:
             break
     return PENALTIES[_first_best(ranks)], len(ranks)
@@ -246,7 +276,11 @@ def _first_best(ranks: Sequence[tuple[float, float]]) -> int:
 
 @torch.no_grad()
 def _validated(
-    weight: torch.Tensor, bias: torch.Tensor, activations: Activations, monitor: Monitor, only: str | None
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    activations: Activations,
+    monitor: Monitor,
+    only: str | None,
 ) -> dict[str, float]:
     metrics = make_metrics(len(bias), only=only, monitor=monitor)
     for features, labels in activations.valid_batches():

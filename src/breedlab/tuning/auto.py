@@ -1,8 +1,9 @@
-"""What `tuner.strategy=auto` tries: first what features are worth, by a head that takes a second; then other heads.
+"""What `tuner.strategy=auto` tries: first what features are worth, by a head that takes a second;
+then other heads.
 
-A pass over the images takes minutes where a head takes seconds. So every backbone and image size is judged by the
-first head of the list, in the order of the lists, which go from cheap to expensive; only the two best passes get the
-other heads and settings.
+A pass over the images takes minutes where a head takes seconds. So every backbone and image size is
+judged by the first head of the list, in the order of the lists, which go from cheap to expensive;
+only the two best passes get the other heads and settings.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from breedlab.config.space import Space
 _SHARE_OF_PASSES = 0.7
 """Of the time that is left, what the next pass may be expected to take."""
 _NEXT_IS_DEARER = 1.7
-"""How much longer than the longest pass so far the next may take: lists go from cheap to expensive."""
+"""How much longer than the longest pass so far the next may take: lists go from cheap to
+expensive."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,11 @@ def candidate(
     tried = [trial.values for trial in before]
     longest = max((trial.seconds for trial in before if _is(trial, first)), default=0.0)
     longest = max(longest, first_pass)
-    broken = [trial.values.get("model.name") for trial in before if trial.state == "failed" and _is(trial, first)]
+    broken = [
+        trial.values.get("model.name")
+        for trial in before
+        if trial.state == "failed" and _is(trial, first)
+    ]
     for images in passes(space):
         values = {**images, **first}
         if values in tried or ("model.name" in images and images["model.name"] in broken):
@@ -61,7 +67,8 @@ def candidate(
         if not before or longest * _NEXT_IS_DEARER <= left * _SHARE_OF_PASSES:
             return values
     judged = sorted(
-        (trial for trial in before if trial.rank is not None and _is(trial, first)), key=lambda trial: trial.rank or ()
+        (trial for trial in before if trial.rank is not None and _is(trial, first)),
+        key=lambda trial: trial.rank or (),
     )
     others = [trial.seconds for trial in before if not _is(trial, first)]
     if left < max(others, default=0.0) * (1 + reserved):

@@ -17,7 +17,8 @@ _FILE = "baseline.json"
 
 
 def measured(config: Config, prepared: Prepared, run: Path) -> dict[str, Any] | None:
-    """Return the baseline of a search, solved once and recorded in its run; None where features are not cached.
+    """Return the baseline of a search, solved once and recorded in its run; None where features are
+    not cached.
 
     Args:
         config: With a search space.
@@ -30,7 +31,10 @@ def measured(config: Config, prepared: Prepared, run: Path) -> dict[str, Any] | 
         if found is None:
             return None
         atomic_write_json(run / _FILE, found, indent=2)
-    note(f"{describe(found)} in {found['seconds']:.1f} s (C={found['c']:g}); the search has to beat it")
+    note(
+        f"{describe(found)} in {found['seconds']:.1f} s (C={found['c']:g}); the search has to"
+        " beat it"
+    )
     return found
 
 

@@ -1,4 +1,5 @@
-"""The live table of trials; in a pipe, a line when a trial starts, one when it ends, and some on its way."""
+"""The live table of trials; in a pipe, a line when a trial starts, one when it ends, and some on
+its way."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from breedlab.training.objective import rank
 from breedlab.tuning.row import Row, short, trial_line
 
 LINE_SECONDS = 5.0
-"""Between two lines of a trial that is on its way: epochs of a cached backbone last milliseconds."""
+"""Between two lines of a trial that is on its way: epochs of a cached backbone last
+milliseconds."""
 
 _SHOWN = 25
 """Rows on the screen; older ones scroll out of the table, the best always stays."""
@@ -79,7 +81,8 @@ class Board:
         return sum(row.state in ("complete", "pruned", "failed") for row in self.rows.values())
 
     def best(self) -> Row | None:
-        """Return the best of the trials that are complete; equal ones rank by their validation loss."""
+        """Return the best of the trials that are complete; equal ones rank by their validation
+        loss."""
         ranked = [
             (rank(row.objective, row.loss, self._mode), row.number)
             for row in self.rows.values()
@@ -90,7 +93,11 @@ class Board:
     def table(self) -> Table:
         best = self.best()
         rows = sorted(self.rows.values(), key=lambda row: row.number)
-        shown = rows[-_SHOWN:] if best is None or best in rows[-_SHOWN:] else [best, *rows[-_SHOWN + 1 :]]
+        shown = (
+            rows[-_SHOWN:]
+            if best is None or best in rows[-_SHOWN:]
+            else [best, *rows[-_SHOWN + 1 :]]
+        )
         return table(
             self._title,
             ["", "trial", *self._paths, self._metric, "state", "seconds", ""],

@@ -17,7 +17,9 @@ class Budget:
         clock: Returns seconds.
     """
 
-    def __init__(self, minutes: float | None, spent: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, minutes: float | None, spent: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.minutes, self._clock = minutes, clock
         self._began = clock() - spent
         self.binding = False

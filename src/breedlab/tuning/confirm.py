@@ -1,6 +1,8 @@
-"""The best trials once more with other seeds, before one of them is called the best (`tuner.confirm`).
+"""The best trials once more with other seeds, before one of them is called the best
+(`tuner.confirm`).
 
-The highest of many figures is partly luck. What a trial has on average over seeds decides, not its luckiest.
+The highest of many figures is partly luck. What a trial has on average over seeds decides, not its
+luckiest.
 """
 
 from __future__ import annotations
@@ -56,7 +58,10 @@ def confirm(
             if outcome.state != "complete" or outcome.objective is None:
                 note(f"trial {number} with seed {seed}: {outcome.reason or outcome.state}")
                 continue
-            seeds[str(seed)] = [outcome.objective, min(epoch["valid/loss"] for epoch in outcome.epochs)]
+            seeds[str(seed)] = [
+                outcome.objective,
+                min(epoch["valid/loss"] for epoch in outcome.epochs),
+            ]
             note(f"trial {number} with seed {seed}: {metric} {outcome.objective:.4f}")
             atomic_write_json(run / _FILE, {**before, **found, str(number): seeds})
         found[str(number)] = seeds
@@ -67,7 +72,10 @@ def confirm(
 def means(found: Results) -> dict[int, tuple[float, float]]:
     """Return each trial's mean objective and mean validation loss over its seeds."""
     return {
-        int(number): (mean(value for value, _ in seeds.values()), mean(loss for _, loss in seeds.values()))
+        int(number): (
+            mean(value for value, _ in seeds.values()),
+            mean(loss for _, loss in seeds.values()),
+        )
         for number, seeds in found.items()
     }
 
@@ -77,6 +85,12 @@ def show(found: Results, metric: str) -> None:
     rows = []
     for number, (middle, _) in means(found).items():
         seeds = [value for value, _ in found[str(number)].values()]
-        spread = "the same with any seed" if len(seeds) == 1 else f"{min(seeds):.4f} to {max(seeds):.4f}"
+        spread = (
+            "the same with any seed" if len(seeds) == 1 else f"{min(seeds):.4f} to {max(seeds):.4f}"
+        )
         rows.append([str(number), f"{middle:.4f}", str(len(seeds)), spread])
-    console.print(table("The best again with other seeds", ["trial", f"mean {metric}", "seeds", "range"], rows))
+    console.print(
+        table(
+            "The best again with other seeds", ["trial", f"mean {metric}", "seeds", "range"], rows
+        )
+    )

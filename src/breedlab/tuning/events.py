@@ -13,7 +13,8 @@ from breedlab.tuning.trial import Outcome
 
 
 def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome) -> None:
-    """Writes the curves by epoch, and the values with the final figures, in place of what a kill left of them."""
+    """Writes the curves by epoch, and the values with the final figures, in place of what a kill
+    left of them."""
     if not extras.has("tensorboard"):
         return  # the trial's record has them
     from torch.utils.tensorboard import SummaryWriter
@@ -31,11 +32,13 @@ def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, 
     """One row of the HParams tab, in the writer's own run instead of one beneath it."""
     from torch.utils.tensorboard.summary import hparams
 
-    # Sessions of one group are one row: TensorBoard reads the newest run twice, as itself and as runs/latest.
+    # Sessions of one group are one row: TensorBoard reads the newest run twice, as itself and as
+    # runs/latest.
     group = "/".join(Path(writer.log_dir).parts[-4:])
     shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
     finals = {f"final/{name.replace('/', '_')}": value for name, value in figures.items()}
-    # TensorBoard takes its columns from one run of all: each names those of trials and those of the test.
+    # TensorBoard takes its columns from one run of all: each names those of trials and those of the
+    # test.
     columns = dict.fromkeys([*finals, *(f"final/{name}" for name in _columns())], 0.0)
     experiment, start, end = hparams(shown, columns)  # type: ignore[no-untyped-call]
     for summary in (experiment, _grouped(start, group), end):

@@ -9,9 +9,11 @@ from breedlab.tuning.storage import storage_url
 
 
 def importances(run: Path) -> dict[str, float]:
-    """How much each path decides whether a trial is among the better ones, as shares: PED-ANOVA, as Optuna has it.
+    """How much each path decides whether a trial is among the better ones, as shares: PED-ANOVA, as
+    Optuna has it.
 
-    Empty where there are too few trials to tell. Source: Watanabe et al., "PED-ANOVA", arXiv 2304.10255.
+    Empty where there are too few trials to tell. Source: Watanabe et al., "PED-ANOVA", arXiv
+    2304.10255.
 
     Args:
         run: A run directory with its `study.db`.
@@ -25,7 +27,8 @@ def importances(run: Path) -> dict[str, float]:
         warnings.simplefilter("ignore")
         try:
             study = optuna.load_study(study_name=None, storage=storage_url(run))
-            judge = optuna.importance.PedAnovaImportanceEvaluator()  # fANOVA would need scikit-learn
+            # fANOVA would need scikit-learn
+            judge = optuna.importance.PedAnovaImportanceEvaluator()
             found = optuna.importance.get_param_importances(study, evaluator=judge)
         except Exception:  # a study that cannot be judged ends no run and no report
             return {}

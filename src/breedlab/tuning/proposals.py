@@ -1,4 +1,5 @@
-"""What each trial tries: a function of the seed, the trial's place in the search and the trials before it."""
+"""What each trial tries: a function of the seed, the trial's place in the search and the trials
+before it."""
 
 from __future__ import annotations
 
@@ -9,7 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from breedlab.config import Config
@@ -20,16 +26,20 @@ from breedlab.training.objective import rank
 from breedlab.tuning import auto
 
 
-def propose(config: Config, space: Space, before: Sequence[FrozenTrial], visible: int) -> dict[str, Any]:
+def propose(
+    config: Config, space: Space, before: Sequence[FrozenTrial], visible: int
+) -> dict[str, Any]:
     """Return what the next trial tries, by config path, as Optuna stores it.
 
-    Nothing but the arguments decides: a search that was stopped proposes what it would have proposed unbroken.
+    Nothing but the arguments decides: a search that was stopped proposes what it would have
+    proposed unbroken.
 
     Args:
         config: With a search space.
         space: Its dimensions.
         before: The trials before this one, in the order of their proposals.
-        visible: How many of them, from the first, have results that count; the others are taken to be running.
+        visible: How many of them, from the first, have results that count; the others are taken to
+            be running.
     """
     number = len(before)
     if config.tuner.strategy == "grid":
@@ -48,7 +58,9 @@ def propose(config: Config, space: Space, before: Sequence[FrozenTrial], visible
         )
         if config.tuner.strategy != "random":  # which looks at no other trial
             for index, trial in enumerate(before):
-                study.add_trial(trial if index < visible and trial.state.is_finished() else _running(trial))
+                study.add_trial(
+                    trial if index < visible and trial.state.is_finished() else _running(trial)
+                )
         return dict(study.ask(distributions(space, before)).params)
 
 
@@ -57,7 +69,11 @@ def tried(config: Config, space: Space, before: Sequence[FrozenTrial]) -> list[a
     found = []
     for trial in before:
         objective = trial.value if trial.state == TrialState.COMPLETE else None
-        order = None if objective is None else rank(objective, trial.user_attrs.get("loss"), config.monitor.mode)
+        order = (
+            None
+            if objective is None
+            else rank(objective, trial.user_attrs.get("loss"), config.monitor.mode)
+        )
         state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
         values = decode(trial.user_attrs.get("proposal", trial.params), space)
         found.append(auto.Tried(values, state, order, trial.user_attrs.get("seconds", 0.0)))
@@ -70,26 +86,34 @@ def encoded(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def visible(config: Config, count: int) -> int:
-    """Return how many of the trials before this one have results that count, whichever have ended by now.
+    """Return how many of the trials before this one have results that count, whichever have ended
+    by now.
 
     Args:
         config: With a search space.
         count: How many trials there are before it.
     """
-    if config.tuner.parallel > 1 and config.tuner.strategy == "bayesian" and pruner(config.tuner) is None:
-        # Which trials have ended by now is chance. These have to have, so that the same is proposed every time.
+    if (
+        config.tuner.parallel > 1
+        and config.tuner.strategy == "bayesian"
+        and pruner(config.tuner) is None
+    ):
+        # Which trials have ended by now is chance. These have to have, so that the same is proposed
+        # every time.
         return max(0, count - config.tuner.parallel + 1)
     return count
 
 
 def distributions(space: Space, before: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """Return the space in Optuna's terms; in those of the trials that there are, since Optuna takes no others."""
+    """Return the space in Optuna's terms; in those of the trials that there are, since Optuna takes
+    no others."""
     stored = {path: found for trial in before for path, found in trial.distributions.items()}
     return {path: distribution(dimension) for path, dimension in space.items()} | stored
 
 
 def _sampler(config: Config, number: int) -> optuna.samplers.BaseSampler:
-    # A fresh one for every proposal: a sampler's own generator would depend on how often it had been asked.
+    # A fresh one for every proposal: a sampler's own generator would depend on how often it had
+    # been asked.
     seed = mixed_seed(config.seed, number) % 2**32
     if config.tuner.strategy == "random":
         return optuna.samplers.RandomSampler(seed=seed)
@@ -101,7 +125,9 @@ def _sampler(config: Config, number: int) -> optuna.samplers.BaseSampler:
 
 
 def _running(trial: FrozenTrial) -> FrozenTrial:
-    return create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
+    return create_trial(
+        state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions
+    )
 
 
 def pruner(tuner: Tuner) -> optuna.pruners.BasePruner | None:
@@ -126,7 +152,9 @@ def decode(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
     values = {}
     for path, stored in params.items():
         dimension = space[path]
-        known = {repr(encode(v)): v for v in dimension.values} if isinstance(dimension, Choices) else {}
+        known = (
+            {repr(encode(v)): v for v in dimension.values} if isinstance(dimension, Choices) else {}
+        )
         value = known.get(repr(stored), stored)
         values[path] = list(value) if isinstance(value, tuple) else value
     return values
@@ -135,8 +163,14 @@ def decode(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
 def distribution(dimension: Dimension) -> BaseDistribution:
     """Return a dimension in Optuna's terms."""
     if isinstance(dimension, Choices):
-        return CategoricalDistribution([*dict.fromkeys(encode(value) for value in dimension.values)])
+        return CategoricalDistribution(
+            [*dict.fromkeys(encode(value) for value in dimension.values)]
+        )
     assert isinstance(dimension, Range)
     if dimension.integer:
-        return IntDistribution(int(dimension.low), int(dimension.high), dimension.log, int(dimension.step or 1))
-    return FloatDistribution(float(dimension.low), float(dimension.high), dimension.log, dimension.step)
+        return IntDistribution(
+            int(dimension.low), int(dimension.high), dimension.log, int(dimension.step or 1)
+        )
+    return FloatDistribution(
+        float(dimension.low), float(dimension.high), dimension.log, dimension.step
+    )

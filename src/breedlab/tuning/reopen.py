@@ -1,4 +1,5 @@
-"""Open a run's study after whatever ended it: a kill, a full disk, a power cut, a copy that was taken midway."""
+"""Open a run's study after whatever ended it: a kill, a full disk, a power cut, a copy that was
+taken midway."""
 
 from __future__ import annotations
 
@@ -26,13 +27,15 @@ from breedlab.tuning.trial import Outcome
 ASIDE = "study.db.damaged"
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-"""What SQLite answers where a file's content is at fault (`SQLITE_ERROR`: no such table), not a lock or a full disk."""
+"""What SQLite answers where a file's content is at fault (`SQLITE_ERROR`: no such table), not a
+lock or a full disk."""
 
 
 def open_study(config: Config, run: Path) -> optuna.Study:
     """Return a run's study, with what a kill cut off in the queue again.
 
-    A `study.db` that is damaged or empty, or lacks trials whose files are there, is rebuilt from `trials/*/trial.json`.
+    A `study.db` that is damaged or empty, or lacks trials whose files are there, is rebuilt from
+    `trials/*/trial.json`.
 
     Args:
         config: With a search space.
@@ -67,15 +70,23 @@ def _readable(config: Config, run: Path) -> optuna.Study:
         (run / "study.db").replace(run / ASIDE)
         kept = f"; the old file is kept as {ASIDE}"
     _put_in_place(scratch, run)
-    result = f"rebuilt from the {len(records)} trials that had ended" if records else "no trial had ended, so it is new"
+    result = (
+        f"rebuilt from the {len(records)} trials that had ended"
+        if records
+        else "no trial had ended, so it is new"
+    )
     warn(f"{run / 'study.db'}: {reason or 'lacks trials that had ended'}; {result}{kept}")
     return create_study(config, storage_url(run))
 
 
 def _damage(error: BaseException | None) -> str:
-    """Return what is wrong with a study's file; empty if the error has another cause, such as a full disk."""
+    """Return what is wrong with a study's file; empty if the error has another cause, such as a
+    full disk."""
     while error is not None:
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+        if (
+            isinstance(error, sqlite3.Error)
+            and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+        ):
             return str(error)
         error = error.__cause__ or error.__context__
     return ""
@@ -83,16 +94,22 @@ def _damage(error: BaseException | None) -> str:
 
 def _records(run: Path) -> dict[int, tuple[dict[str, Any], Outcome]]:
     """Return the trials that have a whole `trials/<number>/trial.json`, by number."""
-    numbers = sorted(int(path.parent.name) for path in run.glob("trials/*/trial.json") if path.parent.name.isdecimal())
+    numbers = sorted(
+        int(path.parent.name)
+        for path in run.glob("trials/*/trial.json")
+        if path.parent.name.isdecimal()
+    )
     return {number: ended for number in numbers if (ended := recorded(run, number)) is not None}
 
 
-def _rebuild(config: Config, run: Path, records: Mapping[int, tuple[dict[str, Any], Outcome]], scratch: Path) -> None:
+def _rebuild(
+    config: Config, run: Path, records: Mapping[int, tuple[dict[str, Any], Outcome]], scratch: Path
+) -> None:
     """Replay a search into a new file.
 
-    Each trial gets its own number and its own epochs, so that what is proposed and pruned from here on is what the
-    unbroken search would have proposed and pruned. A trial without a file, which a kill cut off, is left running, for
-    `_restored` to put in the queue.
+    Each trial gets its own number and its own epochs, so that what is proposed and pruned from here
+    on is what the unbroken search would have proposed and pruned. A trial without a file, which a
+    kill cut off, is left running, for `_restored` to put in the queue.
     """
     space = search_space(config)
     scratch.unlink(missing_ok=True)
@@ -107,7 +124,8 @@ def _rebuild(config: Config, run: Path, records: Mapping[int, tuple[dict[str, An
         values, outcome = records[number]
         params = {path: encode(value) for path, value in values.items()}
         try:
-            create_trial(state=TrialState.RUNNING, params=params, distributions=known)  # which checks them
+            # which checks them
+            create_trial(state=TrialState.RUNNING, params=params, distributions=known)
             trial = ask(study, params, known)
             _report_epochs(trial, outcome, config)
             tell(study, trial, outcome)
@@ -117,12 +135,16 @@ def _rebuild(config: Config, run: Path, records: Mapping[int, tuple[dict[str, An
 
 def _misfit(run: Path, number: int, error: Exception) -> DamagedFile:
     folder = run / "trials" / str(number)
-    hint = f"{run / 'study.db'} is damaged, too, and cannot be rebuilt; remove {folder} to run that trial again"
+    hint = (
+        f"{run / 'study.db'} is damaged, too, and cannot be rebuilt; remove {folder} to run that"
+        " trial again"
+    )
     return damaged(folder / "trial.json", f"does not fit the search space: {error}", hint)
 
 
 def _report_epochs(trial: optuna.Trial, outcome: Outcome, config: Config) -> None:
-    """Report a trial's epochs again: pruners keep what they compare later trials with where they are asked."""
+    """Report a trial's epochs again: pruners keep what they compare later trials with where they
+    are asked."""
     if pruner(config.tuner) is None:
         return
     best: float | None = None
@@ -135,13 +157,14 @@ def _report_epochs(trial: optuna.Trial, outcome: Outcome, config: Config) -> Non
 
 
 def _restored(config: Config, run: Path, study: optuna.Study) -> optuna.Study:
-    """Return the study without trials that look as if they were running: nobody runs them any more."""
+    """Return the study without trials that look as if they were running: nobody runs them any
+    more."""
     rerun = {trial.user_attrs.get("rerun_of") for trial in study.trials}
     lost = [t for t in study.trials if was_cut_off(t) and t.number not in rerun]
     if not lost and all(trial.state != TrialState.RUNNING for trial in study.trials):
         return study
-    # Optuna takes no trial back. So its file is written anew, each trial under its number, and put in the old one's
-    # place as a whole.
+    # Optuna takes no trial back. So its file is written anew, each trial under its number, and put
+    # in the old one's place as a whole.
     scratch = run / f".study.{os.getpid()}.tmp"
     scratch.unlink(missing_ok=True)
     anew = create_study(config, file_url(scratch))
@@ -163,7 +186,8 @@ def _restored(config: Config, run: Path, study: optuna.Study) -> optuna.Study:
 
 def _put_in_place(scratch: Path, run: Path) -> None:
     """Have a new file take the place of a run's `study.db`."""
-    (run / "study.db-journal").unlink(missing_ok=True)  # the old file's, which SQLite would play back into the new one
+    # the old file's, which SQLite would play back into the new one
+    (run / "study.db-journal").unlink(missing_ok=True)
     scratch.replace(run / "study.db")
 
 

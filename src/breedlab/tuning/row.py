@@ -1,6 +1,8 @@
-"""A trial as people see it: a row of the table, and the line that is its row where there is no screen.
+"""A trial as people see it: a row of the table, and the line that is its row where there is no
+screen.
 
-What follows a job reads the line back: a search inside a job has no other way to tell of its trials.
+What follows a job reads the line back: a search inside a job has no other way to tell of its
+trials.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ class Row:
     Attributes:
         number: Counted from 0.
         values: What it tries, by config path.
-        state: `running`, `epoch 2/5`, `complete`, `pruned`, `failed`; `cut off` where another trial runs it again.
+        state: `running`, `epoch 2/5`, `complete`, `pruned`, `failed`; `cut off` where another trial
+            runs it again.
         objective: The best value of the monitored metric so far, None if there is none yet.
         seconds: Its duration, 0 if it is not known.
         reason: Why it failed or was pruned, else empty.

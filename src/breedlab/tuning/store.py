@@ -1,7 +1,9 @@
-"""The trials on the disk: `trials/<number>/trial.json` says how each ended, `study.db` what was proposed and told.
+"""The trials on the disk: `trials/<number>/trial.json` says how each ended, `study.db` what was
+proposed and told.
 
-`trial.json` comes first, and whole. A kill before it has the trial run again under its own number; a kill after it has
-the trial told to Optuna at the next start. Either way no trial counts twice and none is lost.
+`trial.json` comes first, and whole. A kill before it has the trial run again under its own number;
+a kill after it has the trial told to Optuna at the next start. Either way no trial counts twice and
+none is lost.
 """
 
 from __future__ import annotations
@@ -22,13 +24,18 @@ from breedlab.tuning.trial import Outcome
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 PROPOSAL = "proposal"
-"""The attribute of a trial that holds all of its values, whatever Optuna had stored when it was cut off."""
+"""The attribute of a trial that holds all of its values, whatever Optuna had stored when it was cut
+off."""
 
 
-def ask(study: optuna.Study, params: Mapping[str, Any] | None, distributions: Mapping[str, Any]) -> Trial:
-    """Return the next trial to run: one with these values, or the first in the queue where there are none."""
+def ask(
+    study: optuna.Study, params: Mapping[str, Any] | None, distributions: Mapping[str, Any]
+) -> Trial:
+    """Return the next trial to run: one with these values, or the first in the queue where there
+    are none."""
     if params is not None:
-        # Through the queue, which keeps all of the values if a kill comes before Optuna has stored each.
+        # Through the queue, which keeps all of the values if a kill comes before Optuna has stored
+        # each.
         study.enqueue_trial(dict(params), user_attrs={PROPOSAL: dict(params)})
     return study.ask(dict(distributions))
 
@@ -37,7 +44,11 @@ def record(run: Path, number: int, values: Mapping[str, Any], outcome: Outcome) 
     """Write how a trial ended. From then on it counts."""
     folder = run / "trials" / str(number)
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(folder / "trial.json", {"number": number, "values": dict(values), **asdict(outcome)}, indent=2)
+    atomic_write_json(
+        folder / "trial.json",
+        {"number": number, "values": dict(values), **asdict(outcome)},
+        indent=2,
+    )
 
 
 def tell(study: optuna.Study, trial: Trial, outcome: Outcome, loss: float | None = None) -> None:
@@ -54,7 +65,9 @@ def recorded(run: Path, number: int) -> tuple[dict[str, Any], Outcome] | None:
     try:
         tree = read_json(run / "trials" / str(number) / "trial.json")
         objective, reason = tree.get("objective"), tree.get("reason", "")
-        outcome = Outcome(tree["state"], objective, tree.get("epochs", []), tree.get("seconds", 0.0), reason)
+        outcome = Outcome(
+            tree["state"], objective, tree.get("epochs", []), tree.get("seconds", 0.0), reason
+        )
         return dict(tree["values"]), outcome
     except (OSError, DamagedFile, KeyError):
         return None
@@ -67,7 +80,8 @@ def valid_loss(config: Config, run: Path, number: int) -> float | None:
 
 
 def loss_of(outcome: Outcome, config: Config) -> float | None:
-    """Return the validation loss in the epoch that gave a trial its objective; None if it is not known."""
+    """Return the validation loss in the epoch that gave a trial its objective; None if it is not
+    known."""
     epochs = [epoch for epoch in outcome.epochs if config.monitor.metric in epoch]
     if not epochs:
         return None
@@ -75,7 +89,8 @@ def loss_of(outcome: Outcome, config: Config) -> float | None:
 
 
 def was_cut_off(trial: FrozenTrial) -> bool:
-    """Whether an older version gave a trial up that a kill had cut off, and ran it again under another number."""
+    """Whether an older version gave a trial up that a kill had cut off, and ran it again under
+    another number."""
     return bool(trial.user_attrs.get("cut_off"))
 
 

@@ -24,7 +24,16 @@ from breedlab.tuning import confirm as confirmation
 from breedlab.tuning.board import Board
 from breedlab.tuning.budget import Budget
 from breedlab.tuning.events import write_events
-from breedlab.tuning.proposals import decode, distribution, distributions, encoded, propose, pruner, tried, visible
+from breedlab.tuning.proposals import (
+    decode,
+    distribution,
+    distributions,
+    encoded,
+    propose,
+    pruner,
+    tried,
+    visible,
+)
 from breedlab.tuning.reopen import open_study
 from breedlab.tuning.row import Row
 from breedlab.tuning.storage import storage_url
@@ -42,7 +51,8 @@ class Best:
         number: Counted from 0.
         values: By config path.
         objective: Its best value of the monitored metric.
-        tied: The other trials that reached the same objective; the validation loss decided between them.
+        tied: The other trials that reached the same objective; the validation loss decided between
+            them.
     """
 
     number: int
@@ -82,7 +92,10 @@ def search(config: Config, prepared: Prepared, run: Path) -> Best:
     try:
         if left > 0 and config.tuner.minutes is not None:
             minutes = budget.left() / 60
-            note(f"up to {left} trials in {minutes:.1f} minutes: every backbone and image size once, then heads")
+            note(
+                f"up to {left} trials in {minutes:.1f} minutes: every backbone and image size once,"
+                " then heads"
+            )
         if left > 0:
             baseline.measured(config, prepared, run)
             with board.live():
@@ -91,7 +104,10 @@ def search(config: Config, prepared: Prepared, run: Path) -> Best:
         if config.tuner.confirm:
             _confirm(study, config, prepared, run, space, budget)
         if config.tuner.minutes is not None and left > 0:
-            note(f"search: {board.ended()} trials in {budget.spent() / 60:.1f} of {config.tuner.minutes:g} minutes")
+            note(
+                f"search: {board.ended()} trials in {budget.spent() / 60:.1f} of"
+                f" {config.tuner.minutes:g} minutes"
+            )
     finally:
         prepared.heed = at_leisure
     return _best(study, config, run, space)
@@ -104,7 +120,9 @@ def _spent(study: optuna.Study, run: Path) -> float:
     return float(before + reference.get("seconds", 0.0) + reference.get("pass_seconds", 0.0))
 
 
-def _confirm(study: optuna.Study, config: Config, prepared: Prepared, run: Path, space: Space, budget: Budget) -> None:
+def _confirm(
+    study: optuna.Study, config: Config, prepared: Prepared, run: Path, space: Space, budget: Budget
+) -> None:
     """Run the best trials again with other seeds."""
     ranked = []
     for number, trial in _complete(study).items():
@@ -157,7 +175,8 @@ class _Trials:
                     self._board.started(trial.number, values)
                     runner.start(trial.number, values)
                     left -= 1
-                if not self._running:  # an auto search that has no time for more, or nothing more to try
+                # an auto search that has no time for more, or nothing more to try
+                if not self._running:
                     break
                 for number, outcome in sorted(runner.ended().items()):
                     self._record(self._running.pop(number), outcome)
@@ -173,22 +192,37 @@ class _Trials:
             first_pass = (baseline.recorded(self._directory) or {}).get("pass_seconds", 0.0)
             sofar, left = tried(self._config, self._space, before), self._budget.left()
             found = auto.candidate(self._space, sofar, left, reserved, first_pass)
-            return None if found is None else store.ask(self._study, encoded(found), self._distributions)
+            return (
+                None
+                if found is None
+                else store.ask(self._study, encoded(found), self._distributions)
+            )
         counted = visible(self._config, len(before))
-        if counted < len(before) and not all(trial.state.is_finished() for trial in before[:counted]):
+        if counted < len(before) and not all(
+            trial.state.is_finished() for trial in before[:counted]
+        ):
             return None
         params = propose(self._config, self._space, before, counted)
         return store.ask(self._study, params, self._distributions)
 
     def _record(self, trial: Trial, outcome: Outcome) -> None:
         values = decode(trial.params, self._space)
-        outcome = replace(outcome, reason=self._config.conceal(outcome.reason))  # a library may quote a path or token
+        # a library may quote a path or token
+        outcome = replace(outcome, reason=self._config.conceal(outcome.reason))
         store.record(self._directory, trial.number, values, outcome)
         write_events(self._directory / "tensorboard" / f"trial_{trial.number:03}", values, outcome)
         loss = store.loss_of(outcome, self._config)
         store.tell(self._study, trial, outcome, loss)
         self._board.finished(
-            Row(trial.number, values, outcome.state, outcome.objective, outcome.seconds, outcome.reason, loss)
+            Row(
+                trial.number,
+                values,
+                outcome.state,
+                outcome.objective,
+                outcome.seconds,
+                outcome.reason,
+                loss,
+            )
         )
 
     def _stop_early(self, number: int, epoch: int, value: float) -> bool:
@@ -209,7 +243,9 @@ class _Trials:
     def _beside(self) -> Iterator[Runner]:
         # The activations are computed before the workers start, who then find them in the cache.
         self._prepared.activations(self._prepared.classifier(self._config), self._config)
-        beside = workers.Workers(self._config, self._prepared.report, self._directory, self._stop_early)
+        beside = workers.Workers(
+            self._config, self._prepared.report, self._directory, self._stop_early
+        )
         try:
             yield beside
         finally:
@@ -229,16 +265,29 @@ class _Here:
     def ended(self) -> dict[int, Outcome]:
         assert self._sent is not None
         number, values = self._sent
-        return {number: run_trial(self._prepared, values, lambda epoch, best: self._stop_early(number, epoch, best))}
+        return {
+            number: run_trial(
+                self._prepared, values, lambda epoch, best: self._stop_early(number, epoch, best)
+            )
+        }
 
 
 def _row(trial: FrozenTrial, space: Space, loss: float | None) -> Row:
     ended = next(name for name, state in store.STATES.items() if state == trial.state)
-    state = "cut off" if was_cut_off(trial) else ended  # and so in the log, which said that it had started
+    # and so in the log, which said that it had started
+    state = "cut off" if was_cut_off(trial) else ended
     objective = trial.value if trial.state == TrialState.COMPLETE else None
     attrs = trial.user_attrs
     values = decode(trial.params, space)
-    return Row(trial.number, values, state, objective, attrs.get("seconds", 0.0), attrs.get("reason", ""), loss)
+    return Row(
+        trial.number,
+        values,
+        state,
+        objective,
+        attrs.get("seconds", 0.0),
+        attrs.get("reason", ""),
+        loss,
+    )
 
 
 def best_so_far(config: Config, run: Path) -> Best:
@@ -251,22 +300,35 @@ def best_so_far(config: Config, run: Path) -> Best:
 
 
 def _complete(study: optuna.Study) -> dict[int, FrozenTrial]:
-    return {t.number: t for t in study.trials if t.state == TrialState.COMPLETE and t.value is not None}
+    return {
+        t.number: t for t in study.trials if t.state == TrialState.COMPLETE and t.value is not None
+    }
 
 
 def _best(study: optuna.Study, config: Config, run: Path, space: Space) -> Best:
     complete = _complete(study)
     if not complete:
-        reasons = {t.user_attrs.get("reason", "") for t in study.trials if not was_cut_off(t)} - {""}
+        reasons = {t.user_attrs.get("reason", "") for t in study.trials if not was_cut_off(t)} - {
+            ""
+        }
         raise TrainingError(
-            "no trial of the search was completed:\n" + "\n".join(f"  {reason}" for reason in sorted(reasons))
+            "no trial of the search was completed:\n"
+            + "\n".join(f"  {reason}" for reason in sorted(reasons))
         )
-    objectives = {number: float(trial.value) for number, trial in complete.items() if trial.value is not None}
+    objectives = {
+        number: float(trial.value) for number, trial in complete.items() if trial.value is not None
+    }
     mode = config.monitor.mode
-    means = {n: found for n, found in confirmation.means(confirmation.recorded(run)).items() if n in complete}
+    means = {
+        n: found
+        for n, found in confirmation.means(confirmation.recorded(run)).items()
+        if n in complete
+    }
     if means and config.tuner.confirm:
         best = min(means, key=lambda n: (rank(*means[n], mode), n))
         return Best(best, decode(complete[best].params, space), means[best][0])
-    best = min(objectives, key=lambda n: (rank(objectives[n], store.valid_loss(config, run, n), mode), n))
+    best = min(
+        objectives, key=lambda n: (rank(objectives[n], store.valid_loss(config, run, n), mode), n)
+    )
     tied = tuple(n for n in objectives if n != best and objectives[n] == objectives[best])
     return Best(best, decode(complete[best].params, space), objectives[best], tied)

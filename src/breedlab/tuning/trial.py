@@ -35,21 +35,25 @@ class Outcome:
     reason: str = ""
 
 
-def run_trial(prepared: Prepared, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]) -> Outcome:
+def run_trial(
+    prepared: Prepared, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
+) -> Outcome:
     """Trains with `values` in place of the config's; nothing of its network stays in memory.
 
-    A trial that diverges or fails is an outcome too; what would fail every trial alike (a full disk) is raised.
+    A trial that diverges or fails is an outcome too; what would fail every trial alike (a full
+    disk) is raised.
 
     Args:
         prepared: Shared by all trials.
         values: By config path.
-        stop_early: Called with the epoch's number and its best objective so far; true prunes the trial.
+        stop_early: Called with the epoch's number and its best objective so far; true prunes the
+            trial.
     """
     try:
         return _trained(prepared, values, stop_early)
     finally:
-        # Fabric ties network and optimizer into cycles. Python looks for such among so many objects so rarely that the
-        # networks of dozens of trials lay in memory, a GPU's too.
+        # Fabric ties network and optimizer into cycles. Python looks for such among so many objects
+        # so rarely that the networks of dozens of trials lay in memory, a GPU's too.
         gc.collect()
 
 
@@ -63,7 +67,9 @@ def quickly_collected() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _trained(prepared: Prepared, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]) -> Outcome:
+def _trained(
+    prepared: Prepared, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
+) -> Outcome:
     started = time.monotonic()
     history: list[dict[str, float]] = []
     best: float | None = None

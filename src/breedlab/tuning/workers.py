@@ -1,7 +1,7 @@
 """Trials in processes beside the main one (`tuner.parallel`), each at the end of a pipe.
 
-The main process alone proposes, prunes and records. A worker trains what it is sent, and ends when nobody is left at
-the other end of its pipe, be it by `kill -9`.
+The main process alone proposes, prunes and records. A worker trains what it is sent, and ends when
+nobody is left at the other end of its pipe, be it by `kill -9`.
 """
 
 from __future__ import annotations
@@ -101,11 +101,16 @@ class Workers:
     def _lost(self, process: SpawnProcess, number: int) -> TrainingError:
         process.join(5)
         code = process.exitcode
-        how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else "ended"
+        how = (
+            f"was killed by {signal.Signals(-code).name}"
+            if code is not None and code < 0
+            else "ended"
+        )
         likely = ", probably for lack of memory" if code == -signal.SIGKILL else ""
         return TrainingError(
-            f"tuner.parallel: a worker process {how} during trial {number}{likely}; what was done is saved, go on"
-            f" with: {command('launch', f'resume={self._run}')} (tuner.parallel=1 takes the least memory)"
+            f"tuner.parallel: a worker process {how} during trial {number}{likely}; what was done"
+            f" is saved, go on with: {command('launch', f'resume={self._run}')} (tuner.parallel=1"
+            " takes the least memory)"
         )
 
 
@@ -139,7 +144,8 @@ def _work(tree: dict[str, Any], report: Report, run: Path, pipe: Connection) -> 
 
 
 def _end_with_parent() -> None:
-    """End this process with its parent, in the middle of a step: a trial may be long, and nobody waits for it."""
+    """End this process with its parent, in the middle of a step: a trial may be long, and nobody
+    waits for it."""
     parent = parent_process()
     assert parent is not None
     wait([parent.sentinel])

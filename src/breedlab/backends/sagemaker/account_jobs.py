@@ -45,7 +45,8 @@ class AccountJob:
 
 
 def find_ours(account: boto3.Session) -> list[AccountJob]:
-    """Return our searches and training jobs in the session's region, the newest first; a search stands for its trials.
+    """Return our searches and training jobs in the session's region, the newest first; a search
+    stands for its trials.
 
     Raises:
         BackendError: If AWS refuses the search.
@@ -53,7 +54,11 @@ def find_ours(account: boto3.Session) -> list[AccountJob]:
     region = str(account.region_name)
     found = [
         *(_search_job(entity, region) for entity in _tagged(account, "HyperParameterTuningJob")),
-        *(_training_job(entity, region) for entity in _tagged(account, "TrainingJob") if "TuningJobArn" not in entity),
+        *(
+            _training_job(entity, region)
+            for entity in _tagged(account, "TrainingJob")
+            if "TuningJobArn" not in entity
+        ),
     ]
     return sorted(found, key=lambda job: job.created, reverse=True)
 
@@ -70,7 +75,10 @@ def stop(account: boto3.Session, name: str) -> None:
             continue
         arn = found["TrainingJobArn" if training else "HyperParameterTuningJobArn"]
         if not tags_of(account, arn).keys() & {tags.RUN, tags.OLD}:
-            raise BackendError(f"{name}: is a job of the account, but not one that breedlab launched; it is left alone")
+            raise BackendError(
+                f"{name}: is a job of the account, but not one that breedlab launched; it is left"
+                " alone"
+            )
         state = found["TrainingJobStatus" if training else "HyperParameterTuningJobStatus"]
         if state != "InProgress":
             print(f"nothing to stop: {name}: {state}")
@@ -79,7 +87,8 @@ def stop(account: boto3.Session, name: str) -> None:
         print(f"{name}: told to stop")
         return
     raise BackendError(
-        f"{name}: there is no such job in {account.region_name}; `{command('jobs', 'list --all')}` lists ours"
+        f"{name}: there is no such job in {account.region_name}; `{command('jobs', 'list --all')}`"
+        " lists ours"
     )
 
 
@@ -103,7 +112,11 @@ def _tagged(account: boto3.Session, resource: str) -> Iterator[Mapping[str, Any]
     """Yield what AWS knows of every resource of a kind that has our tag."""
     ours = {"Filters": [{"Name": f"Tags.{tags.RUN}", "Operator": "Exists"}]}
     with aws_errors(f"jobs with the tag {tags.RUN}"):
-        pages = client(account, "sagemaker").get_paginator("search").paginate(Resource=resource, SearchExpression=ours)
+        pages = (
+            client(account, "sagemaker")
+            .get_paginator("search")
+            .paginate(Resource=resource, SearchExpression=ours)
+        )
         for page in pages:
             for result in page["Results"]:
                 yield result[resource]
@@ -127,7 +140,14 @@ def _search_job(entity: Mapping[str, Any], region: str) -> AccountJob:
 def _training_job(entity: Mapping[str, Any], region: str) -> AccountJob:
     state = entity["TrainingJobStatus"]
     price = _price(entity, region) if state in _RUNNING else 0.0
-    return AccountJob(entity["TrainingJobName"], "training", *_launch(entity), entity["CreationTime"], state, price)
+    return AccountJob(
+        entity["TrainingJobName"],
+        "training",
+        *_launch(entity),
+        entity["CreationTime"],
+        state,
+        price,
+    )
 
 
 def _launch(entity: Mapping[str, Any]) -> tuple[str, str]:

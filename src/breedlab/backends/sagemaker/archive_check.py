@@ -1,4 +1,5 @@
-"""Whether an archive can be served, found out here: `/ping` of an endpoint is healthy for those that cannot, too."""
+"""Whether an archive can be served, found out here: `/ping` of an endpoint is healthy for those
+that cannot, too."""
 
 from __future__ import annotations
 
@@ -51,14 +52,20 @@ def lint(folder: Path, imports: bool = True) -> int:
     Raises:
         ServingError: Naming everything that is wrong.
     """
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if not path.is_dir()
+    }
     found = [*_missing(files), *_unwanted(files), *_description(folder), *_requirements(folder)]
     if imports and not found:
         done = _run(folder)
         if done.returncode:
             found.append(f"code/inference.py: cannot be imported ({_last_line(done.stderr)})")
     if found:
-        raise ServingError("\n".join(["the archive cannot be served:", *(f"  {text}" for text in found)]))
+        raise ServingError(
+            "\n".join(["the archive cannot be served:", *(f"  {text}" for text in found)])
+        )
     return sum(path.stat().st_size for path in files.values())
 
 
@@ -68,7 +75,8 @@ def probe(
     environment: str | None = None,
     waiting: Callable[[float], None] = lambda _seconds: None,
 ) -> Answer:
-    """Has the archive answer a photo under AWS's inference stack, or through its handler where that is not here.
+    """Has the archive answer a photo under AWS's inference stack, or through its handler where that
+    is not here.
 
     Args:
         folder: An archive's content, unpacked.
@@ -81,10 +89,15 @@ def probe(
     """
     python, missing = stack.find_environment(environment)
     if python is None:
-        where = f"its own handler, in a process of its own; AWS's inference stack was not tried: {missing}"
+        where = (
+            "its own handler, in a process of its own; AWS's inference stack was not tried:"
+            f" {missing}"
+        )
         return _read(folder, *_ask_handler(folder, photo), where)
     with stack.running(folder, python, timeout=_TIMEOUT_S, waiting=waiting) as served:
-        answer = stack.ask(served.url, photo, "application/octet-stream", "application/json; verbose=1")
+        answer = stack.ask(
+            served.url, photo, "application/octet-stream", "application/json; verbose=1"
+        )
     return _read(folder, answer.status, answer.data, "AWS's inference stack on this machine")
 
 
@@ -97,12 +110,16 @@ def read_answer(classes: tuple[str, ...], status: int, body: bytes, where: str) 
     try:
         tree = json.loads(body)
         if status == 200 and tuple(tree["classes"]) != classes:
-            raise ServingError(f"{where}: answers for other classes ({', '.join(tree['classes'][:3])}, ...)")
+            raise ServingError(
+                f"{where}: answers for other classes ({', '.join(tree['classes'][:3])}, ...)"
+            )
         best = tree["predictions"][0]["top"][0]
         return Answer(str(best["class"]), float(best["probability"]), where)
     except (ValueError, LookupError, TypeError) as error:
         text = body.decode(errors="replace")[:300]
-        raise ServingError(f"{where}: no scores were answered, but status {status}: {text}") from error
+        raise ServingError(
+            f"{where}: no scores were answered, but status {status}: {text}"
+        ) from error
 
 
 def classes_of(folder: Path) -> tuple[str, ...]:
@@ -125,14 +142,23 @@ def _ask_handler(folder: Path, photo: bytes) -> tuple[int, bytes]:
 
 
 def _run(folder: Path, *photo: str) -> subprocess.CompletedProcess[str]:
-    """In a Python that sees neither this checkout, nor what the user's environment adds, nor the user's keys."""
+    """In a Python that sees neither this checkout, nor what the user's environment adds, nor the
+    user's keys."""
     command = hidden_home.hiding([sys.executable, "-I", _PROBE, folder.resolve(), *photo])
     with tempfile.TemporaryDirectory(prefix="breedlab-probe-") as home:
-        words: dict[str, Any] = {"env": stack.scrubbed(home), "cwd": home, "stdin": subprocess.DEVNULL}
+        words: dict[str, Any] = {
+            "env": stack.scrubbed(home),
+            "cwd": home,
+            "stdin": subprocess.DEVNULL,
+        }
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, **words)
+            return subprocess.run(
+                command, capture_output=True, text=True, timeout=_TIMEOUT_S, **words
+            )
         except subprocess.TimeoutExpired as error:
-            raise ServingError(f"the archive's code had not answered after {_TIMEOUT_S} seconds") from error
+            raise ServingError(
+                f"the archive's code had not answered after {_TIMEOUT_S} seconds"
+            ) from error
 
 
 def _last_line(text: str) -> str:
@@ -144,7 +170,9 @@ def _missing(files: dict[str, Path]) -> Iterator[str]:
     nested = next((name for name in files if name.endswith("/model.json")), None)
     for name in _NEEDED:
         if name not in files:
-            yield f"{name}: is missing" + (f"; it must lie at the top, not as {nested} does" if nested else "")
+            yield f"{name}: is missing" + (
+                f"; it must lie at the top, not as {nested} does" if nested else ""
+            )
 
 
 def _unwanted(files: dict[str, Path]) -> Iterator[str]:
@@ -152,7 +180,9 @@ def _unwanted(files: dict[str, Path]) -> Iterator[str]:
         if path.is_symlink():
             yield f"{name}: is a link, which leads nowhere in a container"
         elif path.suffix in _PICKLES and not name.startswith("engines/"):
-            yield f"{name}: may be a pickle, which runs code when it is loaded; expected safetensors"
+            yield (
+                f"{name}: may be a pickle, which runs code when it is loaded; expected safetensors"
+            )
         elif not _KNOWN.fullmatch(name):
             yield f"{name}: is nothing that an archive holds"
 

@@ -12,11 +12,15 @@ _KEPT_DAYS = 7
 """After which pieces of uploads that broke off go; they are billed and nobody sees them."""
 
 
-def template(account: Account, commands: list[str], role_name: str | None, bucket: str | None) -> dict[str, Any]:
-    """Return the template: bucket, execution role, the policy of who launches, the role of a Lambda.
+def template(
+    account: Account, commands: list[str], role_name: str | None, bucket: str | None
+) -> dict[str, Any]:
+    """Return the template: bucket, execution role, the policy of who launches, the role of a
+    Lambda.
 
     Args:
-        account: What policies name; account, region, bucket and role are CloudFormation's to fill in.
+        account: What policies name; account, region, bucket and role are CloudFormation's to fill
+            in.
         commands: What whoever launches may run.
         role_name: The execution role's name, None for one that CloudFormation makes up.
         bucket: The bucket's name, None likewise.
@@ -38,7 +42,13 @@ def template(account: Account, commands: list[str], role_name: str | None, bucke
             "Properties": {
                 **({"BucketName": bucket} if bucket else {}),
                 "PublicAccessBlockConfiguration": dict.fromkeys(
-                    ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"), True
+                    (
+                        "BlockPublicAcls",
+                        "BlockPublicPolicy",
+                        "IgnorePublicAcls",
+                        "RestrictPublicBuckets",
+                    ),
+                    True,
                 ),
                 "LifecycleConfiguration": {
                     "Rules": [
@@ -55,7 +65,9 @@ def template(account: Account, commands: list[str], role_name: str | None, bucke
         "UserPolicy": {
             "Type": "AWS::IAM::ManagedPolicy",
             "Properties": {
-                "Description": "What whoever launches breedlab may do; attach it to users, groups or roles",
+                "Description": (
+                    "What whoever launches breedlab may do; attach it to users, groups or roles"
+                ),
                 "PolicyDocument": policies.user(inside, commands),
             },
         },
@@ -64,8 +76,14 @@ def template(account: Account, commands: list[str], role_name: str | None, bucke
     outputs = {
         "Role": {"Description": "backend.role, deploy --role", "Value": "${ExecutionRole.Arn}"},
         "BucketName": {"Description": "backend.bucket, deploy --bucket", "Value": "${Bucket}"},
-        "UserPolicyArn": {"Description": "To be attached to whoever launches", "Value": "${UserPolicy}"},
-        "LambdaRoleArn": {"Description": "The role of a Lambda that asks the endpoint", "Value": "${LambdaRole.Arn}"},
+        "UserPolicyArn": {
+            "Description": "To be attached to whoever launches",
+            "Value": "${UserPolicy}",
+        },
+        "LambdaRoleArn": {
+            "Description": "The role of a Lambda that asks the endpoint",
+            "Value": "${LambdaRole.Arn}",
+        },
     }
     tree = {
         "AWSTemplateFormatVersion": "2010-09-09",

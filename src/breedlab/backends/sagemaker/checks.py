@@ -10,7 +10,12 @@ from breedlab.backends.sagemaker import images
 from breedlab.backends.sagemaker.documented_limits import documented
 from breedlab.backends.sagemaker.hyperparameters import config_path, decode
 from breedlab.backends.sagemaker.limits import violations, with_stand_ins
-from breedlab.backends.sagemaker.request import Experiment, Request, metric_definitions, parameter_ranges
+from breedlab.backends.sagemaker.request import (
+    Experiment,
+    Request,
+    metric_definitions,
+    parameter_ranges,
+)
 from breedlab.config import Config
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
@@ -47,7 +52,11 @@ _SET_BY = {
 def offline_problems(config: Config, region: str) -> list[Problem]:
     """What can be told without asking AWS, beside the rules of the config."""
     backend = config.backend
-    return images.problems(backend, region) + partition_problems(backend, region) + objective_problems(config)
+    return (
+        images.problems(backend, region)
+        + partition_problems(backend, region)
+        + objective_problems(config)
+    )
 
 
 def partition_problems(backend: Backend, region: str) -> list[Problem]:
@@ -55,16 +64,33 @@ def partition_problems(backend: Backend, region: str) -> list[Problem]:
     if region.startswith("<"):
         return []
     found = []
-    expected = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
-    arns = {"role": backend.role, "kms.output": backend.kms.output, "kms.volume": backend.kms.volume}
+    expected = (
+        "aws-cn"
+        if region.startswith("cn-")
+        else "aws-us-gov"
+        if region.startswith("us-gov-")
+        else "aws"
+    )
+    arns = {
+        "role": backend.role,
+        "kms.output": backend.kms.output,
+        "kms.volume": backend.kms.volume,
+    }
     for name, arn in arns.items():
         if not arn or not arn.startswith("arn:"):
             continue
         partition, where = arn.split(":")[1], arn.split(":")[3]
         if partition != expected and region.count("-") == 2:
-            found.append(Problem(f"backend.{name}", f"{arn} is of {partition}; expected {expected}, as {region} is"))
+            found.append(
+                Problem(
+                    f"backend.{name}",
+                    f"{arn} is of {partition}; expected {expected}, as {region} is",
+                )
+            )
         elif where not in ("", region):
-            found.append(Problem(f"backend.{name}", f"{arn} is a key of {where}; expected one of {region}"))
+            found.append(
+                Problem(f"backend.{name}", f"{arn} is a key of {where}; expected one of {region}")
+            )
     return found
 
 
@@ -74,44 +100,67 @@ def objective_problems(config: Config) -> list[Problem]:
     regex = next((d["Regex"] for d in metric_definitions(config) if d["Name"] == metric), None)
     match = regex and re.search(regex, objective_line(metric, -1.25e-7))
     if not match or float(match[1]) != -1.25e-7:
-        return [Problem("monitor.metric", f"{metric} is not what the trainer prints, so no search could follow it")]
+        return [
+            Problem(
+                "monitor.metric",
+                f"{metric} is not what the trainer prints, so no search could follow it",
+            )
+        ]
     return []
 
 
 def request_problems(requests: list[Request], experiment: Experiment) -> list[Problem]:
-    """What is wrong with requests: by the API's own model, and with what travels as hyperparameters."""
+    """What is wrong with requests: by the API's own model, and with what travels as
+    hyperparameters."""
     found: list[Problem] = []
     for number, request in enumerate(requests):
         found += model_problems(request, before=requests[:number])
         if experiment.config.data.root.startswith("s3://"):
             found = [Problem("data.root", p.message) if _is_about_images(p) else p for p in found]
         parameters = request.parameters
-        values = parameters.get("HyperParameters") or parameters.get("TrainingJobDefinition", {}).get(
-            "StaticHyperParameters", {}
-        )
+        values = parameters.get("HyperParameters") or parameters.get(
+            "TrainingJobDefinition", {}
+        ).get("StaticHyperParameters", {})
         found += hyperparameter_problems(values)
     if experiment.searches:
         found += range_problems(experiment.config)
     # What two requests have in common is wrong once.
-    once = {(problem.path, re.sub(r" \(Create\w+: .*\)$", "", problem.message)): problem for problem in reversed(found)}
+    once = {
+        (problem.path, re.sub(r" \(Create\w+: .*\)$", "", problem.message)): problem
+        for problem in reversed(found)
+    }
     return list(reversed(once.values()))
 
 
 def _is_about_images(problem: Problem) -> bool:
-    """Return whether a problem is that of the channel that the images come by, which is the first."""
+    """Return whether a problem is that of the channel that the images come by, which is the
+    first."""
     return "InputDataConfig[0]." in problem.message
 
 
 def hyperparameter_problems(values: dict[str, str]) -> list[Problem]:
-    """Names and values that would kill a job at its start: they end up in a shell's variables, between quotes."""
+    """Names and values that would kill a job at its start: they end up in a shell's variables,
+    between quotes."""
     found = []
     for name, value in values.items():
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-            found.append(Problem(name, "is no name for a hyperparameter; expected letters, digits and '_', no dot"))
+            found.append(
+                Problem(
+                    name,
+                    "is no name for a hyperparameter; expected letters, digits and '_', no dot",
+                )
+            )
         if "'" in value:
-            found.append(Problem(name, f"{value[:80]!r} has a single quote, which ends the shell's quotes around it"))
+            found.append(
+                Problem(
+                    name,
+                    f"{value[:80]!r} has a single quote, which ends the shell's quotes around it",
+                )
+            )
         if len(value) > LONGEST:
-            found.append(Problem(name, f"is {len(value)} characters long; expected at most {LONGEST}"))
+            found.append(
+                Problem(name, f"is {len(value)} characters long; expected at most {LONGEST}")
+            )
     return found
 
 
@@ -124,7 +173,11 @@ def range_problems(config: Config) -> list[Problem]:
             where = f"tuner.space.{config_path(name)}"
             values = described.get("Values") or [described["MinValue"], described["MaxValue"]]
             if config.tuner.strategy == "grid" and kind != "CategoricalParameterRanges":
-                found.append(Problem(where, "is a continuous range; a grid takes a list, such as [0.001,0.01]"))
+                found.append(
+                    Problem(
+                        where, "is a continuous range; a grid takes a list, such as [0.001,0.01]"
+                    )
+                )
             for value in values:
                 found += [Problem(where, p.message) for p in hyperparameter_problems({name: value})]
                 try:
@@ -138,7 +191,8 @@ def source_problems(folder: Path) -> list[Problem]:
     """What must not be in the source archive."""
     return [
         Problem(
-            str(path.relative_to(folder)), "in the source makes SageMaker's toolkit install it instead of running it"
+            str(path.relative_to(folder)),
+            "in the source makes SageMaker's toolkit install it instead of running it",
         )
         for path in (folder / "setup.py",)
         if path.exists()
@@ -148,7 +202,8 @@ def source_problems(folder: Path) -> list[Problem]:
 def model_problems(
     request: Request, set_by: Mapping[str, str] = _SET_BY, before: Sequence[Request] = ()
 ) -> list[Problem]:
-    """Return what AWS would refuse of a request, by the API's own model and by the limits of the documentation.
+    """Return what AWS would refuse of a request, by the API's own model and by the limits of the
+    documentation.
 
     Args:
         request: What is to be sent.
@@ -157,8 +212,14 @@ def model_problems(
     """
     parameters = with_stand_ins(request.parameters)
     found = violations(request.service, request.operation, parameters)
-    found += documented((request.operation, parameters), [(r.operation, with_stand_ins(r.parameters)) for r in before])
-    return [Problem(_set_by(path, set_by), f"{message} ({request.operation}: {path})") for path, message in found]
+    found += documented(
+        (request.operation, parameters),
+        [(r.operation, with_stand_ins(r.parameters)) for r in before],
+    )
+    return [
+        Problem(_set_by(path, set_by), f"{message} ({request.operation}: {path})")
+        for path, message in found
+    ]
 
 
 def _set_by(path: str, set_by: Mapping[str, str]) -> str:

@@ -1,4 +1,5 @@
-"""What a deployment creates: sent so that a lost answer does no harm, noted before it is sent, deleted if it fails."""
+"""What a deployment creates: sent so that a lost answer does no harm, noted before it is sent,
+deleted if it fails."""
 
 from __future__ import annotations
 
@@ -99,7 +100,8 @@ class Creation:
     def _send_create(self, resource: Resource, request: Request) -> None:
         from botocore import exceptions as aws
 
-        self._made.append(resource)  # before it is sent: AWS may act on a request whose answer gets lost
+        # before it is sent: AWS may act on a request whose answer gets lost
+        self._made.append(resource)
         try:
             send(self.account, request)
         except aws.ClientError as error:
@@ -123,7 +125,9 @@ class Creation:
 
     def on_its_way(self, described: dict[str, Any]) -> bool:
         """Return whether an endpoint is at work on this very deployment."""
-        names = [described["EndpointConfigName"]] if described["EndpointStatus"] == "Creating" else []
+        names = (
+            [described["EndpointConfigName"]] if described["EndpointStatus"] == "Creating" else []
+        )
         names.append(described.get("PendingDeploymentSummary", {}).get("EndpointConfigName"))
         return described["EndpointStatus"] in MOVING and self.deployment.versioned in names
 
@@ -135,17 +139,22 @@ class Creation:
         if read_tags(self.sagemaker, arn).get(ENDPOINT) == self.deployment.name:
             return True
         raise BackendError(
-            f"{resource}: is there already and has no tag {ENDPOINT}={self.deployment.name}, so breedlab did not make"
-            " it; take another --name, or delete it"
+            f"{resource}: is there already and has no tag {ENDPOINT}={self.deployment.name}, so"
+            " breedlab did not make it; take another --name, or delete it"
         )
 
     def _is_ours(self, resource: Resource) -> bool:
         """Return whether what stands under the name is what was just sent."""
         if resource.kind != "endpoint":
             arn = self._arn(resource)
-            return arn is not None and read_tags(self.sagemaker, arn).get(ENDPOINT) == self.deployment.name
+            return (
+                arn is not None
+                and read_tags(self.sagemaker, arn).get(ENDPOINT) == self.deployment.name
+            )
         described = describe(self.sagemaker, resource.name)
-        return described is not None and described["EndpointConfigName"] == self.deployment.versioned
+        return (
+            described is not None and described["EndpointConfigName"] == self.deployment.versioned
+        )
 
     def _arn(self, resource: Resource) -> str | None:
         from botocore.exceptions import ClientError

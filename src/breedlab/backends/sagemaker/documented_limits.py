@@ -1,4 +1,5 @@
-"""Limits that only AWS's documentation or its users state: no model of the API has them, and no pattern says them."""
+"""Limits that only AWS's documentation or its users state: no model of the API has them, and no
+pattern says them."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class Limit:
 
 
 def documented(call: Call, before: Sequence[Call] = ()) -> list[tuple[str, str]]:
-    """Return the path and the message of everything in a call that AWS's documentation rules out."""
+    """Return the path and the message of everything in a call that AWS's documentation rules
+    out."""
     return [found for limit in LIMITS for found in limit.check(call, before)]
 
 
@@ -49,7 +51,8 @@ def has_local_storage(instance_type: str) -> bool:
 
 
 def _training(call: Call) -> Mapping[str, Any]:
-    """Return the part that a training job and a tuning job's definition share; empty for other calls."""
+    """Return the part that a training job and a tuning job's definition share; empty for other
+    calls."""
     operation, parameters = call
     if operation == "CreateTrainingJob":
         return parameters
@@ -71,8 +74,15 @@ def _no_empty_folders(call: Call, before: Sequence[Call]) -> Found:
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 yield from look(item, f"{path}[{index}]")
-        elif isinstance(value, str) and value.startswith("s3://") and "//" in value.removeprefix("s3://"):
-            yield path, f"got {value!r}; expected no '//' in a key, which SageMaker does not download"
+        elif (
+            isinstance(value, str)
+            and value.startswith("s3://")
+            and "//" in value.removeprefix("s3://")
+        ):
+            yield (
+                path,
+                f"got {value!r}; expected no '//' in a key, which SageMaker does not download",
+            )
 
     yield from look(call[1], "")
 
@@ -83,7 +93,10 @@ def _no_key_for_local_disks(call: Call, before: Sequence[Call]) -> Found:
     if resources.get("VolumeKmsKeyId") and has_local_storage(kind):
         yield (
             f"{_root(call)}ResourceConfig.VolumeKmsKeyId",
-            f"got a key for the volume of {kind}, whose local disks encrypt themselves; expected none",
+            (
+                f"got a key for the volume of {kind}, whose local disks encrypt themselves;"
+                " expected none"
+            ),
         )
 
 
@@ -99,7 +112,9 @@ def _no_volume_beside_local_disks(call: Call, before: Sequence[Call]) -> Found:
 
 def _no_warm_pool_with_spot(call: Call, before: Sequence[Call]) -> Found:
     wanted = _training(call)
-    if wanted.get("EnableManagedSpotTraining") and wanted.get("ResourceConfig", {}).get("KeepAlivePeriodInSeconds"):
+    if wanted.get("EnableManagedSpotTraining") and wanted.get("ResourceConfig", {}).get(
+        "KeepAlivePeriodInSeconds"
+    ):
         where = f"{_root(call)}ResourceConfig.KeepAlivePeriodInSeconds"
         yield where, "expected none with spot instances, which leave no warm pool"
 
@@ -110,7 +125,13 @@ def _isolated_containers_download_nothing(call: Call, before: Sequence[Call]) ->
     source = str(fixed.get("sagemaker_submit_directory", "")).strip('"')
     if wanted.get("EnableNetworkIsolation") and source.startswith("s3://"):
         where = f"{_root(call)}StaticHyperParameters.sagemaker_submit_directory"
-        yield where, f"got {source!r}, which an isolated container cannot download; expected a path in a channel"
+        yield (
+            where,
+            (
+                f"got {source!r}, which an isolated container cannot download; expected a path in a"
+                " channel"
+            ),
+        )
 
 
 def _waiting_includes_running(call: Call, before: Sequence[Call]) -> Found:
@@ -130,11 +151,17 @@ def _search_suits_strategy(call: Call, before: Sequence[Call]) -> Found:
     strategy, ranges = search.get("Strategy"), search.get("ParameterRanges", {})
     where = "HyperParameterTuningJobConfig"
     if strategy == "Hyperband" and search.get("TrainingJobEarlyStoppingType", "Off") != "Off":
-        yield f"{where}.TrainingJobEarlyStoppingType", "expected Off with Hyperband, which stops trials by itself"
+        yield (
+            f"{where}.TrainingJobEarlyStoppingType",
+            "expected Off with Hyperband, which stops trials by itself",
+        )
     if strategy == "Grid":
         for kind in ("ContinuousParameterRanges", "IntegerParameterRanges"):
             if ranges.get(kind):
-                yield f"{where}.ParameterRanges.{kind}", "expected none; a grid takes categorical ranges only"
+                yield (
+                    f"{where}.ParameterRanges.{kind}",
+                    "expected none; a grid takes categorical ranges only",
+                )
     if strategy != "Hyperband" and "StrategyConfig" in search:
         yield f"{where}.StrategyConfig", "expected none unless Strategy is Hyperband"
     most = search.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {}).get("MaxResource", 0)
@@ -143,12 +170,18 @@ def _search_suits_strategy(call: Call, before: Sequence[Call]) -> Found:
         yield path, f"got {most}; expected at most 20000 epochs"
     total = sum(len(each) for each in ranges.values())
     if total > 30:
-        yield f"{where}.ParameterRanges", f"got {total} hyperparameters to search; expected at most 30"
+        yield (
+            f"{where}.ParameterRanges",
+            f"got {total} hyperparameters to search; expected at most 30",
+        )
     for kind in ("ContinuousParameterRanges", "IntegerParameterRanges"):
         for index, each in enumerate(ranges.get(kind, [])):
             if each.get("ScalingType") == "Logarithmic" and float(each["MinValue"]) <= 0:
                 path = f"{where}.ParameterRanges.{kind}[{index}].MinValue"
-                yield path, f"got {each['MinValue']}; expected more than 0, since its scale is logarithmic"
+                yield (
+                    path,
+                    f"got {each['MinValue']}; expected more than 0, since its scale is logarithmic",
+                )
     for index, each in enumerate(ranges.get("CategoricalParameterRanges", [])):
         if len(each.get("Values", [])) > 30:
             path = f"{where}.ParameterRanges.CategoricalParameterRanges[{index}].Values"
@@ -164,29 +197,54 @@ def _enough_combinations(call: Call, before: Sequence[Call]) -> Found:
     if jobs is None or ranges.get("ContinuousParameterRanges"):
         return
     counts = [len(each.get("Values", [])) for each in ranges.get("CategoricalParameterRanges", [])]
-    counts += [int(each["MaxValue"]) - int(each["MinValue"]) + 1 for each in ranges.get("IntegerParameterRanges", [])]
+    counts += [
+        int(each["MaxValue"]) - int(each["MinValue"]) + 1
+        for each in ranges.get("IntegerParameterRanges", [])
+    ]
     if counts and jobs > math.prod(counts):
         where = "HyperParameterTuningJobConfig.ResourceLimits.MaxNumberOfTrainingJobs"
-        yield where, f"got {jobs}; expected at most {math.prod(counts)}, which is how many combinations there are"
+        yield (
+            where,
+            (
+                f"got {jobs}; expected at most {math.prod(counts)}, which is how many combinations"
+                " there are"
+            ),
+        )
 
 
 def _tags_are_mine(call: Call, before: Sequence[Call]) -> Found:
     keys = [tag.get("Key", "") for tag in call[1].get("Tags", []) if isinstance(tag, Mapping)]
     for index, key in enumerate(keys):
         if key.lower().startswith("aws:"):
-            yield f"Tags[{index}].Key", f"got {key!r}; expected another beginning, since aws: is Amazon's own"
+            yield (
+                f"Tags[{index}].Key",
+                f"got {key!r}; expected another beginning, since aws: is Amazon's own",
+            )
         if key in keys[:index]:
             yield f"Tags[{index}].Key", f"got {key!r} twice; expected each key once"
 
 
 def _guardrails_suit_endpoint(call: Call, before: Sequence[Call]) -> Found:
     operation, parameters = call
-    if operation not in ("UpdateEndpoint", "CreateEndpoint") or not parameters.get("DeploymentConfig"):
+    if operation not in ("UpdateEndpoint", "CreateEndpoint") or not parameters.get(
+        "DeploymentConfig"
+    ):
         return
     configs = [config for earlier, config in before if earlier == "CreateEndpointConfig"]
-    mine = [each for each in configs if each["EndpointConfigName"] == parameters.get("EndpointConfigName")]
-    if any("ServerlessConfig" in variant for config in mine for variant in config.get("ProductionVariants", [])):
-        yield "DeploymentConfig", "expected none for a serverless endpoint, which has no deployment guardrails"
+    mine = [
+        each
+        for each in configs
+        if each["EndpointConfigName"] == parameters.get("EndpointConfigName")
+    ]
+    if any(
+        "ServerlessConfig" in variant
+        for config in mine
+        for variant in config.get("ProductionVariants", [])
+    ):
+        yield (
+            "DeploymentConfig",
+            "expected none for a serverless endpoint, which has no deployment guardrails",
+        )
 
 
 _BOTOCORE = "botocore's model of the API, documentation of "
@@ -197,14 +255,24 @@ def _payloads_fit(call: Call, before: Sequence[Call]) -> Found:
     operation, parameters = call
     if operation != "CreateTransformJob":
         return
-    megabytes, at_once = parameters.get("MaxPayloadInMB", 6), max(parameters.get("MaxConcurrentTransforms", 1), 1)
+    megabytes, at_once = (
+        parameters.get("MaxPayloadInMB", 6),
+        max(parameters.get("MaxConcurrentTransforms", 1), 1),
+    )
     if megabytes * at_once > 100:
-        yield "MaxPayloadInMB", f"got {megabytes} MB and {at_once} requests at a time; together they may have 100 MB"
+        yield (
+            "MaxPayloadInMB",
+            f"got {megabytes} MB and {at_once} requests at a time; together they may have 100 MB",
+        )
 
 
 def _version_has_no_tags(call: Call, before: Sequence[Call]) -> Found:
     operation, parameters = call
-    if operation == "CreateModelPackage" and "ModelPackageGroupName" in parameters and "Tags" in parameters:
+    if (
+        operation == "CreateModelPackage"
+        and "ModelPackageGroupName" in parameters
+        and "Tags" in parameters
+    ):
         yield "Tags", "a version of a model package group takes no tags; expected them on the group"
 
 
@@ -212,13 +280,15 @@ LIMITS = (
     Limit(
         "no // in a key",
         "https://github.com/aws-samples/generative-ai-on-amazon-sagemaker/pull/242",
-        "ClientError: Data download failed: Failed to download data. S3 key: ... has an illegal char sub-sequence '//'",
+        "ClientError: Data download failed: Failed to download data. S3 key: ... has an illegal"
+        " char sub-sequence '//'",
         _no_empty_folders,
     ),
     Limit(
         "no key for local disks",
-        _BOTOCORE + "ResourceConfig.VolumeKmsKeyId; of CreateEndpointConfig.KmsKeyId it says only that the key does not"
-        " encrypt instance local storage",
+        _BOTOCORE
+        + "ResourceConfig.VolumeKmsKeyId; of CreateEndpointConfig.KmsKeyId it says only that the"
+        " key does not encrypt instance local storage",
         "You can't request a VolumeKmsKeyId when using an instance type with local storage.",
         _no_key_for_local_disks,
     ),
@@ -231,21 +301,22 @@ LIMITS = (
     Limit(
         "no volume beside local disks",
         "https://github.com/aws/sagemaker-python-sdk/pull/4828, and volume_size_supported there",
-        "this instance family does not support attaching an ebs volume, hence volume size argument throws a service"
-        " exception",
+        "this instance family does not support attaching an ebs volume, hence volume size argument"
+        " throws a service exception",
         _no_volume_beside_local_disks,
     ),
     Limit(
         "enough combinations",
         "https://github.com/aws/amazon-sagemaker-operator-for-k8s/issues/123",
-        "The total number of hyperparameter combinations for the provided ranges [3.0] must be equal or greater than"
-        " the value of MaxNumberOfJobs, [10].",
+        "The total number of hyperparameter combinations for the provided ranges [3.0] must be"
+        " equal or greater than the value of MaxNumberOfJobs, [10].",
         _enough_combinations,
     ),
     Limit(
         "an isolated container downloads nothing",
         _GUIDE + "mkt-algo-model-internet-free.html",
-        "the containers can't make any outbound network calls, even to other AWS services such as Amazon S3",
+        "the containers can't make any outbound network calls, even to other AWS services such as"
+        " Amazon S3",
         _isolated_containers_download_nothing,
     ),
     Limit(
@@ -256,36 +327,45 @@ LIMITS = (
     ),
     Limit(
         "a search suits its strategy",
-        _BOTOCORE + "HyperParameterTuningJobConfig; " + _GUIDE + "automatic-model-tuning-limits.html",
-        "TrainingJobEarlyStoppingType must be OFF to use Hyperband; only categorical parameters with the grid search"
-        " strategy; 30 hyperparameters that can be searched; 30 values of a categorical one; logarithmic scaling works"
-        " only for ranges that have only values greater than 0; of MaxResource: the maximum value is 20,000 epochs",
+        _BOTOCORE
+        + "HyperParameterTuningJobConfig; "
+        + _GUIDE
+        + "automatic-model-tuning-limits.html",
+        "TrainingJobEarlyStoppingType must be OFF to use Hyperband; only categorical parameters"
+        " with the grid search strategy; 30 hyperparameters that can be searched; 30 values of a"
+        " categorical one; logarithmic scaling works only for ranges that have only values greater"
+        " than 0; of MaxResource: the maximum value is 20,000 epochs",
         _search_suits_strategy,
     ),
     Limit(
         "tags are the account's own",
-        "https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html; " + _BOTOCORE + "Tag",
+        "https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html; "
+        + _BOTOCORE
+        + "Tag",
         "The aws: prefix is reserved for AWS use. Tag keys must be unique per resource.",
         _tags_are_mine,
     ),
     Limit(
         "guardrails for real-time and asynchronous endpoints",
         _GUIDE + "deployment-guardrails.html",
-        "Deployment guardrails only apply to Asynchronous inference and Real-time inference endpoint types.",
+        "Deployment guardrails only apply to Asynchronous inference and Real-time inference"
+        " endpoint types.",
         _guardrails_suit_endpoint,
     ),
     Limit(
         "a version has its group's tags",
         _BOTOCORE + "CreateModelPackageInput.Tags",
-        "If you supply ModelPackageGroupName, your model package belongs to the model group you specify and uses the"
-        " tags associated with the model group. In this case, you cannot supply a tag argument.",
+        "If you supply ModelPackageGroupName, your model package belongs to the model group you"
+        " specify and uses the tags associated with the model group. In this case, you cannot"
+        " supply a tag argument.",
         _version_has_no_tags,
     ),
     Limit(
         "payloads of a transform job fit together",
         _BOTOCORE + "CreateTransformJobRequest.MaxPayloadInMB",
-        "The value of MaxPayloadInMB cannot be greater than 100 MB. If you specify the MaxConcurrentTransforms"
-        " parameter, the value of (MaxConcurrentTransforms * MaxPayloadInMB) also cannot exceed 100 MB.",
+        "The value of MaxPayloadInMB cannot be greater than 100 MB. If you specify the"
+        " MaxConcurrentTransforms parameter, the value of (MaxConcurrentTransforms *"
+        " MaxPayloadInMB) also cannot exceed 100 MB.",
         _payloads_fit,
     ),
 )
@@ -297,11 +377,15 @@ def notices(call: Call) -> list[str]:
     if not resources.get("KeepAlivePeriodInSeconds"):
         return []
     if call[0] == "CreateHyperParameterTuningJob":
-        # "The server always sets KeepAlivePeriodInSeconds to nil": aws-controllers-k8s/sagemaker-controller, pull 176.
-        return ["backend.keep_alive_minutes: a search of job_each leaves no instance warm between its trials"]
+        # "The server always sets KeepAlivePeriodInSeconds to nil":
+        # aws-controllers-k8s/sagemaker-controller, pull 176.
+        return [
+            "backend.keep_alive_minutes: a search of job_each leaves no instance warm between its"
+            " trials"
+        ]
     # "The default resource limit for warm pools is 0" (dg/train-warm-pools.html, Resource limits).
     kind = resources.get("InstanceType")
     return [
-        f"an account's quota of warm pools is 0 until it is raised: ask for '{kind} for training warm pool usage' under"
-        " Service Quotas, or set backend.keep_alive_minutes=0"
+        f"an account's quota of warm pools is 0 until it is raised: ask for '{kind} for training"
+        " warm pool usage' under Service Quotas, or set backend.keep_alive_minutes=0"
     ]

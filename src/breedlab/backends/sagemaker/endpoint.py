@@ -1,6 +1,8 @@
-"""An endpoint's requests: one function makes them, for the dry run that prints and the rollout that sends them.
+"""An endpoint's requests: one function makes them, for the dry run that prints and the rollout that
+sends them.
 
-Sent by boto3: SDK v3 makes serverless requests that AWS does not know (`MemorySizeInMb`), and has no autoscaling.
+Sent by boto3: SDK v3 makes serverless requests that AWS does not know (`MemorySizeInMb`), and has
+no autoscaling.
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ VARIANT = "AllTraffic"
 """The endpoint's one variant, named as the SDK does."""
 NAME = r"[a-zA-Z0-9](-*[a-zA-Z0-9])*"
 LONGEST = 52
-"""Characters of an endpoint's name: AWS takes 63, and the names of its models and configs add a version."""
+"""Characters of an endpoint's name: AWS takes 63, and the names of its models and configs add a
+version."""
 SERVING_PYTORCH = "2.6.0"
 """The newest PyTorch for which AWS has an inference image."""
 
 GPU_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
-"""The hosts whose driver runs docker/'s CUDA 13; the driver of those that AWS takes unasked is older."""
+"""The hosts whose driver runs docker/'s CUDA 13; the driver of those that AWS takes unasked is
+older."""
 
 Kind = Literal["realtime", "serverless", "async"]
 
@@ -41,7 +45,8 @@ class Scaling:
     Attributes:
         least: Instances that are always there; 0 only for asynchronous endpoints.
         most: Instances at the highest load. Equal to `least`: no scaling.
-        target: Invocations a minute and instance that are aimed at; asynchronous: waiting requests an instance.
+        target: Invocations a minute and instance that are aimed at; asynchronous: waiting requests
+            an instance.
         out_cooldown: Seconds between two steps up.
         in_cooldown: Seconds between two steps down.
     """
@@ -82,8 +87,8 @@ class Deployment:
 
     Attributes:
         name: The endpoint's.
-        version: Ends the names of its model and config. The same archive and settings have the same, so that a
-            deployment that was interrupted is found again.
+        version: Ends the names of its model and config. The same archive and settings have the
+            same, so that a deployment that was interrupted is found again.
         place: Where in AWS.
         image: The address of the container image.
         own_image: Whether that is ours (docker/), which needs none of the toolkit's settings.
@@ -159,13 +164,16 @@ def is_version(name: str, endpoint: str) -> bool:
 
 
 def inference_image(instance_type: str, region: str) -> str:
-    """The address of AWS's PyTorch inference image for an instance type; it is looked up without a network."""
+    """The address of AWS's PyTorch inference image for an instance type; it is looked up without a
+    network."""
     from sagemaker.core import image_uris
 
     if reason := machines.unusable(instance_type):
         raise BackendError(f"--instance-type: {reason}")
     if machines.is_arm(instance_type) and gpus(instance_type):
-        raise BackendError(f"--instance-type: {instance_type} has ARM processors beside its GPUs; give --image")
+        raise BackendError(
+            f"--instance-type: {instance_type} has ARM processors beside its GPUs; give --image"
+        )
     known = not region.startswith("<")
     # Of types newer than its list the SDK takes every processor for an x86 one.
     listed = machines.ARM_SIBLING if machines.is_arm(instance_type) else instance_type
@@ -181,7 +189,8 @@ def inference_image(instance_type: str, region: str) -> str:
         if "region" not in str(error):
             raise
         raise BackendError(
-            f"--region: AWS has no PyTorch image in {region!r}; expected a region such as eu-central-1"
+            f"--region: AWS has no PyTorch image in {region!r}; expected a region such as"
+            " eu-central-1"
         ) from error
     return uri if known else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
 
@@ -194,7 +203,9 @@ def python_of(image: str) -> str:
     """
     match = re.search(r"[:-]py(\d)(\d+)(-|$)", image)
     if match is None:
-        raise BackendError(f"--vendor: the tag of {image} does not tell its Python version; take --image aws")
+        raise BackendError(
+            f"--vendor: the tag of {image} does not tell its Python version; take --image aws"
+        )
     return f"{match[1]}.{match[2]}"
 
 
@@ -232,7 +243,10 @@ def container(deployment: Deployment) -> dict[str, Any]:
 def _model(deployment: Deployment) -> Request:
     primary = container(deployment)
     if deployment.package:  # which has image and archive
-        primary = {"ModelPackageName": deployment.package, "Environment": primary.get("Environment", {})}
+        primary = {
+            "ModelPackageName": deployment.package,
+            "Environment": primary.get("Environment", {}),
+        }
     parameters: dict[str, Any] = {
         "ModelName": deployment.versioned,
         "PrimaryContainer": primary,
@@ -258,7 +272,9 @@ def _config(deployment: Deployment) -> Request:
         variant["ServerlessConfig"] = {
             "MemorySizeInMB": deployment.memory_mb,
             "MaxConcurrency": deployment.concurrency,
-            **({"ProvisionedConcurrency": deployment.provisioned} if deployment.provisioned else {}),
+            **(
+                {"ProvisionedConcurrency": deployment.provisioned} if deployment.provisioned else {}
+            ),
         }
     else:
         variant |= {
@@ -269,7 +285,10 @@ def _config(deployment: Deployment) -> Request:
         }
         if deployment.own_image and gpus(deployment.instance_type):
             variant["InferenceAmiVersion"] = GPU_AMI
-    parameters: dict[str, Any] = {"EndpointConfigName": deployment.versioned, "ProductionVariants": [variant]}
+    parameters: dict[str, Any] = {
+        "EndpointConfigName": deployment.versioned,
+        "ProductionVariants": [variant],
+    }
     if deployment.kms_key and deployment.kind != "serverless":
         parameters["KmsKeyId"] = deployment.kms_key
     if deployment.kind == "async":
@@ -278,7 +297,10 @@ def _config(deployment: Deployment) -> Request:
         parameters["DataCaptureConfig"] = {
             "EnableCapture": True,
             "InitialSamplingPercentage": deployment.capture_percent,
-            "DestinationS3Uri": deployment.capture_uri or deployment.place.uri("endpoints", deployment.name, "capture"),
+            "DestinationS3Uri": (
+                deployment.capture_uri
+                or deployment.place.uri("endpoints", deployment.name, "capture")
+            ),
             "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
             "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
             **({"KmsKeyId": deployment.kms_key} if deployment.kms_key else {}),
@@ -288,7 +310,11 @@ def _config(deployment: Deployment) -> Request:
 
 def _async(deployment: Deployment) -> dict[str, Any]:
     success, error = deployment.topics
-    topics = {name: topic for name, topic in (("SuccessTopic", success), ("ErrorTopic", error)) if topic is not None}
+    topics = {
+        name: topic
+        for name, topic in (("SuccessTopic", success), ("ErrorTopic", error))
+        if topic is not None
+    }
     return {
         "ClientConfig": {"MaxConcurrentInvocationsPerInstance": deployment.async_concurrency},
         "OutputConfig": {
@@ -303,15 +329,24 @@ def _async(deployment: Deployment) -> dict[str, Any]:
 def _create(deployment: Deployment) -> Request:
     return Request(
         "CreateEndpoint",
-        {"EndpointName": deployment.name, "EndpointConfigName": deployment.versioned, **_tags(deployment)},
+        {
+            "EndpointName": deployment.name,
+            "EndpointConfigName": deployment.versioned,
+            **_tags(deployment),
+        },
     )
 
 
 def _update(deployment: Deployment, retain: bool) -> Request:
-    parameters: dict[str, Any] = {"EndpointName": deployment.name, "EndpointConfigName": deployment.versioned}
+    parameters: dict[str, Any] = {
+        "EndpointName": deployment.name,
+        "EndpointConfigName": deployment.versioned,
+    }
     if retain:
         parameters["RetainAllVariantProperties"] = True
-        parameters["ExcludeRetainedVariantProperties"] = [{"VariantPropertyType": "DataCaptureConfig"}]
+        parameters["ExcludeRetainedVariantProperties"] = [
+            {"VariantPropertyType": "DataCaptureConfig"}
+        ]
     if policy := dict(_policy(deployment)):
         parameters["DeploymentConfig"] = policy
     return Request("UpdateEndpoint", parameters)
@@ -321,7 +356,10 @@ def _policy(deployment: Deployment) -> Iterator[tuple[str, Any]]:
     update = deployment.update
     if update.traffic == "all-at-once" and not update.keep_old and not update.alarms:
         return  # what AWS does unasked
-    routing: dict[str, Any] = {"Type": update.traffic.replace("-", "_").upper(), "WaitIntervalInSeconds": update.wait}
+    routing: dict[str, Any] = {
+        "Type": update.traffic.replace("-", "_").upper(),
+        "WaitIntervalInSeconds": update.wait,
+    }
     size = {"Type": "CAPACITY_PERCENT", "Value": update.percent}
     if update.traffic != "all-at-once":
         routing["CanarySize" if update.traffic == "canary" else "LinearStepSize"] = size
@@ -330,7 +368,10 @@ def _policy(deployment: Deployment) -> Iterator[tuple[str, Any]]:
         {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": update.keep_old},
     )
     if update.alarms:
-        yield "AutoRollbackConfiguration", {"Alarms": [{"AlarmName": name} for name in update.alarms]}
+        yield (
+            "AutoRollbackConfiguration",
+            {"Alarms": [{"AlarmName": name} for name in update.alarms]},
+        )
 
 
 def _tags(deployment: Deployment) -> dict[str, Any]:

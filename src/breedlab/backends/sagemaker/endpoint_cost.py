@@ -36,38 +36,61 @@ class Cost:
     def __str__(self) -> str:
         if self.least is None or self.most is None:
             return f"unknown until deleted: {self.source}"
-        hour, month = _span(self.least, self.most, 3), _span(self.least * HOURS_A_MONTH, self.most * HOURS_A_MONTH, 2)
+        hour, month = (
+            _span(self.least, self.most, 3),
+            _span(self.least * HOURS_A_MONTH, self.most * HOURS_A_MONTH, 2),
+        )
         return f"{hour} an hour, {month} a month, until deleted ({self.source})"
 
     def problems(self) -> list[Problem]:
         """Return why nothing should be sent at this price."""
-        return [] if self.known else [Problem("--price-per-hour", f"has no value, and {self.source}")]
+        return (
+            [] if self.known else [Problem("--price-per-hour", f"has no value, and {self.source}")]
+        )
 
 
-def cost_of(deployment: Deployment, price: float | None, account: boto3.Session | None = None) -> Cost:
+def cost_of(
+    deployment: Deployment, price: float | None, account: boto3.Session | None = None
+) -> Cost:
     """Return what a deployment's endpoint costs.
 
     Args:
         deployment: What is wanted.
-        price: USD an hour that the user gave, for an instance or for a unit of provisioned concurrency.
+        price: USD an hour that the user gave, for an instance or for a unit of provisioned
+            concurrency.
         account: Where AWS's own price list is asked for, if anywhere.
     """
     if deployment.kind == "serverless":
         if not deployment.provisioned:
-            return Cost(0.0, 0.0, "serverless: nothing while nobody asks; each request by its milliseconds and memory")
+            return Cost(
+                0.0,
+                0.0,
+                "serverless: nothing while nobody asks; each request by its milliseconds and"
+                " memory",
+            )
         if price is None:
-            return Cost(None, None, "the price of provisioned concurrency is not known here; look it up and set it")
-        return _times(price, deployment.provisioned, deployment.provisioned, "backend.price_per_hour")
+            return Cost(
+                None,
+                None,
+                "the price of provisioned concurrency is not known here; look it up and set it",
+            )
+        return _times(
+            price, deployment.provisioned, deployment.provisioned, "backend.price_per_hour"
+        )
     machine = Instance(deployment.instance_type, price)
     region = deployment.place.region
-    found, source = quoted(account, machine, "Hosting") if account else price_per_hour(machine, region)
+    found, source = (
+        quoted(account, machine, "Hosting") if account else price_per_hour(machine, region)
+    )
     if found is None:
         return Cost(None, None, source)
     return _times(found, deployment.scaling.least, deployment.scaling.most, source)
 
 
 def _times(price: float, least: int, most: int, source: str) -> Cost:
-    return Cost(price * least, price * most, source.replace("backend.price_per_hour", "by --price-per-hour"))
+    return Cost(
+        price * least, price * most, source.replace("backend.price_per_hour", "by --price-per-hour")
+    )
 
 
 def _span(least: float, most: float, digits: int) -> str:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     import boto3
 
 
-def finish(account: boto3.Session, record: Record, *, start: bool, stopped_too: bool = False) -> Mapping[str, Any]:
+def finish(
+    account: boto3.Session, record: Record, *, start: bool, stopped_too: bool = False
+) -> Mapping[str, Any]:
     """Follow an experiment to its end, fetch and show it.
 
     Args:
@@ -63,8 +65,8 @@ def finish(account: boto3.Session, record: Record, *, start: bool, stopped_too: 
     if "test" not in metrics:
         shown = command("jobs", "show", record.name, "--log")
         raise BackendError(
-            f"{record.final_name}: AWS calls it completed, but it left no figures of a test in metrics.json; what it"
-            f" did leave is in {run}, and its log is shown by: {shown}"
+            f"{record.final_name}: AWS calls it completed, but it left no figures of a test in"
+            f" metrics.json; what it did leave is in {run}, and its log is shown by: {shown}"
         )
     show(run, metrics)
     return {"run": str(run), **{f"test/{k}": v for k, v in metrics["test"]["metrics"].items()}}
@@ -84,7 +86,12 @@ def start_final(account: boto3.Session, record: Record) -> None:
     if best is None:
         reasons = sorted({trial.row.reason for trial in list_trials(account, record.name)} - {""})
         raise JobFailed(
-            "\n".join([f"{record.name}: no trial of the search was completed", *(f"  {r}" for r in reasons)])
+            "\n".join(
+                [
+                    f"{record.name}: no trial of the search was completed",
+                    *(f"  {r}" for r in reasons),
+                ]
+            )
         )
     note("best: " + ", ".join(f"{name}={value}" for name, value in best.values.items()))
     if best.tied:
@@ -114,7 +121,9 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
     folder = "final" if record.searches else "checkpoints"
     count = download(account, record, folder, record.final_name, run, lambda name: name)
     if not count and not partly:
-        raise BackendError(f"{record.final_name}: left no files under {record.experiment().uri(folder)}")
+        raise BackendError(
+            f"{record.final_name}: left no files under {record.experiment().uri(folder)}"
+        )
     # The job wrote its own view of the config: where the photos lay there, and no search.
     rundir.write_yaml(run / "config.yaml", stamp(record.config))
     rundir.write_yaml(run / "overrides.yaml", record.overrides)
@@ -133,7 +142,9 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
     return run
 
 
-def download(account: boto3.Session, record: Record, folder: str, job: str, run: Path, place: Any) -> int:
+def download(
+    account: boto3.Session, record: Record, folder: str, job: str, run: Path, place: Any
+) -> int:
     """Downloads what a job wrote into its checkpoint folder.
 
     Args:
@@ -142,7 +153,8 @@ def download(account: boto3.Session, record: Record, folder: str, job: str, run:
         folder: The checkpoint folder's name in the bucket.
         job: The training job.
         run: Where to.
-        place: From a file's name in the job's run directory to its name here, None to leave it there.
+        place: From a file's name in the job's run directory to its name here, None to leave it
+            there.
 
     Returns:
         How many files there are, whether they were here already or not.
@@ -160,9 +172,15 @@ def download(account: boto3.Session, record: Record, folder: str, job: str, run:
             if name is None:
                 continue
             if ".." in Path(name).parts or name.startswith("/"):
-                raise BackendError(f"s3://{bucket}/{key}: would be written outside the run directory")
+                raise BackendError(
+                    f"s3://{bucket}/{key}: would be written outside the run directory"
+                )
             wanted.append((key, run / name, size, changed))
-        missing = [(key, path, changed) for key, path, size, changed in wanted if not _is_here(path, size, changed)]
+        missing = [
+            (key, path, changed)
+            for key, path, size, changed in wanted
+            if not _is_here(path, size, changed)
+        ]
         finished = len(wanted) - len(missing)
         with TransferManager(s3, TransferConfig(max_request_concurrency=24)) as manager:
             futures = []
@@ -185,9 +203,13 @@ def unpack_output(account: boto3.Session, record: Record, job: str, run: Path, p
         record: The experiment.
         job: The training job.
         run: Where to.
-        place: From a file's name in the job's run directory to its name here, None to leave it there.
+        place: From a file's name in the job's run directory to its name here, None to leave it
+            there.
     """
-    bucket, key = record.place.bucket, f"{record.place.prefix}/jobs/{record.name}/output/{job}/output/output.tar.gz"
+    bucket, key = (
+        record.place.bucket,
+        f"{record.place.prefix}/jobs/{record.name}/output/{job}/output/output.tar.gz",
+    )
     s3 = client(account, "s3")
     with tempfile.TemporaryFile() as packed, aws_errors(job):
         if key not in stored(s3, bucket, key):
@@ -196,11 +218,18 @@ def unpack_output(account: boto3.Session, record: Record, job: str, run: Path, p
         packed.seek(0)
         with tarfile.open(fileobj=packed, mode="r:gz") as archive:
             for member in archive:
-                name = place(member.name.removeprefix("./").removeprefix(f"{job}/")) if member.isfile() else None
+                name = (
+                    place(member.name.removeprefix("./").removeprefix(f"{job}/"))
+                    if member.isfile()
+                    else None
+                )
                 if name is None:
                     continue
                 if ".." in Path(name).parts or name.startswith("/"):
-                    raise BackendError(f"s3://{bucket}/{key}: {member.name} would be written outside the run directory")
+                    raise BackendError(
+                        f"s3://{bucket}/{key}: {member.name} would be written outside the run"
+                        " directory"
+                    )
                 content = archive.extractfile(member)
                 assert content
                 (run / name).parent.mkdir(parents=True, exist_ok=True)
@@ -209,8 +238,8 @@ def unpack_output(account: boto3.Session, record: Record, job: str, run: Path, p
 
 
 def _is_here(path: Path, size: int, changed: float) -> bool:
-    """Whether a file is the one in S3. Weights of a later epoch have the same size, so its time, which is set to the
-    object's once it is fetched, has to be the same as well."""
+    """Whether a file is the one in S3. Weights of a later epoch have the same size, so its time,
+    which is set to the object's once it is fetched, has to be the same as well."""
     if not path.is_file():
         return False
     status = path.stat()
@@ -218,15 +247,16 @@ def _is_here(path: Path, size: int, changed: float) -> bool:
 
 
 class NotStarted(JobFailed):
-    """The search is over, and the training of its best waits for somebody who wants to pay for it."""
+    """The search is over, and the training of its best waits for somebody who wants to pay for
+    it."""
 
 
 def _how_to_train(record: Record) -> str:
     backend, region = record.experiment().config.backend, record.place.region
     return (
-        f"{record.name}: the search is over; the training of its best was not started, which fetch never does\n"
-        f"start it with: {command('jobs', 'resume', record.name, '--region', region)}"
-        f"  (at most {largest_bill(backend, region, 0, False)})"
+        f"{record.name}: the search is over; the training of its best was not started, which fetch"
+        f" never does\nstart it with: {command('jobs', 'resume', record.name, '--region', region)} "
+        f" (at most {largest_bill(backend, region, 0, False)})"
     )
 
 
@@ -239,14 +269,19 @@ def _succeeded(account: boto3.Session, record: Record, status: Status) -> None:
     lines = [f"{status.name}: {str(status.state).lower()}: {reason}"]
     lines.append(f"its log: {command('jobs', 'show', record.name, '--region', region)} --log")
     if status.name == record.name and record.searches and status.state == "Stopped":
-        lines.append(f"train its best trial: {command('jobs', 'resume', record.name, '--region', region)}")
+        lines.append(
+            f"train its best trial: {command('jobs', 'resume', record.name, '--region', region)}"
+        )
     elif status.state == "Stopped":
-        lines.append(f"what it left: {command('jobs', 'fetch', record.name, '--region', region)} --now")
+        lines.append(
+            f"what it left: {command('jobs', 'fetch', record.name, '--region', region)} --now"
+        )
     raise JobFailed("\n".join(lines))
 
 
 def _set_lineage(record: Record, run: Path) -> None:
-    """Adds where the run ran, and the commit that it was launched from, which the job cannot know."""
+    """Adds where the run ran, and the commit that it was launched from, which the job cannot
+    know."""
     path = run / "lineage.json"
     lineage = json.loads(path.read_text("utf-8"))
     lineage["git"] = record.git

@@ -1,4 +1,5 @@
-"""The first answer of an endpoint: it is waited for, since what is in service may not be ready for some minutes."""
+"""The first answer of an endpoint: it is waited for, since what is in service may not be ready for
+some minutes."""
 
 from __future__ import annotations
 
@@ -10,18 +11,21 @@ from breedlab.console import note
 from breedlab.errors import BackendError
 
 PATIENCE_S = 180.0
-"""A TorchServe that has just started answers 503, or lets the first requests time out, behind a healthy /ping."""
+"""A TorchServe that has just started answers 503, or lets the first requests time out, behind a
+healthy /ping."""
 _PAUSE_S = 5.0
 
 
 def first_answer(ask: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
-    """Return status and body of an answer that is not the server's failure, else the last one after three minutes.
+    """Return status and body of an answer that is not the server's failure, else the last one after
+    three minutes.
 
     Args:
         ask: Sends one request.
 
     Raises:
-        BackendError: At once if AWS refuses the request; after three minutes if there was no answer by then.
+        BackendError: At once if AWS refuses the request; after three minutes if there was no answer
+            by then.
     """
     deadline = time.monotonic() + PATIENCE_S
     waiting = False
@@ -37,16 +41,24 @@ def first_answer(ask: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
                 raise
             why = str(error)
         if not waiting:
-            note(f"no answer yet ({why.splitlines()[0][:100]}); asking again for up to {PATIENCE_S:.0f} s")
+            note(
+                f"no answer yet ({why.splitlines()[0][:100]}); asking again for up to"
+                f" {PATIENCE_S:.0f} s"
+            )
             waiting = True
         time.sleep(_PAUSE_S)
 
 
 def _passes(error: BaseException | None) -> bool:
-    """Return whether an error may be over in a minute: the server's own, too many calls, or no answer in time."""
+    """Return whether an error may be over in a minute: the server's own, too many calls, or no
+    answer in time."""
     from botocore import exceptions as aws
 
     if isinstance(error, aws.ClientError):
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-        return status >= 500 or is_throttled(error) or error.response["Error"].get("Code") == "ModelNotReadyException"
+        return (
+            status >= 500
+            or is_throttled(error)
+            or error.response["Error"].get("Code") == "ModelNotReadyException"
+        )
     return isinstance(error, (aws.HTTPClientError, aws.ConnectionError))

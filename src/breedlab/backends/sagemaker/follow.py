@@ -1,6 +1,7 @@
 """Following a job: its status, its log, the table of its trials. Leaving off never stops it.
 
-The trials of a tuning job are jobs, which AWS lists. Those of a search inside a job are read from its log.
+The trials of a tuning job are jobs, which AWS lists. Those of a search inside a job are read from
+its log.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def follow_tuning(account: boto3.Session, record: Record) -> Status:
 
 
 def follow_training(account: boto3.Session, record: Record) -> Status:
-    """Shows a training job's status and log until it ends; over a search inside it, the table of its trials."""
+    """Shows a training job's status and log until it ends; over a search inside it, the table of
+    its trials."""
     name = record.final_name
     log = Log(account, name)
     board = trial_board(record) if record.searches_inside else None
@@ -131,7 +133,8 @@ def _screen(board: Board | None, name: str) -> Iterator[Callable[[str], None]]:
 class Log:
     """What a training job prints, from all its instances.
 
-    The SDK's own reader keeps one client for the whole process, of the profile's region instead of the job's.
+    The SDK's own reader keeps one client for the whole process, of the profile's region instead of
+    the job's.
     """
 
     def __init__(self, account: boto3.Session, name: str) -> None:
@@ -148,7 +151,9 @@ class Log:
                 pages = self._logs.get_paginator("describe_log_streams").paginate(
                     logGroupName=LOG_GROUP, logStreamNamePrefix=f"{self._name}/"
                 )
-                streams = sorted(stream["logStreamName"] for page in pages for stream in page["logStreams"])
+                streams = sorted(
+                    stream["logStreamName"] for page in pages for stream in page["logStreams"]
+                )
             except ClientError as error:
                 if error.response["Error"]["Code"] != "ResourceNotFoundException":
                     raise

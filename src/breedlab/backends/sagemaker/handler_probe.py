@@ -1,13 +1,25 @@
-"""Asks an archive's own code one question, in a Python that holds nothing of ours: `handler_probe.py FOLDER [PHOTO]`.
+"""Asks an archive's own code one question, in a Python that holds nothing of ours:
+`handler_probe.py FOLDER [PHOTO]`.
 
-Without a photo the code is imported and no more. What an inference image lacks is made missing here, too.
+Without a photo the code is imported and no more. What an inference image lacks is made missing
+here, too.
 """
 
 import sys
 from pathlib import Path
 from typing import Any
 
-ABSENT = ("lightning", "hydra", "omegaconf", "pydantic", "optuna", "torchmetrics", "rich", "fastapi", "sagemaker")
+ABSENT = (
+    "lightning",
+    "hydra",
+    "omegaconf",
+    "pydantic",
+    "optuna",
+    "torchmetrics",
+    "rich",
+    "fastapi",
+    "sagemaker",
+)
 
 
 class Absent:
@@ -26,12 +38,16 @@ def main(folder: Path, photo: Path | None) -> None:
 
     import breedlab
 
-    assert breedlab.__file__ is not None and Path(breedlab.__file__).is_relative_to(folder), breedlab.__file__
+    assert breedlab.__file__ is not None and Path(breedlab.__file__).is_relative_to(folder), (
+        breedlab.__file__
+    )
     if photo is None:
         return
     model = inference.model_fn(str(folder))
     photos = inference.input_fn(photo.read_bytes(), "application/octet-stream")
-    body, _ = inference.output_fn(inference.predict_fn(photos, model), "application/json; verbose=1")
+    body, _ = inference.output_fn(
+        inference.predict_fn(photos, model), "application/json; verbose=1"
+    )
     print(body.decode())
 
 

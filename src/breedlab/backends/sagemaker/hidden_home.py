@@ -18,18 +18,24 @@ _COVER = """
 set -e
 unshare=$1 mount=$2; shift 2
 while [ "$1" != -- ]; do
-  if [ -d "$1" ]; then "$mount" -t tmpfs -o size=4k,mode=755 none "$1"; else "$mount" --bind /dev/null "$1"; fi
+  if [ -d "$1" ]; then
+    "$mount" -t tmpfs -o size=4k,mode=755 none "$1"
+  else
+    "$mount" --bind /dev/null "$1"
+  fi
   shift
 done
 exec "$unshare" --user --map-root-user --mount "$@"
 """
-"""Covers each path in a mount namespace, then runs a command in one below it, which cannot take a cover off."""
+"""Covers each path in a mount namespace, then runs a command in one below it, which cannot take a
+cover off."""
 
 _TRY_S = 10
 
 
 def hiding(command: Sequence[object]) -> list[str]:
-    """Return a command that runs another with the user's keys out of its sight; the other itself where that fails.
+    """Return a command that runs another with the user's keys out of its sight; the other itself
+    where that fails.
 
     Its process stays the same one, so that whoever starts it can end it.
     """
@@ -39,19 +45,23 @@ def hiding(command: Sequence[object]) -> list[str]:
 
 
 def exposed() -> str:
-    """Return what of the user's keys an archive's code can read here, in words; empty if nothing."""
+    """Return what of the user's keys an archive's code can read here, in words; empty if
+    nothing."""
     paths = _secrets(os.environ)
     if not paths or _is_allowed():
         return ""
     return (
-        f"the archive's code runs here without the variables that hold keys, but could read {', '.join(paths)}: this"
-        " system lets `unshare` make no mount namespace, which would hide them; deploy only archives that you trust"
+        "the archive's code runs here without the variables that hold keys, but could read"
+        f" {', '.join(paths)}: this system lets `unshare` make no mount namespace, which would hide"
+        " them; deploy only archives that you trust"
     )
 
 
 def _secrets(environment: Mapping[str, str]) -> list[str]:
     """Return the files and folders to hide that exist, by their real paths."""
-    found = [Path.home() / name for name in _SECRETS] + [Path(environment[n]) for n in _NAMED if environment.get(n)]
+    found = [Path.home() / name for name in _SECRETS] + [
+        Path(environment[n]) for n in _NAMED if environment.get(n)
+    ]
     return list(dict.fromkeys(os.path.realpath(path) for path in found if path.exists()))
 
 
@@ -63,7 +73,8 @@ def _cover(paths: Sequence[str]) -> list[str]:
 
 @functools.cache
 def _is_allowed() -> bool:
-    """Whether namespaces can be made here: not on macOS, nor in most containers and on some distributions."""
+    """Whether namespaces can be made here: not on macOS, nor in most containers and on some
+    distributions."""
     try:
         tried = [*_cover([os.devnull]), "--", "/bin/sh", "-c", ":"]
         return subprocess.run(tried, capture_output=True, timeout=_TRY_S).returncode == 0

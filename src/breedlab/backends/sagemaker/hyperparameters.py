@@ -1,8 +1,10 @@
-"""Hyperparameters as SageMaker carries them, and as the config takes them: one rule for names, the fields for types.
+"""Hyperparameters as SageMaker carries them, and as the config takes them: one rule for names, the
+fields for types.
 
-SageMaker's name of the config path `a.b` is `a__b`: a dot would end up in the name of a shell variable. Values travel
-as texts, and what arrives differs with who starts the job: 32 comes as `32` or `"32"`, true as `true`, `True` or
-`"true"`. So nothing is guessed from how a value looks; the config's field says what it is.
+SageMaker's name of the config path `a.b` is `a__b`: a dot would end up in the name of a shell
+variable. Values travel as texts, and what arrives differs with who starts the job: 32 comes as `32`
+or `"32"`, true as `true`, `True` or `"true"`. So nothing is guessed from how a value looks; the
+config's field says what it is.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ def sagemaker_name(path: str) -> str:
     name = path.replace(".", "__")
     if not re.fullmatch(r"[A-Za-z0-9_]{1,255}", name) or config_path(name) != path:
         raise ConfigError(
-            f"{path}: has no name on SageMaker; expected letters, digits and single '_' between dots, 255 at most"
+            f"{path}: has no name on SageMaker; expected letters, digits and single '_' between"
+            " dots, 255 at most"
         )
     return name
 
@@ -48,7 +51,8 @@ def config_path(name: str) -> str:
 
 
 def encode(value: Any) -> str:
-    """A value of the config as the text that travels: JSON, so that a number stays a number and a word a word."""
+    """A value of the config as the text that travels: JSON, so that a number stays a number and a
+    word a word."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
@@ -56,10 +60,12 @@ def decode(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """What a job was given, by config path, each value of the type that its field asks for.
 
     Args:
-        hyperparameters: By SageMaker's name, as in the JSON of `SM_HPS`. SageMaker's own names are left out.
+        hyperparameters: By SageMaker's name, as in the JSON of `SM_HPS`. SageMaker's own names are
+            left out.
 
     Raises:
-        ConfigError: Naming every name that no config path carries, and every value that its field refuses.
+        ConfigError: Naming every name that no config path carries, and every value that its field
+            refuses.
     """
     values: dict[str, Any] = {}
     found: list[Problem] = []
@@ -93,7 +99,8 @@ def _unknown(name: str) -> str:
 
 
 def _value_model(path: str) -> type[Section] | None:
-    """A model whose field `value` is the config's field at a path; None where there is none, or a whole section."""
+    """A model whose field `value` is the config's field at a path; None where there is none, or a
+    whole section."""
     return _value_model_in(schema(), path)
 
 
@@ -119,7 +126,8 @@ def _section(section: type[BaseModel], name: str) -> type[BaseModel] | None:
 
 
 def _typed(model: type[Section], given: Any) -> Any:
-    """The first reading of a value that the field accepts; if it accepts none, what it says of the likeliest."""
+    """The first reading of a value that the field accepts; if it accepts none, what it says of the
+    likeliest."""
     refusals: list[ValidationError] = []
     for reading in _readings(given):
         try:

@@ -1,4 +1,5 @@
-"""Which container image a job runs in: by version, by the SDK's own list, which is read without a network."""
+"""Which container image a job runs in: by version, by the SDK's own list, which is read without a
+network."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ OLDEST = (2, 6)
 _FRAMEWORKS = ("pytorch-amzn2023", "pytorch")
 """AWS's PyTorch training images, the newer line first."""
 
-_ECR = re.compile(r"\d{12}\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<name>[^:@]+)")
+_ECR = re.compile(
+    r"\d{12}\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<name>[^:@]+)"
+)
 
 
 def is_uri(image: str) -> bool:
@@ -25,7 +28,8 @@ def is_uri(image: str) -> bool:
 
 
 def training_image(backend: Backend, region: str) -> str:
-    """The address of the image; `<image>` where `problems` has something to say of the one that is wanted."""
+    """The address of the image; `<image>` where `problems` has something to say of the one that is
+    wanted."""
     if is_uri(backend.image):
         return backend.image
     if problems(backend, region):
@@ -34,16 +38,22 @@ def training_image(backend: Backend, region: str) -> str:
     assert chosen, "problems() has said so"
     uri = _retrieved(*chosen, backend.instance_type, region)
     # AWS keeps the images in another account in some regions.
-    return re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri) if region.startswith("<") else uri
+    return (
+        re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
+        if region.startswith("<")
+        else uri
+    )
 
 
 def gpus(instance_type: str) -> int:
-    """Return how many GPUs an instance type has, by the SDK's list; at least one for a newer type that has some."""
+    """Return how many GPUs an instance type has, by the SDK's list; at least one for a newer type
+    that has some."""
     return 1 if (count := known_gpus(instance_type)) is None else count
 
 
 def known_gpus(instance_type: str) -> int | None:
-    """Return how many GPUs an instance type has; None if it has some and is newer than the SDK's list."""
+    """Return how many GPUs an instance type has; None if it has some and is newer than the SDK's
+    list."""
     from sagemaker.core import instance_types_gpu_info
 
     # The list is by region; what a type has is the same everywhere.
@@ -60,19 +70,39 @@ def problems(backend: Backend, region: str) -> list[Problem]:
     count = known_gpus(backend.instance_type)
     if count and backend.processes != "auto" and backend.processes > count:
         has = f"{count} GPU{'s' if count > 1 else ''}"
-        return [Problem("backend.processes", f"got {backend.processes}; {backend.instance_type} has {has}, one each")]
+        return [
+            Problem(
+                "backend.processes",
+                f"got {backend.processes}; {backend.instance_type} has {has}, one each",
+            )
+        ]
     if is_uri(backend.image):
         return [Problem("backend.image", text) for text in _uri_problems(backend, region)]
     chosen = _chosen(backend.image)
     if chosen is None:
         versions = ", ".join(sorted(_versions(), key=_numbers))
-        return [Problem("backend.image", f"got {backend.image!r}; expected auto, an image's URI, or one of {versions}")]
+        return [
+            Problem(
+                "backend.image",
+                f"got {backend.image!r}; expected auto, an image's URI, or one of {versions}",
+            )
+        ]
     framework, version = chosen
     if _numbers(version) < OLDEST:
-        return [Problem("backend.image", f"PyTorch {version} is too old; expected {OLDEST[0]}.{OLDEST[1]} or newer")]
+        return [
+            Problem(
+                "backend.image",
+                f"PyTorch {version} is too old; expected {OLDEST[0]}.{OLDEST[1]} or newer",
+            )
+        ]
     registries = _list(framework)["versions"][version]["registries"]
     if not region.startswith("<") and region not in registries:
-        return [Problem("backend.image", f"AWS has no image of PyTorch {version} in {region}; give an image's URI")]
+        return [
+            Problem(
+                "backend.image",
+                f"AWS has no image of PyTorch {version} in {region}; give an image's URI",
+            )
+        ]
     uri = _retrieved(framework, version, backend.instance_type, region)
     if reason := machines.training_problem(backend.instance_type, uri):
         return [Problem("backend.instance_type", reason)]
@@ -96,17 +126,28 @@ def _uri_problems(backend: Backend, region: str) -> list[str]:
     tag = uri.rpartition("/")[2].partition(":")[2]
     ecr = _ECR.match(uri)
     if not ecr:
-        return [f"{uri} is not in Amazon ECR; SageMaker takes ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"]
+        return [
+            f"{uri} is not in Amazon ECR; SageMaker takes"
+            " ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
+        ]
     if not region.startswith("<") and ecr["region"] != region:
-        found.append(f"{uri} is in {ecr['region']}; SageMaker takes an image of the jobs' own region, {region}")
+        found.append(
+            f"{uri} is in {ecr['region']}; SageMaker takes an image of the jobs' own region,"
+            f" {region}"
+        )
     if ecr["name"] != ecr["name"].lower():
         found.append(f"{uri} has capitals in the repository's name, which ECR's never have")
     if re.search(r"inference|-tgi|-tei|djl-", ecr["name"]):
         found.append(f"{uri} serves models and cannot train; take a training image, or image=auto")
     elif tag.endswith(("-ec2", "-ecs", "-eks")):
-        found.append(f"{uri} is made for EC2 and has no SageMaker toolkit to start a job with; take ...-sagemaker")
+        found.append(
+            f"{uri} is made for EC2 and has no SageMaker toolkit to start a job with; take"
+            " ...-sagemaker"
+        )
     if re.search(r"(^|[-_])cpu([-_]|$)", tag) and gpus(backend.instance_type):
-        found.append(f"{uri} computes on CPUs, and backend.instance_type={backend.instance_type} has GPUs")
+        found.append(
+            f"{uri} computes on CPUs, and backend.instance_type={backend.instance_type} has GPUs"
+        )
     version = re.match(r"(\d+\.\d+)", tag)
     if version and "pytorch" in ecr["name"] and _numbers(version[1]) < OLDEST:
         found.append(f"PyTorch {version[1]} is too old; expected {OLDEST[0]}.{OLDEST[1]} or newer")
@@ -114,7 +155,8 @@ def _uri_problems(backend: Backend, region: str) -> list[str]:
 
 
 def _chosen(image: str) -> tuple[str, str] | None:
-    """Framework and full version of what `backend.image` names; None if the SDK knows no such version."""
+    """Framework and full version of what `backend.image` names; None if the SDK knows no such
+    version."""
     if image == "auto":
         return _FRAMEWORKS[0], str(_list(_FRAMEWORKS[0])["version_aliases"]["latest"])
     for framework in _FRAMEWORKS:

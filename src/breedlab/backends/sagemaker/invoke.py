@@ -27,7 +27,10 @@ def invoke(runtime: Any, endpoint: str, body: bytes, accept: str) -> tuple[int, 
     with aws_errors(f"endpoint {endpoint}"):
         try:
             answer = runtime.invoke_endpoint(
-                EndpointName=endpoint, Body=body, ContentType="application/octet-stream", Accept=accept
+                EndpointName=endpoint,
+                Body=body,
+                ContentType="application/octet-stream",
+                Accept=accept,
             )
         except ClientError as error:
             if error.response["Error"]["Code"] != "ModelError":
@@ -63,7 +66,10 @@ def invoke_async(
     denied: Exception | None = None
     with aws_errors(f"endpoint {endpoint}"):
         sent = runtime.invoke_endpoint_async(
-            EndpointName=endpoint, InputLocation=photo, ContentType="application/octet-stream", Accept=accept
+            EndpointName=endpoint,
+            InputLocation=photo,
+            ContentType="application/octet-stream",
+            Accept=accept,
         )
         places = [(200, sent["OutputLocation"]), (500, sent.get("FailureLocation"))]
         started = time.monotonic()
@@ -80,12 +86,17 @@ def invoke_async(
             time.sleep(2)
     unread = ", or the credentials may not read it there" if denied else ""
     where = sent["OutputLocation"]
-    raise BackendError(f"endpoint {endpoint}: no answer appeared at {where} in {timeout:.0f} s{unread}") from denied
+    raise BackendError(
+        f"endpoint {endpoint}: no answer appeared at {where} in {timeout:.0f} s{unread}"
+    ) from denied
 
 
 def container_answer(response: Any) -> tuple[int, bytes]:
     """What the container said, out of the error that boto3 made of it."""
-    return int(response.get("OriginalStatusCode", 500)), str(response.get("OriginalMessage", "")).encode()
+    return (
+        int(response.get("OriginalStatusCode", 500)),
+        str(response.get("OriginalMessage", "")).encode(),
+    )
 
 
 def _object(s3: Any, uri: str) -> bytes | None:

@@ -1,6 +1,8 @@
-r"""Match a string as AWS does: by `String.matches()` of Java, whose patterns are not quite Python's.
+r"""Match a string as AWS does: by `String.matches()` of Java, whose patterns are not quite
+Python's.
 
-In Java `.` takes no line terminator, `\w`, `\d` and `\s` are ASCII, and `\p{...}` names a class of characters.
+In Java `.` takes no line terminator, `\w`, `\d` and `\s` are ASCII, and `\p{...}` names a class of
+characters.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _POSIX = {
     "Space": list(" \t\n\x0b\f\r"),
 }
 _TOKEN = re.compile(
-    r"\\[uU][dD][89aAbB][0-9a-fA-F]{2}\\[uU][dD][c-fC-F][0-9a-fA-F]{2}"  # two halves of one character
+    # two halves of one character
+    r"\\[uU][dD][89aAbB][0-9a-fA-F]{2}\\[uU][dD][c-fC-F][0-9a-fA-F]{2}"
     r"|\\p\{\^?\w+\}|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\.|.",
     re.DOTALL,
 )
@@ -35,7 +38,8 @@ def matches(pattern: str, text: str) -> bool:
     """Return whether Java's `text.matches(pattern)` is true.
 
     Raises:
-        re.error: If the pattern uses syntax that is not translated: nested classes, intersections, unknown `\\p`.
+        re.error: If the pattern uses syntax that is not translated: nested classes, intersections,
+            unknown `\\p`.
     """
     beyond = "".join(sorted({char for char in text if char > "\x7f"}))
     return _translated(pattern, beyond).fullmatch(text) is not None
@@ -43,7 +47,8 @@ def matches(pattern: str, text: str) -> bool:
 
 @cache
 def _translated(pattern: str, beyond: str) -> re.Pattern[str]:
-    """Return the pattern in Python's syntax; of `\\p{...}` only the ASCII part and the characters in `beyond`."""
+    """Return the pattern in Python's syntax; of `\\p{...}` only the ASCII part and the characters
+    in `beyond`."""
     return re.compile("".join(_tokens(pattern, beyond)), re.ASCII)
 
 
@@ -72,7 +77,13 @@ def _tokens(pattern: str, beyond: str) -> Iterator[str]:
             inside = first = True
             yield token
         else:
-            yield {".": f"[^{_LINE_END}]", "$": _AT_END, r"\Z": _AT_END, "^": r"\A", r"\z": r"\Z"}.get(token, token)
+            yield {
+                ".": f"[^{_LINE_END}]",
+                "$": _AT_END,
+                r"\Z": _AT_END,
+                "^": r"\A",
+                r"\z": r"\Z",
+            }.get(token, token)
         after_class = inside and token in (r"\w", r"\d", r"\s", r"\W", r"\D", r"\S")
 
 
@@ -81,7 +92,9 @@ def _members(name: str, beyond: str) -> str:
     if name in _POSIX:
         members = set(_POSIX[name])
     elif re.fullmatch("[A-Z][a-z]?", name):
-        members = {char for char in [*_ASCII, *beyond] if unicodedata.category(char).startswith(name)}
+        members = {
+            char for char in [*_ASCII, *beyond] if unicodedata.category(char).startswith(name)
+        }
     else:
         raise re.error(f"unknown class of characters: {name}")
     if negated:

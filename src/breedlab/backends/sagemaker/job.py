@@ -48,12 +48,13 @@ class Job:
 
     Attributes:
         name: Of the training job.
-        stage: `trial` of a tuning job; `final`, which trains what a search found; `run`, which does all that the
-            config asks for.
+        stage: `trial` of a tuning job; `final`, which trains what a search found; `run`, which does
+            all that the config asks for.
         hyperparameters: By SageMaker's name.
         channels: Their folders, by name.
         model: The folder that becomes `model.tar.gz`.
-        output: The folder in which SageMaker looks for `failure`; what is in its `data` goes to S3 at the end.
+        output: The folder in which SageMaker looks for `failure`; what is in its `data` goes to S3
+            at the end.
         checkpoints: The folder that SageMaker keeps in step with S3.
         rank: Of this process among all of the job's.
         hosts: How many instances the job has.
@@ -79,9 +80,9 @@ class Job:
     def kept(self, config: Config) -> tuple[Path, Wanted]:
         """Return the folder that what is kept of the run directory is copied to, and what that is.
 
-        The checkpoints of several jobs may share one address, so it is a subfolder a job. A trial goes on from its
-        checkpoints only where a spot instance is taken back. Else it has no checkpoint folder: it would begin by
-        downloading what every trial before it left there.
+        The checkpoints of several jobs may share one address, so it is a subfolder a job. A trial
+        goes on from its checkpoints only where a spot instance is taken back. Else it has no
+        checkpoint folder: it would begin by downloading what every trial before it left there.
         """
         if self.stage == "trial" and not config.backend.spot:
             return self.output / "data" / self.name, is_of_a_trial
@@ -89,7 +90,8 @@ class Job:
 
 
 def read_job(environment: Mapping[str, str]) -> Job:
-    """What the environment says, whoever set it: AWS's training toolkit, or the start scripts of SDK v3.
+    """What the environment says, whoever set it: AWS's training toolkit, or the start scripts of
+    SDK v3.
 
     Raises:
         BackendError: If it is not that of a job.
@@ -129,25 +131,39 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
     """
     if job.hosts > 1 and job.processes == 1:
         raise BackendError(
-            f"backend.instance_count: the job has {job.hosts} instances, but each was started on its own; torchrun"
-            " has to start them (in a tuning job by the hyperparameter sagemaker_torch_distributed_enabled=true)"
+            f"backend.instance_count: the job has {job.hosts} instances, but each was started on"
+            " its own; torchrun has to start them (in a tuning job by the hyperparameter"
+            " sagemaker_torch_distributed_enabled=true)"
         )
-    load_plugins(tree.get("plugins"))  # whose settings a hyperparameter may be; what is wrong is told below
+    # whose settings a hyperparameter may be; what is wrong is told below
+    load_plugins(tree.get("plugins"))
     tree, _ = resolved(tree, lenient=True)  # the shell's environment is not the job's
     values = decode(job.hyperparameters)
     words = [f"{path}={encode(value)}" for path, value in values.items()]
     stage = stage_of(tree, job)
     if stage == "trial":
         # As a trial on this machine: its own number of epochs, all of them.
-        values = {**values, "trainer.max_epochs": tree["tuner"]["max_epochs"], "trainer.patience": None}
+        values = {
+            **values,
+            "trainer.max_epochs": tree["tuner"]["max_epochs"],
+            "trainer.patience": None,
+        }
     if stage in ("trial", "final"):
         values["tuner.strategy"] = "none"
         values["tuner.trials"] = None
-    return validate(with_values(dict(tree), {**_place(tree, job), **values}), "the job's config", recorded=True), words
+    return (
+        validate(
+            with_values(dict(tree), {**_place(tree, job), **values}),
+            "the job's config",
+            recorded=True,
+        ),
+        words,
+    )
 
 
 def stage_of(tree: Mapping[str, Any], job: Job) -> str:
-    """Return a job's stage; one that is not told takes the config's word: with a search of `job_each` it is a trial."""
+    """Return a job's stage; one that is not told takes the config's word: with a search of
+    `job_each` it is a trial."""
     if job.stage:
         return job.stage
     tuner = tree["tuner"]
@@ -157,19 +173,31 @@ def stage_of(tree: Mapping[str, Any], job: Job) -> str:
 
 
 def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """Where things lie in a job. What is not to be kept lies in the folder where the process works."""
-    place: dict[str, Any] = {"dry_run": False, "resume": None, "cache.dir": "cache", "runs_dir": "runs"}
+    """Where things lie in a job. What is not to be kept lies in the folder where the process
+    works."""
+    place: dict[str, Any] = {
+        "dry_run": False,
+        "resume": None,
+        "cache.dir": "cache",
+        "runs_dir": "runs",
+    }
     if folder := job.channels.get(DATA_CHANNEL):
         place["data.root"] = str(folder)
     elif str(tree["data"]["root"]).startswith("s3:"):
-        raise BackendError(f"data.root: {tree['data']['root']} is in S3, and the job has no channel {DATA_CHANNEL!r}")
+        raise BackendError(
+            f"data.root: {tree['data']['root']} is in S3, and the job has no channel"
+            f" {DATA_CHANNEL!r}"
+        )
     weights = Path(tree["model"]["weights"])
     if WEIGHTS_CHANNEL in job.channels:
         named = job.channels[WEIGHTS_CHANNEL] / weights.name
-        only = next(job.channels[WEIGHTS_CHANNEL].iterdir(), named)  # its name may come from the environment
+        # its name may come from the environment
+        only = next(job.channels[WEIGHTS_CHANNEL].iterdir(), named)
         place["model.weights"] = str(named if named.exists() else only)
     elif weights.name.endswith(weight_files.ENDINGS):
-        raise BackendError(f"model.weights: {weights} is a file, and the job has no channel {WEIGHTS_CHANNEL!r}")
+        raise BackendError(
+            f"model.weights: {weights} is a file, and the job has no channel {WEIGHTS_CHANNEL!r}"
+        )
     return place
 
 
@@ -181,7 +209,8 @@ def read_config(source: Path) -> dict[str, Any]:
 
 
 def work_folder() -> Path:
-    """A folder for what a job needs only while it runs: caches, photos that it draws or downloads."""
+    """A folder for what a job needs only while it runs: caches, photos that it draws or
+    downloads."""
     folder = Path(tempfile.gettempdir(), "breedlab")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -196,26 +225,39 @@ def install_undeclared(source: Path) -> None:
     file = source / UNDECLARED
     if not file.is_file():
         return
-    with (work_folder() / "pip.lock").open("w") as lock:  # torchrun starts this script many times at once
+    # torchrun starts this script many times at once
+    with (work_folder() / "pip.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if all(_is_installed(line) for line in file.read_text("utf-8").split()):
             return
-        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "-r", str(file)]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "-r",
+            str(file),
+        ]
         environment = dict(os.environ)
         if (source / WHEELS).is_dir():
             pip += ["--no-index", "--find-links", str(source / WHEELS)]
         elif index := code_artifact_index(environment):
-            environment["PIP_INDEX_URL"] = index  # its token is no argument, which others on the machine see
+            # its token is no argument, which others on the machine see
+            environment["PIP_INDEX_URL"] = index
         done = subprocess.run(pip, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise BackendError(
-                f"debugger.level: {' '.join(file.read_text('utf-8').split())} could not be installed; give the job"
-                f" access to a package index, an image that holds it, or debugger=none\n{done.stderr.strip()}"
+                f"debugger.level: {' '.join(file.read_text('utf-8').split())} could not be"
+                " installed; give the job access to a package index, an image that holds it, or"
+                f" debugger=none\n{done.stderr.strip()}"
             )
 
 
 def code_artifact_index(environment: Mapping[str, str]) -> str | None:
-    """Return the address of the CodeArtifact repository that AWS's toolkits install from, too; None if none is named.
+    """Return the address of the CodeArtifact repository that AWS's toolkits install from, too; None
+    if none is named.
 
     Raises:
         BackendError: If the repository cannot be used.
@@ -225,14 +267,18 @@ def code_artifact_index(environment: Mapping[str, str]) -> str | None:
         return None  # PIP_INDEX_URL is pip's own
     match = re.fullmatch(r"arn:[^:]+:codeartifact:([^:]+):(\d+):repository/([^/]+)/(.+)", arn)
     if not match:
-        raise BackendError(f"CA_REPOSITORY_ARN: got {arn!r}; expected the ARN of a repository in CodeArtifact")
+        raise BackendError(
+            f"CA_REPOSITORY_ARN: got {arn!r}; expected the ARN of a repository in CodeArtifact"
+        )
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     region, owner, domain, repository = match.groups()
     client = boto3.client("codeartifact", region_name=region)
     try:
-        token = client.get_authorization_token(domain=domain, domainOwner=owner)["authorizationToken"]
+        token = client.get_authorization_token(domain=domain, domainOwner=owner)[
+            "authorizationToken"
+        ]
         address = client.get_repository_endpoint(
             domain=domain, domainOwner=owner, repository=repository, format="pypi"
         )["repositoryEndpoint"]
@@ -250,7 +296,8 @@ def _is_installed(pin: str) -> bool:
 
 
 def refuse_blind_container(environment: Mapping[str, str], config: Config) -> None:
-    """Raise if the instance has GPUs that the container does not see: training there is paid for and never ends.
+    """Raise if the instance has GPUs that the container does not see: training there is paid for
+    and never ends.
 
     Raises:
         BackendError: Naming what may be wrong.
@@ -264,9 +311,9 @@ def refuse_blind_container(environment: Mapping[str, str], config: Config) -> No
         return
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPUs"
     raise BackendError(
-        f"backend.image: the instance has {expected} GPU{'s' if expected > 1 else ''}, and the container sees none: its"
-        f" PyTorch {torch.__version__} is {built}; take an image for GPUs whose CUDA the instance's driver knows, or"
-        " trainer.accelerator=cpu"
+        f"backend.image: the instance has {expected} GPU{'s' if expected > 1 else ''}, and the"
+        f" container sees none: its PyTorch {torch.__version__} is {built}; take an image for GPUs"
+        " whose CUDA the instance's driver knows, or trainer.accelerator=cpu"
     )
 
 
@@ -303,13 +350,15 @@ def _wait_for_one(processes: list[Any]) -> None:
 
 
 def hand_over(job: Job, run: Path) -> None:
-    """Puts a run's model where SageMaker takes it from, its archive unpacked: SageMaker packs it again."""
+    """Puts a run's model where SageMaker takes it from, its archive unpacked: SageMaker packs it
+    again."""
     with tarfile.open(run / "model.tar.gz", "r:gz") as archive:
         archive.extractall(job.model, filter="data")
 
 
 def report_failure(output: Path, message: str) -> None:
-    """Leaves the message where SageMaker makes it the job's failure reason (its first 1,024 characters).
+    """Leaves the message where SageMaker makes it the job's failure reason (its first 1,024
+    characters).
 
     The first to fail says why; what follows in other processes follows from that.
     """

@@ -1,7 +1,9 @@
-"""What a job keeps: its run directory lies on a disk of its own, and whole files of it in the folder that is kept.
+"""What a job keeps: its run directory lies on a disk of its own, and whole files of it in the
+folder that is kept.
 
-SageMaker uploads what it sees in `/opt/ml/checkpoints` whenever it looks, half-written files as well, and many small
-rewrites make it fall behind. So a job works elsewhere; every few seconds, and at its end, what changed goes there.
+SageMaker uploads what it sees in `/opt/ml/checkpoints` whenever it looks, half-written files as
+well, and many small rewrites make it fall behind. So a job works elsewhere; every few seconds, and
+at its end, what changed goes there.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ EVERY_S = 10.0
 """Seconds between two copies."""
 
 _STUDY = "study.db"
-"""Optuna's SQLite file, which is never copied while it may be written: a snapshot is taken of it."""
+"""Optuna's SQLite file, which is never copied while it may be written: a snapshot is taken of
+it."""
 
 _UNFINISHED = (".tmp", ".part", "-journal", "-wal", "-shm")
 
@@ -35,7 +38,8 @@ _Stamp = tuple[int, int, int]
 
 
 def trial_file(name: str, number: int) -> str | None:
-    """Return where a file of a trial's own run directory lies in that of the whole experiment; None if nowhere."""
+    """Return where a file of a trial's own run directory lies in that of the whole experiment; None
+    if nowhere."""
     if match := re.match(r"tensorboard/(?:final/)?(.+)", name):
         return f"tensorboard/trial_{number:03}/{match[1]}"
     # debug/N of the run itself are the final training's registrations, one after another.
@@ -54,7 +58,8 @@ def everything(_: str) -> bool:
 
 @contextmanager
 def kept_in_step(run: Path, kept: Path, wanted: Wanted = everything) -> Iterator[None]:
-    """Copy what changes in a run directory while the block runs, and once more when it ends, however it does.
+    """Copy what changes in a run directory while the block runs, and once more when it ends,
+    however it does.
 
     Args:
         run: The run directory.
@@ -80,9 +85,11 @@ def kept_in_step(run: Path, kept: Path, wanted: Wanted = everything) -> Iterator
 
 
 def restore(kept: Path, run: Path) -> None:
-    """Bring a run directory back from the folder that outlived the job's last start, once a machine."""
+    """Bring a run directory back from the folder that outlived the job's last start, once a
+    machine."""
     run.parent.mkdir(parents=True, exist_ok=True)
-    with run.with_name(f".{run.name}.lock").open("w") as lock:  # several processes of a machine may come
+    # several processes of a machine may come
+    with run.with_name(f".{run.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if run.exists() or not kept.is_dir():
             return
@@ -108,7 +115,8 @@ class Copier:
     def copy(self) -> None:
         """Copy what changed, in the order in which it changed, and delete what is gone.
 
-        Whenever this breaks off, there is what the run directory held at some moment, as after a kill. The study comes
+        Whenever this breaks off, there is what the run directory held at some moment, as after a
+        kill. The study comes
         first: it may be older than the trials beside it, never newer.
         """
         if self._wanted(_STUDY):
@@ -137,7 +145,10 @@ class Copier:
         with tempfile.TemporaryDirectory() as scratch:
             snapshot = Path(scratch, _STUDY)
             try:
-                with closing(sqlite3.connect(source)) as live, closing(sqlite3.connect(snapshot)) as still:
+                with (
+                    closing(sqlite3.connect(source)) as live,
+                    closing(sqlite3.connect(snapshot)) as still,
+                ):
                     live.backup(still)
             except sqlite3.Error:  # being written, or damaged: what is kept of it stays
                 return
@@ -146,7 +157,8 @@ class Copier:
 
 
 def put_whole(source: Path, target: Path) -> None:
-    """Copy a file so that whoever looks at the target's folder sees the old one or the whole new one.
+    """Copy a file so that whoever looks at the target's folder sees the old one or the whole new
+    one.
 
     Where the file system allows it, the copy has no name until it is complete.
     """
@@ -167,7 +179,8 @@ def put_whole(source: Path, target: Path) -> None:
 
 
 def _write_nameless(old: BinaryIO, path: Path) -> None:
-    """Copy to a file that gets its name when it is complete; leave none where that is not possible."""
+    """Copy to a file that gets its name when it is complete; leave none where that is not
+    possible."""
     try:
         descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o644)
     except (AttributeError, OSError):
@@ -176,7 +189,8 @@ def _write_nameless(old: BinaryIO, path: Path) -> None:
         shutil.copyfileobj(old, new, _CHUNK)
         new.flush()
         with suppress(OSError):
-            # Only with a folder's descriptor does Python follow the link, which names the file itself.
+            # Only with a folder's descriptor does Python follow the link, which names the file
+            # itself.
             os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
 
 
@@ -190,7 +204,8 @@ def _finished_files(run: Path) -> Iterator[str]:
 
 
 def _stamp(path: Path) -> _Stamp | None:
-    """Return when a file changed and what tells it from others of that moment; None if there is none."""
+    """Return when a file changed and what tells it from others of that moment; None if there is
+    none."""
     try:
         status = path.stat()
     except FileNotFoundError:

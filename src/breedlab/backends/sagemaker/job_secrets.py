@@ -1,4 +1,5 @@
-"""Secrets in `backend.environment`: from the shell to the request that needs them, and into nothing that is kept."""
+"""Secrets in `backend.environment`: from the shell to the request that needs them, and into nothing
+that is kept."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ _NAMES = re.compile(
     r"(^|_)(API_?)?(KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|PAT)S?(_|$)|APIKEY|ACCESS_KEY",
     re.IGNORECASE,
 )
-_ARN = re.compile(r"(arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):\d{12}:secret:[^:]+)(?::([^:]*).*)?")
+_ARN = re.compile(
+    r"(arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):\d{12}:secret:[^:]+)(?::([^:]*).*)?"
+)
 """A secret's address; behind it, as ECS has it, the key of a JSON secret."""
 
 
@@ -27,7 +30,8 @@ _SHELL = re.compile(r"\$\{oc\.env:(\w+)\}")
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Return whether a variable's value must not be kept. The name or the address of a secret tells nothing."""
+    """Return whether a variable's value must not be kept. The name or the address of a secret tells
+    nothing."""
     return bool(_NAMES.search(name)) and not _ARN.fullmatch(value) and not _SHELL.fullmatch(value)
 
 
@@ -39,18 +43,25 @@ def _in_shell(name: str, value: str) -> str | None:
 
 
 def secret_problems(config: Config) -> list[Problem]:
-    """Return which secrets a launch cannot take from the shell, and which are given where they would be kept."""
+    """Return which secrets a launch cannot take from the shell, and which are given where they
+    would be kept."""
     found = []
     for name, value in config.backend.environment.items():
         path, source = f"backend.environment.{name}", _in_shell(name, value)
         if source is not None and not os.environ.get(source):
-            found.append(Problem(path, f"comes from the shell's {source}, which is not set; export {source} first"))
+            found.append(
+                Problem(
+                    path,
+                    f"comes from the shell's {source}, which is not set; export {source} first",
+                )
+            )
         elif source is None and is_secret(name, value) and value != os.environ.get(name):
             found.append(
                 Problem(
                     path,
-                    "looks like a secret, which would be kept in records and archives; export it in the shell and leave"
-                    f" it empty here ({path}=''), or give the ARN of a secret in Secrets Manager",
+                    "looks like a secret, which would be kept in records and archives; export it"
+                    f" in the shell and leave it empty here ({path}=''), or give the ARN of a"
+                    " secret in Secrets Manager",
                 )
             )
     return found
@@ -60,12 +71,18 @@ def without_secrets(config: Config) -> Config:
     """Return the config with every secret empty, as it is printed, recorded and packed."""
     variables = config.backend.environment
     kept = {name: "" if is_secret(name, value) else value for name, value in variables.items()}
-    return config.model_copy(update={"backend": config.backend.model_copy(update={"environment": kept})})
+    return config.model_copy(
+        update={"backend": config.backend.model_copy(update={"environment": kept})}
+    )
 
 
 def texts_without(texts: Iterable[str], config: Config) -> list[str]:
     """Return texts, such as overrides, without the values of a config's secrets."""
-    secrets = [value for name, value in config.backend.environment.items() if value and is_secret(name, value)]
+    secrets = [
+        value
+        for name, value in config.backend.environment.items()
+        if value and is_secret(name, value)
+    ]
     cleaned = []
     for text in texts:
         for secret in secrets:
@@ -81,12 +98,19 @@ def with_secrets(request: Request) -> Request:
         BackendError: If the shell has one of them no more.
     """
     inside = "TrainingJobDefinition" in request.parameters
-    job: Mapping[str, Any] = request.parameters["TrainingJobDefinition"] if inside else request.parameters
+    job: Mapping[str, Any] = (
+        request.parameters["TrainingJobDefinition"] if inside else request.parameters
+    )
     variables: Mapping[str, str] = job.get("Environment", {})
-    sources = {name: source for name, value in variables.items() if (source := _in_shell(name, value)) is not None}
+    sources = {
+        name: source
+        for name, value in variables.items()
+        if (source := _in_shell(name, value)) is not None
+    }
     if missing := [source for source in sources.values() if not os.environ.get(source)]:
         raise BackendError(
-            f"backend.environment: {', '.join(missing)} comes from the shell, which has none; export it first"
+            f"backend.environment: {', '.join(missing)} comes from the shell, which has none;"
+            " export it first"
         )
     if not sources:
         return request
@@ -110,13 +134,15 @@ def resolve(environment: MutableMapping[str, str]) -> None:
 
         arn, region, key = match.groups()
         try:
-            answer = boto3.client("secretsmanager", region_name=region).get_secret_value(SecretId=arn)
+            answer = boto3.client("secretsmanager", region_name=region).get_secret_value(
+                SecretId=arn
+            )
             text = str(answer["SecretString"])
             environment[name] = str(json.loads(text)[key]) if key else text
         except (BotoCoreError, ClientError) as error:
             raise BackendError(
-                f"backend.environment.{name}: {arn} cannot be read: {error}; the execution role needs"
-                " secretsmanager:GetSecretValue on it"
+                f"backend.environment.{name}: {arn} cannot be read: {error}; the execution role"
+                " needs secretsmanager:GetSecretValue on it"
             ) from error
         except (KeyError, TypeError, ValueError) as error:
             where = f"has no key {key!r}" if key else "holds no text"

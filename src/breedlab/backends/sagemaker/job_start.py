@@ -29,8 +29,8 @@ class LostAnswer(BackendError):
 def send(account: boto3.Session, request: Request) -> None:
     """Start a job.
 
-    A request that broke off is sent again by boto3, and AWS refuses the second for the first's sake; so a job of the
-    name that reads our own source is the one that was asked for.
+    A request that broke off is sent again by boto3, and AWS refuses the second for the first's
+    sake; so a job of the name that reads our own source is the one that was asked for.
 
     Raises:
         LostAnswer: If nobody can tell whether the job was started.
@@ -39,7 +39,9 @@ def send(account: boto3.Session, request: Request) -> None:
     request = with_secrets(request)
     sagemaker = client(account, "sagemaker")
     training = request.operation == "CreateTrainingJob"
-    create = sagemaker.create_training_job if training else sagemaker.create_hyper_parameter_tuning_job
+    create = (
+        sagemaker.create_training_job if training else sagemaker.create_hyper_parameter_tuning_job
+    )
     for pause in (*PAUSES, None):
         try:
             with aws_errors(request.name):
@@ -60,7 +62,10 @@ def send(account: boto3.Session, request: Request) -> None:
 def _is_not_yet(cause: BaseException | None) -> bool:
     from botocore.exceptions import ClientError
 
-    if not isinstance(cause, ClientError) or cause.response["Error"].get("Code") != "ValidationException":
+    if (
+        not isinstance(cause, ClientError)
+        or cause.response["Error"].get("Code") != "ValidationException"
+    ):
         return False
     message = str(cause.response["Error"].get("Message", ""))
     return any(text in message for text in _NOT_YET)
@@ -86,12 +91,15 @@ def _was_started(account: boto3.Session, request: Request, error: BackendError) 
     try:
         found = described(account, request.name, training=training)
     except BackendError as second:
-        raise LostAnswer(f"{request.name}: AWS's answer was lost, and it may have been started: {second}") from error
+        raise LostAnswer(
+            f"{request.name}: AWS's answer was lost, and it may have been started: {second}"
+        ) from error
     if found is None:
         return False
     if _source(found) != _source(request.parameters):
         raise BackendError(
-            f"{request.name}: the account has another job of this name; choose another backend.job_name"
+            f"{request.name}: the account has another job of this name; choose another"
+            " backend.job_name"
         ) from error
     return True
 
@@ -99,4 +107,7 @@ def _was_started(account: boto3.Session, request: Request, error: BackendError) 
 def _source(job: Any) -> str | None:
     """Return the address that a job takes its source from."""
     channels = job.get("TrainingJobDefinition", job).get("InputDataConfig", [])
-    return next((c["DataSource"]["S3DataSource"]["S3Uri"] for c in channels if c["ChannelName"] == "code"), None)
+    return next(
+        (c["DataSource"]["S3DataSource"]["S3Uri"] for c in channels if c["ChannelName"] == "code"),
+        None,
+    )

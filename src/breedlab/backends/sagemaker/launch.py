@@ -1,4 +1,5 @@
-"""Launching: everything checked, then photos and source uploaded, then the job started and followed."""
+"""Launching: everything checked, then photos and source uploaded, then the job started and
+followed."""
 
 from __future__ import annotations
 
@@ -97,19 +98,27 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         found += _data_problems(account, config.data.root)
     asked = preflight.Findings()
     if account and place:
-        at_once = min(config.tuner.parallel, trial_count(config)) if each_trial_is_a_job(config) else 1
-        asked = preflight.look(account, place.role, preflight.training_needs(config.backend, at_once))
+        at_once = (
+            min(config.tuner.parallel, trial_count(config)) if each_trial_is_a_job(config) else 1
+        )
+        asked = preflight.look(
+            account, place.role, preflight.training_needs(config.backend, at_once)
+        )
         found += asked.problems
     if account and config.backend.job_name:
         found += _name_problems(account, config.backend.job_name)
     image = images.training_image(config.backend, where.region)
     name = new_name(config, datetime.now())
-    experiment = Experiment(config, where, name, image, config.data.root if in_s3 else where.uri("data", "0" * 32))
+    experiment = Experiment(
+        config, where, name, image, config.data.root if in_s3 else where.uri("data", "0" * 32)
+    )
     with tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
         source = Path(scratch, "source")
         source.mkdir()
         write_source(source, config)
-        found += checks.source_problems(source) + checks.request_problems(requests(experiment), experiment)
+        found += checks.source_problems(source) + checks.request_problems(
+            requests(experiment), experiment
+        )
         if found:
             raise error_from(found, "backend=sagemaker")
         assert account and place
@@ -128,11 +137,13 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
 
 
 def start_first(account: boto3.Session, record: Record) -> Record:
-    """Start an experiment's first job; its record is written before, so that whatever comes between loses no job.
+    """Start an experiment's first job; its record is written before, so that whatever comes between
+    loses no job.
 
     Raises:
         Detached: After Ctrl-C; the job may have been started.
-        BackendError: If AWS refuses; then nothing is left of it. Or if no answer came; then its record is.
+        BackendError: If AWS refuses; then nothing is left of it. Or if no answer came; then its
+            record is.
     """
     experiment = record.experiment()
     first = requests(experiment)[0]
@@ -143,7 +154,9 @@ def start_first(account: boto3.Session, record: Record) -> Record:
         save(record, account, kms_key)
         send(account, first)
     except KeyboardInterrupt as error:
-        raise Detached(f"interrupted while {first.name} was started; it may run\n{ways_on(record)}") from error
+        raise Detached(
+            f"interrupted while {first.name} was started; it may run\n{ways_on(record)}"
+        ) from error
     except LostAnswer as error:
         raise BackendError(f"{error}\n{ways_on(record)}") from error
     except (BackendError, OSError):
@@ -166,7 +179,8 @@ def _refuse_resume(resume: Path | None) -> None:
 
 
 def _with_fitting_batches(config: Config) -> Config:
-    """Return the config without batch sizes to search that no images can fill; a trial that is a job tries any."""
+    """Return the config without batch sizes to search that no images can fill; a trial that is a
+    job tries any."""
     from breedlab.pipeline.plan import find_images
 
     try:
@@ -183,9 +197,17 @@ def _name_problems(account: boto3.Session, name: str) -> list[Problem]:
     """Whether a name of the person's own is still free."""
     from breedlab.backends.sagemaker.status import training_status, tuning_status
 
-    taken = [status for status in (tuning_status(account, name), training_status(account, name)) if status.state]
+    taken = [
+        status
+        for status in (tuning_status(account, name), training_status(account, name))
+        if status.state
+    ]
     if taken:
-        return [Problem("backend.job_name", f"the account has a job {name!r} already; names are used once")]
+        return [
+            Problem(
+                "backend.job_name", f"the account has a job {name!r} already; names are used once"
+            )
+        ]
     return []
 
 
@@ -198,14 +220,23 @@ def _data_problems(account: boto3.Session, root: str) -> list[Problem]:
     prefix = f"{key}/" if key else ""
     with aws_errors(root):
         pages = client(account, "s3").list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")
-    folders = [entry["Prefix"].removeprefix(prefix).rstrip("/") for entry in pages.get("CommonPrefixes", [])]
+    folders = [
+        entry["Prefix"].removeprefix(prefix).rstrip("/")
+        for entry in pages.get("CommonPrefixes", [])
+    ]
     if not folders:
-        return [Problem("data.root", f"there are no photos under {root}/; expected {root}/train/<class>/photo.jpg")]
+        return [
+            Problem(
+                "data.root",
+                f"there are no photos under {root}/; expected {root}/train/<class>/photo.jpg",
+            )
+        ]
     return []
 
 
 def _with_photos(account: boto3.Session, experiment: Experiment) -> tuple[Experiment, str | None]:
-    """The experiment with the address of its photos, which are uploaded if they are not there yet."""
+    """The experiment with the address of its photos, which are uploaded if they are not there
+    yet."""
     config = experiment.config
     if config.data.root.startswith("s3://"):
         return experiment, None
@@ -236,7 +267,9 @@ def _upload_code(account: boto3.Session, experiment: Experiment, scratch: Path) 
     if weights := weights_file(config):
         files.append((weights, experiment.uri("weights", weights.name)))
     keys = [(path, split_uri(uri)[1]) for path, uri in files]
-    upload_files(account, keys, experiment.place.bucket, config.backend.kms.output, "uploading the source")
+    upload_files(
+        account, keys, experiment.place.bucket, config.backend.kms.output, "uploading the source"
+    )
 
 
 def pack(folder: Path, archive: Path) -> Path:
@@ -258,7 +291,8 @@ def pack(folder: Path, archive: Path) -> Path:
 
 
 def _add_wheels(source: Path) -> None:
-    """Add what the job would install; before the images, which take longer and are of no use to a job without it."""
+    """Add what the job would install; before the images, which take longer and are of no use to a
+    job without it."""
     stage("Packages")
     files = [path for name in (REQUIREMENTS, UNDECLARED) if (path := source / name).is_file()]
     vendoring.collect(source, files)

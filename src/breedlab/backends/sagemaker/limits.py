@@ -1,7 +1,8 @@
-"""What AWS takes and what it refuses: the judge of every request, before it leaves and in the tests' account.
+"""What AWS takes and what it refuses: the judge of every request, before it leaves and in the
+tests' account.
 
-Two sources: the API's own model, as botocore carries it, which boto3 itself checks for names and types only; and limits
-that only AWS's documentation states (`documented_limits`).
+Two sources: the API's own model, as botocore carries it, which boto3 itself checks for names and
+types only; and limits that only AWS's documentation states (`documented_limits`).
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ _STAND_INS = {
     r"<image>": "123456789012.dkr.ecr.us-east-1.amazonaws.com/image:1",
     r"<fingerprint>": "0" * 32,
     r"<best [^<>]*>": "0",
-    r"<ARN of [^<>]*>": "arn:aws:autoscaling:us-east-1:123456789012:scalingPolicy:0:resource/sagemaker/x:policyName/x",
+    r"<ARN of [^<>]*>": (
+        "arn:aws:autoscaling:us-east-1:123456789012:scalingPolicy:0:resource/sagemaker/x:policyName/x"
+    ),
 }
-"""What a dry run prints for what it does not know, and a value of the kind that a launch will have there."""
+"""What a dry run prints for what it does not know, and a value of the kind that a launch will have
+there."""
 
 
-def violations(service: str, operation: str, parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the path and the message of everything in a request that the API's own model does not allow."""
+def violations(
+    service: str, operation: str, parameters: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Return the path and the message of everything in a request that the API's own model does not
+    allow."""
     shape = _api(service).operation_model(operation).input_shape
     if shape is None:
         return [(name, "the operation takes no parameters") for name in parameters]
@@ -35,7 +42,8 @@ def violations(service: str, operation: str, parameters: Mapping[str, Any]) -> l
 
 
 def with_stand_ins(value: Any, key: str = "") -> Any:
-    """Return a request with its placeholders replaced by values of their kind, so that the rest can be judged."""
+    """Return a request with its placeholders replaced by values of their kind, so that the rest can
+    be judged."""
     if isinstance(value, Mapping):
         return {name: with_stand_ins(item, str(name)) for name, item in value.items()}
     if isinstance(value, list):
@@ -45,7 +53,8 @@ def with_stand_ins(value: Any, key: str = "") -> Any:
     for mark, stand_in in _STAND_INS.items():
         value = re.sub(mark, stand_in, value)
     if key in ("RoleArn", "ExecutionRoleArn") and not value.startswith("arn:"):
-        return f"arn:aws:iam::123456789012:role/{value}"  # a dry run does not ask IAM for the ARN of a name
+        # a dry run does not ask IAM for the ARN of a name
+        return f"arn:aws:iam::123456789012:role/{value}"
     return value
 
 
@@ -71,7 +80,13 @@ def _of_structure(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]
         if name not in value:
             yield f"{path}.{name}".lstrip("."), "is missing"
     if getattr(shape, "is_tagged_union", False) and len(value) != 1:
-        yield path, f"got {', '.join(value) or 'nothing'}; expected exactly one of {', '.join(shape.members)}"
+        yield (
+            path,
+            (
+                f"got {', '.join(value) or 'nothing'}; expected exactly one of"
+                f" {', '.join(shape.members)}"
+            ),
+        )
     for name, item in value.items():
         where = f"{path}.{name}".lstrip(".")
         if name not in shape.members:
@@ -147,7 +162,9 @@ _CHECKS: Mapping[str, Any] = {
 def _matches(pattern: str, value: str) -> bool:
     try:
         return java_pattern.matches(pattern, value)
-    except re.error:  # of a newer boto3; the tests translate every pattern of the one that is locked
+    except (
+        re.error
+    ):  # of a newer boto3; the tests translate every pattern of the one that is locked
         return True
 
 

@@ -58,19 +58,35 @@ def show(found: list[Listed], region: str) -> None:
     from breedlab.console import console, table
 
     if not found:
-        print(f"no endpoint in {region} was made by breedlab; another region: --list --region REGION")
+        print(
+            f"no endpoint in {region} was made by breedlab; another region: --list --region REGION"
+        )
         return
     columns = ["endpoint", "status", "runs on", "age", "USD/hour", "user", "experiment", "run"]
     rows = [
-        [one.name, one.status, one.runs_on, _age(one.age), _usd(one.price), one.user, one.experiment, one.run]
+        [
+            one.name,
+            one.status,
+            one.runs_on,
+            _age(one.age),
+            _usd(one.price),
+            one.user,
+            one.experiment,
+            one.run,
+        ]
         for one in found
     ]
     console.print(table("", columns, rows))
     known = sum(one.price for one in found if one.price is not None)
     unknown = sum(one.price is None for one in found)
     more = f", and {unknown} whose price is not known" if unknown else ""
-    console.print(f"in {region}: ${known:,.3f} an hour, ${known * 730:,.2f} a month until deleted{more}", markup=False)
-    console.print(f"delete one: {command('deploy', '--delete NAME')}{region_flag(region)}", markup=False)
+    console.print(
+        f"in {region}: ${known:,.3f} an hour, ${known * 730:,.2f} a month until deleted{more}",
+        markup=False,
+    )
+    console.print(
+        f"delete one: {command('deploy', '--delete NAME')}{region_flag(region)}", markup=False
+    )
 
 
 def _listed(sagemaker: Any, entry: dict[str, Any], region: str) -> Iterator[Listed]:
@@ -85,13 +101,18 @@ def _listed(sagemaker: Any, entry: dict[str, Any], region: str) -> Iterator[List
     runs_on, price = _instances(sagemaker, described, region)
     age = datetime.now(UTC) - described["CreationTime"]
     about = (tags.get(key, "") for key in (USER, EXPERIMENT, RUN))
-    yield Listed(described["EndpointName"], described["EndpointStatus"], runs_on, age, price, *about)
+    yield Listed(
+        described["EndpointName"], described["EndpointStatus"], runs_on, age, price, *about
+    )
 
 
 def _instances(sagemaker: Any, described: dict[str, Any], region: str) -> tuple[str, float | None]:
     """Return what an endpoint runs on at this moment, and what that costs an hour."""
     config = sagemaker.describe_endpoint_config(EndpointConfigName=described["EndpointConfigName"])
-    running = {v["VariantName"]: v.get("CurrentInstanceCount") for v in described.get("ProductionVariants", [])}
+    running = {
+        v["VariantName"]: v.get("CurrentInstanceCount")
+        for v in described.get("ProductionVariants", [])
+    }
     texts: list[str] = []
     total: float | None = 0.0
     for variant in config["ProductionVariants"]:

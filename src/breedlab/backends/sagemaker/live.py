@@ -1,4 +1,5 @@
-"""Endpoints as they stand in an account: what AWS says of one, waiting for it, its log, and its end."""
+"""Endpoints as they stand in an account: what AWS says of one, waiting for it, its log, and its
+end."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 POLL_S = 10.0
 _LOOKS = 3
-"""At an endpoint that is not yet what was asked for, before that is taken for what AWS made of it."""
+"""At an endpoint that is not yet what was asked for, before that is taken for what AWS made of
+it."""
 MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 """Statuses of an endpoint that AWS is at work on."""
 
@@ -26,7 +28,9 @@ def describe(sagemaker: Any, name: str) -> dict[str, Any] | None:
     from botocore.exceptions import ClientError
 
     try:
-        described: dict[str, Any] = patiently(lambda: sagemaker.describe_endpoint(EndpointName=name), missing=False)
+        described: dict[str, Any] = patiently(
+            lambda: sagemaker.describe_endpoint(EndpointName=name), missing=False
+        )
         return described
     except ClientError as error:
         if is_missing(error):
@@ -35,15 +39,19 @@ def describe(sagemaker: Any, name: str) -> dict[str, Any] | None:
 
 
 def wait(
-    sagemaker: Any, name: str, begun: Callable[[dict[str, Any] | None], bool] = lambda _described: True
+    sagemaker: Any,
+    name: str,
+    begun: Callable[[dict[str, Any] | None], bool] = lambda _described: True,
 ) -> dict[str, Any] | None:
-    """Wait while AWS is at work on an endpoint, showing its status; return what it then is, None if it is gone.
+    """Wait while AWS is at work on an endpoint, showing its status; return what it then is, None if
+    it is gone.
 
     Args:
         sagemaker: The client.
         name: The endpoint's.
-        begun: Whether a description shows that AWS has begun what was asked for. AWS's own consistency takes seconds,
-            so one that does not is given a few more looks before it is believed.
+        begun: Whether a description shows that AWS has begun what was asked for. AWS's own
+            consistency takes seconds, so one that does not is given a few more looks before it is
+            believed.
     """
     from breedlab.console import console
 
@@ -79,12 +87,12 @@ def last_log_lines(account: boto3.Session, name: str, count: int = 15) -> list[s
     group = f"/aws/sagemaker/Endpoints/{name}"
     try:
         with aws_errors():
-            streams = logs.describe_log_streams(logGroupName=group, orderBy="LastEventTime", descending=True, limit=1)[
-                "logStreams"
-            ]
-            events = logs.get_log_events(logGroupName=group, logStreamName=streams[0]["logStreamName"], limit=count)[
-                "events"
-            ]
+            streams = logs.describe_log_streams(
+                logGroupName=group, orderBy="LastEventTime", descending=True, limit=1
+            )["logStreams"]
+            events = logs.get_log_events(
+                logGroupName=group, logStreamName=streams[0]["logStreamName"], limit=count
+            )["events"]
     except (BreedlabError, LookupError):
         return []
     return [str(event["message"]).rstrip() for event in events]

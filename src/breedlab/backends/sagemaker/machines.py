@@ -1,4 +1,5 @@
-"""Which processors an instance type has, and whether breedlab's code and AWS's images for it can use them."""
+"""Which processors an instance type has, and whether breedlab's code and AWS's images for it can
+use them."""
 
 from __future__ import annotations
 
@@ -12,12 +13,15 @@ _ACCELERATORS = {
     "dl2": "Qualcomm's accelerators, which need their own runtime",
     "p2.": "NVIDIA K80 GPUs, for which no PyTorch since 1.13 is built",
 }
-_OTHERS = "take a type with newer NVIDIA GPUs, such as ml.g5.xlarge, or with none, such as ml.m5.xlarge"
+_OTHERS = (
+    "take a type with newer NVIDIA GPUs, such as ml.g5.xlarge, or with none, such as ml.m5.xlarge"
+)
 
 _VOLTA = re.compile(r"ml\.p3(dn)?\.")
 
 ARM_SIBLING = "ml.c7g.xlarge"
-"""A type with an ARM processor that the SDK's list of images knows; newer ones run the same image."""
+"""A type with an ARM processor that the SDK's list of images knows; newer ones run the same
+image."""
 
 
 def is_arm(instance_type: str) -> bool:
@@ -26,7 +30,8 @@ def is_arm(instance_type: str) -> bool:
 
 
 def unusable(instance_type: str) -> str | None:
-    """Return why neither AWS's images nor breedlab can use what a type is paid for; None if they can."""
+    """Return why neither AWS's images nor breedlab can use what a type is paid for; None if they
+    can."""
     for family, has in _ACCELERATORS.items():
         if instance_type.startswith(f"ml.{family}"):
             return f"{instance_type} has {has}; {_OTHERS}"
@@ -41,12 +46,15 @@ def training_problem(instance_type: str, image: str) -> str | None:
         image: The address of the image that the SDK chose for it.
     """
     if is_arm(instance_type):
-        return f"{instance_type} has ARM processors, for which AWS has no PyTorch training image; give an image's URI"
+        return (
+            f"{instance_type} has ARM processors, for which AWS has no PyTorch training image; give"
+            " an image's URI"
+        )
     cuda = re.search(r"-cu(\d\d)\d", image)
     # "Removed support for Maxwell, Pascal, and Volta": CUDA 13.0's release notes.
     if _VOLTA.match(instance_type) and cuda and int(cuda[1]) >= 13:
         return (
-            f"{instance_type} has NVIDIA V100 GPUs, which CUDA 13 of {image.rpartition('/')[2]} no longer knows; take"
-            " backend.image=2.7.1, or a newer type such as ml.g5.xlarge"
+            f"{instance_type} has NVIDIA V100 GPUs, which CUDA 13 of {image.rpartition('/')[2]} no"
+            " longer knows; take backend.image=2.7.1, or a newer type such as ml.g5.xlarge"
         )
     return None

@@ -1,10 +1,12 @@
-"""Which endpoints of an account are ours and which others made, and what is deleted with one: only what is ours."""
+"""Which endpoints of an account are ours and which others made, and what is deleted with one: only
+what is ours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.endpoint import is_version
@@ -18,8 +20,12 @@ from breedlab.errors import BackendError
 if TYPE_CHECKING:
     import boto3
 
-KINDS = {"endpoint_config": ("EndpointConfigName", "EndpointConfigs"), "model": ("ModelName", "Models")}
-"""What an endpoint is made of, with the field of its name and that of a list of them; first what uses the second."""
+KINDS = {
+    "endpoint_config": ("EndpointConfigName", "EndpointConfigs"),
+    "model": ("ModelName", "Models"),
+}
+"""What an endpoint is made of, with the field of its name and that of a list of them; first what
+uses the second."""
 
 
 @dataclass
@@ -71,8 +77,12 @@ def delete(account: boto3.Session, name: str) -> Deleted:
         for kind, (key, entries) in KINDS.items():
             for each, arn in _versions(sagemaker, name, kind, key, entries):
                 what = f"{kind.replace('_', ' ')} {each}"
-                if patiently(lambda arn=arn: read_tags(sagemaker, arn), missing=False).get(ENDPOINT) != name:  # type: ignore[misc]
-                    done.left.append(f"{what}: has no tag {ENDPOINT}={name}, so breedlab did not make it for this")
+                tags = patiently(partial(read_tags, sagemaker, arn), missing=False)
+                if tags.get(ENDPOINT) != name:
+                    done.left.append(
+                        f"{what}: has no tag {ENDPOINT}={name}, so breedlab did not make it for"
+                        " this"
+                    )
                     continue
                 used = _in_use(sagemaker) if used is None else used
                 if (user := used.get((kind, each))) is not None:
@@ -83,7 +93,10 @@ def delete(account: boto3.Session, name: str) -> Deleted:
         if done.gone and remove_alarm(account, name):
             done.gone.append("the alarm that woke it")
     if not done.gone and not done.left:
-        raise BackendError(f"--delete: there is no endpoint {name!r} in {account.region_name}, and nothing left of one")
+        raise BackendError(
+            f"--delete: there is no endpoint {name!r} in {account.region_name}, and nothing left"
+            " of one"
+        )
     return done
 
 
@@ -102,10 +115,10 @@ def _refuse_untagged(sagemaker: Any, described: dict[str, Any]) -> None:
     name, arn = described["EndpointName"], described["EndpointArn"]
     if read_tags(sagemaker, arn).get(ENDPOINT) != name:
         raise BackendError(
-            f"--delete {name}: the endpoint has no tag {ENDPOINT}={name}, so breedlab did not make it and leaves it"
-            " alone. If it is yours all the same (earlier versions of breedlab set no tags), tag it first:"
-            f" aws sagemaker add-tags --region {arn.split(':')[3]} --resource-arn {arn}"
-            f" --tags Key={ENDPOINT},Value={name}"
+            f"--delete {name}: the endpoint has no tag {ENDPOINT}={name}, so breedlab did not make"
+            " it and leaves it alone. If it is yours all the same (earlier versions of breedlab"
+            f" set no tags), tag it first: aws sagemaker add-tags --region {arn.split(':')[3]}"
+            f" --resource-arn {arn} --tags Key={ENDPOINT},Value={name}"
         )
 
 
@@ -122,7 +135,9 @@ def _stop_scaling(account: boto3.Session, described: dict[str, Any]) -> None:
             )
 
 
-def _versions(sagemaker: Any, endpoint: str, kind: str, key: str, entries: str) -> list[tuple[str, str]]:
+def _versions(
+    sagemaker: Any, endpoint: str, kind: str, key: str, entries: str
+) -> list[tuple[str, str]]:
     """Return name and ARN of whatever is called as an endpoint's models or configs are."""
     pages = sagemaker.get_paginator(f"list_{kind}s").paginate(NameContains=endpoint)
     arn = key.removesuffix("Name") + "Arn"
@@ -156,11 +171,16 @@ def _models_of(sagemaker: Any, config: str) -> Iterator[str]:
     from botocore.exceptions import ClientError
 
     try:
-        described = patiently(lambda: sagemaker.describe_endpoint_config(EndpointConfigName=config), missing=False)
+        described = patiently(
+            lambda: sagemaker.describe_endpoint_config(EndpointConfigName=config), missing=False
+        )
     except ClientError as error:
         if is_missing(error):  # an endpoint may outlive its config
             return
         raise
-    for variant in (*described["ProductionVariants"], *described.get("ShadowProductionVariants", [])):
+    for variant in (
+        *described["ProductionVariants"],
+        *described.get("ShadowProductionVariants", []),
+    ):
         if "ModelName" in variant:
             yield variant["ModelName"]

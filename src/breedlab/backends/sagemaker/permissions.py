@@ -1,7 +1,8 @@
-"""The IAM actions behind the calls that breedlab makes, and what in an account each has to be allowed on.
+"""The IAM actions behind the calls that breedlab makes, and what in an account each has to be
+allowed on.
 
-`operations.json` holds the calls themselves, by command. The suite records them while it runs every command against
-its account, and compares: `python -m pytest tests/backends/test_permissions.py`.
+`operations.json` holds the calls themselves, by command. The suite records them while it runs every
+command against its account, and compares: `python -m pytest tests/backends/test_permissions.py`.
 """
 
 from __future__ import annotations
@@ -39,15 +40,18 @@ _SCALING = (
 _ALARMS = ("cloudwatch:PutMetricAlarm", "cloudwatch:DescribeAlarms", "cloudwatch:DeleteAlarms")
 _BESIDE = {
     "s3:PutObject": ("s3:AbortMultipartUpload",),
-    "application-autoscaling:RegisterScalableTarget": (*_SCALING, "application-autoscaling:TagResource"),
+    "application-autoscaling:RegisterScalableTarget": (
+        *_SCALING,
+        "application-autoscaling:TagResource",
+    ),
     "application-autoscaling:PutScalingPolicy": _ALARMS,
     "cloudwatch:PutMetricAlarm": ("cloudwatch:TagResource",),
     "application-autoscaling:DeregisterScalableTarget": _ALARMS,
 }
 """What calls need beside the action that they are named after.
 
-A large upload that breaks off is aborted. Autoscaling acts in the caller's name ("prerequisites" in SageMaker's guide),
-and whoever creates something with tags has to be allowed to tag it.
+A large upload that breaks off is aborted. Autoscaling acts in the caller's name ("prerequisites" in
+SageMaker's guide), and whoever creates something with tags has to be allowed to tag it.
 """
 
 SAGEMAKER_KINDS = {
@@ -95,7 +99,8 @@ def actions(calls: Iterable[str]) -> set[str]:
 
 
 def sagemaker_resources(action: str, needed: Iterable[str]) -> list[str]:
-    """Return the kinds of things in SageMaker that an action is checked against; none where IAM knows only `*`.
+    """Return the kinds of things in SageMaker that an action is checked against; none where IAM
+    knows only `*`.
 
     Args:
         action: Such as `sagemaker:CreateModel`.

@@ -1,4 +1,5 @@
-"""What `dry_run=true` prints of a SageMaker experiment: its requests to the letter, with no account to send them to."""
+"""What `dry_run=true` prints of a SageMaker experiment: its requests to the letter, with no account
+to send them to."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ def plan(config: Config) -> str:
         config.data.root if in_s3 else place.uri("data", "<fingerprint>"),
     )
     sent = requests(experiment)
-    if found := checks.offline_problems(config, place.region) + checks.request_problems(sent, experiment):
+    if found := checks.offline_problems(config, place.region) + checks.request_problems(
+        sent, experiment
+    ):
         raise error_from(found, "backend=sagemaker")
     lines = [
         f"experiment {config.name} on SageMaker (dry run: nothing is started)",
@@ -67,28 +70,39 @@ def plan(config: Config) -> str:
         "",
     ]
     for number, request in enumerate(sent, 1):
-        lines += [f"request {number}: {request.operation}", json.dumps(request.parameters, indent=2), ""]
+        lines += [
+            f"request {number}: {request.operation}",
+            json.dumps(request.parameters, indent=2),
+            "",
+        ]
     return "\n".join(lines + list(_needs(place)))
 
 
 def _jobs(experiment: Experiment) -> Iterator[str]:
     config, backend = experiment.config, experiment.config.backend
-    machine = f"{backend.instance_count} x {backend.instance_type}{', spot' if backend.spot else ''}"
+    machine = (
+        f"{backend.instance_count} x {backend.instance_type}{', spot' if backend.spot else ''}"
+    )
     yield f"machines  {machine}, {backend.volume_gb} GB, {experiment.image}"
     yield "jobs"
     count = trial_count(config)
     if experiment.searches:
-        at_once = f"{config.tuner.parallel} at a time" if config.tuner.parallel > 1 else "one after another"
+        at_once = (
+            f"{config.tuner.parallel} at a time"
+            if config.tuner.parallel > 1
+            else "one after another"
+        )
         yield (
-            f"  1. tuning job {experiment.name}: {count} training jobs of {config.tuner.max_epochs} epochs,"
-            f" {config.tuner.strategy}, {at_once}"
+            f"  1. tuning job {experiment.name}: {count} training jobs of {config.tuner.max_epochs}"
+            f" epochs, {config.tuner.strategy}, {at_once}"
         )
         best = f"trains the best for {config.trainer.max_epochs} epochs, tests"
         yield f"  2. training job {experiment.final_name}: {best}"
     elif config.tuner.strategy != "none":
         yield (
-            f"  1. training job {experiment.name}: all {count} trials of {config.tuner.max_epochs} epochs over"
-            f" one activation cache, then the best for {config.trainer.max_epochs} epochs, tests"
+            f"  1. training job {experiment.name}: all {count} trials of {config.tuner.max_epochs}"
+            f" epochs over one activation cache, then the best for {config.trainer.max_epochs}"
+            " epochs, tests"
         )
     else:
         yield f"  1. training job {experiment.name}: {config.trainer.max_epochs} epochs, tests"
@@ -101,7 +115,10 @@ def _bills(experiment: Experiment) -> Iterator[str]:
     yield "largest bill"
     if count:
         for way, text in (
-            ("job_each", "a container starts, and the photos pass the frozen part, for every trial"),
+            (
+                "job_each",
+                "a container starts, and the photos pass the frozen part, for every trial",
+            ),
             ("one_job", "one start, one pass of the photos through the frozen part for all trials"),
         ):
             mark = "*" if each_trial_is_a_job(config) == (way == "job_each") else " "
@@ -109,7 +126,9 @@ def _bills(experiment: Experiment) -> Iterator[str]:
             yield f" {mark} backend.trials={way:9} {bill}: {text}"
     else:
         yield f"   {largest_bill(backend, region, 0, False)}"
-    yield f"   {largest_bill(backend, region, count, False).source}; storage and traffic come on top"
+    yield (
+        f"   {largest_bill(backend, region, count, False).source}; storage and traffic come on top"
+    )
     for problem in bill_problems(backend, region, count, each_trial_is_a_job(config)):
         yield f"   a launch refuses that: {problem.path}: {problem.message}"
     if backend.spot:
@@ -123,13 +142,21 @@ def _search(experiment: Experiment) -> Iterator[str]:
         yield "hyperparameters"
         rows: list[tuple[str, ...]] = [("name", "config path", "type", "range")]
         for path, dimension in space.items():
-            kind = "categorical" if isinstance(dimension, Choices) else "integer" if dimension.integer else "continuous"
+            kind = (
+                "categorical"
+                if isinstance(dimension, Choices)
+                else "integer"
+                if dimension.integer
+                else "continuous"
+            )
             rows.append((sagemaker_name(path), path, kind, describe_dimension(dimension)))
         if not experiment.searches:  # one job searches by itself, and knows its own names only
             rows = [row[1:] for row in rows]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
         for row in rows:
-            yield "  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]])
+            yield "  " + "  ".join(
+                [*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]
+            )
         yield ""
     metric = config.monitor.metric
     regex = next(d["Regex"] for d in metric_definitions(config) if d["Name"] == metric)
@@ -147,8 +174,14 @@ def _source(config: Config, shown: int = 3) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_source(folder, config)
-        sizes = {path.relative_to(folder): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    yield f"source archive: {len(sizes)} files, {sum(sizes.values()) / 1e6:.2f} MB before compression"
+        sizes = {
+            path.relative_to(folder): path.stat().st_size
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+    yield (
+        f"source archive: {len(sizes)} files, {sum(sizes.values()) / 1e6:.2f} MB before compression"
+    )
     for top in sorted({path.parts[0] for path in sizes}):
         inside = sorted(path for path in sizes if path.parts[0] == top)
         total = sum(sizes[path] for path in inside)

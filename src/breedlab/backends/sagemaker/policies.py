@@ -1,4 +1,5 @@
-"""The least IAM policies with which breedlab works: for who launches, for the jobs' role, for a Lambda in front."""
+"""The least IAM policies with which breedlab works: for who launches, for the jobs' role, for a
+Lambda in front."""
 
 from __future__ import annotations
 
@@ -7,7 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from breedlab.backends.sagemaker.permissions import actions, by_command, recorded, sagemaker_resources
+from breedlab.backends.sagemaker.permissions import (
+    actions,
+    by_command,
+    recorded,
+    sagemaker_resources,
+)
 from breedlab.backends.sagemaker.tags import USER
 from breedlab.config.backend import Backend
 
@@ -90,7 +96,9 @@ def user(account: Account, commands: Iterable[str]) -> Policy:
     for action, on in resources.items():
         grouped.setdefault((on, _condition_name(action)), []).append(action)
     statements = [
-        _allow(names, on, _CONDITIONS.get(condition)) for (on, condition), names in grouped.items() if on != ()
+        _allow(names, on, _CONDITIONS.get(condition))
+        for (on, condition), names in grouped.items()
+        if on != ()
     ]
     return _policy([*statements, *_keys_of_user(account, "s3:PutObject" in needed)])
 
@@ -101,9 +109,24 @@ def execution_role(account: Account) -> Policy:
     statements = [
         _allow(["s3:ListBucket"], account.buckets),
         _allow(["s3:GetObject"], [account.inside, *account.objects(account.reads)]),
-        _allow(["s3:AbortMultipartUpload", "s3:PutObject"], [account.inside, *account.objects(account.writes)]),
-        _allow(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"], [logs]),
-        _allow(["cloudwatch:PutMetricData"], ["*"], {"StringLike": {"cloudwatch:namespace": "/aws/sagemaker/*"}}),
+        _allow(
+            ["s3:AbortMultipartUpload", "s3:PutObject"],
+            [account.inside, *account.objects(account.writes)],
+        ),
+        _allow(
+            [
+                "logs:CreateLogGroup",
+                "logs:CreateLogStream",
+                "logs:DescribeLogStreams",
+                "logs:PutLogEvents",
+            ],
+            [logs],
+        ),
+        _allow(
+            ["cloudwatch:PutMetricData"],
+            ["*"],
+            {"StringLike": {"cloudwatch:namespace": "/aws/sagemaker/*"}},
+        ),
         _allow(["ecr:GetAuthorizationToken"], ["*"]),
         _allow(
             ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
@@ -121,8 +144,14 @@ def lambda_function(account: Account) -> Policy:
     """Return what a Lambda needs that asks the endpoint: entry/lambda_policy.json, filled in."""
     return _policy(
         [
-            _allow(["sagemaker:InvokeEndpoint"], [account.arn("sagemaker", f"endpoint/{account.endpoint}")]),
-            _allow(["logs:CreateLogStream", "logs:PutLogEvents"], [account.arn("logs", "log-group:/aws/lambda/*:*")]),
+            _allow(
+                ["sagemaker:InvokeEndpoint"],
+                [account.arn("sagemaker", f"endpoint/{account.endpoint}")],
+            ),
+            _allow(
+                ["logs:CreateLogStream", "logs:PutLogEvents"],
+                [account.arn("logs", "log-group:/aws/lambda/*:*")],
+            ),
         ]
     )
 
@@ -150,11 +179,14 @@ def _resources(account: Account, action: str, needed: set[str]) -> Iterator[str]
         yield account.role
     elif action == "iam:CreateServiceLinkedRole":
         name = "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
-        yield f"arn:{account.partition}:iam::{account.number}:role/aws-service-role/{_LINKED_ROLE}/{name}"
+        role = f"role/aws-service-role/{_LINKED_ROLE}/{name}"
+        yield f"arn:{account.partition}:iam::{account.number}:{role}"
     elif service == "iam":  # of the execution role and of whoever calls
         kinds = ["role", "user"] if action == "iam:SimulatePrincipalPolicy" else ["role"]
         yield from (f"arn:{account.partition}:iam::{account.number}:{kind}/*" for kind in kinds)
-    elif service == "application-autoscaling" and not action.partition(":")[2].startswith("Describe"):
+    elif service == "application-autoscaling" and not action.partition(":")[2].startswith(
+        "Describe"
+    ):
         yield account.arn(service, "scalable-target/*")
     elif service == "cloudwatch":
         yield account.arn(service, "alarm:*")
@@ -170,7 +202,8 @@ _CONDITIONS: dict[str, Mapping[str, Any]] = {
 
 
 def _condition_name(action: str) -> str:
-    """Return which condition an action is allowed under: what breedlab deletes and stops has its tag."""
+    """Return which condition an action is allowed under: what breedlab deletes and stops has its
+    tag."""
     if action == "iam:PassRole":
         return "pass"
     if action == "iam:CreateServiceLinkedRole":
@@ -180,7 +213,9 @@ def _condition_name(action: str) -> str:
 
 def _of_environment(environment: Mapping[str, str]) -> Iterator[Statement]:
     """Yield what the variables of a job make its code ask of AWS."""
-    secrets = sorted({match[1] for value in environment.values() if (match := _SECRET.fullmatch(value))})
+    secrets = sorted(
+        {match[1] for value in environment.values() if (match := _SECRET.fullmatch(value))}
+    )
     if secrets:
         yield _allow(["secretsmanager:GetSecretValue"], secrets)
     if match := _CODE_ARTIFACT.fullmatch(environment.get("CA_REPOSITORY_ARN", "")):
@@ -218,15 +253,23 @@ def _key(account: Account, key: str, *names: str) -> Statement:
 
 def _repository(account: Account, image: str) -> str:
     """Return the ARN of an image's repository, which is often another account's."""
-    match = re.match(r"([^.]+)\.dkr\.ecr(?:-fips)?\.([^.]+)\.amazonaws\.com(?:\.cn)?/([^:@]+)", image)
+    match = re.match(
+        r"([^.]+)\.dkr\.ecr(?:-fips)?\.([^.]+)\.amazonaws\.com(?:\.cn)?/([^:@]+)", image
+    )
     if match is None:
         return f"arn:{account.partition}:ecr:*:*:repository/*"
     number, region, name = (re.sub(r"<.*>", "*", part) for part in match.groups())
     return f"arn:{account.partition}:ecr:{region}:{number}:repository/{name}"
 
 
-def _allow(names: Iterable[str], on: Iterable[str], condition: Mapping[str, Any] | None = None) -> Statement:
-    statement: Statement = {"Effect": "Allow", "Action": sorted(names), "Resource": list(dict.fromkeys(on))}
+def _allow(
+    names: Iterable[str], on: Iterable[str], condition: Mapping[str, Any] | None = None
+) -> Statement:
+    statement: Statement = {
+        "Effect": "Allow",
+        "Action": sorted(names),
+        "Resource": list(dict.fromkeys(on)),
+    }
     return {**statement, "Condition": dict(condition)} if condition else statement
 
 

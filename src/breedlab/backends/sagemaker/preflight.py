@@ -1,6 +1,8 @@
-"""What only the account knows: whether the role may be used, and whether there is room for the machines.
+"""What only the account knows: whether the role may be used, and whether there is room for the
+machines.
 
-Nobody has to be allowed to ask: what may not be looked at is told as not checked, and refuses nothing.
+Nobody has to be allowed to ask: what may not be looked at is told as not checked, and refuses
+nothing.
 """
 
 from __future__ import annotations
@@ -77,10 +79,19 @@ def training_needs(backend: Backend, at_once: int) -> list[Need]:
 
 def endpoint_needs(instance_type: str, most: int) -> list[Need]:
     """Return the quota that an endpoint on instances needs at its highest load."""
-    return [Need(f"{instance_type} for endpoint usage", most, "--instance-type", f"{most} x {instance_type}")]
+    return [
+        Need(
+            f"{instance_type} for endpoint usage",
+            most,
+            "--instance-type",
+            f"{most} x {instance_type}",
+        )
+    ]
 
 
-def look(account: boto3.Session, role: str, needs: list[Need], role_path: str = "backend.role") -> Findings:
+def look(
+    account: boto3.Session, role: str, needs: list[Need], role_path: str = "backend.role"
+) -> Findings:
     """Return what the account says against a launch.
 
     Args:
@@ -92,7 +103,11 @@ def look(account: boto3.Session, role: str, needs: list[Need], role_path: str = 
     found = Findings()
     if role.startswith("arn:"):
         _look_at(found, "the role's trust policy", lambda: _trust(account, role, role_path))
-        _look_at(found, "whether you may pass the role (iam:PassRole)", lambda: _passing(account, role, role_path))
+        _look_at(
+            found,
+            "whether you may pass the role (iam:PassRole)",
+            lambda: _passing(account, role, role_path),
+        )
     _look_at(found, "the account's quotas", lambda: _room(account, needs, found))
     return found
 
@@ -112,12 +127,14 @@ def _look_at(found: Findings, what: str, problems: Callable[[], Iterator[Problem
 
 
 def _trust(account: boto3.Session, role: str, path: str) -> Iterator[Problem]:
-    policy = client(account, "iam").get_role(RoleName=role.rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
+    policy = client(account, "iam").get_role(RoleName=role.rpartition("/")[2])["Role"][
+        "AssumeRolePolicyDocument"
+    ]
     if not any(_lets_sagemaker_in(statement) for statement in _listed(policy.get("Statement", []))):
         yield Problem(
             path,
-            f"{role} does not let SageMaker in: its trust policy has no statement that allows {SERVICE} to"
-            " sts:AssumeRole; add one, or take another role",
+            f"{role} does not let SageMaker in: its trust policy has no statement that allows"
+            f" {SERVICE} to sts:AssumeRole; add one, or take another role",
         )
 
 
@@ -144,11 +161,17 @@ def _passing(account: boto3.Session, role: str, path: str) -> Iterator[Problem]:
         ActionNames=["iam:PassRole"],
         ResourceArns=[role],
         ContextEntries=[
-            {"ContextKeyName": "iam:PassedToService", "ContextKeyValues": [SERVICE], "ContextKeyType": "string"}
+            {
+                "ContextKeyName": "iam:PassedToService",
+                "ContextKeyValues": [SERVICE],
+                "ContextKeyType": "string",
+            }
         ],
     )
     if any(result["EvalDecision"] != "allowed" for result in answer["EvaluationResults"]):
-        yield Problem(path, f"{caller} may not pass {role} to SageMaker; it needs iam:PassRole on it")
+        yield Problem(
+            path, f"{caller} may not pass {role} to SageMaker; it needs iam:PassRole on it"
+        )
 
 
 def _room(account: boto3.Session, needs: list[Need], found: Findings) -> Iterator[Problem]:
@@ -168,7 +191,9 @@ def _room(account: boto3.Session, needs: list[Need], found: Findings) -> Iterato
             )
         if not wanted:
             return
-    found.unchecked += [f"the quota '{name}': the account lists none of that name" for name in wanted]
+    found.unchecked += [
+        f"the quota '{name}': the account lists none of that name" for name in wanted
+    ]
 
 
 def _listed(value: Any) -> list[Any]:

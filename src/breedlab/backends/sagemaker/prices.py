@@ -61,15 +61,21 @@ class Bill:
 
     def __str__(self) -> str:
         most = "unknown" if self.total is None else f"${self.total:,.2f}"
-        return f"{most} ({self.jobs} {'job' if self.jobs == 1 else 'jobs'}, {self.hours:,.1f} instance hours)"
+        return (
+            f"{most} ({self.jobs} {'job' if self.jobs == 1 else 'jobs'}, {self.hours:,.1f} instance"
+            " hours)"
+        )
 
 
 Quote = tuple[float | None, str]
 """USD for one instance and hour, None if it is not known; and where that comes from, or why not."""
 
 
-def quoted(account: boto3.Session, machine: Priced, use: Literal["Training", "Hosting", "Batch Transform"]) -> Quote:
-    """Return the price of a machine in the account's region: as given, by AWS's price list today, or by our own list.
+def quoted(
+    account: boto3.Session, machine: Priced, use: Literal["Training", "Hosting", "Batch Transform"]
+) -> Quote:
+    """Return the price of a machine in the account's region: as given, by AWS's price list today,
+    or by our own list.
 
     Args:
         account: The session; it need not be allowed to ask for prices.
@@ -84,27 +90,40 @@ def quoted(account: boto3.Session, machine: Priced, use: Literal["Training", "Ho
     # The list of all regions is kept in few of them.
     pricing = client(account, "pricing", "us-east-1")
     wanted = {"regionCode": region, "instanceName": machine.instance_type, "component": use}
-    filters = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()]
+    filters = [
+        {"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()
+    ]
     try:
         products = pricing.get_products(ServiceCode="AmazonSageMaker", Filters=filters)["PriceList"]
         found = {price for product in products for price in _on_demand(json.loads(product))}
-    except (ClientError, BotoCoreError, ValueError, LookupError):  # told by the source of the price that is taken
+    except (
+        ClientError,
+        BotoCoreError,
+        ValueError,
+        LookupError,
+    ):  # told by the source of the price that is taken
         found = set()
     if not found:
         return price_per_hour(machine, region)
     price = max(found)
-    return price, f"${price:g} an hour for {machine.instance_type} in {region} by AWS's price list today"
+    return (
+        price,
+        f"${price:g} an hour for {machine.instance_type} in {region} by AWS's price list today",
+    )
 
 
 def _on_demand(product: dict[str, Any]) -> Iterator[float]:
-    """Yield what an hour costs by the terms of one product of AWS's price list, without reservations."""
+    """Yield what an hour costs by the terms of one product of AWS's price list, without
+    reservations."""
     for term in product["terms"].get("OnDemand", {}).values():
         for dimension in term["priceDimensions"].values():
             if (price := float(dimension["pricePerUnit"]["USD"])) > 0:
                 yield price
 
 
-def largest_bill(backend: Backend, region: str, trials: int, each: bool, quote: Quote | None = None) -> Bill:
+def largest_bill(
+    backend: Backend, region: str, trials: int, each: bool, quote: Quote | None = None
+) -> Bill:
     """The most that an experiment can cost.
 
     Args:
@@ -115,13 +134,18 @@ def largest_bill(backend: Backend, region: str, trials: int, each: bool, quote: 
         quote: The price, if the account was asked for it.
     """
     jobs = trials + 1 if each and trials else 1
-    hours = jobs * backend.instance_count * (backend.max_run_hours + backend.keep_alive_minutes / 60)
+    hours = (
+        jobs * backend.instance_count * (backend.max_run_hours + backend.keep_alive_minutes / 60)
+    )
     price, source = quote or price_per_hour(backend, region)
     return Bill(jobs, hours, price, source)
 
 
-def bill_problems(backend: Backend, region: str, trials: int, each: bool, quote: Quote | None = None) -> list[Problem]:
-    """Return why a launch is too expensive, or cannot be told to be cheap enough; see `largest_bill`."""
+def bill_problems(
+    backend: Backend, region: str, trials: int, each: bool, quote: Quote | None = None
+) -> list[Problem]:
+    """Return why a launch is too expensive, or cannot be told to be cheap enough; see
+    `largest_bill`."""
     if backend.max_bill is None:
         return []
     bill = largest_bill(backend, region, trials, each, quote)
@@ -130,16 +154,17 @@ def bill_problems(backend: Backend, region: str, trials: int, each: bool, quote:
         return [
             Problem(
                 "backend.price_per_hour",
-                f"{known}, so nothing says that {bill.hours:,.1f} instance hours stay below backend.max_bill="
-                f"{backend.max_bill:g}; set the price, or backend.max_bill=null",
+                f"{known}, so nothing says that {bill.hours:,.1f} instance hours stay below"
+                f" backend.max_bill={backend.max_bill:g}; set the price, or backend.max_bill=null",
             )
         ]
     if bill.total > backend.max_bill:
         return [
             Problem(
                 "backend.max_bill",
-                f"the largest bill is {bill}, above {backend.max_bill:g} USD; lower backend.max_run_hours"
-                f"{' or tuner.trials' if trials and each else ''}, or set backend.max_bill={math.ceil(bill.total)}",
+                f"the largest bill is {bill}, above {backend.max_bill:g} USD; lower"
+                f" backend.max_run_hours{' or tuner.trials' if trials and each else ''}, or set"
+                f" backend.max_bill={math.ceil(bill.total)}",
             )
         ]
     return []
@@ -150,7 +175,8 @@ def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
     if backend.price_per_hour is not None:
         return backend.price_per_hour, "backend.price_per_hour"
     table, proviso = _table(), ""
-    if region == REGION:  # a dry run that was told none; a figure with its proviso says more than none
+    # a dry run that was told none; a figure with its proviso says more than none
+    if region == REGION:
         region, proviso = REFERENCE, ", as no region is set; others may cost more"
     found = listed_price(backend.instance_type, region)
     if found is None:
@@ -161,12 +187,15 @@ def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
 
 
 def listed_price(instance_type: str, region: str) -> float | None:
-    """Return USD for one instance and hour by the list that breedlab carries; None if it is not in there."""
+    """Return USD for one instance and hour by the list that breedlab carries; None if it is not in
+    there."""
     found = _table()["regions"].get(region, {}).get(instance_type)
     return None if found is None else float(found)
 
 
 @cache
 def _table() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(files(__package__).joinpath("prices.json").read_text("utf-8"))
+    table: dict[str, Any] = json.loads(
+        files(__package__).joinpath("prices.json").read_text("utf-8")
+    )
     return table

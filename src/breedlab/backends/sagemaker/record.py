@@ -1,4 +1,5 @@
-"""What was launched: beside the run directory's config, and once more in the bucket, for other machines."""
+"""What was launched: beside the run directory's config, and once more in the bucket, for other
+machines."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Record:
 
     Attributes:
         name: Of its first job.
-        final_name: Of the job that leaves the model; the same where nothing is searched by a tuning job.
+        final_name: Of the job that leaves the model; the same where nothing is searched by a tuning
+            job.
         place: Where in AWS.
         image: The container image.
         data: The address of the photos.
@@ -42,7 +44,8 @@ class Record:
         started: When, in ISO format.
         git: The commit that was launched from.
         run: The run directory on this machine, None on others.
-        state: `sending` from before its first job is asked for until AWS has answered, then `started`.
+        state: `sending` from before its first job is asked for until AWS has answered, then
+            `started`.
     """
 
     name: str
@@ -67,7 +70,9 @@ class Record:
         config = validate(tree, self.name, recorded=True)
         weights, _ = resolved({"weights": self.config["model"]["weights"]}, lenient=True)
         model = config.model.model_copy(update=weights)
-        return Experiment(config.model_copy(update={"model": model}), self.place, self.name, self.image, self.data)
+        return Experiment(
+            config.model_copy(update={"model": model}), self.place, self.name, self.image, self.data
+        )
 
     def plain(self) -> dict[str, Any]:
         """The content of job.json."""
@@ -87,13 +92,20 @@ class Record:
 def save(record: Record, session: boto3.Session, kms_key: str | None) -> None:
     """Writes a record into the bucket, and into the run directory."""
     text = json.dumps(record.plain(), indent=2)
-    put(client(session, "s3"), record.place.bucket, _key(record.place.prefix, record.name), text.encode(), kms_key)
+    put(
+        client(session, "s3"),
+        record.place.bucket,
+        _key(record.place.prefix, record.name),
+        text.encode(),
+        kms_key,
+    )
     if record.run is not None:
         atomic_write_text(record.run / FILE, text)
 
 
 def forget(record: Record, session: boto3.Session) -> None:
-    """Remove the record of a launch that AWS refused, and the run directory that was reserved for it."""
+    """Remove the record of a launch that AWS refused, and the run directory that was reserved for
+    it."""
     with suppress(BackendError), aws_errors():
         bucket, key = record.place.bucket, _key(record.place.prefix, record.name)
         client(session, "s3").delete_object(Bucket=bucket, Key=key)
@@ -116,7 +128,8 @@ def local_records(runs: Path) -> list[Record]:
 
 
 def find(name: str, runs: Path) -> Record | None:
-    """The record of a job that was launched from this machine, by the name of either job or by its run directory."""
+    """The record of a job that was launched from this machine, by the name of either job or by its
+    run directory."""
     place = Path(name)
     if (place / FILE).is_file():
         return _read((place / FILE).read_text("utf-8"), place)
@@ -124,7 +137,8 @@ def find(name: str, runs: Path) -> Record | None:
 
 
 def find_in_bucket(session: boto3.Session, name: str) -> Record:
-    """The record of a job that was launched from another machine: AWS knows where it writes, and there it lies.
+    """The record of a job that was launched from another machine: AWS knows where it writes, and
+    there it lies.
 
     Raises:
         BackendError: If there is no such job, or it is not breedlab's.
@@ -137,7 +151,9 @@ def find_in_bucket(session: boto3.Session, name: str) -> Record:
         try:
             text = s3.get_object(Bucket=bucket, Key=f"{folder}/{FILE}")["Body"].read().decode()
         except s3.exceptions.NoSuchKey as error:
-            raise BackendError(f"{name}: is a job of the account, but not one that breedlab launched") from error
+            raise BackendError(
+                f"{name}: is a job of the account, but not one that breedlab launched"
+            ) from error
     return _read(text, None)
 
 
@@ -159,12 +175,19 @@ def _output_of(session: boto3.Session, name: str) -> str:
             try:
                 found = getattr(sagemaker, operation)(**{key: name})
             except ClientError as error:
-                if error.response["Error"]["Code"] not in ("ResourceNotFound", "ValidationException"):
+                if error.response["Error"]["Code"] not in (
+                    "ResourceNotFound",
+                    "ValidationException",
+                ):
                     raise
             else:
-                return str(found.get("TrainingJobDefinition", found)["OutputDataConfig"]["S3OutputPath"])
+                return str(
+                    found.get("TrainingJobDefinition", found)["OutputDataConfig"]["S3OutputPath"]
+                )
     where = session.region_name
-    raise BackendError(f"{name}: there is no such job in {where}; `{command('jobs', 'list')}` lists yours")
+    raise BackendError(
+        f"{name}: there is no such job in {where}; `{command('jobs', 'list')}` lists yours"
+    )
 
 
 def _key(prefix: str, name: str) -> str:

@@ -1,4 +1,5 @@
-"""SageMaker's model registry: versions of a model in a group, with their metrics, origin and approval."""
+"""SageMaker's model registry: versions of a model in a group, with their metrics, origin and
+approval."""
 
 from __future__ import annotations
 
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
     import boto3
 
 APPROVALS = {"pending": "PendingManualApproval", "approved": "Approved", "rejected": "Rejected"}
-_CONTENT_TYPES = ["image/jpeg", "image/png", "image/webp", "application/x-image", "application/json"]
+_CONTENT_TYPES = [
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "application/x-image",
+    "application/json",
+]
 _ANSWERS = ["application/json", "application/x-npy"]
 _MOST_PROPERTIES = 50
 _GROUP = r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"
@@ -61,11 +68,18 @@ def is_group(name: str) -> bool:
 
 def is_reference(text: str) -> bool:
     """Return whether this names a version: GROUP, GROUP:NUMBER or a model package's ARN."""
-    return _PACKAGE.fullmatch(text) is not None or re.fullmatch(rf"{_GROUP}(:[1-9]\d*)?", text) is not None
+    return (
+        _PACKAGE.fullmatch(text) is not None
+        or re.fullmatch(rf"{_GROUP}(:[1-9]\d*)?", text) is not None
+    )
 
 
 def requests(
-    deployment: Deployment, group: str, approval: str, lineage: Mapping[str, Any], metrics: Mapping[str, Any] | None
+    deployment: Deployment,
+    group: str,
+    approval: str,
+    lineage: Mapping[str, Any],
+    metrics: Mapping[str, Any] | None,
 ) -> list[Request]:
     """Return what registers a model: its group, which may be there already, and the new version.
 
@@ -82,7 +96,13 @@ def requests(
         "ModelPackageGroupName": group,
         "ModelApprovalStatus": APPROVALS[approval],
         "InferenceSpecification": {
-            "Containers": [{**container(deployment), "Framework": "PYTORCH", "FrameworkVersion": SERVING_PYTORCH}],
+            "Containers": [
+                {
+                    **container(deployment),
+                    "Framework": "PYTORCH",
+                    "FrameworkVersion": SERVING_PYTORCH,
+                }
+            ],
             "SupportedContentTypes": _CONTENT_TYPES,
             "SupportedResponseMIMETypes": _ANSWERS,
             "SupportedRealtimeInferenceInstanceTypes": [deployment.instance_type],
@@ -92,10 +112,15 @@ def requests(
         "CustomerMetadataProperties": properties(lineage, metrics),
     }
     if commit := (lineage.get("git") or {}).get("commit"):
-        parameters["MetadataProperties"] = {"CommitId": str(commit), "GeneratedBy": str(lineage.get("run", "breedlab"))}
+        parameters["MetadataProperties"] = {
+            "CommitId": str(commit),
+            "GeneratedBy": str(lineage.get("run", "breedlab")),
+        }
     if metrics is not None:
         uri = metrics_uri(deployment)
-        parameters["ModelMetrics"] = {"ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": uri}}}
+        parameters["ModelMetrics"] = {
+            "ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": uri}}
+        }
     named = {"ModelPackageGroupName": group, "Tags": as_request(tags)}
     return [Request("CreateModelPackageGroup", named), Request("CreateModelPackage", parameters)]
 
@@ -137,7 +162,8 @@ def register(account: boto3.Session, sent: list[Request]) -> Version:
             try:
                 send(account, group)
             except ClientError as twice:
-                if not is_there_already(twice):  # a colleague's, or the answer to our first attempt got lost
+                # a colleague's, or the answer to our first attempt got lost
+                if not is_there_already(twice):
                     raise
     with aws_errors(f"a version of {name}"):
         arn = str(send(account, package)["ModelPackageArn"])
@@ -172,8 +198,8 @@ def find(account: boto3.Session, reference: str, approved: bool = True) -> Versi
             )
             if not page["ModelPackageSummaryList"]:
                 raise BackendError(
-                    f"--from-registry {group}: has no approved version in {account.region_name}; approve one, or name"
-                    f" it: --from-registry {group}:1"
+                    f"--from-registry {group}: has no approved version in {account.region_name};"
+                    f" approve one, or name it: --from-registry {group}:1"
                 )
             arn = page["ModelPackageSummaryList"][0]["ModelPackageArn"]
         described = sagemaker.describe_model_package(ModelPackageName=arn)
@@ -181,8 +207,8 @@ def find(account: boto3.Session, reference: str, approved: bool = True) -> Versi
     if approved and found.approval != "Approved":
         raise BackendError(
             f"--from-registry {reference}: version {found} is {found.approval}; approve it first:"
-            f" aws sagemaker update-model-package{region_flag(account.region_name)} --model-package-arn {found.arn}"
-            " --model-approval-status Approved"
+            f" aws sagemaker update-model-package{region_flag(account.region_name)}"
+            f" --model-package-arn {found.arn} --model-approval-status Approved"
         )
     return found
 
@@ -198,11 +224,15 @@ def download(account: boto3.Session, version: Version, folder: Path) -> Path:
 
 def metrics_of(run: Path) -> dict[str, Any] | None:
     """Return a run's metrics; None for a bare archive."""
-    found: dict[str, Any] | None = read_json_if_whole(run / "metrics.json") if run.is_dir() else None
+    found: dict[str, Any] | None = (
+        read_json_if_whole(run / "metrics.json") if run.is_dir() else None
+    )
     return found
 
 
-def upload_metrics(account: boto3.Session, deployment: Deployment, metrics: Mapping[str, Any]) -> None:
+def upload_metrics(
+    account: boto3.Session, deployment: Deployment, metrics: Mapping[str, Any]
+) -> None:
     """Write metrics beside the archive, where the registry's pages read them."""
     from breedlab.backends.sagemaker.upload import encryption
 
@@ -210,7 +240,9 @@ def upload_metrics(account: boto3.Session, deployment: Deployment, metrics: Mapp
     bucket, key = split_uri(uri)
     with aws_errors(uri):
         body = json.dumps(metrics).encode()
-        client(account, "s3").put_object(Bucket=bucket, Key=key, Body=body, **encryption(deployment.kms_key))
+        client(account, "s3").put_object(
+            Bucket=bucket, Key=key, Body=body, **encryption(deployment.kms_key)
+        )
 
 
 def _arn(account: boto3.Session, group: str, number: str) -> str:
@@ -228,7 +260,9 @@ def _version(described: Mapping[str, Any]) -> Version:
     match = _PACKAGE.fullmatch(arn)
     containers = described.get("InferenceSpecification", {}).get("Containers", [])
     if match is None or len(containers) != 1 or "ModelDataUrl" not in containers[0]:
-        raise BackendError(f"--from-registry: {arn} holds no model that breedlab registered; name another version")
+        raise BackendError(
+            f"--from-registry: {arn} holds no model that breedlab registered; name another version"
+        )
     return Version(
         arn=arn,
         group=match["group"],

@@ -1,12 +1,14 @@
 """The requests: one function makes them for the dry run and for the launch.
 
-They are the API's own, sent by boto3, and not made by SDK v3's `ModelTrainer` and `HyperparameterTuner`. Those ask STS,
-IAM and S3 while they build a request, so there would be no dry run without an account; they invent names of their own;
-and on the way to a tuning job they lose what was set: network isolation, encryption between instances, keys of the
-volumes, warm pools, torchrun, data channels. What is taken from the SDK is what it knows better: which images there
-are, and the scripts that start a training job (`start_scripts`).
+They are the API's own, sent by boto3, and not made by SDK v3's `ModelTrainer` and
+`HyperparameterTuner`. Those ask STS, IAM and S3 while they build a request, so there would be no
+dry run without an account; they invent names of their own; and on the way to a tuning job they lose
+what was set: network isolation, encryption between instances, keys of the volumes, warm pools,
+torchrun, data channels. What is taken from the SDK is what it knows better: which images there are,
+and the scripts that start a training job (`start_scripts`).
 
-A training job runs those scripts. A tuning job has no field for them: there the image's own toolkit starts the entry.
+A training job runs those scripts. A tuning job has no field for them: there the image's own toolkit
+starts the entry.
 """
 
 from __future__ import annotations
@@ -41,12 +43,13 @@ CHECKPOINTS = "/opt/ml/checkpoints"
 _INPUT_MODES = {"file": "File", "fastfile": "FastFile"}
 _STRATEGIES = {"bayesian": "Bayesian", "random": "Random", "grid": "Grid", "hyperband": "Hyperband"}
 _SCRIPTS = f"{DATA_FOLDER}/sm_drivers"
-# What starts the scripts is the container's first process, which no SIGTERM ends or reaches beyond: it hands it on to a
-# process group of its own, stays until all of that has ended, since the container ends with it, and exits as it did.
-# All in one line of at most 256 characters: AWS matches it against `.*`, which takes no line break.
+# What starts the scripts is the container's first process, which no SIGTERM ends or reaches beyond:
+# it hands it on to a process group of its own, stays until all of that has ended, since the
+# container ends with it, and exits as it did. All in one line of at most 256 characters: AWS
+# matches it against `.*`, which takes no line break.
 _START = (
-    "trap 'kill -TERM -$!; wait $!; r=$?; while kill -0 -$! 2>/dev/null; do sleep .1; done; exit $r' TERM; set -m; "
-    f"chmod +x {_SCRIPTS}/sm_train.sh; {_SCRIPTS}/sm_train.sh & wait $!"
+    "trap 'kill -TERM -$!; wait $!; r=$?; while kill -0 -$! 2>/dev/null; do sleep .1; done; exit"
+    f" $r' TERM; set -m; chmod +x {_SCRIPTS}/sm_train.sh; {_SCRIPTS}/sm_train.sh & wait $!"
 )
 
 
@@ -65,7 +68,11 @@ class Request:
     @property
     def name(self) -> str:
         """The name of the job that it creates."""
-        key = "TrainingJobName" if self.operation == "CreateTrainingJob" else "HyperParameterTuningJobName"
+        key = (
+            "TrainingJobName"
+            if self.operation == "CreateTrainingJob"
+            else "HyperParameterTuningJobName"
+        )
         return str(self.parameters[key])
 
 
@@ -105,7 +112,9 @@ class Experiment:
 def each_trial_is_a_job(config: Config) -> bool:
     """Return whether the search, if there is one, is a tuning job."""
     tuner = config.tuner
-    return trials_are_jobs(config.backend.trials, tuner.strategy, config.model.freeze, tuner.warm_start)
+    return trials_are_jobs(
+        config.backend.trials, tuner.strategy, config.model.freeze, tuner.warm_start
+    )
 
 
 def new_name(config: Config, now: datetime) -> str:
@@ -121,7 +130,8 @@ def requests(experiment: Experiment, best: Mapping[str, str] | None = None) -> l
 
     Args:
         experiment: What jobs are made of.
-        best: The values that the search found, by SageMaker's name; before it ran, placeholders stand in.
+        best: The values that the search found, by SageMaker's name; before it ran, placeholders
+            stand in.
     """
     if not experiment.searches:
         return [training_request(experiment, {})]
@@ -165,7 +175,8 @@ def tuning_request(experiment: Experiment) -> Request:
     config, tuner = experiment.config, experiment.config.tuner
     fixed = {
         "sagemaker_program": ENTRY,
-        # From a channel, not from S3: the toolkit would download that, which an isolated container cannot.
+        # From a channel, not from S3: the toolkit would download that, which an isolated container
+        # cannot.
         "sagemaker_submit_directory": f"{DATA_FOLDER}/code/{ARCHIVE}",
         "sagemaker_region": experiment.place.region,
     }
@@ -176,7 +187,8 @@ def tuning_request(experiment: Experiment) -> Request:
             "sagemaker_instance_type": config.backend.instance_type,
         }
         if (count := processes(config)) is not None:
-            # The toolkit's only name for it, whoever starts the processes; without it, it counts the GPUs.
+            # The toolkit's only name for it, whoever starts the processes; without it, it counts
+            # the GPUs.
             fixed["sagemaker_mpi_num_of_processes_per_host"] = str(count)
     search: dict[str, Any] = {
         "Strategy": _STRATEGIES[tuner.strategy],
@@ -213,8 +225,11 @@ def tuning_request(experiment: Experiment) -> Request:
     }
     if tuner.warm_start:
         parameters["WarmStartConfig"] = {
-            "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": name} for name in tuner.warm_start],
-            # The other type demands the very same image, data and ranges, and refuses what a person is likely to have.
+            "ParentHyperParameterTuningJobs": [
+                {"HyperParameterTuningJobName": name} for name in tuner.warm_start
+            ],
+            # The other type demands the very same image, data and ranges, and refuses what a person
+            # is likely to have.
             "WarmStartType": "TransferLearning",
         }
     return Request("CreateHyperParameterTuningJob", parameters)
@@ -235,12 +250,15 @@ def parameter_ranges(config: Config) -> dict[str, list[dict[str, Any]]]:
     ranges: dict[str, list[dict[str, Any]]] = {}
     for path, dimension in search_space(config).items():
         kind, described = _range(dimension)
-        ranges.setdefault(f"{kind}ParameterRanges", []).append({"Name": sagemaker_name(path), **described})
+        ranges.setdefault(f"{kind}ParameterRanges", []).append(
+            {"Name": sagemaker_name(path), **described}
+        )
     return ranges
 
 
 def processes(config: Config) -> int | None:
-    """Return how many processes train on each instance; None for as many as the container finds GPUs."""
+    """Return how many processes train on each instance; None for as many as the container finds
+    GPUs."""
     if config.backend.processes != "auto":
         return config.backend.processes
     # Types newer than the SDK's list, too: what a container counts is right for all of them.
@@ -258,7 +276,11 @@ def _range(dimension: Dimension) -> tuple[str, dict[str, Any]]:
         return "Categorical", {"Values": [encode(value) for value in dimension.values]}
     assert isinstance(dimension, Range)
     scaling = "Logarithmic" if dimension.log else "Linear"
-    ends = {"MinValue": encode(dimension.low), "MaxValue": encode(dimension.high), "ScalingType": scaling}
+    ends = {
+        "MinValue": encode(dimension.low),
+        "MaxValue": encode(dimension.high),
+        "ScalingType": scaling,
+    }
     return ("Integer" if dimension.integer else "Continuous"), ends
 
 
@@ -298,14 +320,22 @@ def _shared(experiment: Experiment, stage: str) -> dict[str, Any]:
         "EnableNetworkIsolation": backend.network_isolation,
         "EnableInterContainerTrafficEncryption": backend.encrypt_traffic,
         "EnableManagedSpotTraining": backend.spot,
-        "Environment": {"BREEDLAB_STAGE": stage, **_expected_gpus(backend.instance_type), **backend.environment},
+        "Environment": {
+            "BREEDLAB_STAGE": stage,
+            **_expected_gpus(backend.instance_type),
+            **backend.environment,
+        },
     }
-    # A trial that is not taken back goes on from nothing, and would begin by downloading what those before it left.
+    # A trial that is not taken back goes on from nothing, and would begin by downloading what those
+    # before it left.
     if stage != "trial" or backend.spot:
         address = experiment.uri("final" if stage == "final" else "checkpoints")
         shared["CheckpointConfig"] = {"S3Uri": address, "LocalPath": CHECKPOINTS}
     if backend.vpc.subnets:
-        shared["VpcConfig"] = {"Subnets": backend.vpc.subnets, "SecurityGroupIds": backend.vpc.security_groups}
+        shared["VpcConfig"] = {
+            "Subnets": backend.vpc.subnets,
+            "SecurityGroupIds": backend.vpc.security_groups,
+        }
     if backend.retries:
         shared["RetryStrategy"] = {"MaximumRetryAttempts": backend.retries}
     return shared

@@ -1,4 +1,5 @@
-"""Makes an endpoint, or brings one that is there to a new model; one real photo decides, and a failure is undone."""
+"""Makes an endpoint, or brings one that is there to a new model; one real photo decides, and a
+failure is undone."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 _ACCEPT = "application/json; verbose=1"
 
 waiting_for: tuple[str, str] | None = None
-"""The endpoint that AWS is at work on and the command that deletes it, for what is said after Ctrl-C."""
+"""The endpoint that AWS is at work on and the command that deletes it, for what is said after
+Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,12 @@ class Rollout:
         photo: bytes,
         replaces: str | None = None,
     ) -> None:
-        self.account, self.deployment, self.classes, self.photo = account, deployment, classes, photo
+        self.account, self.deployment, self.classes, self.photo = (
+            account,
+            deployment,
+            classes,
+            photo,
+        )
         self.sagemaker = client(account, "sagemaker")
         self._creation = Creation(account, deployment)
         self._replaces = replaces
@@ -90,11 +97,14 @@ class Rollout:
                 return str(status)
             refuse_foreign(self.sagemaker, described, self._replaces)
         if status in MOVING:
-            raise BackendError(f"endpoint {name}: is {status}, not by this command; try again once it is InService")
+            raise BackendError(
+                f"endpoint {name}: is {status}, not by this command; try again once it is InService"
+            )
         if status != "InService":
             raise BackendError(
-                f"endpoint {name}: is {status} ({described.get('FailureReason', 'no reason given')});"
-                f" remove it first: {self._how_to_delete}"
+                f"endpoint {name}: is {status}"
+                f" ({described.get('FailureReason', 'no reason given')}); remove it first:"
+                f" {self._how_to_delete}"
             )
         return str(status)
 
@@ -102,13 +112,15 @@ class Rollout:
         """Uploads, creates or updates, waits, asks, and sets the scaling.
 
         Raises:
-            BackendError: If the endpoint does not come up or does not answer; by then it is gone, or as it was.
+            BackendError: If the endpoint does not come up or does not answer; by then it is gone,
+                or as it was.
         """
         global waiting_for
         status = self.find()
         stage("Endpoint")
         before = self._before() if status is not None else None
-        if status is not None and before is None:  # begun by an earlier call of this command, so it is ours to undo
+        # begun by an earlier call of this command, so it is ours to undo
+        if status is not None and before is None:
             self._creation.adopt()
         if before is not None:
             self.deployment = replace(self.deployment, variant=before.variant)
@@ -134,19 +146,21 @@ class Rollout:
             self._scale(before)
         except BackendError as error:
             raise BackendError(
-                f"endpoint {self.deployment.name}: is in service with the new model, but does not scale: {error}"
+                f"endpoint {self.deployment.name}: is in service with the new model, but does not"
+                f" scale: {error}"
             ) from error
         if isinstance(answer, BreedlabError):
             raise BackendError(
-                f"endpoint {self.deployment.name}: is in service and billed, but whether it answers is not known,"
-                f" since you may not ask it: {answer}\nNothing was undone. With that permission"
-                " (sagemaker:InvokeEndpoint and, of an asynchronous one, its files in S3) the same command asks again;"
-                f" {self._how_to_delete} removes it"
+                f"endpoint {self.deployment.name}: is in service and billed, but whether it answers"
+                f" is not known, since you may not ask it: {answer}\nNothing was undone. With that"
+                " permission (sagemaker:InvokeEndpoint and, of an asynchronous one, its files in"
+                f" S3) the same command asks again; {self._how_to_delete} removes it"
             ) from answer
         return answer
 
     def _ask_if_allowed(self) -> Answer | BreedlabError:
-        """Return the answer, or the error that only says what the caller's credentials may not do."""
+        """Return the answer, or the error that only says what the caller's credentials may not
+        do."""
         try:
             return self._ask()
         except BreedlabError as error:
@@ -159,7 +173,9 @@ class Rollout:
             described = describe(self.sagemaker, self.deployment.name)
             assert described is not None
             name = described["EndpointConfigName"]
-            variants = self.sagemaker.describe_endpoint_config(EndpointConfigName=name)["ProductionVariants"]
+            variants = self.sagemaker.describe_endpoint_config(EndpointConfigName=name)[
+                "ProductionVariants"
+            ]
             if described["EndpointStatus"] == "Creating":
                 return None
             if len(variants) != 1:
@@ -168,10 +184,12 @@ class Rollout:
                     f" {command('deploy')} updates those with one"
                 )
             if self.deployment.kind == "serverless" and "InstanceType" in variants[0]:
-                # "You cannot convert your instance-based, real-time endpoint to a serverless endpoint": the guide.
+                # "You cannot convert your instance-based, real-time endpoint to a serverless
+                # endpoint": the guide.
                 raise BackendError(
-                    f"--kind serverless: endpoint {self.deployment.name} runs on instances, and AWS turns none of those"
-                    " into a serverless one; take another --name, or delete it first"
+                    f"--kind serverless: endpoint {self.deployment.name} runs on instances, and AWS"
+                    " turns none of those into a serverless one; take another --name, or delete it"
+                    " first"
                 )
             variant = variants[0]["VariantName"]
             scaled = Scaled.of(self.account, replace(self.deployment, variant=variant))
@@ -180,9 +198,15 @@ class Rollout:
     def _send(self, before: Before | None) -> None:
         retain = False
         if before is not None and before.scaled.targets:
-            retain = self.deployment.scaling.active and before.instance_type == self.deployment.instance_type
-            before.scaled.remove(self.account)  # AWS refuses to change the machine under one that scales
-        for request in endpoints.requests(self.deployment, exists=before is not None, retain=retain):
+            retain = (
+                self.deployment.scaling.active
+                and before.instance_type == self.deployment.instance_type
+            )
+            # AWS refuses to change the machine under one that scales
+            before.scaled.remove(self.account)
+        for request in endpoints.requests(
+            self.deployment, exists=before is not None, retain=retain
+        ):
             if request.service == "sagemaker":
                 self._creation.send(request)
 
@@ -205,7 +229,8 @@ class Rollout:
         if described.get("EndpointConfigName") != self.deployment.versioned:
             reason = described.get("FailureReason", "an alarm, or instances that did not start")
             raise BackendError(
-                f"endpoint {self.deployment.name}: AWS went back to the old model ({reason}){self._log_hint()}"
+                f"endpoint {self.deployment.name}: AWS went back to the old model"
+                f" ({reason}){self._log_hint()}"
             )
 
     def _ask(self) -> Answer:
@@ -214,13 +239,23 @@ class Rollout:
         where = f"endpoint {self.deployment.name}"
         runtime, name = client(self.account, "sagemaker-runtime"), self.deployment.name
         if self.deployment.kind != "async":
-            return read_answer(self.classes, *first_answer(lambda: invoke(runtime, name, self.photo, _ACCEPT)), where)
+            return read_answer(
+                self.classes,
+                *first_answer(lambda: invoke(runtime, name, self.photo, _ACCEPT)),
+                where,
+            )
         s3 = client(self.account, "s3")
         uri = self.deployment.place.uri("endpoints", name, "probe.photo")
         bucket, key = split_uri(uri)
         with aws_errors(uri):
-            s3.put_object(Bucket=bucket, Key=key, Body=self.photo, **encryption(self.deployment.kms_key))
-        return read_answer(self.classes, *first_answer(lambda: invoke_async(runtime, s3, name, uri, _ACCEPT)), where)
+            s3.put_object(
+                Bucket=bucket, Key=key, Body=self.photo, **encryption(self.deployment.kms_key)
+            )
+        return read_answer(
+            self.classes,
+            *first_answer(lambda: invoke_async(runtime, s3, name, uri, _ACCEPT)),
+            where,
+        )
 
     def _tag(self) -> None:
         """Have an endpoint that was updated say what it serves now, and whose it is."""
@@ -229,7 +264,9 @@ class Rollout:
             with aws_errors(f"tags of endpoint {name}"):
                 described = describe(self.sagemaker, name)
                 if described is not None:
-                    self.sagemaker.add_tags(ResourceArn=described["EndpointArn"], Tags=as_request(tags))
+                    self.sagemaker.add_tags(
+                        ResourceArn=described["EndpointArn"], Tags=as_request(tags)
+                    )
         except BreedlabError as error:
             warn(f"endpoint {name}: keeps the tags that it had: {error}")
 
@@ -267,9 +304,16 @@ class Rollout:
             warn(f"going back to {before.config}")
             back = {"EndpointName": self.deployment.name, "EndpointConfigName": before.config}
             patiently(lambda: self.sagemaker.update_endpoint(**back))
-            after = wait(self.sagemaker, self.deployment.name, lambda d: _config_of(d) == before.config)
-            if after is None or (after["EndpointStatus"], after["EndpointConfigName"]) != ("InService", before.config):
-                raise BackendError(f"endpoint {self.deployment.name}: did not come back to {before.config}")
+            after = wait(
+                self.sagemaker, self.deployment.name, lambda d: _config_of(d) == before.config
+            )
+            if after is None or (after["EndpointStatus"], after["EndpointConfigName"]) != (
+                "InService",
+                before.config,
+            ):
+                raise BackendError(
+                    f"endpoint {self.deployment.name}: did not come back to {before.config}"
+                )
         before.scaled.restore(self.account)
 
     def _log_hint(self) -> str:

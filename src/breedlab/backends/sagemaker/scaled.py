@@ -7,7 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.request import Request
-from breedlab.backends.sagemaker.scaling import alarm_name, calls_first_instance, scaling_requests, wake_alarm
+from breedlab.backends.sagemaker.scaling import (
+    alarm_name,
+    calls_first_instance,
+    scaling_requests,
+    wake_alarm,
+)
 from breedlab.backends.sagemaker.sending import send
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.errors import BackendError
@@ -27,7 +32,8 @@ class Scaled:
 
     Attributes:
         name: The endpoint's.
-        targets: What scales, and between which numbers, as AWS describes it; empty where nothing does.
+        targets: What scales, and between which numbers, as AWS describes it; empty where nothing
+            does.
         policies: By what, likewise.
         tags: Of the targets, by their resource.
     """
@@ -42,13 +48,16 @@ class Scaled:
         """Of a deployment's endpoint, in its variant."""
         scaling = client(account, "application-autoscaling")
         where = {"ServiceNamespace": "sagemaker"}
-        targets = scaling.describe_scalable_targets(**where, ResourceIds=[deployment.resource])["ScalableTargets"]
+        targets = scaling.describe_scalable_targets(**where, ResourceIds=[deployment.resource])[
+            "ScalableTargets"
+        ]
         found = scaling.describe_scaling_policies(**where, ResourceId=deployment.resource)
         tags = {target["ResourceId"]: _tags_of(scaling, target) for target in targets}
         return cls(deployment.name, targets, found["ScalingPolicies"], tags)
 
     def remove(self, account: boto3.Session) -> None:
-        """Has it scale no more. Policies go with their targets; the alarm does not, and would call upon nothing."""
+        """Has it scale no more. Policies go with their targets; the alarm does not, and would call
+        upon nothing."""
         from botocore.exceptions import ClientError
 
         scaling = client(account, "application-autoscaling")
@@ -69,20 +78,25 @@ class Scaled:
             _send(account, Request("RegisterScalableTarget", told, "application-autoscaling"))
         for policy in self.policies:
             fields = ("PolicyName", "PolicyType", *_WHERE, *_CONTENTS)
-            answer = scaling.put_scaling_policy(**{key: policy[key] for key in fields if key in policy})
+            answer = scaling.put_scaling_policy(
+                **{key: policy[key] for key in fields if key in policy}
+            )
             if policy["PolicyName"] == alarm_name(self.name):  # a new one, by its ARN
                 pairs = tuple(self.tags.get(policy["ResourceId"], {}).items())
                 send(account, wake_alarm(self.name, answer["PolicyARN"], pairs))
 
 
 def _tags_of(scaling: Any, target: dict[str, Any]) -> dict[str, str]:
-    """Return a target's tags, none where the credentials may not read them or an older AWS gave it no ARN."""
+    """Return a target's tags, none where the credentials may not read them or an older AWS gave it
+    no ARN."""
     from botocore.exceptions import ClientError
 
     if "ScalableTargetARN" not in target:
         return {}
     try:
-        tags: dict[str, str] = scaling.list_tags_for_resource(ResourceARN=target["ScalableTargetARN"])["Tags"]
+        tags: dict[str, str] = scaling.list_tags_for_resource(
+            ResourceARN=target["ScalableTargetARN"]
+        )["Tags"]
     except ClientError:
         return {}
     return tags
@@ -101,7 +115,8 @@ def scale(account: boto3.Session, deployment: Deployment) -> bool:
 
 
 def remove_alarm(account: boto3.Session, endpoint: str) -> bool:
-    """Delete the alarm that wakes an endpoint, and return whether there was one; another's of that name stays."""
+    """Delete the alarm that wakes an endpoint, and return whether there was one; another's of that
+    name stays."""
     cloudwatch = client(account, "cloudwatch")
     found = cloudwatch.describe_alarms(AlarmNames=[alarm_name(endpoint)])["MetricAlarms"]
     if not any(calls_first_instance(alarm, endpoint) for alarm in found):
@@ -117,17 +132,24 @@ def _send(account: boto3.Session, request: Request) -> dict[str, Any]:
     try:
         return send(account, request)
     except ClientError as error:
-        if "Tags" not in request.parameters or error.response["Error"].get("Code") != "ValidationException":
+        if (
+            "Tags" not in request.parameters
+            or error.response["Error"].get("Code") != "ValidationException"
+        ):
             raise
-    return send(account, replace(request, parameters={k: v for k, v in request.parameters.items() if k != "Tags"}))
+    return send(
+        account,
+        replace(request, parameters={k: v for k, v in request.parameters.items() if k != "Tags"}),
+    )
 
 
 def _refuse_other_alarm(account: boto3.Session, endpoint: str) -> None:
-    """Raise if an alarm of this name watches something else: what is put under a name replaces what was there."""
+    """Raise if an alarm of this name watches something else: what is put under a name replaces what
+    was there."""
     name = alarm_name(endpoint)
     found = client(account, "cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
     if any(not calls_first_instance(alarm, endpoint) for alarm in found):
         raise BackendError(
-            f"the alarm {name} watches something else and is left as it is; rename it, or give the endpoint another"
-            " --name, so that requests can wake it"
+            f"the alarm {name} watches something else and is left as it is; rename it, or give the"
+            " endpoint another --name, so that requests can wake it"
         )

@@ -27,7 +27,9 @@ def scaling_requests(deployment: Deployment) -> list[Request]:
         "ScaleInCooldown": scaling.in_cooldown,
     }
     if deployment.kind == "realtime":
-        policy["PredefinedMetricSpecification"] = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+        policy["PredefinedMetricSpecification"] = {
+            "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
+        }
     else:
         policy["CustomizedMetricSpecification"] = {
             **_queue(deployment.name, "ApproximateBacklogSizePerInstance"),
@@ -37,7 +39,11 @@ def scaling_requests(deployment: Deployment) -> list[Request]:
     tags = dict((*deployment.tags, *deployment.own_tags))
     bounds = {"MinCapacity": scaling.least, "MaxCapacity": scaling.most}
     return [
-        Request("RegisterScalableTarget", {**target, **bounds, **({"Tags": tags} if tags else {})}, service),
+        Request(
+            "RegisterScalableTarget",
+            {**target, **bounds, **({"Tags": tags} if tags else {})},
+            service,
+        ),
         Request(
             "PutScalingPolicy",
             {
@@ -58,7 +64,8 @@ def alarm_name(endpoint: str) -> str:
 
 
 def wake_alarm(name: str, policy_arn: str, tags: tuple[tuple[str, str], ...] = ()) -> Request:
-    """What calls an endpoint's first instance: without one there is no backlog an instance, the target's metric."""
+    """What calls an endpoint's first instance: without one there is no backlog an instance, the
+    target's metric."""
     return Request(
         "PutMetricAlarm",
         {

@@ -1,4 +1,5 @@
-"""Calls that create or change something: throttled, too early, or with a lost answer, they are made again."""
+"""Calls that create or change something: throttled, too early, or with a lost answer, they are made
+again."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ Result = TypeVar("Result")
 
 
 def send(account: boto3.Session, request: Request) -> dict[str, Any]:
-    """Send one request as it stands; again where AWS is busy, or does not find yet what the request before it made."""
+    """Send one request as it stands; again where AWS is busy, or does not find yet what the request
+    before it made."""
     from botocore import xform_name
 
     call = getattr(client(account, request.service), xform_name(request.operation))
@@ -42,7 +44,8 @@ def patiently(call: Callable[[], Result], missing: bool = True) -> Result:
 
     Args:
         call: What is called.
-        missing: Whether it is also made again where AWS does not find what it names, which was just made.
+        missing: Whether it is also made again where AWS does not find what it names, which was just
+            made.
     """
     from botocore.exceptions import ClientError
 

@@ -1,7 +1,7 @@
 """The account: which region, which role, which bucket, and the clients to talk to it.
 
-boto3 alone. The SDK's `Session` asks STS and makes a bucket of its own as soon as it is built, takes seconds to import,
-and knows nothing that boto3 does not.
+boto3 alone. The SDK's `Session` asks STS and makes a bucket of its own as soon as it is built,
+takes seconds to import, and knows nothing that boto3 does not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ USER_AGENT = f"breedlab/{__version__}"
 
 NEEDS = {
     REGION: "a region: backend.region=eu-central-1, or that of your AWS profile (`aws configure`)",
-    ROLE: "an execution role: backend.role=ARN, which may read and write the bucket and has AmazonSageMakerFullAccess",
+    ROLE: (
+        "an execution role: backend.role=ARN, which may read and write the bucket and has"
+        " AmazonSageMakerFullAccess"
+    ),
     BUCKET: "a bucket in the region: backend.bucket=NAME",
 }
 
@@ -70,13 +73,15 @@ def require_extra() -> None:
     missing = [name for name in ("boto3", "sagemaker") if find_spec(name) is None]
     if missing:
         raise MissingExtra(
-            f"SageMaker, a dry run of it too, needs {' and '.join(missing)}; install the extra:"
-            " pip install 'breedlab[sagemaker]' (in a checkout make .venv/dev installs all extras, pinned)"
+            f"SageMaker, a dry run of it too, needs {' and '.join(missing)}; install the extra: pip"
+            " install 'breedlab[sagemaker]' (in a checkout make .venv/dev installs all extras,"
+            " pinned)"
         )
 
 
 def planned(backend: Wanted) -> Place:
-    """The place as far as the config tells it, without asking anybody; the rest stands in angle brackets."""
+    """The place as far as the config tells it, without asking anybody; the rest stands in angle
+    brackets."""
     return Place(
         region=backend.region or _profile_region() or REGION,
         role=backend.role or ROLE,
@@ -117,7 +122,8 @@ def connect(region: str | None, flag: str = "") -> boto3.Session:
 
 @cache
 def client(session: boto3.Session, service: str, region: str | None = None) -> Any:
-    """A client that asks again when a network or AWS stumbles; in the session's region unless another is named."""
+    """A client that asks again when a network or AWS stumbles; in the session's region unless
+    another is named."""
     from botocore.config import Config as Settings
 
     retries: Any = {"mode": "standard", "max_attempts": 5}
@@ -145,7 +151,8 @@ def resolve(backend: Wanted) -> tuple[boto3.Session, Place]:
 def inspect(backend: Wanted) -> tuple[boto3.Session | None, Place | None, list[Problem]]:
     """What `resolve` gives, with its problems instead of an error, to be told beside others."""
     found = [
-        Problem(f"backend.{name}", f"has no value; a launch needs {NEEDS[mark]}") for name, mark in _unset(backend)
+        Problem(f"backend.{name}", f"has no value; a launch needs {NEEDS[mark]}")
+        for name, mark in _unset(backend)
     ]
     try:
         session = connect(backend.region)
@@ -161,7 +168,11 @@ def inspect(backend: Wanted) -> tuple[boto3.Session | None, Place | None, list[P
             role, problems = _role(session, backend.role)
         if backend.bucket:
             problems += _bucket_problems(session, "backend.bucket", backend.bucket, region)
-    return session, Place(region, role, backend.bucket or BUCKET, backend.prefix), [*found, *problems]
+    return (
+        session,
+        Place(region, role, backend.bucket or BUCKET, backend.prefix),
+        [*found, *problems],
+    )
 
 
 def bucket_problems(session: boto3.Session, path: str, bucket: str) -> list[Problem]:
@@ -180,14 +191,24 @@ def aws_errors(doing: str = "") -> Iterator[None]:
     about = f" ({doing})" if doing else ""
     try:
         yield
-    except (aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError) as error:
+    except (
+        aws.NoCredentialsError,
+        aws.PartialCredentialsError,
+        aws.CredentialRetrievalError,
+    ) as error:
         raise BackendError(_NO_CREDENTIALS) from error
     except (aws.TokenRetrievalError, aws.SSOTokenLoadError, aws.UnauthorizedSSOTokenError) as error:
-        raise BackendError("AWS: the single sign-on has run out; sign in again with `aws sso login`") from error
+        raise BackendError(
+            "AWS: the single sign-on has run out; sign in again with `aws sso login`"
+        ) from error
     except aws.ProfileNotFound as error:
-        raise BackendError(f"AWS: {error}; `aws configure list-profiles` lists those there are") from error
+        raise BackendError(
+            f"AWS: {error}; `aws configure list-profiles` lists those there are"
+        ) from error
     except aws.NoRegionError as error:
-        raise BackendError(f"backend.region: has no value; a launch needs {NEEDS[REGION]}") from error
+        raise BackendError(
+            f"backend.region: has no value; a launch needs {NEEDS[REGION]}"
+        ) from error
     except aws.ClientError as error:
         raise BackendError(_refusal(error) + about) from error
     except S3UploadFailedError as error:
@@ -197,28 +218,48 @@ def aws_errors(doing: str = "") -> Iterator[None]:
 
 
 def region_flag(region: str | None) -> str:
-    """Return ` --region REGION` for a command that is printed, nothing where the profile's region is that one."""
+    """Return ` --region REGION` for a command that is printed, nothing where the profile's region
+    is that one."""
     return "" if region is None or region == _profile_region() else f" --region {region}"
 
 
 def _unset(backend: Wanted) -> list[tuple[str, str]]:
-    return [(name, mark) for name, mark in (("role", ROLE), ("bucket", BUCKET)) if getattr(backend, name) is None]
+    return [
+        (name, mark)
+        for name, mark in (("role", ROLE), ("bucket", BUCKET))
+        if getattr(backend, name) is None
+    ]
 
 
 _NO_CREDENTIALS = (
-    "AWS: no credentials were found; set them with `aws configure` or `aws sso login`, or name AWS_PROFILE"
+    "AWS: no credentials were found; set them with `aws configure` or `aws sso login`, or name"
+    " AWS_PROFILE"
 )
 
-_CREDENTIAL_CODES = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException")
+_CREDENTIAL_CODES = (
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+)
 
 
 def _refusal(error: Any) -> str:
-    code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+    code, message = (
+        error.response["Error"].get("Code", ""),
+        error.response["Error"].get("Message", ""),
+    )
     operation = error.operation_name
     if code in _CREDENTIAL_CODES or code == "SignatureDoesNotMatch":
-        return f"AWS: the credentials are refused ({code}); renew them with `aws configure` or `aws sso login`"
+        return (
+            f"AWS: the credentials are refused ({code}); renew them with `aws configure` or `aws"
+            " sso login`"
+        )
     if code == "ResourceLimitExceeded":
-        return f"AWS: {message} Ask for more under Service Quotas, or take another backend.instance_type."
+        return (
+            f"AWS: {message} Ask for more under Service Quotas, or take another"
+            " backend.instance_type."
+        )
     if code in ("AccessDenied", "AccessDeniedException", "403"):
         return f"AWS: {operation} is not allowed: {message}"
     return f"AWS: {operation}: {message or code}"
@@ -261,7 +302,9 @@ def _role(session: boto3.Session, role: str) -> tuple[str, list[Problem]]:
         partition = str(identity["Arn"]).split(":")[1]
         return f"arn:{partition}:iam::{identity['Account']}:role/{role}", []
     if role.startswith("arn:") and role != found:
-        return role, [Problem("backend.role", f"is {role}, but the account's role of that name is {found}")]
+        return role, [
+            Problem("backend.role", f"is {role}, but the account's role of that name is {found}")
+        ]
     return found, []
 
 
@@ -277,14 +320,20 @@ def _bucket_problems(session: boto3.Session, path: str, bucket: str, region: str
         code, where = error.response["Error"]["Code"], headers.get("x-amz-bucket-region", region)
         if code in ("404", "NoSuchBucket"):
             return [
-                Problem(path, f"there is no bucket {bucket!r}; make one: aws s3 mb s3://{bucket} --region {region}")
+                Problem(
+                    path,
+                    f"there is no bucket {bucket!r}; make one: aws s3 mb s3://{bucket} --region"
+                    f" {region}",
+                )
             ]
         if where == region:
             return [Problem(path, f"the credentials may not use the bucket {bucket!r} ({code})")]
     if where != region:
         return [
             Problem(
-                path, f"{bucket!r} is in {where}; expected a bucket in {region}, where the jobs run (backend.region)"
+                path,
+                f"{bucket!r} is in {where}; expected a bucket in {region}, where the jobs run"
+                " (backend.region)",
             )
         ]
     return []

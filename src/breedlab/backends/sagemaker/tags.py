@@ -1,4 +1,5 @@
-"""The tags that mark what breedlab created in an account, so that it is found, and told from what others made."""
+"""The tags that mark what breedlab created in an account, so that it is found, and told from what
+others made."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def user_name() -> str:
 
 
 def tag_value(text: str) -> str:
-    """Return a text as AWS takes it for a tag's value; each character that it refuses becomes `_`."""
+    """Return a text as AWS takes it for a tag's value; each character that it refuses becomes
+    `_`."""
     return _REFUSED.sub("_", " ".join(text.split()))[:_LONGEST_VALUE]
 
 

@@ -1,6 +1,8 @@
-"""Batch transform: a model answers every image under an address in S3, on machines that are gone afterwards.
+"""Batch transform: a model answers every image under an address in S3, on machines that are gone
+afterwards.
 
-An image is a request: `IN/a/b.jpg` is answered in `OUT/a/b.jpg.out`, verbose JSON as an endpoint gives it.
+An image is a request: `IN/a/b.jpg` is answered in `OUT/a/b.jpg.out`, verbose JSON as an endpoint
+gives it.
 """
 
 from __future__ import annotations
@@ -72,7 +74,10 @@ def requests(batch: Batch) -> list[Request]:
         groups = list(deployment.security_groups)
         model["VpcConfig"] = {"Subnets": list(deployment.subnets), "SecurityGroupIds": groups}
     output = {"S3OutputPath": batch.target, "Accept": _ANSWER, "AssembleWith": "None"}
-    resources: dict[str, Any] = {"InstanceType": deployment.instance_type, "InstanceCount": batch.instances}
+    resources: dict[str, Any] = {
+        "InstanceType": deployment.instance_type,
+        "InstanceCount": batch.instances,
+    }
     job = {
         "TransformJobName": batch.name,
         "ModelName": batch.name,
@@ -80,14 +85,23 @@ def requests(batch: Batch) -> list[Request]:
         "MaxPayloadInMB": batch.largest_mb,
         "BatchStrategy": "SingleRecord",
         "TransformInput": {
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"{batch.source.rstrip('/')}/"}},
-            "ContentType": "application/x-image",  # whichever format: the handler looks at the bytes
+            "DataSource": {
+                "S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"{batch.source.rstrip('/')}/"}
+            },
+            # whichever format: the handler looks at the bytes
+            "ContentType": "application/x-image",
             "SplitType": "None",
         },
-        "TransformOutput": {**output, **({"KmsKeyId": deployment.kms_key} if deployment.kms_key else {})},
+        "TransformOutput": {
+            **output,
+            **({"KmsKeyId": deployment.kms_key} if deployment.kms_key else {}),
+        },
         "TransformResources": resources,
     }
-    return [Request("CreateModel", {**model, **tags}), Request("CreateTransformJob", {**job, **tags})]
+    return [
+        Request("CreateModel", {**model, **tags}),
+        Request("CreateTransformJob", {**job, **tags}),
+    ]
 
 
 def input_problems(account: boto3.Session, batch: Batch) -> list[Problem]:
@@ -99,11 +113,14 @@ def input_problems(account: boto3.Session, batch: Batch) -> list[Problem]:
             return [
                 Problem(
                     "--max-image-mb",
-                    f"{key} has {size / 1e6:,.1f} MB, above {batch.largest_mb}; give more, {_LARGEST_MB} at most",
+                    f"{key} has {size / 1e6:,.1f} MB, above {batch.largest_mb}; give more,"
+                    f" {_LARGEST_MB} at most",
                 )
             ]
     if not count:
-        return [Problem("IN", f"there is nothing under {batch.source.rstrip('/')}/; expected images")]
+        return [
+            Problem("IN", f"there is nothing under {batch.source.rstrip('/')}/; expected images")
+        ]
     note(f"{batch.source}: {count:,} files")
     return []
 
@@ -144,7 +161,9 @@ def follow(account: boto3.Session, name: str) -> dict[str, Any]:
     source = described["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
     left = unanswered(account, source, described["TransformOutput"]["S3OutputPath"])
     if (ended := described["TransformJobStatus"]) != "Completed":
-        reason = described.get("FailureReason", "somebody stopped it" if ended == "Stopped" else "no reason was given")
+        reason = described.get(
+            "FailureReason", "somebody stopped it" if ended == "Stopped" else "no reason was given"
+        )
         told = [f"{name}: {ended}: {reason}"]
         if left:
             told.append(_unanswered_text(left))
@@ -193,13 +212,22 @@ def unanswered(account: boto3.Session, source: str, target: str) -> list[str]:
 def _objects(account: boto3.Session, uri: str) -> Iterator[tuple[str, int]]:
     bucket, prefix = split_uri(uri)
     with aws_errors(uri):
-        pages = client(account, "s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+        pages = (
+            client(account, "s3")
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=bucket, Prefix=f"{prefix}/")
+        )
         for page in pages:
-            yield from ((e["Key"], e["Size"]) for e in page.get("Contents", []) if not e["Key"].endswith("/"))
+            yield from (
+                (e["Key"], e["Size"])
+                for e in page.get("Contents", [])
+                if not e["Key"].endswith("/")
+            )
 
 
 def _send_once(account: boto3.Session, request: Request, kind: str) -> None:
-    """Send a request; what is there already under its name and with its tag came of a lost answer."""
+    """Send a request; what is there already under its name and with its tag came of a lost
+    answer."""
     from botocore import exceptions as aws
 
     name = request.parameters["ModelName"]
@@ -218,7 +246,10 @@ def _tag(account: boto3.Session, kind: str, name: str) -> str | None:
     from botocore.exceptions import ClientError
 
     sagemaker = client(account, "sagemaker")
-    key, arn = {"model": ("ModelName", "ModelArn"), "transform_job": ("TransformJobName", "TransformJobArn")}[kind]
+    key, arn = {
+        "model": ("ModelName", "ModelArn"),
+        "transform_job": ("TransformJobName", "TransformJobArn"),
+    }[kind]
     look = getattr(sagemaker, f"describe_{kind}")
     try:
         described = patiently(lambda: look(**{key: name}), missing=False)
@@ -233,10 +264,13 @@ def _described(account: boto3.Session, name: str) -> dict[str, Any]:
     with aws_errors(name):
         if _tag(account, "transform_job", name) != name:
             raise BackendError(
-                f"{name}: there is no batch job of this name in {account.region_name} that breedlab started"
+                f"{name}: there is no batch job of this name in {account.region_name} that breedlab"
+                " started"
             )
         sagemaker = client(account, "sagemaker")
-        described: dict[str, Any] = patiently(lambda: sagemaker.describe_transform_job(TransformJobName=name))
+        described: dict[str, Any] = patiently(
+            lambda: sagemaker.describe_transform_job(TransformJobName=name)
+        )
     return described
 
 

@@ -1,4 +1,5 @@
-"""The trials of a tuning job, as a search on this machine leaves them: trials/, study.db, TensorBoard, metrics."""
+"""The trials of a tuning job, as a search on this machine leaves them: trials/, study.db,
+TensorBoard, metrics."""
 
 from __future__ import annotations
 
@@ -37,11 +38,15 @@ def fetch_trials(account: boto3.Session, record: Record, run: Path) -> None:
         def place(name: str, number: int = number) -> str | None:
             return trial_file(name, number)
 
-        if not download(account, record, "checkpoints", trial.job, run, place) and not _is_fetched(run, trial):
+        if not download(account, record, "checkpoints", trial.job, run, place) and not _is_fetched(
+            run, trial
+        ):
             unpack_output(account, record, trial.job, run, place)
         row = trial.row
         epochs = read_epochs(run / "tensorboard" / f"trial_{number:03}")
-        outcome = outcomes[number] = Outcome(row.state, row.objective, epochs, row.seconds, row.reason)
+        outcome = outcomes[number] = Outcome(
+            row.state, row.objective, epochs, row.seconds, row.reason
+        )
         folder = run / "trials" / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         about = {"number": number, "values": dict(row.values), **asdict(outcome), "job": trial.job}
@@ -68,7 +73,10 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
     names = [name for name in events.Tags()["scalars"] if name.startswith(("train/", "valid/"))]
     figures = {name: [event.value for event in events.Scalars(name)] for name in names}
     count = max(map(len, figures.values()), default=0)
-    return [{name: values[i] for name, values in figures.items() if i < len(values)} for i in range(count)]
+    return [
+        {name: values[i] for name, values in figures.items() if i < len(values)}
+        for i in range(count)
+    ]
 
 
 def write_study(config: Config, run: Path, trials: list[Trial]) -> None:
@@ -91,7 +99,9 @@ def write_study(config: Config, run: Path, trials: list[Trial]) -> None:
         study_name=config.name,
         direction=direction(config),
     )
-    distributions = {path: distribution(dimension) for path, dimension in search_space(config).items()}
+    distributions = {
+        path: distribution(dimension) for path, dimension in search_space(config).items()
+    }
     for trial in trials:
         row = trial.row
         study.add_trial(
@@ -106,7 +116,11 @@ def write_study(config: Config, run: Path, trials: list[Trial]) -> None:
 
 
 def _set_metrics(
-    config: Config, run: Path, trials: list[Trial], outcomes: Mapping[int, Outcome], trained: Mapping[str, Any]
+    config: Config,
+    run: Path,
+    trials: list[Trial],
+    outcomes: Mapping[int, Outcome],
+    trained: Mapping[str, Any],
 ) -> None:
     """Tell metrics.json what the search found: the job that wrote it knew of no search.
 
@@ -115,10 +129,14 @@ def _set_metrics(
         run: The run directory.
         trials: Those that ended.
         outcomes: How, by number.
-        trained: The values that the final training was started with, by config path. An older breedlab left the choice
-            to SageMaker, which knows of no tie-break.
+        trained: The values that the final training was started with, by config path. An older
+            breedlab left the choice to SageMaker, which knows of no tie-break.
     """
-    rows = [trial.row for trial in trials if trial.row.state == "complete" and trial.row.objective is not None]
+    rows = [
+        trial.row
+        for trial in trials
+        if trial.row.state == "complete" and trial.row.objective is not None
+    ]
     path = run / "metrics.json"
     if not rows or not path.exists():
         return
@@ -131,7 +149,12 @@ def _set_metrics(
     best = min(rows, key=order)
     tied = [row.number for row in rows if row is not best and row.objective == best.objective]
     metrics = json.loads(path.read_text("utf-8"))
-    found = {"trial": best.number, "values": dict(best.values), "objective": best.objective, "tied": tied}
+    found = {
+        "trial": best.number,
+        "values": dict(best.values),
+        "objective": best.objective,
+        "tied": tied,
+    }
     atomic_write_json(path, {**metrics, "search": found}, indent=2)
     if tied:
         others = f"trial {tied[0]}" if len(tied) == 1 else f"trials {', '.join(map(str, tied))}"

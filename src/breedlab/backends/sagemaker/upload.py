@@ -1,4 +1,5 @@
-"""Files to S3: many at once, those that are there left alone, so that a broken upload goes on where it stopped."""
+"""Files to S3: many at once, those that are there left alone, so that a broken upload goes on where
+it stopped."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _AT_ONCE = 24
 def upload_photos(session: boto3.Session, place: Place, report: Report, kms_key: str | None) -> str:
     """Puts the checked photos where jobs read them, once for each data set.
 
-    Every photo of the scan goes, the unusable ones too: the job checks and cuts for itself, and comes to the same.
+    Every photo of the scan goes, the unusable ones too: the job checks and cuts for itself, and
+    comes to the same.
 
     Args:
         session: The account.
@@ -40,14 +42,20 @@ def upload_photos(session: boto3.Session, place: Place, report: Report, kms_key:
         The address of the folder.
 
     Raises:
-        DataError: If images lie outside the data set and are linked into it, or names cannot be keys of S3.
+        DataError: If images lie outside the data set and are linked into it, or names cannot be
+            keys of S3.
     """
     root = report.photos.root
     dropped = [finding.path for finding in (*report.bad, *report.conflicts, *report.leaks)]
-    paths = sorted({*(photo.path for split in SPLITS for photo in report.photos.splits[split]), *dropped})
+    paths = sorted(
+        {*(photo.path for split in SPLITS for photo in report.photos.splits[split]), *dropped}
+    )
     paths += report.photos.label_files
-    paths = [path for path in paths if path.is_file() and path.stat().st_size <= MAX_BYTES]  # the others nothing reads
-    refuse_outside_links(root, paths, f"upload them by hand: {command('upload', root, 's3://... --links')}")
+    # the others nothing reads
+    paths = [path for path in paths if path.is_file() and path.stat().st_size <= MAX_BYTES]
+    refuse_outside_links(
+        root, paths, f"upload them by hand: {command('upload', root, 's3://... --links')}"
+    )
     names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
     fingerprint = _fingerprint(report.fingerprint, names, paths)
     folder, marker = place.uri("data", fingerprint), f"{place.prefix}/data/{fingerprint}.json"
@@ -68,7 +76,8 @@ def upload_photos(session: boto3.Session, place: Place, report: Report, kms_key:
 
 
 def refuse_outside_links(root: Path, paths: Sequence[Path], remedy: str) -> None:
-    """Refuse what would copy files from elsewhere to S3 without anybody having said so, and names that are no keys.
+    """Refuse what would copy files from elsewhere to S3 without anybody having said so, and names
+    that are no keys.
 
     Raises:
         DataError: Naming the first few.
@@ -79,7 +88,8 @@ def refuse_outside_links(root: Path, paths: Sequence[Path], remedy: str) -> None
         shown = first_few([f"  {path} -> {os.path.realpath(path)}" for path in outside])
         raise DataError(
             printable(
-                f"{root}: {len(outside):,} images are links to files outside of it, which nothing uploads unasked;"
+                f"{root}: {len(outside):,} images are links to files outside of it, which nothing"
+                " uploads unasked;"
             )
             + f" {remedy}\n"
             + "\n".join(printable(line) for line in shown)
@@ -88,8 +98,8 @@ def refuse_outside_links(root: Path, paths: Sequence[Path], remedy: str) -> None
     if unnamed:
         shown = first_few([f"  {printable(str(path))}" for path in unnamed])
         raise DataError(
-            f"{root}: {len(unnamed):,} names are not UTF-8 or hold control characters, which S3's keys cannot;"
-            " rename them:\n" + "\n".join(shown)
+            f"{root}: {len(unnamed):,} names are not UTF-8 or hold control characters, which S3's"
+            " keys cannot; rename them:\n" + "\n".join(shown)
         )
 
 
@@ -110,7 +120,8 @@ def upload_files(
         bucket: Where to.
         kms_key: Encrypts what is uploaded.
         title: For the progress bar.
-        newer: Whether a file that was changed after its upload goes again, for keys that do not tell the content.
+        newer: Whether a file that was changed after its upload goes again, for keys that do not
+            tell the content.
 
     Returns:
         How many were uploaded.
@@ -127,7 +138,9 @@ def upload_files(
         with TransferManager(s3, TransferConfig(max_request_concurrency=_AT_ONCE)) as manager:
             window: list[Any] = []
             for path, key in missing:
-                window.append(manager.upload(str(path), bucket, key, extra_args=encryption(kms_key)))
+                window.append(
+                    manager.upload(str(path), bucket, key, extra_args=encryption(kms_key))
+                )
                 if len(window) >= 8 * _AT_ONCE:
                     window.pop(0).result()
                     finished += 1
@@ -188,7 +201,11 @@ def encryption(kms_key: str | None) -> dict[str, str]:
 
 def _same(path: Path, there: tuple[int, float] | None, newer: bool) -> bool:
     status = path.stat()
-    return there is not None and there[0] == status.st_size and not (newer and status.st_mtime > there[1])
+    return (
+        there is not None
+        and there[0] == status.st_size
+        and not (newer and status.st_mtime > there[1])
+    )
 
 
 def _exists(s3: Any, bucket: str, key: str) -> bool:
@@ -205,7 +222,8 @@ def _exists(s3: Any, bucket: str, key: str) -> bool:
 
 
 def _fingerprint(content: str, names: list[str], paths: list[Path]) -> str:
-    """The data set's fingerprint, and names and sizes of all files: cuts are made by name, and no name is in it."""
+    """The data set's fingerprint, and names and sizes of all files: cuts are made by name, and no
+    name is in it."""
     digest = hashlib.sha256(content.encode())
     for name, path in zip(names, paths, strict=True):
         digest.update(f"\0{name}\0{path.stat().st_size}".encode())

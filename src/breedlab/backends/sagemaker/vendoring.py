@@ -1,7 +1,8 @@
-"""What a job or an endpoint would install from a package index, as wheels: for networks in which there is no index.
+"""What a job or an endpoint would install from a package index, as wheels: for networks in which
+there is no index.
 
-Which packages those are is read from what is installed here: every requirement of a job, and what they ask for in turn,
-in the versions that run here. PyTorch stays out: the image brings it.
+Which packages those are is read from what is installed here: every requirement of a job, and what
+they ask for in turn, in the versions that run here. PyTorch stays out: the image brings it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ WHEELS = "wheels"
 """The folder in the source; requirements files name it."""
 
 OPTIONS = ("--no-index", f"--find-links {WHEELS}")
-"""Lines of a requirements file that have pip look there, and nowhere else; it looks beside that file."""
+"""Lines of a requirements file that have pip look there, and nowhere else; it looks beside that
+file."""
 
 PYTHONS = ("3.12", "3.13")
 """Of AWS's images for the versions of PyTorch that breedlab runs on."""
@@ -76,7 +78,11 @@ def collect(
     for python in pythons:
         pins = set[str]()
         for file in files:
-            lines = [line for line in file.read_text("utf-8").splitlines() if line and not line.startswith("-")]
+            lines = [
+                line
+                for line in file.read_text("utf-8").splitlines()
+                if line and not line.startswith("-")
+            ]
             pins |= set(lines) if "no-deps" in file.name else set(closure(lines, python, asked_by))
         _download(target, sorted(pins), python, machine, asked_by)
 
@@ -107,8 +113,9 @@ def closure(lines: Sequence[str], python: str, asked_by: str = "backend.vendor")
             found = metadata.distribution(name)
         except metadata.PackageNotFoundError as error:
             raise BackendError(
-                f"{asked_by}: {need} is not installed here, so that nobody knows what it needs; install it first,"
-                " such as with an extra: pip install 'breedlab[timm,pretrained,engines]'"
+                f"{asked_by}: {need} is not installed here, so that nobody knows what it needs;"
+                " install it first, such as with an extra: pip install"
+                " 'breedlab[timm,pretrained,engines]'"
             ) from error
         yield f"{name}=={found.version.partition('+')[0]}"
         for line in found.requires or []:
@@ -131,10 +138,12 @@ def _download(target: Path, pins: Sequence[str], python: str, machine: str, aske
         before = set(target.iterdir())
         reason = _pip("wheel", "--no-deps", "--wheel-dir", str(target), pin)
         built = set(target.iterdir()) - before
-        if reason is not None or not all(re.search(r"-none-any\.whl$", wheel.name) for wheel in built):
+        if reason is not None or not all(
+            re.search(r"-none-any\.whl$", wheel.name) for wheel in built
+        ):
             raise BackendError(
-                f"{asked_by}: {pin} has no wheel for Python {python} on Linux; take an image that holds it"
-                + (f"\n{reason}" if reason else "")
+                f"{asked_by}: {pin} has no wheel for Python {python} on Linux; take an image that"
+                " holds it" + (f"\n{reason}" if reason else "")
             )
 
 

@@ -1,4 +1,5 @@
-"""Which trial of a tuning job is trained to the end: AWS takes any of those that tie, breedlab the lowest loss."""
+"""Which trial of a tuning job is trained to the end: AWS takes any of those that tie, breedlab the
+lowest loss."""
 
 from __future__ import annotations
 
@@ -37,11 +38,18 @@ class Winner:
 
 
 def find_winner(account: boto3.Session, record: Record) -> Winner | None:
-    """Return the best trial of a search by the rule of one on this machine; None if no trial came to an end."""
+    """Return the best trial of a search by the rule of one on this machine; None if no trial came
+    to an end."""
     config = record.experiment().config
     mode = config.monitor.mode
-    complete = [trial for trial in list_trials(account, record.name) if trial.row.state == "complete"]
-    objectives = {trial.row.number: trial.row.objective for trial in complete if trial.row.objective is not None}
+    complete = [
+        trial for trial in list_trials(account, record.name) if trial.row.state == "complete"
+    ]
+    objectives = {
+        trial.row.number: trial.row.objective
+        for trial in complete
+        if trial.row.objective is not None
+    }
     named = (described(account, record.name, training=False) or {}).get("BestTrainingJob")
     best: float | None = None
     if named:
@@ -52,25 +60,38 @@ def find_winner(account: boto3.Session, record: Record) -> Winner | None:
     else:  # a search that was stopped may name none
         for objective in objectives.values():
             best = objective if better(objective, best, mode) else best
-    tied = [trial for trial in complete if objectives.get(trial.row.number) == best and best is not None]
+    tied = [
+        trial for trial in complete if objectives.get(trial.row.number) == best and best is not None
+    ]
     if not tied:
         return None
-    losses = {trial.row.number: _loss(account, record, trial) if len(tied) > 1 else None for trial in tied}
-    first = min(tied, key=lambda trial: (rank(best or 0.0, losses[trial.row.number], mode), trial.row.number))
+    losses = {
+        trial.row.number: _loss(account, record, trial) if len(tied) > 1 else None for trial in tied
+    }
+    first = min(
+        tied,
+        key=lambda trial: (rank(best or 0.0, losses[trial.row.number], mode), trial.row.number),
+    )
     values = {sagemaker_name(path): encode(value) for path, value in first.row.values.items()}
     others = tuple(trial.row.number for trial in tied if trial is not first)
     return Winner(values, first.row.number, others)
 
 
 def trained_values(account: boto3.Session, record: Record) -> dict[str, str]:
-    """Return the searched values that the final training was started with, by SageMaker's name; empty if it was not."""
+    """Return the searched values that the final training was started with, by SageMaker's name;
+    empty if it was not."""
     found = described(account, record.final_name, training=True) or {}
     searched = {sagemaker_name(path) for path in search_space(record.experiment().config)}
-    return {name: str(value) for name, value in found.get("HyperParameters", {}).items() if name in searched}
+    return {
+        name: str(value)
+        for name, value in found.get("HyperParameters", {}).items()
+        if name in searched
+    }
 
 
 def _loss(account: boto3.Session, record: Record, trial: Trial) -> float | None:
-    """Return the validation loss in the best epoch of a trial, read from what it left; None where it left nothing."""
+    """Return the validation loss in the best epoch of a trial, read from what it left; None where
+    it left nothing."""
     from breedlab.backends.sagemaker.trials import read_epochs
 
     number = trial.row.number

@@ -1,13 +1,14 @@
 """Read what an older version of breedlab wrote, and refuse what a newer one did.
 
-Four things outlive the version that wrote them: a run directory (its `config.yaml`), an archive (`model.json`), the
-record of a SageMaker job (`job.json`) and a study (`study.db`). Each carries `schema_version`. What was written before
-there was such a number is version 1.
+Four things outlive the version that wrote them: a run directory (its `config.yaml`), an archive
+(`model.json`), the record of a SageMaker job (`job.json`) and a study (`study.db`). Each carries
+`schema_version`. What was written before there was such a number is version 1.
 
-A new field needs no migration: it has a default. Where that is not what older versions did, `FORMER` has what a
-recorded config means that lacks the field. What needs a migration is a change of meaning. To make one, raise
-`SCHEMA_VERSION`, and register here, under the version that it starts from, a function that returns the tree in the next
-version's terms. Every release's files stand in `tests/assets/` and are read in CI for ever.
+A new field needs no migration: it has a default. Where that is not what older versions did,
+`FORMER` has what a recorded config means that lacks the field. What needs a migration is a change
+of meaning. To make one, raise `SCHEMA_VERSION`, and register here, under the version that it starts
+from, a function that returns the tree in the next version's terms. Every release's files stand in
+`tests/assets/` and are read in CI for ever.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ MIGRATIONS: dict[tuple[Kind, int], Callable[[Tree], Tree]] = {}
 """From a kind and the version of a tree to what makes the next version of it."""
 
 FORMER: dict[tuple[str, str], Any] = {("optim", "param_groups"): "legacy"}
-"""What older versions did where their recorded configs lack a field of a section: a resumed run goes on with it."""
+"""What older versions did where their recorded configs lack a field of a section: a resumed run
+goes on with it."""
 
 
 def stamp(tree: Mapping[str, Any]) -> Tree:
@@ -62,11 +64,14 @@ def upgrade(tree: Mapping[str, Any], kind: Kind, source: str) -> Tree:
 
 
 def refuse_newer(version: Any, source: str) -> None:
-    """Raise ConfigError if a file's schema version is newer than this breedlab, or is not a version."""
+    """Raise ConfigError if a file's schema version is newer than this breedlab, or is not a
+    version."""
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ConfigError(f"{source}: {KEY} is {version!r}; expected a whole number from 1 to {SCHEMA_VERSION}")
+        raise ConfigError(
+            f"{source}: {KEY} is {version!r}; expected a whole number from 1 to {SCHEMA_VERSION}"
+        )
     if version > SCHEMA_VERSION:
         raise ConfigError(
-            f"{source}: written by a newer breedlab ({KEY} {version}; this one reads up to {SCHEMA_VERSION});"
-            " upgrade breedlab to open it"
+            f"{source}: written by a newer breedlab ({KEY} {version}; this one reads up to"
+            f" {SCHEMA_VERSION}); upgrade breedlab to open it"
         )

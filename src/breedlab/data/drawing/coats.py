@@ -16,7 +16,8 @@ _MARKS = {"body": 24, "neck": 5, "leg": 5, "tail": 5, "skull": 5, "ear": 3}
 
 @dataclass(frozen=True)
 class Coat:
-    """Colours and pattern: ``base`` covers the dog, ``accent`` contrasts with it, ``light`` is the white."""
+    """Colours and pattern: ``base`` covers the dog, ``accent`` contrasts with it, ``light`` is the
+    white."""
 
     base: Colour
     accent: Colour
@@ -24,7 +25,9 @@ class Coat:
     pattern: str
 
 
-def _patch(place: Place, along: float, across: float, rx: float, ry: float, rng: np.random.Generator) -> Points:
+def _patch(
+    place: Place, along: float, across: float, rx: float, ry: float, rng: np.random.Generator
+) -> Points:
     """An irregular patch around a place, radii in the zone's own units."""
     x, y = (unit_ring(9) * rng.uniform(0.78, 1.2, (9, 1))).T
     return closed_curve(place(along + rx * x, across + ry * y), 4)
@@ -33,7 +36,8 @@ def _patch(place: Place, along: float, across: float, rx: float, ry: float, rng:
 def _scatter(
     place: Place, count: int, low: float, high: float, rng: np.random.Generator, rough: float = 0.18
 ) -> list[Points]:
-    """``count`` roundish (or rough) spots, evenly strewn, of radii between ``low`` and ``high`` dog units."""
+    """``count`` roundish (or rough) spots, evenly strewn, of radii between ``low`` and ``high`` dog
+    units."""
     order = np.arange(count, dtype=np.float64)
     along = (order + rng.uniform(0.0, 1.0, count)) / max(count, 1)
     # The golden ratio spreads them across without the clumps that plain chance would leave.
@@ -56,7 +60,9 @@ def _stripes(place: Place, count: int, rng: np.random.Generator) -> list[Points]
     return list(spots.reshape(count, 10, 2))
 
 
-def zone_coat(zone: str, place: Place, coat: Coat, rng: np.random.Generator) -> tuple[Colour, list[Mark]]:
+def zone_coat(
+    zone: str, place: Place, coat: Coat, rng: np.random.Generator
+) -> tuple[Colour, list[Mark]]:
     """Ground colour of one zone of a dog and the marks on it."""
     base, accent, light = coat.base, coat.accent, coat.light
     count = _MARKS.get(zone, 0)
@@ -75,7 +81,9 @@ def zone_coat(zone: str, place: Place, coat: Coat, rng: np.random.Generator) -> 
     elif coat.pattern == "freckled":
         ground = accent if zone == "ear" else light
         tint = mix(base, accent, 0.35)
-        marks = [(spot, tint) for spot in _scatter(place, count * 5, 0.009, 0.019, rng) if zone != "ear"]
+        marks = [
+            (spot, tint) for spot in _scatter(place, count * 5, 0.009, 0.019, rng) if zone != "ear"
+        ]
     elif coat.pattern == "merle":
         tones = (mix(base, accent, 0.75), mix(base, light, 0.65), accent)
         spots = _scatter(place, count, 0.03, 0.1, rng, 0.45)

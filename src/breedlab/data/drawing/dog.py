@@ -1,4 +1,5 @@
-"""One dog in one pose, laid out in dog units: x forward, y up, the paws at y = 0, a body about one unit long."""
+"""One dog in one pose, laid out in dog units: x forward, y up, the paws at y = 0, a body about one
+unit long."""
 
 from __future__ import annotations
 
@@ -46,8 +47,8 @@ _EARS: dict[str, list[tuple[float, float, float]]] = {
              (-0.95, -0.2, 1.0), (-0.75, 0.55, 0.75)],
 }  # fmt: skip
 
-# Tails: the line leaves the rump at an angle (degrees, 0 = straight back, 90 = up), bends by so much on its
-# way, and has a length and three radii.
+# Tails: the line leaves the rump at an angle (degrees, 0 = straight back, 90 = up), bends by so
+# much on its way, and has a length and three radii.
 _TAILS: dict[str, tuple[float, float, float, tuple[float, float, float]]] = {
     "straight": (18, 10, 0.62, (0.05, 0.035, 0.012)),
     "curl": (100, -250, 0.75, (0.07, 0.13, 0.08)),
@@ -93,7 +94,9 @@ class Part:
 class Dog:
     """Lays out the parts of one dog in one pose, back to front."""
 
-    def __init__(self, build: Build, coat: Coat, pose: np.random.Generator, marks: np.random.Generator) -> None:
+    def __init__(
+        self, build: Build, coat: Coat, pose: np.random.Generator, marks: np.random.Generator
+    ) -> None:
         self.build, self.coat, self.rng, self.marks = build, coat, pose, marks
         self.parts: list[Part] = []
         self._stance()
@@ -117,7 +120,9 @@ class Dog:
 
     def _stance(self) -> None:
         b, rng = self.build, self.rng
-        self.pose = str(rng.choice(["stand", "walk", "sit", "lie", "bow"], p=[0.32, 0.26, 0.2, 0.12, 0.1]))
+        self.pose = str(
+            rng.choice(["stand", "walk", "sit", "lie", "bow"], p=[0.32, 0.26, 0.2, 0.12, 0.1])
+        )
         tall, low = b.leg + 0.12 * b.depth, 0.46 * b.depth
         hip = low if self.pose in ("sit", "lie") else tall
         shoulder = low + 0.03 if self.pose in ("lie", "bow") else tall + 0.02
@@ -145,13 +150,21 @@ class Dog:
         self.skull = base + reach * (b.neck + 0.55 * b.head + 0.25 * b.depth)
         middle = (base + self.skull) / 2
         neck = tube_through(
-            [(*base, 0.36 * b.depth), (*middle, (0.3 * b.depth + 0.7 * b.head) / 2), (*self.skull, 0.72 * b.head)],
+            [
+                (*base, 0.36 * b.depth),
+                (*middle, (0.3 * b.depth + 0.7 * b.head) / 2),
+                (*self.skull, 0.72 * b.head),
+            ],
             b.fluff,
         )
-        ground, marks = zone_coat("body", lambda x, y: self._body(x * 1.4 - 0.2, y * 0.52), self.coat, self.marks)
+        ground, marks = zone_coat(
+            "body", lambda x, y: self._body(x * 1.4 - 0.2, y * 0.52), self.coat, self.marks
+        )
         marks += zone_coat("neck", neck.place, self.coat, self.marks)[1]
         if self.rng.uniform() < 0.5:
-            colour = mix(_COLLARS[int(self.rng.integers(len(_COLLARS)))], DARK, self.rng.uniform(0, 0.3))
+            colour = mix(
+                _COLLARS[int(self.rng.integers(len(_COLLARS)))], DARK, self.rng.uniform(0, 0.3)
+            )
             band = neck.place(np.array([0.42, 0.42, 0.56, 0.56]), np.array([-1.2, 1.2, 1.2, -1.2]))
             marks.append((band, colour))
         self.parts.append(Part([outline, *neck.outlines], ground, marks))
@@ -181,7 +194,9 @@ class Dog:
         else:
             foot = np.array([-0.1 * b.leg + shift, 0.05])
         start = self._body(np.array([0.03]), np.array([-0.08]))[0]
-        hock = foot + np.array([-0.14, 0.28]) * (0.4 if self.pose in ("sit", "lie") else 1.0) * b.leg
+        hock = (
+            foot + np.array([-0.14, 0.28]) * (0.4 if self.pose in ("sit", "lie") else 1.0) * b.leg
+        )
         knee, hock = joint(start, hock, 0.5 * b.leg, 0.46 * b.leg, 1.0)
         foot = np.array([foot[0], b.limb * 0.8])
         tube = tube_through(
@@ -221,7 +236,9 @@ class Dog:
         b, rng = self.build, self.rng
         yaw = math.radians(rng.uniform(22, 82))
         tilt = math.radians(rng.normal(0, 9) + (12 if self.pose == "bow" else 0))
-        turn = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]]) * b.head
+        turn = (
+            np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]]) * b.head
+        )
 
         def view(points: Sequence[Sequence[float]] | Points) -> Points:
             """(forward, up, sideways) around the skull, seen by the camera, in dog units."""
@@ -251,16 +268,25 @@ class Dog:
         muzzle = tube_through(np.column_stack([snout, radii]))
         self._add("muzzle", muzzle.outlines, muzzle.place)
         # A black dog's black eyes and lips would be lost in its face.
-        line, iris = ((126, 112, 108), (176, 116, 52)) if sum(self.coat.base) < 230 else (DARK, (64, 42, 29))
-        mouth = view([(1.05 + m, -0.35, 0.05), (0.75 + m, -0.6, 0.25), (0.5 + 0.6 * m, -0.55, 0.42)])
+        line, iris = (
+            ((126, 112, 108), (176, 116, 52)) if sum(self.coat.base) < 230 else (DARK, (64, 42, 29))
+        )
+        mouth = view(
+            [(1.05 + m, -0.35, 0.05), (0.75 + m, -0.6, 0.25), (0.5 + 0.6 * m, -0.55, 0.42)]
+        )
         lips = tube_through(np.column_stack([mouth, np.full(3, 0.035 * b.head)]))
         features = [(piece, line) for piece in lips.outlines]
         sides = [s for s in (0.46, -0.46) if 0.74 * math.cos(yaw) + s * math.sin(yaw) > 0.12]
-        spots = [((1.1 + m, -0.14, 0.0), 0.21, DARK), ((1.13 + m, -0.07, 0.05), 0.06, (150, 140, 140))]
+        spots = [
+            ((1.1 + m, -0.14, 0.0), 0.21, DARK),
+            ((1.13 + m, -0.07, 0.05), 0.06, (150, 140, 140)),
+        ]
         for s in sides:
             spots += [((0.72, 0.2, s), 0.17, iris), ((0.76, 0.2, s), 0.11, (14, 10, 12)),
                       ((0.8, 0.27, s * 0.9), 0.045, (250, 250, 250))]  # fmt: skip
-        for at, (_, radius, colour) in zip(view([place for place, _, _ in spots]), spots, strict=True):
+        for at, (_, radius, colour) in zip(
+            view([place for place, _, _ in spots]), spots, strict=True
+        ):
             features.append((disc(at, radius * b.head), colour))
         self.parts.append(Part([outline for outline, _ in features], DARK, features, flat=True))
         self._ear(turn, yaw, near=True)

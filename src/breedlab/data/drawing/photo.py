@@ -1,4 +1,5 @@
-"""A photo: a dog scaled into a place, so that any build fills the frame equally, and the camera's weaknesses."""
+"""A photo: a dog scaled into a place, so that any build fills the frame equally, and the camera's
+weaknesses."""
 
 from __future__ import annotations
 
@@ -18,8 +19,11 @@ _SUPERSAMPLING = 2
 _MARGIN = 10
 
 
-def _paint(part: Part, photo: Image.Image, to_pixels: Callable[[Points], Points], reach: float, sun: float) -> None:
-    """Put one part on the photo, rounded by light from above and from ``sun``, ``reach`` pixels deep."""
+def _paint(
+    part: Part, photo: Image.Image, to_pixels: Callable[[Points], Points], reach: float, sun: float
+) -> None:
+    """Put one part on the photo, rounded by light from above and from ``sun``, ``reach`` pixels
+    deep."""
     shapes = [*part.outlines, *(outline for outline, _ in part.marks)]
     ends = np.cumsum([len(shape) for shape in shapes]).tolist()
     pixels = to_pixels(np.concatenate(shapes))
@@ -40,7 +44,8 @@ def _paint(part: Part, photo: Image.Image, to_pixels: Callable[[Points], Points]
         pen.polygon(polygon, fill=mix(BLACK, colour, part.shade))
     mask, coat = mask.reduce(_SUPERSAMPLING), coat.reduce(_SUPERSAMPLING)
     if not part.flat:
-        # How far the blurred outline leans towards the light stands in for the slope of a round body.
+        # How far the blurred outline leans towards the light stands in for the slope of a round
+        # body.
         soft = mask.reduce(2).filter(ImageFilter.BoxBlur(max(reach / 2, 0.5)))
         dx, dy = round(sun * reach / 2), max(round(reach / 2), 1)
         lit, dim = ImageChops.offset(soft, dx, dy), ImageChops.offset(soft, -dx, -dy)
@@ -82,7 +87,10 @@ def draw_photo(build: Build, coat: Coat, seed: int, size: int) -> Image.Image:
         slack = max(size - wide * scale, 0.1 * size)
     centre = size / 2 + slack * (across - 0.5) * 0.84
     sideways = scale if where.uniform() < 0.5 else -scale
-    flip, shift = (sideways, -scale), np.array([centre - sideways * float((low + high)[0]) / 2, floor])
+    flip, shift = (
+        (sideways, -scale),
+        np.array([centre - sideways * float((low + high)[0]) / 2, floor]),
+    )
 
     def to_pixels(points: Points) -> Points:
         pixels: Points = points * flip + shift
@@ -91,7 +99,9 @@ def draw_photo(build: Build, coat: Coat, seed: int, size: int) -> Image.Image:
     sun = 1.6 * sun - 0.8
     shadow = Image.new("L", (size, size))
     x, half = centre + 0.1 * sun * size, wide * scale / 2
-    ImageDraw.Draw(shadow).ellipse((x - half, floor - 0.05 * size, x + half, floor + 0.035 * size), fill=120)
+    ImageDraw.Draw(shadow).ellipse(
+        (x - half, floor - 0.05 * size, x + half, floor + 0.035 * size), fill=120
+    )
     photo.paste((22, 24, 34), (0, 0), shadow.filter(ImageFilter.BoxBlur(size / 50)))
     for part in dog.parts:
         _paint(part, photo, to_pixels, 0.045 * scale, sun)
@@ -111,6 +121,8 @@ def _develop(photo: Image.Image, light: Values, rng: np.random.Generator) -> Ima
     pixels = np.asarray(photo).reshape(size, 3 * size).astype(np.float32)
     pixels *= (across[:, None] * tint).reshape(1, -1).astype(np.float32)
     pixels *= down[:, None].astype(np.float32)
-    grain = rng.integers(-128, 128, (size, size), dtype=np.int8) * np.float32(rng.uniform(1.0, 5.0) / 74)
+    grain = rng.integers(-128, 128, (size, size), dtype=np.int8) * np.float32(
+        rng.uniform(1.0, 5.0) / 74
+    )
     pixels += np.repeat(grain, 3, axis=1)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8).reshape(size, size, 3))

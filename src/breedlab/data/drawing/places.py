@@ -18,18 +18,23 @@ _FLOWERS: list[Colour] = [(250, 250, 240), (250, 210, 70), (232, 120, 140), (170
 
 def _near(colour: Colour, rng: np.random.Generator, by: float = 14) -> Colour:
     """A colour close to another one."""
-    r, g, b = (min(max(round(v + d), 0), 255) for v, d in zip(colour, rng.normal(0, by, 3), strict=True))
+    r, g, b = (
+        min(max(round(v + d), 0), 255) for v, d in zip(colour, rng.normal(0, by, 3), strict=True)
+    )
     return r, g, b
 
 
 class _Canvas:
-    """An empty place in the making. Every position and length is a share of its side, from the top left."""
+    """An empty place in the making. Every position and length is a share of its side, from the top
+    left."""
 
     def __init__(self, size: int, rng: np.random.Generator, *stops: tuple[float, Colour]) -> None:
         """Fill with the colours that ``stops`` give for some heights, and blends in between."""
         heights, colours = zip(*stops, strict=True)
         rows = np.linspace(0, 1, size)
-        column = np.stack([np.interp(rows, heights, band) for band in zip(*colours, strict=True)], 1)
+        column = np.stack(
+            [np.interp(rows, heights, band) for band in zip(*colours, strict=True)], 1
+        )
         self.image = Image.fromarray(np.rint(column).astype(np.uint8)[:, None]).resize((size, size))
         self.size, self.rng, self.pen = size, rng, ImageDraw.Draw(self.image)
 
@@ -39,7 +44,9 @@ class _Canvas:
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
         self.pen.rectangle([v * self.size for v in (x0, y0, x1, y1)], fill=colour)
 
-    def line(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, width: float = 0.008) -> None:
+    def line(
+        self, x0: float, y0: float, x1: float, y1: float, colour: Colour, width: float = 0.008
+    ) -> None:
         ends = [v * self.size for v in (x0, y0, x1, y1)]
         self.pen.line(ends, fill=colour, width=max(1, round(width * self.size)))
 
@@ -53,7 +60,9 @@ class _Canvas:
         ridge = list(zip(x.tolist(), (y - height * waves).tolist(), strict=True))
         self.shape([*ridge, (1, y + 0.01), (0, y + 0.01)], colour)
 
-    def dots(self, count: int, top: float, bottom: float, radius: float, colours: Sequence[Colour]) -> None:
+    def dots(
+        self, count: int, top: float, bottom: float, radius: float, colours: Sequence[Colour]
+    ) -> None:
         """Discs strewn between two heights, nearer ones (lower down) larger."""
         for i, (x, y, grow) in enumerate(self.rng.uniform(0, 1, (count, 3)).tolist()):
             r, y0 = radius * (0.4 + 0.6 * y) * (0.6 + 0.8 * grow), top + (bottom - top) * y
@@ -61,9 +70,20 @@ class _Canvas:
 
 
 def _meadow(size: int, y: float, rng: np.random.Generator) -> Image.Image:
-    sky, far, grass = _near((120, 178, 232), rng), _near((212, 230, 240), rng), _near((112, 160, 70), rng)
+    sky, far, grass = (
+        _near((120, 178, 232), rng),
+        _near((212, 230, 240), rng),
+        _near((112, 160, 70), rng),
+    )
     shade, sunny = mix(grass, (30, 80, 30), 0.4), mix(grass, (190, 210, 110), 0.4)
-    c = _Canvas(size, rng, (0, sky), (y, far), (y, mix(grass, far, 0.25)), (1, mix(grass, (20, 50, 20), 0.35)))
+    c = _Canvas(
+        size,
+        rng,
+        (0, sky),
+        (y, far),
+        (y, mix(grass, far, 0.25)),
+        (1, mix(grass, (20, 50, 20), 0.35)),
+    )
     for x, top, w in rng.uniform((0, 0.05, 0.06), (1, y - 0.12, 0.13), (3, 3)).tolist():
         for step, rise in ((-0.8, 0.35), (0.8, 0.35), (0.0, 0.5)):
             left = x + (step - 1) * w
@@ -111,7 +131,9 @@ def _beach(size: int, y: float, rng: np.random.Generator) -> Image.Image:
         c.line(x, y - 0.34, x, shore + 0.06, (240, 236, 226), 0.016)
         parasol = [v * size for v in (x - 0.17, y - 0.34, x + 0.17, y - 0.08)]
         for i in range(6):
-            c.pen.pieslice(parasol, 180 + i * 30, 210 + i * 30, fill=cloth if i % 2 else (248, 244, 236))
+            c.pen.pieslice(
+                parasol, 180 + i * 30, 210 + i * 30, fill=cloth if i % 2 else (248, 244, 236)
+            )
     c.dots(40, shore + 0.05, 1.0, 0.007, [mix(sand, DARK, 0.3), mix(sand, WHITE, 0.5)])
     return c.image
 
@@ -161,7 +183,9 @@ def _woods(size: int, y: float, rng: np.random.Generator) -> Image.Image:
 
 
 # Each with the colour of its light: what white looks like there.
-_PLACES: list[tuple[Callable[[int, float, np.random.Generator], Image.Image], tuple[float, float, float]]] = [
+_PLACES: list[
+    tuple[Callable[[int, float, np.random.Generator], Image.Image], tuple[float, float, float]]
+] = [
     (_meadow, (1.0, 1.0, 0.97)),
     (_snow, (0.95, 0.98, 1.04)),
     (_beach, (1.04, 1.0, 0.94)),

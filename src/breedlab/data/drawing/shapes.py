@@ -42,13 +42,17 @@ def _around(n: int, ring: bool) -> NDArray[np.int64]:
 
 def closed_curve(control: Points, steps: int = 6) -> Points:
     """A smooth closed curve through the control points."""
-    curve: Points = (_basis(steps) @ control[_around(len(control), True)]).reshape(-1, control.shape[1])
+    curve: Points = (_basis(steps) @ control[_around(len(control), True)]).reshape(
+        -1, control.shape[1]
+    )
     return curve
 
 
 def _open(control: Points, steps: int = 4) -> Points:
     """A smooth open curve through the control points."""
-    curve: Points = (_basis(steps) @ control[_around(len(control), False)]).reshape(-1, control.shape[1])
+    curve: Points = (_basis(steps) @ control[_around(len(control), False)]).reshape(
+        -1, control.shape[1]
+    )
     return np.concatenate([curve, control[-1:]])
 
 
@@ -80,13 +84,16 @@ def ragged(outline: Points, amount: float, curly: bool) -> Points:
     height = np.sin(within * math.pi) if curly else np.tile([1.0, 0.62, 0.3, 0.0], tufts)
     out = height * (0.75 + 0.25 * np.sin(k * 5.1)) * amount
     area = np.sum(even[:, 0] * np.roll(even[:, 1], -1) - np.roll(even[:, 0], -1) * even[:, 1])
-    hairy: Points = even + np.stack([tangent[:, 1], -tangent[:, 0]], 1) * (out * np.sign(area))[:, None]
+    hairy: Points = (
+        even + np.stack([tangent[:, 1], -tangent[:, 0]], 1) * (out * np.sign(area))[:, None]
+    )
     return hairy
 
 
 @dataclass(frozen=True)
 class Tube:
-    """A limb: a smooth line with a thickness, and the places along (0 to 1) and across (-1 to 1) it."""
+    """A limb: a smooth line with a thickness, and the places along (0 to 1) and across (-1 to 1)
+    it."""
 
     outlines: list[Points]
     left: Points
@@ -119,7 +126,9 @@ def tube_through(control: Sequence[Sequence[float]] | Points, fluff: float = 0.0
     return Tube([*pieces, *ends], left, right)
 
 
-def joint(start: Points, end: Points, upper: float, lower: float, bend: float) -> tuple[Points, Points]:
+def joint(
+    start: Points, end: Points, upper: float, lower: float, bend: float
+) -> tuple[Points, Points]:
     """Knee and foot of a two-bone leg from ``start`` towards ``end``; ``bend`` is +1 or -1."""
     reach = end - start
     far = math.hypot(reach[0], reach[1])

@@ -1,4 +1,5 @@
-"""The debugger's rules, by the names that Amazon SageMaker Debugger gave them; docs/plugins.md has one of your own."""
+"""The debugger's rules, by the names that Amazon SageMaker Debugger gave them; docs/plugins.md has
+one of your own."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def rules_over(tape: Tape, limits: Section, classes: Sequence[str] = ()) -> list
     """
     judges = {rule.section: rule for rule in RULES}
     return [
-        judges.get(name, PlainRule)(tape, DEBUGGER_RULES.made(name, limits), classes) for name in DEBUGGER_RULES.names()
+        judges.get(name, PlainRule)(tape, DEBUGGER_RULES.made(name, limits), classes)
+        for name in DEBUGGER_RULES.names()
     ]
 
 

@@ -11,8 +11,14 @@ class DeadRelu(TensorRule):
     name, section = "DeadRelu", "dead_relu"
     collections = ("relu_activations",)
     needs = "outputs of ReLU layers"
-    meaning = "Most channels of a ReLU layer are zero for every photo: they pass on nothing and no longer learn."
-    advice = "Lower optim.lr, look at biases far below zero, use another activation or He initialisation."
+    meaning = (
+        "Most channels of a ReLU layer are zero for every photo: they pass on nothing and no longer"
+        " learn."
+    )
+    advice = (
+        "Lower optim.lr, look at biases far below zero, use another activation or He"
+        " initialisation."
+    )
     sound = "ReLU layers have enough channels alive."
 
     def bad(self, step: int) -> list[str]:
@@ -23,8 +29,13 @@ class SaturatedActivation(TensorRule):
     name, section = "SaturatedActivation", "saturated_activation"
     collections = ("bounded_activations",)
     needs = "outputs of bounded activations (tanh, sigmoid, ReLU6, ...)"
-    meaning = "An activation's outputs stand at its limits, where its slope is zero: no gradient passes."
-    advice = "Use ReLU or GELU, normalise before the activation, lower optim.lr or the weights' initial scale."
+    meaning = (
+        "An activation's outputs stand at its limits, where its slope is zero: no gradient passes."
+    )
+    advice = (
+        "Use ReLU or GELU, normalise before the activation, lower optim.lr or the weights' initial"
+        " scale."
+    )
     sound = "Activations stay within their limits."
 
     def bad(self, step: int) -> list[str]:
@@ -32,7 +43,9 @@ class SaturatedActivation(TensorRule):
 
     def lacking(self) -> str:
         # Saved whole by somebody else's hook, their limits are not known.
-        return super().lacking() or ("" if self.figures else f"needs the reduction 'saturated' of {self.needs}")
+        return super().lacking() or (
+            "" if self.figures else f"needs the reduction 'saturated' of {self.needs}"
+        )
 
 
 def _above(rule: TensorRule, step: int, reduction: str, figure: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""A rule of ours on smdebug's `Rule`: judged at the steps that concern it, and able to say what it found."""
+"""A rule of ours on smdebug's `Rule`: judged at the steps that concern it, and able to say what it
+found."""
 
 from __future__ import annotations
 
@@ -27,8 +28,9 @@ _MOST = 100
 class RunRule(Rule):  # type: ignore[misc]
     """What all rules have in common.
 
-    A subclass says in `due` at which of smdebug's steps it wants to be asked, and in `invoke_at_step` whether its
-    condition holds there; it leaves the tensors in `found` and what it measured in `figures`.
+    A subclass says in `due` at which of smdebug's steps it wants to be asked, and in
+    `invoke_at_step` whether its condition holds there; it leaves the tensors in `found` and what it
+    measured in `figures`.
 
     Args:
         tape: The recording.
@@ -96,9 +98,18 @@ class RunRule(Rule):  # type: ignore[misc]
         if self.latest:
             fired = {step: names for step, names in fired.items() if step == self.judged[-1]}
         if not fired:
-            return Verdict(self.name, PASSED, _rounded(self.figures), self.sound, mode=self.mode, link=self.link)
+            return Verdict(
+                self.name,
+                PASSED,
+                _rounded(self.figures),
+                self.sound,
+                mode=self.mode,
+                link=self.link,
+            )
         names = dict.fromkeys(name for found in fired.values() for name in found)
-        steps = dict.fromkeys(self.tape.training_step(step) for step in (self.fired if self.latest else fired))
+        steps = dict.fromkeys(
+            self.tape.training_step(step) for step in (self.fired if self.latest else fired)
+        )
         return Verdict(
             self.name,
             TRIGGERED,
@@ -113,7 +124,8 @@ class RunRule(Rule):  # type: ignore[misc]
 
 
 class TensorRule(RunRule):
-    """A rule that looks at each tensor of some collections, and fires when one is bad for some saved steps in a row."""
+    """A rule that looks at each tensor of some collections, and fires when one is bad for some
+    saved steps in a row."""
 
     limits: Any
     collections: ClassVar[tuple[str, ...]]
@@ -131,7 +143,9 @@ class TensorRule(RunRule):
 
     def tensors(self, step: int) -> list[str]:
         """The tensors to look at."""
-        return [name for c in self.collections for name in self.tape.saved(c, self.mode).get(step, ())]
+        return [
+            name for c in self.collections for name in self.tape.saved(c, self.mode).get(step, ())
+        ]
 
     @abstractmethod
     def bad(self, step: int) -> list[str]:
@@ -139,7 +153,10 @@ class TensorRule(RunRule):
 
     def invoke_at_step(self, step: int) -> bool:
         bad = set(self.bad(step))
-        self._streaks = {name: self._streaks.get(name, 0) + 1 if name in bad else 0 for name in self.tensors(step)}
+        self._streaks = {
+            name: self._streaks.get(name, 0) + 1 if name in bad else 0
+            for name in self.tensors(step)
+        }
         self.found = [name for name, streak in self._streaks.items() if streak >= self.patience]
         return bool(self.found)
 

@@ -23,7 +23,8 @@ class ClassImbalance(RunRule):
         self._counts, self._counted = np.zeros(0, dtype=np.int64), -1
 
     def due(self) -> list[int]:
-        # The first epoch has every photo once. Asked at its end only: half an epoch says little of rare classes.
+        # The first epoch has every photo once. Asked at its end only: half an epoch says little of
+        # rare classes.
         passes = self.tape.passes("TRAIN")
         steps = list(self.tape.saved("labels", "TRAIN"))
         if not passes:
@@ -31,8 +32,12 @@ class ClassImbalance(RunRule):
         return [step for step in steps if step <= passes[0].last][-1:]
 
     def invoke_at_step(self, step: int) -> bool:
-        labels = [self.tape.value("labels", s) for s in self.tape.saved("labels", "TRAIN") if s <= step]
-        known = np.concatenate([np.asarray(values).ravel() for values in labels if values is not None])
+        labels = [
+            self.tape.value("labels", s) for s in self.tape.saved("labels", "TRAIN") if s <= step
+        ]
+        known = np.concatenate(
+            [np.asarray(values).ravel() for values in labels if values is not None]
+        )
         counts = np.bincount(known.astype(np.int64), minlength=len(self.classes))
         self._counts = counts
         most, least = int(counts.argmax()), int(counts.argmin())
@@ -53,7 +58,11 @@ class ClassImbalance(RunRule):
             return f"needs {self.needs}"
         average = float(self._counts.mean()) if len(self._counts) else 0.0
         wanted = self.limits.labels
-        return "" if average >= wanted else f"needs {wanted} labels a class on average in TRAIN; {average:.1f} saved"
+        return (
+            ""
+            if average >= wanted
+            else f"needs {wanted} labels a class on average in TRAIN; {average:.1f} saved"
+        )
 
 
 class Confusion(RunRule):
@@ -61,7 +70,10 @@ class Confusion(RunRule):
     needs = "the labels and predictions of validation"
     link = "report.html#confusion"
     meaning = "Most photos of one class are taken for one and the same other class."
-    advice = "Look at photos of both, for wrong labels or a difference too fine for data.image_size; collect more."
+    advice = (
+        "Look at photos of both, for wrong labels or a difference too fine for data.image_size;"
+        " collect more."
+    )
     sound = "No class is mostly taken for another."
 
     def __init__(self, *given: object) -> None:
@@ -89,7 +101,9 @@ class Confusion(RunRule):
             "largest_share": float(shares.max(initial=0)),
             "class": _named(self.classes, int(i)),
             "taken_for": _named(self.classes, int(j)),
-            "confused_pairs": [f"{_named(self.classes, a)} for {_named(self.classes, b)}" for a, b in found],
+            "confused_pairs": [
+                f"{_named(self.classes, a)} for {_named(self.classes, b)}" for a, b in found
+            ],
         }
         self.found = ["labels", "predictions"]
         return bool(found)
@@ -99,7 +113,11 @@ class Confusion(RunRule):
             known = f"{len(self.judged)} saved"
             return f"needs {self.needs} of at least {self.limits.patience} epochs; {known}"
         few = self._most < self.limits.photos
-        return f"needs {self.limits.photos} photos of a class in validation; at most {self._most}" if few else ""
+        return (
+            f"needs {self.limits.photos} photos of a class in validation; at most {self._most}"
+            if few
+            else ""
+        )
 
     def _confusion(self, one: Pass) -> Values:
         labels = _joined(self.tape.value("labels", step) for step in one.steps)

@@ -14,19 +14,35 @@ class LossNotDecreasing(RunRule):
     name, section, latest = "LossNotDecreasing", "loss_not_decreasing", True
     needs = "the losses of training, of three windows of steps"
     link = "report.html#loss"
-    meaning = "The training loss is no lower than it was at the beginning: the network does not learn."
-    advice = "Try another optim.lr, ten times lower or higher; look at the photos' labels; check that something trains."
+    meaning = (
+        "The training loss is no lower than it was at the beginning: the network does not learn."
+    )
+    advice = (
+        "Try another optim.lr, ten times lower or higher; look at the photos' labels; check that"
+        " something trains."
+    )
     sound = "The training loss fell."
 
     def due(self) -> list[int]:
         steps = [entry.step for entry in self.tape.losses("TRAIN")]
         window = self.limits.window
-        return [step for index, step in enumerate(steps) if (index + 1) % window == 0 and index + 1 >= 3 * window]
+        return [
+            step
+            for index, step in enumerate(steps)
+            if (index + 1) % window == 0 and index + 1 >= 3 * window
+        ]
 
     def invoke_at_step(self, step: int) -> bool:
         losses = [entry.loss for entry in self.tape.losses("TRAIN") if entry.step <= step]
-        first, last = float(np.mean(losses[: self.limits.window])), float(np.mean(losses[-self.limits.window :]))
-        self.figures = {"first_loss": first, "last_loss": last, "decrease": 1 - last / first if first else 0.0}
+        first, last = (
+            float(np.mean(losses[: self.limits.window])),
+            float(np.mean(losses[-self.limits.window :])),
+        )
+        self.figures = {
+            "first_loss": first,
+            "last_loss": last,
+            "decrease": 1 - last / first if first else 0.0,
+        }
         self.found = ["CrossEntropyLoss_output_0"]
         return not last <= first * (1 - self.limits.decrease)  # a NaN is not lower
 
@@ -48,13 +64,22 @@ class _PassRule(RunRule):
     def lacking(self) -> str:
         if len(self.judged) > self.limits.patience:
             return ""
-        return f"needs the losses of validation of more than {self.limits.patience} epochs; {len(self.judged)} saved"
+        return (
+            f"needs the losses of validation of more than {self.limits.patience} epochs;"
+            f" {len(self.judged)} saved"
+        )
 
 
 class Overfit(_PassRule):
     name, section = "Overfit", "overfit"
-    meaning = "The network learns its training photos by heart: their loss goes down, the validation's goes up."
-    advice = "Augment (data.augment), raise model.dropout or optim.weight_decay, freeze more, or stop earlier."
+    meaning = (
+        "The network learns its training photos by heart: their loss goes down, the validation's"
+        " goes up."
+    )
+    advice = (
+        "Augment (data.augment), raise model.dropout or optim.weight_decay, freeze more, or stop"
+        " earlier."
+    )
     sound = "The validation loss did not keep rising while the training loss fell."
 
     def __init__(self, *given: Any) -> None:
@@ -65,11 +90,18 @@ class Overfit(_PassRule):
         valid = [one.loss for one in self.passes(step)]
         best = int(np.nanargmin(valid)) if np.isfinite(valid).any() else 0
         train = [one.loss for one in self.passes(step, "TRAIN")]
-        risen = valid[-1] > valid[best] * (1 + self.limits.rise) and valid[-1] - valid[best] > self.limits.margin
+        risen = (
+            valid[-1] > valid[best] * (1 + self.limits.rise)
+            and valid[-1] - valid[best] > self.limits.margin
+        )
         # Without training losses of its own (not saved so often) the validation's rise has to do.
         learning = len(train) != len(valid) or (train[-1] < valid[-1] and train[-1] <= train[best])
         self._rising = self._rising + 1 if risen and learning else 0
-        self.figures = {"lowest_loss": valid[best], "last_loss": valid[-1], "lowest_at_epoch": best + 1}
+        self.figures = {
+            "lowest_loss": valid[best],
+            "last_loss": valid[-1],
+            "lowest_at_epoch": best + 1,
+        }
         if train:
             self.figures["last_training_loss"] = train[-1]
         self.found = ["CrossEntropyLoss_output_0"]
@@ -79,7 +111,10 @@ class Overfit(_PassRule):
 class Overtraining(_PassRule):
     name, section = "Overtraining", "overtraining"
     meaning = "The last epochs brought nothing: the validation loss has long stopped getting lower."
-    advice = "Set trainer.patience to end such a training, or fewer trainer.max_epochs; the best epoch is kept anyway."
+    advice = (
+        "Set trainer.patience to end such a training, or fewer trainer.max_epochs; the best epoch"
+        " is kept anyway."
+    )
     sound = "The validation loss got lower until shortly before the end."
 
     def invoke_at_step(self, step: int) -> bool:

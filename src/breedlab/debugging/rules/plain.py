@@ -1,4 +1,5 @@
-"""A rule that says in one class of the config what it looks at; see `config.debugger.DebuggerRule`."""
+"""A rule that says in one class of the config what it looks at; see
+`config.debugger.DebuggerRule`."""
 
 from __future__ import annotations
 

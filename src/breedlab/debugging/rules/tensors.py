@@ -14,12 +14,17 @@ class VanishingGradient(TensorRule):
     needs = "gradients"
     meaning = "Gradients die out on their way to these layers, which learn nothing."
     advice = (
-        "Use ReLU instead of sigmoid or tanh, normalisation, residual connections, He initialisation; raise optim.lr."
+        "Use ReLU instead of sigmoid or tanh, normalisation, residual connections, He"
+        " initialisation; raise optim.lr."
     )
     sound = "Gradients reach every layer that trains."
 
     def bad(self, step: int) -> list[str]:
-        sizes = {name: self.tape.reduction(name, step, "abs_mean") for name in self.tensors(step) if _is_weight(name)}
+        sizes = {
+            name: self.tape.reduction(name, step, "abs_mean")
+            for name in self.tensors(step)
+            if _is_weight(name)
+        }
         sizes = {name: size for name, size in sizes.items() if math.isfinite(size)}
         if not sizes:
             return []
@@ -27,12 +32,23 @@ class VanishingGradient(TensorRule):
         _keep_least(self.figures, "smallest_abs_mean", min(sizes.values()))
         self.figures["largest_abs_mean"] = largest
         # Where all are small, the loss is; where few are, they have vanished.
-        return [n for n, s in sizes.items() if 0 < s < self.limits.abs_mean and s < self.limits.ratio * largest]
+        return [
+            n
+            for n, s in sizes.items()
+            if 0 < s < self.limits.abs_mean and s < self.limits.ratio * largest
+        ]
 
 
 class ExplodingTensor(TensorRule):
     name, section = "ExplodingTensor", "exploding_tensor"
-    collections = ("losses", "weights", "biases", "gradients", "relu_activations", "bounded_activations")
+    collections = (
+        "losses",
+        "weights",
+        "biases",
+        "gradients",
+        "relu_activations",
+        "bounded_activations",
+    )
     needs = "losses, weights, gradients or activations"
     meaning = "Values grow beyond all bounds; soon they are no numbers any more."
     advice = "Lower optim.lr, set trainer.gradient_clip=1.0, or warm up (optim.warmup_epochs)."
@@ -54,15 +70,26 @@ class NanInf(TensorRule):
     collections = ExplodingTensor.collections
     needs = ExplodingTensor.needs
     meaning = "A tensor holds values that are no numbers, and from there they spread to all others."
-    advice = "Lower optim.lr, set trainer.gradient_clip=1.0, use trainer.precision=fp32; look for broken photos."
+    advice = (
+        "Lower optim.lr, set trainer.gradient_clip=1.0, use trainer.precision=fp32; look for broken"
+        " photos."
+    )
     sound = "All values are finite."
 
     def bad(self, step: int) -> list[str]:
-        known = [name for name in self.tensors(step) if self.tape.has_reduction(name, step, "abs_max")]
-        found = [name for name in known if not math.isfinite(self.tape.reduction(name, step, "abs_max"))]
-        self.figures["tensors_looked_at"] = max(len(known), self.figures.get("tensors_looked_at", 0))
+        known = [
+            name for name in self.tensors(step) if self.tape.has_reduction(name, step, "abs_max")
+        ]
+        found = [
+            name for name in known if not math.isfinite(self.tape.reduction(name, step, "abs_max"))
+        ]
+        self.figures["tensors_looked_at"] = max(
+            len(known), self.figures.get("tensors_looked_at", 0)
+        )
         if found:
-            self.figures["tensors_not_finite"] = max(len(found), self.figures.get("tensors_not_finite", 0))
+            self.figures["tensors_not_finite"] = max(
+                len(found), self.figures.get("tensors_not_finite", 0)
+            )
         return found
 
 
@@ -70,13 +97,23 @@ class PoorWeightInitialization(RunRule):
     name, section = "PoorWeightInitialization", "poor_weight_initialization"
     needs = "weights with their shapes, saved in TRAIN at the first step"
     link = "report.html#debug"
-    meaning = "Weights begin far from what their layer's size asks for: signals fade or burst, or all units are alike."
-    advice = "Initialise with He's or Glorot's scheme (PyTorch's layers do), or begin with pretrained weights."
+    meaning = (
+        "Weights begin far from what their layer's size asks for: signals fade or burst, or all"
+        " units are alike."
+    )
+    advice = (
+        "Initialise with He's or Glorot's scheme (PyTorch's layers do), or begin with pretrained"
+        " weights."
+    )
     sound = "Weights begin at a sensible scale."
 
     def due(self) -> list[int]:
         # The first step only: later ones have been trained.
-        return [step for step in self.tape.saved("weights", "TRAIN") if self.tape.training_step(step) == 1][:1]
+        return [
+            step
+            for step in self.tape.saved("weights", "TRAIN")
+            if self.tape.training_step(step) == 1
+        ][:1]
 
     def invoke_at_step(self, step: int) -> bool:
         factors = {}
@@ -88,7 +125,10 @@ class PoorWeightInitialization(RunRule):
         limit = self.limits.factor
         self.found = [name for name, factor in factors.items() if not 1 / limit <= factor <= limit]
         if factors:
-            self.figures = {"smallest_over_he": min(factors.values()), "largest_over_he": max(factors.values())}
+            self.figures = {
+                "smallest_over_he": min(factors.values()),
+                "largest_over_he": max(factors.values()),
+            }
         return bool(self.found)
 
 
@@ -97,11 +137,16 @@ class AllZero(TensorRule):
     collections = ("weights", "gradients", "relu_activations", "bounded_activations")
     needs = "weights, gradients or activations"
     meaning = "A tensor is zero throughout: that part of the network is cut off, or was never set."
-    advice = "Look for weights initialised to zero, dead ReLUs before it, a branch that the loss does not see."
+    advice = (
+        "Look for weights initialised to zero, dead ReLUs before it, a branch that the loss does"
+        " not see."
+    )
     sound = "No tensor is zero throughout."
 
     def bad(self, step: int) -> list[str]:
-        found = [name for name in self.tensors(step) if self.tape.reduction(name, step, "abs_max") == 0]
+        found = [
+            name for name in self.tensors(step) if self.tape.reduction(name, step, "abs_max") == 0
+        ]
         self.figures["tensors_all_zero"] = max(len(found), self.figures.get("tensors_all_zero", 0))
         return found
 
@@ -136,8 +181,14 @@ class _UpdateRule(TensorRule):
 
 class UnchangedTensor(_UpdateRule):
     name, section = "UnchangedTensor", "unchanged_tensor"
-    meaning = "Weights that should train do not move at all: the optimizer does not have them, or no gradient comes."
-    advice = "Check that the optimizer holds every unfrozen parameter, and that optim.lr is not zero for it."
+    meaning = (
+        "Weights that should train do not move at all: the optimizer does not have them, or no"
+        " gradient comes."
+    )
+    advice = (
+        "Check that the optimizer holds every unfrozen parameter, and that optim.lr is not zero"
+        " for it."
+    )
     sound = "Every weight that should train moves."
 
     def __init__(self, *given: Any) -> None:
@@ -147,9 +198,12 @@ class UnchangedTensor(_UpdateRule):
     def bad(self, step: int) -> list[str]:
         ratios = self.ratios(step)
         self._moved |= {name for name, ratio in ratios.items() if ratio}
-        # A weight that has moved before is at rest because training is done, or the step too small for its digits.
+        # A weight that has moved before is at rest because training is done, or the step too small
+        # for its digits.
         found = [name for name, ratio in ratios.items() if ratio == 0 and name not in self._moved]
-        self.figures["weights_unchanged"] = max(len(found), self.figures.get("weights_unchanged", 0))
+        self.figures["weights_unchanged"] = max(
+            len(found), self.figures.get("weights_unchanged", 0)
+        )
         self.figures["weights"] = len(ratios)
         return found
 
@@ -157,7 +211,10 @@ class UnchangedTensor(_UpdateRule):
 class UpdateTooSmall(_UpdateRule):
     name, section = "UpdateTooSmall", "update_too_small"
     meaning = "Steps change most weights so little that training will hardly get anywhere."
-    advice = "Raise optim.lr, ten times at a time; with optim.layer_decay the first layers may learn too slowly."
+    advice = (
+        "Raise optim.lr, ten times at a time; with optim.layer_decay the first layers may learn too"
+        " slowly."
+    )
     sound = "Steps change the weights noticeably."
 
     def __init__(self, *given: Any) -> None:
@@ -169,7 +226,8 @@ class UpdateTooSmall(_UpdateRule):
         if not moved:
             return []
         _keep_most(self.figures, "largest_ratio", max(moved.values()))
-        # A schedule ends at nothing, which is as it should be: a weight that once moved well is left alone.
+        # A schedule ends at nothing, which is as it should be: a weight that once moved well is
+        # left alone.
         self._well |= {name for name, ratio in moved.items() if ratio >= self.limits.ratio}
         slow = [name for name in moved if name not in self._well]
         return slow if 2 * len(slow) > len(moved) else []
@@ -177,7 +235,10 @@ class UpdateTooSmall(_UpdateRule):
 
 class WeightUpdateRatio(_UpdateRule):
     name, section = "WeightUpdateRatio", "weight_update_ratio"
-    meaning = "Single steps change weights by as much as they are: what was learned before is overwritten."
+    meaning = (
+        "Single steps change weights by as much as they are: what was learned before is"
+        " overwritten."
+    )
     advice = "Lower optim.lr, warm up (optim.warmup_epochs), or set trainer.gradient_clip=1.0."
     sound = "Steps change weights by a sensible share."
 

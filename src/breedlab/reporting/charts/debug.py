@@ -15,7 +15,9 @@ _NAMED = 6
 
 def reductions(tensors: Tensors) -> dict[str, Spec]:
     """A chart a collection, by what it shows."""
-    return {FIGURES[name][1]: _chart(name, found) for name, found in tensors.figures.items() if found}
+    return {
+        FIGURES[name][1]: _chart(name, found) for name, found in tensors.figures.items() if found
+    }
 
 
 def _chart(collection: str, found: Mapping[str, Series]) -> Spec:
@@ -43,8 +45,12 @@ def _chart(collection: str, found: Mapping[str, Series]) -> Spec:
         tooltip=[
             alt.Tooltip("tensor:N", title="tensor"),
             alt.Tooltip("step:Q", title="step", format=",.0f"),
-            alt.Tooltip("value:Q", title=FIGURES[collection][0], format=".1%" if shares else ".3~e"),
+            alt.Tooltip(
+                "value:Q", title=FIGURES[collection][0], format=".1%" if shares else ".3~e"
+            ),
         ],
     )
-    layers = alt.layer(base.mark_line(strokeWidth=1.4, opacity=0.7), base.mark_circle(size=26, opacity=0.8))
+    layers = alt.layer(
+        base.mark_line(strokeWidth=1.4, opacity=0.7), base.mark_circle(size=26, opacity=0.8)
+    )
     return finish(layers, 200, f"{FIGURES[collection][1]}: {len(names)} tensors")

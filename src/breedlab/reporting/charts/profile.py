@@ -24,14 +24,22 @@ def time_lines(system: System) -> dict[str, Spec]:
         return {}
     cpu = {f"core {number}": system.cpu[:, number] for number in range(system.cpu.shape[1])}
     if len(cpu) > 4:
-        cpu = {"busiest core": system.cpu.max(1), "mean": system.cpu.mean(1), "idlest core": system.cpu.min(1)}
+        cpu = {
+            "busiest core": system.cpu.max(1),
+            "mean": system.cpu.mean(1),
+            "idlest core": system.cpu.min(1),
+        }
     gpus = range(system.gpu.shape[1])
     made = {
         "CPU": _lines(system, cpu, "percent", [0, 100]),
-        "Memory": _lines(system, {"machine": system.memory_gb, "this run": system.process_memory_gb}, "GB"),
+        "Memory": _lines(
+            system, {"machine": system.memory_gb, "this run": system.process_memory_gb}, "GB"
+        ),
         "GPU": _lines(system, {f"GPU {n}": system.gpu[:, n] for n in gpus}, "percent", [0, 100]),
         "GPU memory": _lines(system, {f"GPU {n}": system.gpu_memory_gb[:, n] for n in gpus}, "GB"),
-        "Disk": _lines(system, {"read": system.disk_read_mb_s, "written": system.disk_write_mb_s}, "MB/s"),
+        "Disk": _lines(
+            system, {"read": system.disk_read_mb_s, "written": system.disk_write_mb_s}, "MB/s"
+        ),
         "Network": _lines(system, {"in": system.net_in_mb_s, "out": system.net_out_mb_s}, "MB/s"),
     }
     return {title: chart for title, chart in made.items() if chart is not None}
@@ -48,7 +56,9 @@ def stages(system: System) -> list[tuple[str, float, float]]:
     return [(name or "start", start, end) for name, start, end in found]
 
 
-def _lines(system: System, series: Mapping[str, Figures], unit: str, domain: list[float] | None = None) -> Spec | None:
+def _lines(
+    system: System, series: Mapping[str, Figures], unit: str, domain: list[float] | None = None
+) -> Spec | None:
     if not series:
         return None
     parts = np.array_split(np.arange(len(system.t)), min(_POINTS, len(system.t)))
@@ -81,16 +91,24 @@ def _lines(system: System, series: Mapping[str, Figures], unit: str, domain: lis
     layers: list[Any] = []
     starts = [{"t": short(start)} for _, start, _ in stages(system)[1:]]
     if starts:
-        layers.append(alt.Chart(data(starts)).mark_rule(color=GRID, strokeWidth=1.5).encode(x="t:Q"))
+        layers.append(
+            alt.Chart(data(starts)).mark_rule(color=GRID, strokeWidth=1.5).encode(x="t:Q")
+        )
     if len(system.t) > _POINTS:
-        layers.append(base.mark_area(opacity=0.18, line=False).encode(y=alt.Y("low:Q", title=unit), y2="high:Q"))
+        layers.append(
+            base.mark_area(opacity=0.18, line=False).encode(
+                y=alt.Y("low:Q", title=unit), y2="high:Q"
+            )
+        )
     tooltip = [
         alt.Tooltip("which:N", title="which"),
         alt.Tooltip("t:Q", title="second", format=",.0f"),
         alt.Tooltip("value:Q", title=unit, format=",.4~g"),
     ]
     layers.append(base.mark_line(strokeWidth=1.5, clip=True).encode(y=y, tooltip=tooltip))
-    return finish(alt.layer(*layers), 120, f"{', '.join(series)} in {unit} over {seconds:.0f} seconds")
+    return finish(
+        alt.layer(*layers), 120, f"{', '.join(series)} in {unit} over {seconds:.0f} seconds"
+    )
 
 
 def columns(recording: Recording) -> list[Figures]:
@@ -145,7 +163,9 @@ def step_parts(recording: Recording) -> Spec | None:
                 axis=alt.Axis(tickCount=5),
                 scale=alt.Scale(domain=[0, top]) if top else alt.Scale(),
             ),
-            color=alt.Color("part:N", scale=alt.Scale(domain=names, range=SERIES), legend=legend(names)),
+            color=alt.Color(
+                "part:N", scale=alt.Scale(domain=names, range=SERIES), legend=legend(names)
+            ),
             order=alt.Order("at:Q"),
             tooltip=[
                 alt.Tooltip("part:N", title="part"),

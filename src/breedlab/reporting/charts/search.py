@@ -9,7 +9,15 @@ from typing import Any
 
 import altair as alt
 
-from breedlab.config.space import Choices, Dimension, Range, Space, SpaceError, leaves, read_dimension
+from breedlab.config.space import (
+    Choices,
+    Dimension,
+    Range,
+    Space,
+    SpaceError,
+    leaves,
+    read_dimension,
+)
 from breedlab.evaluation.figures import figure
 from breedlab.reporting.charts.theme import (
     ACCENT,
@@ -48,7 +56,14 @@ def ranked(run: RunRecord) -> list[dict[str, Any]]:
     """The trials that have an objective, best first."""
     found = [trial for trial in run.trials if isinstance(trial.get("objective"), int | float)]
     sign = -1 if (run.config.get("monitor") or {}).get("mode", "max") == "max" else 1
-    return sorted(found, key=lambda trial: (trial["state"] != "complete", sign * trial["objective"], trial["number"]))
+    return sorted(
+        found,
+        key=lambda trial: (
+            trial["state"] != "complete",
+            sign * trial["objective"],
+            trial["number"],
+        ),
+    )
 
 
 def history(run: RunRecord) -> Spec | None:
@@ -72,9 +87,21 @@ def history(run: RunRecord) -> Spec | None:
             best = trial["objective"] if best is None else better(best, trial["objective"])
             steps.append({"trial": trial["number"], "value": short(best)})
     metric = run.config["monitor"]["metric"]
-    y = alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format=form(metric)))
-    x = alt.X("trial:Q", title="trial", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False, padding=8))
-    line = alt.Chart(data(steps)).mark_line(interpolate="step-after", color=SERIES[1]).encode(x=x, y=y)
+    y = alt.Y(
+        "value:Q",
+        title=metric,
+        scale=alt.Scale(zero=False),
+        axis=alt.Axis(tickCount=5, format=form(metric)),
+    )
+    x = alt.X(
+        "trial:Q",
+        title="trial",
+        axis=alt.Axis(tickMinStep=1),
+        scale=alt.Scale(nice=False, padding=8),
+    )
+    line = (
+        alt.Chart(data(steps)).mark_line(interpolate="step-after", color=SERIES[1]).encode(x=x, y=y)
+    )
     dots = (
         alt.Chart(data(rows))
         .mark_circle(size=60, opacity=0.9)
@@ -82,7 +109,10 @@ def history(run: RunRecord) -> Spec | None:
             x=x,
             y=y,
             color=alt.Color(
-                "state:N", scale=alt.Scale(domain=["complete", "pruned", "failed"], range=[SERIES[0], SOFT, BAD])
+                "state:N",
+                scale=alt.Scale(
+                    domain=["complete", "pruned", "failed"], range=[SERIES[0], SOFT, BAD]
+                ),
             ),
             tooltip=[
                 alt.Tooltip("trial:Q", title="trial", format=",.0f"),
@@ -92,7 +122,11 @@ def history(run: RunRecord) -> Spec | None:
             ],
         )
     )
-    return finish(alt.layer(line, dots), 220, f"{metric} of {len(rows)} trials in order, and the best until then")
+    return finish(
+        alt.layer(line, dots),
+        220,
+        f"{metric} of {len(rows)} trials in order, and the best until then",
+    )
 
 
 def parallel(run: RunRecord) -> Spec | None:
@@ -143,7 +177,11 @@ def parallel(run: RunRecord) -> Spec | None:
         ),
     )
     y = alt.Y("at:Q", axis=None, scale=alt.Scale(domain=[0, 1], padding=6))
-    rules = alt.Chart(data([{"axis": path} for path in axes])).mark_rule(color=GRID, strokeWidth=2).encode(x=x)
+    rules = (
+        alt.Chart(data([{"axis": path} for path in axes]))
+        .mark_rule(color=GRID, strokeWidth=2)
+        .encode(x=x)
+    )
     ends = [min(objectives), max(objectives)]
     sign = 1 if run.config["monitor"]["mode"] == "max" else -1
     lines = (
@@ -157,7 +195,11 @@ def parallel(run: RunRecord) -> Spec | None:
                 "objective:Q",
                 scale=alt.Scale(type="quantize", domain=ends, range=SCALE[::sign]),
                 legend=alt.Legend(
-                    title=metric, direction="horizontal", format=".3~g", type="symbol", symbolType="square"
+                    title=metric,
+                    direction="horizontal",
+                    format=".3~g",
+                    type="symbol",
+                    symbolType="square",
                 ),
             ),
             order=alt.Order("place:Q"),
@@ -173,8 +215,12 @@ def parallel(run: RunRecord) -> Spec | None:
     texts = alt.Chart(data(labels)).encode(x=x, y=y, text="text:N")
     style: dict[str, Any] = {"align": "left", "dx": 6, "fontSize": 11}
     halo = texts.mark_text(stroke=PANEL, strokeWidth=4, strokeJoin="round", **style)
-    what = f"{len(trials)} trials through {len(axes)} axes; the best, trial {best}, is the thick line"
-    return finish(alt.layer(rules, lines, thick, halo, texts.mark_text(color=INK, **style)), 300, what)
+    what = (
+        f"{len(trials)} trials through {len(axes)} axes; the best, trial {best}, is the thick line"
+    )
+    return finish(
+        alt.layer(rules, lines, thick, halo, texts.mark_text(color=INK, **style)), 300, what
+    )
 
 
 def position(value: Any, dimension: Dimension) -> float:
@@ -182,7 +228,11 @@ def position(value: Any, dimension: Dimension) -> float:
     if isinstance(dimension, Choices):
         known = [figure(choice) for choice in dimension.values]
         shown = figure(value)
-        return (known.index(shown) if shown in known else 0) / max(1, len(known) - 1) if len(known) > 1 else 0.5
+        return (
+            (known.index(shown) if shown in known else 0) / max(1, len(known) - 1)
+            if len(known) > 1
+            else 0.5
+        )
     low, high, at = float(dimension.low), float(dimension.high), float(value)
     if high <= low:
         return 0.5
@@ -214,8 +264,16 @@ def importance(shares: Mapping[str, float]) -> Spec | None:
         .mark_bar(color=ACCENT, cornerRadiusEnd=3)
         .encode(
             x=alt.X("share:Q", title="importance", axis=alt.Axis(format=".0%", tickCount=5)),
-            y=alt.Y("path:N", title=None, sort=list(shares), axis=alt.Axis(labelColor=INK, ticks=False, domain=False)),
-            tooltip=[alt.Tooltip("path:N", title="path"), alt.Tooltip("share:Q", title="importance", format=".1%")],
+            y=alt.Y(
+                "path:N",
+                title=None,
+                sort=list(shares),
+                axis=alt.Axis(labelColor=INK, ticks=False, domain=False),
+            ),
+            tooltip=[
+                alt.Tooltip("path:N", title="path"),
+                alt.Tooltip("share:Q", title="importance", format=".1%"),
+            ],
         )
     )
     return finish(chart, 34 + 26 * len(rows), "importance of each searched path")
@@ -243,12 +301,22 @@ def best_and_worst(run: RunRecord) -> Spec | None:
         alt.Chart(data(rows))
         .mark_line(point=alt.OverlayMarkDef(size=40))
         .encode(
-            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=False)),
+            x=alt.X(
+                "epoch:Q",
+                title="epoch",
+                axis=alt.Axis(tickMinStep=1, format="d"),
+                scale=alt.Scale(zero=False),
+            ),
             y=alt.Y(
-                "value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format=form(metric))
+                "value:Q",
+                title=metric,
+                scale=alt.Scale(zero=False),
+                axis=alt.Axis(tickCount=5, format=form(metric)),
             ),
             color=alt.Color(
-                "which:N", scale=alt.Scale(domain=list(named), range=[SERIES[0], SERIES[1]]), legend=legend(list(named))
+                "which:N",
+                scale=alt.Scale(domain=list(named), range=[SERIES[0], SERIES[1]]),
+                legend=legend(list(named)),
             ),
             tooltip=[
                 alt.Tooltip("which:N", title="which"),

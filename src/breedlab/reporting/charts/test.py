@@ -20,7 +20,8 @@ NAMED = 40
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions of about the same confidence: from and to which, how many, how sure and how often right."""
+    """Predictions of about the same confidence: from and to which, how many, how sure and how often
+    right."""
 
     low: float
     high: float
@@ -38,12 +39,15 @@ def bins(confidences: Sequence[float], right: Sequence[bool], count: int = BINS)
         mine = which == index
         if mine.any():
             confidence, accuracy = float(sure[mine].mean()), float(hit[mine].mean())
-            found.append(Bin(index / count, (index + 1) / count, int(mine.sum()), confidence, accuracy))
+            found.append(
+                Bin(index / count, (index + 1) / count, int(mine.sum()), confidence, accuracy)
+            )
     return found
 
 
 def calibration(found: Sequence[Bin]) -> Spec | None:
-    """How often predictions were right, by how sure the model was; on the diagonal it is as sure as it should be."""
+    """How often predictions were right, by how sure the model was; on the diagonal it is as sure as
+    it should be."""
     if not found:
         return None
     rows = [
@@ -62,14 +66,22 @@ def calibration(found: Sequence[Bin]) -> Spec | None:
         alt.Tooltip("confidence:Q", title="mean confidence", format=".1%"),
         alt.Tooltip("accuracy:Q", title="right", format=".1%"),
     ]
-    x = alt.X("low:Q", bin="binned", title="confidence", scale=unit, axis=alt.Axis(format=".0%", tickCount=5))
+    x = alt.X(
+        "low:Q",
+        bin="binned",
+        title="confidence",
+        scale=unit,
+        axis=alt.Axis(format=".0%", tickCount=5),
+    )
     bars = (
         alt.Chart(data(rows))
         .mark_bar(color=ACCENT, opacity=0.35)
         .encode(
             x=x,
             x2="high:Q",
-            y=alt.Y("accuracy:Q", title="right", scale=unit, axis=alt.Axis(format=".0%", tickCount=5)),
+            y=alt.Y(
+                "accuracy:Q", title="right", scale=unit, axis=alt.Axis(format=".0%", tickCount=5)
+            ),
             tooltip=tooltip,
         )
     )
@@ -88,7 +100,11 @@ def calibration(found: Sequence[Bin]) -> Spec | None:
         .mark_line(color=SOFT, strokeDash=[5, 4], strokeWidth=1.2)
         .encode(x="low:Q", y="accuracy:Q")
     )
-    return finish(alt.layer(bars, ideal, dots), 300, "reliability diagram: share of right answers by confidence")
+    return finish(
+        alt.layer(bars, ideal, dots),
+        300,
+        "reliability diagram: share of right answers by confidence",
+    )
 
 
 def confidences(found: Sequence[Bin]) -> Spec | None:
@@ -100,7 +116,9 @@ def confidences(found: Sequence[Bin]) -> Spec | None:
         right = round(b.photos * b.accuracy)
         for name, photos in (("right", right), ("wrong", b.photos - right)):
             if photos:
-                rows.append({"low": short(b.low), "high": short(b.high), "which": name, "photos": photos})
+                rows.append(
+                    {"low": short(b.low), "high": short(b.high), "which": name, "photos": photos}
+                )
     chart = (
         alt.Chart(data(rows))
         .mark_bar(opacity=0.9)
@@ -113,9 +131,17 @@ def confidences(found: Sequence[Bin]) -> Spec | None:
                 axis=alt.Axis(format=".0%", tickCount=5),
             ),
             x2="high:Q",
-            y=alt.Y("photos:Q", title="photos", stack="zero", axis=alt.Axis(tickCount=5, tickMinStep=1)),
-            color=alt.Color("which:N", scale=alt.Scale(domain=["right", "wrong"], range=["var(--c1)", "var(--bad)"])),
-            tooltip=[alt.Tooltip("which:N", title="answers"), alt.Tooltip("photos:Q", title="photos", format=",.0f")],
+            y=alt.Y(
+                "photos:Q", title="photos", stack="zero", axis=alt.Axis(tickCount=5, tickMinStep=1)
+            ),
+            color=alt.Color(
+                "which:N",
+                scale=alt.Scale(domain=["right", "wrong"], range=["var(--c1)", "var(--bad)"]),
+            ),
+            tooltip=[
+                alt.Tooltip("which:N", title="answers"),
+                alt.Tooltip("photos:Q", title="photos", format=",.0f"),
+            ],
         )
     )
     return finish(chart, 300, "photos by confidence, right and wrong")
@@ -129,7 +155,13 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
     order = sorted(range(len(classes)), key=lambda index: (-totals[index], classes[index]))
     splits = list(counts)
     rows = [
-        {"class": classes[index], "split": split, "photos": counts[split][index], "order": place, "at": at}
+        {
+            "class": classes[index],
+            "split": split,
+            "photos": counts[split][index],
+            "order": place,
+            "at": at,
+        }
         for place, index in enumerate(order)
         for at, split in enumerate(splits)
     ]
@@ -137,11 +169,18 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
     photos = "photos:Q"
     length: dict[str, Any] = {"title": "photos", "axis": alt.Axis(tickCount=5, tickMinStep=1)}
     names = [classes[index] for index in order]
-    place_of: dict[str, Any] = {"title": f"{len(classes)} classes, most photos first" if many else None, "sort": names}
+    place_of: dict[str, Any] = {
+        "title": f"{len(classes)} classes, most photos first" if many else None,
+        "sort": names,
+    }
     encoding = {
         "color": alt.Color("split:N", scale=alt.Scale(domain=splits, range=SERIES)),
         "order": alt.Order("at:Q"),
-        "tooltip": [alt.Tooltip("class:N", title="class"), alt.Tooltip("split:N", title="split"), alt.Tooltip(photos)],
+        "tooltip": [
+            alt.Tooltip("class:N", title="class"),
+            alt.Tooltip("split:N", title="split"),
+            alt.Tooltip(photos),
+        ],
     }
     chart = alt.Chart(data(rows))
     if many:
@@ -151,5 +190,7 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
         )
         return finish(bars, 220, "photos of each class by split")
     axis = alt.Axis(labelColor=INK, ticks=False, domain=False, labelLimit=170)
-    bars = chart.mark_bar().encode(y=alt.Y("class:N", axis=axis, **place_of), x=alt.X(photos, **length), **encoding)
+    bars = chart.mark_bar().encode(
+        y=alt.Y("class:N", axis=axis, **place_of), x=alt.X(photos, **length), **encoding
+    )
     return finish(bars, 40 + 22 * len(classes), "photos of each class by split")

@@ -28,13 +28,25 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 def config() -> Spec:
     """Vega-Lite's config, once a page."""
-    text = {"labelColor": SOFT, "titleColor": SOFT, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": 500}
+    text = {
+        "labelColor": SOFT,
+        "titleColor": SOFT,
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": 500,
+    }
     return {
         "font": _FONT,
         "background": "transparent",
         "padding": 4,
         "view": {"stroke": None},
-        "axis": {**text, "gridColor": GRID, "domainColor": GRID, "tickColor": GRID, "labelLimit": 190},
+        "axis": {
+            **text,
+            "gridColor": GRID,
+            "domainColor": GRID,
+            "tickColor": GRID,
+            "labelLimit": 190,
+        },
         "axisX": {"labelFlush": True, "labelOverlap": "parity", "labelSeparation": 6},
         "legend": {
             **text,
@@ -53,7 +65,8 @@ def config() -> Spec:
 def finish(chart: Any, height: int, description: str) -> Spec:
     """A chart as wide as its place on the page; the description is what a screen reader says."""
     chart = chart.properties(width="container", height=height, description=description)
-    # Checking each chart against the schema takes as long as all the rest; the tests have it checked.
+    # Checking each chart against the schema takes as long as all the rest; the tests have it
+    # checked.
     made: Spec = chart.to_dict(validate=False)
     for key in ("config", "$schema"):  # the page's own, once
         made.pop(key, None)
@@ -76,8 +89,11 @@ def _stored(values: list[Any], datasets: dict[str, list[Any]]) -> str:
 def legend(labels: Sequence[str]) -> alt.Legend:
     """A legend above the chart, in as many columns as there is room for."""
     each = 34 + 7 * max((len(label) for label in labels), default=0)
-    # Not by the chart's width, which the legend's own size changes; it is named to be asked again when it changes.
-    return alt.Legend(columns=alt.ExprRef(f"max(1, floor((containerSize()[0] - 50 + 0 * width) / {each}))"))
+    # Not by the chart's width, which the legend's own size changes; it is named to be asked again
+    # when it changes.
+    return alt.Legend(
+        columns=alt.ExprRef(f"max(1, floor((containerSize()[0] - 50 + 0 * width) / {each}))")
+    )
 
 
 def form(metric: str) -> str:

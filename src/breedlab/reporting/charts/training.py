@@ -46,13 +46,25 @@ def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
     shown = [which for which, series in ((_EACH, each), (_TRAIN, train), (_VALID, valid)) if series]
     colors = {_EACH: "var(--faint)", _TRAIN: SERIES[0], _VALID: SERIES[1]}
     last = max(row["step"] for row in rows)
-    x = alt.X("step:Q", title="steps", scale=alt.Scale(domain=[0, last], nice=False), axis=alt.Axis(tickMinStep=1))
-    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(format=form(name), tickCount=6))
+    x = alt.X(
+        "step:Q",
+        title="steps",
+        scale=alt.Scale(domain=[0, last], nice=False),
+        axis=alt.Axis(tickMinStep=1),
+    )
+    y = alt.Y(
+        "value:Q",
+        title=title,
+        scale=alt.Scale(zero=False),
+        axis=alt.Axis(format=form(name), tickCount=6),
+    )
     base = alt.Chart(data(rows)).encode(
         x=x,
         y=y,
         color=alt.Color(
-            "which:N", scale=alt.Scale(domain=shown, range=[colors[which] for which in shown]), legend=legend(shown)
+            "which:N",
+            scale=alt.Scale(domain=shown, range=[colors[which] for which in shown]),
+            legend=legend(shown),
         ),
         tooltip=[
             alt.Tooltip("which:N", title="which"),
@@ -62,9 +74,13 @@ def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
     )
     layers = [base.mark_line(clip=True)]
     if len(rows) - len(each) <= 2 * 60:  # points only where they can be told apart
-        layers.append(base.transform_filter(alt.datum.which != _EACH).mark_circle(size=36, opacity=1))
+        layers.append(
+            base.transform_filter(alt.datum.which != _EACH).mark_circle(size=36, opacity=1)
+        )
     layers += _kept(run, valid, top=name == "loss")
-    return finish(alt.layer(*layers), _HEIGHT, f"{title} of training and validation over {last} steps")
+    return finish(
+        alt.layer(*layers), _HEIGHT, f"{title} of training and validation over {last} steps"
+    )
 
 
 def _kept(run: RunRecord, valid: Series, top: bool) -> list[Any]:
@@ -74,19 +90,26 @@ def _kept(run: RunRecord, valid: Series, top: bool) -> list[Any]:
         return []
     step = valid[epoch - 1][0]
     right = 2 * step > valid[-1][0]
-    mark = alt.Chart(data([{"step": step, "text": f"kept: epoch {epoch}"}])).encode(x=alt.X("step:Q"))
+    mark = alt.Chart(data([{"step": step, "text": f"kept: epoch {epoch}"}])).encode(
+        x=alt.X("step:Q")
+    )
     return [
         mark.mark_rule(strokeDash=[4, 4], color=SOFT),
         mark.mark_text(
-            align="right" if right else "left", dx=-5 if right else 5, y=8 if top else _HEIGHT - 10, color=SOFT
+            align="right" if right else "left",
+            dx=-5 if right else 5,
+            y=8 if top else _HEIGHT - 10,
+            color=SOFT,
         ).encode(text="text:N"),
     ]
 
 
 def at_middles(means: Series) -> Series:
-    """Return means over epochs, moved from the epochs' ends to their middles: that is the step they speak of.
+    """Return means over epochs, moved from the epochs' ends to their middles: that is the step they
+    speak of.
 
-    A middle may lie between two steps. Rounded, the epochs of one step each fell on 0, 2, 2, 4, 4: a zigzag.
+    A middle may lie between two steps. Rounded, the epochs of one step each fell on 0, 2, 2, 4, 4:
+    a zigzag.
     """
     edges = [0, *(step for step, _ in means)]
     return [((a + b) / 2, value) for (a, b), (_, value) in zip(pairwise(edges), means, strict=True)]
@@ -105,21 +128,37 @@ def compared(runs: Sequence[RunRecord], names: Sequence[str], metric: str) -> Sp
     rows = [
         {"step": step, "value": short(value), "run": name}
         for run, name in zip(runs, names, strict=True)
-        for step, value in (at_middles if metric.startswith("train/") else list)(run.curves.get(metric, []))
+        for step, value in (at_middles if metric.startswith("train/") else list)(
+            run.curves.get(metric, [])
+        )
     ]
     if not rows:
         return None
     base = alt.Chart(data(rows)).encode(
-        x=alt.X("step:Q", title="steps", scale=alt.Scale(zero=True, nice=False), axis=alt.Axis(tickMinStep=1)),
-        y=alt.Y("value:Q", title=metric, scale=alt.Scale(zero=False), axis=alt.Axis(format=form(metric), tickCount=6)),
-        color=alt.Color("run:N", scale=alt.Scale(domain=list(names), range=SERIES), legend=legend(names)),
+        x=alt.X(
+            "step:Q",
+            title="steps",
+            scale=alt.Scale(zero=True, nice=False),
+            axis=alt.Axis(tickMinStep=1),
+        ),
+        y=alt.Y(
+            "value:Q",
+            title=metric,
+            scale=alt.Scale(zero=False),
+            axis=alt.Axis(format=form(metric), tickCount=6),
+        ),
+        color=alt.Color(
+            "run:N", scale=alt.Scale(domain=list(names), range=SERIES), legend=legend(names)
+        ),
         tooltip=[
             alt.Tooltip("run:N", title="run"),
             alt.Tooltip("step:Q", title="step", format=",.0f"),
             alt.Tooltip("value:Q", title=metric, format=".4f"),
         ],
     )
-    dashes = alt.StrokeDash("run:N", scale=alt.Scale(domain=list(names), range=_DASHES), legend=None)
+    dashes = alt.StrokeDash(
+        "run:N", scale=alt.Scale(domain=list(names), range=_DASHES), legend=None
+    )
     return finish(
         alt.layer(base.mark_line().encode(dashes), base.mark_circle(size=30, opacity=1)),
         260,
