@@ -84,9 +84,8 @@ def opened(model: Path) -> Iterator[Path]:
             raise ServingError(
                 f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz"
             ) from error
-        except (
-            Exception
-        ) as error:  # tarfile and zlib raise a dozen kinds of hostile and damaged bytes
+        except Exception as error:
+            # Tarfile and zlib raise a dozen kinds of hostile and damaged bytes
             reason = str(error) or type(error).__name__
             raise ServingError(
                 f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz"

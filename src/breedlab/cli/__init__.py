@@ -199,11 +199,8 @@ def degrade_terminal() -> None:
             "›★─━█…é✓".encode(stream.encoding)
         except UnicodeError:
             stream.reconfigure(errors="breedlab")  # type: ignore[union-attr]
-        except (
-            AttributeError,
-            TypeError,
-            LookupError,
-        ):  # no stream, or one of a program that embeds this
+        except (AttributeError, TypeError, LookupError):
+            # No stream, or one of a program that embeds this
             continue
 
 

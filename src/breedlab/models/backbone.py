@@ -101,9 +101,8 @@ def parameters_of(name: str, tag: str = "") -> int | None:
         full = name.removeprefix(TIMM)
         with torch.device("meta"):
             network = timm.create_model(f"{full}.{tag}" if tag else full, pretrained=False)
-    except (
-        Exception
-    ):  # `build` says what is wrong with the name; a few networks compute their shapes with numbers
+    except Exception:
+        # `build` says what is wrong with the name; a few networks compute their shapes with numbers
         return None
     return sum(parameter.numel() for parameter in network.parameters())
 

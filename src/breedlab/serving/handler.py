@@ -60,9 +60,8 @@ _PUBLIC = ("experiment", "run", "started", "git", "test", "test_intervals")
 def _architecture(shape: dict[str, Any]) -> Architecture:
     try:
         return Architecture(**shape)
-    except (
-        TypeError
-    ) as error:  # a field that changes what the network answers must not be passed over
+    except TypeError as error:
+        # A field that changes what the network answers must not be passed over
         known = {one.name for one in fields(Architecture)}
         more = ", ".join(sorted(set(shape) - known)) or str(error)
         raise ServingError(

@@ -234,9 +234,8 @@ def _make(
             with progress(f"making {candidate.choice}"):
                 conversion.write_graph(made, file, halves=precision == "bf16")
                 candidate.engine = OpenVino(file, precision)
-        except (
-            Exception
-        ) as error:  # whatever a network's operations bring about, another engine can answer
+        except Exception as error:
+            # Whatever a network's operations bring about, another engine can answer
             reason = " ".join(str(error).split())[:120]
             candidate.objection = f"cannot be made: {reason}"
             warn(f"{candidate.choice} cannot be made ({reason})")

@@ -189,9 +189,8 @@ class FeatureEngines:
         says."""
         try:
             return choice, self.engine(classifier, choice.engine)
-        except (
-            Exception
-        ) as error:  # whatever a library that is not there, or another processor, brings about
+        except Exception as error:
+            # Whatever a library that is not there, or another processor, brings about
             warn(
                 f"{choice.engine} cannot be used here ({_reason(error)}), though this run began"
                 " with it; PyTorch computes the frozen part, and its features are the same up to"

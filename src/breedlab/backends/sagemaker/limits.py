@@ -162,9 +162,8 @@ _CHECKS: Mapping[str, Any] = {
 def _matches(pattern: str, value: str) -> bool:
     try:
         return java_pattern.matches(pattern, value)
-    except (
-        re.error
-    ):  # of a newer boto3; the tests translate every pattern of the one that is locked
+    except re.error:
+        # of a newer boto3; the tests translate every pattern of the one that is locked
         return True
 
 

@@ -96,12 +96,8 @@ def quoted(
     try:
         products = pricing.get_products(ServiceCode="AmazonSageMaker", Filters=filters)["PriceList"]
         found = {price for product in products for price in _on_demand(json.loads(product))}
-    except (
-        ClientError,
-        BotoCoreError,
-        ValueError,
-        LookupError,
-    ):  # told by the source of the price that is taken
+    except (ClientError, BotoCoreError, ValueError, LookupError):
+        # Told by the source of the price that is taken
         found = set()
     if not found:
         return price_per_hour(machine, region)
