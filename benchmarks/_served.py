@@ -80,9 +80,9 @@ def exported(engine: str, photos: list[Path]) -> Path:
     """An archive's content with random weights and one engine, made once; its code is always
     today's."""
     from breedlab.serving.archive import record_engine, write_code, write_folder
-    from breedlab.serving.conversion import convert, quantise, write_graph
     from breedlab.serving.engines import Choice
     from breedlab.serving.handler import Model
+    from breedlab.serving.openvino_export import convert, quantise, write_graph
 
     folder = CACHE / f"exported-{engine}"
     if (folder / "ready").exists():

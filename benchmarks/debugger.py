@@ -62,7 +62,7 @@ def _reading(folder: Path, steps: int, every: int) -> tuple[float, int]:
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.debugging.collections import hook_from_config
-    from breedlab.debugging.judging import judge_run
+    from breedlab.debugging.rule_runner import judge_run
 
     config = validate(load(["experiment=resnet34", f"debugger.every={every}"])).debugger
     run, network, loss = folder / "recorded", resnet34(num_classes=CLASSES), nn.CrossEntropyLoss()
@@ -99,7 +99,7 @@ def _report(folder: Path, steps: int) -> tuple[list[float], float]:
     from made_runs import write_run  # type: ignore[import-not-found]  # the tests'
 
     from breedlab.cli.debug import recorded_limits
-    from breedlab.debugging.judging import conclude
+    from breedlab.debugging.rule_runner import conclude
 
     classes = [f"{kind} dog of color {color}" for color in range(7) for kind in range(19)]
     run = write_run(folder / "made", classes=classes, trials=20, steps=steps)

@@ -29,7 +29,7 @@ def main() -> None:
     args = parse(__doc__, rounds=10, small_rounds=3)
     here = machine()
     native = here["native_bf16"]
-    from breedlab.serving.selection import LEAST_AGREEMENT, MOST_LOST
+    from breedlab.serving.engine_selection import LEAST_AGREEMENT, MOST_LOST
 
     config, prepared = _prepared()
     trained = _trained(config, prepared, epochs=0 if args.small else _EPOCHS)
@@ -118,8 +118,8 @@ def _exported(trained: Path, precision: str, prepared: Any, scratch: Path) -> tu
 
     from breedlab.config.schema import Serving
     from breedlab.serving.archive import record_engine
+    from breedlab.serving.engine_selection import select
     from breedlab.serving.handler import Model
-    from breedlab.serving.selection import select
 
     folder = scratch / precision
     shutil.copytree(trained, folder)

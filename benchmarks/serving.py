@@ -157,7 +157,7 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
 
     from breedlab.data.decode import keep_memory
     from breedlab.serving.handler import Model
-    from breedlab.serving.intake import decoders
+    from breedlab.serving.request_body import decoders
 
     keep_memory()
     model = Model(folder)

@@ -75,7 +75,7 @@ def test_a_file_of_something_else_is_refused_by_a_dry_run(name: str, here: Path)
 def test_a_zip_file_of_something_else_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "photos.pth", "w") as archive:
         archive.writestr("photo.jpg", b"")
-    assert "is no file that torch.save wrote" in problem(tmp_path / "photos.pth")
+    assert "was not written by torch.save" in problem(tmp_path / "photos.pth")
 
 
 def test_a_name_that_is_neither_file_nor_weights_is_refused(here: Path) -> None:

@@ -69,7 +69,7 @@ def problem(path: Path) -> str:
             )
         if path.suffix == ".safetensors":
             return "" if _is_safetensors(path) else "is no safetensors file, or not a whole one"
-        return "" if _is_torch(path) else "is no file that torch.save wrote, or not a whole one"
+        return "" if _is_torch(path) else "was not written by torch.save, or is incomplete"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
 

@@ -36,7 +36,7 @@ from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.errors import BreedlabError
 from breedlab.pipeline.run import run
-from breedlab.tuning.row import read_trial
+from breedlab.tuning.trial_log import read_trial
 
 Cloud = Callable[..., list[str]]
 

@@ -17,7 +17,7 @@ from sagemaker_account import Account
 
 from breedlab.backends.sagemaker.hyperparameters import decode
 from breedlab.cli import launch
-from breedlab.tuning.row import read_trial
+from breedlab.tuning.trial_log import read_trial
 
 pytestmark = [
     pytest.mark.slow,

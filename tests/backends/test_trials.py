@@ -9,8 +9,8 @@ from pathlib import Path
 from breedlab.backends.sagemaker.status import Trial
 from breedlab.backends.sagemaker.trials import _set_metrics
 from breedlab.config import Config
-from breedlab.tuning.row import Row
 from breedlab.tuning.trial import Outcome
+from breedlab.tuning.trial_log import TrialLog
 
 
 def test_of_trials_that_tie_the_one_that_was_trained_is_named_and_the_tie_told(
@@ -20,7 +20,7 @@ def test_of_trials_that_tie_the_one_that_was_trained_is_named_and_the_tie_told(
     config = configure()
     losses = {0: 0.6, 1: 0.2, 2: 0.4, 3: 0.1}
     objectives = {0: 1.0, 1: 1.0, 2: 1.0, 3: 0.9}
-    rows = [Row(n, {"optim.lr": 0.001 * (n + 1)}, "complete", objectives[n]) for n in losses]
+    rows = [TrialLog(n, {"optim.lr": 0.001 * (n + 1)}, "complete", objectives[n]) for n in losses]
     trials = [Trial(f"job-{row.number}", row) for row in rows]
     outcomes = {
         n: Outcome("complete", objectives[n], [{"valid/top1": objectives[n], "valid/loss": loss}])

@@ -51,7 +51,7 @@ def test_a_sweep_function_is_not_offered_as_a_list(word: str) -> None:
 @pytest.mark.parametrize("word", ["optim.lr", "dry_run", "experiment"])
 def test_a_name_without_a_value_is_not_answered_with_the_same_name(word: str) -> None:
     message = refusal(word)
-    assert f"{word}: is no override; expected path=value" in message
+    assert f"{word}: is not a valid override; expected path=value" in message
     assert f"did you mean {word}?" not in message
 
 

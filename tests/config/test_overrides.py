@@ -33,7 +33,7 @@ def refusal(*words: str) -> list[str]:
             "experiment: got 'quikstart'; expected one of auto, quickstart, resnet34",
         ),
         ("experiment=", "experiment: got ''; expected one of auto, quickstart, resnet34"),
-        ("quickstart", "quickstart: is no override; expected path=value"),
+        ("quickstart", "quickstart: is not a valid override; expected path=value"),
         ("optim.name=[adam", "optim.name: '[adam' cannot be read"),
         ("optim.lr=0.1,0.2", "optim.lr: 0.1,0.2 is several values; add -m for a run each"),
         ("model.head=512,256", "or write a list: [512,256]"),

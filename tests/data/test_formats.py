@@ -13,7 +13,7 @@ from breedlab.data import formats
 from breedlab.data.decode import BadPhoto, decode
 from breedlab.data.folders import scan
 from breedlab.data.listing import is_image
-from breedlab.serving.inspection import contradiction, inspect
+from breedlab.serving.file_checks import contradiction, inspect
 
 pytestmark = pytest.mark.skipif(not formats.reads_avif(), reason="this Pillow has no AVIF")
 

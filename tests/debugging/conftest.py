@@ -1,3 +1,3 @@
 """smdebug is imported mended and quiet, before a test module imports it."""
 
-import breedlab.debugging.mends  # noqa: F401
+import breedlab.debugging.smdebug_compat  # noqa: F401

@@ -16,8 +16,8 @@ from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.config.debugger import Debugger
 from breedlab.debugging.collections import hook_from_config
-from breedlab.debugging.judging import judge
-from breedlab.debugging.reading import Loss, Tape, _pass, opened
+from breedlab.debugging.reader import Loss, TensorLog, _pass, opened
+from breedlab.debugging.rule_runner import judge
 from breedlab.debugging.rules import RULES
 from breedlab.verdicts import Verdict
 
@@ -193,7 +193,7 @@ def judged(
         run = training.record(tmp_path_factory.mktemp("run"), debugger)
         return {
             found.rule: found
-            for found in judge(Tape(opened(run)), debugger.rules, ("a", "b", "c", "d"))
+            for found in judge(TensorLog(opened(run)), debugger.rules, ("a", "b", "c", "d"))
         }
 
     return make
@@ -256,7 +256,9 @@ def scarce(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, Ver
     for without, words in LACKING.items():
         settings = validate(load(["experiment=quickstart", "debugger=losses", *words])).debugger
         run = Training(passes=1).record(tmp_path_factory.mktemp("run"), settings)
-        made[without] = {found.rule: found for found in judge(Tape(opened(run)), settings.rules)}
+        made[without] = {
+            found.rule: found for found in judge(TensorLog(opened(run)), settings.rules)
+        }
     return made
 
 

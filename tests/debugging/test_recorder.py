@@ -25,7 +25,7 @@ from breedlab.data.module import PhotoData
 from breedlab.data.sample import write_sample
 from breedlab.debugging import recorder
 from breedlab.debugging.hook import RunHook
-from breedlab.debugging.reading import Tape, losses, opened, registrations
+from breedlab.debugging.reader import TensorLog, losses, opened, registrations
 from breedlab.debugging.recorder import Recorder
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline.run import checked_photos
@@ -165,7 +165,7 @@ def test_on_cached_activations_there_is_the_head_and_nothing_of_the_backbone(
 
 
 def test_every_layer_that_trains_is_there_when_all_do(live_run: Path) -> None:
-    tape = Tape(opened(live_run))
+    tape = TensorLog(opened(live_run))
     # 0, 3, 6, 9, 12 of training; 2 of validation
     assert sorted(tape.saved("weights", "TRAIN")) == [0, 3, 6, 11, 14]
     expected = {name for name, _ in network_parameters(live_run)}
@@ -195,7 +195,7 @@ def test_reductions_are_those_of_the_tensors(configure: Configure, tmp_path: Pat
         "optim.name=sgd",
     ]
     run = trained(configure, tmp_path / "run", *words)
-    tape, name = Tape(opened(run)), "gradient/Classifier_head.1.weight"
+    tape, name = TensorLog(opened(run)), "gradient/Classifier_head.1.weight"
     whole = torch.from_numpy(tape.value(name, 3).copy())
     expected = {
         "min": whole.min(),
@@ -226,7 +226,7 @@ def test_reductions_are_those_of_the_tensors(configure: Configure, tmp_path: Pat
 def test_labels_and_predictions_of_validation_give_its_accuracy(head_run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    tape = Tape(opened(head_run))
+    tape = TensorLog(opened(head_run))
     last = tape.passes("EVAL")[-1]
     hits = [(tape.value("labels", step) == tape.value("predictions", step)) for step in last.steps]
     events = EventAccumulator(str(head_run / "tensorboard" / "final")).Reload()
@@ -515,7 +515,7 @@ def test_without_labels_the_loss_of_an_epoch_is_lightning_s_too(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "final")).Reload()
-    tape = Tape(opened(tmp_path / "run"))
+    tape = TensorLog(opened(tmp_path / "run"))
     for mode, name in (("TRAIN", "train/loss"), ("EVAL", "valid/loss")):
         logged = [event.value for event in events.Scalars(name)]
         assert [epoch.loss for epoch in tape.passes(mode)] == pytest.approx(logged, rel=1e-5), mode
@@ -580,7 +580,7 @@ def test_a_compiled_network_is_recorded_without_cutting_it_up(
         "trainer.max_epochs=1",
     )
     assert len(losses(run)["TRAIN"]) == BATCHES
-    tape = Tape(opened(run))
+    tape = TensorLog(opened(run))
     assert tape.names("gradients") and tape.names("weights") and not tape.names("relu_activations")
     assert (
         tape.saved("gradients", "TRAIN")

@@ -16,7 +16,7 @@ import ctypes, gc, os, signal, threading
 import torch
 from breedlab.models.openvino_core import core
 from breedlab.models.openvino_export import convert
-from breedlab.serving.conversion import quantise
+from breedlab.serving.openvino_export import quantise
 
 
 def stack():

@@ -82,7 +82,7 @@ finally:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("evaluate RUN nowhere", "nowhere: is no folder; expected FOLDER/<class>/photo.jpg"),
+        ("evaluate RUN nowhere", "nowhere: is not a directory; expected FOLDER/<class>/photo.jpg"),
         ("evaluate nowhere photos", "nowhere: not there; expected a model.tar.gz"),
         ("evaluate RUN empty", "empty: holds no photos"),
         ("evaluate RUN photos", "photos: cat is no class of the model; it knows basset, beagle"),

@@ -232,21 +232,21 @@ def answers(*groups: tuple[float, int, int]) -> dict[str, list[Any]]:
 @pytest.mark.parametrize(
     ("found", "error", "says"),
     [
-        (answers((0.9, 500, 450), (0.6, 500, 300)), 0.0, "can be taken at its word"),
-        (answers((0.95, 1000, 800)), 0.15, "surer than it should be: bars below"),
-        (answers((0.6, 1000, 800)), 0.2, "less sure than it could be: bars above"),
+        (answers((0.9, 500, 450), (0.6, 500, 300)), 0.0, "well calibrated"),
+        (answers((0.95, 1000, 800)), 0.15, "overconfident: bars below"),
+        (answers((0.6, 1000, 800)), 0.2, "underconfident: bars above"),
         # As good on average as sure, and wrong by a fifth everywhere.
         (answers((0.9, 500, 350), (0.5, 500, 350)), 0.2, "The averages hide it"),
         # A few photos are off by so much whatever made them.
         (
             answers((0.97, 20, 19), (0.85, 16, 11), (0.55, 12, 9)),
             0.11,
-            "48 photos are too few to tell more",
+            "48 images are too few to tell",
         ),
         (
             answers((0.97, 20, 9), (0.85, 16, 6), (0.55, 12, 5)),
             0.4,
-            "surer than it should be: bars below",
+            "overconfident: bars below",
         ),
     ],
 )

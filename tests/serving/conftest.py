@@ -12,7 +12,7 @@ import pytest
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline.run import checked_photos
-from breedlab.serving import conversion
+from breedlab.serving import openvino_export
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import Choice
 from breedlab.serving.handler import Model
@@ -47,8 +47,8 @@ def add_engine(folder: Path, classifier: Classifier) -> Callable[[Path, str], Pa
 
     def make(content: Path, precision: str) -> Path:
         shutil.copytree(folder, content)
-        graph = conversion.convert(classifier, classifier.side)
-        conversion.write_graph(
+        graph = openvino_export.convert(classifier, classifier.side)
+        openvino_export.write_graph(
             graph, content / "engines" / f"{precision}.xml", halves=precision == "bf16"
         )
         record_engine(content, Choice("openvino", precision), {"photos": 3})

@@ -16,7 +16,7 @@ from PIL import Image
 from breedlab.errors import ServingError
 from breedlab.evaluation.novelty import fit, threshold_of
 from breedlab.models.classifier import Classifier
-from breedlab.serving import conversion, handler
+from breedlab.serving import handler, openvino_export
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import Choice
 from breedlab.serving.handler import Answer, Model
@@ -167,8 +167,8 @@ def test_openvino_tells_the_unknown_as_pytorch_does(
     pytest.importorskip("openvino")
     folder = telling(temperature=1.5)
     module = Model(folder)
-    graph = conversion.convert(module.served, module.transform.crop)
-    conversion.write_graph(graph, folder / "engines" / "fp32.xml", halves=False)
+    graph = openvino_export.convert(module.served, module.transform.crop)
+    openvino_export.write_graph(graph, folder / "engines" / "fp32.xml", halves=False)
     record_engine(folder, Choice("openvino", "fp32"), {})
     exported = Model(folder)
     assert str(exported.engine.choice) == "openvino fp32"

@@ -21,7 +21,7 @@ import torch
 from breedlab.errors import ServingError
 from breedlab.models import openvino_core
 from breedlab.models.classifier import Classifier
-from breedlab.serving import conversion, engines
+from breedlab.serving import engines, openvino_export
 from breedlab.serving.archive import write_folder
 from breedlab.serving.engines import Choice, Eager, OpenVino, Unusable
 from breedlab.serving.handler import Model
@@ -104,7 +104,7 @@ def test_threads_may_run_on_any_core_so_that_two_workers_do_not_share_one(
 
 
 def test_the_network_is_there_for_explanations_whatever_answers(with_openvino: Path) -> None:
-    from breedlab.serving.explain import Explainer
+    from breedlab.serving.grad_cam import Explainer
 
     model = Model(with_openvino, CPU)
     assert Explainer(model.network, model.transform).layer
@@ -141,16 +141,16 @@ def no_graph(content: Path, patch: pytest.MonkeyPatch) -> None:
 def other_network(content: Path, patch: pytest.MonkeyPatch) -> None:
     network = Model(content, CPU, "eager").network
     torch.nn.init.normal_(network.head[-1].weight)
-    conversion.write_graph(
-        conversion.convert(network, network.side), content / "engines/fp32.xml", halves=False
+    openvino_export.write_graph(
+        openvino_export.convert(network, network.side), content / "engines/fp32.xml", halves=False
     )
 
 
 def other_classes(content: Path, patch: pytest.MonkeyPatch) -> None:
     network = Model(content, CPU, "eager").network
     network.head[-1] = torch.nn.Linear(network.head[-1].in_features, 5)
-    conversion.write_graph(
-        conversion.convert(network, network.side), content / "engines/fp32.xml", halves=False
+    openvino_export.write_graph(
+        openvino_export.convert(network, network.side), content / "engines/fp32.xml", halves=False
     )
 
 
@@ -217,8 +217,8 @@ def test_the_same_network_makes_the_same_files(
 ) -> None:
     made = []
     for name in ("a", "b"):
-        graph = conversion.convert(classifier, classifier.side)
-        conversion.write_graph(graph, tmp_path / name / "graph.xml", halves=halves)
+        graph = openvino_export.convert(classifier, classifier.side)
+        openvino_export.write_graph(graph, tmp_path / name / "graph.xml", halves=halves)
         made.append({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
     assert made[0] == made[1]
     assert sorted(made[0]) == ["graph.bin", "graph.xml"]

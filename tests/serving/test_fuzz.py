@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given
 
 from breedlab.data.decode import BadPhoto
 from breedlab.serving import handler
+from breedlab.serving.file_checks import inspect
 from breedlab.serving.handler import BadRequest, Model
-from breedlab.serving.inspection import inspect
 
 _MORE = int(os.environ.get("BREEDLAB_FUZZ", "0"))
 _SLOWEST_S = 2.0

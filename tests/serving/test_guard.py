@@ -23,7 +23,7 @@ from PIL import Image
 from test_fetch import PUBLIC, Host, says
 from test_server import Server, encoded, scores
 
-from breedlab.serving import explain, intake
+from breedlab.serving import grad_cam, request_body
 from breedlab.serving.fetch import Fetcher
 from breedlab.serving.handler import Model
 from breedlab.serving.protocol import GuardedProtocol, settings
@@ -234,7 +234,7 @@ def test_large_photos_are_explained_one_at_a_time(
 ) -> None:
     """As many pixels at once as `/invocations` decodes, and in turn with those."""
     large, at_once, most, lock = png(7000, 6000), 0, 0, threading.Lock()
-    decode = explain.decode
+    decode = grad_cam.decode
 
     def counted(data: bytes) -> Any:
         nonlocal at_once, most
@@ -246,7 +246,7 @@ def test_large_photos_are_explained_one_at_a_time(
             at_once -= 1
         return decode(photo)
 
-    monkeypatch.setattr(explain, "decode", counted)
+    monkeypatch.setattr(grad_cam, "decode", counted)
     with running(settings(make_app(model))) as port, ThreadPoolExecutor(3) as clients:
 
         def ask(_number: int) -> bytes:
@@ -292,7 +292,7 @@ def _metrics(server: Server) -> str:
 @pytest.fixture
 def quick(model: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A server of little patience; its port."""
-    monkeypatch.setattr(intake, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(request_body, "BODY_SECONDS", 0.5)
     monkeypatch.setattr(GuardedProtocol, "head_seconds", 0.5)
     monkeypatch.setattr(GuardedProtocol, "linger_seconds", 0.5)
     monkeypatch.setattr(GuardedProtocol, "max_connections", 20)

@@ -122,7 +122,7 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
     tmp_path: Path,
     precision: str,
 ) -> None:
-    conversion = pytest.importorskip("breedlab.serving.conversion")
+    conversion = pytest.importorskip("breedlab.serving.openvino_export")
     pytest.importorskip("nncf")
     content = Path(shutil.copytree(folder, tmp_path / "content"))
     graph = conversion.convert(classifier, classifier.side)

@@ -414,7 +414,7 @@ def test_a_killed_worker_ends_the_search_in_one_line_that_says_how_to_go_on(
     prepared = ready(config)
     with monkeypatch.context() as patch, pytest.raises(TrainingError) as refusal:
         patch.setattr(
-            studies.Board, "progressed", lambda *_: os.kill(children()[0], signal.SIGKILL)
+            studies.TrialTable, "progressed", lambda *_: os.kill(children()[0], signal.SIGKILL)
         )
         search(config, prepared, tmp_path)
     message = str(refusal.value)

@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
 
     extras.require("debugger", "judging a run")
     from breedlab.console import progress
-    from breedlab.debugging.judging import headline, judge_run
+    from breedlab.debugging.rule_runner import headline, judge_run
 
     with progress("reading and judging", aside=True):
         tape, verdicts = judge_run(run, recorded_limits(run))

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
     # What only takes a look at the disk is refused before PyTorch is imported, which takes seconds.
     if not words.folder.is_dir():
-        raise DataError(f"{words.folder}: is no folder; expected FOLDER/<class>/photo.jpg")
+        raise DataError(f"{words.folder}: is not a directory; expected FOLDER/<class>/photo.jpg")
     load_plugins_of(words.model)
     with opened(words.model) as folder:
         photos = labelled(words.folder, tuple(read_description(folder)["classes"]))

@@ -213,7 +213,7 @@ def _show(account: boto3.Session, record: Record) -> None:
     from breedlab.backends.sagemaker.follow import Log, trial_board
     from breedlab.backends.sagemaker.status import first_status, list_trials, training_status
     from breedlab.console import console
-    from breedlab.tuning.row import read_trial
+    from breedlab.tuning.trial_log import read_trial
 
     experiment = record.experiment()
     status = first_status(account, record)

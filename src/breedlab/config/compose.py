@@ -247,7 +247,7 @@ def _screened(
             for choice in choices[group]
         ]
         hint = "" if key in paths or key in choices else nearest(key, [*named, *paths, *choices])
-        return Problem(word, f"is no override; expected path=value{hint}")
+        return Problem(word, f"is not a valid override; expected path=value{hint}")
     if key in choices:
         wrong = [
             choice

@@ -11,7 +11,7 @@ from breedlab.config.section import Positive, PositiveInt, Section, Share
 from breedlab.registry import DEBUGGER_RULES
 
 if TYPE_CHECKING:
-    from breedlab.debugging.reading import Tape
+    from breedlab.debugging.reader import TensorLog
     from breedlab.verdicts import Finding
 
 Interval = Literal["every"] | Annotated[int, Field(ge=0)]
@@ -116,12 +116,12 @@ class DebuggerRule(Section):
     action: Literal["warn", "stop"] = "warn"
     """Whether training goes on when the rule fires (`warn`) or ends (`stop`)."""
 
-    def steps(self, recording: Tape) -> Iterable[int]:
+    def steps(self, recording: TensorLog) -> Iterable[int]:
         """Return the recorded steps at which to ask, in order; by default the last of each
         epoch."""
         return [epoch.last for epoch in recording.passes(self.mode)]
 
-    def check(self, recording: Tape, step: int) -> Finding:
+    def check(self, recording: TensorLog, step: int) -> Finding:
         """Return whether the rule fires at a step, and what it measured.
 
         Args:

@@ -14,7 +14,7 @@ from torch import nn
 
 from breedlab.config.debugger import Collections, Debugger, TensorCollection
 from breedlab.debugging.hook import RunHook
-from breedlab.debugging.reading import BATCH_SIZE
+from breedlab.debugging.reader import BATCH_SIZE
 from breedlab.debugging.reductions import OWN, RECTIFIERS, bounds_of, parse
 
 from smdebug.core.json_config import create_hook_from_json_config  # isort: skip

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from breedlab.debugging import mends  # noqa: F401  before smdebug
-from breedlab.debugging.reading import BATCH_SIZE
+from breedlab.debugging import smdebug_compat  # noqa: F401  before smdebug
+from breedlab.debugging.reader import BATCH_SIZE
 from breedlab.debugging.reductions import Kind, bounds_of, reduce
 
 from smdebug.core import singleton_utils  # isort: skip

@@ -19,7 +19,7 @@ from breedlab.verdicts import Verdict
 
 if TYPE_CHECKING:
     from breedlab.debugging.hook import RunHook
-    from breedlab.debugging.judging import Watch
+    from breedlab.debugging.rule_runner import RuleRunner
 
 
 def sagemaker_file() -> Path | None:
@@ -57,7 +57,7 @@ class Recorder(lightning.Callback):
         self.config, self.run, self.folder = config, run, run / "debug"
         self.hook: RunHook | None = None
         self.ended = ""
-        self._watch: Watch | None = None
+        self._watch: RuleRunner | None = None
         self._told: set[str] = set()
         self._failed = False
         self._trained: frozenset[str] = frozenset()
@@ -112,7 +112,7 @@ class Recorder(lightning.Callback):
         self.end()
         # what went wrong is what the rules are for
         if recorded and isinstance(exception, Exception):
-            from breedlab.debugging.judging import conclude
+            from breedlab.debugging.rule_runner import conclude
 
             conclude(self.run, self.config.rules)
 
@@ -127,13 +127,13 @@ class Recorder(lightning.Callback):
 
     def _look(self) -> list[tuple[Verdict, str]]:
         """The rules that have fired since the last epoch, each with the config's action."""
-        from breedlab.debugging.judging import Watch
+        from breedlab.debugging.rule_runner import RuleRunner
 
         assert self.hook is not None
         self.hook.flush()
         try:
             if self._watch is None:
-                self._watch = Watch(self.run, self.config.rules)
+                self._watch = RuleRunner(self.run, self.config.rules)
                 self._watch.told |= self._told
             found = [(verdict, self._watch.action(verdict)) for verdict in self._watch.look()]
         except Exception as error:

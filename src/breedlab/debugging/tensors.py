@@ -93,7 +93,7 @@ def _series(pairs: list[list[Any]]) -> Series:
 
 def _extent(run: Path) -> dict[str, int]:
     """By registration, how many steps it has saved."""
-    from breedlab.debugging.reading import registrations
+    from breedlab.debugging.reader import registrations
 
     return {
         Path(folder).name: sum(1 for _ in Path(folder).glob("index/*/*.json"))
@@ -102,10 +102,10 @@ def _extent(run: Path) -> dict[str, int]:
 
 
 def _read(run: Path) -> Tensors:
-    from breedlab.debugging.reading import NothingRecorded, Tape, opened
+    from breedlab.debugging.reader import NothingRecorded, TensorLog, opened
 
     try:
-        return _shown(Tape(opened(run)))
+        return _shown(TensorLog(opened(run)))
     except NothingRecorded:
         return Tensors()
 

@@ -96,7 +96,7 @@ class _StageTracer(fx.Tracer):
         return name == self.stage or super().is_leaf_module(module, name)
 
 
-class Rest(nn.Module):
+class TruncatedBackbone(nn.Module):
     """What comes after the boundary: from the stage's activations to feature vectors.
 
     Traced once in training and once in evaluation mode, since a trace fixes what depends on the

@@ -15,7 +15,7 @@ from torch import nn
 
 from breedlab.errors import ConfigError
 from breedlab.models import backbone as backbones
-from breedlab.models.boundary import NotSeparable, Rest, modules_through, stages
+from breedlab.models.boundary import NotSeparable, TruncatedBackbone, modules_through, stages
 
 MLP, COSINE = "mlp", "cosine"
 """The heads that need no more than this file."""
@@ -150,7 +150,7 @@ class Classifier(nn.Module):
             return self.head
         if self.freeze == "none":
             raise NotSeparable("nothing is frozen")
-        return nn.Sequential(Rest(self.backbone, self.freeze), self.head)
+        return nn.Sequential(TruncatedBackbone(self.backbone, self.freeze), self.head)
 
     def train(self, mode: bool = True) -> Classifier:
         super().train(mode)

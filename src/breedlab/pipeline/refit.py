@@ -1,7 +1,7 @@
 """The final model once more, on the validation images as well (`trainer.refit`).
 
 How long to train was found on validation. What is said of validation stays what it was before: the
-refit has seen those images, and would know them by heart.
+refit has seen those images, and would have memorized them.
 """
 
 from __future__ import annotations

@@ -386,7 +386,7 @@ def _train(
     metrics["export"] = export(directory, classifier, prepared, config, photos, metrics, held_out)
     note(f"{directory / 'model.tar.gz'}")
     if records(config):
-        from breedlab.debugging.judging import conclude
+        from breedlab.debugging.rule_runner import conclude
 
         conclude(directory, config.debugger.rules)
     watch.finish()
@@ -468,9 +468,9 @@ def export(
     from breedlab.pipeline import trust
     from breedlab.reporting.summary import engines_table
     from breedlab.serving.archive import record_answers, record_engine, write_archive, write_folder
+    from breedlab.serving.engine_selection import select
     from breedlab.serving.fetch import allowed_from
     from breedlab.serving.fidelity import refuse_another_network
-    from breedlab.serving.selection import select
 
     pedigree = {
         **rundir.lineage(directory),

@@ -273,7 +273,7 @@ def trust(run: RunRecord) -> list[str]:
     return said
 
 
-def calibration_says(grouped: Sequence[test_charts.Bin], surer: float, error: float) -> str:
+def calibration_says(grouped: Sequence[test_charts.Bin], gap: float, error: float) -> str:
     """What a reliability diagram comes to, in a sentence.
 
     Both figures are held against about twice what chance alone brings about where confidence is
@@ -282,30 +282,30 @@ def calibration_says(grouped: Sequence[test_charts.Bin], surer: float, error: fl
 
     Args:
         grouped: Its bins.
-        surer: The mean confidence over the accuracy.
+        gap: The mean confidence over the accuracy.
         error: The calibration error.
     """
     photos = max(1, sum(b.photos for b in grouped))
     variances = [b.photos * b.confidence * (1 - b.confidence) for b in grouped]
     of_the_mean = 2 * math.sqrt(sum(variances)) / photos
     of_the_error = sum(math.sqrt(2 / math.pi * variance) for variance in variances) / photos
-    if abs(surer) > max(0.03, of_the_mean):
+    if abs(gap) > max(0.03, of_the_mean):
         return (
-            "It is surer than it should be: bars below the diagonal."
-            if surer > 0
-            else "It is less sure than it could be: bars above the diagonal."
+            "It is overconfident: bars below the diagonal."
+            if gap > 0
+            else "It is underconfident: bars above the diagonal."
         )
     if error > max(0.05, 2 * of_the_error):
         return (
-            "The averages hide it: it is surer than it should be of some answers and less sure of"
-            " others."
+            "The averages hide it: it is overconfident about some answers and"
+            " underconfident about others."
         )
     if of_the_error > 0.05:
         return (
-            f"{photos} photos are too few to tell more: by chance alone, a model whose confidence"
-            f" can be taken at its word comes to an error of about {of_the_error:.2f}."
+            f"{photos} images are too few to tell: by chance alone, a well calibrated model has an"
+            f" error of about {of_the_error:.2f}."
         )
-    return "Its confidence can be taken at its word."
+    return "It is well calibrated."
 
 
 def classes(run: RunRecord) -> Section:

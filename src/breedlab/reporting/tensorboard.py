@@ -158,7 +158,7 @@ def _shortened(name: str, size: int) -> str:
 
 
 def _operators(run: Path) -> str:
-    """The traced steps' dearest operators as Markdown, and where the traces are; empty without a
+    """The traced steps' most expensive operators as Markdown, and where the traces are; empty without a
     trace."""
     recording = read(run)
     if not recording.traces:

@@ -50,7 +50,7 @@ _CODE = (
     "serving/engines.py",
     "serving/fetch.py",
     "serving/handler.py",
-    "serving/inspection.py",
+    "serving/file_checks.py",
     "serving/novelty.py",
     "serving/request_parser.py",
     "serving/structure.py",

@@ -69,15 +69,15 @@ class OpenVinoKind(EngineKind):
     precisions = ("fp32", "bf16", "int8")
 
     def export(self, network: nn.Module, images: torch.Tensor, file: Path, precision: str) -> None:
-        from breedlab.serving import conversion
+        from breedlab.serving import openvino_export
 
-        graph = conversion.convert(network, images.shape[-1])
+        graph = openvino_export.convert(network, images.shape[-1])
         made = (
-            conversion.quantise(graph, list(images), lambda done, total: None)
+            openvino_export.quantise(graph, list(images), lambda done, total: None)
             if precision == "int8"
             else graph
         )
-        conversion.write_graph(made, file, halves=precision == "bf16")
+        openvino_export.write_graph(made, file, halves=precision == "bf16")
 
     def load(self, file: Path, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
         from breedlab.serving.engines import OpenVino

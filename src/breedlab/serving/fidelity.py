@@ -27,7 +27,7 @@ def refuse_another_network(folder: Path, classifier: Classifier, images: torch.T
         images: Real ones, as the network takes them, uint8 (n, 3, side, side).
 
     Raises:
-        TrainingError: If any logit differs by more than rounding, or is no number.
+        TrainingError: If any logit differs by more than rounding, or is NaN.
     """
     device = next(classifier.parameters()).device
     rebuilt = Model(folder, device, EAGER).network

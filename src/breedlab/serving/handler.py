@@ -31,7 +31,7 @@ from breedlab.data.transforms import EvalTransform
 from breedlab.errors import BreedlabError, ServingError
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import MLP, Architecture, Classifier
-from breedlab.serving import inspection
+from breedlab.serving import file_checks
 from breedlab.serving.answers import AnsweringEngine, read_answers
 from breedlab.serving.description import read_description
 from breedlab.serving.engines import load_engine
@@ -407,7 +407,7 @@ def inspect(photo: bytes, number: int = 1, count: int = 1) -> int:
         BadRequest: 400 if it is none that a server should decode.
     """
     try:
-        return inspection.inspect(photo)
+        return file_checks.inspect(photo)
     except BadPhoto as error:
         raise BadRequest(400, f"{named(number, count)} {error}") from error
 

@@ -20,11 +20,11 @@ from starlette.concurrency import run_in_threadpool
 from breedlab.data.decode import BadPhoto
 from breedlab.evaluation.figures import interval, metric
 from breedlab.evaluation.metrics import titles as metric_titles
-from breedlab.serving import handler, inspection
-from breedlab.serving.explain import Explainer, NotExplainable
+from breedlab.serving import file_checks, handler
 from breedlab.serving.fetch import Address
+from breedlab.serving.grad_cam import Explainer, NotExplainable
 from breedlab.serving.handler import BadRequest, Model
-from breedlab.serving.intake import Intake, Preparation
+from breedlab.serving.request_body import Intake, Preprocessor
 from breedlab.serving.request_parser import FORM
 
 _FILES = Path(__file__).with_name("page")
@@ -65,7 +65,7 @@ _WAITING = 4
 come first."""
 
 
-def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRouter:
+def router(model: Model, *, intake: Intake, preparation: Preprocessor) -> APIRouter:
     """The page's routes.
 
     Args:
@@ -111,7 +111,7 @@ def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRout
             },
             "explains": isinstance(made, Explainer),
             "max_bytes": intake.max_bytes,
-            "max_pixels": inspection.MAX_PIXELS,
+            "max_pixels": file_checks.MAX_PIXELS,
             "urls": fetches,
         }
 
@@ -156,7 +156,7 @@ def router(model: Model, *, intake: Intake, preparation: Preparation) -> APIRout
             await run_in_threadpool(_inspect, found, "what lies at that address")
         except BadRequest as error:
             return _refusal(error.status, str(error))
-        kind = inspection.format_of(found).lower()
+        kind = file_checks.format_of(found).lower()
         return Response(found, media_type=f"image/{kind}", headers=_HEADERS)
 
     return routes
@@ -196,7 +196,7 @@ def _explain(
 
 def _inspect(photo: bytes, name: str) -> None:
     try:
-        inspection.inspect(photo)
+        file_checks.inspect(photo)
     except BadPhoto as error:
         raise BadRequest(400, f"{name} {error}") from error
 

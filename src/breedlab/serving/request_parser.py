@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from breedlab.errors import ServingError
-from breedlab.serving import inspection
+from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address
 
 PHOTO_TYPES = (
@@ -89,7 +89,7 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
     if kind in PHOTO_TYPES:
         if isinstance(body, str):  # a toolkit decoded it
             raise BadRequest(400, "the photo came as text; send its bytes")
-        if other := inspection.contradiction(body, kind):
+        if other := file_checks.contradiction(body, kind):
             raise BadRequest(415, f"the content type is {kind!r}, but the photo is a {other}")
         return [body]
     if kind == JSON:
@@ -202,7 +202,7 @@ def _from_text(text: str, name: str) -> bytes | BadRequest:
 
 def _guessed(body: bytes) -> list[Photo] | None:
     """The photos of a body that was sent without a type, or None if it does not show what it is."""
-    if inspection.format_of(body) or body[4:8] == b"ftyp":
+    if file_checks.format_of(body) or body[4:8] == b"ftyp":
         return [body]
     start = body[:100].removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith((b"{", b"[")):
@@ -212,7 +212,7 @@ def _guessed(body: bytes) -> list[Photo] | None:
     if start.startswith((b"image=", b"url=")):
         return _from_fields(body.decode("ascii"))
     found = _from_text(body.decode("ascii"), "the photo")
-    if isinstance(found, bytes) and inspection.format_of(found):
+    if isinstance(found, bytes) and file_checks.format_of(found):
         return [found]
     return None
 
@@ -256,7 +256,7 @@ def _field(part: bytes) -> tuple[str, bytes | str] | None:
     headers = email.message_from_bytes(head.lstrip())
     name = headers.get_param("name", header="content-disposition")
     if (
-        inspection.format_of(content)
+        file_checks.format_of(content)
         or headers.get_filename() is not None
         or headers.get_content_maintype() == "image"
     ):

@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from breedlab.data.decode import keep_memory
 from breedlab.serving import handler, origins, page
 from breedlab.serving.batching import Batcher
-from breedlab.serving.documentation import REQUEST_BODY, RESPONSES
 from breedlab.serving.handler import MAX_BYTES as MAX_BYTES
 from breedlab.serving.handler import BadRequest, Model
-from breedlab.serving.intake import MAX_HELD, Intake, Overloaded, Preparation
+from breedlab.serving.openapi import REQUEST_BODY, RESPONSES
+from breedlab.serving.request_body import MAX_HELD, Intake, Overloaded, Preprocessor
 
 CAPACITY = 128
 """Photos being worked on or waiting; above it a client is asked to come again."""
@@ -167,7 +167,7 @@ def make_app(
     """
     keep_memory()
     batcher, metrics, intake = Batcher(model), Metrics(), Intake(max_bytes, max_held)
-    preparation = Preparation(model, batcher)
+    preparation = Preprocessor(model, batcher)
     open_photos = 0
 
     @asynccontextmanager

@@ -66,7 +66,7 @@ class Patience(EarlyStopping):
 
 
 class FiniteFigures(Checkpoint):
-    """Refuses to go on from a loss that is no number, before it is saved.
+    """Refuses to go on from a NaN loss, before it is saved.
 
     A `Checkpoint` by name only: Lightning runs those when the epoch's figures are known.
     """

@@ -41,10 +41,10 @@ from breedlab.training.checkpoints import WholeCheckpoints, read_checkpoint
 from breedlab.training.curves import curve_logger
 from breedlab.training.ema import KeepAverage
 from breedlab.training.learner import Learner
+from breedlab.training.log_filters import quiet_lightning
+from breedlab.training.mid_epoch import Resumption
 from breedlab.training.observers import observers
 from breedlab.training.precision import lightning_precision
-from breedlab.training.quiet import quiet_lightning
-from breedlab.training.resumption import Resumption
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from breedlab.data.module import mixed_seed
 from breedlab.errors import TrainingError
 from breedlab.training.ema import MovingAverage
 from breedlab.training.learner import Learner
+from breedlab.training.log_filters import quiet_lightning
 from breedlab.training.metrics import make_metrics
 from breedlab.training.precision import lightning_precision
-from breedlab.training.quiet import quiet_lightning
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 

@@ -21,7 +21,6 @@ from breedlab.training.objective import rank
 from breedlab.training.prepare import Prepared, at_leisure, is_solved
 from breedlab.tuning import auto, baseline, store, workers
 from breedlab.tuning import confirm as confirmation
-from breedlab.tuning.board import Board
 from breedlab.tuning.budget import Budget
 from breedlab.tuning.events import write_events
 from breedlab.tuning.proposals import (
@@ -35,10 +34,11 @@ from breedlab.tuning.proposals import (
     visible,
 )
 from breedlab.tuning.reopen import open_study
-from breedlab.tuning.row import Row
 from breedlab.tuning.storage import storage_url
 from breedlab.tuning.store import was_cut_off
 from breedlab.tuning.trial import Outcome, quickly_collected, run_trial
+from breedlab.tuning.trial_log import TrialLog
+from breedlab.tuning.trial_table import TrialTable
 
 __all__ = ["Best", "distribution", "search", "storage_url"]
 
@@ -82,7 +82,7 @@ def search(config: Config, prepared: Prepared, run: Path) -> Best:
     """
     space = search_space(config)
     study = open_study(config, run)
-    board = Board(config, list(space))
+    board = TrialTable(config, list(space))
     finished = [trial for trial in study.trials if trial.state.is_finished()]
     for trial in finished:
         board.finished(_row(trial, space, store.valid_loss(config, run, trial.number)))
@@ -156,7 +156,7 @@ class _Trials:
         prepared: Prepared,
         run: Path,
         space: Space,
-        board: Board,
+        board: TrialTable,
         budget: Budget,
     ) -> None:
         self._study, self._config, self._prepared = study, config, prepared
@@ -214,7 +214,7 @@ class _Trials:
         loss = store.loss_of(outcome, self._config)
         store.tell(self._study, trial, outcome, loss)
         self._board.finished(
-            Row(
+            TrialLog(
                 trial.number,
                 values,
                 outcome.state,
@@ -272,14 +272,14 @@ class _Here:
         }
 
 
-def _row(trial: FrozenTrial, space: Space, loss: float | None) -> Row:
+def _row(trial: FrozenTrial, space: Space, loss: float | None) -> TrialLog:
     ended = next(name for name, state in store.STATES.items() if state == trial.state)
     # and so in the log, which said that it had started
     state = "cut off" if was_cut_off(trial) else ended
     objective = trial.value if trial.state == TrialState.COMPLETE else None
     attrs = trial.user_attrs
     values = decode(trial.params, space)
-    return Row(
+    return TrialLog(
         trial.number,
         values,
         state,

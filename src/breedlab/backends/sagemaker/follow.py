@@ -18,8 +18,8 @@ from breedlab.commands import command
 from breedlab.config import search_space, trial_count
 from breedlab.console import console, note
 from breedlab.errors import BackendError
-from breedlab.tuning.board import Board
-from breedlab.tuning.row import read_trial
+from breedlab.tuning.trial_log import read_trial
+from breedlab.tuning.trial_table import TrialTable
 
 if TYPE_CHECKING:
     import boto3
@@ -112,14 +112,14 @@ def follow_training(account: boto3.Session, record: Record) -> Status:
             time.sleep(POLL_SECONDS)
 
 
-def trial_board(record: Record) -> Board:
+def trial_board(record: Record) -> TrialTable:
     """An empty table for an experiment's trials."""
     config = record.experiment().config
-    return Board(config, list(search_space(config)))
+    return TrialTable(config, list(search_space(config)))
 
 
 @contextmanager
-def _screen(board: Board | None, name: str) -> Iterator[Callable[[str], None]]:
+def _screen(board: TrialTable | None, name: str) -> Iterator[Callable[[str], None]]:
     """What stays at the foot of the screen, and a way to say on it how the job stands."""
     if board is None:
         with console.status(f"{name}: starting") as spinner:

@@ -14,7 +14,7 @@ from breedlab.backends.sagemaker.tags import STOPPED_BY, read_tags
 from breedlab.commands import command
 from breedlab.config.backend import Backend
 from breedlab.errors import BackendError
-from breedlab.tuning.row import Row
+from breedlab.tuning.trial_log import TrialLog
 
 if TYPE_CHECKING:
     import boto3
@@ -169,7 +169,7 @@ class Trial:
     """One training job of a tuning job: its name, and its row in the table of trials."""
 
     job: str
-    row: Row
+    row: TrialLog
 
 
 def list_trials(account: boto3.Session, tuning: str) -> list[Trial]:
@@ -186,9 +186,9 @@ def list_trials(account: boto3.Session, tuning: str) -> list[Trial]:
     ]
 
 
-def _row(number: int, summary: Mapping[str, Any]) -> Row:
+def _row(number: int, summary: Mapping[str, Any]) -> TrialLog:
     metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
-    return Row(
+    return TrialLog(
         number,
         decode(summary.get("TunedHyperParameters", {})),
         _STATES.get(summary["TrainingJobStatus"], summary["TrainingJobStatus"].lower()),

@@ -19,9 +19,9 @@ from breedlab.config import Config
 from breedlab.console import note
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.training.objective import rank
-from breedlab.tuning.row import Row
 from breedlab.tuning.store import loss_of
 from breedlab.tuning.trial import Outcome
+from breedlab.tuning.trial_log import TrialLog
 
 if TYPE_CHECKING:
     import boto3
@@ -141,7 +141,7 @@ def _set_metrics(
     if not rows or not path.exists():
         return
 
-    def order(row: Row) -> tuple[bool, tuple[float, float], int]:
+    def order(row: TrialLog) -> tuple[bool, tuple[float, float], int]:
         assert row.objective is not None
         by_loss = rank(row.objective, loss_of(outcomes[row.number], config), config.monitor.mode)
         return dict(row.values) != dict(trained), by_loss, row.number

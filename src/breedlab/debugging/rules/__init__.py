@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from breedlab.config.section import Section
-from breedlab.debugging.reading import Tape
+from breedlab.debugging.reader import TensorLog
 from breedlab.debugging.rules.activations import DeadRelu, SaturatedActivation
 from breedlab.debugging.rules.base import RunRule
 from breedlab.debugging.rules.classes import ClassImbalance, Confusion
@@ -43,7 +43,7 @@ RULES: tuple[type[RunRule], ...] = (
 )
 
 
-def rules_over(tape: Tape, limits: Section, classes: Sequence[str] = ()) -> list[RunRule]:
+def rules_over(tape: TensorLog, limits: Section, classes: Sequence[str] = ()) -> list[RunRule]:
     """Return every registered rule over a recording, with its thresholds.
 
     Args:

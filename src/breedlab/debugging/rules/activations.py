@@ -41,9 +41,9 @@ class SaturatedActivation(TensorRule):
     def bad(self, step: int) -> list[str]:
         return _above(self, step, "saturated", "largest_saturated_share")
 
-    def lacking(self) -> str:
+    def missing(self) -> str:
         # Saved whole by somebody else's hook, their limits are not known.
-        return super().lacking() or (
+        return super().missing() or (
             "" if self.figures else f"needs the reduction 'saturated' of {self.needs}"
         )
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from breedlab.config.debugger import DebuggerRule
-from breedlab.debugging import mends  # noqa: F401  before smdebug
-from breedlab.debugging.reading import Tape
+from breedlab.debugging import smdebug_compat  # noqa: F401  before smdebug
+from breedlab.debugging.reader import TensorLog
 from breedlab.verdicts import NOT_ENOUGH, PASSED, TRIGGERED, Verdict
 
 from smdebug.exceptions import (  # isort: skip
@@ -58,7 +58,7 @@ class RunRule(Rule):  # type: ignore[misc]
     sound: ClassVar[str]
     latest: ClassVar[bool] = False
 
-    def __init__(self, tape: Tape, limits: Any, classes: Sequence[str] = ()) -> None:
+    def __init__(self, tape: TensorLog, limits: Any, classes: Sequence[str] = ()) -> None:
         super().__init__(tape.trial, action_str="")
         self.tape, self.limits, self.classes = tape, limits, classes
         self.figures: dict[str, Any] = {}
@@ -67,21 +67,21 @@ class RunRule(Rule):  # type: ignore[misc]
         self.judged: list[int] = []
 
     @abstractmethod
-    def due(self) -> Iterable[int]:
+    def steps_to_check(self) -> Iterable[int]:
         """smdebug's global steps at which to ask, in order."""
 
     @abstractmethod
     def invoke_at_step(self, step: int) -> bool:
         """Whether the condition holds at a step."""
 
-    def lacking(self) -> str:
+    def missing(self) -> str:
         """What there is too little of to judge; empty where there is enough."""
         return "" if self.judged else f"needs {self.needs}"
 
     def catch_up(self) -> None:
         """Judges the steps that have not been judged yet."""
         last = self.judged[-1] if self.judged else -1
-        for step in [step for step in self.due() if step > last]:
+        for step in [step for step in self.steps_to_check() if step > last]:
             try:
                 self.invoke(step)
             except RuleEvaluationConditionMet:
@@ -92,8 +92,8 @@ class RunRule(Rule):  # type: ignore[misc]
 
     def verdict(self) -> Verdict:
         """What it found in all steps judged so far."""
-        if lacking := self.lacking():
-            return Verdict(self.name, NOT_ENOUGH, {}, lacking, mode=self.mode, link=self.link)
+        if missing := self.missing():
+            return Verdict(self.name, NOT_ENOUGH, {}, missing, mode=self.mode, link=self.link)
         fired = self.fired
         if self.latest:
             fired = {step: names for step, names in fired.items() if step == self.judged[-1]}
@@ -130,12 +130,12 @@ class TensorRule(RunRule):
     limits: Any
     collections: ClassVar[tuple[str, ...]]
 
-    def __init__(self, tape: Tape, limits: DebuggerRule, classes: Sequence[str] = ()) -> None:
+    def __init__(self, tape: TensorLog, limits: DebuggerRule, classes: Sequence[str] = ()) -> None:
         super().__init__(tape, limits, classes)
         self.patience = int(getattr(limits, "patience", 1))
         self._streaks: dict[str, int] = {}
 
-    def due(self) -> list[int]:
+    def steps_to_check(self) -> list[int]:
         steps: set[int] = set()
         for collection in self.collections:
             steps.update(self.tape.saved(collection, self.mode))
@@ -160,7 +160,7 @@ class TensorRule(RunRule):
         self.found = [name for name, streak in self._streaks.items() if streak >= self.patience]
         return bool(self.found)
 
-    def lacking(self) -> str:
+    def missing(self) -> str:
         if len(self.judged) >= self.patience:
             return ""
         saved = f"; {len(self.judged)} saved" if self.judged else ""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from breedlab.debugging.reading import Pass, Values
+from breedlab.debugging.reader import EvalPass, Values
 from breedlab.debugging.rules.base import RunRule
 
 
@@ -22,7 +22,7 @@ class ClassImbalance(RunRule):
         super().__init__(*given)  # type: ignore[arg-type]
         self._counts, self._counted = np.zeros(0, dtype=np.int64), -1
 
-    def due(self) -> list[int]:
+    def steps_to_check(self) -> list[int]:
         # The first epoch has every photo once. Asked at its end only: half an epoch says little of
         # rare classes.
         passes = self.tape.passes("TRAIN")
@@ -53,7 +53,7 @@ class ClassImbalance(RunRule):
         self.found = ["labels"]
         return bool(factor > self.limits.factor)
 
-    def lacking(self) -> str:
+    def missing(self) -> str:
         if not self.judged:
             return f"needs {self.needs}"
         average = float(self._counts.mean()) if len(self._counts) else 0.0
@@ -81,7 +81,7 @@ class Confusion(RunRule):
         self._streak: dict[tuple[int, int], int] = {}
         self._most = 0
 
-    def due(self) -> list[int]:
+    def steps_to_check(self) -> list[int]:
         saved = self.tape.saved("predictions", "EVAL")
         return [one.last for one in self.tape.passes("EVAL") if one.last in saved]
 
@@ -108,7 +108,7 @@ class Confusion(RunRule):
         self.found = ["labels", "predictions"]
         return bool(found)
 
-    def lacking(self) -> str:
+    def missing(self) -> str:
         if len(self.judged) < self.limits.patience:
             known = f"{len(self.judged)} saved"
             return f"needs {self.needs} of at least {self.limits.patience} epochs; {known}"
@@ -119,7 +119,7 @@ class Confusion(RunRule):
             else ""
         )
 
-    def _confusion(self, one: Pass) -> Values:
+    def _confusion(self, one: EvalPass) -> Values:
         labels = _joined(self.tape.value("labels", step) for step in one.steps)
         taken = _joined(self.tape.value("predictions", step) for step in one.steps)
         count = max(len(self.classes), *(int(v.max(initial=-1)) + 1 for v in (labels, taken)))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from breedlab.debugging.reading import Pass
+from breedlab.debugging.reader import EvalPass
 from breedlab.debugging.rules.base import RunRule
 
 
@@ -23,7 +23,7 @@ class LossNotDecreasing(RunRule):
     )
     sound = "The training loss fell."
 
-    def due(self) -> list[int]:
+    def steps_to_check(self) -> list[int]:
         steps = [entry.step for entry in self.tape.losses("TRAIN")]
         window = self.limits.window
         return [
@@ -55,13 +55,13 @@ class _PassRule(RunRule):
     link = "report.html#loss"
     latest = True
 
-    def due(self) -> list[int]:
+    def steps_to_check(self) -> list[int]:
         return [one.last for one in self.tape.passes("EVAL")]
 
-    def passes(self, step: int, mode: str = "EVAL") -> list[Pass]:
+    def passes(self, step: int, mode: str = "EVAL") -> list[EvalPass]:
         return [one for one in self.tape.passes(mode) if one.last <= step]
 
-    def lacking(self) -> str:
+    def missing(self) -> str:
         if len(self.judged) > self.limits.patience:
             return ""
         return (
@@ -73,8 +73,7 @@ class _PassRule(RunRule):
 class Overfit(_PassRule):
     name, section = "Overfit", "overfit"
     meaning = (
-        "The network learns its training photos by heart: their loss goes down, the validation's"
-        " goes up."
+        "The network memorizes the training set: its loss goes down, the validation's goes up."
     )
     advice = (
         "Augment (data.augment), raise model.dropout or optim.weight_decay, freeze more, or stop"

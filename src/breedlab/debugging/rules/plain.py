@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from breedlab.config.debugger import DebuggerRule
-from breedlab.debugging.reading import Tape
+from breedlab.debugging.reader import TensorLog
 from breedlab.debugging.rules.base import RunRule
 
 
 class PlainRule(RunRule):
     """Asks the rule's `check` at each of its `steps`."""
 
-    def __init__(self, tape: Tape, limits: DebuggerRule, classes: Sequence[str] = ()) -> None:
+    def __init__(self, tape: TensorLog, limits: DebuggerRule, classes: Sequence[str] = ()) -> None:
         super().__init__(tape, limits, classes)
         self.rule = limits
         words = {"name": "title", "sound": "ok_message"} | {
@@ -22,7 +22,7 @@ class PlainRule(RunRule):
         for name, attribute in words.items():
             setattr(self, name, getattr(limits, attribute))
 
-    def due(self) -> list[int]:
+    def steps_to_check(self) -> list[int]:
         return list(self.rule.steps(self.tape))
 
     def invoke_at_step(self, step: int) -> bool:

@@ -50,7 +50,7 @@ class ExplodingTensor(TensorRule):
         "bounded_activations",
     )
     needs = "losses, weights, gradients or activations"
-    meaning = "Values grow beyond all bounds; soon they are no numbers any more."
+    meaning = "Values grow without bound; they will overflow to NaN."
     advice = "Lower optim.lr, set trainer.gradient_clip=1.0, or warm up (optim.warmup_epochs)."
     sound = "No value grew too large."
 
@@ -69,7 +69,7 @@ class NanInf(TensorRule):
     name, section = "NaN/Inf", "nan_inf"
     collections = ExplodingTensor.collections
     needs = ExplodingTensor.needs
-    meaning = "A tensor holds values that are no numbers, and from there they spread to all others."
+    meaning = "A tensor holds NaN values, and they spread from there to all others."
     advice = (
         "Lower optim.lr, set trainer.gradient_clip=1.0, use trainer.precision=fp32; look for broken"
         " photos."
@@ -107,7 +107,7 @@ class PoorWeightInitialization(RunRule):
     )
     sound = "Weights begin at a sensible scale."
 
-    def due(self) -> list[int]:
+    def steps_to_check(self) -> list[int]:
         # The first step only: later ones have been trained.
         return [
             step

@@ -120,7 +120,7 @@ def _announced(request: Request) -> int:
     return int(word) if word.isascii() and word.isdigit() else 0
 
 
-class Preparation:
+class Preprocessor:
     """From photos as a request names them to their scores: fetched, decoded and resized on threads,
     then batched.
 

@@ -39,7 +39,7 @@ def losses(run: Path | str) -> dict[str, list[tuple[int, float]]]:
         whole pass. Empty lists where nothing was recorded.
     """
     try:
-        tape = Tape(opened(run))
+        tape = TensorLog(opened(run))
     except NothingRecorded:
         return {"TRAIN": [], "EVAL": []}
     return {
@@ -84,7 +84,7 @@ def _merged(run: Path | str) -> Any:
             f"{run}: holds no recording of the debugger; record one with debugger=losses, default"
             " or full"
         )
-    from breedlab.debugging import mends  # noqa: F401  before smdebug
+    from breedlab.debugging import smdebug_compat  # noqa: F401  before smdebug
 
     starts = [_first_step(folder) for folder in folders[1:]]
     merged = _trial(folders[-1], None)
@@ -120,7 +120,7 @@ def _first_step(folder: str) -> int | None:
 
 
 def _on_s3(run: str) -> list[str]:
-    from breedlab.debugging import mends  # noqa: F401  before smdebug
+    from breedlab.debugging import smdebug_compat  # noqa: F401  before smdebug
 
     from smdebug.core.access_layer.s3handler import ListRequest, S3Handler  # isort: skip
 
@@ -180,7 +180,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Pass:
+class EvalPass:
     """One validation, or the training between two.
 
     Attributes:
@@ -197,7 +197,7 @@ class Pass:
     steps: tuple[int, ...]
 
 
-class Tape:
+class TensorLog:
     """A trial's recording as rules ask for it. Values are read once and kept.
 
     Args:
@@ -284,7 +284,7 @@ class Tape:
         size = self.value(BATCH_SIZE, step)
         return None if size is None else int(size)
 
-    def passes(self, mode: str) -> list[Pass]:
+    def passes(self, mode: str) -> list[EvalPass]:
         """The validations, or the training between them, each with its mean loss."""
         validations: dict[int, list[Loss]] = {}
         for entry in self.losses("EVAL"):
@@ -322,11 +322,11 @@ class Tape:
             return None
 
 
-def _pass(at: int, entries: list[Loss]) -> Pass:
+def _pass(at: int, entries: list[Loss]) -> EvalPass:
     steps = tuple(entry.step for entry in entries)
     sizes = [entry.images for entry in entries if entry.images is not None]
     weights = sizes if len(sizes) == len(entries) else None
-    return Pass(
+    return EvalPass(
         at, steps[-1], float(np.average([entry.loss for entry in entries], weights=weights)), steps
     )
 

@@ -12,9 +12,9 @@ import pytest
 from breedlab.config import Config
 from breedlab.pipeline.run import checked_photos
 from breedlab.training.prepare import prepare
-from breedlab.tuning import board as boards
-from breedlab.tuning.row import Row, read_trial, trial_line
+from breedlab.tuning import trial_table as boards
 from breedlab.tuning.study import search
+from breedlab.tuning.trial_log import TrialLog, read_trial, trial_line
 
 Configure = Callable[..., Config]
 
@@ -22,10 +22,10 @@ Configure = Callable[..., Config]
 @pytest.mark.parametrize(
     "row",
     [
-        Row(0, {"optim.lr": "0.01", "data.batch_size": "32"}, "running", None),
-        Row(3, {"optim.lr": "1e-05", "model.head": "[256, 128]"}, "epoch 2/10", -0.25),
-        Row(12, {"optim.lr": "0.1"}, "complete", 0.75, 61.5),
-        Row(
+        TrialLog(0, {"optim.lr": "0.01", "data.batch_size": "32"}, "running", None),
+        TrialLog(3, {"optim.lr": "1e-05", "model.head": "[256, 128]"}, "epoch 2/10", -0.25),
+        TrialLog(12, {"optim.lr": "0.1"}, "complete", 0.75, 61.5),
+        TrialLog(
             7,
             {"data.augment": "randaug"},
             "failed",
@@ -33,12 +33,12 @@ Configure = Callable[..., Config]
             0.4,
             "training diverged in epoch 1 (train/loss=nan); try",
         ),
-        Row(8, {"optim.lr": "0.1"}, "pruned", 0.5, 2.0, "fell behind after epoch 1"),
-        Row(9, {"optim.lr": "0.1"}, "cut off", None),
+        TrialLog(8, {"optim.lr": "0.1"}, "pruned", 0.5, 2.0, "fell behind after epoch 1"),
+        TrialLog(9, {"optim.lr": "0.1"}, "cut off", None),
     ],
     ids=lambda row: row.state,
 )
-def test_a_trials_line_is_read_back_as_it_was(row: Row) -> None:
+def test_a_trials_line_is_read_back_as_it_was(row: TrialLog) -> None:
     # As a log has it: with what the toolkit or several instances put before it.
     for before in ("", "  ", "[algo-1] ", "INFO:root:  "):
         assert read_trial(before + trial_line(row, "valid/top1") + "\n") == row

@@ -18,7 +18,7 @@ from breedlab.console import note, progress, warn
 from breedlab.evaluation.statistics import wilson
 from breedlab.models.ranking import NOISY, Timing, ranked, speedup, typical_spread
 from breedlab.registry import ENGINES
-from breedlab.serving import conversion
+from breedlab.serving import openvino_export
 from breedlab.serving.engine_kinds import AddedEngine
 from breedlab.serving.engines import (
     EAGER,
@@ -131,7 +131,9 @@ def possible(serving: Serving, device: torch.device) -> list[Choice]:
     """
     engines: list[str] = [serving.engine]
     if serving.engine == "auto":
-        wanted = conversion.is_installed() and (device.type == "cpu" or serving.precision == "int8")
+        wanted = openvino_export.is_installed() and (
+            device.type == "cpu" or serving.precision == "int8"
+        )
         engines = [EAGER, OPENVINO] if wanted else [EAGER]
     return [
         Choice(engine, precision)
@@ -161,7 +163,7 @@ def select(
         seed: Draws the training photos.
     """
     choices = possible(serving, device)
-    if serving.engine == "auto" and device.type == "cpu" and not conversion.is_installed():
+    if serving.engine == "auto" and device.type == "cpu" and not openvino_export.is_installed():
         note(
             "PyTorch answers; OpenVINO is several times as fast on a CPU: pip install"
             " 'breedlab[engines]'"
@@ -224,15 +226,15 @@ def _make(
                         if model.device.type == "cpu"
                         else copy.deepcopy(model.served).cpu()
                     )
-                    graph = conversion.convert(network, side)
+                    graph = openvino_export.convert(network, side)
             made = graph
             if precision == "int8":
                 with progress("calibrating int8 on training photos") as report:
                     photos = _calibration_photos(data, seed)
                     calibration = len(photos)
-                    made = conversion.quantise(graph, list(photos), report)
+                    made = openvino_export.quantise(graph, list(photos), report)
             with progress(f"making {candidate.choice}"):
-                conversion.write_graph(made, file, halves=precision == "bf16")
+                openvino_export.write_graph(made, file, halves=precision == "bf16")
                 candidate.engine = OpenVino(file, precision)
         except Exception as error:
             # Whatever a network's operations bring about, another engine can answer

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from breedlab.data.transforms import EvalTransform
-from breedlab.serving.explain import Explainer, NotExplainable, grad_cam, last_map, seen
+from breedlab.serving.grad_cam import Explainer, NotExplainable, grad_cam, last_map, seen
 from breedlab.serving.handler import Model
 
 SIDE = 64

@@ -16,7 +16,7 @@ from breedlab.cli import debug
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.debugging.actions import off, on
-from breedlab.debugging.reading import losses
+from breedlab.debugging.reader import losses
 from breedlab.debugging.tensors import read_tensors
 from breedlab.errors import ConfigError, DataError, TrainingError
 from breedlab.pipeline import run as runs

@@ -20,11 +20,17 @@ from scipy.stats import binom
 from breedlab.config.schema import Serving
 from breedlab.distributed import Shard
 from breedlab.models.classifier import Classifier
-from breedlab.serving import conversion, selection
+from breedlab.serving import engine_selection, openvino_export
 from breedlab.serving.archive import record_engine, write_folder
+from breedlab.serving.engine_selection import (
+    LEAST_AGREEMENT,
+    MOST_LOST,
+    Selection,
+    possible,
+    select,
+)
 from breedlab.serving.engines import MODULE, Choice
 from breedlab.serving.handler import Model
-from breedlab.serving.selection import LEAST_AGREEMENT, MOST_LOST, Selection, possible, select
 from breedlab.training.prepare import Prepared
 
 CPU = torch.device("cpu")
@@ -37,10 +43,10 @@ def serving(engine: str = "auto", precision: str = "auto") -> Serving:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "_BATCHES", (1, 4))
-    monkeypatch.setattr(selection, "_MOST_ROUNDS", 2)
-    monkeypatch.setattr(selection, "_CALIBRATION", 8)
-    monkeypatch.setattr(selection, "FEWEST_PHOTOS", 10)
+    monkeypatch.setattr(engine_selection, "_BATCHES", (1, 4))
+    monkeypatch.setattr(engine_selection, "_MOST_ROUNDS", 2)
+    monkeypatch.setattr(engine_selection, "_CALIBRATION", 8)
+    monkeypatch.setattr(engine_selection, "FEWEST_PHOTOS", 10)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +90,7 @@ def as_if_timed(monkeypatch: pytest.MonkeyPatch, **speeds: float) -> None:
             name = "module" if candidate.choice.engine == "eager" else candidate.choice.precision
             candidate.milliseconds = {1: speeds[name]}
 
-    monkeypatch.setattr(selection, "_time", timed)
+    monkeypatch.setattr(engine_selection, "_time", timed)
 
 
 @pytest.fixture
@@ -94,8 +100,8 @@ def ruined(learned: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     opposite = copy.deepcopy(learned)
     for parameter in opposite.head[-1].parameters():
         parameter.data.neg_()
-    graph = conversion.convert(opposite, learned.side)
-    monkeypatch.setattr(conversion, "quantise", lambda *_: graph)
+    graph = openvino_export.convert(opposite, learned.side)
+    monkeypatch.setattr(openvino_export, "quantise", lambda *_: graph)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +134,8 @@ def test_what_there_is_to_choose_from(
     expected: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(conversion, "is_installed", lambda: installed)
-    monkeypatch.setattr(selection, "multiplies_bf16", lambda device: native)
+    monkeypatch.setattr(openvino_export, "is_installed", lambda: installed)
+    monkeypatch.setattr(engine_selection, "multiplies_bf16", lambda device: native)
     assert ", ".join(map(str, possible(serving(*wanted), torch.device(device)))) == expected
 
 
@@ -145,7 +151,7 @@ def test_nothing_is_measured_where_there_is_nothing_to_choose(
 def test_without_the_extra_it_says_how_to_get_it(
     choose: Select, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(conversion, "is_installed", lambda: False)
+    monkeypatch.setattr(openvino_export, "is_installed", lambda: False)
     assert choose("auto", "fp32").taken == MODULE
     assert "pip install 'breedlab[engines]'" in capsys.readouterr().out
 
@@ -160,7 +166,9 @@ def test_autocast_is_measured_and_judged_like_any_other(choose: Select) -> None:
     assert min(*module.milliseconds.values(), *mine.milliseconds.values()) > 0
 
 
-needs_openvino = pytest.mark.skipif(not conversion.is_installed(), reason="needs the engines extra")
+needs_openvino = pytest.mark.skipif(
+    not openvino_export.is_installed(), reason="needs the engines extra"
+)
 
 
 @needs_openvino
@@ -168,7 +176,7 @@ def test_the_fastest_that_agrees_is_taken_and_only_its_file_is_kept(
     choose: Select, content: Path, prepared: Prepared, ruined: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_if_timed(monkeypatch, module=9.0, fp32=3.0, bf16=2.0, int8=1.0)
-    monkeypatch.setattr(selection, "multiplies_bf16", lambda device: False)
+    monkeypatch.setattr(engine_selection, "multiplies_bf16", lambda device: False)
     found = choose()
     assert found.taken == Choice("openvino", "fp32")
     assert sorted(file.name for file in (content / "engines").iterdir()) == ["fp32.bin", "fp32.xml"]
@@ -230,8 +238,8 @@ def test_a_network_that_cannot_be_converted_is_exported_all_the_same(
         assert shown == ["converting the network for OpenVINO"]  # which takes seconds
         raise RuntimeError("no such\noperation")
 
-    monkeypatch.setattr(selection, "progress", progress)
-    monkeypatch.setattr(conversion, "convert", refuse)
+    monkeypatch.setattr(engine_selection, "progress", progress)
+    monkeypatch.setattr(openvino_export, "convert", refuse)
     assert choose("openvino", "fp32").taken == MODULE
     said = capsys.readouterr().out
     assert "openvino fp32 cannot be made (no such operation)" in said and "PyTorch answers" in said
@@ -239,38 +247,43 @@ def test_a_network_that_cannot_be_converted_is_exported_all_the_same(
 
 
 def test_an_engine_that_loses_accuracy_is_refused_even_if_it_agrees() -> None:
-    module = selection.Candidate(MODULE, agreement=1.0, top1=0.900)
+    module = engine_selection.Candidate(MODULE, agreement=1.0, top1=0.900)
     for lost, refused in ((MOST_LOST, False), (MOST_LOST + 0.001, True), (-0.1, False)):
-        other = selection.Candidate(Choice("openvino", "int8"), agreement=0.985, top1=0.900 - lost)
-        assert bool(selection._objection(other, module, photos=2000)) is refused
+        other = engine_selection.Candidate(
+            Choice("openvino", "int8"), agreement=0.985, top1=0.900 - lost
+        )
+        assert bool(engine_selection._objection(other, module, photos=2000)) is refused
 
 
 def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
     """The rule: with 95% confidence at least 95% of all photos get the module's class."""
-    module = selection.Candidate(MODULE, agreement=1.0, top1=0.9)
+    module = engine_selection.Candidate(MODULE, agreement=1.0, top1=0.9)
     for photos, agreeing, taken in (
         (96, 96, False),
         (100, 100, True),
         (100, 99, False),
         (1000, 981, True),
     ):
-        other = selection.Candidate(
+        other = engine_selection.Candidate(
             Choice("openvino", "int8"), agreement=agreeing / photos, top1=0.9
         )
-        assert (selection._objection(other, module, photos) == "") is taken, (photos, agreeing)
-        halves = selection.Candidate(
+        assert (engine_selection._objection(other, module, photos) == "") is taken, (
+            photos,
+            agreeing,
+        )
+        halves = engine_selection.Candidate(
             Choice("openvino", "bf16"), agreement=agreeing / photos, top1=0.9
         )
-        assert selection._objection(halves, module, photos) == ""
+        assert engine_selection._objection(halves, module, photos) == ""
     # An engine that 5% of photos would notice is hardly ever let through, however few photos there
     # are.
     for photos in (20, 48, 96, 245, 835):
         passing = 0.0
         for agreeing in range(photos + 1):
-            other = selection.Candidate(
+            other = engine_selection.Candidate(
                 Choice("openvino", "int8"), agreement=agreeing / photos, top1=0.9
             )
-            if not selection._objection(other, module, photos):
+            if not engine_selection._objection(other, module, photos):
                 passing += binom.pmf(agreeing, photos, 0.95)
         assert passing < 0.03
 
@@ -279,7 +292,7 @@ def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
 def test_int8_is_not_even_made_where_too_few_photos_would_judge_it(
     choose: Select, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "FEWEST_PHOTOS", 25)  # there are 24
+    monkeypatch.setattr(engine_selection, "FEWEST_PHOTOS", 25)  # there are 24
     found = choose()
     (int8,) = [candidate for candidate in found.candidates if candidate.choice.precision == "int8"]
     assert (
@@ -299,16 +312,16 @@ def test_int8_is_calibrated_and_measured_for_real_and_tells_nobody(
 import sys
 from pathlib import Path
 import torch
-from breedlab.serving import conversion
+from breedlab.serving import openvino_export
 from breedlab.serving.engines import OpenVino
 from breedlab.serving.handler import Model
 folder, photos = Path(sys.argv[1]), sorted(Path(sys.argv[2]).rglob("*.jpg"))
 model = Model(folder, torch.device("cpu"), "eager")
 batch = torch.stack([model.prepare(path.read_bytes()) for path in photos[:40]])
 seen = []
-graph = conversion.convert(model.network, model.transform.crop)
-graph = conversion.quantise(graph, batch, lambda done, total: seen.append((done, total)))
-conversion.write_graph(graph, folder / "int8.xml", halves=False)
+graph = openvino_export.convert(model.network, model.transform.crop)
+graph = openvino_export.quantise(graph, batch, lambda done, total: seen.append((done, total)))
+openvino_export.write_graph(graph, folder / "int8.xml", halves=False)
 assert seen[-1] == (40, 40), seen
 assert (folder / "int8.bin").stat().st_size < (folder / "model.safetensors").stat().st_size / 3
 ours, own = OpenVino(folder / "int8.xml", "int8").scores(batch), model.scores(batch)

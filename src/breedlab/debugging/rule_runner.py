@@ -7,11 +7,11 @@ from pathlib import Path
 
 from breedlab.config.debugger import DebuggerRules
 from breedlab.console import note, warn
-from breedlab.debugging.reading import NothingRecorded, Tape, class_names, opened
+from breedlab.debugging.reader import NothingRecorded, TensorLog, class_names, opened
 from breedlab.verdicts import TRIGGERED, Verdict, triggered, write_verdicts
 
 
-def judge(tape: Tape, limits: DebuggerRules, classes: Sequence[str] = ()) -> list[Verdict]:
+def judge(tape: TensorLog, limits: DebuggerRules, classes: Sequence[str] = ()) -> list[Verdict]:
     """Every rule's verdict, the built-in ones first.
 
     Args:
@@ -28,7 +28,7 @@ def judge(tape: Tape, limits: DebuggerRules, classes: Sequence[str] = ()) -> lis
     return verdicts
 
 
-def judge_run(run: Path | str, limits: DebuggerRules) -> tuple[Tape, list[Verdict]]:
+def judge_run(run: Path | str, limits: DebuggerRules) -> tuple[TensorLog, list[Verdict]]:
     """Return a run's recording, and every rule's verdict.
 
     Args:
@@ -38,7 +38,7 @@ def judge_run(run: Path | str, limits: DebuggerRules) -> tuple[Tape, list[Verdic
     Raises:
         NothingRecorded: If there is no recording.
     """
-    tape = Tape(opened(run))
+    tape = TensorLog(opened(run))
     return tape, judge(tape, limits, class_names(run))
 
 
@@ -63,7 +63,7 @@ def conclude(run: Path, limits: DebuggerRules) -> None:
         )
 
 
-def headline(tape: Tape, verdicts: Sequence[Verdict]) -> str:
+def headline(tape: TensorLog, verdicts: Sequence[Verdict]) -> str:
     """The recording in one line."""
     counts = [f"{len(tape.losses(mode)):,} losses in {name}" for mode, name in _MODES]
     return f"debug: {', '.join(counts)}; {triggered(verdicts)}"
@@ -72,7 +72,7 @@ def headline(tape: Tape, verdicts: Sequence[Verdict]) -> str:
 _MODES = (("TRAIN", "training"), ("EVAL", "validation"))
 
 
-class Watch:
+class RuleRunner:
     """The rules over a recording that still grows.
 
     Args:
@@ -83,7 +83,7 @@ class Watch:
     def __init__(self, run: Path, limits: DebuggerRules) -> None:
         from breedlab.debugging.rules import rules_over
 
-        self.tape, classes = Tape(opened(run)), class_names(run)
+        self.tape, classes = TensorLog(opened(run)), class_names(run)
         self.rules = rules_over(self.tape, limits, classes)
         self.told: set[str] = set()
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from breedlab.config import Config
 from breedlab.console import console, note, table
 from breedlab.training.objective import rank
-from breedlab.tuning.row import Row, short, trial_line
+from breedlab.tuning.trial_log import TrialLog, short, trial_line
 
 LINE_SECONDS = 5.0
 """Between two lines of a trial that is on its way: epochs of a cached backbone last
@@ -25,14 +25,14 @@ _SHOWN = 25
 """Rows on the screen; older ones scroll out of the table, the best always stays."""
 
 
-class Board:
+class TrialTable:
     """Shows what each trial tries, how far it is and what came out."""
 
     def __init__(self, config: Config, paths: list[str]) -> None:
         self._metric, self._mode = config.monitor.metric, config.monitor.mode
         self._epochs = config.tuner.max_epochs
         self._paths = paths
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, TrialLog] = {}
         self._title = "Trials"
         self._live: Live | None = None
         self._told: dict[int, float] = {}
@@ -57,11 +57,11 @@ class Board:
         self._refresh()
 
     def started(self, number: int, values: Mapping[str, Any]) -> None:
-        row = Row(number, values, "running", None)
+        row = TrialLog(number, values, "running", None)
         self.show(row)
         self._tell(row)
 
-    def show(self, row: Row) -> None:
+    def show(self, row: TrialLog) -> None:
         """Puts a row on the screen that is not final yet."""
         self.rows[row.number] = row
         self._refresh()
@@ -72,7 +72,7 @@ class Board:
         if time.monotonic() - self._told[number] >= LINE_SECONDS:
             self._tell(row)
 
-    def finished(self, row: Row) -> None:
+    def finished(self, row: TrialLog) -> None:
         self.show(row)
         self._tell(row)
 
@@ -80,7 +80,7 @@ class Board:
         """How many trials have come to an end."""
         return sum(row.state in ("complete", "pruned", "failed") for row in self.rows.values())
 
-    def best(self) -> Row | None:
+    def best(self) -> TrialLog | None:
         """Return the best of the trials that are complete; equal ones rank by their validation
         loss."""
         ranked = [
@@ -115,7 +115,7 @@ class Board:
             ],
         )
 
-    def _tell(self, row: Row) -> None:
+    def _tell(self, row: TrialLog) -> None:
         self._told[row.number] = time.monotonic()
         if self._live is None:
             note(trial_line(row, self._metric))

@@ -16,7 +16,7 @@ _LINE = re.compile(r"\btrial (\d+) (running|complete|pruned|failed|cut off|epoch
 
 
 @dataclass(frozen=True)
-class Row:
+class TrialLog:
     """One trial.
 
     Attributes:
@@ -44,7 +44,7 @@ def short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def trial_line(row: Row, metric: str) -> str:
+def trial_line(row: TrialLog, metric: str) -> str:
     """A row as a line; `read_trial` finds it in a log."""
     parts = [f"trial {row.number} {row.state}"]
     parts += [f"{path}={short(value)}" for path, value in row.values.items()]
@@ -54,7 +54,7 @@ def trial_line(row: Row, metric: str) -> str:
     return "  ".join(parts)
 
 
-def read_trial(line: str) -> Row | None:
+def read_trial(line: str) -> TrialLog | None:
     """What a trial's line says, its values in the words that it shows; None for any other line."""
     match = _LINE.search(line.rstrip())
     if match is None:
@@ -69,4 +69,4 @@ def read_trial(line: str) -> Row | None:
             seconds = float(part.removesuffix(" s"))
         else:
             objective = float(part.split()[-1])
-    return Row(int(match[1]), values, match[2], objective, seconds, reason.removesuffix(")"))
+    return TrialLog(int(match[1]), values, match[2], objective, seconds, reason.removesuffix(")"))
