@@ -28,7 +28,7 @@ from _load import load
 from _photos import photos
 from _served import ENGINES, Served, Setting, exported, litserve, ours, torchserve
 
-from breedlab.backends.sagemaker.stack import find_environment
+from breedlab.backends.sagemaker.endpoints.torchserve import find_environment
 
 CONCURRENCY = (1, 8, 32)
 _BARE_TARGETS = {1: 0.95, 8: 0.88, 32: 0.95}

@@ -181,7 +181,8 @@ def bare_deploy_account(
 
     from deploying import BUCKET, contained
 
-    from breedlab.backends.sagemaker import first_answer, live, sending
+    from breedlab.backends.sagemaker import sending
+    from breedlab.backends.sagemaker.endpoints import first_answer, lifecycle
     from breedlab.serving import handler
 
     account = _endpoint_server
@@ -194,7 +195,7 @@ def bare_deploy_account(
         "BREEDLAB_USER": "anna",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(live, "POLL_S", 0.0)
+    monkeypatch.setattr(lifecycle, "POLL_S", 0.0)
     monkeypatch.setattr(sending, "PAUSE_S", 0.0)
     monkeypatch.setattr(first_answer, "PATIENCE_S", 0.0)
     urllib.request.urlopen(
@@ -214,7 +215,7 @@ def deploy_account(
 ) -> EndpointAccount:
     """The same, where the archive is known to be good: trying it takes seconds, and some tests try
     it for all."""
-    from breedlab.backends.sagemaker import archive_check
+    from breedlab.backends.sagemaker.endpoints import archive_check
 
     monkeypatch.setattr(
         archive_check, "probe", lambda *_: archive_check.Answer("Akita", 0.5, "known to be good")

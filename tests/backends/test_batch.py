@@ -13,7 +13,7 @@ from deploying import BUCKET, CLASSES, created, sent
 from sagemaker_account import ROLE
 from sagemaker_endpoints import EndpointAccount
 
-from breedlab.backends.sagemaker import transform
+from breedlab.backends.sagemaker.endpoints import transform
 from breedlab.cli.batch import main
 from breedlab.errors import BackendError
 

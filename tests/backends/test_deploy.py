@@ -19,7 +19,7 @@ from deploying import BUCKET, CLASSES, contained, created, deploy, exported, sen
 from sagemaker_account import REGION, ROLE
 from sagemaker_endpoints import EndpointAccount
 
-from breedlab.backends.sagemaker import archive_check, live, stack
+from breedlab.backends.sagemaker.endpoints import archive_check, lifecycle, torchserve
 from breedlab.cli.deploy import main
 from breedlab.cli.predict import main as predict
 from breedlab.errors import BackendError, DataError, ServingError
@@ -103,7 +103,7 @@ def test_under_awss_own_stack_the_archive_answers_first(
     monkeypatch.delenv("BREEDLAB_INFERENCE_ENV")
     if STACK:
         monkeypatch.setenv("BREEDLAB_INFERENCE_ENV", STACK)
-    python, missing = stack.find_environment()
+    python, missing = torchserve.find_environment()
     if python is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
     assert deploy(archive) == 0
@@ -599,7 +599,7 @@ def test_ctrl_c_leaves_it_to_aws_and_says_how_to_come_back(
 
     with monkeypatch.context() as patch:
         # Its own clock: time.sleep is everybody's, and subprocess sleeps while it waits.
-        patch.setattr(live, "time", SimpleNamespace(sleep=interrupt, monotonic=time.monotonic))
+        patch.setattr(lifecycle, "time", SimpleNamespace(sleep=interrupt, monotonic=time.monotonic))
         assert deploy(archive, "--max-instances", "2") == 130
     told = capsys.readouterr().err
     assert (

@@ -14,7 +14,7 @@ from deploying import created, deploy, sent
 from sagemaker_account import REGION
 from sagemaker_endpoints import EndpointAccount
 
-from breedlab.backends.sagemaker import first_answer, invoke
+from breedlab.backends.sagemaker.endpoints import first_answer, invoke
 from breedlab.cli.deploy import main
 from breedlab.cli.predict import main as predict
 from breedlab.errors import BackendError

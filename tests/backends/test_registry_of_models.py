@@ -12,7 +12,7 @@ import pytest
 from deploying import BUCKET, CLASSES, created, deploy, exported, sent
 from sagemaker_endpoints import EndpointAccount
 
-from breedlab.backends.sagemaker.registry import properties
+from breedlab.backends.sagemaker.endpoints.registry import properties
 from breedlab.cli.deploy_flags import parse
 from breedlab.errors import BackendError
 from breedlab.serving.archive import write_archive

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from breedlab.backends.sagemaker import archive_check, hidden_home
+from breedlab.backends.sagemaker.endpoints import archive_check, hidden_home
 from breedlab.errors import ServingError
 from breedlab.packing import opened
 from breedlab.serving.archive import write_archive

@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from test_server import Server
 
-from breedlab.backends.sagemaker import stack, vendoring
+from breedlab.backends.sagemaker import vendoring
+from breedlab.backends.sagemaker.endpoints import torchserve
 from breedlab.errors import BackendError
 from breedlab.models.classifier import Classifier
 from breedlab.serving.archive import opened, record_engine, write_archive
@@ -39,7 +40,7 @@ _FORM = (
 @pytest.fixture(scope="module")
 def python() -> Path:
     """Of the stack's environment; CI may not do without it."""
-    found, missing = stack.find_environment()
+    found, missing = torchserve.find_environment()
     if found is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
     return found
@@ -48,10 +49,10 @@ def python() -> Path:
 @pytest.fixture(scope="module")
 def served(
     folder: Path, python: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[stack.Stack]:
+) -> Iterator[torchserve.Stack]:
     archive = tmp_path_factory.mktemp("archive") / "model.tar.gz"
     write_archive(archive, folder)
-    with opened(archive) as unpacked, stack.running(unpacked, python) as made:
+    with opened(archive) as unpacked, torchserve.running(unpacked, python) as made:
         yield made
 
 
@@ -76,13 +77,16 @@ def files(photos: Path) -> list[bytes]:
 
 
 def ask(
-    server: stack.Stack, body: bytes, kind: str = "image/jpeg", accept: str = "application/json"
+    server: torchserve.Stack,
+    body: bytes,
+    kind: str = "image/jpeg",
+    accept: str = "application/json",
 ) -> Any:
-    return stack.ask(server.url, body, kind, accept)
+    return torchserve.ask(server.url, body, kind, accept)
 
 
 def test_module_archive_local_server_and_the_stack_give_the_same_scores(
-    served: stack.Stack,
+    served: torchserve.Stack,
     folder: Path,
     model: Model,
     classifier: Classifier,
@@ -138,7 +142,7 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
     )
     record_engine(content, Choice("openvino", precision), {})
     own = Model(content, torch.device("cpu"))
-    with stack.running(content, python) as served:
+    with torchserve.running(content, python) as served:
         answer = ask(served, files[0], accept="application/json; verbose=1").json()
         assert answer["engine"] == str(own.engine.choice) and answer["engine"].startswith(
             "openvino"
@@ -167,7 +171,7 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
     ],
 )
 def test_what_cannot_be_answered_is_a_4xx_in_json_and_no_traceback(
-    served: stack.Stack,
+    served: torchserve.Stack,
     photo: bytes,
     body: bytes | None,
     kind: str,
@@ -182,8 +186,8 @@ def test_what_cannot_be_answered_is_a_4xx_in_json_and_no_traceback(
     assert ask(served, photo).status == 200
 
 
-def test_ping_is_healthy(served: stack.Stack) -> None:
-    answer = stack.urllib3.request("GET", f"{served.url}/ping", timeout=10)
+def test_ping_is_healthy(served: torchserve.Stack) -> None:
+    answer = torchserve.urllib3.request("GET", f"{served.url}/ping", timeout=10)
     assert (answer.status, answer.json()["status"]) == (200, "Healthy")
 
 
@@ -194,7 +198,7 @@ def test_a_package_that_cannot_be_served_is_told_by_its_own_error(
     (broken / "model.safetensors").unlink()
     with (
         pytest.raises(BackendError, match=r"(?s)cannot load.*model\.safetensors"),
-        stack.running(broken, python),
+        torchserve.running(broken, python),
     ):
         pass
 
@@ -217,8 +221,8 @@ def test_an_archive_that_brings_its_wheels_needs_no_package_index(
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     for name, value in {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(BackendError, match="cannot load"), stack.running(content, python):
+    with pytest.raises(BackendError, match="cannot load"), torchserve.running(content, python):
         pass
-    with stack.running(vendored, python) as served:
+    with torchserve.running(vendored, python) as served:
         assert ask(served, photo).status == 200
         assert "Successfully installed" in served.log() and "optuna" in served.log()

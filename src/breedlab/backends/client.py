@@ -139,7 +139,7 @@ def _sagemaker(name: str, region: str | None) -> Iterator[Send]:
     try:
         import boto3
 
-        from breedlab.backends.sagemaker.invoke import invoke
+        from breedlab.backends.sagemaker.endpoints.invoke import invoke
         from breedlab.backends.sagemaker.session import client, connect
     except ModuleNotFoundError as error:
         raise ServingError(

@@ -148,7 +148,7 @@ def _config(overrides: list[str]) -> Config:
 
 
 def _account(config: Config, args: argparse.Namespace) -> Account:
-    from breedlab.backends.sagemaker.endpoint import default_name, inference_image
+    from breedlab.backends.sagemaker.endpoints.endpoint import default_name, inference_image
     from breedlab.backends.sagemaker.images import training_image
     from breedlab.backends.sagemaker.policies import Account
     from breedlab.backends.sagemaker.session import BUCKET, REGION, planned, split_uri

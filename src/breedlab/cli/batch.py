@@ -17,8 +17,8 @@ from breedlab.errors import BackendError
 if TYPE_CHECKING:
     import boto3
 
+    from breedlab.backends.sagemaker.endpoints.transform import Batch
     from breedlab.backends.sagemaker.preflight import Need
-    from breedlab.backends.sagemaker.transform import Batch
 
 _ADDRESS = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/].*"
 _LONGEST = 40
@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
     Raises:
         BreedlabError: With one message for the user.
     """
-    from breedlab.backends.sagemaker import session, transform
+    from breedlab.backends.sagemaker import session
+    from breedlab.backends.sagemaker.endpoints import transform
 
     args = _parse(argv)
     session.require_extra()
@@ -60,7 +61,8 @@ def main(argv: list[str]) -> int:
 
 
 def _start(args: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import archive_check, checks, preflight, session, transform
+    from breedlab.backends.sagemaker import checks, preflight, session
+    from breedlab.backends.sagemaker.endpoints import archive_check, transform
     from breedlab.backends.sagemaker.prices import Instance, price_per_hour, quoted
 
     photo = deploying._photo(args)
@@ -135,7 +137,7 @@ def _start(args: argparse.Namespace) -> int:
 
 
 def _follow(account: boto3.Session, name: str) -> int:
-    from breedlab.backends.sagemaker import transform
+    from breedlab.backends.sagemaker.endpoints import transform
 
     described = transform.follow(account, name)
     target = described["TransformOutput"]["S3OutputPath"].rstrip("/")

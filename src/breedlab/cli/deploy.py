@@ -22,7 +22,7 @@ from breedlab.errors import BackendError, DataError
 from breedlab.files import read_json_if_whole
 
 if TYPE_CHECKING:
-    from breedlab.backends.sagemaker.endpoint import Deployment
+    from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
     from breedlab.backends.sagemaker.request import Request
     from breedlab.backends.sagemaker.session import Place
     from breedlab.config.problems import Problem
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
                 return _deploy(words)
         return _plan(words) if words.dry_run else _deploy(words)
     except KeyboardInterrupt:
-        from breedlab.backends.sagemaker import rollout
+        from breedlab.backends.sagemaker.endpoints import rollout
 
         hint = ""
         if rollout.waiting_for:
@@ -101,7 +101,8 @@ def main(argv: list[str]) -> int:
 
 
 def _delete(words: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import ownership, session
+    from breedlab.backends.sagemaker import session
+    from breedlab.backends.sagemaker.endpoints import ownership
 
     with _flags_named():
         account = session.connect(words.region, "--region")
@@ -115,7 +116,8 @@ def _delete(words: argparse.Namespace) -> int:
 
 
 def _list(words: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import listing, session
+    from breedlab.backends.sagemaker import session
+    from breedlab.backends.sagemaker.endpoints import listing
 
     with _flags_named():
         account = session.connect(words.region, "--region")
@@ -125,7 +127,9 @@ def _list(words: argparse.Namespace) -> int:
 
 def _plan(words: argparse.Namespace) -> int:
     """Prints what would be sent, and what it still needs."""
-    from breedlab.backends.sagemaker import archive_check, endpoint, endpoint_cost, scaling, session
+    from breedlab.backends.sagemaker import session
+    from breedlab.backends.sagemaker.endpoints import archive_check, autoscaling, endpoint
+    from breedlab.backends.sagemaker.endpoints.cost import cost_of
 
     if words.photo is not None:
         _photo(words)  # refused now, not at the launch
@@ -135,7 +139,7 @@ def _plan(words: argparse.Namespace) -> int:
         place = session.planned(account_of(words))
         deployment = _described(words, place, folder, archive)
         _refuse(_problems(deployment))
-    cost = endpoint_cost.cost_of(deployment, words.price_per_hour)
+    cost = cost_of(deployment, words.price_per_hour)
     made = endpoint.requests(deployment, exists=False)
     update = endpoint.requests(deployment, exists=True)[2]
     print(f"endpoint {deployment.name}, {deployment.kind} (dry run: nothing is sent)\n")
@@ -155,7 +159,7 @@ def _plan(words: argparse.Namespace) -> int:
         "after    one photo to the endpoint decides; if it gets no scores, everything is undone\n"
     )
     if any(request.parameters.get("PolicyType") == "StepScaling" for request in made):
-        made.append(scaling.wake_alarm(deployment.name, "<ARN of the step policy>"))
+        made.append(autoscaling.wake_alarm(deployment.name, "<ARN of the step policy>"))
     for number, request in enumerate(made, 1):
         _print_request(number, request)
         if request.operation == "CreateEndpoint":
@@ -170,15 +174,10 @@ def _plan(words: argparse.Namespace) -> int:
 
 
 def _deploy(words: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import (
-        archive_check,
-        endpoint_cost,
-        hidden_home,
-        preflight,
-        session,
-        stack,
-    )
-    from breedlab.backends.sagemaker.rollout import Rollout
+    from breedlab.backends.sagemaker import preflight, session
+    from breedlab.backends.sagemaker.endpoints import archive_check, hidden_home, torchserve
+    from breedlab.backends.sagemaker.endpoints.cost import cost_of
+    from breedlab.backends.sagemaker.endpoints.rollout import Rollout
 
     photo = _photo(words)
     with _model(words.model, words) as (folder, archive):
@@ -186,14 +185,14 @@ def _deploy(words: argparse.Namespace) -> int:
         if text := hidden_home.exposed():
             warn(text)
         # Without the stack its code is imported for the photo, and for nothing else before that.
-        python, _ = stack.find_environment(words.inference_env)
+        python, _ = torchserve.find_environment(words.inference_env)
         size = archive_check.lint(folder, imports=python is not None)
         note(f"{words.model}: complete, {size / 1e6:.1f} MB unpacked")
         account, place, found = session.inspect(account_of(words))
         if place is None:
             place = session.planned(account_of(words))
         deployment = _described(words, place, folder, archive)
-        cost = endpoint_cost.cost_of(deployment, words.price_per_hour, account)
+        cost = cost_of(deployment, words.price_per_hour, account)
         asked = preflight.Findings()
         if account is not None:
             needs = (
@@ -233,7 +232,7 @@ def _deploy(words: argparse.Namespace) -> int:
 
 
 def _described(words: argparse.Namespace, place: Place, folder: Path, archive: Path) -> Deployment:
-    from breedlab.backends.sagemaker.endpoint import with_version
+    from breedlab.backends.sagemaker.endpoints.endpoint import with_version
     from breedlab.serving.description import read_description
 
     content = _digest(archive)
@@ -247,7 +246,8 @@ def _described(words: argparse.Namespace, place: Place, folder: Path, archive: P
 
 def _problems(deployment: Deployment) -> list[Problem]:
     """What AWS would refuse of the requests."""
-    from breedlab.backends.sagemaker import checks, endpoint
+    from breedlab.backends.sagemaker import checks
+    from breedlab.backends.sagemaker.endpoints import endpoint
 
     sent = [
         *endpoint.requests(deployment, exists=False),
@@ -263,7 +263,7 @@ def _problems(deployment: Deployment) -> list[Problem]:
 def _answer_here(folder: Path, photo: bytes, words: argparse.Namespace) -> None:
     """Have an archive answer an image on this machine before anything is sent; says what it
     answered."""
-    from breedlab.backends.sagemaker import archive_check, hidden_home
+    from breedlab.backends.sagemaker.endpoints import archive_check, hidden_home
 
     stage("Archive")
     if text := hidden_home.exposed():
@@ -316,7 +316,8 @@ def _model(model: Path, vendored: argparse.Namespace | None = None) -> Iterator[
 
 def _with_wheels(folder: Path, scratch: Path, instance_type: str) -> Path:
     """An archive that brings along what its endpoint would install."""
-    from breedlab.backends.sagemaker import endpoint, machines, vendoring
+    from breedlab.backends.sagemaker import machines, vendoring
+    from breedlab.backends.sagemaker.endpoints import endpoint
     from breedlab.packing import write_archive
 
     stage("Packages")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.endpoint import LONGEST, NAME, default_name
+from breedlab.backends.sagemaker.endpoints.endpoint import LONGEST, NAME, default_name
 from breedlab.backends.sagemaker.tags import PREFIX, own_tags
 from breedlab.commands import command
 
 if TYPE_CHECKING:
-    from breedlab.backends.sagemaker.endpoint import Deployment
+    from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
     from breedlab.backends.sagemaker.session import Place
 
 _KINDS = ("realtime", "serverless", "async")
@@ -189,7 +189,12 @@ def deployment_of(
         model: The archive's address in S3.
         run: The run that the model comes from, if its archive names one.
     """
-    from breedlab.backends.sagemaker.endpoint import Deployment, Scaling, Update, inference_image
+    from breedlab.backends.sagemaker.endpoints.endpoint import (
+        Deployment,
+        Scaling,
+        Update,
+        inference_image,
+    )
 
     own = words.image != "aws"
     machine = words.instance_type or "ml.m5.large"
@@ -524,7 +529,7 @@ def _image_problems(words: argparse.Namespace) -> list[str]:
 
 
 def _registry_problems(words: argparse.Namespace) -> list[str]:
-    from breedlab.backends.sagemaker.registry import is_group, is_reference
+    from breedlab.backends.sagemaker.endpoints.registry import is_group, is_reference
 
     found = []
     if words.register is not None and not is_group(words.register):

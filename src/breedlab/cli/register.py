@@ -22,7 +22,8 @@ def register(args: argparse.Namespace) -> int:
     Raises:
         BreedlabError: With one message for the user.
     """
-    from breedlab.backends.sagemaker import archive_check, checks, registry, session, upload
+    from breedlab.backends.sagemaker import checks, session, upload
+    from breedlab.backends.sagemaker.endpoints import archive_check, registry
     from breedlab.serving.description import read_description
 
     photo = deploying._photo(args)
@@ -81,7 +82,8 @@ def from_registry(args: argparse.Namespace) -> Iterator[None]:
         BackendError: If there is no such version, it is not approved, or does not suit the instance
             type.
     """
-    from breedlab.backends.sagemaker import endpoint, registry, session
+    from breedlab.backends.sagemaker import session
+    from breedlab.backends.sagemaker.endpoints import endpoint, registry
 
     with tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
         with deploying._flags_named():

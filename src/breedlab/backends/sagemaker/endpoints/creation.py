@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.endpoint import Deployment
-from breedlab.backends.sagemaker.live import MOVING, describe, remove_endpoint
-from breedlab.backends.sagemaker.ownership import remove
+from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
+from breedlab.backends.sagemaker.endpoints.lifecycle import MOVING, describe, remove_endpoint
+from breedlab.backends.sagemaker.endpoints.ownership import remove
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.sending import is_missing, is_there_already, patiently, send
 from breedlab.backends.sagemaker.session import aws_errors, client

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.endpoint import is_version
-from breedlab.backends.sagemaker.live import describe, remove_endpoint
-from breedlab.backends.sagemaker.scaled import remove_alarm
+from breedlab.backends.sagemaker.endpoints.autoscaling import remove_alarm
+from breedlab.backends.sagemaker.endpoints.endpoint import is_version
+from breedlab.backends.sagemaker.endpoints.lifecycle import describe, remove_endpoint
 from breedlab.backends.sagemaker.sending import is_missing, patiently
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.tags import ENDPOINT, USER, read_tags, user_name, whose

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker import endpoint as endpoints
-from breedlab.backends.sagemaker.archive_check import Answer, read_answer
-from breedlab.backends.sagemaker.creation import Creation
-from breedlab.backends.sagemaker.endpoint import Deployment
-from breedlab.backends.sagemaker.first_answer import first_answer
-from breedlab.backends.sagemaker.invoke import invoke, invoke_async
-from breedlab.backends.sagemaker.live import MOVING, describe, last_log_lines, wait
-from breedlab.backends.sagemaker.ownership import refuse_foreign
-from breedlab.backends.sagemaker.scaled import Scaled, scale
+from breedlab.backends.sagemaker.endpoints import endpoint as endpoints
+from breedlab.backends.sagemaker.endpoints.archive_check import Answer, read_answer
+from breedlab.backends.sagemaker.endpoints.autoscaling import Scaled, scale
+from breedlab.backends.sagemaker.endpoints.creation import Creation
+from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
+from breedlab.backends.sagemaker.endpoints.first_answer import first_answer
+from breedlab.backends.sagemaker.endpoints.invoke import invoke, invoke_async
+from breedlab.backends.sagemaker.endpoints.lifecycle import MOVING, describe, last_log_lines, wait
+from breedlab.backends.sagemaker.endpoints.ownership import refuse_foreign
 from breedlab.backends.sagemaker.sending import is_denied, patiently
 from breedlab.backends.sagemaker.session import aws_errors, client, region_flag, split_uri
 from breedlab.backends.sagemaker.tags import as_request

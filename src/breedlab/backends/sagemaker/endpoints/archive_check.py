@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from breedlab.backends.sagemaker import hidden_home, stack
+from breedlab.backends.sagemaker.endpoints import hidden_home, torchserve
 from breedlab.errors import ServingError
 from breedlab.serving.description import read_description
 
@@ -87,15 +87,15 @@ def probe(
     Raises:
         BreedlabError: If it does not answer, or with anything else than scores of its classes.
     """
-    python, missing = stack.find_environment(environment)
+    python, missing = torchserve.find_environment(environment)
     if python is None:
         where = (
             "its own handler, in a process of its own; AWS's inference stack was not tried:"
             f" {missing}"
         )
         return _read(folder, *_ask_handler(folder, photo), where)
-    with stack.running(folder, python, timeout=_TIMEOUT_S, waiting=waiting) as served:
-        answer = stack.ask(
+    with torchserve.running(folder, python, timeout=_TIMEOUT_S, waiting=waiting) as served:
+        answer = torchserve.ask(
             served.url, photo, "application/octet-stream", "application/json; verbose=1"
         )
     return _read(folder, answer.status, answer.data, "AWS's inference stack on this machine")
@@ -147,7 +147,7 @@ def _run(folder: Path, *photo: str) -> subprocess.CompletedProcess[str]:
     command = hidden_home.hiding([sys.executable, "-I", _PROBE, folder.resolve(), *photo])
     with tempfile.TemporaryDirectory(prefix="breedlab-probe-") as home:
         words: dict[str, Any] = {
-            "env": stack.scrubbed(home),
+            "env": torchserve.scrubbed(home),
             "cwd": home,
             "stdin": subprocess.DEVNULL,
         }

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.endpoint import Deployment, container
+from breedlab.backends.sagemaker.endpoints.endpoint import Deployment, container
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.sending import is_missing, is_there_already, patiently, send
 from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
@@ -189,7 +189,7 @@ def stop(account: boto3.Session, name: str) -> None:
 
 def clean_up(account: boto3.Session, name: str) -> None:
     """Remove a job's model, which costs nothing but stays otherwise."""
-    from breedlab.backends.sagemaker.ownership import remove
+    from breedlab.backends.sagemaker.endpoints.ownership import remove
 
     sagemaker = client(account, "sagemaker")
     try:

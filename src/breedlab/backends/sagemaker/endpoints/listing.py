@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.live import describe
+from breedlab.backends.sagemaker.endpoints.lifecycle import describe
 from breedlab.backends.sagemaker.prices import Instance, price_per_hour
 from breedlab.backends.sagemaker.sending import patiently
 from breedlab.backends.sagemaker.session import aws_errors, client, region_flag

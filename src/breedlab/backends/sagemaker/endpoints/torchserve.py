@@ -18,11 +18,11 @@ from pathlib import Path
 
 import urllib3
 
-from breedlab.backends.sagemaker.hidden_home import hiding
+from breedlab.backends.sagemaker.endpoints.hidden_home import hiding
 from breedlab.errors import BackendError
 
 ENVIRONMENT_VARIABLE = "BREEDLAB_INFERENCE_ENV"
-_START = Path(__file__).with_name("stack_start.py")
+_START = Path(__file__).with_name("torchserve_start.py")
 _TROUBLE = (
     "Load model failed",
     "Failed to run command",

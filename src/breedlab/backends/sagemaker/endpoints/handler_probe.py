@@ -5,6 +5,7 @@ Without a photo the code is imported and no more. What an inference image lacks 
 here, too.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,8 @@ def main(folder: Path, photo: Path | None) -> None:
     sys.path.insert(0, str(folder / "code"))
     import inference  # type: ignore[import-not-found]
 
-    import breedlab
-
-    assert breedlab.__file__ is not None and Path(breedlab.__file__).is_relative_to(folder), (
-        breedlab.__file__
-    )
+    found = importlib.util.find_spec("breedlab")  # which must be the archive's own copy
+    assert found is not None and Path(str(found.origin)).is_relative_to(folder), found
     if photo is None:
         return
     model = inference.model_fn(str(folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from breedlab.backends.sagemaker.endpoint import Deployment
+from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
 from breedlab.backends.sagemaker.prices import Instance, price_per_hour, quoted
 from breedlab.config.problems import Problem
 

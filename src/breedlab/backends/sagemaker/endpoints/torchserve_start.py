@@ -2,7 +2,7 @@
 this machine only.
 
 It is run by the Python of the stack's own environment (requirements/inference.txt), which holds no
-breedlab: `python stack_start.py BASE PORT`, where BASE/model is an archive's content.
+breedlab: `python torchserve_start.py BASE PORT`, where BASE/model is an archive's content.
 """
 
 import os

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from breedlab.backends.sagemaker import machines
+from breedlab.backends.sagemaker.endpoints.autoscaling import scaling_requests
 from breedlab.backends.sagemaker.images import gpus
 from breedlab.backends.sagemaker.request import Request
-from breedlab.backends.sagemaker.scaling import scaling_requests
 from breedlab.backends.sagemaker.session import Place
 from breedlab.backends.sagemaker.tags import as_request as tags_as_request
 from breedlab.errors import BackendError
