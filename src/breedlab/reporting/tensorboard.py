@@ -158,8 +158,10 @@ def _shortened(name: str, size: int) -> str:
 
 
 def _operators(run: Path) -> str:
-    """The traced steps' most expensive operators as Markdown, and where the traces are; empty without a
-    trace."""
+    """Return the traced steps' most expensive operators as Markdown, and where the traces are.
+
+    Empty without a trace.
+    """
     recording = read(run)
     if not recording.traces:
         return ""
