@@ -8,15 +8,17 @@ import gzip
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from breedlab.errors import ServingError
 from breedlab.files import atomic_open
 from breedlab.names import printable
 
+_GZIP = zlib.MAX_WBITS | 16
 _MAX_RATIO = 50
 """Unpacked bytes for each of the archive; weights are numbers, which hardly get smaller."""
 _MAX_SMALL = 200_000_000
@@ -29,16 +31,34 @@ def write_archive(path: Path, folder: Path) -> None:
     """Packs a folder's content. The same content gives the same bytes; a broken write leaves no
     archive."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    with (
-        atomic_open(path) as out,
-        gzip.GzipFile("", "wb", compresslevel=1, fileobj=out, mtime=0) as zipped,
-        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
-    ):
-        for file in files:
-            info = tarfile.TarInfo(str(file.relative_to(folder)))
-            info.size, info.mode = file.stat().st_size, 0o644
-            with file.open("rb") as content:
-                archive.addfile(info, content)
+    with atomic_open(path) as out, closing(_Zipped(out)) as zipped:
+        stream: Any = zipped  # tarfile only writes to it
+        with tarfile.open(
+            fileobj=stream, mode="w|", bufsize=_MAX_READ, format=tarfile.PAX_FORMAT
+        ) as archive:
+            for file in files:
+                info = tarfile.TarInfo(str(file.relative_to(folder)))
+                info.size, info.mode = file.stat().st_size, 0o644
+                with file.open("rb") as content:
+                    archive.addfile(info, content)
+
+
+class _Zipped:
+    """What is written, as a gzip file without name and time.
+
+    Weights repeat themselves in no way that deflate's search for matches finds: run lengths alone
+    make them as small, in less than half of the time that the fastest level takes.
+    """
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+        self._deflate = zlib.compressobj(1, wbits=_GZIP, strategy=zlib.Z_RLE)
+
+    def write(self, data: bytes) -> None:
+        self._out.write(self._deflate.compress(data))
+
+    def close(self) -> None:
+        self._out.write(self._deflate.flush())
 
 
 @contextmanager

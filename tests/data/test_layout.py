@@ -126,6 +126,69 @@ def test_a_folder_around_the_splits_is_named_as_the_root(tmp_path: Path) -> None
     assert f"data.root={tmp_path / 'chest_xray'}" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("around", ["animals", "archive/PetImages", "archive (1)/data/images"])
+def test_folders_around_the_classes_are_followed_to_the_root_that_was_meant(
+    tmp_path: Path, around: str
+) -> None:
+    """Kaggle's archives unpack to one folder, or several in one another."""
+    fill(tmp_path / around, "cat", "dog")
+    assert f"did you mean data.root={tmp_path / around}?" in refusal(tmp_path)
+    assert read(tmp_path / around).classes == ("cat", "dog")
+
+
+def test_splits_that_do_not_hold_all_the_same_classes_are_no_classes_either(
+    tmp_path: Path,
+) -> None:
+    fill(tmp_path / "entrenamiento", "cat", "dog", "owl")
+    fill(tmp_path / "prueba", "cat", "dog")
+    assert "look like splits" in refusal(tmp_path)
+
+
+def test_two_versions_of_a_data_set_are_not_its_classes(tmp_path: Path) -> None:
+    """Each holds nothing but `train`: a network learned to tell augmented images from others."""
+    for version in ("augmented", "original"):
+        fill(tmp_path / version / "train", "cat", "dog")
+    assert f"data.root={tmp_path / 'augmented'}" in refusal(tmp_path)
+
+
+def test_classes_that_share_a_folder_or_two_are_classes(tmp_path: Path) -> None:
+    for name, others in {"apple": ("rust", "scab"), "corn": ("blight", "smut")}.items():
+        fill(tmp_path / name, "healthy", *others)
+    assert read(tmp_path).classes == ("apple", "corn")
+
+
+def test_splits_of_images_without_class_folders_are_no_classes(tmp_path: Path) -> None:
+    """COCO's layout: the network learned to tell train2017 from val2017."""
+    put(tmp_path, *(f"{name}/{i}.jpg" for name in ("train2017", "val2017") for i in range(6)))
+    text = refusal(tmp_path)
+    assert "train2017, val2017 look like splits" in text and "labels.csv" in text
+    put(tmp_path, *(f"train 2/{i}.jpg" for i in range(6)))
+    assert read(tmp_path, "val2017").classes == ("train 2", "train2017")
+
+
+@pytest.mark.parametrize("inner", ["unknown", "test"])
+def test_a_test_without_labels_in_a_folder_of_its_own_is_left_out_the_same_way(
+    tmp_path: Path, inner: str
+) -> None:
+    fill(tmp_path / "train", "cat", "dog", count=10)
+    put(tmp_path / "test", *(f"{inner}/{index}.jpg" for index in range(5)))
+    text = refusal(tmp_path)
+    assert f"5 images in {inner}" in text and "data.ignore=[test]" in text
+
+
+def test_a_split_whose_class_folders_are_empty_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "train", "cat", "dog", count=10)
+    for name in ("cat", "dog"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+    text = refusal(tmp_path)
+    assert "holds no images" in text and "data.ignore=[test]" in text
+
+
+def test_numbers_before_class_names_leave_no_blank(tmp_path: Path) -> None:
+    fill(tmp_path, "1. Cat", "2. Dog")
+    assert read(tmp_path).classes == ("Cat", "Dog")
+
+
 def test_an_unlabelled_test_is_refused_with_the_way_to_leave_it_out(tmp_path: Path) -> None:
     fill(tmp_path / "train", "cat", "dog", count=10)
     put(tmp_path / "test", *(f"{index}.jpg" for index in range(5)))

@@ -4,6 +4,7 @@ our code."""
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import subprocess
@@ -50,6 +51,28 @@ def test_the_archive_holds_data_and_our_code_and_nothing_else(folder: Path) -> N
     assert "torch" not in {
         line.split("==")[0] for line in (folder / "code/requirements.txt").read_text().split()
     }
+
+
+def test_other_tools_read_the_archive_which_is_as_small_as_theirs(tmp_path: Path) -> None:
+    content = tmp_path / "content"
+    (content / "code").mkdir(parents=True)
+    torch.manual_seed(1)
+    (content / "weights").write_bytes(torch.randn(500_000).numpy().tobytes())
+    (content / "code" / "own.py").write_text("answer = 42\n" * 100)
+    write_archive(tmp_path / "one.tar.gz", content)
+    write_archive(tmp_path / "two.tar.gz", content)
+    packed = (tmp_path / "one.tar.gz").read_bytes()
+    assert packed == (tmp_path / "two.tar.gz").read_bytes()
+    subprocess.run(["gzip", "-t", tmp_path / "one.tar.gz"], check=True)
+    (tmp_path / "unpacked").mkdir()
+    subprocess.run(
+        ["tar", "-xzf", tmp_path / "one.tar.gz", "-C", tmp_path / "unpacked"], check=True
+    )
+    files = [path.relative_to(content) for path in content.rglob("*") if path.is_file()]
+    assert len(files) == 2
+    for file in files:
+        assert (tmp_path / "unpacked" / file).read_bytes() == (content / file).read_bytes()
+    assert len(packed) < len(gzip.compress(gzip.decompress(packed), 1)) + 3000
 
 
 def test_its_code_runs_without_what_training_needs(

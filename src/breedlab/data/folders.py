@@ -34,9 +34,10 @@ __all__ = [
     "survey",
 ]
 
+_ANNOTATIONS = (".txt", ".xml", ".json", ".mat")
 FEW = 8
 """How many of many things a message names."""
-_NUMBERED = re.compile(r"^\d+\.(?=\D)")
+_NUMBERED = re.compile(r"^\d+\.\s*(?=[^\d\s])")
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def survey(
             f" 2, as in {folders['train'] / '<class>' / 'photo.jpg'}, or a file such as labels.csv"
             " (filename,label) beside the photos"
         )
-    flaws = [*_bad_names(found, folders), *_disagreements(by_split, folders)]
+    flaws = [*_bad_names(found, folders), *_disagreements(by_split, folders, root)]
     files = {split: [by_split[split].get(name, []) for name in names] for split in by_split}
     empty = [name for name, photos in zip(names, files["train"], strict=True) if not photos]
     if empty:
@@ -180,6 +181,8 @@ def survey(
             if text
         )
         convert = "; convert them to JPEG, or" if held else "; add some or"
+        if any(ending in held for ending in _ANNOTATIONS):
+            convert = ", nor are boxes and masks;"
         flaws.append(
             f"{folders['train']}: no photos of {listed(empty)}{held}{convert} remove the class"
             " folders"
@@ -307,8 +310,8 @@ def is_absent(root: Path) -> bool:
 
 
 def display_names(folder_names: list[str]) -> tuple[str, ...]:
-    """Names as people see them: `001.Afghan_hound` is shown as `Afghan hound`, others as they
-    are."""
+    """Names as people see them: `001.Afghan_hound` and `1. Afghan hound` are shown as `Afghan
+    hound`, others as they are."""
     shown = tuple(
         name[match.end() :].replace("_", " ") if (match := _NUMBERED.match(name)) else name
         for name in folder_names
@@ -345,16 +348,19 @@ def _refuse_unlabelled(root: Path, folders: dict[str, Path]) -> None:
         count = loose_images(folder)
         if split == "train" or not count or subfolders(folder):
             continue
-        top = folder.relative_to(root).parts[0]
         raise DataError(
             f"{folder}: holds {count:,} images and no class folders; without labels they cannot"
-            f" {_PURPOSE[split]}. Leave them out with data.ignore=[{top}], and a {split} split is"
-            " cut from train; the trained model labels them:"
-            f" {command('predict', 'runs/latest', folder)}"
+            f" {_PURPOSE[split]}. {_leaving_out(split, folder, root)}; the trained model labels"
+            f" them: {command('predict', 'runs/latest', folder)}"
         )
 
 
-_PURPOSE = {"valid": "choose a model", "test": "test a model"}
+def _leaving_out(split: str, folder: Path, root: Path) -> str:
+    top = folder.relative_to(root).parts[0]
+    return f"Leave it out with data.ignore=[{top}], and a {split} split is cut from train"
+
+
+_PURPOSE = {"train": "train a model", "valid": "choose a model", "test": "test a model"}
 
 
 def _bad_names(
@@ -400,14 +406,28 @@ def _left_out(left: Leftovers, names: Sequence[str]) -> Iterator[str]:
 
 
 def _disagreements(
-    by_split: dict[str, dict[str, list[Path]]], folders: dict[str, Path]
+    by_split: dict[str, dict[str, list[Path]]], folders: dict[str, Path], root: Path
 ) -> Iterator[str]:
     train = set(by_split["train"])
+    known = {name.casefold() for name in train}
     wrong = []
-    for split in by_split:
-        if extra := sorted(set(by_split[split]) - train):
+    for split, found in by_split.items():
+        count = sum(map(len, found.values()))
+        if not count or known.isdisjoint(name.casefold() for name in found):
+            # `test/unknown/1.jpg` or `test/test/1.jpg`, which is how loaders are made to read them
+            held = (
+                f"{count:,} images in {listed(sorted(found))}, not in a class of train"
+                if count
+                else "no images"
+            )
+            yield (
+                f"{folders[split]}: holds {held}, and cannot {_PURPOSE[split]}."
+                f" {_leaving_out(split, folders[split], root)}"
+            )
+            continue
+        if extra := sorted(set(found) - train):
             wrong.append(f"{folders[split]} has {listed(extra)}, which {folders['train']} has not")
-        if missing := sorted(train - set(by_split[split])):
+        if missing := sorted(train - set(found)):
             wrong.append(f"{folders[split]} lacks {listed(missing)}")
     if wrong:
         yield (

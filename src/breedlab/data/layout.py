@@ -94,8 +94,10 @@ def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[st
         _refuse_unnamed_splits(root, folders)
         return {"train": root}
     if "train" not in found:
+        names = listed([p.relative_to(root).parts[0] for p in found.values()])
         raise DataError(
-            f"{root}: has {listed([p.name for p in found.values()])} but no train folder"
+            f"{root}: has {names} but no train folder; expected one beside it. If these are"
+            f" classes, move all class folders into {root / 'train'}"
         )
     subfolders(root, left)  # for its litter; where the classes are in here, their listing counts it
     for folder in folders:
@@ -206,22 +208,50 @@ def _innermost(folder: Path) -> Path:
 
 
 def _refuse_unnamed_splits(root: Path, folders: Sequence[Path]) -> None:
-    """Refuse "classes" that hold no image but all the same folders: they are splits under names of
-    their own."""
-    if len(folders) == 1 and "train" in _roles(inner := subfolders(folders[0])).values():
+    """Refuse what would be read as classes and is none: a folder around the data set, splits under
+    names of their own, splits without class folders."""
+    if len(folders) == 1 and (inner := _wrapped(folders[0])) is not None:
+        inside = subfolders(inner)
+        kind = "splits" if "train" in _roles(inside).values() else "folders"
         raise DataError(
-            f"{root}: holds the one folder {printable(folders[0].name)}, which has the splits"
-            f" {listed([folder.name for folder in inner])}; did you mean"
-            f" data.root={printable(str(folders[0]))}?"
+            f"{root}: holds the one folder {printable(str(inner.relative_to(root)))}, which has"
+            f" the {kind} {listed([folder.name for folder in inside])}; did you mean"
+            f" data.root={printable(str(inner))}?"
         )
-    inside = [_common_inner(folder) for folder in folders]
-    if len(folders) < 2 or len(inside[0]) < 2 or any(names != inside[0] for names in inside):
+    loose = {folder: split for folder in folders if (split := split_of(folder.name)) is not None}
+    loose = {folder: split for folder, split in loose.items() if loose_images(folder)}
+    if len(set(loose.values())) > 1 and "train" in loose.values():
+        raise DataError(
+            f"{root}: {listed([folder.name for folder in loose])} look like splits and hold images"
+            f" but no class folders; expected {root / 'train' / '<class>' / 'photo.jpg'}, or a file"
+            " such as labels.csv (filename,label) beside them. Boxes and masks are not read"
+        )
+    common = [_common_inner(folder) for folder in folders]
+    if len(folders) < 2 or not (shared := set.intersection(*common)):
+        return
+    mostly = len(shared) > 1 and 2 * len(shared) > max(map(len, common))
+    if not mostly and all(split_of(name) is None for name in shared):
         return
     raise DataError(
         f"{root}: {listed([folder.name for folder in folders])} hold no images but the same folders"
-        f" ({listed(sorted(inside[0]))}), so they look like splits, not classes. Rename them to"
-        f" train, valid and test; if they are classes after all, move them into {root / 'train'}"
+        f" ({listed(sorted(shared))}), so they look like splits, not classes. Rename them to"
+        " train, valid and test, or name the one to train on, such as"
+        f" data.root={printable(str(folders[0]))}; if they are classes after all, move them into"
+        f" {root / 'train'}"
     )
+
+
+def _wrapped(folder: Path) -> Path | None:
+    """Return the folder that a lone one is only a wrapper of, such as `archive/dataset`; None if
+    it holds images itself."""
+    for _ in range(_MOST_NESTED):
+        inner = subfolders(folder)
+        if loose_images(folder) or not inner:
+            return None
+        if len(inner) > 1:
+            return folder
+        folder = inner[0]
+    return None
 
 
 def _common_inner(folder: Path) -> set[str]:
