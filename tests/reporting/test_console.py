@@ -147,8 +147,6 @@ def test_a_launch_says_what_it_does_before_it_imports_pytorch(
 
     class Prepare(ModuleType):
         def __getattr__(self, name: str) -> Any:
-            if name == "concerns":
-                return lambda prepared: []
             if name != "prepare":
                 raise AttributeError(name)
             said.append("imported")
@@ -156,7 +154,6 @@ def test_a_launch_says_what_it_does_before_it_imports_pytorch(
                 accelerator="cpu",
                 precision="fp32",
                 evaluation=SimpleNamespace(crop=32),
-                describe_start=list,
                 data=lambda config: SimpleNamespace(describe_loading=str),
             )
             return lambda config, report: network
@@ -169,6 +166,8 @@ def test_a_launch_says_what_it_does_before_it_imports_pytorch(
 
     monkeypatch.setattr(runs, "stage", said.append)
     monkeypatch.setattr(runs, "progress", progress)
+    monkeypatch.setattr("breedlab.training.starting_weights.describe", lambda _: [])
+    monkeypatch.setattr("breedlab.training.start_checks.concerns", lambda _: [])
     monkeypatch.setitem(sys.modules, "breedlab.training.prepare", Prepare("prepare"))
     runs._prepared(validate(load([])), None, SimpleNamespace(stage=lambda name: None))  # type: ignore[arg-type]
     assert said == ["Network", "loading PyTorch", "imported", "done"]

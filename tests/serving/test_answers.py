@@ -22,6 +22,7 @@ from breedlab.serving.engines import Choice
 from breedlab.serving.handler import Answer, Model
 from breedlab.serving.novelty import FILE, METHODS, Novelty
 from breedlab.serving.server import make_app
+from breedlab.training.inference import features as features_of
 from breedlab.training.prepare import Prepared
 
 Export = Callable[..., Path]
@@ -46,7 +47,7 @@ def features(prepared: Prepared, classifier: Classifier) -> dict[str, torch.Tens
     counts = {split: len(prepared.report.photos.splits[split]) for split in ("train", "valid")}
     config = prepared.config
     return {
-        name: prepared.features(classifier, config, name, torch.arange(n))
+        name: features_of(prepared, classifier, config, name, torch.arange(n))
         for name, n in counts.items()
     }
 

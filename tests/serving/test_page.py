@@ -34,6 +34,7 @@ from breedlab.serving.handler import Model
 from breedlab.serving.novelty import MAHALANOBIS
 from breedlab.serving.protocol import settings
 from breedlab.serving.server import make_app
+from breedlab.training.inference import features as features_of
 from breedlab.training.prepare import Prepared
 
 pytestmark = pytest.mark.slow
@@ -356,10 +357,11 @@ def test_the_page_says_when_a_photo_is_unknown_and_else_which_classes_it_may_be(
     labels, valid = data.labels("train"), torch.arange(len(data.labels("valid")))
     novelty = fit(
         MAHALANOBIS,
-        prepared.features(classifier, config, "train", torch.arange(len(labels))),
+        features_of(prepared, classifier, config, "train", torch.arange(len(labels))),
         labels,
     )
-    alarms = threshold_of(novelty.distance(prepared.features(classifier, config, "valid", valid)))
+    valid_features = features_of(prepared, classifier, config, "valid", valid)
+    alarms = threshold_of(novelty.distance(valid_features))
     unknown = {"method": MAHALANOBIS, "width": novelty.width, **alarms}
     answers = {"sets": {"coverage": 0.9, "least": 0.0}, "unknown": unknown}
     content = tmp_path / "content"

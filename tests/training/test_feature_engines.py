@@ -15,6 +15,7 @@ from breedlab.pipeline.run import checked_photos
 from breedlab.training import engine_choice
 from breedlab.training.engine_choice import Choice, FeatureEngines, agreement
 from breedlab.training.feature_engines import Eager, OpenVino
+from breedlab.training.inference import logits_of
 from breedlab.training.prepare import Prepared, prepare
 
 Configure = Callable[..., Config]
@@ -140,7 +141,7 @@ def test_a_resumed_run_and_the_next_run_keep_the_engine(
             activations.valid[:24], classifier.to_boundary(batch), rtol=1e-3, atol=1e-4
         )
         torch.testing.assert_close(
-            prepared.answers(classifier)(batch), classifier(batch), rtol=1e-3, atol=1e-4
+            logits_of(prepared, classifier)(batch), classifier(batch), rtol=1e-3, atol=1e-4
         )
     files = set((tmp_path / "cache").glob("*.npy"))
 

@@ -19,6 +19,7 @@ from breedlab.pipeline.run import checked_photos, load_checkpoint
 from breedlab.training import fit as fitting
 from breedlab.training.fit import ActivationData, fit
 from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.probe import probe
 from breedlab.training.progress import Done, done
 
 Configure = Callable[..., Config]
@@ -192,7 +193,7 @@ def test_a_probe_then_fine_tuning_moves_every_layer(tmp_path: Path, configure: C
     prepared = prepare(config, checked_photos(config))
     classifier = prepared.classifier(config)
     head = classifier.head[1].weight.clone()
-    prepared.probe(classifier, config)
+    probe(prepared, classifier, config)
     assert not torch.equal(classifier.head[1].weight, head), "the probe trained the head"
     before = {name: p.clone() for name, p in classifier.named_parameters()}
     for _ in prepared.epochs(classifier, config, 1):

@@ -14,9 +14,10 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from breedlab.config import Config
 from breedlab.pipeline.run import _evaluate, checked_photos, run
-from breedlab.training import prepare as prepare_module
+from breedlab.training import auto_values
 from breedlab.training.fit import fit
 from breedlab.training.prepare import prepare
+from breedlab.training.probe import probe
 from breedlab.tuning.trial import run_trial
 
 Configure = Callable[..., Config]
@@ -113,7 +114,7 @@ def test_a_probe_computes_in_it_too(configure: Configure, precision: str, mode: 
     )
     prepared = prepare(config, checked_photos(config))
     with outputs_of(nn.Linear) as seen:
-        prepared.probe(prepared.classifier(config), config)
+        probe(prepared, prepared.classifier(config), config)
     assert seen == {(True, DTYPES[precision]), (False, DTYPES[precision])}
 
 
@@ -121,7 +122,7 @@ def test_left_to_itself_a_head_alone_trains_in_fp32_on_a_cpu(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trials and final training alike; the frozen part before it is still computed in bf16."""
-    monkeypatch.setattr(prepare_module, "has_native_bf16", lambda _: True)
+    monkeypatch.setattr(auto_values, "has_native_bf16", lambda _: True)
     config = configure(
         "trainer.precision=auto", f"cache.dir={tmp_path / 'cache'}", "trainer.max_epochs=1"
     )

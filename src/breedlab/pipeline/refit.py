@@ -24,6 +24,7 @@ from breedlab.training.activations import Activations
 from breedlab.training.fit import ActivationData, refit
 from breedlab.training.learner import Learner
 from breedlab.training.prepare import Prepared
+from breedlab.training.probe import probe
 from breedlab.training.solving import Solution
 
 FILE = "refit.ckpt"
@@ -82,7 +83,7 @@ def refitted(
         and not (folder / "last.ckpt").exists()
         and distributed.is_main()
     ):
-        prepared.probe(classifier, config)
+        probe(prepared, classifier, config)
     views = None if config.model.freeze == "none" else config.cache.views
     photos = PhotoData(images, config.data, prepared.evaluation, config.seed, views)
     learner = Learner(

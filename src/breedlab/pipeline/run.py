@@ -115,7 +115,7 @@ def _run(
         # before there is a run: what cannot start leaves nothing behind
         prepared = _prepared(config, report, watch)
         directory = distributed.once(
-            lambda: rundir.create(config, overrides, report, new, prepared.start())
+            lambda: rundir.create(config, overrides, report, new, prepared.lineage())
         )
         rundir.current = directory
         note(f"run directory: {directory}")
@@ -239,7 +239,9 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
     _enter(watch, "Network")
     # here, after the photos are known to be good: it and its company take seconds
     with progress("loading PyTorch"):
-        from breedlab.training.prepare import concerns, prepare
+        from breedlab.training import starting_weights
+        from breedlab.training.prepare import prepare
+        from breedlab.training.start_checks import concerns
 
     with distributed.host_first():  # weights are downloaded once
         prepared = prepare(config, report)
@@ -249,7 +251,7 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
         )
     )
     note(f"{prepared.accelerator}, {prepared.precision}, {prepared.evaluation.crop} px")
-    for text in prepared.describe_start():
+    for text in starting_weights.describe(prepared):
         note(config.conceal(text))
     if text := prepared.data(config).describe_loading():
         note(text)
@@ -262,8 +264,11 @@ def _train(
     prepared: Prepared, directory: Path, started: float, watch: Session, fit_only: bool
 ) -> TrainResult:
     from breedlab.debugging.recorder import records
+    from breedlab.training.auto_values import training_precision
     from breedlab.training.fit import ActivationData, fit
+    from breedlab.training.inference import validation_logits
     from breedlab.training.prepare import is_solved
+    from breedlab.training.probe import probe
     from breedlab.training.solving import SOLVED
 
     config = prepared.config
@@ -302,7 +307,7 @@ def _train(
     fresh = not (directory / "checkpoints" / "last.ckpt").exists()
     # DDP hands the probed head on
     if config.trainer.probe_epochs and fresh and distributed.is_main():
-        prepared.probe(classifier, config)
+        probe(prepared, classifier, config)
     with distributed.host_first():
         activations = prepared.activations(classifier, config)
         photos: PhotoData = (
@@ -317,7 +322,9 @@ def _train(
         config = configs.replace(config, SOLVED)
     learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
     data = photos if activations is None else ActivationData(activations, photos)
-    precision = prepared.training_precision(config, cached=activations is not None)
+    precision = training_precision(
+        config, prepared.accelerator, prepared.precision, cached=activations is not None
+    )
     if precision != prepared.precision and solution is None:
         note(
             f"the head alone trains, in {precision}: on a CPU quicker than in {prepared.precision}"
@@ -368,7 +375,7 @@ def _train(
     held_out: HeldOut | None = None
     # which has seen the validation images, and is surer of them than of others
     if config.trainer.refit:
-        logits, labels = prepared.validation_logits(classifier, config)
+        logits, labels = validation_logits(prepared, classifier, config)
         held_out = (logits / temperature).softmax(1), labels
         load_checkpoint(classifier, directory / "checkpoints" / "refit.ckpt")
     evaluation = _evaluate(prepared, classifier, photos, temperature)
@@ -409,9 +416,10 @@ def _tie(tied: Sequence[int]) -> str:
 def _temperature(prepared: Prepared, classifier: Any, config: Config, photos: PhotoData) -> float:
     """The temperature that makes the network as sure as it is right on validation."""
     from breedlab.evaluation.calibration import FEWEST_IMAGES, fit_temperature
+    from breedlab.training.inference import validation_logits
 
     with progress("calibrating on validation"):
-        logits, labels = prepared.validation_logits(classifier, config)
+        logits, labels = validation_logits(prepared, classifier, config)
     if len(labels) < FEWEST_IMAGES:
         note(
             f"scores are not calibrated: of {len(labels)} validation photos, at least"
@@ -423,13 +431,13 @@ def _temperature(prepared: Prepared, classifier: Any, config: Config, photos: Ph
 
 def _evaluate(prepared: Any, classifier: Any, photos: Any, temperature: float = 1.0) -> Any:
     from breedlab.training.evaluation import evaluate
+    from breedlab.training.inference import logits_of
     from breedlab.training.precision import autocast
 
     total = len(photos.photos.splits["test"])
-    answers = prepared.answers(classifier)
     with progress("testing") as done, autocast(prepared.device, prepared.precision):
         return evaluate(
-            answers,
+            logits_of(prepared, classifier),
             photos.test_dataloader(),
             prepared.classes,
             total=total,

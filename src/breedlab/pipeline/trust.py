@@ -17,6 +17,7 @@ from breedlab.evaluation.figures import rate_interval
 from breedlab.models.classifier import Classifier
 from breedlab.serving.handler import Model
 from breedlab.serving.novelty import Novelty
+from breedlab.training.inference import features as features_of
 from breedlab.training.prepare import Prepared
 
 HeldOut = tuple[torch.Tensor, torch.Tensor]
@@ -49,10 +50,10 @@ def answers_of(
     labels, valid_labels = photos.labels("train"), photos.labels("valid")
     chosen = novelty.spread_indices(labels)
     with progress("learning to tell the unknown"):
-        features = prepared.features(classifier, config, "train", chosen)
+        features = features_of(prepared, classifier, config, "train", chosen)
         if features.ndim != 2 or not features.isfinite().all():
             return answers, None
-        valid = prepared.features(classifier, config, "valid", torch.arange(len(valid_labels)))
+        valid = features_of(prepared, classifier, config, "valid", torch.arange(len(valid_labels)))
         found, separated = novelty.choose((features, labels[chosen]), (valid, valid_labels))
     answers["unknown"] = {
         "method": found.method,

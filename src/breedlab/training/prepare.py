@@ -13,31 +13,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from breedlab import config as configs
-from breedlab import distributed, weight_files
+from breedlab import weight_files
 from breedlab.config import Config
-from breedlab.config.schema import Data
 from breedlab.console import note, progress
 from breedlab.data.check import Report
 from breedlab.data.module import KeptImages, PhotoData, TrainingBatches
 from breedlab.data.transforms import EvalTransform
-from breedlab.errors import ConfigError, TrainingError
+from breedlab.errors import TrainingError
 from breedlab.models import backbone as backbones
-from breedlab.models import input_check
 from breedlab.models.boundary import NotSeparable
 from breedlab.models.classifier import MLP, Architecture, Classifier
 from breedlab.models.heads import Logistic
 from breedlab.registry import AUGMENTATIONS, HEADS
-from breedlab.serving.engines import multiplies_bf16
-from breedlab.training import loop, solving
+from breedlab.training import loop, solving, start_checks, starting_weights
 from breedlab.training.activations import Activations, TooLarge, cached_activations
-from breedlab.training.engine_choice import EAGER, FeatureEngines
+from breedlab.training.auto_values import (
+    choose_accelerator,
+    choose_precision,
+    evaluation_transform,
+    training_precision,
+)
+from breedlab.training.engine_choice import FeatureEngines
+from breedlab.training.feeds import CachedFeed, LiveFeed
 from breedlab.training.learner import Learner
 from breedlab.training.pixel_cache import kept_images
-from breedlab.training.precision import autocast
-
-_CHECKED = 32
-"""Training images that the weights are checked on."""
 
 
 def at_leisure() -> None:
@@ -131,7 +130,7 @@ class Prepared:
             )
             if self.engines.run is not None:
                 made.engines.resume(self.engines.run)
-            _try_out(made.classifier(config), config)
+            start_checks.try_network(made.classifier(config), config)
             self._variants[key] = made
         chosen = self._variants[key]
         chosen.heed = self.heed
@@ -164,7 +163,8 @@ class Prepared:
             config.model.freeze,
             self.evaluation.crop,
         )
-        if head := self._own_head(classifier):
+        head = starting_weights.matching_head(self.backbone.loaded, self.classes, classifier)
+        if head:
             classifier.head.load_state_dict(head)
         if config.trainer.compile:
             classifier.compile()
@@ -178,56 +178,13 @@ class Prepared:
             parameter.requires_grad_(name in self._trainable)
         return network
 
-    def _own_head(self, classifier: Classifier) -> dict[str, torch.Tensor]:
-        """The head that the weights' file brings, if it tells the same classes apart by the same
-        layers; else empty."""
-        loaded = self.backbone.loaded
-        if loaded is None or not loaded.card or loaded.card["classes"] != self.classes:
-            return {}
-        shapes = {name: tensor.shape for name, tensor in classifier.head.state_dict().items()}
-        return (
-            loaded.head
-            if {name: tensor.shape for name, tensor in loaded.head.items()} == shapes
-            else {}
-        )
-
-    def describe_start(self) -> list[str]:
-        """What the weights brought along, in lines for the user."""
-        pretraining, used, loaded = self.backbone.pretraining, self.evaluation, self.backbone.loaded
-        auto = Data.model_fields.keys() & {"image_size", "resize", "interpolation", "mean", "std"}
-        given = sorted(f"data.{name}" for name in auto if getattr(self.config.data, name) != "auto")
-        numbers = [",".join(f"{value:.4g}" for value in values) for values in (used.mean, used.std)]
-        lines = [
-            f"input: resize {used.resize}, crop {used.crop}, {used.interpolation}, mean"
-            f" {numbers[0]}, std {numbers[1]}: {pretraining.source}"
-            + (f", but for {', '.join(given)}" if given else "")
-        ]
-        if loaded is None:
-            return lines
-        named = f" under {loaded.prefix}" if loaded.prefix else ""
-        if self._own_head(self.classifier(self.config)):
-            return [
-                *lines,
-                f"weights: {loaded.path}, its head too, which tells the same classes apart",
-            ]
-        reason = (
-            "its last layers are left out"
-            if loaded.left_out or loaded.head
-            else "it has no last layers"
-        )
-        if loaded.card:
-            reason = f"its head of {len(loaded.card['classes'])} classes is left out"
-            if len(loaded.card["classes"]) == len(self.classes):
-                same = loaded.card["classes"] == self.classes
-                reason += f", since {'model.head differs' if same else 'these are other classes'}"
-        return [*lines, f"weights: {loaded.path}{named}; {reason}, and the head starts fresh"]
-
-    def start(self) -> dict[str, Any]:
-        """What the lineage says of the transform, and of the run that the weights come from."""
-        loaded, evaluation = self.backbone.loaded, asdict(self.evaluation)
-        if loaded is None or not (run := loaded.card.get("lineage", {}).get("run")):
-            return {"transform": evaluation}
-        return {"transform": evaluation, "parent": f"{loaded.path} (run {run})"}
+    def lineage(self) -> dict[str, Any]:
+        """Return what lineage.json says of the transform, and of the run that the weights come
+        from."""
+        lineage: dict[str, Any] = {"transform": asdict(self.evaluation)}
+        if parent := starting_weights.parent(self.backbone.loaded):
+            lineage["parent"] = parent
+        return lineage
 
     def card(self, config: Config) -> dict[str, Any]:
         """What `model.json` says of a model, for its checkpoints."""
@@ -296,59 +253,6 @@ class Prepared:
 
             yield reported
 
-    def answers(self, classifier: Classifier) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What gives a trained classifier's logits (n, classes) on the CPU, its frozen part by the
-        run's engine."""
-        network = classifier.to(self.device).eval()
-        choice = None if classifier.freeze == "none" else self.engines.recorded(classifier.freeze)
-        if choice is None or choice.engine == EAGER:
-            return lambda images: network(images.to(self.device)).float().cpu()
-        _, engine = self.engines.engine_or_eager(classifier, choice)
-        tail = classifier.tail().eval()
-        return lambda images: tail(engine(images).to(self.device)).float().cpu()
-
-    @torch.no_grad()
-    def features(
-        self, classifier: Classifier, config: Config, split: str, indices: torch.Tensor
-    ) -> torch.Tensor:
-        """Return what a trained classifier's head gets of some images of `train` or `valid`, as
-        training left it."""
-        if (
-            classifier.freeze == "backbone"
-            and (activations := self.activations(classifier, config)) is not None
-        ):
-            return (activations.train[0] if split == "train" else activations.valid)[
-                indices
-            ].float()
-        network = classifier.to(self.device).eval()
-        loader = self.data(config).view_dataloader(split, 0, indices=indices.tolist())
-        with autocast(self.device, self.precision):
-            batches = [
-                network.backbone(network.normalised(images.to(self.device))) for images, _ in loader
-            ]
-        return torch.cat([batch.float().cpu() for batch in batches])
-
-    @torch.no_grad()
-    def validation_logits(
-        self, classifier: Classifier, config: Config
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a trained classifier's logits (n, classes) on the validation images, and their
-        labels (n,)."""
-        classifier.to(self.device).eval()
-        activations = self.activations(classifier, config)
-        if activations is None:
-            answers, data = self.answers(classifier), self.live_data(config)
-            with autocast(self.device, self.precision):
-                rows = [answers(images) for images, _ in data.view_dataloader("valid", 0)]
-            return torch.cat(rows), data.labels("valid")
-        tail = classifier.tail().eval()
-        with autocast(self.device, self.precision):
-            rows = [
-                tail(inputs.to(self.device)).float().cpu()
-                for inputs, _ in activations.valid_batches()
-            ]
-        return torch.cat(rows), activations.valid_labels
-
     def learner(
         self, classifier: Classifier, config: Config, epochs: int
     ) -> tuple[Learner, loop.Feed]:
@@ -375,7 +279,9 @@ class Prepared:
             yield solving.as_epoch(self.solve(classifier, config))
             return
         learner, feed = self.learner(classifier, config, count)
-        precision = self.training_precision(config, cached=isinstance(feed, CachedFeed))
+        precision = training_precision(
+            config, self.accelerator, self.precision, cached=isinstance(feed, CachedFeed)
+        )
         yield from loop.epochs(
             learner, feed, config, count=count, accelerator=self.accelerator, precision=precision
         )
@@ -415,85 +321,10 @@ class Prepared:
         solution.put_into(classifier.head)
         return solution
 
-    def training_precision(self, config: Config, cached: bool) -> str:
-        """Return what training computes in, in trials, probe and final training alike.
-
-        That is the run's precision, but for a head on cached activations where
-        `trainer.precision=auto` on a CPU: to cast its weights in every step costs more than bf16
-        saves (5.5 ms a step against 3.4 in fp32).
-
-        Args:
-            config: The experiment's, or a trial's.
-            cached: Whether the frozen part's activations are computed once.
-        """
-        head_alone = cached and config.model.freeze == "backbone"
-        return (
-            "fp32"
-            if head_alone and self.accelerator == "cpu" and config.trainer.precision == "auto"
-            else self.precision
-        )
-
-    def probe(self, classifier: Classifier, config: Config) -> None:
-        """Trains the head alone on the still frozen backbone, so that fine-tuning starts from a
-        sensible head.
-
-        Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054).
-        """
-        values = {
-            "model.freeze": "backbone",
-            "cache.views": 1,
-            "data.augment": "none",
-            "data.mixup": 0.0,
-            "trainer.probe_epochs": 0,
-            "trainer.max_epochs": config.trainer.probe_epochs,
-            "trainer.ema": 0.0,
-            "trainer.compile": False,
-            "optim.lr": config.trainer.probe_lr,
-            "optim.warmup_epochs": 0.0,
-            "tuner.strategy": "none",
-        }
-        probing = configs.replace(config, values)
-        frozen = self.classifier(probing)
-        for epoch in self.epochs(frozen, probing, config.trainer.probe_epochs):
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in epoch.valid.items())
-            note(
-                f"probe epoch {epoch.number + 1}/{config.trainer.probe_epochs}"
-                f"  train/loss {epoch.train_loss:.4f}  {figures}"
-            )
-        classifier.head.load_state_dict(frozen.head.state_dict())
-
 
 def is_solved(config: Config) -> bool:
     """Whether a config's head is solved in one go."""
     return HEADS.chosen(config.model).solved
-
-
-class LiveFeed:
-    """Photos, decoded and augmented as they are needed."""
-
-    def __init__(self, data: PhotoData) -> None:
-        self._train, self._valid = data.train_dataloader(), data.val_dataloader()
-
-    def train(self, epoch: int) -> loop.Batches:
-        assert isinstance(self._train.batch_sampler, TrainingBatches)
-        self._train.batch_sampler.set_epoch(epoch)
-        return self._train
-
-    def valid(self) -> loop.Batches:
-        return self._valid
-
-
-class CachedFeed:
-    """Activations, a batch a read."""
-
-    def __init__(self, activations: Activations, config: Config) -> None:
-        self._activations, self._config = activations, config
-
-    def train(self, epoch: int) -> Any:
-        return self._activations.batches(epoch, self._config.data.batch_size, self._config.seed)
-
-    def valid(self) -> Any:
-        return self._activations.valid_batches()
 
 
 def prepare(config: Config, report: Report) -> Prepared:
@@ -503,7 +334,7 @@ def prepare(config: Config, report: Report) -> Prepared:
         ConfigError: If the backbone, its weights, the frozen stage or the accelerator are not to be
             had.
     """
-    _refuse_constant_monitor(config, len(report.photos.classes))
+    start_checks.refuse_constant_monitor(config, len(report.photos.classes))
     accelerator = choose_accelerator(config.trainer.accelerator)
     # weights=none must draw the same numbers again when a run is resumed
     torch.manual_seed(config.seed)
@@ -516,94 +347,9 @@ def prepare(config: Config, report: Report) -> Prepared:
         accelerator=accelerator,
         precision=choose_precision(config.trainer.precision, accelerator),
     )
-    _try_out(prepared.classifier(config), config)
-    _try_batch_of_one(prepared, config)
+    start_checks.try_network(prepared.classifier(config), config)
+    start_checks.refuse_batch_of_one(prepared, config)
     return prepared
-
-
-def _refuse_constant_monitor(config: Config, classes: int) -> None:
-    if config.monitor.metric == "valid/top5" and classes <= 5:
-        raise ConfigError(
-            f"monitor.metric: got 'valid/top5', but of {classes} classes every image's is among the"
-            " five likeliest, so all epochs and trials would tie; expected valid/top1, valid/f1,"
-            " valid/loss or valid/ece"
-        )
-
-
-def _try_out(classifier: Classifier, config: Config) -> None:
-    """Send one black image through the network, before anything is computed for long."""
-    image = torch.zeros(1, 3, classifier.side, classifier.side)
-    try:
-        with torch.no_grad():
-            # as written: what compiling it comes to is asked below
-            classifier.eval().forward(image)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ConfigError(
-            f"data.image_size: {config.model.name} does not take photos of {classifier.side} px"
-            f" ({reason}); expected auto, or a size that this network was made for"
-        ) from error
-    if config.trainer.compile:
-        _try_compiled(classifier, image)
-
-
-def _try_compiled(classifier: Classifier, image: torch.Tensor) -> None:
-    try:
-        with torch.no_grad():
-            classifier(image)
-    except Exception as error:  # the compiler's, Dynamo's and Inductor's errors share no base class
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ConfigError(
-            f"trainer.compile: got true, but the network cannot be compiled here ({reason});"
-            " install a C++ compiler (such as g++), or set trainer.compile=false"
-        ) from error
-
-
-def _try_batch_of_one(prepared: Prepared, config: Config) -> None:
-    """Refuse batches of one image for a network whose BatchNorm trains: it has no variance to
-    divide by."""
-    trains_on = len(prepared.report.photos.splits["train"])
-    if min(config.data.batch_size, trains_on) > 1 or config.model.freeze == "backbone":
-        return
-    classifier = prepared.classifier(config).train()  # a copy, so that its averages may move
-    try:
-        with torch.no_grad():
-            classifier.forward(torch.zeros(1, 3, classifier.side, classifier.side))
-    except ValueError as error:
-        raise ConfigError(
-            f"data.batch_size: got {config.data.batch_size}; {config.model.name} normalizes each"
-            " batch by its own images, which takes at least 2 in it; expected data.batch_size=2 or"
-            " more, or model.freeze=backbone"
-        ) from error
-
-
-def concerns(prepared: Prepared) -> list[str]:
-    """What is wrong with the weights, by the config and on a few training images; one line each."""
-    config = prepared.config
-    if config.model.weights == "none":
-        if config.model.freeze == "none":
-            return []
-        return [
-            f"model.weights=none with model.freeze={config.model.freeze}: what is frozen stays"
-            " random numbers, and the rest learns from noise; give weights (model.weights=...), or"
-            " train all of it (model.freeze=none)"
-        ]
-    evaluation = prepared.evaluation
-    images = prepared.data(config).dataset("train")
-    chosen = range(0, len(images), -(-len(images) // _CHECKED))
-    batch = torch.stack([images[0, index][0] for index in chosen])
-    stated = prepared.backbone.pretraining
-    published = not backbones.is_path(config.model.weights) and (
-        evaluation.mean,
-        evaluation.std,
-    ) == (
-        stated.mean,
-        stated.std,
-    )
-    found = input_check.concern(
-        prepared.backbone.network, batch, evaluation.mean, evaluation.std, published=published
-    )
-    return [found] if found else []
 
 
 def architecture(
@@ -621,53 +367,3 @@ def architecture(
         head_type=MLP if head.one_layer else config.model.head_type,
         head_settings={} if head.one_layer else head.model_dump(mode="json"),
     )
-
-
-def evaluation_transform(data: Data, pretraining: backbones.Pretraining) -> EvalTransform:
-    """What `auto` stands for: what the weights were trained with, the resize in proportion to the
-    crop."""
-    crop = pretraining.crop if data.image_size == "auto" else data.image_size
-    resize = (
-        round(crop * pretraining.resize / pretraining.crop)
-        if data.resize == "auto"
-        else data.resize
-    )
-    if resize < crop:
-        raise ConfigError(f"data.resize: got {resize}; expected at least data.image_size ({crop})")
-    return EvalTransform(
-        resize=resize,
-        crop=crop,
-        interpolation=(
-            pretraining.interpolation if data.interpolation == "auto" else data.interpolation
-        ),
-        mean=(
-            pretraining.mean if data.mean == "auto" else (data.mean[0], data.mean[1], data.mean[2])
-        ),
-        std=pretraining.std if data.std == "auto" else (data.std[0], data.std[1], data.std[2]),
-    )
-
-
-def choose_accelerator(wanted: str) -> str:
-    if wanted == "gpu" and not torch.cuda.is_available():
-        raise ConfigError(
-            "trainer.accelerator: got 'gpu', but this machine has no CUDA device; expected auto"
-            " or cpu"
-        )
-    gpus, processes = torch.cuda.device_count(), distributed.local_world()
-    if wanted != "cpu" and 0 < gpus < processes:
-        raise ConfigError(
-            f"trainer.accelerator: {processes} processes on this machine, which has {gpus} GPUs;"
-            " start one a GPU, or set trainer.accelerator=cpu"
-        )
-    return "gpu" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def choose_precision(wanted: str, accelerator: str) -> str:
-    """`auto` is bf16 where the machine multiplies it natively; emulated it is slower than fp32."""
-    if wanted != "auto":
-        return wanted
-    return "bf16" if has_native_bf16(accelerator) else "fp32"
-
-
-def has_native_bf16(accelerator: str) -> bool:
-    return multiplies_bf16(torch.device("cuda" if accelerator == "gpu" else "cpu"))

@@ -14,6 +14,7 @@ from breedlab import config as configs
 from breedlab.errors import BreedlabError, DiskFull, OutOfTime
 from breedlab.training.objective import better
 from breedlab.training.prepare import Prepared, is_solved
+from breedlab.training.probe import probe
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _trained(
         prepared = prepared.suited(config)
         classifier = prepared.classifier(config)
         if config.trainer.probe_epochs:
-            prepared.probe(classifier, config)
+            probe(prepared, classifier, config)
         count = 1 if is_solved(config) else config.tuner.max_epochs
         for epoch in prepared.epochs(classifier, config, count):
             history.append({"train/loss": epoch.train_loss, **epoch.valid})

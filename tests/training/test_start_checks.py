@@ -8,10 +8,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from breedlab import config as configs
 from breedlab.config import Config
 from breedlab.errors import ConfigError
 from breedlab.pipeline.run import checked_photos
 from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.start_checks import concerns
 
 Configure = Callable[..., Config]
 
@@ -55,3 +57,11 @@ def test_a_missing_compiler_is_told_as_what_it_is(
 def test_a_size_that_the_network_does_not_take_is_still_told_as_that(configure: Configure) -> None:
     with pytest.raises(ConfigError, match=r"^data\.image_size: "):
         ready(configure("model.name=vit_b_16", "data.image_size=64", "data.resize=64"))
+
+
+def test_a_frozen_network_of_random_numbers_is_told(configure: Configure) -> None:
+    config = configure()
+    report = checked_photos(config)
+    (told,) = concerns(prepare(config, report))
+    assert "model.weights=none with model.freeze=backbone" in told and "model.freeze=none" in told
+    assert concerns(prepare(configs.replace(config, {"model.freeze": "none"}), report)) == []

@@ -18,7 +18,8 @@ from breedlab.models.classifier import Classifier
 from breedlab.pipeline import run as runs
 from breedlab.pipeline.run import checked_photos, run
 from breedlab.training.cache_key import network_digest
-from breedlab.training.prepare import concerns, prepare
+from breedlab.training.prepare import prepare
+from breedlab.training.starting_weights import describe
 
 Configure = Callable[..., Config]
 
@@ -45,7 +46,7 @@ def test_a_run_goes_on_from_another_with_its_head_and_its_transform(
         trained = torch.load(first / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
         for name, tensor in prepared.classifier(again).state_dict().items():
             assert torch.equal(tensor, trained[f"classifier.{name}"]), name
-    assert "its head too, which tells the same classes apart" in " ".join(prepared.describe_start())
+    assert "its head too, which tells the same classes apart" in " ".join(describe(prepared))
     second = run(again, []).run
     assert json.loads((second / "lineage.json").read_text())["parent"] == str(first.resolve())
     assert "mean 0.1,0.2,0.3, std 0.4,0.5,0.6: those that" in capsys.readouterr().out
@@ -65,8 +66,7 @@ def test_another_runs_head_is_left_out_where_the_classes_are_others(
     head = prepared.classifier(again).head.state_dict()
     assert not torch.equal(head["1.weight"], checkpoint["state_dict"]["classifier.head.1.weight"])
     assert (
-        "its head of 4 classes is left out, since these are other classes"
-        in prepared.describe_start()[1]
+        "its head of 4 classes is left out, since these are other classes" in describe(prepared)[1]
     )
     other = configs.replace(again, {"model.name": "resnet34"})
     with pytest.raises(
@@ -81,14 +81,6 @@ def test_a_run_that_has_no_weights_yet_is_no_start(configure: Configure, tmp_pat
         ConfigError, match=r"model.weights: .* is a run that has no model.tar.gz and no checkpoints"
     ):
         small(configure, tmp_path, f"model.weights={tmp_path}")
-
-
-def test_a_frozen_network_of_random_numbers_is_told(configure: Configure, tmp_path: Path) -> None:
-    config = small(configure, tmp_path)
-    report = checked_photos(config)
-    (told,) = concerns(prepare(config, report))
-    assert "model.weights=none with model.freeze=backbone" in told and "model.freeze=none" in told
-    assert concerns(prepare(configs.replace(config, {"model.freeze": "none"}), report)) == []
 
 
 def test_a_network_that_the_archive_does_not_make_again_is_not_exported(

@@ -1,0 +1,86 @@
+"""What the weights bring to a run beside the backbone: their head, the run that they come from, and
+what is said of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from breedlab.config.schema import Data
+from breedlab.models.classifier import Classifier
+from breedlab.models.weights import Loaded
+
+if TYPE_CHECKING:
+    from breedlab.training.prepare import Prepared
+
+_AUTO = ("image_size", "interpolation", "mean", "resize", "std")
+"""Settings of `data` that the weights decide unless the config does."""
+
+
+def matching_head(
+    loaded: Loaded | None, classes: tuple[str, ...], classifier: Classifier
+) -> dict[str, torch.Tensor]:
+    """Return the head in the weights' file if it tells the same classes apart by the same layers;
+    else an empty mapping."""
+    if loaded is None or not loaded.card or loaded.card["classes"] != classes:
+        return {}
+    if _shapes(loaded.head) != _shapes(classifier.head.state_dict()):
+        return {}
+    return loaded.head
+
+
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+def parent(loaded: Loaded | None) -> str | None:
+    """Return the run that a file of weights says it comes from, for the lineage."""
+    run = loaded.card.get("lineage", {}).get("run") if loaded else None
+    return f"{loaded.path} (run {run})" if loaded and run else None
+
+
+def describe(prepared: Prepared) -> list[str]:
+    """Return lines on the network's input, and on the file of weights if there is one."""
+    lines = [_describe_input(prepared)]
+    loaded = prepared.backbone.loaded
+    if loaded is None:
+        return lines
+    classifier = prepared.classifier(prepared.config)
+    if matching_head(loaded, prepared.classes, classifier):
+        return [
+            *lines,
+            f"weights: {loaded.path}, its head too, which tells the same classes apart",
+        ]
+    prefix = f" under {loaded.prefix}" if loaded.prefix else ""
+    reason = _why_no_head(loaded, prepared.classes)
+    return [*lines, f"weights: {loaded.path}{prefix}; {reason}, and the head starts fresh"]
+
+
+def _describe_input(prepared: Prepared) -> str:
+    used, source = prepared.evaluation, prepared.backbone.pretraining.source
+    mean = ",".join(f"{value:.4g}" for value in used.mean)
+    std = ",".join(f"{value:.4g}" for value in used.std)
+    line = (
+        f"input: resize {used.resize}, crop {used.crop}, {used.interpolation}, mean {mean}, std"
+        f" {std}: {source}"
+    )
+    data: Data = prepared.config.data
+    set_by_config = [f"data.{name}" for name in _AUTO if getattr(data, name) != "auto"]
+    if set_by_config:
+        line += f", but for {', '.join(set_by_config)}"
+    return line
+
+
+def _why_no_head(loaded: Loaded, classes: tuple[str, ...]) -> str:
+    if not loaded.card:
+        if loaded.left_out or loaded.head:
+            return "its last layers are left out"
+        return "it has no last layers"
+    theirs = loaded.card["classes"]
+    reason = f"its head of {len(theirs)} classes is left out"
+    if theirs == classes:
+        return f"{reason}, since model.head differs"
+    if len(theirs) == len(classes):
+        return f"{reason}, since these are other classes"
+    return reason
