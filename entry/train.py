@@ -18,8 +18,8 @@ sys.path.insert(0, str(SOURCE / "src"))
 # AWS's training toolkit keeps a protobuf that smdebug reads in pure Python only.
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
-from breedlab.backends.sagemaker import job as jobs  # noqa: E402
-from breedlab.backends.sagemaker import job_files, job_secrets  # noqa: E402
+from breedlab.backends.sagemaker.jobs import job as jobs  # noqa: E402
+from breedlab.backends.sagemaker.jobs import job_files, job_secrets  # noqa: E402
 from breedlab.config import Config  # noqa: E402
 from breedlab.errors import BreedlabError, Terminated  # noqa: E402
 from breedlab.pipeline.run import run  # noqa: E402

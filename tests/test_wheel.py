@@ -45,7 +45,7 @@ def test_a_job_gets_the_same_source_from_the_wheel_as_from_a_checkout(
     write = """
 import sys
 from pathlib import Path
-from breedlab.backends.sagemaker.source import write_source
+from breedlab.backends.sagemaker.jobs.source import write_source
 from breedlab.config import validate
 from breedlab.config.compose import load
 write_source(Path(sys.argv[1]), validate(load(["experiment=quickstart", "debugger=default"])))

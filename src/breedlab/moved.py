@@ -18,7 +18,7 @@ MOVED = {
     "breedlab.deploy_flags": "breedlab.cli.deploy_flags",
     "breedlab.evaluate": "breedlab.cli.evaluate",
     "breedlab.grid": "breedlab.pipeline.grid",
-    "breedlab.hyperparameters": "breedlab.backends.sagemaker.hyperparameters",
+    "breedlab.hyperparameters": "breedlab.backends.sagemaker.jobs.hyperparameters",
     "breedlab.jobs": "breedlab.cli.jobs",
     "breedlab.launch": "breedlab.cli.launch",
     "breedlab.models.catalogue": "breedlab.catalogue",

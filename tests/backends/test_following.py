@@ -26,10 +26,10 @@ import pytest
 import yaml
 from sagemaker_account import Account, say
 
-from breedlab.backends.sagemaker import follow
-from breedlab.backends.sagemaker.follow import JobFailed
-from breedlab.backends.sagemaker.job_files import is_of_a_trial
-from breedlab.backends.sagemaker.status import Status
+from breedlab.backends.sagemaker.jobs import follow
+from breedlab.backends.sagemaker.jobs.follow import JobFailed
+from breedlab.backends.sagemaker.jobs.job_files import is_of_a_trial
+from breedlab.backends.sagemaker.jobs.status import Status
 from breedlab.cli import jobs, upload
 from breedlab.cli.launch import main
 from breedlab.config import validate
@@ -219,7 +219,7 @@ def test_of_trials_that_tie_the_one_of_the_lowest_validation_loss_is_trained(
     account.end_tuning("dogs")
     assert account.tuning["dogs"]["BestTrainingJob"]["TunedHyperParameters"]["optim__lr"] == "0.01"
     monkeypatch.setattr(
-        "breedlab.backends.sagemaker.fetch.follow_training",
+        "breedlab.backends.sagemaker.jobs.fetch.follow_training",
         lambda *_: Status("dogs-final", "Failed"),
     )
     with pytest.raises(JobFailed, match="dogs-final: failed"):
@@ -238,7 +238,7 @@ def on_a_terminal(call: str, seen: list[str]) -> Iterator[None]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     quick = (
-        "from breedlab.cli import jobs; from breedlab.backends.sagemaker import follow;"
+        "from breedlab.cli import jobs; from breedlab.backends.sagemaker.jobs import follow;"
         " follow.POLL_SECONDS = 0.2"
     )
     # Its size is what the terminal says, not what pytest's processes are told of the one that they

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from sagemaker_account import Account
 
-from breedlab.backends.sagemaker import follow
+from breedlab.backends.sagemaker.jobs import follow
 from breedlab.cli import jobs, report
 from breedlab.errors import BreedlabError
 

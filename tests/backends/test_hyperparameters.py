@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from breedlab.backends.sagemaker.hyperparameters import config_path, decode, encode, sagemaker_name
+from breedlab.backends.sagemaker.jobs.hyperparameters import (
+    config_path,
+    decode,
+    encode,
+    sagemaker_name,
+)
 from breedlab.config.validate import TUNABLE, known_paths
 from breedlab.errors import ConfigError
 

@@ -21,8 +21,8 @@ from packaging.requirements import Requirement
 from safetensors.torch import save_file
 
 import breedlab
-from breedlab.backends.sagemaker import job as jobs
-from breedlab.backends.sagemaker.source import requirements, write_source
+from breedlab.backends.sagemaker.jobs import job as jobs
+from breedlab.backends.sagemaker.jobs.source import requirements, write_source
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.errors import BackendError, ConfigError

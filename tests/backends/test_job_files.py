@@ -13,8 +13,8 @@ from typing import Any
 import optuna
 import pytest
 
-from breedlab.backends.sagemaker import job_files
-from breedlab.backends.sagemaker.job_files import (
+from breedlab.backends.sagemaker.jobs import job_files
+from breedlab.backends.sagemaker.jobs.job_files import (
     Copier,
     is_of_a_trial,
     kept_in_step,

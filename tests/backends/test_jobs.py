@@ -15,7 +15,7 @@ import torch
 from containers import Container, Ended, Service, can_run
 from sagemaker_account import Account
 
-from breedlab.backends.sagemaker.hyperparameters import decode
+from breedlab.backends.sagemaker.jobs.hyperparameters import decode
 from breedlab.cli import launch
 from breedlab.tuning.trial_log import read_trial
 

@@ -12,8 +12,8 @@ import boto3
 import pytest
 from sagemaker_account import REGION, ROLE, Account
 
-from breedlab.backends.sagemaker import follow, job_start, launch
-from breedlab.backends.sagemaker.record import local_records
+from breedlab.backends.sagemaker.jobs import follow, job_start, launch
+from breedlab.backends.sagemaker.jobs.record import local_records
 from breedlab.cli import jobs
 from breedlab.cli.launch import main
 from breedlab.errors import BreedlabError
@@ -140,7 +140,7 @@ def test_a_launch_that_broke_off_before_aws_had_it_is_resumed(
         in capsys.readouterr().out
     )
     # followed elsewhere
-    monkeypatch.setattr("breedlab.backends.sagemaker.fetch.finish", lambda *_, **__: None)
+    monkeypatch.setattr("breedlab.backends.sagemaker.jobs.fetch.finish", lambda *_, **__: None)
     jobs.main(["resume", "dogs"])
     assert len(account.sent("CreateTrainingJob")) == 1
     assert in_bucket()["state"] == "started"
@@ -149,7 +149,7 @@ def test_a_launch_that_broke_off_before_aws_had_it_is_resumed(
 def test_a_full_disk_before_the_request_costs_nothing_and_one_after_it_loses_nothing(
     cloud: Cloud, account: Account, here: Path, monkeypatch: Any
 ) -> None:
-    from breedlab.backends.sagemaker import record
+    from breedlab.backends.sagemaker.jobs import record
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -366,7 +366,7 @@ def test_a_search_that_was_stopped_is_finished_from_its_best_trial(
         BreedlabError, match=r"train its best trial: breedlab jobs resume dogs --region us-east-1"
     ):
         jobs.main(["fetch", "dogs"])
-    monkeypatch.setattr("breedlab.backends.sagemaker.fetch.follow_training", _ended)
+    monkeypatch.setattr("breedlab.backends.sagemaker.jobs.fetch.follow_training", _ended)
     with pytest.raises(BreedlabError, match="dogs-final: failed: enough"):
         jobs.main(["resume", "dogs"])
     (final,) = account.sent("CreateTrainingJob")
@@ -374,7 +374,7 @@ def test_a_search_that_was_stopped_is_finished_from_its_best_trial(
 
 
 def _ended(*_: Any) -> Any:
-    from breedlab.backends.sagemaker.status import Status
+    from breedlab.backends.sagemaker.jobs.status import Status
 
     return Status("dogs-final", "Failed", reason="enough")
 

@@ -25,8 +25,8 @@ BOOK = Path(__file__).resolve().parents[2] / "notebooks" / "dog_breeds.ipynb"
 BUCKET = "breedlab-notebook"
 # Looked at more often than AWS has to be.
 IMPATIENT = """
-from breedlab.backends.sagemaker import follow
 from breedlab.backends.sagemaker.endpoints import lifecycle
+from breedlab.backends.sagemaker.jobs import follow
 follow.POLL_SECONDS = lifecycle.POLL_S = 0.2
 """
 

@@ -20,8 +20,8 @@ from recording import Recorder
 from sagemaker_account import REGION, ROLE, Account, say
 from sagemaker_endpoints import EndpointAccount
 
-from breedlab.backends.sagemaker import follow
 from breedlab.backends.sagemaker.endpoints import transform
+from breedlab.backends.sagemaker.jobs import follow
 from breedlab.backends.sagemaker.permissions import OPERATIONS, actions, by_command, recorded
 from breedlab.cli import account as command
 from breedlab.cli import batch, jobs, launch, upload

@@ -10,7 +10,8 @@ import boto3
 import pytest
 from sagemaker_account import Account
 
-from breedlab.backends.sagemaker import checks, launch
+from breedlab.backends.sagemaker import checks
+from breedlab.backends.sagemaker.jobs import launch
 from breedlab.cli.launch import main
 from breedlab.config import Config
 from breedlab.errors import BreedlabError

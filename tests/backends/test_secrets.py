@@ -12,7 +12,7 @@ import boto3
 import pytest
 from sagemaker_account import Account
 
-from breedlab.backends.sagemaker import job_secrets
+from breedlab.backends.sagemaker.jobs import job_secrets
 from breedlab.cli import jobs
 from breedlab.cli.launch import main
 from breedlab.errors import BackendError, BreedlabError

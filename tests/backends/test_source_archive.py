@@ -16,7 +16,7 @@ import yaml
 from sagemaker_account import Account
 
 import breedlab
-from breedlab.backends.sagemaker.launch import pack
+from breedlab.backends.sagemaker.jobs.launch import pack
 from breedlab.cli.launch import main
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from breedlab.backends.sagemaker.jobs.requests import Experiment, requests
 from breedlab.backends.sagemaker.limits import violations
-from breedlab.backends.sagemaker.request import Experiment, requests
 from breedlab.backends.sagemaker.session import Place
 from breedlab.config import validate
 from breedlab.config.compose import load

@@ -10,8 +10,8 @@ import boto3
 import pytest
 from sagemaker_account import ROLE, Account
 
-from breedlab.backends.sagemaker.request import ARCHIVE, ENTRY
-from breedlab.backends.sagemaker.start_scripts import write_start_scripts
+from breedlab.backends.sagemaker.jobs.requests import ARCHIVE, ENTRY
+from breedlab.backends.sagemaker.jobs.start_scripts import write_start_scripts
 
 
 @pytest.mark.slow

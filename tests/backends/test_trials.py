@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from breedlab.backends.sagemaker.status import Trial
-from breedlab.backends.sagemaker.trials import _set_metrics
+from breedlab.backends.sagemaker.jobs.status import Trial
+from breedlab.backends.sagemaker.jobs.trials import _set_metrics
 from breedlab.config import Config
 from breedlab.tuning.trial import Outcome
 from breedlab.tuning.trial_log import TrialLog

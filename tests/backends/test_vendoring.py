@@ -14,8 +14,8 @@ import pytest
 from deploying import deploy, sent
 from sagemaker_endpoints import EndpointAccount
 
-from breedlab.backends.sagemaker import job as jobs
-from breedlab.backends.sagemaker.source import requirements, write_source
+from breedlab.backends.sagemaker.jobs import job as jobs
+from breedlab.backends.sagemaker.jobs.source import requirements, write_source
 from breedlab.backends.sagemaker.vendoring import OPTIONS, WHEELS, closure, collect
 from breedlab.cli.deploy_flags import parse
 from breedlab.config import validate

@@ -169,7 +169,7 @@ def test_the_source_of_a_job_holds_no_value_and_the_job_reads_it(
     canary: Path, words: Words, tmp_path: Path
 ) -> None:
     pytest.importorskip("boto3")
-    from breedlab.backends.sagemaker.source import write_source
+    from breedlab.backends.sagemaker.jobs.source import write_source
 
     config = validate(load([*words(), *SECRETS]))
     (tmp_path / "source").mkdir()
@@ -177,8 +177,8 @@ def test_the_source_of_a_job_holds_no_value_and_the_job_reads_it(
     assert holding(tmp_path / "source", CANARY) == []
     script = (
         "import sys; sys.modules['omegaconf'] = sys.modules['hydra'] = None\n"  # a job has neither
-        "from pathlib import Path; from breedlab.backends.sagemaker.job import Job, job_config,"
-        " read_config\n"
+        "from pathlib import Path\n"
+        "from breedlab.backends.sagemaker.jobs.job import Job, job_config, read_config\n"
         "here = Path('.'); job = Job('j', 'run', {}, {'training': here / 'in'}, here, here, here,"
         " 0, 1, 1)\n"
         "print(job_config(read_config(Path('source')), job)[0].data.root)"

@@ -15,8 +15,8 @@ import pytest
 import torch
 from strangers import AUGMENTATION, Write
 
-from breedlab.backends.sagemaker.hyperparameters import decode
-from breedlab.backends.sagemaker.source import write_source
+from breedlab.backends.sagemaker.jobs.hyperparameters import decode
+from breedlab.backends.sagemaker.jobs.source import write_source
 from breedlab.cli.launch import main
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
@@ -170,7 +170,7 @@ def test_a_plugin_travels_in_the_source_of_a_sagemaker_job(
 JOB = """
 import sys
 from pathlib import Path
-from breedlab.backends.sagemaker.job import read_config
+from breedlab.backends.sagemaker.jobs.job import read_config
 from breedlab.config import validate
 source = Path(sys.argv[1])
 config = validate(read_config(source), recorded=True)

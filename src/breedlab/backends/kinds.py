@@ -36,6 +36,6 @@ class SageMaker(BackendKind):
     """Jobs in an AWS account."""
 
     def build(self) -> Backend:
-        from breedlab.backends.sagemaker.launch import SageMakerBackend
+        from breedlab.backends.sagemaker.jobs.launch import SageMakerBackend
 
         return SageMakerBackend()

@@ -12,8 +12,8 @@ from breedlab.errors import BackendError
 if TYPE_CHECKING:
     import boto3
 
-    from breedlab.backends.sagemaker.record import Record
-    from breedlab.backends.sagemaker.status import Status
+    from breedlab.backends.sagemaker.jobs.record import Record
+    from breedlab.backends.sagemaker.jobs.status import Status
 
 
 def main(argv: list[str]) -> int:
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
         _list(given.runs)
         return 0
     if given.verb == "stop" and (alone := _without_record(given.name, given.runs, given.region)):
-        from breedlab.backends.sagemaker.account_jobs import stop
+        from breedlab.backends.sagemaker.jobs.account_jobs import stop
 
         stop(alone, given.name)
         return 0
@@ -101,11 +101,11 @@ def main(argv: list[str]) -> int:
     elif given.verb == "stop":
         _stop(account, record)
     elif given.verb == "fetch" and given.now:
-        from breedlab.backends.sagemaker.fetch import fetch
+        from breedlab.backends.sagemaker.jobs.fetch import fetch
 
         print(fetch(account, record, partly=True))
     else:
-        from breedlab.backends.sagemaker.fetch import finish
+        from breedlab.backends.sagemaker.jobs.fetch import finish
 
         if given.verb == "resume":
             record = _resumed(account, record)
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> int:
 def _without_record(name: str, runs: Path, region: str | None) -> boto3.Session | None:
     """Return a session to stop a job in that was not launched from here; None if it was, or it is
     no job's name."""
-    from breedlab.backends.sagemaker.record import find
+    from breedlab.backends.sagemaker.jobs.record import find
     from breedlab.backends.sagemaker.session import connect
 
     if "/" in name or Path(name, "config.yaml").is_file() or find(name, runs) is not None:
@@ -130,9 +130,9 @@ def _resumed(account: boto3.Session, record: Record) -> Record:
     Raises:
         BackendError: If what is still to be paid for is above `backend.max_bill`.
     """
-    from breedlab.backends.sagemaker.launch import start_first
+    from breedlab.backends.sagemaker.jobs.launch import start_first
+    from breedlab.backends.sagemaker.jobs.status import first_status
     from breedlab.backends.sagemaker.prices import bill_problems
-    from breedlab.backends.sagemaker.status import first_status
     from breedlab.config import trial_count
 
     config = record.experiment().config
@@ -144,7 +144,7 @@ def _resumed(account: boto3.Session, record: Record) -> Record:
 
 
 def _found(name: str, runs: Path, region: str | None, verb: str) -> tuple[boto3.Session, Record]:
-    from breedlab.backends.sagemaker.record import find, find_in_bucket
+    from breedlab.backends.sagemaker.jobs.record import find, find_in_bucket
     from breedlab.backends.sagemaker.session import connect
 
     record = find(name, runs)
@@ -167,9 +167,9 @@ def _without_job(place: Path, verb: str) -> str:
 
 
 def _list(runs: Path) -> None:
-    from breedlab.backends.sagemaker.record import local_records
+    from breedlab.backends.sagemaker.jobs.record import local_records
+    from breedlab.backends.sagemaker.jobs.status import first_status, training_status
     from breedlab.backends.sagemaker.session import connect
-    from breedlab.backends.sagemaker.status import first_status, training_status
     from breedlab.console import console, table, warn
 
     records = local_records(runs)
@@ -210,8 +210,8 @@ def _list(runs: Path) -> None:
 
 
 def _show(account: boto3.Session, record: Record) -> None:
-    from breedlab.backends.sagemaker.follow import Log, trial_board
-    from breedlab.backends.sagemaker.status import first_status, list_trials, training_status
+    from breedlab.backends.sagemaker.jobs.follow import Log, trial_board
+    from breedlab.backends.sagemaker.jobs.status import first_status, list_trials, training_status
     from breedlab.console import console
     from breedlab.tuning.trial_log import read_trial
 
@@ -254,8 +254,8 @@ def _show(account: boto3.Session, record: Record) -> None:
 
 
 def _log(account: boto3.Session, record: Record, trial: int | None) -> None:
-    from breedlab.backends.sagemaker.follow import Log
-    from breedlab.backends.sagemaker.status import list_trials, training_status
+    from breedlab.backends.sagemaker.jobs.follow import Log
+    from breedlab.backends.sagemaker.jobs.status import list_trials, training_status
     from breedlab.console import console
 
     jobs = [record.final_name]
@@ -277,8 +277,8 @@ def _log(account: boto3.Session, record: Record, trial: int | None) -> None:
 
 
 def _stop(account: boto3.Session, record: Record) -> None:
-    from breedlab.backends.sagemaker.account_jobs import stop_job
-    from breedlab.backends.sagemaker.status import training_status, tuning_status
+    from breedlab.backends.sagemaker.jobs.account_jobs import stop_job
+    from breedlab.backends.sagemaker.jobs.status import training_status, tuning_status
 
     jobs = [(training_status(account, record.final_name), True)]
     if record.searches:
@@ -298,7 +298,7 @@ def _stop(account: boto3.Session, record: Record) -> None:
 def _list_all(region: str | None) -> None:
     from datetime import datetime
 
-    from breedlab.backends.sagemaker.account_jobs import find_ours
+    from breedlab.backends.sagemaker.jobs.account_jobs import find_ours
     from breedlab.backends.sagemaker.session import connect
     from breedlab.console import console, table
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from breedlab.backends.sagemaker import images
 from breedlab.backends.sagemaker.documented_limits import documented
-from breedlab.backends.sagemaker.hyperparameters import config_path, decode
-from breedlab.backends.sagemaker.limits import violations, with_stand_ins
-from breedlab.backends.sagemaker.request import (
+from breedlab.backends.sagemaker.jobs.hyperparameters import config_path, decode
+from breedlab.backends.sagemaker.jobs.requests import (
     Experiment,
-    Request,
     metric_definitions,
     parameter_ranges,
 )
+from breedlab.backends.sagemaker.limits import violations, with_stand_ins
+from breedlab.backends.sagemaker.request import Request
 from breedlab.config import Config
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem

@@ -11,9 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from breedlab.backends.sagemaker.record import Record
+from breedlab.backends.sagemaker.jobs.record import Record
+from breedlab.backends.sagemaker.jobs.status import (
+    Status,
+    list_trials,
+    training_status,
+    tuning_status,
+)
 from breedlab.backends.sagemaker.session import aws_errors, client
-from breedlab.backends.sagemaker.status import Status, list_trials, training_status, tuning_status
 from breedlab.commands import command
 from breedlab.config import search_space, trial_count
 from breedlab.console import console, note

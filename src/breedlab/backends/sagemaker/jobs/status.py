@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.hyperparameters import decode
-from breedlab.backends.sagemaker.record import Record
+from breedlab.backends.sagemaker.jobs.hyperparameters import decode
+from breedlab.backends.sagemaker.jobs.record import Record
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.tags import STOPPED_BY, read_tags
 from breedlab.commands import command

@@ -11,18 +11,18 @@ from datetime import datetime
 from pathlib import Path
 
 from breedlab.backends.sagemaker import checks, images
-from breedlab.backends.sagemaker.hyperparameters import sagemaker_name
-from breedlab.backends.sagemaker.job_secrets import without_secrets
-from breedlab.backends.sagemaker.prices import bill_problems, largest_bill
-from breedlab.backends.sagemaker.request import (
+from breedlab.backends.sagemaker.jobs.hyperparameters import sagemaker_name
+from breedlab.backends.sagemaker.jobs.job_secrets import without_secrets
+from breedlab.backends.sagemaker.jobs.requests import (
     Experiment,
     each_trial_is_a_job,
     metric_definitions,
     new_name,
     requests,
 )
+from breedlab.backends.sagemaker.jobs.source import write_source
+from breedlab.backends.sagemaker.prices import bill_problems, largest_bill
 from breedlab.backends.sagemaker.session import Place, needed, planned, require_extra
-from breedlab.backends.sagemaker.source import write_source
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.problems import error_from
 from breedlab.config.space import Choices

@@ -11,7 +11,7 @@ import json
 import shutil
 from pathlib import Path
 
-from breedlab.backends.sagemaker.request import ARCHIVE, ENTRY
+from breedlab.backends.sagemaker.jobs.requests import ARCHIVE, ENTRY
 
 
 def write_start_scripts(folder: Path, processes: int | None, instances: int) -> None:

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker import tags
+from breedlab.backends.sagemaker.jobs.status import described, tags_of
 from breedlab.backends.sagemaker.prices import listed_price
 from breedlab.backends.sagemaker.session import aws_errors, client
-from breedlab.backends.sagemaker.status import described, tags_of
 from breedlab.commands import command
 from breedlab.console import warn
 from breedlab.errors import BackendError

@@ -11,13 +11,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.follow import JobFailed, detachable, follow_training, follow_tuning
-from breedlab.backends.sagemaker.job_start import send
+from breedlab.backends.sagemaker.jobs.follow import (
+    JobFailed,
+    detachable,
+    follow_training,
+    follow_tuning,
+)
+from breedlab.backends.sagemaker.jobs.job_start import send
+from breedlab.backends.sagemaker.jobs.record import FILE, Record, with_run
+from breedlab.backends.sagemaker.jobs.requests import training_request
+from breedlab.backends.sagemaker.jobs.status import (
+    Status,
+    list_trials,
+    training_status,
+    with_stopper,
+)
 from breedlab.backends.sagemaker.prices import largest_bill
-from breedlab.backends.sagemaker.record import FILE, Record, with_run
-from breedlab.backends.sagemaker.request import training_request
 from breedlab.backends.sagemaker.session import aws_errors, client
-from breedlab.backends.sagemaker.status import Status, list_trials, training_status, with_stopper
 from breedlab.backends.sagemaker.upload import stored
 from breedlab.commands import command
 from breedlab.config.migrations import stamp
@@ -80,7 +90,7 @@ def start_final(account: boto3.Session, record: Record) -> None:
     """
     if training_status(account, record.final_name).state is not None:
         return
-    from breedlab.backends.sagemaker.winner import find_winner
+    from breedlab.backends.sagemaker.jobs.winner import find_winner
 
     best = find_winner(account, record)
     if best is None:
@@ -129,7 +139,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
     rundir.write_yaml(run / "overrides.yaml", record.overrides)
     atomic_write_json(run / FILE, record.plain(), indent=2)
     if record.searches:
-        from breedlab.backends.sagemaker.trials import fetch_trials
+        from breedlab.backends.sagemaker.jobs.trials import fetch_trials
 
         fetch_trials(account, record, run)
     if (run / "lineage.json").exists():

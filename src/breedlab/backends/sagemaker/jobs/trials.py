@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.fetch import download, unpack_output
-from breedlab.backends.sagemaker.hyperparameters import decode
-from breedlab.backends.sagemaker.job_files import trial_file
-from breedlab.backends.sagemaker.record import Record
-from breedlab.backends.sagemaker.status import Trial, list_trials
-from breedlab.backends.sagemaker.winner import trained_values
+from breedlab.backends.sagemaker.jobs.fetch import download, unpack_output
+from breedlab.backends.sagemaker.jobs.hyperparameters import decode
+from breedlab.backends.sagemaker.jobs.job_files import trial_file
+from breedlab.backends.sagemaker.jobs.record import Record
+from breedlab.backends.sagemaker.jobs.status import Trial, list_trials
+from breedlab.backends.sagemaker.jobs.winner import trained_values
 from breedlab.config import Config
 from breedlab.console import note
 from breedlab.files import atomic_write_json, read_json_if_whole

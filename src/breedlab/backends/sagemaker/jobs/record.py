@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.request import Experiment
+from breedlab.backends.sagemaker.jobs.requests import Experiment
 from breedlab.backends.sagemaker.session import Place, aws_errors, client, split_uri
 from breedlab.backends.sagemaker.upload import put
 from breedlab.commands import command

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.job_secrets import with_secrets
+from breedlab.backends.sagemaker.jobs.job_secrets import with_secrets
+from breedlab.backends.sagemaker.jobs.status import described
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.session import aws_errors, client
-from breedlab.backends.sagemaker.status import described
 from breedlab.console import note
 from breedlab.errors import BackendError
 

@@ -11,13 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker import checks, images, job_secrets, preflight, session, vendoring
+from breedlab.backends.sagemaker import checks, images, preflight, session, vendoring
 from breedlab.backends.sagemaker.documented_limits import notices
-from breedlab.backends.sagemaker.follow import Detached, ways_on
-from breedlab.backends.sagemaker.job_start import LostAnswer, send
-from breedlab.backends.sagemaker.prices import bill_problems, largest_bill, quoted
-from breedlab.backends.sagemaker.record import Record, forget, save
-from breedlab.backends.sagemaker.request import (
+from breedlab.backends.sagemaker.jobs import job_secrets
+from breedlab.backends.sagemaker.jobs.follow import Detached, ways_on
+from breedlab.backends.sagemaker.jobs.job_start import LostAnswer, send
+from breedlab.backends.sagemaker.jobs.record import Record, forget, save
+from breedlab.backends.sagemaker.jobs.requests import (
     ARCHIVE,
     Experiment,
     each_trial_is_a_job,
@@ -26,8 +26,9 @@ from breedlab.backends.sagemaker.request import (
     requests,
     weights_file,
 )
+from breedlab.backends.sagemaker.jobs.source import REQUIREMENTS, UNDECLARED, write_source
+from breedlab.backends.sagemaker.prices import bill_problems, largest_bill, quoted
 from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
-from breedlab.backends.sagemaker.source import REQUIREMENTS, UNDECLARED, write_source
 from breedlab.commands import command
 from breedlab.config import Config, trial_count
 from breedlab.config.problems import Problem, error_from
@@ -43,7 +44,7 @@ class SageMakerBackend:
     """Runs as jobs in an AWS account."""
 
     def plan(self, config: Config, resume: Path | None) -> str:
-        from breedlab.backends.sagemaker.plan import plan
+        from breedlab.backends.sagemaker.jobs.plan import plan
 
         _refuse_resume(resume)
         return plan(config)
@@ -56,7 +57,7 @@ class SageMakerBackend:
             for line in ways_on(record).splitlines():
                 note(line)
             return {"job": record.name}
-        from breedlab.backends.sagemaker.fetch import finish
+        from breedlab.backends.sagemaker.jobs.fetch import finish
 
         return finish(account, record, start=True)
 
@@ -195,7 +196,7 @@ def _with_fitting_batches(config: Config) -> Config:
 
 def _name_problems(account: boto3.Session, name: str) -> list[Problem]:
     """Whether a name of the person's own is still free."""
-    from breedlab.backends.sagemaker.status import training_status, tuning_status
+    from breedlab.backends.sagemaker.jobs.status import training_status, tuning_status
 
     taken = [
         status
@@ -251,7 +252,7 @@ def _with_photos(account: boto3.Session, experiment: Experiment) -> tuple[Experi
 
 def _upload_code(account: boto3.Session, experiment: Experiment, scratch: Path) -> None:
     """Uploads the source archive, the start scripts, and a file of weights if there is one."""
-    from breedlab.backends.sagemaker.start_scripts import write_start_scripts
+    from breedlab.backends.sagemaker.jobs.start_scripts import write_start_scripts
     from breedlab.backends.sagemaker.upload import upload_files
 
     config = experiment.config

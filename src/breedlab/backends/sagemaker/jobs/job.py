@@ -23,9 +23,9 @@ from typing import Any
 import yaml
 
 from breedlab import weight_files
-from breedlab.backends.sagemaker.hyperparameters import decode, encode
-from breedlab.backends.sagemaker.job_files import Wanted, everything, is_of_a_trial
-from breedlab.backends.sagemaker.source import CONFIG, UNDECLARED
+from breedlab.backends.sagemaker.jobs.hyperparameters import decode, encode
+from breedlab.backends.sagemaker.jobs.job_files import Wanted, everything, is_of_a_trial
+from breedlab.backends.sagemaker.jobs.source import CONFIG, UNDECLARED
 from breedlab.backends.sagemaker.vendoring import WHEELS
 from breedlab.commands import command
 from breedlab.config import Config, validate

@@ -1,0 +1,1 @@
+"""Training and tuning jobs: their requests, launch, following, and what they leave."""
