@@ -198,7 +198,7 @@ DEBUGGER_RULES: Registry[DebuggerRule] = Registry(
     "debugger rule", "", "breedlab.config.debugger", section="debugger.rules"
 )
 PROFILER_RULES: Registry[ProfilerRule] = Registry(
-    "profiler rule", "", "breedlab.config.profiler", section="profiler.rules"
+    "profiler rule", "", "breedlab.profiling.rules", section="profiler.rules"
 )
 REPORT_SECTIONS: Registry[ReportSection] = Registry(
     "report section", "", "breedlab.reporting.added_sections"

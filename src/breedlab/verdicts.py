@@ -49,12 +49,14 @@ class Finding:
         metrics: What it looked at, by a name with its unit.
         tensors: The tensors that made it fire.
         steps: The training's steps at which it fired, where a profiler rule knows them.
+        meaning: Of a profiler rule, what it means this time, where its own words do not say it all.
     """
 
     fired: bool
     metrics: Mapping[str, Any] = field(default_factory=dict)
     tensors: Sequence[str] = ()
     steps: Sequence[int] = ()
+    meaning: str = ""
 
 
 class NotEnough(Exception):

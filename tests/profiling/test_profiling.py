@@ -22,8 +22,8 @@ from breedlab.data import module
 from breedlab.pipeline import run as runs
 from breedlab.profiling import sampler, session
 from breedlab.profiling.reading import Recording, read
-from breedlab.profiling.rules import RULES
 from breedlab.profiling.traces import Traces
+from breedlab.registry import PROFILER_RULES
 
 Words = Callable[..., list[str]]
 EPOCHS, BATCHES = 2, 7  # 100 photos in batches of 16
@@ -141,7 +141,8 @@ def test_tracing_says_nothing_on_stderr(tmp_path: Path, capfd: pytest.CaptureFix
 
 def test_every_rule_has_a_verdict_with_its_figures_or_what_is_missing(run: Path) -> None:
     found = verdicts(run)
-    assert list(found) == RULE_NAMES == list(RULES)
+    titles = [rule.title for _, rule in PROFILER_RULES.items()]
+    assert list(found) == RULE_NAMES == titles
     for verdict in found.values():
         assert verdict["meaning"] and (verdict["verdict"] == "not_enough_data") == (
             not verdict["figures"]

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from breedlab.serving import fetch
-from breedlab.serving.fetch import Fetcher, NotFetched, allowed_from, is_public
+from breedlab.serving.fetch import Fetcher, NotFetched, allowed_from
+from breedlab.serving.public_addresses import is_public
 
 PUBLIC = "93.184.216.34"
 Answer = Callable[[socket.socket, str], None]

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from breedlab.verdicts import NotEnough
+
 Figures = npt.NDArray[np.float64]
 
 
@@ -77,7 +79,9 @@ class Steps:
 class Recording:
     """Everything that the profiler left; what is not there is empty.
 
-    `traced` are the training's steps, from 1, that torch.profiler's tracing made slow.
+    Attributes:
+        traced: The training's steps, from 1, that torch.profiler's tracing made slow.
+        min_samples: Samples of the machine, or steps, from which a rule judges.
     """
 
     system: System
@@ -87,6 +91,59 @@ class Recording:
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     traces: tuple[Path, ...] = ()
     traced: tuple[int, ...] = ()
+    min_samples: int = 10
+
+    def sample_times(self) -> Figures:
+        """Return (samples,) seconds since the run's start at which the machine was sampled.
+
+        Raises:
+            NotEnough: If there are fewer samples than a rule judges from.
+        """
+        if len(self.system.t) < self.min_samples:
+            raise NotEnough(
+                f"{len(self.system.t)} samples of the machine; judged from {self.min_samples}"
+            )
+        return self.system.t
+
+    def during_training(self, values: Figures) -> Figures:
+        """Return those of values, one a sample, that were taken while the run trained or searched.
+
+        Raises:
+            NotEnough: If there are fewer of them than a rule judges from.
+        """
+        trains = np.array([is_training(stage) for stage in self.system.stage], dtype=bool)
+        if trains.sum() < self.min_samples:
+            raise NotEnough(
+                f"{int(trains.sum())} samples of the training; judged from {self.min_samples}"
+            )
+        selected: Figures = values[trains]
+        return selected
+
+    def gpu_during_training(self) -> Figures:
+        """Return (samples, gpus) percent while the run trained or searched.
+
+        Raises:
+            NotEnough: If there is no GPU, or too few samples of it.
+        """
+        if not self.system.gpu.shape[1]:
+            raise NotEnough("no GPU")
+        return self.during_training(self.system.gpu)
+
+    def step_ms(self) -> Figures:
+        """Return (steps,) milliseconds of each training step.
+
+        Raises:
+            NotEnough: If there are fewer steps than a rule judges from.
+        """
+        total = self.steps.total_ms
+        if len(total) < self.min_samples:
+            raise NotEnough(f"{len(total)} steps; judged from {self.min_samples}")
+        return total
+
+
+def is_training(stage: str) -> bool:
+    """Return whether a stage of a run trains."""
+    return stage.startswith(("Search", "Training"))
 
 
 def read(run: Path) -> Recording:

@@ -83,8 +83,8 @@ class Session:
             self._process.stdin.flush()
 
     def _judge(self) -> None:
+        from breedlab.profiling.judging import headline, judge
         from breedlab.profiling.reading import read
-        from breedlab.profiling.rules import headline, judge
         from breedlab.verdicts import write_verdicts
 
         assert self.run is not None

@@ -52,6 +52,7 @@ _CODE = (
     "serving/handler.py",
     "serving/file_checks.py",
     "serving/novelty.py",
+    "serving/public_addresses.py",
     "serving/request_parser.py",
     "serving/structure.py",
 )
