@@ -1,4 +1,4 @@
-"""examples/browser: ONNX Runtime Web in a real browser, with the file that `breedlab export` wrote."""
+"""examples/browser: ONNX Runtime Web in a real browser, with what `breedlab export` wrote."""
 
 from __future__ import annotations
 
