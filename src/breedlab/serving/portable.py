@@ -92,7 +92,7 @@ def write_onnx(model: Model, file: Path) -> None:
             torch.onnx.export(
                 graph,
                 (example,),
-                made,
+                made,  # type: ignore[arg-type]  # a file object is taken, too
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=["images"],
