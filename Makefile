@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-aws again fast check lock inference clean help
+.PHONY: demo test test-aws again fast check coverage lock inference clean help
 
 demo: .venv/demo  ## the main job on made-up photos: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
@@ -27,11 +27,20 @@ again: .venv/dev  ## the tests that failed last time, one after another
 fast: .venv/dev  ## the tests that take seconds
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
-check: .venv/dev  ## lint, format, types and the floors that imports keep to
+check: .venv/dev  ## lint, format, types, spelling, workflows, the floors that imports keep to
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+	git ls-files -z ':!requirements/*.txt' | xargs -0 $(BIN)/codespell
+	$(BIN)/zizmor --offline --no-progress --quiet .github
+	$(BIN)/pre-commit validate-config
+
+coverage: .venv/dev  ## how much of the code the fast tests run, against the floor in pyproject.toml
+	mkdir -p build/coverage && rm -f build/coverage/data*
+	$(BIN)/python -m coverage run -m pytest $(SIDE_BY_SIDE) -m "not slow and not aws_stack"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lock: .venv/dev  ## pin the newest versions that pyproject.toml allows
 	$(LOCK) --extra all --extra dev --upgrade -o requirements/dev.txt

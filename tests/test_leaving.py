@@ -3,6 +3,7 @@ stand."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -37,12 +38,12 @@ def script(name: str) -> str:
     timm, torchvision = blocks()[:2]
     if name.startswith("timm/"):
         return timm
-    return re.sub(r"^backbone = .*\n", torchvision, timm, flags=re.MULTILINE)
+    return re.sub(r"^backbone = .*?^(?=head = )", torchvision, timm, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_they_are_ten_lines() -> None:
-    _, _, body = blocks()[0].partition("\n\n")
-    assert len([line for line in body.splitlines() if line.strip()]) == 10
+def test_they_are_ten_statements() -> None:
+    body = [node for node in ast.walk(ast.parse(blocks()[0])) if isinstance(node, ast.stmt)]
+    assert len([s for s in body if not isinstance(s, ast.Import | ast.ImportFrom)]) == 10
 
 
 @pytest.mark.parametrize(

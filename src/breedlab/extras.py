@@ -12,6 +12,9 @@ EXTRAS = {
     "debugger": ("smdebug", "pandas", "requests"),
     "report": ("altair", "jinja2", "vl_convert"),
     "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow",),
+    "wandb": ("wandb",),
+    "onnx": ("onnx", "onnxruntime"),
 }
 """By its name, the modules that an extra of pyproject.toml brings."""
 

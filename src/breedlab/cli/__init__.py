@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "what a model sees in photos: predict MODEL|RUN PHOTO...",
     "evaluate": "how good a model is on labelled photos: evaluate MODEL|RUN FOLDER",
     "debug": "what a run's training did, by the debugger's rules: debug RUN",
+    "export": "a model for other programs: export MODEL|RUN --onnx FILE",
     "deploy": "a model behind an endpoint on SageMaker: deploy MODEL|RUN [--dry-run]",
     "batch": "a model answers every image in S3: batch MODEL|RUN s3://IN s3://OUT",
     "jobs": "jobs on SageMaker: jobs list|show|stop|fetch NAME",
