@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from breedlab.evaluation.figures import interval
-from breedlab.evaluation.statistics import bootstrap, calibration_error, macro_f1
+from breedlab.evaluation.intervals import Answers, bootstrap, loss
+from breedlab.evaluation.statistics import calibration_error, macro_f1, wilson
 from breedlab.training.evaluation import Evaluation, evaluate
 
 CLASSES = tuple("abcdefgh")
@@ -25,7 +27,7 @@ def answered(images: int, seed: int, sure: float = 1.5) -> Evaluation:
 
 @pytest.mark.parametrize("sure", [1.0, 1.2, 1.5])
 def test_they_hold_the_true_values(sure: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("breedlab.evaluation.statistics.RESAMPLES", 200)
+    monkeypatch.setattr("breedlab.evaluation.intervals.RESAMPLES", 200)
     truth = answered(100_000, 0, sure).metrics
     tests = [answered(300, seed, sure) for seed in range(1, 81)]
     for name in ("top1", "f1", "loss", "ece"):
@@ -56,15 +58,60 @@ def test_the_statistics_are_those_that_are_shown() -> None:
     )
 
 
-def test_a_mean_has_the_interval_of_scipys_basic_bootstrap() -> None:
+def test_a_mean_has_the_interval_of_scipys_bootstrap() -> None:
     from scipy import stats
 
     values = np.random.default_rng(3).exponential(size=200)
-    low, high = bootstrap(values.mean(), 200, lambda weights: float(weights @ values / 200))
+    labels = np.arange(200) % 4
+    answers = Answers(labels, labels, (labels + 1) % 4, np.exp(-values), values, values)
+    low, high = bootstrap(answers, loss)
     scipys = stats.bootstrap(
-        (values,), np.mean, method="basic", n_resamples=4000, rng=1
+        (values,), np.mean, method="percentile", n_resamples=4000, rng=1
     ).confidence_interval
     assert (low, high) == pytest.approx((scipys.low, scipys.high), abs=0.02)
+
+
+def nearly_perfect(images: int, accuracy: float, seed: int) -> Evaluation:
+    """The test of a model that is sure of every answer, and wrong at random."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (images,), generator=draw)
+    wrong = torch.rand(images, generator=draw) > accuracy
+    answer = (labels + wrong * torch.randint(1, 3, (images,), generator=draw)) % 3
+    logits = 5.0 * nn.functional.one_hot(answer, 3)
+    return evaluate(
+        lambda batch: batch,
+        [(logits, labels)],
+        ("a", "b", "c"),
+        total=images,
+        progress=lambda *_: None,
+    )
+
+
+@pytest.mark.parametrize(("accuracy", "images"), [(0.99, 31), (0.96, 31), (0.04, 40)])
+def test_they_hold_the_true_values_of_a_model_that_is_nearly_always_right_or_wrong(
+    accuracy: float, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resampling the images alone holds the true F1 of 99% in one test of four."""
+    monkeypatch.setattr("breedlab.evaluation.intervals.RESAMPLES", 200)
+    truth = nearly_perfect(200_000, accuracy, 0).metrics
+    tests = [nearly_perfect(images, accuracy, seed) for seed in range(1, 61)]
+    for name in ("top1", "f1", "loss", "ece"):
+        spans = [test.intervals[name] for test in tests]
+        covered = np.mean([low <= truth[name] <= high for low, high in spans])
+        assert covered >= 0.85, name  # of 95%: three and a half deviations of so few tests below it
+        if name in ("f1", "ece"):
+            assert np.mean([high - low for low, high in spans]) < 0.3, name
+
+
+def test_a_test_without_a_mistake_promises_no_more_than_its_number_of_images() -> None:
+    test = nearly_perfect(31, accuracy=1.0, seed=0)
+    assert test.metrics["f1"] == 1.0
+    low, high = test.intervals["f1"]
+    least, _ = wilson(31, 31)
+    assert high == 1.0 and low == pytest.approx(least, abs=0.04)
+    # what the mistakes that it may make would cost
+    assert test.intervals["loss"][1] > 0.3
+    assert test.intervals["ece"][1] == pytest.approx(1 - least, abs=0.04)
 
 
 def test_an_interval_is_told_in_the_units_of_its_metric_and_an_old_test_keeps_that_of_its_rates() -> (  # noqa: E501

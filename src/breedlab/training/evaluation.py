@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
 from breedlab.config.schema import Monitor
-from breedlab.evaluation.statistics import Array, bootstrap, calibration_interval, macro_f1, wilson
+from breedlab.evaluation.intervals import Answers, concatenated, intervals
 from breedlab.training.metrics import make_metrics
 
 Progress = Callable[[int, int], None]
@@ -95,8 +94,7 @@ def evaluate(
     before = make_metrics(len(classes), only="ece", monitor=monitor) if temperature != 1.0 else None
     confusion: Counter[tuple[int, int]] = Counter()
     predictions: list[tuple[int, float]] = []
-    truths: list[torch.Tensor] = []
-    losses: list[torch.Tensor] = []
+    answers: list[Answers] = []
     for photos, labels in batches:
         logits = scores(photos)
         if before is not None:
@@ -105,17 +103,14 @@ def evaluate(
         metrics.update(logits, labels)
         top = logits.softmax(1).max(1)
         confusion.update(zip(labels.tolist(), top.indices.tolist(), strict=True))
-        truths.append(labels.cpu())
-        losses.append(nn.functional.cross_entropy(logits.float(), labels, reduction="none").cpu())
+        answers.append(_answers(logits.float(), labels, top))
         predictions += zip(top.indices.tolist(), top.values.tolist(), strict=True)
         progress(len(predictions), total)
     values = {name: float(value) for name, value in metrics.compute().items()}
     return Evaluation(
         photos=len(predictions),
         metrics=values,
-        intervals=_intervals(
-            values, predictions, torch.cat(truths).numpy(), torch.cat(losses).double().numpy()
-        ),
+        intervals=intervals(values, concatenated(answers)),
         per_class=_per_class(confusion, classes),
         confusion=dict(confusion),
         worst=worst_confusions(confusion, classes),
@@ -124,32 +119,20 @@ def evaluate(
     )
 
 
-def _intervals(
-    values: Mapping[str, float],
-    predictions: Sequence[tuple[int, float]],
-    labels: Array,
-    losses: Array,
-) -> dict[str, tuple[float, float]]:
-    """Return the intervals of those metrics that are known here: Wilson's of rates, bootstrapped
-    ones of the others."""
-    images = len(labels)
-    predicted = np.array([label for label, _ in predictions])
-    confidences = np.array([probability for _, probability in predictions])
-    right = (predicted == labels).astype(float)
-    statistics: dict[str, Callable[[Array], float]] = {
-        "f1": lambda weights: macro_f1(labels, predicted, weights),
-        "loss": lambda weights: float(weights @ losses / images),
-    }
-    found = {
-        name: wilson(values[name] * images, images) for name in ("top1", "top5") if name in values
-    }
-    if "ece" in values:
-        found["ece"] = calibration_interval(confidences, right)
-    for name, statistic in statistics.items():
-        if name in values and np.isfinite(values[name]):
-            low, high = bootstrap(values[name], images, statistic)
-            found[name] = (max(0.0, low), high if name == "loss" else min(1.0, high))
-    return found
+def _answers(logits: torch.Tensor, labels: torch.Tensor, top: Any) -> Answers:
+    """Return a batch's answers; `top` has the greatest probabilities and their indices."""
+    second = logits.topk(min(2, logits.shape[1]), dim=1).indices[:, -1]
+    losses, losses_if_wrong = (
+        nn.functional.cross_entropy(logits, target, reduction="none") for target in (labels, second)
+    )
+    return Answers(
+        labels=labels.cpu().numpy(),
+        predicted=top.indices.cpu().numpy(),
+        runners_up=second.cpu().numpy(),
+        confidences=top.values.double().cpu().numpy(),
+        losses=losses.double().cpu().numpy(),
+        losses_if_wrong=losses_if_wrong.double().cpu().numpy(),
+    )
 
 
 def _before(metrics: MetricCollection) -> dict[str, float]:
