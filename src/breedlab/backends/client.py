@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +18,7 @@ from urllib3.util import Retry, parse_url
 from breedlab.commands import command
 from breedlab.data.decode import BadPhoto, read_image
 from breedlab.errors import ServingError
+from breedlab.serving.access import KEY_VARIABLE
 
 _ACCEPT = "application/json; verbose=1"
 _TIMEOUT_S = 60.0
@@ -95,6 +97,8 @@ def _http(endpoint: str) -> Iterator[Send]:
         )
     url = endpoint.rstrip("/").removesuffix("/invocations") + "/invocations"
     headers = {"Content-Type": "application/octet-stream", "Accept": _ACCEPT}
+    if key := os.environ.get(KEY_VARIABLE):
+        headers["X-API-Key"] = key
     # A server above its capacity says when to come again.
     patience = Retry(
         total=8,
@@ -119,6 +123,10 @@ def _http(endpoint: str) -> Iterator[Send]:
                     f"{endpoint}: nobody answers there{_reason(error)}; start it with:"
                     f" {command('serve', 'MODEL|RUN')}"
                 ) from error
+            if response.status == 401:
+                raise ServingError(
+                    f"{endpoint}: wants an API key; set {KEY_VARIABLE} to the server's"
+                )
             return response.status, response.data
 
         yield send

@@ -15,6 +15,7 @@ from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
 from breedlab.errors import ServingError
 from breedlab.packing import opened
+from breedlab.serving.access import Access, read_key, read_origins
 from breedlab.serving.fetch import Allowed, Fetcher, allowed_from
 from breedlab.serving.origins import allowed_hosts
 
@@ -65,10 +66,30 @@ def main(argv: list[str]) -> int:
         choices=("eager", "openvino"),
         help="in place of the one that it was exported with",
     )
+    parser.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help=(
+            "holds the key that requests need, as X-API-Key or Bearer token (default:"
+            " BREEDLAB_API_KEY of the environment; without either, none)"
+        ),
+    )
+    parser.add_argument(
+        "--cors",
+        action="append",
+        default=[],
+        metavar="ORIGIN,...",
+        help="pages of other origins that may ask, such as https://dogs.example (default: none)",
+    )
     words = parser.parse_args(argv)
     if not 0 <= words.port < 65536:
         parser.error(f"--port: got {words.port}; expected 0 to 65535")
     allowed = None if words.allow_urls is None else _allowed(words.allow_urls)
+    key = read_key(words.api_key_file)
+    access = Access(key, read_origins(words.cors))
+    if key is not None:
+        print("requests need the API key, except /ping and the page", file=sys.stderr, flush=True)
     with _listen(words.host, words.port) as listener:
         try:
             hosts = allowed_hosts(listener.getsockname()[0], words.allowed_hosts)
@@ -77,7 +98,7 @@ def main(argv: list[str]) -> int:
                 f"--allowed-hosts: got {str(error)!r}; expected names such as dogs.example, without"
                 " a port"
             )
-        return _serve(words.model, words.engine, listener, allowed, hosts)
+        return _serve(words.model, words.engine, listener, allowed, hosts, access)
 
 
 def _allowed(word: str) -> Allowed:
@@ -110,6 +131,7 @@ def _serve(
     listener: socket.socket,
     allowed: Allowed | None,
     hosts: frozenset[str] | None,
+    access: Access,
 ) -> int:
     # The model first: where there is none, that is told before PyTorch is imported, which takes
     # seconds.
@@ -152,5 +174,5 @@ def _serve(
         f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C"
         " stops"
     )
-    Server(settings(make_app(model, hosts=hosts))).run(sockets=[listener])
+    Server(settings(make_app(model, hosts=hosts, access=access))).run(sockets=[listener])
     return 0

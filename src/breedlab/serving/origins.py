@@ -40,8 +40,16 @@ def allowed_hosts(address: str, given: str | None) -> frozenset[str] | None:
     return frozenset((*names, *LOOPBACK, f"[{address}]" if ":" in address else address))
 
 
-def refusal(headers: Headers, hosts: frozenset[str] | None) -> tuple[int, str] | None:
-    """Return the status and the words with which a request is refused, or None if it is not."""
+def refusal(
+    headers: Headers, hosts: frozenset[str] | None, named: frozenset[str] = frozenset()
+) -> tuple[int, str] | None:
+    """Return the status and the words with which a request is refused, or None if it is not.
+
+    Args:
+        headers: The request's.
+        hosts: From `allowed_hosts`.
+        named: Other origins whose pages may ask.
+    """
     if hosts is None:
         return None
     host, origin = "", None
@@ -58,7 +66,11 @@ def refusal(headers: Headers, hosts: frozenset[str] | None) -> tuple[int, str] |
                 " --allowed-hosts adds one"
             ),
         )
-    if origin is not None and (not host or origin.partition("://")[2] != host):
+    if (
+        origin is not None
+        and origin not in named
+        and (not host or origin.partition("://")[2] != host)
+    ):
         return 403, "a page of another origin may not ask this server"
     return None
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from breedlab.data.decode import keep_memory
 from breedlab.serving import handler, origins, page
+from breedlab.serving.access import Access
 from breedlab.serving.batching import Batcher
 from breedlab.serving.handler import MAX_BYTES as MAX_BYTES
 from breedlab.serving.handler import BadRequest, Model
@@ -80,6 +81,7 @@ class App:
         invocations: What answers that one.
         metrics: Where requests are recorded.
         hosts: The only names that requests may ask for; None for any. See `origins`.
+        access: The key that requests need, and the origins whose pages may ask.
     """
 
     def __init__(
@@ -88,7 +90,9 @@ class App:
         invocations: Callable[[Request], Awaitable[Response]],
         metrics: Metrics,
         hosts: frozenset[str] | None = None,
+        access: Access | None = None,
     ) -> None:
+        self._access = access or Access()
         self._rest, self._invocations, self._metrics, self._hosts = (
             rest,
             invocations,
@@ -100,10 +104,21 @@ class App:
         """Records a request that never came this far."""
         self._metrics.record("refused", "other", status, 0.0)
 
+    def _refused(self, scope: Scope) -> tuple[int, str, dict[str, str]] | None:
+        """The status, words, and headers with which a request is refused before it is read."""
+        named = self._access.origins
+        if (refused := origins.refusal(scope["headers"], self._hosts, named)) is not None:
+            return *refused, {}
+        if scope["method"] != "OPTIONS" and self._access.lacks_key(scope["path"], scope["headers"]):
+            message = "the API key is missing or wrong; send it as X-API-Key, or as Bearer token"
+            return 401, message, {"WWW-Authenticate": "Bearer"}
+        return None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._rest(scope, receive, send)
         started, status = time.perf_counter(), 0
+        shared = self._access.shared_with(scope["headers"])
         scope["state"] = known = dict(scope.get("state", {}))
 
         async def timed(message: Message) -> None:
@@ -111,12 +126,15 @@ class App:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 dur = f"total;dur={1000 * (time.perf_counter() - started):.1f}".encode()
-                message["headers"] = [*message.get("headers", []), (b"server-timing", dur)]
+                more = [*shared, (b"server-timing", dur)]
+                message["headers"] = [*message.get("headers", []), *more]
             await send(message)
 
         try:
-            if (refused := origins.refusal(scope["headers"], self._hosts)) is not None:
+            if (refused := self._refused(scope)) is not None:
                 await _refusal(*refused)(scope, receive, timed)
+            elif shared and scope["method"] == "OPTIONS":
+                await Response(status_code=204, headers=Access.preflight())(scope, receive, timed)
             elif scope["path"] == INVOCATIONS and scope["method"] == "POST":
                 request = Request(scope, receive)
                 try:
@@ -155,6 +173,7 @@ def make_app(
     capacity: int = CAPACITY,
     max_held: int = MAX_HELD,
     hosts: frozenset[str] | None = None,
+    access: Access | None = None,
 ) -> App:
     """The server's application around a loaded model.
 
@@ -164,6 +183,7 @@ def make_app(
         capacity: Photos worked on or waiting at once; requests beyond it get 503.
         max_held: Bytes of all bodies and fetched photos together.
         hosts: The only names that requests may ask for; None for any.
+        access: The key that requests need, and the origins whose pages may ask; None for neither.
     """
     keep_memory()
     batcher, metrics, intake = Batcher(model), Metrics(), Intake(max_bytes, max_held)
@@ -236,7 +256,7 @@ def make_app(
         return Response(content, media_type=kind)
 
     app.include_router(page.router(model, intake=intake, preparation=preparation))
-    return App(app, invocations, metrics, hosts)
+    return App(app, invocations, metrics, hosts, access)
 
 
 def _plain(request: Request, body: bytes) -> bytes:

@@ -5,6 +5,7 @@ const [file, url, photo, overlay, look] = ["file", "url", "photo", "overlay", "l
 const FLOOR = 320; // pixels: a photo is not made smaller than this to fit the server's limit
 const RAMP = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // as .ramp in page.css
 
+let key = sessionStorage.getItem("key"); // of the server, if it wants one: for this tab alone
 let model; // what GET /model said
 let sent; // the photo as the server got it
 let chosen; // the class whose explanation is shown or would be
@@ -14,12 +15,18 @@ let turn = new AbortController(); // what is under way for this photo
 async function ask(path, options = {}) {
   let answer;
   try {
-    answer = await fetch(path, { ...options, signal: turn.signal });
+    const headers = { ...options.headers, ...(key && { "X-API-Key": key }) };
+    answer = await fetch(path, { ...options, headers, signal: turn.signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer. Is it still running?");
   }
   if (answer.ok) return answer;
+  if (answer.status === 401) {
+    at("access").hidden = false;
+    at("key").focus();
+    throw new Error(key ? "That is not this server's API key." : "This server wants its API key.");
+  }
   const said = await answer.json().catch(() => ({}));
   const why = said.error ?? `the server answered ${answer.status}`;
   const wait = answer.headers.get("Retry-After");
@@ -312,6 +319,13 @@ function take(files, from) {
 
 file.addEventListener("change", () => { if (file.files.length) take(file.files, "chosen"); file.value = ""; });
 at("address").addEventListener("submit", (event) => { event.preventDefault(); fetched(url.value.trim()); });
+at("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("key", (key = at("key").value.trim()));
+  at("access").hidden = true;
+  at("problem").textContent = "";
+  begin();
+});
 look.addEventListener("click", () => (look.getAttribute("aria-pressed") === "true" ? hide() : explain(chosen)));
 at("strength").addEventListener("input", () => { overlay.style.opacity = at("strength").value / 100; });
 new ResizeObserver(draw).observe(photo);
@@ -319,7 +333,7 @@ new ResizeObserver(draw).observe(photo);
 document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) return take(event.clipboardData.files, "pasted");
   const text = event.clipboardData.getData("text").trim();
-  if (event.target === url) return undefined;
+  if (event.target === url || event.target === at("key")) return undefined;
   if (/^https?:\/\/\S+$/.test(text) && model?.urls) return fetched((url.value = text));
   return take([], "pasted");
 });
