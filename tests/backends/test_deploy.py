@@ -355,6 +355,16 @@ def test_missing_role_bucket_and_credentials_are_told_at_once(
     assert "backend." not in told
 
 
+@pytest.mark.parametrize("content", [b"", b"\xa5\xc4", b"a: [", b"[1]"])
+def test_a_run_whose_config_is_damaged_is_deployed_by_its_flags(
+    no_account: None, archive: Path, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "model.tar.gz").symlink_to(archive)
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(BackendError, match="--role: has no value"):
+        main([str(tmp_path)])
+
+
 def test_an_archive_that_cannot_be_served_never_leaves(
     bare_account: EndpointAccount, folder: Path, tmp_path: Path
 ) -> None:

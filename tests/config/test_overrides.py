@@ -36,6 +36,7 @@ def refusal(*words: str) -> list[str]:
         ("quickstart", "quickstart: is not a valid override; expected path=value"),
         ("optim.name=[adam", "optim.name: '[adam' cannot be read"),
         ("optim.lr=0.1,0.2", "optim.lr: 0.1,0.2 is several values; add -m for a run each"),
+        ("data.root=cats,dogs", """quote a name that has a comma: 'data.root="cats,dogs"'"""),
         ("model.head=512,256", "or write a list: [512,256]"),
         (
             "trainer.max_epochs=choice(1,2)",

@@ -72,6 +72,18 @@ def test_a_rule_may_call_a_function_once_and_its_failure_stops_nothing(
     assert (verdict.rule, verdict.verdict, verdict.steps) == ("LossNotDecreasing", "triggered", [6])
 
 
+@pytest.mark.parametrize("content", [b"", b"half", bytes(range(256)) * 40])
+def test_a_damaged_recording_is_named_by_its_file(
+    stopped: Path, tmp_path: Path, content: bytes
+) -> None:
+    """A disk that was full, or a power cut."""
+    copied = Path(shutil.copytree(stopped, tmp_path / "copy"))
+    for file in (copied / "debug").rglob("*.tensors"):
+        file.write_bytes(content)
+    with pytest.raises(DataError, match=r"\.tensors: is damaged"):
+        debug.main([str(copied)])
+
+
 @pytest.mark.slow
 def test_two_processes_are_recorded_by_the_first_and_end_together(
     words: Words, tmp_path: Path

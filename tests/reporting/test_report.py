@@ -524,6 +524,21 @@ def test_only_what_a_paired_test_confirms_is_bold(right: int, bold: bool, tmp_pa
     assert sentence in page.text
 
 
+@pytest.mark.parametrize("content", [b"", b"\xc4\xa5\x00", b"[1]", b"data: {root: x}"])
+def test_a_damaged_config_is_named(made: Path, tmp_path: Path, content: bytes) -> None:
+    copied = Path(shutil.copytree(made, tmp_path / "copy"))
+    (copied / "config.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"config\.yaml is damaged"):
+        reports.write_report([copied], tmp_path / "page.html")
+
+
+def test_a_trial_record_without_its_number_is_passed_over(made: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(made, tmp_path / "copy"))
+    before = len(read_run(copied).trials)
+    (copied / "trials" / "0" / "trial.json").write_text('{"state": "complete"}')
+    assert len(read_run(copied).trials) == before - 1
+
+
 def test_the_figures_have_their_intervals_and_what_guessing_gives(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", classes=["a", "b"], seed=0)
     answered(run, 210, 245)

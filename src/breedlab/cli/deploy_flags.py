@@ -585,8 +585,11 @@ def _config_of(model: Path | None) -> dict[str, Any]:
         return {}
     import yaml
 
-    tree: dict[str, Any] = yaml.safe_load(config.read_text("utf-8"))
-    return tree
+    try:
+        tree = yaml.safe_load(config.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}  # it only proposes what flags say, too; the archive is whole without it
+    return tree if isinstance(tree, dict) else {}
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -267,6 +267,8 @@ def _screened(
         return Problem(key, "unknown name" + nearest(key, [*paths, *choices]))
     if not grid and _is_sweep(word):
         hint = f", or write a list: [{value}]" if key in _LISTS and "(" not in value else ""
+        if key in _FOLDERS:
+            hint = f", or quote a name that has a comma: '{key}=\"{value}\"'"
         return Problem(key, f"{value} is several values; add -m for a run each{hint}")
     return None
 

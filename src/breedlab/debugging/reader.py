@@ -155,9 +155,16 @@ class EventFiles:
             )
             self._name = name
         start = int(location.start_idx)
-        _, _, value, _, _ = next(
-            iter(TensorReader(self._bytes[start : start + int(location.length)]).read_tensors())
-        )
+        part = self._bytes[start : start + int(location.length)]
+        try:
+            _, _, value, _, _ = next(iter(TensorReader(part).read_tensors()))
+        except (
+            Exception
+        ) as error:  # of damaged bytes: smdebug's, NumPy's, protobuf's, StopIteration
+            raise DataError(
+                f"{name}: is damaged, so the tensors in it cannot be judged; train again with the"
+                " debugger, or judge another run"
+            ) from error
         return np.asarray(value)
 
 

@@ -92,6 +92,11 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
     run = run_directory(path)
     trials = [_json(file, {}) for file in run.glob("trials/*/trial.json")]
     config = upgrade(_yaml(run / "config.yaml", {}), "run", str(run / "config.yaml"))
+    if not all(isinstance(config.get(part), dict) for part in ("monitor", "tuner")):
+        raise ConfigError(
+            f"{run / 'config.yaml'} is damaged; expected the config that the run was started with,"
+            " without which it cannot be reported"
+        )
     for problem in load_plugins(config.get("plugins")):
         warn(f"{problem.path}: {problem.message}; the report lacks what it adds")
     return RunRecord(
@@ -102,7 +107,10 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
         splits=_json(run / "splits.json", {}),
         metrics=dict(metrics) if metrics is not None else _json(run / "metrics.json", {}),
         predictions=_json(run / "predictions.json", {}),
-        trials=sorted((trial for trial in trials if trial), key=lambda trial: int(trial["number"])),
+        trials=sorted(
+            (trial for trial in trials if isinstance(trial.get("number"), int)),
+            key=lambda trial: int(trial["number"]),
+        ),
         curves=read_curves(run / "tensorboard" / "final"),
         tensors=read_tensors(run),
         profile=read_profile(run),
