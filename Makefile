@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-aws again fast check coverage lock inference clean help
+.PHONY: demo test test-aws again fast check coverage docs lock inference clean help
 
 demo: .venv/demo  ## the main job on made-up photos: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
@@ -27,7 +27,7 @@ again: .venv/dev  ## the tests that failed last time, one after another
 fast: .venv/dev  ## the tests that take seconds
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
-check: .venv/dev  ## lint, format, types, spelling, workflows, the floors that imports keep to
+check: .venv/dev  ## lint, format, types, spelling, workflows, the docs, the floors that imports keep to
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -35,6 +35,10 @@ check: .venv/dev  ## lint, format, types, spelling, workflows, the floors that i
 	git ls-files -z ':!requirements/*.txt' | xargs -0 $(BIN)/codespell
 	$(BIN)/zizmor --offline --no-progress --quiet .github
 	$(BIN)/pre-commit validate-config
+	$(MAKE) --no-print-directory docs
+
+docs: .venv/dev  ## the documentation, as a site in build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 coverage: .venv/dev  ## how much of the code the fast tests run, against the floor in pyproject.toml
 	mkdir -p build/coverage && rm -f build/coverage/data*

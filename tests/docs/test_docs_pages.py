@@ -1,0 +1,204 @@
+"""README.md and docs/ say what the code does: commands, flags, settings, and code are real."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from documents import CHECKED, PAGES, ROOT, RUN, Command, blocks, commands, of_breedlab
+
+from breedlab.cli import COMMANDS
+from breedlab.config import validate
+from breedlab.config.compose import load
+from breedlab.config.schema import schema
+from breedlab.config.setting import settings
+from breedlab.config.yaml_folders import groups, with_search_path
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OTHER_PROGRAMS = {"aws", "curl", "export", "mkdir", "python3", "source", "tensorboard", "uv"}
+OURS = [command for command in commands(RUN, CHECKED, "") if of_breedlab(command.args)]
+
+
+def test_the_readme_is_one_that_people_read_to_its_end() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 600
+    assert text.count("![") == 1
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(script.splitlines()) <= 10
+
+
+class Parsed(Exception):
+    """argparse took the args; what follows would need a model or an account."""
+
+
+@pytest.mark.parametrize("command", OURS, ids=str)
+def test_a_command_is_one_that_breedlab_takes(
+    command: Command, monkeypatch: pytest.MonkeyPatch, own_configs: Path
+) -> None:
+    name, *args = of_breedlab(command.args) or []
+    if name.startswith("-") or "--help" in args:
+        return  # a test runs these
+    if name == "launch":
+        takes_overrides(args)
+    elif name == "help":
+        known = {setting.path for setting in settings(schema())}
+        plugins = [word for word in args if "=" in word]
+        assert plugins or set(args) <= known
+    elif name in COMMANDS:
+        parse(name, args, monkeypatch)
+    else:  # a folder
+        assert "=" not in name and command.args[0] == "breedlab"
+        takes_overrides(["experiment=quickstart", "data=image_folder", f"data.root={name}", *args])
+
+
+def takes_overrides(args: list[str]) -> None:
+    """Compose and validate what `launch` is given."""
+    args = [re.sub(r"\$[A-Z]+", "us-east-1", word) for word in args]
+    if any(word.startswith("plugins=") for word in args):
+        return  # tests/plugins makes these packages, and runs them
+    words = [word for word in with_search_path(args) if not word.startswith("-")]
+    words = [word for word in words if word != "job"]  # --cfg job
+    if any(word.startswith("resume=") for word in words):
+        words = ["experiment=quickstart", *(w for w in words if not w.startswith("resume="))]
+    if "-m" in args or "--multirun" in args:
+        words = [re.sub(r"(=[^\[,]+),.*", r"\1", word) for word in words]
+    validate(load(words))
+
+
+def parse(name: str, args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    original = argparse.ArgumentParser.parse_args
+
+    def parse_args(self: argparse.ArgumentParser, *given: Any, **named: Any) -> Any:
+        original(self, *given, **named)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    monkeypatch.setattr(sys, "argv", [f"breedlab {name}", *args])
+    with contextlib.suppress(Parsed):
+        assert import_module(f"breedlab.cli.{name}").main(args) == 0
+
+
+@pytest.fixture
+def own_configs(here: Path) -> Path:
+    """The files that the pages show, where a page's first line says that they are."""
+    for block in blocks("yaml"):
+        if found := re.match(r"# (\w+/\S+\.yaml)\n", block.text):
+            file = here / found[1]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text.partition("\n")[2])
+    (here / "fixes.csv").write_text("file,fix\n")
+    return here
+
+
+def test_every_other_program_is_one_that_people_have() -> None:
+    targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    extras = set(PROJECT["optional-dependencies"])
+    for command in commands(RUN, CHECKED):
+        first, *args = command.args
+        if of_breedlab(command.args) is not None:
+            continue
+        if first == "make":
+            assert args[0] in [*targets, ".venv/dev"], command
+        elif first == "pip":
+            named = re.findall(r"breedlab\[([a-z,]+)\]", command.text)
+            assert all(set(each.split(",")) <= extras for each in named), command
+        elif first in ("python", ".venv/bin/python"):
+            assert args[0] == "-m" or (ROOT / args[0]).exists() or "NAME" in args[0], command
+        else:
+            assert first in OTHER_PROGRAMS, command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    known = {setting.path for setting in settings(schema())}
+    sections = {path.split(".")[0] for path in known if "." in path}
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+    choices = groups()
+    for code in re.findall(r"`([^`\n]+)`", text):
+        for word in code.split():
+            path, equals, value = word.partition("=")
+            if path in choices and equals and value not in ("", "NAME"):
+                assert set(re.split(r"[|]", value)) <= {*choices[path]}, f"{page.name}: {word}"
+            elif re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", path) and path.split(".")[0] in sections:
+                assert is_known(path, known), f"{page.name}: {word}"
+
+
+FILES = (
+    ".py",
+    ".txt",
+    ".md",
+    ".yaml",
+    ".json",
+    ".html",
+    ".csv",
+    ".gz",
+    ".ckpt",
+    ".db",
+    ".safetensors",
+)
+EXAMPLES = (  # of docs/plugins.md, where tests/plugins runs them
+    "optim.sign",
+    "optim.linear",
+    "data.blank",
+    "data.stripes",
+    "monitor.worst_class",
+    "tuner.space",
+    "debugger.rules",
+    "profiler.rules",
+)
+
+
+def is_known(path: str, known: set[str]) -> bool:
+    if path.endswith(FILES) or (
+        path.rpartition(".")[0] in known and path.endswith((".txt", ".md"))
+    ):
+        return True
+    return path in known or path.startswith(EXAMPLES)
+
+
+def test_every_flag_that_a_page_names_is_in_some_help(capsys: Any) -> None:
+    sys.path.insert(0, str(ROOT / "docs" / "make"))
+    reference = import_module("reference")
+    helps = reference.commands_page()
+    others = {"--decoder"}  # of a benchmark
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+        for flag in re.findall(r"`(--[a-z][a-z-]+)", text):
+            assert flag in helps or flag in others, f"{page.name}: {flag}"
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.page.name)
+def test_python_in_the_docs_imports_what_is_there(block: Any) -> None:
+    for node in ast.walk(ast.parse(block.text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("breedlab"):
+            module = import_module(str(node.module))
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_yaml_in_the_docs_is_yaml() -> None:
+    assert all(yaml.safe_load(block.text) for block in blocks("yaml"))
+
+
+def test_a_generated_page_has_every_setting_command_and_public_name() -> None:
+    sys.path.insert(0, str(ROOT / "docs" / "make"))
+    reference = import_module("reference")
+    config = reference.config_page()
+    assert all(
+        f"`{setting.path}`" in config for setting in settings(schema()) if setting.section is None
+    )
+    python = reference.python_page()
+    import breedlab
+
+    assert all(f"breedlab.{name}" in python for name in breedlab.__all__)
+    pages: dict[str, Callable[[], str]] = reference.PARTS
+    assert all(write().count("\n") > 3 for write in pages.values())
