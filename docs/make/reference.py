@@ -22,7 +22,7 @@ from breedlab.cli import COMMANDS
 from breedlab.config.schema import schema
 from breedlab.config.setting import Setting, settings
 from breedlab.config.validate import tunable
-from breedlab.serving.documentation import RESPONSES
+from breedlab.serving.openapi import RESPONSES
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOT_PAGES = {
@@ -283,21 +283,20 @@ def _statuses() -> str:
 
 
 def _limits() -> str:
-    from breedlab.serving import fetch, handler, inspection, intake, server
+    from breedlab.serving import fetch, file_checks, handler, request_body, server
 
     rows = {
         "a request's body": f"{server.MAX_BYTES / 1e6:g} MB",
-        "the time for it to arrive": f"{intake.BODY_SECONDS:g} seconds",
+        "the time for it to arrive": f"{request_body.BODY_SECONDS:g} seconds",
         "images in a list": f"{handler.MAX_PHOTOS}",
-        "an image": f"{inspection.MAX_PIXELS / 1e6:g} megapixels",
+        "an image": f"{file_checks.MAX_PIXELS / 1e6:g} megapixels",
         "images worked on or waiting at once": f"{server.CAPACITY}",
-        "all bodies and fetched images together": f"{intake.MAX_HELD / 1e6:g} MB",
+        "all bodies and fetched images together": f"{request_body.MAX_HELD / 1e6:g} MB",
         "an image fetched by its URL": f"{fetch.MAX_BYTES / 1e6:g} MB, {fetch.SECONDS:g} seconds, "
         f"{fetch.REDIRECTS} redirects",
     }
-    return "\n".join(
-        ["| of | at most |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows.items())]
-    )
+    lines = [f"| {what} | {most} |" for what, most in rows.items()]
+    return "\n".join(["| of | at most |", "|---|---|", *lines])
 
 
 PAGES: dict[str, Callable[[], str]] = {
