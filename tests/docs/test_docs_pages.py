@@ -162,6 +162,9 @@ FILES = (
     ".ckpt",
     ".db",
     ".safetensors",
+    ".onnx",
+    ".js",
+    ".pth",
 )
 EXAMPLES = (  # of docs/plugins.md, where tests/plugins runs them
     "optim.sign",
