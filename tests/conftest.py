@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+# Networks this small gain nothing from a second thread, and two test runs side by side lose much by
+# it. Processes that tests start inherit this; it is read while torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import absl.logging
+import preloaded  # noqa: F401 - keeps the environment that tests start with
 import pytest
 import torch
 
@@ -19,8 +27,6 @@ from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.data.sample import write_sample
 
-# Networks this small gain nothing from a second thread, and two test runs side by side lose much by
-# it.
 torch.set_num_threads(1)
 
 # What a shell without job control starts in the background ignores Ctrl-C, and so did all that the
@@ -95,11 +101,41 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     print(f"\n{node.gateway.id}: exit code {code}", file=sys.__stderr__, flush=True)
 
 
+LONGEST = [
+    "test_jobs.py",
+    "test_journey.py",
+    "test_install.py",
+    "test_notebook_in_account.py",
+    "test_distributed.py",
+    "test_signals.py",
+    "test_notebook.py",
+    "test_study.py",
+]
+"""Files by the time that they take, the longest first, as a run's last lines list them."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests run in AWS's container come first: they take longest, and no process shall
-    be left with one."""
-    slowest = {item.path for item in items if "image" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: item.path not in slowest)
+    """Start with the files that take longest, then those with most slow tests: short ones fill up
+    the end, where no process shall be left with a long one."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        name = item.path.name
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST), -slow[item.path]
+
+    items.sort(key=rank)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List the files that took longest, which `LONGEST` is to hold."""
+    seconds: Counter[str] = Counter()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.partition("::")[0]] += report.duration
+    if sum(seconds.values()) > 300:
+        terminalreporter.section("files that took longest")
+        for file, total in seconds.most_common(20):
+            terminalreporter.line(f"{total:6.0f} s  {file}")
 
 
 @pytest.fixture(scope="session")

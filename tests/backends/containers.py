@@ -462,13 +462,13 @@ def _keep(tree: Path, name: str, request: Request) -> None:
             s3.upload_file(str(file), bucket, f"{key}/{file.relative_to(tree / 'checkpoints')}")
     bucket, key = _address(request["OutputDataConfig"]["S3OutputPath"])
     archive = tree / "model.tar.gz"
-    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+    with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
         for path in sorted((tree / "model").iterdir()):
             tar.add(path, arcname=path.name)
     s3.upload_file(str(archive), bucket, f"{key}/{name}/output/model.tar.gz")
     if any((tree / "output" / "data").iterdir()):
         archive = tree / "output.tar.gz"
-        with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
             tar.add(tree / "output" / "data", arcname=".")
         s3.upload_file(str(archive), bucket, f"{key}/{name}/output/output.tar.gz")
 
