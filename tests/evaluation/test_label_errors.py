@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from breedlab.evaluation.label_errors import margins, out_of_fold, suspects
+from breedlab.evaluation.label_errors import can_judge, margins, out_of_fold, suspects
 
 
 def planted(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -52,3 +52,15 @@ def test_no_image_helps_to_judge_itself() -> None:
     features, labels = torch.randn(200, 500, generator=draw), torch.arange(200) % 4
     right = (out_of_fold(features, labels).argmax(1) == labels).float().mean()
     assert 0.1 < float(right) < 0.4
+
+
+def test_features_that_say_nothing_accuse_no_label() -> None:
+    """Half of the images were listed as probably wrong by a network of random numbers."""
+    draw = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(200, 20, generator=draw), torch.arange(200) % 4
+    probabilities = out_of_fold(features, labels)
+    assert len(suspects(probabilities, labels)) > 50 and not can_judge(probabilities, labels)
+    rare = (torch.arange(200) % 20 == 0).long()  # 95% right by always naming the other class
+    assert not can_judge(out_of_fold(features, rare), rare)
+    good_features, flipped_labels, _ = planted(0)
+    assert can_judge(out_of_fold(good_features, flipped_labels), flipped_labels)

@@ -532,6 +532,18 @@ def test_a_damaged_config_is_named(made: Path, tmp_path: Path, content: bytes) -
         reports.write_report([copied], tmp_path / "page.html")
 
 
+@pytest.mark.parametrize(
+    "content", ["", "file;split;label\na;b;c\n", "file,confidence\na.jpg,\n", "file,confidence\na"]
+)
+def test_a_list_of_fixes_that_a_spreadsheet_wrote_ends_no_report(
+    made: Path, tmp_path: Path, content: str
+) -> None:
+    copied = Path(shutil.copytree(made, tmp_path / "copy"))
+    (copied / "fixes.csv").write_text(content)
+    page = Page(reports.write_report([copied], tmp_path / "page.html").read_text())
+    assert "Labels that may be wrong" not in page.text
+
+
 def test_a_trial_record_without_its_number_is_passed_over(made: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(made, tmp_path / "copy"))
     before = len(read_run(copied).trials)

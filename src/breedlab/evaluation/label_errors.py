@@ -66,6 +66,17 @@ def margins(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return own - others
 
 
+def can_judge(probabilities: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Whether the probabilities tell classes apart well enough to doubt a label: what they get
+    wrong of a class that they hardly know is their own mistake.
+
+    They have to be right at least halfway from always naming the most frequent class to all.
+    """
+    right = float((probabilities.argmax(1) == labels).float().mean())
+    guessing = float(torch.bincount(labels).max()) / len(labels)
+    return right >= (1 + guessing) / 2
+
+
 def suspects(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the indices of images whose label is probably wrong, the most suspect first.
 

@@ -11,7 +11,7 @@ from breedlab.config import Config
 from breedlab.console import note, progress
 from breedlab.data.fixes import write_fixes
 from breedlab.data.module import PhotoData
-from breedlab.evaluation.label_errors import FOLDS, margins, out_of_fold, suspects
+from breedlab.evaluation.label_errors import FOLDS, can_judge, margins, out_of_fold, suspects
 from breedlab.models.classifier import Classifier
 from breedlab.training.prepare import Prepared
 
@@ -69,7 +69,13 @@ def list_suspects(
             for index in listed
         ),
     )
-    if len(likely):
+    if not can_judge(probabilities, labels):
+        right = float((probabilities.argmax(1) == labels).float().mean())
+        note(
+            f"the frozen features tell only {right:.0%} of the labels right: what"
+            f" {directory / FILE} lists is mostly their mistake, not the labels'"
+        )
+    elif len(likely):
         note(
             f"{len(likely):,} labels are probably wrong; {directory / FILE} lists suspects, the"
             f" worst first: fill in fix (a class, or remove), and train with data.fixes={FILE}"

@@ -89,11 +89,15 @@ def suspects(run: RunRecord) -> list[dict[str, Any]]:
             rows = list(itertools.islice(csv.DictReader(file), _MISTAKES))
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
-    return [
-        {**row, "picture": picture, "share": f"{float(row['confidence']):.0%}"}
-        for row in rows
-        if run.photo_root is not None and (picture := thumbnail(run.photo_root / row["file"]))
-    ]
+    found = []
+    for row in rows:
+        try:  # people edit this file, and spreadsheets write it their own way
+            file, share = row["file"], f"{float(row['confidence']):.0%}"
+        except (KeyError, TypeError, ValueError):
+            return []
+        if run.photo_root is not None and (picture := thumbnail(run.photo_root / file)):
+            found.append({**row, "picture": picture, "share": share})
+    return found
 
 
 def confusions(run: RunRecord) -> list[dict[str, Any]]:
