@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import preloaded
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -258,14 +259,12 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(here: Path, words: Words, mom
         "name=x",
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
+    process = preloaded.Popen(
         [*command, *overrides],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        # Where the tests run in the background, Ctrl-C is ignored and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -279,7 +278,7 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(here: Path, words: Words, mom
         return  # nothing to go on from yet
     hint = re.search(r"resume=\S+", err)
     assert hint is not None
-    done = subprocess.run([*command, hint[0]], capture_output=True, text=True, env=environment)
+    done = preloaded.run([*command, hint[0]], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert (here / "runs/latest/model.tar.gz").exists()
 
@@ -298,7 +297,7 @@ def test_a_full_disk_is_one_message_and_the_run_goes_on_once_there_is_room(
         pytest.skip("cannot mount a file system here")
     try:
         command = [sys.executable, "-m", "breedlab.cli", "launch"]
-        first = subprocess.run(
+        first = preloaded.run(
             [*command, *words("name=full")], cwd=disk, capture_output=True, text=True
         )
         assert first.returncode == 1
@@ -308,7 +307,7 @@ def test_a_full_disk_is_one_message_and_the_run_goes_on_once_there_is_room(
         )
         assert "Traceback" not in first.stderr
         subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
-        second = subprocess.run(
+        second = preloaded.run(
             [*command, "resume=runs/latest"], cwd=disk, capture_output=True, text=True
         )
         assert second.returncode == 0, second.stderr

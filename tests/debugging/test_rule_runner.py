@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import preloaded
 import pytest
 
 from breedlab.cli import debug
@@ -92,7 +92,7 @@ def test_two_processes_are_recorded_by_the_first_and_end_together(
         "name=two", f"runs_dir={tmp_path}", "model.freeze=none", "debugger=default", FAULT % "stop"
     )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    launch = subprocess.run(
+    launch = preloaded.run(
         [*torchrun, "-m", "breedlab.cli", "launch", *made], capture_output=True, text=True
     )
     assert launch.returncode == 0, launch.stderr

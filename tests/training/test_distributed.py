@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import torch
 from test_signals import curves, same_checkpoints
@@ -47,7 +48,7 @@ def start(
         "--master-addr=127.0.0.1",
         f"--master-port={port}",
     ]
-    return subprocess.Popen(
+    return preloaded.Popen(
         [*TORCHRUN, *where, f"--nproc-per-node={processes}", *LAUNCH, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -100,7 +101,7 @@ def test_two_hosts_come_to_the_curve_of_one_process(here: Path, words: Words) ->
     hosts = [here / "first", here / "second"]
     for folder in (one, *hosts):
         folder.mkdir()
-    subprocess.run(
+    preloaded.run(
         [sys.executable, *LAUNCH, *overrides],
         check=True,
         cwd=one,
@@ -221,7 +222,7 @@ def test_a_last_batch_with_fewer_photos_than_processes_is_one_step_of_all(
         "cache.dir=cache",
         *QUIET,
     )
-    subprocess.run(
+    preloaded.run(
         [sys.executable, *LAUNCH, *overrides, "name=one"],
         check=True,
         env=ENVIRONMENT,

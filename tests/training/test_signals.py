@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lightning
+import preloaded
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -202,13 +203,13 @@ def test_a_process_ended_by_sigterm_goes_on_to_the_same_weights(
     overrides = words(
         "trainer.max_epochs=3", "data.batch_size=4", "debugger=none", "profiler=none", *more
     )
-    subprocess.run(
+    preloaded.run(
         [*LAUNCH, *overrides, "name=unbroken"],
         check=True,
         env=environment,
         stdout=subprocess.DEVNULL,
     )
-    process = subprocess.Popen(
+    process = preloaded.Popen(
         [*LAUNCH, *overrides, "name=broken"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -235,7 +236,7 @@ def test_a_process_ended_by_sigterm_goes_on_to_the_same_weights(
     assert stood.midway and stood.epochs == last["epoch"]
     hint = re.search(r"resume=\S+", err)
     assert hint is not None
-    done = subprocess.run([*LAUNCH, hint[0]], capture_output=True, text=True, env=environment)
+    done = preloaded.run([*LAUNCH, hint[0]], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     runs = [next((here / "runs" / name).iterdir()) for name in ("unbroken", "broken")]
     assert same_checkpoints(*runs)
@@ -254,7 +255,7 @@ def test_sigterm_ends_a_search_at_once_and_no_trial_is_lost(
     overrides = words(
         "tuner=grid", space, "tuner.max_epochs=12", "cache.mode=off", f"tuner.parallel={parallel}"
     )
-    process = subprocess.Popen(
+    process = preloaded.Popen(
         [*LAUNCH, *overrides, "name=x"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -277,7 +278,7 @@ def test_sigterm_ends_a_search_at_once_and_no_trial_is_lost(
 
 
 def test_sigterm_before_there_is_a_run_says_so(here: Path, words: Words) -> None:
-    process = subprocess.Popen(
+    process = preloaded.Popen(
         [*LAUNCH, *words("name=x")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
@@ -291,7 +292,7 @@ def test_sigterm_before_there_is_a_run_says_so(here: Path, words: Words) -> None
 
 @pytest.mark.slow
 def test_a_grid_ends_with_the_run_that_was_told_to_stop(here: Path, words: Words) -> None:
-    process = subprocess.Popen(
+    process = preloaded.Popen(
         [
             *LAUNCH,
             "-m",
