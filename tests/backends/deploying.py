@@ -50,12 +50,9 @@ def deploy(archive: Path | None, *words: str, name: str = "dogs") -> int:
     return main(
         [
             *([str(archive)] if archive else []),
-            "--name",
-            name,
-            "--role",
-            ROLE,
-            "--bucket",
-            BUCKET,
+            f"endpoint.name={name}",
+            f"endpoint.role={ROLE}",
+            f"endpoint.bucket={BUCKET}",
             *words,
         ]
     )

@@ -64,12 +64,18 @@ def test_a_launch_is_planned_at_the_price_that_is_told(
 
 @pytest.mark.parametrize("words", of("deploy"))
 def test_a_deployment_is_planned_and_the_others_are_parsed(
-    words: list[str], no_account: None, model_archive: Path, capsys: Any
+    words: list[str],
+    no_account: None,
+    model_archive: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if "--list" in words or "--delete" in words:
-        from breedlab.cli.deploy_flags import parse
-
-        assert parse(words).region == "us-east-1"
+        asked: list[str | None] = []
+        home = "breedlab.backends.sagemaker.endpoints.deploy"
+        monkeypatch.setattr(f"{home}.show_all", asked.append)
+        monkeypatch.setattr(f"{home}.delete", lambda name, region: asked.append(region))
+        assert deploy.main(words) == 0 and asked == ["us-east-1"]
         return
     assert deploy.main([str(model_archive), *words[1:], "--dry-run"]) == 0
     out = capsys.readouterr().out

@@ -17,7 +17,7 @@ from sagemaker_endpoints import EndpointAccount
 from breedlab.backends.sagemaker.endpoints import first_answer, invoke
 from breedlab.cli.deploy import main
 from breedlab.cli.predict import main as predict
-from breedlab.errors import BackendError
+from breedlab.errors import BackendError, ConfigError
 
 
 @pytest.fixture
@@ -337,7 +337,7 @@ def test_our_cuda_13_image_gets_hosts_with_its_driver(
 def test_guardrails_of_a_serverless_endpoint_are_refused_before_anything_is_sent(
     account: EndpointAccount, model_archive: Path, capsys: Any, flag: str
 ) -> None:
-    with pytest.raises(SystemExit):
+    name = flag.split()[0].removeprefix("--").replace("-", "_").replace("alarm", "alarms")
+    with pytest.raises(ConfigError, match=f"endpoint.{name}: is not for endpoint=serverless"):
         main([str(model_archive), "--kind", "serverless", *flag.split()])
-    assert f"{flag.split()[0]} is not for --kind serverless" in capsys.readouterr().err
     assert not account.requests and not account.calls

@@ -128,7 +128,8 @@ def test_a_deployment_asks_for_its_instances(
 ) -> None:
     deploy_account.quotas["ml.m5.large for endpoint usage"] = 2
     with pytest.raises(
-        BackendError, match=r"--instance-type: 3 x ml\.m5\.large is above the account's quota"
+        BackendError,
+        match=r"endpoint\.instance_type: 3 x ml\.m5\.large is above the account's quota",
     ):
         deploy(model_archive, "--max-instances", "3")
     assert not deploy_account.created()

@@ -13,7 +13,7 @@ from deploying import BUCKET, CLASSES, created, deploy, exported, sent
 from sagemaker_endpoints import EndpointAccount
 
 from breedlab.backends.sagemaker.endpoints.registry import properties
-from breedlab.cli.deploy_flags import parse
+from breedlab.cli.deploy import main
 from breedlab.errors import BackendError
 from breedlab.serving.archive import write_archive
 
@@ -144,5 +144,5 @@ def test_properties_are_such_that_aws_takes_them() -> None:
 )
 def test_flags_that_do_not_go_together(words: list[str], says: str, capsys: Any) -> None:
     with pytest.raises(SystemExit):
-        parse(words)
+        main(words)
     assert says in capsys.readouterr().err

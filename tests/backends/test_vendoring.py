@@ -17,7 +17,7 @@ from sagemaker_endpoints import EndpointAccount
 from breedlab.backends.sagemaker.jobs import job as jobs
 from breedlab.backends.sagemaker.jobs.source import requirements, write_source
 from breedlab.backends.sagemaker.vendoring import OPTIONS, WHEELS, closure, collect
-from breedlab.cli.deploy_flags import parse
+from breedlab.cli.deploy import main
 from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.errors import BackendError, ConfigError
@@ -186,14 +186,13 @@ def test_an_isolated_endpoint_gets_its_packages_in_its_archive(
     assert all(tag in library.name.replace("cpython-", "cp") for tag in tags)
 
 
-def test_flags_of_wheels_that_do_not_go_together(capsys: Any) -> None:
+def test_flags_of_wheels_that_do_not_go_together() -> None:
     for words, says in (
-        (["--network-isolation"], "with --vendor, or"),
+        (["--network-isolation"], "with endpoint.vendor=true, or"),
         (
             ["--vendor", "--image", "123456789012.dkr.ecr.us-east-1.amazonaws.com/dogs:1"],
-            "--vendor: is for AWS's image",
+            "endpoint.vendor: is for AWS's image",
         ),
     ):
-        with pytest.raises(SystemExit):
-            parse(["model.tar.gz", *words])
-        assert says in capsys.readouterr().err
+        with pytest.raises(ConfigError, match=says):
+            main(["model.tar.gz", *words])

@@ -75,6 +75,7 @@ def test_every_path_of_the_schema_is_set_in_some_experiment_and_no_other_is() ->
 def test_every_yaml_is_a_group_choice_or_the_config_itself() -> None:
     folder = config_folder()
     found = {path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")}
-    assert found == {Path("config")} | {
-        Path(group, choice) for group in groups() for choice in groups()[group]
+    choices = {**groups(), **groups(of_deploy=True)}
+    assert found == {Path("config"), Path("deploy")} | {
+        Path(group, name) for group in choices for name in choices[group]
     }

@@ -6,13 +6,15 @@ import argparse
 import re
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from breedlab.cli import deploy as deploying
-from breedlab.cli import deploy_flags
+from breedlab.cli.parser import Parser
 from breedlab.commands import command
+from breedlab.config.endpoint import Endpoint
+from breedlab.config.endpoint_compose import validated
 from breedlab.console import console, note, stage, warn
-from breedlab.errors import BackendError
+from breedlab.errors import BackendError, BreedlabError, ConfigError, DataError
 
 if TYPE_CHECKING:
     import boto3
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
 
 _ADDRESS = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/].*"
 _LONGEST = 40
-_SET_BY = {
-    **deploying._SET_BY,
+_FLAGS = {
     "S3Uri": "IN",
     "S3OutputPath": "OUT",
     "InstanceCount": "--instances",
@@ -32,6 +33,23 @@ _SET_BY = {
     "TransformJobName": "--name",
     "ModelName": "--name",
 }
+"""Which word a field of a batch job's request comes from, beside those of an endpoint's."""
+
+_SHARED = (
+    "name",
+    "instance_type",
+    "price_per_hour",
+    "region",
+    "role",
+    "bucket",
+    "prefix",
+    "kms_key",
+    "image",
+    "vendor",
+    "workers",
+    "inference_env",
+)
+"""The settings that a batch job and an endpoint have in common, beside tags and environment."""
 
 
 def main(argv: list[str]) -> int:
@@ -40,15 +58,21 @@ def main(argv: list[str]) -> int:
     Raises:
         BreedlabError: With one message for the user.
     """
+    try:
+        return _main(argv)
+    except (BackendError, ConfigError, DataError) as error:
+        raise type(error)(_as_flags(str(error))) from error
+
+
+def _main(argv: list[str]) -> int:
+    args, endpoint = _parse(argv)
     from breedlab.backends.sagemaker import session
     from breedlab.backends.sagemaker.endpoints import transform
 
-    args = _parse(argv)
     session.require_extra()
-    if args.follow is None and args.stop is None:
-        return _start(args)
-    with deploying._flags_named():
-        account = session.connect(args.region, "--region")
+    if endpoint is not None:
+        return _start(args, endpoint)
+    account = session.connect(args.region, "--region")
     if args.stop is not None:
         transform.stop(account, args.stop)
         region = session.region_flag(account.region_name)
@@ -60,19 +84,34 @@ def main(argv: list[str]) -> int:
     return _follow(account, args.follow)
 
 
-def _start(args: argparse.Namespace) -> int:
-    from breedlab.backends.sagemaker import checks, preflight, session
+def _start(args: argparse.Namespace, endpoint: Endpoint) -> int:
+    from breedlab.backends.sagemaker import preflight, session
     from breedlab.backends.sagemaker.endpoints import archive_check, transform
+    from breedlab.backends.sagemaker.endpoints.before_sending import (
+        SET_BY,
+        answer_here,
+        print_request,
+        refuse,
+        request_problems,
+    )
+    from breedlab.backends.sagemaker.endpoints.deployment import (
+        account_of,
+        deciding_image,
+        described,
+        opened_model,
+        vendored_for,
+    )
     from breedlab.backends.sagemaker.prices import Instance, price_per_hour, quoted
+    from breedlab.backends.sagemaker.upload import upload_archive
 
-    photo = deploying._photo(args)
-    with deploying._model(args.model, None if args.dry_run else args) as (folder, archive):
+    image = deciding_image(endpoint, args.model)
+    vendored = None if args.dry_run else vendored_for(endpoint)
+    with opened_model(args.model, vendored) as (folder, archive):
         archive_check.lint(folder, imports=False)
-        account, place, found = (
-            (None, None, []) if args.dry_run else session.inspect(deploy_flags.account_of(args))
-        )
-        place = place or session.planned(deploy_flags.account_of(args))
-        deployment = deploying._described(args, place, folder, archive)
+        wanted = account_of(endpoint, args.model)
+        account, place, found = (None, None, []) if args.dry_run else session.inspect(wanted)
+        place = place or session.planned(wanted)
+        deployment = described(endpoint, args.model, place, folder, archive)
         own = tuple(tag for tag in deployment.own_tags if tag[0] != "breedlab:endpoint")
         batch = transform.Batch(
             replace(deployment, own_tags=own),
@@ -82,41 +121,34 @@ def _start(args: argparse.Namespace) -> int:
             args.at_once,
             args.max_image_mb,
         )
-        machine = Instance(deployment.instance_type, args.price_per_hour)
+        machine = Instance(deployment.instance_type, endpoint.price_per_hour)
         price, source = (
             quoted(account, machine, "Batch Transform")
             if account
             else price_per_hour(machine, place.region)
         )
         sent = transform.requests(batch)
-        found += [
-            p for n, r in enumerate(sent) for p in checks.model_problems(r, _SET_BY, sent[:n])
-        ]
+        found += request_problems(sent, {**SET_BY, **_FLAGS})
         asked = preflight.Findings()
         if account is not None:
             asked = preflight.look(account, place.role, [_need(batch)], "--role")
             bucket = session.bucket_problems(account, "IN", session.split_uri(args.source)[0])
             found += [*asked.problems, *(bucket or transform.input_problems(account, batch))]
-        deploying._refuse(found)
+        refuse(found, "batch")
         cost = "unknown" if price is None else f"${price * args.instances:,.3f}"
-        costs = f"{cost} an hour until every image is answered ({deploying._as_flags(source)})"
+        costs = f"{cost} an hour until every image is answered ({_as_flags(source)})"
         if account is None:
             print(f"batch job {batch.name} (dry run: nothing is sent)\n")
             print(f"costs    {costs}\n")
             for number, request in enumerate(sent, 1):
-                deploying._print_request(number, request)
+                print_request(number, request)
             return 0
         if price is None:
-            raise BackendError(
-                f"--price-per-hour: has no value, and {deploying._as_flags(source)}; nothing was"
-                " sent"
-            )
+            raise BackendError(f"--price-per-hour: has no value, and {source}; nothing was sent")
         asked.tell_unchecked()
-        deploying._answer_here(folder, photo, args)
+        answer_here(folder, image, endpoint.inference_env)
         stage("Batch job")
         note(f"{batch.name} costs {costs}")
-        from breedlab.backends.sagemaker.upload import upload_archive
-
         upload_archive(account, archive, deployment.model, deployment.kms_key)
         transform.start(account, batch)
     region = session.region_flag(account.region_name)
@@ -155,25 +187,86 @@ def _need(batch: Batch) -> Need:
     return Need(f"{machine} for transform job usage", batch.instances, "--instance-type", wanted)
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    """Return the args, with those of a deployment that a batch job has no use for at their
-    defaults."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=command("batch"),
-        usage=(
-            f"{command('batch')} MODEL|RUN s3://BUCKET/IN s3://BUCKET/OUT [flags]\n"
-            f"       {command('batch')} --follow NAME [--region REGION]\n"
-            f"       {command('batch')} --stop NAME [--region REGION]"
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, Endpoint | None]:
+    """Return the args, and of a job that is to be started what it has in common with an
+    endpoint."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.follow is not None or args.stop is not None:
+        if args.model is not None:
+            parser.error("--follow and --stop take no MODEL|RUN")
+        return args, None
+    if args.target is None:
+        parser.error("expected MODEL|RUN, and two addresses: s3://BUCKET/IN s3://BUCKET/OUT")
+    for name, address in (("IN", args.source), ("OUT", args.target)):
+        if not re.fullmatch(_ADDRESS, address):
+            parser.error(
+                f"{name}: got {address!r}; expected an address such as s3://my-bucket/images"
+            )
+    source, target = (f"{address.rstrip('/')}/" for address in (args.source, args.target))
+    if target.startswith(source) or source.startswith(target):
+        parser.error(
+            "IN and OUT lie in one another; the next job would take the answers for images"
+        )
+    args.model = Path(args.model)
+    return args, _endpoint(parser, args)
+
+
+def _endpoint(parser: Parser, args: argparse.Namespace) -> Endpoint:
+    """Return what a batch job and an endpoint have in common, checked."""
+    from breedlab.backends.sagemaker.endpoints.deployment import name_of
+
+    for flag, pairs in (("tag", args.tag), ("env", args.env)):
+        if wrong := [pair for pair in pairs if not re.match(r"[^=]+=", pair)]:
+            parser.error(f"--{flag}: got {wrong[0]!r}; expected KEY=VALUE")
+    section: dict[str, Any] = {name: getattr(args, name) for name in _SHARED}
+    section["tags"] = dict(pair.split("=", 1) for pair in args.tag)
+    section["environment"] = dict(pair.split("=", 1) for pair in args.env)
+    if args.name is None:
+        stem = name_of(Endpoint(), args.model)[:_LONGEST].strip("-")
+        section["name"] = f"{stem}-{datetime.now():%y%m%d-%H%M%S}"
+    try:
+        return validated({"endpoint": section}).endpoint
+    except BreedlabError as error:
+        parser.error("\n  ".join(_as_flags(str(error)).splitlines()[1:]).strip())
+
+
+def _as_flags(text: str) -> str:
+    """Return what is said of settings, said of this command's flags."""
+    text = text.replace("endpoint.environment", "--env").replace("endpoint.tags", "--tag")
+    flag = r"\b(?:backend|endpoint)\.(\w+)"
+    text = re.sub(f"{flag}=true", lambda m: f"--{m[1].replace('_', '-')}", text)
+    text = re.sub(f"{flag}=", lambda m: f"--{m[1].replace('_', '-')} ", text)
+    return re.sub(flag, lambda m: f"--{m[1].replace('_', '-')}", text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
+    return int(text)
+
+
+def _usd(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}; expected USD an hour, such as 0.23"
+        ) from None
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "batch",
+        "MODEL|RUN s3://BUCKET/IN s3://BUCKET/OUT [flags]",
+        "--follow NAME [--region REGION]",
+        "--stop NAME [--region REGION]",
+        description="Have a model answer every image under IN, by a batch job of Amazon SageMaker.",
+        examples=(
+            "runs/latest s3://my-bucket/new s3://my-bucket/answers --role MyRole --dry-run",
+            "--follow dogs-261129-031500",
         ),
-        description=(
-            "Have a model answer every image under IN, by a batch transform job of Amazon"
-            " SageMaker."
-        ),
-        epilog=(
-            f"example: {command('batch')} runs/latest s3://my-bucket/new s3://my-bucket/answers"
-            " --role MyRole"
-        ),
+        notes=f"{command('help', 'endpoint')} explains the flags that are settings of an endpoint.",
     )
     add = parser.add_argument
     add("model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")
@@ -194,13 +287,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     add("--name", help="the job's (default: the experiment's, with the time)")
     add("--instance-type", metavar="TYPE", default="ml.m5.large", help="default: ml.m5.large")
-    add("--instances", type=deploy_flags._count, default=1, metavar="N", help="default: 1")
+    add("--instances", type=_count, default=1, metavar="N", help="default: 1")
     add(
-        "--at-once",
-        type=deploy_flags._count,
-        default=1,
-        metavar="N",
-        help="requests at a time to a machine (1)",
+        "--at-once", type=_count, default=1, metavar="N", help="requests at a time to a machine (1)"
     )
     add(
         "--max-image-mb",
@@ -210,30 +299,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         metavar="MB",
         help="1 to 100 (default: 6)",
     )
-    add(
-        "--price-per-hour",
-        type=deploy_flags._usd,
-        metavar="USD",
-        help="of one instance, where it is not known",
-    )
+    add("--price-per-hour", type=_usd, metavar="USD", help="of one instance, where it is not known")
     for name in ("region", "role", "bucket", "prefix", "kms-key"):
-        add(f"--{name}", help=f"as for {command('deploy')}")
-    add(
-        "--tag",
-        action="append",
-        default=[],
-        type=deploy_flags._pair,
-        metavar="KEY=VALUE",
-        help="more than once",
-    )
-    add(
-        "--env",
-        action="append",
-        default=[],
-        type=deploy_flags._pair,
-        metavar="KEY=VALUE",
-        help="more than once",
-    )
+        add(f"--{name}", help=f"as endpoint.{name.replace('-', '_')} of {command('deploy')}")
+    for name in ("tag", "env"):
+        add(f"--{name}", action="append", default=[], metavar="KEY=VALUE", help="more than once")
     add(
         "--image",
         default="aws",
@@ -247,7 +317,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     add(
         "--workers",
-        type=deploy_flags._count,
+        type=_count,
         default=1,
         help="processes that answer, on each machine (default: 1)",
     )
@@ -256,36 +326,4 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         metavar="DIR",
         help="AWS's inference stack on this machine (default: .venv-inference)",
     )
-    args = parser.parse_args(argv)
-    if args.follow is not None or args.stop is not None:
-        if args.model is not None:
-            parser.error("--follow and --stop take no MODEL|RUN")
-        return args
-    if args.target is None:
-        parser.error("expected MODEL|RUN, and two addresses: s3://BUCKET/IN s3://BUCKET/OUT")
-    for name, address in (("IN", args.source), ("OUT", args.target)):
-        if not re.fullmatch(_ADDRESS, address):
-            parser.error(
-                f"{name}: got {address!r}; expected an address such as s3://my-bucket/images"
-            )
-    source, target = (f"{address.rstrip('/')}/" for address in (args.source, args.target))
-    if target.startswith(source) or source.startswith(target):
-        parser.error(
-            "IN and OUT lie in one another; the next job would take the answers for images"
-        )
-    return _as_deployment(parser, args)
-
-
-def _as_deployment(parser: argparse.ArgumentParser, args: argparse.Namespace) -> argparse.Namespace:
-    """Return the args as `deploy` parses them, for what both have in common."""
-    rest = deploy_flags._parser().parse_args([args.model])
-    merged = argparse.Namespace(
-        **{**vars(rest), **{k: v for k, v in vars(args).items() if k != "model"}}
-    )
-    if args.name is None:
-        stem = deploy_flags._name_of(merged.model)[:_LONGEST].strip("-")
-        merged.name = f"{stem}-{datetime.now():%y%m%d-%H%M%S}"
-    deploy_flags._check_name(parser, "--name", merged.name)
-    if found := deploy_flags.problems(merged):
-        parser.error("\n  ".join(found))
-    return merged
+    return parser

@@ -17,6 +17,7 @@ import breedlab
 from breedlab import registry
 from breedlab.commands import command
 from breedlab.config.compose import named_plugins
+from breedlab.config.endpoint import Deploying
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from, nearest
 from breedlab.config.schema import schema
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
     overrides = [word for word in argv if "=" in word]
     if problems := load_plugins(named_plugins(overrides)):
         raise error_from(problems)
-    known = {setting.path: setting for setting in settings(schema())}
+    known = {setting.path: setting for setting in [*settings(Deploying), *settings(schema())]}
     paths = [word for word in argv if "=" not in word]
     if unknown := [path for path in paths if path not in known]:
         raise ConfigError(

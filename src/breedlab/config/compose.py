@@ -47,13 +47,14 @@ def load(overrides: list[str]) -> Tree:
     return tree
 
 
-def compose(overrides: list[str]) -> Tree:
-    """What Hydra makes of overrides, not validated."""
+def compose(overrides: list[str], root: str = "config") -> Tree:
+    """What Hydra makes of overrides, not validated; `root` is the YAML file of conf/ to begin
+    with."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return tree_of(hydra_compose("config", overrides=overrides))
+        return tree_of(hydra_compose(root, overrides=overrides))
 
 
 def named_plugins(overrides: Sequence[str]) -> list[str]:
@@ -202,7 +203,7 @@ def screen(overrides: list[str], grid: bool = False) -> tuple[list[str], list[Pr
     choices, paths = groups(overrides), known_paths()
     good, found = [], []
     for word in overrides:
-        problem = _screened(word, choices, paths, grid)
+        problem = screened(word, choices, paths, grid)
         if problem is None:
             good.append(word)
         else:
@@ -234,9 +235,11 @@ def _with_quotes(word: str) -> str:
     return f"{key}={in_quotes(value)}"
 
 
-def _screened(
+def screened(
     word: str, choices: Mapping[str, list[str]], paths: list[str], grid: bool
 ) -> Problem | None:
+    """Return what is wrong with an override as such: its name, its choice, or several values where
+    one is expected."""
     key, equals, value = word.partition("=")
     if key.startswith(("+", "~", "hydra.", "hydra/")) or "@" in key:
         return None  # additions and deletions are Hydra's to judge
@@ -273,10 +276,23 @@ def _screened(
     return None
 
 
-_OPEN = ("tuner.space", "backend.tags", "backend.environment")
+_OPEN = (
+    "tuner.space",
+    "backend.tags",
+    "backend.environment",
+    "endpoint.tags",
+    "endpoint.environment",
+)
 """Paths whose value is a mapping with names of the person's own."""
 
-_FOLDERS = ("data.root", "model.weights", "cache.dir", "runs_dir")
+_FOLDERS = (
+    "data.root",
+    "model.weights",
+    "cache.dir",
+    "runs_dir",
+    "endpoint.photo",
+    "endpoint.inference_env",
+)
 """Paths whose value is a place on this machine, whose name may have spaces."""
 
 _LISTS = (
@@ -288,6 +304,9 @@ _LISTS = (
     "backend.vpc.subnets",
     "backend.vpc.security_groups",
     "tuner.warm_start",
+    "endpoint.subnets",
+    "endpoint.security_groups",
+    "endpoint.alarms",
 )
 """Paths whose value is a list."""
 
@@ -316,7 +335,7 @@ def explained(
         try:
             tree = compose([*accepted, word])
         except Exception as error:  # as above
-            found.append(_reworded(word, error, compose(accepted)))
+            found.append(reworded(word, error, compose(accepted)))
         else:
             accepted.append(word)
     tree = compose(accepted)
@@ -324,7 +343,7 @@ def explained(
         try:
             tree = with_space(tree, [word])
         except Exception as error:  # as above
-            found.append(_reworded(word, error, tree))
+            found.append(reworded(word, error, tree))
     if not found:  # the overrides work one by one, so the files themselves are at fault
         return ConfigError(f"config: {_first_line(refusal)}")
     return error_from(beside(found, tree))
@@ -337,7 +356,8 @@ def beside(found: list[Problem], tree: Tree) -> list[Problem]:
     return found + [problem for problem in problems(tree) if problem.path not in refused]
 
 
-def _reworded(word: str, error: Exception, tree: Tree) -> Problem:
+def reworded(word: str, error: Exception, tree: Tree) -> Problem:
+    """Return what Hydra refused an override for, in the words of everything else."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

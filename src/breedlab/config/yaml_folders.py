@@ -19,13 +19,21 @@ def config_folder() -> Path:
     return packaged if packaged.is_dir() else PACKAGE.parents[1] / "conf"
 
 
-def groups(overrides: Sequence[str] = ()) -> dict[str, list[str]]:
-    """The config groups and their choices, with those of the folders that `hydra.searchpath` of
-    overrides names."""
+OF_DEPLOY = ("endpoint",)
+"""The groups that `breedlab deploy` composes; all others are `breedlab launch`'s."""
+
+
+def groups(overrides: Sequence[str] = (), of_deploy: bool = False) -> dict[str, list[str]]:
+    """Return the config groups of `breedlab launch`, or of `breedlab deploy`, and their choices.
+
+    Args:
+        overrides: Those with `hydra.searchpath` name more folders with choices.
+        of_deploy: Whether to return those of `breedlab deploy`.
+    """
     found: dict[str, set[str]] = {}
     for folder in (config_folder(), *_own_folders(overrides)):
         for group in folder.iterdir():
-            if group.is_dir():
+            if group.is_dir() and (group.name in OF_DEPLOY) == of_deploy:
                 found.setdefault(group.name, set()).update(
                     path.stem for path in group.glob("*.yaml")
                 )

@@ -83,7 +83,7 @@ def endpoint_needs(instance_type: str, most: int) -> list[Need]:
         Need(
             f"{instance_type} for endpoint usage",
             most,
-            "--instance-type",
+            "endpoint.instance_type",
             f"{most} x {instance_type}",
         )
     ]

@@ -9,7 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-PREFIX = "breedlab:"
+from breedlab.config.endpoint import OWN_TAGS
+
+PREFIX = OWN_TAGS
 """How the keys of our own tags begin; users cannot set these."""
 
 ENDPOINT = f"{PREFIX}endpoint"

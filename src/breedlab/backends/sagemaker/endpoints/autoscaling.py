@@ -251,5 +251,5 @@ def _refuse_other_alarm(account: boto3.Session, endpoint: str) -> None:
     if any(not calls_first_instance(alarm, endpoint) for alarm in found):
         raise BackendError(
             f"the alarm {name} watches something else and is left as it is; rename it, or give the"
-            " endpoint another --name, so that requests can wake it"
+            " endpoint another endpoint.name, so that requests can wake it"
         )

@@ -45,7 +45,9 @@ class Cost:
     def problems(self) -> list[Problem]:
         """Return why nothing should be sent at this price."""
         return (
-            [] if self.known else [Problem("--price-per-hour", f"has no value, and {self.source}")]
+            []
+            if self.known
+            else [Problem("endpoint.price_per_hour", f"has no value, and {self.source}")]
         )
 
 
@@ -89,7 +91,9 @@ def cost_of(
 
 def _times(price: float, least: int, most: int, source: str) -> Cost:
     return Cost(
-        price * least, price * most, source.replace("backend.price_per_hour", "by --price-per-hour")
+        price * least,
+        price * most,
+        source.replace("backend.price_per_hour", "by endpoint.price_per_hour"),
     )
 
 

@@ -140,7 +140,7 @@ class Creation:
             return True
         raise BackendError(
             f"{resource}: is there already and has no tag {ENDPOINT}={self.deployment.name}, so"
-            " breedlab did not make it; take another --name, or delete it"
+            " breedlab did not make it; take another endpoint.name, or delete it"
         )
 
     def _is_ours(self, resource: Resource) -> bool:

@@ -20,14 +20,11 @@ from breedlab.backends.sagemaker.images import gpus
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.session import Place
 from breedlab.backends.sagemaker.tags import as_request as tags_as_request
+from breedlab.config.endpoint import LONGEST_NAME
 from breedlab.errors import BackendError
 
 VARIANT = "AllTraffic"
 """The endpoint's one variant, named as the SDK does."""
-NAME = r"[a-zA-Z0-9](-*[a-zA-Z0-9])*"
-LONGEST = 52
-"""Characters of an endpoint's name: AWS takes 63, and the names of its models and configs add a
-version."""
 SERVING_PYTORCH = "2.6.0"
 """The newest PyTorch for which AWS has an inference image."""
 
@@ -155,7 +152,9 @@ def with_version(deployment: Deployment, content: str) -> Deployment:
 
 def default_name(experiment: str) -> str:
     """Return what the endpoint of an experiment is called where nobody says."""
-    return re.sub(r"[^a-zA-Z0-9]+", "-", experiment).strip("-")[:LONGEST].strip("-") or "breedlab"
+    return (
+        re.sub(r"[^a-zA-Z0-9]+", "-", experiment).strip("-")[:LONGEST_NAME].strip("-") or "breedlab"
+    )
 
 
 def is_version(name: str, endpoint: str) -> bool:
@@ -169,10 +168,11 @@ def inference_image(instance_type: str, region: str) -> str:
     from sagemaker.core import image_uris
 
     if reason := machines.unusable(instance_type):
-        raise BackendError(f"--instance-type: {reason}")
+        raise BackendError(f"endpoint.instance_type: {reason}")
     if machines.is_arm(instance_type) and gpus(instance_type):
         raise BackendError(
-            f"--instance-type: {instance_type} has ARM processors beside its GPUs; give --image"
+            f"endpoint.instance_type: {instance_type} has ARM processors beside its GPUs; give"
+            " endpoint.image"
         )
     known = not region.startswith("<")
     # Of types newer than its list the SDK takes every processor for an x86 one.
@@ -189,7 +189,7 @@ def inference_image(instance_type: str, region: str) -> str:
         if "region" not in str(error):
             raise
         raise BackendError(
-            f"--region: AWS has no PyTorch image in {region!r}; expected a region such as"
+            f"endpoint.region: AWS has no PyTorch image in {region!r}; expected a region such as"
             " eu-central-1"
         ) from error
     return uri if known else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
@@ -204,7 +204,8 @@ def python_of(image: str) -> str:
     match = re.search(r"[:-]py(\d)(\d+)(-|$)", image)
     if match is None:
         raise BackendError(
-            f"--vendor: the tag of {image} does not tell its Python version; take --image aws"
+            f"endpoint.vendor: the tag of {image} does not tell its Python version; use"
+            " endpoint.image=aws"
         )
     return f"{match[1]}.{match[2]}"
 

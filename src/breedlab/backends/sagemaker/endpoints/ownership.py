@@ -55,7 +55,7 @@ def refuse_foreign(sagemaker: Any, described: dict[str, Any], allowed: str | Non
         return
     raise BackendError(
         f"endpoint {name}: is there already and is {whose(tags)}, so it is left as it is;"
-        f" take another --name, or replace what it serves with --replace {name}"
+        f" take another endpoint.name, or replace what it serves with endpoint.replace={name}"
     )
 
 

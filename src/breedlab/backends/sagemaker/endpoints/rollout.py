@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 _ACCEPT = "application/json; verbose=1"
 
-waiting_for: tuple[str, str] | None = None
-"""The endpoint that AWS is at work on and the command that deletes it, for what is said after
-Ctrl-C."""
+
+class RolloutInterrupted(BreedlabError):
+    """Ctrl-C while AWS is at work on an endpoint; the message says how to come back to it."""
+
+    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ class Rollout:
         Raises:
             BackendError: If the endpoint does not come up or does not answer; by then it is gone,
                 or as it was.
+            RolloutInterrupted: After Ctrl-C, once AWS was told to begin.
         """
-        global waiting_for
         status = self.find()
         stage("Endpoint")
         before = self._before() if status is not None else None
@@ -125,21 +127,13 @@ class Rollout:
         if before is not None:
             self.deployment = replace(self.deployment, variant=before.variant)
         upload_archive(self.account, archive, self.deployment.model, self.deployment.kms_key)
-        waiting_for = self.deployment.name, self._how_to_delete
         try:
-            if before is None or before.config != self.deployment.versioned:
-                if status not in MOVING:
-                    self._send(before)
-                self._wait()
-                self._refuse_rolled_back()
-            else:
-                note(f"endpoint {self.deployment.name}: has this model and these settings already")
-                self._wait()
-            answer = self._ask_if_allowed()
-        except BreedlabError as error:
-            undone = self._undo(before)
-            raise BackendError(f"{error}\n{undone}") from error
-        waiting_for = None
+            answer = self._roll_out(status, before)
+        except KeyboardInterrupt as error:
+            raise RolloutInterrupted(
+                f"interrupted; AWS goes on with endpoint {self.deployment.name}. The same command"
+                f" comes back to it, and {self._how_to_delete} removes it"
+            ) from error
         if before is not None:
             self._tag()
         try:
@@ -157,6 +151,23 @@ class Rollout:
                 f" S3) the same command asks again; {self._how_to_delete} removes it"
             ) from answer
         return answer
+
+    def _roll_out(self, status: str | None, before: Before | None) -> Answer | BreedlabError:
+        """Send what is needed, wait for it, and return what the endpoint answered; undo it if it
+        does not answer."""
+        try:
+            if before is None or before.config != self.deployment.versioned:
+                if status not in MOVING:
+                    self._send(before)
+                self._wait()
+                self._refuse_rolled_back()
+            else:
+                note(f"endpoint {self.deployment.name}: has this model and these settings already")
+                self._wait()
+            return self._ask_if_allowed()
+        except BreedlabError as error:
+            undone = self._undo(before)
+            raise BackendError(f"{error}\n{undone}") from error
 
     def _ask_if_allowed(self) -> Answer | BreedlabError:
         """Return the answer, or the error that only says what the caller's credentials may not
@@ -187,9 +198,9 @@ class Rollout:
                 # "You cannot convert your instance-based, real-time endpoint to a serverless
                 # endpoint": the guide.
                 raise BackendError(
-                    f"--kind serverless: endpoint {self.deployment.name} runs on instances, and AWS"
-                    " turns none of those into a serverless one; take another --name, or delete it"
-                    " first"
+                    f"endpoint=serverless: endpoint {self.deployment.name} runs on instances, and"
+                    " AWS turns none of those into a serverless one; take another endpoint.name, or"
+                    " delete it first"
                 )
             variant = variants[0]["VariantName"]
             scaled = Scaled.of(self.account, replace(self.deployment, variant=variant))
@@ -279,7 +290,6 @@ class Rollout:
 
     def _undo(self, before: Before | None) -> str:
         """Back to what was; says what it came to."""
-        global waiting_for
         name = self.deployment.name
         try:
             with aws_errors(name):
@@ -290,8 +300,6 @@ class Rollout:
                 self._creation.undo()
         except BreedlabError as error:
             return f"undoing it failed, too: {error}\nlook at it: {self._how_to_delete} removes it"
-        finally:
-            waiting_for = None
         if before is not None:
             return f"the endpoint answers with the model that it had before ({before.config})"
         return "what had been created for it is deleted again; nothing is left that costs anything"

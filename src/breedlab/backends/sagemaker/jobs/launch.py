@@ -62,17 +62,15 @@ class SageMakerBackend:
         return finish(account, record, start=True)
 
     def deploy(self, model: Path) -> str:
-        from breedlab.cli.deploy import main
-        from breedlab.cli.deploy_flags import parse
+        from breedlab.backends.sagemaker.endpoints.deploy import deploy
+        from breedlab.config.endpoint import Endpoint
 
-        words = [str(model)]
-        main(words)
-        return str(parse(words).name)
+        return deploy(Endpoint(), model)
 
     def delete(self, endpoint: str) -> None:
-        from breedlab.cli.deploy import main
+        from breedlab.backends.sagemaker.endpoints.deploy import delete
 
-        main(["--delete", endpoint])
+        delete(endpoint, None)
 
 
 def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]:

@@ -1,0 +1,183 @@
+"""Endpoints: planned, created or updated, listed and deleted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from breedlab.backends.sagemaker import preflight, session
+from breedlab.backends.sagemaker.endpoints import (
+    archive_check,
+    autoscaling,
+    hidden_home,
+    listing,
+    ownership,
+    torchserve,
+)
+from breedlab.backends.sagemaker.endpoints import endpoint as endpoints
+from breedlab.backends.sagemaker.endpoints.before_sending import (
+    of_endpoint,
+    print_request,
+    refuse,
+    request_problems,
+    settings_of_endpoint,
+)
+from breedlab.backends.sagemaker.endpoints.cost import cost_of
+from breedlab.backends.sagemaker.endpoints.deployment import (
+    account_of,
+    deciding_image,
+    described,
+    opened_model,
+    vendored_for,
+)
+from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
+from breedlab.backends.sagemaker.endpoints.registry import Version
+from breedlab.backends.sagemaker.endpoints.rollout import Rollout
+from breedlab.commands import command
+from breedlab.config.endpoint import Endpoint
+from breedlab.config.problems import Problem
+from breedlab.console import console, note, stage, warn
+
+
+def delete(name: str, region: str | None) -> None:
+    """Delete an endpoint with all that was made for it; files in S3 stay.
+
+    Raises:
+        BackendError: If there is none, or breedlab did not make it.
+    """
+    with settings_of_endpoint():
+        account = session.connect(region, "--region")
+    stage(f"Deleting {name}")
+    done = ownership.delete(account, name)
+    for text in done.gone:
+        note(f"deleted {text}")
+    for text in done.left:
+        note(f"left {text}")
+
+
+def show_all(region: str | None) -> None:
+    """Print the endpoints that breedlab made."""
+    with settings_of_endpoint():
+        account = session.connect(region, "--region")
+    listing.show(listing.endpoints(account), str(account.region_name))
+
+
+def plan(endpoint: Endpoint, model: Path) -> None:
+    """Print what would be sent, and what it still needs.
+
+    Raises:
+        BreedlabError: With everything that AWS would refuse.
+    """
+    if endpoint.photo is not None:
+        deciding_image(endpoint, model)  # refused now, not at the launch
+    # whose wheels are collected at the launch, from a package index
+    with opened_model(model) as (folder, archive):
+        size = archive_check.lint(folder, imports=False)
+        place = session.planned(account_of(endpoint, model))
+        deployment = described(endpoint, model, place, folder, archive)
+        refuse(_problems(deployment))
+    cost = cost_of(deployment, endpoint.price_per_hour)
+    print(f"endpoint {deployment.name}, {deployment.kind} (dry run: nothing is sent)\n")
+    print(f"archive  {model}: {size / 1e6:.1f} MB unpacked, goes to {deployment.model}")
+    print(f"image    {deployment.image}")
+    print(f"costs    {of_endpoint(str(cost))}")
+    if endpoint.vendor:
+        print(
+            "wheels   are added at the launch, so that the versions below, and the archive's"
+            " address, will be others"
+        )
+    print(
+        "before   the archive is imported and answers one photo here; nothing is sent if it"
+        " does not"
+    )
+    print(
+        "after    one photo to the endpoint decides; if it gets no scores, everything is undone\n"
+    )
+    _print_requests(deployment)
+    needs = session.needed(place)
+    needs += [f"a price: {problem.path}=USD, since {cost.source}" for problem in cost.problems()]
+    print("a launch needs AWS credentials" + (", and" if needs else ""))
+    for text in needs:
+        print(f"  {of_endpoint(text)}")
+
+
+def _print_requests(deployment: Deployment) -> None:
+    requests = endpoints.requests(deployment, exists=False)
+    update = endpoints.requests(deployment, exists=True)[2]
+    if any(request.parameters.get("PolicyType") == "StepScaling" for request in requests):
+        requests.append(autoscaling.wake_alarm(deployment.name, "<ARN of the step policy>"))
+    for number, request in enumerate(requests, 1):
+        print_request(number, request)
+        if request.operation == "CreateEndpoint":
+            print(f"or, where the endpoint is there already: {update.service} {update.operation}")
+            print(json.dumps(update.parameters, indent=2) + "\n")
+
+
+def deploy(endpoint: Endpoint, model: Path, package: Version | None = None) -> str:
+    """Create an endpoint, or bring an existing one to a model, and return its name once it has
+    answered an image.
+
+    Args:
+        endpoint: The settings.
+        model: An archive, or a run directory.
+        package: The version in the model registry that the archive is of, if it is.
+
+    Raises:
+        BreedlabError: With everything that AWS would refuse; or if it does not answer, and then all
+            is undone.
+        RolloutInterrupted: After Ctrl-C, once AWS was told to begin.
+    """
+    image = deciding_image(endpoint, model)
+    with opened_model(model, vendored_for(endpoint)) as (folder, archive):
+        stage("Archive")
+        if text := hidden_home.exposed():
+            warn(text)
+        # Without the stack its code is imported for the photo, and for nothing else before that.
+        python, _ = torchserve.find_environment(endpoint.inference_env)
+        size = archive_check.lint(folder, imports=python is not None)
+        note(f"{model}: complete, {size / 1e6:.1f} MB unpacked")
+        account, place, found = session.inspect(account_of(endpoint, model))
+        if place is None:
+            place = session.planned(account_of(endpoint, model))
+        deployment = described(endpoint, model, place, folder, archive)
+        if package is not None:
+            deployment = replace(deployment, package=package.arn, model=package.model)
+        cost = cost_of(deployment, endpoint.price_per_hour, account)
+        asked = preflight.Findings()
+        if account is not None:
+            asked = preflight.look(account, place.role, _quotas(deployment), "endpoint.role")
+        refuse([*found, *_problems(deployment), *cost.problems(), *asked.problems])
+        assert account is not None
+        asked.tell_unchecked()
+        note(f"endpoint {deployment.name} costs {of_endpoint(str(cost))}")
+        classes = archive_check.classes_of(folder)
+        rollout = Rollout(account, deployment, classes, image, endpoint.replace)
+        rollout.find()  # an endpoint in no state to be updated is told before the archive is tried
+        with console.status("one photo to the archive, here") as status:
+            answer = archive_check.probe(
+                folder,
+                image,
+                endpoint.inference_env,
+                lambda s: status.update(f"one photo to it, here: {s:.0f} s"),
+            )
+        note(f"answers a photo with {answer.label} ({answer.score:.1%}): {answer.where}")
+        answer = rollout.run(archive)
+    name, region = deployment.name, session.region_flag(account.region_name)
+    console.print(f"\nendpoint {name} answers: {answer.label} ({answer.score:.1%})\n", markup=False)
+    console.print(f"ask     {command('predict')} --endpoint {name}{region} PHOTO...", markup=False)
+    console.print(f"delete  {command('deploy')} --delete {name}{region}", markup=False)
+    return name
+
+
+def _quotas(deployment: Deployment) -> list[preflight.Need]:
+    if deployment.kind == "serverless":
+        return []
+    most = max(deployment.scaling.least, deployment.scaling.most)
+    return preflight.endpoint_needs(deployment.instance_type, most)
+
+
+def _problems(deployment: Deployment) -> list[Problem]:
+    """Return what AWS would refuse of the requests, those of an update among them."""
+    update = endpoints.requests(deployment, exists=True)[2]
+    return request_problems([*endpoints.requests(deployment, exists=False), update])

@@ -1,0 +1,85 @@
+"""The parser of every command: one style of help, examples below it, and the nearest name to what
+is not one."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from breedlab.commands import command
+from breedlab.config.problems import nearest
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors say what was meant, and end with exit code 2.
+
+    Args:
+        name: The command.
+        usage: How it is called, a way a line, without the command itself.
+        description: What it does.
+        examples: Calls to copy, without the command itself.
+        notes: What stands below the examples.
+        paths: Config paths that the command takes as well.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *usage: str,
+        description: str,
+        examples: Sequence[str] = (),
+        notes: str = "",
+        paths: Sequence[str] = (),
+    ) -> None:
+        typed = command(name)
+        shown = [f"  {typed} {example}".rstrip() for example in examples]
+        listed = "\n".join(["examples:", *shown]) if shown else ""
+        super().__init__(
+            prog=typed,
+            usage=f"\n{' ' * 7}".join(f"{typed} {way}".rstrip() for way in usage) or None,
+            description=description,
+            epilog="\n\n".join(part for part in (listed, notes) if part),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._paths = list(paths)
+
+    def add_subparsers(self, **options: Any) -> Any:
+        """Add commands of the command, each with a parser that says its errors alike."""
+        return super().add_subparsers(**{"parser_class": _SubParser, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, with the nearest name, and exit with 2."""
+        super().error(message + self._hint(message))
+
+    def _hint(self, message: str) -> str:
+        if unknown := re.search(r"unrecognized arguments: .*?(--?[\w-]+)", message):
+            flag = unknown[1]
+            return nearest(flag, visible_flags(self)) or nearest(
+                flag.lstrip("-").replace("-", "_"), self._paths
+            )
+        if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            return nearest(wrong[1], re.findall(r"[\w.-]+", wrong[2]))
+        return ""
+
+
+class _SubParser(Parser):
+    def __init__(self, **options: Any) -> None:
+        argparse.ArgumentParser.__init__(self, **{"allow_abbrev": False, **options})
+        self._paths = []
+
+
+def visible_flags(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the flags that a parser's help lists, those of its commands among them."""
+    return list(dict.fromkeys(_flags(parser)))
+
+
+def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if action.help != argparse.SUPPRESS:
+            yield from (flag for flag in action.option_strings if flag.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            for inside in action.choices.values():
+                yield from _flags(inside)

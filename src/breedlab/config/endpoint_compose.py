@@ -1,0 +1,91 @@
+"""Overrides of `breedlab deploy` composed and checked as one `endpoint` section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from breedlab.config.compose import (
+    compose,
+    quoted,
+    rejoin,
+    reworded,
+    screened,
+    split_space,
+    with_space,
+)
+from breedlab.config.endpoint import Deploying, endpoint_problems
+from breedlab.config.problems import Problem, error_from, reword
+from breedlab.config.setting import settings
+from breedlab.config.validate import Tree
+from breedlab.config.yaml_folders import SEARCHPATH, groups
+
+
+def load_endpoint(overrides: list[str]) -> Deploying:
+    """Return what overrides such as `endpoint.name=dogs` compose to.
+
+    Raises:
+        ConfigError: Naming every override that means nothing, and whatever else is wrong with the
+            rest.
+    """
+    choices, paths = groups(overrides, of_deploy=True), _paths()
+    whole, found = rejoin(overrides)
+    good = []
+    for word in quoted(whole):
+        problem = screened(word, choices, paths, grid=False)
+        if problem is None:
+            good.append(word)
+        else:
+            found.append(problem)
+    good, of_open_mappings = split_space(good)
+    try:
+        tree = compose(good, "deploy")
+    except Exception:  # Hydra's parser, composer and OmegaConf share no base class
+        tree, refused = _one_by_one(good)
+        found += refused
+    for word in of_open_mappings:
+        try:
+            tree = with_space(tree, [word])
+        except Exception as error:  # as above
+            found.append(reworded(word, error, tree))
+    return validated(tree, found)
+
+
+def validated(tree: Mapping[str, Any], found: list[Problem] | None = None) -> Deploying:
+    """Return a tree as typed settings.
+
+    Args:
+        tree: `{"endpoint": {...}}`.
+        found: What is wrong already.
+
+    Raises:
+        ConfigError: Naming everything that is wrong.
+    """
+    found = list(found or [])
+    try:
+        deploying = Deploying.model_validate(dict(tree))
+    except ValidationError as error:
+        raise error_from([*found, *reword(error.errors(), _paths())], "endpoint") from error
+    if found := [*found, *endpoint_problems(deploying.endpoint)]:
+        raise error_from(found, "endpoint")
+    return deploying
+
+
+def _paths() -> list[str]:
+    return [setting.path for setting in settings(Deploying)]
+
+
+def _one_by_one(overrides: list[str]) -> tuple[Tree, list[Problem]]:
+    """Return what those overrides compose to that Hydra takes, and the problems of the others."""
+    accepted = [word for word in overrides if word.startswith(SEARCHPATH)]
+    found = []
+    for word in (word for word in overrides if word not in accepted):
+        try:
+            compose([*accepted, word], "deploy")
+        except Exception as error:  # as in `load_endpoint`
+            found.append(reworded(word, error, compose(accepted, "deploy")))
+        else:
+            accepted.append(word)
+    return compose(accepted, "deploy"), found
