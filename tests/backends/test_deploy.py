@@ -375,11 +375,8 @@ def test_missing_role_bucket_and_credentials_are_told_at_once(
     with pytest.raises(BackendError) as caught:
         main([str(archive)])
     told = str(caught.value)
-    assert (
-        "endpoint.role: has no value" in told
-        and "endpoint.bucket: has no value" in told
-        and "--region" in told
-    )
+    for name in ("role", "bucket", "region"):
+        assert f"endpoint.{name}: has no value" in told
     assert "backend." not in told
 
 

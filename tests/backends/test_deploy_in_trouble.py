@@ -274,8 +274,9 @@ def test_an_unknown_price_is_told_and_nothing_is_sent(
 ) -> None:
     assert deploy(model_archive, *words.split(), "--dry-run") == 0
     out = capsys.readouterr().out
-    assert "costs    unknown" in out and "--price-per-hour" in out[out.index("a launch needs") :]
-    with pytest.raises(BackendError, match="--price-per-hour: has no value"):
+    needs = out[out.index("a launch needs") :]
+    assert "costs    unknown" in out and "endpoint.price_per_hour" in needs
+    with pytest.raises(BackendError, match="endpoint.price_per_hour: has no value"):
         deploy(model_archive, *words.split())
     assert created(account) == [] and not [call for call in account.calls if call.startswith("PUT")]
 
