@@ -276,7 +276,7 @@ def test_an_unknown_price_is_told_and_nothing_is_sent(
     out = capsys.readouterr().out
     needs = out[out.index("a launch needs") :]
     assert "costs    unknown" in out and "endpoint.price_per_hour" in needs
-    with pytest.raises(BackendError, match="endpoint.price_per_hour: has no value"):
+    with pytest.raises(BackendError, match=r"endpoint\.price_per_hour: has no value"):
         deploy(model_archive, *words.split())
     assert created(account) == [] and not [call for call in account.calls if call.startswith("PUT")]
 

@@ -221,8 +221,11 @@ def config_of(model: Path | None) -> dict[str, Any]:
         return {}
     import yaml
 
-    tree: dict[str, Any] = yaml.safe_load((model / "config.yaml").read_text("utf-8"))
-    return tree
+    try:
+        tree = yaml.safe_load((model / "config.yaml").read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}  # it only proposes what settings say, too; the archive is whole without it
+    return tree if isinstance(tree, dict) else {}
 
 
 def _digest(path: Path) -> str:
