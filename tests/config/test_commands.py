@@ -69,8 +69,9 @@ def test_the_script_says_errors_on_stderr_and_ends_with_2(here: Path) -> None:
         (["--help"], 0, "launch    search, train, test and export", ""),
         ([], 2, "usage: breedlab DIR", ""),
         (["lunch"], 2, "", "breedlab: no command 'lunch'; expected a folder or one of launch, "),
+        (["deplyo"], 2, "", "; did you mean deploy?"),
     ],
-    ids=["help", "no command", "unknown command"],
+    ids=["help", "no command", "unknown command", "typo"],
 )
 def test_the_installed_command_names_its_commands(
     words: list[str], code: int, out: str, err: str, here: Path

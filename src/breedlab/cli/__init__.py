@@ -20,7 +20,7 @@ COMMANDS = {
     "evaluate": "how good a model is on labelled photos: evaluate MODEL|RUN FOLDER",
     "debug": "what a run's training did, by the debugger's rules: debug RUN",
     "export": "a model for other programs: export MODEL|RUN --onnx FILE",
-    "deploy": "a model behind an endpoint on SageMaker: deploy MODEL|RUN [--dry-run]",
+    "deploy": "a model behind an endpoint on SageMaker: deploy MODEL|RUN [endpoint.NAME=VALUE]",
     "batch": "a model answers every image in S3: batch MODEL|RUN s3://IN s3://OUT",
     "jobs": "jobs on SageMaker: jobs list|show|stop|fetch NAME",
     "account": "what an AWS account has to allow: account policies, account bootstrap --dry-run",
@@ -52,8 +52,11 @@ def main() -> None:
         sys.argv = ["breedlab", *words]
         run("folder")
     if words[0] not in COMMANDS:
+        from breedlab.config.problems import nearest
+
         print(
-            f"breedlab: no command {words[0]!r}; expected a folder or one of {', '.join(COMMANDS)}",
+            f"breedlab: no command {words[0]!r}; expected a folder or one of"
+            f" {', '.join(COMMANDS)}{nearest(words[0], COMMANDS)}",
             file=sys.stderr,
         )
         sys.exit(2)
