@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import preloaded
 import pytest
 import torch
 import yaml
@@ -188,7 +189,7 @@ def test_an_old_archive_is_evaluated(golden: Path, capsys: Any) -> None:
 @pytest.mark.slow
 def test_an_old_archive_is_served(golden: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "serve.py"), COMPLETE, "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = preloaded.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     try:
         said = ""

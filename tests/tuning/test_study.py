@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import preloaded
 import psutil
 import pytest
 from optuna.trial import TrialState
@@ -258,7 +259,7 @@ def test_killed_at_any_moment_a_grid_still_runs_every_combination_once(
     resume: list[str] = []
     finished_before: dict[Path, int] = {}
     for patience in (0.3, 1.4, 0.7):
-        process = subprocess.Popen(
+        process = preloaded.Popen(
             [*command, *overrides, *resume],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
@@ -282,7 +283,7 @@ def test_killed_at_any_moment_a_grid_still_runs_every_combination_once(
         }
         assert all(stamps[path] == stamp for path, stamp in finished_before.items())
         finished_before = stamps
-    done = subprocess.run(
+    done = preloaded.run(
         [*command, *overrides, *resume],
         cwd=tmp_path,
         capture_output=True,
@@ -442,7 +443,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, words: Callable[..., list
         "name=orphans",
     )
     command = [sys.executable, "-m", "breedlab.cli", "launch", *overrides]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = preloaded.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if "epoch" in line and "trial" in line:
