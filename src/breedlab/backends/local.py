@@ -69,13 +69,15 @@ class LocalBackend:
 
 
 def _require_extras(config: Config) -> None:
-    """Refuse a run whose debugger is not installed, before it trains.
+    """Refuse a run whose debugger or logger is not installed, before it trains.
 
     Raises:
         MissingExtra: If it is not.
     """
     if config.debugger.level != "none":
         extras.require("debugger", f"debugger={config.debugger.level} (debugger=none goes without)")
+    if config.logger.name in ("mlflow", "wandb"):
+        extras.require(config.logger.name, f"logger={config.logger.name}")
 
 
 def _validation(result: TrainResult) -> dict[str, Any]:

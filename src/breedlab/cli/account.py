@@ -150,9 +150,11 @@ def _config(overrides: list[str]) -> Config:
 def _account(config: Config, args: argparse.Namespace) -> Account:
     from breedlab.backends.sagemaker.endpoints.endpoint import default_name, inference_image
     from breedlab.backends.sagemaker.images import training_image
+    from breedlab.backends.sagemaker.jobs.job_logging import tracked
     from breedlab.backends.sagemaker.policies import Account
     from breedlab.backends.sagemaker.session import BUCKET, REGION, planned, split_uri
 
+    config = tracked(config)
     backend, place = config.backend, planned(config.backend)
     region = "*" if place.region == REGION else place.region
     partition, its_account = "aws", None

@@ -24,6 +24,7 @@ from breedlab.config.backend import Backend
 from breedlab.config.components import choice, extended
 from breedlab.config.debugger import Debugger
 from breedlab.config.environment import SHORT, concealed, marked, texts_in
+from breedlab.config.logger import Logger
 from breedlab.config.profiler import Profiler
 from breedlab.config.section import Fraction, JobName, Location, Name, PositiveInt, Rate, Section
 from breedlab.hosts import check_host
@@ -262,6 +263,7 @@ class Config(Section):
     tuner: Tuner = Field(default_factory=Tuner)
     debugger: Debugger = Field(default_factory=Debugger)
     profiler: Profiler = Field(default_factory=Profiler)
+    logger: Logger = Field(default_factory=Logger)
     backend: Backend = Field(default_factory=Backend)
     serving: Serving = Field(default_factory=Serving)
 

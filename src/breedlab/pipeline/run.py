@@ -264,6 +264,7 @@ def _train(
     prepared: Prepared, directory: Path, started: float, watch: Session, fit_only: bool
 ) -> TrainResult:
     from breedlab.debugging.recorder import records
+    from breedlab.training import loggers
     from breedlab.training.auto_values import training_precision
     from breedlab.training.fit import ActivationData, fit
     from breedlab.training.inference import validation_logits
@@ -273,6 +274,7 @@ def _train(
 
     config = prepared.config
     watch.write_to(directory)
+    distributed.once(lambda: loggers.begin(config, directory))
     found: dict[str, Any] | None = None
     if config.tuner.strategy != "none":
         from breedlab.tuning import baseline
@@ -387,6 +389,7 @@ def _train(
 
     tuned = {} if found is None else found["values"]
     write_review(directory, config, photos, evaluation, tuned, fitted.best)
+    loggers.finish(config, directory, metrics["test"])
 
     list_suspects(directory, classifier, prepared, config, photos)
     _enter(watch, "Export")

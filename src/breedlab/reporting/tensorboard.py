@@ -41,6 +41,8 @@ def write_review(
 ) -> None:
     """Adds the test's pictures and figures, the config and the HParams row to the run's `final`
     events."""
+    if config.logger.name != "tensorboard":
+        return
     if not extras.has("tensorboard"):
         note(f"nothing was written for TensorBoard; it needs {extras.install('tensorboard')}")
         return

@@ -17,9 +17,14 @@ CURVES = "curves.csv"
 """Lines of `step,name,value`; a resumed run appends, and what stands last for a step counts."""
 
 
-def curve_logger(folder: Path) -> Logger:
-    """Return what logs a run's curves below a folder, in `final`."""
-    if extras.has("tensorboard"):
+def curve_logger(folder: Path, events: bool = True) -> Logger:
+    """Return what logs a run's curves below a folder, in `final`.
+
+    Args:
+        folder: Where to.
+        events: Whether as events of TensorBoard, if that is installed.
+    """
+    if events and extras.has("tensorboard"):
         return TensorBoardLogger(folder, name="", version="final", default_hp_metric=False)
     return CsvCurves(folder / "final" / CURVES)
 

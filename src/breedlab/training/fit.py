@@ -38,10 +38,10 @@ from breedlab.training.callbacks import (
     stop_reason,
 )
 from breedlab.training.checkpoints import WholeCheckpoints, read_checkpoint
-from breedlab.training.curves import curve_logger
 from breedlab.training.ema import KeepAverage
 from breedlab.training.learner import Learner
 from breedlab.training.log_filters import quiet_lightning
+from breedlab.training.loggers import make_loggers
 from breedlab.training.mid_epoch import Resumption
 from breedlab.training.observers import observers
 from breedlab.training.precision import lightning_precision
@@ -173,7 +173,7 @@ def fit(
             default_root_dir=run,
             gradient_clip_val=config.trainer.gradient_clip,
             callbacks=callbacks,
-            logger=curve_logger(run / "tensorboard"),
+            logger=make_loggers(config, run),
             num_sanity_val_steps=0,
             log_every_n_steps=1_000_000,  # figures are logged by epoch
             enable_model_summary=False,

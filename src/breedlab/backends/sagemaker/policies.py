@@ -16,6 +16,7 @@ from breedlab.backends.sagemaker.permissions import (
 )
 from breedlab.backends.sagemaker.tags import USER
 from breedlab.config.backend import Backend
+from breedlab.config.logger import TRACKING_VARIABLE
 
 Statement = dict[str, Any]
 Policy = dict[str, Any]
@@ -35,6 +36,19 @@ _VPC = (
     "DescribeSubnets",
     "DescribeSecurityGroups",
 )
+_MLFLOW = (
+    "CreateExperiment",
+    "CreateRun",
+    "GetExperiment",
+    "GetExperimentByName",
+    "GetRun",
+    "LogBatch",
+    "LogMetric",
+    "LogParam",
+    "SetTag",
+    "UpdateRun",
+)
+"""What Lightning's logger calls of a tracking server."""
 _CODE_ARTIFACT = re.compile(r"(arn:[^:]+:codeartifact:[^:]+:\d+:)repository/([^/]+)/(.+)")
 _SECRET = re.compile(r"(arn:[^:]+:secretsmanager:[^:]+:\d+:secret:[^:]+)(:.*)?")
 
@@ -225,6 +239,15 @@ def _of_environment(environment: Mapping[str, str]) -> Iterator[Statement]:
         yield _allow(asked, [f"{start}repository/{domain}/{repository}"])
         codeartifact = {"StringEquals": {"sts:AWSServiceName": "codeartifact.amazonaws.com"}}
         yield _allow(["sts:GetServiceBearerToken"], ["*"], codeartifact)
+    yield from _of_mlflow(environment.get(TRACKING_VARIABLE, ""))
+
+
+def _of_mlflow(address: str) -> Iterator[Statement]:
+    """Yield what logging to a tracking server or an app of SageMaker's needs, by its ARN."""
+    if ":mlflow-app/" in address:
+        yield _allow(["sagemaker:CallMlflowAppApi"], [address])
+    elif ":mlflow-tracking-server/" in address:
+        yield _allow([f"sagemaker-mlflow:{name}" for name in _MLFLOW], [address])
 
 
 def _keys_of_user(account: Account, uploads: bool) -> Iterator[Statement]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker import checks, images, preflight, session, vendoring
 from breedlab.backends.sagemaker.documented_limits import notices
-from breedlab.backends.sagemaker.jobs import job_secrets
+from breedlab.backends.sagemaker.jobs import job_logging, job_secrets
 from breedlab.backends.sagemaker.jobs.follow import Detached, ways_on
 from breedlab.backends.sagemaker.jobs.job_start import LostAnswer, send
 from breedlab.backends.sagemaker.jobs.record import Record, forget, save
@@ -81,7 +81,9 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
     """
     stage("Checking")
     account, place, found = session.inspect(config.backend)
+    config = job_logging.tracked(config)
     found += job_secrets.secret_problems(config)
+    found += job_logging.logger_problems(config)
     overrides = job_secrets.texts_without(overrides, config)
     config = job_secrets.without_secrets(config)
     in_s3 = config.data.root.startswith("s3://")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from breedlab.backends.sagemaker import checks, images
 from breedlab.backends.sagemaker.jobs.hyperparameters import sagemaker_name
+from breedlab.backends.sagemaker.jobs.job_logging import logger_problems, tracked
 from breedlab.backends.sagemaker.jobs.job_secrets import without_secrets
 from breedlab.backends.sagemaker.jobs.requests import (
     Experiment,
@@ -38,7 +39,7 @@ def plan(config: Config) -> str:
         DataError: If the data folder is there and cannot be used.
     """
     require_extra()
-    config = without_secrets(config)
+    config = without_secrets(tracked(config))
     place = planned(config.backend)
     in_s3 = config.data.root.startswith("s3://")
     found_images = None if in_s3 else find_images(config)
@@ -51,9 +52,9 @@ def plan(config: Config) -> str:
         config.data.root if in_s3 else place.uri("data", "<fingerprint>"),
     )
     sent = requests(experiment)
-    if found := checks.offline_problems(config, place.region) + checks.request_problems(
-        sent, experiment
-    ):
+    found = checks.offline_problems(config, place.region)
+    found += [*logger_problems(config), *checks.request_problems(sent, experiment)]
+    if found:
         raise error_from(found, "backend=sagemaker")
     lines = [
         f"experiment {config.name} on SageMaker (dry run: nothing is started)",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from breedlab.backends.sagemaker.jobs.job_logging import is_sagemaker, tracking_uri
 from breedlab.backends.sagemaker.vendoring import OPTIONS
 from breedlab.config import Config
 from breedlab.config.plugins import copy_packages
@@ -88,6 +89,8 @@ def requirements(config: Config) -> list[str]:
     if config.serving.engine == "openvino" or config.serving.precision == "int8":
         # without them the job would train for hours, and its export then be refused
         extras.append("engines")
+    if config.logger.name in ("mlflow", "wandb"):
+        extras.append(config.logger.name)
     lines: dict[str, str] = {}
     for extra in extras:
         for line in _declared(extra):
@@ -103,6 +106,8 @@ def requirements(config: Config) -> list[str]:
                     lines[name] = line
                 continue
             lines[name] = line if name in _AS_THE_IMAGE_HAS_IT else _pinned(name, line)
+    if is_sagemaker(tracking_uri(config)):
+        lines["sagemaker-mlflow"] = _pinned("sagemaker-mlflow", "sagemaker-mlflow")
     if debugs(config):
         for line in metadata.requires("smdebug") or []:
             if _name(line) not in _NOT_FOR_SMDEBUG:

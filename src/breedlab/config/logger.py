@@ -1,0 +1,27 @@
+"""Where the figures of a run go beside its directory."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from breedlab.config.section import Section
+
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+"""The variable by which MLflow's own tools find their server, too."""
+
+
+class Logger(Section):
+    """Where training's curves and the test's metrics go beside the run directory."""
+
+    name: Literal["none", "tensorboard", "csv", "mlflow", "wandb"] = "tensorboard"
+    """What gets them; `none` leaves the run's own `curves.csv`, which reports read with every
+    choice."""
+    experiment: Annotated[str, Field(min_length=1)] | None = None
+    """The experiment in MLflow, or the project in Weights & Biases; null is the config's `name`."""
+    tracking_uri: Annotated[str, Field(min_length=1)] | None = None
+    """MLflow's server, database, or SageMaker ARN; null is the variable MLFLOW_TRACKING_URI, else
+    `mlflow.db` in `runs_dir`."""
+    offline: bool = False
+    """Whether Weights & Biases writes into the run directory alone, for `wandb sync` later."""

@@ -1,0 +1,99 @@
+"""Loggers of jobs: what travels with them, what they may ask, and what is refused before it is
+paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sagemaker_account import Account
+from test_permissions import HERE, printed
+from test_source_archive import archived
+
+from breedlab.cli.launch import main
+from breedlab.config.logger import TRACKING_VARIABLE
+from breedlab.errors import BreedlabError
+
+APP = "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app-ABC123"
+SERVER = "arn:aws:sagemaker:us-east-1:123456789012:mlflow-tracking-server/ours"
+Cloud = Callable[..., list[str]]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (TRACKING_VARIABLE, "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("way", ["shell", "config", "variable"])
+def test_a_job_gets_mlflows_address_and_its_package(
+    way: str, cloud: Cloud, account: Account, here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = []
+    if way == "shell":
+        monkeypatch.setenv(TRACKING_VARIABLE, APP)
+    else:
+        path = {
+            "config": "logger.tracking_uri",
+            "variable": "backend.environment.MLFLOW_TRACKING_URI",
+        }
+        more = [f"{path[way]}={APP}"]
+    main(cloud("backend.wait=false", "logger=mlflow", *more))
+    assert account.sent("CreateTrainingJob")[-1]["Environment"][TRACKING_VARIABLE] == APP
+    with archived(account) as archive:
+        file = archive.extractfile("requirements.txt")
+        assert file is not None
+        names = {line.split("==")[0] for line in file.read().decode().split()}
+    assert {"mlflow", "sagemaker-mlflow"} <= names
+
+
+def test_other_loggers_bring_nothing(
+    cloud: Cloud, account: Account, here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TRACKING_VARIABLE, APP)
+    main(cloud("backend.wait=false"))
+    assert TRACKING_VARIABLE not in account.sent("CreateTrainingJob")[-1]["Environment"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["logger=mlflow"], r"logger\.tracking_uri: got nothing; expected an address that a job"),
+        (["logger=mlflow", "logger.tracking_uri=http://localhost:5000"], "got 'http://localhost"),
+        (
+            ["logger=mlflow", "logger.tracking_uri='sqlite:///mlflow.db'"],
+            "got 'sqlite:///mlflow.db",
+        ),
+        (["logger=wandb"], "export WANDB_API_KEY and add"),
+        (
+            ["logger=mlflow", f"logger.tracking_uri='{APP}'", "backend.network_isolation=true"],
+            "cannot be reached from an isolated container",
+        ),
+    ],
+)
+def test_what_a_job_could_not_log_to_is_refused(
+    words: list[str], says: str, cloud: Cloud, account: Account, here: Any
+) -> None:
+    with pytest.raises(BreedlabError, match=says):
+        main(cloud("backend.wait=false", *words))
+    assert not account.sent("CreateTrainingJob")
+
+
+def test_the_role_may_log_there_and_aws_knows_the_actions(no_account: None, capsys: Any) -> None:
+    from policy_sentry.querying.actions import get_actions_for_service
+
+    for uri, service in ((APP, "sagemaker"), (SERVER, "sagemaker-mlflow")):
+        policy = printed(
+            capsys,
+            "policies",
+            *HERE,
+            "logger=mlflow",
+            f"logger.tracking_uri='{uri}'",
+            "--only",
+            "execution_role",
+        )
+        (found,) = [s for s in policy["Statement"] if s["Resource"] == [uri]]
+        assert set(found["Action"]) <= set(get_actions_for_service(service))
+    plain = printed(capsys, "policies", *HERE, "--only", "execution_role")
+    assert "mlflow" not in str(plain).lower()
