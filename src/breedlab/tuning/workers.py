@@ -106,7 +106,7 @@ class Workers:
             if code is not None and code < 0
             else "ended"
         )
-        likely = ", probably for lack of memory" if code == -signal.SIGKILL else ""
+        likely = ", probably for lack of memory" if code == -9 else ""
         return TrainingError(
             f"tuner.parallel: a worker process {how} during trial {number}{likely}; what was done"
             f" is saved, go on with: {command('launch', f'resume={self._run}')} (tuner.parallel=1"

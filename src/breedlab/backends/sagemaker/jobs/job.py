@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -34,6 +33,11 @@ from breedlab.config.environment import resolved
 from breedlab.config.plugins import load_plugins
 from breedlab.config.validate import with_values
 from breedlab.errors import BackendError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, from where jobs are only sent
+    fcntl = None  # type: ignore[assignment]
 
 DATA_CHANNEL = "training"
 """The channel that holds the photos: `train/<class>/*.jpg`, and `valid` and `test`."""

@@ -8,7 +8,6 @@ at its end, what changed goes there.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -19,6 +18,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, from where jobs are only sent
+    fcntl = None  # type: ignore[assignment]
 
 EVERY_S = 10.0
 """Seconds between two copies."""
