@@ -3,13 +3,17 @@ not have, and processes that are spawned and not forked."""
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+import torch
+
+from breedlab.config import Config
+from breedlab.pipeline.run import checked_photos
+from breedlab.training.prepare import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,50 +60,17 @@ def test_no_module_needs_what_only_unix_has() -> None:
     assert ended.stdout.strip().splitlines()[-1:] == ["all imported"], ended.stdout + ended.stderr
 
 
-_SPAWNED = """
-import multiprocessing, sys
-
-def main():
-    multiprocessing.set_start_method("spawn")  # as on Windows and macOS
-    import breedlab
-    from breedlab.cli.evaluate import main as evaluate
-    run = breedlab.run(*sys.argv[3:])
-    (answer,) = breedlab.load(run.path).predict(sys.argv[1])
-    print("predicted", sum(answer.probabilities.values()), len(run.trials))
-    assert evaluate([str(run.path), sys.argv[2], "--json"]) == 0
-    print("start method", multiprocessing.get_start_method())
-
-if __name__ == "__main__":
-    main()
-"""
-
-
-@pytest.mark.slow
-def test_loading_search_and_prediction_work_in_spawned_processes(
-    words: Callable[..., list[str]], photos: Path, here: Path
-) -> None:
-    script = here / "spawned.py"
-    script.write_text(_SPAWNED)
-    photo = next((photos / "test").rglob("*.jpg"))
-    typed = words(
-        "experiment=resnet34",
-        "cache.mode=off",  # so that images are loaded in each epoch
-        "data.num_workers=2",
-        "trainer.max_epochs=1",
-        "tuner=random",
-        "tuner.trials=2",
-        "tuner.parallel=2",
-        "tuner.max_epochs=1",
-        "tuner.space={optim.lr:[0.001,0.01]}",
-    )
-    ended = subprocess.run(
-        [sys.executable, script, photo, photos / "test", *typed],
-        capture_output=True,
-        text=True,
-        cwd=here,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "start method spawn" in ended.stdout
-    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("predicted")]
-    assert float(line.split()[1]) == pytest.approx(1) and line.split()[2] == "2"
+def test_a_spawned_process_loads_the_same_images(configure: Callable[..., Config]) -> None:
+    """On Windows and macOS loading processes are spawned: what they get has to be pickled."""
+    method = multiprocessing.get_start_method()
+    batches = []
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        for workers in (0, 1):
+            config = configure(f"data.num_workers={workers}")
+            prepared = prepare(config, checked_photos(config))
+            batches.append(next(iter(prepared.data(config).test_dataloader())))
+    finally:
+        multiprocessing.set_start_method(method, force=True)
+    (here, labels), (there, same) = batches
+    assert torch.equal(here, there) and torch.equal(labels, same)

@@ -57,7 +57,7 @@ def test_other_loggers_bring_nothing(
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("typed", "says"),
     [
         (["logger=mlflow"], r"logger\.tracking_uri: got nothing; expected an address that a job"),
         (["logger=mlflow", "logger.tracking_uri=http://localhost:5000"], "got 'http://localhost"),
@@ -73,10 +73,10 @@ def test_other_loggers_bring_nothing(
     ],
 )
 def test_what_a_job_could_not_log_to_is_refused(
-    words: list[str], says: str, cloud: Cloud, account: Account, here: Any
+    typed: list[str], says: str, cloud: Cloud, account: Account, here: Any
 ) -> None:
     with pytest.raises(BreedlabError, match=says):
-        main(cloud("backend.wait=false", *words))
+        main(cloud("backend.wait=false", *typed))
     assert not account.sent("CreateTrainingJob")
 
 
