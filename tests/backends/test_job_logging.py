@@ -67,7 +67,12 @@ def test_other_loggers_bring_nothing(
         ),
         (["logger=wandb"], "export WANDB_API_KEY and add"),
         (
-            ["logger=mlflow", f"logger.tracking_uri='{APP}'", "backend.network_isolation=true"],
+            [
+                "logger=mlflow",
+                f"logger.tracking_uri='{APP}'",
+                "backend.network_isolation=true",
+                "backend.vendor=true",
+            ],
             "cannot be reached from an isolated container",
         ),
     ],

@@ -85,8 +85,8 @@ def suspects(run: RunRecord) -> list[dict[str, Any]]:
     """The images whose label is most probably wrong, from the run's `fixes.csv`, with their
     pictures."""
     try:
-        with (run.path / "fixes.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(itertools.islice(csv.DictReader(file), _MISTAKES))
+        with (run.path / "fixes.csv").open(encoding="utf-8", newline="") as table:
+            rows = list(itertools.islice(csv.DictReader(table), _MISTAKES))
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
     found = []
