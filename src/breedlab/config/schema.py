@@ -130,6 +130,9 @@ class Data(Section):
     labels: Annotated[str, Field(min_length=1)] = "auto"
     """The file of root that labels the images, CSV or JSON lines; `auto` finds one if there are no
     class folders."""
+    group: Annotated[str, Field(min_length=1)] | None = None
+    """What belongs together and is cut into one split: a column of a label file, or a regular
+    expression on file names, whose first parentheses are the group: `'^([^_]+)_'`."""
     fixes: str | None = None
     """An edited `fixes.csv` of a run: which images have another class than their folder says, or
     are left out."""

@@ -51,7 +51,8 @@ class Report:
     Attributes:
         photos: The photos that are left to use.
         bad: Files that no photo could be read from.
-        leaks: Files of a later split whose content an earlier split holds too.
+        leaks: Files of a later split whose content an earlier split holds too, or whose group
+            (`data.group`).
         conflicts: Files whose content several classes of one split hold: whichever is wrong, no one
             can say here.
         warnings: What a person should know but nothing must stop for.
@@ -87,6 +88,8 @@ def check(
     bad = tuple(Finding(p.path, seen[p.path].problem) for p in _all(photos) if seen[p.path].problem)
     conflicts = _conflicts(photos, seen)
     leaks = _leaks(photos, seen, {finding.path for finding in conflicts})
+    broken = {finding.path for finding in (*bad, *conflicts, *leaks)}
+    leaks = (*leaks, *_straddling(photos, broken))
     # two copies in train are no fault of the person's
     shared = tuple(leak for leak in leaks if not leak.own_cut)
     dropped = {finding.path for finding in (*bad, *conflicts, *leaks)}
@@ -211,6 +214,22 @@ def _leaks(
                     Finding(photo.path, reason, {split, other_split} <= {"train", *photos.cut})
                 )
     return tuple(found)
+
+
+def _straddling(photos: PhotoSet, passed_over: set[Path]) -> Iterator[Finding]:
+    """Find images of groups that given splits divide; the test keeps its own, and validation what
+    the test has not."""
+    first: dict[str, str] = {}
+    for split in ("test", "valid", "train"):
+        for photo in photos.splits[split]:
+            if not photo.group or photo.path in passed_over:
+                continue
+            other = first.setdefault(photo.group, split)
+            if other != split:
+                yield Finding(
+                    photo.path,
+                    f"is of the group {printable(photo.group)}, which the {other} split has, too",
+                )
 
 
 def _lacking(photos: PhotoSet, kept: PhotoSet) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from breedlab.data.folders import SPLITS, Photo, PhotoSet, first_few
+from breedlab.data.folders import SPLITS, PhotoSet, first_few
 from breedlab.errors import DataError
 from breedlab.files import atomic_write_text
 
@@ -67,7 +67,7 @@ def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
         photos,
         splits={
             split: tuple(
-                Photo(photo.path, label)
+                replace(photo, label=label)
                 for photo in photos.splits[split]
                 if (label := changed.get(photo.path, photo.label)) is not None
             )

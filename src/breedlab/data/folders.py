@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from breedlab.commands import command
 from breedlab.data import formats
+from breedlab.data.cuts import cut_missing
+from breedlab.data.groups import groups_of
 from breedlab.data.layout import SPLITS, listed, split_folders, told_splits
 from breedlab.data.listing import Leftovers, find_images, loose_images, subfolders
 from breedlab.data.tables import AUTO, Table, find_table, unused_table
@@ -42,10 +43,12 @@ _NUMBERED = re.compile(r"^\d+\.\s*(?=[^\d\s])")
 
 @dataclass(frozen=True)
 class Photo:
-    """A file and the index of its class."""
+    """A file, the index of its class, and what it belongs to: no group is in two splits; empty
+    where there are no groups."""
 
     path: Path
     label: int
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def splitting(config: Config) -> dict[str, Any]:
         "seed": config.seed,
         "ignore": data.ignore,
         "labels": data.labels,
+        "group": data.group,
     }
 
 
@@ -101,6 +105,7 @@ def scan(
     seed: int,
     ignore: Sequence[str] = (),
     labels: str = AUTO,
+    group: str | None = None,
 ) -> PhotoSet:
     """Read `root/{train,valid,test}/<class>/`, also under other names of splits, or `root/<class>/`
     without splits.
@@ -114,7 +119,7 @@ def scan(
         DataError: If the folder is missing or empty, or its photos have flaws.
     """
     fractions = {"valid_fraction": valid_fraction, "test_fraction": test_fraction}
-    photos = survey(root, **fractions, seed=seed, ignore=ignore, labels=labels)
+    photos = survey(root, **fractions, seed=seed, ignore=ignore, labels=labels, group=group)
     if photos.flaws:
         raise DataError("\n".join(photos.flaws))
     return photos
@@ -128,6 +133,7 @@ def survey(
     seed: int,
     ignore: Sequence[str] = (),
     labels: str = AUTO,
+    group: str | None = None,
 ) -> PhotoSet:
     """What `scan` reads, its flaws told instead of raised: for the check, which has more to tell
     beside them.
@@ -140,6 +146,8 @@ def survey(
         ignore: Names of folders in `root` that are left out.
         labels: The file of `root` that labels the images; `auto` looks for one where there are no
             class folders.
+        group: A column of a label file, or a regular expression on file names: what belongs
+            together.
 
     Raises:
         DataError: If the folder is missing or empty, or is not to be understood.
@@ -151,7 +159,7 @@ def survey(
         )
     fractions = {"valid": valid_fraction, "test": test_fraction}
     if (table := find_table(root, labels, ignore)) is not None:
-        return _labelled_by(table, root, fractions, seed)
+        return _labelled_by(table, root, fractions, seed, group, ignore)
     left = Leftovers()
     folders = split_folders(root, ignore, left)
     _refuse_unlabelled(root, folders)
@@ -189,71 +197,51 @@ def survey(
         )
     # By the folder's own name, composed or not: it is what earlier versions cut by.
     drawn = [found["train"][name][0] for name in names]
-    cut, few = _cut_missing(
-        files,
-        fractions,
-        [(folders["train"] / name, own) for name, own in zip(names, drawn, strict=True)],
-        seed,
-    )
+    group_of, grouped = groups_of(root, group, _all_of(files), ignore)
+    places = [(folders["train"] / name, own) for name, own in zip(names, drawn, strict=True)]
+    cut, few = cut_missing(files, fractions, places, seed, group_of)
     return PhotoSet(
         root=root,
         classes=display_names(names),
-        splits=_labelled(files),
+        splits=_labelled(files, group_of),
         cut=cut,
         flaws=(*flaws, *first_few(few)),
         notes=tuple(
-            filter(None, (told_splits(root, folders), unused_table(root), left.passed_over()))
+            filter(
+                None,
+                (told_splits(root, folders), unused_table(root), grouped, left.passed_over()),
+            )
         ),
         left_out=tuple(_left_out(left, names)),
     )
 
 
-def _labelled(files: dict[str, list[list[Path]]]) -> dict[str, tuple[Photo, ...]]:
+def _labelled(
+    files: dict[str, list[list[Path]]], group_of: dict[Path, str]
+) -> dict[str, tuple[Photo, ...]]:
     """Return each split's photos, from its images by class."""
     return {
         split: tuple(
-            Photo(path, label) for label, paths in enumerate(files[split]) for path in paths
+            Photo(path, label, group_of.get(path, ""))
+            for label, paths in enumerate(files[split])
+            for path in paths
         )
         for split in SPLITS
     }
 
 
-def _cut_missing(
-    files: dict[str, list[list[Path]]],
+def _all_of(files: dict[str, list[list[Path]]]) -> list[Path]:
+    return [path for by_class in files.values() for paths in by_class for path in paths]
+
+
+def _labelled_by(
+    table: Table,
+    root: Path,
     fractions: dict[str, float],
-    drawn: Sequence[tuple[Path | str, str]],
     seed: int,
-) -> tuple[tuple[str, ...], list[str]]:
-    """Cut the splits that are missing from train, in place.
-
-    Args:
-        files: The images of each split, by class.
-        fractions: How much of train each split gets.
-        drawn: For each class what it is called in a message, and the name that decides its cut.
-        seed: Decides it, too.
-
-    Returns:
-        The splits that were cut, and the classes that have too few images for it.
-    """
-    cut = tuple(split for split in ("valid", "test") if split not in files)
-    few: list[str] = []
-    for split in cut:
-        files[split] = []
-    for index, (place, name) in enumerate(drawn if cut else ()):
-        whole = files["train"][index]
-        parts = _cut(whole, {split: fractions[split] for split in cut}, f"{seed}/{name}")
-        if whole and not all(parts.values()):
-            few.append(
-                f"{place}: {len(whole)} photos are too few to cut {' and '.join(cut)} from;"
-                f" expected at least {len(cut) + 1}, or a folder for each split"
-            )
-        files["train"][index] = parts["train"]
-        for split in cut:
-            files[split].append(parts[split])
-    return cut, few
-
-
-def _labelled_by(table: Table, root: Path, fractions: dict[str, float], seed: int) -> PhotoSet:
+    group: str | None,
+    ignore: Sequence[str],
+) -> PhotoSet:
     """Return the images that label files name, with a cut of what splits they do not tell."""
     label_file = table.files[0]
     by_split: dict[str, dict[str, list[Path]]] = {}
@@ -285,9 +273,9 @@ def _labelled_by(table: Table, root: Path, fractions: dict[str, float], seed: in
         for split in SPLITS
         if split in by_split
     }
-    cut, few = _cut_missing(
-        files, fractions, [(f"{label_file}: {name}", name) for name in names], seed
-    )
+    group_of, grouped = groups_of(root, group, _all_of(files), ignore)
+    places: list[tuple[Path | str, str]] = [(f"{label_file}: {name}", name) for name in names]
+    cut, few = cut_missing(files, fractions, places, seed, group_of)
     left = Leftovers()
     find_images(root, left)
     for ending in (".csv", ".tsv", ".jsonl"):
@@ -295,10 +283,10 @@ def _labelled_by(table: Table, root: Path, fractions: dict[str, float], seed: in
     return PhotoSet(
         root=root,
         classes=tuple(names),
-        splits=_labelled(files),
+        splits=_labelled(files, group_of),
         cut=cut,
         flaws=(*flaws, *first_few(few)),
-        notes=tuple(filter(None, (*table.notes, left.passed_over()))),
+        notes=tuple(filter(None, (*table.notes, grouped, left.passed_over()))),
         left_out=(*table.left_out, *_left_out(left, names)),
         label_files=table.files,
     )
@@ -434,18 +422,6 @@ def _disagreements(
             "the splits hold different classes; expected the same class folders in each:\n  "
             + "\n  ".join(wrong)
         )
-
-
-def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str, list[Path]]:
-    shuffled = list(paths)
-    random.Random(seed.encode("utf-8", "surrogateescape")).shuffle(shuffled)
-    parts = {}
-    for cut, (split, fraction) in enumerate(fractions.items(), 1):
-        # one stays for train, and one for each cut to come
-        spare = len(shuffled) - 1 - (len(fractions) - cut)
-        count = min(max(1, round(len(paths) * fraction)), max(0, spare))
-        parts[split], shuffled = sorted(shuffled[:count]), shuffled[count:]
-    return {**parts, "train": sorted(shuffled)}
 
 
 def first_few(lines: list[str], most: int = FEW) -> list[str]:

@@ -35,8 +35,8 @@ def obtain(config: Config) -> PhotoSet:
     photos = survey(root, **splitting(config))
     if photos.cut:
         note(
-            f"no folder for {' and '.join(photos.cut)}: cut from train, stratified, seed"
-            f" {config.seed}"
+            f"no folder for {' and '.join(photos.cut)}: cut from train, stratified,"
+            f"{' by groups,' if data.group else ''} seed {config.seed}"
         )
     return photos if data.fixes is None else apply_fixes(photos, Path(data.fixes))
 

@@ -58,7 +58,7 @@ class _Sheet:
     split: str | None
 
 
-class _Images:
+class Images:
     """The images of a folder by the ways in which label files name them."""
 
     def __init__(self, root: Path, ignore: Sequence[str]) -> None:
@@ -129,7 +129,7 @@ def find_table(root: Path, chosen: str, ignore: Sequence[str] = ()) -> Table | N
     if chosen != AUTO:
         file = root / chosen
         if not file.is_file() or file.suffix.lower() not in FORMATS:
-            there = listed([str(one.relative_to(root)) for one in _candidates(root)]) or "none"
+            there = listed([str(one.relative_to(root)) for one in candidates(root)]) or "none"
             raise DataError(
                 f"data.labels: {file} is not a label file (.csv, .tsv or .jsonl) in data.root; has"
                 f" {there}"
@@ -137,7 +137,7 @@ def find_table(root: Path, chosen: str, ignore: Sequence[str] = ()) -> Table | N
         return _table(root, [file], ignore)
     if not root.is_dir() or _has_class_folders(root, ignore):
         return None
-    files = [file for file in _candidates(root) if not _NO_LABELS.search(file.stem)]
+    files = [file for file in candidates(root) if not _NO_LABELS.search(file.stem)]
     return _table(root, files, ignore) if files else None
 
 
@@ -145,9 +145,7 @@ def unused_table(root: Path) -> str:
     """Return a line about label files beside class folders, which are not read; empty where there
     are none."""
     files = [
-        str(file.relative_to(root))
-        for file in _candidates(root)
-        if not _NO_LABELS.search(file.stem)
+        str(file.relative_to(root)) for file in candidates(root) if not _NO_LABELS.search(file.stem)
     ]
     if not files:
         return ""
@@ -157,7 +155,7 @@ def unused_table(root: Path) -> str:
     )
 
 
-def _candidates(root: Path) -> list[Path]:
+def candidates(root: Path) -> list[Path]:
     """Return the label files in a folder and in its splits, as Hugging Face has its
     `metadata.csv`."""
     folders = [root, *(folder for folder in subfolders(root) if split_of(folder.name))]
@@ -180,7 +178,7 @@ def _has_class_folders(root: Path, ignore: Sequence[str]) -> bool:
 
 
 def _table(root: Path, files: list[Path], ignore: Sequence[str]) -> Table:
-    images = _Images(root, ignore)
+    images = Images(root, ignore)
     if not images.all:
         raise DataError(
             f"{root}: holds {listed([file.name for file in files])} and no images; expected images"
@@ -220,9 +218,7 @@ def _notes(root: Path, sheets: list[_Sheet], others: list[str]) -> Iterator[str]
         yield f"not read: {other}"
 
 
-def _left_out(
-    root: Path, images: _Images, reading: _Reading, sheets: list[_Sheet]
-) -> Iterator[str]:
+def _left_out(root: Path, images: Images, reading: _Reading, sheets: list[_Sheet]) -> Iterator[str]:
     names = listed([str(sheet.file.relative_to(root)) for sheet in sheets], _FEW)
     if reading.missing:
         yield (
@@ -241,23 +237,12 @@ def _left_out(
         )
 
 
-def _sheet(file: Path, images: _Images) -> _Sheet | str:
+def _sheet(file: Path, images: Images) -> _Sheet | str:
     """Return a label file with its columns' roles, or why it labels no images."""
     records, columns = read_records(file)
     if not records:
         return f"{file}: holds no rows; expected a line for each image, such as filename,label"
-    sample = records[:: max(1, len(records) // 50)]
-
-    def hits(column: str) -> int:
-        return sum(
-            bool(row[column]) and bool(images.named(row[column], file.parent, None))
-            for row in sample
-        )
-
-    name = column_called(columns, FILE_NAMES)
-    if name is None or not hits(name):
-        best = max(columns, key=hits)
-        name = best if hits(best) else name
+    name = name_column(records, columns, file, images)
     shape = f"got the columns {listed(columns)}; expected one that names images and one of classes"
     if name is None:
         return f"{file}: no column names images of {images.root}; {shape}, such as filename,label"
@@ -271,6 +256,34 @@ def _sheet(file: Path, images: _Images) -> _Sheet | str:
             return f"{file}: no column is one of classes; {shape}, such as filename,label"
         records, label = one_hot
     return _Sheet(file, records, name, label, split)
+
+
+def name_column(
+    records: list[dict[str, str]], columns: Sequence[str], file: Path, images: Images
+) -> str | None:
+    """Return the column that names images: by its own name, else the one that names most of
+    them."""
+    sample = records[:: max(1, len(records) // 50)]
+
+    def hits(column: str) -> int:
+        return sum(
+            bool(row[column]) and bool(images.named(row[column], file.parent, None))
+            for row in sample
+        )
+
+    name = column_called(columns, FILE_NAMES)
+    if name is None or not hits(name):
+        best = max(columns, key=hits)
+        name = best if hits(best) else name
+    return name
+
+
+def ambiguous(file: Path, line: int, name: str, found: Sequence[Path], root: Path) -> DataError:
+    return DataError(
+        f"{file}: line {line} names {name!r}, which may be"
+        f" {listed([str(path.relative_to(root)) for path in found], _FEW)};"
+        " expected the path from the file's folder"
+    )
 
 
 def _one_hot(
@@ -293,7 +306,7 @@ def _one_hot(
     return found, label
 
 
-def _read_rows(sheet: _Sheet, images: _Images, reading: _Reading) -> None:
+def _read_rows(sheet: _Sheet, images: Images, reading: _Reading) -> None:
     own_split = split_of(sheet.file.stem)
     for number, record in enumerate(sheet.records, 2):
         label = composed(record[sheet.label])
@@ -313,11 +326,7 @@ def _read_rows(sheet: _Sheet, images: _Images, reading: _Reading) -> None:
             reading.missing.append(record[sheet.name])
             continue
         if len(found) > 1:
-            raise DataError(
-                f"{sheet.file}: line {number} names {record[sheet.name]!r}, which may be"
-                f" {listed([str(path.relative_to(images.root)) for path in found], _FEW)};"
-                " expected the path from the file's folder"
-            )
+            raise ambiguous(sheet.file, number, record[sheet.name], found, images.root)
         row = Row(found[0], label, split or images.split_of(found[0]))
         before = reading.rows.setdefault(row.path, row)
         if before.label != label:

@@ -1,0 +1,151 @@
+"""Cut the splits that have no folder from train: image by image, or group by group."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Files = dict[str, list[list[Path]]]
+"""The images of each split, by class."""
+
+
+def cut_missing(
+    files: Files,
+    fractions: Mapping[str, float],
+    drawn: Sequence[tuple[Path | str, str]],
+    seed: int,
+    group_of: Mapping[Path, str] | None = None,
+) -> tuple[tuple[str, ...], list[str]]:
+    """Cut the splits that are missing from train, in place, stratified by class.
+
+    Args:
+        files: The images of each split, by class.
+        fractions: How much of train each split gets.
+        drawn: For each class what it is called in a message, and the name that decides its cut.
+        seed: Decides it, too.
+        group_of: Each image's group, where no group may be in two splits.
+
+    Returns:
+        The splits that were cut, and what is too little to be cut so.
+    """
+    cut = tuple(split for split in ("valid", "test") if split not in files)
+    if group_of and cut:
+        return cut, _cut_groups(files, {split: fractions[split] for split in cut}, group_of, seed)
+    few: list[str] = []
+    for split in cut:
+        files[split] = []
+    for index, (place, name) in enumerate(drawn if cut else ()):
+        whole = files["train"][index]
+        parts = _cut(whole, {split: fractions[split] for split in cut}, f"{seed}/{name}")
+        if whole and not all(parts.values()):
+            few.append(
+                f"{place}: {len(whole)} photos are too few to cut {' and '.join(cut)} from;"
+                f" expected at least {len(cut) + 1}, or a folder for each split"
+            )
+        files["train"][index] = parts["train"]
+        for split in cut:
+            files[split].append(parts[split])
+    return cut, few
+
+
+def _cut(paths: list[Path], fractions: dict[str, float], seed: str) -> dict[str, list[Path]]:
+    shuffled = list(paths)
+    random.Random(seed.encode("utf-8", "surrogateescape")).shuffle(shuffled)
+    parts = {}
+    for cut, (split, fraction) in enumerate(fractions.items(), 1):
+        # one stays for train, and one for each cut to come
+        spare = len(shuffled) - 1 - (len(fractions) - cut)
+        count = min(max(1, round(len(paths) * fraction)), max(0, spare))
+        parts[split], shuffled = sorted(shuffled[:count]), shuffled[count:]
+    return {**parts, "train": sorted(shuffled)}
+
+
+def _cut_groups(
+    files: Files, fractions: Mapping[str, float], group_of: Mapping[Path, str], seed: int
+) -> list[str]:
+    """Cut splits from train, in place: no group in two of them, the classes as even as whole groups
+    allow."""
+    counts: dict[str, Counter[int]] = {}
+    whole = files["train"]
+    for label, paths in enumerate(whole):
+        for path in paths:
+            counts.setdefault(group_of[path], Counter())[label] += 1
+    if len(counts) <= len(fractions):
+        for split in fractions:
+            files[split] = [[] for _ in whole]
+        return [
+            f"data.group: the training images are of {len(counts)} groups, too few to cut"
+            f" {' and '.join(fractions)} from; expected at least {len(fractions) + 1}"
+        ]
+    split_of = spread(counts, fractions, seed)
+    for split in ("train", *fractions):
+        files[split] = [[p for p in paths if split_of[group_of[p]] == split] for paths in whole]
+    return []
+
+
+def spread(
+    counts: Mapping[str, Counter[int]], fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Return the split of each group, `train` or one of those to cut.
+
+    Largest first, each group goes where it brings the numbers of each class nearest to their shares
+    (the sum of squares over the share, as in a chi-squared test).
+
+    Args:
+        counts: How many images of each class a group has.
+        fractions: The share of each split to cut.
+        seed: Decides between groups alike.
+    """
+    total: Counter[int] = Counter()
+    for classes in counts.values():
+        total.update(classes)
+    shares = {"train": 1 - sum(fractions.values()), **fractions}
+    names = sorted(counts)
+    random.Random(f"{seed}/groups").shuffle(names)
+    names.sort(key=lambda name: -counts[name].total())  # keeps the shuffled order of those alike
+    found = {split: Counter[int]() for split in shares}
+    split_of: dict[str, str] = {}
+
+    def cost(split: str, name: str) -> float:
+        return sum(
+            count
+            * (count - 2 * (shares[split] * total[label] - found[split][label]))
+            / (shares[split] * total[label])
+            for label, count in counts[name].items()
+        )
+
+    for name in names:
+        split_of[name] = min(shares, key=lambda split: (cost(split, name), split != "train"))
+        found[split_of[name]].update(counts[name])
+    for split in shares:  # train before the others: a class without training images is worst
+        for label in total:
+            if not found[split][label]:
+                _bring(label, split, counts, split_of, found)
+    return split_of
+
+
+def _bring(
+    label: int,
+    split: str,
+    counts: Mapping[str, Counter[int]],
+    split_of: dict[str, str],
+    found: Mapping[str, Counter[int]],
+) -> None:
+    """Move a small group with a class into a split that has none of it, if its own can spare it."""
+
+    def spares(name: str) -> bool:
+        if split == "train":
+            return True
+        kept = found["train"]
+        return split_of[name] == "train" and all(
+            kept[each] > count for each, count in counts[name].items()
+        )
+
+    spare = [name for name, classes in counts.items() if classes[label] and spares(name)]
+    if spare:
+        name = min(spare, key=lambda name: (counts[name].total(), name))
+        found[split_of[name]].subtract(counts[name])
+        found[split].update(counts[name])
+        split_of[name] = split

@@ -1,0 +1,124 @@
+"""Which images belong together (`data.group`): of one dog, one camera, one day. No group is in two
+splits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from breedlab.data.label_files import read_records
+from breedlab.data.layout import listed
+from breedlab.data.tables import Images, ambiguous, candidates, name_column
+from breedlab.errors import DataError
+from breedlab.names import composed
+
+
+def groups_of(
+    root: Path, group: str | None, paths: Sequence[Path], ignore: Sequence[str] = ()
+) -> tuple[dict[Path, str], str]:
+    """Return the group of each image, and a line about them; nothing where there are none.
+
+    Args:
+        root: The data set.
+        group: `data.group`: a column of a label file, or a regular expression on file names.
+        paths: Of the images.
+        ignore: Names of folders in root that are left out.
+
+    Raises:
+        DataError: If it is neither.
+    """
+    if group is None:
+        return {}, ""
+    named, columns = groups_by_column(root, group, ignore)
+    found = with_own(named, root, paths) if named else groups_by_name(group, root, paths, columns)
+    return found, told(found)
+
+
+def groups_by_column(
+    root: Path, column: str, ignore: Sequence[str] = ()
+) -> tuple[dict[Path, str], list[str]]:
+    """Return the group of each image that a label file of a folder gives one in a column, and the
+    columns that there are where none is called so.
+
+    Raises:
+        DataError: If a label file cannot be understood, or names an image that may be several.
+    """
+    others: list[str] = []
+    for file in candidates(root):
+        records, columns = read_records(file)
+        if column not in columns or not records:
+            others += columns
+            continue
+        images = Images(root, ignore)
+        name = name_column(records, [one for one in columns if one != column], file, images)
+        found: dict[Path, str] = {}
+        for number, record in enumerate(records, 2):
+            named = [] if name is None else images.named(record[name], file.parent, None)
+            if len(named) > 1:
+                raise ambiguous(file, number, record[name or ""], named, root)
+            if named and record[column]:
+                found[named[0]] = composed(record[column])
+        if found:
+            return found, []
+        raise DataError(
+            f"data.group: {file} has the column {column!r}, and names no image of {root} with a"
+            " group in it"
+        )
+    return {}, list(dict.fromkeys(others))
+
+
+def groups_by_name(
+    pattern: str, root: Path, paths: Sequence[Path], columns: Sequence[str] = ()
+) -> dict[Path, str]:
+    """Return the group of each image by a regular expression on its name; of images that it does
+    not match, their own path.
+
+    Args:
+        pattern: Its first parentheses are the group, else all that it matches. With a slash it is
+            searched in the path below root, else in the file's name.
+        root: The data set.
+        paths: Of its images.
+        columns: What could have been meant instead, for the message.
+
+    Raises:
+        DataError: If it is no regular expression, or matches no image.
+    """
+    there = f" (which has {listed(columns)})" if columns else ""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise DataError(
+            f"data.group: got {pattern!r}; expected a column of the label file{there}, or a"
+            f" regular expression on the file names ({error})"
+        ) from error
+
+    def name_of(path: Path) -> str:
+        return path.relative_to(root).as_posix() if "/" in pattern else path.name
+
+    found: dict[Path, str] = {}
+    for path in paths:
+        if match := expression.search(name_of(path)):
+            text = match.group(1) if expression.groups else match.group()
+            if text:
+                found[path] = text
+    if not found:
+        raise DataError(
+            f"data.group: {pattern!r} matches no file name, such as {name_of(paths[0])!r}; expected"
+            f" a column of the label file{there}, or a regular expression whose first parentheses"
+            " are the group, such as '^([^_]+)_'"
+        )
+    return with_own(found, root, paths)
+
+
+def with_own(found: Mapping[Path, str], root: Path, paths: Iterable[Path]) -> dict[Path, str]:
+    """Return groups in which each image without one is a group by itself, under its path."""
+    return {path: found.get(path) or f"/{path.relative_to(root).as_posix()}" for path in paths}
+
+
+def told(groups: Mapping[Path, str]) -> str:
+    """Return in a line how many groups there are."""
+    alone = sum(name.startswith("/") for name in groups.values())
+    rest = f"; {alone:,} images have none, and are one each" if alone else ""
+    named = len({name for name in groups.values() if not name.startswith("/")})
+    return f"data.group: {named:,} groups of {len(groups) - alone:,} images{rest}"
