@@ -212,6 +212,27 @@ def trials_are_counted(tuner: Tuner) -> Iterator[Problem]:
         )
 
 
+def folds_have_features(
+    tuner: Tuner, model: Model, cache: Cache, backend: Backend
+) -> Iterator[Problem]:
+    if tuner.folds == 1 or tuner.strategy == "none":
+        return
+    if model.freeze != "backbone" or cache.mode == "off":
+        yield Problem(
+            "tuner.folds",
+            f"got {tuner.folds}, which cross-validates on cached features; expected 1, or"
+            " model.freeze=backbone and cache.mode=auto",
+        )
+    if backend.name == "sagemaker" and cloud.trials_are_jobs(
+        backend.trials, tuner.strategy, model.freeze, tuner.warm_start
+    ):
+        yield Problem(
+            "tuner.folds",
+            f"got {tuner.folds}; expected 1 where each trial is a job (backend.trials=one_job runs"
+            " all trials in one)",
+        )
+
+
 def auto_has_what_it_needs(
     tuner: Tuner, model: Model, cache: Cache, backend: Backend
 ) -> Iterator[Problem]:
@@ -327,6 +348,7 @@ RULES: tuple[Rule, ...] = (
     warmup_fits_trials,
     trials_are_counted,
     auto_has_what_it_needs,
+    folds_have_features,
     grid_is_finite,
     custom_tensors_are_named,
     *cloud.RULES,

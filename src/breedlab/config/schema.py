@@ -209,6 +209,9 @@ class Tuner(Section):
     confirm: Annotated[int, Field(ge=0, le=20)] = 0
     """How many of the best trials run again with two more seeds; the mean decides. 0 takes the best
     trial as it is."""
+    folds: Annotated[int, Field(ge=1, le=20)] = 1
+    """Judge trials by cross-validation over train and validation, in so many folds; 1 judges them
+    on validation alone. It takes cached features (model.freeze=backbone)."""
     parallel: PositiveInt = 1
     """Trials at a time."""
     max_epochs: PositiveInt = 5

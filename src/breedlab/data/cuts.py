@@ -88,42 +88,72 @@ def _cut_groups(
 def spread(
     counts: Mapping[str, Counter[int]], fractions: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """Return the split of each group, `train` or one of those to cut.
-
-    Largest first, each group goes where it brings the numbers of each class nearest to their shares
-    (the sum of squares over the share, as in a chi-squared test).
+    """Return the split of each group, `train` or one of those to cut; each has every class, if its
+    groups are enough.
 
     Args:
         counts: How many images of each class a group has.
         fractions: The share of each split to cut.
         seed: Decides between groups alike.
     """
+    shares = {"train": 1 - sum(fractions.values()), **fractions}
+    split_of, found = _spread(counts, shares, seed)
+    labels = sorted({label for classes in counts.values() for label in classes})
+    for split in shares:  # train before the others: a class without training images is worst
+        for label in labels:
+            if not found[split][label]:
+                _bring(label, split, counts, split_of, found)
+    return split_of
+
+
+def spread_evenly(
+    labels: Sequence[int], groups: Sequence[str], parts: int, seed: int
+) -> dict[str, int]:
+    """Return the part of each group, from 0, of parts with as many images of each class as whole
+    groups allow.
+
+    Args:
+        labels: Of each image.
+        groups: Likewise.
+        parts: How many.
+        seed: Decides between groups alike.
+    """
+    counts: dict[str, Counter[int]] = {}
+    for label, group in zip(labels, groups, strict=True):
+        counts.setdefault(group, Counter())[label] += 1
+    found, _ = _spread(counts, {str(part): 1 / parts for part in range(parts)}, seed)
+    return {group: int(part) for group, part in found.items()}
+
+
+def _spread(
+    counts: Mapping[str, Counter[int]], shares: Mapping[str, float], seed: int
+) -> tuple[dict[str, str], dict[str, Counter[int]]]:
+    """Return the part of each group, and how many images of each class each part has then.
+
+    Largest first, each group goes where it brings the numbers of each class nearest to their shares
+    (the sum of squares over the share, as in a chi-squared test); of equal parts to the first.
+    """
     total: Counter[int] = Counter()
     for classes in counts.values():
         total.update(classes)
-    shares = {"train": 1 - sum(fractions.values()), **fractions}
     names = sorted(counts)
     random.Random(f"{seed}/groups").shuffle(names)
     names.sort(key=lambda name: -counts[name].total())  # keeps the shuffled order of those alike
-    found = {split: Counter[int]() for split in shares}
-    split_of: dict[str, str] = {}
+    found = {part: Counter[int]() for part in shares}
+    part_of: dict[str, str] = {}
 
-    def cost(split: str, name: str) -> float:
+    def cost(part: str, name: str) -> float:
         return sum(
             count
-            * (count - 2 * (shares[split] * total[label] - found[split][label]))
-            / (shares[split] * total[label])
+            * (count - 2 * (shares[part] * total[label] - found[part][label]))
+            / (shares[part] * total[label])
             for label, count in counts[name].items()
         )
 
     for name in names:
-        split_of[name] = min(shares, key=lambda split: (cost(split, name), split != "train"))
-        found[split_of[name]].update(counts[name])
-    for split in shares:  # train before the others: a class without training images is worst
-        for label in total:
-            if not found[split][label]:
-                _bring(label, split, counts, split_of, found)
-    return split_of
+        part_of[name] = min(shares, key=lambda part: cost(part, name))
+        found[part_of[name]].update(counts[name])
+    return part_of, found
 
 
 def _bring(

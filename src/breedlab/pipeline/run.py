@@ -287,7 +287,7 @@ def _train(
         prepared = prepared.suited(config)
         note(
             f"best: trial {best.number}, {config.monitor.metric}"
-            f" {best.objective:.4f}{_tie(best.tied)}"
+            f" {best.objective:.4f}{_tie(best.tied)}{_of_folds(best.folds)}"
         )
         if text := distributed.once(
             lambda: extension.begin_training(directory, best.number, best.values)
@@ -298,6 +298,7 @@ def _train(
             "values": best.values,
             "objective": best.objective,
             "tied": [*best.tied],
+            **({"folds": [*best.folds]} if best.folds else {}),
         }
         if reference := distributed.once(lambda: baseline.recorded(directory)):
             found["baseline"] = {name: reference[name] for name in ("metric", "value", "loss", "c")}
@@ -406,6 +407,15 @@ def _train(
     # Last of all: with it the run is complete, and a resumed one has nothing left to do.
     atomic_write_text(directory / "metrics.json", readable_json(metrics))
     return TrainResult(directory, distributed.share(metrics))
+
+
+def _of_folds(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return ""
+    from breedlab.evaluation.statistics import fold_interval
+
+    low, high = fold_interval(values)
+    return f", the mean of {len(values)} folds (95% interval {low:.4f} to {high:.4f})"
 
 
 def _tie(tied: Sequence[int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class RunRecord:
         predictions: Of each test photo, or empty: `photos` (paths below the data's root), `labels`,
             `predicted`, `probabilities`.
         trials: The search, in order.
+        confirmed: Its best trials with other seeds: by trial, and by seed, objective and loss.
         curves: Figures of each epoch by name, such as `valid/loss`, over the steps that had been
             done.
         tensors: The debugger's recording.
@@ -52,6 +53,7 @@ class RunRecord:
     tensors: Tensors
     profile: Recording
     verdicts: list[dict[str, Any]]
+    confirmed: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -118,6 +120,7 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
             *_json(run / "debug" / "verdicts.json", []),
             *_json(run / "profile" / "verdicts.json", []),
         ],
+        confirmed=_json(run / "confirmed.json", {}),
     )
 
 

@@ -29,6 +29,7 @@ from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.charts import training as training_charts
 from breedlab.reporting.confusions import among, drawn_classes, read_cells, worst_mistaken
 from breedlab.reporting.record import RunRecord
+from breedlab.reporting.search_facts import confirmations, fold_span
 
 Section = dict[str, Any]
 
@@ -161,6 +162,7 @@ def search(run: RunRecord) -> Section:
             "values": [trial.get("values", {}).get(path, "") for path in paths],
             "shown": [figure(trial.get("values", {}).get(path, "")) for path in paths],
             "objective": trial.get("objective"),
+            "interval": fold_span(trial.get("folds")),
             "epochs": len(trial.get("epochs", [])),
             "seconds": trial.get("seconds", 0.0),
             "reason": trial.get("reason", ""),
@@ -178,6 +180,8 @@ def search(run: RunRecord) -> Section:
         "trials": asked(run, "tuner", "trials"),
         "metric": (run.config.get("monitor") or {}).get("metric", "objective"),
         "baseline": (run.metrics.get("search") or {}).get("baseline"),
+        "folds": max((len(trial.get("folds") or []) for trial in run.trials), default=0),
+        "confirmed": confirmations(run.confirmed, (run.metrics.get("search") or {}).get("trial")),
         "history": search_charts.history(run),
         "parallel": search_charts.parallel(run),
         "importance": search_charts.importance(importances(run)),

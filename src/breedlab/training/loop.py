@@ -39,11 +39,13 @@ class Feed(Protocol):
 
 @dataclass(frozen=True)
 class Epoch:
-    """One finished epoch: the mean training loss and the validation figures by name."""
+    """One finished epoch: the mean training loss and the validation figures by name; with
+    `tuner.folds` their means, and the monitored metric of each fold."""
 
     number: int
     train_loss: float
     valid: dict[str, float]
+    folds: tuple[float, ...] = ()
 
 
 def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:

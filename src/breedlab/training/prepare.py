@@ -254,17 +254,23 @@ class Prepared:
             yield reported
 
     def learner(
-        self, classifier: Classifier, config: Config, epochs: int
+        self, classifier: Classifier, config: Config, epochs: int, on: Activations | None = None
     ) -> tuple[Learner, loop.Feed]:
-        """What the lean loop trains, and what it trains on."""
-        activations = self.activations(classifier, config)
+        """What the lean loop trains, and what it trains on: the config's activations, or others in
+        their place."""
+        activations = on or self.activations(classifier, config)
         data = self.data(config) if activations is not None else self.live_data(config)
         feed: loop.Feed = LiveFeed(data) if activations is None else CachedFeed(activations, config)
         learner = Learner(
             classifier,
             config,
             steps_per_epoch=len(
-                TrainingBatches(len(data.dataset("train")), config.data.batch_size, 0, data.views)
+                TrainingBatches(
+                    len(data.dataset("train") if on is None else on.labels),
+                    config.data.batch_size,
+                    0,
+                    data.views,
+                )
             ),
             class_weights=data.class_weights(),
             tail=None if activations is None else classifier.tail(),
@@ -311,15 +317,20 @@ class Prepared:
                 " they are not cached (the reason is above); raise cache.max_gb, or choose another"
                 " head"
             )
-        head = HEADS.chosen(config.model)
-        assert isinstance(head, Logistic)
         loss = solving.Loss(self.data(config).class_weights(), config.optim.label_smoothing)
-        penalty = c or (None if head.c == "auto" else head.c)
+        penalty = c or self.penalty(config)
         solution = solving.solve(
             activations, len(self.classes), loss, config.monitor, self.device, penalty
         )
         solution.put_into(classifier.head)
         return solution
+
+    def penalty(self, config: Config) -> float | None:
+        """Return the penalty that the config gives a head that is solved; None where it is to be
+        chosen."""
+        head = HEADS.chosen(config.model)
+        assert isinstance(head, Logistic)
+        return None if head.c == "auto" else head.c
 
 
 def is_solved(config: Config) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ checkpoints, and moves nothing, in which a debugger would see vanishing updates.
 
 PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Values of C that are tried, the strongest penalty first: the cheapest to solve."""
-_WORSE_IN_A_ROW = 3
+WORSE_IN_A_ROW = 3
 """After so many that are no better, weaker penalties, which take longest, are not tried."""
 _IN_DOUBLE = 250_000_000
 """Numbers of the features up to which the last solution is computed in double precision: 2 GB."""
@@ -260,14 +260,28 @@ def _best_penalty(
         valid = _validated(
             weight, bias, activations, monitor, only=monitor.metric.removeprefix("valid/")
         )
-        loss = valid["valid/loss"]
-        value = valid[monitor.metric]
-        ranks.append(
-            rank(value, loss, monitor.mode) if math.isfinite(loss) else (math.inf, math.inf)
-        )
-        if len(ranks) - 1 - _first_best(ranks) >= _WORSE_IN_A_ROW:
+        ranks.append(ranked(valid, monitor))
+        if len(ranks) - 1 - _first_best(ranks) >= WORSE_IN_A_ROW:
             break
     return PENALTIES[_first_best(ranks)], len(ranks)
+
+
+def reached(
+    problem: Regression, activations: Activations, c: float, monitor: Monitor
+) -> loop.Epoch:
+    """Go on to the solution of a penalty, and return what it comes to on validation, as the one
+    epoch of a trial."""
+    loss = problem.solve(c, tolerance=1e-4, iterations=100)
+    weight, bias = (tensor.float().cpu() for tensor in problem.unfolded())
+    short = monitor.metric.removeprefix("valid/")
+    return loop.Epoch(0, loss, _validated(weight, bias, activations, monitor, only=short))
+
+
+def ranked(valid: Mapping[str, float], monitor: Monitor) -> tuple[float, float]:
+    """Return the key by which penalties are ordered: the smaller, the better."""
+    loss = valid["valid/loss"]
+    value = valid[monitor.metric]
+    return rank(value, loss, monitor.mode) if math.isfinite(loss) else (math.inf, math.inf)
 
 
 def _first_best(ranks: Sequence[tuple[float, float]]) -> int:

@@ -11,6 +11,7 @@ from breedlab.config import Config
 from breedlab.console import note
 from breedlab.evaluation.figures import metric as shown_metric
 from breedlab.files import atomic_write_json, read_json_if_whole
+from breedlab.training import folds
 from breedlab.training.prepare import Prepared
 
 _FILE = "baseline.json"
@@ -47,7 +48,8 @@ def recorded(run: Path) -> dict[str, Any] | None:
 def describe(found: dict[str, Any]) -> str:
     """Return a baseline in words."""
     shown = shown_metric(found["metric"].removeprefix("valid/"), found["value"])
-    return f"logistic regression on the same features: {found['metric']} {shown}"
+    of = f", mean of {len(found['folds'])} folds" if found.get("folds") else ""
+    return f"logistic regression on the same features: {found['metric']} {shown}{of}"
 
 
 def _solved(config: Config, prepared: Prepared) -> dict[str, Any] | None:
@@ -67,8 +69,20 @@ def _solved(config: Config, prepared: Prepared) -> dict[str, Any] | None:
     if prepared.activations(classifier, one) is None:
         return None
     passed = time.monotonic() - started
-    solution = prepared.solve(classifier, one)
     metric = config.monitor.metric
+    if config.tuner.folds > 1:
+        started = time.monotonic()
+        c, epoch = folds.solve(prepared, one, folds.folds_of(prepared, one))
+        return {
+            "metric": metric,
+            "value": epoch.valid[metric],
+            "loss": epoch.valid["valid/loss"],
+            "pass_seconds": round(passed, 2),
+            "c": c,
+            "seconds": round(time.monotonic() - started, 2),
+            "folds": [*epoch.folds],
+        }
+    solution = prepared.solve(classifier, one)
     return {
         "metric": metric,
         "value": solution.valid[metric],

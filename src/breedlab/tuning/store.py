@@ -66,7 +66,12 @@ def recorded(run: Path, number: int) -> tuple[dict[str, Any], Outcome] | None:
         tree = read_json(run / "trials" / str(number) / "trial.json")
         objective, reason = tree.get("objective"), tree.get("reason", "")
         outcome = Outcome(
-            tree["state"], objective, tree.get("epochs", []), tree.get("seconds", 0.0), reason
+            tree["state"],
+            objective,
+            tree.get("epochs", []),
+            tree.get("seconds", 0.0),
+            reason,
+            tree.get("folds", []),
         )
         return dict(tree["values"]), outcome
     except (OSError, DamagedFile, KeyError):
@@ -77,6 +82,12 @@ def valid_loss(config: Config, run: Path, number: int) -> float | None:
     """Return the validation loss in a trial's best epoch; None if it is not known."""
     ended = recorded(run, number)
     return None if ended is None else loss_of(ended[1], config)
+
+
+def folds(run: Path, number: int) -> tuple[float, ...]:
+    """Return what a trial has on each fold; empty without `tuner.folds`."""
+    ended = recorded(run, number)
+    return () if ended is None else tuple(ended[1].folds)
 
 
 def loss_of(outcome: Outcome, config: Config) -> float | None:

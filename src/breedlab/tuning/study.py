@@ -53,12 +53,14 @@ class Best:
         objective: Its best value of the monitored metric.
         tied: The other trials that reached the same objective; the validation loss decided between
             them.
+        folds: With `tuner.folds`, what it has on each.
     """
 
     number: int
     values: dict[str, Any]
     objective: float
     tied: tuple[int, ...] = ()
+    folds: tuple[float, ...] = ()
 
 
 class Runner(Protocol):
@@ -85,7 +87,7 @@ def search(config: Config, prepared: Prepared, run: Path) -> Best:
     board = TrialTable(config, list(space))
     finished = [trial for trial in study.trials if trial.state.is_finished()]
     for trial in finished:
-        board.finished(_row(trial, space, store.valid_loss(config, run, trial.number)))
+        board.finished(_row(trial, space, config, run))
     left = trial_count(config) - sum(not was_cut_off(trial) for trial in finished)
     budget = Budget(config.tuner.minutes, _spent(study, run))
     prepared.heed = budget.heed
@@ -222,6 +224,7 @@ class _Trials:
                 outcome.seconds,
                 outcome.reason,
                 loss,
+                tuple(outcome.folds),
             )
         )
 
@@ -272,7 +275,7 @@ class _Here:
         }
 
 
-def _row(trial: FrozenTrial, space: Space, loss: float | None) -> TrialLog:
+def _row(trial: FrozenTrial, space: Space, config: Config, run: Path) -> TrialLog:
     ended = next(name for name, state in store.STATES.items() if state == trial.state)
     # and so in the log, which said that it had started
     state = "cut off" if was_cut_off(trial) else ended
@@ -286,7 +289,8 @@ def _row(trial: FrozenTrial, space: Space, loss: float | None) -> TrialLog:
         objective,
         attrs.get("seconds", 0.0),
         attrs.get("reason", ""),
-        loss,
+        store.valid_loss(config, run, trial.number),
+        store.folds(run, trial.number),
     )
 
 
@@ -326,9 +330,15 @@ def _best(study: optuna.Study, config: Config, run: Path, space: Space) -> Best:
     }
     if means and config.tuner.confirm:
         best = min(means, key=lambda n: (rank(*means[n], mode), n))
-        return Best(best, decode(complete[best].params, space), means[best][0])
+        return Best(
+            best,
+            decode(complete[best].params, space),
+            means[best][0],
+            folds=store.folds(run, best),
+        )
     best = min(
         objectives, key=lambda n: (rank(objectives[n], store.valid_loss(config, run, n), mode), n)
     )
     tied = tuple(n for n in objectives if n != best and objectives[n] == objectives[best])
-    return Best(best, decode(complete[best].params, space), objectives[best], tied)
+    values = decode(complete[best].params, space)
+    return Best(best, values, objectives[best], tied, store.folds(run, best))

@@ -12,6 +12,7 @@ from typing import Any
 
 from breedlab import config as configs
 from breedlab.errors import BreedlabError, DiskFull, OutOfTime
+from breedlab.training import folds
 from breedlab.training.objective import better
 from breedlab.training.prepare import Prepared, is_solved
 from breedlab.training.probe import probe
@@ -27,6 +28,8 @@ class Outcome:
         epochs: Figures by name, one mapping an epoch.
         seconds: Its duration.
         reason: Why it failed or was pruned, else empty.
+        folds: With `tuner.folds` the monitored metric of each fold in the best epoch; their mean is
+            the objective.
     """
 
     state: str
@@ -34,6 +37,7 @@ class Outcome:
     epochs: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     reason: str = ""
+    folds: list[float] = field(default_factory=list)
 
 
 def run_trial(
@@ -74,9 +78,10 @@ def _trained(
     started = time.monotonic()
     history: list[dict[str, float]] = []
     best: float | None = None
+    of_folds: list[float] = []
 
     def outcome(state: str, reason: str = "") -> Outcome:
-        return Outcome(state, best, history, time.monotonic() - started, reason)
+        return Outcome(state, best, history, time.monotonic() - started, reason, of_folds)
 
     try:
         config = configs.replace(prepared.config, values)
@@ -85,10 +90,16 @@ def _trained(
         if config.trainer.probe_epochs:
             probe(prepared, classifier, config)
         count = 1 if is_solved(config) else config.tuner.max_epochs
-        for epoch in prepared.epochs(classifier, config, count):
+        running = (
+            folds.epochs(prepared, config, count)
+            if config.tuner.folds > 1
+            else prepared.epochs(classifier, config, count)
+        )
+        for epoch in running:
             history.append({"train/loss": epoch.train_loss, **epoch.valid})
             value = epoch.valid[config.monitor.metric]
-            best = value if better(value, best, config.monitor.mode) else best
+            if better(value, best, config.monitor.mode):
+                best, of_folds = value, [*epoch.folds]
             assert best is not None
             last = epoch.number + 1 == count
             if stop_early(epoch.number, best) and not last:

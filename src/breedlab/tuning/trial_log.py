@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from breedlab.evaluation.statistics import fold_interval
+
 _LINE = re.compile(r"\btrial (\d+) (running|complete|pruned|failed|cut off|epoch \d+/\d+)(  .*)?$")
 
 
@@ -28,6 +30,7 @@ class TrialLog:
         seconds: Its duration, 0 if it is not known.
         reason: Why it failed or was pruned, else empty.
         loss: The validation loss in the epoch of its objective, None if it is not known.
+        folds: With `tuner.folds`, the monitored metric of each fold; the objective is their mean.
     """
 
     number: int
@@ -37,6 +40,14 @@ class TrialLog:
     seconds: float = 0.0
     reason: str = ""
     loss: float | None = None
+    folds: tuple[float, ...] = ()
+
+    def interval(self) -> str:
+        """Return the 95% interval of a mean over folds, such as `0.8312 to 0.8710`; else empty."""
+        if len(self.folds) < 2:
+            return ""
+        low, high = fold_interval(self.folds)
+        return f"{low:.4f} to {high:.4f}"
 
 
 def short(value: Any) -> str:
@@ -49,6 +60,7 @@ def trial_line(row: TrialLog, metric: str) -> str:
     parts = [f"trial {row.number} {row.state}"]
     parts += [f"{path}={short(value)}" for path, value in row.values.items()]
     parts += [f"{metric} {row.objective:.4f}"] if row.objective is not None else []
+    parts += [f"95% {span}"] if (span := row.interval()) else []
     parts += [f"{row.seconds:.1f} s"] if row.seconds else []
     parts += [f"({' '.join(row.reason.split())})"] if row.reason else []
     return "  ".join(parts)
@@ -67,6 +79,6 @@ def read_trial(line: str) -> TrialLog | None:
             path, _, values[path] = part.partition("=")
         elif part.endswith(" s"):
             seconds = float(part.removesuffix(" s"))
-        else:
+        elif not part.startswith("95% "):
             objective = float(part.split()[-1])
     return TrialLog(int(match[1]), values, match[2], objective, seconds, reason.removesuffix(")"))

@@ -30,7 +30,7 @@ class TrialTable:
 
     def __init__(self, config: Config, paths: list[str]) -> None:
         self._metric, self._mode = config.monitor.metric, config.monitor.mode
-        self._epochs = config.tuner.max_epochs
+        self._epochs, self._folds = config.tuner.max_epochs, config.tuner.folds
         self._paths = paths
         self.rows: dict[int, TrialLog] = {}
         self._title = "Trials"
@@ -100,13 +100,14 @@ class TrialTable:
         )
         return table(
             self._title,
-            ["", "trial", *self._paths, self._metric, "state", "seconds", ""],
+            ["", "trial", *self._paths, *self._figures(), "state", "seconds", ""],
             [
                 [
                     "★" if row is best else "",
                     str(row.number),
                     *(short(row.values.get(path)) for path in self._paths),
                     "" if row.objective is None else f"{row.objective:.4f}",
+                    *([row.interval()] if self._folds > 1 else []),
                     row.state,
                     f"{row.seconds:.1f}" if row.seconds else "",
                     row.reason[:60],
@@ -114,6 +115,11 @@ class TrialTable:
                 for row in shown
             ],
         )
+
+    def _figures(self) -> list[str]:
+        if self._folds == 1:
+            return [self._metric]
+        return [f"mean {self._metric}, {self._folds} folds", "95% interval"]
 
     def _tell(self, row: TrialLog) -> None:
         self._told[row.number] = time.monotonic()

@@ -1,0 +1,46 @@
+"""What the report says of a search beside its charts: intervals over folds, and the best once more
+with other seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from breedlab.evaluation.statistics import fold_interval
+
+
+def fold_span(values: Sequence[float] | None) -> str:
+    """Return the 95% interval of a mean over folds; empty where there are none."""
+    if not values or len(values) < 2:
+        return ""
+    low, high = fold_interval(values)
+    return f"{low:.4f} to {high:.4f}"
+
+
+def confirmations(
+    found: Mapping[str, Mapping[str, Sequence[float]]], best: int | None
+) -> list[dict[str, Any]]:
+    """Return a row for each of the trials that ran again with other seeds (`confirmed.json`).
+
+    Args:
+        found: By trial, and by seed: the objective and the validation loss.
+        best: The trial that was taken.
+    """
+    rows = []
+    for number, seeds in found.items():
+        values = [value for value, _ in seeds.values()]
+        rows.append(
+            {
+                "number": int(number),
+                "mean": mean(values),
+                "seeds": len(values),
+                "span": (
+                    "the same with any seed"
+                    if len(values) == 1
+                    else f"{min(values):.4f} to {max(values):.4f}"
+                ),
+                "is_best": int(number) == best,
+            }
+        )
+    return rows

@@ -1,0 +1,174 @@
+"""Cross-validation on cached features (`tuner.folds`): a trial is judged by all images of train and
+validation, each by a head that was not trained on it.
+
+All folds train side by side, an epoch of each at a time, so that a trial has one curve, and ends
+early as others do. A head that is solved takes one penalty for all folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from statistics import mean
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+from breedlab.config import Config
+from breedlab.data.cuts import spread_evenly
+from breedlab.errors import TrainingError
+from breedlab.registry import HEADS
+from breedlab.training import loop, solving
+from breedlab.training.activations import Activations
+from breedlab.training.auto_values import training_precision
+
+if TYPE_CHECKING:
+    from breedlab.training.prepare import Prepared
+
+
+def fold_numbers(
+    labels: torch.Tensor, groups: Sequence[str], folds: int, seed: int
+) -> torch.Tensor:
+    """Return the fold of each image (n,): each class spread evenly, no group in two folds.
+
+    Args:
+        labels: int64 (n,).
+        groups: Of each image; empty texts where there are none.
+        folds: How many.
+        seed: Decides which image is in which.
+    """
+    if any(groups):
+        fold_of = spread_evenly(labels.tolist(), groups, folds, seed)
+        return torch.tensor([fold_of[group] for group in groups])
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    by_class = order[torch.argsort(labels[order], stable=True)]
+    fold = torch.empty(len(labels), dtype=torch.int64)
+    fold[by_class] = torch.arange(len(labels)) % folds
+    return fold
+
+
+def divided(whole: Activations, fold: torch.Tensor) -> Iterator[Activations]:
+    """Yield for each fold what is trained on, and that fold as validation.
+
+    Args:
+        whole: Train and validation.
+        fold: Of the images of train, then those of validation.
+    """
+    labels = torch.cat([whole.labels, whole.valid_labels])
+    # validation has been computed in the first view alone, which is validation's own
+    views = [torch.cat([view, whole.valid]) for view in whole.train]
+    for number in torch.unique(fold):
+        inside = fold != number
+        yield replace(
+            whole,
+            train=tuple(view[inside] for view in views),
+            labels=labels[inside],
+            valid=views[0][~inside],
+            valid_labels=labels[~inside],
+        )
+
+
+def folds_of(prepared: Prepared, config: Config) -> list[Activations]:
+    """Return the folds of a trial's features.
+
+    Raises:
+        TrainingError: If its features are not cached.
+    """
+    whole = prepared.activations(prepared.classifier(config), config)
+    if whole is None:
+        raise TrainingError(
+            "tuner.folds: features are not cached (the reason is above), and cross-validation is"
+            " done on them; raise cache.max_gb, or set tuner.folds=1"
+        )
+    size = sum(view.nbytes for view in (*whole.train, whole.valid)) * config.tuner.folds
+    if size > (free := psutil.virtual_memory().available) / 2:
+        raise TrainingError(
+            f"tuner.folds: {config.tuner.folds} folds of these features take {size / 1e9:.1f} GB of"
+            f" memory, of which {free / 1e9:.1f} GB are free; set tuner.folds=1, or cache.views=1"
+        )
+    splits = prepared.report.photos.splits
+    groups = [photo.group for split in ("train", "valid") for photo in splits[split]]
+    labels = torch.cat([whole.labels, whole.valid_labels])
+    return [*divided(whole, fold_numbers(labels, groups, config.tuner.folds, prepared.config.seed))]
+
+
+def epochs(prepared: Prepared, config: Config, count: int) -> Iterator[loop.Epoch]:
+    """Train on each fold's others with the lean loop, an epoch at a time, and yield the means; a
+    head that is solved has one."""
+    parts = folds_of(prepared, config)
+    if HEADS.chosen(config.model).solved:
+        yield solve(prepared, config, parts)[1]
+        return
+    runs = [_trained(prepared, config, part, count) for part in parts]
+    for ended in zip(*runs, strict=True):
+        yield _mean(ended, config)
+
+
+def _trained(
+    prepared: Prepared, config: Config, part: Activations, count: int
+) -> Iterator[loop.Epoch]:
+    learner, feed = prepared.learner(prepared.classifier(config), config, count, on=part)
+    precision = training_precision(config, prepared.accelerator, prepared.precision, cached=True)
+    yield from loop.epochs(
+        learner,
+        feed,
+        config,
+        count=count,
+        accelerator=prepared.accelerator,
+        precision=precision,
+    )
+
+
+def solve(
+    prepared: Prepared, config: Config, parts: Sequence[Activations]
+) -> tuple[float, loop.Epoch]:
+    """Return the penalty that is best over all folds of a head that is solved, and what it comes
+    to.
+
+    Args:
+        prepared: Of the run.
+        config: A trial's.
+        parts: The folds.
+    """
+    loss = solving.Loss(prepared.data(config).class_weights(), config.optim.label_smoothing)
+    fixed = prepared.penalty(config)
+    best: tuple[tuple[float, float], float, loop.Epoch] | None = None
+    problems = [
+        solving.Regression(
+            part.train[0].to(prepared.device).float(),
+            part.labels.to(prepared.device),
+            len(prepared.classes),
+            loss,
+            torch.float32,
+        )
+        for part in parts
+    ]
+    worse = 0
+    for c in solving.PENALTIES if fixed is None else (fixed,):
+        prepared.heed()
+        found = [
+            solving.reached(problem, part, c, config.monitor)
+            for problem, part in zip(problems, parts, strict=True)
+        ]
+        epoch = _mean(found, config)
+        order = solving.ranked(epoch.valid, config.monitor)
+        if best is None or order < best[0]:
+            best, worse = (order, c, epoch), 0
+        else:
+            worse += 1
+        if worse >= solving.WORSE_IN_A_ROW:
+            break
+    assert best is not None
+    return best[1], best[2]
+
+
+def _mean(ended: Sequence[loop.Epoch], config: Config) -> loop.Epoch:
+    names = ended[0].valid
+    metric = config.monitor.metric
+    return loop.Epoch(
+        ended[0].number,
+        mean(each.train_loss for each in ended),
+        {name: mean(each.valid[name] for each in ended) for name in names},
+        tuple(each.valid[metric] for each in ended),
+    )

@@ -1,0 +1,166 @@
+"""Trials judged by cross-validation (`tuner.folds`): scikit-learn and scipy are the judges."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, StratifiedGroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from breedlab.config import Config
+from breedlab.errors import ConfigError
+from breedlab.evaluation.statistics import fold_interval
+from breedlab.pipeline.run import checked_photos
+from breedlab.reporting.search_facts import confirmations
+from breedlab.training.activations import Activations
+from breedlab.training.folds import divided, fold_numbers, solve
+from breedlab.training.prepare import Prepared, prepare
+from breedlab.tuning.study import search
+from breedlab.tuning.trial_log import TrialLog, read_trial, trial_line
+
+Configure = Callable[..., Config]
+
+
+def test_folds_are_stratified_and_keep_groups_whole() -> None:
+    draw = np.random.default_rng(0)
+    labels = torch.tensor(draw.choice(4, 203, p=[0.4, 0.3, 0.2, 0.1]))
+    fold = fold_numbers(labels, [""] * 203, 5, seed=3)
+    for label in range(4):
+        sizes = torch.bincount(fold[labels == label], minlength=5)
+        assert sizes.max() - sizes.min() <= 1
+    assert not torch.equal(fold, fold_numbers(labels, [""] * 203, 5, seed=4))
+    groups = draw.integers(0, 40, 203)
+    fold = fold_numbers(labels, [f"dog{group}" for group in groups], 5, seed=3)
+    assert all(len(torch.unique(fold[torch.tensor(groups == group)])) == 1 for group in range(40))
+    spread = StratifiedGroupKFold(5, shuffle=True, random_state=0).split(groups, labels, groups)
+    theirs = max(
+        abs(np.bincount(labels[test], minlength=4) / np.bincount(labels) - 0.2).max()
+        for _, test in spread
+    )
+    ours = max(
+        abs(np.bincount(labels[fold == number], minlength=4) / np.bincount(labels) - 0.2).max()
+        for number in range(5)
+    )
+    assert ours <= theirs + 0.03
+
+
+class _Part:
+    """What `solve` needs of a run."""
+
+    classes = ("a", "b", "c")
+    device = torch.device("cpu")
+
+    def __init__(self, c: float | None) -> None:
+        self.c = c
+
+    def data(self, _config: Config) -> _Part:
+        return self
+
+    def class_weights(self) -> None:
+        return None
+
+    def penalty(self, _config: Config) -> float | None:
+        return self.c
+
+    def heed(self) -> None:
+        return None
+
+
+def test_a_solved_head_has_scikit_learns_cross_validated_accuracy(configure: Configure) -> None:
+    draw = np.random.default_rng(1)
+    labels = draw.integers(0, 3, 180)
+    features = draw.normal(size=(3, 12))[labels] + 1.6 * draw.normal(size=(180, 12))
+    rows, truth = torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
+    whole = Activations((rows[:140],), rows[140:], truth[:140], truth[140:])
+    fold = fold_numbers(truth, [""] * 180, 5, seed=0)
+    parts = [*divided(whole, fold)]
+    config = configure("model.head_type=logistic")
+    judge = {
+        c: cross_val_score(
+            make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000)),
+            features,
+            labels,
+            cv=PredefinedSplit(fold.numpy()),
+        )
+        for c in (0.001, 0.1)
+    }
+    for c, theirs in judge.items():
+        _, epoch = solve(_Part(c), config, parts)  # type: ignore[arg-type]
+        assert epoch.folds == pytest.approx(theirs, abs=0.029)  # one image of a fold of 36
+        assert epoch.valid["valid/top1"] == pytest.approx(theirs.mean(), abs=0.012)
+    chosen, best = solve(_Part(None), config, parts)  # type: ignore[arg-type]
+    assert best.valid["valid/top1"] >= max(t.mean() for t in judge.values()) - 0.012
+    assert chosen > 0
+
+
+def test_the_interval_is_nadeau_and_bengios() -> None:
+    values = [0.81, 0.86, 0.79, 0.9, 0.84]
+    low, high = fold_interval(values)
+    scale = np.std(values, ddof=1) * (1 / 5 + 1 / 4) ** 0.5
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 4, np.mean(values), scale), abs=1e-4)
+    for count in range(2, 21):
+        values = [0.0, 1.0, *[0.5] * (count - 2)]
+        scale = np.std(values, ddof=1) * (1 / count + 1 / (count - 1)) ** 0.5
+        expected = stats.t.interval(0.95, count - 1, 0.5, scale)
+        assert fold_interval(values) == pytest.approx(expected, abs=1e-4)
+
+
+def ready(config: Config) -> Prepared:
+    return prepare(config, checked_photos(config))
+
+
+def test_trials_are_judged_by_the_mean_over_folds(
+    tmp_path: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(
+        "tuner=grid",
+        "tuner.folds=3",
+        "tuner.max_epochs=2",
+        "tuner.space={model: {head_type: [logistic, mlp]}}",
+    )
+    prepared = ready(config)
+    best = search(config, prepared, tmp_path)
+    trials = [json.loads(file.read_text()) for file in tmp_path.glob("trials/*/trial.json")]
+    assert len(trials) == 2 and all(trial["state"] == "complete" for trial in trials)
+    for trial in trials:
+        assert len(trial["folds"]) == 3
+        assert trial["objective"] == pytest.approx(mean(trial["folds"]))
+    winner = max(trials, key=lambda trial: trial["objective"])
+    assert best.objective == winner["objective"] and len(best.folds) == 3
+    # 100 training and 24 validation photos: every one of them is judged
+    assert all(0 <= value <= 1 for value in best.folds)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "complete" in line]
+    low, high = fold_interval(winner["folds"])
+    assert any(f"95% {low:.4f} to {high:.4f}" in line for line in lines)
+    assert json.loads((tmp_path / "baseline.json").read_text())["folds"]
+    again = search(config, prepared, tmp_path)
+    assert again == best
+
+
+def test_a_row_with_folds_reads_back_from_its_line() -> None:
+    row = TrialLog(3, {"optim.lr": 0.001}, "complete", 0.8, 2.0, folds=(0.7, 0.8, 0.9))
+    read = read_trial(trial_line(row, "valid/top1"))
+    assert read is not None and read.objective == 0.8 and read.seconds == 2.0
+    assert "95% " in trial_line(row, "valid/top1")
+
+
+def test_folds_need_features_that_are_cached(configure: Configure) -> None:
+    with pytest.raises(ConfigError, match=r"tuner\.folds: got 5.*model\.freeze=backbone"):
+        configure("tuner=random", "tuner.folds=5", "model.freeze=none")
+
+
+def test_the_report_has_the_best_with_other_seeds() -> None:
+    found = {"4": {"0": [0.8, 0.5], "1": [0.7, 0.6]}, "2": {"0": [0.76, 0.6]}}
+    first, second = confirmations(found, best=2)
+    assert first["mean"] == pytest.approx(0.75) and first["span"] == "0.7000 to 0.8000"
+    assert not first["is_best"] and second["is_best"]
+    assert second["span"] == "the same with any seed"
