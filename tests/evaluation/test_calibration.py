@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from scipy.stats import chi2
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from breedlab.evaluation.calibration import fit_temperature
+from breedlab.evaluation.calibration import calibrating_temperature, fit_temperature
 from breedlab.training.evaluation import evaluate
 
 
@@ -49,6 +50,38 @@ def test_without_a_mistake_it_is_no_surer_than_so_many_right_answers_allow() -> 
     logits = 0.1 * torch.nn.functional.one_hot(labels, 3).float()
     sure = (logits / fit_temperature(logits, labels)).softmax(1).max(1).values
     assert float(sure.mean()) == pytest.approx(61 / 62, abs=0.002)  # Laplace: (n + 1) / (n + 2)
+
+
+def test_a_model_that_is_calibrated_keeps_its_scores() -> None:
+    """A fitted temperature near 1 is chance's, and makes answers to new images worse."""
+    kept, better, worse = 0, [], []
+    for seed in range(60):
+        logits, labels = drawn(96, 8, 1.0, seed)
+        temperature, fitted = calibrating_temperature(logits, labels)
+        kept += temperature == 1.0
+        new, truth = drawn(2000, 8, 1.0, 1000 + seed)
+        for scale, losses in ((temperature, better), (fitted, worse)):
+            losses.append(float(torch.nn.functional.cross_entropy(new / scale, truth)))
+    assert kept >= 51, "a test at 5% errs in 3 of 60"
+    assert np.mean(better) < np.mean(worse)
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 2.0])
+def test_a_model_that_is_not_gets_its_temperature(sharpness: float) -> None:
+    for seed in range(10):
+        logits, labels = drawn(240, 10, sharpness, seed)
+        temperature, fitted = calibrating_temperature(logits, labels)
+        assert temperature == fitted
+        assert temperature == pytest.approx(sharpness, rel=0.35)
+
+
+def test_the_test_is_scipys() -> None:
+    for seed in range(20):
+        logits, labels = drawn(96, 8, 1.2, seed)
+        temperature, fitted = calibrating_temperature(logits, labels)
+        rows = (log_softmax(logits.double().numpy() / t, axis=1) for t in (fitted, 1.0))
+        best, plain = (row[np.arange(96), labels.numpy()].sum() for row in rows)
+        assert (temperature != 1.0) == (chi2.sf(2 * (best - plain), 1) < 0.05)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""fixes.csv: images whose label is probably wrong, as a list that people edit and `data.fixes`
-applies."""
+"""fixes.csv: images whose label is probably wrong, and images unlike all others, as a list that
+people edit and `data.fixes` applies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from breedlab.data.folders import SPLITS, PhotoSet, first_few
 from breedlab.errors import DataError
 from breedlab.files import atomic_write_text
 
-COLUMNS = ("file", "split", "label", "suggested", "confidence", "fix")
+COLUMNS = ("file", "split", "label", "suggested", "confidence", "why", "fix")
+LABEL, OUTLIER = "label", "outlier"
+"""Why a row is listed: its label is probably wrong, or the image is unlike all others."""
 REMOVE = "remove"
 
 

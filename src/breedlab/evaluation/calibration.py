@@ -12,6 +12,35 @@ FEWEST_IMAGES = 20
 LOWEST, HIGHEST = 0.02, 50.0
 """What temperatures may be: beyond them softmax no longer changes to speak of, or overflows."""
 
+_SIGNIFICANT = 3.841
+"""Twice the gain in log-likelihood above which one parameter is no chance: the 95% quantile of
+chi-squared with one degree of freedom (Wilks 1938)."""
+
+
+def calibrating_temperature(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Return the temperature to divide scores by, and the one that was fitted.
+
+    A model that is well calibrated already gets a temperature near 1 by chance, which makes new
+    answers a little worse. So it stays 1 unless the images show that another is better: by a
+    likelihood-ratio test at 5%.
+
+    Args:
+        logits: float (n, classes).
+        labels: int64 (n,).
+    """
+    fitted = fit_temperature(logits, labels)
+    scores, labels = logits.detach().double().cpu(), labels.cpu()
+    smoothing = _smoothing(scores, labels)
+
+    def likelihood(temperature: float) -> float:
+        losses = nn.functional.cross_entropy(
+            scores / temperature, labels, label_smoothing=smoothing, reduction="sum"
+        )
+        return -float(losses)
+
+    gain = 2 * (likelihood(fitted) - likelihood(1.0))
+    return (fitted if gain > _SIGNIFICANT else 1.0), fitted
+
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the temperature that minimizes the mean cross-entropy of `logits / temperature` (Guo
@@ -28,12 +57,7 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     scores = logits.detach().double().cpu()
     labels = labels.cpu()
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    perfect = bool((scores.argmax(1) == labels).all())
-    smoothing = 0.0
-    if perfect:
-        count, classes = scores.shape
-        # cross_entropy spreads it over the label, too
-        smoothing = classes / ((classes - 1) * (count + 2))
+    smoothing = _smoothing(scores, labels)
     optimizer = torch.optim.LBFGS(
         [log_temperature],
         max_iter=100,
@@ -56,3 +80,12 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     if not math.isfinite(temperature):
         return 1.0
     return min(HIGHEST, max(LOWEST, temperature))
+
+
+def _smoothing(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return what makes Platt's targets of labels that are all right; else nothing."""
+    if not bool((scores.argmax(1) == labels).all()):
+        return 0.0
+    count, classes = scores.shape
+    # cross_entropy spreads it over the label, too
+    return classes / ((classes - 1) * (count + 2))

@@ -428,7 +428,7 @@ def _tie(tied: Sequence[int]) -> str:
 
 def _temperature(prepared: Prepared, classifier: Any, config: Config, photos: PhotoData) -> float:
     """The temperature that makes the network as sure as it is right on validation."""
-    from breedlab.evaluation.calibration import FEWEST_IMAGES, fit_temperature
+    from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
     from breedlab.training.inference import validation_logits
 
     with progress("calibrating on validation"):
@@ -439,7 +439,13 @@ def _temperature(prepared: Prepared, classifier: Any, config: Config, photos: Ph
             f" {FEWEST_IMAGES} are needed"
         )
         return 1.0
-    return fit_temperature(logits, labels)
+    temperature, fitted = calibrating_temperature(logits, labels)
+    if temperature == 1.0:
+        note(
+            f"scores stay as they are: {len(labels)} validation photos do not show that a"
+            f" temperature of {fitted:.2f} is better than none"
+        )
+    return temperature
 
 
 def _evaluate(prepared: Any, classifier: Any, photos: Any, temperature: float = 1.0) -> Any:

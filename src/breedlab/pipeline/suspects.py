@@ -1,4 +1,5 @@
-"""Labels that are probably wrong, listed in a run's fixes.csv for a person to look at."""
+"""Labels that are probably wrong, and images unlike all others, listed in a run's fixes.csv for a
+person to look at."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ import torch
 
 from breedlab.config import Config
 from breedlab.console import note, progress
-from breedlab.data.fixes import write_fixes
+from breedlab.data.fixes import LABEL, OUTLIER, REMOVE, write_fixes
 from breedlab.data.module import PhotoData
 from breedlab.evaluation.label_errors import FOLDS, can_judge, margins, out_of_fold, suspects
+from breedlab.evaluation.outliers import outliers
 from breedlab.models.classifier import Classifier
 from breedlab.training.prepare import Prepared
 
@@ -26,7 +28,7 @@ def list_suspects(
     directory: Path, classifier: Classifier, prepared: Prepared, config: Config, data: PhotoData
 ) -> None:
     """Write a run's `fixes.csv`: images whose own class is not the likeliest by what others teach,
-    the worst first.
+    the worst first, then those unlike all others.
 
     It is for frozen backbones whose features are cached: those of a network that was trained on an
     image agree with its label, right or wrong.
@@ -54,21 +56,23 @@ def list_suspects(
         features = torch.cat([activations.train[0].float(), activations.valid.float()])
         probabilities = out_of_fold(features, labels)
         apart, likely = margins(probabilities, labels), suspects(probabilities, labels)
+        unlike = outliers(features)
     listed = [index for index in apart.argsort(stable=True).tolist() if apart[index] < 0]
     classes = data.photos.classes
-    write_fixes(
-        directory / FILE,
-        (
-            {
-                "file": os.path.relpath(photos[index].path, data.photos.root),
-                "split": split_of[index],
-                "label": classes[photos[index].label],
-                "suggested": classes[int(probabilities[index].argmax())],
-                "confidence": round(float(probabilities[index].max()), 4),
-            }
-            for index in listed
-        ),
-    )
+
+    def row(index: int, why: str) -> dict[str, object]:
+        return {
+            "file": os.path.relpath(photos[index].path, data.photos.root),
+            "split": split_of[index],
+            "label": classes[photos[index].label],
+            "suggested": classes[int(probabilities[index].argmax())],
+            "confidence": round(float(probabilities[index].max()), 4),
+            "why": why,
+        }
+
+    far = [index for index in unlike.tolist() if index not in {*listed}]
+    rows = [*(row(index, LABEL) for index in listed), *(row(index, OUTLIER) for index in far)]
+    write_fixes(directory / FILE, rows)
     if not can_judge(probabilities, labels):
         right = float((probabilities.argmax(1) == labels).float().mean())
         note(
@@ -79,4 +83,10 @@ def list_suspects(
         note(
             f"{len(likely):,} labels are probably wrong; {directory / FILE} lists suspects, the"
             f" worst first: fill in fix (a class, or remove), and train with data.fixes={FILE}"
+        )
+    if far:
+        several = "1 photo is" if len(far) == 1 else f"{len(far):,} photos are"
+        note(
+            f"{several} unlike all others; {directory / FILE} lists them as {OUTLIER}: {REMOVE} in"
+            " its column fix leaves one out"
         )

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from breedlab.data.decode import BadPhoto, decode, read_image
+from breedlab.data.fixes import LABEL
 from breedlab.reporting.record import RunRecord
 
 SIDE = 112
@@ -81,12 +82,14 @@ def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
     return found
 
 
-def suspects(run: RunRecord) -> list[dict[str, Any]]:
+def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
     """The images whose label is most probably wrong, from the run's `fixes.csv`, with their
-    pictures."""
+    pictures; or those that are listed for another reason."""
     try:
         with (run.path / "fixes.csv").open(encoding="utf-8", newline="") as table:
-            rows = list(itertools.islice(csv.DictReader(table), _MISTAKES))
+            # older versions listed nothing else, and had no such column
+            listed = (row for row in csv.DictReader(table) if (row.get("why") or LABEL) == why)
+            rows = list(itertools.islice(listed, _MISTAKES))
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
     found = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from breedlab.data.fixes import OUTLIER
 from breedlab.data.folders import SPLITS
 from breedlab.evaluation.figures import (
     chance,
@@ -120,6 +121,7 @@ def data(run: RunRecord) -> Section:
         "left_out": run.splits.get("left_out", []),
         "warnings": run.splits.get("warnings", []),
         "suspects": photos.suspects(run),
+        "outliers": photos.suspects(run, OUTLIER),
     }
 
 
