@@ -156,7 +156,7 @@ def machine() -> dict[str, Any]:
     """Where the figures come from."""
     import torch
 
-    from breedlab.training.prepare import choose_accelerator, has_native_bf16
+    from breedlab.training.auto_values import choose_accelerator, has_native_bf16
 
     accelerator = choose_accelerator("auto")
     found: dict[str, Any] = {

@@ -1,21 +1,29 @@
 """Accuracy on a folder of images: ours beside plain peers with the same weights and the same split.
 
-EfficientNet-Lite0 with the weights of the `pretrained` extra, frozen, for all. Ours: the
-three-layer head as it is (`frozen`), `model.head_type=logistic`, and `experiment=auto`, which may
-take other backbones, too. Peers: the same three layers in plain PyTorch, and scikit-learn's
-LogisticRegression with C chosen on validation, both on features of timm's own transform and an
-eager fp32 network.
+EfficientNet-Lite0 with the weights of the `pretrained` extra for all. Ours: the three-layer head as
+it is (`frozen`), `model.head_type=logistic`, that with `trainer.refit`, and `experiment=auto`,
+which may take other backbones, too. Peers: the same three layers in plain PyTorch, and
+scikit-learn's LogisticRegression with C chosen on validation, both on features of timm's own
+transform and an eager fp32 network; and fastai's `fine_tune`, which trains all layers.
 
 Each seed draws train, validation and test anew from all images, in the sizes of the folder
 (`--split fixed` keeps the folder's own, for official splits). The figure is the mean of top-1 on
 the test, with a 95% interval over the seeds.
+
+Each result is written down as it comes: started again, the benchmark goes on with what is missing
+(`--fresh yes` forgets what there is).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
@@ -25,6 +33,8 @@ from _harness import CACHE, Ratio, machine, parse, report, say
 
 SPLITS = ("train", "valid", "test")
 _OTHER_NAMES = {"valid": ("validation", "val")}
+PEERS = ("plain three layers", "scikit-learn", "fastai fine_tune")
+Contestant = Callable[[Path, int], float]
 
 
 def main() -> None:
@@ -36,41 +46,124 @@ def main() -> None:
         ("--minutes", "of the auto search; default 10, with --small 1"),
         ("--split", "redrawn (default) or fixed"),
         ("--only", "names of what to measure, separated by commas"),
+        ("--seeds", "how many; the same as --rounds"),
+        ("--budget", "minutes after which nothing more is begun; what is there is shown"),
+        ("--fresh", "yes forgets the results that there are"),
+        ("--fastai", f"the folder that fastai is installed in; default {CACHE / 'fastai'}"),
+        ("--fastai-epochs", "of fine_tune, after its frozen one; default 5, with --small 1"),
     )
-    here = machine()
+    here, started = machine(), time.monotonic()
     source = Path(args.data) if args.data else _sample()
     minutes = float(args.minutes or (1 if args.small else 10))
+    seeds = int(args.seeds or args.rounds)
     folder = CACHE / "accuracy"
-    contestants = _contestants(folder, minutes)
-    wanted = args.only.split(",") if args.only else [*contestants]
-    found: dict[str, list[float]] = {name: [] for name in wanted}
-    for seed in range(args.rounds):
-        root = source if args.split == "fixed" else _redrawn(source, folder / "split", seed)
+    fastai = Path(args.fastai) if args.fastai else CACHE / "fastai"
+    epochs = int(args.fastai_epochs or (1 if args.small else 5))
+    contestants = _contestants(folder, minutes, fastai, epochs)
+    wanted = args.only.split(",") if args.only else _able(contestants, fastai)
+    if unknown := [name for name in wanted if name not in contestants]:
+        raise SystemExit(f"--only: got {unknown[0]!r}; expected of {', '.join(contestants)}")
+    counts = _counts(source)
+    known = Results(folder, source, args.split or "redrawn", forget=args.fresh == "yes")
+    for seed in range(seeds):
+        root = _linked(source, folder / f"split-{known.key}-{seed}", seed, args.split == "fixed")
         for name in wanted:
-            found[name].append(contestants[name](root, seed))
-            say(f"seed {seed}: {name}: {found[name][-1]:.1%}")
+            how = {"auto": f"{minutes:g} minutes", PEERS[2]: f"{epochs} epochs"}.get(name, "")
+            before = known.of(name, how, seed)
+            late = args.budget and time.monotonic() - started > 60 * float(args.budget)
+            if before is None and not late:
+                began = time.monotonic()
+                try:
+                    top1 = contestants[name](root, seed)
+                except Failed as error:
+                    say(f"seed {seed}: {name}: {error}")
+                    continue
+                known.add(name, how, seed, top1, time.monotonic() - began)
+                before = known.of(name, how, seed)
+                say(f"seed {seed}: {name}: {top1:.1%} in {time.monotonic() - began:.0f} s")
+            elif before is not None:
+                say(f"seed {seed}: {name}: {before['top1']:.1%}, from before")
+    found = {name: values for name in wanted if (values := known.by_seed(name, seeds))}
     figures: dict[str, Any] = {
-        "images": f"{source}: {', '.join(f'{n} {s}' for s, n in _counts(source).items())}"
+        "images": f"{source}: {', '.join(f'{n} {s}' for s, n in counts.items())}"
     }
-    figures |= {f"{name}, test top-1": _shown(values) for name, values in found.items()}
+    figures |= {
+        f"{name}, test top-1": f"{_shown([*values.values()])}; {known.minutes(name)}"
+        for name, values in found.items()
+    }
     ratios = [
-        Ratio(
-            f"{ours} / {peer}, top-1",
-            [a / b for a, b in zip(found[ours], found[peer], strict=True)],
-        )
-        for ours in ("frozen", "logistic", "auto")
-        for peer in ("plain three layers", "scikit-learn")
-        if ours in found and peer in found
+        Ratio(f"{ours} / {peer}, top-1", [found[ours][s] / found[peer][s] for s in both])
+        for ours in ("frozen", "logistic", "logistic, refit", "auto")
+        for peer in PEERS
+        if (both := found.get(ours, {}).keys() & found.get(peer, {}).keys())
     ]
     report(args, "accuracy", here, ratios, figures)
+    if lacking := [name for name in wanted if len(found.get(name, {})) < seeds]:
+        say(f"incomplete: {', '.join(lacking)}; start it again to go on")
 
 
-def _contestants(folder: Path, minutes: float) -> dict[str, Callable[[Path, int], float]]:
+class Failed(Exception):
+    """A process that ended without a figure; the others go on, and the next start tries again."""
+
+
+class Results:
+    """What was measured so far on a folder, one file for each.
+
+    Args:
+        folder: Where the file is.
+        source: The images.
+        split: `redrawn` or `fixed`.
+        forget: Whether to begin anew.
+    """
+
+    def __init__(self, folder: Path, source: Path, split: str, forget: bool) -> None:
+        images = [f"{path.relative_to(source)}" for part in SPLITS for path in _files(source, part)]
+        self.key = hashlib.sha256("\n".join([split, *images]).encode()).hexdigest()[:12]
+        self._file = folder / f"results-{self.key}.json"
+        self._rows: list[dict[str, Any]] = []
+        if self._file.exists() and not forget:
+            self._rows = json.loads(self._file.read_text())
+
+    def of(self, name: str, how: str, seed: int) -> dict[str, Any] | None:
+        """Return a result, None if it is not there."""
+        rows = (
+            row for row in self._rows if (row["name"], row["how"], row["seed"]) == (name, how, seed)
+        )
+        return next(rows, None)
+
+    def add(self, name: str, how: str, seed: int, top1: float, seconds: float) -> None:
+        """Write a result down."""
+        row = {"name": name, "how": how, "seed": seed, "top1": top1, "seconds": round(seconds, 1)}
+        self._rows.append(row)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self._file.with_suffix(".part")
+        scratch.write_text(json.dumps(self._rows, indent=1))
+        scratch.replace(self._file)
+
+    def by_seed(self, name: str, seeds: int) -> dict[int, float]:
+        """Return the top-1 of each seed; of several settings, the last's."""
+        rows = [row for row in self._rows if row["name"] == name and row["seed"] < seeds]
+        return {row["seed"]: row["top1"] for row in rows if row["how"] == rows[-1]["how"]}
+
+    def minutes(self, name: str) -> str:
+        """Return how long one takes."""
+        return f"{mean(row['seconds'] for row in self._rows if row['name'] == name):.0f} s each"
+
+
+def _able(contestants: dict[str, Contestant], fastai: Path) -> list[str]:
+    """Return what can be measured here, and say what cannot."""
+    if (fastai / "fastai").is_dir():
+        return [*contestants]
+    say(f"no {fastai / 'fastai'}: {PEERS[2]} is left out; benchmarks/README.md says how to get it")
+    return [name for name in contestants if name != PEERS[2]]
+
+
+def _contestants(folder: Path, minutes: float, fastai: Path, epochs: int) -> dict[str, Contestant]:
     common = ["data=image_folder", "model=efficientnet_lite0", "debugger=none", "profiler=none"]
     common += ["serving.engine=eager", "serving.precision=fp32", f"runs_dir={folder / 'runs'}"]
     frozen = ["experiment=resnet34", *common]
 
-    def ours(words: list[str]) -> Callable[[Path, int], float]:
+    def ours(words: list[str]) -> Contestant:
         return lambda root, seed: _ours([*words, f"data.root={root}", f"seed={seed}"])
 
     auto = ["experiment=auto", *common, f"tuner.minutes={minutes:g}"]
@@ -80,9 +173,10 @@ def _contestants(folder: Path, minutes: float) -> dict[str, Callable[[Path, int]
         "logistic, refit": ours(
             [*frozen, "model.head_type=logistic", "optim.label_smoothing=0", "trainer.refit=true"]
         ),
+        PEERS[0]: lambda root, seed: _plain_layers(*_features(root), seed),
+        PEERS[1]: lambda root, seed: _scikit_learn(*_features(root)),
         "auto": ours(auto),
-        "plain three layers": lambda root, seed: _plain_layers(*_features(root), seed),
-        "scikit-learn": lambda root, seed: _scikit_learn(*_features(root)),
+        PEERS[2]: lambda root, seed: _fastai(fastai, root, seed, epochs),
     }
 
 
@@ -97,9 +191,35 @@ def _sample() -> Path:
 
 
 def _ours(words: list[str]) -> float:
-    import breedlab
+    """Return the test top-1 of a run, which has a process of its own, as a person's has."""
+    code = "import sys, breedlab; print('top1', breedlab.run(*sys.argv[1:]).metrics['top1'])"
+    return _said([sys.executable, "-c", code, *words], os.environ)
 
-    return float(breedlab.run(*words).metrics["top1"])
+
+def _fastai(installed: Path, root: Path, seed: int, epochs: int) -> float:
+    """Return the test top-1 of fastai's `fine_tune`, in a process that finds fastai."""
+    import timm
+    import torch
+
+    from breedlab.models.packages import load_packaged
+
+    weights = CACHE / "accuracy" / "lite0.pth"
+    if not weights.exists():
+        network = timm.create_model("tf_efficientnet_lite0")
+        load_packaged(network, "tf_efficientnet_lite0", "efficientnet_lite0")
+        torch.save(network.state_dict(), weights)
+    script = Path(__file__).with_name("_fastai.py")
+    words = [sys.executable, str(script), str(root), str(seed), str(epochs), str(weights)]
+    return _said(words, {**os.environ, "PYTHONPATH": str(installed)})
+
+
+def _said(words: list[str], env: Any) -> float:
+    """Return the top-1 that a process prints last."""
+    done = subprocess.run(words, env=dict(env), capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("top1 ")]
+    if done.returncode or not lines:
+        raise Failed(f"failed:\n{(done.stderr or done.stdout)[-3000:]}")
+    return float(lines[-1].split()[1])
 
 
 def _counts(root: Path) -> dict[str, int]:
@@ -111,26 +231,31 @@ def _files(root: Path, split: str) -> list[Path]:
     return sorted(path for name in names for path in (root / name).glob("*/*") if path.is_file())
 
 
-def _redrawn(source: Path, target: Path, seed: int) -> Path:
-    """Return a folder of links with as many images of each class in each split as the source
-    has."""
+def _linked(source: Path, target: Path, seed: int, fixed: bool) -> Path:
+    """Return a folder of links with as many images of each class in each split as the source has:
+    the source's own if `fixed`, else drawn anew."""
     shutil.rmtree(target, ignore_errors=True)
-    sizes = {(split, path.parent.name): 0 for split in SPLITS for path in _files(source, split)}
-    by_class: dict[str, list[Path]] = {}
+    by_split = {
+        (split, path.parent.name): list[Path]()
+        for split in SPLITS
+        for path in _files(source, split)
+    }
     for split in SPLITS:
         for path in _files(source, split):
-            sizes[split, path.parent.name] += 1
-            by_class.setdefault(path.parent.name, []).append(path)
-    draw = random.Random(seed)
-    for name, paths in sorted(by_class.items()):
-        draw.shuffle(paths)
-        rest = iter(paths)
-        for split in SPLITS:
-            for number in range(sizes.get((split, name), 0)):
-                path = next(rest)
-                link = target / split / name / f"{number:04}{path.suffix}"
-                link.parent.mkdir(parents=True, exist_ok=True)
-                os.symlink(path.resolve(), link)
+            by_split[split, path.parent.name].append(path)
+    if not fixed:
+        draw = random.Random(seed)
+        for name in sorted({name for _, name in by_split}):
+            parts = [by_split.get((split, name), []) for split in SPLITS]
+            every = [path for part in parts for path in part]
+            draw.shuffle(every)
+            for part in parts:
+                part[:], every = every[: len(part)], every[len(part) :]
+    for (split, name), paths in by_split.items():
+        for number, path in enumerate(paths):
+            link = target / split / name / f"{number:04}{path.suffix}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(path.resolve(), link)
     return target
 
 
