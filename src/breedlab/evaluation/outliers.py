@@ -35,6 +35,6 @@ def outliers(features: torch.Tensor) -> torch.Tensor:
     """Return the indices of images far from all others, the farthest first."""
     apart = distances(features)
     lower, upper = apart.quantile(torch.tensor([0.25, 0.75]))
-    far = (apart > upper + _FENCE * (upper - lower)).nonzero()[:, 0]
+    far: torch.Tensor = (apart > upper + _FENCE * (upper - lower)).nonzero()[:, 0]
     order: torch.Tensor = apart[far].argsort(descending=True, stable=True)
     return far[order]
