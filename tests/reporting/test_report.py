@@ -309,6 +309,21 @@ def test_what_is_large_is_small_in_the_page(tmp_path: Path) -> None:
     assert all(len(json.dumps(spec)) < 150_000 for spec in specs.values())
 
 
+@pytest.mark.parametrize(
+    ("argv", "typed"),
+    [
+        (["breedlab launch", "name=a b"], "breedlab launch 'name=a b'"),
+        (["breedlab", "my photos"], "breedlab 'my photos'"),
+        (["scripts/launch.py", "experiment=x"], "python scripts/launch.py experiment=x"),
+    ],
+)
+def test_the_command_of_a_run_is_one_to_copy(argv: list[str], typed: str, tmp_path: Path) -> None:
+    made = write_run(tmp_path / "run", classes=["dog", "fox"])
+    lineage = json.loads((tmp_path / "run" / "lineage.json").read_text())
+    (tmp_path / "run" / "lineage.json").write_text(json.dumps(lineage | {"command": argv}))
+    assert sections.summary(read_run(made))["command"] == typed
+
+
 def test_without_its_photos_a_report_is_still_written_and_says_so(
     made: Path, tmp_path: Path
 ) -> None:

@@ -128,6 +128,28 @@ def test_a_person_picks_a_photo_and_sees_what_it_is_and_why(
     assert asked and all(url.startswith((shown.url, f"blob:{shown.url}")) for url in asked)
 
 
+SLOW_MODEL = """const quick = window.fetch;
+window.fetch = async (path, options) => {
+  if (path === "model") await new Promise((done) => setTimeout(done, 1500));
+  return quick(path, options);
+};"""
+
+
+def test_a_photo_picked_before_the_page_knows_its_model_is_no_error(
+    page: Callable[..., Page], photo_file: Path
+) -> None:
+    shown = page()
+    added = shown.driver.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument", {"source": SLOW_MODEL}
+    )
+    shown.driver.get(shown.url + "/")
+    assert "Asking" in shown.at("which").text
+    shown.choose(photo_file)
+    shown.until(lambda: "classes" in shown.at("which").text)
+    assert shown.at("problem").text == ""
+    shown.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
 def test_a_file_is_dropped_anywhere(page: Callable[..., Page], photo_file: Path) -> None:
     """Through the browser's own drag and drop, not an event that a script makes."""
     shown = page()

@@ -72,9 +72,17 @@ def summary(run: RunRecord) -> Section:
         "ended": ended,
         "seconds": duration(run.metrics["seconds"]) if "seconds" in run.metrics else None,
         "pedigree": {name: text for name, text in pedigree.items() if text},
-        "command": " ".join(["python", *map(shlex.quote, lineage.get("command") or [])]),
+        "command": as_typed(lineage.get("command") or []),
         "config": flat(run.config),
     }
+
+
+def as_typed(argv: Sequence[str]) -> str:
+    """Return a run's recorded `sys.argv` as a command to copy: of the package, or of a script."""
+    program, *args = argv or [""]
+    if program == "breedlab" or program.startswith("breedlab "):
+        return " ".join([program, *map(shlex.quote, args)])
+    return " ".join(["python", *map(shlex.quote, argv)])
 
 
 def what(run: RunRecord) -> str:

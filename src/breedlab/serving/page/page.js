@@ -16,7 +16,7 @@ async function ask(path, options = {}) {
   let answer;
   try {
     const headers = { ...options.headers, ...(key && { "X-API-Key": key }) };
-    answer = await fetch(path, { ...options, headers, signal: turn.signal });
+    answer = await fetch(path, { signal: turn.signal, ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer. Is it still running?");
@@ -35,7 +35,8 @@ async function ask(path, options = {}) {
 
 async function begin() {
   try {
-    model = await (await ask("model")).json();
+    // A photo that comes in meanwhile ends what was under way for the one before, but not this.
+    model = await (await ask("model", { signal: null })).json();
   } catch (error) {
     at("which").textContent = "";
     return complain(error);
