@@ -540,7 +540,7 @@ def test_every_verb_says_what_it_does(capsys: Any) -> None:
     for verb, says in (
         ("list", "how they stand"),
         ("show", "its trials"),
-        ("stop", "bucket"),
+        ("stop", "is kept"),
         ("fetch", "Ctrl-C"),
     ):
         with pytest.raises(SystemExit):

@@ -20,9 +20,8 @@ def test_a_run_that_trained_here_is_no_reason_to_ask_for_a_region(
     (here / "runs" / "latest").symlink_to("quickstart/yesterday")
     with pytest.raises(BackendError) as refusal:
         jobs.main([verb, "runs/latest"])
-    assert (
-        str(refusal.value)
-        == f"runs/latest: this run trained here, not on SageMaker; there is no job to {verb}"
+    assert str(refusal.value) == (
+        f"runs/latest: this run trained in the process that launched it; there is no job to {verb}"
     )
 
 

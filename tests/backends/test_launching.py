@@ -12,8 +12,9 @@ import boto3
 import pytest
 from sagemaker_account import REGION, ROLE, Account
 
+from breedlab.backends.launched import Launched
 from breedlab.backends.sagemaker.jobs import follow, job_start, launch
-from breedlab.backends.sagemaker.jobs.record import local_records
+from breedlab.backends.sagemaker.jobs.handle import SageMakerExperiment
 from breedlab.cli import jobs
 from breedlab.cli.launch import main
 from breedlab.errors import BreedlabError
@@ -51,7 +52,9 @@ def test_an_answer_that_was_lost_is_a_job_that_was_started(
     assert len(account.sent(operation)) == 2
     assert len(account.training) + len(account.tuning) == 1
     assert in_bucket()["state"] == "started"
-    (record,) = local_records(here / "runs")
+    (job,) = Launched(here / "runs").all()
+    assert isinstance(job, SageMakerExperiment)
+    record = job.record
     assert (record.name, record.state) == ("dogs", "started")
 
 
@@ -206,7 +209,9 @@ def test_old_records_are_read(cloud: Cloud, account: Account, here: Path) -> Non
     tree = json.loads(file.read_text())
     del tree["state"]
     file.write_text(json.dumps({**tree, "of_a_newer_version": 1}))
-    (record,) = local_records(here / "runs")
+    (job,) = Launched(here / "runs").all()
+    assert isinstance(job, SageMakerExperiment)
+    record = job.record
     assert record.state == "started"
 
 

@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from breedlab.config.problems import Problem
 from breedlab.config.section import Section
+from breedlab.errors import BackendError
 from breedlab.registry import BACKENDS
 
 if TYPE_CHECKING:
-    from breedlab.backends import Backend
+    from breedlab.backends.base import Backend
 
 
 class BackendKind(Section):
-    """A place to run."""
+    """A place to run.
+
+    Attributes:
+        scheme: How addresses of images begin that it reads from elsewhere, such as `s3`; empty
+            where it reads folders only.
+        address: Such an address, as a message shows it.
+        here: Whether it trains on this machine, with what is installed here.
+        aws: Whether it needs the settings of `backend` that are AWS's, and searches by tuning jobs.
+    """
+
+    scheme: ClassVar[str] = ""
+    address: ClassVar[str] = ""
+    here: ClassVar[bool] = False
+    aws: ClassVar[bool] = False
 
     @abstractmethod
     def build(self) -> Backend:
-        """Return what plans and runs an experiment there: an object with the methods of
-        `breedlab.backends.Backend`."""
+        """Return what plans and submits experiments there."""
+
+    @classmethod
+    def problems(cls, section: Mapping[str, Any]) -> list[Problem]:
+        """Return what it refuses of the config's section `backend`, beyond types and ranges."""
+        return []
 
 
 @BACKENDS.register("local")
 class Local(BackendKind):
     """This machine, in this process."""
+
+    here: ClassVar[bool] = True
 
     def build(self) -> Backend:
         from breedlab.backends.local import LocalBackend
@@ -35,7 +57,33 @@ class Local(BackendKind):
 class SageMaker(BackendKind):
     """Jobs in an AWS account."""
 
+    scheme: ClassVar[str] = "s3"
+    address: ClassVar[str] = (
+        "s3://my-bucket/dog_breeds, the bucket's name of 3 to 63 small letters, digits and '-'"
+    )
+    aws: ClassVar[bool] = True
+
     def build(self) -> Backend:
-        from breedlab.backends.sagemaker.jobs.launch import SageMakerBackend
+        from breedlab.backends.sagemaker.backend import SageMakerBackend
 
         return SageMakerBackend()
+
+    @classmethod
+    def problems(cls, section: Mapping[str, Any]) -> list[Problem]:
+        from breedlab.config.backend import Backend as Settings
+        from breedlab.config.components import section_of
+        from breedlab.config.schema import schema
+
+        kind = section_of(schema().model_fields["backend"].annotation)
+        assert kind is not None and issubclass(kind, Settings)
+        try:
+            wanted = kind.model_validate(section)
+        except ValueError:
+            return []  # which is told as the rest of the config is
+        from breedlab.backends.sagemaker import images
+        from breedlab.backends.sagemaker.session import planned
+
+        try:
+            return images.problems(wanted, planned(wanted).region)
+        except (BackendError, ImportError):
+            return []  # without the extra, which is asked for once the rest is in order

@@ -6,12 +6,13 @@ import atexit
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
 
 from breedlab import extras
+from breedlab.backends.base import Backend, Handle
 from breedlab.config import Config
 from breedlab.errors import ServingError
 
@@ -22,8 +23,8 @@ _servers: dict[str, subprocess.Popen[str]] = {}
 """By address; they end with this process."""
 
 
-class LocalBackend:
-    """Runs in this process."""
+class LocalBackend(Backend):
+    """Runs in this process: what it submits has ended when it is returned."""
 
     def plan(self, config: Config, resume: Path | None) -> str:
         from breedlab.pipeline.plan import plan
@@ -31,15 +32,14 @@ class LocalBackend:
         _require_extras(config)
         return plan(config, resume)
 
-    def run(self, config: Config, overrides: list[str], resume: Path | None) -> Mapping[str, Any]:
+    def submit(self, config: Config, overrides: list[str], resume: Path | None) -> Handle:
         _require_extras(config)
         from breedlab.pipeline.run import run
-        from breedlab.reporting.summary import show
 
-        result = run(config, overrides, resume)
-        show(result.run, result.metrics)
-        test = {f"test/{name}": value for name, value in result.metrics["test"]["metrics"].items()}
-        return {"run": str(result.run), "mode": config.monitor.mode, **_validation(result), **test}
+        return LocalRun(config, run(config, overrides, resume))
+
+    def run(self, config: Config, overrides: list[str], resume: Path | None) -> Mapping[str, Any]:
+        return self.submit(config, overrides, resume).results()
 
     def deploy(self, model: Path) -> str:
         words = [sys.executable, "-u", "-m", "breedlab.cli", "serve", str(model), "--port", "0"]
@@ -66,6 +66,35 @@ class LocalBackend:
         server = _servers.pop(endpoint)
         server.terminate()
         server.wait()
+
+
+class LocalRun(Handle):
+    """A run that ended here."""
+
+    def __init__(self, config: Config, result: TrainResult) -> None:
+        self._config, self._result = config, result
+        self.name, self.experiment, self.run = str(result.run), config.name, result.run
+
+    def config(self) -> Config:
+        return self._config
+
+    def status(self) -> str:
+        return "complete"
+
+    def logs(self, trial: int | None = None) -> Iterator[tuple[str, Iterable[str]]]:
+        return iter(())  # it was printed as it ran
+
+    def stop(self) -> list[str]:
+        return [f"nothing to stop: {self.name}: complete"]
+
+    def results(self, *, now: bool = False) -> Mapping[str, Any]:
+        from breedlab.reporting.summary import show
+
+        run, metrics = self._result.run, self._result.metrics
+        show(run, metrics)
+        test = {f"test/{name}": value for name, value in metrics["test"]["metrics"].items()}
+        mode = self._config.monitor.mode
+        return {"run": str(run), "mode": mode, **_validation(self._result), **test}
 
 
 def _require_extras(config: Config) -> None:

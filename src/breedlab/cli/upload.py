@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breedlab.commands import command
 from breedlab.errors import DataError
+from breedlab.registry import BACKENDS
+
+if TYPE_CHECKING:
+    from breedlab.backends.base import Store
 
 
 def main(argv: list[str]) -> int:
@@ -43,23 +46,13 @@ def main(argv: list[str]) -> int:
         "--skip-bad", action="store_true", help="leave broken photos out instead of refusing them"
     )
     words = parser.parse_args(argv)
-    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/]/?", words.address):
-        raise DataError(
-            f"{words.address}: expected an address such as s3://my-bucket/dog_breeds,"
-            " the bucket's name of 3 to 63 small letters, digits and '-'"
-        )
+    backend, store = _store(words.address, words.region, words.kms_key)
 
-    from breedlab.backends.sagemaker.session import bucket_problems, connect, split_uri
-    from breedlab.backends.sagemaker.upload import refuse_outside_links, upload_files
-    from breedlab.config.problems import error_from
     from breedlab.console import note, progress, stage, warn
     from breedlab.data.check import check
     from breedlab.data.folders import SPLITS, first_few, survey
 
-    bucket, key = split_uri(words.address)
-    account = connect(words.region, "--region")
-    if found := bucket_problems(account, words.address, bucket):
-        raise error_from(found, "upload")
+    store.refuse()
     stage("Data")
     # Where a split has no folder the job cuts it from train; what is cut here only has to be read.
     photos = survey(words.data, valid_fraction=0.15, test_fraction=0.15, seed=0)
@@ -95,16 +88,24 @@ def main(argv: list[str]) -> int:
     }
     paths = sorted({photo.path for split in SPLITS for photo in photos.splits[split]} - left_out)
     paths += photos.label_files
-    if not words.links:
-        refuse_outside_links(words.data, paths, "--links uploads them as well")
-    files = [
-        (path, f"{key}/{Path(os.path.relpath(path, words.data)).as_posix()}") for path in paths
-    ]
     stage(f"Uploading to {words.address}")
-    new = upload_files(account, files, bucket, words.kms_key, "uploading", newer=True)
-    note(f"{len(files):,} photos, {new:,} of them new")
-    how = command(
-        "launch", f"backend=sagemaker data=image_folder data.root=s3://{bucket}/{key} ..."
-    )
+    new = store.upload(words.data, paths, links=words.links)
+    note(f"{len(paths):,} photos, {new:,} of them new")
+    root = words.address.rstrip("/")
+    how = command("launch", f"backend={backend} data=image_folder data.root={root} ...")
     print(f"train on them: {how}")
     return 0
+
+
+def _store(address: str, where: str | None, key: str | None) -> tuple[str, Store]:
+    """Return the backend that reads from an address, by name, and the place itself.
+
+    Raises:
+        DataError: If none does.
+    """
+    kinds = {name: kind for name, kind in BACKENDS.items() if kind.scheme}
+    for name, kind in kinds.items():
+        if address.startswith(f"{kind.scheme}://"):
+            return name, kind().build().store(address, where, key)
+    forms = "; or ".join(kind.address for kind in kinds.values())
+    raise DataError(f"{address}: expected an address such as {forms}")

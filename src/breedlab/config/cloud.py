@@ -4,6 +4,7 @@ others."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
@@ -17,17 +18,28 @@ from breedlab.config.space import (
     leaves,
     read_dimension,
 )
+from breedlab.registry import BACKENDS
 from breedlab.weight_files import names_file
+
+if TYPE_CHECKING:
+    from breedlab.backends.kinds import BackendKind
 
 MOST_CHOICES = 30
 """What a categorical range of SageMaker may hold."""
 
 
+def kind_of(backend: Backend) -> type[BackendKind]:
+    """Return the registered class of the backend that a config chooses."""
+    return BACKENDS.get(backend.name)
+
+
 def data_is_where_it_runs(backend: Backend, data: Data) -> Iterator[Problem]:
     if data.root.startswith("s3:"):
-        if backend.name == "local":
+        if kind_of(backend).scheme != "s3":
+            readers = [name for name, kind in BACKENDS.items() if kind.scheme == "s3"]
             yield Problem(
-                "data.root", f"{data.root} is in S3; expected a folder here, or backend=sagemaker"
+                "data.root",
+                f"{data.root} is in S3; expected a folder here, or backend={' or '.join(readers)}",
             )
         elif not data.root.removeprefix("s3://").strip("/") or not data.root.startswith("s3://"):
             yield Problem("data.root", f"got {data.root!r}; expected s3://bucket/folder")
@@ -35,7 +47,7 @@ def data_is_where_it_runs(backend: Backend, data: Data) -> Iterator[Problem]:
 
 def launch_has_a_place(backend: Backend, dry_run: bool) -> Iterator[Problem]:
     """A dry run prints `<role>` and `<bucket>` instead."""
-    if backend.name != "sagemaker" or dry_run:
+    if not kind_of(backend).aws or dry_run:
         return
     if backend.role is None:
         yield Problem(
@@ -68,13 +80,14 @@ def search_suits_backend(backend: Backend, tuner: Tuner, model: Model) -> Iterat
             "tuner.early_stopping",
             "got true; expected false, since hyperband stops trials by itself",
         )
-    each = backend.name == "sagemaker" and trials_are_jobs(
+    each = kind_of(backend).aws and trials_are_jobs(
         backend.trials, tuner.strategy, model.freeze, tuner.warm_start
     )
     if tuner.warm_start and not each:
         yield Problem(
             "tuner.warm_start",
-            "needs backend=sagemaker and backend.trials=job_each: parents are tuning jobs",
+            f"needs backend={' or '.join(name for name, kind in BACKENDS.items() if kind.aws)} and"
+            " backend.trials=job_each: parents are tuning jobs",
         )
     if not each:
         return
@@ -101,7 +114,7 @@ def search_suits_backend(backend: Backend, tuner: Tuner, model: Model) -> Iterat
 
 
 def machines_fit(backend: Backend) -> Iterator[Problem]:
-    if backend.name != "sagemaker":
+    if not kind_of(backend).aws:
         return
     if backend.spot and backend.keep_alive_minutes:
         yield Problem(
@@ -142,7 +155,7 @@ def machines_fit(backend: Backend) -> Iterator[Problem]:
 
 def isolation_needs_nothing(backend: Backend, model: Model) -> Iterator[Problem]:
     """Behind network isolation nothing is downloaded: neither packages nor weights."""
-    if backend.name != "sagemaker" or not backend.network_isolation:
+    if not kind_of(backend).aws or not backend.network_isolation:
         return
     if "/" not in backend.image and not backend.vendor:
         yield Problem(

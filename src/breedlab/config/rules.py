@@ -80,7 +80,7 @@ def one_source(data: Data) -> Iterator[Problem]:
 def fixes_are_here(data: Data, backend: Backend) -> Iterator[Problem]:
     if data.fixes is None:
         return
-    if backend.name != "local":
+    if not cloud.kind_of(backend).here:
         yield Problem(
             "data.fixes", f"backend={backend.name} cannot apply it; fix the folders instead"
         )
@@ -255,7 +255,7 @@ def auto_has_what_it_needs(
         yield Problem(
             "tuner.strategy", f"got 'auto', which searches on cached features; {expected}"
         )
-    if backend.name == "sagemaker" and backend.trials == "job_each":
+    if cloud.kind_of(backend).aws and backend.trials == "job_each":
         yield Problem(
             "backend.trials", "got 'job_each'; expected auto, since an auto search is one job"
         )
@@ -305,7 +305,7 @@ def engine_is_installed(serving: Serving, backend: Backend) -> Iterator[Problem]
     wanted = serving.engine == "openvino" or (
         serving.engine == "auto" and serving.precision == "int8"
     )
-    if backend.name != "local" or not wanted:
+    if not cloud.kind_of(backend).here or not wanted:
         return
     if missing := [name for name in ("openvino", "nncf") if find_spec(name) is None]:
         path, value = (

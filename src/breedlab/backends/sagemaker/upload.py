@@ -6,12 +6,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.session import Place, aws_errors, client, split_uri
+from breedlab.backends.base import Store
+from breedlab.backends.kinds import SageMaker
+from breedlab.backends.sagemaker.session import (
+    Place,
+    aws_errors,
+    bucket_problems,
+    client,
+    connect,
+    split_uri,
+)
 from breedlab.commands import command
+from breedlab.config.problems import error_from
 from breedlab.console import note, progress
 from breedlab.data.check import Report
 from breedlab.data.decode import MAX_BYTES
@@ -24,6 +36,43 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 24
 """Requests under way: photos are small, so what counts is how many waits overlap."""
+
+
+class Bucket(Store):
+    """A folder in a bucket, for `breedlab upload`.
+
+    Args:
+        address: `s3://bucket/folder`.
+        region: The bucket's; None for the AWS profile's.
+        kms_key: Encrypts what is uploaded.
+
+    Raises:
+        DataError: If it is no such address.
+    """
+
+    def __init__(self, address: str, region: str | None, kms_key: str | None) -> None:
+        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/]/?", address):
+            raise DataError(f"{address}: expected an address such as {SageMaker.address}")
+        self._address, self._region, self._kms_key = address, region, kms_key
+        self._bucket, self._key = split_uri(address)
+
+    @cached_property
+    def _account(self) -> boto3.Session:
+        return connect(self._region, "--region")
+
+    def refuse(self) -> None:
+        if found := bucket_problems(self._account, self._address, self._bucket):
+            raise error_from(found, "upload")
+
+    def upload(self, root: Path, paths: Sequence[Path], *, links: bool) -> int:
+        if not links:
+            refuse_outside_links(root, paths, "--links uploads them as well")
+        files = [
+            (path, f"{self._key}/{Path(os.path.relpath(path, root)).as_posix()}") for path in paths
+        ]
+        return upload_files(
+            self._account, files, self._bucket, self._kms_key, "uploading", newer=True
+        )
 
 
 def upload_photos(session: boto3.Session, place: Place, report: Report, kms_key: str | None) -> str:

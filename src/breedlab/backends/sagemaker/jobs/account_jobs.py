@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.base import ListedJob
 from breedlab.backends.sagemaker import tags
 from breedlab.backends.sagemaker.jobs.status import described, tags_of
 from breedlab.backends.sagemaker.prices import listed_price
@@ -21,30 +20,7 @@ if TYPE_CHECKING:
 _RUNNING = ("InProgress", "Stopping")
 
 
-@dataclass(frozen=True)
-class AccountJob:
-    """A job that runs or ran in the account.
-
-    Attributes:
-        name: The job's.
-        kind: `search` or `training`.
-        experiment: The experiment's name.
-        user: Who launched it.
-        created: When.
-        state: AWS's word.
-        price: USD an hour while it runs, by the list; 0 once it is over, None if it is not known.
-    """
-
-    name: str
-    kind: str
-    experiment: str
-    user: str
-    created: datetime
-    state: str
-    price: float | None
-
-
-def find_ours(account: boto3.Session) -> list[AccountJob]:
+def find_ours(account: boto3.Session) -> list[ListedJob]:
     """Return our searches and training jobs in the session's region, the newest first; a search
     stands for its trials.
 
@@ -63,8 +39,9 @@ def find_ours(account: boto3.Session) -> list[AccountJob]:
     return sorted(found, key=lambda job: job.created, reverse=True)
 
 
-def stop(account: boto3.Session, name: str) -> None:
-    """Stop a job of the account, be it one whose record is lost, or a trial.
+def stop(account: boto3.Session, name: str) -> str:
+    """Stop a job of the account, be it one whose record is lost, or a trial, and say what became
+    of it.
 
     Raises:
         BackendError: If there is no such job, or it is not ours.
@@ -81,11 +58,9 @@ def stop(account: boto3.Session, name: str) -> None:
             )
         state = found["TrainingJobStatus" if training else "HyperParameterTuningJobStatus"]
         if state != "InProgress":
-            print(f"nothing to stop: {name}: {state}")
-            return
+            return f"nothing to stop: {name}: {state}"
         stop_job(account, name, arn, training=training)
-        print(f"{name}: told to stop")
-        return
+        return f"{name}: told to stop"
     raise BackendError(
         f"{name}: there is no such job in {account.region_name}; `{command('jobs', 'list --all')}`"
         " lists ours"
@@ -122,12 +97,12 @@ def _tagged(account: boto3.Session, resource: str) -> Iterator[Mapping[str, Any]
                 yield result[resource]
 
 
-def _search_job(entity: Mapping[str, Any], region: str) -> AccountJob:
+def _search_job(entity: Mapping[str, Any], region: str) -> ListedJob:
     definition = entity.get("TrainingJobDefinition", {})
     state = entity["HyperParameterTuningJobStatus"]
     at_once = entity.get("TrainingJobStatusCounters", {}).get("InProgress", 0)
     price = _price(definition, region) if state in _RUNNING else 0.0
-    return AccountJob(
+    return ListedJob(
         entity["HyperParameterTuningJobName"],
         "search",
         *_launch(entity),
@@ -137,10 +112,10 @@ def _search_job(entity: Mapping[str, Any], region: str) -> AccountJob:
     )
 
 
-def _training_job(entity: Mapping[str, Any], region: str) -> AccountJob:
+def _training_job(entity: Mapping[str, Any], region: str) -> ListedJob:
     state = entity["TrainingJobStatus"]
     price = _price(entity, region) if state in _RUNNING else 0.0
-    return AccountJob(
+    return ListedJob(
         entity["TrainingJobName"],
         "training",
         *_launch(entity),

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.base import FILE
 from breedlab.backends.sagemaker.jobs.follow import (
     JobFailed,
     detachable,
@@ -18,7 +19,7 @@ from breedlab.backends.sagemaker.jobs.follow import (
     follow_tuning,
 )
 from breedlab.backends.sagemaker.jobs.job_start import send
-from breedlab.backends.sagemaker.jobs.record import FILE, Record, with_run
+from breedlab.backends.sagemaker.jobs.record import Record, with_run
 from breedlab.backends.sagemaker.jobs.requests import training_request
 from breedlab.backends.sagemaker.jobs.status import (
     Status,

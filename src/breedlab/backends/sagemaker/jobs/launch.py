@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from breedlab.backends.sagemaker import checks, images, preflight, session, vendoring
 from breedlab.backends.sagemaker.documented_limits import notices
@@ -29,48 +28,14 @@ from breedlab.backends.sagemaker.jobs.requests import (
 from breedlab.backends.sagemaker.jobs.source import REQUIREMENTS, UNDECLARED, write_source
 from breedlab.backends.sagemaker.prices import bill_problems, largest_bill, quoted
 from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
-from breedlab.commands import command
 from breedlab.config import Config, trial_count
 from breedlab.config.problems import Problem, error_from
 from breedlab.console import note, stage, warn
-from breedlab.errors import BackendError, ConfigError, DataError
+from breedlab.errors import BackendError, DataError
 from breedlab.pipeline.suitability import cap_batch_sizes
 
 if TYPE_CHECKING:
     import boto3
-
-
-class SageMakerBackend:
-    """Runs as jobs in an AWS account."""
-
-    def plan(self, config: Config, resume: Path | None) -> str:
-        from breedlab.backends.sagemaker.jobs.plan import plan
-
-        _refuse_resume(resume)
-        return plan(config)
-
-    def run(self, config: Config, overrides: list[str], resume: Path | None) -> Mapping[str, Any]:
-        _refuse_resume(resume)
-        account, record = launch(config, overrides)
-        note(f"started: {record.name}")
-        if not config.backend.wait:
-            for line in ways_on(record).splitlines():
-                note(line)
-            return {"job": record.name}
-        from breedlab.backends.sagemaker.jobs.fetch import finish
-
-        return finish(account, record, start=True)
-
-    def deploy(self, model: Path) -> str:
-        from breedlab.backends.sagemaker.endpoints.deploy import deploy
-        from breedlab.config.endpoint import Endpoint
-
-        return deploy(Endpoint(), model)
-
-    def delete(self, endpoint: str) -> None:
-        from breedlab.backends.sagemaker.endpoints.deploy import delete
-
-        delete(endpoint, None)
 
 
 def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]:
@@ -169,14 +134,6 @@ def start_first(account: boto3.Session, record: Record) -> Record:
     except (BackendError, OSError) as error:
         warn(f"{first.name}: started, but its record could not be written again: {error}")
     return record
-
-
-def _refuse_resume(resume: Path | None) -> None:
-    if resume is not None:
-        raise ConfigError(
-            f"resume: {resume} runs on SageMaker, where a job goes on by itself;"
-            f" come back to it with: {command('jobs', 'fetch', resume)}"
-        )
 
 
 def _with_fitting_batches(config: Config) -> Config:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.base import FILE
 from breedlab.backends.sagemaker.jobs.requests import Experiment
 from breedlab.backends.sagemaker.session import Place, aws_errors, client, split_uri
 from breedlab.backends.sagemaker.upload import put
@@ -17,14 +19,11 @@ from breedlab.commands import command
 from breedlab.config import validate
 from breedlab.config.environment import resolved
 from breedlab.config.migrations import KEY, stamp, upgrade
-from breedlab.console import warn
 from breedlab.errors import BackendError
-from breedlab.files import DamagedFile, atomic_write_text, damaged
+from breedlab.files import atomic_write_text, damaged
 
 if TYPE_CHECKING:
     import boto3
-
-FILE = "job.json"
 
 
 @dataclass(frozen=True)
@@ -116,26 +115,6 @@ def forget(record: Record, session: boto3.Session) -> None:
             record.run.parent.parent.rmdir()
 
 
-def local_records(runs: Path) -> list[Record]:
-    """Every launch from this machine, the newest first."""
-    found = []
-    for path in runs.glob(f"*/*/{FILE}"):
-        try:
-            found.append(_read(path.read_text("utf-8"), path.parent))
-        except DamagedFile as error:  # one launch's record is no reason to show none
-            warn(str(error))
-    return sorted(found, key=lambda record: record.started, reverse=True)
-
-
-def find(name: str, runs: Path) -> Record | None:
-    """The record of a job that was launched from this machine, by the name of either job or by its
-    run directory."""
-    place = Path(name)
-    if (place / FILE).is_file():
-        return _read((place / FILE).read_text("utf-8"), place)
-    return next((r for r in local_records(runs) if name in (r.name, r.final_name)), None)
-
-
 def find_in_bucket(session: boto3.Session, name: str) -> Record:
     """The record of a job that was launched from another machine: AWS knows where it writes, and
     there it lies.
@@ -154,7 +133,7 @@ def find_in_bucket(session: boto3.Session, name: str) -> Record:
             raise BackendError(
                 f"{name}: is a job of the account, but not one that breedlab launched"
             ) from error
-    return _read(text, None)
+    return _read(text)
 
 
 def with_run(record: Record, run: Path) -> Record:
@@ -194,16 +173,25 @@ def _key(prefix: str, name: str) -> str:
     return f"{prefix}/jobs/{name}/{FILE}"
 
 
-def _read(text: str, run: Path | None) -> Record:
-    place = f"{run}/{FILE}" if run else f"the record ({FILE}) in the bucket"
+def from_tree(tree: Mapping[str, Any], run: Path | None) -> Record:
+    """Return the record that job.json holds, in the current version's terms.
+
+    Args:
+        tree: Its content.
+        run: The run directory that it lies in, None if it lies in the bucket.
+    """
+    known = {field.name for field in fields(Record)}
+    kept = {name: value for name, value in tree.items() if name in known}
+    return Record(**{**kept, "place": Place(**kept["place"]), "run": run})
+
+
+def _read(text: str) -> Record:
+    place = f"the record ({FILE}) in the bucket"
     try:
         read = json.loads(text)
     except ValueError as error:
-        hint = f"`{command('jobs', 'fetch NAME')}` reads the one in the bucket" if run else ""
-        raise damaged(place, "it is empty" if not text.strip() else str(error), hint) from error
-    source = f"{run or read.get('name', '')}: {FILE}"
+        raise damaged(place, "it is empty" if not text.strip() else str(error)) from error
+    source = f"{read.get('name', '')}: {FILE}"
     tree = upgrade(read, "job", source)
     tree["config"] = upgrade({KEY: read.get(KEY, 1), **tree["config"]}, "run", source)
-    known = {field.name for field in fields(Record)}
-    tree = {name: value for name, value in tree.items() if name in known}
-    return Record(**{**tree, "place": Place(**tree["place"]), "run": run})
+    return from_tree(tree, None)

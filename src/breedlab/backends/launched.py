@@ -1,0 +1,111 @@
+"""The experiments that were submitted from this machine, whatever their backends: found by the
+records that they left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from breedlab.backends.base import FILE, Backend, Handle
+from breedlab.commands import command
+from breedlab.config.migrations import KEY, upgrade
+from breedlab.config.plugins import load_plugins
+from breedlab.config.problems import error_from
+from breedlab.console import warn
+from breedlab.errors import BackendError, BreedlabError
+from breedlab.files import damaged
+from breedlab.registry import BACKENDS
+
+T = TypeVar("T")
+
+
+class Launched:
+    """The records below a folder of runs.
+
+    Args:
+        runs: Where the runs are.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self._runs = runs
+        self._backends: dict[str, Backend] = {}
+
+    def all(self) -> list[Handle]:
+        """Return every experiment that was submitted from here, the newest first."""
+        found = []
+        for path in self._runs.glob(f"*/*/{FILE}"):
+            try:
+                found.append(self._open(path.parent))
+            except BreedlabError as error:  # one launch's record is no reason to show none
+                warn(str(error))
+        return sorted(found, key=lambda handle: handle.started, reverse=True)
+
+    def find(self, name: str) -> Handle | None:
+        """Return an experiment by its job's name or by its run directory; None if it was submitted
+        elsewhere."""
+        if (Path(name) / FILE).is_file():
+            return self._open(Path(name))
+        return next((handle for handle in self.all() if name in handle.names), None)
+
+    def _open(self, run: Path) -> Handle:
+        record = _read(run)
+        config = record["config"]
+        if problems := load_plugins(config.get("plugins")):
+            raise error_from(problems, f"{run / FILE}")
+        name = str(config["backend"]["name"])
+        if name not in self._backends:
+            settings = config["backend"].get(name) or {}
+            self._backends[name] = BACKENDS.get(name).model_validate(settings).build()
+        return self._backends[name].reopen(record, run)
+
+
+def elsewhere(name: str, where: str | None) -> Handle:
+    """Return a job that another machine launched, from the first backend that knows it.
+
+    Raises:
+        BackendError: If none does.
+    """
+    return _ask(name, lambda backend: backend.find(name, where))
+
+
+def stop_elsewhere(name: str, where: str | None) -> list[str]:
+    """Stop a job that another machine launched, and return what there is to say about that.
+
+    Raises:
+        BackendError: If no backend knows it.
+    """
+    return _ask(name, lambda backend: backend.stop(name, where))
+
+
+def ready() -> Iterator[Backend]:
+    """Yield the backends that can be asked without a config: those whose settings have defaults."""
+    for _, kind in BACKENDS.items():
+        if not any(field.is_required() for field in kind.model_fields.values()):
+            yield kind().build()
+
+
+def _ask(name: str, question: Callable[[Backend], T | None]) -> T:
+    refused: BackendError | None = None
+    for backend in ready():
+        try:
+            if (answer := question(backend)) is not None:
+                return answer
+        except BackendError as error:
+            refused = refused or error
+    raise refused or BackendError(f"{name}: there is no such job")
+
+
+def _read(run: Path) -> Mapping[str, Any]:
+    text = (run / FILE).read_text("utf-8")
+    hint = f"`{command('jobs', 'fetch NAME')}` reads the one in the bucket"
+    try:
+        tree = json.loads(text)
+        str(tree["config"]["backend"]["name"])
+    except (ValueError, KeyError, TypeError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise damaged(f"{run}/{FILE}", why if text.strip() else "it is empty", hint) from error
+    source = f"{run}: {FILE}"
+    config = upgrade({KEY: tree.get(KEY, 1), **tree["config"]}, "run", source)
+    return {**upgrade(tree, "job", source), "config": config}

@@ -1,0 +1,104 @@
+"""Amazon SageMaker behind the seam."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breedlab.backends.base import Backend, Handle, ListedJob, Store
+from breedlab.commands import command
+from breedlab.config import Config
+from breedlab.console import note
+from breedlab.errors import BackendError, ConfigError
+
+if TYPE_CHECKING:
+    import boto3
+
+
+class SageMakerBackend(Backend):
+    """Runs as jobs in an AWS account."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, boto3.Session | BackendError] = {}
+
+    def plan(self, config: Config, resume: Path | None) -> str:
+        from breedlab.backends.sagemaker.jobs.plan import plan
+
+        _refuse_resume(resume)
+        return plan(config)
+
+    def submit(self, config: Config, overrides: list[str], resume: Path | None) -> Handle:
+        _refuse_resume(resume)
+        from breedlab.backends.sagemaker.jobs.handle import SageMakerExperiment
+        from breedlab.backends.sagemaker.jobs.launch import launch
+
+        account, record = launch(config, overrides)
+        note(f"started: {record.name}")
+        return SageMakerExperiment(record, lambda: account)
+
+    def reopen(self, record: Mapping[str, Any], run: Path) -> Handle:
+        from breedlab.backends.sagemaker.jobs.handle import SageMakerExperiment
+        from breedlab.backends.sagemaker.jobs.record import from_tree
+
+        found = from_tree(record, run)
+        return SageMakerExperiment(found, lambda: self._account(found.place.region))
+
+    def find(self, name: str, where: str | None) -> Handle | None:
+        from breedlab.backends.sagemaker.jobs.handle import SageMakerExperiment
+        from breedlab.backends.sagemaker.jobs.record import find_in_bucket
+        from breedlab.backends.sagemaker.session import connect
+
+        account = connect(where, "--region")
+        return SageMakerExperiment(find_in_bucket(account, name), lambda: account)
+
+    def stop(self, name: str, where: str | None) -> list[str] | None:
+        from breedlab.backends.sagemaker.jobs.account_jobs import stop
+        from breedlab.backends.sagemaker.session import connect
+
+        return [stop(connect(where, "--region"), name)]
+
+    def everyones(self, where: str | None) -> tuple[str, list[ListedJob]] | None:
+        from breedlab.backends.sagemaker.jobs.account_jobs import find_ours
+        from breedlab.backends.sagemaker.session import connect
+
+        account = connect(where, "--region")
+        return str(account.region_name), find_ours(account)
+
+    def store(self, address: str, where: str | None, key: str | None) -> Store:
+        from breedlab.backends.sagemaker.upload import Bucket
+
+        return Bucket(address, where, key)
+
+    def deploy(self, model: Path) -> str:
+        from breedlab.backends.sagemaker.endpoints.deploy import deploy
+        from breedlab.config.endpoint import Endpoint
+
+        return deploy(Endpoint(), model)
+
+    def delete(self, endpoint: str) -> None:
+        from breedlab.backends.sagemaker.endpoints.deploy import delete
+
+        delete(endpoint, None)
+
+    def _account(self, region: str) -> boto3.Session:
+        """Return the session of a region, or raise what was said of it before."""
+        from breedlab.backends.sagemaker.session import connect
+
+        if region not in self._accounts:
+            try:
+                self._accounts[region] = connect(region, "--region")
+            except BackendError as error:
+                self._accounts[region] = error
+        found = self._accounts[region]
+        if isinstance(found, BackendError):
+            raise found
+        return found
+
+
+def _refuse_resume(resume: Path | None) -> None:
+    if resume is not None:
+        raise ConfigError(
+            f"resume: {resume} runs on SageMaker, where a job goes on by itself;"
+            f" come back to it with: {command('jobs', 'fetch', resume)}"
+        )
