@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import preloaded
 import pytest
 import urllib3
 import uvicorn
@@ -44,7 +45,7 @@ class Server:
             "0",
             *words,
         ]
-        self.process = subprocess.Popen(
+        self.process = preloaded.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.lines: list[str] = []
@@ -475,7 +476,7 @@ def _metrics(server: Server) -> str:
 
 def predict(*words: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, ROOT / "scripts" / "predict.py", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return preloaded.run(command, capture_output=True, text=True, timeout=60)
 
 
 def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
@@ -524,6 +525,6 @@ def test_an_endpoint_that_is_none_is_one_message(
 def test_a_port_that_is_taken_is_one_message(folder: Path, server: Server) -> None:
     port = server.url.rsplit(":", 1)[1]
     command = [sys.executable, str(ROOT / "scripts" / "serve.py"), str(folder), "--port", port]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = preloaded.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert f"--port {port}" in done.stderr and len(done.stderr.splitlines()) == 1
