@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from breedlab.config import Config
-from breedlab.pipeline import run as pipeline
+from breedlab.pipeline import final_test
 from breedlab.pipeline.refit import on_all
 from breedlab.pipeline.run import checked_photos, run
 from breedlab.training import loop
@@ -40,7 +40,7 @@ def test_the_final_is_trained_on_both_splits_for_the_epochs_that_validation_foun
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pipeline, "_temperature", killed)
+        patch.setattr(final_test, "_temperature", killed)
         run(config, [])
     stopped = Path("runs/latest").resolve()
     written = (stopped / "checkpoints" / "refit.ckpt").stat().st_mtime_ns

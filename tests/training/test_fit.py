@@ -15,7 +15,8 @@ import torch
 from breedlab.config import Config
 from breedlab.errors import TrainingError
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline.run import checked_photos, load_checkpoint
+from breedlab.pipeline.final_test import load_checkpoint
+from breedlab.pipeline.run import checked_photos
 from breedlab.training import fit as fitting
 from breedlab.training.fit import ActivationData, fit
 from breedlab.training.prepare import Prepared, prepare

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from breedlab.config import Config
-from breedlab.pipeline.run import _evaluate, checked_photos
+from breedlab.pipeline.final_test import measure
+from breedlab.pipeline.run import checked_photos
 from breedlab.training.fit import ActivationData, fit
 from breedlab.training.loss import CrossEntropyLoss
 from breedlab.training.prepare import prepare
@@ -147,4 +148,4 @@ def test_a_rare_class_does_not_swallow_the_common_one(
     photos = prepared.data(config)
     data = photos if activations is None else ActivationData(activations, photos)
     fit(learner, data, config, tmp_path, accelerator="cpu", precision="fp32")
-    assert _evaluate(prepared, classifier, photos).per_class["ok"]["top1"] > 0.9
+    assert measure(prepared, classifier, photos).per_class["ok"]["top1"] > 0.9

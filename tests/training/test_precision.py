@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from breedlab.config import Config
-from breedlab.pipeline.run import _evaluate, checked_photos, run
+from breedlab.pipeline.final_test import measure
+from breedlab.pipeline.run import checked_photos, run
 from breedlab.training import auto_values
 from breedlab.training.fit import fit
 from breedlab.training.prepare import prepare
@@ -74,7 +75,7 @@ def test_trials_the_final_training_and_the_test_share_one_precision(
     assert seen == {(True, expected), (False, expected)}
 
     with outputs_of(nn.Conv2d) as seen:
-        evaluation = _evaluate(prepared, classifier, prepared.data(config))
+        evaluation = measure(prepared, classifier, prepared.data(config))
     assert seen == {(False, expected)}
     assert evaluation.photos == 24
 

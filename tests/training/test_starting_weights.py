@@ -15,7 +15,8 @@ from breedlab import config as configs
 from breedlab.config import Config
 from breedlab.errors import ConfigError, TrainingError
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline import run as runs
+from breedlab.pipeline import final_test
+from breedlab.pipeline.resuming import as_begun
 from breedlab.pipeline.run import checked_photos, run
 from breedlab.training.cache_key import network_digest
 from breedlab.training.prepare import prepare
@@ -88,13 +89,13 @@ def test_a_network_that_the_archive_does_not_make_again_is_not_exported(
 ) -> None:
     """As torchvision's `transform_input` was: an attribute that changes what is computed, and that
     no file holds."""
-    made = runs.load_checkpoint
+    made = final_test.load_checkpoint
 
     def with_an_attribute(classifier: Classifier, path: Path) -> None:
         made(classifier, path)
         classifier.backbone.bn1.eps = 3.0
 
-    monkeypatch.setattr(runs, "load_checkpoint", with_an_attribute)
+    monkeypatch.setattr(final_test, "load_checkpoint", with_an_attribute)
     with pytest.raises(
         TrainingError, match=r"export: the archive does not answer what the trained network answers"
     ):
@@ -134,9 +135,9 @@ def test_a_run_goes_on_with_the_transform_that_it_was_begun_with(
     config = small(configure, tmp_path)
     assert config.data.mean == "auto"
     lineage = json.loads((begun / "lineage.json").read_text())
-    assert runs._as_begun(config, lineage["transform"]).data.mean == [0.1, 0.2, 0.3]
+    assert as_begun(config, lineage["transform"]).data.mean == [0.1, 0.2, 0.3]
     packaged = configs.replace(
         config,
         {"model.name": "timm/tf_efficientnet_lite0", "model.weights": "package:efficientnet_lite0"},
     )
-    assert runs._as_begun(packaged, None).data.mean == [0.485, 0.456, 0.406]
+    assert as_begun(packaged, None).data.mean == [0.485, 0.456, 0.406]

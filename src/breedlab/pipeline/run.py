@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +12,16 @@ from typing import TYPE_CHECKING, Any
 from breedlab import config as configs
 from breedlab import distributed, hardware, signals
 from breedlab.config import Config
-from breedlab.console import console, note, progress, stage, warn
+from breedlab.console import note, progress, stage, warn
 from breedlab.data.check import BALANCE_HINT, Report, check
 from breedlab.data.folders import first_few
 from breedlab.data.source import obtain
-from breedlab.errors import ConfigError
-from breedlab.files import atomic_write_text, read_json
-from breedlab.pipeline import extension, rundir
+from breedlab.files import atomic_write_text
+from breedlab.pipeline import extension, resuming, rundir
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
-from breedlab.registry import ENGINES
-from breedlab.training.progress import is_complete
 
 if TYPE_CHECKING:
     from breedlab.data.module import PhotoData
-    from breedlab.pipeline.trust import HeldOut
     from breedlab.profiling.session import Session
     from breedlab.training.prepare import Prepared
 
@@ -125,77 +119,22 @@ def _run(
             else prepared.engines.resume(directory)
         )
         return _train(prepared, directory, started, watch, fit_only)
-    directory = distributed.once(lambda: _reentered(config, resume, report))
+    directory = distributed.once(lambda: resuming.reenter(config, resume, report))
     if said and distributed.once(
         lambda: rundir.recorded_config(directory).tuner.space == capped.tuner.space
     ):
         config = capped  # a job that starts again is given the config as it was typed
     rundir.current = directory
     note(f"run directory: {directory}")
-    complete = distributed.once(lambda: _recorded_metrics(directory))
+    complete = distributed.once(lambda: resuming.complete_metrics(directory))
     if complete is not None:
         note("this run is complete; nothing is left to do")
         return TrainResult(directory, complete)
-    config = _as_begun(config, distributed.once(lambda: rundir.recorded_transform(directory)))
+    transform = distributed.once(lambda: rundir.recorded_transform(directory))
+    config = resuming.as_begun(config, transform)
     prepared = _prepared(config, report, watch)
     prepared.engines.resume(directory)
     return _train(prepared, directory, started, watch, fit_only)
-
-
-def _reentered(config: Config, resume: Path, report: Report) -> Path:
-    # The link `latest` is about to move; what it points to is what is meant.
-    directory = Path(os.path.relpath(resume.resolve()))
-    damaged = rundir.damaged_records(directory)
-    if "lineage.json" not in damaged:
-        _refuse_other_photos(directory, report)
-    elif "splits.json" not in damaged and not rundir.has_same_splits(config, directory, report):
-        raise _other_photos(directory, report)
-    rundir.note_moved_photos(config, directory)
-    rundir.enter(config, directory)
-    rundir.clear_halves(directory)
-    for text in extension.extend(config, directory):
-        note(text)
-    if damaged:
-        warn(
-            f"{' and '.join(damaged)} of {directory} could not be read; written anew from the"
-            " photos as they are now"
-        )
-        rundir.write_records_anew(config, report, directory, damaged)
-    return directory
-
-
-def _as_begun(config: Config, recorded: dict[str, Any] | None) -> Config:
-    """The config with the transform that the run was begun with in place of `auto`, whatever that
-    means today."""
-    if config.tuner.strategy == "auto":
-        return config  # whose backbones bring each their own
-    if recorded is None:
-        from breedlab.pipeline.former import transform
-
-        recorded = transform(config)
-        if recorded:
-            warn(
-                "an older breedlab began this run: it goes on with the transform of then; a new run"
-                " may do better"
-            )
-    names = {
-        "image_size": "crop",
-        "resize": "resize",
-        "interpolation": "interpolation",
-        "mean": "mean",
-        "std": "std",
-    }
-    return configs.replace(
-        config, {f"data.{n}": recorded[key] for n, key in names.items() if key in recorded}
-    )
-
-
-def _recorded_metrics(directory: Path) -> dict[str, Any] | None:
-    """The metrics of a run that is complete."""
-    if not is_complete(directory):
-        return None
-    metrics: dict[str, Any] = read_json(directory / "metrics.json")
-    return metrics
 
 
 def _enter(watch: Session, name: str) -> None:
@@ -264,10 +203,11 @@ def _train(
     prepared: Prepared, directory: Path, started: float, watch: Session, fit_only: bool
 ) -> TrainResult:
     from breedlab.debugging.recorder import records
+    from breedlab.pipeline.exporting import export
+    from breedlab.pipeline.final_test import final_test
     from breedlab.training import loggers
     from breedlab.training.auto_values import training_precision
     from breedlab.training.fit import ActivationData, fit
-    from breedlab.training.inference import validation_logits
     from breedlab.training.prepare import is_solved
     from breedlab.training.probe import probe
     from breedlab.training.solving import SOLVED
@@ -373,15 +313,8 @@ def _train(
     _enter(watch, "Test")
     if distributed.world() > 1:
         classifier = prepared.classifier(config)
-    load_checkpoint(classifier, directory / "checkpoints" / "best.ckpt")
-    temperature = _temperature(prepared, classifier, config, photos)
-    held_out: HeldOut | None = None
-    # which has seen the validation images, and is surer of them than of others
-    if config.trainer.refit:
-        logits, labels = validation_logits(prepared, classifier, config)
-        held_out = (logits / temperature).softmax(1), labels
-        load_checkpoint(classifier, directory / "checkpoints" / "refit.ckpt")
-    evaluation = _evaluate(prepared, classifier, photos, temperature)
+    tested = final_test(prepared, classifier, config, photos, directory / "checkpoints")
+    evaluation = tested.evaluation
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     from breedlab.pipeline.suspects import list_suspects
     from breedlab.reporting.at_end import write_at_end
@@ -394,7 +327,7 @@ def _train(
 
     list_suspects(directory, classifier, prepared, config, photos)
     _enter(watch, "Export")
-    metrics["export"] = export(directory, classifier, prepared, config, photos, metrics, held_out)
+    metrics["export"] = export(directory, classifier, prepared, config, photos, metrics, tested)
     note(f"{directory / 'model.tar.gz'}")
     if records(config):
         from breedlab.debugging.rule_runner import conclude
@@ -424,135 +357,3 @@ def _tie(tied: Sequence[int]) -> str:
         return ""
     names = f"trial {tied[0]}" if len(tied) == 1 else f"{len(tied)} other trials"
     return f" (as {names}; the lower validation loss decided)"
-
-
-def _temperature(prepared: Prepared, classifier: Any, config: Config, photos: PhotoData) -> float:
-    """The temperature that makes the network as sure as it is right on validation."""
-    from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
-    from breedlab.training.inference import validation_logits
-
-    with progress("calibrating on validation"):
-        logits, labels = validation_logits(prepared, classifier, config)
-    if len(labels) < FEWEST_IMAGES:
-        note(
-            f"scores are not calibrated: of {len(labels)} validation photos, at least"
-            f" {FEWEST_IMAGES} are needed"
-        )
-        return 1.0
-    temperature, fitted = calibrating_temperature(logits, labels)
-    if temperature == 1.0:
-        note(
-            f"scores stay as they are: {len(labels)} validation photos do not show that a"
-            f" temperature of {fitted:.2f} is better than none"
-        )
-    return temperature
-
-
-def _evaluate(prepared: Any, classifier: Any, photos: Any, temperature: float = 1.0) -> Any:
-    from breedlab.training.evaluation import evaluate
-    from breedlab.training.inference import logits_of
-    from breedlab.training.precision import autocast
-
-    total = len(photos.photos.splits["test"])
-    with progress("testing") as done, autocast(prepared.device, prepared.precision):
-        return evaluate(
-            logits_of(prepared, classifier),
-            photos.test_dataloader(),
-            prepared.classes,
-            total=total,
-            progress=done,
-            temperature=temperature,
-        )
-
-
-def load_checkpoint(classifier: Any, path: Path) -> None:
-    """Puts a Lightning checkpoint's weights into a classifier; the checkpoint is read as plain
-    data."""
-    from breedlab.training.checkpoints import read_checkpoint
-
-    state = read_checkpoint(path)["state_dict"]
-    own = {
-        name.removeprefix("classifier."): t
-        for name, t in state.items()
-        if name.startswith("classifier.")
-    }
-    classifier.load_state_dict(own)
-
-
-def export(
-    directory: Path,
-    classifier: Any,
-    prepared: Prepared,
-    config: Config,
-    photos: PhotoData,
-    metrics: dict[str, Any],
-    held_out: HeldOut | None = None,
-) -> dict[str, Any]:
-    """Writes the run's model.tar.gz; returns what it answers with, and by what that was chosen.
-
-    `held_out` is what the network before a refit, which saw no validation image, says of them.
-    """
-    from breedlab.pipeline import trust
-    from breedlab.reporting.summary import engines_table
-    from breedlab.serving.archive import record_answers, record_engine, write_archive, write_folder
-    from breedlab.serving.engine_selection import select
-    from breedlab.serving.fetch import allowed_from
-    from breedlab.serving.fidelity import refuse_another_network
-
-    pedigree = {
-        **rundir.lineage(directory),
-        "run": directory.name,
-        "test": metrics["test"]["metrics"],
-    }
-    pedigree["test_intervals"] = {
-        name: [*span] for name, span in metrics["test"]["intervals"].items()
-    }
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as name:
-        folder = Path(name)
-        allowed = allowed_from(config.serving.allow_urls)
-        answers, novelty = trust.answers_of(
-            classifier, prepared, config, photos, metrics["test"]["calibration"]
-        )
-        write_folder(
-            folder,
-            classifier,
-            prepared.evaluation,
-            prepared.classes,
-            pedigree,
-            allowed,
-            config.plugins,
-            answers,
-        )
-        if novelty is not None:
-            novelty.write(folder)
-        images, _ = next(iter(photos.view_dataloader("valid", 0)))
-        refuse_another_network(folder, classifier, images)
-        selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)
-        for candidate in selection.candidates:
-            candidate.objection = config.conceal(candidate.objection)
-        measured = selection.as_dict()
-        engine = ENGINES.made(selection.taken.engine, config.serving)
-        record_engine(folder, selection.taken, measured, engine.model_dump(mode="json"))
-        answers, measured["answers"] = trust.settle(
-            folder, answers, photos, prepared.device, held_out
-        )
-        record_answers(folder, answers)
-        write_archive(directory / "model.tar.gz", folder)
-    if selection.candidates:
-        console.print(engines_table(measured))
-    for text in trust.in_words(measured["answers"]):
-        note(text)
-    note(f"answers with {selection.taken}")
-    return measured
-
-
-def _refuse_other_photos(directory: Path, report: Report) -> None:
-    if rundir.recorded_fingerprint(directory) != report.fingerprint:
-        raise _other_photos(directory, report)
-
-
-def _other_photos(directory: Path, report: Report) -> ConfigError:
-    return ConfigError(
-        f"resume: the photos under {report.photos.root} are not those that {directory} was started"
-        " with; put them back, name where they lie now (data.root=DIR), or start a new run"
-    )

@@ -15,13 +15,11 @@ from breedlab.data.module import PhotoData
 from breedlab.evaluation import conformal, novelty
 from breedlab.evaluation.figures import rate_interval
 from breedlab.models.classifier import Classifier
+from breedlab.pipeline.final_test import HeldOut
 from breedlab.serving.handler import Model
 from breedlab.serving.novelty import Novelty
 from breedlab.training.inference import features as features_of
 from breedlab.training.prepare import Prepared
-
-HeldOut = tuple[torch.Tensor, torch.Tensor]
-"""Probabilities (n, classes) and labels (n,) of images that a network was not trained on."""
 
 
 def answers_of(
@@ -30,6 +28,7 @@ def answers_of(
     config: Config,
     photos: PhotoData,
     calibration: Mapping[str, float],
+    valid_features: torch.Tensor | None = None,
 ) -> tuple[dict[str, Any], Novelty | None]:
     """Return `answers` of model.json as far as the trained network decides them, and what tells the
     unknown.
@@ -40,6 +39,7 @@ def answers_of(
         config: Of its training.
         photos: The images.
         calibration: From the test: its temperature.
+        valid_features: What its head gets of the validation images, where that is known.
     """
     answers: dict[str, Any] = {"temperature": calibration.get("temperature", 1.0)}
     if (
@@ -53,7 +53,10 @@ def answers_of(
         features = features_of(prepared, classifier, config, "train", chosen)
         if features.ndim != 2 or not features.isfinite().all():
             return answers, None
-        valid = features_of(prepared, classifier, config, "valid", torch.arange(len(valid_labels)))
+        valid = valid_features
+        if valid is None:
+            every = torch.arange(len(valid_labels))
+            valid = features_of(prepared, classifier, config, "valid", every)
         found, separated = novelty.choose((features, labels[chosen]), (valid, valid_labels))
     answers["unknown"] = {
         "method": found.method,

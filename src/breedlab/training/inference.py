@@ -3,15 +3,21 @@ features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
 from breedlab.training.engine_choice import EAGER
+from breedlab.training.feature_engines import BATCH
 from breedlab.training.precision import autocast
 from breedlab.training.prepare import Prepared
+
+ToFeatures = Callable[[torch.Tensor], torch.Tensor]
+"""From images or activations to what a head gets."""
 
 
 def logits_of(prepared: Prepared, classifier: Classifier) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -34,37 +40,81 @@ def features(
 ) -> torch.Tensor:
     """Return what a trained classifier's head gets of some images of `train` or `valid`, as
     training left it."""
-    if classifier.freeze == "backbone":
-        activations = prepared.activations(classifier, config)
-        if activations is not None:
-            rows = activations.train[0] if split == "train" else activations.valid
-            return rows[indices].float()
     network = classifier.to(prepared.device).eval()
-    loader = prepared.data(config).view_dataloader(split, 0, indices=indices.tolist())
+    activations = prepared.activations(classifier, config)
+    if activations is not None:
+        rows = activations.train[0] if split == "train" else activations.valid
+        batches: Iterable[torch.Tensor] = (
+            rows[part].float() for part in torch.split(indices, BATCH)
+        )
+        to_features = _rest(network)
+    else:
+        loader = prepared.data(config).view_dataloader(split, 0, indices=indices.tolist())
+        batches, to_features = (images for images, _ in loader), _eager(network)
     with autocast(prepared.device, prepared.precision):
-        batches = [
-            network.backbone(network.normalised(images.to(prepared.device))) for images, _ in loader
-        ]
-    return torch.cat([batch.float().cpu() for batch in batches])
+        computed = [to_features(batch.to(prepared.device)).float().cpu() for batch in batches]
+    return torch.cat(computed)
+
+
+@dataclass(frozen=True)
+class ValidationPass:
+    """What a trained classifier gives for the validation images, in one pass over them.
+
+    Attributes:
+        logits: (n, classes), on the CPU.
+        labels: (n,).
+        features: What its head gets, (n, width); None where that is no vector an image.
+    """
+
+    logits: torch.Tensor
+    labels: torch.Tensor
+    features: torch.Tensor | None
 
 
 @torch.no_grad()
-def validation_logits(
-    prepared: Prepared, classifier: Classifier, config: Config
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a trained classifier's logits (n, classes) on the validation images, and their labels
-    (n,)."""
-    classifier.to(prepared.device).eval()
+def validation_pass(prepared: Prepared, classifier: Classifier, config: Config) -> ValidationPass:
+    """Pass the validation images, or their cached activations, through a trained classifier
+    once."""
+    network = classifier.to(prepared.device).eval()
     activations = prepared.activations(classifier, config)
-    if activations is None:
-        logits, data = logits_of(prepared, classifier), prepared.live_data(config)
-        with autocast(prepared.device, prepared.precision):
-            rows = [logits(images) for images, _ in data.view_dataloader("valid", 0)]
-        return torch.cat(rows), data.labels("valid")
-    tail = classifier.tail().eval()
+    if activations is not None:
+        batches: Iterable[tuple[torch.Tensor, torch.Tensor]] = activations.valid_batches()
+        labels, to_features = activations.valid_labels, _rest(network)
+    else:
+        data = prepared.live_data(config)
+        batches, labels = data.view_dataloader("valid", 0), data.labels("valid")
+        to_features = _features_of_images(prepared, network)
+    features, logits = [], []
     with autocast(prepared.device, prepared.precision):
-        rows = [
-            tail(inputs.to(prepared.device)).float().cpu()
-            for inputs, _ in activations.valid_batches()
-        ]
-    return torch.cat(rows), activations.valid_labels
+        for inputs, _ in batches:
+            rows = to_features(inputs.to(prepared.device))
+            logits.append(network.head(rows).float().cpu())
+            if rows.ndim == 2:
+                features.append(rows.float().cpu())
+    return ValidationPass(torch.cat(logits), labels, torch.cat(features) if features else None)
+
+
+def _features_of_images(prepared: Prepared, network: Classifier) -> ToFeatures:
+    """Return what gives the head's input for images, the frozen part by the run's engine."""
+    choice = None
+    if network.freeze != "none":
+        choice = prepared.engines.recorded(network.freeze)
+    if choice is None or choice.engine == EAGER:
+        return _eager(network)
+    _, engine = prepared.engines.engine_or_eager(network, choice)
+    rest = _rest(network)
+    return lambda images: rest(engine(images.cpu()).to(prepared.device))
+
+
+def _eager(network: Classifier) -> ToFeatures:
+    """Return PyTorch's own way from images to the head's input."""
+    return lambda images: network.backbone(network.normalised(images))
+
+
+def _rest(network: Classifier) -> ToFeatures:
+    """Return what leads from the boundary's activations to the head's input."""
+    if network.freeze == "backbone":
+        return lambda activations: activations
+    tail = network.tail().eval()
+    assert isinstance(tail, nn.Sequential)
+    return tail[0]

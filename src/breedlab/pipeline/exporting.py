@@ -1,0 +1,96 @@
+"""The archive of a run: its network, the engine that answers, and what it says beside scores."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from breedlab.config import Config
+from breedlab.console import console, note
+from breedlab.pipeline import rundir
+from breedlab.registry import ENGINES
+
+if TYPE_CHECKING:
+    from breedlab.data.module import PhotoData
+    from breedlab.pipeline.final_test import FinalTest
+    from breedlab.training.prepare import Prepared
+
+_COMPARED = 8
+"""Validation photos on which the archive's network is compared with the trained one."""
+
+
+def export(
+    directory: Path,
+    classifier: Any,
+    prepared: Prepared,
+    config: Config,
+    photos: PhotoData,
+    metrics: dict[str, Any],
+    tested: FinalTest,
+) -> dict[str, Any]:
+    """Writes the run's model.tar.gz; returns what it answers with, and by what that was chosen.
+
+    `tested` holds what the test has computed on validation already.
+    """
+    from breedlab.pipeline import trust
+    from breedlab.reporting.summary import engines_table
+    from breedlab.serving.archive import record_answers, record_engine, write_archive, write_folder
+    from breedlab.serving.engine_selection import select
+    from breedlab.serving.fetch import allowed_from
+    from breedlab.serving.fidelity import refuse_another_network
+
+    pedigree = {
+        **rundir.lineage(directory),
+        "run": directory.name,
+        "test": metrics["test"]["metrics"],
+    }
+    pedigree["test_intervals"] = {
+        name: [*span] for name, span in metrics["test"]["intervals"].items()
+    }
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as name:
+        folder = Path(name)
+        allowed = allowed_from(config.serving.allow_urls)
+        answers, novelty = trust.answers_of(
+            classifier,
+            prepared,
+            config,
+            photos,
+            metrics["test"]["calibration"],
+            tested.valid_features,
+        )
+        write_folder(
+            folder,
+            classifier,
+            prepared.evaluation,
+            prepared.classes,
+            pedigree,
+            allowed,
+            config.plugins,
+            answers,
+        )
+        if novelty is not None:
+            novelty.write(folder)
+        dataset = photos.dataset("valid")
+        few = range(min(_COMPARED, len(dataset)))
+        images = torch.stack([dataset[0, index][0] for index in few])
+        refuse_another_network(folder, classifier, images)
+        selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)
+        for candidate in selection.candidates:
+            candidate.objection = config.conceal(candidate.objection)
+        measured = selection.as_dict()
+        engine = ENGINES.made(selection.taken.engine, config.serving)
+        record_engine(folder, selection.taken, measured, engine.model_dump(mode="json"))
+        answers, measured["answers"] = trust.settle(
+            folder, answers, photos, prepared.device, tested.held_out
+        )
+        record_answers(folder, answers)
+        write_archive(directory / "model.tar.gz", folder)
+    if selection.candidates:
+        console.print(engines_table(measured))
+    for text in trust.in_words(measured["answers"]):
+        note(text)
+    note(f"answers with {selection.taken}")
+    return measured

@@ -1,0 +1,112 @@
+"""The test of a trained network: its checkpoint, its temperature, and how good it is on photos that
+decided nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from breedlab.config import Config
+from breedlab.console import note, progress
+from breedlab.data.module import PhotoData
+from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
+from breedlab.models.classifier import Classifier
+from breedlab.training.checkpoints import read_checkpoint
+from breedlab.training.evaluation import Evaluation, evaluate
+from breedlab.training.inference import ValidationPass, logits_of, validation_pass
+from breedlab.training.precision import autocast
+from breedlab.training.prepare import Prepared
+
+HeldOut = tuple[torch.Tensor, torch.Tensor]
+"""Probabilities (n, classes) and labels (n,) of images that a network was not trained on."""
+
+
+@dataclass(frozen=True)
+class FinalTest:
+    """What the test found.
+
+    Attributes:
+        evaluation: On the test photos.
+        valid_features: Of the tested network on the validation images, (n, width); None where they
+            have to be computed for it.
+        held_out: By the network before a refit, on validation; None without a refit.
+    """
+
+    evaluation: Evaluation
+    valid_features: torch.Tensor | None
+    held_out: HeldOut | None = None
+
+
+def final_test(
+    prepared: Prepared, classifier: Classifier, config: Config, photos: PhotoData, folder: Path
+) -> FinalTest:
+    """Test a run's best epoch, or its refit, and leave those weights in the classifier.
+
+    Args:
+        prepared: Of the run.
+        classifier: As `prepared` made it.
+        config: Of its training.
+        photos: The images.
+        folder: Where the checkpoints are.
+    """
+    load_checkpoint(classifier, folder / "best.ckpt")
+    with progress("calibrating on validation"):
+        validation = validation_pass(prepared, classifier, config)
+    temperature = _temperature(validation)
+    if not config.trainer.refit:
+        evaluation = measure(prepared, classifier, photos, temperature)
+        return FinalTest(evaluation, validation.features)
+    # the refit has seen the validation images, and is surer of them than of others
+    held_out = (validation.logits / temperature).softmax(1), validation.labels
+    load_checkpoint(classifier, folder / "refit.ckpt")
+    evaluation = measure(prepared, classifier, photos, temperature)
+    unmoved = validation.features if classifier.freeze == "backbone" else None
+    return FinalTest(evaluation, unmoved, held_out)
+
+
+def _temperature(validation: ValidationPass) -> float:
+    """Return the temperature that makes the network as sure as it is right on validation."""
+    images = len(validation.labels)
+    if images < FEWEST_IMAGES:
+        note(
+            f"scores are not calibrated: of {images} validation photos, at least"
+            f" {FEWEST_IMAGES} are needed"
+        )
+        return 1.0
+    temperature, fitted = calibrating_temperature(validation.logits, validation.labels)
+    if temperature == 1.0:
+        note(
+            f"scores stay as they are: {images} validation photos do not show that a"
+            f" temperature of {fitted:.2f} is better than none"
+        )
+    return temperature
+
+
+def measure(
+    prepared: Prepared, classifier: Classifier, photos: PhotoData, temperature: float = 1.0
+) -> Evaluation:
+    """Return how good a classifier is on the test photos."""
+    total = len(photos.photos.splits["test"])
+    with progress("testing") as done, autocast(prepared.device, prepared.precision):
+        return evaluate(
+            logits_of(prepared, classifier),
+            photos.test_dataloader(),
+            prepared.classes,
+            total=total,
+            progress=done,
+            temperature=temperature,
+        )
+
+
+def load_checkpoint(classifier: Classifier, path: Path) -> None:
+    """Put a Lightning checkpoint's weights into a classifier; the checkpoint is read as plain
+    data."""
+    prefix = "classifier."
+    state = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in read_checkpoint(path)["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    classifier.load_state_dict(state)

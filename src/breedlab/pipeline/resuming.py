@@ -1,0 +1,86 @@
+"""Going on with a run that was begun: is it the same photos, what is recorded, what had it set?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from breedlab import config as configs
+from breedlab.config import Config
+from breedlab.console import note, warn
+from breedlab.data.check import Report
+from breedlab.errors import ConfigError
+from breedlab.files import read_json
+from breedlab.pipeline import extension, rundir
+from breedlab.training.progress import is_complete
+
+
+def reenter(config: Config, resume: Path, report: Report) -> Path:
+    """Make a run directory this process's own again, and return it.
+
+    Raises:
+        ConfigError: If the photos are not those that it was started with, or another process works
+            on it.
+    """
+    # The link `latest` is about to move; what it points to is what is meant.
+    directory = Path(os.path.relpath(resume.resolve()))
+    damaged = rundir.damaged_records(directory)
+    if "lineage.json" not in damaged:
+        if rundir.recorded_fingerprint(directory) != report.fingerprint:
+            raise _other_photos(directory, report)
+    elif "splits.json" not in damaged and not rundir.has_same_splits(config, directory, report):
+        raise _other_photos(directory, report)
+    rundir.note_moved_photos(config, directory)
+    rundir.enter(config, directory)
+    rundir.clear_halves(directory)
+    for text in extension.extend(config, directory):
+        note(text)
+    if damaged:
+        warn(
+            f"{' and '.join(damaged)} of {directory} could not be read; written anew from the"
+            " photos as they are now"
+        )
+        rundir.write_records_anew(config, report, directory, damaged)
+    return directory
+
+
+def as_begun(config: Config, recorded: dict[str, Any] | None) -> Config:
+    """Return the config with the transform that the run was begun with in place of `auto`,
+    whatever that means today."""
+    if config.tuner.strategy == "auto":
+        return config  # whose backbones bring each their own
+    if recorded is None:
+        from breedlab.pipeline.former import transform
+
+        recorded = transform(config)
+        if recorded:
+            warn(
+                "an older breedlab began this run: it goes on with the transform of then; a new run"
+                " may do better"
+            )
+    names = {
+        "image_size": "crop",
+        "resize": "resize",
+        "interpolation": "interpolation",
+        "mean": "mean",
+        "std": "std",
+    }
+    return configs.replace(
+        config, {f"data.{n}": recorded[key] for n, key in names.items() if key in recorded}
+    )
+
+
+def complete_metrics(directory: Path) -> dict[str, Any] | None:
+    """Return the metrics of a run that is complete; None of one that is not."""
+    if not is_complete(directory):
+        return None
+    metrics: dict[str, Any] = read_json(directory / "metrics.json")
+    return metrics
+
+
+def _other_photos(directory: Path, report: Report) -> ConfigError:
+    return ConfigError(
+        f"resume: the photos under {report.photos.root} are not those that {directory} was started"
+        " with; put them back, name where they lie now (data.root=DIR), or start a new run"
+    )
