@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -109,13 +109,20 @@ def read_json(path: str | Path, kind: type = dict, hint: str = "") -> Any:
     return tree
 
 
-def read_json_if_whole(path: str | Path, kind: type = dict) -> Any:
+def read_json_if_whole(path: str | Path, kind: type = dict, needs: Collection[str] = ()) -> Any:
     """Return what a JSON file holds, or None where there is none or a damaged one: for what can be
-    made anew."""
+    made anew.
+
+    Args:
+        path: The file.
+        kind: The type that its outermost value must have.
+        needs: Names that an object must have; one that lacks some is damaged.
+    """
     try:
-        return read_json(path, kind)
+        tree = read_json(path, kind)
     except (DamagedFile, FileNotFoundError, NotADirectoryError):
         return None
+    return tree if all(name in tree for name in needs) else None
 
 
 _NAMES = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number"}

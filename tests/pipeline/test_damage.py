@@ -45,7 +45,7 @@ def resumed(copied: Path, configure: Configure) -> dict[str, object]:
         rundir.leave()
 
 
-@pytest.mark.parametrize("content", ["", TORN])
+@pytest.mark.parametrize("content", ["", TORN, "{}"])
 @pytest.mark.parametrize("name", ["trained.json", "lineage.json", "splits.json", "metrics.json"])
 def test_a_record_that_is_empty_or_torn_is_written_anew_by_a_resume(
     whole: Path, copied: Path, configure: Configure, name: str, content: str

@@ -134,7 +134,7 @@ def begin_training(run: Path, trial: int, values: Mapping[str, Any]) -> str:
         What was set aside, in words, or nothing.
     """
     now = {"trial": trial, "values": json.loads(json.dumps(dict(values)))}
-    before = read_json_if_whole(run / _TRAINED)
+    before = read_json_if_whole(run / _TRAINED, needs=("trial", "values"))
     if before == now:
         return ""
     text = ""

@@ -276,8 +276,9 @@ def lineage(run: Path) -> dict[str, Any]:
 
 def damaged_records(run: Path) -> list[str]:
     """Which of a run's `lineage.json` and `splits.json` cannot be read, or are missing."""
+    needs = {"lineage.json": ("data",), "splits.json": ("classes", "photos")}
     return [
-        name for name in ("lineage.json", "splits.json") if read_json_if_whole(run / name) is None
+        name for name, names in needs.items() if read_json_if_whole(run / name, needs=names) is None
     ]
 
 

@@ -45,6 +45,7 @@ from breedlab.training.loggers import make_loggers
 from breedlab.training.mid_epoch import Resumption
 from breedlab.training.observers import observers
 from breedlab.training.precision import lightning_precision
+from breedlab.training.progress import REQUIRED
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ def _ended(trainer: lightning.Trainer, run: Path) -> Fitted:
 def _ended_before(run: Path, config: Config) -> Fitted:
     """How a training that had ended did so: by `trained.json`, or where that is damaged by the
     checkpoints."""
-    recorded = read_json_if_whole(run / "trained.json")
+    recorded = read_json_if_whole(run / "trained.json", needs=REQUIRED)
     if recorded is not None:
         return Fitted(**recorded)
     last = read_checkpoint(run / "checkpoints" / "last.ckpt", mmap=True)

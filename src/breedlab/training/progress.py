@@ -7,6 +7,9 @@ from pathlib import Path
 
 from breedlab.files import read_json_if_whole
 
+REQUIRED = ("epochs", "reason", "best_epoch", "best")
+"""What `trained.json` has to say; one that lacks it is damaged."""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -33,7 +36,7 @@ def done(run: Path) -> Done:
     """How far a run got."""
     trials = len(list(run.glob("trials/*/trial.json")))
     last = run / "checkpoints" / "last.ckpt"
-    ended = read_json_if_whole(run / "trained.json")
+    ended = read_json_if_whole(run / "trained.json", needs=REQUIRED)
     if is_complete(run) or ended is not None or not last.exists():
         epochs = int((ended or {}).get("epochs", 0))
         return Done(

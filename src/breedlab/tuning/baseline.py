@@ -41,7 +41,7 @@ def measured(config: Config, prepared: Prepared, run: Path) -> dict[str, Any] | 
 
 def recorded(run: Path) -> dict[str, Any] | None:
     """Return the baseline that a run's search had; None if it had none."""
-    found: dict[str, Any] | None = read_json_if_whole(run / _FILE)
+    found: dict[str, Any] | None = read_json_if_whole(run / _FILE, needs=("metric", "value"))
     return found
 
 

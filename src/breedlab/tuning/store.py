@@ -74,7 +74,7 @@ def recorded(run: Path, number: int) -> tuple[dict[str, Any], Outcome] | None:
             tree.get("folds", []),
         )
         return dict(tree["values"]), outcome
-    except (OSError, DamagedFile, KeyError):
+    except (OSError, DamagedFile, KeyError, TypeError, ValueError):
         return None
 
 
