@@ -35,6 +35,7 @@ from typing import Any
 
 _LATE = ("AWS_", "BREEDLAB_", "HYDRA_FULL_ERROR", "KINETO_", "PYTEST_", "TMPDIR")
 _LATE += ("CUBLAS_", "PL_", "PYTORCH_NVML_", "TORCHINDUCTOR_")  # set by Lightning and torch
+_LATE += ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # set by scikit-learn
 _LATE += ("GROUP_", "LOCAL_", "MASTER_", "RANK", "ROLE_", "TORCHELASTIC_", "TORCH_NCCL_", "WORLD_")
 """How names of the environment begin that nothing reads while it is imported; the last are
 torchrun's."""
