@@ -386,7 +386,7 @@ def test_a_run_whose_config_is_damaged_is_deployed_by_its_flags(
 ) -> None:
     (tmp_path / "model.tar.gz").symlink_to(archive)
     (tmp_path / "config.yaml").write_bytes(content)
-    with pytest.raises(BackendError, match="--role: has no value"):
+    with pytest.raises(BackendError, match=r"endpoint\.role: has no value"):
         main([str(tmp_path)])
 
 
