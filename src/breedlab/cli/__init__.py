@@ -28,6 +28,7 @@ COMMANDS = {
     "serve": "a model behind HTTP on this machine: serve MODEL|RUN [--host --port]",
     "help": "what a setting of the config is, may be and does: help [PATH]",
     "report": "a run, or several compared, as one page: report RUN... [--out FILE]",
+    "completion": "have TAB complete commands, flags, settings and runs: completion bash|zsh|fish",
 }
 
 

@@ -8,6 +8,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from breedlab.cli.parser import Parser
 from breedlab.commands import command
 from breedlab.errors import ConfigError
 
@@ -25,9 +26,11 @@ def main(argv: list[str]) -> int:
     Raises:
         BreedlabError: With one message for the user.
     """
-    parser = _parser()
+    parser = command_parser()
     args, overrides = parser.parse_known_args(argv)
-    if unknown := [word for word in overrides if "=" not in word or word.startswith("-")]:
+    if flags := [word for word in overrides if word.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    if unknown := [word for word in overrides if "=" not in word]:
         parser.error(
             f"{unknown[0]!r} is not a valid argument; expected PATH=VALUE, as in"
             f" {command('launch')}"
@@ -66,21 +69,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=command("account"),
-        usage=(
-            f"{command('account')} policies [flags] [PATH=VALUE ...]\n"
-            f"       {command('account')} bootstrap --dry-run [flags] [PATH=VALUE ...]"
-        ),
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
+    parser = Parser(
+        "account",
+        "policies [flags] [PATH=VALUE ...]",
+        "bootstrap --dry-run [flags] [PATH=VALUE ...]",
         description=(
             "Print the least IAM policies for a config, or a CloudFormation template with the role,"
             " the bucket and the policies. Nothing is sent."
         ),
-        epilog=(
-            f"example: {command('account')} policies experiment=resnet34_hpo"
-            " backend.bucket=my-bucket backend.role=arn:aws:iam::123456789012:role/MyRole"
+        examples=(
+            "policies experiment=resnet34_hpo backend.bucket=my-bucket backend.role=MyRole",
+            "bootstrap --dry-run > breedlab.json",
         ),
     )
     add = parser.add_argument

@@ -190,7 +190,7 @@ def _need(batch: Batch) -> Need:
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, Endpoint | None]:
     """Return the args, and of a job that is to be started what it has in common with an
     endpoint."""
-    parser = _parser()
+    parser = command_parser()
     args = parser.parse_args(argv)
     if args.follow is not None or args.stop is not None:
         if args.model is not None:
@@ -255,7 +255,8 @@ def _usd(text: str) -> float:
         ) from None
 
 
-def _parser() -> Parser:
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
     parser = Parser(
         "batch",
         "MODEL|RUN s3://BUCKET/IN s3://BUCKET/OUT [flags]",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,23 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breedlab import extras
-from breedlab.commands import command
+from breedlab.cli.parser import Parser
 from breedlab.errors import DataError
 from breedlab.verdicts import TRIGGERED, Verdict
 
 if TYPE_CHECKING:
     from breedlab.config.debugger import DebuggerRules
 
-_EPILOG = """\
+_EXIT_CODES = """\
 exit codes:
   0  no rule was triggered
   1  at least one was
-  2  there is nothing to judge: no such run, or none that was recorded
-
-examples:
-  {debug} runs/latest
-  {debug} s3://bucket/jobs/NAME --json
-"""
+  2  there is nothing to judge: no such run, or none that was recorded"""
 
 
 def main(argv: list[str]) -> int:
@@ -35,19 +29,7 @@ def main(argv: list[str]) -> int:
     Raises:
         DataError: If there is nothing to judge.
     """
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=command("debug"),
-        description=(
-            "Judges the tensors that the debugger recorded of a run: debugger=losses, default or"
-            " full."
-        ),
-        epilog=_EPILOG.format(debug=command("debug")),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run", metavar="RUN", help="a run directory, or an s3:// path to one")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    words = parser.parse_args(argv)
+    words = command_parser().parse_args(argv)
     run: str = words.run.rstrip("/")
     if not run.startswith("s3://") and not any(
         Path(run, name).exists() for name in ("config.yaml", "debug")
@@ -68,6 +50,23 @@ def main(argv: list[str]) -> int:
         show(verdicts)
         print(f"\n{headline(tape, verdicts)}")
     return 1 if any(verdict.verdict == TRIGGERED for verdict in verdicts) else 0
+
+
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
+    parser = Parser(
+        "debug",
+        "RUN [--json]",
+        description=(
+            "Judge the tensors that the debugger recorded of a run: debugger=losses, default or"
+            " full."
+        ),
+        examples=("runs/latest", "s3://bucket/jobs/NAME --json"),
+        notes=_EXIT_CODES,
+    )
+    parser.add_argument("run", metavar="RUN", help="a run directory, or an s3:// path to one")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
 
 
 def recorded_limits(run: Path | str) -> DebuggerRules:

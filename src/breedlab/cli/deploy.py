@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     Raises:
         BreedlabError: With one message for the user.
     """
-    parser = _parser()
+    parser = command_parser()
     args, overrides = _parsed(parser, with_search_path(argv))
     flags = overrides_of(args, parser)
     if flags:
@@ -73,7 +73,8 @@ def _carry_out(args: argparse.Namespace, deploying: Deploying) -> None:
         deploy.deploy(endpoint, args.model)
 
 
-def _parser() -> Parser:
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
     parser = Parser(
         "deploy",
         "MODEL|RUN [endpoint=serverless|async] [endpoint.SETTING=VALUE ...] [--dry-run]",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from breedlab import hardware
-from breedlab.commands import command
+from breedlab.cli.parser import Parser
 from breedlab.config.plugins import load_plugins_of
 from breedlab.data.folders import Photo, display_names, listed
 from breedlab.data.layout import split_of
@@ -27,24 +26,7 @@ def main(argv: list[str]) -> int:
         BreedlabError: If the model or the folder is not there, or the folder holds classes the
             model lacks.
     """
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=command("evaluate"),
-        description=(
-            "Tests a model on labelled photos: FOLDER/<class>/photo.jpg, named as in training."
-        ),
-        epilog=f"example: {command('evaluate', 'runs/latest data/sample/test')}",
-    )
-    parser.add_argument(
-        "model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of class folders")
-    parser.add_argument(
-        "--engine",
-        choices=("eager", "openvino"),
-        help="in place of the one that it was exported with",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser = command_parser()
     words = parser.parse_args(argv)
 
     # What only takes a look at the disk is refused before PyTorch is imported, which takes seconds.
@@ -59,6 +41,29 @@ def main(argv: list[str]) -> int:
     else:
         _show(found, engine)
     return 0
+
+
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
+    parser = Parser(
+        "evaluate",
+        "MODEL|RUN FOLDER [--json] [--engine ENGINE]",
+        description=(
+            "Test a model on labeled images: FOLDER/<class>/image.jpg, named as in training."
+        ),
+        examples=("runs/latest data/sample/test",),
+    )
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of class folders")
+    parser.add_argument(
+        "--engine",
+        choices=("eager", "openvino"),
+        help="in place of the one that it was exported with",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
 
 
 def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:

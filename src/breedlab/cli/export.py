@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breedlab import extras, hardware
-from breedlab.commands import command
+from breedlab.cli.parser import Parser
 from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
 from breedlab.errors import ServingError
@@ -35,21 +34,7 @@ def main(argv: list[str]) -> int:
         BreedlabError: If the model is not there, an extra is missing, or the network does not fit
             the form.
     """
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=command("export"),
-        description=(
-            "Writes a model for other programs. ONNX and .pt2 take uint8 RGB images (n, 3, side,"
-            " side), resized and cropped as their metadata says, and hold normalization, class"
-            " names, and temperature."
-        ),
-        epilog=f"example: {command('export', 'runs/latest --onnx model.onnx')}",
-    )
-    parser.add_argument(
-        "model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
-    )
-    for name, (kind, meaning) in _FORMS.items():
-        parser.add_argument(f"--{name}", type=Path, metavar=kind, help=meaning)
+    parser = command_parser()
     args = parser.parse_args(argv)
     chosen = {name: path for name in _FORMS if (path := getattr(args, name)) is not None}
     if not chosen:
@@ -76,6 +61,26 @@ def main(argv: list[str]) -> int:
                 _writers()[name](model, path)
             print(path)
     return 0
+
+
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
+    parser = Parser(
+        "export",
+        "MODEL|RUN --onnx FILE | --torch FILE | --timm FOLDER | --card FILE",
+        description=(
+            "Write a model for other programs. ONNX and .pt2 take uint8 RGB images (n, 3, side,\n"
+            "side), resized and cropped as their metadata says, and hold normalization, class\n"
+            "names, and temperature."
+        ),
+        examples=("runs/latest --onnx model.onnx",),
+    )
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
+    )
+    for name, (kind, meaning) in _FORMS.items():
+        parser.add_argument(f"--{name}", type=Path, metavar=kind, help=meaning)
+    return parser
 
 
 def _writers() -> dict[str, Callable[[Model, Path], None]]:

@@ -15,7 +15,7 @@ import yaml
 
 import breedlab
 from breedlab import registry
-from breedlab.commands import command
+from breedlab.cli.parser import Parser
 from breedlab.config.compose import named_plugins
 from breedlab.config.endpoint import Deploying
 from breedlab.config.plugins import load_plugins
@@ -25,12 +25,6 @@ from breedlab.config.setting import Setting, as_yaml, settings
 from breedlab.config.validate import tunable
 from breedlab.config.yaml_folders import with_search_path, yaml_files
 from breedlab.errors import ConfigError
-
-_HELP = """\
-usage: {help} [PATH ...] [plugins=[my_package]]
-
-Without PATH, all settings of the config; with it, one setting (optim.lr) or section (optim): type,
-range, default, meaning, what sets it and where it is used."""
 
 _WIDTH, _COLUMN = 110, 30
 _ROOMS = {"debugger": "debugging", "profiler": "profiling"}
@@ -43,15 +37,12 @@ def main(argv: list[str]) -> int:
     Raises:
         ConfigError: If there is no such setting.
     """
-    if any(word in ("-h", "--help") for word in argv):
-        print(_HELP.format(help=command("help")))
-        return 0
-    argv = with_search_path(argv)
-    overrides = [word for word in argv if "=" in word]
+    overrides = [word for word in with_search_path(argv) if "=" in word]
+    words = with_search_path([word for word in argv if "=" not in word])
+    paths = command_parser().parse_args([word for word in words if "=" not in word]).paths
     if problems := load_plugins(named_plugins(overrides)):
         raise error_from(problems)
     known = {setting.path: setting for setting in [*settings(Deploying), *settings(schema())]}
-    paths = [word for word in argv if "=" not in word]
     if unknown := [path for path in paths if path not in known]:
         raise ConfigError(
             "\n".join(f"{path}: unknown name{nearest(path, known)}" for path in unknown)
@@ -60,6 +51,21 @@ def main(argv: list[str]) -> int:
     print("\n\n".join(texts) if texts else _listed(list(known.values())))
     sys.stdout.flush()
     return 0
+
+
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
+    parser = Parser(
+        "help",
+        "[PATH ...] [plugins=[my_package]]",
+        description=(
+            "Explain a setting (optim.lr) or a section (optim): type, range, default, meaning, what"
+            " sets it\nand where it is used. Without PATH, list all settings."
+        ),
+        examples=("optim.lr", "endpoint", "data.augment plugins=[my_package]"),
+    )
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="a setting, or a section")
+    return parser
 
 
 def _listed(shown: list[Setting]) -> str:

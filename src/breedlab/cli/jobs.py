@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from breedlab.cli.parser import Parser
 from breedlab.commands import command
 from breedlab.errors import BackendError
 
@@ -19,11 +20,24 @@ def main(argv: list[str]) -> int:
     Raises:
         BreedlabError: If there is no such job, or AWS refuses.
     """
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=command("jobs"),
+    args = command_parser().parse_args(argv)
+    if args.verb == "list" and args.all:
+        _list_all(args.region)
+    elif args.verb == "list":
+        _list(args.runs)
+    else:
+        _one(args)
+    return 0
+
+
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
+    parser = Parser(
+        "jobs",
+        "list|show|stop|fetch|resume [NAME] [flags]",
         description=f"Jobs that `{command('launch', 'backend=...')}` started elsewhere.",
-        epilog=f"example: {command('jobs', 'fetch', 'resnet34-hpo-261125-101750-e9')}",
+        examples=("list", "fetch resnet34-hpo-261125-101750-e9"),
+        notes=f"{command('jobs', 'fetch')} --help says more about one of them.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show|stop|fetch|resume")
     runs = argparse.ArgumentParser(add_help=False)
@@ -41,9 +55,10 @@ def main(argv: list[str]) -> int:
     def verb(name: str, about: str, more: str = "", of_one: bool = True) -> argparse.ArgumentParser:
         told = f"{about[0].upper()}{about[1:]}.{more}"
         parents = [one, runs] if of_one else [runs]
-        return verbs.add_parser(
-            name, allow_abbrev=False, parents=parents, help=about, description=told
+        made: argparse.ArgumentParser = verbs.add_parser(
+            name, parents=parents, help=about, description=told
         )
+        return made
 
     listing = verb(
         "list",
@@ -78,14 +93,7 @@ def main(argv: list[str]) -> int:
     fetching.add_argument(
         "--now", action="store_true", help="what there is at this moment; nothing is started"
     )
-    args = parser.parse_args(argv)
-    if args.verb == "list" and args.all:
-        _list_all(args.region)
-    elif args.verb == "list":
-        _list(args.runs)
-    else:
-        _one(args)
-    return 0
+    return parser
 
 
 def _one(args: argparse.Namespace) -> None:

@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_subparsers(self, **options: Any) -> Any:
         """Add commands of the command, each with a parser that says its errors alike."""
-        return super().add_subparsers(**{"parser_class": _SubParser, **options})
+        return super().add_subparsers(**{"parser_class": _SubParser, "prog": self.prog, **options})
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, with the nearest name, and exit with 2."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import glob
 import json
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 from breedlab import hardware
 from breedlab.backends.client import ask
+from breedlab.cli.parser import Parser
 from breedlab.commands import command
 from breedlab.config.plugins import load_plugins_of
 from breedlab.data.decode import BadPhoto, read_image
@@ -35,40 +35,7 @@ def main(argv: list[str]) -> int:
     Raises:
         BreedlabError: If the model or a photo is not there.
     """
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=command("predict"),
-        description="Prints the likeliest classes of photos, with their probabilities.",
-        usage=(
-            f"{command('predict')} MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]\n      "
-            f" {command('predict')} --endpoint URL|NAME PHOTO... [--region REGION] [--json]"
-            " [--top K]"
-        ),
-        epilog=f"example: {command('predict')} runs/latest photos/ '*.jpg'",
-    )
-    parser.add_argument(
-        "model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
-    )
-    parser.add_argument(
-        "photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob pattern"
-    )
-    parser.add_argument(
-        "--endpoint",
-        metavar="URL|NAME",
-        help=f"ask a server ({command('serve')}) or a SageMaker endpoint",
-    )
-    parser.add_argument(
-        "--region", help="of a SageMaker endpoint (default: that of the AWS profile)"
-    )
-    parser.add_argument(
-        "--engine",
-        choices=("eager", "openvino"),
-        help="in place of the one that it was exported with",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON: a list, one entry a photo")
-    parser.add_argument(
-        "--top", type=int, default=5, metavar="K", help="how many classes to show (default: 5)"
-    )
+    parser = command_parser()
     words = parser.parse_args(argv)
     if words.top < 1:
         parser.error(f"--top: got {words.top}; expected at least 1")
@@ -108,6 +75,44 @@ def main(argv: list[str]) -> int:
     else:
         _show(found)
     return 1 if any("error" in answer for answer in found) else 0
+
+
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
+    parser = Parser(
+        "predict",
+        "MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]",
+        "--endpoint URL|NAME PHOTO... [--region REGION] [--json] [--top K]",
+        description="Print the likeliest classes of images, with their probabilities.",
+        examples=(
+            "runs/latest photos/ '*.jpg'",
+            "--endpoint dogs photo.jpg",
+        ),
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
+    )
+    parser.add_argument(
+        "photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob pattern"
+    )
+    parser.add_argument(
+        "--endpoint",
+        metavar="URL|NAME",
+        help=f"ask a server ({command('serve')}) or a SageMaker endpoint",
+    )
+    parser.add_argument(
+        "--region", help="of a SageMaker endpoint (default: that of the AWS profile)"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("eager", "openvino"),
+        help="in place of the one that it was exported with",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: a list, one entry a photo")
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="K", help="how many classes to show (default: 5)"
+    )
+    return parser
 
 
 def _expand(word: str) -> list[Path]:

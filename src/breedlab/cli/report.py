@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from breedlab import extras
-from breedlab.commands import command
+from breedlab.cli.parser import Parser
 from breedlab.errors import ConfigError
 
 
@@ -17,24 +16,7 @@ def main(argv: list[str]) -> int:
     Raises:
         BreedlabError: If a run is not there, or the file cannot be written.
     """
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=command("report"),
-        description=(
-            "Writes a run's report again, or compares several runs: one HTML file that needs no"
-            " network."
-        ),
-        epilog=f"example: {command('report', 'runs/latest')}",
-    )
-    parser.add_argument(
-        "run", type=Path, nargs="+", metavar="RUN", help="a run directory; several are compared"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="the file (default: RUN/report.html, or comparison.html for several)",
-    )
+    parser = command_parser()
     words = parser.parse_args(argv)
     if words.out is not None and words.out.is_dir():
         raise ConfigError(
@@ -53,3 +35,29 @@ def main(argv: list[str]) -> int:
             print(sentence, file=sys.stderr)
     print(page)
     return 0
+
+
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
+    parser = Parser(
+        "report",
+        "RUN... [--out FILE]",
+        description=(
+            "Write a run's report again, or compare several runs: one HTML file that needs no"
+            " network."
+        ),
+        examples=(
+            "runs/latest",
+            "runs/resnet34/* --out comparison.html",
+        ),
+    )
+    parser.add_argument(
+        "run", type=Path, nargs="+", metavar="RUN", help="a run directory; several are compared"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the file (default: RUN/report.html, or comparison.html for several)",
+    )
+    return parser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import socket
@@ -10,7 +9,7 @@ import sys
 from pathlib import Path
 
 from breedlab import hardware
-from breedlab.commands import command
+from breedlab.cli.parser import Parser
 from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
 from breedlab.errors import ServingError
@@ -27,14 +26,39 @@ def main(argv: list[str]) -> int:
         BreedlabError: If the model is not there, the port is taken, or the `serve` extra is
             missing.
     """
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=command("serve"),
+    parser = command_parser()
+    words = parser.parse_args(argv)
+    if not 0 <= words.port < 65536:
+        parser.error(f"--port: got {words.port}; expected 0 to 65535")
+    allowed = None if words.allow_urls is None else _allowed(words.allow_urls)
+    key = read_key(words.api_key_file)
+    access = Access(key, read_origins(words.cors))
+    if key is not None:
+        print("requests need the API key, except /ping and the page", file=sys.stderr, flush=True)
+    with _listen(words.host, words.port) as listener:
+        try:
+            hosts = allowed_hosts(listener.getsockname()[0], words.allowed_hosts)
+        except ValueError as error:
+            parser.error(
+                f"--allowed-hosts: got {str(error)!r}; expected names such as dogs.example, without"
+                " a port"
+            )
+        return _serve(words.model, words.engine, listener, allowed, hosts, access)
+
+
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
+    parser = Parser(
+        "serve",
+        "MODEL|RUN [--host HOST] [--port PORT] [flags]",
         description=(
-            "Serves a model on SageMaker's contract: GET /ping, POST /invocations; also /docs and"
+            "Serve a model on SageMaker's contract: GET /ping, POST /invocations; also /docs and"
             " /metrics."
         ),
-        epilog=f"example: {command('serve', 'runs/latest --port 8080')}",
+        examples=(
+            "runs/latest --port 8080",
+            "runs/latest --allow-urls public",
+        ),
     )
     parser.add_argument(
         "model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
@@ -82,23 +106,7 @@ def main(argv: list[str]) -> int:
         metavar="ORIGIN,...",
         help="pages of other origins that may ask, such as https://dogs.example (default: none)",
     )
-    words = parser.parse_args(argv)
-    if not 0 <= words.port < 65536:
-        parser.error(f"--port: got {words.port}; expected 0 to 65535")
-    allowed = None if words.allow_urls is None else _allowed(words.allow_urls)
-    key = read_key(words.api_key_file)
-    access = Access(key, read_origins(words.cors))
-    if key is not None:
-        print("requests need the API key, except /ping and the page", file=sys.stderr, flush=True)
-    with _listen(words.host, words.port) as listener:
-        try:
-            hosts = allowed_hosts(listener.getsockname()[0], words.allowed_hosts)
-        except ValueError as error:
-            parser.error(
-                f"--allowed-hosts: got {str(error)!r}; expected names such as dogs.example, without"
-                " a port"
-            )
-        return _serve(words.model, words.engine, listener, allowed, hosts, access)
+    return parser
 
 
 def _allowed(word: str) -> Allowed:

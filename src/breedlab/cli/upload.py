@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from breedlab.cli.parser import Parser
 from breedlab.commands import command
 from breedlab.errors import DataError
 from breedlab.registry import BACKENDS
@@ -20,31 +20,7 @@ def main(argv: list[str]) -> int:
     Raises:
         BreedlabError: If the photos are unsound, or the bucket cannot be used.
     """
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=command("upload"),
-        description=(
-            "Uploads labelled photos, checked, many at once; run again, it goes on where it"
-            " stopped."
-        ),
-        epilog=f"example: {command('upload', 'data/dog_breeds', 's3://my-bucket/dog_breeds')}",
-    )
-    parser.add_argument(
-        "data", type=Path, metavar="DATA", help="a folder: DATA/train/<class>/*.jpg, valid and test"
-    )
-    parser.add_argument("address", metavar="s3://...", help="where to, a folder in a bucket")
-    parser.add_argument("--region", help="the bucket's; the AWS profile's by default")
-    parser.add_argument(
-        "--kms-key", metavar="KEY", help="encrypts what is uploaded with a key of your own"
-    )
-    parser.add_argument(
-        "--links",
-        action="store_true",
-        help="upload also what lies outside DATA and is linked into it",
-    )
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="leave broken photos out instead of refusing them"
-    )
+    parser = command_parser()
     words = parser.parse_args(argv)
     backend, store = _store(words.address, words.region, words.kms_key)
 
@@ -109,3 +85,33 @@ def _store(address: str, where: str | None, key: str | None) -> tuple[str, Store
             return name, kind().build().store(address, where, key)
     forms = "; or ".join(kind.address for kind in kinds.values())
     raise DataError(f"{address}: expected an address such as {forms}")
+
+
+def command_parser() -> Parser:
+    """Return what reads the command's args."""
+    parser = Parser(
+        "upload",
+        "DATA s3://BUCKET/FOLDER [flags]",
+        description=(
+            "Uploads labelled photos, checked, many at once; run again, it goes on where it"
+            " stopped."
+        ),
+        examples=("data/dog_breeds s3://my-bucket/dog_breeds",),
+    )
+    parser.add_argument(
+        "data", type=Path, metavar="DATA", help="a folder: DATA/train/<class>/*.jpg, valid and test"
+    )
+    parser.add_argument("address", metavar="s3://...", help="where to, a folder in a bucket")
+    parser.add_argument("--region", help="the bucket's; the AWS profile's by default")
+    parser.add_argument(
+        "--kms-key", metavar="KEY", help="encrypts what is uploaded with a key of your own"
+    )
+    parser.add_argument(
+        "--links",
+        action="store_true",
+        help="upload also what lies outside DATA and is linked into it",
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave broken photos out instead of refusing them"
+    )
+    return parser
