@@ -195,11 +195,15 @@ def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
     # Each epoch every photo once, half of them by each.
     assert first + second == Counter(dict.fromkeys(every["train"], 2))
     assert first.total() == second.total() == len(every["train"])
-    # Rank 0 looks at every validation photo thrice more: for the temperature, for the sets of
-    # classes, and since the archive has to answer as the module.
-    validated = [photos("valid", 0) - Counter(dict.fromkeys(every["valid"], 3)), photos("valid", 1)]
-    assert validated[0] + validated[1] == Counter(dict.fromkeys(every["valid"], 2))
-    assert not validated[0].keys() & validated[1].keys()
+    # Rank 0 looks at every validation photo twice more, once for the module's answers and once for
+    # the archive's, and at eight of them again, since the archive has to answer as the module.
+    alone, by_second = photos("valid", 0), photos("valid", 1)
+    alone.subtract(dict.fromkeys(every["valid"], 2))
+    compared = (alone + by_second) - Counter(dict.fromkeys(every["valid"], 2))
+    assert sorted(compared.values()) == [1] * 8
+    by_first = alone - compared
+    assert by_first + by_second == Counter(dict.fromkeys(every["valid"], 2))
+    assert not by_first.keys() & by_second.keys()
     assert photos("test", 0).keys() == every["test"] and not photos("test", 1)
 
     def written(rank: int) -> Counter[str]:
