@@ -53,6 +53,8 @@ def test_a_command_is_spelled_like_the_one_that_was_typed(
 def test_help_is_about_the_command_as_typed(
     name: str, spelling: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if name == "completion" and spelling != "breedlab":
+        return  # shells complete the installed command alone
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(
         sys, "argv", [*(["breedlab"] if spelling == "breedlab" else []), *typed(spelling, name)[1:]]
