@@ -39,6 +39,8 @@ check: .venv/dev  ## lint, format, types, spelling, workflows, the docs, the flo
 
 docs: .venv/dev  ## the documentation, as a site in build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@! grep -rnE '(<script[^>]*src|<link[^>]*(stylesheet|preload)[^>]*href|<img[^>]*src)="?https?://|url\(["'"'"']?https?://' build/docs --include='*.html' --include='*.css' \
+		|| { echo "the docs ask another host for a script, style, font, or picture" >&2; exit 1; }
 
 coverage: .venv/dev  ## how much of the code the fast tests run, against the floor in pyproject.toml
 	mkdir -p build/coverage && rm -f build/coverage/data*
