@@ -83,7 +83,7 @@ def test_every_endpoint_type_has_an_image_for_its_processor_or_a_reason() -> Non
         try:
             image = inference_image(each, "us-east-1")
         except BackendError as error:
-            assert str(error).startswith(f"--instance-type: {each} has")
+            assert str(error).startswith(f"endpoint.instance_type: {each} has")
             refused.add(family(each))
         else:
             assert ("arm64" in image) == (
