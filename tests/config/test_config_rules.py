@@ -327,6 +327,19 @@ CASES = [
         {"model.head_type": "logistic", "model.freeze": "backbone", "cache.mode": "auto"},
     ),
     Case(
+        "folds_have_features",
+        {"tuner.folds": 5, "model.freeze": "none"},
+        "tuner.folds: got 5, which cross-validates on cached features; expected 1, or"
+        " model.freeze=backbone and cache.mode=auto",
+        {"tuner.folds": 5, "model.freeze": "backbone"},
+    ),
+    Case(
+        "folds_have_features",
+        {**PLANNED, "tuner.folds": 5},
+        "tuner.folds: got 5; expected 1 where each trial is a job",
+        {**PLANNED, "tuner.folds": 5, "backend.trials": "one_job"},
+    ),
+    Case(
         "auto_has_what_it_needs",
         {**AUTO, "tuner.minutes": None},
         "tuner.minutes: has no value; strategy 'auto' needs a number of minutes",
