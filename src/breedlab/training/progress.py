@@ -51,5 +51,6 @@ def done(run: Path) -> Done:
 
 
 def is_complete(run: Path) -> bool:
-    """Whether a run has everything; its figures are written last of all."""
-    return (run / "model.tar.gz").exists() and read_json_if_whole(run / "metrics.json") is not None
+    """Return whether a run has everything; its metrics are written last of all."""
+    metrics = read_json_if_whole(run / "metrics.json", needs=("test",))
+    return (run / "model.tar.gz").exists() and metrics is not None
