@@ -58,7 +58,7 @@ def test_a_download_that_broke_off_is_refused(
     path = tmp_path / f"a.{'safetensors' if write is safetensors else 'pth'}"
     write(path)
     path.write_bytes(path.read_bytes()[:-20])
-    assert "not a whole one" in problem(path)
+    assert "or is incomplete" in problem(path)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_file_of_something_else_is_refused_by_a_dry_run(name: str, here: Path)
     (here / name).write_text(
         "" if name.startswith("empty") else (config_folder().parent / "README.md").read_text()
     )
-    with pytest.raises(ConfigError, match=rf"model\.weights: .*{name} is no "):
+    with pytest.raises(ConfigError, match=rf"model\.weights: .*{name} (is|was) not "):
         main(words(here / name))
 
 

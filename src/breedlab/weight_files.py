@@ -62,13 +62,9 @@ def problem(path: Path) -> str:
         )
     try:
         if path.name.endswith((".tar.gz", ".tgz")):
-            return (
-                ""
-                if _is_archive(path)
-                else "is no archive that breedlab exported, or not a whole one"
-            )
+            return "" if _is_archive(path) else "was not exported by breedlab, or is incomplete"
         if path.suffix == ".safetensors":
-            return "" if _is_safetensors(path) else "is no safetensors file, or not a whole one"
+            return "" if _is_safetensors(path) else "is not a safetensors file, or is incomplete"
         return "" if _is_torch(path) else "was not written by torch.save, or is incomplete"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
