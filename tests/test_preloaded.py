@@ -16,6 +16,15 @@ pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="elsewhere every interpreter is a fresh one"
 )
 
+
+@pytest.fixture(autouse=True)
+def as_preloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take back what libraries left in the environment in earlier tests of this process: with it
+    commands get fresh interpreters."""
+    for name in os.environ.keys() - preloaded._ENVIRONMENT.keys():
+        monkeypatch.delenv(name)
+
+
 PROBE = """
 import os, signal, sys
 print(__name__, sys.argv, sys.path[0], os.getcwd(), sys.stdin.read(), os.environ.get("AWS_REGION"))
