@@ -133,7 +133,6 @@ def solve(
     """
     loss = solving.Loss(prepared.data(config).class_weights(), config.optim.label_smoothing)
     fixed = prepared.penalty(config)
-    best: tuple[tuple[float, float], float, loop.Epoch] | None = None
     problems = [
         solving.Regression(
             part.train[0].to(prepared.device).float(),
@@ -144,23 +143,18 @@ def solve(
         )
         for part in parts
     ]
-    worse = 0
-    for c in solving.PENALTIES if fixed is None else (fixed,):
+
+    def reach(c: float) -> loop.Epoch:
         prepared.heed()
         found = [
             solving.reached(problem, part, c, config.monitor)
             for problem, part in zip(problems, parts, strict=True)
         ]
-        epoch = _mean(found, config)
-        order = solving.ranked(epoch.valid, config.monitor)
-        if best is None or order < best[0]:
-            best, worse = (order, c, epoch), 0
-        else:
-            worse += 1
-        if worse >= solving.WORSE_IN_A_ROW:
-            break
-    assert best is not None
-    return best[1], best[2]
+        return _mean(found, config)
+
+    penalties = solving.PENALTIES if fixed is None else (fixed,)
+    c, epoch, _ = solving.best_penalty(reach, penalties, config.monitor)
+    return c, epoch
 
 
 def _mean(ended: Sequence[loop.Epoch], config: Config) -> loop.Epoch:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ checkpoints, and moves nothing, in which a debugger would see vanishing updates.
 
 PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Values of C that are tried, the strongest penalty first: the cheapest to solve."""
-WORSE_IN_A_ROW = 3
+_WORSE_IN_A_ROW = 3
 """After so many that are no better, weaker penalties, which take longest, are not tried."""
 _IN_DOUBLE = 250_000_000
 """Numbers of the features up to which the last solution is computed in double precision: 2 GB."""
@@ -234,15 +234,16 @@ def _solve(
     labels = activations.labels.repeat(len(activations.train)).to(device)
     chosen, tried = c, 1
     if chosen is None:
-        chosen, tried = _best_penalty(
-            Regression(features, labels, classes, loss, torch.float32), activations, monitor
+        problem = Regression(features, labels, classes, loss, torch.float32)
+        chosen, _, tried = best_penalty(
+            lambda c: reached(problem, activations, c, monitor), PENALTIES, monitor
         )
     dtype = torch.float64 if features.numel() <= _IN_DOUBLE else torch.float32
     final = Regression(features, labels, classes, loss, dtype)
-    reached = final.solve(chosen, tolerance=1e-7 if dtype == torch.float64 else 1e-5)
+    minimum = final.solve(chosen, tolerance=1e-7 if dtype == torch.float64 else 1e-5)
     weight, bias = (tensor.float().cpu() for tensor in final.unfolded())
     valid = _validated(weight, bias, activations, monitor, only=None)
-    return Solution(weight, bias, chosen, tried, reached, valid, time.monotonic() - started)
+    return Solution(weight, bias, chosen, tried, minimum, valid, time.monotonic() - started)
 
 
 def as_epoch(solution: Solution) -> loop.Epoch:
@@ -250,20 +251,28 @@ def as_epoch(solution: Solution) -> loop.Epoch:
     return loop.Epoch(0, solution.loss, solution.valid)
 
 
-def _best_penalty(
-    problem: Regression, activations: Activations, monitor: Monitor
-) -> tuple[float, int]:
+def best_penalty(
+    reach: Callable[[float], loop.Epoch], penalties: Sequence[float], monitor: Monitor
+) -> tuple[float, loop.Epoch, int]:
+    """Try penalties in order, until several in a row are no better.
+
+    Args:
+        reach: What a penalty comes to.
+        penalties: At least one.
+        monitor: The metric that decides.
+
+    Returns:
+        The best penalty, what it comes to, and how many were tried.
+    """
+    tried: list[loop.Epoch] = []
     ranks: list[tuple[float, float]] = []
-    for c in PENALTIES:
-        problem.solve(c, tolerance=1e-4, iterations=100)
-        weight, bias = (tensor.float().cpu() for tensor in problem.unfolded())
-        valid = _validated(
-            weight, bias, activations, monitor, only=monitor.metric.removeprefix("valid/")
-        )
-        ranks.append(ranked(valid, monitor))
-        if len(ranks) - 1 - _first_best(ranks) >= WORSE_IN_A_ROW:
+    for c in penalties:
+        tried.append(reach(c))
+        ranks.append(_ranked(tried[-1].valid, monitor))
+        best = _first_best(ranks)
+        if len(ranks) - 1 - best >= _WORSE_IN_A_ROW:
             break
-    return PENALTIES[_first_best(ranks)], len(ranks)
+    return penalties[best], tried[best], len(tried)
 
 
 def reached(
@@ -277,7 +286,7 @@ def reached(
     return loop.Epoch(0, loss, _validated(weight, bias, activations, monitor, only=short))
 
 
-def ranked(valid: Mapping[str, float], monitor: Monitor) -> tuple[float, float]:
+def _ranked(valid: Mapping[str, float], monitor: Monitor) -> tuple[float, float]:
     """Return the key by which penalties are ordered: the smaller, the better."""
     loss = valid["valid/loss"]
     value = valid[monitor.metric]
