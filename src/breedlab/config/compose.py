@@ -326,19 +326,9 @@ def _is_sweep(word: str) -> bool:
 def explained(
     overrides: list[str], refusal: Exception, found: list[Problem], space: list[str] | None = None
 ) -> ConfigError:
-    """Finds every override that Hydra refuses, each tried on top of those that work, groups
-    first."""
-    accepted: list[str] = [word for word in overrides if word.startswith(SEARCHPATH)]
-    overrides = [word for word in overrides if word not in accepted]
-    choices = groups(accepted)
-    for word in sorted(overrides, key=lambda word: word.lstrip("+~").split("=")[0] not in choices):
-        try:
-            tree = compose([*accepted, word])
-        except Exception as error:  # as above
-            found.append(reworded(word, error, compose(accepted)))
-        else:
-            accepted.append(word)
-    tree = compose(accepted)
+    """Finds every override that Hydra refuses."""
+    tree, refused = one_by_one(overrides)
+    found += refused
     for word in space or []:
         try:
             tree = with_space(tree, [word])
@@ -347,6 +337,30 @@ def explained(
     if not found:  # the overrides work one by one, so the files themselves are at fault
         return ConfigError(f"config: {_first_line(refusal)}")
     return error_from(beside(found, tree))
+
+
+def one_by_one(overrides: list[str], root: str = "config") -> tuple[Tree, list[Problem]]:
+    """Compose the overrides that Hydra takes, each tried on top of those that work, groups first.
+
+    Args:
+        overrides: Of which Hydra refuses some.
+        root: As in `compose`.
+
+    Returns:
+        The tree, and the problems of those that were refused.
+    """
+    accepted = [word for word in overrides if word.startswith(SEARCHPATH)]
+    others = [word for word in overrides if word not in accepted]
+    choices = groups(accepted, of_deploy=root == "deploy")
+    found = []
+    for word in sorted(others, key=lambda word: word.lstrip("+~").split("=")[0] not in choices):
+        try:
+            compose([*accepted, word], root)
+        except Exception as error:  # as above
+            found.append(reworded(word, error, compose(accepted, root)))
+        else:
+            accepted.append(word)
+    return compose(accepted, root), found
 
 
 def beside(found: list[Problem], tree: Tree) -> list[Problem]:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from breedlab.config.compose import (
     compose,
+    one_by_one,
     quoted,
     rejoin,
     reworded,
@@ -19,8 +20,7 @@ from breedlab.config.compose import (
 from breedlab.config.endpoint import Deploying, endpoint_problems
 from breedlab.config.problems import Problem, error_from, reword
 from breedlab.config.setting import settings
-from breedlab.config.validate import Tree
-from breedlab.config.yaml_folders import SEARCHPATH, groups
+from breedlab.config.yaml_folders import groups
 
 
 def load_endpoint(overrides: list[str]) -> Deploying:
@@ -43,7 +43,7 @@ def load_endpoint(overrides: list[str]) -> Deploying:
     try:
         tree = compose(good, "deploy")
     except Exception:  # Hydra's parser, composer and OmegaConf share no base class
-        tree, refused = _one_by_one(good)
+        tree, refused = one_by_one(good, "deploy")
         found += refused
     for word in of_open_mappings:
         try:
@@ -75,17 +75,3 @@ def validated(tree: Mapping[str, Any], found: list[Problem] | None = None) -> De
 
 def _paths() -> list[str]:
     return [setting.path for setting in settings(Deploying)]
-
-
-def _one_by_one(overrides: list[str]) -> tuple[Tree, list[Problem]]:
-    """Return what those overrides compose to that Hydra takes, and the problems of the others."""
-    accepted = [word for word in overrides if word.startswith(SEARCHPATH)]
-    found = []
-    for word in (word for word in overrides if word not in accepted):
-        try:
-            compose([*accepted, word], "deploy")
-        except Exception as error:  # as in `load_endpoint`
-            found.append(reworded(word, error, compose(accepted, "deploy")))
-        else:
-            accepted.append(word)
-    return compose(accepted, "deploy"), found
