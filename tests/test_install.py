@@ -18,33 +18,25 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 UV = BIN / "uv"
 SMALL = [
-    *(
-        "experiment=quickstart",
-        "debugger=none",
-        "profiler=none",
-        "tuner=none",
-        "trainer.max_epochs=1",
-    ),
-    *(
-        "model=resnet34",
-        "model.name=resnet18",
-        "model.weights=none",
-        "data.image_size=32",
-        "data.resize=36",
-    ),
-    *(
-        "data.root=photos",
-        "data.sample.classes=2",
-        "data.sample.train=8",
-        "data.sample.valid=4",
-        "data.sample.test=4",
-    ),
-    *(
-        "data.sample.size=48",
-        "serving.engine=eager",
-        "serving.precision=fp32",
-        "data.num_workers=0",
-    ),
+    "experiment=quickstart",
+    "debugger=none",
+    "profiler=none",
+    "tuner=none",
+    "trainer.max_epochs=1",
+    "model=resnet34",
+    "model.name=resnet18",
+    "model.weights=none",
+    "data.image_size=32",
+    "data.resize=36",
+    "data.root=photos",
+    "data.sample.classes=2",
+    "data.sample.train=8",
+    "data.sample.valid=4",
+    "data.sample.test=4",
+    "data.sample.size=48",
+    "serving.engine=eager",
+    "serving.precision=fp32",
+    "data.num_workers=0",
 ]
 HEAVY = (
     "smdebug",

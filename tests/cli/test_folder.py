@@ -19,26 +19,20 @@ from breedlab.data.folders import scan
 from breedlab.pipeline.proposal import propose
 
 TINY = [
-    *(
-        "model=resnet34",
-        "model.name=resnet18",
-        "model.weights=none",
-        "data.image_size=32",
-        "data.resize=36",
-    ),
-    *(
-        "data.num_workers=0",
-        "trainer.max_epochs=1",
-        "trainer.accelerator=cpu",
-        "trainer.precision=fp32",
-    ),
-    *(
-        "tuner=none",
-        "serving.engine=eager",
-        "serving.precision=fp32",
-        "debugger=none",
-        "data.batch_size=16",
-    ),
+    "model=resnet34",
+    "model.name=resnet18",
+    "model.weights=none",
+    "data.image_size=32",
+    "data.resize=36",
+    "data.num_workers=0",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "trainer.precision=fp32",
+    "tuner=none",
+    "serving.engine=eager",
+    "serving.precision=fp32",
+    "debugger=none",
+    "data.batch_size=16",
 ]
 
 

@@ -24,14 +24,12 @@ from breedlab.verdicts import Verdict
 CLASSES, WIDTH, BATCH, PASSES, STEPS = 4, 20, 32, 10, 6
 NAMES = [
     *("LossNotDecreasing", "Overfit", "Overtraining", "VanishingGradient", "ExplodingTensor"),
-    *(
-        "PoorWeightInitialization",
-        "DeadRelu",
-        "SaturatedActivation",
-        "AllZero",
-        "NaN/Inf",
-        "UnchangedTensor",
-    ),
+    "PoorWeightInitialization",
+    "DeadRelu",
+    "SaturatedActivation",
+    "AllZero",
+    "NaN/Inf",
+    "UnchangedTensor",
     *("UpdateTooSmall", "ClassImbalance", "Confusion", "WeightUpdateRatio"),
 ]
 

@@ -27,28 +27,22 @@ MANUAL = (ROOT / "docs" / "plugins.md").read_text()
 )
 
 SMALL = [
-    *(
-        "model=resnet34",
-        "model.name=resnet18",
-        "model.weights=none",
-        "data.image_size=32",
-        "data.resize=36",
-    ),
-    *(
-        "trainer.max_epochs=2",
-        "trainer.accelerator=cpu",
-        "trainer.precision=fp32",
-        "data.num_workers=0",
-    ),
+    "model=resnet34",
+    "model.name=resnet18",
+    "model.weights=none",
+    "data.image_size=32",
+    "data.resize=36",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "trainer.precision=fp32",
+    "data.num_workers=0",
 ]
 LIMITS = [
     *("debugger.rules.loss_above.limit=0.000001", "profiler.rules.slow_step.limit_ms=0.001"),
-    *(
-        "optim.linear.end=0.25",
-        "backend.loud.greeting=hello",
-        "data.blank.side=4",
-        "optim.focal.gamma=1.5",
-    ),
+    "optim.linear.end=0.25",
+    "backend.loud.greeting=hello",
+    "data.blank.side=4",
+    "optim.focal.gamma=1.5",
 ]
 
 

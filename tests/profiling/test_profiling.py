@@ -28,21 +28,17 @@ from breedlab.registry import PROFILER_RULES
 Words = Callable[..., list[str]]
 EPOCHS, BATCHES = 2, 7  # 100 photos in batches of 16
 RULE_NAMES = [
-    *(
-        "CPUBottleneck",
-        "IOBottleneck",
-        "Dataloader",
-        "GPUMemoryIncrease",
-        "BatchSize",
-        "LowGPUUtilization",
-    ),
-    *(
-        "LoadBalancing",
-        "MaxInitializationTime",
-        "OverallSystemUsage",
-        "OverallFrameworkMetrics",
-        "StepOutlier",
-    ),
+    "CPUBottleneck",
+    "IOBottleneck",
+    "Dataloader",
+    "GPUMemoryIncrease",
+    "BatchSize",
+    "LowGPUUtilization",
+    "LoadBalancing",
+    "MaxInitializationTime",
+    "OverallSystemUsage",
+    "OverallFrameworkMetrics",
+    "StepOutlier",
 ]
 
 

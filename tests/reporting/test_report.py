@@ -28,18 +28,16 @@ from breedlab.reporting.summary import metrics_table
 
 CLASSES = ["Afghan hound", HOSTILE, "O'Neill & Söhne", "Basset"]
 ANCHORS = {
-    *(
-        "summary",
-        "data",
-        "loss",
-        "curves",
-        "search",
-        "confusion",
-        "calibration",
-        "classes",
-        "rules",
-        "profile",
-    ),
+    "summary",
+    "data",
+    "loss",
+    "curves",
+    "search",
+    "confusion",
+    "calibration",
+    "classes",
+    "rules",
+    "profile",
     *("debug", "model"),
 }
 Words = Callable[..., list[str]]

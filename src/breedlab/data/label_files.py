@@ -14,33 +14,29 @@ from breedlab.names import composed
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 FILE_NAMES = (
-    *(
-        "filename",
-        "filepath",
-        "file",
-        "imagefile",
-        "imagepath",
-        "imagename",
-        "path",
-        "image",
-        "images",
-        "imageid",
-    ),
+    "filename",
+    "filepath",
+    "file",
+    "imagefile",
+    "imagepath",
+    "imagename",
+    "path",
+    "image",
+    "images",
+    "imageid",
     *("img", "imgname", "imgpath", "photo", "picture", "fname", "name", "id", "uuid"),
 )
 LABEL_NAMES = (
-    *(
-        "labelname",
-        "classname",
-        "categoryname",
-        "label",
-        "labels",
-        "class",
-        "classes",
-        "category",
-        "breed",
-        "species",
-    ),
+    "labelname",
+    "classname",
+    "categoryname",
+    "label",
+    "labels",
+    "class",
+    "classes",
+    "category",
+    "breed",
+    "species",
     *("target", "diagnosis", "variety", "type", "tag", "y", "labelid", "classid", "categoryid"),
 )
 _MOST_BYTES = 500_000_000

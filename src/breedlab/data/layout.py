@@ -21,21 +21,19 @@ _WORDS = {
 _EITHER = ("eval", "evaluation")
 """Validation for most; the test where there is another folder for validation."""
 _SAY_NOTHING = {
-    *(
-        "set",
-        "sets",
-        "split",
-        "data",
-        "dataset",
-        "folder",
-        "dir",
-        "seg",
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "photo",
-    ),
+    "set",
+    "sets",
+    "split",
+    "data",
+    "dataset",
+    "folder",
+    "dir",
+    "seg",
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "photo",
     *("photos", "picture", "pictures", "pics", "final", "full", "cropped", "resized", "raw"),
 }
 """What may stand beside the word of a split in a folder's name without making it a class such as

@@ -30,32 +30,26 @@ _ENDINGS = {
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 
 _LITTER = {
-    *(
-        "@eadir",
-        "#recycle",
-        "#snapshot",
-        "@recycle",
-        "@recently-snapshot",
-        "@tmp",
-        "__macosx",
-        "lost+found",
-    ),
-    *(
-        "$recycle.bin",
-        "recycler",
-        "system volume information",
-        "network trash folder",
-        "temporary items",
-    ),
-    *(
-        "thumbs.db",
-        "ehthumbs.db",
-        "ehthumbs_vista.db",
-        "desktop.ini",
-        "picasa.ini",
-        "icon\r",
-        "__pycache__",
-    ),
+    "@eadir",
+    "#recycle",
+    "#snapshot",
+    "@recycle",
+    "@recently-snapshot",
+    "@tmp",
+    "__macosx",
+    "lost+found",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    "network trash folder",
+    "temporary items",
+    "thumbs.db",
+    "ehthumbs.db",
+    "ehthumbs_vista.db",
+    "desktop.ini",
+    "picasa.ini",
+    "icon\r",
+    "__pycache__",
 }
 """What systems leave among people's files, in small letters; whatever is hidden (`.DS_Store`) is
 passed over, too."""

@@ -21,16 +21,14 @@ from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address
 
 PHOTO_TYPES = (
-    *(
-        "image/jpeg",
-        "image/jpg",
-        "image/pjpeg",
-        "image/png",
-        "image/x-png",
-        "image/webp",
-        "image/gif",
-        "image/bmp",
-    ),
+    "image/jpeg",
+    "image/jpg",
+    "image/pjpeg",
+    "image/png",
+    "image/x-png",
+    "image/webp",
+    "image/gif",
+    "image/bmp",
     *("image/avif", "image/heic", "image/heif"),
     # the last is S3's
     *("image/tiff", "application/x-image", "application/octet-stream", "binary/octet-stream"),

@@ -28,7 +28,7 @@ _MOST = 100
 class RunRule(Rule):  # type: ignore[misc]
     """What all rules have in common.
 
-    A subclass says in `due` at which of smdebug's steps it wants to be asked, and in
+    A subclass says in `steps_to_check` at which of smdebug's steps it wants to be asked, and in
     `invoke_at_step` whether its condition holds there; it leaves the tensors in `found` and what it
     measured in `figures`.
 

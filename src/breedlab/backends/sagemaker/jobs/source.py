@@ -34,7 +34,8 @@ _OF_THE_FRONT_DOOR = {"hydra-core", "omegaconf"}
 # It asks for a protobuf with which AWS's training toolkit cannot run; the others that it asks for
 # are declared.
 _WITHOUT_DEPENDENCIES = {"smdebug"}
-# pyinstrument's C extension has no wheel for the Python of AWS's images; `mends` does without it.
+# pyinstrument's C extension has no wheel for the Python of AWS's images; `smdebug_compat` does
+# without it.
 _NOT_FOR_SMDEBUG = {"protobuf", "pyinstrument"}
 # Images bring these, built to fit together: any that breedlab can use will do. The rest is what
 # runs here.
