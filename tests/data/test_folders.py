@@ -180,7 +180,8 @@ def test_too_few_photos_to_cut(
         fill(tmp_path / folder, {"plenty": 30, "rare": count})
     text = refusal(tmp_path)
     assert str(tmp_path / "train" / "rare") in text
-    assert f"{count} photos are too few to cut {cut} from" in text
+    photos = "1 photo is" if count == 1 else f"{count} photos are"
+    assert f"{photos} too few to cut {cut} from" in text
 
 
 @pytest.mark.parametrize(

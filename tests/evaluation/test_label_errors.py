@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from breedlab.evaluation.label_errors import can_judge, margins, out_of_fold, suspects
+from breedlab.evaluation.label_errors import can_judge, margins, out_of_fold, suspects, worth_a_look
 
 
 def planted(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -60,7 +60,10 @@ def test_features_that_say_nothing_accuse_no_label() -> None:
     features, labels = torch.randn(200, 20, generator=draw), torch.arange(200) % 4
     probabilities = out_of_fold(features, labels)
     assert len(suspects(probabilities, labels)) > 50 and not can_judge(probabilities, labels)
+    assert worth_a_look(probabilities, labels) == []
     rare = (torch.arange(200) % 20 == 0).long()  # 95% right by always naming the other class
     assert not can_judge(out_of_fold(features, rare), rare)
     good_features, flipped_labels, _ = planted(0)
-    assert can_judge(out_of_fold(good_features, flipped_labels), flipped_labels)
+    probabilities = out_of_fold(good_features, flipped_labels)
+    assert can_judge(probabilities, flipped_labels)
+    assert len(worth_a_look(probabilities, flipped_labels)) >= 40

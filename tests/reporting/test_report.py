@@ -187,6 +187,14 @@ def test_top_5_is_no_headline_where_five_guesses_are_most_of_the_classes(
         assert "top-1" in names and ("top-5" in names) == (count >= 20)
 
 
+def test_of_images_of_one_class_no_guess_is_told(tmp_path: Path) -> None:
+    """A folder with one image read 'guessing gives 100.0%'."""
+    test = dict(read_run(write_run(tmp_path / "run", classes=["cat", "dog"])).test)
+    assert "guessing gives" in str(metrics_table("Test", test).title)
+    test["per_class"] = {"cat": {"photos": 1}, "dog": {"photos": 0}}
+    assert "guessing" not in str(metrics_table("Test", test).title)
+
+
 def test_figures_of_verdicts_are_told_in_their_units() -> None:
     given = {
         "share_of_run": 0.25,

@@ -223,6 +223,9 @@ def test_one_bad_photo_of_a_list_is_answered_as_such(
         {"image": "%%%"},
         {"image": base64.b64encode(files[0][:200]).decode()},
         {"url": "http://a/"},
+        {"image": 3},
+        {"photo": "of another API"},
+        None,
     ):
         body = json.dumps([items[0], bad, items[2]]).encode()
         verbose = server.ask(body, "application/json", "application/json; verbose=1")

@@ -114,6 +114,12 @@ def in_quotes(value: str) -> str:
     return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value) + '"'
 
 
+def literally(value: str) -> str:
+    """A text in Hydra's quotes whose `${...}` stands for itself."""
+    escaped = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", value)
+    return in_quotes(escaped)
+
+
 def plain(value: Any) -> Any:
     """Quoted strings of Hydra's grammar as strings."""
     if isinstance(value, dict):

@@ -40,8 +40,9 @@ def cut_missing(
         whole = files["train"][index]
         parts = _cut(whole, {split: fractions[split] for split in cut}, f"{seed}/{name}")
         if whole and not all(parts.values()):
+            photos = "1 photo is" if len(whole) == 1 else f"{len(whole)} photos are"
             few.append(
-                f"{place}: {len(whole)} photos are too few to cut {' and '.join(cut)} from;"
+                f"{place}: {photos} too few to cut {' and '.join(cut)} from;"
                 f" expected at least {len(cut) + 1}, or a folder for each split"
             )
         files["train"][index] = parts["train"]

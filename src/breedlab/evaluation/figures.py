@@ -43,10 +43,11 @@ def rate_interval(rate: float, photos: int) -> str:
     return f"{low:.1%} to {high:.1%}"
 
 
-def chance(test: Mapping[str, Any]) -> float:
-    """Return the top-1 of always naming the most frequent class: what any model has to beat."""
-    counts = [found["photos"] for found in test["per_class"].values()]
-    return float(max(counts) / sum(counts))
+def chance(test: Mapping[str, Any]) -> float | None:
+    """Return the top-1 of always naming the most frequent class: what any model has to beat; None
+    for a test of a single class, which tells nobody's guess from knowledge."""
+    counts = [found["photos"] for found in test.get("per_class", {}).values() if found["photos"]]
+    return float(max(counts) / sum(counts)) if len(counts) > 1 else None
 
 
 def metric(name: str, value: float) -> str:

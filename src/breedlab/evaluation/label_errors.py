@@ -77,6 +77,15 @@ def can_judge(probabilities: torch.Tensor, labels: torch.Tensor) -> bool:
     return right >= (1 + guessing) / 2
 
 
+def worth_a_look(probabilities: torch.Tensor, labels: torch.Tensor) -> list[int]:
+    """Return the indices of images whose own class is not the likeliest, the most suspect first;
+    none where the probabilities are too often wrong themselves."""
+    if not can_judge(probabilities, labels):
+        return []
+    apart = margins(probabilities, labels)
+    return [index for index in apart.argsort(stable=True).tolist() if apart[index] < 0]
+
+
 def suspects(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the indices of images whose label is probably wrong, the most suspect first.
 

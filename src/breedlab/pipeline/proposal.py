@@ -12,6 +12,7 @@ from pathlib import Path
 
 from breedlab import extras, hardware
 from breedlab.config import Config, search_space, trial_count
+from breedlab.config.yaml_folders import literally
 from breedlab.data.check import Report
 from breedlab.data.folders import FEW, SPLITS, PhotoSet, listed
 from breedlab.names import printable
@@ -77,7 +78,7 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
         reasons.append("ResNet34: its ImageNet weights (87 MB) are downloaded once")
     if not extras.has("debugger"):
         words.append("debugger=none")
-    words += ["data=image_folder", _override("data.root", str(root))]
+    words += ["data=image_folder", f"data.root={literally(str(root))}"]
     if report.bad or report.conflicts or report.leaks:
         words.append("data.on_bad_file=skip")
         reasons.append("files that cannot be used are left out")
@@ -133,13 +134,6 @@ def _name_of(root: Path) -> str:
     """Return a folder's name as an experiment may be called."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", root.resolve().name).lstrip("_.-")
     return name or "images"
-
-
-def _override(path: str, value: str) -> str:
-    """Return an override whose value is taken as it is."""
-    escaped = re.sub(r'(\\*)"', lambda match: f'{match[1]}{match[1]}\\"', value)
-    trailing = re.search(r"\\*$", escaped)
-    return f'{path}="{escaped}{trailing[0] if trailing else ""}"'
 
 
 def estimate(config: Config, report: Report, *, gpu: bool) -> float:

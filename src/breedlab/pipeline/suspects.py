@@ -12,7 +12,13 @@ from breedlab.config import Config
 from breedlab.console import note, progress
 from breedlab.data.fixes import LABEL, OUTLIER, REMOVE, write_fixes
 from breedlab.data.module import PhotoData
-from breedlab.evaluation.label_errors import FOLDS, can_judge, margins, out_of_fold, suspects
+from breedlab.evaluation.label_errors import (
+    FOLDS,
+    can_judge,
+    out_of_fold,
+    suspects,
+    worth_a_look,
+)
 from breedlab.evaluation.outliers import outliers
 from breedlab.models.classifier import Classifier
 from breedlab.training.prepare import Prepared
@@ -55,9 +61,8 @@ def list_suspects(
     with progress("looking for wrong labels"):
         features = torch.cat([activations.train[0].float(), activations.valid.float()])
         probabilities = out_of_fold(features, labels)
-        apart, likely = margins(probabilities, labels), suspects(probabilities, labels)
+        listed, likely = worth_a_look(probabilities, labels), suspects(probabilities, labels)
         unlike = outliers(features)
-    listed = [index for index in apart.argsort(stable=True).tolist() if apart[index] < 0]
     classes = data.photos.classes
 
     def row(index: int, why: str) -> dict[str, object]:
@@ -76,12 +81,13 @@ def list_suspects(
     if not can_judge(probabilities, labels):
         right = float((probabilities.argmax(1) == labels).float().mean())
         note(
-            f"the frozen features tell only {right:.0%} of the labels right: what"
-            f" {directory / FILE} lists is mostly their mistake, not the labels'"
+            f"the frozen features tell only {right:.0%} of the labels right, too few to doubt any:"
+            f" {directory / FILE} lists no labels that may be wrong"
         )
     elif len(likely):
+        several = "1 label is" if len(likely) == 1 else f"{len(likely):,} labels are"
         note(
-            f"{len(likely):,} labels are probably wrong; {directory / FILE} lists suspects, the"
+            f"{several} probably wrong; {directory / FILE} lists suspects, the"
             f" worst first: fill in fix (a class, or remove), and train with data.fixes={FILE}"
         )
     if far:

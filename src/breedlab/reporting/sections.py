@@ -65,9 +65,10 @@ def summary(run: RunRecord) -> Section:
         if training
         else "did not end"
     )
+    guess = chance(test)
     return {
         "tiles": tiles,
-        "chance": f"{chance(test):.1%}" if test.get("per_class") else "",
+        "chance": "" if guess is None else f"{guess:.1%}",
         "what": what(run),
         "ended": ended,
         "seconds": duration(run.metrics["seconds"]) if "seconds" in run.metrics else None,

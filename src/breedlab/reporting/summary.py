@@ -55,7 +55,8 @@ def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
         before = metric("ece", found["ece_before"])
         rows.append([f"  before temperature {found['temperature']:.2f}", before, ""])
     photos = "1 photo" if test["photos"] == 1 else f"{test['photos']:,} photos"
-    guessing = f"; guessing gives {chance(test):.1%}" if test["per_class"] else ""
+    guess = chance(test)
+    guessing = "" if guess is None else f"; guessing gives {guess:.1%}"
     return table(f"{title}, {photos}{guessing}", ["metric", "value", "95% interval"], rows)
 
 

@@ -168,12 +168,12 @@ def _tree(body: bytes | str) -> Any:
 
 
 def _photo(item: Any, number: int, count: int) -> Photo:
-    """One photo of a JSON body; of several, one that is no base64 spoils none of the others."""
+    """One photo of a JSON body; of several, one that is none spoils none of the others."""
     name = named(number, count)
     if isinstance(item, dict) and set(item) == {"url"} and isinstance(item["url"], str):
         return _addressed(item["url"], name)
     if not (isinstance(item, dict) and set(item) == {"image"} and isinstance(item["image"], str)):
-        raise BadRequest(400, f"{name}: {_EXPECTED}")
+        return BadRequest(400, f"{name}: {_EXPECTED}")
     return _from_text(item["image"], name)
 
 
