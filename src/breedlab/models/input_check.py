@@ -75,6 +75,7 @@ def concern(
     std: tuple[float, ...],
     *,
     published: bool = False,
+    stated: Normalization | None = None,
 ) -> str:
     """Return what is wrong with a normalization for a network's weights, in one line; empty if
     nothing seems to be.
@@ -87,6 +88,8 @@ def concern(
         published: Whether whoever published these weights states this normalization. Then a low
             reading comes from flat images (x-rays, parts on a conveyor belt), and another
             normalization would only hide that.
+        stated: The normalization that whoever published these weights states, where this is
+            another: it is the one to go back to.
     """
     if _is_fresh(network):
         return (
@@ -96,8 +99,10 @@ def concern(
     now = spread(network, _normalized(images, mean, std))
     if now is None or (0 if published else _TOO_LITTLE) <= now <= _TOO_MUCH:
         return ""
+    candidates = USUAL if stated is None else {"their own": stated}
     others = {
-        name: spread(network, _normalized(images, *known)) or 0.0 for name, known in USUAL.items()
+        name: spread(network, _normalized(images, *known)) or 0.0
+        for name, known in candidates.items()
     }
     name = min(others, key=lambda other: _distance(others[other]))
     fits = (
@@ -111,7 +116,7 @@ def concern(
     )
     if not fits:
         return f"{text}; set both to what the weights were trained with"
-    known = USUAL[name]
+    known = candidates[name]
     return (
         f"{text}, with {name} {others[name]:.2g} times; try data.mean={_list(known[0])}"
         f" data.std={_list(known[1])}"

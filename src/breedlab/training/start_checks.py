@@ -98,8 +98,13 @@ def concerns(prepared: Prepared) -> list[str]:
     batch = torch.stack([images[0, index][0] for index in range(0, len(images), every)])
     used, stated = prepared.evaluation, prepared.backbone.pretraining
     as_stated = (used.mean, used.std) == (stated.mean, stated.std)
-    published = as_stated and not backbones.is_path(config.model.weights)
+    known = not backbones.is_path(config.model.weights)
     concern = input_check.concern(
-        prepared.backbone.network, batch, used.mean, used.std, published=published
+        prepared.backbone.network,
+        batch,
+        used.mean,
+        used.std,
+        published=as_stated and known,
+        stated=(stated.mean, stated.std) if known and not as_stated else None,
     )
     return [concern] if concern else []
