@@ -88,6 +88,16 @@ def test_a_full_disk_is_the_one_with_the_file_and_not_that_of_the_working_folder
     )
 
 
+def test_a_disk_that_is_empty_again_was_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """'is full (6 of 6 MB are free)': the checkpoint that did not fit had been removed."""
+    monkeypatch.setattr(cli.shutil, "disk_usage", lambda path: Usage(6_000_000, 0, 6_000_000))
+    error = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "last.ckpt"))
+    told = full(monkeypatch, capsys, error)
+    assert "is too small for what was written (6 of 6 MB are free on" in told
+
+
 def test_a_full_quota_is_no_disk_with_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -144,6 +144,37 @@ def test_splits_that_do_not_hold_all_the_same_classes_are_no_classes_either(
     assert "look like splits" in refusal(tmp_path)
 
 
+def test_the_largest_of_unnamed_splits_is_the_one_to_train_on(tmp_path: Path) -> None:
+    fill(tmp_path / "Trainingsdaten", "cat", "dog", count=9)
+    fill(tmp_path / "Testdaten", "cat", "dog")
+    assert f"such as data.root={tmp_path / 'Trainingsdaten'}" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+@pytest.mark.parametrize(
+    "names", [("images", "labels"), ("images", "masks"), ("Annotations", "JPEGImages")]
+)
+def test_a_data_set_of_boxes_or_masks_has_no_classes(
+    tmp_path: Path, inside: str, names: tuple[str, ...]
+) -> None:
+    """A network learned to tell photos from their masks."""
+    fill(tmp_path / inside, *names)
+    if inside:
+        fill(tmp_path / "valid", *names)
+    text = refusal(tmp_path)
+    assert "look like images and their boxes or masks" in text and "labels.csv" in text
+
+
+def test_each_split_that_lacks_a_class_has_a_line_of_its_own(tmp_path: Path) -> None:
+    """They were one line, with backslashes and n's in it."""
+    fill(tmp_path / "train", "cat", "dog")
+    fill(tmp_path / "test", "cat", "emu")
+    found = survey(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0)
+    with pytest.raises(DataError) as caught:
+        check(found, tmp_path / "memory", on_bad_file="error")
+    assert f"\n  {tmp_path / 'test'} lacks dog\n" in str(caught.value)
+
+
 def test_two_versions_of_a_data_set_are_not_its_classes(tmp_path: Path) -> None:
     """Each holds nothing but `train`: a network learned to tell augmented images from others."""
     for version in ("augmented", "original"):

@@ -181,7 +181,9 @@ def _disk_message(error: BaseException) -> str:
     while not os.path.ismount(mount):
         mount = os.path.dirname(mount)
     size = f"{usage.free / 1e6:,.0f} of {usage.total / 1e6:,.0f} MB"
-    return f"the disk that holds {folder} is full ({size} are free on {mount})"
+    # What did not fit has been removed by now.
+    state = "is full" if usage.free < 0.05 * usage.total else "is too small for what was written"
+    return f"the disk that holds {folder} {state} ({size} are free on {mount})"
 
 
 def _nearest_folder(place: object) -> str:

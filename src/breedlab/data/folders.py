@@ -418,10 +418,8 @@ def _disagreements(
         if missing := sorted(train - set(found)):
             wrong.append(f"{folders[split]} lacks {listed(missing)}")
     if wrong:
-        yield (
-            "the splits hold different classes; expected the same class folders in each:\n  "
-            + "\n  ".join(wrong)
-        )
+        yield "the splits hold different classes; expected the same class folders in each:"
+        yield from (f"  {text}" for text in wrong)
 
 
 def first_few(lines: list[str], most: int = FEW) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from breedlab.data.listing import Leftovers, find_images, loose_images, subfolders
@@ -41,6 +41,12 @@ _SAY_NOTHING = {
 _GLUED = re.compile(
     r"(train|training|valid|validation|val|test|testing|dev|eval)(set|data|images|imgs|\d+)"
 )
+_IMAGES = re.compile(r"(jpeg)?(image|img|photo|picture)s?")
+_BOXES_OR_MASKS = re.compile(
+    r"(label|mask|annotation|anno|bbox|boxe|segmentation|imageset|segmentation(class|object)"
+    r"|groundtruth|gt)s?"
+)
+"""Names of folders that say what kind of file is in them, not what it shows."""
 _MOST_NESTED = 3
 
 
@@ -88,6 +94,7 @@ def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[st
             )
         if several:
             found[split] = _innermost(several[0])
+    _refuse_boxes_and_masks(found.get("train", root), ignored)
     if not found:
         _refuse_unnamed_splits(root, folders)
         return {"train": root}
@@ -230,13 +237,28 @@ def _refuse_unnamed_splits(root: Path, folders: Sequence[Path]) -> None:
     mostly = len(shared) > 1 and 2 * len(shared) > max(map(len, common))
     if not mostly and all(split_of(name) is None for name in shared):
         return
+    largest = max(folders, key=lambda folder: len(find_images(folder)))
     raise DataError(
         f"{root}: {listed([folder.name for folder in folders])} hold no images but the same folders"
         f" ({listed(sorted(shared))}), so they look like splits, not classes. Rename them to"
         " train, valid and test, or name the one to train on, such as"
-        f" data.root={printable(str(folders[0]))}; if they are classes after all, move them into"
+        f" data.root={printable(str(largest))}; if they are classes after all, move them into"
         f" {root / 'train'}"
     )
+
+
+def _refuse_boxes_and_masks(folder: Path, ignored: Collection[str]) -> None:
+    """Refuse a data set of boxes or masks, whose folders `images` and `labels` are no classes."""
+    names = [entry.name for entry in subfolders(folder) if composed(entry.name) not in ignored]
+    letters = [re.sub(r"[\W_\d]+", "", composed(name).lower()) for name in names]
+    images = [name for name in letters if _IMAGES.fullmatch(name)]
+    marks = [name for name in letters if _BOXES_OR_MASKS.fullmatch(name)]
+    if images and marks and len(images) + len(marks) == len(names):
+        raise DataError(
+            f"{folder}: {listed(names)} look like images and their boxes or masks, which are not"
+            f" read, and not like classes; expected {folder / '<class>' / 'photo.jpg'}, or a file"
+            " such as labels.csv (filename,label) beside the images"
+        )
 
 
 def _wrapped(folder: Path) -> Path | None:
