@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
 from PIL import Image
 
@@ -104,7 +105,15 @@ def test_a_run_is_read(golden: Path) -> None:
 
 @pytest.mark.slow
 def test_an_experiment_is_run(words: Callable[..., list[str]], here: Path) -> None:
-    run = breedlab.run(*words("experiment=resnet34", "trainer.max_epochs=1"))
+    class Steps(lightning.Callback):
+        count = 0
+
+        def on_train_batch_end(self, *_: object) -> None:
+            self.count += 1
+
+    steps = Steps()
+    run = breedlab.run(*words("experiment=resnet34", "trainer.max_epochs=1"), callbacks=[steps])
+    assert steps.count > 0
     assert 0 <= run.metrics["top1"] <= 1
     assert run.path.is_relative_to(here) and run.report.is_file() and run.trials == []
     assert len(run.model.classes) == 4
@@ -118,3 +127,11 @@ def test_what_would_return_no_run_is_refused(words: Callable[..., list[str]]) ->
         breedlab.run("experiment=resnet34", config=config)
     with pytest.raises(breedlab.BreedlabError, match=r"backend\.wait: got false"):
         breedlab.run(*words("experiment=resnet34", "backend.wait=false"))
+
+
+def test_callbacks_that_another_machine_cannot_call_are_refused(
+    words: Callable[..., list[str]],
+) -> None:
+    typed = words("experiment=resnet34", "backend=sagemaker")
+    with pytest.raises(breedlab.BreedlabError, match=r"callbacks: backend\.name=sagemaker trains"):
+        breedlab.run(*typed, callbacks=[lightning.Callback()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ from breedlab.config.plugins import load_plugins_of
 from breedlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    import lightning
     from PIL import Image
 
     Picture = str | Path | bytes | Image.Image
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
 _BATCH = 16
 
 
-def run(*overrides: str, config: Config | None = None, resume: str | Path | None = None) -> Run:
+def run(
+    *overrides: str,
+    config: Config | None = None,
+    resume: str | Path | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
+) -> Run:
     """Run an experiment, wherever its backend says, and wait for it to end.
 
     Args:
@@ -34,6 +40,7 @@ def run(*overrides: str, config: Config | None = None, resume: str | Path | None
         config: A whole config from `configure`, in place of overrides.
         resume: A run directory to go on with, to its end or to what overrides ask for:
             `run("trainer.max_epochs=30", resume="runs/latest")`.
+        callbacks: Lightning callbacks that watch the final training, where it runs in this process.
 
     Raises:
         BreedlabError: With one message: what is wrong with the config, the images or the machine.
@@ -55,7 +62,7 @@ def run(*overrides: str, config: Config | None = None, resume: str | Path | None
         raise ConfigError(
             "backend.wait: got false; expected true, since run() returns the run that came of it"
         )
-    ended = backend(chosen).run(chosen, list(overrides), place)
+    ended = backend(chosen).run(chosen, list(overrides), place, callbacks)
     return Run(ended["run"])
 
 

@@ -24,9 +24,6 @@ _PATIENCE = timedelta(days=30)
 """A search on rank 0 may take long; a process that is lost is noticed by its connection, not by
 waiting."""
 
-_group: Any = None
-"""Of all ranks, for what lies in main memory, whatever device they train on."""
-
 
 @dataclass(frozen=True)
 class Shard:
@@ -110,26 +107,23 @@ def joined() -> Iterator[None]:
 
 
 def _join() -> None:
-    global _group
     import torch
     import torch.distributed as dist
 
     gpu = torch.cuda.is_available() and torch.cuda.device_count() >= local_world()
     if gpu:
         torch.cuda.set_device(local_rank())
+    # What lies in main memory always goes over gloo, whatever device trains.
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_PATIENCE)
-    _group = dist.new_group(backend="gloo", timeout=_PATIENCE)
 
 
 def _leave() -> None:
-    """Ends the groups and their threads now: those that are left to the interpreter's end may abort
+    """End the group and its threads now: those that are left to the interpreter's end may abort
     the process."""
-    global _group
     import gc
 
     import torch.distributed as dist
 
-    _group = None
     dist.destroy_process_group()
     gc.collect()
 
@@ -137,21 +131,21 @@ def _leave() -> None:
 def wait() -> None:
     """Until all processes are here; signals are heard meanwhile."""
     if world() > 1:
-        Question(0).answer()
+        AsyncFlag(0).result()
 
 
-class Question:
-    """A number asked of all processes, at the same point of each, whose largest is known a little
-    later."""
+class AsyncFlag:
+    """The largest of a number that every process gives at the same point, known a little later."""
 
     def __init__(self, mine: int) -> None:
         import torch
         import torch.distributed as dist
 
         self._number = torch.tensor(mine)
-        self._work = dist.all_reduce(self._number, dist.ReduceOp.MAX, group=_group, async_op=True)
+        self._work = dist.all_reduce(self._number, dist.ReduceOp.MAX, async_op=True)
 
-    def answer(self) -> int:
+    def result(self) -> int:
+        """Return the largest number, once every process has given its own."""
         pause = 0.0005
         # in Python, which hears signals; in `wait` nothing does
         while not self._work.is_completed():
@@ -161,39 +155,39 @@ class Question:
         return int(self._number)
 
 
-def share(value: T | None) -> T:
-    """Rank 0's value, in every process."""
+def broadcast(value: T | None) -> T:
+    """Return rank 0's value, in every process."""
     if world() > 1:
         import torch.distributed as dist
 
         wait()
         held = [value]
-        dist.broadcast_object_list(held, src=0, group=_group)
+        dist.broadcast_object_list(held, src=0)
         (value,) = held
     return value  # type: ignore[return-value]
 
 
 def gather(value: T) -> list[T]:
-    """Every process's value, by rank, in every process."""
+    """Return every process's value, by rank, in every process."""
     if world() == 1:
         return [value]
     import torch.distributed as dist
 
     wait()
     held: list[Any] = [None] * world()
-    dist.all_gather_object(held, value, group=_group)
+    dist.all_gather_object(held, value)
     return held
 
 
-def once(action: Callable[[], T]) -> T:
-    """What an action of rank 0 comes to, in every process; the others wait for it."""
-    return share(action() if is_main() else None)
+def rank_zero_only(action: Callable[[], T]) -> T:
+    """Run an action on rank 0 while the others wait, and return its result in every process."""
+    return broadcast(action() if is_main() else None)
 
 
 @contextmanager
-def host_first() -> Iterator[None]:
-    """The first process of each host does this before the others there, who find what it left on
-    the disk."""
+def rank_zero_first() -> Iterator[None]:
+    """Let the first process of each host do this before the others there, which find what it left
+    on the disk."""
     if local_rank() > 0:
         wait()
     yield

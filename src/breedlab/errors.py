@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class BreedlabError(Exception):
     """A problem that the user can mend. Its text is the whole message."""
@@ -55,3 +58,21 @@ class Terminated(BreedlabError):
     go on."""
 
     exit_code = 143
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def remember_run(error: BaseException, run: Path) -> None:
+    """Have an error carry the directory of the run that it ended."""
+    error.breedlab_run = run  # type: ignore[attr-defined]
+
+
+def ended_run(error: BaseException) -> Path | None:
+    """Return the directory of the run that an error ended; None if it ended none."""
+    found = (getattr(each, "breedlab_run", None) for each in causes(error))
+    return next((run for run in found if run is not None), None)

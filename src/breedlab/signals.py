@@ -14,17 +14,12 @@ from types import FrameType
 
 from breedlab.errors import Terminated
 
-_told: signal.Signals | None = None
-_told_at = 0.0
-_deferring = False
-
 _ENDING = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
 """SIGUSR1 is what Slurm jobs ask for as a warning (`--signal=USR1@120`); unheard it would end the
 process, unsaved."""
 
 _SAME_REQUEST_S = 0.5
-"""torchrun hands on to its processes what their whole group was sent: they are told twice, and
-meant once."""
+"""torchrun passes on to its processes what their whole group was sent: each hears it twice."""
 
 
 class Stopped(BaseException):
@@ -34,21 +29,67 @@ class Stopped(BaseException):
     """
 
 
-def told() -> bool:
-    """Whether this process was told to stop and has not done so yet."""
-    return _told is not None
+class StopRequest:
+    """A request to stop, by SIGTERM or Ctrl-C, and whether it waits for the end of a step."""
 
+    def __init__(self) -> None:
+        self._signal: signal.Signals | None = None
+        self._came_at = 0.0
+        self._deferring = False
 
-def stop() -> None:
-    """Ends what is running.
+    def is_pending(self) -> bool:
+        """Return whether this process was asked to stop and has not done so yet."""
+        return self._signal is not None
 
-    Raises:
-        Stopped: After SIGTERM.
-        KeyboardInterrupt: After Ctrl-C.
-    """
-    global _told
-    heeded, _told = _told, None
-    raise KeyboardInterrupt if heeded == signal.SIGINT else Stopped
+    def heed(self) -> None:
+        """End what is running.
+
+        Raises:
+            Stopped: After SIGTERM.
+            KeyboardInterrupt: After Ctrl-C.
+        """
+        heeded, self._signal = self._signal, None
+        raise KeyboardInterrupt if heeded == signal.SIGINT else Stopped
+
+    @contextmanager
+    def deferrable(self) -> Iterator[None]:
+        """From `defer` to the end of this, only note a request to stop; a second one ends it at
+        once."""
+        before = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGINT)}
+        try:
+            yield
+        except Exception:
+            # the failure may well come of it: what tells a whole group to stop ends its helpers
+            if self.is_pending():
+                self.heed()
+            raise
+        finally:
+            was, self._deferring = self._deferring, False
+            if was and _in_main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+        if self.is_pending():  # too late for a step that would have saved it: all of it is done
+            self.heed()
+
+    def defer(self) -> None:
+        """Take the signals; Lightning, which takes them for itself, does so before training
+        starts."""
+        if _in_main_thread():
+            self._deferring = True
+            for number in _ENDING:
+                signal.signal(number, self.hear)
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, self.hear)
+
+    def hear(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal: note it, or stop at once."""
+        again, self._signal = self._signal is not None, signal.Signals(number)
+        if not again:
+            self._came_at = time.monotonic()
+        # By either signal: whoever asks twice will not wait for a step that may be stuck.
+        insisted = again and time.monotonic() - self._came_at > _SAME_REQUEST_S
+        if insisted or not self._deferring:
+            self.heed()
 
 
 @contextmanager
@@ -61,17 +102,15 @@ def listening(how_to_resume: Callable[[], str | None]) -> Iterator[None]:
     Raises:
         Terminated: In place of what SIGTERM interrupted.
     """
-    global _told
-    _told = None
+    hear = StopRequest().hear
     before = (
-        {number: signal.signal(number, _hear) for number in _ENDING} if _in_main_thread() else {}
+        {number: signal.signal(number, hear) for number in _ENDING} if _in_main_thread() else {}
     )
     try:
         yield
     except Stopped:
         raise Terminated(_message(how_to_resume())) from None
     finally:
-        _told = None
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -107,50 +146,6 @@ def same_stack() -> Iterator[None]:
         # ordinary one.
         if set_stack(ctypes.byref(before), None) != 0:
             set_stack(ctypes.byref(_NO_STACK), None)
-
-
-@contextmanager
-def deferrable() -> Iterator[None]:
-    """From `defer` to the end of this, being told to stop is only noted; being told so again ends
-    it at once."""
-    global _deferring
-    before = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGINT)}
-    try:
-        yield
-    except Exception:
-        # the failure may well come of it: what tells a whole group to stop ends its helpers, too
-        if told():
-            stop()
-        raise
-    finally:
-        was, _deferring = _deferring, False
-        if was and _in_main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    if told():  # too late for a step that would have saved it: all of it is done
-        stop()
-
-
-def defer() -> None:
-    """Takes the signals; Lightning, which takes them for itself, does so before training starts."""
-    global _deferring
-    if _in_main_thread():
-        _deferring = True
-        for number in _ENDING:
-            signal.signal(number, _hear)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, _hear)
-
-
-def _hear(number: int, _frame: FrameType | None) -> None:
-    global _told, _told_at
-    again, _told = _told is not None, signal.Signals(number)
-    if not again:
-        _told_at = time.monotonic()
-    # By either signal: whoever asks twice will not wait for a step that may be stuck.
-    insisted = again and time.monotonic() - _told_at > _SAME_REQUEST_S
-    if insisted or not _deferring:
-        stop()
 
 
 def _in_main_thread() -> bool:

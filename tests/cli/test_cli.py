@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from breedlab import cli
-from breedlab.pipeline import rundir
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp932", "cp1252", "utf-8"])
@@ -56,12 +55,6 @@ def full(
         cli.run("report")
     assert caught.value.code == 1
     return capsys.readouterr().err
-
-
-@pytest.fixture(autouse=True)
-def no_run_of_an_earlier_test() -> None:
-    """A process that has had a run says how to go on with it."""
-    rundir.leave()
 
 
 def test_a_full_disk_is_the_one_with_the_file_and_not_that_of_the_working_folder(

@@ -20,7 +20,6 @@ from breedlab.config.compose import load
 from breedlab.config.environment import resolved
 from breedlab.config.validate import replace
 from breedlab.errors import ConfigError
-from breedlab.pipeline import rundir
 
 CANARY = "canary8731zz"
 Words = Callable[..., list[str]]
@@ -82,9 +81,7 @@ def test_a_run_writes_no_value_of_the_environment(
 
     # It goes on where the variables are set, and says which are not where they are not.
     (canary / "runs/latest/metrics.json").unlink()
-    rundir.leave()
     assert main(["resume=runs/latest"]) == 0
-    rundir.leave()
     (canary / "runs/latest/metrics.json").unlink()
     monkeypatch.delenv("PHOTOS")
     with pytest.raises(

@@ -28,8 +28,8 @@ from breedlab.debugging.hook import RunHook
 from breedlab.debugging.reader import TensorLog, losses, opened, registrations
 from breedlab.debugging.recorder import Recorder
 from breedlab.models.classifier import Classifier
+from breedlab.pipeline.observers import observers
 from breedlab.pipeline.run import checked_photos
-from breedlab.training import fit as fitting
 from breedlab.training.fit import ActivationData, Fitted, fit
 from breedlab.training.prepare import Prepared, prepare
 
@@ -45,14 +45,24 @@ def prepared_for(config: Config) -> Prepared:
     return prepare(config, checked_photos(config))
 
 
-def train(prepared: Prepared, config: Config, run: Path) -> tuple[Classifier, Fitted]:
+def train(
+    prepared: Prepared, config: Config, run: Path, *callbacks: lightning.Callback
+) -> tuple[Classifier, Fitted]:
     classifier = prepared.classifier(config)
     activations = prepared.activations(classifier, config)
     learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
     photos = prepared.data(config)
     data = photos if activations is None else ActivationData(activations, photos)
     run.mkdir(exist_ok=True)
-    fitted = fit(learner, data, config, run, accelerator="cpu", precision=prepared.precision)
+    fitted = fit(
+        learner,
+        data,
+        config,
+        run,
+        accelerator="cpu",
+        precision=prepared.precision,
+        callbacks=[*observers(config, run), *callbacks],
+    )
     return classifier, fitted
 
 
@@ -290,14 +300,12 @@ class Cut(lightning.Callback):
 
 
 def test_a_resumed_run_opens_another_registration_and_readers_merge_them(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head_run: Path
+    configure: Configure, tmp_path: Path, head_run: Path
 ) -> None:
     config, run = configure(*RECORDED), tmp_path / "run"
     prepared = prepared_for(config)
-    monkeypatch.setattr(fitting, "StepBar", Cut)
     with pytest.raises(RuntimeError, match="cut"):
-        train(prepared, config, run)
-    monkeypatch.undo()
+        train(prepared, config, run, Cut())
     assert len(losses(run)["TRAIN"]) == 10
     train(prepared, config, run)
     assert [Path(folder).name for folder in registrations(run)] == ["0", "1"]
@@ -312,10 +320,10 @@ class Unfreezing(lightning.Callback):
 
 
 def test_layers_unfrozen_on_the_way_are_registered_again(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(fitting, "StepBar", Unfreezing)
-    run = trained(configure, tmp_path / "run", "model.freeze=none")
+    config, run = configure(*RECORDED, "model.freeze=none"), tmp_path / "run"
+    train(prepared_for(config), config, run, Unfreezing())
     gradients = [
         {name for name in create_trial(folder).tensor_names() if name.startswith("gradient/")}
         for folder in registrations(run)
@@ -545,7 +553,7 @@ def test_a_copy_of_a_recorded_network_runs_and_writes_no_step(
         def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
             self.copy = deepcopy(pl_module.classifier)
 
-    assert fitting  # the copy shares the hook, as an averaged model's does; it must only not break
+    # the copy shares the hook, as an averaged model's does; it must only not break
     config = configure(*RECORDED, "model.freeze=none", "trainer.max_epochs=1")
     prepared = prepared_for(config)
     learner, _ = prepared.learner(prepared.classifier(config), config, 1)

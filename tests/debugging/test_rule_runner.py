@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import preloaded
@@ -15,7 +15,7 @@ import pytest
 from breedlab.cli import debug
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
-from breedlab.debugging.actions import off, on
+from breedlab.debugging.actions import on
 from breedlab.debugging.reader import losses
 from breedlab.debugging.tensors import read_tensors
 from breedlab.errors import ConfigError, DataError, TrainingError
@@ -30,20 +30,9 @@ FAULT = "debugger.rules.loss_not_decreasing={window:2,decrease:0.9,action:%s}"
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[list[Verdict]]:
-    found: list[Verdict] = []
-
-    def note(verdict: Verdict) -> None:
-        found.append(verdict)
-
-    def stumble(verdict: Verdict) -> None:
-        raise RuntimeError("no network")
-
-    on("LossNotDecreasing")(note)
-    on("LossNotDecreasing")(stumble)
-    yield found
-    off(note)
-    off(stumble)
+def told() -> list[Verdict]:
+    """What an action was told while `stopped` trained."""
+    return []
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +44,17 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, words: Words, told: list[V
         "debugger=default",
         FAULT % "stop",
     )
-    return runs.run(validate(load([*made, "debugger.every=2"])), made).run
+
+    @on("LossNotDecreasing")
+    def note(verdict: Verdict) -> None:
+        told.append(verdict)
+
+    @on("LossNotDecreasing")
+    def stumble(verdict: Verdict) -> None:
+        raise RuntimeError("no network")
+
+    config = validate(load([*made, "debugger.every=2"]))
+    return runs.run(config, made, callbacks=[note, stumble]).run
 
 
 def test_a_rule_may_end_training_with_its_reason(stopped: Path) -> None:

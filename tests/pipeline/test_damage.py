@@ -26,7 +26,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, configure: Configure) -> Pat
     """A run that is complete."""
     runs = tmp_path_factory.mktemp("runs")
     directory = run(configure(f"runs_dir={runs}", "trainer.patience=1"), ["name=x"]).run
-    rundir.leave()
     return directory.resolve()
 
 
@@ -37,12 +36,9 @@ def copied(whole: Path, tmp_path: Path) -> Path:
 
 
 def resumed(copied: Path, configure: Configure) -> dict[str, object]:
-    try:
-        return run(
-            configure(f"runs_dir={copied.parent}", "trainer.patience=1"), [], resume=copied
-        ).metrics
-    finally:
-        rundir.leave()
+    return run(
+        configure(f"runs_dir={copied.parent}", "trainer.patience=1"), [], resume=copied
+    ).metrics
 
 
 @pytest.mark.parametrize("content", ["", TORN, "{}"])

@@ -15,7 +15,6 @@ import yaml
 import breedlab
 from breedlab.cli.launch import main
 from breedlab.errors import ConfigError
-from breedlab.pipeline import rundir
 from breedlab.tuning import study as studies
 from breedlab.tuning.trial import Outcome
 
@@ -30,10 +29,7 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
 
 
 def launched(*argv: str) -> Path:
-    try:
-        assert main(list(argv)) == 0
-    finally:
-        rundir.leave()
+    assert main(list(argv)) == 0
     return Path("runs/latest").resolve()
 
 
@@ -156,7 +152,6 @@ def test_more_trials_are_added_and_the_best_is_trained_anew_only_if_it_is_anothe
     assert "search: 2 trials x 5 epochs (2 of 4 are done)" in shown
     assert "train the best anew, if a new trial is better" in shown
     resumed = breedlab.run("tuner.trials=4", resume=run)
-    rundir.leave()
     assert len(ran) == 4 and len(resumed.trials) == 4
     search = json.loads((run / "metrics.json").read_text())["search"]
     assert search["trial"] == (2 if better else first)

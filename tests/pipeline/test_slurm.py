@@ -13,9 +13,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.errors import Terminated
-from breedlab.pipeline import rundir
 from breedlab.pipeline.run import run
-from breedlab.training import fit as fitting
 
 JOB = {
     "SLURM_NTASKS": "4",
@@ -44,26 +42,21 @@ def test_a_job_of_four_tasks_searches_and_trains(
     config = configure(
         "tuner=random", "tuner.trials=2", "tuner.max_epochs=1", "trainer.max_epochs=1"
     )
-    try:
-        result = run(config, [])
-    finally:
-        rundir.leave()
+    result = run(config, [])
     assert result.metrics["training"]["epochs"] == 1
     assert result.metrics["test"]["metrics"]
 
 
 def test_its_warning_saves_the_step_and_leaves_nothing_in_the_working_folder(
-    job: Path, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    job: Path, configure: Callable[..., Config]
 ) -> None:
     class Warned(lightning.Callback):
         def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
             if trainer.global_step == 3:
                 os.kill(os.getpid(), signal.SIGUSR1)
 
-    monkeypatch.setattr(fitting, "StepBar", Warned)
     with pytest.raises(Terminated, match="resume="):
-        run(configure("cache.mode=off"), [])
-    rundir.leave()
+        run(configure("cache.mode=off"), [], callbacks=[Warned()])
     saved = torch.load(job / "runs/latest/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 4
     assert not list(job.glob("**/hpc_ckpt*"))

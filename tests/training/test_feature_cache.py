@@ -19,7 +19,7 @@ from breedlab import cli
 from breedlab.cli import launch
 from breedlab.config import Config
 from breedlab.errors import DiskFull
-from breedlab.pipeline import rundir
+from breedlab.pipeline.current_run import CurrentRun
 from breedlab.pipeline.run import checked_photos
 from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room
 from breedlab.training.prepare import prepare
@@ -190,10 +190,11 @@ def test_a_full_disk_comes_with_the_command_that_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(_words: list[str]) -> int:
-        raise DiskFull("cache.dir: the disk is full")
+        with CurrentRun() as current:
+            current.path = Path("runs/a/b")
+            raise DiskFull("cache.dir: the disk is full")
 
     monkeypatch.setattr(launch, "main", full)
-    monkeypatch.setattr(rundir, "current", Path("runs/a/b"))
     with pytest.raises(SystemExit) as ended:
         cli.run("launch")
     assert ended.value.code == 1

@@ -45,14 +45,24 @@ CASES = {
 }
 
 
-def train(prepared: Prepared, config: Config, run: Path) -> tuple[Classifier, fitting.Fitted]:
+def train(
+    prepared: Prepared, config: Config, run: Path, *callbacks: lightning.Callback
+) -> tuple[Classifier, fitting.Fitted]:
     classifier = prepared.classifier(config)
     activations = prepared.activations(classifier, config)
     learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
     photos = prepared.data(config)
     data = photos if activations is None else ActivationData(activations, photos)
     run.mkdir(exist_ok=True)
-    fitted = fit(learner, data, config, run, accelerator="cpu", precision=prepared.precision)
+    fitted = fit(
+        learner,
+        data,
+        config,
+        run,
+        accelerator="cpu",
+        precision=prepared.precision,
+        callbacks=callbacks,
+    )
     return classifier, fitted
 
 
@@ -70,18 +80,14 @@ class Cut(lightning.Callback):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_run_ends_at_the_very_weights_of_an_unbroken_one(
-    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, case: str
+    tmp_path: Path, configure: Configure, case: str
 ) -> None:
     config = configure("trainer.max_epochs=4", *CASES[case])
     prepared = prepare(config, checked_photos(config))
     train(prepared, config, tmp_path / "unbroken")
 
-    original = fitting.SeededEpochs
-    monkeypatch.setattr(fitting, "StepBar", lambda: Cut(2))
     with pytest.raises(RuntimeError, match="cut"):
-        train(prepared, config, tmp_path / "broken")
-    monkeypatch.undo()
-    assert original is fitting.SeededEpochs
+        train(prepared, config, tmp_path / "broken", Cut(2))
     assert done(tmp_path / "broken") == Done(begun=True, epochs=2)
     train(prepared, config, tmp_path / "broken")
 
@@ -215,7 +221,7 @@ def test_a_compiled_network_trains_to_a_checkpoint_that_loads(
 
 
 def test_of_epochs_that_tie_the_one_with_the_lowest_loss_is_kept(
-    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, configure: Configure
 ) -> None:
     """Two classes are soon told apart, and the loss falls on: the first perfect epoch is the worst
     of them."""
@@ -235,26 +241,21 @@ def test_of_epochs_that_tie_the_one_with_the_lowest_loss_is_kept(
     lowest = min(tied, key=lambda index: epochs[index]["valid/loss"])
     assert lowest != tied[0]
 
-    monkeypatch.setattr(fitting, "StepBar", lambda: Cut(5))
     with pytest.raises(RuntimeError, match="cut"):
-        train(prepared, config, tmp_path / "run")
-    monkeypatch.undo()  # what was tied before the cut is known after it
+        train(prepared, config, tmp_path / "run", Cut(5))
+    # what was tied before the cut is known after it
     _, fitted = train(prepared, config, tmp_path / "run")
     assert (fitted.best_epoch, fitted.tied) == (lowest + 1, len(tied) - 1)
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == lowest
 
 
-def test_a_run_that_was_moved_keeps_its_best_epoch(
-    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_was_moved_keeps_its_best_epoch(tmp_path: Path, configure: Configure) -> None:
     """As if its first epoch had been better than all to come, which must not replace it."""
     config = configure("trainer.max_epochs=3")
     prepared = prepare(config, checked_photos(config))
-    monkeypatch.setattr(fitting, "StepBar", lambda: Cut(1))
     with pytest.raises(RuntimeError, match="cut"):
-        train(prepared, config, tmp_path / "run")
-    monkeypatch.undo()
+        train(prepared, config, tmp_path / "run", Cut(1))
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     for state in last["callbacks"].values():
         if state.get("monitor") == "valid/top1" and "best_model_score" in state:

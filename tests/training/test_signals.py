@@ -24,7 +24,6 @@ from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.errors import ConfigError
 from breedlab.pipeline.run import checked_photos
-from breedlab.training import fit as fitting
 from breedlab.training.prepare import prepare
 from breedlab.training.progress import done as how_far
 
@@ -79,7 +78,7 @@ def curves(run: Path) -> dict[str, set[tuple[int, float]]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_stopped_again_and_again_it_ends_at_the_very_weights_of_an_unbroken_run(
-    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch, case: str
+    tmp_path: Path, configure: Configure, case: str
 ) -> None:
     config = configure("trainer.max_epochs=4", *CASES[case])
     prepared = prepare(config, checked_photos(config))
@@ -95,12 +94,10 @@ def test_stopped_again_and_again_it_ends_at_the_very_weights_of_an_unbroken_run(
         (Tell(signal.SIGTERM, validation=3), 28),
     ]
     for tell, steps in moments:
-        monkeypatch.setattr(fitting, "StepBar", lambda tell=tell: tell)
         with pytest.raises(KeyboardInterrupt if tell.number == signal.SIGINT else signals.Stopped):
-            train(prepared, config, broken)
+            train(prepared, config, broken, tell)
         saved = torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)
         assert saved["global_step"] == steps, "it stopped after the step, not after the epoch"
-    monkeypatch.undo()
     train(prepared, config, broken)
     assert same_checkpoints(tmp_path / "unbroken", broken)
     assert curves(broken) == curves(tmp_path / "unbroken")
@@ -122,9 +119,8 @@ def test_going_on_in_an_epoch_reads_none_of_its_photos_again(
         return original(self, key)
 
     monkeypatch.setattr(PhotoDataset, "__getitem__", reading)
-    with monkeypatch.context() as patched, pytest.raises(signals.Stopped):
-        patched.setattr(fitting, "StepBar", lambda: Tell(signal.SIGTERM, step=3))
-        train(prepared, config, tmp_path / "run")
+    with pytest.raises(signals.Stopped):
+        train(prepared, config, tmp_path / "run", Tell(signal.SIGTERM, step=3))
     assert len(read) == 64
     train(prepared, config, tmp_path / "run")
     assert len(read) == len(set(read)) == 100
@@ -154,27 +150,24 @@ class Stuck(lightning.Callback):
 def test_told_to_stop_a_second_time_it_ends_in_the_middle_of_a_step(
     tmp_path: Path,
     configure: Configure,
-    monkeypatch: pytest.MonkeyPatch,
     first: int,
     second: int,
     raised: type[BaseException],
 ) -> None:
     config = configure()
     stuck = Stuck(first, second, 0.7)
-    monkeypatch.setattr(fitting, "StepBar", lambda: stuck)
     with pytest.raises(raised):
-        train(prepare(config, checked_photos(config)), config, tmp_path / "run")
+        train(prepare(config, checked_photos(config)), config, tmp_path / "run", stuck)
     assert stuck.went_on == 0
 
 
 def test_what_a_group_is_sent_and_its_starter_hands_on_counts_once(
-    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, configure: Configure
 ) -> None:
     config = configure()
     stuck = Stuck(signal.SIGTERM, signal.SIGTERM, 0.01)
-    monkeypatch.setattr(fitting, "StepBar", lambda: stuck)
     with pytest.raises(signals.Stopped):
-        train(prepare(config, checked_photos(config)), config, tmp_path / "run")
+        train(prepare(config, checked_photos(config)), config, tmp_path / "run", stuck)
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 1
 
@@ -316,16 +309,15 @@ def test_a_grid_ends_with_the_run_that_was_told_to_stop(here: Path, words: Words
 def test_a_run_that_another_process_works_on_is_refused(
     here: Path, words: Words, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from breedlab.pipeline import rundir
+    from breedlab.pipeline import current_run, rundir
 
     config = validate(load(words("name=x")))
     run = rundir.create(config, [], checked_photos(config))
-    monkeypatch.setattr(rundir, "_LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr(current_run, "_LOCK_WAIT_S", 0.1)
     script = (
         "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX);"
         " print(flush=True); input()"
     )
-    rundir.leave()
     other = subprocess.Popen(
         [sys.executable, "-c", script, str(run / "config.yaml")],
         stdin=subprocess.PIPE,
@@ -336,6 +328,8 @@ def test_a_run_that_another_process_works_on_is_refused(
     with pytest.raises(
         ConfigError, match=r"resume: another process is working on runs/x/.*wait until it has ended"
     ):
-        rundir.enter(config, run)
+        current_run.CurrentRun().enter(config, run)
     other.communicate(b"\n")
-    rundir.enter(config, run)
+    with current_run.CurrentRun() as current:
+        current.enter(config, run)
+        assert Path("runs/latest").resolve() == run.resolve()

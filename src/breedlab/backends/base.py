@@ -22,6 +22,8 @@ from breedlab.errors import BackendError
 from breedlab.files import atomic_write_json
 
 if TYPE_CHECKING:
+    import lightning
+
     from breedlab.tuning.trial_log import TrialLog
 
 FILE = "job.json"
@@ -181,12 +183,30 @@ class Backend(ABC):
             BreedlabError: With one message for the user; nothing is left running then.
         """
 
-    def run(self, config: Config, overrides: list[str], resume: Path | None) -> Mapping[str, Any]:
+    def run(
+        self,
+        config: Config,
+        overrides: list[str],
+        resume: Path | None,
+        callbacks: Sequence[lightning.Callback] = (),
+    ) -> Mapping[str, Any]:
         """Submit an experiment and, if `backend.wait` says so, follow it to its end.
+
+        Args:
+            config, overrides, resume: As for `submit`.
+            callbacks: What else watches the final training, where that runs in this process.
 
         Returns:
             What a grid's table shows of it.
+
+        Raises:
+            BackendError: If there are callbacks, and it trains elsewhere.
         """
+        if callbacks:
+            raise BackendError(
+                f"callbacks: backend.name={config.backend.name} trains in another process, which"
+                " they cannot reach; expected none, or backend.name=local"
+            )
         handle = self.submit(config, overrides, resume)
         if config.backend.wait:
             return handle.follow()

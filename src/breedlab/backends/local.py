@@ -6,7 +6,7 @@ import atexit
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
@@ -17,14 +17,18 @@ from breedlab.config import Config
 from breedlab.errors import ServingError
 
 if TYPE_CHECKING:
-    from breedlab.pipeline.run import TrainResult
+    import lightning
 
-_servers: dict[str, subprocess.Popen[str]] = {}
-"""By address; they end with this process."""
+    from breedlab.pipeline.run import TrainResult
 
 
 class LocalBackend(Backend):
     """Runs in this process: what it submits has ended when it is returned."""
+
+    def __init__(self) -> None:
+        self._servers: dict[
+            str, subprocess.Popen[str]
+        ] = {}  # by address; they end with the process
 
     def plan(self, config: Config, resume: Path | None) -> str:
         from breedlab.pipeline.plan import plan
@@ -33,13 +37,28 @@ class LocalBackend(Backend):
         return plan(config, resume)
 
     def submit(self, config: Config, overrides: list[str], resume: Path | None) -> Handle:
-        _require_extras(config)
+        return self._submit(config, overrides, resume, ())
+
+    def run(
+        self,
+        config: Config,
+        overrides: list[str],
+        resume: Path | None,
+        callbacks: Sequence[lightning.Callback] = (),
+    ) -> Mapping[str, Any]:
+        return self._submit(config, overrides, resume, callbacks).results()
+
+    def _submit(
+        self,
+        config: Config,
+        overrides: list[str],
+        resume: Path | None,
+        callbacks: Sequence[lightning.Callback],
+    ) -> LocalRun:
         from breedlab.pipeline.run import run
 
-        return LocalRun(config, run(config, overrides, resume))
-
-    def run(self, config: Config, overrides: list[str], resume: Path | None) -> Mapping[str, Any]:
-        return self.submit(config, overrides, resume).results()
+        _require_extras(config)
+        return LocalRun(config, run(config, overrides, resume, callbacks=callbacks))
 
     def deploy(self, model: Path) -> str:
         words = [sys.executable, "-u", "-m", "breedlab.cli", "serve", str(model), "--port", "0"]
@@ -53,17 +72,17 @@ class LocalBackend(Backend):
             said.append(line)
             if found := re.search(r"listening on (http://\S+?):? ", line):
                 Thread(target=_drain, args=(server.stderr,), daemon=True).start()
-                _servers[found[1]] = server
+                self._servers[found[1]] = server
                 return found[1]
         raise ServingError("".join(said).strip() or f"{model}: the server ended before it listened")
 
     def delete(self, endpoint: str) -> None:
-        if endpoint not in _servers:
+        if endpoint not in self._servers:
             raise ServingError(
-                f"{endpoint}: this process serves nothing there; expected an address that deploy"
-                " gave"
+                f"{endpoint}: this backend serves nothing there; expected an address that its"
+                " deploy returned"
             )
-        server = _servers.pop(endpoint)
+        server = self._servers.pop(endpoint)
         server.terminate()
         server.wait()
 

@@ -9,10 +9,10 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 
-from breedlab.errors import BreedlabError, DiskFull
+from breedlab.errors import BreedlabError, DiskFull, causes, ended_run
 
 COMMANDS = {
     "launch": "search, train, test and export: launch experiment=NAME [PATH=VALUE ...]",
@@ -81,10 +81,10 @@ def run(command: str) -> None:
         code = entry(sys.argv[1:])
         sys.stdout.flush()
     except BreedlabError as error:
-        hint = _resume_hint() if isinstance(error, DiskFull) else ""
+        hint = _resume_hint(error) if isinstance(error, DiskFull) else ""
         code = error.exit_code if error.told else _say(f"{error}{hint}", error.exit_code)
-    except KeyboardInterrupt:
-        code = _say(_interrupted(command), 130)
+    except KeyboardInterrupt as error:
+        code = _say(f"interrupted{_resume_hint(error)}", 130)
     except BrokenPipeError:  # `... | head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
@@ -98,9 +98,9 @@ def run(command: str) -> None:
                 )
             )
         if is_shared_memory_full(error):
-            code = _say(f"{_shared_memory_message()}{_resume_hint()}", 1)
+            code = _say(f"{_shared_memory_message()}{_resume_hint(error)}", 1)
         elif is_disk_full(error):
-            code = _say(f"{_disk_message(error)}; free some space{_resume_hint()}", 1)
+            code = _say(f"{_disk_message(error)}; free some space{_resume_hint(error)}", 1)
         else:
             raise
     sys.exit(code)
@@ -122,7 +122,7 @@ def is_disk_full(error: BaseException) -> bool:
         or any(
             words in str(each) for words in ("No space left on device", "database or disk is full")
         )
-        for each in _chain(error)
+        for each in causes(error)
     )
 
 
@@ -138,19 +138,12 @@ def is_shared_memory_full(error: BaseException) -> bool:
     return any(
         full.search(str(each))
         or (is_no_space(each) and str(getattr(each, "filename", "")).startswith(_SHM))
-        for each in _chain(error)
+        for each in causes(error)
     )
 
 
 def is_no_space(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno == errno.ENOSPC
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came of."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _shared_memory_message() -> str:
@@ -165,11 +158,10 @@ def _shared_memory_message() -> str:
 def _disk_message(error: BaseException) -> str:
     """Which disk is full: not always that of the file in the error, since libraries write elsewhere
     and move it."""
-    rundir = sys.modules.get("breedlab.pipeline.rundir")
     named = [
-        str(each.filename) for each in _chain(error) if isinstance(each, OSError) and each.filename
+        str(each.filename) for each in causes(error) if isinstance(each, OSError) and each.filename
     ]
-    places = [*named, getattr(rundir, "current", None) or ".", tempfile.gettempdir(), "."]
+    places = [*named, ended_run(error) or ".", tempfile.gettempdir(), "."]
     found = [_nearest_folder(place) for place in places]
     # Of those the error may mean, the one with the least room; the first where they are on one
     # disk.
@@ -238,15 +230,12 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     )
 
 
-def _interrupted(command: str) -> str:
-    return f"interrupted{_resume_hint()}" if command in ("launch", "folder") else "interrupted"
+def _resume_hint(error: BaseException) -> str:
+    """Return how to go on with the run that an error ended; empty if it ended none."""
+    from breedlab.commands import command
 
-
-def _resume_hint() -> str:
-    """How to go on, once there is something to go on from."""
-    rundir = sys.modules.get("breedlab.pipeline.rundir")
-    how = rundir.how_to_resume() if rundir else None
-    return f"; go on with: {how}" if how else ""
+    run = ended_run(error)
+    return f"; go on with: {command('launch', f'resume={run}')}" if run else ""
 
 
 if __name__ == "__main__":

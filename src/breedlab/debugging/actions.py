@@ -1,29 +1,47 @@
 """What a Python program wants done when a rule fires during training, beside the config's `warn` or
 `stop`.
 
+    import breedlab
     from breedlab.debugging.actions import on
 
     @on("Overfit", "Overtraining")
     def tell(verdict):
         print(verdict.rule, verdict.steps, verdict.figures)
 
+    breedlab.run("experiment=quickstart", "debugger=default", callbacks=[tell])
+
 Called once a rule and training, at the end of the epoch in which it first fires. What it raises is
-told as a warning.
+printed as a warning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import lightning
+
 from breedlab.verdicts import Verdict
 
 Action = Callable[[Verdict], object]
 
-_actions: dict[str, list[Action]] = {}
+
+class RuleAction(lightning.Callback):
+    """A function to be called when one of some rules fires, as a callback of a run.
+
+    Args:
+        rules: Their names.
+        action: The function.
+    """
+
+    def __init__(self, rules: tuple[str, ...], action: Action) -> None:
+        self.rules, self.action = rules, action
+
+    def __call__(self, verdict: Verdict) -> object:
+        return self.action(verdict)
 
 
-def on(*rules: str) -> Callable[[Action], Action]:
-    """Has a function called when one of these rules fires; without names, when any does.
+def on(*rules: str) -> Callable[[Action], RuleAction]:
+    """Return a decorator that makes a function a callback for these rules; without names, for all.
 
     Raises:
         ValueError: For a name that no rule has.
@@ -35,21 +53,10 @@ def on(*rules: str) -> Callable[[Action], Action]:
         raise ValueError(
             f"no rule is called {', '.join(wrong)}; expected some of {', '.join(known)}"
         )
-
-    def register(action: Action) -> Action:
-        for name in rules or known:
-            _actions.setdefault(name, []).append(action)
-        return action
-
-    return register
+    return lambda action: RuleAction(rules or tuple(known), action)
 
 
-def off(action: Action) -> None:
-    """Has a function called no more."""
-    for actions in _actions.values():
-        while action in actions:
-            actions.remove(action)
-
-
-def actions_of(rule: str) -> tuple[Action, ...]:
-    return tuple(_actions.get(rule, ()))
+def actions_of(rule: str, trainer: lightning.Trainer) -> list[RuleAction]:
+    """Return the actions among a trainer's callbacks that a rule calls."""
+    callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [each for each in callbacks if isinstance(each, RuleAction) and rule in each.rules]

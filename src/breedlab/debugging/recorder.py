@@ -98,7 +98,7 @@ class Recorder(lightning.Callback):
         self._enter("PREDICT")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        fired = self._look() if self.hook is not None else []
+        fired = self._look(trainer) if self.hook is not None else []
         names = [verdict.rule for verdict, action in fired if action == "stop"]
         if trainer.strategy.reduce_boolean_decision(bool(names), all=False):
             trainer.should_stop = True
@@ -125,7 +125,7 @@ class Recorder(lightning.Callback):
         if hook is not None:
             hook.end()
 
-    def _look(self) -> list[tuple[Verdict, str]]:
+    def _look(self, trainer: lightning.Trainer) -> list[tuple[Verdict, str]]:
         """The rules that have fired since the last epoch, each with the config's action."""
         from breedlab.debugging.rule_runner import RuleRunner
 
@@ -140,12 +140,12 @@ class Recorder(lightning.Callback):
             self._give_up(error)
             return []
         for verdict, _ in found:
-            self._tell(verdict)
+            self._tell(verdict, trainer)
         return found
 
-    def _tell(self, verdict: Verdict) -> None:
+    def _tell(self, verdict: Verdict, trainer: lightning.Trainer) -> None:
         warn(f"{verdict.rule}: {verdict.meaning}")
-        for action in actions_of(verdict.rule):
+        for action in actions_of(verdict.rule, trainer):
             try:
                 action(verdict)
             except Exception as error:

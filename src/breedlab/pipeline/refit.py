@@ -60,15 +60,19 @@ def refitted(
         f"{how}, on {told['photos']:,} photos; what is said of validation is from before it, the"
         " test from after it"
     )
-    if distributed.once(lambda: _is_there(run, folder, {**told, "of": config.trainer.max_epochs})):
+    if distributed.rank_zero_only(
+        lambda: _is_there(run, folder, {**told, "of": config.trainer.max_epochs})
+    ):
         return told
     classifier = prepared.classifier(config, synced=distributed.world() > 1)
-    with distributed.host_first():
+    with distributed.rank_zero_first():
         cached = prepared.activations(classifier, config)
     cached = None if cached is None else on_all(cached)
     if solution is not None:
         assert cached is not None
-        again = distributed.once(lambda: prepared.solve(classifier, config, cached, solution.c))
+        again = distributed.rank_zero_only(
+            lambda: prepared.solve(classifier, config, cached, solution.c)
+        )
         again.put_into(classifier.head)
         if distributed.is_main():
             _save(

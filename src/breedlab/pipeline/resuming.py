@@ -13,11 +13,12 @@ from breedlab.data.check import Report
 from breedlab.errors import ConfigError
 from breedlab.files import read_json
 from breedlab.pipeline import extension, rundir
+from breedlab.pipeline.current_run import CurrentRun
 from breedlab.training.progress import is_complete
 
 
-def reenter(config: Config, resume: Path, report: Report) -> Path:
-    """Make a run directory this process's own again, and return it.
+def reenter(config: Config, resume: Path, report: Report, current: CurrentRun) -> Path:
+    """Make a run directory the current run again, and return it.
 
     Raises:
         ConfigError: If the photos are not those that it was started with, or another process works
@@ -32,7 +33,7 @@ def reenter(config: Config, resume: Path, report: Report) -> Path:
     elif "splits.json" not in damaged and not rundir.has_same_splits(config, directory, report):
         raise _other_photos(directory, report)
     rundir.note_moved_photos(config, directory)
-    rundir.enter(config, directory)
+    current.enter(config, directory)
     rundir.clear_halves(directory)
     for text in extension.extend(config, directory):
         note(text)

@@ -18,9 +18,12 @@ from breedlab.data.folders import first_few
 from breedlab.data.source import obtain
 from breedlab.files import atomic_write_text
 from breedlab.pipeline import extension, resuming, rundir
+from breedlab.pipeline.current_run import CurrentRun
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 
 if TYPE_CHECKING:
+    import lightning
+
     from breedlab.data.module import PhotoData
     from breedlab.profiling.session import Session
     from breedlab.training.prepare import Prepared
@@ -39,6 +42,22 @@ class TrainResult:
     metrics: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """What every stage of one run shares.
+
+    Attributes:
+        current: The run directory that is being worked on.
+        watch: The profiler.
+        callbacks, fit_only: As for `run`.
+    """
+
+    current: CurrentRun
+    watch: Session
+    callbacks: Sequence[lightning.Callback]
+    fit_only: bool
+
+
 def run(
     config: Config,
     overrides: list[str],
@@ -46,6 +65,7 @@ def run(
     directory: Path | None = None,
     *,
     fit_only: bool = False,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> TrainResult:
     """Does everything that a config asks for, or what a resumed run still lacks of it.
 
@@ -57,6 +77,7 @@ def run(
             with, if it was begun.
         fit_only: Stop after training: no test, no export, no report; `metrics` has the training's
             alone.
+        callbacks: What else watches the final training.
 
     Raises:
         Terminated: By SIGTERM; the run can be resumed.
@@ -64,18 +85,19 @@ def run(
     """
     from breedlab.profiling.session import watched
 
-    rundir.leave()  # a process may do several
     hardware.heed()
     watching = (
         config if distributed.is_main() else configs.replace(config, {"profiler.level": "none"})
     )
     try:
         with (
+            CurrentRun() as current,
             distributed.joined(),
-            signals.listening(rundir.how_to_resume),
+            signals.listening(current.how_to_resume),
             watched(watching) as watch,
         ):
-            return _run(config, overrides, resume, directory, watch, fit_only)
+            begun = _Begun(current, watch, callbacks, fit_only)
+            return _run(config, overrides, resume, directory, begun)
     finally:
         # what Lightning tied into cycles: in a grid the next run needs the memory, a GPU's above
         # all
@@ -87,17 +109,17 @@ def _run(
     overrides: list[str],
     resume: Path | None,
     new: Path | None,
-    watch: Session,
-    fit_only: bool,
+    begun: _Begun,
 ) -> TrainResult:
     started = time.monotonic()
+    current, watch = begun.current, begun.watch
     # Rank 0 keeps the run, and so knows whether there is one: another host's disk need not have it.
-    resume, new = distributed.share((resume, new))
+    resume, new = distributed.broadcast((resume, new))
     _enter(watch, "Data")
-    with distributed.host_first():
+    with distributed.rank_zero_first():
         report = checked_photos(config)
     distributed.refuse_different(report.fingerprint, report.photos.root)
-    if new is not None and distributed.once(lambda: rundir.is_begun(new)):
+    if new is not None and distributed.rank_zero_only(lambda: rundir.is_begun(new)):
         resume = new
     if text := early_stopping_concern(config):
         warn(text)
@@ -108,33 +130,39 @@ def _run(
             note(said)
         # before there is a run: what cannot start leaves nothing behind
         prepared = _prepared(config, report, watch)
-        directory = distributed.once(
-            lambda: rundir.create(config, overrides, report, new, prepared.lineage())
-        )
-        rundir.current = directory
+
+        def create() -> Path:
+            made = rundir.create(config, overrides, report, new, prepared.lineage())
+            current.enter(config, made)
+            return made
+
+        directory = distributed.rank_zero_only(create)
+        current.path = directory
         note(f"run directory: {directory}")
         (
             prepared.engines.begin(directory)
             if distributed.is_main()
             else prepared.engines.resume(directory)
         )
-        return _train(prepared, directory, started, watch, fit_only)
-    directory = distributed.once(lambda: resuming.reenter(config, resume, report))
-    if said and distributed.once(
+        return _train(prepared, directory, started, begun)
+    directory = distributed.rank_zero_only(
+        lambda: resuming.reenter(config, resume, report, current)
+    )
+    if said and distributed.rank_zero_only(
         lambda: rundir.recorded_config(directory).tuner.space == capped.tuner.space
     ):
         config = capped  # a job that starts again is given the config as it was typed
-    rundir.current = directory
+    current.path = directory
     note(f"run directory: {directory}")
-    complete = distributed.once(lambda: resuming.complete_metrics(directory))
+    complete = distributed.rank_zero_only(lambda: resuming.complete_metrics(directory))
     if complete is not None:
         note("this run is complete; nothing is left to do")
         return TrainResult(directory, complete)
-    transform = distributed.once(lambda: rundir.recorded_transform(directory))
+    transform = distributed.rank_zero_only(lambda: rundir.recorded_transform(directory))
     config = resuming.as_begun(config, transform)
     prepared = _prepared(config, report, watch)
     prepared.engines.resume(directory)
-    return _train(prepared, directory, started, watch, fit_only)
+    return _train(prepared, directory, started, begun)
 
 
 def _enter(watch: Session, name: str) -> None:
@@ -182,7 +210,7 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
         from breedlab.training.prepare import prepare
         from breedlab.training.start_checks import concerns
 
-    with distributed.host_first():  # weights are downloaded once
+    with distributed.rank_zero_first():  # weights are downloaded once
         prepared = prepare(config, report)
     note(
         config.conceal(
@@ -199,12 +227,11 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
     return prepared
 
 
-def _train(
-    prepared: Prepared, directory: Path, started: float, watch: Session, fit_only: bool
-) -> TrainResult:
+def _train(prepared: Prepared, directory: Path, started: float, begun: _Begun) -> TrainResult:
     from breedlab.debugging.recorder import records
     from breedlab.pipeline.exporting import export
     from breedlab.pipeline.final_test import final_test
+    from breedlab.pipeline.observers import observers
     from breedlab.training import loggers
     from breedlab.training.auto_values import training_precision
     from breedlab.training.fit import ActivationData, fit
@@ -212,9 +239,9 @@ def _train(
     from breedlab.training.probe import probe
     from breedlab.training.solving import SOLVED
 
-    config = prepared.config
+    config, watch = prepared.config, begun.watch
     watch.write_to(directory)
-    distributed.once(lambda: loggers.begin(config, directory))
+    distributed.rank_zero_only(lambda: loggers.begin(config, directory))
     found: dict[str, Any] | None = None
     if config.tuner.strategy != "none":
         from breedlab.tuning import baseline
@@ -222,14 +249,14 @@ def _train(
         from breedlab.tuning.study import search
 
         _enter(watch, "Search")
-        best = distributed.once(lambda: search(config, prepared, directory))
+        best = distributed.rank_zero_only(lambda: search(config, prepared, directory))
         config = configs.replace(config, best.values)
         prepared = prepared.suited(config)
         note(
             f"best: trial {best.number}, {config.monitor.metric}"
             f" {best.objective:.4f}{_tie(best.tied)}{_of_folds(best.folds)}"
         )
-        if text := distributed.once(
+        if text := distributed.rank_zero_only(
             lambda: extension.begin_training(directory, best.number, best.values)
         ):
             note(text)
@@ -240,10 +267,10 @@ def _train(
             "tied": [*best.tied],
             **({"folds": [*best.folds]} if best.folds else {}),
         }
-        if reference := distributed.once(lambda: baseline.recorded(directory)):
+        if reference := distributed.rank_zero_only(lambda: baseline.recorded(directory)):
             found["baseline"] = {name: reference[name] for name in ("metric", "value", "loss", "c")}
             note(baseline.describe(reference))
-        found["importance"] = distributed.once(lambda: importances(directory))
+        found["importance"] = distributed.rank_zero_only(lambda: importances(directory))
 
     _enter(watch, "Training" if found is None else "Training the best")
     classifier = prepared.classifier(config, synced=distributed.world() > 1)
@@ -251,13 +278,15 @@ def _train(
     # DDP hands the probed head on
     if config.trainer.probe_epochs and fresh and distributed.is_main():
         probe(prepared, classifier, config)
-    with distributed.host_first():
+    with distributed.rank_zero_first():
         activations = prepared.activations(classifier, config)
         photos: PhotoData = (
             prepared.live_data(config) if activations is None else prepared.data(config)
         )
     solution = (
-        distributed.once(lambda: prepared.solve(classifier, config)) if is_solved(config) else None
+        distributed.rank_zero_only(lambda: prepared.solve(classifier, config))
+        if is_solved(config)
+        else None
     )
     if solution is not None:
         solution.put_into(classifier.head)
@@ -279,7 +308,8 @@ def _train(
         directory,
         accelerator=prepared.accelerator,
         precision=precision,
-        extended_after=distributed.once(lambda: extension.extended_after(directory)),
+        extended_after=distributed.rank_zero_only(lambda: extension.extended_after(directory)),
+        callbacks=[*observers(config, directory, watch.started_at), *begun.callbacks],
     )
     ties = f", the lowest valid/loss of {fitted.tied + 1} epochs that tie" if fitted.tied else ""
     note(
@@ -298,7 +328,7 @@ def _train(
         },
         "search": found,
     }
-    if fit_only:
+    if begun.fit_only:
         watch.finish()
         return TrainResult(directory, metrics)
     if config.trainer.refit:
@@ -309,7 +339,7 @@ def _train(
             prepared, config, directory, fitted.best_epoch, solution, precision
         )
     if not distributed.is_main():
-        return TrainResult(directory, distributed.share(None))
+        return TrainResult(directory, distributed.broadcast(None))
     _enter(watch, "Test")
     if distributed.world() > 1:
         classifier = prepared.classifier(config)
@@ -339,7 +369,7 @@ def _train(
     write_at_end(directory, metrics)
     # Last of all: with it the run is complete, and a resumed one has nothing left to do.
     atomic_write_text(directory / "metrics.json", readable_json(metrics))
-    return TrainResult(directory, distributed.share(metrics))
+    return TrainResult(directory, distributed.broadcast(metrics))
 
 
 def _of_folds(values: Sequence[float]) -> str:

@@ -1,27 +1,16 @@
-"""The run directory: where everything about a run is kept, and what it descends from."""
+"""The run directory: where everything about a run is kept."""
 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
-
-from breedlab.commands import command
 from breedlab.config import Config, validate
 from breedlab.config.environment import resolved
 from breedlab.config.migrations import stamp, upgrade
@@ -37,32 +26,7 @@ from breedlab.files import (
     read_json_if_whole,
     remove_leftovers,
 )
-from breedlab.weight_files import file_of
-
-current: Path | None = None
-"""The run directory of this process, for the message that follows an interrupt."""
-
-_LOCK_WAIT_S = 10.0
-"""A killed process's helpers hold its lock until they notice, which takes them five seconds."""
-
-_lock: TextIO | None = None
-
-_PACKAGES = (
-    "breedlab",
-    "torch",
-    "torchvision",
-    "lightning",
-    "torchmetrics",
-    "optuna",
-    "timm",
-    "simplejpeg",
-    "pillow",
-)
-
-
-def how_to_resume() -> str | None:
-    """Return the command that goes on with this process's run; None before there is one."""
-    return command("launch", f"resume={current}") if current else None
+from breedlab.pipeline.lineage import describe_lineage
 
 
 def create(
@@ -72,8 +36,7 @@ def create(
     directory: Path | None = None,
     start: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Makes `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage, and links it
-    as latest.
+    """Make `<runs_dir>/<name>/<stamp>/` with config, overrides, splits and lineage.
 
     Args:
         config: The experiment.
@@ -85,8 +48,7 @@ def create(
     """
     run = reserve(config, overrides, directory)
     atomic_write_json(run / "splits.json", _splits(config, report), indent=1)
-    atomic_write_json(run / "lineage.json", _lineage(config, report, start or {}), indent=2)
-    enter(config, run)
+    atomic_write_json(run / "lineage.json", describe_lineage(config, report, start or {}), indent=2)
     return run
 
 
@@ -120,53 +82,9 @@ def clear_halves(run: Path) -> None:
         shutil.rmtree(half)
 
 
-def enter(config: Config, run: Path) -> None:
-    """Makes a run directory this process's own, and the latest.
-
-    Raises:
-        ConfigError: If another process works on it.
-    """
-    global current
-    leave()
-    _take(run)
-    current = run
-    _link_latest(Path(config.runs_dir), run)
-
-
 def is_begun(run: Path) -> bool:
     """Whether there is a run directory to go on from; its lineage is written last."""
     return (run / "lineage.json").is_file()
-
-
-def leave() -> None:
-    """Gives up the run directory of this process, if it has one."""
-    global current, _lock
-    current = None
-    if _lock is not None:
-        _lock.close()
-        _lock = None
-
-
-def _take(run: Path) -> None:
-    """Locks a run's config.yaml until this process leaves the run or ends, however it ends."""
-    global _lock
-    if fcntl is None:
-        return
-    _lock = (run / "config.yaml").open("r+")  # for writing, without which NFS locks nothing
-    deadline = time.monotonic() + _LOCK_WAIT_S
-    while True:
-        try:
-            fcntl.flock(_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise ConfigError(
-                    f"resume: another process is working on {run}; wait until it has ended, or stop"
-                    " it first"
-                ) from None
-            time.sleep(0.2)
-        except OSError:
-            return  # a file system without locks
 
 
 def recorded_config(run: Path, given: Mapping[str, Any] | None = None) -> Config:
@@ -294,7 +212,7 @@ def write_records_anew(config: Config, report: Report, run: Path, names: Sequenc
         tree = (
             _splits(config, report)
             if name == "splits.json"
-            else {**_lineage(config, report, {}), "written_anew": True}
+            else {**describe_lineage(config, report, {}), "written_anew": True}
         )
         atomic_write_json(run / name, tree, indent=2)
 
@@ -321,15 +239,6 @@ def write_predictions(
 
 def write_yaml(path: Path, tree: Any) -> None:
     atomic_write_text(path, yaml.safe_dump(tree, sort_keys=False))
-
-
-def _link_latest(runs: Path, run: Path) -> None:
-    """Points `<runs_dir>/latest` at a run, in one step, so that it never points nowhere."""
-    runs.mkdir(parents=True, exist_ok=True)
-    scratch = runs / f".latest.{os.getpid()}"
-    scratch.unlink(missing_ok=True)
-    scratch.symlink_to(os.path.relpath(run, runs), target_is_directory=True)
-    scratch.replace(runs / "latest")
 
 
 def _fresh(parent: Path) -> Path:
@@ -364,54 +273,3 @@ def _splits(config: Config, report: Report) -> dict[str, Any]:
             for finding in (*report.bad, *report.conflicts, *report.leaks)
         ],
     }
-
-
-def _lineage(config: Config, report: Report, start: Mapping[str, Any]) -> dict[str, Any]:
-    parent = _parent(config.model.weights) or start.get("parent")
-    return {
-        "experiment": config.name,
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "seed": config.seed,
-        "command": [config.conceal(word) for word in sys.argv],
-        "git": git_state(),
-        "data": {
-            "root": config.conceal(str(report.photos.root.resolve())),
-            "fingerprint": report.fingerprint,
-            "photos": {split: len(report.photos.splits[split]) for split in SPLITS},
-        },
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
-        "python": platform.python_version(),
-        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
-        "transform": start.get("transform"),
-        "parent": None if parent is None else config.conceal(parent),
-    }
-
-
-def _parent(weights: str) -> str | None:
-    """The run that the starting weights came from, where they lie in one."""
-    for folder in Path(file_of(weights)).resolve().parents:
-        if (folder / "lineage.json").is_file():
-            return str(folder)
-    return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def git_state() -> dict[str, Any] | None:
-    """The commit of the folder that the run was started in; None outside a checkout or without
-    git."""
-
-    def ask(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

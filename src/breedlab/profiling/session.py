@@ -15,16 +15,18 @@ from pathlib import Path
 from breedlab.config import Config
 from breedlab.console import note, warn
 
-started_at: float | None = None
-"""When the watched run of this process began on its own clock (`time.monotonic`), in seconds."""
-
 
 class Session:
-    """Starts and stops the system monitor, and has the rules judge what was recorded."""
+    """Starts and stops the system monitor, and has the rules judge what was recorded.
+
+    Attributes:
+        started_at: When the run began by `time.monotonic`, in seconds.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config.profiler
         self.run: Path | None = None
+        self.started_at = time.monotonic()
         self._process: subprocess.Popen[str] | None = None
         self._failed = False
 
@@ -64,11 +66,10 @@ class Session:
                 process.wait()
 
     def _begin(self) -> None:
-        global started_at
-        started_at = time.monotonic()
+        self.started_at = time.monotonic()
         # By path, so that nothing of the package is imported: it starts in a tenth of a second.
         script = str(Path(__file__).with_name("sampler.py"))
-        words = [str(os.getpid()), str(self.config.interval_ms), str(started_at)]
+        words = [str(os.getpid()), str(self.config.interval_ms), str(self.started_at)]
         self._process = subprocess.Popen(
             [sys.executable, "-P", script, *words],
             stdin=subprocess.PIPE,

@@ -13,7 +13,6 @@ from lightning.pytorch.profilers import Profiler
 
 from breedlab.console import warn
 from breedlab.files import atomic_write_json
-from breedlab.profiling import session
 
 PARTS = ("data", "forward", "backward", "optimizer", "callbacks", "checkpoint", "other")
 """What a step's time is divided into; each moment counts once, for the innermost."""
@@ -81,10 +80,12 @@ class StepTimes(lightning.Callback):
 
     Args:
         folder: The run's `profile/`.
+        started_at: When the run began by `time.monotonic`; when training begins by default.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, started_at: float | None = None) -> None:
         self.folder = folder
+        self._started_at = started_at
         self.clock = StepClock()
         self.steps, self.inside = 0, dict.fromkeys(PARTS, 0.0)
         self.outside = dict.fromkeys(PARTS, 0.0)
@@ -100,7 +101,7 @@ class StepTimes(lightning.Callback):
         self._began = time.monotonic()
         self.clock.take()  # the time before Lightning began is not its own
         # Seconds since the run's start; a resumed run's clock goes on where its recording stopped.
-        self._zero = self._began if session.started_at is None else session.started_at
+        self._zero = self._began if self._started_at is None else self._started_at
         self._zero -= _offset(self.folder)
 
     def on_train_epoch_start(

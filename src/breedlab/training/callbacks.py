@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning
 import torch
@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 
 from breedlab.config.schema import Monitor
 from breedlab.console import console
-from breedlab.debugging.recorder import Recorder
 from breedlab.errors import TrainingError
 from breedlab.training.loop import seed_epoch
 from breedlab.training.objective import epoch_line, rank
@@ -203,10 +202,17 @@ class StepBar(lightning.pytorch.callbacks.TQDMProgressBar):
             self.disable()
 
 
+@runtime_checkable
+class EndsTraining(Protocol):
+    """A callback that may end the training, and then says why in `ended`."""
+
+    ended: str
+
+
 def stop_reason(trainer: lightning.Trainer) -> str:
     """Why training ended, in words; it must never end unseen."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Recorder) and callback.ended:
+        if isinstance(callback, EndsTraining) and callback.ended:
             return callback.ended
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
             return out_of_patience(callback.stopped_epoch, callback.monitor, callback.patience)

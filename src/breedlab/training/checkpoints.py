@@ -48,7 +48,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, *how: Any, **named: Any) -> dict[str, Any]:
         """Rank 0 reads it for all: the other hosts of a run need not have its directory."""
-        return distributed.once(lambda: read_checkpoint(Path(path)))
+        return distributed.rank_zero_only(lambda: read_checkpoint(Path(path)))
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None

@@ -4,7 +4,7 @@ TensorBoard, resume."""
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,11 +18,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Dataset
 
-from breedlab import distributed, signals
+from breedlab import distributed
 from breedlab.config import Config
 from breedlab.data.module import PhotoData, TrainingBatches, TrainingLoader
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_json, read_json_if_whole
+from breedlab.signals import StopRequest
 from breedlab.training.activations import Activations
 from breedlab.training.callbacks import (
     BestCheckpoint,
@@ -42,8 +43,7 @@ from breedlab.training.ema import KeepAverage
 from breedlab.training.learner import Learner
 from breedlab.training.log_filters import quiet_lightning
 from breedlab.training.loggers import make_loggers
-from breedlab.training.mid_epoch import Resumption
-from breedlab.training.observers import observers
+from breedlab.training.mid_epoch import MidEpochCheckpoint
 from breedlab.training.precision import lightning_precision
 from breedlab.training.progress import REQUIRED
 
@@ -121,6 +121,7 @@ def fit(
     accelerator: str,
     precision: str,
     extended_after: int | None = None,
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> Fitted:
     """Trains, or goes on where `run/checkpoints/last.ckpt` stands, or returns at once if training
     had ended.
@@ -133,6 +134,8 @@ def fit(
         accelerator, precision: In Lightning's terms and ours.
         extended_after: How many epochs there were when the run was given more: there early stopping
             counts anew.
+        callbacks: What else watches the training: the debugger's hook, the profiler, a program's
+            own.
 
     Raises:
         TrainingError: If the loss stops being a number.
@@ -141,13 +144,16 @@ def fit(
     """
     marker = run / "trained.json"
     last = run / "checkpoints" / "last.ckpt"
-    ended = distributed.once(lambda: _ended_before(run, config) if marker.exists() else None)
+    ended = distributed.rank_zero_only(
+        lambda: _ended_before(run, config) if marker.exists() else None
+    )
     if ended is not None:
         return ended
     if distributed.world() > 1:
         _refuse_too_few(config, data)
         data.shard = distributed.shard()
-    callbacks: list[lightning.Callback] = [
+    stop = StopRequest()
+    every: list[lightning.Callback] = [
         SeededEpochs(config.seed),
         ScheduledRates(),
         FiniteFigures(),
@@ -156,14 +162,14 @@ def fit(
         # Not ModelCheckpoint's own save_last, which writes only when the best does.
         _keep_last(run / "checkpoints"),
         EpochLines(),
-        Resumption(last),
+        MidEpochCheckpoint(last, stop),
     ]
     if config.trainer.patience:
-        anew = distributed.once(lambda: _ends_at(run, extended_after))
-        callbacks.append(Patience(config.monitor, config.trainer.patience, anew=anew))
+        anew = distributed.rank_zero_only(lambda: _ends_at(run, extended_after))
+        every.append(Patience(config.monitor, config.trainer.patience, anew=anew))
     if config.trainer.ema:
-        callbacks.append(KeepAverage(config.trainer.ema))
-    callbacks.extend(observers(config, run))
+        every.append(KeepAverage(config.trainer.ema))
+    every.extend(callbacks)
     with quiet_lightning():
         trainer = lightning.Trainer(
             accelerator=accelerator,
@@ -173,7 +179,7 @@ def fit(
             # Lightning restores what it finds there, and would look in the working folder
             default_root_dir=run,
             gradient_clip_val=config.trainer.gradient_clip,
-            callbacks=callbacks,
+            callbacks=every,
             logger=make_loggers(config, run),
             num_sanity_val_steps=0,
             log_every_n_steps=1_000_000,  # figures are logged by epoch
@@ -181,12 +187,12 @@ def fit(
         )
         # Lightning trains in whatever mode it finds: in evaluation mode without dropout
         learner.train()
-        with signals.deferrable(), interruptible(trainer):
-            begun = distributed.once(last.exists)
+        with stop.deferrable(), interruptible(trainer):
+            begun = distributed.rank_zero_only(last.exists)
             trainer.fit(
                 learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True
             )
-    return distributed.once(lambda: _ended(trainer, run))
+    return distributed.rank_zero_only(lambda: _ended(trainer, run))
 
 
 def refit(
@@ -212,16 +218,17 @@ def refit(
     if distributed.world() > 1:
         data.shard = distributed.shard()
     last = folder / "last.ckpt"
-    callbacks: list[lightning.Callback] = [
+    stop = StopRequest()
+    every: list[lightning.Callback] = [
         SeededEpochs(config.seed),
         ScheduledRates(),
         FiniteFigures(),
         StepBar(),
         _keep_last(folder),
-        Resumption(last),
+        MidEpochCheckpoint(last, stop),
     ]
     if config.trainer.ema:
-        callbacks.append(KeepAverage(config.trainer.ema))
+        every.append(KeepAverage(config.trainer.ema))
     with quiet_lightning():
         trainer = lightning.Trainer(
             accelerator=accelerator,
@@ -231,14 +238,14 @@ def refit(
             limit_val_batches=0,
             default_root_dir=folder,
             gradient_clip_val=config.trainer.gradient_clip,
-            callbacks=callbacks,
+            callbacks=every,
             logger=False,
             log_every_n_steps=1_000_000,
             enable_model_summary=False,
         )
         learner.train()
-        with signals.deferrable(), interruptible(trainer):
-            begun = distributed.once(last.exists)
+        with stop.deferrable(), interruptible(trainer):
+            begun = distributed.rank_zero_only(last.exists)
             trainer.fit(
                 learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True
             )

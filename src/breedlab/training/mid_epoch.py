@@ -10,12 +10,13 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from breedlab import distributed, signals
+from breedlab import distributed
+from breedlab.signals import StopRequest
 from breedlab.training.ema import KeepAverage
 from breedlab.training.loop import seed_epoch
 
 
-class Resumption(Checkpoint):
+class MidEpochCheckpoint(Checkpoint):
     """Saves `last.ckpt` after the step in which the run was told to stop, and ends the run.
 
     What Lightning's checkpoint lacks in the middle of an epoch is added: the generators that
@@ -24,10 +25,10 @@ class Resumption(Checkpoint):
     taken the step's weights in.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, stop: StopRequest) -> None:
+        self.path, self._stop = path, stop
         self._generators: list[dict[str, torch.Tensor]] | None = None
-        self._asked: distributed.Question | None = None
+        self._asked: distributed.AsyncFlag | None = None
         self._ending = False
 
     def on_train_start(
@@ -42,7 +43,7 @@ class Resumption(Checkpoint):
                 # same anyhow.
                 seed_epoch(trainer.global_step, trainer.current_epoch, distributed.rank())
             self._generators = None
-        signals.defer()
+        self._stop.defer()
 
     def on_train_batch_end(
         self,
@@ -73,7 +74,7 @@ class Resumption(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         # Several processes need not have as many batches each, and so nothing at which to agree.
-        if signals.told() and distributed.world() == 1:
+        if self._stop.is_pending() and distributed.world() == 1:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 # it had put the averaged weights in for the validation
                 if isinstance(callback, KeepAverage):
@@ -106,15 +107,15 @@ class Resumption(Checkpoint):
         """Whether to stop here: of several processes each is told for itself, and all have to do so
         at one step."""
         if distributed.world() == 1:
-            return signals.told()
+            return self._stop.is_pending()
         # What was asked a step ago, whose answer has come meanwhile.
-        self._ending = self._ending or (self._asked is not None and bool(self._asked.answer()))
-        self._asked = distributed.Question(signals.told())
+        self._ending = self._ending or (self._asked is not None and bool(self._asked.result()))
+        self._asked = distributed.AsyncFlag(self._stop.is_pending())
         return self._ending
 
     def _save(self, trainer: lightning.Trainer) -> None:
         trainer.save_checkpoint(self.path)
-        signals.stop()
+        self._stop.heed()
 
 
 def _generators(device: torch.device) -> dict[str, torch.Tensor]:

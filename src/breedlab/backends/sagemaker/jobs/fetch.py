@@ -123,6 +123,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
         BackendError: If the final job left nothing.
     """
     from breedlab.pipeline import rundir
+    from breedlab.pipeline.current_run import CurrentRun
     from breedlab.reporting.at_end import write_at_end
 
     config = record.experiment().config
@@ -146,10 +147,11 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
     if (run / "lineage.json").exists():
         _set_lineage(record, run)
     if metrics := read_json_if_whole(run / "metrics.json"):
-        rundir.enter(config, run)  # `runs/latest` is a run that can be used
-        if record.searches:
-            # The job that wrote it knew of no search.
-            write_at_end(run, metrics)
+        with CurrentRun() as current:
+            current.enter(config, run)  # `runs/latest` is a run that can be used
+            if record.searches:
+                # The job that wrote it knew of no search.
+                write_at_end(run, metrics)
     return run
 
 

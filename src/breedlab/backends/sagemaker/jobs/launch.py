@@ -260,7 +260,8 @@ def _add_wheels(source: Path) -> None:
 
 
 def _record(experiment: Experiment, overrides: list[str], fingerprint: str | None) -> Record:
-    from breedlab.pipeline.rundir import git_state, reserve
+    from breedlab.pipeline.lineage import git_state
+    from breedlab.pipeline.rundir import reserve
 
     return Record(
         name=experiment.name,

@@ -12,8 +12,16 @@ from breedlab.config import Config
 from breedlab.debugging.recorder import Recorder, records
 
 
-def observers(config: Config, run: Path) -> list[lightning.Callback]:
-    """What the config's `debugger` and `profiler` ask for, writing below the run directory."""
+def observers(
+    config: Config, run: Path, started_at: float | None = None
+) -> list[lightning.Callback]:
+    """Return what the config's `debugger` and `profiler` ask for, writing below the run directory.
+
+    Args:
+        config: The experiment.
+        run: The run directory.
+        started_at: When the run began by `time.monotonic`; when training begins by default.
+    """
     watching: list[lightning.Callback] = []
     if records(config):
         # On every rank, though only rank 0's records: all have to agree on whether a rule ends the
@@ -24,7 +32,7 @@ def observers(config: Config, run: Path) -> list[lightning.Callback]:
     if config.profiler.level != "none":
         from breedlab.profiling.steps import StepTimes
 
-        watching.append(StepTimes(run / "profile"))
+        watching.append(StepTimes(run / "profile", started_at))
     if config.profiler.level == "full" and config.profiler.trace_steps:
         from breedlab.profiling.traces import Traces
 

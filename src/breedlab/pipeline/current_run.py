@@ -1,0 +1,98 @@
+"""The run that a process works on: locked against other processes, linked as the latest, and named
+when the process is stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+from breedlab.commands import command
+from breedlab.config import Config
+from breedlab.errors import ConfigError, remember_run
+
+_LOCK_WAIT_S = 10.0
+"""A killed process's helpers hold its lock until they notice, which takes them five seconds."""
+
+
+class CurrentRun:
+    """The run directory that is being worked on, once there is one; left at the end of a `with`.
+
+    Attributes:
+        path: The run directory.
+    """
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self._lock: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None and self.path is not None:
+            remember_run(error, self.path)
+        self.leave()
+
+    def enter(self, config: Config, run: Path) -> None:
+        """Lock a run directory, and link it as the latest.
+
+        Raises:
+            ConfigError: If another process works on it.
+        """
+        self.leave()
+        self._take(run)
+        self.path = run
+        _link_latest(Path(config.runs_dir), run)
+
+    def leave(self) -> None:
+        """Give up the run directory, if there is one."""
+        self.path = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def how_to_resume(self) -> str | None:
+        """Return the command that goes on with the run; None before there is one."""
+        return command("launch", f"resume={self.path}") if self.path else None
+
+    def _take(self, run: Path) -> None:
+        """Lock a run's config.yaml until the run is left or this process ends, however it ends."""
+        if fcntl is None:
+            return
+        self._lock = (run / "config.yaml").open("r+")  # for writing, or NFS locks nothing
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ConfigError(
+                        f"resume: another process is working on {run}; wait until it has ended, or"
+                        " stop it first"
+                    ) from None
+                time.sleep(0.2)
+            except OSError:
+                return  # a file system without locks
+
+
+def _link_latest(runs: Path, run: Path) -> None:
+    """Points `<runs_dir>/latest` at a run, in one step, so that it never points nowhere."""
+    runs.mkdir(parents=True, exist_ok=True)
+    scratch = runs / f".latest.{os.getpid()}"
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(os.path.relpath(run, runs), target_is_directory=True)
+    scratch.replace(runs / "latest")
