@@ -132,6 +132,7 @@ def test_what_would_return_no_run_is_refused(words: Callable[..., list[str]]) ->
 def test_callbacks_that_another_machine_cannot_call_are_refused(
     words: Callable[..., list[str]],
 ) -> None:
-    typed = words("experiment=resnet34", "backend=sagemaker")
+    account = ["backend=sagemaker", "backend.role=trainer", "backend.bucket=runs"]
+    typed = words("experiment=resnet34", *account)
     with pytest.raises(breedlab.BreedlabError, match=r"callbacks: backend\.name=sagemaker trains"):
         breedlab.run(*typed, callbacks=[lightning.Callback()])

@@ -58,7 +58,7 @@ def train_on(root: Path, words: list[str]) -> int:
     Raises:
         BreedlabError: As `main`.
     """
-    from breedlab.cli.launch import start
+    from breedlab.cli.launch import carry_out
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.console import console, note, progress, stage
@@ -99,5 +99,5 @@ def train_on(root: Path, words: list[str]) -> int:
     console.print(
         f"  {command('launch', printable(shlex.join(every)))}", markup=False, soft_wrap=True
     )
-    start(load(every), every)
+    carry_out(config, every, None)
     return 0

@@ -27,8 +27,7 @@ from breedlab.config.compose import (
 from breedlab.config.environment import tree_of, with_texts
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from, nearest
-from breedlab.config.schema import schema
-from breedlab.config.validate import known_paths, leaf_values, problems, with_values
+from breedlab.config.validate import accepted, examine, known_paths, leaf_values, replace
 from breedlab.config.yaml_folders import config_folder, groups, with_search_path
 from breedlab.errors import BreedlabError, ConfigError, Terminated
 from breedlab.files import read_json_if_whole
@@ -237,9 +236,10 @@ def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
     """
     from breedlab.backends import own_problems
 
-    if found := problems(dict(tree)):
-        raise error_from(found + own_problems(tree))
-    return carry_out(schema().model_validate(dict(tree)), overrides, None)
+    config, found = examine(dict(tree))
+    if found:
+        found = found + own_problems(tree)
+    return carry_out(accepted(config, found), overrides, None)
 
 
 def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict[str, Any]:
@@ -295,8 +295,8 @@ def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
             )
         )
     refuse_fewer(run, changed)
-    values = {**changed, "dry_run": dry_run, "resume": None}
-    return validate(with_values(recorded.tree(), values), recorded=True)
+    config = replace(recorded, changed) if changed else recorded
+    return config.model_copy(update={"dry_run": dry_run, "resume": None})
 
 
 _PLACES = ("cache.dir", "cache.max_gb", "cache.mode", "runs_dir", "data.root")

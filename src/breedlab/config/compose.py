@@ -11,7 +11,7 @@ from breedlab.config.components import component_sections
 from breedlab.config.environment import not_set, resolved, tree_of
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import Problem, error_from, nearest
-from breedlab.config.validate import Tree, known_paths, problems
+from breedlab.config.validate import Tree, examine, known_paths
 from breedlab.config.yaml_folders import (
     SEARCHPATH,
     config_folder,
@@ -367,7 +367,7 @@ def beside(found: list[Problem], tree: Tree) -> list[Problem]:
     """The problems of words, then those of the rest: that a refused word's path has no value is no
     news."""
     refused = {problem.path.partition("=")[0].strip() for problem in found}
-    return found + [problem for problem in problems(tree) if problem.path not in refused]
+    return found + [problem for problem in examine(tree)[1] if problem.path not in refused]
 
 
 def reworded(word: str, error: Exception, tree: Tree) -> Problem:

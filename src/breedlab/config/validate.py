@@ -77,21 +77,35 @@ def validate(tree: Tree, source: str = "config", recorded: bool = False) -> Conf
     Raises:
         ConfigError: Naming every problem, each with its config path.
     """
-    if found := problems(tree, recorded):
+    return accepted(*examine(tree, recorded), source)
+
+
+def accepted(config: Config | None, found: list[Problem], source: str = "config") -> Config:
+    """Return what `examine` found to be right.
+
+    Raises:
+        ConfigError: Naming every problem, if it found any.
+    """
+    if config is None or found:
         raise error_from(found, source)
-    return schema().model_validate(tree)
+    return config
 
 
-def problems(tree: Tree, recorded: bool = False) -> list[Problem]:
-    """Return everything that is wrong with a whole tree; `recorded` as in `validate`."""
+def examine(tree: Tree, recorded: bool = False) -> tuple[Config | None, list[Problem]]:
+    """Validate a whole tree, once; arguments as in `validate`.
+
+    Returns:
+        The config, None where the tree is none; and everything that is wrong with it.
+    """
     unknown = load_plugins(tree.get("plugins"))
     absent = (
         []
         if recorded
         else [Problem(path, "is missing from the config") for path in _absent(Config, tree)]
     )
-    found = unknown + absent + _problems(tree) + _space_problems(tree)
-    return [_without_value(problem, tree) for problem in found]
+    config, own = _typed(tree)
+    found = unknown + absent + own + _space_problems(tree, config, own)
+    return config, [_without_value(problem, tree) for problem in found]
 
 
 def _without_value(problem: Problem, tree: Tree) -> Problem:
@@ -104,9 +118,24 @@ def _without_value(problem: Problem, tree: Tree) -> Problem:
     return Problem(problem.path, message)
 
 
+def revive(tree: Tree) -> Config:
+    """Return the config of a tree that another process of this run has validated."""
+    load_plugins(tree.get("plugins"))
+    return schema().model_validate(tree)
+
+
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
-    """The same config with other values at some config paths, validated again."""
-    return validate(with_values(config.tree(), values))
+    """Return the same config with other values at some config paths.
+
+    What a search may propose is looked at again only where that is what changes.
+
+    Raises:
+        ConfigError: Naming every problem of the values.
+    """
+    tree = with_values(config.tree(), values)
+    if any(path.startswith("tuner.") for path in values):
+        return validate(tree)
+    return accepted(*_typed(tree))
 
 
 def search_space(config: Config) -> Space:
@@ -139,22 +168,24 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
     return changed
 
 
-def _problems(tree: Tree) -> list[Problem]:
+def _typed(tree: Tree) -> tuple[Config | None, list[Problem]]:
+    """Return a tree's config, None where it is none, and what is wrong beside its search space."""
     missing = [path for path, value in leaf_values(tree) if value == MISSING]
     if missing:
         wrong = [Problem(path, f"has no value; give it one: {path}=...") for path in missing]
         others = reword(_errors(tree), known_paths())
-        return (
-            wrong
-            + [p for p in others if p.path not in missing]
-            + rules.problems(_valid_sections(tree))
-        )
+        others = [problem for problem in others if problem.path not in missing]
+        return None, wrong + others + rules.problems(_valid_sections(tree))
     try:
         config = schema().model_validate(tree)
-        return rules.problems({name: getattr(config, name) for name in Config.model_fields})
     except ValidationError as error:
         wrong = reword(error.errors(), known_paths())
-    return wrong + rules.problems(_valid_sections(tree))
+        return None, wrong + rules.problems(_valid_sections(tree))
+    return config, rules.problems(_sections(config))
+
+
+def _sections(config: Config) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in Config.model_fields}
 
 
 def _absent(model: type[BaseModel], tree: Tree, prefix: str = "") -> Iterator[str]:
@@ -202,8 +233,14 @@ def _valid_sections(tree: Tree) -> dict[str, Any]:
     return sections
 
 
-def _space_problems(tree: Tree) -> list[Problem]:
-    """A search may only propose what the field itself would accept."""
+def _space_problems(tree: Tree, config: Config | None, own: list[Problem]) -> list[Problem]:
+    """Return what a search may propose and the fields would not accept.
+
+    Args:
+        tree: The whole of it.
+        config: What it is, where it is valid.
+        own: What is wrong with it beside its search space.
+    """
     tuner = tree.get("tuner")
     if (
         not isinstance(tuner, dict)
@@ -213,7 +250,6 @@ def _space_problems(tree: Tree) -> list[Problem]:
         return []
     found: list[Problem] = []
     seen: set[str] = set()
-    already = set(_problems(tree))
     allowed = _searched(tuner.get("strategy"))
     for path, given in leaves(tuner["space"]):
         where = f"tuner.space.{path}"
@@ -232,12 +268,14 @@ def _space_problems(tree: Tree) -> list[Problem]:
                 Problem(where, "is given twice, once nested and once dotted; expected once")
             )
         else:
-            found += _dimension_problems(tree, path, given, already)
+            found += _dimension_problems(tree, config, path, given, own)
         seen.add(path)
     return found
 
 
-def _dimension_problems(tree: Tree, path: str, given: Any, already: set[Problem]) -> list[Problem]:
+def _dimension_problems(
+    tree: Tree, config: Config | None, path: str, given: Any, own: list[Problem]
+) -> list[Problem]:
     try:
         dimension = read_dimension(path, given)
     except SpaceError as error:
@@ -250,16 +288,38 @@ def _dimension_problems(tree: Tree, path: str, given: Any, already: set[Problem]
         together = {path: value} | {
             other: values[index] for other, values in partner.items() if index < len(values)
         }
-        for problem in _problems(with_values(tree, together)):
-            if problem not in already:
-                own = problem.path == path or problem.path.startswith(f"{path}.")
-                about = (
-                    problem.message
-                    if own
-                    else f"{value!r} does not go with {problem.path}: {problem.message}"
-                )
-                found.append(Problem(f"tuner.space.{path}", about))
+        changed = with_values(tree, together)
+        of_probe = (
+            _typed(changed)[1] if config is None else _retyped(config, changed, list(together))
+        )
+        for problem in of_probe:
+            if problem in own:
+                continue
+            about = problem.message
+            if problem.path != path and not problem.path.startswith(f"{path}."):
+                about = f"{value!r} does not go with {problem.path}: {about}"
+            found.append(Problem(f"tuner.space.{path}", about))
     return found
+
+
+def _retyped(config: Config, tree: Tree, paths: list[str]) -> list[Problem]:
+    """Return what is wrong with a valid config once some of its values are others.
+
+    Args:
+        config: The valid one.
+        tree: With the other values.
+        paths: Where they are.
+    """
+    sections = _sections(config)
+    found = []
+    for name in {path.partition(".")[0] for path in paths}:
+        try:
+            sections[name] = type(sections[name]).model_validate(tree[name])
+        except ValidationError as error:
+            del sections[name]
+            records = [{**record, "loc": (name, *record["loc"])} for record in error.errors()]
+            found += reword(records, known_paths())
+    return found + rules.problems(sections)
 
 
 def _partner(tree: Tree, path: str) -> dict[str, list[Any]]:

@@ -121,10 +121,10 @@ def _work(tree: dict[str, Any], report: Report, run: Path, pipe: Connection) -> 
     try:
         import torch
 
-        from breedlab.config import validate
+        from breedlab.config.validate import revive
         from breedlab.training.prepare import prepare
 
-        config = validate(tree)
+        config = revive(tree)
         torch.set_num_threads(max(1, hardware.available() // config.tuner.parallel))
         prepared = prepare(config, report)
         prepared.engines.resume(run)
