@@ -18,7 +18,7 @@ import torch
 from _peers import usual_photo
 
 from breedlab.data.decode import keep_memory
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 
 
 class Photos(litserve.LitAPI):  # type: ignore[misc]

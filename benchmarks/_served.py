@@ -81,7 +81,7 @@ def exported(engine: str, photos: list[Path]) -> Path:
     today's."""
     from breedlab.serving.archive import record_engine, write_code, write_folder
     from breedlab.serving.engines import Choice
-    from breedlab.serving.handler import Model
+    from breedlab.serving.model import Model
     from breedlab.serving.openvino_export import convert, quantise, write_graph
 
     folder = CACHE / f"exported-{engine}"

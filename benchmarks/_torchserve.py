@@ -22,7 +22,7 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[Any] | None:
     import torch
     from _peers import usual_photo
 
-    from breedlab.serving.handler import Model
+    from breedlab.serving.model import Model
 
     if not _loaded:
         torch.set_num_threads(

@@ -119,7 +119,7 @@ def _exported(trained: Path, precision: str, prepared: Any, scratch: Path) -> tu
     from breedlab.config.schema import Serving
     from breedlab.serving.archive import record_engine
     from breedlab.serving.engine_selection import select
-    from breedlab.serving.handler import Model
+    from breedlab.serving.model import Model
 
     folder = scratch / precision
     shutil.copytree(trained, folder)

@@ -156,7 +156,7 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
     import torch
 
     from breedlab.data.decode import keep_memory
-    from breedlab.serving.handler import Model
+    from breedlab.serving.model import Model
     from breedlab.serving.request_body import decoders
 
     keep_memory()

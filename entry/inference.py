@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from breedlab.serving import handler
-from breedlab.serving.handler import BadRequest, Model
+from breedlab.serving.model import Model
+from breedlab.serving.request_parser import JSON, BadRequest
 
 # The packages that the archive's run named in `plugins`: its head or its engine may be one of
 # theirs.
@@ -80,7 +81,7 @@ def output_fn(answer: Any, accept: str, context: Any = None) -> tuple[bytes, str
         return written  # type: ignore[no-any-return]
     if context is not None:
         context.set_response_status(code=written.status, phrase=HTTPStatus(written.status).phrase)
-    return json.dumps({"error": written.message}).encode(), handler.JSON
+    return json.dumps({"error": written.message}).encode(), JSON
 
 
 def _tried(function: Any, *arguments: Any) -> Any:

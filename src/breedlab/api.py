@@ -111,7 +111,7 @@ class Model:
 
     def __init__(self, model: str | Path) -> None:
         from breedlab.packing import opened
-        from breedlab.serving.handler import Model as Exported
+        from breedlab.serving.model import Model as Exported
 
         hardware.heed()
         # OpenVINO may read its graph later, so the files stay as long as the model does

@@ -16,6 +16,8 @@ from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.serving import handler
 from breedlab.serving.archive import write_folder
+from breedlab.serving.model import Model
+from breedlab.serving.request_parser import JSON, BadRequest
 
 BUCKET = "breedlab-deploys"
 CLASSES = ("Akita", "Beagle", "Corgi")
@@ -32,7 +34,7 @@ def exported(folder: Path, classes: tuple[str, ...]) -> Path:
     return folder
 
 
-def contained(model: handler.Model) -> Callable[[bytes, str, str], tuple[int, bytes, str]]:
+def contained(model: Model) -> Callable[[bytes, str, str], tuple[int, bytes, str]]:
     """A container that answers with a model."""
 
     def answer(body: bytes, kind: str, accept: str) -> tuple[int, bytes, str]:
@@ -40,8 +42,8 @@ def contained(model: handler.Model) -> Callable[[bytes, str, str], tuple[int, by
             return 200, *handler.output_fn(
                 handler.predict_fn(handler.input_fn(body, kind), model), accept
             )
-        except handler.BadRequest as error:
-            return error.status, json.dumps({"error": str(error)}).encode(), handler.JSON
+        except BadRequest as error:
+            return error.status, json.dumps({"error": str(error)}).encode(), JSON
 
     return answer
 

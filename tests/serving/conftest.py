@@ -15,7 +15,7 @@ from breedlab.pipeline.run import checked_photos
 from breedlab.serving import openvino_export
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import Choice
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 from breedlab.training.prepare import Prepared, prepare
 
 Configure = Callable[..., Config]

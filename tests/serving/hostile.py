@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from breedlab.serving.handler import JSON, PHOTO_TYPES
+from breedlab.serving.request_parser import JSON, PHOTO_TYPES
 
 
 def saved(image: Image.Image, kind: str, **words: Any) -> bytes:

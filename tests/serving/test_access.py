@@ -15,7 +15,7 @@ from breedlab.backends.client import ask
 from breedlab.cli.serve import main as serve
 from breedlab.errors import BreedlabError
 from breedlab.serving.access import KEY_VARIABLE, Access, read_key
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 from breedlab.serving.origins import allowed_hosts
 from breedlab.serving.protocol import settings
 from breedlab.serving.server import make_app

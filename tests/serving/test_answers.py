@@ -19,8 +19,9 @@ from breedlab.models.classifier import Classifier
 from breedlab.serving import handler, openvino_export
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import Choice
-from breedlab.serving.handler import Answer, Model
+from breedlab.serving.model import Model
 from breedlab.serving.novelty import FILE, METHODS, Novelty
+from breedlab.serving.response import Answer
 from breedlab.serving.server import make_app
 from breedlab.training.inference import features as features_of
 from breedlab.training.prepare import Prepared

@@ -20,7 +20,8 @@ from breedlab.errors import ServingError
 from breedlab.models.classifier import Classifier
 from breedlab.serving import handler
 from breedlab.serving.archive import opened, write_archive
-from breedlab.serving.handler import BadRequest
+from breedlab.serving.request_parser import BadRequest
+from breedlab.serving.response import Answer
 from breedlab.training.prepare import Prepared
 
 
@@ -209,5 +210,5 @@ def test_bytes_that_are_no_photo_are_the_clients_fault(folder: Path) -> None:
 def test_an_accept_that_is_not_written_is_refused(folder: Path) -> None:
     model = handler.model_fn(str(folder))
     with pytest.raises(BadRequest, match="text/html") as caught:
-        handler.output_fn(handler.Answer(np.zeros((1, 2)), model), "text/html")
+        handler.output_fn(Answer(np.zeros((1, 2)), model), "text/html")
     assert caught.value.status == 406

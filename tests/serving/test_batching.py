@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from breedlab.serving.batching import Batcher
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 
 
 @dataclass

@@ -19,7 +19,8 @@ import requests
 from test_server import Server, encoded, scores
 
 from breedlab.serving import handler
-from breedlab.serving.handler import BadRequest, Model
+from breedlab.serving.model import Model
+from breedlab.serving.request_parser import BadRequest
 
 JSON = "application/json"
 

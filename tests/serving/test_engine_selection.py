@@ -30,7 +30,7 @@ from breedlab.serving.engine_selection import (
     select,
 )
 from breedlab.serving.engines import MODULE, Choice
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 from breedlab.training.prepare import Prepared
 
 CPU = torch.device("cpu")
@@ -314,7 +314,7 @@ from pathlib import Path
 import torch
 from breedlab.serving import openvino_export
 from breedlab.serving.engines import OpenVino
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 folder, photos = Path(sys.argv[1]), sorted(Path(sys.argv[2]).rglob("*.jpg"))
 model = Model(folder, torch.device("cpu"), "eager")
 batch = torch.stack([model.prepare(path.read_bytes()) for path in photos[:40]])

@@ -24,7 +24,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.serving import engines, openvino_export
 from breedlab.serving.archive import write_folder
 from breedlab.serving.engines import Choice, Eager, OpenVino, Unusable
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 from breedlab.training.prepare import Prepared
 
 pytest.importorskip("openvino")

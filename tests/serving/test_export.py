@@ -22,7 +22,7 @@ from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.serving.archive import write_folder
 from breedlab.serving.engines import EAGER
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = ("Basset", "Bichon frisé", "a|b *c*")

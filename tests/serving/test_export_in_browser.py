@@ -23,7 +23,7 @@ from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.serving.archive import write_folder
 from breedlab.serving.engines import EAGER
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 
 PAGE = Path(__file__).resolve().parents[2] / "examples" / "browser"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -23,7 +23,9 @@ from hypothesis import HealthCheck, given
 from breedlab.data.decode import BadPhoto
 from breedlab.serving import handler
 from breedlab.serving.file_checks import inspect
-from breedlab.serving.handler import BadRequest, Model
+from breedlab.serving.model import Model
+from breedlab.serving.request_parser import BadRequest
+from breedlab.serving.response import NPY
 
 _MORE = int(os.environ.get("BREEDLAB_FUZZ", "0"))
 _SLOWEST_S = 2.0
@@ -50,7 +52,7 @@ def answer(model: Model, body: bytes, kind: str, accept: str) -> None:
             and len(str(error)) < 500
         )
     else:
-        rows = np.load(io.BytesIO(content)) if written == handler.NPY else json.loads(content)
+        rows = np.load(io.BytesIO(content)) if written == NPY else json.loads(content)
         rows = (
             [one.get("scores", one) for one in rows["predictions"]]
             if isinstance(rows, dict)

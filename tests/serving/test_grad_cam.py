@@ -15,7 +15,7 @@ from torch import nn
 
 from breedlab.data.transforms import EvalTransform
 from breedlab.serving.grad_cam import Explainer, NotExplainable, grad_cam, last_map, seen
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 
 SIDE = 64
 TRANSFORM = EvalTransform(SIDE, SIDE, "bilinear", (0, 0, 0), (1, 1, 1))

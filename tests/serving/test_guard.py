@@ -25,7 +25,7 @@ from test_server import Server, encoded, scores
 
 from breedlab.serving import grad_cam, request_body
 from breedlab.serving.fetch import Fetcher
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 from breedlab.serving.protocol import GuardedProtocol, settings
 from breedlab.serving.server import MAX_BYTES, make_app
 

@@ -24,7 +24,7 @@ from breedlab.errors import ServingError
 from breedlab.packing import opened
 from breedlab.serving.archive import write_archive
 from breedlab.serving.description import read_description
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 
 
 def member(

@@ -36,7 +36,7 @@ from werkzeug.wrappers import Request, Response
 from breedlab.models.classifier import Classifier
 from breedlab.serving.archive import write_folder
 from breedlab.serving.fetch import Fetcher
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 from breedlab.serving.protocol import settings
 from breedlab.serving.server import make_app
 from breedlab.training.prepare import Prepared

@@ -14,9 +14,10 @@ from test_guard import running
 
 from breedlab import cli
 from breedlab.console import SafeConsole
-from breedlab.serving.handler import Answer, Model
+from breedlab.serving.model import Model
 from breedlab.serving.origins import allowed_hosts, refusal
 from breedlab.serving.protocol import settings
+from breedlab.serving.response import Answer
 from breedlab.serving.server import make_app
 
 

@@ -27,7 +27,8 @@ import uvicorn
 from hostile import png
 
 from breedlab.serving import handler
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
+from breedlab.serving.request_parser import PHOTO_TYPES
 from breedlab.serving.server import MAX_BYTES, make_app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -364,7 +365,7 @@ def _broken(chance: random.Random, files: list[bytes]) -> tuple[bytes, str]:
     photo = bytearray(chance.choice(files))
     match chance.randrange(5):
         case 0:  # cut short
-            return bytes(photo[: chance.randrange(len(photo))]), chance.choice(handler.PHOTO_TYPES)
+            return bytes(photo[: chance.randrange(len(photo))]), chance.choice(PHOTO_TYPES)
         case 1:  # bytes changed here and there
             for _ in range(chance.randrange(1, 40)):
                 photo[chance.randrange(len(photo))] = chance.randrange(256)

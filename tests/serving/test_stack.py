@@ -26,7 +26,7 @@ from breedlab.errors import BackendError
 from breedlab.models.classifier import Classifier
 from breedlab.serving.archive import opened, record_engine, write_archive
 from breedlab.serving.engines import Choice
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 from breedlab.training.prepare import Prepared
 
 pytestmark = [pytest.mark.slow, pytest.mark.aws_stack]

@@ -128,7 +128,7 @@ def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[An
         from torch.utils.data import DataLoader
 
         from breedlab.data.module import LostPhoto, PhotoDataset, start_worker
-        from breedlab.serving.handler import Model
+        from breedlab.serving.model import Model
         from breedlab.training.evaluation import evaluate
 
         hardware.heed()

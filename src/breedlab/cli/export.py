@@ -14,7 +14,7 @@ from breedlab.errors import ServingError
 from breedlab.packing import opened
 
 if TYPE_CHECKING:
-    from breedlab.serving.handler import Model
+    from breedlab.serving.model import Model
 
 _FORMS = {
     "onnx": ("FILE", "ONNX; needs the onnx extra"),
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
             import torch
 
             from breedlab.serving.engines import EAGER
-            from breedlab.serving.handler import Model
+            from breedlab.serving.model import Model
 
             hardware.heed()
             model = Model(folder, torch.device("cpu"), EAGER)

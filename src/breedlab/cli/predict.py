@@ -146,7 +146,7 @@ def _loaded(folder: Path, engine: str | None) -> Any:
     from breedlab.console import progress
 
     with progress("loading the model", aside=True):
-        from breedlab.serving.handler import Model  # and PyTorch with it, which takes seconds
+        from breedlab.serving.model import Model  # and PyTorch with it, which takes seconds
 
         hardware.heed()
         return Model(folder, engine=engine)

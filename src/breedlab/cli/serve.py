@@ -155,7 +155,7 @@ def _serve(
             ) from error
         import torch
 
-        from breedlab.serving.handler import Model
+        from breedlab.serving.model import Model
 
         hardware.heed()
         model = Model(folder, engine=engine)

@@ -16,7 +16,7 @@ from breedlab.evaluation import conformal, novelty
 from breedlab.evaluation.figures import rate_interval
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline.final_test import HeldOut
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 from breedlab.serving.novelty import Novelty
 from breedlab.training.inference import features as features_of
 from breedlab.training.prepare import Prepared

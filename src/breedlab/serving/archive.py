@@ -49,11 +49,13 @@ _CODE = (
     "serving/description.py",
     "serving/engines.py",
     "serving/fetch.py",
-    "serving/handler.py",
     "serving/file_checks.py",
+    "serving/handler.py",
+    "serving/model.py",
     "serving/novelty.py",
     "serving/public_addresses.py",
     "serving/request_parser.py",
+    "serving/response.py",
     "serving/structure.py",
 )
 """What an endpoint imports: nothing of it needs lightning, hydra or pydantic."""

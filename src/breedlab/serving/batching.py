@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from breedlab.serving.engines import Compute
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 
 Scores = asyncio.Future[np.ndarray[Any, Any]]
 """Will hold a photo's logits (classes,)."""

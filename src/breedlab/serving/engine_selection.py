@@ -30,7 +30,7 @@ from breedlab.serving.engines import (
     OpenVino,
     multiplies_bf16,
 )
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 
 if TYPE_CHECKING:
     from breedlab.data.module import PhotoData

@@ -9,7 +9,7 @@ import torch
 from breedlab.errors import TrainingError
 from breedlab.models.classifier import Classifier
 from breedlab.serving.engines import EAGER
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 
 _FAR = 2e-3
 """The largest difference of two logits, as a share of the largest logit, that rounding explains."""

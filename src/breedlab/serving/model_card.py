@@ -9,7 +9,7 @@ import yaml
 
 from breedlab.evaluation.figures import interval, metric, shown_metrics
 from breedlab.evaluation.metrics import is_percent
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 
 _NAMED = 50
 """Classes that the card lists; config.json and model.json have all."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from breedlab.serving import handler
-from breedlab.serving.handler import MAX_PHOTOS
+from breedlab.serving.request_parser import JSON, MAX_PHOTOS, PHOTO_TYPES
+from breedlab.serving.response import NPY
 
 _PHOTO = {"type": "string", "format": "binary"}
 _ITEM = {
@@ -22,8 +22,8 @@ _ITEM = {
 REQUEST_BODY = {
     "required": True,
     "content": {
-        **{kind: {"schema": _PHOTO} for kind in handler.PHOTO_TYPES},
-        handler.JSON: {
+        **{kind: {"schema": _PHOTO} for kind in PHOTO_TYPES},
+        JSON: {
             "examples": {
                 "photo": {"value": {"image": "<base64>"}},
                 "address": {"value": {"url": "https://..."}},
@@ -104,13 +104,13 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Scores, a row a photo.",
         "content": {
-            handler.JSON: {"schema": _ROWS},
-            f"{handler.JSON}; verbose=1": {"schema": _VERBOSE},
-            handler.NPY: {"schema": _PHOTO},
+            JSON: {"schema": _ROWS},
+            f"{JSON}; verbose=1": {"schema": _VERBOSE},
+            NPY: {"schema": _PHOTO},
         },
     },
     **{
-        status: {"description": text, "content": {handler.JSON: {"schema": _ERROR}}}
+        status: {"description": text, "content": {JSON: {"schema": _ERROR}}}
         for status, text in _REFUSALS.items()
     },
 }

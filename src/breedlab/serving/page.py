@@ -21,11 +21,11 @@ from breedlab.data.decode import BadPhoto
 from breedlab.evaluation.figures import interval, metric
 from breedlab.evaluation.metrics import titles as metric_titles
 from breedlab.serving import file_checks, handler
-from breedlab.serving.fetch import Address
+from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.grad_cam import Explainer, NotExplainable
-from breedlab.serving.handler import BadRequest, Model
+from breedlab.serving.model import Model
 from breedlab.serving.request_body import Intake, Preprocessor
-from breedlab.serving.request_parser import FORM
+from breedlab.serving.request_parser import FORM, JSON, BadImage, BadRequest
 
 _FILES = Path(__file__).with_name("page")
 _TYPES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -142,7 +142,9 @@ def router(model: Model, *, intake: Intake, preparation: Preprocessor) -> APIRou
                     waiting -= 1
             return JSONResponse(found)
         except BadRequest as error:
-            return _refusal(error.status, str(error))
+            return _refused(error)
+        except BadPhoto as error:
+            return _refused(BadImage(0, error))
 
     @routes.post("/photo", openapi_extra=_FETCH)
     async def photo(request: Request) -> Response:
@@ -155,7 +157,9 @@ def router(model: Model, *, intake: Intake, preparation: Preprocessor) -> APIRou
                 found = await preparation.fetch(_address(body))
             await run_in_threadpool(_inspect, found, "what lies at that address")
         except BadRequest as error:
-            return _refusal(error.status, str(error))
+            return _refused(error)
+        except NotFetched as error:
+            return _refused(BadImage(0, error))
         kind = file_checks.format_of(found).lower()
         return Response(found, media_type=f"image/{kind}", headers=_HEADERS)
 
@@ -175,10 +179,7 @@ def _explain(
     if isinstance(explainer, NotExplainable):
         raise BadRequest(501, str(explainer))
     started = time.perf_counter()
-    try:
-        found = explainer.explain(photo, index)
-    except BadPhoto as error:
-        raise BadRequest(400, f"the photo {error}") from error
+    found = explainer.explain(photo, index)
     return {
         "class": classes[found.index],
         "index": found.index,
@@ -204,7 +205,7 @@ def _inspect(photo: bytes, name: str) -> None:
 def _single(body: bytes, content_type: str, max_bytes: int) -> bytes:
     """The bytes of the one photo of a request, sent in any form that `/invocations` reads."""
     # else it is a photo, whatever it is called
-    told = content_type.lower().startswith((handler.JSON, FORM))
+    told = content_type.lower().startswith((JSON, FORM))
     photos = handler.input_fn(
         body, content_type if told else "application/octet-stream", None, max_bytes
     )
@@ -231,6 +232,10 @@ def _address(body: bytes) -> Address:
     if not (isinstance(tree, dict) and set(tree) == {"url"} and isinstance(tree["url"], str)):
         raise BadRequest(400, 'expected {"url": "<address of a photo>"}')
     return Address(tree["url"])
+
+
+def _refused(error: BadRequest) -> Response:
+    return _refusal(error.status, str(error))
 
 
 def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:

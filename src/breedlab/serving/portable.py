@@ -21,7 +21,7 @@ from breedlab import extras
 from breedlab.errors import ServingError
 from breedlab.files import atomic_open
 from breedlab.serving.engines import probe
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 from breedlab.version import __version__
 
 OPSET = 18

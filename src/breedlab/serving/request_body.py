@@ -16,9 +16,13 @@ import torch
 from starlette.requests import ClientDisconnect, Request
 
 from breedlab import hardware
-from breedlab.serving import handler
+from breedlab.data.decode import BadPhoto
+from breedlab.serving import file_checks
 from breedlab.serving.batching import Batcher, Scores
-from breedlab.serving.handler import Answer, BadRequest, Model, Photo
+from breedlab.serving.fetch import Address, NotFetched
+from breedlab.serving.model import Model
+from breedlab.serving.request_parser import BadImage, BadRequest, Photo
+from breedlab.serving.response import Answer, answered
 
 BODY_SECONDS = 30.0
 """A body that has not come in by then is not waited for."""
@@ -151,84 +155,80 @@ class Preprocessor:
         """
         count = len(photos)
         if count == 1:
-            return handler.answered([await self._score(photos[0], 1, 1)], self._model)
+            return answered([await self._tried(photos[0], 0, 1)], self._model)
         jobs = [
-            asyncio.ensure_future(self._tried(photo, n, count)) for n, photo in enumerate(photos, 1)
+            asyncio.ensure_future(self._tried(photo, index, count))
+            for index, photo in enumerate(photos)
         ]
         try:
-            return handler.answered(await asyncio.gather(*jobs), self._model)
+            return answered(await asyncio.gather(*jobs), self._model)
         finally:
             for job in jobs:  # the client has gone, or the server failed
                 job.cancel()
 
-    async def _tried(
-        self, photo: Photo, number: int, count: int
-    ) -> np.ndarray[Any, Any] | BadRequest:
-        try:
-            return await self._score(photo, number, count)
-        except BadRequest as error:
-            return error
-
-    async def fetch(self, photo: Photo, number: int = 1, count: int = 1) -> bytes:
-        """The bytes of a photo, fetched if need be."""
-        if isinstance(photo, BadRequest):
-            raise photo
-        if isinstance(photo, bytes):
+    async def _tried(self, photo: Photo, index: int, count: int) -> np.ndarray[Any, Any] | BadImage:
+        """Return an image's scores, or why it has none."""
+        if isinstance(photo, BadImage):
             return photo
+        try:
+            return await self._score(photo)
+        except (BadPhoto, NotFetched) as error:
+            return BadImage(index, error, count)
+
+    async def fetch(self, address: Address) -> bytes:
+        """The bytes of the image at an address.
+
+        Raises:
+            NotFetched: If they must not or cannot be fetched.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._fetching, handler.fetched, self._model, photo, number, count
-        )
+        return await loop.run_in_executor(self._fetching, self._model.fetch, address.url)
 
     @asynccontextmanager
     async def apart(self, photo: bytes) -> AsyncIterator[None]:
         """Wait until there is room to decode a photo beside the large ones.
 
         Raises:
-            BadRequest: 400 if it is none that should be decoded.
+            BadPhoto: If it is none that should be decoded.
         """
         loop = asyncio.get_running_loop()
-        pixels = await loop.run_in_executor(self._decoding, handler.inspect, photo)
+        pixels = await loop.run_in_executor(self._decoding, file_checks.inspect, photo)
         async with self._gate.passage(pixels):
             yield
 
-    async def _score(self, photo: Photo, number: int, count: int) -> np.ndarray[Any, Any]:
+    async def _score(self, photo: bytes | Address) -> np.ndarray[Any, Any]:
         loop = asyncio.get_running_loop()
-        content = await self.fetch(photo, number, count)
+        content = photo if isinstance(photo, bytes) else await self.fetch(photo)
         scores: Scores = loop.create_future()
         self._batcher.expect()
-        self._decoding.submit(self._decode, content, number, count, scores, loop)
+        self._decoding.submit(self._decode, content, scores, loop)
         try:
             return await scores
         except _Large as large:
             pixels = large.pixels
         async with self._gate.passage(pixels):
-            prepared = await loop.run_in_executor(
-                self._decoding_large, self._prepare, content, number, count
-            )
+            prepared = await loop.run_in_executor(self._decoding_large, self._prepare, content)
         scores = loop.create_future()
         self._batcher.add(prepared, scores)
         return await scores
 
-    def _decode(
-        self, photo: bytes, number: int, count: int, scores: Scores, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def _decode(self, photo: bytes, scores: Scores, loop: asyncio.AbstractEventLoop) -> None:
         try:
             if scores.done():  # another of the request's photos was bad, and this one not begun
                 raise asyncio.CancelledError
-            pixels = handler.inspect(photo, number, count)
+            pixels = file_checks.inspect(photo)
             if pixels > _LARGE:
                 raise _Large(pixels)
-            prepared = self._prepare(photo, number, count)
+            prepared = self._prepare(photo)
         except BaseException as error:
             self._batcher.withdraw()
             loop.call_soon_threadsafe(_fail, scores, error)
         else:
             self._batcher.add_expected(prepared, scores)
 
-    def _prepare(self, photo: bytes, number: int, count: int) -> torch.Tensor:
+    def _prepare(self, photo: bytes) -> torch.Tensor:
         # Laid out here, on one of many threads, as the batcher's single one would have to.
-        return handler.decoded(self._model, photo, number, count).contiguous()
+        return self._model.prepare(photo).contiguous()
 
 
 class _Large(Exception):

@@ -16,7 +16,8 @@ import zlib
 from typing import Any
 from urllib.parse import parse_qsl
 
-from breedlab.errors import ServingError
+from breedlab.data.decode import BadPhoto
+from breedlab.errors import BreedlabError, ServingError
 from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address
 
@@ -63,8 +64,25 @@ class BadRequest(ServingError):
         self.status = status
 
 
-Photo = bytes | Address | BadRequest
-"""A photo's bytes, its address, or, of one photo of several, why it is neither."""
+class BadImage(BadRequest):
+    """One image of a request that has no answer.
+
+    Args:
+        index: Its place in the request, from 0.
+        reason: Why, as what follows its name in the message; an error that has a `status` keeps it.
+        count: How many images the request has.
+    """
+
+    def __init__(self, index: int, reason: str | BreedlabError, count: int = 1) -> None:
+        name = "the photo" if count == 1 else f"photo {index + 1} of {count}"
+        # "photo 2 of 3 is not an image", but "photo 2 of 3: https://... is not public"
+        mark = " " if isinstance(reason, BadPhoto) else ": "
+        super().__init__(getattr(reason, "status", 400), f"{name}{mark}{reason}")
+        self.index, self.reason = index, str(reason)
+
+
+Photo = bytes | Address | BadImage
+"""An image's bytes, its address, or, of one image of several, why it is neither."""
 
 
 def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> list[Photo]:
@@ -104,11 +122,6 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
     raise BadRequest(415, f"{given}; send one of {', '.join(readable)}")
 
 
-def named(number: int, count: int) -> str:
-    """What messages call the photo with this number of a request's `count`."""
-    return "the photo" if count == 1 else f"photo {number} of {count}"
-
-
 def _inflated(body: bytes, max_bytes: int) -> bytes:
     packer = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
@@ -129,19 +142,14 @@ def _inflated(body: bytes, max_bytes: int) -> bytes:
 def _from_json(body: bytes | str) -> list[Photo]:
     tree = _tree(body)
     items = tree if isinstance(tree, list) else [tree]
-    return _counted(
-        [
-            _photo(item, number, len(items))
-            for number, item in enumerate(items[: MAX_PHOTOS + 1], 1)
-        ],
-        items,
-    )
+    few = items[: MAX_PHOTOS + 1]
+    return _counted([_photo(item, index, len(items)) for index, item in enumerate(few)], items)
 
 
 def _counted(photos: list[Photo], items: list[Any]) -> list[Photo]:
     if not 1 <= len(items) <= MAX_PHOTOS:
         raise BadRequest(400, f"the list holds {len(items)} photos; expected 1 to {MAX_PHOTOS}")
-    if len(photos) == 1 and isinstance(photos[0], BadRequest):
+    if len(photos) == 1 and isinstance(photos[0], BadImage):
         raise photos[0]
     return photos
 
@@ -167,26 +175,25 @@ def _tree(body: bytes | str) -> Any:
         raise BadRequest(400, f"the body is not JSON ({reason})") from error
 
 
-def _photo(item: Any, number: int, count: int) -> Photo:
+def _photo(item: Any, index: int, count: int) -> Photo:
     """One photo of a JSON body; of several, one that is none spoils none of the others."""
-    name = named(number, count)
     if isinstance(item, dict) and set(item) == {"url"} and isinstance(item["url"], str):
-        return _addressed(item["url"], name)
+        return _addressed(item["url"], index, count)
     if not (isinstance(item, dict) and set(item) == {"image"} and isinstance(item["image"], str)):
-        return BadRequest(400, f"{name}: {_EXPECTED}")
-    return _from_text(item["image"], name)
+        return BadImage(index, _EXPECTED, count)
+    return _from_text(item["image"], index, count)
 
 
-def _addressed(url: str, name: str) -> Photo:
-    return _from_text(url, name) if _DATA_URI.match(url) else Address(url)
+def _addressed(url: str, index: int, count: int) -> Photo:
+    return _from_text(url, index, count) if _DATA_URI.match(url) else Address(url)
 
 
-def _from_text(text: str, name: str) -> bytes | BadRequest:
+def _from_text(text: str, index: int = 0, count: int = 1) -> bytes | BadImage:
     """The bytes of base64, in lines or not, in either alphabet, padded or not, or of a data URI
     that holds it."""
     if found := _DATA_URI.match(text[:300]):
         if not found[1].lower().rstrip().endswith(";base64"):
-            return BadRequest(400, f"{name}: is a data URI that is not base64")
+            return BadImage(index, "is a data URI that is not base64", count)
         text = text[found.end() :]
     try:
         return base64.b64decode(text, validate=True)
@@ -195,7 +202,7 @@ def _from_text(text: str, name: str) -> bytes | BadRequest:
             content = text.encode("ascii").translate(_URL_ALPHABET, b" \t\r\n\f\v").rstrip(b"=")
             return binascii.a2b_base64(content + b"=" * (-len(content) % 4), strict_mode=True)
         except ValueError:
-            return BadRequest(400, f"{name}: is not base64 ({strict})")
+            return BadImage(index, f"is not base64 ({strict})", count)
 
 
 def _guessed(body: bytes) -> list[Photo] | None:
@@ -209,7 +216,7 @@ def _guessed(body: bytes) -> list[Photo] | None:
         return None
     if start.startswith((b"image=", b"url=")):
         return _from_fields(body.decode("ascii"))
-    found = _from_text(body.decode("ascii"), "the photo")
+    found = _from_text(body.decode("ascii"))
     if isinstance(found, bytes) and file_checks.format_of(found):
         return [found]
     return None
@@ -271,12 +278,11 @@ def _from_values(values: list[tuple[str, bytes | str]]) -> list[Photo]:
     if not values:
         raise BadRequest(400, "the form holds no photo; send it as a file: curl -F file=@photo.jpg")
     photos: list[Photo] = []
-    for number, (name, value) in enumerate(values[: MAX_PHOTOS + 1], 1):
+    for index, (name, value) in enumerate(values[: MAX_PHOTOS + 1]):
         if isinstance(value, bytes):
             photos.append(value)
-            continue
-        called = named(number, len(values))
-        photos.append(
-            _addressed(value.strip(), called) if name == "url" else _from_text(value, called)
-        )
+        elif name == "url":
+            photos.append(_addressed(value.strip(), index, len(values)))
+        else:
+            photos.append(_from_text(value, index, len(values)))
     return _counted(photos, list(values))

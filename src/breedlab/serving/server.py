@@ -20,10 +20,11 @@ from breedlab.data.decode import keep_memory
 from breedlab.serving import handler, origins, page
 from breedlab.serving.access import Access
 from breedlab.serving.batching import Batcher
-from breedlab.serving.handler import MAX_BYTES as MAX_BYTES
-from breedlab.serving.handler import BadRequest, Model
+from breedlab.serving.model import Model
 from breedlab.serving.openapi import REQUEST_BODY, RESPONSES
 from breedlab.serving.request_body import MAX_HELD, Intake, Overloaded, Preprocessor
+from breedlab.serving.request_parser import MAX_BYTES as MAX_BYTES
+from breedlab.serving.request_parser import BadRequest
 
 CAPACITY = 128
 """Photos being worked on or waiting; above it a client is asked to come again."""

@@ -17,7 +17,7 @@ from breedlab.errors import ServingError
 from breedlab.models.backbone import TIMM
 from breedlab.models.classifier import MLP
 from breedlab.serving.engines import probe
-from breedlab.serving.handler import Model
+from breedlab.serving.model import Model
 from breedlab.serving.model_card import model_card
 
 _FAR = 1e-4

@@ -1,0 +1,199 @@
+"""An exported model, loaded from an archive's content. The endpoint, `predict`, `evaluate` and the
+public API use the same."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from breedlab.data.decode import decode
+from breedlab.data.transforms import EvalTransform
+from breedlab.errors import BreedlabError, ServingError
+from breedlab.models import backbone as backbones
+from breedlab.models.classifier import MLP, Architecture, Classifier
+from breedlab.serving.answers import AnsweringEngine, read_answers
+from breedlab.serving.description import read_description
+from breedlab.serving.engines import load_engine
+from breedlab.serving.fetch import Fetcher, allowed_from
+from breedlab.serving.novelty import WithFeatures, read_novelty
+
+_LAST_LAYER = 100_000_000
+"""Parameters that a network may have in the layers that are cut off: ImageNet-22k's classes, of the
+widest features."""
+_PUBLIC = ("experiment", "run", "started", "git", "test", "test_intervals")
+"""Of the lineage, what a stranger is told. A run is named by its time, not by its path."""
+
+
+def _architecture(shape: dict[str, Any]) -> Architecture:
+    try:
+        return Architecture(**shape)
+    except TypeError as error:
+        # A field that changes what the network answers must not be passed over
+        known = {one.name for one in fields(Architecture)}
+        more = ", ".join(sorted(set(shape) - known)) or str(error)
+        raise ServingError(
+            f"model.json: architecture has what this breedlab does not know ({more}); upgrade"
+        ) from error
+
+
+def _weights(file: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
+    """The tensors of a file, once they are found to be those of such a head: what is built has its
+    widths."""
+    try:
+        weights = load_file(str(file))
+    except FileNotFoundError as error:
+        raise ServingError(f"{file.name}: is missing; export the model again") from error
+    # Of a damaged file safetensors raises its own kinds, and OSError, ValueError, KeyError.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ServingError(
+            f"{file.name}: is damaged or no safetensors file ({reason}); export it again"
+        ) from error
+    heads = [
+        value.shape[0]
+        for name, value in weights.items()
+        if name.startswith("head.") and value.ndim == 2
+    ]
+    if architecture.head_type == MLP and sorted(heads) != sorted(
+        (*architecture.head, architecture.classes)
+    ):
+        said = [*architecture.head, architecture.classes]
+        raise ServingError(
+            f"{file.name}: its head has layers of {heads[:9]}; model.json says {said[:9]}"
+        )
+    return weights
+
+
+def _refuse_a_giant(architecture: Architecture, weights: dict[str, torch.Tensor]) -> None:
+    """Raise if a few numbers come with the name of a network of billions, before memory is taken
+    for those."""
+    here = sum(value.numel() for value in weights.values())
+    expected = backbones.parameters_of(architecture.name, architecture.tag)
+    # which the archive's network lacks
+    if expected is not None and expected > 2 * here + _LAST_LAYER:
+        raise ServingError(
+            f"model.safetensors: holds {here:,} numbers; {architecture.name} has some {expected:,};"
+            " export it again"
+        )
+
+
+def _load(network: Classifier, weights: dict[str, torch.Tensor]) -> None:
+    """Load weights that are the network's in name, shape and type, and all of them numbers."""
+    own = network.state_dict()
+    wrong = [f"lacks {name}" for name in own if name not in weights]
+    wrong += [f"has {name}, which the network lacks" for name in weights if name not in own]
+    for name, value in weights.items():
+        if name in own and (value.shape, value.dtype) != (own[name].shape, own[name].dtype):
+            given, expected = (
+                (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in (value, own[name])
+            )
+            wrong.append(f"{name} is {given}; expected {expected}")
+        elif value.is_floating_point() and not value.isfinite().all():
+            wrong.append(f"{name} holds NaN or infinity")
+    if wrong:
+        more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
+        raise ServingError(
+            f"model.safetensors: {'; '.join(wrong[:2])}{more}; export the model again"
+        )
+    network.load_state_dict(weights)
+
+
+class Model:
+    """An exported model, ready to look at photos.
+
+    Args:
+        folder: An archive's content, unpacked.
+        device: Where to compute; a GPU if there is one, else the CPU.
+        engine: `eager` or `openvino`, in place of the one that the archive was exported with.
+
+    Attributes:
+        classes: Names in the order of the scores.
+        lineage: Where the model comes from.
+        network: The PyTorch module, whatever engine answers.
+        served: What engines compute: the network, with its features where the archive tells the
+            unknown by them.
+        answers: What is made of its scores.
+        engine: What computes the scores.
+        fetch: Gets photos by their address, under the rules of the archive's `allow_urls`.
+
+    Raises:
+        ServingError: If the archive is another version's, or `engine` names one that cannot run.
+    """
+
+    def __init__(
+        self, folder: Path, device: torch.device | None = None, engine: str | None = None
+    ) -> None:
+        description = read_description(folder)
+        shape, transform = description["architecture"], description["transform"]
+        self.classes: tuple[str, ...] = tuple(description["classes"])
+        self.lineage: dict[str, Any] = description["lineage"]
+        self.fetch = Fetcher(allowed_from(description.get("allow_urls", "none")))
+        self.transform = EvalTransform(
+            **{**transform, "mean": tuple(transform["mean"]), "std": tuple(transform["std"])}
+        )
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        architecture = _architecture(
+            {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
+        )
+        weights = _weights(folder / "model.safetensors", architecture)
+        _refuse_a_giant(architecture, weights)
+        try:
+            network = Classifier(
+                architecture,
+                backbones.build(architecture.name, tag=architecture.tag),
+                side=self.transform.crop,
+            )
+        except BreedlabError as error:
+            raise ServingError(f"model.json: its network cannot be built here ({error})") from error
+        _load(network, weights)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        recorded, count = description.get("answers", {}), len(self.classes)
+        self.served: torch.nn.Module = self.network
+        novelty, width = None, None
+        if unknown := recorded.get("unknown"):
+            novelty = read_novelty(folder, unknown["method"], unknown["width"])
+            self.served, width = WithFeatures(self.network).eval(), count + novelty.width
+        self.answers = read_answers(recorded, count, novelty)
+        computing = load_engine(
+            folder, description.get("engine"), self.served, self.device, engine, width
+        )
+        self.engine = AnsweringEngine(computing, self.answers)
+
+    def public_lineage(self) -> dict[str, Any]:
+        """Where the model comes from, as far as who asks it may know: no path, no command line, no
+        machine."""
+        told = {name: self.lineage[name] for name in _PUBLIC if name in self.lineage}
+        packages, data = self.lineage.get("packages"), self.lineage.get("data")
+        if isinstance(packages, dict) and "breedlab" in packages:
+            told["breedlab"] = packages["breedlab"]
+        if isinstance(data, dict) and "photos" in data:
+            told["data"] = {"photos": data["photos"]}
+        return {**told, "architecture": self.network.architecture.name}
+
+    def prepare(self, photo: bytes) -> torch.Tensor:
+        """A photo's bytes as the network takes them: uint8 (3, side, side).
+
+        Raises:
+            BadPhoto: If they are no usable photo.
+        """
+        return self.transform(decode(photo))
+
+    def scores(self, photos: torch.Tensor) -> torch.Tensor:
+        """Calibrated logits (n, classes) on the CPU of uint8 photos (n, 3, side, side)."""
+        return self.engine.scores(photos)[:, : len(self.classes)]
+
+    def told(self, photos: torch.Tensor) -> list[dict[str, Any]]:
+        """What is said of each photo beside its scores: `probabilities`, and `set` and `unknown` as
+        `Answers.told`."""
+        found = []
+        for row in self.engine.scores(photos):
+            probabilities = row[: len(self.classes)].softmax(0).tolist()
+            distance = float(row[-1]) if self.answers.unknown is not None else None
+            found.append(
+                {"probabilities": probabilities, **self.answers.told(probabilities, distance)}
+            )
+        return found
