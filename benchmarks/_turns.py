@@ -36,8 +36,8 @@ def in_turns(
     from breedlab.config.compose import load
     from breedlab.pipeline.run import checked_photos
     from breedlab.profiling.session import watched
+    from breedlab.training.context import prepare
     from breedlab.training.fit import fit
-    from breedlab.training.prepare import prepare
 
     root = photos(CLASSES, CLASSES, CLASSES)
     batch = (

@@ -73,7 +73,7 @@ def _prepared() -> tuple[Any, Any]:
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.pipeline.run import checked_photos
-    from breedlab.training.prepare import prepare
+    from breedlab.training.context import prepare
 
     words = [
         "experiment=resnet34",

@@ -69,7 +69,7 @@ def _prepared(root: Path, folder: Path, words: list[str]) -> Any:
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.pipeline.run import checked_photos
-    from breedlab.training.prepare import prepare
+    from breedlab.training.context import prepare
 
     overrides = [
         "experiment=resnet34",

@@ -81,7 +81,7 @@ def _our_loaders(root: Path, cache: Path) -> dict[str, Any]:
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.pipeline.run import checked_photos
-    from breedlab.training.prepare import prepare
+    from breedlab.training.context import prepare
 
     words = [
         "experiment=resnet34_finetune",

@@ -141,7 +141,7 @@ def _feature_pass(config: Any, photo_report: Any) -> None:
     import torch
 
     from breedlab.console import progress
-    from breedlab.training.prepare import prepare
+    from breedlab.training.context import prepare
 
     prepared = prepare(config, photo_report)
     classifier = prepared.classifier(config).to(prepared.device).eval()
@@ -160,7 +160,7 @@ def _feature_pass(config: Any, photo_report: Any) -> None:
 def _search(config: Any, photo_report: Any, folder: Path, trials: int) -> Any:
     import json
 
-    from breedlab.training.prepare import prepare
+    from breedlab.training.context import prepare
     from breedlab.tuning.study import search
 
     prepared = prepare(config, photo_report)

@@ -82,7 +82,7 @@ def _steps(size: int, rounds: int) -> tuple[list[tuple[float, float]], str]:
     from breedlab.config.compose import load
     from breedlab.pipeline.run import checked_photos
     from breedlab.training import loop
-    from breedlab.training.prepare import prepare
+    from breedlab.training.context import prepare
 
     # The photos only say how many classes there are: every step gets the same random batch.
     root = photos(_CLASSES, _CLASSES, _CLASSES)

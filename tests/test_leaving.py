@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 import breedlab
+from breedlab.archives import write_archive
 from breedlab.data.transforms import EvalTransform
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
-from breedlab.packing import write_archive
 from breedlab.serving.archive import write_folder
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "leaving.md"

@@ -13,7 +13,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.pipeline.run import checked_photos
-from breedlab.training.prepare import prepare
+from breedlab.training.context import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -110,7 +110,7 @@ class Model:
     """
 
     def __init__(self, model: str | Path) -> None:
-        from breedlab.packing import opened
+        from breedlab.archives import opened
         from breedlab.serving.model import Model as Exported
 
         hardware.heed()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class BreedlabError(Exception):
-    """A problem that the user can mend. Its text is the whole message."""
+    """A problem that the user can fix. Its text is the whole message."""
 
     exit_code = 2
     told = False

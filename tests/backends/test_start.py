@@ -14,7 +14,7 @@ import pytest
 
 from breedlab.backends.sagemaker.jobs.requests import Experiment, requests
 from breedlab.backends.sagemaker.limits import violations
-from breedlab.backends.sagemaker.session import Place
+from breedlab.backends.sagemaker.session import AwsTarget
 from breedlab.config import validate
 from breedlab.config.compose import load
 
@@ -42,7 +42,7 @@ needs_root = pytest.mark.skipif(not can_run(), reason="needs Linux and root: a p
 def command() -> list[str]:
     """What the request of a training job starts."""
     config = validate(load(["experiment=resnet34", "backend=sagemaker", "dry_run=true"]))
-    place = Place("us-east-1", "arn:aws:iam::123456789012:role/Role", "bucket", "breedlab")
+    place = AwsTarget("us-east-1", "arn:aws:iam::123456789012:role/Role", "bucket", "breedlab")
     experiment = Experiment(
         config, place, "dogs", "123456789012.dkr.ecr.us-east-1.amazonaws.com/a:1", "s3://b/dogs"
     )

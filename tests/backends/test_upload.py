@@ -11,7 +11,7 @@ import boto3
 import pytest
 from sagemaker_account import Account
 
-from breedlab.backends.sagemaker.session import Place, connect
+from breedlab.backends.sagemaker.session import AwsTarget, connect
 from breedlab.backends.sagemaker.upload import upload_photos
 from breedlab.cli import upload
 from breedlab.cli.launch import main
@@ -19,7 +19,7 @@ from breedlab.data.check import Report, check
 from breedlab.data.folders import scan
 from breedlab.errors import BreedlabError
 
-PLACE = Place("us-east-1", "role", "breedlab-tests", "lab")
+PLACE = AwsTarget("us-east-1", "role", "breedlab-tests", "lab")
 
 
 @pytest.fixture

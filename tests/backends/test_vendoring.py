@@ -14,6 +14,7 @@ import pytest
 from deploying import deploy, sent
 from sagemaker_endpoints import EndpointAccount
 
+from breedlab.archives import opened
 from breedlab.backends.sagemaker.jobs import job as jobs
 from breedlab.backends.sagemaker.jobs.source import requirements, write_source
 from breedlab.backends.sagemaker.vendoring import OPTIONS, WHEELS, closure, collect
@@ -21,7 +22,6 @@ from breedlab.cli.deploy import main
 from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.errors import BackendError, ConfigError
-from breedlab.packing import opened
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 NOWHERE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_INPUT": "1"}

@@ -30,8 +30,8 @@ from breedlab.debugging.recorder import Recorder
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline.observers import observers
 from breedlab.pipeline.run import checked_photos
+from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.fit import ActivationData, Fitted, fit
-from breedlab.training.prepare import Prepared, prepare
 
 Configure = Callable[..., Config]
 # 100 and 24 photos in batches of 16; from the cache 24 in one
@@ -41,12 +41,12 @@ RECORDED = ("debugger=default", "debugger.every=3")
 LIVE = ("model.freeze=none", "trainer.ema=0.9", "data.mixup=0.2")
 
 
-def prepared_for(config: Config) -> Prepared:
+def prepared_for(config: Config) -> TrainingContext:
     return prepare(config, checked_photos(config))
 
 
 def train(
-    prepared: Prepared, config: Config, run: Path, *callbacks: lightning.Callback
+    prepared: TrainingContext, config: Config, run: Path, *callbacks: lightning.Callback
 ) -> tuple[Classifier, Fitted]:
     classifier = prepared.classifier(config)
     activations = prepared.activations(classifier, config)

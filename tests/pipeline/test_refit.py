@@ -15,9 +15,9 @@ from breedlab.pipeline import final_test
 from breedlab.pipeline.refit import on_all
 from breedlab.pipeline.run import checked_photos, run
 from breedlab.training import loop
+from breedlab.training.context import prepare
 from breedlab.training.feeds import CachedFeed
 from breedlab.training.learner import Learner
-from breedlab.training.prepare import prepare
 
 Configure = Callable[..., Config]
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from breedlab.config import Config
 from breedlab.pipeline.run import checked_photos, run
-from breedlab.training.prepare import prepare
+from breedlab.training.context import prepare
 
 Configure = Callable[..., Config]
 

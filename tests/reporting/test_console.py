@@ -16,10 +16,10 @@ import pytest
 from rich.console import Console
 
 from breedlab import console as screen
+from breedlab.archives import write_archive
 from breedlab.cli import predict
 from breedlab.config import validate
 from breedlab.config.compose import load
-from breedlab.packing import write_archive
 from breedlab.pipeline import run as runs
 
 NAMES = [f"holiday/of a long name/and [b] :dog: {number:04}.jpg" for number in range(3)]
@@ -168,7 +168,7 @@ def test_a_launch_says_what_it_does_before_it_imports_pytorch(
     monkeypatch.setattr(runs, "progress", progress)
     monkeypatch.setattr("breedlab.training.starting_weights.describe", lambda _: [])
     monkeypatch.setattr("breedlab.training.start_checks.concerns", lambda _: [])
-    monkeypatch.setitem(sys.modules, "breedlab.training.prepare", Prepare("prepare"))
+    monkeypatch.setitem(sys.modules, "breedlab.training.context", Prepare("prepare"))
     runs._prepared(validate(load([])), None, SimpleNamespace(stage=lambda name: None))  # type: ignore[arg-type]
     assert said == ["Network", "loading PyTorch", "imported", "done"]
 

@@ -16,25 +16,25 @@ from breedlab.serving import openvino_export
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import Choice
 from breedlab.serving.model import Model
-from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.context import TrainingContext, prepare
 
 Configure = Callable[..., Config]
 
 
 @pytest.fixture(scope="module")
-def prepared(configure: Configure) -> Prepared:
+def prepared(configure: Configure) -> TrainingContext:
     config = configure()
     return prepare(config, checked_photos(config))
 
 
 @pytest.fixture(scope="module")
-def classifier(prepared: Prepared) -> Classifier:
+def classifier(prepared: TrainingContext) -> Classifier:
     return prepared.classifier(prepared.config).eval()
 
 
 @pytest.fixture(scope="module")
 def folder(
-    tmp_path_factory: pytest.TempPathFactory, prepared: Prepared, classifier: Classifier
+    tmp_path_factory: pytest.TempPathFactory, prepared: TrainingContext, classifier: Classifier
 ) -> Path:
     made = tmp_path_factory.mktemp("content")
     write_folder(made, classifier, prepared.evaluation, prepared.classes, {"run": "test"})

@@ -23,14 +23,14 @@ from breedlab.serving.model import Model
 from breedlab.serving.novelty import FILE, METHODS, Novelty
 from breedlab.serving.response import Answer
 from breedlab.serving.server import make_app
+from breedlab.training.context import TrainingContext
 from breedlab.training.inference import features as features_of
-from breedlab.training.prepare import Prepared
 
 Export = Callable[..., Path]
 
 
 @pytest.fixture
-def export(tmp_path: Path, prepared: Prepared, classifier: Classifier) -> Export:
+def export(tmp_path: Path, prepared: TrainingContext, classifier: Classifier) -> Export:
     def make(novelty: Novelty | None = None, **answers: object) -> Path:
         folder = tmp_path / "content"
         folder.mkdir()
@@ -43,7 +43,7 @@ def export(tmp_path: Path, prepared: Prepared, classifier: Classifier) -> Export
 
 
 @pytest.fixture(scope="module")
-def features(prepared: Prepared, classifier: Classifier) -> dict[str, torch.Tensor]:
+def features(prepared: TrainingContext, classifier: Classifier) -> dict[str, torch.Tensor]:
     """Of the training and validation images, by split."""
     counts = {split: len(prepared.report.photos.splits[split]) for split in ("train", "valid")}
     config = prepared.config
@@ -57,7 +57,7 @@ def features(prepared: Prepared, classifier: Classifier) -> dict[str, torch.Tens
 def telling(
     request: pytest.FixtureRequest,
     export: Export,
-    prepared: Prepared,
+    prepared: TrainingContext,
     features: dict[str, torch.Tensor],
 ) -> Callable[..., Path]:
     """An archive that tells the unknown by one of the methods."""
@@ -83,7 +83,7 @@ def stranger() -> bytes:
 
 
 def test_the_temperature_divides_the_scores_and_keeps_their_order(
-    export: Export, model: Model, photo: bytes, prepared: Prepared
+    export: Export, model: Model, photo: bytes, prepared: TrainingContext
 ) -> None:
     calibrated = Model(export(temperature=2.5))
     batch = torch.stack([model.prepare(photo), model.prepare(photo).flip(2)])

@@ -22,11 +22,11 @@ from breedlab.serving import handler
 from breedlab.serving.archive import opened, write_archive
 from breedlab.serving.request_parser import BadRequest
 from breedlab.serving.response import Answer
-from breedlab.training.prepare import Prepared
+from breedlab.training.context import TrainingContext
 
 
 def test_the_archive_answers_what_the_module_answers(
-    tmp_path: Path, folder: Path, prepared: Prepared, classifier: Classifier
+    tmp_path: Path, folder: Path, prepared: TrainingContext, classifier: Classifier
 ) -> None:
     """Module, data module, archive and handler: one set of logits."""
     write_archive(tmp_path / "model.tar.gz", folder)

@@ -31,7 +31,7 @@ from breedlab.serving.engine_selection import (
 )
 from breedlab.serving.engines import MODULE, Choice
 from breedlab.serving.model import Model
-from breedlab.training.prepare import Prepared
+from breedlab.training.context import TrainingContext
 
 CPU = torch.device("cpu")
 Select = Callable[..., Selection]
@@ -50,7 +50,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def learned(prepared: Prepared) -> Classifier:
+def learned(prepared: TrainingContext) -> Classifier:
     """Trained for a little, so that its scores are apart by more than rounding."""
     classifier = prepared.classifier(prepared.config)
     for _ in prepared.epochs(classifier, prepared.config, 6):
@@ -59,7 +59,7 @@ def learned(prepared: Prepared) -> Classifier:
 
 
 @pytest.fixture
-def content(tmp_path: Path, prepared: Prepared, learned: Classifier) -> Path:
+def content(tmp_path: Path, prepared: TrainingContext, learned: Classifier) -> Path:
     folder = tmp_path / "content"
     folder.mkdir()
     write_folder(folder, learned, prepared.evaluation, prepared.classes, {})
@@ -67,7 +67,7 @@ def content(tmp_path: Path, prepared: Prepared, learned: Classifier) -> Path:
 
 
 @pytest.fixture
-def choose(content: Path, prepared: Prepared, quick: None) -> Select:
+def choose(content: Path, prepared: TrainingContext, quick: None) -> Select:
     """Selects for the content and records it, as an export does."""
 
     def run(*wanted: str) -> Selection:
@@ -173,7 +173,11 @@ needs_openvino = pytest.mark.skipif(
 
 @needs_openvino
 def test_the_fastest_that_agrees_is_taken_and_only_its_file_is_kept(
-    choose: Select, content: Path, prepared: Prepared, ruined: None, monkeypatch: pytest.MonkeyPatch
+    choose: Select,
+    content: Path,
+    prepared: TrainingContext,
+    ruined: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     as_if_timed(monkeypatch, module=9.0, fp32=3.0, bf16=2.0, int8=1.0)
     monkeypatch.setattr(engine_selection, "multiplies_bf16", lambda device: False)

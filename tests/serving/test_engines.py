@@ -25,7 +25,7 @@ from breedlab.serving import engines, openvino_export
 from breedlab.serving.archive import write_folder
 from breedlab.serving.engines import Choice, Eager, OpenVino, Unusable
 from breedlab.serving.model import Model
-from breedlab.training.prepare import Prepared
+from breedlab.training.context import TrainingContext
 
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
@@ -40,7 +40,7 @@ def content(with_openvino: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def batch(prepared: Prepared) -> torch.Tensor:
+def batch(prepared: TrainingContext) -> torch.Tensor:
     return torch.cat([photos for photos, _ in prepared.data(prepared.config).test_dataloader()])
 
 
@@ -255,7 +255,7 @@ print(inference.output_fn(inference.predict_fn(photos, model), "application/json
 
 
 def test_an_archive_of_before_there_were_engines_answers_with_the_module(
-    folder: Path, tmp_path: Path, prepared: Prepared, classifier: Classifier
+    folder: Path, tmp_path: Path, prepared: TrainingContext, classifier: Classifier
 ) -> None:
     write_folder(tmp_path, classifier, prepared.evaluation, prepared.classes, {})
     assert Model(tmp_path, CPU).engine.choice == engines.MODULE

@@ -19,9 +19,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from breedlab.archives import opened
 from breedlab.backends.sagemaker.endpoints import archive_check, hidden_home
 from breedlab.errors import ServingError
-from breedlab.packing import opened
 from breedlab.serving.archive import write_archive
 from breedlab.serving.description import read_description
 from breedlab.serving.model import Model

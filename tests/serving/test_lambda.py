@@ -39,7 +39,7 @@ from breedlab.serving.fetch import Fetcher
 from breedlab.serving.model import Model
 from breedlab.serving.protocol import settings
 from breedlab.serving.server import make_app
-from breedlab.training.prepare import Prepared
+from breedlab.training.context import TrainingContext
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -314,7 +314,7 @@ def test_without_its_endpoint_it_says_so(
 
 @pytest.fixture(scope="module")
 def fetching(
-    tmp_path_factory: pytest.TempPathFactory, classifier: Classifier, prepared: Prepared
+    tmp_path_factory: pytest.TempPathFactory, classifier: Classifier, prepared: TrainingContext
 ) -> Path:
     """The same model, exported with `serving.allow_urls=[photos.example]`."""
     made = tmp_path_factory.mktemp("fetching")

@@ -34,8 +34,8 @@ from breedlab.serving.model import Model
 from breedlab.serving.novelty import MAHALANOBIS
 from breedlab.serving.protocol import settings
 from breedlab.serving.server import make_app
+from breedlab.training.context import TrainingContext
 from breedlab.training.inference import features as features_of
-from breedlab.training.prepare import Prepared
 
 pytestmark = pytest.mark.slow
 
@@ -373,7 +373,11 @@ def test_a_screen_reader_is_told_everything(page: Callable[..., Page], photo_fil
 
 
 def test_the_page_says_when_a_photo_is_unknown_and_else_which_classes_it_may_be(
-    browser: Any, prepared: Prepared, classifier: Classifier, photo_file: Path, tmp_path: Path
+    browser: Any,
+    prepared: TrainingContext,
+    classifier: Classifier,
+    photo_file: Path,
+    tmp_path: Path,
 ) -> None:
     data, config = prepared.data(prepared.config), prepared.config
     labels, valid = data.labels("train"), torch.arange(len(data.labels("valid")))

@@ -27,7 +27,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.serving.archive import opened, record_engine, write_archive
 from breedlab.serving.engines import Choice
 from breedlab.serving.model import Model
-from breedlab.training.prepare import Prepared
+from breedlab.training.context import TrainingContext
 
 pytestmark = [pytest.mark.slow, pytest.mark.aws_stack]
 
@@ -90,7 +90,7 @@ def test_module_archive_local_server_and_the_stack_give_the_same_scores(
     folder: Path,
     model: Model,
     classifier: Classifier,
-    prepared: Prepared,
+    prepared: TrainingContext,
     files: list[bytes],
 ) -> None:
     batch = torch.stack([model.prepare(file) for file in files])
@@ -120,7 +120,7 @@ def test_module_archive_local_server_and_the_stack_give_the_same_scores(
 def test_openvinos_graphs_answer_there_as_they_do_here(
     folder: Path,
     python: Path,
-    prepared: Prepared,
+    prepared: TrainingContext,
     classifier: Classifier,
     files: list[bytes],
     tmp_path: Path,

@@ -15,12 +15,12 @@ from breedlab.pipeline.run import checked_photos
 from breedlab.training import activations, cache_key
 from breedlab.training.activations import ValidBatches
 from breedlab.training.cache_key import code_versions
-from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.context import TrainingContext, prepare
 
 Configure = Callable[..., Config]
 
 
-def final_loss(prepared: Prepared, config: Config) -> list[float]:
+def final_loss(prepared: TrainingContext, config: Config) -> list[float]:
     classifier = prepared.classifier(config)
     return [epoch.valid["valid/loss"] for epoch in prepared.epochs(classifier, config, 3)]
 

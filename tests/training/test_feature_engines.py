@@ -13,17 +13,17 @@ from breedlab.config import Config
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline.run import checked_photos
 from breedlab.training import engine_choice
+from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.engine_choice import Choice, FeatureEngines, agreement
 from breedlab.training.feature_engines import Eager, OpenVino
 from breedlab.training.inference import logits_of
-from breedlab.training.prepare import Prepared, prepare
 
 Configure = Callable[..., Config]
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, configure: Configure) -> Prepared:
+def prepared(tmp_path: Path, configure: Configure) -> TrainingContext:
     config = configure(f"cache.dir={tmp_path / 'cache'}")
     return prepare(config, checked_photos(config))
 
@@ -54,7 +54,7 @@ def test_openvino_computes_what_pytorch_does_in_the_order_of_the_images(
             )
 
 
-def test_a_wrong_engine_is_told_from_rounding(prepared: Prepared) -> None:
+def test_a_wrong_engine_is_told_from_rounding(prepared: TrainingContext) -> None:
     eager = Eager(prepared.classifier(prepared.config), CPU, "fp32")
     batch = images(32)
     reference = eager(batch)
@@ -85,7 +85,7 @@ class Quick:
 
 @pytest.mark.parametrize("right", [True, False])
 def test_the_fastest_is_taken_if_it_agrees(
-    prepared: Prepared,
+    prepared: TrainingContext,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     right: bool,
@@ -108,7 +108,7 @@ def test_the_fastest_is_taken_if_it_agrees(
 
 
 def test_a_short_pass_looks_for_no_engine(
-    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+    prepared: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FeatureEngines, "_measured", None)
     classifier = prepared.classifier(prepared.config)
@@ -122,7 +122,7 @@ def with_choice(monkeypatch: pytest.MonkeyPatch, choice: Choice) -> None:
 
 
 def test_a_resumed_run_and_the_next_run_keep_the_engine(
-    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
     chosen, classifier, run = (
@@ -159,7 +159,7 @@ def test_a_resumed_run_and_the_next_run_keep_the_engine(
 
 
 def test_a_run_of_an_older_breedlab_goes_on_with_pytorch(
-    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared.engines.resume(tmp_path)
     with_choice(monkeypatch, Choice("openvino", 3.0))
@@ -170,7 +170,7 @@ def test_a_run_of_an_older_breedlab_goes_on_with_pytorch(
 
 
 def test_where_the_engine_of_a_run_is_missing_pytorch_computes_and_says_so(
-    prepared: Prepared,
+    prepared: TrainingContext,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -185,7 +185,7 @@ def test_where_the_engine_of_a_run_is_missing_pytorch_computes_and_says_so(
 
 
 def test_engines_have_activations_of_their_own(
-    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
     classifier = prepared.classifier(prepared.config)
@@ -199,7 +199,7 @@ def test_engines_have_activations_of_their_own(
 
 
 def test_compiled_takes_a_last_batch_that_is_smaller(
-    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+    prepared: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from breedlab.training.feature_engines import Compiled
 
@@ -222,7 +222,7 @@ def test_compiled_takes_a_last_batch_that_is_smaller(
     )
 
 
-def test_a_classifier_is_left_as_it_was(prepared: Prepared) -> None:
+def test_a_classifier_is_left_as_it_was(prepared: TrainingContext) -> None:
     pytest.importorskip("openvino")
     classifier: Classifier = prepared.classifier(prepared.config)
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}

@@ -18,8 +18,8 @@ from breedlab.models.classifier import Classifier
 from breedlab.pipeline.final_test import load_checkpoint
 from breedlab.pipeline.run import checked_photos
 from breedlab.training import fit as fitting
+from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.fit import ActivationData, fit
-from breedlab.training.prepare import Prepared, prepare
 from breedlab.training.probe import probe
 from breedlab.training.progress import Done, done
 
@@ -46,7 +46,7 @@ CASES = {
 
 
 def train(
-    prepared: Prepared, config: Config, run: Path, *callbacks: lightning.Callback
+    prepared: TrainingContext, config: Config, run: Path, *callbacks: lightning.Callback
 ) -> tuple[Classifier, fitting.Fitted]:
     classifier = prepared.classifier(config)
     activations = prepared.activations(classifier, config)

@@ -14,8 +14,8 @@ from breedlab.config import Config
 from breedlab.data import module
 from breedlab.pipeline.exporting import _COMPARED
 from breedlab.pipeline.run import checked_photos, run
+from breedlab.training.context import prepare
 from breedlab.training.inference import features, validation_pass
-from breedlab.training.prepare import prepare
 
 Configure = Callable[..., Config]
 

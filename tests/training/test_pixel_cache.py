@@ -18,7 +18,7 @@ from breedlab.config import Config
 from breedlab.data.module import PhotoData
 from breedlab.pipeline.run import checked_photos, run
 from breedlab.training import feature_cache
-from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.context import TrainingContext, prepare
 
 Configure = Callable[..., Config]
 LIVE = ("model.freeze=none", "data.augment=trivial", "cache.pixels=true")
@@ -30,8 +30,8 @@ def own(photos: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def prepared(configure: Configure, own: Path, tmp_path: Path) -> Callable[..., Prepared]:
-    def make(*words: str) -> Prepared:
+def prepared(configure: Configure, own: Path, tmp_path: Path) -> Callable[..., TrainingContext]:
+    def make(*words: str) -> TrainingContext:
         config = configure(*LIVE, f"data.root={own}", f"cache.dir={tmp_path / 'cache'}", *words)
         return prepare(config, checked_photos(config))
 
@@ -55,7 +55,7 @@ def enlarge(root: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_those_of_decoding_every_epoch(
-    prepared: Callable[..., Prepared], workers: int
+    prepared: Callable[..., TrainingContext], workers: int
 ) -> None:
     made = prepared(f"data.num_workers={workers}")
     live, kept = batches(made.data(made.config)), batches(made.live_data(made.config))
@@ -64,7 +64,7 @@ def test_batches_are_those_of_decoding_every_epoch(
 
 
 def test_crops_of_large_images_are_nearly_the_same_and_validation_is_exactly(
-    prepared: Callable[..., Prepared], own: Path, tmp_path: Path
+    prepared: Callable[..., TrainingContext], own: Path, tmp_path: Path
 ) -> None:
     enlarge(own)
     made = prepared()
@@ -82,7 +82,7 @@ def test_crops_of_large_images_are_nearly_the_same_and_validation_is_exactly(
         assert torch.equal(ours[0], theirs[0])
 
 
-def test_no_file_is_read_again(prepared: Callable[..., Prepared], own: Path) -> None:
+def test_no_file_is_read_again(prepared: Callable[..., TrainingContext], own: Path) -> None:
     made = prepared()
     first = batches(made.live_data(made.config))
     again = prepared()  # as another run does
@@ -95,7 +95,7 @@ def test_no_file_is_read_again(prepared: Callable[..., Prepared], own: Path) -> 
 
 
 def test_views_of_a_frozen_backbone_that_is_computed_live(
-    prepared: Callable[..., Prepared],
+    prepared: Callable[..., TrainingContext],
 ) -> None:
     made = prepared("model.freeze=backbone", "cache.mode=off", "cache.views=2")
     live, kept = made.data(made.config), made.live_data(made.config)
@@ -103,7 +103,7 @@ def test_views_of_a_frozen_backbone_that_is_computed_live(
     assert all(torch.equal(*pair) for pair in zip(batches(live), batches(kept), strict=True))
 
 
-def test_a_worker_gets_no_copy_of_the_images(prepared: Callable[..., Prepared]) -> None:
+def test_a_worker_gets_no_copy_of_the_images(prepared: Callable[..., TrainingContext]) -> None:
     made = prepared()
     dataset = made.live_data(made.config).dataset("train")
     dataset[1, 0]
@@ -112,7 +112,7 @@ def test_a_worker_gets_no_copy_of_the_images(prepared: Callable[..., Prepared]) 
 
 
 def test_what_takes_more_than_the_config_allows_is_decoded_every_epoch(
-    prepared: Callable[..., Prepared], capsys: pytest.CaptureFixture[str]
+    prepared: Callable[..., TrainingContext], capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = prepared("cache.max_gb=0.0001")
     assert made.live_data(made.config).kept == {}
@@ -123,7 +123,7 @@ def test_what_takes_more_than_the_config_allows_is_decoded_every_epoch(
 
 
 def test_a_full_disk_stops_nothing_and_gets_its_room_back(
-    prepared: Callable[..., Prepared],
+    prepared: Callable[..., TrainingContext],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -143,7 +143,7 @@ def test_a_full_disk_stops_nothing_and_gets_its_room_back(
 
 
 def test_what_was_decoded_before_a_stop_is_not_decoded_again(
-    prepared: Callable[..., Prepared], own: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Callable[..., TrainingContext], own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from breedlab.training import pixel_cache
 

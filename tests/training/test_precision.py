@@ -16,8 +16,8 @@ from breedlab.config import Config
 from breedlab.pipeline.final_test import measure
 from breedlab.pipeline.run import checked_photos, run
 from breedlab.training import auto_values
+from breedlab.training.context import prepare
 from breedlab.training.fit import fit
-from breedlab.training.prepare import prepare
 from breedlab.training.probe import probe
 from breedlab.tuning.trial import run_trial
 

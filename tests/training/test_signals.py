@@ -24,7 +24,7 @@ from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.errors import ConfigError
 from breedlab.pipeline.run import checked_photos
-from breedlab.training.prepare import prepare
+from breedlab.training.context import prepare
 from breedlab.training.progress import done as how_far
 
 Configure = Callable[..., Config]

@@ -12,13 +12,13 @@ from breedlab import config as configs
 from breedlab.config import Config
 from breedlab.errors import ConfigError
 from breedlab.pipeline.run import checked_photos
-from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.start_checks import concerns
 
 Configure = Callable[..., Config]
 
 
-def ready(config: Config) -> Prepared:
+def ready(config: Config) -> TrainingContext:
     return prepare(config, checked_photos(config))
 
 

@@ -19,7 +19,7 @@ from breedlab.pipeline import final_test
 from breedlab.pipeline.resuming import as_begun
 from breedlab.pipeline.run import checked_photos, run
 from breedlab.training.cache_key import network_digest
-from breedlab.training.prepare import prepare
+from breedlab.training.context import prepare
 from breedlab.training.starting_weights import describe
 
 Configure = Callable[..., Config]

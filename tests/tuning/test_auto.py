@@ -15,7 +15,7 @@ from breedlab.config.candidates import count, passes
 from breedlab.config.space import Choices, Space
 from breedlab.errors import ConfigError, OutOfTime
 from breedlab.pipeline.run import run
-from breedlab.training import prepare as preparation
+from breedlab.training import context as contexts
 from breedlab.tuning import study as studies
 from breedlab.tuning.auto import Tried, candidate
 from breedlab.tuning.budget import Budget
@@ -130,7 +130,7 @@ def test_a_whole_run_shares_its_passes_and_serves_the_winner(
     config = configure(*WORDS, "trainer.refit=true")
     assert trial_count(config) == 6
     computed: list[Any] = []
-    real, trial = preparation.cached_activations, studies.run_trial
+    real, trial = contexts.cached_activations, studies.run_trial
 
     def counted(classifier: Any, data: Any, *more: Any, **how: Any) -> Any:
         computed.append(
@@ -151,7 +151,7 @@ def test_a_whole_run_shares_its_passes_and_serves_the_winner(
             raise KeyboardInterrupt
         return trial(prepared, values, stop_early)
 
-    monkeypatch.setattr(preparation, "cached_activations", counted)
+    monkeypatch.setattr(contexts, "cached_activations", counted)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(studies, "run_trial", killed)
         run(config, [])

@@ -22,8 +22,8 @@ from breedlab.evaluation.statistics import fold_interval
 from breedlab.pipeline.run import checked_photos
 from breedlab.reporting.search_facts import confirmations
 from breedlab.training.activations import Activations
+from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.folds import divided, fold_numbers, solve
-from breedlab.training.prepare import Prepared, prepare
 from breedlab.tuning.study import search
 from breedlab.tuning.trial_log import TrialLog, read_trial, trial_line
 
@@ -114,7 +114,7 @@ def test_the_interval_is_nadeau_and_bengios() -> None:
         assert fold_interval(values) == pytest.approx(expected, abs=1e-4)
 
 
-def ready(config: Config) -> Prepared:
+def ready(config: Config) -> TrainingContext:
     return prepare(config, checked_photos(config))
 
 

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from breedlab.config import Config
 from breedlab.errors import TrainingError
 from breedlab.pipeline.run import checked_photos
-from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.context import TrainingContext, prepare
 from breedlab.tuning import study as studies
 from breedlab.tuning.study import search
 from breedlab.tuning.trial import Outcome
@@ -34,7 +34,7 @@ RANGE = (
 )
 
 
-def ready(config: Config) -> Prepared:
+def ready(config: Config) -> TrainingContext:
     return prepare(config, checked_photos(config))
 
 
@@ -322,7 +322,7 @@ def fatal(target: Any, name: str, call: int, after: bool, monkeypatch: pytest.Mo
 
 
 def quick_trial(
-    _: Prepared, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
+    _: TrainingContext, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
 ) -> Outcome:
     """A trial without a network: it is as good as its learning rate is near 0.002, in steps that
     make ties."""

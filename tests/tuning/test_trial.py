@@ -13,7 +13,7 @@ from breedlab.config import Config
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline.run import checked_photos
 from breedlab.training import loop, optimization
-from breedlab.training.prepare import Prepared, prepare
+from breedlab.training.context import TrainingContext, prepare
 from breedlab.tuning.trial import quickly_collected, run_trial
 
 
@@ -33,9 +33,9 @@ def test_nothing_of_its_network_stays_in_memory(
     config = configure("model.freeze=none", "tuner=random", "tuner.max_epochs=2")
     prepared = prepare(config, checked_photos(config))
     made: list[weakref.ref[Classifier]] = []
-    make = Prepared.classifier
+    make = TrainingContext.classifier
 
-    def watched(self: Prepared, config: Config) -> Classifier:
+    def watched(self: TrainingContext, config: Config) -> Classifier:
         classifier = make(self, config)
         made.append(weakref.ref(classifier))
         return classifier
@@ -45,7 +45,7 @@ def test_nothing_of_its_network_stays_in_memory(
             raise ValueError("no good")
         return state == "pruned"
 
-    monkeypatch.setattr(Prepared, "classifier", watched)
+    monkeypatch.setattr(TrainingContext, "classifier", watched)
     with quickly_collected():
         outcome: Any = run_trial(prepared, {"optim.lr": 0.01}, stop_early)
     assert outcome.state == state

@@ -9,7 +9,8 @@ which `breedlab jobs` opens the handle again in another process.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     import lightning
 
     from breedlab.tuning.trial_log import TrialLog
+
+VERBOSE = "application/json; verbose=1"
+"""What asks an endpoint for names and probabilities beside the scores."""
+
+Send = Callable[[bytes], tuple[int, bytes]]
+"""Sends an image as `POST /invocations` does, with a verbose answer; its status and body."""
 
 FILE = "job.json"
 """A job's record, in the run directory of its launch."""
@@ -258,6 +265,19 @@ class Backend(ABC):
             DataError: If it is not a valid address.
         """
         raise NotImplementedError
+
+    def endpoint(self, name: str, where: str | None) -> AbstractContextManager[Send] | None:
+        """Return what sends images to an endpoint by its name, for `predict --endpoint NAME`; None
+        where this backend's endpoints are addresses.
+
+        Args:
+            name: The endpoint's.
+            where: The region or the like.
+
+        Raises:
+            BreedlabError: If it cannot be asked from here.
+        """
+        return None
 
     def deploy(self, model: Path) -> str:
         """Put a model, or a run's, behind an endpoint, and return its address or name, as

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,16 @@ from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError, SSLError
 from urllib3.util import Retry, parse_url
 
+from breedlab.backends.base import VERBOSE, Send
+from breedlab.backends.launched import ready
 from breedlab.commands import command
 from breedlab.data.decode import BadPhoto, read_image
 from breedlab.errors import ServingError
 from breedlab.serving.access import KEY_VARIABLE
 
-_ACCEPT = "application/json; verbose=1"
 _TIMEOUT_S = 60.0
 _TOLD = ("set", "unknown", "stranger_than")
 """What a verbose answer says beside the scores, if the model does."""
-
-Send = Callable[[bytes], tuple[int, bytes]]
-"""Sends a photo; status and body of the answer."""
 
 
 def ask(
@@ -80,7 +78,9 @@ def scores(endpoint: str, photo: bytes) -> tuple[np.ndarray[Any, Any], list[str]
 
 def _transport(endpoint: str, region: str | None = None) -> AbstractContextManager[Send]:
     if re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", endpoint):
-        return _sagemaker(endpoint, region)
+        for backend in ready():
+            if (sending := backend.endpoint(endpoint, region)) is not None:
+                return sending
     return _http(endpoint)
 
 
@@ -96,7 +96,7 @@ def _http(endpoint: str) -> Iterator[Send]:
             " or the name of a SageMaker endpoint"
         )
     url = endpoint.rstrip("/").removesuffix("/invocations") + "/invocations"
-    headers = {"Content-Type": "application/octet-stream", "Accept": _ACCEPT}
+    headers = {"Content-Type": "application/octet-stream", "Accept": VERBOSE}
     if key := os.environ.get(KEY_VARIABLE):
         headers["X-API-Key"] = key
     # A server above its capacity says when to come again.
@@ -140,28 +140,6 @@ def _reason(error: BaseException | None) -> str:
             return f" ({error.strerror or 'timed out'})"
         error = error.reason if isinstance(error, MaxRetryError) else error.__cause__
     return ""
-
-
-@contextmanager
-def _sagemaker(name: str, region: str | None) -> Iterator[Send]:
-    try:
-        import boto3
-
-        from breedlab.backends.sagemaker.endpoints.invoke import invoke
-        from breedlab.backends.sagemaker.session import client, connect
-    except ModuleNotFoundError as error:
-        raise ServingError(
-            f"--endpoint {name}: a SageMaker endpoint needs the package {error.name};"
-            " install the extra: pip install 'breedlab[sagemaker]'"
-        ) from error
-    if (region or boto3.Session().region_name) is None:
-        raise ServingError(
-            f"--endpoint {name}: a SageMaker endpoint lies in a region; give --region, set"
-            " AWS_DEFAULT_REGION or run `aws configure` (the address of a server begins with"
-            " http://)"
-        )
-    runtime = client(connect(region, "--region"), "sagemaker-runtime")
-    yield lambda content: invoke(runtime, name, content, _ACCEPT)
 
 
 def _read(endpoint: str, status: int, body: bytes, top: int) -> dict[str, Any]:

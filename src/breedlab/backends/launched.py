@@ -99,7 +99,7 @@ def _ask(name: str, question: Callable[[Backend], T | None]) -> T:
 
 def _read(run: Path) -> Mapping[str, Any]:
     text = (run / FILE).read_text("utf-8")
-    hint = f"`{command('jobs', 'fetch NAME')}` reads the one in the bucket"
+    hint = f"`{command('jobs', 'fetch NAME')}` asks where the job runs for its own record"
     try:
         tree = json.loads(text)
         str(tree["config"]["backend"]["name"])

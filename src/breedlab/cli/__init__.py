@@ -74,7 +74,7 @@ def _is_folder(word: str) -> bool:
 
 def run(command: str) -> None:
     """Runs one command on `sys.argv` and exits: one message and a code for whatever a person can
-    mend."""
+    fix."""
     degrade_terminal()
     try:
         entry: Callable[[list[str]], int] = import_module(f"breedlab.cli.{command}").main
@@ -92,7 +92,7 @@ def run(command: str) -> None:
         if isinstance(error, OSError) and error.filename and error.errno in _REFUSALS:
             sys.exit(
                 _say(
-                    f"{error.filename}: {error.strerror}; name another place or mend its"
+                    f"{error.filename}: {error.strerror}; name another place or fix its"
                     " permissions",
                     1,
                 )

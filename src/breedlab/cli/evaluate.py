@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab import hardware
+from breedlab.archives import opened
 from breedlab.cli.parser import Parser
 from breedlab.config.plugins import load_plugins_of
 from breedlab.data.folders import Photo, display_names, listed
@@ -15,7 +16,6 @@ from breedlab.data.layout import split_of
 from breedlab.data.listing import Leftovers, find_images, subfolders
 from breedlab.errors import DataError
 from breedlab.names import composed
-from breedlab.packing import opened
 from breedlab.serving.description import read_description
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breedlab import extras, hardware
+from breedlab.archives import opened
 from breedlab.cli.parser import Parser
 from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
 from breedlab.errors import ServingError
-from breedlab.packing import opened
 
 if TYPE_CHECKING:
     from breedlab.serving.model import Model

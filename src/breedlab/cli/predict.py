@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab import hardware
+from breedlab.archives import opened
 from breedlab.backends.client import ask
 from breedlab.cli.parser import Parser
 from breedlab.commands import command
@@ -19,7 +20,6 @@ from breedlab.data.folders import display_names
 from breedlab.data.listing import Leftovers, find_images
 from breedlab.errors import DataError
 from breedlab.names import composed, printable
-from breedlab.packing import opened
 
 _BATCH = 16
 _BORDERS = 8

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from breedlab import hardware
+from breedlab.archives import opened
 from breedlab.cli.parser import Parser
 from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
 from breedlab.errors import ServingError
-from breedlab.packing import opened
 from breedlab.serving.access import Access, read_key, read_origins
 from breedlab.serving.fetch import Allowed, Fetcher, allowed_from
 from breedlab.serving.origins import allowed_hosts

@@ -223,7 +223,7 @@ def folds_have_features(
             f"got {tuner.folds}, which cross-validates on cached features; expected 1, or"
             " model.freeze=backbone and cache.mode=auto",
         )
-    if backend.name == "sagemaker" and cloud.trials_are_jobs(
+    if cloud.kind_of(backend).aws and cloud.trials_are_jobs(
         backend.trials, tuner.strategy, model.freeze, tuner.warm_start
     ):
         yield Problem(

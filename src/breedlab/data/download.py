@@ -110,7 +110,7 @@ def fetch(
         if error.filename:
             raise DataError(
                 f"{error.filename}: {error.strerror}. The photos of {archive.url} go to {root}:"
-                " mend that, or set data.root to a folder that can be written."
+                " fix that, or set data.root to a folder that can be written."
             ) from error
         raise
 

@@ -26,6 +26,24 @@ def core() -> Any:
     return made
 
 
+def settings(precision: str, threads: int, streams: int) -> dict[str, Any]:
+    """Return the settings by which a graph is compiled for the CPU.
+
+    Args:
+        precision: `bf16`; else fp32.
+        threads: In all.
+        streams: Requests that are computed side by side, which have the threads among them.
+    """
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+        # Bound to cores, the threads of each process would take the first ones, and leave the
+        # others idle; and whoever decodes meanwhile needs the cores, too.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
 def computes_bf16() -> bool:
     """Return whether OpenVINO computes in bf16 here; where it would not, it takes fp32 without a
     word."""

@@ -164,7 +164,7 @@ def _read_safetensors(path: Path) -> StoredWeights:
 
 
 def _read_archive(path: Path) -> StoredWeights:
-    from breedlab.packing import opened
+    from breedlab.archives import opened
 
     try:
         with opened(path) as folder:

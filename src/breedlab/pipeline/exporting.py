@@ -16,7 +16,7 @@ from breedlab.registry import ENGINES
 if TYPE_CHECKING:
     from breedlab.data.module import PhotoData
     from breedlab.pipeline.final_test import FinalTest
-    from breedlab.training.prepare import Prepared
+    from breedlab.training.context import TrainingContext
 
 _COMPARED = 8
 """Validation photos on which the archive's network is compared with the trained one."""
@@ -25,7 +25,7 @@ _COMPARED = 8
 def export(
     directory: Path,
     classifier: Any,
-    prepared: Prepared,
+    prepared: TrainingContext,
     config: Config,
     photos: PhotoData,
     metrics: dict[str, Any],

@@ -14,10 +14,10 @@ from breedlab.data.module import PhotoData
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
 from breedlab.models.classifier import Classifier
 from breedlab.training.checkpoints import read_checkpoint
+from breedlab.training.context import TrainingContext
 from breedlab.training.evaluation import Evaluation, evaluate
 from breedlab.training.inference import ValidationPass, logits_of, validation_pass
 from breedlab.training.precision import autocast
-from breedlab.training.prepare import Prepared
 
 HeldOut = tuple[torch.Tensor, torch.Tensor]
 """Probabilities (n, classes) and labels (n,) of images that a network was not trained on."""
@@ -40,7 +40,11 @@ class FinalTest:
 
 
 def final_test(
-    prepared: Prepared, classifier: Classifier, config: Config, photos: PhotoData, folder: Path
+    prepared: TrainingContext,
+    classifier: Classifier,
+    config: Config,
+    photos: PhotoData,
+    folder: Path,
 ) -> FinalTest:
     """Test a run's best epoch, or its refit, and leave those weights in the classifier.
 
@@ -85,7 +89,7 @@ def _temperature(validation: ValidationPass) -> float:
 
 
 def measure(
-    prepared: Prepared, classifier: Classifier, photos: PhotoData, temperature: float = 1.0
+    prepared: TrainingContext, classifier: Classifier, photos: PhotoData, temperature: float = 1.0
 ) -> Evaluation:
     """Return how good a classifier is on the test photos."""
     total = len(photos.photos.splits["test"])

@@ -21,9 +21,9 @@ from breedlab.data.module import PhotoData, TrainingBatches
 from breedlab.files import atomic_open, atomic_write_json, read_json_if_whole
 from breedlab.models.weights import CARD
 from breedlab.training.activations import Activations
+from breedlab.training.context import TrainingContext
 from breedlab.training.fit import ActivationData, refit
 from breedlab.training.learner import Learner
-from breedlab.training.prepare import Prepared
 from breedlab.training.probe import probe
 from breedlab.training.solving import Solution
 
@@ -31,7 +31,7 @@ FILE = "refit.ckpt"
 
 
 def refitted(
-    prepared: Prepared,
+    prepared: TrainingContext,
     config: Config,
     run: Path,
     epochs: int,
@@ -143,7 +143,9 @@ def _is_there(run: Path, folder: Path, told: dict[str, Any]) -> bool:
     return False
 
 
-def _save(state: dict[str, torch.Tensor], prepared: Prepared, config: Config, run: Path) -> None:
+def _save(
+    state: dict[str, torch.Tensor], prepared: TrainingContext, config: Config, run: Path
+) -> None:
     if not distributed.is_main():
         return
     with atomic_open(run / "checkpoints" / FILE) as file:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from breedlab.data.module import PhotoData
     from breedlab.profiling.session import Session
-    from breedlab.training.prepare import Prepared
+    from breedlab.training.context import TrainingContext
 
 
 @dataclass(frozen=True)
@@ -202,12 +202,12 @@ def checked_photos(config: Config) -> Report:
     return report
 
 
-def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
+def _prepared(config: Config, report: Report, watch: Session) -> TrainingContext:
     _enter(watch, "Network")
     # here, after the photos are known to be good: it and its company take seconds
     with progress("loading PyTorch"):
         from breedlab.training import starting_weights
-        from breedlab.training.prepare import prepare
+        from breedlab.training.context import prepare
         from breedlab.training.start_checks import concerns
 
     with distributed.rank_zero_first():  # weights are downloaded once
@@ -227,15 +227,17 @@ def _prepared(config: Config, report: Report, watch: Session) -> Prepared:
     return prepared
 
 
-def _train(prepared: Prepared, directory: Path, started: float, begun: _Begun) -> TrainResult:
+def _train(
+    prepared: TrainingContext, directory: Path, started: float, begun: _Begun
+) -> TrainResult:
     from breedlab.debugging.recorder import records
     from breedlab.pipeline.exporting import export
     from breedlab.pipeline.final_test import final_test
     from breedlab.pipeline.observers import observers
     from breedlab.training import loggers
     from breedlab.training.auto_values import training_precision
+    from breedlab.training.context import is_solved
     from breedlab.training.fit import ActivationData, fit
-    from breedlab.training.prepare import is_solved
     from breedlab.training.probe import probe
     from breedlab.training.solving import SOLVED
 

@@ -21,7 +21,7 @@ from breedlab.evaluation.label_errors import (
 )
 from breedlab.evaluation.outliers import outliers
 from breedlab.models.classifier import Classifier
-from breedlab.training.prepare import Prepared
+from breedlab.training.context import TrainingContext
 
 FILE = "fixes.csv"
 _SPLITS = ("train", "valid")
@@ -31,7 +31,11 @@ did."""
 
 
 def list_suspects(
-    directory: Path, classifier: Classifier, prepared: Prepared, config: Config, data: PhotoData
+    directory: Path,
+    classifier: Classifier,
+    prepared: TrainingContext,
+    config: Config,
+    data: PhotoData,
 ) -> None:
     """Write a run's `fixes.csv`: images whose own class is not the likeliest by what others teach,
     the worst first, then those unlike all others.

@@ -18,13 +18,13 @@ from breedlab.models.classifier import Classifier
 from breedlab.pipeline.final_test import HeldOut
 from breedlab.serving.model import Model
 from breedlab.serving.novelty import Novelty
+from breedlab.training.context import TrainingContext
 from breedlab.training.inference import features as features_of
-from breedlab.training.prepare import Prepared
 
 
 def answers_of(
     classifier: Classifier,
-    prepared: Prepared,
+    prepared: TrainingContext,
     config: Config,
     photos: PhotoData,
     calibration: Mapping[str, float],

@@ -13,13 +13,13 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from breedlab.archives import opened as opened
+from breedlab.archives import write_archive as write_archive
 from breedlab.config.migrations import SCHEMA_VERSION
 from breedlab.config.plugins import copy_packages
 from breedlab.data.transforms import EvalTransform
 from breedlab.models.backbone import TIMM
 from breedlab.models.classifier import Classifier
-from breedlab.packing import opened as opened
-from breedlab.packing import write_archive as write_archive
 from breedlab.registry import ENGINES
 from breedlab.serving.engine_kinds import AddedEngine
 from breedlab.serving.engines import EAGER, OPENVINO, Choice, OpenVino, probe

@@ -123,14 +123,7 @@ class OpenVino:
                 _log.warning("this machine has no native bf16; OpenVINO computes in fp32")
                 precision = "fp32"
             self._threads = torch.get_num_threads()
-            hint = "bf16" if precision == "bf16" else "f32"
-            self._settings = {
-                "INFERENCE_PRECISION_HINT": hint,
-                "INFERENCE_NUM_THREADS": self._threads,
-                # Bound to cores, the threads of each process would take the first ones, and leave
-                # the others idle.
-                "ENABLE_CPU_PINNING": False,
-            }
+            self.choice = Choice(OPENVINO, precision)
             # Any number of photos; compiled for one number it was no faster.
             self._graph = core.read_model(str(file))
             _refuse_huge_layers(self._graph)
@@ -139,7 +132,6 @@ class OpenVino:
             raise Unusable("openvino is not installed") from error
         except Exception as error:  # OpenVINO raises bare RuntimeErrors, whatever is wrong
             raise Unusable(f"OpenVINO does not take it ({_first_line(error)})") from error
-        self.choice = Choice(OPENVINO, precision)
         self._lock = threading.Lock()
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
@@ -153,9 +145,8 @@ class OpenVino:
 
     def _requests(self, count: int) -> list[Any]:
         """So many computations side by side, which have the threads among them."""
-        compiled = openvino_core.core().compile_model(
-            self._graph, "CPU", {**self._settings, "NUM_STREAMS": count}
-        )
+        settings = openvino_core.settings(self.choice.precision, self._threads, count)
+        compiled = openvino_core.core().compile_model(self._graph, "CPU", settings)
         return [compiled.create_infer_request() for _ in range(count)]
 
 

@@ -10,9 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from breedlab.models import openvino_export
+from breedlab.models import openvino_core, openvino_export
 from breedlab.models.classifier import Classifier
-from breedlab.models.openvino_core import core
 from breedlab.training.precision import autocast
 
 BATCH = 32
@@ -77,13 +76,8 @@ class OpenVino:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             graph = openvino_export.convert(_UpToBoundary(classifier.cpu().eval()), classifier.side)
         streams = min(threads, _MOST_STREAMS)
-        settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": streams,
-            "ENABLE_CPU_PINNING": False,  # whoever decodes meanwhile needs the cores, too
-        }
-        compiled = core().compile_model(graph, "CPU", settings)
+        settings = openvino_core.settings(precision, threads, streams)
+        compiled = openvino_core.core().compile_model(graph, "CPU", settings)
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from breedlab.training.activations import Activations
 from breedlab.training.auto_values import training_precision
 
 if TYPE_CHECKING:
-    from breedlab.training.prepare import Prepared
+    from breedlab.training.context import TrainingContext
 
 
 def fold_numbers(
@@ -69,7 +69,7 @@ def divided(whole: Activations, fold: torch.Tensor) -> Iterator[Activations]:
         )
 
 
-def folds_of(prepared: Prepared, config: Config) -> list[Activations]:
+def folds_of(prepared: TrainingContext, config: Config) -> list[Activations]:
     """Return the folds of a trial's features.
 
     Raises:
@@ -93,7 +93,7 @@ def folds_of(prepared: Prepared, config: Config) -> list[Activations]:
     return [*divided(whole, fold_numbers(labels, groups, config.tuner.folds, prepared.config.seed))]
 
 
-def epochs(prepared: Prepared, config: Config, count: int) -> Iterator[loop.Epoch]:
+def epochs(prepared: TrainingContext, config: Config, count: int) -> Iterator[loop.Epoch]:
     """Train on each fold's others with the lean loop, an epoch at a time, and yield the means; a
     head that is solved has one."""
     parts = folds_of(prepared, config)
@@ -106,7 +106,7 @@ def epochs(prepared: Prepared, config: Config, count: int) -> Iterator[loop.Epoc
 
 
 def _trained(
-    prepared: Prepared, config: Config, part: Activations, count: int
+    prepared: TrainingContext, config: Config, part: Activations, count: int
 ) -> Iterator[loop.Epoch]:
     learner, feed = prepared.learner(prepared.classifier(config), config, count, on=part)
     precision = training_precision(config, prepared.accelerator, prepared.precision, cached=True)
@@ -121,7 +121,7 @@ def _trained(
 
 
 def solve(
-    prepared: Prepared, config: Config, parts: Sequence[Activations]
+    prepared: TrainingContext, config: Config, parts: Sequence[Activations]
 ) -> tuple[float, loop.Epoch]:
     """Return the penalty that is best over all folds of a head that is solved, and what it comes
     to.

@@ -11,16 +11,18 @@ from torch import nn
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
+from breedlab.training.context import TrainingContext
 from breedlab.training.engine_choice import EAGER
 from breedlab.training.feature_engines import BATCH
 from breedlab.training.precision import autocast
-from breedlab.training.prepare import Prepared
 
 ToFeatures = Callable[[torch.Tensor], torch.Tensor]
 """From images or activations to what a head gets."""
 
 
-def logits_of(prepared: Prepared, classifier: Classifier) -> Callable[[torch.Tensor], torch.Tensor]:
+def logits_of(
+    prepared: TrainingContext, classifier: Classifier
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what gives a trained classifier's logits (n, classes) on the CPU, its frozen part by
     the run's engine."""
     network = classifier.to(prepared.device).eval()
@@ -36,7 +38,11 @@ def logits_of(prepared: Prepared, classifier: Classifier) -> Callable[[torch.Ten
 
 @torch.no_grad()
 def features(
-    prepared: Prepared, classifier: Classifier, config: Config, split: str, indices: torch.Tensor
+    prepared: TrainingContext,
+    classifier: Classifier,
+    config: Config,
+    split: str,
+    indices: torch.Tensor,
 ) -> torch.Tensor:
     """Return what a trained classifier's head gets of some images of `train` or `valid`, as
     training left it."""
@@ -72,7 +78,9 @@ class ValidationPass:
 
 
 @torch.no_grad()
-def validation_pass(prepared: Prepared, classifier: Classifier, config: Config) -> ValidationPass:
+def validation_pass(
+    prepared: TrainingContext, classifier: Classifier, config: Config
+) -> ValidationPass:
     """Pass the validation images, or their cached activations, through a trained classifier
     once."""
     network = classifier.to(prepared.device).eval()
@@ -94,7 +102,7 @@ def validation_pass(prepared: Prepared, classifier: Classifier, config: Config) 
     return ValidationPass(torch.cat(logits), labels, torch.cat(features) if features else None)
 
 
-def _features_of_images(prepared: Prepared, network: Classifier) -> ToFeatures:
+def _features_of_images(prepared: TrainingContext, network: Classifier) -> ToFeatures:
     """Return what gives the head's input for images, the frozen part by the run's engine."""
     choice = None
     if network.freeze != "none":

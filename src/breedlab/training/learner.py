@@ -8,14 +8,16 @@ from typing import Any
 import lightning
 import torch
 from torch import nn
+from torch.nn.modules.loss import _Loss
 from torchvision.transforms import v2
 
 from breedlab.config import Config
+from breedlab.config.schema import Optim
 from breedlab.data.module import TrainingLoader
 from breedlab.models.classifier import Classifier
 from breedlab.models.weights import CARD
-from breedlab.registry import HEADS
-from breedlab.training.loss import image_weights, make_loss
+from breedlab.registry import HEADS, LOSSES
+from breedlab.training.cross_entropy import image_weights
 from breedlab.training.metrics import make_metrics
 from breedlab.training.optimization import make_optimizer, make_schedule, refuse_other_groups
 
@@ -56,7 +58,7 @@ class Learner(lightning.LightningModule):
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs or config.trainer.max_epochs
-        self.criterion = make_loss(config.optim, class_weights)
+        self.criterion = _make_loss(config.optim, class_weights)
         self.validation = make_metrics(
             classifier.architecture.classes, shared=True, monitor=config.monitor
         )
@@ -194,3 +196,27 @@ class Learner(lightning.LightningModule):
             optimizer, self.config.optim, steps_per_epoch=self.steps_per_epoch, epochs=self.epochs
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class RegisteredLoss(_Loss):
+    """A loss that is not of PyTorch's class of losses, which is all that the debugger's hook
+    records."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        mean: torch.Tensor = self.loss(input, target)
+        return mean
+
+
+def _make_loss(optim: Optim, class_weights: torch.Tensor | None) -> nn.Module:
+    """Return the loss that a config names.
+
+    Args:
+        optim: Its section.
+        class_weights: (classes,), or None.
+    """
+    loss = LOSSES.chosen(optim).build(class_weights, optim.label_smoothing)
+    return loss if isinstance(loss, _Loss) else RegisteredLoss(loss)

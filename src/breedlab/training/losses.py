@@ -36,6 +36,6 @@ class CrossEntropy(Loss):
     """Cross-entropy, in which a class weight weighs images of the class."""
 
     def build(self, class_weights: torch.Tensor | None, label_smoothing: float) -> nn.Module:
-        from breedlab.training.loss import CrossEntropyLoss
+        from breedlab.training.cross_entropy import CrossEntropyLoss
 
         return CrossEntropyLoss(class_weights, label_smoothing=label_smoothing)

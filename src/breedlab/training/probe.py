@@ -6,10 +6,10 @@ from breedlab import config as configs
 from breedlab.config import Config
 from breedlab.console import note
 from breedlab.models.classifier import Classifier
-from breedlab.training.prepare import Prepared
+from breedlab.training.context import TrainingContext
 
 
-def probe(prepared: Prepared, classifier: Classifier, config: Config) -> None:
+def probe(prepared: TrainingContext, classifier: Classifier, config: Config) -> None:
     """Train a classifier's head alone, so that fine-tuning starts from a sensible head.
 
     Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054).

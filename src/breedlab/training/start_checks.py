@@ -14,7 +14,7 @@ from breedlab.models import input_check
 from breedlab.models.classifier import Classifier
 
 if TYPE_CHECKING:
-    from breedlab.training.prepare import Prepared
+    from breedlab.training.context import TrainingContext
 
 _CHECKED = 32
 """Training images that the weights are checked on."""
@@ -63,7 +63,7 @@ def _try_compiled(classifier: Classifier, image: torch.Tensor) -> None:
         ) from error
 
 
-def refuse_batch_of_one(prepared: Prepared, config: Config) -> None:
+def refuse_batch_of_one(prepared: TrainingContext, config: Config) -> None:
     """Raise ConfigError if batches have one image and a BatchNorm trains: it has no variance to
     divide by."""
     images = len(prepared.report.photos.splits["train"])
@@ -81,7 +81,7 @@ def refuse_batch_of_one(prepared: Prepared, config: Config) -> None:
         ) from error
 
 
-def concerns(prepared: Prepared) -> list[str]:
+def concerns(prepared: TrainingContext) -> list[str]:
     """Return what is wrong with the weights, by the config and on a few training images; one line
     each."""
     config = prepared.config

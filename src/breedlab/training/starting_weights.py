@@ -12,7 +12,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.models.weights import Loaded
 
 if TYPE_CHECKING:
-    from breedlab.training.prepare import Prepared
+    from breedlab.training.context import TrainingContext
 
 _AUTO = ("image_size", "interpolation", "mean", "resize", "std")
 """Settings of `data` that the weights decide unless the config does."""
@@ -40,7 +40,7 @@ def parent(loaded: Loaded | None) -> str | None:
     return f"{loaded.path} (run {run})" if loaded and run else None
 
 
-def describe(prepared: Prepared) -> list[str]:
+def describe(prepared: TrainingContext) -> list[str]:
     """Return lines on the network's input, and on the file of weights if there is one."""
     lines = [_describe_input(prepared)]
     loaded = prepared.backbone.loaded
@@ -57,7 +57,7 @@ def describe(prepared: Prepared) -> list[str]:
     return [*lines, f"weights: {loaded.path}{prefix}; {reason}, and the head starts fresh"]
 
 
-def _describe_input(prepared: Prepared) -> str:
+def _describe_input(prepared: TrainingContext) -> str:
     used, source = prepared.evaluation, prepared.backbone.pretraining.source
     mean = ",".join(f"{value:.4g}" for value in used.mean)
     std = ",".join(f"{value:.4g}" for value in used.std)

@@ -12,12 +12,12 @@ from breedlab.console import note
 from breedlab.evaluation.figures import metric as shown_metric
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.training import folds
-from breedlab.training.prepare import Prepared
+from breedlab.training.context import TrainingContext
 
 _FILE = "baseline.json"
 
 
-def measured(config: Config, prepared: Prepared, run: Path) -> dict[str, Any] | None:
+def measured(config: Config, prepared: TrainingContext, run: Path) -> dict[str, Any] | None:
     """Return the baseline of a search, solved once and recorded in its run; None where features are
     not cached.
 
@@ -52,7 +52,7 @@ def describe(found: dict[str, Any]) -> str:
     return f"logistic regression on the same features: {found['metric']} {shown}{of}"
 
 
-def _solved(config: Config, prepared: Prepared) -> dict[str, Any] | None:
+def _solved(config: Config, prepared: TrainingContext) -> dict[str, Any] | None:
     plain = {
         "model.head_type": "logistic",
         "optim.loss": "cross_entropy",

@@ -17,8 +17,8 @@ from breedlab.config import Config, search_space, trial_count
 from breedlab.config.space import Space
 from breedlab.console import note
 from breedlab.errors import TrainingError
+from breedlab.training.context import TrainingContext, at_leisure, is_solved
 from breedlab.training.objective import rank
-from breedlab.training.prepare import Prepared, at_leisure, is_solved
 from breedlab.tuning import auto, baseline, store, workers
 from breedlab.tuning import confirm as confirmation
 from breedlab.tuning.budget import Budget
@@ -71,7 +71,7 @@ class Runner(Protocol):
     def ended(self) -> dict[int, Outcome]: ...
 
 
-def search(config: Config, prepared: Prepared, run: Path) -> Best:
+def search(config: Config, prepared: TrainingContext, run: Path) -> Best:
     """Run the trials that are still to run and return the best of all.
 
     Args:
@@ -123,7 +123,12 @@ def _spent(study: optuna.Study, run: Path) -> float:
 
 
 def _confirm(
-    study: optuna.Study, config: Config, prepared: Prepared, run: Path, space: Space, budget: Budget
+    study: optuna.Study,
+    config: Config,
+    prepared: TrainingContext,
+    run: Path,
+    space: Space,
+    budget: Budget,
 ) -> None:
     """Run the best trials again with other seeds."""
     ranked = []
@@ -155,7 +160,7 @@ class _Trials:
         self,
         study: optuna.Study,
         config: Config,
-        prepared: Prepared,
+        prepared: TrainingContext,
         run: Path,
         space: Space,
         board: TrialTable,
@@ -258,7 +263,7 @@ class _Trials:
 class _Here:
     """Runs a trial in this process, when its end is asked for."""
 
-    def __init__(self, prepared: Prepared, stop_early: workers.StopEarly) -> None:
+    def __init__(self, prepared: TrainingContext, stop_early: workers.StopEarly) -> None:
         self._prepared, self._stop_early = prepared, stop_early
         self._sent: tuple[int, Mapping[str, Any]] | None = None
 

@@ -13,8 +13,8 @@ from typing import Any
 from breedlab import config as configs
 from breedlab.errors import BreedlabError, DiskFull, OutOfTime
 from breedlab.training import folds
+from breedlab.training.context import TrainingContext, is_solved
 from breedlab.training.objective import better
-from breedlab.training.prepare import Prepared, is_solved
 from breedlab.training.probe import probe
 
 
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def run_trial(
-    prepared: Prepared, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
+    prepared: TrainingContext, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
 ) -> Outcome:
     """Trains with `values` in place of the config's; nothing of its network stays in memory.
 
@@ -73,7 +73,7 @@ def quickly_collected() -> Iterator[None]:
 
 
 def _trained(
-    prepared: Prepared, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
+    prepared: TrainingContext, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
 ) -> Outcome:
     started = time.monotonic()
     history: list[dict[str, float]] = []

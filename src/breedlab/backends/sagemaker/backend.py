@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.base import Backend, Handle, ListedJob, Store
+from breedlab.backends.base import Backend, Handle, ListedJob, Send, Store
 from breedlab.commands import command
 from breedlab.config import Config
 from breedlab.console import note
-from breedlab.errors import BackendError, ConfigError
+from breedlab.errors import BackendError, ConfigError, ServingError
 
 if TYPE_CHECKING:
     import boto3
@@ -69,6 +70,16 @@ class SageMakerBackend(Backend):
         from breedlab.backends.sagemaker.upload import Bucket
 
         return Bucket(address, where, key)
+
+    def endpoint(self, name: str, where: str | None) -> AbstractContextManager[Send]:
+        try:
+            from breedlab.backends.sagemaker.endpoints.invoke import sending
+        except ModuleNotFoundError as error:
+            raise ServingError(
+                f"--endpoint {name}: a SageMaker endpoint needs the package {error.name};"
+                " install the extra: pip install 'breedlab[sagemaker]'"
+            ) from error
+        return sending(name, where)
 
     def deploy(self, model: Path) -> str:
         from breedlab.backends.sagemaker.endpoints.deploy import deploy

@@ -51,7 +51,7 @@ class Wanted(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class AwsTarget:
     """Where in AWS jobs run and keep their files."""
 
     region: str
@@ -79,10 +79,10 @@ def require_extra() -> None:
         )
 
 
-def planned(backend: Wanted) -> Place:
+def planned(backend: Wanted) -> AwsTarget:
     """The place as far as the config tells it, without asking anybody; the rest stands in angle
     brackets."""
-    return Place(
+    return AwsTarget(
         region=backend.region or _profile_region() or REGION,
         role=backend.role or ROLE,
         bucket=backend.bucket or BUCKET,
@@ -90,7 +90,7 @@ def planned(backend: Wanted) -> Place:
     )
 
 
-def needed(place: Place) -> list[str]:
+def needed(place: AwsTarget) -> list[str]:
     """What a launch will need beside what is known."""
     known = (place.region, place.role, place.bucket)
     return [text for mark, text in NEEDS.items() if mark in known]
@@ -136,7 +136,7 @@ def client(session: boto3.Session, service: str, region: str | None = None) -> A
     return session.client(service, region, config=settings)
 
 
-def resolve(backend: Wanted) -> tuple[boto3.Session, Place]:
+def resolve(backend: Wanted) -> tuple[boto3.Session, AwsTarget]:
     """The session and the place of a launch, everything about them checked.
 
     Raises:
@@ -148,7 +148,7 @@ def resolve(backend: Wanted) -> tuple[boto3.Session, Place]:
     return session, place
 
 
-def inspect(backend: Wanted) -> tuple[boto3.Session | None, Place | None, list[Problem]]:
+def inspect(backend: Wanted) -> tuple[boto3.Session | None, AwsTarget | None, list[Problem]]:
     """What `resolve` gives, with its problems instead of an error, to be told beside others."""
     found = [
         Problem(f"backend.{name}", f"has no value; a launch needs {NEEDS[mark]}")
@@ -170,7 +170,7 @@ def inspect(backend: Wanted) -> tuple[boto3.Session | None, Place | None, list[P
             problems += _bucket_problems(session, "backend.bucket", backend.bucket, region)
     return (
         session,
-        Place(region, role, backend.bucket or BUCKET, backend.prefix),
+        AwsTarget(region, role, backend.bucket or BUCKET, backend.prefix),
         [*found, *problems],
     )
 

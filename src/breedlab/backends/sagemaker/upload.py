@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from breedlab.backends.base import Store
 from breedlab.backends.kinds import SageMaker
 from breedlab.backends.sagemaker.session import (
-    Place,
+    AwsTarget,
     aws_errors,
     bucket_problems,
     client,
@@ -75,7 +75,9 @@ class Bucket(Store):
         )
 
 
-def upload_photos(session: boto3.Session, place: Place, report: Report, kms_key: str | None) -> str:
+def upload_photos(
+    session: boto3.Session, place: AwsTarget, report: Report, kms_key: str | None
+) -> str:
     """Puts the checked photos where jobs read them, once for each data set.
 
     Every photo of the scan goes, the unusable ones too: the job checks and cuts for itself, and

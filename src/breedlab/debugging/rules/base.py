@@ -45,7 +45,7 @@ class RunRule(Rule):  # type: ignore[misc]
         meaning: What it usually means that it fired.
         advice: What to try then.
         sound: What it means that it did not fire.
-        latest: Whether only the last judgement counts, for what a later step may mend.
+        latest: Whether only the last judgement counts, for what a later step may fix.
     """
 
     name: ClassVar[str]

@@ -23,7 +23,7 @@ from breedlab.backends.sagemaker.endpoints.endpoint import (
     python_of,
     with_version,
 )
-from breedlab.backends.sagemaker.session import Place
+from breedlab.backends.sagemaker.session import AwsTarget
 from breedlab.backends.sagemaker.tags import own_tags
 from breedlab.config.endpoint import Endpoint
 from breedlab.console import note, stage
@@ -63,7 +63,7 @@ def name_of(endpoint: Endpoint, model: Path | None) -> str:
 
 
 def described(
-    endpoint: Endpoint, model: Path, place: Place, folder: Path, archive: Path
+    endpoint: Endpoint, model: Path, place: AwsTarget, folder: Path, archive: Path
 ) -> Deployment:
     """Return what the settings ask for.
 
@@ -142,7 +142,7 @@ def opened_model(model: Path, vendored_for: str | None = None) -> Iterator[tuple
         model: An archive, or a run directory.
         vendored_for: The instance type whose packages the archive brings along; None for none.
     """
-    from breedlab.packing import opened, write_archive
+    from breedlab.archives import opened, write_archive
 
     with opened(model) as folder, TemporaryDirectory(prefix="breedlab-") as scratch:
         archive = model / "model.tar.gz" if model.is_dir() else model
@@ -161,8 +161,8 @@ def vendored_for(endpoint: Endpoint) -> str | None:
 
 def _with_wheels(folder: Path, scratch: Path, instance_type: str) -> Path:
     """Return an archive that brings along what its endpoint would install."""
+    from breedlab.archives import write_archive
     from breedlab.backends.sagemaker import vendoring
-    from breedlab.packing import write_archive
 
     stage("Packages")
     content = Path(shutil.copytree(folder, scratch / "content"))

@@ -18,7 +18,7 @@ from breedlab.backends.sagemaker import machines
 from breedlab.backends.sagemaker.endpoints.autoscaling import scaling_requests
 from breedlab.backends.sagemaker.images import gpus
 from breedlab.backends.sagemaker.request import Request
-from breedlab.backends.sagemaker.session import Place
+from breedlab.backends.sagemaker.session import AwsTarget
 from breedlab.backends.sagemaker.tags import as_request as tags_as_request
 from breedlab.config.endpoint import LONGEST_NAME
 from breedlab.errors import BackendError
@@ -96,7 +96,7 @@ class Deployment:
 
     name: str
     version: str
-    place: Place
+    place: AwsTarget
     image: str
     own_image: bool
     model: str

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from breedlab.backends.sagemaker.session import aws_errors, split_uri
-from breedlab.errors import BackendError
+import boto3
+
+from breedlab.backends.base import VERBOSE, Send
+from breedlab.backends.sagemaker.session import aws_errors, client, connect, split_uri
+from breedlab.errors import BackendError, ServingError
+
+
+@contextmanager
+def sending(name: str, region: str | None) -> Iterator[Send]:
+    """Give what sends images to an endpoint.
+
+    Args:
+        name: The endpoint's.
+        region: Where it lies; None for the AWS profile's.
+
+    Raises:
+        ServingError: If no region is set.
+    """
+    if (region or boto3.Session().region_name) is None:
+        raise ServingError(
+            f"--endpoint {name}: a SageMaker endpoint lies in a region; give --region, set"
+            " AWS_DEFAULT_REGION or run `aws configure` (the address of a server begins with"
+            " http://)"
+        )
+    runtime = client(connect(region, "--region"), "sagemaker-runtime")
+    yield lambda content: invoke(runtime, name, content, VERBOSE)
 
 
 def invoke(runtime: Any, endpoint: str, body: bytes, accept: str) -> tuple[int, bytes]:

@@ -23,7 +23,7 @@ from breedlab.backends.sagemaker.jobs.requests import (
 )
 from breedlab.backends.sagemaker.jobs.source import write_source
 from breedlab.backends.sagemaker.prices import bill_problems, largest_bill
-from breedlab.backends.sagemaker.session import Place, needed, planned, require_extra
+from breedlab.backends.sagemaker.session import AwsTarget, needed, planned, require_extra
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.problems import error_from
 from breedlab.config.space import Choices
@@ -194,7 +194,7 @@ def _source(config: Config, shown: int = 3) -> Iterator[str]:
             yield f"  {top}/  {len(inside)} files, {total:,} bytes: {named}{more}"
 
 
-def _needs(place: Place) -> Iterator[str]:
+def _needs(place: AwsTarget) -> Iterator[str]:
     yield "a launch will need"
     yield "  credentials: `aws configure`, `aws sso login` or AWS_PROFILE"
     yield from (f"  {text}" for text in needed(place))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.base import FILE
 from breedlab.backends.sagemaker.jobs.requests import Experiment
-from breedlab.backends.sagemaker.session import Place, aws_errors, client, split_uri
+from breedlab.backends.sagemaker.session import AwsTarget, aws_errors, client, split_uri
 from breedlab.backends.sagemaker.upload import put
 from breedlab.commands import command
 from breedlab.config import validate
@@ -49,7 +49,7 @@ class Record:
 
     name: str
     final_name: str
-    place: Place
+    place: AwsTarget
     image: str
     data: str
     fingerprint: str | None
@@ -182,7 +182,7 @@ def from_tree(tree: Mapping[str, Any], run: Path | None) -> Record:
     """
     known = {field.name for field in fields(Record)}
     kept = {name: value for name, value in tree.items() if name in known}
-    return Record(**{**kept, "place": Place(**kept["place"]), "run": run})
+    return Record(**{**kept, "place": AwsTarget(**kept["place"]), "run": run})
 
 
 def _read(text: str) -> Record:

@@ -27,7 +27,7 @@ from breedlab.backends.sagemaker import tags
 from breedlab.backends.sagemaker.images import gpus, known_gpus
 from breedlab.backends.sagemaker.jobs.hyperparameters import encode, sagemaker_name
 from breedlab.backends.sagemaker.request import Request
-from breedlab.backends.sagemaker.session import Place
+from breedlab.backends.sagemaker.session import AwsTarget
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.cloud import trials_are_jobs
 from breedlab.config.space import Choices, Dimension, Range
@@ -71,7 +71,7 @@ class Experiment:
     """
 
     config: Config
-    place: Place
+    place: AwsTarget
     name: str
     image: str
     data: str

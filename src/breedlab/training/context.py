@@ -51,7 +51,7 @@ def _network(config: Config) -> tuple[Any, ...]:
 
 
 @dataclass
-class Prepared:
+class TrainingContext:
     """Everything that the trials and the best have in common.
 
     Attributes:
@@ -79,7 +79,7 @@ class Prepared:
     scope: str = ""
     heed: Callable[[], None] = at_leisure
     engines: FeatureEngines = field(init=False)
-    _variants: dict[tuple[Any, ...], Prepared] = field(default_factory=dict)
+    _variants: dict[tuple[Any, ...], TrainingContext] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.engines = FeatureEngines(
@@ -98,7 +98,7 @@ class Prepared:
     def classes(self) -> tuple[str, ...]:
         return self.report.photos.classes
 
-    def suited(self, config: Config) -> Prepared:
+    def suited(self, config: Config) -> TrainingContext:
         """Return what a config with another backbone or input needs; itself where these are its
         own.
 
@@ -119,7 +119,7 @@ class Prepared:
             scope = (
                 f"{config.model.name} {config.model.weights} {evaluation.resize}/{evaluation.crop} "
             )
-            made = Prepared(
+            made = TrainingContext(
                 config,
                 self.report,
                 backbone,
@@ -338,7 +338,7 @@ def is_solved(config: Config) -> bool:
     return HEADS.chosen(config.model).solved
 
 
-def prepare(config: Config, report: Report) -> Prepared:
+def prepare(config: Config, report: Report) -> TrainingContext:
     """Builds the network and settles what the config leaves open.
 
     Raises:
@@ -350,7 +350,7 @@ def prepare(config: Config, report: Report) -> Prepared:
     # weights=none must draw the same numbers again when a run is resumed
     torch.manual_seed(config.seed)
     backbone = backbones.build(config.model.name, weight_files.file_of(config.model.weights))
-    prepared = Prepared(
+    prepared = TrainingContext(
         config=config,
         report=report,
         backbone=backbone,

@@ -1,14 +1,9 @@
-"""The training loss: cross-entropy whose class weights weigh images, not the targets that smoothing
-spreads."""
+"""Cross-entropy whose class weights weigh images, not the targets that smoothing spreads."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.modules.loss import _Loss
-
-from breedlab.config.schema import Optim
-from breedlab.registry import LOSSES
 
 
 class CrossEntropyLoss(nn.CrossEntropyLoss):
@@ -53,30 +48,6 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         )
         weights = self.image_weights(target)
         return (weights * losses).sum() / weights.sum()
-
-
-class RegisteredLoss(_Loss):
-    """A loss that is not of PyTorch's class of losses, which is all that the debugger's hook
-    records."""
-
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        mean: torch.Tensor = self.loss(input, target)
-        return mean
-
-
-def make_loss(optim: Optim, class_weights: torch.Tensor | None) -> nn.Module:
-    """Return the loss that a config names.
-
-    Args:
-        optim: Its section.
-        class_weights: (classes,), or None.
-    """
-    loss = LOSSES.chosen(optim).build(class_weights, optim.label_smoothing)
-    return loss if isinstance(loss, _Loss) else RegisteredLoss(loss)
 
 
 def image_weights(loss: nn.Module, labels: torch.Tensor) -> torch.Tensor:
