@@ -270,6 +270,15 @@ def errors_page() -> str:
         "| 130 | | Ctrl-C; the last line says how to go on |",
         "| 141 | | nobody reads the output any more, as with `breedlab help \\| head` |",
         "",
+        "## Codes",
+        "",
+        "Each message begins with the code of its kind, such as `[BL101]`; in Python it is the "
+        "exception's `code`. Wording may improve; codes stay.",
+        "",
+        "| code | what it means |",
+        "|---|---|",
+        *(f"| {code} | {_escaped(meaning)} |" for code, meaning in errors.CODES.items()),
+        "",
         "`breedlab debug` also exits with 1 when a rule fired, and `breedlab predict` with 1 when "
         "one of several images could not be read.",
     ]

@@ -41,6 +41,8 @@ WHOLE = Shard()
 class Lost(BreedlabError):
     """Another process has ended the run, and has said why."""
 
+    code = "BL303"
+
     exit_code = 1
     told = True
 

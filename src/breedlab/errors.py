@@ -5,52 +5,117 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+CODES = {
+    "BL100": "The config has problems of several kinds, or one without a code of its own.",
+    "BL101": "The config has no such name; the message has the nearest one.",
+    "BL102": "The config lacks a value.",
+    "BL103": "A value of the config has the wrong type, or is out of its range or choices.",
+    "BL104": "Settings of the config do not go together.",
+    "BL105": "A search may not vary this, or not to this value.",
+    "BL106": "An override cannot be read.",
+    "BL110": "A run cannot be resumed, or not with these settings.",
+    "BL111": "A newer breedlab wrote this, or its schema version is none.",
+    "BL112": "A file is empty, cut off, or holds something else.",
+    "BL200": "The images or their labels are missing, broken, or inconsistent.",
+    "BL201": "A file is not an image that can be used.",
+    "BL202": "An image that was checked can no longer be read.",
+    "BL203": "A run has no tensors recorded.",
+    "BL300": "Training or the search could not produce a model.",
+    "BL301": "A disk is full.",
+    "BL302": "The minutes of a search are over.",
+    "BL303": "Another process of the same run failed, and says why.",
+    "BL400": "The place to run refused or failed.",
+    "BL401": "Packages of an extra are not installed.",
+    "BL402": "A job may have been started, but the answer that says so was lost.",
+    "BL403": "The job goes on; only following it ended.",
+    "BL404": "A job failed.",
+    "BL405": "The port is taken.",
+    "BL406": "A rollout was interrupted.",
+    "BL500": "A model or its archive cannot be used.",
+    "BL501": "A request cannot be answered.",
+    "BL502": "An image of a request cannot be used.",
+    "BL503": "An image must not or cannot be fetched by its address.",
+    "BL504": "The network has no map of what it looked at.",
+}
+"""What errors are known by, whatever their wording. A code is never given to another error."""
+
 
 class BreedlabError(Exception):
     """A problem that the user can fix. Its text is the whole message."""
 
+    code = ""
+    """Of `CODES`; empty for what is no error, such as being told to stop."""
     exit_code = 2
     told = False
     """Whether another process of the same run has said it already."""
+
+    def shown(self) -> str:
+        """Return the message as commands print it, behind its code."""
+        return f"[{self.code}] {self}" if self.code else str(self)
 
 
 class ConfigError(BreedlabError):
     """The config cannot mean anything sensible; nothing was started."""
 
+    code = "BL100"
+
+
+class ResumeError(ConfigError):
+    """A run cannot be gone on with, or not like this."""
+
+    code = "BL110"
+
+
+class NewerVersion(ConfigError):
+    """A newer breedlab wrote what is to be read."""
+
+    code = "BL111"
+
 
 class DataError(BreedlabError):
     """The images are missing, broken or inconsistent."""
+
+    code = "BL200"
 
 
 class TrainingError(BreedlabError):
     """Training or the search could not produce a model."""
 
+    code = "BL300"
     exit_code = 1
-
-
-class OutOfTime(TrainingError):
-    """The minutes of a search are over: what is running ends, and what was found counts."""
 
 
 class DiskFull(TrainingError):
     """A disk is full. Whatever else is tried on it fails alike, so that a search ends here, to be
     resumed."""
 
+    code = "BL301"
+
+
+class OutOfTime(TrainingError):
+    """The minutes of a search are over: what is running ends, and what was found counts."""
+
+    code = "BL302"
+
 
 class BackendError(BreedlabError):
     """The place where the experiment should run refused or failed."""
 
+    code = "BL400"
     exit_code = 1
 
 
 class MissingExtra(BackendError):
     """The place needs packages that are not installed; nothing was started."""
 
+    code = "BL401"
     exit_code = 2
 
 
 class ServingError(BreedlabError):
     """A model archive or a photo cannot be used."""
+
+    code = "BL500"
 
 
 class Terminated(BreedlabError):

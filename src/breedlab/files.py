@@ -25,6 +25,8 @@ _numbers = itertools.count()
 class DamagedFile(BreedlabError):
     """A file that was to be read is empty, cut off or holds something else."""
 
+    code = "BL112"
+
     exit_code = 1
 
 

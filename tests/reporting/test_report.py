@@ -21,7 +21,7 @@ from made_runs import HOSTILE, write_run
 from breedlab.cli import launch, report
 from breedlab.errors import ConfigError
 from breedlab.evaluation.statistics import wilson
-from breedlab.reporting import comparison, sections
+from breedlab.reporting import comparison, diagnosis_sections, quality_sections, sections
 from breedlab.reporting import report as reports
 from breedlab.reporting.record import read_run
 from breedlab.reporting.summary import metrics_table
@@ -209,7 +209,7 @@ def test_figures_of_verdicts_are_told_in_their_units() -> None:
         "gpu_percent": [95.0, 40.0],
     }
     given |= {"memory_gb": 3.5, "weights": 3, "class": "Basset"}
-    assert dict(sections.figures(given)) == {
+    assert dict(diagnosis_sections.figures(given)) == {
         "share of run": "25.0%",
         "shares": "data 1.7%",
         "step": "38.7 ms",
@@ -261,10 +261,10 @@ def test_calibration_is_judged_by_its_error_and_not_from_a_few_photos(
 ) -> None:
     run = read_run(made)
     run.metrics["test"]["metrics"]["ece"] = error
-    section = sections.calibration(replace(run, predictions=found))
+    section = quality_sections.calibration(replace(run, predictions=found))
     assert says in section["says"]
     del run.metrics["test"]["metrics"]["ece"]
-    assert sections.calibration(replace(run, predictions=found))["ece"] == pytest.approx(
+    assert quality_sections.calibration(replace(run, predictions=found))["ece"] == pytest.approx(
         error, abs=0.03
     )
 
@@ -584,7 +584,7 @@ def test_the_classes_have_their_intervals_and_a_comparison_is_told_in_the_termin
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = [write_run(tmp_path / name, classes=["a", "b"], seed=0) for name in ("one", "two")]
-    for row in sections.classes(read_run(made[0]))["rows"]:
+    for row in quality_sections.classes(read_run(made[0]))["rows"]:
         hits, images = round(row["recall"] * row["test"]), row["test"]
         assert row["interval"] == "{:.1%} to {:.1%}".format(*wilson(hits, images))
         predicted = round(hits / row["precision"])

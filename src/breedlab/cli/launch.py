@@ -29,7 +29,7 @@ from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from, nearest
 from breedlab.config.validate import accepted, examine, known_paths, leaf_values, replace
 from breedlab.config.yaml_folders import config_folder, groups, with_search_path
-from breedlab.errors import BreedlabError, ConfigError, Terminated
+from breedlab.errors import BreedlabError, ConfigError, ResumeError, Terminated
 from breedlab.files import read_json_if_whole
 from breedlab.weight_files import file_of
 
@@ -194,7 +194,7 @@ def _through_hydra(argv: list[str]) -> int:
             # failure.
             failures.append(error)
             if isinstance(error, BreedlabError):
-                print(error, file=sys.stderr)
+                print(error.shown(), file=sys.stderr)
             else:
                 traceback.print_exc()
             return {"error": str(error) or type(error).__name__}
@@ -288,7 +288,7 @@ def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     before = dict(leaf_values(_as_run(recorded, trained_on).model_dump()))
     changed = {path: value for path, value in given.items() if before.get(path) != value}
     if wrong := [path for path in sorted(changed) if path not in _FREE]:
-        raise ConfigError(
+        raise ResumeError(
             f"resume: {run} was started with another config; leave these out, or start a new run:\n"
             + "\n".join(
                 f"  {path}: recorded {before.get(path)!r}, given {given[path]!r}" for path in wrong

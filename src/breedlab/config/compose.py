@@ -161,7 +161,9 @@ def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
             parts.append(queue.pop(0))
         key = parts[0].partition("=")[0]
         if len(parts) > 1:
-            found.append(Problem(" ".join(parts), f"write it without spaces: {''.join(parts)}"))
+            found.append(
+                Problem(" ".join(parts), f"write it without spaces: {''.join(parts)}", "BL106")
+            )
             continue
         while (
             key in _FOLDERS
@@ -250,7 +252,7 @@ def screened(
             for choice in choices[group]
         ]
         hint = "" if key in paths or key in choices else nearest(key, [*named, *paths, *choices])
-        return Problem(word, f"is not a valid override; expected path=value{hint}")
+        return Problem(word, f"is not a valid override; expected path=value{hint}", "BL106")
     if key in choices:
         wrong = [
             choice
@@ -265,14 +267,15 @@ def screened(
                 key,
                 f"got {wrong[0]!r}; expected one of"
                 f" {', '.join(allowed)}{nearest(wrong[0], allowed)}",
+                "BL103",
             )
     elif key not in paths and not key.startswith(tuple(f"{path}." for path in _OPEN)):
-        return Problem(key, "unknown name" + nearest(key, [*paths, *choices]))
+        return Problem(key, "unknown name" + nearest(key, [*paths, *choices]), "BL101")
     if not grid and _is_sweep(word):
         hint = f", or write a list: [{value}]" if key in _LISTS and "(" not in value else ""
         if key in _FOLDERS:
             hint = f", or quote a name that has a comma: '{key}=\"{value}\"'"
-        return Problem(key, f"{value} is several values; add -m for a run each{hint}")
+        return Problem(key, f"{value} is several values; add -m for a run each{hint}", "BL106")
     return None
 
 
@@ -379,18 +382,20 @@ def reworded(word: str, error: Exception, tree: Tree) -> Problem:
     try:
         OverridesParser.create().parse_override(word)
     except HydraException:
-        return Problem(key, f"{value!r} cannot be read; {_readable(key, value)}")
+        return Problem(key, f"{value!r} cannot be read; {_readable(key, value)}", "BL106")
     node: Any = tree
     for depth, part in enumerate(parts := key.split(".")):
         if node is None:
-            return Problem(key, f"got {value!r}, but {'.'.join(parts[:depth])} is null here")
+            return Problem(
+                key, f"got {value!r}, but {'.'.join(parts[:depth])} is null here", "BL106"
+            )
         node = node.get(part) if isinstance(node, dict) else node
     if unset := re.search(
         r"nvironment variable '?(\w+)'?(?: not found|, which is not set)", str(error)
     ):
         return not_set(key, unset[1])
     cause = f": {_first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
-    return Problem(key, f"got {value!r}; {_first_line(error)}{cause}")
+    return Problem(key, f"got {value!r}; {_first_line(error)}{cause}", "BL106")
 
 
 def _readable(key: str, value: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher, get_close_matches
 from itertools import takewhile
 from typing import Any
@@ -14,19 +14,23 @@ from breedlab.errors import ConfigError
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, and what to do about it."""
+    """One thing that is wrong: where, what to do about it, and the code that it is known by."""
 
     path: str
     message: str
+    code: str = field(default=ConfigError.code, compare=False)
 
 
 def error_from(problems: Iterable[Problem], source: str = "config") -> ConfigError:
     """All problems as one error, each on a line of its own."""
     unique = list(dict.fromkeys(problems))
     count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
-    return ConfigError(
-        "\n".join([f"{source}: {count}", *(f"  {p.path}: {p.message}" for p in unique)])
-    )
+    lines = [f"{source}: {count}", *(f"  {p.path}: {p.message}" for p in unique)]
+    error = ConfigError("\n".join(lines))
+    codes = {problem.code for problem in unique}
+    if len(codes) == 1:
+        (error.code,) = codes
+    return error
 
 
 SYNONYMS = {
@@ -148,8 +152,12 @@ def reword(errors: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[Pr
         if not any(other.startswith(f"{path}.") for other in by_path)
     }
     return [
-        Problem(path, _message(path, records, list(names))) for path, records in by_path.items()
+        Problem(path, _message(path, records, list(names)), _CODES.get(records[0]["type"], "BL103"))
+        for path, records in by_path.items()
     ]
+
+
+_CODES = {"extra_forbidden": "BL101", "missing": "BL102"}
 
 
 def _message(path: str, records: list[Mapping[str, Any]], names: list[str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -364,4 +365,4 @@ def problems(sections: Mapping[str, Any]) -> list[Problem]:
         names = inspect.signature(rule).parameters
         if all(name in sections for name in names):
             found += rule(**{name: sections[name] for name in names})
-    return found
+    return [replace(problem, code="BL104") for problem in found]

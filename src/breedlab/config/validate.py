@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
@@ -101,10 +102,20 @@ def examine(tree: Tree, recorded: bool = False) -> tuple[Config | None, list[Pro
     absent = (
         []
         if recorded
-        else [Problem(path, "is missing from the config") for path in _absent(Config, tree)]
+        else [
+            Problem(path, "is missing from the config", "BL102") for path in _absent(Config, tree)
+        ]
     )
     config, own = _typed(tree)
-    found = unknown + absent + own + _space_problems(tree, config, own)
+    found = (
+        unknown
+        + absent
+        + own
+        + [
+            dataclasses.replace(problem, code="BL105")
+            for problem in _space_problems(tree, config, own)
+        ]
+    )
     return config, [_without_value(problem, tree) for problem in found]
 
 
@@ -115,7 +126,7 @@ def _without_value(problem: Problem, tree: Tree) -> Problem:
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, FromEnvironment) and (path == problem.path or len(each) >= SHORT):
                 message = message.replace(str(each), each.text) if each else message
-    return Problem(problem.path, message)
+    return dataclasses.replace(problem, message=message)
 
 
 def revive(tree: Tree) -> Config:
@@ -172,7 +183,9 @@ def _typed(tree: Tree) -> tuple[Config | None, list[Problem]]:
     """Return a tree's config, None where it is none, and what is wrong beside its search space."""
     missing = [path for path, value in leaf_values(tree) if value == MISSING]
     if missing:
-        wrong = [Problem(path, f"has no value; give it one: {path}=...") for path in missing]
+        wrong = [
+            Problem(path, f"has no value; give it one: {path}=...", "BL102") for path in missing
+        ]
         others = reword(_errors(tree), known_paths())
         others = [problem for problem in others if problem.path not in missing]
         return None, wrong + others + rules.problems(_valid_sections(tree))

@@ -60,6 +60,8 @@ _ON_ITS_SIDE = (5, 6, 7, 8)
 class BadPhoto(DataError):
     """Bytes that are no usable photo. The text says why, without naming the file."""
 
+    code = "BL201"
+
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Decodes a JPEG, PNG, WebP, BMP, GIF or TIFF; AVIF and HEIC where `formats` says that they are

@@ -147,6 +147,8 @@ def collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
 class LostPhoto(DataError):
     """A photo that was fine at the data check and is not any more."""
 
+    code = "BL202"
+
     def __init__(self, text: str) -> None:
         # A DataLoader makes the error anew with its worker's whole traceback as the text; the end
         # is ours.

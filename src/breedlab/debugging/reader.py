@@ -26,6 +26,8 @@ BATCH_SIZE = "batch_size"
 class NothingRecorded(DataError):
     """A run without tensors."""
 
+    code = "BL203"
+
 
 def losses(run: Path | str) -> dict[str, list[tuple[int, float]]]:
     """The recorded losses by mode, `TRAIN` and `EVAL`.

@@ -18,7 +18,7 @@ from breedlab.config.problems import error_from
 from breedlab.config.validate import with_values
 from breedlab.data.check import Report
 from breedlab.data.folders import SPLITS, PhotoSet
-from breedlab.errors import ConfigError
+from breedlab.errors import ConfigError, ResumeError
 from breedlab.files import (
     atomic_write_json,
     atomic_write_text,
@@ -139,13 +139,13 @@ def _recorded(run: Path, name: str, kind: type) -> Any:
         state = (
             f"has no {name}" if run.is_dir() else "is a file" if run.exists() else "is not there"
         )
-        raise ConfigError(f"resume: {run} {state}; {expected}") from error
+        raise ResumeError(f"resume: {run} {state}; {expected}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(
+        raise ResumeError(
             f"resume: {run / name} is damaged ({' '.join(str(error).split())[:100]}); {expected}"
         ) from error
     if not isinstance(tree, kind):
-        raise ConfigError(
+        raise ResumeError(
             f"resume: {run / name} holds no {'config' if kind is dict else 'list'}; {expected}"
         )
     return tree

@@ -20,25 +20,26 @@ from markupsafe import Markup
 from breedlab.commands import command
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_text
-from breedlab.reporting import comparison, sections
+from breedlab.reporting import comparison, diagnosis_sections, quality_sections, sections
 from breedlab.reporting.added_sections import added_sections
 from breedlab.reporting.charts import theme
 from breedlab.reporting.record import RunRecord, read_run, run_directory
 
 _PAGE = Path(__file__).with_name("page")
 _CONTENTS = {
-    "summary": "Summary",
-    "data": "Data",
-    "curves": "Curves",
-    "search": "Search",
-    "confusion": "Confusion",
-    "calibration": "Calibration",
-    "classes": "Classes",
-    "rules": "Rules",
-    "profile": "Profile",
-    "debug": "Debugger",
-    "model": "Model",
+    "summary": ("Summary", sections.summary),
+    "data": ("Data", sections.data),
+    "curves": ("Curves", sections.curves),
+    "search": ("Search", sections.search),
+    "confusion": ("Confusion", quality_sections.confusion),
+    "calibration": ("Calibration", quality_sections.calibration),
+    "classes": ("Classes", quality_sections.classes),
+    "rules": ("Rules", diagnosis_sections.rules),
+    "profile": ("Profile", diagnosis_sections.profile),
+    "debug": ("Debugger", diagnosis_sections.debug),
+    "model": ("Model", sections.model),
 }
+"""By the id of a section its title, and what gives its content."""
 
 
 def write_report(
@@ -87,13 +88,14 @@ def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
         run: What is shown.
         path: The run as the person called it, for the commands.
     """
-    shown: dict[str, Any] = {name: getattr(sections, name)(run) for name in _CONTENTS}
+    shown: dict[str, Any] = {name: content(run) for name, (_, content) in _CONTENTS.items()}
+    titles = [(name, title) for name, (title, _) in _CONTENTS.items()]
     added = added_sections(run)
     return {
         "template": "run.html.j2",
         "title": run.name,
         "subtitle": shown["summary"]["what"],
-        "contents": [*_CONTENTS.items(), *((section["id"], section["title"]) for section in added)],
+        "contents": [*titles, *((section["id"], section["title"]) for section in added)],
         "added": added,
         "path": str(path),
         "ended": bool(run.metrics),

@@ -58,6 +58,8 @@ class NotFetched(ServingError):
     """A photo that must not or cannot be fetched. `status` is HTTP's; the text says nothing of what
     answers inside."""
 
+    code = "BL503"
+
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status

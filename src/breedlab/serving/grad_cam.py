@@ -31,6 +31,8 @@ more."""
 class NotExplainable(ServingError):
     """The network keeps no map with places, so nothing can be said of where it looked."""
 
+    code = "BL504"
+
 
 @dataclass(frozen=True)
 class Box:

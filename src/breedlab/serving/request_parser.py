@@ -59,6 +59,8 @@ _BOUNDARY = re.compile(r"""boundary=(?:"([^"]{1,70})"|([^\s";,]{1,70}))""", re.I
 class BadRequest(ServingError):
     """What the client sent cannot be answered. `status` is HTTP's."""
 
+    code = "BL501"
+
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
@@ -72,6 +74,8 @@ class BadImage(BadRequest):
         reason: Why, as what follows its name in the message; an error that has a `status` keeps it.
         count: How many images the request has.
     """
+
+    code = "BL502"
 
     def __init__(self, index: int, reason: str | BreedlabError, count: int = 1) -> None:
         name = "the photo" if count == 1 else f"photo {index + 1} of {count}"

@@ -11,7 +11,7 @@ from breedlab.backends.base import Backend, Handle, ListedJob, Send, Store
 from breedlab.commands import command
 from breedlab.config import Config
 from breedlab.console import note
-from breedlab.errors import BackendError, ConfigError, ServingError
+from breedlab.errors import BackendError, ResumeError, ServingError
 
 if TYPE_CHECKING:
     import boto3
@@ -109,7 +109,7 @@ class SageMakerBackend(Backend):
 
 def _refuse_resume(resume: Path | None) -> None:
     if resume is not None:
-        raise ConfigError(
+        raise ResumeError(
             f"resume: {resume} runs on SageMaker, where a job goes on by itself;"
             f" come back to it with: {command('jobs', 'fetch', resume)}"
         )

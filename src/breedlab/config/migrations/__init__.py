@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from breedlab.errors import ConfigError
+from breedlab.errors import NewerVersion
 
 Tree = dict[str, Any]
 Kind = Literal["run", "archive", "job", "study"]
@@ -67,11 +67,11 @@ def refuse_newer(version: Any, source: str) -> None:
     """Raise ConfigError if a file's schema version is newer than this breedlab, or is not a
     version."""
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ConfigError(
+        raise NewerVersion(
             f"{source}: {KEY} is {version!r}; expected a whole number from 1 to {SCHEMA_VERSION}"
         )
     if version > SCHEMA_VERSION:
-        raise ConfigError(
+        raise NewerVersion(
             f"{source}: written by a newer breedlab ({KEY} {version}; this one reads up to"
             f" {SCHEMA_VERSION}); upgrade breedlab to open it"
         )

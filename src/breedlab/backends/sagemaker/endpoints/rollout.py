@@ -33,6 +33,8 @@ _ACCEPT = "application/json; verbose=1"
 class RolloutInterrupted(BreedlabError):
     """Ctrl-C while AWS is at work on an endpoint; the message says how to come back to it."""
 
+    code = "BL406"
+
     exit_code = 130
 
 

@@ -58,6 +58,8 @@ def scrubbed(home: str) -> dict[str, str]:
 class PortTaken(BackendError):
     """Another program took a port between the look and the start."""
 
+    code = "BL405"
+
 
 class Stack:
     """A running TorchServe with one model behind it, on loopback.

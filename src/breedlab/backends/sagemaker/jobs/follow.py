@@ -38,6 +38,8 @@ LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 class Detached(BackendError):
     """The person went away; the job goes on."""
 
+    code = "BL403"
+
     exit_code = 130
 
 
@@ -56,6 +58,8 @@ def detachable(record: Record) -> Iterator[None]:
 
 class JobFailed(BackendError):
     """A job ended without a result."""
+
+    code = "BL404"
 
 
 def ways_on(record: Record) -> str:

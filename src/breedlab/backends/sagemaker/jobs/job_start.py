@@ -25,6 +25,8 @@ _NOT_YET = ("Could not assume role", "cannot be assumed")
 class LostAnswer(BackendError):
     """The request may have arrived: no answer came, and AWS could not be asked."""
 
+    code = "BL402"
+
 
 def send(account: boto3.Session, request: Request) -> None:
     """Start a job.

@@ -1,0 +1,108 @@
+"""The class folders of a split: their images, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from breedlab.commands import command
+from breedlab.data.layout import listed
+from breedlab.data.listing import Leftovers, find_images, loose_images, subfolders
+from breedlab.errors import DataError
+from breedlab.names import composed, printable, unprintable
+
+
+def read_class_folders(
+    folder: Path, left: Leftovers, ignore: Sequence[str]
+) -> dict[str, tuple[str, list[Path], str]]:
+    """Return for each class its folder's name, its images and what else is in there; NFC and NFD
+    are one class."""
+    ignored = {composed(name) for name in ignore}
+    classes: dict[str, tuple[str, list[Path], str]] = {}
+    for entry in subfolders(folder, left):
+        name = composed(entry.name)
+        if name in ignored:
+            continue
+        own = Leftovers()
+        images = find_images(entry, own)
+        left.litter += own.litter
+        left.endings += own.endings
+        first, others, unread = classes.get(name, (entry.name, [], ""))
+        classes[name] = (first, sorted([*others, *images]), unread or own.unread())
+    if loose := loose_images(folder):
+        left.loose[folder.name] += loose
+    return classes
+
+
+def refuse_unlabelled(root: Path, folders: dict[str, Path]) -> None:
+    """Refuse a split of images without class folders, which is what competitions give for a
+    test."""
+    for split, folder in folders.items():
+        count = loose_images(folder)
+        if split == "train" or not count or subfolders(folder):
+            continue
+        raise DataError(
+            f"{folder}: holds {count:,} images and no class folders; without labels they cannot"
+            f" {_PURPOSE[split]}. {_leaving_out(split, folder, root)}; the trained model labels"
+            f" them: {command('predict', 'runs/latest', folder)}"
+        )
+
+
+def _leaving_out(split: str, folder: Path, root: Path) -> str:
+    top = folder.relative_to(root).parts[0]
+    return f"Leave it out with data.ignore=[{top}], and a {split} split is cut from train"
+
+
+_PURPOSE = {"train": "train a model", "valid": "choose a model", "test": "test a model"}
+
+
+def bad_names(
+    found: dict[str, dict[str, tuple[str, list[Path], str]]], folders: dict[str, Path]
+) -> Iterator[str]:
+    """Say which class names cannot go into a model's archive, its answers and its reports."""
+    for split, classes in found.items():
+        for name in classes:
+            if wrong := unprintable(name):
+                yield (
+                    f"{folders[split]}: the name of the class folder '{printable(name)}' {wrong};"
+                    f" rename it{_likely_name(name)}"
+                )
+
+
+def _likely_name(name: str) -> str:
+    """Return what a name in no UTF-8 probably was meant to be, as a hint."""
+    try:
+        guess = name.encode("utf-8", "surrogateescape").decode("cp1252")
+    except (UnicodeEncodeError, UnicodeDecodeError):
+        return ""
+    return f" (in Windows' cp1252 it reads {guess})" if unprintable(guess) is None else ""
+
+
+def disagreements(
+    by_split: dict[str, dict[str, list[Path]]], folders: dict[str, Path], root: Path
+) -> Iterator[str]:
+    """Say which splits hold other classes than train, or nothing that their purpose needs."""
+    train = set(by_split["train"])
+    known = {name.casefold() for name in train}
+    wrong = []
+    for split, found in by_split.items():
+        count = sum(map(len, found.values()))
+        if not count or known.isdisjoint(name.casefold() for name in found):
+            # `test/unknown/1.jpg` or `test/test/1.jpg`, which is how loaders are made to read them
+            held = (
+                f"{count:,} images in {listed(sorted(found))}, not in a class of train"
+                if count
+                else "no images"
+            )
+            yield (
+                f"{folders[split]}: holds {held}, and cannot {_PURPOSE[split]}."
+                f" {_leaving_out(split, folders[split], root)}"
+            )
+            continue
+        if extra := sorted(set(found) - train):
+            wrong.append(f"{folders[split]} has {listed(extra)}, which {folders['train']} has not")
+        if missing := sorted(train - set(found)):
+            wrong.append(f"{folders[split]} lacks {listed(missing)}")
+    if wrong:
+        yield "the splits hold different classes; expected the same class folders in each:"
+        yield from (f"  {text}" for text in wrong)

@@ -1,0 +1,152 @@
+"""What the report shows of how good the model is: mistakes, calibration, classes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from breedlab.evaluation.figures import (
+    rate_interval,
+)
+from breedlab.reporting import photos
+from breedlab.reporting.charts import test as test_charts
+from breedlab.reporting.confusions import among, drawn_classes, read_cells, worst_mistaken
+from breedlab.reporting.record import RunRecord
+from breedlab.reporting.sections import Section, class_counts
+
+
+def confusion(run: RunRecord) -> Section:
+    """The matrix, the worst pairs, the surest mistakes."""
+    cells, classes = read_cells(run.test), run.classes
+    labels = drawn_classes(cells, len(classes)) if cells else []
+    rows: list[dict[str, Any]] = [
+        {"name": classes[label], "index": index} for index, label in enumerate(labels)
+    ]
+    totals: Counter[int] = Counter()
+    for (truth, _), count in cells.items():
+        totals[truth] += count
+    for row, label in zip(rows, labels, strict=True):
+        row.update(of=totals[label], cells=[])
+    for (truth, taken), count in sorted(among(cells, labels).items()):
+        row = rows[truth]
+        row["cells"].append(
+            {"column": taken, "count": count, "share": round(count / max(1, row["of"]), 3)}
+        )
+    left_out = len(classes) - len(labels) if cells else 0
+    pairs, mistakes = photos.confusions(run), photos.mistakes(run)
+    return {"rows": rows, "left_out": left_out, "pairs": pairs, "mistakes": mistakes}
+
+
+def calibration(run: RunRecord) -> Section:
+    """The reliability diagram."""
+    found = run.predictions
+    right = [
+        a == b for a, b in zip(found.get("labels", []), found.get("predicted", []), strict=True)
+    ]
+    grouped = test_charts.bins(found.get("probabilities", []), right)
+    mean, accuracy = (
+        (float(np.mean(found["probabilities"])), float(np.mean(right))) if right else (0.0, 0.0)
+    )
+    error = (run.test.get("metrics") or {}).get("ece")
+    if error is None:
+        error = sum(b.photos * abs(b.confidence - b.accuracy) for b in grouped) / max(1, len(right))
+    return {
+        "chart": test_charts.calibration(grouped),
+        "counts": test_charts.confidences(grouped),
+        "confidence": mean,
+        "accuracy": accuracy,
+        "ece": error,
+        "before": run.test.get("calibration") or None,
+        "trust": trust(run),
+        "says": calibration_says(grouped, mean - accuracy, error),
+    }
+
+
+def trust(run: RunRecord) -> list[str]:
+    """Return what the model says beside its scores, and what the test makes of it, in sentences."""
+    measured = (run.metrics.get("export") or {}).get("answers") or {}
+    said = []
+    if sets := measured.get("sets"):
+        span = rate_interval(sets["coverage"], int(sets["images"]))
+        said.append(
+            "Its answers name a set of classes that is to hold the true one in 90% of cases: on"
+            f" the test it does in {sets['coverage']:.1%} ({span}), with {sets['size']:.1f} classes"
+            " on average."
+        )
+    if unknown := measured.get("unknown"):
+        span = rate_interval(unknown["false_alarms"], int(unknown["images"]))
+        said.append(
+            "It calls photos unknown that are further from the training photos than 95% of"
+            f" validation ({unknown['method']} in its features): {unknown['false_alarms']:.1%} of"
+            f" the test ({span}), all of whose photos are of its classes."
+        )
+    return said
+
+
+def calibration_says(grouped: Sequence[test_charts.Bin], gap: float, error: float) -> str:
+    """What a reliability diagram comes to, in a sentence.
+
+    Both figures are held against about twice what chance alone brings about where confidence is
+    true: for the mean its standard deviation, for the error the mean distance of each bin, its
+    binomial taken as normal.
+
+    Args:
+        grouped: Its bins.
+        gap: The mean confidence over the accuracy.
+        error: The calibration error.
+    """
+    photos = max(1, sum(b.photos for b in grouped))
+    variances = [b.photos * b.confidence * (1 - b.confidence) for b in grouped]
+    of_the_mean = 2 * math.sqrt(sum(variances)) / photos
+    of_the_error = sum(math.sqrt(2 / math.pi * variance) for variance in variances) / photos
+    if abs(gap) > max(0.03, of_the_mean):
+        return (
+            "It is overconfident: bars below the diagonal."
+            if gap > 0
+            else "It is underconfident: bars above the diagonal."
+        )
+    if error > max(0.05, 2 * of_the_error):
+        return (
+            "The averages hide it: it is overconfident about some answers and"
+            " underconfident about others."
+        )
+    if of_the_error > 0.05:
+        return (
+            f"{photos} images are too few to tell: by chance alone, a well calibrated model has an"
+            f" error of about {of_the_error:.2f}."
+        )
+    return "It is well calibrated."
+
+
+def classes(run: RunRecord) -> Section:
+    """A row a class."""
+    counts, worst = class_counts(run), worst_mistaken(read_cells(run.test))
+    predicted: Counter[int] = Counter()
+    for (_, taken_for), images in read_cells(run.test).items():
+        predicted[taken_for] += images
+    rows = []
+    for index, name in enumerate(run.classes if run.test.get("per_class") else []):
+        own = run.test["per_class"][name]
+        recall, precision = float(own["top1"]), float(own["precision"])
+        taken, often = worst.get(index, (0, 0))
+        rows.append(
+            {
+                "name": name,
+                "train": counts["train"][index] if "train" in counts else None,
+                "valid": counts["valid"][index] if "valid" in counts else None,
+                "test": int(own["photos"]),
+                "recall": recall,
+                "interval": rate_interval(recall, int(own["photos"])) if own["photos"] else "",
+                "precision": precision,
+                "precision_interval": (
+                    rate_interval(precision, predicted[index]) if predicted[index] else ""
+                ),
+                "f1": 2 * recall * precision / (recall + precision) if recall + precision else 0.0,
+                "taken_for": f"{run.classes[taken]} ({often})" if often else "",
+            }
+        )
+    return {"rows": sorted(rows, key=lambda row: (row["recall"], row["name"]))}

@@ -1,0 +1,88 @@
+"""Errors are known by codes that stay, whatever their wording."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from breedlab import cli
+from breedlab.cli import launch
+from breedlab.errors import CODES, BreedlabError
+
+SOURCE = Path(__file__).parents[1] / "src"
+Words = Callable[..., list[str]]
+
+
+def kinds() -> Iterator[type[BreedlabError]]:
+    """Every class of errors in the package, whichever module has it."""
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text("utf-8")
+        classes = re.findall(r"^class (\w+)\((?:\w*Error|BadRequest)\):", text, re.M)
+        name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+        for each in classes:
+            kind = getattr(import_module(name), each)
+            if issubclass(kind, BreedlabError):
+                yield kind
+
+
+def test_every_kind_of_error_has_a_code_of_its_own() -> None:
+    own = {kind.__qualname__: kind.code for kind in kinds()}
+    assert {"ConfigError", "BadImage", "JobFailed", "DamagedFile"} <= own.keys()
+    assert [name for name, code in own.items() if not code] == ["Terminated"]
+    codes = [code for code in own.values() if code]
+    assert sorted(set(codes)) == sorted(codes)
+    assert set(codes) <= CODES.keys()
+
+
+@pytest.mark.parametrize(
+    ("override", "code"),
+    [
+        ("optim.lrr=0.1", "BL101"),
+        ("+optim.lrr=0.1", "BL101"),
+        ("optim.lr=-1", "BL103"),
+        ("optim.name=addam", "BL103"),
+        ("model.name=???", "BL102"),
+        ("monitor.mode=min", "BL104"),
+        ("tuner.space.optim.lr=[0.1,-1]", "BL105"),
+        ("tuner.space.seed=[1,2]", "BL105"),
+        ("optim.lr=[", "BL106"),
+        ("resume=runs/nowhere", "BL110"),
+        ("data.root=/nowhere", "BL200"),
+    ],
+)
+def test_a_mistake_has_its_code(here: Path, words: Words, override: str, code: str) -> None:
+    typed = [override] if override.startswith("resume") else words("tuner=random", override)
+    with pytest.raises(BreedlabError) as refused:
+        launch.main(typed)
+    assert refused.value.code == code, str(refused.value)
+
+
+def test_mistakes_of_several_kinds_have_the_code_of_all(words: Words) -> None:
+    with pytest.raises(BreedlabError) as refused:
+        launch.main(words("+optim.lrr=0.1", "optim.lr=-1"))
+    assert refused.value.code == "BL100"
+
+
+def test_a_newer_version_has_its_code(here: Path) -> None:
+    run = Path("runs/newer")
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(yaml.safe_dump({"schema_version": 99}))
+    (run / "overrides.yaml").write_text("[]")
+    with pytest.raises(BreedlabError) as refused:
+        launch.main([f"resume={run}"])
+    assert refused.value.code == "BL111"
+
+
+def test_a_command_prints_the_code_before_the_message(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["breedlab launch", "resume=runs/nowhere"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run("launch")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("[BL110] resume: runs/nowhere is not there")
