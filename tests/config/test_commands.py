@@ -56,7 +56,7 @@ def test_the_script_says_errors_on_stderr_and_ends_with_2(here: Path) -> None:
     ended = process(LAUNCH, "optim.lr=-1", "seed=x", folder=here)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.splitlines() == [
-        "config: 2 problems",
+        "[BL103] config: 2 problems",
         "  seed: got 'x'; expected a whole number",
         "  optim.lr: got -1; expected a number greater than 0",
     ]
@@ -119,7 +119,8 @@ def test_a_grid_goes_on_after_each_failure_and_records_them(
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     assert main(["-m", "data=image_folder", "data.root=here,there"]) == 1
     err = capsys.readouterr().err
-    assert [line for line in err.splitlines() if line.startswith("data.root: ")] == [
+    told = [line for line in err.splitlines() if " data.root: " in line]
+    assert [line.partition("] ")[2] for line in told] == [
         f"data.root: {root} is not there; expected a folder such as ROOT/train/<class>/photo.jpg"
         for root in ("here", "there")
     ]

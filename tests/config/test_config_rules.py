@@ -131,6 +131,13 @@ CASES = [
         {"trainer.probe_epochs": 2, "model.freeze": "none"},
     ),
     Case(
+        "fine_tuning_follows_a_head",
+        {"fine_tune.epochs": 2, "model.freeze": "none"},
+        "fine_tune.epochs: got 2; expected 0, since model.freeze=none trains all layers from the"
+        " start",
+        {"fine_tune.epochs": 2},
+    ),
+    Case(
         "warmup_fits",
         {"optim.warmup_epochs": 12, "tuner.strategy": "none", "tuner.trials": None},
         "optim.warmup_epochs: got 12; expected less than trainer.max_epochs (12)",

@@ -20,7 +20,17 @@ from breedlab.config import cloud
 from breedlab.config.backend import Backend
 from breedlab.config.debugger import Debugger
 from breedlab.config.problems import Problem, nearest
-from breedlab.config.schema import Cache, Data, Model, Monitor, Optim, Serving, Trainer, Tuner
+from breedlab.config.schema import (
+    Cache,
+    Data,
+    FineTune,
+    Model,
+    Monitor,
+    Optim,
+    Serving,
+    Trainer,
+    Tuner,
+)
 from breedlab.config.space import PAIRED, Choices, SpaceError, leaves, read_dimension
 from breedlab.registry import ENGINES, HEADS, METRICS, SOURCES
 from breedlab.weight_files import file_of, names_file, problem
@@ -140,6 +150,15 @@ def probe_has_something_to_unfreeze(model: Model, trainer: Trainer) -> Iterator[
             "trainer.probe_epochs",
             f"got {trainer.probe_epochs}; expected 0, since model.freeze={model.freeze} never"
             " unfreezes",
+        )
+
+
+def fine_tuning_follows_a_head(model: Model, fine_tune: FineTune) -> Iterator[Problem]:
+    if fine_tune.epochs and model.freeze == "none":
+        yield Problem(
+            "fine_tune.epochs",
+            f"got {fine_tune.epochs}; expected 0, since model.freeze=none trains all layers from"
+            " the start",
         )
 
 
@@ -344,6 +363,7 @@ RULES: tuple[Rule, ...] = (
     crop_fits_resize,
     views_suit_augmentation,
     probe_has_something_to_unfreeze,
+    fine_tuning_follows_a_head,
     solved_head_has_features,
     warmup_fits,
     warmup_fits_trials,

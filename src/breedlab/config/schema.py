@@ -82,6 +82,9 @@ class Model(Section):
     `none`."""
     freeze: Annotated[str, StringConstraints(min_length=1)] = "backbone"
     """What does not train: the `backbone`, `none` of it, or everything through a named stage."""
+    batch_norm: Literal["trains", "frozen"] = "trains"
+    """Whether BatchNorm of a backbone that trains goes on with its pretrained statistics: `frozen`
+    suits short fine-tuning and small batches."""
     head: list[PositiveInt] = Field(default_factory=lambda: [512, 256])
     """Widths of the fully connected layers between features and classes."""
     head_type: Annotated[str, choice(HEADS)] = "mlp"
@@ -194,6 +197,24 @@ class Trainer(Section):
     validation found best."""
 
 
+class FineTune(Section):
+    """Training of all layers after the head's, kept only if it does better on validation."""
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """How many, with a cosine schedule; 0 leaves the backbone frozen. Of `tuner.minutes` the search
+    leaves some for it, and as many epochs run as fit in."""
+    lr: Annotated[float, Field(gt=0)] = 0.0003
+    """AdamW's learning rate for the head."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Each layer learns at this fraction of the next one's rate."""
+    batch_size: Annotated[int, Field(ge=2, le=8192)] = 32
+    """Images of a step."""
+    augment: Annotated[str, choice(AUGMENTATIONS)] = "basic"
+    """What it does to images beside a random crop and flip."""
+    ema: Rate = 0.99
+    """Decay of the moving average of the weights, which is what is validated and kept."""
+
+
 class Tuner(Section):
     """The search: which values, how many trials, which strategy."""
 
@@ -266,6 +287,7 @@ class Config(Section):
     data: Data
     optim: Optim = Field(default_factory=Optim)
     trainer: Trainer = Field(default_factory=Trainer)
+    fine_tune: FineTune = Field(default_factory=FineTune)
     tuner: Tuner = Field(default_factory=Tuner)
     debugger: Debugger = Field(default_factory=Debugger)
     profiler: Profiler = Field(default_factory=Profiler)

@@ -140,7 +140,7 @@ def begin_training(run: Path, trial: int, values: Mapping[str, Any]) -> str:
     text = ""
     if before is not None and before["values"] != now["values"] and (run / "checkpoints").is_dir():
         aside = _fresh(run)
-        for name in ("trained.json", "tensorboard/final", "checkpoints"):
+        for name in ("trained.json", "tensorboard/final", "checkpoints", "fine_tune"):
             if (run / name).exists():
                 shutil.move(run / name, aside / Path(name).name)
         text = (

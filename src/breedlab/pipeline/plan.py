@@ -166,6 +166,12 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
         )
     if already.begun and already.trials < trials:
         stages.append("train the best anew, if a new trial is better")
+    if config.fine_tune.epochs:
+        room = "" if tuner.minutes is None else ", as far as the search leaves time"
+        stages.append(
+            f"train all layers: up to {config.fine_tune.epochs} epochs{room}; kept if validation is"
+            " better"
+        )
     if config.trainer.refit:
         stages.append(f"refit on train and validation: {train + images.counts['valid']:,} photos")
     stages.append(f"test on {images.counts['test']:,} photos")

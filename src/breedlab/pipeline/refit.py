@@ -7,6 +7,7 @@ refit has seen those images, and would have memorized them.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def refitted(
     epochs: int,
     solution: Solution | None,
     precision: str,
+    head: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, Any]:
     """Train anew on train and validation, or go on where that was stopped; `checkpoints/refit.ckpt`
     has the weights.
@@ -48,6 +50,7 @@ def refitted(
         epochs: How many validation found to be best.
         solution: Of a head that is solved: its penalty stays.
         precision: Of the final training.
+        head: What a fine-tuning started from, to start from it again.
 
     Returns:
         What metrics.json says of it.
@@ -65,6 +68,8 @@ def refitted(
     ):
         return told
     classifier = prepared.classifier(config, synced=distributed.world() > 1)
+    if head is not None:
+        classifier.head.load_state_dict(head)
     with distributed.rank_zero_first():
         cached = prepared.activations(classifier, config)
     cached = None if cached is None else on_all(cached)

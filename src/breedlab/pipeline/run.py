@@ -245,6 +245,7 @@ def _train(
     watch.write_to(directory)
     distributed.rank_zero_only(lambda: loggers.begin(config, directory))
     found: dict[str, Any] | None = None
+    seconds_left: float | None = None
     if config.tuner.strategy != "none":
         from breedlab.tuning import baseline
         from breedlab.tuning.importance import importances
@@ -252,6 +253,7 @@ def _train(
 
         _enter(watch, "Search")
         best = distributed.rank_zero_only(lambda: search(config, prepared, directory))
+        seconds_left = best.seconds_left
         config = configs.replace(config, best.values)
         prepared = prepared.suited(config)
         note(
@@ -333,19 +335,34 @@ def _train(
     if begun.fit_only:
         watch.finish()
         return TrainResult(directory, metrics)
+    home, headed, head = directory, config, None
+    if config.fine_tune.epochs:
+        from breedlab.pipeline import fine_tuning
+
+        _enter(watch, "Fine-tuning all layers")
+        tuned = fine_tuning.fine_tune(prepared, config, directory, fitted, seconds_left)
+        metrics["training"]["fine_tune"] = tuned.told
+        if tuned.config is not None and tuned.fitted is not None:
+            head = distributed.rank_zero_only(
+                lambda: fine_tuning.head_of(directory / "checkpoints" / "best.ckpt")
+            )
+            home, config, fitted = directory / fine_tuning.FOLDER, tuned.config, tuned.fitted
+            solution, precision = None, tuned.precision
+            photos = prepared.live_data(config)
+            metrics["monitor"]["best"] = fitted.best
     if config.trainer.refit:
         from breedlab.pipeline import refit
 
         _enter(watch, "Refit on train and validation")
         metrics["training"]["refit"] = refit.refitted(
-            prepared, config, directory, fitted.best_epoch, solution, precision
+            prepared, config, home, fitted.best_epoch, solution, precision, head
         )
     if not distributed.is_main():
         return TrainResult(directory, distributed.broadcast(None))
     _enter(watch, "Test")
-    if distributed.world() > 1:
+    if distributed.world() > 1 or head is not None:
         classifier = prepared.classifier(config)
-    tested = final_test(prepared, classifier, config, photos, directory / "checkpoints")
+    tested = final_test(prepared, classifier, config, photos, home / "checkpoints")
     evaluation = tested.evaluation
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     from breedlab.pipeline.suspects import list_suspects
@@ -357,7 +374,8 @@ def _train(
     write_review(directory, config, photos, evaluation, tuned, fitted.best)
     loggers.finish(config, directory, metrics["test"])
 
-    list_suspects(directory, classifier, prepared, config, photos)
+    # by frozen features: a network trained on an image agrees with its label
+    list_suspects(directory, prepared.classifier(headed), prepared, headed, photos)
     _enter(watch, "Export")
     metrics["export"] = export(directory, classifier, prepared, config, photos, metrics, tested)
     note(f"{directory / 'model.tar.gz'}")

@@ -98,6 +98,11 @@ def what(run: RunRecord) -> str:
         parts.append(f"{len(run.classes)} classes")
     if test:
         parts.append(f"tested on {test['photos']:,} photos")
+    tuned = (run.metrics.get("training") or {}).get("fine_tune") or {}
+    if tuned.get("kept"):
+        watched = run.metrics["monitor"]["metric"]
+        before, after = (metric(watched, tuned[name]) for name in ("before", "best"))
+        parts.append(f"all layers fine-tuned ({watched} {before} before, {after} after)")
     if again := (run.metrics.get("training") or {}).get("refit"):
         parts.append(
             f"refit on the {again['photos']:,} photos of train and validation before the test and"

@@ -116,6 +116,7 @@ class BestCheckpoint(MovableCheckpoint):
 
     Attributes:
         tied: How many other epochs reached the metric of the one that is kept.
+        loss: Its validation loss.
     """
 
     def __init__(self, folder: Path, monitor: Monitor) -> None:
@@ -128,14 +129,14 @@ class BestCheckpoint(MovableCheckpoint):
             enable_version_counter=False,
         )
         self.tied = 0
-        self._loss: float | None = None
+        self.loss: float | None = None
 
     def check_monitor_top_k(
         self, trainer: lightning.Trainer, current: torch.Tensor | None = None
     ) -> bool:
         assert current is not None
         best, loss = self.best_model_score, float(trainer.callback_metrics["valid/loss"])
-        kept = None if best is None else rank(float(best), self._loss, self.mode)
+        kept = None if best is None else rank(float(best), self.loss, self.mode)
         better = kept is None or rank(float(current), loss, self.mode) < kept
         better = trainer.strategy.reduce_boolean_decision(better)
         if best is not None and float(current) == float(best):
@@ -143,15 +144,15 @@ class BestCheckpoint(MovableCheckpoint):
         elif better:
             self.tied = 0
         if better:
-            self._loss = loss
+            self.loss = loss
         return better
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "loss": self._loss, "tied": self.tied}
+        return {**super().state_dict(), "loss": self.loss, "tied": self.tied}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._loss, self.tied = state_dict.get("loss"), state_dict.get("tied", 0)
+        self.loss, self.tied = state_dict.get("loss"), state_dict.get("tied", 0)
 
 
 class EpochLines(Checkpoint):

@@ -58,6 +58,7 @@ class Fitted:
         best_epoch: The one whose weights were kept, from 1.
         best: The monitored metric then.
         tied: How many other epochs reached it; the one kept has the lowest validation loss of them.
+        loss: The validation loss then; None of a training that an older version ended.
     """
 
     epochs: int
@@ -65,6 +66,7 @@ class Fitted:
     best_epoch: int
     best: float
     tied: int = 0
+    loss: float | None = None
 
 
 class ActivationDataset(Dataset[Any]):
@@ -287,7 +289,12 @@ def _ended(trainer: lightning.Trainer, run: Path) -> Fitted:
     assert checkpoint.best_model_score is not None
     best = float(checkpoint.best_model_score)
     fitted = Fitted(
-        trainer.current_epoch, stop_reason(trainer), kept["epoch"] + 1, best, checkpoint.tied
+        trainer.current_epoch,
+        stop_reason(trainer),
+        kept["epoch"] + 1,
+        best,
+        checkpoint.tied,
+        checkpoint.loss,
     )
     atomic_write_json(run / "trained.json", asdict(fitted))
     return fitted
@@ -319,7 +326,8 @@ def _ended_before(run: Path, config: Config) -> Fitted:
             else f"stopped after epoch {epochs}"
         )
     tied = max((state.get("tied", 0) for state in states), default=0)
-    fitted = Fitted(epochs, reason, kept["epoch"] + 1, float(best), tied)
+    loss = next((state["loss"] for state in states if state.get("loss") is not None), None)
+    fitted = Fitted(epochs, reason, kept["epoch"] + 1, float(best), tied, loss)
     atomic_write_json(run / "trained.json", asdict(fitted))
     return fitted
 

@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.loss import _Loss
 from torchvision.transforms import v2
 
@@ -87,6 +88,10 @@ class Learner(lightning.LightningModule):
     def train(self, mode: bool = True) -> Learner:
         if not self._tail:
             super().train(mode)
+            if self.config.model.batch_norm == "frozen":
+                for module in self.classifier.backbone.modules():
+                    if isinstance(module, BatchNorm):
+                        module.eval()
             return self
         self.training = mode  # the rest of the classifier is frozen, and stays in evaluation mode
         for part in (*self._tail, self.validation):

@@ -40,6 +40,9 @@ from breedlab.tuning.trial import Outcome, quickly_collected, run_trial
 from breedlab.tuning.trial_log import TrialLog
 from breedlab.tuning.trial_table import TrialTable
 
+_SHARE_OF_FINE_TUNING = 0.4
+"""Of the minutes: what a search leaves where all layers are to be trained after it."""
+
 __all__ = ["Best", "distribution", "search", "storage_url"]
 
 
@@ -54,6 +57,7 @@ class Best:
         tied: The other trials that reached the same objective; the validation loss decided between
             them.
         folds: With `tuner.folds`, what it has on each.
+        seconds_left: What the search left of `tuner.minutes`; None without such a limit.
     """
 
     number: int
@@ -61,6 +65,7 @@ class Best:
     objective: float
     tied: tuple[int, ...] = ()
     folds: tuple[float, ...] = ()
+    seconds_left: float | None = None
 
 
 class Runner(Protocol):
@@ -112,7 +117,8 @@ def search(config: Config, prepared: TrainingContext, run: Path) -> Best:
             )
     finally:
         prepared.heed = at_leisure
-    return _best(study, config, run, space)
+    best = _best(study, config, run, space)
+    return best if config.tuner.minutes is None else replace(best, seconds_left=budget.left())
 
 
 def _spent(study: optuna.Study, run: Path) -> float:
@@ -197,7 +203,8 @@ class _Trials:
             self._budget.binding = any(trial.state == TrialState.COMPLETE for trial in before)
             reserved = confirmation.SEEDS * self._config.tuner.confirm
             first_pass = (baseline.recorded(self._directory) or {}).get("pass_seconds", 0.0)
-            sofar, left = tried(self._config, self._space, before), self._budget.left()
+            sofar = tried(self._config, self._space, before)
+            left = self._budget.left() - _kept_for_fine_tuning(self._config)
             found = auto.candidate(self._space, sofar, left, reserved, first_pass)
             return (
                 None
@@ -278,6 +285,13 @@ class _Here:
                 self._prepared, values, lambda epoch, best: self._stop_early(number, epoch, best)
             )
         }
+
+
+def _kept_for_fine_tuning(config: Config) -> float:
+    """Return the seconds in which a search with a time limit begins nothing more."""
+    if not config.fine_tune.epochs or config.tuner.minutes is None:
+        return 0.0
+    return _SHARE_OF_FINE_TUNING * 60 * config.tuner.minutes
 
 
 def _row(trial: FrozenTrial, space: Space, config: Config, run: Path) -> TrialLog:

@@ -1,0 +1,114 @@
+"""All layers trained after the head, and kept only where validation is better."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from breedlab.config import Config
+from breedlab.errors import ConfigError
+from breedlab.pipeline import final_test
+from breedlab.pipeline.fine_tuning import settings
+from breedlab.pipeline.run import checked_photos, run
+from breedlab.training.context import prepare
+from breedlab.training.fit import Fitted
+
+Configure = Callable[..., Config]
+
+# A head that learned nothing: whatever trains all layers does better.
+POOR = ("trainer.max_epochs=1", "optim.lr=0.000001", "model.head_type=linear", "model.dropout=0")
+
+EAGER = ("fine_tune.epochs=6", "fine_tune.lr=0.01", "fine_tune.ema=0", "fine_tune.layer_decay=1")
+
+BY_LOSS = ("monitor.metric=valid/loss", "monitor.mode=min")
+
+
+def test_a_better_network_is_kept_tested_and_exported(
+    configure: Configure,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = configure(*POOR, *EAGER, *BY_LOSS, "trainer.refit=true")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(final_test, "_temperature", killed)
+        run(config, [])
+    stopped = Path("runs/latest").resolve()
+    checkpoints = [
+        stopped / "fine_tune" / "checkpoints" / name for name in ("best.ckpt", "refit.ckpt")
+    ]
+    written = [path.stat().st_mtime_ns for path in checkpoints]
+    found = run(config, [], resume=stopped).metrics
+    assert [path.stat().st_mtime_ns for path in checkpoints] == written
+    tuned = found["training"]["fine_tune"]
+    assert tuned["kept"] and tuned["best"] < tuned["before"]
+    assert found["monitor"]["best"] == tuned["best"]
+    assert found["training"]["refit"]["epochs"] == tuned["best_epoch"]
+    assert "before" in capsys.readouterr().out
+    assert "all layers fine-tuned" in (stopped / "report.html").read_text()
+
+    trained = torch.load(checkpoints[1], weights_only=True)["state_dict"]
+    with tarfile.open(stopped / "model.tar.gz") as archive:
+        served = load(archive.extractfile("model.safetensors").read())  # type: ignore[union-attr]
+    for name, tensor in served.items():
+        torch.testing.assert_close(trained[f"classifier.{name}"], tensor)
+    pretrained = prepare(config, checked_photos(config)).backbone.network.state_dict()
+    assert not torch.equal(pretrained["conv1.weight"], served["backbone.conv1.weight"])
+    # BatchNorm goes on with the statistics under which the head was found
+    assert torch.equal(pretrained["bn1.running_mean"], served["backbone.bn1.running_mean"])
+
+
+def test_a_worse_network_changes_nothing(
+    configure: Configure, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("model.head_type=logistic",)
+    frozen = run(configure(*words), []).metrics
+    config = configure(*words, "fine_tune.epochs=1", "fine_tune.lr=1000.0")
+    result = run(config, [])
+    found = result.metrics
+    tuned = found["training"]["fine_tune"]
+    assert not tuned["kept"] and "diverged" in tuned["failed"]
+    assert "the frozen backbone stays" in " ".join(capsys.readouterr().out.split())
+    for part in ("monitor", "test"):
+        assert found[part] == frozen[part]
+
+
+def test_what_a_search_left_of_its_minutes_decides_the_epochs(
+    configure: Configure, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from breedlab.pipeline.fine_tuning import fine_tune
+
+    config = configure("fine_tune.epochs=3")
+    prepared = prepare(config, checked_photos(config))
+    tuned = fine_tune(prepared, config, here, Fitted(1, "all 1 epochs", 1, 0.5), 0.001)
+    assert tuned.config is None and tuned.told == {"epochs": 0, "kept": False}
+    assert "raise tuner.minutes" in " ".join(capsys.readouterr().out.split())
+
+
+def test_training_begins_where_the_head_left_the_network(configure: Configure) -> None:
+    """A frozen BatchNorm gives in training what it gives in evaluation."""
+    config = configure("fine_tune.epochs=1", "model.head_type=linear", "model.dropout=0")
+    tuned = settings(config)
+    prepared = prepare(config, checked_photos(config))
+    learner, _ = prepared.learner(prepared.classifier(tuned), tuned, 1)
+    images = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
+    learner.eval()
+    before = learner(images)
+    learner.train()
+    torch.testing.assert_close(learner(images), before)
+    assert all(parameter.requires_grad for parameter in learner.classifier.parameters())
+
+
+def test_what_trains_whole_already_is_not_fine_tuned(configure: Configure) -> None:
+    with pytest.raises(ConfigError, match=r"fine_tune\.epochs: got 2; expected 0"):
+        configure("model.freeze=none", "fine_tune.epochs=2")
