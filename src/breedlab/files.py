@@ -133,7 +133,13 @@ _NAMES = {dict: "an object", list: "a list", str: "a text", int: "a number", flo
 def damaged(path: str | Path, reason: str, hint: str = "") -> DamagedFile:
     """Return the error for a file that cannot be used, in one line."""
     reason = " ".join(reason.split())[:120]
-    return DamagedFile(f"{path} is damaged ({reason}){'; ' if hint else ''}{hint}")
+    then = f"; {hint}" if hint else ""
+    return DamagedFile(f"{path} is damaged ({reason}){then}")
+
+
+def why_no_folder(path: Path) -> str:
+    """Return what is in the place of a folder: `is a file` or `is not there`."""
+    return "is a file" if path.exists() else "is not there"
 
 
 def remove_leftovers(folder: Path, older_than_s: float = 0) -> None:

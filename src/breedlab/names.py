@@ -43,3 +43,8 @@ def _escaped(character: str) -> str:
     if _is_surrogate(character) or unicodedata.category(character) in _UNPRINTABLE:
         return character.encode("unicode_escape", "surrogatepass").decode("ascii")
     return character
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 job`, `2 jobs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab.files import atomic_write_json
+from breedlab.names import counted
 
 PASSED, TRIGGERED, NOT_ENOUGH = "passed", "triggered", "not_enough_data"
 
@@ -70,7 +71,5 @@ def write_verdicts(path: Path, verdicts: Sequence[Verdict]) -> None:
 def triggered(verdicts: Sequence[Verdict]) -> str:
     """How many rules fired and which, in words."""
     fired = [verdict.rule for verdict in verdicts if verdict.verdict == TRIGGERED]
-    return (
-        f"{len(fired)} rule{'s' * (len(fired) != 1)}"
-        f" triggered{': ' if fired else ''}{', '.join(fired)}"
-    )
+    count = f"{counted(len(fired), 'rule')} triggered"
+    return f"{count}: {', '.join(fired)}" if fired else count

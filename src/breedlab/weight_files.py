@@ -56,10 +56,8 @@ def problem(path: Path) -> str:
     ending."""
     if path.is_dir():
         begun = (path / "config.yaml").is_file()
-        return (
-            f"is a {'run that has no' if begun else 'folder without'} model.tar.gz and no"
-            " checkpoints/best.ckpt"
-        )
+        what = "run that has no" if begun else "folder without"
+        return f"is a {what} model.tar.gz and no checkpoints/best.ckpt"
     try:
         if path.name.endswith((".tar.gz", ".tgz")):
             return "" if _is_archive(path) else "was not exported by breedlab, or is incomplete"

@@ -168,7 +168,8 @@ def _disk_message(error: BaseException) -> str:
     folder = min(found, key=lambda folder: shutil.disk_usage(folder).free)
     usage = shutil.disk_usage(folder)
     if usage.free > 0.05 * usage.total and usage.free > 1e9:
-        return f"the disk, or your quota of it, is full at {named[0] if named else found[0]}"
+        place = next(iter([*named, *found]))
+        return f"the disk, or your quota of it, is full at {place}"
     mount = folder
     while not os.path.ismount(mount):
         mount = os.path.dirname(mount)

@@ -98,9 +98,10 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
             f" {folder / splits[0]}"
         )
     if unknown:
+        verb = "is" if len(unknown) == 1 else "are"
         raise DataError(
-            f"{folder}: {listed(unknown)} {'is' if len(unknown) == 1 else 'are'} no class of the"
-            f" model; it knows {listed(classes, 10)}"
+            f"{folder}: {listed(unknown)} {verb} no class of the model; it knows"
+            f" {listed(classes, 10)}"
         )
     photos = [
         Photo(path, label[name]) for name in names for path in find_images(folder / name, left)

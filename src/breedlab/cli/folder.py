@@ -64,13 +64,14 @@ def train_on(root: Path, words: list[str]) -> int:
     from breedlab.console import console, note, progress, stage
     from breedlab.data.check import check
     from breedlab.data.folders import splitting, survey
+    from breedlab.files import why_no_folder
     from breedlab.names import printable
     from breedlab.pipeline.proposal import describe, estimate, in_words, propose
 
     if not root.is_dir():
         raise DataError(
-            f"data.root: {root} is {'a file' if root.exists() else 'not there'}; expected a folder"
-            " of labelled images: class folders, or images beside a file such as labels.csv"
+            f"data.root: {root} {why_no_folder(root)}; expected a folder of labelled images: class"
+            " folders, or images beside a file such as labels.csv"
         )
     # What is said of the data counts before anything is read: data.ignore, data.labels, seed.
     asked = validate(load(["data=image_folder", "name=images", "data.root=.", *words]))

@@ -174,10 +174,8 @@ def _serve(
     )
     if model.fetch.is_open:
         allowed = model.fetch.allowed
-        note(
-            "fetches photos from"
-            f" {'the public internet' if isinstance(allowed, str) else ', '.join(allowed)}"
-        )
+        sources = "the public internet" if isinstance(allowed, str) else ", ".join(allowed)
+        note(f"fetches photos from {sources}")
     note(
         f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C"
         " stops"

@@ -22,6 +22,7 @@ from breedlab.data.layout import SPLITS, listed, split_folders, told_splits
 from breedlab.data.listing import Leftovers, find_images
 from breedlab.data.tables import AUTO, Table, find_table, unused_table
 from breedlab.errors import DataError
+from breedlab.files import why_no_folder
 from breedlab.names import printable, unprintable
 
 if TYPE_CHECKING:
@@ -159,8 +160,8 @@ def survey(
     """
     if not root.is_dir():
         raise DataError(
-            f"data.root: {root} is {'a file' if root.exists() else 'not there'};"
-            " expected a folder such as ROOT/train/<class>/photo.jpg"
+            f"data.root: {root} {why_no_folder(root)}; expected a folder such as"
+            " ROOT/train/<class>/photo.jpg"
         )
     fractions = {"valid": valid_fraction, "test": test_fraction}
     if (table := find_table(root, labels, ignore)) is not None:

@@ -83,7 +83,7 @@ class Leftovers:
         if not self.litter:
             return ""
         names = [
-            f"{printable(name)}{f' ({count:,})' if count > 1 else ''}"
+            f"{printable(name)} ({count:,})" if count > 1 else printable(name)
             for name, count in sorted(self.litter.items())
         ]
         more = f" and {len(names) - 8} other names" if len(names) > 8 else ""

@@ -34,10 +34,8 @@ def obtain(config: Config) -> PhotoSet:
         source.check(root)
     photos = survey(root, **splitting(config))
     if photos.cut:
-        note(
-            f"no folder for {' and '.join(photos.cut)}: cut from train, stratified,"
-            f"{' by groups,' if data.group else ''} seed {config.seed}"
-        )
+        how = "stratified, by groups" if data.group else "stratified"
+        note(f"no folder for {' and '.join(photos.cut)}: cut from train, {how}, seed {config.seed}")
     return photos if data.fixes is None else apply_fixes(photos, Path(data.fixes))
 
 

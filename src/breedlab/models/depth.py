@@ -122,7 +122,8 @@ class _WithClassifier(nn.Module):
         super().__init__()
         self.network = network
         classifier = network.pretrained_cfg.get("classifier") or "classifier"
-        self.classifier = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
+        name = classifier if isinstance(classifier, str) else classifier[0]
+        self.classifier = f"{name}.weight"
 
     def named_parameters(self, *how: Any, **named: Any) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.network.named_parameters()

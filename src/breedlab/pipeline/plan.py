@@ -133,11 +133,11 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
     if tuner.strategy != "none" and already.trials < trials:
         ended = f" ({already.trials} of {trials} are done)" if already.trials else ""
         at_once = f", {tuner.parallel} at a time" if tuner.parallel > 1 else ""
+        best = "highest" if config.monitor.mode == "max" else "lowest"
         limit = "" if tuner.minutes is None else f"up to {tuner.minutes:g} minutes, "
         stages.append(
             f"search: {limit}{trials - already.trials} trials x {tuner.max_epochs} epochs{ended},"
-            f" {tuner.strategy}{at_once}, for the"
-            f" {'highest' if config.monitor.mode == 'max' else 'lowest'} {config.monitor.metric}"
+            f" {tuner.strategy}{at_once}, for the {best} {config.monitor.metric}"
         )
         stages[-1] += "".join(
             f"\n       {path}: {describe_dimension(dimension)}" for path, dimension in space.items()

@@ -25,6 +25,7 @@ from breedlab.files import (
     read_json,
     read_json_if_whole,
     remove_leftovers,
+    why_no_folder,
 )
 from breedlab.pipeline.lineage import describe_lineage
 
@@ -136,18 +137,15 @@ def _recorded(run: Path, name: str, kind: type) -> Any:
     try:
         tree = yaml.safe_load((run / name).read_text("utf-8"))
     except OSError as error:
-        state = (
-            f"has no {name}" if run.is_dir() else "is a file" if run.exists() else "is not there"
-        )
+        state = f"has no {name}" if run.is_dir() else why_no_folder(run)
         raise ResumeError(f"resume: {run} {state}; {expected}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ResumeError(
             f"resume: {run / name} is damaged ({' '.join(str(error).split())[:100]}); {expected}"
         ) from error
     if not isinstance(tree, kind):
-        raise ResumeError(
-            f"resume: {run / name} holds no {'config' if kind is dict else 'list'}; {expected}"
-        )
+        wanted = "config" if kind is dict else "list"
+        raise ResumeError(f"resume: {run / name} holds no {wanted}; {expected}")
     return tree
 
 

@@ -167,7 +167,8 @@ def _check_engine(engine: dict[str, Any], classes: int) -> None:
 
 def _field(tree: dict[str, Any], name: str, where: str) -> Any:
     if name not in tree:
-        raise _Wrong(f"{where}{'.' if where else ''}{name} is missing")
+        path = f"{where}.{name}" if where else name
+        raise _Wrong(f"{path} is missing")
     return tree[name]
 
 
@@ -210,9 +211,8 @@ def _number(value: Any, name: str) -> float:
 def _channels(value: Any, name: str, positive: bool) -> None:
     numbers = [_number(one, name) for one in _list(value, name, most=3)]
     if len(numbers) != 3 or (positive and min(numbers) <= 0):
-        raise _Wrong(
-            f"{name} is {_shown(value)}; expected three {'positive ' if positive else ''}numbers"
-        )
+        kind = "positive numbers" if positive else "numbers"
+        raise _Wrong(f"{name} is {_shown(value)}; expected three {kind}")
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from breedlab.backends.sagemaker import machines
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
+from breedlab.names import counted
 
 OLDEST = (2, 6)
 """The oldest PyTorch that breedlab runs on."""
@@ -69,7 +70,7 @@ def problems(backend: Backend, region: str) -> list[Problem]:
         return [Problem("backend.instance_type", reason)]
     count = known_gpus(backend.instance_type)
     if count and backend.processes != "auto" and backend.processes > count:
-        has = f"{count} GPU{'s' if count > 1 else ''}"
+        has = counted(count, "GPU")
         return [
             Problem(
                 "backend.processes",

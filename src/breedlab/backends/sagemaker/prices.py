@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from breedlab.backends.sagemaker.session import REGION, client
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
+from breedlab.names import counted
 
 if TYPE_CHECKING:
     import boto3
@@ -61,10 +62,7 @@ class Bill:
 
     def __str__(self) -> str:
         most = "unknown" if self.total is None else f"${self.total:,.2f}"
-        return (
-            f"{most} ({self.jobs} {'job' if self.jobs == 1 else 'jobs'}, {self.hours:,.1f} instance"
-            " hours)"
-        )
+        return f"{most} ({counted(self.jobs, 'job')}, {self.hours:,.1f} instance hours)"
 
 
 Quote = tuple[float | None, str]
@@ -155,11 +153,13 @@ def bill_problems(
             )
         ]
     if bill.total > backend.max_bill:
+        lower = (
+            "backend.max_run_hours or tuner.trials" if trials and each else "backend.max_run_hours"
+        )
         return [
             Problem(
                 "backend.max_bill",
-                f"the largest bill is {bill}, above {backend.max_bill:g} USD; lower"
-                f" backend.max_run_hours{' or tuner.trials' if trials and each else ''}, or set"
+                f"the largest bill is {bill}, above {backend.max_bill:g} USD; lower {lower}, or set"
                 f" backend.max_bill={math.ceil(bill.total)}",
             )
         ]

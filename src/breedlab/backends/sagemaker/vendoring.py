@@ -129,7 +129,8 @@ def _download(target: Path, pins: Sequence[str], python: str, machine: str, aske
     """Download wheels; what has none is built here, where it is the same for every Python."""
     where = ["--dest", str(target), "--python-version", python]
     for libc in _LIBCS:
-        where += ["--platform", f"manylinux{'' if libc == '2014' else '_'}{libc}_{machine}"]
+        platform = "manylinux2014" if libc == "2014" else f"manylinux_{libc}"
+        where += ["--platform", f"{platform}_{machine}"]
     if _pip("download", "--no-deps", "--only-binary", ":all:", *where, *pins) is None:
         return
     for pin in pins:

@@ -69,7 +69,8 @@ def finish(
                 if not start:
                     raise NotStarted(_how_to_train(record))
                 start_final(account, record)
-        stage(f"Training{' the best' if record.searches else ''}: {record.final_name}")
+        title = "Training the best" if record.searches else "Training"
+        stage(f"{title}: {record.final_name}")
         _succeeded(account, record, follow_training(account, record))
         run = fetch(account, record)
     metrics = read_json_if_whole(run / "metrics.json") or {}

@@ -63,7 +63,8 @@ class SageMakerExperiment(Handle):
         record = self.record
         status = first_status(self._account, record)
         kind = "search" if record.searches else "training"
-        lines = [(kind, f"{record.name}: {describe(status) if status.state else self._missing()}")]
+        state = describe(status) if status.state else self._missing()
+        lines = [(kind, f"{record.name}: {state}")]
         if record.searches:
             final = training_status(self._account, record.final_name)
             begun = (

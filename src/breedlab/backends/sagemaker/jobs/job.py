@@ -33,6 +33,7 @@ from breedlab.config.environment import resolved
 from breedlab.config.plugins import load_plugins
 from breedlab.config.validate import with_values
 from breedlab.errors import BackendError
+from breedlab.names import counted
 
 try:
     import fcntl
@@ -315,7 +316,7 @@ def refuse_blind_container(environment: Mapping[str, str], config: Config) -> No
         return
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPUs"
     raise BackendError(
-        f"backend.image: the instance has {expected} GPU{'s' if expected > 1 else ''}, and the"
+        f"backend.image: the instance has {counted(expected, 'GPU')}, and the"
         f" container sees none: its PyTorch {torch.__version__} is {built}; take an image for GPUs"
         " whose CUDA the instance's driver knows, or trainer.accelerator=cpu"
     )

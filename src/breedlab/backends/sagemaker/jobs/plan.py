@@ -81,9 +81,8 @@ def plan(config: Config) -> str:
 
 def _jobs(experiment: Experiment) -> Iterator[str]:
     config, backend = experiment.config, experiment.config.backend
-    machine = (
-        f"{backend.instance_count} x {backend.instance_type}{', spot' if backend.spot else ''}"
-    )
+    spot = ", spot" if backend.spot else ""
+    machine = f"{backend.instance_count} x {backend.instance_type}{spot}"
     yield f"machines  {machine}, {backend.volume_gb} GB, {experiment.image}"
     yield "jobs"
     count = trial_count(config)
