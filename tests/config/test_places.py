@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from breedlab.cli.launch import main
-from breedlab.config.compose import load, quoted
+from breedlab.config.compose import load
+from breedlab.config.overrides import quoted
 from breedlab.config.yaml_folders import groups, with_search_path
 from breedlab.errors import ConfigError
 

@@ -17,9 +17,10 @@ from PIL import Image
 
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
+from breedlab.data.batches import TrainingBatches, Views, batch_indices, epoch_order
 from breedlab.data.decode import decode
 from breedlab.data.folders import SPLITS, Photo, PhotoSet, scan
-from breedlab.data.module import PhotoData, TrainingBatches, Views, batch_indices, epoch_order
+from breedlab.data.module import PhotoData
 from breedlab.data.sample import write_sample
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import DataError

@@ -20,7 +20,7 @@ import pytest
 import torch
 from test_signals import curves, same_checkpoints
 
-from breedlab.data.module import TrainingBatches, Views
+from breedlab.data.batches import TrainingBatches, Views
 from breedlab.distributed import Shard
 
 Words = Callable[..., list[str]]

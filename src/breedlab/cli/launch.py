@@ -13,18 +13,9 @@ from typing import Any
 from breedlab import distributed
 from breedlab.commands import command
 from breedlab.config import Config, validate
-from breedlab.config.compose import (
-    explained,
-    forced,
-    load,
-    named_plugins,
-    quoted,
-    rejoin,
-    screen,
-    split_space,
-    with_space,
-)
+from breedlab.config.compose import explained, load, named_plugins
 from breedlab.config.environment import tree_of, with_texts
+from breedlab.config.overrides import forced, quoted, rejoin, screen, split_space, with_space
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from, nearest
 from breedlab.config.validate import accepted, examine, known_paths, leaf_values, replace

@@ -7,17 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from breedlab.config.compose import (
-    compose,
-    one_by_one,
-    quoted,
-    rejoin,
-    reworded,
-    screened,
-    split_space,
-    with_space,
-)
+from breedlab.config.compose import compose, one_by_one, reworded
 from breedlab.config.endpoint import Deploying, endpoint_problems
+from breedlab.config.overrides import quoted, rejoin, screened, split_space, with_space
 from breedlab.config.problems import Problem, error_from, reword
 from breedlab.config.setting import settings
 from breedlab.config.yaml_folders import groups

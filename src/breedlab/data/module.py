@@ -4,7 +4,7 @@ workers."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import lightning
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from breedlab import distributed, hardware
 from breedlab.config.schema import Data
 from breedlab.data import shared_memory
 from breedlab.data.augmentations import Built
+from breedlab.data.batches import Key, TrainingBatches, TrainingLoader, Views, mixed_seed
 from breedlab.data.decode import BadPhoto, decode, keep_memory, read_image
 from breedlab.data.folders import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform, to_tensor
@@ -26,41 +27,6 @@ from breedlab.errors import DataError
 from breedlab.registry import AUGMENTATIONS
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-Key = tuple[int, int]
-"""(view, index): view 0 is the evaluation transform, each other number its own draw of the
-augmentation."""
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of `count` items in an epoch: a function of seed and epoch, so a resumed run
-    repeats it."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed_seed(seed, epoch)))
-
-
-def batch_indices(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
-    """An epoch's batches. A last batch of one is left out: BatchNorm cannot train on a single
-    photo."""
-    batches = list(torch.split(order, batch_size))
-    return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 < batch_size else batches
-
-
-class Views:
-    """Which view of the photos an epoch sees.
-
-    Args:
-        frozen_views: For a frozen backbone, how many views there are; they are taken in turn. None
-            for a backbone that trains: fresh augmentation every epoch.
-        augment: The config's policy.
-    """
-
-    def __init__(self, frozen_views: int | None, augment: str) -> None:
-        self.frozen_views = frozen_views
-        self.augment = augment
-
-    def of_epoch(self, epoch: int) -> int:
-        if self.frozen_views is not None:
-            return epoch % self.frozen_views
-        return 0 if self.augment == "none" else epoch + 1
 
 
 class Pixels(Protocol):
@@ -160,14 +126,6 @@ class LostPhoto(DataError):
         return str(self).partition("; it ")[0]
 
 
-def mixed_seed(*numbers: int) -> int:
-    """A seed from several, within what torch takes."""
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number) % 2**63
-    return seed
-
-
 def read_pixels(path: Path) -> np.ndarray[Any, Any]:
     """Return an image that the data check has seen, uint8 (height, width, 3).
 
@@ -182,89 +140,6 @@ def read_pixels(path: Path) -> np.ndarray[Any, Any]:
         raise LostPhoto(
             f"{path} cannot be read ({error.strerror}); it was there at the data check"
         ) from error
-
-
-class TrainingBatches(Sampler[list[Key]]):
-    """Shuffled batches of (view, index), one epoch after another. Lightning calls `set_epoch`.
-
-    Attributes:
-        shard: The part of each batch that is this process's. What a batch is does not depend on it.
-        epoch: The one that is next iterated over.
-        start: How many of its batches are left out, since a stopped run had done them; of this one
-            epoch only.
-    """
-
-    def __init__(
-        self, count: int, batch_size: int, seed: int, views: Views, shard: Shard = WHOLE
-    ) -> None:
-        self.count, self.batch_size, self.seed, self.views, self.shard = (
-            count,
-            batch_size,
-            seed,
-            views,
-            shard,
-        )
-        self.epoch = self.start = 0
-        # Lightning looks for set_epoch on the batch sampler's sampler.
-        self.sampler = self
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(batch_indices(torch.arange(self.count), self.batch_size))
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        view = self.views.of_epoch(self.epoch)
-        start, self.start = self.start, 0
-        for batch in batch_indices(epoch_order(self.count, self.seed, self.epoch), self.batch_size)[
-            start:
-        ]:
-            # A process with no photo of a small last batch computes one that counts for nothing:
-            # all take the step.
-            mine = (
-                batch[self.shard.rank :: self.shard.world]
-                if len(batch) > self.shard.rank
-                else batch[:1]
-            )
-            yield [(view, index) for index in mine.tolist()]
-
-    def sizes(self, index: int) -> tuple[int, int]:
-        """How many photos of an epoch's batch are this process's own, and how many it has."""
-        whole = min(self.batch_size, self.count - index * self.batch_size)
-        return len(range(self.shard.rank, whole, self.shard.world)), whole
-
-
-class TrainingLoader(DataLoader[Any]):
-    """A DataLoader over `TrainingBatches` that goes on in the middle of an epoch without loading
-    what came before.
-
-    Lightning keeps `state_dict` in its checkpoints.
-    """
-
-    done = 0
-    """Batches of the epoch that were handed out."""
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # A generator: workers begin at the first batch, by which time Lightning has told the epoch.
-        self.done = self.batches.start
-        for batch in super().__iter__():
-            self.done += 1
-            yield batch
-
-    @property
-    def batches(self) -> TrainingBatches:
-        assert isinstance(self.batch_sampler, TrainingBatches)
-        return self.batch_sampler
-
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.batches.epoch, "done": self.done}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        whole = state["done"] >= len(self)
-        self.batches.epoch, self.batches.start = (
-            (state["epoch"] + 1, 0) if whole else (state["epoch"], state["done"])
-        )
 
 
 _VIEW_BATCH = 32

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from breedlab.config.schema import Cache
-from breedlab.data.module import PhotoData, batch_indices, epoch_order
+from breedlab.data.batches import batch_indices, epoch_order
+from breedlab.data.module import PhotoData
 from breedlab.distributed import WHOLE, Shard
 from breedlab.models.classifier import Classifier
 from breedlab.registry import AUGMENTATIONS

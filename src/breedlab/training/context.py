@@ -16,8 +16,9 @@ from torch import nn
 from breedlab import weight_files
 from breedlab.config import Config
 from breedlab.console import note, progress
+from breedlab.data.batches import TrainingBatches
 from breedlab.data.check import Report
-from breedlab.data.module import KeptImages, PhotoData, TrainingBatches
+from breedlab.data.module import KeptImages, PhotoData
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import TrainingError
 from breedlab.models import backbone as backbones

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from breedlab.config import Config
-from breedlab.data.module import PhotoData, TrainingBatches
+from breedlab.data.batches import TrainingBatches
+from breedlab.data.module import PhotoData
 from breedlab.training import loop
 from breedlab.training.activations import Activations
 

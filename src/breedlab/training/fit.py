@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from breedlab import distributed
 from breedlab.config import Config
-from breedlab.data.module import PhotoData, TrainingBatches, TrainingLoader
+from breedlab.data.batches import TrainingBatches, TrainingLoader
+from breedlab.data.module import PhotoData
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.signals import StopRequest

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from breedlab.config import Config
 from breedlab.config.schema import Optim
-from breedlab.data.module import TrainingLoader
+from breedlab.data.batches import TrainingLoader
 from breedlab.models.classifier import Classifier
 from breedlab.models.weights import CARD
 from breedlab.registry import HEADS, LOSSES

@@ -18,7 +18,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from breedlab.config import Config
-from breedlab.data.module import mixed_seed
+from breedlab.data.batches import mixed_seed
 from breedlab.errors import TrainingError
 from breedlab.training.ema import MovingAverage
 from breedlab.training.learner import Learner

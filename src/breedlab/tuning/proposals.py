@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from breedlab.config import Config
 from breedlab.config.schema import Tuner
 from breedlab.config.space import Choices, Dimension, Range, Space, grid_points
-from breedlab.data.module import mixed_seed
+from breedlab.data.batches import mixed_seed
 from breedlab.training.objective import rank
 from breedlab.tuning import auto
 
