@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sagemaker_account import ROLE, Account
 
+from breedlab.backends.sagemaker.prices import listed_price
 from breedlab.backends.sagemaker.request import Request
 from breedlab.cli.launch import main
 
@@ -174,7 +175,19 @@ def test_a_bill_that_a_launch_refuses_is_said_to_be_one(planned: Planned) -> Non
 def test_without_a_region_the_bill_is_that_of_one_that_is_named(planned: Planned) -> None:
     text = planned()
     assert re.search(r"backend.trials=job_each +\$118.27 \(21 jobs, 84.0 instance hours\)", text)
-    assert "in us-east-1 on 2026-11-25, as no region is set; others may cost more" in text
+    assert "in us-east-1 on 2026-11-29, as no region is set; others may cost more" in text
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "price"),
+    [("ml.g6e.xlarge", 2.61), ("ml.g6.xlarge", 1.127), ("ml.g5.48xlarge", 20.36)],
+)
+def test_a_price_is_that_of_training_not_that_of_the_bare_machine(
+    instance_type: str, price: float
+) -> None:
+    """EC2 lists a g6e.xlarge at 1.861, SageMaker's training at 2.61 (AWS's price list, as three
+    public repositories quote it)."""
+    assert listed_price(instance_type, "us-east-1") == price
 
 
 def test_instances_and_warm_minutes_are_billed(planned: Planned) -> None:

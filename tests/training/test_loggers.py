@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +97,75 @@ def test_mlflow_has_one_run_of_a_resumed_training(
     assert found.data.tags["breedlab.run"] == "small/2026-01-01"
 
 
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[str]:
+    """The address of an `mlflow server` process, as a team runs it, with a name and a password."""
+    pytest.importorskip("mlflow")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    home = tmp_path / "mlflow"
+    home.mkdir()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    store = ["--backend-store-uri", f"sqlite:///{home / 'store.db'}", "--workers", "1"]
+    with (
+        (home / "log").open("wb") as log,
+        subprocess.Popen(
+            [*command, "--port", str(port), *store],
+            cwd=home,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        ) as server,
+    ):
+        try:
+            ends = time.monotonic() + 180
+            while not _answers(f"http://127.0.0.1:{port}/health"):
+                assert server.poll() is None and time.monotonic() < ends, (home / "log").read_text()
+                time.sleep(0.2)
+            yield f"http://anna:s3cret-word@127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_server_gets_the_run_and_keeps_no_password(
+    configure: Configure, run: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TRACKING_VARIABLE, mlflow_server)
+    config = configure("logger=mlflow", "name=small", "logger.experiment=dogs")
+    train(config, run, EPOCHS[:1])
+    train(config, run, EPOCHS[1:], first=1)
+    loggers.finish(config, run, TEST)
+    asked = urllib.request.Request(
+        mlflow_server.replace("anna:s3cret-word@", "")
+        + "/api/2.0/mlflow/runs/get?run_id="
+        + json.loads((run / loggers.KEPT).read_text())["id"]
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        found = json.load(answer)["run"]
+    assert found["info"]["status"] == "FINISHED"
+    metrics = {each["key"]: each["value"] for each in found["data"]["metrics"]}
+    assert metrics["valid/top1"] == 0.75 and metrics["test/top1_low"] == 0.7
+    kept = [path.read_bytes() for path in run.rglob("*") if path.is_file()]
+    assert not any(b"s3cret-word" in content for content in [*kept, json.dumps(found).encode()])
+
+
 def test_an_mlflow_that_does_not_answer_is_told_before_anything_starts(
     configure: Configure, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("mlflow")
-    monkeypatch.setenv(TRACKING_VARIABLE, "http://127.0.0.1:9")
+    monkeypatch.setenv(TRACKING_VARIABLE, "http://anna:s3cret-word@127.0.0.1:9")
     with pytest.raises(
-        BreedlabError, match=r"logger=mlflow: http://127\.0\.0\.1:9 does not answer"
+        BreedlabError, match=r"logger=mlflow: http://anna:\*\*\*@127\.0\.0\.1:9 does not answer"
     ):
         loggers.begin(configure("logger=mlflow"), run)
     assert not (run / loggers.KEPT).exists()

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from breedlab.config import candidates, rules
 from breedlab.config.components import component_sections, section_of
 from breedlab.config.environment import SHORT, FromEnvironment
+from breedlab.config.passwords import password_problems
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import Problem, error_from, nearest, paths_of, reword
 from breedlab.config.schema import Config, schema
@@ -99,13 +100,7 @@ def examine(tree: Tree, recorded: bool = False) -> tuple[Config | None, list[Pro
         The config, None where the tree is none; and everything that is wrong with it.
     """
     unknown = load_plugins(tree.get("plugins"))
-    absent = (
-        []
-        if recorded
-        else [
-            Problem(path, "is missing from the config", "BL102") for path in _absent(Config, tree)
-        ]
-    )
+    absent = [] if recorded else _never_recorded(tree)
     config, own = _typed(tree)
     found = (
         unknown
@@ -117,6 +112,15 @@ def examine(tree: Tree, recorded: bool = False) -> tuple[Config | None, list[Pro
         ]
     )
     return config, [_without_value(problem, tree) for problem in found]
+
+
+def _never_recorded(tree: Tree) -> list[Problem]:
+    """Return what is wrong with a tree that was composed just now, though an older version may have
+    recorded it."""
+    absent = [
+        Problem(path, "is missing from the config", "BL102") for path in _absent(Config, tree)
+    ]
+    return [*absent, *password_problems(dict(leaf_values(tree)))]
 
 
 def _without_value(problem: Problem, tree: Tree) -> Problem:

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from breedlab import distributed, extras
 from breedlab.config import Config
 from breedlab.config.logger import TRACKING_VARIABLE
+from breedlab.config.passwords import without_passwords
 from breedlab.console import warn
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_json, read_json_if_whole
@@ -144,8 +145,9 @@ def _reach(logger: MLFlowLogger, config: Config) -> str:
         logger.experiment.get_run(known)
         return str(known)
     except Exception as error:
+        place = without_passwords(tracking_uri(config))
         raise ConfigError(
-            f"logger=mlflow: {tracking_uri(config)} does not answer ({_reason(error)}); set"
+            f"logger=mlflow: {place} does not answer ({_reason(error)}); set"
             f" logger.tracking_uri or {TRACKING_VARIABLE}, or choose logger=tensorboard"
         ) from error
     finally:
@@ -185,4 +187,4 @@ def _kept(run: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return without_passwords(" ".join(str(error).split()))[:160] or type(error).__name__

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from breedlab.config import Config
 from breedlab.config.logger import TRACKING_VARIABLE
+from breedlab.config.passwords import holds_password, without_passwords
 from breedlab.config.problems import Problem
 
 _HERE = re.compile(r"(sqlite:|file:|[./~]|https?://(localhost|127\.|\[::1\])).*|[^:]*")
@@ -32,9 +33,21 @@ def tracked(config: Config) -> Config:
     uri = tracking_uri(config)
     if uri is None:
         return config
+    if holds_password(uri):
+        uri = _in_shell(config, uri)
     variables = {TRACKING_VARIABLE: uri, **config.backend.environment}
     backend = config.backend.model_copy(update={"environment": variables})
     return config.model_copy(update={"backend": backend})
+
+
+def _in_shell(config: Config, uri: str) -> str:
+    """Return the name of the shell's variable that holds an address, for a record; a password goes
+    from there to the job."""
+    text = str(config.recorded()["logger"]["tracking_uri"])
+    if re.fullmatch(r"\$\{oc\.env:\w+\}", text):
+        return text
+    same = uri == os.environ.get(TRACKING_VARIABLE)
+    return f"${{oc.env:{TRACKING_VARIABLE}}}" if same else uri
 
 
 def is_sagemaker(uri: str | None) -> bool:
@@ -48,7 +61,7 @@ def logger_problems(config: Config) -> Iterator[Problem]:
     if name == "mlflow":
         uri = tracking_uri(config)
         if uri is None or _HERE.fullmatch(uri):
-            got = "nothing" if uri is None else repr(uri)
+            got = "nothing" if uri is None else repr(without_passwords(uri))
             yield Problem(
                 "logger.tracking_uri",
                 f"got {got}; expected an address that a job can reach, such as https://mlflow.example"
