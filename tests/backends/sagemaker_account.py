@@ -21,11 +21,12 @@ from typing import Any
 
 import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
+from sagemaker_pipelines import Pipelines
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
-from breedlab.backends.sagemaker.documented_limits import Call, documented
-from breedlab.backends.sagemaker.limits import violations
+from breedlab.backends.sagemaker.documented_limits import Call
+from breedlab.backends.sagemaker.judge import refusals
 
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 REGION = "us-east-1"
@@ -74,7 +75,7 @@ _QUOTAS = {f"{machine} for {kind}": 100.0 for machine in _ROOM for kind in _KIND
 _OF_A_DEFINITION = ("OutputDataConfig", "CheckpointConfig", "AlgorithmSpecification")
 
 
-class Account:
+class Account(Pipelines):
     """Takes requests over HTTP and keeps them.
 
     Attributes:
@@ -93,6 +94,7 @@ class Account:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.training: dict[str, dict[str, Any]] = {}
         self.tuning: dict[str, dict[str, Any]] = {}
@@ -159,6 +161,7 @@ class Account:
         self.quotas.clear()
         self.prices.clear()
         self.simulated.clear()
+        self.forget_pipelines()
 
     def born(self, name: str) -> None:
         """Has the time until something is found begin."""
@@ -228,6 +231,10 @@ class Account:
     # What a test makes of a job.
 
     def end_training(self, name: str, status: str = "Completed", **fields: Any) -> None:
+        written = self.training[name].get("OutputDataConfig", {}).get("S3OutputPath")
+        artifacts = {"S3ModelArtifacts": f"{written}/{name}/output/model.tar.gz"}
+        if status == "Completed":
+            self.training[name]["ModelArtifacts"] = artifacts
         self.training[name] |= {
             "TrainingJobStatus": status,
             "SecondaryStatus": status,
@@ -378,7 +385,11 @@ class Account:
 
     def _Search(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         kind = asked["Resource"]
-        jobs = {"TrainingJob": self.training, "HyperParameterTuningJob": self.tuning}[kind]
+        jobs = {
+            "TrainingJob": self.training,
+            "HyperParameterTuningJob": self.tuning,
+            "Pipeline": self.pipelines,
+        }[kind]
         wanted = asked["SearchExpression"]["Filters"]
         assert all(
             each["Operator"] == "Exists" and each["Name"].startswith("Tags.") for each in wanted
@@ -392,7 +403,7 @@ class Account:
             ):
                 whole = (
                     job
-                    if kind == "TrainingJob"
+                    if kind != "HyperParameterTuningJob"
                     else self._DescribeHyperParameterTuningJob({f"{kind}Name": name})
                 )
                 found.append({kind: {**whole, "Tags": tags}})
@@ -440,7 +451,7 @@ def refuse_what_aws_refuses(
     service: str, operation: str, parameters: dict[str, Any], before: Sequence[Call] = ()
 ) -> None:
     """Raises what AWS answers to a request that its model or its documentation does not allow."""
-    found = violations(service, operation, parameters) + documented((operation, parameters), before)
+    found = refusals(service, operation, parameters, before)
     if found:
         told = "; ".join(
             f"Value at '{path}' failed to satisfy constraint: {message}" for path, message in found

@@ -39,8 +39,8 @@ def of(script: str) -> list[Any]:
     return [pytest.param(words, id=f"{script} {n}") for n, words in enumerate(found)]
 
 
-def test_the_document_has_all_four_scripts() -> None:
-    assert [len(of(script)) for script in ("launch", "jobs", "deploy", "predict")] == [3, 5, 5, 1]
+def test_the_document_has_all_five_scripts() -> None:
+    assert [len(of(script)) for script in ("launch", "jobs", "deploy", "predict")] == [4, 7, 5, 1]
 
 
 @pytest.mark.parametrize("words", of("launch"))

@@ -3,9 +3,12 @@ paid for."""
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from sagemaker_account import Account
 from test_permissions import HERE, printed
@@ -46,6 +49,52 @@ def test_a_job_gets_mlflows_address_and_its_package(
         assert file is not None
         names = {line.split("==")[0] for line in file.read().decode().split()}
     assert {"mlflow", "sagemaker-mlflow"} <= names
+
+
+SECRET = "https://anna:s3cret-word@mlflow.example"
+
+
+@pytest.mark.parametrize("typed", [[], ["logger.tracking_uri='${oc.env:OURS}'"]])
+def test_a_password_in_mlflows_address_reaches_the_job_and_no_record(
+    typed: list[str],
+    cloud: Cloud,
+    account: Account,
+    here: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OURS" if typed else TRACKING_VARIABLE, SECRET)
+    main(cloud("tuner=none", "logger=mlflow", *typed, "dry_run=true"))
+    main(cloud("tuner=none", "backend.wait=false", "logger=mlflow", *typed))
+    assert account.sent("CreateTrainingJob")[-1]["Environment"][TRACKING_VARIABLE] == SECRET
+    written = [path.read_bytes() for path in (here / "runs").rglob("*") if path.is_file()]
+    for found in boto3.client("s3").list_objects_v2(Bucket="breedlab-tests")["Contents"]:
+        body = boto3.client("s3").get_object(Bucket="breedlab-tests", Key=found["Key"])["Body"]
+        written.append(body.read())
+        if found["Key"].endswith("source.tar.gz"):
+            written.append(gzip.decompress(written[-1]))
+    assert not any(b"s3cret-word" in content for content in written)
+    printed = capsys.readouterr()
+    assert "s3cret-word" not in printed.out + printed.err
+
+
+def test_a_password_that_would_be_written_down_is_refused(
+    cloud: Cloud, words: Cloud, account: Account, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = words("experiment=quickstart", "logger=mlflow", f"logger.tracking_uri='{SECRET}'")
+    index = "https://aws:s3cret-word@index.example/simple"
+    for typed, says in (
+        (local, "MLFLOW_TRACKING_PASSWORD"),
+        (cloud("logger=mlflow", f"logger.tracking_uri='{SECRET}'"), r"\$\{oc\.env:NAME\}"),
+        (cloud(f"backend.environment.PIP_INDEX_URL='{index}'"), "looks like a secret"),
+    ):
+        with pytest.raises(BreedlabError, match=says) as refused:
+            main(typed)
+        assert "s3cret-word" not in str(refused.value)
+    assert account.created() == [] and not (here / "runs").exists()
+    monkeypatch.setenv(TRACKING_VARIABLE, SECRET)
+    with pytest.raises(BreedlabError, match="definition shows it"):
+        main(cloud("logger=mlflow", "backend.orchestrate=pipeline"))
 
 
 def test_other_loggers_bring_nothing(

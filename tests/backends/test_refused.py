@@ -104,6 +104,18 @@ def refused(cloud: Callable[..., list[str]], account: Account, here: Path) -> Re
             ["backend.kms.output=arn:aws:kms:eu-west-1:123456789012:key/k"],
             "is a key of eu-west-1; expected one of us-east-1",
         ),
+        # names that S3 and KMS have for nothing of ours
+        (["backend.bucket=my..bucket"], "backend.bucket: got 'my..bucket'"),
+        (["backend.bucket=192.168.1.1"], "backend.bucket: got '192.168.1.1'"),
+        (["backend.bucket=dogs-s3alias"], "such as -s3alias"),
+        (["backend.prefix=a/../b"], "backend.prefix: got 'a/../b'"),
+        (["backend.kms.output=ours"], "its alias, such as alias/dogs"),
+        (["backend.kms.output=arn:aws:s3:::dogs"], "the ID of a KMS key"),
+        (["data.root='s3://my dogs/photos'"], "data.root: got 's3://my dogs/photos'; expected"),
+        (
+            ["backend.image='123456789012.dkr.ecr.us-east-1.amazonaws.com/my image:1'"],
+            "has white space",
+        ),
         (
             ["data.root=s3://breedlab-tests/a//b"],
             "data.root: got 's3://breedlab-tests/a//b/'; expected no '//'",

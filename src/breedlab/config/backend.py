@@ -26,7 +26,14 @@ class Vpc(Section):
     """Its security groups."""
 
 
-KmsKey = Annotated[str, matching(r"[a-zA-Z0-9:/_-]+", "the ID, alias or ARN of a KMS key")]
+KmsKey = Annotated[
+    str,
+    matching(
+        r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[a-zA-Z0-9/_-]+|alias/[a-zA-Z0-9/_-]+"
+        r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32}",
+        "the ID of a KMS key, its ARN, or its alias, such as alias/dogs",
+    ),
+]
 
 
 class Kms(Section):
@@ -51,18 +58,22 @@ Hours = Annotated[float, Field(gt=0, le=28 * 24)]
 Region = Annotated[
     str, matching(r"[a-z]{2,4}(-[a-z]+)+-[0-9]", "an AWS region such as eu-central-1")
 ]
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 Bucket = Annotated[
     str,
     matching(
-        r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
-        "a bucket's name without s3://: small letters, digits, '-'",
+        r"(?!xn--|sthree-|amzn-s3-demo-)(?![0-9]+(\.[0-9]+){3}$)(?!.*\.\.)"
+        r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+        r"(?<!-s3alias)(?<!--ol-s3)(?<!\.mrap)(?<!--x-s3)(?<!--table-s3)",
+        "a bucket's name without s3://: small letters, digits, '-', and no ending or beginning that"
+        " S3 keeps for itself, such as -s3alias",
     ),
 ]
 Prefix = Annotated[
     str,
     matching(
-        r"[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?",
-        "letters, digits, '_', '.', '-' and '/' inside",
+        r"(?!.*(^|/)\.{1,2}(/|$))[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?",
+        "letters, digits, '_', '.', '-' and '/' inside, and no folder '..'",
     ),
 ]
 Role = Annotated[
@@ -82,6 +93,13 @@ Image = Annotated[
         )
     ),
 ]
+ModelGroup = Annotated[
+    str,
+    matching(
+        r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}",
+        "up to 63 letters, digits and '-', the first and last no '-'",
+    ),
+]
 Variable = Annotated[str, matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "a name of letters, digits and '_'")]
 
 
@@ -95,6 +113,11 @@ class Backend(Section):
     trials: Literal["auto", "job_each", "one_job"] = "auto"
     """Whether each trial is a job of its own or one job runs them all; `auto` is `one_job` for a
     frozen backbone."""
+    orchestrate: Literal["laptop", "pipeline"] = "laptop"
+    """Who has the best of a search trained once it is over: the laptop that follows it, or a
+    SageMaker Pipeline, with which nothing has to follow."""
+    register_in: ModelGroup | None = None
+    """With a pipeline: the group of the model registry that the model is registered in."""
     region: Region | None = None
     """The AWS region; null is that of your AWS configuration."""
     role: Role | None = None

@@ -3,6 +3,7 @@ others."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ from breedlab.weight_files import names_file
 if TYPE_CHECKING:
     from breedlab.backends.kinds import BackendKind
 
+_BUCKET = re.compile(r"[a-zA-Z0-9._-]{1,255}")
+"""What boto3 takes for a bucket's name, old ones with capitals among them."""
+
 MOST_CHOICES = 30
 """What a categorical range of SageMaker may hold."""
 
@@ -43,6 +47,12 @@ def data_is_where_it_runs(backend: Backend, data: Data) -> Iterator[Problem]:
             )
         elif not data.root.removeprefix("s3://").strip("/") or not data.root.startswith("s3://"):
             yield Problem("data.root", f"got {data.root!r}; expected s3://bucket/folder")
+        elif not _BUCKET.fullmatch(data.root.removeprefix("s3://").partition("/")[0]):
+            yield Problem(
+                "data.root",
+                f"got {data.root!r}; expected s3://bucket/folder, the bucket's name of letters,"
+                " digits, '-' and '.'",
+            )
 
 
 def launch_has_a_place(backend: Backend, dry_run: bool) -> Iterator[Problem]:
@@ -153,6 +163,24 @@ def machines_fit(backend: Backend) -> Iterator[Problem]:
         )
 
 
+def pipeline_has_what_it_needs(backend: Backend) -> Iterator[Problem]:
+    if not kind_of(backend).aws:
+        return
+    if backend.orchestrate != "pipeline":
+        if backend.register_in is not None:
+            yield Problem(
+                "backend.register_in",
+                f"got {backend.register_in!r}; expected null without backend.orchestrate=pipeline;"
+                " `deploy RUN --register GROUP` registers what a run left",
+            )
+    elif backend.tensorboard:
+        yield Problem(
+            "backend.tensorboard",
+            "expected false with backend.orchestrate=pipeline: its folder has the job's name,"
+            " which AWS gives; events reach S3 without it, with the checkpoints",
+        )
+
+
 def isolation_needs_nothing(backend: Backend, model: Model) -> Iterator[Problem]:
     """Behind network isolation nothing is downloaded: neither packages nor weights."""
     if not kind_of(backend).aws or not backend.network_isolation:
@@ -214,5 +242,6 @@ RULES = (
     launch_has_a_place,
     search_suits_backend,
     machines_fit,
+    pipeline_has_what_it_needs,
     isolation_needs_nothing,
 )

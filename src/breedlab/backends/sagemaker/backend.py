@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from breedlab.errors import BackendError, ResumeError, ServingError
 
 if TYPE_CHECKING:
     import boto3
+
+    from breedlab.backends.sagemaker.jobs.record import Record
 
 
 class SageMakerBackend(Backend):
@@ -31,27 +33,24 @@ class SageMakerBackend(Backend):
 
     def submit(self, config: Config, overrides: list[str], resume: Path | None) -> Handle:
         _refuse_resume(resume)
-        from breedlab.backends.sagemaker.jobs.handle import SageMakerExperiment
         from breedlab.backends.sagemaker.jobs.launch import launch
 
         account, record = launch(config, overrides)
         note(f"started: {record.name}")
-        return SageMakerExperiment(record, lambda: account)
+        return _handle(record, lambda: account)
 
     def reopen(self, record: Mapping[str, Any], run: Path) -> Handle:
-        from breedlab.backends.sagemaker.jobs.handle import SageMakerExperiment
         from breedlab.backends.sagemaker.jobs.record import from_tree
 
         found = from_tree(record, run)
-        return SageMakerExperiment(found, lambda: self._account(found.place.region))
+        return _handle(found, lambda: self._account(found.place.region))
 
     def find(self, name: str, where: str | None) -> Handle | None:
-        from breedlab.backends.sagemaker.jobs.handle import SageMakerExperiment
         from breedlab.backends.sagemaker.jobs.record import find_in_bucket
         from breedlab.backends.sagemaker.session import connect
 
         account = connect(where, "--region")
-        return SageMakerExperiment(find_in_bucket(account, name), lambda: account)
+        return _handle(find_in_bucket(account, name), lambda: account)
 
     def stop(self, name: str, where: str | None) -> list[str] | None:
         from breedlab.backends.sagemaker.jobs.account_jobs import stop
@@ -105,6 +104,14 @@ class SageMakerBackend(Backend):
         if isinstance(found, BackendError):
             raise found
         return found
+
+
+def _handle(record: Record, connect: Callable[[], boto3.Session]) -> Handle:
+    from breedlab.backends.sagemaker.jobs.handle import SageMakerExperiment
+    from breedlab.backends.sagemaker.jobs.pipeline_handle import PipelineExperiment
+
+    kind = PipelineExperiment if record.orchestrate == "pipeline" else SageMakerExperiment
+    return kind(record, connect)
 
 
 def _refuse_resume(resume: Path | None) -> None:

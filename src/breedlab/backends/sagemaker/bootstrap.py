@@ -61,7 +61,7 @@ def template(
                 },
             },
         },
-        "ExecutionRole": _role("sagemaker", policies.execution_role(inside), role_name),
+        "ExecutionRole": _role("sagemaker", policies.execution_role(inside, False), role_name),
         "UserPolicy": {
             "Type": "AWS::IAM::ManagedPolicy",
             "Properties": {
@@ -73,6 +73,16 @@ def template(
         },
         "LambdaRole": _role("lambda", policies.lambda_function(inside), None),
     }
+    if (pipeline := policies.pipeline_role(inside)) is not None:
+        # Apart from the role: it passes itself, and a resource may not refer to itself.
+        resources["PipelinePolicy"] = {
+            "Type": "AWS::IAM::Policy",
+            "Properties": {
+                "PolicyName": "breedlab-pipeline",
+                "PolicyDocument": pipeline,
+                "Roles": ["${ExecutionRole}"],
+            },
+        }
     outputs = {
         "Role": {"Description": "backend.role, deploy --role", "Value": "${ExecutionRole.Arn}"},
         "BucketName": {"Description": "backend.bucket, deploy --bucket", "Value": "${Bucket}"},

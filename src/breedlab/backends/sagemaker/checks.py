@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from breedlab.backends.sagemaker import images
-from breedlab.backends.sagemaker.documented_limits import documented
 from breedlab.backends.sagemaker.jobs.hyperparameters import config_path, decode
 from breedlab.backends.sagemaker.jobs.requests import (
     Experiment,
     metric_definitions,
     parameter_ranges,
 )
-from breedlab.backends.sagemaker.limits import violations, with_stand_ins
+from breedlab.backends.sagemaker.judge import refusals
+from breedlab.backends.sagemaker.limits import with_stand_ins
 from breedlab.backends.sagemaker.request import Request
 from breedlab.config import Config
 from breedlab.config.backend import Backend
@@ -41,6 +41,9 @@ _SET_BY = {
     "WarmStartConfig": "tuner.warm_start",
     "TrainingJobName": "backend.job_name",
     "HyperParameterTuningJobName": "backend.job_name",
+    "PipelineName": "backend.job_name",
+    "PipelineDefinition": "backend.orchestrate",
+    "ModelPackageGroupName": "backend.register_in",
     "KeepAlivePeriodInSeconds": "backend.keep_alive_minutes",
     "MaxResource": "tuner.max_epochs",
     "MaxRuntimeInSeconds": "backend.max_run_hours",
@@ -211,11 +214,8 @@ def model_problems(
         before: The requests that are sent before it.
     """
     parameters = with_stand_ins(request.parameters)
-    found = violations(request.service, request.operation, parameters)
-    found += documented(
-        (request.operation, parameters),
-        [(r.operation, with_stand_ins(r.parameters)) for r in before],
-    )
+    earlier = [(r.operation, with_stand_ins(r.parameters)) for r in before]
+    found = refusals(request.service, request.operation, parameters, earlier)
     return [
         Problem(_set_by(path, set_by), f"{message} ({request.operation}: {path})")
         for path, message in found

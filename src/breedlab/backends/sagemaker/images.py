@@ -136,6 +136,10 @@ def _uri_problems(backend: Backend, region: str) -> list[str]:
             f"{uri} is in {ecr['region']}; SageMaker takes an image of the jobs' own region,"
             f" {region}"
         )
+    if re.search(r"\s", uri):
+        found.append(
+            f"{uri!r} has white space; expected ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
+        )
     if ecr["name"] != ecr["name"].lower():
         found.append(f"{uri} has capitals in the repository's name, which ECR's never have")
     if re.search(r"inference|-tgi|-tei|djl-", ecr["name"]):

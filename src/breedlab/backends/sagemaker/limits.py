@@ -7,8 +7,9 @@ types only; and limits that only AWS's documentation states (`documented_limits`
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -30,6 +31,11 @@ _STAND_INS = {
 there."""
 
 
+class Unknown(str):
+    """A text that AWS fills in when it gets there, such as a job's name: empty, or with a stand-in
+    for the part that is not known."""
+
+
 def violations(
     service: str, operation: str, parameters: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
@@ -41,6 +47,29 @@ def violations(
     return list(_of_shape(shape, parameters, ""))
 
 
+def output_member(service: str, operation: str, parts: Sequence[str | int]) -> str | None:
+    """Return the type of what a path into an operation's answer leads to; None if nowhere.
+
+    Args:
+        service: Such as `sagemaker`.
+        operation: The call.
+        parts: Names of members, keys of maps, and places in lists.
+    """
+    shape = _api(service).operation_model(operation).output_shape
+    for part in parts:
+        if shape is None:
+            return None
+        if shape.type_name == "structure":
+            shape = shape.members.get(part)
+        elif shape.type_name == "map" and isinstance(part, str):
+            shape = shape.value
+        elif shape.type_name == "list" and isinstance(part, int):
+            shape = shape.member
+        else:
+            return None
+    return None if shape is None else str(shape.type_name)
+
+
 def with_stand_ins(value: Any, key: str = "") -> Any:
     """Return a request with its placeholders replaced by values of their kind, so that the rest can
     be judged."""
@@ -50,6 +79,8 @@ def with_stand_ins(value: Any, key: str = "") -> Any:
         return [with_stand_ins(item, key) for item in value]
     if not isinstance(value, str):
         return value
+    if key == "PipelineDefinition":
+        return json.dumps(with_stand_ins(json.loads(value)))
     for mark, stand_in in _STAND_INS.items():
         value = re.sub(mark, stand_in, value)
     if key in ("RoleArn", "ExecutionRoleArn") and not value.startswith("arn:"):
@@ -118,7 +149,10 @@ def _of_string(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
     if not isinstance(value, str):
         yield path, f"got {value!r}; expected a text"
         return
-    yield from _size(shape, len(value), "characters", path)
+    if isinstance(value, Unknown) and not value:
+        return
+    if not isinstance(value, Unknown):
+        yield from _size(shape, len(value), "characters", path)
     if shape.enum and value not in shape.enum:
         yield path, f"got {value!r}, which the installed boto3 does not know; a newer one may"
     pattern = shape.metadata.get("pattern")

@@ -29,7 +29,12 @@ _S3 = {
 
 _NEEDS_NOTHING = {"sts:GetCallerIdentity"}
 
-_PASSES_ROLE = ("CreateTrainingJob", "CreateHyperParameterTuningJob", "CreateModel")
+_PASSES_ROLE = (
+    "CreateTrainingJob",
+    "CreateHyperParameterTuningJob",
+    "CreateModel",
+    "CreatePipeline",
+)
 
 _SCALING = (
     "iam:CreateServiceLinkedRole",
@@ -66,6 +71,10 @@ SAGEMAKER_KINDS = {
     "TransformJob": "transform-job",
     "ModelPackageGroup": "model-package-group",
     "ModelPackage": "model-package",
+    "Pipeline": "pipeline",
+    "PipelineExecutions": "pipeline",
+    "PipelineExecution": "pipeline-execution",
+    "PipelineExecutionSteps": "pipeline-execution",
 }
 """How ARNs name what an action's name ends with."""
 
@@ -74,6 +83,9 @@ _ALSO = {
     "sagemaker:UpdateEndpoint": ("endpoint-config",),
     "sagemaker:CreateModelPackage": ("model-package-group",),
 }
+
+_AGAINST = {"sagemaker:StartPipelineExecution": "pipeline"}
+"""What actions are checked against that are not what they are named after."""
 """What else an action is checked against beside what it is named after."""
 
 
@@ -108,7 +120,7 @@ def sagemaker_resources(action: str, needed: Iterable[str]) -> list[str]:
     """
     if action in ("sagemaker:AddTags", "sagemaker:ListTags"):
         named = {kind for other in needed if (kind := _kind_of(other)) is not None}
-        return sorted(named)
+        return sorted(named - {"pipeline-execution"})  # which takes no tags
     kind = _kind_of(action)
     return [] if kind is None else [kind, *_ALSO.get(action, ())]
 
@@ -118,7 +130,22 @@ def by_command(commands: Mapping[str, Iterable[str]], wanted: Iterable[str]) -> 
     return {call for command in wanted for call in commands[command]}
 
 
+def without_pipelines(commands: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Return the calls by command of somebody who has no pipeline carry out a search."""
+    return {
+        name: [call for call in calls if not _is_for_pipelines(name, call)]
+        for name, calls in commands.items()
+    }
+
+
+def _is_for_pipelines(command: str, call: str) -> bool:
+    registers = command in ("launch", "jobs") and "ModelPackage" in call
+    return registers or "Pipeline" in call
+
+
 def _kind_of(action: str) -> str | None:
     service, _, name = action.partition(":")
-    noun = re.sub(r"^(Create|Update|Describe|Delete|Stop|Invoke|List)", "", name)
+    if action in _AGAINST:
+        return _AGAINST[action]
+    noun = re.sub(r"^(Create|Update|Describe|Delete|Start|Stop|Retry|Invoke|List)", "", name)
     return SAGEMAKER_KINDS.get(noun) if service == "sagemaker" else None

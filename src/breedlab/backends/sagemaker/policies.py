@@ -13,6 +13,7 @@ from breedlab.backends.sagemaker.permissions import (
     by_command,
     recorded,
     sagemaker_resources,
+    without_pipelines,
 )
 from breedlab.backends.sagemaker.tags import USER
 from breedlab.config.backend import Backend
@@ -22,7 +23,21 @@ Statement = dict[str, Any]
 Policy = dict[str, Any]
 
 _SAGEMAKER = "sagemaker.amazonaws.com"
-_ONLY_OURS = re.compile(r"sagemaker:(Delete|Stop)\w+")
+_ONLY_OURS = re.compile(r"sagemaker:(Delete|Stop)(?!PipelineExecution)\w+")
+"""Executions of pipelines have no tags."""
+
+_STEPS = {
+    "training-job": ("CreateTrainingJob", "DescribeTrainingJob", "StopTrainingJob"),
+    "hyper-parameter-tuning-job": (
+        "CreateHyperParameterTuningJob",
+        "DescribeHyperParameterTuningJob",
+        "ListTrainingJobsForHyperParameterTuningJob",
+        "StopHyperParameterTuningJob",
+    ),
+    "model-package": ("DescribeModelPackage",),
+}
+"""What a pipeline's role has to be allowed, by what its steps create: "Create and Describe
+permissions for each of the job types in the pipeline" (build-and-manage-access.html)."""
 _S3_BUCKET = {"s3:ListBucket", "s3:GetBucketLocation"}
 _LINKED_ROLE = "sagemaker.application-autoscaling.amazonaws.com"
 _VPC = (
@@ -104,7 +119,10 @@ class Account:
 
 def user(account: Account, commands: Iterable[str]) -> Policy:
     """Return what somebody needs who runs some of our commands."""
-    needed = actions(by_command(recorded(), commands))
+    calls = recorded()
+    if account.backend.orchestrate != "pipeline":
+        calls = without_pipelines(calls)
+    needed = actions(by_command(calls, commands))
     resources = {action: tuple(_resources(account, action, needed)) for action in sorted(needed)}
     grouped: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for action, on in resources.items():
@@ -117,8 +135,19 @@ def user(account: Account, commands: Iterable[str]) -> Policy:
     return _policy([*statements, *_keys_of_user(account, "s3:PutObject" in needed)])
 
 
-def execution_role(account: Account) -> Policy:
-    """Return what SageMaker, and our code in its containers, need of the role."""
+def pipeline_role(account: Account) -> Policy | None:
+    """Return what a pipeline needs of the role beside `execution_role`; None without one."""
+    statements = list(_of_pipeline(account))
+    return _policy(statements) if statements else None
+
+
+def execution_role(account: Account, pipeline: bool = True) -> Policy:
+    """Return what SageMaker, and our code in its containers, need of the role.
+
+    Args:
+        account: What it names.
+        pipeline: Whether to say what a pipeline needs of it, too.
+    """
     logs = account.arn("logs", "log-group:/aws/sagemaker/*")
     statements = [
         _allow(["s3:ListBucket"], account.buckets),
@@ -147,6 +176,7 @@ def execution_role(account: Account) -> Policy:
             [_repository(account, image) for image in account.images],
         ),
         *_of_environment(account.backend.environment),
+        *(_of_pipeline(account) if pipeline else ()),
         *_keys_of_role(account),
     ]
     if account.backend.vpc.subnets:
@@ -181,7 +211,7 @@ def _resources(account: Account, action: str, needed: set[str]) -> Iterator[str]
     service = action.partition(":")[0]
     if service == "sagemaker":
         kinds = sagemaker_resources(action, needed)
-        yield from (account.arn(service, f"{kind}/*") for kind in kinds) if kinds else ("*",)
+        yield from (_all_of(account, kind) for kind in kinds) if kinds else ("*",)
     elif service == "s3":
         if action in _S3_BUCKET:
             yield from account.buckets
@@ -206,6 +236,25 @@ def _resources(account: Account, action: str, needed: set[str]) -> Iterator[str]
         yield account.arn(service, "alarm:*")
     else:
         yield "*"
+
+
+def _all_of(account: Account, kind: str) -> str:
+    """Return the ARN of everything of a kind in SageMaker."""
+    pattern = "pipeline/*/execution/*" if kind == "pipeline-execution" else f"{kind}/*"
+    return account.arn("sagemaker", pattern)
+
+
+def _of_pipeline(account: Account) -> Iterator[Statement]:
+    """Yield what the role needs to carry out a pipeline: it creates the jobs, and passes itself on
+    to them."""
+    if account.backend.orchestrate != "pipeline":
+        return
+    for kind, names in _STEPS.items():
+        yield _allow([f"sagemaker:{name}" for name in names], [_all_of(account, kind)])
+    group = _all_of(account, "model-package-group")
+    yield _allow(["sagemaker:CreateModelPackage"], [_all_of(account, "model-package"), group])
+    yield _allow(["sagemaker:AddTags"], [_all_of(account, kind) for kind in _STEPS])
+    yield _allow(["iam:PassRole"], [account.role], _CONDITIONS["pass"])
 
 
 _CONDITIONS: dict[str, Mapping[str, Any]] = {

@@ -16,10 +16,14 @@ class Request:
 
     @property
     def name(self) -> str:
-        """The name of the job that it creates."""
-        key = (
-            "TrainingJobName"
-            if self.operation == "CreateTrainingJob"
-            else "HyperParameterTuningJobName"
-        )
-        return str(self.parameters[key])
+        """The name of the job, pipeline, or group that it is about."""
+        return str(self.parameters[_NAMED[self.operation]])
+
+
+_NAMED = {
+    "CreateTrainingJob": "TrainingJobName",
+    "CreateHyperParameterTuningJob": "HyperParameterTuningJobName",
+    "CreatePipeline": "PipelineName",
+    "StartPipelineExecution": "PipelineName",
+    "CreateModelPackageGroup": "ModelPackageGroupName",
+}

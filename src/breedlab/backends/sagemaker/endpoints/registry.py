@@ -148,14 +148,26 @@ def register(account: boto3.Session, sent: list[Request]) -> Version:
     Raises:
         BackendError: If AWS refuses.
     """
+    group, package = sent
+    ensure_group(account, group)
+    with aws_errors(f"a version of {group.name}"):
+        arn = str(send(account, package)["ModelPackageArn"])
+    return find(account, arn, approved=False)
+
+
+def ensure_group(account: boto3.Session, group: Request) -> None:
+    """Create a group, if it is not there yet.
+
+    Raises:
+        BackendError: If AWS refuses.
+    """
     from botocore.exceptions import ClientError
 
-    group, package = sent
-    name = group.parameters["ModelPackageGroupName"]
-    sagemaker = client(account, "sagemaker")
-    with aws_errors(f"model package group {name}"):
+    with aws_errors(f"model package group {group.name}"):
         try:
-            sagemaker.describe_model_package_group(ModelPackageGroupName=name)
+            client(account, "sagemaker").describe_model_package_group(
+                ModelPackageGroupName=group.name
+            )
         except ClientError as error:
             if not (is_missing(error) or "does not exist" in str(error)):
                 raise
@@ -165,9 +177,6 @@ def register(account: boto3.Session, sent: list[Request]) -> Version:
                 # a colleague's, or the answer to our first attempt got lost
                 if not is_there_already(twice):
                     raise
-    with aws_errors(f"a version of {name}"):
-        arn = str(send(account, package)["ModelPackageArn"])
-    return find(account, arn, approved=False)
 
 
 def find(account: boto3.Session, reference: str, approved: bool = True) -> Version:

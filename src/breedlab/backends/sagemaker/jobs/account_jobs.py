@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.base import ListedJob
 from breedlab.backends.sagemaker import tags
+from breedlab.backends.sagemaker.jobs.pipeline import token
+from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline
 from breedlab.backends.sagemaker.jobs.status import described, tags_of
 from breedlab.backends.sagemaker.prices import listed_price
+from breedlab.backends.sagemaker.sending import is_denied
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.commands import command
 from breedlab.console import warn
@@ -21,8 +25,8 @@ _RUNNING = ("InProgress", "Stopping")
 
 
 def find_ours(account: boto3.Session) -> list[ListedJob]:
-    """Return our searches and training jobs in the session's region, the newest first; a search
-    stands for its trials.
+    """Return our searches, training jobs and pipelines in the session's region, the newest first;
+    a search stands for its trials.
 
     Raises:
         BackendError: If AWS refuses the search.
@@ -35,6 +39,7 @@ def find_ours(account: boto3.Session) -> list[ListedJob]:
             for entity in _tagged(account, "TrainingJob")
             if "TuningJobArn" not in entity
         ),
+        *(_pipeline(account, entity) for entity in _tagged(account, "Pipeline")),
     ]
     return sorted(found, key=lambda job: job.created, reverse=True)
 
@@ -61,10 +66,21 @@ def stop(account: boto3.Session, name: str) -> str:
             return f"nothing to stop: {name}: {state}"
         stop_job(account, name, arn, training=training)
         return f"{name}: told to stop"
-    raise BackendError(
-        f"{name}: there is no such job in {account.region_name}; `{command('jobs', 'list --all')}`"
-        " lists ours"
-    )
+    if (pipeline := described_pipeline(account, name)) is None:
+        raise BackendError(
+            f"{name}: there is no such job in {account.region_name};"
+            f" `{command('jobs', 'list --all')}` lists ours"
+        )
+    if not tags_of(account, pipeline["PipelineArn"]).keys() & {tags.RUN}:
+        raise BackendError(
+            f"{name}: is a pipeline of the account, but not one that breedlab launched; it is left"
+            " alone"
+        )
+    arn, state = _newest(account, name)
+    if arn is None or state != "Executing":
+        return f"nothing to stop: {name}: {state}"
+    stop_pipeline(account, name, arn)
+    return f"{name}: told to stop"
 
 
 def stop_job(account: boto3.Session, name: str, arn: str, *, training: bool) -> None:
@@ -75,6 +91,21 @@ def stop_job(account: boto3.Session, name: str, arn: str, *, training: bool) -> 
             sagemaker.stop_training_job(TrainingJobName=name)
         else:
             sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    _sign(account, name, arn)
+
+
+def stop_pipeline(account: boto3.Session, name: str, execution: str) -> None:
+    """Stop an execution and the job that it is at, and leave word on its pipeline of who did."""
+    with aws_errors(name):
+        client(account, "sagemaker").stop_pipeline_execution(
+            PipelineExecutionArn=execution,
+            ClientRequestToken=token("stop", execution, str(time.time())),
+        )
+    _sign(account, name, execution.partition("/execution/")[0])
+
+
+def _sign(account: boto3.Session, name: str, arn: str) -> None:
+    sagemaker = client(account, "sagemaker")
     mark = {"Key": tags.STOPPED_BY, "Value": tags.tag_value(tags.user_name())}
     try:
         with aws_errors(name):
@@ -123,6 +154,32 @@ def _training_job(entity: Mapping[str, Any], region: str) -> ListedJob:
         state,
         price,
     )
+
+
+def _pipeline(account: boto3.Session, entity: Mapping[str, Any]) -> ListedJob:
+    """Return a pipeline's row; what it costs is told by those of its jobs."""
+    name = entity["PipelineName"]
+    _, state = _newest(account, name)
+    return ListedJob(name, "pipeline", *_launch(entity), entity["CreationTime"], state, 0.0)
+
+
+def _newest(account: boto3.Session, pipeline: str) -> tuple[str | None, str]:
+    """Return the newest execution of a pipeline, and how it stands."""
+    from botocore.exceptions import ClientError
+
+    with aws_errors(pipeline):
+        try:
+            page = client(account, "sagemaker").list_pipeline_executions(
+                PipelineName=pipeline, SortBy="CreationTime", SortOrder="Descending", MaxResults=1
+            )
+        except ClientError as error:
+            if not is_denied(error):
+                raise
+            return None, "?"  # for whoever may see pipelines and not their executions
+    found = page["PipelineExecutionSummaries"]
+    if not found:
+        return None, "never started"
+    return str(found[0]["PipelineExecutionArn"]), str(found[0]["PipelineExecutionStatus"])
 
 
 def _launch(entity: Mapping[str, Any]) -> tuple[str, str]:

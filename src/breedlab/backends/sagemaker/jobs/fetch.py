@@ -57,8 +57,6 @@ def finish(
     Raises:
         BackendError: If a job failed or was stopped, or the person went away.
     """
-    from breedlab.reporting.summary import show
-
     with detachable(record):
         if record.searches:
             stage(f"Search: {record.name}")
@@ -73,12 +71,23 @@ def finish(
         stage(f"{title}: {record.final_name}")
         _succeeded(account, record, follow_training(account, record))
         run = fetch(account, record)
+    return shown(record, run)
+
+
+def shown(record: Record, run: Path) -> Mapping[str, Any]:
+    """Show the run directory that was fetched, and return what the table of a grid shows of it.
+
+    Raises:
+        BackendError: If there is no test in it.
+    """
+    from breedlab.reporting.summary import show
+
     metrics = read_json_if_whole(run / "metrics.json") or {}
     if "test" not in metrics:
-        shown = command("jobs", "show", record.name, "--log")
+        log = command("jobs", "show", record.name, "--log")
         raise BackendError(
             f"{record.final_name}: AWS calls it completed, but it left no figures of a test in"
-            f" metrics.json; what it did leave is in {run}, and its log is shown by: {shown}"
+            f" metrics.json; what it did leave is in {run}, and its log is shown by: {log}"
         )
     show(run, metrics)
     return {"run": str(run), **{f"test/{k}": v for k, v in metrics["test"]["metrics"].items()}}
@@ -96,7 +105,9 @@ def start_final(account: boto3.Session, record: Record) -> None:
 
     best = find_winner(account, record)
     if best is None:
-        reasons = sorted({trial.row.reason for trial in list_trials(account, record.name)} - {""})
+        reasons = sorted(
+            {trial.row.reason for trial in list_trials(account, record.first_job)} - {""}
+        )
         raise JobFailed(
             "\n".join(
                 [
@@ -132,10 +143,10 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
     record = with_run(record, run)
     stage(f"Fetching into {run}")
     folder = "final" if record.searches else "checkpoints"
-    count = download(account, record, folder, record.final_name, run, lambda name: name)
+    count = download(account, record, folder, record.final_job, run, lambda name: name)
     if not count and not partly:
         raise BackendError(
-            f"{record.final_name}: left no files under {record.experiment().uri(folder)}"
+            f"{record.final_job}: left no files under {record.experiment().uri(folder)}"
         )
     # The job wrote its own view of the config: where the photos lay there, and no search.
     rundir.write_yaml(run / "config.yaml", stamp(record.config))
@@ -301,7 +312,7 @@ def _set_lineage(record: Record, run: Path) -> None:
     lineage["git"] = record.git
     lineage["sagemaker"] = {
         "region": record.place.region,
-        "jobs": [record.name, record.final_name] if record.searches else [record.name],
+        "jobs": list(dict.fromkeys((record.first_job, record.final_job))),
         "image": record.image,
         "data": record.data,
         "files": record.experiment().uri(),

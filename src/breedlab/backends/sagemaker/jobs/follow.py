@@ -76,15 +76,15 @@ def follow_tuning(account: boto3.Session, record: Record) -> Status:
     shown = ""
     with board.live():
         while True:
-            status = tuning_status(account, record.name)
-            for trial in list_trials(account, record.name):
+            status = tuning_status(account, record.first_job)
+            for trial in list_trials(account, record.first_job):
                 row = trial.row
                 if row.state == "running":
                     board.show(row)
                 elif row.number not in told:
                     told.add(row.number)
                     board.finished(row)
-            title = f"{record.name}: {status.state}, {status.detail}"
+            title = f"{record.first_job}: {status.state}, {status.detail}"
             board.head(title)
             if title != shown and not console.is_terminal:
                 note(title)
@@ -97,7 +97,7 @@ def follow_tuning(account: boto3.Session, record: Record) -> Status:
 def follow_training(account: boto3.Session, record: Record) -> Status:
     """Shows a training job's status and log until it ends; over a search inside it, the table of
     its trials."""
-    name = record.final_name
+    name = record.final_job
     log = Log(account, name)
     board = trial_board(record) if record.searches_inside else None
     total = trial_count(record.experiment().config)

@@ -54,7 +54,7 @@ class SageMakerExperiment(Handle):
         first = first_status(self._account, self.record)
         state = describe(first) if first.state else self._missing()
         if self.record.searches:
-            final = training_status(self._account, self.record.final_name)
+            final = training_status(self._account, self.record.final_job)
             if final.state:
                 return f"search {state}; training {describe(final)}"
         return state
@@ -85,16 +85,18 @@ class SageMakerExperiment(Handle):
         if first_status(self._account, record).state is None:
             return None
         if record.searches:
-            return [trial.row for trial in list_trials(self._account, record.name)]
-        return [row for line in Log(self._account, record.name).news() if (row := read_trial(line))]
+            return [trial.row for trial in list_trials(self._account, record.first_job)]
+        return [
+            row for line in Log(self._account, record.first_job).news() if (row := read_trial(line))
+        ]
 
     def logs(self, trial: int | None = None) -> Iterator[tuple[str, Iterable[str]]]:
         record = self.record
-        jobs = [record.final_name]
+        jobs = [record.final_job]
         if record.searches and (
-            trial is not None or training_status(self._account, record.final_name).state is None
+            trial is not None or training_status(self._account, record.final_job).state is None
         ):
-            trials = list_trials(self._account, record.name)
+            trials = list_trials(self._account, record.first_job)
             jobs = [t.job for t in trials if trial is None or t.row.number == trial]
             if trial is not None and not jobs:
                 raise BackendError(

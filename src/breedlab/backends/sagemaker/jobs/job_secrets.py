@@ -12,6 +12,7 @@ from typing import Any
 
 from breedlab.backends.sagemaker.request import Request
 from breedlab.config import Config
+from breedlab.config.passwords import holds_password
 from breedlab.config.problems import Problem
 from breedlab.errors import BackendError
 
@@ -32,7 +33,9 @@ _SHELL = re.compile(r"\$\{oc\.env:(\w+)\}")
 def is_secret(name: str, value: str) -> bool:
     """Return whether a variable's value must not be kept. The name or the address of a secret tells
     nothing."""
-    return bool(_NAMES.search(name)) and not _ARN.fullmatch(value) and not _SHELL.fullmatch(value)
+    if _ARN.fullmatch(value) or _SHELL.fullmatch(value):
+        return False
+    return bool(_NAMES.search(name)) or holds_password(value)
 
 
 def _in_shell(name: str, value: str) -> str | None:
@@ -65,6 +68,33 @@ def secret_problems(config: Config) -> list[Problem]:
                 )
             )
     return found
+
+
+def definition_problems(config: Config) -> list[Problem]:
+    """Return which variables must not stand in a pipeline's definition.
+
+    AWS's guide, build-and-manage-pipeline: "do not include sensitive information in ... any step
+    definition field (such as environment variables). These fields will be visible in the future
+    when returned in a DescribePipeline request."
+    """
+    if config.backend.orchestrate != "pipeline":
+        return []
+    return [
+        Problem(
+            f"backend.environment.{name}",
+            "looks like a secret, and a pipeline's definition shows it to whoever may describe"
+            " pipelines; give the ARN of a secret in Secrets Manager, or"
+            " backend.orchestrate=laptop",
+        )
+        for name, value in config.backend.environment.items()
+        if not _ARN.fullmatch(value) and (_NAMES.search(name) or _holds_password(value))
+    ]
+
+
+def _holds_password(value: str) -> bool:
+    """Return whether a variable's value, or that which the shell has for it, holds one."""
+    match = _SHELL.fullmatch(value)
+    return holds_password(os.environ.get(match[1], "") if match else value)
 
 
 def without_secrets(config: Config) -> Config:

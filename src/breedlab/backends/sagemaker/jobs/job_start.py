@@ -50,10 +50,10 @@ def send(account: boto3.Session, request: Request) -> None:
                 create(**request.parameters)
             return
         except BackendError as error:
-            if pause is not None and _is_not_yet(error.__cause__):
+            if pause is not None and is_not_yet(error.__cause__):
                 time.sleep(pause)
                 continue
-            if not _may_have_arrived(error.__cause__):
+            if not may_have_arrived(error.__cause__):
                 raise
             if _was_started(account, request, error):
                 note(f"{request.name}: started, though its answer was lost")
@@ -61,7 +61,8 @@ def send(account: boto3.Session, request: Request) -> None:
             raise
 
 
-def _is_not_yet(cause: BaseException | None) -> bool:
+def is_not_yet(cause: BaseException | None) -> bool:
+    """Return whether AWS has not heard everywhere of what a request names."""
     from botocore.exceptions import ClientError
 
     if (
@@ -73,7 +74,8 @@ def _is_not_yet(cause: BaseException | None) -> bool:
     return any(text in message for text in _NOT_YET)
 
 
-def _may_have_arrived(cause: BaseException | None) -> bool:
+def may_have_arrived(cause: BaseException | None) -> bool:
+    """Return whether a request that failed may have been carried out."""
     from botocore import exceptions as aws
 
     if isinstance(cause, aws.ClientError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from breedlab.backends.sagemaker import checks, images, preflight, session, vendoring
 from breedlab.backends.sagemaker.documented_limits import notices
-from breedlab.backends.sagemaker.jobs import job_logging, job_secrets
+from breedlab.backends.sagemaker.jobs import job_logging, job_secrets, pipeline
 from breedlab.backends.sagemaker.jobs.follow import Detached, ways_on
 from breedlab.backends.sagemaker.jobs.job_start import LostAnswer, send
 from breedlab.backends.sagemaker.jobs.record import Record, forget, save
@@ -22,11 +22,12 @@ from breedlab.backends.sagemaker.jobs.requests import (
     each_trial_is_a_job,
     new_name,
     processes,
-    requests,
     weights_file,
 )
+from breedlab.backends.sagemaker.jobs.requests import requests as job_requests
 from breedlab.backends.sagemaker.jobs.source import REQUIREMENTS, UNDECLARED, write_source
 from breedlab.backends.sagemaker.prices import bill_problems, largest_bill, quoted
+from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
 from breedlab.config import Config, trial_count
 from breedlab.config.problems import Problem, error_from
@@ -48,6 +49,7 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
     account, place, found = session.inspect(config.backend)
     config = job_logging.tracked(config)
     found += job_secrets.secret_problems(config)
+    found += job_secrets.definition_problems(config)
     found += job_logging.logger_problems(config)
     overrides = job_secrets.texts_without(overrides, config)
     config = job_secrets.without_secrets(config)
@@ -72,7 +74,7 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         )
         found += asked.problems
     if account and config.backend.job_name:
-        found += _name_problems(account, config.backend.job_name)
+        found += _name_problems(account, config)
     image = images.training_image(config.backend, where.region)
     name = new_name(config, datetime.now())
     experiment = Experiment(
@@ -82,15 +84,14 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         source = Path(scratch, "source")
         source.mkdir()
         write_source(source, config)
-        found += checks.source_problems(source) + checks.request_problems(
-            requests(experiment), experiment
-        )
+        sent = planned_requests(experiment)
+        found += checks.source_problems(source) + checks.request_problems(sent, experiment)
         if found:
             raise error_from(found, "backend=sagemaker")
         assert account and place
         note(f"account and requests are in order; {place.region}, {image}")
         asked.tell_unchecked()
-        for request in requests(experiment):
+        for request in job_requests(experiment):
             for notice in notices((request.operation, request.parameters)):
                 warn(notice)
         note(f"largest bill: {(bill := largest_bill(*money))}; {bill.source}")
@@ -99,7 +100,29 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         experiment, fingerprint = _with_photos(account, experiment)
         _upload_code(account, experiment, Path(scratch))
     record = _record(experiment, overrides, fingerprint)
-    return account, start_first(account, record)
+    return account, start(account, record)
+
+
+def planned_requests(experiment: Experiment) -> list[Request]:
+    """Return what an experiment sends, in order: its jobs, or the pipeline that starts them."""
+    if pipeline.is_pipeline(experiment.config):
+        from breedlab.pipeline.lineage import git_state
+
+        return pipeline.requests(experiment, git_state())
+    return job_requests(experiment)
+
+
+def start(account: boto3.Session, record: Record) -> Record:
+    """Start an experiment's pipeline, or its first job.
+
+    Raises:
+        BackendError: If AWS refuses, or no answer came.
+    """
+    if record.orchestrate == "pipeline":
+        from breedlab.backends.sagemaker.jobs.pipeline_start import start_pipeline
+
+        return start_pipeline(account, record)
+    return start_first(account, record)
 
 
 def start_first(account: boto3.Session, record: Record) -> Record:
@@ -112,7 +135,7 @@ def start_first(account: boto3.Session, record: Record) -> Record:
             record is.
     """
     experiment = record.experiment()
-    first = requests(experiment)[0]
+    first = job_requests(experiment)[0]
     kms_key = experiment.config.backend.kms.output
     record = replace(record, state="sending")
     stage(f"Starting {first.name}")
@@ -151,22 +174,24 @@ def _with_fitting_batches(config: Config) -> Config:
     return config
 
 
-def _name_problems(account: boto3.Session, name: str) -> list[Problem]:
+def _name_problems(account: boto3.Session, config: Config) -> list[Problem]:
     """Whether a name of the person's own is still free."""
+    from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline
     from breedlab.backends.sagemaker.jobs.status import training_status, tuning_status
 
-    taken = [
-        status
-        for status in (tuning_status(account, name), training_status(account, name))
-        if status.state
+    name = str(config.backend.job_name)
+    taken = []
+    if tuning_status(account, name).state or training_status(account, name).state:
+        taken.append("job")
+    if pipeline.is_pipeline(config) and described_pipeline(account, name):
+        taken.append("pipeline")
+    return [
+        Problem(
+            "backend.job_name",
+            f"the account has a {kind} {name!r} already; names are used once",
+        )
+        for kind in taken
     ]
-    if taken:
-        return [
-            Problem(
-                "backend.job_name", f"the account has a job {name!r} already; names are used once"
-            )
-        ]
-    return []
 
 
 def _data_problems(account: boto3.Session, root: str) -> list[Problem]:
@@ -275,4 +300,5 @@ def _record(experiment: Experiment, overrides: list[str], fingerprint: str | Non
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
         git=git_state(),
         run=reserve(experiment.config, overrides),
+        orchestrate=experiment.config.backend.orchestrate,
     )

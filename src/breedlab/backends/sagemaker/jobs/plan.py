@@ -6,20 +6,22 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from breedlab.backends.sagemaker import checks, images
 from breedlab.backends.sagemaker.jobs.hyperparameters import sagemaker_name
 from breedlab.backends.sagemaker.jobs.job_logging import logger_problems, tracked
-from breedlab.backends.sagemaker.jobs.job_secrets import without_secrets
+from breedlab.backends.sagemaker.jobs.job_secrets import definition_problems, without_secrets
+from breedlab.backends.sagemaker.jobs.launch import planned_requests
+from breedlab.backends.sagemaker.jobs.pipeline import is_pipeline
 from breedlab.backends.sagemaker.jobs.requests import (
     Experiment,
     each_trial_is_a_job,
     metric_definitions,
     new_name,
-    requests,
 )
 from breedlab.backends.sagemaker.jobs.source import write_source
 from breedlab.backends.sagemaker.prices import bill_problems, largest_bill
@@ -51,8 +53,9 @@ def plan(config: Config) -> str:
         images.training_image(config.backend, place.region),
         config.data.root if in_s3 else place.uri("data", "<fingerprint>"),
     )
-    sent = requests(experiment)
+    sent = planned_requests(experiment)
     found = checks.offline_problems(config, place.region)
+    found += definition_problems(config)
     found += [*logger_problems(config), *checks.request_problems(sent, experiment)]
     if found:
         raise error_from(found, "backend=sagemaker")
@@ -73,10 +76,18 @@ def plan(config: Config) -> str:
     for number, request in enumerate(sent, 1):
         lines += [
             f"request {number}: {request.operation}",
-            json.dumps(request.parameters, indent=2),
+            json.dumps(_readable(request.parameters), indent=2),
             "",
         ]
     return "\n".join(lines + list(_needs(place)))
+
+
+def _readable(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as they are printed: a pipeline's definition, which is sent as one text,
+    as what it holds."""
+    definition = parameters.get("PipelineDefinition")
+    more = {} if definition is None else {"PipelineDefinition": json.loads(definition)}
+    return {**parameters, **more}
 
 
 def _jobs(experiment: Experiment) -> Iterator[str]:
@@ -107,6 +118,13 @@ def _jobs(experiment: Experiment) -> Iterator[str]:
     else:
         yield f"  1. training job {experiment.name}: {config.trainer.max_epochs} epochs, tests"
     yield f"each job runs for at most {backend.max_run_hours:g} hours"
+    if is_pipeline(config):
+        group = backend.register_in
+        version = f", and registers the model in {group}, to be approved" if group else ""
+        yield (
+            f"the pipeline {experiment.name} starts each as a step{version}; AWS names its jobs,"
+            " and takes the first of trials that tie"
+        )
 
 
 def _bills(experiment: Experiment) -> Iterator[str]:

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,10 @@ class Record:
         run: The run directory on this machine, None on others.
         state: `sending` from before its first job is asked for until AWS has answered, then
             `started`.
+        orchestrate: Who starts the job that leaves the model: the `laptop` that follows the first,
+            or a `pipeline` in the account.
+        execution: The ARN of the pipeline's execution; empty before AWS has told it.
+        jobs: The names that a pipeline gave its jobs, by ours; empty where jobs have our names.
     """
 
     name: str
@@ -59,6 +63,19 @@ class Record:
     git: dict[str, Any] | None
     run: Path | None = None
     state: str = "started"
+    orchestrate: str = "laptop"
+    execution: str = ""
+    jobs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def first_job(self) -> str:
+        """What AWS calls its first job."""
+        return self.jobs.get(self.name, self.name)
+
+    @property
+    def final_job(self) -> str:
+        """What AWS calls the job that leaves the model."""
+        return self.jobs.get(self.final_name, self.final_name)
 
     def experiment(self) -> Experiment:
         """What its jobs are made of, to build the requests that are still to come."""
@@ -163,10 +180,28 @@ def _output_of(session: boto3.Session, name: str) -> str:
                 return str(
                     found.get("TrainingJobDefinition", found)["OutputDataConfig"]["S3OutputPath"]
                 )
+    from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline
+
+    if pipeline := described_pipeline(session, name):
+        if written := _output_of_steps(json.loads(pipeline["PipelineDefinition"])):
+            return written
+        raise BackendError(
+            f"{name}: is a pipeline of the account, but not one that breedlab launched"
+        )
     where = session.region_name
     raise BackendError(
         f"{name}: there is no such job in {where}; `{command('jobs', 'list')}` lists yours"
     )
+
+
+def _output_of_steps(definition: Mapping[str, Any]) -> str | None:
+    """Return where the first step of a pipeline writes its output; None if nothing says."""
+    for step in definition.get("Steps", []):
+        arguments = step.get("Arguments", {})
+        job = arguments.get("TrainingJobDefinition", arguments)
+        written = job.get("OutputDataConfig", {}).get("S3OutputPath")
+        return written if isinstance(written, str) else None
+    return None
 
 
 def _key(prefix: str, name: str) -> str:
@@ -180,7 +215,7 @@ def from_tree(tree: Mapping[str, Any], run: Path | None) -> Record:
         tree: Its content.
         run: The run directory that it lies in, None if it lies in the bucket.
     """
-    known = {field.name for field in fields(Record)}
+    known = {each.name for each in fields(Record)}
     kept = {name: value for name, value in tree.items() if name in known}
     return Record(**{**kept, "place": AwsTarget(**kept["place"]), "run": run})
 

@@ -122,12 +122,12 @@ def requests(experiment: Experiment, best: Mapping[str, str] | None = None) -> l
     return [tuning_request(experiment), training_request(experiment, best)]
 
 
-def training_request(experiment: Experiment, values: Mapping[str, str]) -> Request:
+def training_request(experiment: Experiment, values: Mapping[str, Any]) -> Request:
     """A training job that SDK v3's scripts start.
 
     Args:
         experiment: What jobs are made of.
-        values: What differs from the config, by SageMaker's name.
+        values: What differs from the config, by SageMaker's name; in a pipeline, references.
     """
     config, backend = experiment.config, experiment.config.backend
     parameters = {
@@ -141,7 +141,7 @@ def training_request(experiment: Experiment, values: Mapping[str, str]) -> Reque
         },
         "HyperParameters": dict(values),
         **_shared(experiment, "final" if experiment.searches else "run"),
-        "Tags": _tags(experiment),
+        "Tags": run_tags(experiment),
     }
     parameters["InputDataConfig"].append(_channel("sm_drivers", experiment.uri("sm_drivers") + "/"))
     if backend.tensorboard:
@@ -203,7 +203,7 @@ def tuning_request(experiment: Experiment) -> Request:
             },
             **_shared(experiment, "trial"),
         },
-        "Tags": _tags(experiment),
+        "Tags": run_tags(experiment),
     }
     if tuner.warm_start:
         parameters["WarmStartConfig"] = {
@@ -333,7 +333,8 @@ def _channel(name: str, uri: str, mode: str = "File") -> dict[str, Any]:
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}, "InputMode": mode}
 
 
-def _tags(experiment: Experiment) -> list[dict[str, str]]:
+def run_tags(experiment: Experiment) -> list[dict[str, str]]:
+    """Return the tags of everything that an experiment creates."""
     config = experiment.config
     own = tags.own_tags(run=experiment.name, experiment=config.name)
     return tags.as_request((*config.backend.tags.items(), (tags.OLD, config.name), *own))

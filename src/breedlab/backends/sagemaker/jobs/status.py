@@ -158,9 +158,9 @@ def tags_of(account: boto3.Session, arn: str) -> dict[str, str]:
 def first_status(account: boto3.Session, record: Record) -> Status:
     """How an experiment's first job stands."""
     return (
-        tuning_status(account, record.name)
+        tuning_status(account, record.first_job)
         if record.searches
-        else training_status(account, record.name)
+        else training_status(account, record.first_job)
     )
 
 

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 def fetch_trials(account: boto3.Session, record: Record, run: Path) -> None:
     """Adds what a tuning job's trials left to the run directory of the experiment."""
     config = record.experiment().config
-    trials = [trial for trial in list_trials(account, record.name) if trial.row.state != "running"]
+    trials = [
+        trial for trial in list_trials(account, record.first_job) if trial.row.state != "running"
+    ]
     outcomes: dict[int, Outcome] = {}
     for trial in trials:
         number = trial.row.number

@@ -43,14 +43,14 @@ def find_winner(account: boto3.Session, record: Record) -> Winner | None:
     config = record.experiment().config
     mode = config.monitor.mode
     complete = [
-        trial for trial in list_trials(account, record.name) if trial.row.state == "complete"
+        trial for trial in list_trials(account, record.first_job) if trial.row.state == "complete"
     ]
     objectives = {
         trial.row.number: trial.row.objective
         for trial in complete
         if trial.row.objective is not None
     }
-    named = (described(account, record.name, training=False) or {}).get("BestTrainingJob")
+    named = (described(account, record.first_job, training=False) or {}).get("BestTrainingJob")
     best: float | None = None
     if named:
         numbers = {trial.job: trial.row.number for trial in complete}
@@ -80,7 +80,7 @@ def find_winner(account: boto3.Session, record: Record) -> Winner | None:
 def trained_values(account: boto3.Session, record: Record) -> dict[str, str]:
     """Return the searched values that the final training was started with, by SageMaker's name;
     empty if it was not."""
-    found = described(account, record.final_name, training=True) or {}
+    found = described(account, record.final_job, training=True) or {}
     searched = {sagemaker_name(path) for path in search_space(record.experiment().config)}
     return {
         name: str(value)

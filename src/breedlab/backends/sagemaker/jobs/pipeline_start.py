@@ -1,0 +1,137 @@
+"""Make and start an experiment's pipeline: once, whatever becomes of the answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from breedlab.backends.sagemaker.endpoints.registry import ensure_group
+from breedlab.backends.sagemaker.jobs import job_start
+from breedlab.backends.sagemaker.jobs.follow import Detached, ways_on
+from breedlab.backends.sagemaker.jobs.job_secrets import with_secrets
+from breedlab.backends.sagemaker.jobs.job_start import LostAnswer
+from breedlab.backends.sagemaker.jobs.pipeline import requests
+from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline
+from breedlab.backends.sagemaker.jobs.record import Record, forget, save
+from breedlab.backends.sagemaker.request import Request
+from breedlab.backends.sagemaker.sending import is_denied, is_missing, is_there_already
+from breedlab.backends.sagemaker.session import aws_errors, client
+from breedlab.console import note, stage, warn
+from breedlab.errors import BackendError
+
+if TYPE_CHECKING:
+    import boto3
+
+
+def start_pipeline(account: boto3.Session, record: Record) -> Record:
+    """Make an experiment's pipeline and start it; its record is written before.
+
+    Raises:
+        Detached: After Ctrl-C; it may have been started.
+        BackendError: If AWS refuses; then nothing is left of it. Or if no answer came; then its
+            record is.
+    """
+    experiment = record.experiment()
+    kms_key = experiment.config.backend.kms.output
+    sent = requests(experiment, record.git, with_secrets, record.started)
+    record = replace(record, state="sending")
+    stage(f"Starting the pipeline {record.name}")
+    made = False
+    try:
+        save(record, account, kms_key)
+        for group in (each for each in sent if each.operation == "CreateModelPackageGroup"):
+            ensure_group(account, group)
+        made = _create(account, next(each for each in sent if each.operation == "CreatePipeline"))
+        execution = _start(account, sent[-1])
+    except KeyboardInterrupt as error:
+        raise Detached(
+            f"interrupted while {record.name} was started; it may run\n{ways_on(record)}"
+        ) from error
+    except LostAnswer as error:
+        raise BackendError(f"{error}\n{ways_on(record)}") from error
+    except (BackendError, OSError):
+        if made:  # and never started
+            with suppress(BackendError), aws_errors(record.name):
+                client(account, "sagemaker").delete_pipeline(PipelineName=record.name)
+        forget(record, account)
+        raise
+    record = replace(record, state="started", execution=execution)
+    try:
+        save(record, account, kms_key)
+    except (BackendError, OSError) as error:
+        warn(f"{record.name}: started, but its record could not be written again: {error}")
+    return record
+
+
+def _create(account: boto3.Session, request: Request) -> bool:
+    """Create a pipeline; return whether it was not there before."""
+    create = client(account, "sagemaker").create_pipeline
+    try:
+        _patiently(request.name, lambda: create(**request.parameters))
+    except BackendError as error:
+        if not _is_there(error.__cause__):
+            raise
+        found = described_pipeline(account, request.name) or {}
+        wanted = json.loads(request.parameters["PipelineDefinition"])
+        if json.loads(found.get("PipelineDefinition", "null")) != wanted:
+            raise BackendError(
+                f"{request.name}: the account has another pipeline of this name; choose another"
+                " backend.job_name"
+            ) from error
+        note(f"{request.name}: the pipeline is there already")
+        return False
+    return True
+
+
+def _start(account: boto3.Session, request: Request) -> str:
+    start = client(account, "sagemaker").start_pipeline_execution
+    answer = _patiently(request.name, lambda: start(**request.parameters), new=True)
+    return str(answer["PipelineExecutionArn"])
+
+
+def _patiently(name: str, call: Callable[[], Any], new: bool = False) -> Any:
+    """Return what a call answers; it is made again where AWS does not know yet what was made just
+    before.
+
+    Args:
+        name: The pipeline's.
+        call: Its token makes a second one do nothing new.
+        new: Whether the pipeline was just made: its tags, by which the caller may be allowed to
+            start it, arrive after it (the SDK retries AccessDeniedException for their sake).
+
+    Raises:
+        LostAnswer: If nobody can tell whether the call arrived.
+        BackendError: If AWS refuses.
+    """
+    for pause in (*job_start.PAUSES, None):
+        try:
+            with aws_errors(name):
+                return call()
+        except BackendError as error:
+            cause = error.__cause__
+            early = job_start.is_not_yet(cause) or (new and _is_early(cause))
+            if pause is not None and early:
+                time.sleep(pause)
+                continue
+            if job_start.may_have_arrived(cause) and not _is_there(cause):
+                raise LostAnswer(
+                    f"{name}: AWS's answer was lost, and it may have been started: {error}"
+                ) from error
+            raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _is_there(cause: BaseException | None) -> bool:
+    from botocore.exceptions import ClientError
+
+    return isinstance(cause, ClientError) and is_there_already(cause)
+
+
+def _is_early(cause: BaseException | None) -> bool:
+    from botocore.exceptions import ClientError
+
+    return isinstance(cause, ClientError) and (is_missing(cause) or is_denied(cause))

@@ -1,0 +1,29 @@
+"""All that AWS is known to refuse of a call: by its API's model, by its documentation, and inside
+the definition of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from breedlab.backends.sagemaker import pipeline_definition
+from breedlab.backends.sagemaker.documented_limits import Call, documented
+from breedlab.backends.sagemaker.limits import violations
+
+
+def refusals(
+    service: str, operation: str, parameters: Mapping[str, Any], before: Sequence[Call] = ()
+) -> list[tuple[str, str]]:
+    """Return the path and the message of everything that AWS would refuse in a call.
+
+    Args:
+        service: Such as `sagemaker`.
+        operation: The call.
+        parameters: Its parameters, without placeholders.
+        before: The calls that were made before it.
+    """
+    found = violations(service, operation, parameters)
+    found += documented((operation, parameters), before)
+    if operation in ("CreatePipeline", "UpdatePipeline") and "PipelineDefinition" in parameters:
+        found += pipeline_definition.refusals(str(parameters["PipelineDefinition"]))
+    return found

@@ -1,0 +1,341 @@
+"""`backend.orchestrate=pipeline`: one SageMaker Pipeline searches, trains the best, and registers
+it, with no laptop to follow."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from sagemaker_account import Account, say
+from sagemaker_pipelines import started
+
+from breedlab.backends.sagemaker.jobs import follow, job_start
+from breedlab.cli import jobs
+from breedlab.cli.launch import main
+from breedlab.errors import BreedlabError, ConfigError
+
+Cloud = Callable[..., list[str]]
+
+SEARCH = [
+    "tuner=random",
+    "tuner.trials=2",
+    "backend.job_name=dogs",
+    "tuner.space.optim.lr={low: 0.001, high: 0.1, log: true}",
+    "backend.orchestrate=pipeline",
+]
+LATER = "backend.wait=false"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(job_start, "PAUSES", (0.0, 0.0, 0.0))
+
+
+def until(found: Callable[[], Any], seconds: float = 30) -> Any:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if thing := found():
+            return thing
+        time.sleep(0.01)
+    raise AssertionError("it never came")
+
+
+def search_ends(account: Account, objectives: tuple[float, ...] = (0.5, 0.75)) -> str:
+    """Have the step of the search come to its end; returns its job."""
+    search = until(lambda: started(account, "search"))
+    for number, objective in enumerate(objectives):
+        values = {"optim__lr": repr(0.01 * (number + 1)), "data__batch_size": "32"}
+        account.add_trial(search, values, objective)
+    account.end_tuning(search)
+    return str(search)
+
+
+def training_ends(account: Account, left: Path) -> str:
+    """Have the step that trains the best leave a run directory; returns its job."""
+    job = str(until(lambda: started(account, "train")))
+    address = account.training[job]["CheckpointConfig"]["S3Uri"]
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    for path in left.rglob("*"):
+        if path.is_file() and not path.is_relative_to(left / "trials"):
+            name = path.relative_to(left).as_posix()
+            boto3.client("s3").upload_file(str(path), bucket, f"{prefix}/{job}/{name}")
+    say(job, "epoch 1/2", "epoch 2/2")
+    account.end_training(job)
+    return job
+
+
+def look(account: Account) -> None:
+    """Let time pass: executions go on whenever somebody looks."""
+    for arn in list(account.executions):
+        account._DescribePipelineExecution({"PipelineExecutionArn": arn})
+
+
+@pytest.fixture
+def left(golden: Path) -> Path:
+    """A run directory as a job leaves it; nothing here looks into its weights."""
+    left = golden / "runs" / "golden" / "complete"
+    for heavy in (*left.glob("checkpoints/*.ckpt"), left / "model.tar.gz"):
+        heavy.write_bytes(f"as heavy as {heavy.name}".encode())
+    return left
+
+
+@pytest.fixture
+def aws(account: Account, left: Path) -> Iterator[Callable[[], None]]:
+    """Does what AWS does with a pipeline, beside the test."""
+    threads: list[threading.Thread] = []
+
+    def work() -> None:
+        until(lambda: account.executions)
+        search_ends(account)
+        training_ends(account, left)
+
+    def begin() -> None:
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+
+    yield begin
+    for thread in threads:
+        thread.join()
+
+
+def test_a_search_is_trained_and_registered_by_the_account_alone(
+    cloud: Cloud, account: Account, here: Path, left: Path, capsys: Any
+) -> None:
+    """Nothing is sent from here after the launch, and nobody follows."""
+    assert main(cloud(*SEARCH, LATER, "backend.register_in=breeds")) == 0
+    sent = len(account.requests)
+    assert account.created() == ["CreateModelPackageGroup", "CreatePipeline"]
+    search = (look(account), search_ends(account))[1]
+    job = (look(account), training_ends(account, left))[1]
+    look(account)
+    look(account)
+    assert len(account.requests) == sent
+    (execution,) = account.executions.values()
+    assert execution["PipelineExecutionStatus"] == "Succeeded"
+
+    trained, searched = account.training[job], account.tuning[search]
+    assert trained["HyperParameters"] == {"optim__lr": "0.02", "data__batch_size": "32"}
+    assert trained["Environment"]["BREEDLAB_STAGE"] == "final"
+    assert searched["TrainingJobDefinition"]["Environment"]["BREEDLAB_STAGE"] == "trial"
+    marks = {tag["Key"]: tag["Value"] for tag in account.tags[trained["TrainingJobArn"]]}
+    assert marks["breedlab:run"] == "dogs" and {"breedlab:user", "breedlab:experiment"} <= set(
+        marks
+    )
+    assert account.tags[execution["PipelineArn"]] == account.tags[trained["TrainingJobArn"]]
+
+    (version,) = account.packages["breeds"]
+    assert version["ModelApprovalStatus"] == "PendingManualApproval"
+    (container,) = version["InferenceSpecification"]["Containers"]
+    output = "s3://breedlab-tests/breedlab/jobs/dogs/output"
+    assert container["ModelDataUrl"] == f"{output}/{job}/output/model.tar.gz"
+    metrics = version["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"]
+    bucket, _, key = metrics.removeprefix("s3://").partition("/")
+    body = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert body == (left / "metrics.json").read_bytes()
+
+    capsys.readouterr()
+    assert jobs.main(["show", "dogs"]) == 0
+    shown = capsys.readouterr().out
+    assert "pipeline    dogs: Succeeded" in shown
+    for step, became in (("search", search), ("train", job), ("register", "breeds/1")):
+        assert f"{step:12}{became}: Succeeded" in shown
+    assert jobs.main(["fetch", "dogs"]) == 0
+    fetched = next(path for path in (here / "runs").glob("quickstart/*") if path.is_dir())
+    assert (fetched / "model.tar.gz").read_bytes() == (left / "model.tar.gz").read_bytes()
+    found = json.loads((fetched / "metrics.json").read_text())["search"]
+    assert found["trial"] == 1 and found["values"] == {"optim.lr": 0.02, "data.batch_size": 32}
+    lineage = json.loads((fetched / "lineage.json").read_text())
+    assert lineage["sagemaker"]["jobs"] == [search, job]
+
+
+def test_a_launch_follows_the_steps_to_the_end(
+    cloud: Cloud, account: Account, aws: Callable[[], None], capsys: Any
+) -> None:
+    aws()
+    assert main(cloud(*SEARCH, "backend.register_in=breeds")) == 0
+    out = capsys.readouterr().out
+    assert "trial 0 complete  optim.lr=0.01  data.batch_size=32  valid/top1 0.5000" in out
+    assert "epoch 2/2" in out and "register: breeds/1" in out
+    assert "Best of the search: trial 1" in out
+    names = [name for name, _ in account.requests if name.startswith(("Create", "Start"))]
+    assert names == ["CreateModelPackageGroup", "CreatePipeline", "StartPipelineExecution"]
+
+
+def test_one_job_is_a_pipeline_of_one_step(
+    cloud: Cloud, account: Account, left: Path, here: Path, capsys: Any
+) -> None:
+    assert main(cloud(*SEARCH, LATER, "backend.trials=one_job")) == 0
+    look(account)
+    job = training_ends(account, left)
+    assert (
+        "HyperParameters" not in account.training[job]
+        or not account.training[job]["HyperParameters"]
+    )
+    assert account.tuning == {}
+    look(account)
+    capsys.readouterr()
+    assert jobs.main(["list"]) == 0
+    assert "pipeline Succeeded" in " ".join(capsys.readouterr().out.split())
+
+
+def test_it_is_found_listed_and_stopped_from_another_machine(
+    cloud: Cloud, account: Account, here: Path, tmp_path: Path, capsys: Any
+) -> None:
+    assert main(cloud(*SEARCH, LATER)) == 0
+    look(account)
+    search = started(account, "search")
+    capsys.readouterr()
+    other = ["--runs", str(tmp_path / "none")]
+    assert jobs.main(["show", "dogs", "--region", "us-east-1", *other]) == 0
+    assert f"search      {search}: Executing" in capsys.readouterr().out
+    assert jobs.main(["list", "--all"]) == 0
+    rows = capsys.readouterr().out
+    assert "pipeline" in rows and "Executing" in rows and str(search)[:20] in rows
+    assert jobs.main(["stop", "dogs", "--region", "us-east-1", *other]) == 0
+    assert capsys.readouterr().out.startswith("dogs: told to stop")
+    assert account.tuning[search]["HyperParameterTuningJobStatus"] == "Stopping"
+    account.end_tuning(search, "Stopped")
+    assert jobs.main(["stop", "dogs"]) == 0
+    assert "nothing to stop: dogs: Stopped" in capsys.readouterr().out
+    with pytest.raises(BreedlabError) as ended:
+        jobs.main(["fetch", "dogs"])
+    assert "stopped it" in str(ended.value) and "jobs resume dogs" in str(ended.value)
+
+
+def test_whoever_may_not_look_at_pipelines_works_as_before(
+    cloud: Cloud, account: Account, here: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """With a policy of before there were any."""
+    assert main(cloud(*SEARCH, LATER)) == 0
+    for operation in ("DescribePipeline", "ListPipelineExecutions"):
+        account.refuse[operation] = ("AccessDeniedException", "no")
+    words = ["tuner=none", "backend.job_name=cats", LATER]
+    assert main(cloud(*words)) == 0
+    assert jobs.main(["list", "--all"]) == 0
+    listed = " ".join(capsys.readouterr().out.split())
+    assert "cats" in listed and "dogs" in listed
+    with pytest.raises(BreedlabError, match="there is no such job"):
+        jobs.main(["stop", "mice", "--region", "us-east-1"])
+
+
+def test_others_pipelines_are_left_alone(account: Account, here: Path) -> None:
+    account.pipelines["theirs"] = {
+        "PipelineName": "theirs",
+        "PipelineArn": "arn:aws:sagemaker:us-east-1:123456789012:pipeline/theirs",
+        "PipelineDefinition": json.dumps({"Steps": []}),
+    }
+    for verb in ("stop", "show"):
+        with pytest.raises(BreedlabError, match="not one that breedlab launched"):
+            jobs.main([verb, "theirs", "--region", "us-east-1"])
+    assert account.sent("StopPipelineExecution") == []
+
+
+def test_a_step_that_failed_says_why_and_is_taken_up_again(
+    cloud: Cloud, account: Account, left: Path, here: Path, capsys: Any
+) -> None:
+    assert main(cloud(*SEARCH, LATER)) == 0
+    look(account)
+    search = search_ends(account)
+    look(account)
+    first = started(account, "train")
+    account.end_training(str(first), "Failed", FailureReason="AlgorithmError: NaN loss")
+    with pytest.raises(BreedlabError) as failed:
+        jobs.main(["fetch", "dogs"])
+    assert f"train: {first}: ClientError: AlgorithmError: NaN loss" in str(failed.value)
+    worker = threading.Thread(
+        target=lambda: (
+            until(lambda: started(account, "train") not in (None, first)),
+            training_ends(account, left),
+        )
+    )
+    worker.start()
+    assert jobs.main(["resume", "dogs"]) == 0
+    worker.join()
+    assert list(account.tuning) == [search]  # the search is not paid for twice
+    assert len(account.training) - len(account.trials(search)) == 2
+
+
+@pytest.mark.parametrize("operation", ["CreatePipeline", "StartPipelineExecution"])
+def test_a_lost_answer_starts_it_once(
+    cloud: Cloud, account: Account, here: Path, operation: str
+) -> None:
+    account.lose[operation] = 1
+    assert main(cloud(*SEARCH, LATER)) == 0
+    assert len(account.pipelines) == len(account.executions) == 1
+    (record,) = (here / "runs").glob("*/*/job.json")
+    kept = json.loads(record.read_text())
+    assert kept["state"] == "started" and kept["execution"] == next(iter(account.executions))
+
+
+@pytest.mark.parametrize("operation", ["CreatePipeline", "StartPipelineExecution"])
+def test_a_refusal_leaves_nothing_behind(
+    cloud: Cloud, account: Account, here: Path, operation: str
+) -> None:
+    account.refuse[operation] = ("ResourceLimitExceeded", "The account-level limit is reached.")
+    with pytest.raises(BreedlabError, match="account-level limit"):
+        main(cloud(*SEARCH, LATER))
+    assert account.pipelines == account.executions == {}
+    assert not list((here / "runs").glob("*/*/job.json"))
+
+
+def test_a_launch_that_broke_off_is_resumed_under_its_name(
+    cloud: Cloud, account: Account, left: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No answer ever came to the start, though AWS had made the pipeline."""
+    account.lose["StartPipelineExecution"] = 99
+    with pytest.raises(BreedlabError, match="may have been started") as lost:
+        main(cloud(*SEARCH, LATER))
+    assert "jobs fetch dogs" in str(lost.value)
+    account.lose.clear()
+    account.executions.clear()
+    account._answers.clear()
+    worker = threading.Thread(
+        target=lambda: (
+            until(lambda: account.executions),
+            search_ends(account),
+            training_ends(account, left),
+        )
+    )
+    worker.start()
+    assert jobs.main(["resume", "dogs"]) == 0
+    worker.join()
+    assert len(account.pipelines) == len(account.executions) == 1
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_is_uploaded(
+    cloud: Cloud, account: Account, here: Path
+) -> None:
+    assert main(cloud(*SEARCH, LATER)) == 0
+    uploaded = len([call for call in account.calls if call.startswith("PUT")])
+    with pytest.raises(ConfigError, match="has a pipeline 'dogs' already"):
+        main(cloud(*SEARCH, LATER))
+    assert len([call for call in account.calls if call.startswith("PUT")]) == uploaded
+
+
+def test_secrets_do_not_get_into_the_definition(
+    cloud: Cloud, account: Account, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_hidden")
+    for value in ("''", "${oc.env:HF_TOKEN}"):
+        with pytest.raises(ConfigError, match="pipeline's definition shows it"):
+            main(cloud(*SEARCH, LATER, f"backend.environment.HF_TOKEN={value}"))
+    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:hub-Ab12"
+    assert main(cloud(*SEARCH, LATER, f"backend.environment.HF_TOKEN='{arn}'")) == 0
+    (pipeline,) = account.pipelines.values()
+    assert arn in pipeline["PipelineDefinition"]
+    assert "hf_hidden" not in pipeline["PipelineDefinition"]
+
+
+def test_the_largest_bill_holds_for_a_pipeline_and_for_its_retry(
+    cloud: Cloud, account: Account, here: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"backend\.max_bill"):
+        main(cloud(*SEARCH, LATER, "backend.max_bill=0.5"))
+    assert account.pipelines == {}
