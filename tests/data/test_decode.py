@@ -21,8 +21,10 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 
 from breedlab.data import decode as decoding
+from breedlab.data import formats
 from breedlab.data.decode import BadPhoto, decode, read_image
 from breedlab.data.transforms import to_tensor
+from breedlab.serving import file_checks
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 WHITE, RED = (255, 255, 255), (200, 30, 40)
@@ -727,3 +729,15 @@ def test_the_size_is_known_before_decoding(kind: str, orientation: int) -> None:
     file = io.BytesIO()
     Image.new("RGB", (40, 24)).save(file, kind, exif=exif)
     assert decoding.size(file.getvalue()) == decode(file.getvalue()).shape[:2]
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"avif"])
+def test_what_is_told_of_a_broken_photo_is_no_address_in_memory(brand: bytes) -> None:
+    """'cannot identify image file <_io.BytesIO object at 0x7f599a9646d0>'."""
+    if not formats.is_read(brand.decode().upper()):
+        pytest.skip(f"{brand.decode()} is not read here")
+    photo = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1" + brand + bytes(500)
+    for look in (decode, decoding.size, file_checks.inspect):
+        with pytest.raises(BadPhoto) as caught:
+            look(photo)
+        assert " at 0x" not in str(caught.value)

@@ -194,6 +194,16 @@ def test_what_weights_were_published_with_is_what_to_go_back_to() -> None:
     )
 
 
+def test_an_encoder_without_a_classifier_is_refused() -> None:
+    """Of timm's 1,300 models seven have no `reset_classifier`: an AttributeError."""
+    timm = pytest.importorskip("timm")
+    name = "mobilenetv5_300m_enc"
+    if name not in timm.list_models():
+        pytest.skip(f"this timm has no {name}")
+    with torch.device("meta"), pytest.raises(ConfigError, match="without features for a classif"):
+        backbones.build(f"timm/{name}")
+
+
 def test_weights_of_a_fresh_network_are_told_as_untrained() -> None:
     found = concern(
         models.resnet18(weights=None), torch.zeros(1, 3, 64, 64), (0.5,) * 3, (0.5,) * 3

@@ -105,7 +105,7 @@ def size(data: bytes) -> tuple[int, int]:
             )
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:  # as in `decode`
-        raise BadPhoto(f"has no size that can be read ({error})") from error
+        raise BadPhoto(f"has no size that can be read ({reason_of(error)})") from error
 
 
 def read_image(path: Path) -> bytes:
@@ -200,8 +200,13 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray[Any, Any]:
         raise BadPhoto(f"is not an image ({kind}expected {formats.in_words('or')})") from error
     # Decoders of hostile bytes raise nearly anything; each means the same to the person.
     except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise BadPhoto(f"is truncated or corrupt ({reason})") from error
+        raise BadPhoto(f"is truncated or corrupt ({reason_of(error)})") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return what a decoder says is wrong, without addresses in memory such as `<_io.BytesIO
+    object at 0x7f59>`."""
+    return re.sub(r" *<[^<>]* at 0x[0-9a-f]+>", "", str(error)) or type(error).__name__
 
 
 def formats_of_pillow(data: bytes) -> tuple[str, ...]:

@@ -235,6 +235,11 @@ def _build_timm(name: str, weights: str, tag: str) -> Backbone:
 
         load_packaged(network, name, weights.removeprefix(PACKAGE))
     whole = set(network.state_dict())
+    if not hasattr(network, "reset_classifier"):
+        raise ConfigError(
+            f"model.name: timm/{name} is the encoder of a larger model, without features for a"
+            " classifier; expected a classifier of images, such as timm/vit_base_patch16_224"
+        )
     network.reset_classifier(0)
     loaded = None
     if is_path(weights):

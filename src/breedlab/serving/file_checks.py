@@ -8,7 +8,7 @@ import io
 from PIL import Image
 
 from breedlab.data import formats
-from breedlab.data.decode import BadPhoto, formats_of_pillow
+from breedlab.data.decode import BadPhoto, formats_of_pillow, reason_of
 from breedlab.serving import structure
 
 MAX_PIXELS = 50_000_000
@@ -139,9 +139,7 @@ def _size(photo: bytes, found: str) -> tuple[int, int]:
         raise BadPhoto("is absurdly large") from error
     except Exception as error:  # of hostile bytes Pillow raises nearly anything
         kind = f"{found}, " if found in _BY_BRAND else ""
-        raise BadPhoto(
-            f"is truncated or corrupt ({kind}{str(error) or type(error).__name__})"
-        ) from error
+        raise BadPhoto(f"is truncated or corrupt ({kind}{reason_of(error)})") from error
     if frames > 1:
         raise BadPhoto(f"is animated or has several pages ({frames} pictures; expected one)")
     return width, height
