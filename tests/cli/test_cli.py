@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from breedlab import cli
 
@@ -120,6 +123,34 @@ def test_full_shared_memory_is_no_disk(
     told = full(monkeypatch, capsys, error)
     assert told.startswith("the shared memory of 64 MB (/dev/shm)")
     assert "--shm-size" in told and "data.num_workers=0" in told and "disk" not in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_loading_process_that_the_system_killed_is_told_in_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    """PyTorch's own error was a traceback: what the kernel does to a container out of memory."""
+    loader = DataLoader(KilledWhileLoading(number), batch_size=1, num_workers=1)
+    with pytest.raises(RuntimeError) as caught:
+        list(loader)
+    told = full(monkeypatch, capsys, caught.value)
+    assert told.startswith("a process that loads images was ended from outside (")
+    assert "data.num_workers=0" in told and told.count("\n") == 1
+
+
+class KilledWhileLoading(Dataset[int]):
+    """Images whose process is killed while it loads the first."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), self.number)
+        time.sleep(60)
+        return index
 
 
 @pytest.mark.parametrize("command", ["report", "predict", "launch"])

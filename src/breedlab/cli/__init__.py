@@ -101,6 +101,8 @@ def run(command: str) -> None:
             code = _say(f"{_shared_memory_message()}{_resume_hint(error)}", 1)
         elif is_disk_full(error):
             code = _say(f"{_disk_message(error)}; free some space{_resume_hint(error)}", 1)
+        elif signal := ended_loader(error):
+            code = _say(f"{_loader_message(signal)}{_resume_hint(error)}", 1)
         else:
             raise
     sys.exit(code)
@@ -139,6 +141,23 @@ def is_shared_memory_full(error: BaseException) -> bool:
         full.search(str(each))
         or (is_no_space(each) and str(getattr(each, "filename", "")).startswith(_SHM))
         for each in causes(error)
+    )
+
+
+def ended_loader(error: BaseException) -> str:
+    """Return by what a process that loads images was ended from outside, in PyTorch's words; empty
+    if none was."""
+    ended = re.compile(r"DataLoader worker \(pid[^)]*\) (is killed by signal: \w+|exited unexpect)")
+    found = (ended.search(str(each)) for each in _chain(error))
+    return next((match[1].rpartition(": ")[2] for match in found if match), "")
+
+
+def _loader_message(signal: str) -> str:
+    by = f" ({signal})" if signal != "exited unexpect" else ""
+    return (
+        f"a process that loads images was ended from outside{by}, most likely since the machine ran"
+        " out of memory; have fewer of them, or none (data.num_workers=0), or smaller batches"
+        " (data.batch_size)"
     )
 
 
