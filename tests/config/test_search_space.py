@@ -83,6 +83,7 @@ def test_a_range_is_of_integers_if_its_field_is_however_it_is_typed(
         ),
         ("optim.lr", {"low": 0.1, "high": 0.01}, "expected low to be less than high"),
         ("optim.lr", {"low": 0.1, "high": 0.1}, "expected low to be less than high"),
+        ("optim.lr", {"low": 0.0001, "high": 0.01, "step": 0.1}, "expected at most 0.0099"),
         ("optim.lr", {"low": "a", "high": 0.1}, ".low: got 'a'; expected a number"),
         ("optim.lr", {"low": 0.1, "high": float("inf")}, ".high: got inf; expected a number"),
         ("optim.lr", {"low": 0.1, "high": True}, ".high: got True; expected a number"),

@@ -54,6 +54,18 @@ def test_nothing_frozen_is_averaged(configure: Configure, freeze: str) -> None:
     assert names | classifier.frozen_tensors().keys() == classifier.state_dict().keys()
 
 
+def test_the_average_stays_on_the_device_of_the_weights(configure: Configure) -> None:
+    """A device that computes nothing stands for a GPU: what leaves it is an error."""
+    config = configure("model.freeze=layer3")
+    classifier = prepare(config, checked_photos(config)).classifier(config).to("meta")
+    average = MovingAverage(classifier, 0.99)
+    for _ in range(3):
+        average.update()
+    with average.applied():
+        pass
+    assert {tensor.device.type for tensor in average.averaged().values()} == {"meta"}
+
+
 def test_a_short_training_is_not_held_at_its_start(configure: Configure) -> None:
     """60 steps at 0.999, which without a ramp would be the first random weights still."""
     results = {}

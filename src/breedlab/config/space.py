@@ -118,6 +118,10 @@ def read_dimension(path: str, given: Any) -> Dimension:
         raise SpaceError(f"{path}.step", step, f"a whole number, since {path} is")
     if step is not None and (step <= 0 or log):
         raise SpaceError(f"{path}.step", step, "a number greater than 0, and log to be false")
+    if step is not None and step > high - low:
+        raise SpaceError(
+            f"{path}.step", step, f"at most {high - low:g}, or low is all that is tried"
+        )
     low, high = _as_field(kinds, low), _as_field(kinds, high)
     return Range(low, high, log, None if step is None else _as_field(kinds, step))
 
