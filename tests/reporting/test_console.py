@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -230,6 +231,24 @@ def test_the_true_class_stands_in_a_column_where_the_folder_tells_it(
     predict._show(answers)
     table = capsys.readouterr().out
     assert "true class" in table and "Afghan hound" in table
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has neither")
+def test_what_is_no_file_has_an_answer_that_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were left out without a word; a link to itself was a traceback."""
+    os.mkfifo(tmp_path / "fifo.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
+    names = [str(tmp_path / f"{name}.jpg") for name in ("fifo", "zero", "loop", "gone")]
+    assert predict.main(["--endpoint", "http://127.0.0.1:9", "--json", *names]) == 1
+    answers = json.loads(capsys.readouterr().out)
+    assert [answer["photo"] for answer in answers] == names
+    errors = [answer["error"] for answer in answers]
+    assert errors[:2] == ["is not a regular file"] * 2
+    assert all(error.startswith("cannot be read") for error in errors[2:])
 
 
 def test_launch_without_words_prints_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,9 +58,9 @@ def main(argv: list[str]) -> int:
         after = "MODEL|RUN" if words.endpoint is None else "--endpoint"
         parser.error(f"PHOTO is missing; expected a file, a folder or a glob pattern after {after}")
     # Each once, under the name it was first given by.
-    named: dict[Path, Path] = {}
+    named: dict[str, Path] = {}
     for path in (path for word in patterns for path in _expand(word)):
-        named.setdefault(path.resolve(), path)
+        named.setdefault(os.path.realpath(path), path)  # `resolve` raises for a link to itself
     photos = list(named.values())
 
     if words.endpoint is None:
@@ -139,7 +140,8 @@ def _expand(word: str) -> list[Path]:
             f"{word}: {what}; expected a photo, a folder of photos or a pattern such as"
             " 'photos/*.jpg'"
         )
-    return [file for file in found if file.is_file()]
+    # A FIFO, a device or a link to nothing has an answer of its own, which says so.
+    return [file for file in found if not file.is_dir()]
 
 
 def _loaded(folder: Path, engine: str | None) -> Any:
