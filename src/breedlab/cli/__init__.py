@@ -148,7 +148,7 @@ def ended_loader(error: BaseException) -> str:
     """Return by what a process that loads images was ended from outside, in PyTorch's words; empty
     if none was."""
     ended = re.compile(r"DataLoader worker \(pid[^)]*\) (is killed by signal: \w+|exited unexpect)")
-    found = (ended.search(str(each)) for each in _chain(error))
+    found = (ended.search(str(each)) for each in causes(error))
     return next((match[1].rpartition(": ")[2] for match in found if match), "")
 
 
