@@ -247,34 +247,12 @@ def _train(
     found: dict[str, Any] | None = None
     seconds_left: float | None = None
     if config.tuner.strategy != "none":
-        from breedlab.tuning import baseline
-        from breedlab.tuning.importance import importances
-        from breedlab.tuning.study import search
+        from breedlab.pipeline.searching import search_for_best
 
         _enter(watch, "Search")
-        best = distributed.rank_zero_only(lambda: search(config, prepared, directory))
-        seconds_left = best.seconds_left
-        config = configs.replace(config, best.values)
-        prepared = prepared.suited(config)
-        note(
-            f"best: trial {best.number}, {config.monitor.metric}"
-            f" {best.objective:.4f}{_tie(best.tied)}{_of_folds(best.folds)}"
-        )
-        if text := distributed.rank_zero_only(
-            lambda: extension.begin_training(directory, best.number, best.values)
-        ):
-            note(text)
-        found = {
-            "trial": best.number,
-            "values": best.values,
-            "objective": best.objective,
-            "tied": [*best.tied],
-            **({"folds": [*best.folds]} if best.folds else {}),
-        }
-        if reference := distributed.rank_zero_only(lambda: baseline.recorded(directory)):
-            found["baseline"] = {name: reference[name] for name in ("metric", "value", "loss", "c")}
-            note(baseline.describe(reference))
-        found["importance"] = distributed.rank_zero_only(lambda: importances(directory))
+        best = search_for_best(prepared, directory)
+        prepared, config = best.prepared, best.config
+        found, seconds_left = best.found, best.seconds_left
 
     _enter(watch, "Training" if found is None else "Training the best")
     classifier = prepared.classifier(config, synced=distributed.world() > 1)
@@ -390,20 +368,3 @@ def _train(
     # Last of all: with it the run is complete, and a resumed one has nothing left to do.
     atomic_write_text(directory / "metrics.json", readable_json(metrics))
     return TrainResult(directory, distributed.broadcast(metrics))
-
-
-def _of_folds(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return ""
-    from breedlab.evaluation.statistics import fold_interval
-
-    low, high = fold_interval(values)
-    return f", the mean of {len(values)} folds (95% interval {low:.4f} to {high:.4f})"
-
-
-def _tie(tied: Sequence[int]) -> str:
-    """Return what a search says of the trials that were as good as its best."""
-    if not tied:
-        return ""
-    names = f"trial {tied[0]}" if len(tied) == 1 else f"{len(tied)} other trials"
-    return f" (as {names}; the lower validation loss decided)"

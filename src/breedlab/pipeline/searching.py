@@ -1,0 +1,87 @@
+"""The search of a run: its best trial, and what metrics.json says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from breedlab import config as configs
+from breedlab import distributed
+from breedlab.config import Config
+from breedlab.console import note
+from breedlab.pipeline import extension
+from breedlab.training.context import TrainingContext
+
+
+@dataclass(frozen=True)
+class Best:
+    """What a search came to.
+
+    Attributes:
+        config: The experiment with the best trial's values.
+        prepared: What that trains.
+        found: What metrics.json says of the search.
+        seconds_left: Of `tuner.minutes`; None without such a limit.
+    """
+
+    config: Config
+    prepared: TrainingContext
+    found: dict[str, Any]
+    seconds_left: float | None
+
+
+def search_for_best(prepared: TrainingContext, directory: Path) -> Best:
+    """Search, or go on with a search, on rank 0, and say what was best.
+
+    Args:
+        prepared: What trials train.
+        directory: The run directory.
+    """
+    from breedlab.tuning import baseline
+    from breedlab.tuning.importance import importances
+    from breedlab.tuning.study import search
+
+    config = prepared.config
+    best = distributed.rank_zero_only(lambda: search(config, prepared, directory))
+    chosen = configs.replace(config, best.values)
+    suited = prepared.suited(chosen)
+    note(
+        f"best: trial {best.number}, {config.monitor.metric}"
+        f" {best.objective:.4f}{_tie(best.tied)}{_of_folds(best.folds)}"
+    )
+    if text := distributed.rank_zero_only(
+        lambda: extension.begin_training(directory, best.number, best.values)
+    ):
+        note(text)
+    found: dict[str, Any] = {
+        "trial": best.number,
+        "values": best.values,
+        "objective": best.objective,
+        "tied": [*best.tied],
+    }
+    if best.folds:
+        found["folds"] = [*best.folds]
+    if reference := distributed.rank_zero_only(lambda: baseline.recorded(directory)):
+        found["baseline"] = {name: reference[name] for name in ("metric", "value", "loss", "c")}
+        note(baseline.describe(reference))
+    found["importance"] = distributed.rank_zero_only(lambda: importances(directory))
+    return Best(chosen, suited, found, best.seconds_left)
+
+
+def _of_folds(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return ""
+    from breedlab.evaluation.statistics import fold_interval
+
+    low, high = fold_interval(values)
+    return f", the mean of {len(values)} folds (95% interval {low:.4f} to {high:.4f})"
+
+
+def _tie(tied: Sequence[int]) -> str:
+    """Return what a search says of the trials that were as good as its best."""
+    if not tied:
+        return ""
+    names = f"trial {tied[0]}" if len(tied) == 1 else f"{len(tied)} other trials"
+    return f" (as {names}; the lower validation loss decided)"
