@@ -25,8 +25,8 @@ from sagemaker_pipelines import Pipelines
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
-from breedlab.backends.sagemaker.documented_limits import Call
 from breedlab.backends.sagemaker.judge import refusals
+from breedlab.backends.sagemaker.limits import Call
 
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 REGION = "us-east-1"

@@ -20,7 +20,7 @@ import boto3
 from sagemaker_account import REGION, Account, Refusal, refuse_what_aws_refuses
 from werkzeug.wrappers import Request, Response
 
-from breedlab.backends.sagemaker.documented_limits import Call
+from breedlab.backends.sagemaker.limits import Call
 
 Container = Callable[[bytes, str, str], tuple[int, bytes, str]]
 """Answers body, content type and accept with status, body and content type."""

@@ -237,6 +237,15 @@ UPDATE = (
 VOLUME = {"VolumeSizeInGB": 5}
 CATEGORIES = [{"Name": "a", "Values": [str(n) for n in range(31)]}]
 
+
+def rollout(percent: int, wait: int, keep: int) -> dict[str, Any]:
+    """A new config that takes over in linear steps."""
+    step = {"Type": "CAPACITY_PERCENT", "Value": percent}
+    routing = {"Type": "LINEAR", "WaitIntervalInSeconds": wait, "LinearStepSize": step}
+    policy = {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": keep}
+    return {"EndpointName": "dogs", "DeploymentConfig": {"BlueGreenUpdatePolicy": policy}}
+
+
 BREAKS: list[tuple[str, Any, list[Any], str]] = [
     (
         "no // in a key",
@@ -397,6 +406,12 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
         "DeploymentConfig",
     ),
     (
+        "an update ends in time",
+        ("UpdateEndpoint", rollout(10, 3600, 0)),
+        [],
+        "WaitIntervalInSeconds",
+    ),
+    (
         "payloads of a transform job fit together",
         ("CreateTransformJob", {"MaxPayloadInMB": 26, "MaxConcurrentTransforms": 4}),
         [],
@@ -449,6 +464,7 @@ def test_every_documented_limit_is_broken_here() -> None:
         ),
         (("CreateHyperParameterTuningJob", tuning(Strategy="Hyperband", StrategyConfig={})), []),
         (UPDATE, [REAL_TIME]),
+        (("UpdateEndpoint", rollout(10, 3000, 1700)), []),
     ],
 )
 def test_what_the_documentation_allows(call: Any, before: list[Any]) -> None:

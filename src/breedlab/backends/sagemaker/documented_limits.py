@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Call = tuple[str, Mapping[str, Any]]
-"""An operation and its parameters."""
-
-Found = Iterator[tuple[str, str]]
-"""Paths and messages."""
+from breedlab.backends.sagemaker.limits import Call, Found
+from breedlab.backends.sagemaker.search_limits import enough_combinations, search_suits_strategy
 
 _LOCAL_STORAGE = re.compile(
     r"ml\.(g4dn|g4ad|g5|g6|g6e|g6f|gr6|gr6f|g7e|p3dn|p4d|p4de|p5|p5e|p5en|p6\S*|trn1|trn1n|trn2|trn2u|dl1|dl2q|i\d\w*"
@@ -144,74 +141,6 @@ def _waiting_includes_running(call: Call, before: Sequence[Call]) -> Found:
         yield where, "expected none without EnableManagedSpotTraining"
 
 
-def _search_suits_strategy(call: Call, before: Sequence[Call]) -> Found:
-    if call[0] != "CreateHyperParameterTuningJob":
-        return
-    search = call[1].get("HyperParameterTuningJobConfig", {})
-    strategy, ranges = search.get("Strategy"), search.get("ParameterRanges", {})
-    where = "HyperParameterTuningJobConfig"
-    if strategy == "Hyperband" and search.get("TrainingJobEarlyStoppingType", "Off") != "Off":
-        yield (
-            f"{where}.TrainingJobEarlyStoppingType",
-            "expected Off with Hyperband, which stops trials by itself",
-        )
-    if strategy == "Grid":
-        for kind in ("ContinuousParameterRanges", "IntegerParameterRanges"):
-            if ranges.get(kind):
-                yield (
-                    f"{where}.ParameterRanges.{kind}",
-                    "expected none; a grid takes categorical ranges only",
-                )
-    if strategy != "Hyperband" and "StrategyConfig" in search:
-        yield f"{where}.StrategyConfig", "expected none unless Strategy is Hyperband"
-    most = search.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {}).get("MaxResource", 0)
-    if most > 20_000:
-        path = f"{where}.StrategyConfig.HyperbandStrategyConfig.MaxResource"
-        yield path, f"got {most}; expected at most 20000 epochs"
-    total = sum(len(each) for each in ranges.values())
-    if total > 30:
-        yield (
-            f"{where}.ParameterRanges",
-            f"got {total} hyperparameters to search; expected at most 30",
-        )
-    for kind in ("ContinuousParameterRanges", "IntegerParameterRanges"):
-        for index, each in enumerate(ranges.get(kind, [])):
-            if each.get("ScalingType") == "Logarithmic" and float(each["MinValue"]) <= 0:
-                path = f"{where}.ParameterRanges.{kind}[{index}].MinValue"
-                yield (
-                    path,
-                    f"got {each['MinValue']}; expected more than 0, since its scale is logarithmic",
-                )
-    for index, each in enumerate(ranges.get("CategoricalParameterRanges", [])):
-        if len(each.get("Values", [])) > 30:
-            path = f"{where}.ParameterRanges.CategoricalParameterRanges[{index}].Values"
-            yield path, f"got {len(each['Values'])} values; expected at most 30"
-
-
-def _enough_combinations(call: Call, before: Sequence[Call]) -> Found:
-    if call[0] != "CreateHyperParameterTuningJob":
-        return
-    search = call[1].get("HyperParameterTuningJobConfig", {})
-    ranges, limits = search.get("ParameterRanges", {}), search.get("ResourceLimits", {})
-    jobs = limits.get("MaxNumberOfTrainingJobs")
-    if jobs is None or ranges.get("ContinuousParameterRanges"):
-        return
-    counts = [len(each.get("Values", [])) for each in ranges.get("CategoricalParameterRanges", [])]
-    counts += [
-        int(each["MaxValue"]) - int(each["MinValue"]) + 1
-        for each in ranges.get("IntegerParameterRanges", [])
-    ]
-    if counts and jobs > math.prod(counts):
-        where = "HyperParameterTuningJobConfig.ResourceLimits.MaxNumberOfTrainingJobs"
-        yield (
-            where,
-            (
-                f"got {jobs}; expected at most {math.prod(counts)}, which is how many combinations"
-                " there are"
-            ),
-        )
-
-
 def _tags_are_mine(call: Call, before: Sequence[Call]) -> Found:
     keys = [tag.get("Key", "") for tag in call[1].get("Tags", []) if isinstance(tag, Mapping)]
     for index, key in enumerate(keys):
@@ -244,6 +173,28 @@ def _guardrails_suit_endpoint(call: Call, before: Sequence[Call]) -> Found:
         yield (
             "DeploymentConfig",
             "expected none for a serverless endpoint, which has no deployment guardrails",
+        )
+
+
+_LONGEST_ROLLOUT_S = 28_800
+
+
+def _update_ends_in_time(call: Call, before: Sequence[Call]) -> Found:
+    policy = call[1].get("DeploymentConfig", {}).get("BlueGreenUpdatePolicy", {})
+    routing = policy.get("TrafficRoutingConfiguration", {})
+    kind, step = routing.get("Type"), routing.get("LinearStepSize", {})
+    waits = 1 if kind == "CANARY" else 0
+    if kind == "LINEAR" and step.get("Type") == "CAPACITY_PERCENT":
+        waits = math.ceil(100 / step["Value"]) - 1
+    pause = routing.get("WaitIntervalInSeconds", 0)
+    total = waits * pause + policy.get("TerminationWaitInSeconds", 0)
+    most = policy.get("MaximumExecutionTimeoutInSeconds", _LONGEST_ROLLOUT_S)
+    if total >= most:
+        yield (
+            "DeploymentConfig.BlueGreenUpdatePolicy.TrafficRoutingConfiguration"
+            ".WaitIntervalInSeconds",
+            f"got {pause}; {waits} waits and TerminationWaitInSeconds take {total} seconds, and a"
+            f" deployment has less than {most}",
         )
 
 
@@ -310,7 +261,7 @@ LIMITS = (
         "https://github.com/aws/amazon-sagemaker-operator-for-k8s/issues/123",
         "The total number of hyperparameter combinations for the provided ranges [3.0] must be"
         " equal or greater than the value of MaxNumberOfJobs, [10].",
-        _enough_combinations,
+        enough_combinations,
     ),
     Limit(
         "an isolated container downloads nothing",
@@ -335,7 +286,7 @@ LIMITS = (
         " with the grid search strategy; 30 hyperparameters that can be searched; 30 values of a"
         " categorical one; logarithmic scaling works only for ranges that have only values greater"
         " than 0; of MaxResource: the maximum value is 20,000 epochs",
-        _search_suits_strategy,
+        search_suits_strategy,
     ),
     Limit(
         "tags are the account's own",
@@ -351,6 +302,13 @@ LIMITS = (
         "Deployment guardrails only apply to Asynchronous inference and Real-time inference"
         " endpoint types.",
         _guardrails_suit_endpoint,
+    ),
+    Limit(
+        "an update ends in time",
+        _BOTOCORE + "BlueGreenUpdatePolicy.MaximumExecutionTimeoutInSeconds, of 28800 at most",
+        "Note that the timeout value should be larger than the total waiting time specified in"
+        " TerminationWaitInSeconds and WaitIntervalInSeconds.",
+        _update_ends_in_time,
     ),
     Limit(
         "a version has its group's tags",

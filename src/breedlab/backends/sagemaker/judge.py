@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from breedlab.backends.sagemaker import pipeline_definition
-from breedlab.backends.sagemaker.documented_limits import Call, documented
-from breedlab.backends.sagemaker.limits import violations
+from breedlab.backends.sagemaker.documented_limits import documented
+from breedlab.backends.sagemaker.limits import Call, violations
 
 
 def refusals(

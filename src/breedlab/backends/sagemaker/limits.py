@@ -15,6 +15,12 @@ from typing import Any
 
 from breedlab.backends.sagemaker import java_pattern
 
+Call = tuple[str, Mapping[str, Any]]
+"""An operation and its parameters."""
+
+Found = Iterator[tuple[str, str]]
+"""Paths and messages."""
+
 _STAND_INS = {
     r"<role>": "arn:aws:iam::123456789012:role/Role",
     r"<bucket>": "bucket",

@@ -17,13 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breedlab.backends.sagemaker.documented_limits import documented
-from breedlab.backends.sagemaker.limits import Unknown, output_member, violations
+from breedlab.backends.sagemaker.limits import Found, Unknown, output_member, violations
 
 VERSION = "2020-12-01"
 LARGEST = 100 * 1024
 """Bytes; the SDK sends a definition from here on by way of S3 (`Pipeline._create_args`)."""
-
-Found = Iterator[tuple[str, str]]
 
 
 @dataclass(frozen=True)
