@@ -131,6 +131,13 @@ CASES = [
         {"trainer.probe_epochs": 2, "model.freeze": "none"},
     ),
     Case(
+        "balanced_once",
+        {"data.class_weights": "balanced", "data.sampling": "balanced"},
+        "data.sampling: data.sampling=balanced beside data.class_weights=balanced balances classes"
+        " twice; expected one of them",
+        {"data.sampling": "balanced"},
+    ),
+    Case(
         "fine_tuning_follows_a_head",
         {"fine_tune.epochs": 2, "model.freeze": "none"},
         "fine_tune.epochs: got 2; expected 0, since model.freeze=none trains all layers from the"

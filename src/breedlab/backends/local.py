@@ -46,6 +46,8 @@ class LocalBackend(Backend):
         resume: Path | None,
         callbacks: Sequence[lightning.Callback] = (),
     ) -> Mapping[str, Any]:
+        if not callbacks:  # by `submit`, which a backend of this kind may extend
+            return self.submit(config, overrides, resume).results()
         return self._submit(config, overrides, resume, callbacks).results()
 
     def _submit(

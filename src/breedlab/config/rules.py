@@ -153,6 +153,24 @@ def probe_has_something_to_unfreeze(model: Model, trainer: Trainer) -> Iterator[
         )
 
 
+def balanced_once(data: Data, optim: Optim) -> Iterator[Problem]:
+    """Each of these makes rare classes count as much as common ones; two would overdo it."""
+    given = [
+        text
+        for text, is_given in (
+            ("data.class_weights=balanced", data.class_weights == "balanced"),
+            ("data.sampling=balanced", data.sampling == "balanced"),
+            ("optim.loss=logit_adjusted", optim.loss == "logit_adjusted"),
+        )
+        if is_given
+    ]
+    if len(given) > 1:
+        yield Problem(
+            given[1].partition("=")[0],
+            f"{given[1]} beside {given[0]} balances classes twice; expected one of them",
+        )
+
+
 def fine_tuning_follows_a_head(model: Model, fine_tune: FineTune) -> Iterator[Problem]:
     if fine_tune.epochs and model.freeze == "none":
         yield Problem(
@@ -363,6 +381,7 @@ RULES: tuple[Rule, ...] = (
     crop_fits_resize,
     views_suit_augmentation,
     probe_has_something_to_unfreeze,
+    balanced_once,
     fine_tuning_follows_a_head,
     solved_head_has_features,
     warmup_fits,

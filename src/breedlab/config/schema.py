@@ -122,6 +122,9 @@ class Data(Section):
     """Alpha of the Beta distribution by which pairs of images are mixed; 0 mixes none."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` weighs images in the loss by the inverse frequency of their class."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """What an epoch takes: each image once, or as many images, each class as often as the others,
+    images of rare classes several times."""
     valid_fraction: Fraction = 0.15
     """The share of train that is cut off for validation, where there is no such split."""
     test_fraction: Fraction = 0.15

@@ -30,6 +30,7 @@ TUNABLE = (
     "data.augment",
     "data.mixup",
     "data.class_weights",
+    "data.sampling",
     "model.head",
     "model.head_type",
     "model.dropout",

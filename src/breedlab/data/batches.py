@@ -16,10 +16,30 @@ Key = tuple[int, int]
 augmentation."""
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of `count` items in an epoch: a function of seed and epoch, so a resumed run
-    repeats it."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(mixed_seed(seed, epoch)))
+def epoch_order(
+    count: int, seed: int, epoch: int, chances: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return which of `count` items an epoch takes, in order: a function of seed and epoch, so a
+    resumed run repeats it.
+
+    Args:
+        count: How many there are, and are taken.
+        seed: The run's.
+        epoch: Counted from 0.
+        chances: Of each item to be drawn, (count,); None takes each once.
+    """
+    generator = torch.Generator().manual_seed(mixed_seed(seed, epoch))
+    if chances is None:
+        return torch.randperm(count, generator=generator)
+    return torch.multinomial(chances, count, replacement=True, generator=generator)
+
+
+def sampling_chances(sampling: str, labels: torch.Tensor) -> torch.Tensor | None:
+    """Return the chance of each image to be drawn under `data.sampling`, (n,); None where each is
+    taken once."""
+    if sampling == "shuffled":
+        return None
+    return (1.0 / torch.bincount(labels).clamp(min=1))[labels]
 
 
 def batch_indices(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
@@ -60,6 +80,7 @@ class TrainingBatches(Sampler[list[Key]]):
     """Shuffled batches of (view, index), one epoch after another. Lightning calls `set_epoch`.
 
     Attributes:
+        chances: As for `epoch_order`.
         shard: The part of each batch that is this process's. What a batch is does not depend on it.
         epoch: The one that is next iterated over.
         start: How many of its batches are left out, since a stopped run had done them; of this one
@@ -67,8 +88,15 @@ class TrainingBatches(Sampler[list[Key]]):
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, views: Views, shard: Shard = WHOLE
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        views: Views,
+        shard: Shard = WHOLE,
+        chances: torch.Tensor | None = None,
     ) -> None:
+        self.chances = chances
         self.count, self.batch_size, self.seed, self.views, self.shard = (
             count,
             batch_size,
@@ -89,9 +117,8 @@ class TrainingBatches(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         view = self.views.of_epoch(self.epoch)
         start, self.start = self.start, 0
-        for batch in batch_indices(epoch_order(self.count, self.seed, self.epoch), self.batch_size)[
-            start:
-        ]:
+        order = epoch_order(self.count, self.seed, self.epoch, self.chances)
+        for batch in batch_indices(order, self.batch_size)[start:]:
             # A process with no photo of a small last batch computes one that counts for nothing:
             # all take the step.
             mine = (

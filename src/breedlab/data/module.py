@@ -18,7 +18,14 @@ from breedlab import distributed, hardware
 from breedlab.config.schema import Data
 from breedlab.data import shared_memory
 from breedlab.data.augmentations import Built
-from breedlab.data.batches import Key, TrainingBatches, TrainingLoader, Views, mixed_seed
+from breedlab.data.batches import (
+    Key,
+    TrainingBatches,
+    TrainingLoader,
+    Views,
+    mixed_seed,
+    sampling_chances,
+)
 from breedlab.data.decode import BadPhoto, decode, keep_memory, read_image
 from breedlab.data.folders import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform, to_tensor
@@ -183,7 +190,12 @@ class PhotoData(lightning.LightningDataModule):
     def train_dataloader(self) -> TrainingLoader:
         dataset = self.dataset("train")
         batches = TrainingBatches(
-            len(dataset), self.data.batch_size, self.seed, self.views, self.shard
+            len(dataset),
+            self.data.batch_size,
+            self.seed,
+            self.views,
+            self.shard,
+            sampling_chances(self.data.sampling, self.labels("train")),
         )
         return TrainingLoader(dataset, batch_sampler=batches, **self._loading(self.data.batch_size))
 
@@ -237,8 +249,15 @@ class PhotoData(lightning.LightningDataModule):
     def class_weights(self) -> torch.Tensor | None:
         """Inverse frequencies with mean 1 over the photos, or None where classes are not
         weighed."""
-        if self.data.class_weights == "none":
-            return None
+        return None if self.data.class_weights == "none" else self._inverse_frequencies()
+
+    def solving_weights(self) -> torch.Tensor | None:
+        """Return the class weights of a head that is solved: nothing is drawn for it, so balanced
+        sampling is what it is on average."""
+        balanced = self.data.sampling == "balanced"
+        return self._inverse_frequencies() if balanced else self.class_weights()
+
+    def _inverse_frequencies(self) -> torch.Tensor:
         counts = torch.tensor(self.photos.counts("train"), dtype=torch.float32)
         return counts.sum() / (len(counts) * counts)
 

@@ -102,6 +102,7 @@ def refitted(
         steps_per_epoch=len(
             TrainingBatches(told["photos"], config.data.batch_size, 0, photos.views)
         ),
+        class_counts=images.counts("train"),
         class_weights=photos.class_weights(),
         tail=None if cached is None else classifier.tail(),
     )

@@ -197,7 +197,10 @@ def checked_photos(config: Config) -> Report:
             + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items())
         )
     for text in report.warnings:
-        balanced = config.data.class_weights == "balanced"
+        balanced = (
+            "balanced" in (config.data.class_weights, config.data.sampling)
+            or config.optim.loss == "logit_adjusted"
+        )
         warn(config.conceal(text.removesuffix(BALANCE_HINT) if balanced else text))
     return report
 

@@ -48,10 +48,18 @@ class Activations:
     labels: torch.Tensor
     valid_labels: torch.Tensor
 
-    def batches(self, epoch: int, batch_size: int, seed: int) -> Any:
-        """The epoch's (activations, labels), in the order that the photos would come in live."""
+    def batches(
+        self, epoch: int, batch_size: int, seed: int, chances: torch.Tensor | None = None
+    ) -> Any:
+        """Yield the epoch's (activations, labels), in the order in which images would be loaded.
+
+        Args:
+            epoch, seed, chances: As for `epoch_order`.
+            batch_size: Images in a batch.
+        """
         view = self.train[epoch % len(self.train)]
-        for index in batch_indices(epoch_order(len(self.labels), seed, epoch), batch_size):
+        order = epoch_order(len(self.labels), seed, epoch, chances)
+        for index in batch_indices(order, batch_size):
             yield view[index].float(), self.labels[index]
 
     def valid_batches(self, most: int = _MOST_IN_A_BATCH, shard: Shard = WHOLE) -> ValidBatches:

@@ -273,6 +273,7 @@ class TrainingContext:
                     data.views,
                 )
             ),
+            class_counts=data.photos.counts("train"),
             class_weights=data.class_weights(),
             tail=None if activations is None else classifier.tail(),
             epochs=epochs,
@@ -318,7 +319,7 @@ class TrainingContext:
                 " they are not cached (the reason is above); raise cache.max_gb, or choose another"
                 " head"
             )
-        loss = solving.Loss(self.data(config).class_weights(), config.optim.label_smoothing)
+        loss = solving.Loss(self.data(config).solving_weights(), config.optim.label_smoothing)
         penalty = c or self.penalty(config)
         solution = solving.solve(
             activations, len(self.classes), loss, config.monitor, self.device, penalty

@@ -16,9 +16,25 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
     over, and the network calls everything the rare class (pytorch#104776). Here an image weighs as
     much as its true class, a mixed one as its two classes in their proportion; its target stays as
     it is.
+
+    Args:
+        weight: Of each class, (classes,), or None.
+        label_smoothing: The share of each target that is spread over all classes.
+        offsets: What is added to the logits, (classes,), or None.
     """
 
     weight: torch.Tensor | None
+    offsets: torch.Tensor | None
+
+    def __init__(
+        self,
+        weight: torch.Tensor | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        offsets: torch.Tensor | None = None,
+    ) -> None:
+        super().__init__(weight, label_smoothing=label_smoothing)
+        self.register_buffer("offsets", offsets, persistent=False)
 
     def image_weights(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the weight of each image, (n,).
@@ -40,6 +56,8 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
             target: int64 (n,), or probabilities (n, classes).
         """
         logits = input.float()  # bf16 logits would round the loss itself
+        if self.offsets is not None:
+            logits = logits + self.offsets
         smoothing = self.label_smoothing
         if self.weight is None:
             return nn.functional.cross_entropy(logits, target, label_smoothing=smoothing)

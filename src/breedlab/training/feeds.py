@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from breedlab.config import Config
-from breedlab.data.batches import TrainingBatches
+from breedlab.data.batches import TrainingBatches, sampling_chances
 from breedlab.data.module import PhotoData
 from breedlab.training import loop
 from breedlab.training.activations import Activations
@@ -33,7 +33,9 @@ class CachedFeed:
         self._activations, self._config = activations, config
 
     def train(self, epoch: int) -> Any:
-        return self._activations.batches(epoch, self._config.data.batch_size, self._config.seed)
+        data = self._config.data
+        chances = sampling_chances(data.sampling, self._activations.labels)
+        return self._activations.batches(epoch, data.batch_size, self._config.seed, chances)
 
     def valid(self) -> Any:
         return self._activations.valid_batches()

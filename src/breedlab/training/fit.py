@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from breedlab import distributed
 from breedlab.config import Config
-from breedlab.data.batches import TrainingBatches, TrainingLoader
+from breedlab.data.batches import TrainingBatches, TrainingLoader, sampling_chances
 from breedlab.data.module import PhotoData
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_json, read_json_if_whole
@@ -94,8 +94,11 @@ class ActivationData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> TrainingLoader:
         dataset = ActivationDataset(self.activations)
-        batch_size, views = self.photos.data.batch_size, self.photos.views
-        batches = TrainingBatches(len(dataset), batch_size, self.photos.seed, views, self.shard)
+        data, views = self.photos.data, self.photos.views
+        chances = sampling_chances(data.sampling, self.activations.labels)
+        batches = TrainingBatches(
+            len(dataset), data.batch_size, self.photos.seed, views, self.shard, chances
+        )
         return TrainingLoader(
             dataset, batch_sampler=batches, collate_fn=lambda batch: batch, generator=_aside()
         )

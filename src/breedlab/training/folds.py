@@ -131,7 +131,7 @@ def solve(
         config: A trial's.
         parts: The folds.
     """
-    loss = solving.Loss(prepared.data(config).class_weights(), config.optim.label_smoothing)
+    loss = solving.Loss(prepared.data(config).solving_weights(), config.optim.label_smoothing)
     fixed = prepared.penalty(config)
     problems = [
         solving.Regression(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -33,6 +33,7 @@ class Learner(lightning.LightningModule):
         classifier: The network.
         config: The experiment.
         steps_per_epoch: For the schedule.
+        class_counts: Images of each class to train on; for losses that depend on them.
         class_weights: (classes,), or None.
         tail: What computes logits from a batch's inputs; None for photos and the whole classifier.
             Its parameters are the classifier's own.
@@ -50,6 +51,7 @@ class Learner(lightning.LightningModule):
         config: Config,
         *,
         steps_per_epoch: int,
+        class_counts: Sequence[int] = (),
         class_weights: torch.Tensor | None = None,
         tail: nn.Module | None = None,
         epochs: int | None = None,
@@ -59,7 +61,7 @@ class Learner(lightning.LightningModule):
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs or config.trainer.max_epochs
-        self.criterion = _make_loss(config.optim, class_weights)
+        self.criterion = _make_loss(config.optim, class_counts, class_weights)
         self.validation = make_metrics(
             classifier.architecture.classes, shared=True, monitor=config.monitor
         )
@@ -216,12 +218,15 @@ class RegisteredLoss(_Loss):
         return mean
 
 
-def _make_loss(optim: Optim, class_weights: torch.Tensor | None) -> nn.Module:
+def _make_loss(
+    optim: Optim, class_counts: Sequence[int], class_weights: torch.Tensor | None
+) -> nn.Module:
     """Return the loss that a config names.
 
     Args:
         optim: Its section.
+        class_counts: Images of each class.
         class_weights: (classes,), or None.
     """
-    loss = LOSSES.chosen(optim).build(class_weights, optim.label_smoothing)
+    loss = LOSSES.chosen(optim).build_for(class_counts, class_weights, optim.label_smoothing)
     return loss if isinstance(loss, _Loss) else RegisteredLoss(loss)

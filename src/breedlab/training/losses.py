@@ -4,7 +4,10 @@ is."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from breedlab.config.section import Section
 from breedlab.registry import LOSSES
@@ -30,6 +33,18 @@ class Loss(Section):
                 ConfigError.
         """
 
+    def build_for(
+        self,
+        class_counts: Sequence[int],
+        class_weights: torch.Tensor | None,
+        label_smoothing: float,
+    ) -> nn.Module:
+        """Return what `build` does, for a training set with so many images of each class.
+
+        Override it where the loss depends on how frequent classes are.
+        """
+        return self.build(class_weights, label_smoothing)
+
 
 @LOSSES.register("cross_entropy")
 class CrossEntropy(Loss):
@@ -39,3 +54,29 @@ class CrossEntropy(Loss):
         from breedlab.training.cross_entropy import CrossEntropyLoss
 
         return CrossEntropyLoss(class_weights, label_smoothing=label_smoothing)
+
+
+@LOSSES.register("logit_adjusted")
+class LogitAdjusted(CrossEntropy):
+    """Cross-entropy of logits to which the log frequency of their class is added (Menon et al.
+    2021, arXiv 2007.07314): the network learns scores for classes that are equally frequent."""
+
+    tau: Annotated[float, Field(ge=0)] = 1.0
+    """What the log frequencies are multiplied by; 0 is plain cross-entropy."""
+
+    def build_for(
+        self,
+        class_counts: Sequence[int],
+        class_weights: torch.Tensor | None,
+        label_smoothing: float,
+    ) -> nn.Module:
+        import torch
+
+        from breedlab.training.cross_entropy import CrossEntropyLoss
+
+        counts = torch.tensor(class_counts, dtype=torch.float32)
+        return CrossEntropyLoss(
+            class_weights,
+            label_smoothing=label_smoothing,
+            offsets=self.tau * (counts / counts.sum()).log(),
+        )
