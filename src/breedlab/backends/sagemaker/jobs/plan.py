@@ -121,9 +121,10 @@ def _jobs(experiment: Experiment) -> Iterator[str]:
     if is_pipeline(config):
         group = backend.register_in
         version = f", and registers the model in {group}, to be approved" if group else ""
+        ties = ", and takes the first of trials that tie" if experiment.searches else ""
         yield (
-            f"the pipeline {experiment.name} starts each as a step{version}; AWS names its jobs,"
-            " and takes the first of trials that tie"
+            f"the pipeline {experiment.name} starts each as a step{version}; AWS names its"
+            f" jobs{ties}"
         )
 
 
