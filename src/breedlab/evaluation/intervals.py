@@ -7,7 +7,7 @@ other. For a rate that is the interval of Clopper and Pearson (1934); it works f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from statistics import NormalDist
 
@@ -24,13 +24,16 @@ from breedlab.evaluation.statistics import (
 RESAMPLES = 1000
 _MOST_DRAWN = 20_000_000
 """Images of all resamples together: of very many images, fewer resamples do."""
+_AT_ONCE = 100_000
+"""Images of those resamples that are computed together."""
 _TAILS = (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2)
 _DEVIATIONS = NormalDist().inv_cdf(_TAILS[1])
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered on labelled images; every array has one element an image.
+    """What a model answered on labelled images; every array has one element an image, or rows of
+    them.
 
     Attributes:
         labels: The true labels.
@@ -54,20 +57,29 @@ class Answers:
         right: Array = (self.predicted == self.labels).astype(float)
         return right
 
-    def with_one_more(self, index: int, *, right: bool) -> Answers:
-        """Return these and the answer on an image once more, which is right or wrong now."""
+    def with_one_more(self, indices: Array, *, right: bool) -> Answers:
+        """Return a row for each index: these, and the answer on that image once more, which is
+        right or wrong now."""
         if right:
-            label, loss = self.predicted[index], -np.log(max(self.confidences[index], 1e-12))
+            labels = self.predicted[indices]
+            losses = -np.log(np.maximum(self.confidences[indices], 1e-12))
         else:
-            label, loss = self.runners_up[index], self.losses_if_wrong[index]
+            labels, losses = self.runners_up[indices], self.losses_if_wrong[indices]
         return Answers(
-            labels=np.append(self.labels, label),
-            predicted=np.append(self.predicted, self.predicted[index]),
-            runners_up=np.append(self.runners_up, self.runners_up[index]),
-            confidences=np.append(self.confidences, self.confidences[index]),
-            losses=np.append(self.losses, loss),
-            losses_if_wrong=np.append(self.losses_if_wrong, self.losses_if_wrong[index]),
+            labels=_with_last(self.labels, labels),
+            predicted=_with_last(self.predicted, self.predicted[indices]),
+            runners_up=_with_last(self.runners_up, self.runners_up[indices]),
+            confidences=_with_last(self.confidences, self.confidences[indices]),
+            losses=_with_last(self.losses, losses),
+            losses_if_wrong=_with_last(self.losses_if_wrong, self.losses_if_wrong[indices]),
         )
+
+
+def _with_last(values: Array, last: Array) -> Array:
+    """Return a row of the values for each of `last`, which ends it."""
+    rows = np.empty((len(last), len(values) + 1), np.result_type(values, last))
+    rows[:, :-1], rows[:, -1] = values, last
+    return rows
 
 
 def concatenated(batches: Sequence[Answers]) -> Answers:
@@ -78,21 +90,22 @@ def concatenated(batches: Sequence[Answers]) -> Answers:
     )
 
 
-Statistic = Callable[[Answers, Array], float]
-"""From answers, and how much each image counts, to a metric."""
+Statistic = Callable[[Answers, Array], Array]
+"""From answers, and rows of how much each image counts, to the metric of each row."""
 
 
-def f1(answers: Answers, weights: Array) -> float:
+def f1(answers: Answers, weights: Array) -> Array:
     """Return macro F1."""
     return macro_f1(answers.labels, answers.predicted, weights)
 
 
-def loss(answers: Answers, weights: Array) -> float:
+def loss(answers: Answers, weights: Array) -> Array:
     """Return the mean cross-entropy."""
-    return float(weights @ answers.losses / weights.sum())
+    mean: Array = (weights * answers.losses).sum(axis=-1) / weights.sum(axis=-1)
+    return mean
 
 
-def ece(answers: Answers, weights: Array) -> float:
+def ece(answers: Answers, weights: Array) -> Array:
     """Return the expected calibration error."""
     return calibration_error(answers.confidences, answers.right, weights)
 
@@ -168,15 +181,14 @@ def calibration_interval(answers: Answers, seed: int = 0) -> tuple[float, float]
     return max(0.0, min(low, value - resampled.bias - reach)), high
 
 
-def _errors_by_chance(answers: Answers, seed: int) -> list[float]:
+def _errors_by_chance(answers: Answers, seed: int) -> Array:
     """Return calibration errors of images that are right as often as the confidences say."""
     draw, confidences = np.random.default_rng(seed), answers.confidences
-    once = np.ones(len(confidences))
     errors = []
-    for _ in range(_resamples(len(confidences))):
-        right = (draw.random(len(confidences)) < confidences).astype(float)
-        errors.append(calibration_error(confidences, right, once))
-    return errors
+    for rows in _portions(len(confidences)):
+        right = (draw.random((rows, len(confidences))) < confidences).astype(float)
+        errors.append(calibration_error(confidences, right, np.ones_like(right)))
+    return np.concatenate(errors)
 
 
 def _resample(answers: Answers, statistic: Statistic, seed: int) -> _Resampled:
@@ -184,22 +196,28 @@ def _resample(answers: Answers, statistic: Statistic, seed: int) -> _Resampled:
     they leave no class out."""
     draw = np.random.default_rng(seed)
     images = len(answers.labels)
+    by_class = [np.flatnonzero(answers.labels == label) for label in np.unique(answers.labels)]
     plain, one_wrong, one_right = [], [], []
-    for index in _any_class(answers.labels, _resamples(images), draw):
-        weights = draw.exponential(size=images + 1)
-        plain.append(statistic(answers, weights[:-1]))
-        one_wrong.append(statistic(answers.with_one_more(index, right=False), weights))
-        one_right.append(statistic(answers.with_one_more(index, right=True), weights))
-    value = statistic(answers, np.ones(images))
-    return _Resampled(value, np.array(plain), np.array(one_wrong), np.array(one_right))
+    for rows in _portions(images):
+        weights = np.empty((rows, images + 1))
+        indices = np.empty(rows, int)
+        for row in range(rows):
+            # Of a random class, so that rare ones err as often as others: they count as much in a
+            # mean over classes.
+            of_class = by_class[draw.integers(len(by_class))]
+            indices[row] = of_class[draw.integers(len(of_class))]
+            weights[row] = draw.exponential(size=images + 1)
+        plain.append(statistic(answers, weights[:, :-1]))
+        one_wrong.append(statistic(answers.with_one_more(indices, right=False), weights))
+        one_right.append(statistic(answers.with_one_more(indices, right=True), weights))
+    value = float(statistic(answers, np.ones(images)))
+    return _Resampled(value, *map(np.concatenate, (plain, one_wrong, one_right)))
 
 
-def _any_class(labels: Array, count: int, draw: np.random.Generator) -> Iterator[int]:
-    """Yield the index of an image of a random class, so that rare classes err as often as others:
-    they count as much in a mean over classes."""
-    by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    for _ in range(count):
-        yield int(draw.choice(by_class[draw.integers(len(by_class))]))
+def _portions(images: int) -> list[int]:
+    """Return how many resamples are computed together, until all are."""
+    every, most = _resamples(images), max(1, _AT_ONCE // (images + 1))
+    return [min(most, every - begin) for begin in range(0, every, most)]
 
 
 def _resamples(images: int) -> int:

@@ -74,22 +74,39 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     return min(1.0, float(2 * tail / 2**tosses))
 
 
-def macro_f1(labels: Array, predicted: Array, weights: Array) -> float:
+def macro_f1(labels: Array, predicted: Array, weights: Array) -> Array:
     """Return the mean over the classes of F1, of images that count so many times; as
-    `training.metrics.MacroF1`."""
+    `training.metrics.MacroF1`.
+
+    Arrays of rows give one value a row.
+    """
     count = int(max(labels.max(), predicted.max())) + 1
-    right = labels == predicted
-    hits = np.bincount(labels[right], weights[right], minlength=count)
-    total = np.bincount(labels, weights, minlength=count) + np.bincount(
-        predicted, weights, minlength=count
-    )
+    hits = _sums(labels, weights * (labels == predicted), count)
+    total = _sums(labels, weights, count) + _sums(predicted, weights, count)
     seen = total > 0
-    return float((2 * hits[seen] / total[seen]).mean())
+    of_class = np.divide(2 * hits, total, out=np.zeros_like(total), where=seen)
+    mean_of_seen: Array = of_class.sum(axis=-1) / seen.sum(axis=-1)
+    return mean_of_seen
 
 
-def calibration_error(confidences: Array, right: Array, weights: Array, bins: int = 15) -> float:
+def calibration_error(confidences: Array, right: Array, weights: Array, bins: int = 15) -> Array:
     """Return the expected calibration error of images that count so many times; as torchmetrics
-    computes it."""
+    computes it.
+
+    Arrays of rows give one value a row.
+    """
     place = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(place, weights * (confidences - right), minlength=bins)
-    return float(np.abs(gap).sum() / weights.sum())
+    gap = _sums(place, weights * (confidences - right), bins)
+    error: Array = np.abs(gap).sum(axis=-1) / weights.sum(axis=-1)
+    return error
+
+
+def _sums(places: Array, values: Array, count: int) -> Array:
+    """Return the sums of the values at each of `count` places, row by row."""
+    places, values = np.broadcast_arrays(places, values)
+    flat = values.reshape(-1, values.shape[-1])
+    begins = count * np.arange(len(flat))[:, None]
+    sums = np.bincount(
+        (places.reshape(flat.shape) + begins).ravel(), flat.ravel(), minlength=count * len(flat)
+    )
+    return sums.reshape(*values.shape[:-1], count)
