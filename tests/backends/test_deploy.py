@@ -333,7 +333,7 @@ def test_flags_that_do_not_go_together_are_refused_and_nothing_is_sent(
         main(
             [str(archive), *(word or "-" for word in words.replace("--name -", "--name=-").split())]
         )
-    code = getattr(ended.value, "code", getattr(ended.value, "exit_code", None))
+    code = getattr(ended.value, "exit_code", getattr(ended.value, "code", None))
     assert code == 2 and says in f"{capsys.readouterr().err}{ended.value}"
     assert not account.requests and not account.calls
 
