@@ -8,7 +8,6 @@ environment: it is 5 GB.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
@@ -18,10 +17,8 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import threading
 import time
-import urllib.parse
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,9 +26,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import boto3
 import psutil
 from filelock import FileLock
+from job_tree import Request, keep, lay_out
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sagemaker_account import Account
@@ -39,8 +36,6 @@ from sagemaker_account import Account
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements" / "training-toolkit.txt"
 LENT = ("torch", "torchvision")
-
-Request = Mapping[str, Any]
 
 # $0 becomes /opt/ml and $1 /etc/hosts, for this job only; the rest of /opt stays what it is.
 _OWN = """
@@ -204,7 +199,7 @@ class Container:
         with FileLock(self.bin.parent / "install.lock"):
             for host in hosts:
                 tree = self.folder / f"{name}-{number}-{host}"
-                _lay_out(tree, name, request, values or {}, host, hosts)
+                lay_out(tree, name, request, values or {}, host, hosts)
                 if job.processes:
                     job.wait_for("Running Torchrun Driver|Invoking script")
                 job.processes.append(self._start(tree, name, request, names))
@@ -276,7 +271,7 @@ class Running:
         """Waits for its end; its files are kept in S3 as SageMaker keeps them."""
         codes = [process.wait(timeout) for process in self.processes]
         _settle(self.tree)
-        _keep(self.tree[0], self.name, self.request)
+        keep(self.tree[0], self.name, self.request)
         return Ended(codes, [self.log(host) for host in range(len(self.tree))], self.tree)
 
     def terminate(self, host: int = 0) -> None:
@@ -387,92 +382,6 @@ def _verdict(ended: Ended) -> dict[str, Any]:
     return {"status": "Failed", "FailureReason": (ended.failure or "AlgorithmError")[:1024]}
 
 
-def _lay_out(
-    tree: Path, name: str, request: Request, values: Mapping[str, str], host: str, hosts: list[str]
-) -> None:
-    """Makes what SageMaker mounts at `/opt/ml`."""
-    for folder in (
-        "input/config",
-        "input/data",
-        "model",
-        "output/data",
-        "checkpoints",
-        "code",
-        "tmp",
-    ):
-        (tree / folder).mkdir(parents=True)
-    instance = request["ResourceConfig"]["InstanceType"]
-    hyperparameters = {
-        **request.get("HyperParameters", {}),
-        **request.get("StaticHyperParameters", {}),
-        **values,
-    }
-    if values:
-        hyperparameters["_tuning_objective_metric"] = request["AlgorithmSpecification"][
-            "MetricDefinitions"
-        ][0]["Name"]
-    group = {"instance_group_name": "homogeneousCluster", "instance_type": instance, "hosts": hosts}
-    written = {
-        "hyperparameters": hyperparameters,
-        "resourceconfig": {
-            "current_host": host,
-            "current_instance_type": instance,
-            "current_group_name": "homogeneousCluster",
-            "hosts": hosts,
-            "instance_groups": [group],
-            "network_interface_name": "lo",
-        },
-        "inputdataconfig": {
-            channel["ChannelName"]: {
-                "TrainingInputMode": "File",
-                "S3DistributionType": "FullyReplicated",
-            }
-            for channel in request["InputDataConfig"]
-        },
-    }
-    for file, content in written.items():
-        (tree / "input/config" / f"{file}.json").write_text(json.dumps(content))
-    for channel in request["InputDataConfig"]:
-        _download(
-            channel["DataSource"]["S3DataSource"]["S3Uri"],
-            tree / "input/data" / channel["ChannelName"],
-        )
-    if "CheckpointConfig" in request:
-        _download(request["CheckpointConfig"]["S3Uri"] + "/", tree / "checkpoints", must=False)
-
-
-def _download(uri: str, folder: Path, must: bool = True) -> None:
-    """What lies at an address: a file, or all that begins with it."""
-    bucket, key = _address(uri)
-    s3 = boto3.client("s3")
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
-    assert keys or not must, f"nothing at {uri}"
-    for found in keys:
-        target = folder / (found.removeprefix(key).lstrip("/") or Path(found).name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        s3.download_file(bucket, found, str(target))
-
-
-def _keep(tree: Path, name: str, request: Request) -> None:
-    s3 = boto3.client("s3")
-    if "CheckpointConfig" in request:
-        bucket, key = _address(request["CheckpointConfig"]["S3Uri"])
-        for file in sorted(path for path in (tree / "checkpoints").rglob("*") if path.is_file()):
-            s3.upload_file(str(file), bucket, f"{key}/{file.relative_to(tree / 'checkpoints')}")
-    bucket, key = _address(request["OutputDataConfig"]["S3OutputPath"])
-    archive = tree / "model.tar.gz"
-    with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
-        for path in sorted((tree / "model").iterdir()):
-            tar.add(path, arcname=path.name)
-    s3.upload_file(str(archive), bucket, f"{key}/{name}/output/model.tar.gz")
-    if any((tree / "output" / "data").iterdir()):
-        archive = tree / "output.tar.gz"
-        with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
-            tar.add(tree / "output" / "data", arcname=".")
-        s3.upload_file(str(archive), bucket, f"{key}/{name}/output/output.tar.gz")
-
-
 def _settle(trees: list[Path]) -> None:
     """Waits for what outlives the process that a job was started by: SageMaker waits for the
     container."""
@@ -491,8 +400,3 @@ def _working_in(tree: Path) -> list[int]:
             if b"TMPDIR=" + here + b"\0" in environment.read_bytes():
                 found.append(int(environment.parent.name))
     return found
-
-
-def _address(uri: str) -> tuple[str, str]:
-    parts = urllib.parse.urlsplit(uri)
-    return parts.netloc, parts.path.lstrip("/")

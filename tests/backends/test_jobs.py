@@ -15,6 +15,7 @@ import torch
 from containers import Container, Ended, Service, can_run
 from sagemaker_account import Account
 
+from breedlab.backends.sagemaker.jobs import follow
 from breedlab.backends.sagemaker.jobs.hyperparameters import decode
 from breedlab.cli import launch
 from breedlab.tuning.trial_log import read_trial
@@ -30,8 +31,10 @@ Words = Callable[..., list[str]]
 
 
 @pytest.fixture
-def cloud(cloud: Words, photos: Path) -> Words:
-    """As everywhere here, on the photos that local runs are compared on."""
+def cloud(cloud: Words, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Words:
+    """As everywhere here, on the photos that local runs are compared on; jobs are asked after more
+    often than AWS likes."""
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.2)
     return lambda *more: cloud(f"data.root={photos}", *more)
 
 
@@ -130,11 +133,15 @@ def names(run: Path) -> set[str]:
     return {path.name for path in run.iterdir()}
 
 
-def weights(run: Path) -> dict[str, list[Any]]:
+def weights(run: Path) -> dict[str, tuple[Any, ...]]:
+    """Every weight of a run's best checkpoint, to the bit."""
     state = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)[
         "state_dict"
     ]
-    return {name: tensor.tolist() for name, tensor in state.items()}
+    return {
+        name: (tensor.dtype, tensor.shape, tensor.numpy().tobytes())
+        for name, tensor in state.items()
+    }
 
 
 def test_what_a_person_can_mend_is_the_failure_reason(
