@@ -19,6 +19,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from breedlab.cli import evaluate, launch, predict
+from breedlab.data.fixes import OUTLIER
 
 Words = Callable[..., list[str]]
 
@@ -66,17 +67,14 @@ def test_the_run_directory_holds_what_it_should(run: Path) -> None:
     }
 
 
-def test_suspect_labels_are_listed_and_an_edited_list_is_applied(
+def test_features_at_chance_doubt_no_label_and_an_edited_list_is_applied(
     run: Path, words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = list(csv.DictReader((run / "fixes.csv").open()))
     splits = json.loads((run / "splits.json").read_text())["photos"]
-    assert rows and all(
-        row["file"] in splits[row["split"]] and row["suggested"] != row["label"] for row in rows
-    )
-    first = next(row for row in rows if row["split"] == "train")
+    assert all(row["file"] in splits[row["split"]] and row["why"] == OUTLIER for row in rows)
     edited = tmp_path / "fixes.csv"
-    edited.write_text(f"file,fix\n{first['file']},remove\n")
+    edited.write_text(f"file,fix\n{splits['train'][0]},remove\n")
     assert launch.main(words(f"data.fixes={edited}", "dry_run=true", f"runs_dir={tmp_path}")) == 0
     told = capsys.readouterr().out
     assert "99 train, 24 valid" in told and "0 images relabeled, 1 removed" in told
