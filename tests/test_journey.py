@@ -301,7 +301,7 @@ def test_a_full_disk_is_one_message_and_the_run_goes_on_once_there_is_room(
         assert first.returncode == 1
         assert (
             first.stderr.startswith(f"the disk that holds {disk.resolve()}/")
-            and "is full" in first.stderr
+            and "is too small for what was written" in first.stderr
         )
         assert "Traceback" not in first.stderr
         subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
