@@ -215,7 +215,7 @@ SNS = "arn:aws:sns:us-east-1:123456789012"
         (
             (
                 f"--kind async --async-output s3://{BUCKET}/answers --async-concurrency 7 --kms-key"
-                f" k --success-topic {SNS}:yes --error-topic {SNS}:no"
+                f" alias/k --success-topic {SNS}:yes --error-topic {SNS}:no"
             ),
             {
                 "CreateEndpointConfig AsyncInferenceConfig": {
@@ -227,7 +227,7 @@ SNS = "arn:aws:sns:us-east-1:123456789012"
                             "SuccessTopic": f"{SNS}:yes",
                             "ErrorTopic": f"{SNS}:no",
                         },
-                        "KmsKeyId": "k",
+                        "KmsKeyId": "alias/k",
                     },
                 }
             },

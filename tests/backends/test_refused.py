@@ -286,14 +286,14 @@ def test_a_setup_py_in_the_source(refused: Refused) -> None:
 def test_hyperparameters_that_kill_a_job_at_its_start(
     name: str, value: str, says: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = launch.requests
+    make = launch.job_requests
 
     def doctored(*given: Any) -> Any:
         made = make(*given)
         made[-1].parameters["HyperParameters"][name] = value
         return made
 
-    monkeypatch.setattr(launch, "requests", doctored)
+    monkeypatch.setattr(launch, "job_requests", doctored)
     assert says in refused()
 
 
