@@ -323,7 +323,7 @@ def test_a_job_that_fails_does_not_stop_a_grid_and_is_told_once(here: Path) -> N
     ended = in_a_process("-m", "optim.lr=-1,0.1", "dry_run=true", folder=here)
     assert ended.returncode == 1
     problem = "optim.lr: got -1; expected a number greater than 0"
-    assert ended.stderr.splitlines() == ["config: 1 problem", f"  {problem}"]
+    assert ended.stderr.splitlines() == ["[BL103] config: 1 problem", f"  {problem}"]
     assert ended.stdout.count("dry run: nothing is started") == 1
     (summary,) = here.glob("runs/grids/*/summary.json")
     failed, planned = json.loads(summary.read_text())

@@ -299,6 +299,12 @@ CASES = [
         {"backend.environment": {"TEAM": "vision"}, **PLANNED},
     ),
     Case(
+        "pipeline_has_what_it_needs",
+        {"backend.register_in": "dogs", **PLANNED},
+        "backend.register_in: got 'dogs'; expected null without backend.orchestrate=pipeline",
+        {"backend.register_in": "dogs", "backend.orchestrate": "pipeline", **PLANNED},
+    ),
+    Case(
         "isolation_needs_nothing",
         {"backend.network_isolation": True, "model.weights": "none", **PLANNED},
         "backend.image: got 'auto'; expected the URI of an image that holds breedlab's packages",
