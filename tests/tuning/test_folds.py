@@ -65,7 +65,7 @@ class _Part:
     def data(self, _config: Config) -> _Part:
         return self
 
-    def class_weights(self) -> None:
+    def solving_weights(self) -> None:
         return None
 
     def penalty(self, _config: Config) -> float | None:
