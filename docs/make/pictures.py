@@ -52,7 +52,9 @@ _TELLING = (
 def typed(command: str, folder: Path) -> str:
     """Return what a command prints to a terminal, its colors included."""
     main, other = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}
+    # breedlab of the environment that runs this, activated or not
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}
     process = subprocess.Popen(
         ["bash", "-c", f"stty cols {COLUMNS} rows 50; {command}"],
         stdin=other,
