@@ -147,13 +147,15 @@ def is_shared_memory_full(error: BaseException) -> bool:
 def ended_loader(error: BaseException) -> str:
     """Return by what a process that loads images was ended from outside, in PyTorch's words; empty
     if none was."""
-    ended = re.compile(r"DataLoader worker \(pid[^)]*\) (is killed by signal: \w+|exited unexpect)")
+    ended = re.compile(
+        r"DataLoader worker \(pid(?:\(s\))? [^)]*\) (is killed by signal: \w+|exited unexpectedly)"
+    )
     found = (ended.search(str(each)) for each in causes(error))
     return next((match[1].rpartition(": ")[2] for match in found if match), "")
 
 
 def _loader_message(signal: str) -> str:
-    by = f" ({signal})" if signal != "exited unexpect" else ""
+    by = f" ({signal})" if signal != "exited unexpectedly" else ""
     return (
         f"a process that loads images was ended from outside{by}, most likely since the machine ran"
         " out of memory; have fewer of them, or none (data.num_workers=0), or smaller batches"

@@ -43,7 +43,7 @@ _GLUED = re.compile(
 )
 _IMAGES = re.compile(r"(jpeg)?(image|img|photo|picture)s?")
 _BOXES_OR_MASKS = re.compile(
-    r"(label|mask|annotation|anno|bbox|boxe|segmentation|imageset|segmentation(class|object)"
+    r"(label|mask|annotation|anno|b?box(?:e(?=s))?|segmentation|imageset|segmentation(class|object)"
     r"|groundtruth|gt)s?"
 )
 """Names of folders that say what kind of file is in them, not what it shows."""
