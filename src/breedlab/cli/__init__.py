@@ -150,8 +150,9 @@ def ended_loader(error: BaseException) -> str:
     ended = re.compile(
         r"DataLoader worker \(pid(?:\(s\))? [^)]*\) (is killed by signal: \w+|exited unexpectedly)"
     )
-    found = (ended.search(str(each)) for each in causes(error))
-    return next((match[1].rpartition(": ")[2] for match in found if match), "")
+    found = [match[1] for each in causes(error) if (match := ended.search(str(each)))]
+    # the last cause names the signal, where there was one
+    return found[-1].rpartition(": ")[2] if found else ""
 
 
 def _loader_message(signal: str) -> str:
