@@ -31,6 +31,14 @@ from breedlab.backends.sagemaker.limits import Call
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 REGION = "us-east-1"
 
+TWO_TRIALS = [
+    "tuner=random",
+    "tuner.trials=2",
+    "backend.job_name=dogs",
+    "tuner.space.optim.lr={low: 0.001, high: 0.1, log: true}",
+]
+"""The overrides of a small search by the name of dogs."""
+
 
 _SUMMARY = (
     "TrainingJobName",

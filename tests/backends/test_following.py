@@ -24,6 +24,7 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+from sagemaker_account import TWO_TRIALS as SEARCH
 from sagemaker_account import Account, say
 
 from breedlab.backends.sagemaker.jobs import follow
@@ -39,13 +40,6 @@ from breedlab.pipeline.run import run
 from breedlab.tuning.trial_log import read_trial
 
 Cloud = Callable[..., list[str]]
-
-SEARCH = [
-    "tuner=random",
-    "tuner.trials=2",
-    "backend.job_name=dogs",
-    "tuner.space.optim.lr={low: 0.001, high: 0.1, log: true}",
-]
 
 
 @pytest.fixture(autouse=True)

@@ -154,6 +154,14 @@ def follow_a_pipeline(account: Account, words: list[str]) -> None:
     worker.join()
 
 
+def resume_while_it_is_stopped(account: Account) -> None:
+    worker = threading.Thread(target=lambda: stop_again(account), daemon=True)
+    worker.start()
+    with suppress(BreedlabError):
+        jobs.main(["resume", "rats"])
+    worker.join()
+
+
 def use_a_pipeline(account: Account, words: list[str], here: Path) -> None:
     """Do all that `jobs` can do with a pipeline that another machine launched."""
     other = ["--region", REGION, "--runs", str(here / "none")]
@@ -164,18 +172,10 @@ def use_a_pipeline(account: Account, words: list[str], here: Path) -> None:
     for verb in (["show"], ["stop"]):
         assert jobs.main([*verb, "rats", *other]) == 0
     account.end_training(str(started(account, "train")), "Stopped")
-    worker = threading.Thread(target=lambda: stop_again(account), daemon=True)
-    worker.start()
-    with suppress(BreedlabError):
-        jobs.main(["resume", "rats"])
-    worker.join()
+    resume_while_it_is_stopped(account)
     # A launch that broke off before AWS had anything of it.
     account.forget_pipelines()
-    worker = threading.Thread(target=lambda: stop_again(account), daemon=True)
-    worker.start()
-    with suppress(BreedlabError):
-        jobs.main(["resume", "rats"])
-    worker.join()
+    resume_while_it_is_stopped(account)
     # And one that AWS refuses for good.
     account.forget_pipelines()
     account.refuse["StartPipelineExecution"] = ("ResourceLimitExceeded", "no")

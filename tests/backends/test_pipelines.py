@@ -12,7 +12,7 @@ from typing import Any
 
 import boto3
 import pytest
-from sagemaker_account import Account, say
+from sagemaker_account import TWO_TRIALS, Account, say
 from sagemaker_pipelines import started
 
 from breedlab.backends.sagemaker.jobs import follow, job_start
@@ -22,13 +22,7 @@ from breedlab.errors import BreedlabError, ConfigError
 
 Cloud = Callable[..., list[str]]
 
-SEARCH = [
-    "tuner=random",
-    "tuner.trials=2",
-    "backend.job_name=dogs",
-    "tuner.space.optim.lr={low: 0.001, high: 0.1, log: true}",
-    "backend.orchestrate=pipeline",
-]
+SEARCH = [*TWO_TRIALS, "backend.orchestrate=pipeline"]
 LATER = "backend.wait=false"
 
 

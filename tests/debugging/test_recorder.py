@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import final_training
 import lightning
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.pipeline.observers import observers
 from breedlab.pipeline.run import checked_photos
 from breedlab.training.context import TrainingContext, prepare
-from breedlab.training.fit import ActivationData, Fitted, fit
+from breedlab.training.fit import Fitted
 
 Configure = Callable[..., Config]
 # 100 and 24 photos in batches of 16; from the cache 24 in one
@@ -48,22 +49,7 @@ def prepared_for(config: Config) -> TrainingContext:
 def train(
     prepared: TrainingContext, config: Config, run: Path, *callbacks: lightning.Callback
 ) -> tuple[Classifier, Fitted]:
-    classifier = prepared.classifier(config)
-    activations = prepared.activations(classifier, config)
-    learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
-    photos = prepared.data(config)
-    data = photos if activations is None else ActivationData(activations, photos)
-    run.mkdir(exist_ok=True)
-    fitted = fit(
-        learner,
-        data,
-        config,
-        run,
-        accelerator="cpu",
-        precision=prepared.precision,
-        callbacks=[*observers(config, run), *callbacks],
-    )
-    return classifier, fitted
+    return final_training.train(prepared, config, run, *observers(config, run), *callbacks)
 
 
 def trained(configure: Configure, run: Path, *more: str) -> Path:

@@ -11,15 +11,13 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from final_training import train
 
 from breedlab.config import Config
 from breedlab.errors import TrainingError
-from breedlab.models.classifier import Classifier
 from breedlab.pipeline.final_test import load_checkpoint
 from breedlab.pipeline.run import checked_photos
-from breedlab.training import fit as fitting
-from breedlab.training.context import TrainingContext, prepare
-from breedlab.training.fit import ActivationData, fit
+from breedlab.training.context import prepare
 from breedlab.training.probe import probe
 from breedlab.training.progress import Done, done
 
@@ -43,27 +41,6 @@ CASES = {
         "optim.name=sgd",
     ],
 }
-
-
-def train(
-    prepared: TrainingContext, config: Config, run: Path, *callbacks: lightning.Callback
-) -> tuple[Classifier, fitting.Fitted]:
-    classifier = prepared.classifier(config)
-    activations = prepared.activations(classifier, config)
-    learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
-    photos = prepared.data(config)
-    data = photos if activations is None else ActivationData(activations, photos)
-    run.mkdir(exist_ok=True)
-    fitted = fit(
-        learner,
-        data,
-        config,
-        run,
-        accelerator="cpu",
-        precision=prepared.precision,
-        callbacks=callbacks,
-    )
-    return classifier, fitted
 
 
 class Cut(lightning.Callback):

@@ -26,9 +26,8 @@ class LocalBackend(Backend):
     """Runs in this process: what it submits has ended when it is returned."""
 
     def __init__(self) -> None:
-        self._servers: dict[
-            str, subprocess.Popen[str]
-        ] = {}  # by address; they end with the process
+        # by address; they end with the process
+        self._servers: dict[str, subprocess.Popen[str]] = {}
 
     def plan(self, config: Config, resume: Path | None) -> str:
         from breedlab.pipeline.plan import plan

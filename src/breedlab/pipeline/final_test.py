@@ -13,7 +13,7 @@ from breedlab.console import note, progress
 from breedlab.data.module import PhotoData
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
 from breedlab.models.classifier import Classifier
-from breedlab.training.checkpoints import read_checkpoint
+from breedlab.training.checkpoints import of_classifier, read_checkpoint
 from breedlab.training.context import TrainingContext
 from breedlab.training.evaluation import Evaluation, evaluate
 from breedlab.training.inference import ValidationPass, logits_of, validation_pass
@@ -107,10 +107,4 @@ def measure(
 def load_checkpoint(classifier: Classifier, path: Path) -> None:
     """Put a Lightning checkpoint's weights into a classifier; the checkpoint is read as plain
     data."""
-    prefix = "classifier."
-    state = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in read_checkpoint(path)["state_dict"].items()
-        if name.startswith(prefix)
-    }
-    classifier.load_state_dict(state)
+    classifier.load_state_dict(of_classifier(read_checkpoint(path)["state_dict"]))

@@ -25,7 +25,7 @@ from breedlab.console import note, progress, warn
 from breedlab.errors import TrainingError
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.registry import HEADS
-from breedlab.training.checkpoints import read_checkpoint
+from breedlab.training.checkpoints import of_classifier, read_checkpoint
 from breedlab.training.context import TrainingContext
 from breedlab.training.fit import Fitted, fit
 from breedlab.training.objective import rank
@@ -37,7 +37,6 @@ _PLAN = "plan.json"
 _TIMED_STEPS = 3
 _SHARE_OF_A_STEP = 0.4
 """What a validation image takes of a training image's time: no backward pass."""
-_HEAD = "classifier.head."
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,14 @@ class FineTuned:
         config: What the whole network was trained by; None where the frozen one is kept.
         fitted: How its training ended; None likewise.
         precision: What it computed in.
+        head: What it started from.
     """
 
     told: dict[str, Any]
     config: Config | None = None
     fitted: Fitted | None = None
     precision: str = ""
+    head: Mapping[str, torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,17 @@ def fine_tune(
     """
     folder = run / FOLDER
     tuned = settings(config)
-    plan = distributed.rank_zero_only(lambda: _planned(prepared, config, folder, before, seconds))
+    plan = distributed.rank_zero_only(lambda: _planned(prepared, tuned, folder, before, seconds))
     if plan.epochs == 0:
         return FineTuned({"epochs": 0, "kept": False})
     tuned = configs.replace(tuned, {"trainer.max_epochs": plan.epochs})
     classifier = prepared.classifier(tuned, synced=distributed.world() > 1)
-    classifier.head.load_state_dict(
-        distributed.rank_zero_only(lambda: head_of(run / "checkpoints" / "best.ckpt"))
+    head = distributed.rank_zero_only(
+        lambda: of_classifier(
+            read_checkpoint(run / "checkpoints" / "best.ckpt")["state_dict"], "head."
+        )
     )
+    classifier.head.load_state_dict(head)
     learner, _ = prepared.learner(classifier, tuned, plan.epochs)
     with distributed.rank_zero_first():
         photos = prepared.live_data(tuned)
@@ -113,7 +117,7 @@ def fine_tune(
     }
     outcome = "kept" if kept else "the frozen backbone stays"
     note(f"{metric} {before.best:.4f} before, {fitted.best:.4f} after: {outcome}")
-    return FineTuned(told, tuned, fitted, plan.precision) if kept else FineTuned(told)
+    return FineTuned(told, tuned, fitted, plan.precision, head) if kept else FineTuned(told)
 
 
 def settings(config: Config) -> Config:
@@ -150,25 +154,17 @@ def settings(config: Config) -> Config:
     return configs.replace(config, values)
 
 
-def head_of(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Return the state of the head in a run's checkpoint."""
-    state: Mapping[str, torch.Tensor] = read_checkpoint(checkpoint)["state_dict"]
-    return {
-        name.removeprefix(_HEAD): tensor for name, tensor in state.items() if name.startswith(_HEAD)
-    }
-
-
 def _planned(
-    prepared: TrainingContext, config: Config, folder: Path, before: Fitted, seconds: float | None
+    prepared: TrainingContext, tuned: Config, folder: Path, before: Fitted, seconds: float | None
 ) -> _Plan:
     """Return how to train, as it was planned when the head was the same."""
     known = read_json_if_whole(folder / _PLAN, needs=("epochs", "precision", "head"))
     if known is not None and known["head"] == _head(before):
         return _Plan(int(known["epochs"]), known["precision"])
     shutil.rmtree(folder, ignore_errors=True)
-    plan = _Plan(config.fine_tune.epochs, prepared.precision)
+    plan = _Plan(tuned.trainer.max_epochs, prepared.precision)
     if seconds is not None:
-        plan = _that_fits(prepared, config, seconds)
+        plan = _that_fits(prepared, tuned, seconds)
     _record(folder, plan, before)
     return plan
 
@@ -183,18 +179,16 @@ def _head(before: Fitted) -> list[float]:
     return [before.epochs, before.best_epoch, before.best]
 
 
-def _that_fits(prepared: TrainingContext, config: Config, seconds: float) -> _Plan:
+def _that_fits(prepared: TrainingContext, tuned: Config, seconds: float) -> _Plan:
     """Return as many epochs as there is time for, in the precision that is faster here."""
     choices = [prepared.precision]
-    if prepared.accelerator == "cpu" and config.trainer.precision == "auto":
+    if prepared.accelerator == "cpu" and tuned.trainer.precision == "auto":
         # convolutions of single channels, as EfficientNets have, may be slower in bf16
         choices = [*dict.fromkeys([*choices, "fp32"])]
     with progress("timing a step of all layers"):
-        times = {
-            choice: _seconds_an_epoch(prepared, settings(config), choice) for choice in choices
-        }
+        times = {choice: _seconds_an_epoch(prepared, tuned, choice) for choice in choices}
     precision = min(times, key=lambda choice: times[choice])
-    epochs = min(config.fine_tune.epochs, max(0, math.floor(seconds / times[precision])))
+    epochs = min(tuned.trainer.max_epochs, max(0, math.floor(seconds / times[precision])))
     note(
         f"an epoch of all layers takes about {times[precision]:,.0f} s in {precision}, and the"
         f" search left {max(seconds, 0):,.0f} s"

@@ -316,7 +316,8 @@ def _train(
     if begun.fit_only:
         watch.finish()
         return TrainResult(directory, metrics)
-    home, headed, head = directory, config, None
+    home, head = directory, None
+    of_the_head = classifier, config
     if config.fine_tune.epochs:
         from breedlab.pipeline import fine_tuning
 
@@ -324,9 +325,7 @@ def _train(
         tuned = fine_tuning.fine_tune(prepared, config, directory, fitted, seconds_left)
         metrics["training"]["fine_tune"] = tuned.told
         if tuned.config is not None and tuned.fitted is not None:
-            head = distributed.rank_zero_only(
-                lambda: fine_tuning.head_of(directory / "checkpoints" / "best.ckpt")
-            )
+            head = tuned.head
             home, config, fitted = directory / fine_tuning.FOLDER, tuned.config, tuned.fitted
             solution, precision = None, tuned.precision
             photos = prepared.live_data(config)
@@ -351,12 +350,12 @@ def _train(
     from breedlab.reporting.confusions import readable_json
     from breedlab.reporting.tensorboard import write_review
 
-    tuned = {} if found is None else found["values"]
-    write_review(directory, config, photos, evaluation, tuned, fitted.best)
+    searched = {} if found is None else found["values"]
+    write_review(directory, config, photos, evaluation, searched, fitted.best)
     loggers.finish(config, directory, metrics["test"])
 
     # by frozen features: a network trained on an image agrees with its label
-    list_suspects(directory, prepared.classifier(headed), prepared, headed, photos)
+    list_suspects(directory, of_the_head[0], prepared, of_the_head[1], photos)
     _enter(watch, "Export")
     metrics["export"] = export(directory, classifier, prepared, config, photos, metrics, tested)
     note(f"{directory / 'model.tar.gz'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,22 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
             path, "it is empty" if path.stat().st_size == 0 else str(error), hint
         ) from error
     return checkpoint
+
+
+def of_classifier(state: Mapping[str, torch.Tensor], part: str = "") -> dict[str, torch.Tensor]:
+    """Return what a checkpoint's state dict holds of the learner's classifier, by the classifier's
+    own names.
+
+    Args:
+        state: The state dict.
+        part: What of the classifier, such as `head.`; all of it by default.
+    """
+    prefix = f"classifier.{part}"
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -10,6 +10,7 @@ import lightning
 import torch
 
 from breedlab.models.classifier import Classifier
+from breedlab.training.checkpoints import of_classifier
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -146,17 +147,9 @@ class KeepAverage(lightning.Callback):
             checkpoint.get("current_model_state", checkpoint["state_dict"]),
         )
         steps = int(checkpoint.get("averaging_state", {}).get("n_averaged", 0))
-        self._saved = (_of_classifier(averaged), _of_classifier(current), steps)
+        self._saved = (of_classifier(averaged), of_classifier(current), steps)
 
     @property
     def _kept(self) -> MovingAverage:
         assert self.average is not None, "training has not started"
         return self.average
-
-
-def _of_classifier(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix("classifier."): tensor
-        for name, tensor in state.items()
-        if name.startswith("classifier.")
-    }

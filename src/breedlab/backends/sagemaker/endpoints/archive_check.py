@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from breedlab.backends.base import VERBOSE
 from breedlab.backends.sagemaker.endpoints import hidden_home, torchserve
 from breedlab.errors import ServingError
 from breedlab.serving.description import read_description
@@ -95,9 +96,7 @@ def probe(
         )
         return _read(folder, *_ask_handler(folder, photo), where)
     with torchserve.running(folder, python, timeout=_TIMEOUT_S, waiting=waiting) as served:
-        answer = torchserve.ask(
-            served.url, photo, "application/octet-stream", "application/json; verbose=1"
-        )
+        answer = torchserve.ask(served.url, photo, "application/octet-stream", VERBOSE)
     return _read(folder, answer.status, answer.data, "AWS's inference stack on this machine")
 
 

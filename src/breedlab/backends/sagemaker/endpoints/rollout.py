@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.base import VERBOSE
 from breedlab.backends.sagemaker.endpoints import endpoint as endpoints
 from breedlab.backends.sagemaker.endpoints.archive_check import Answer, read_answer
 from breedlab.backends.sagemaker.endpoints.autoscaling import Scaled, scale
@@ -26,8 +27,6 @@ from breedlab.errors import BackendError, BreedlabError
 
 if TYPE_CHECKING:
     import boto3
-
-_ACCEPT = "application/json; verbose=1"
 
 
 class RolloutInterrupted(BreedlabError):
@@ -254,7 +253,7 @@ class Rollout:
         if self.deployment.kind != "async":
             return read_answer(
                 self.classes,
-                *first_answer(lambda: invoke(runtime, name, self.photo, _ACCEPT)),
+                *first_answer(lambda: invoke(runtime, name, self.photo, VERBOSE)),
                 where,
             )
         s3 = client(self.account, "s3")
@@ -266,7 +265,7 @@ class Rollout:
             )
         return read_answer(
             self.classes,
-            *first_answer(lambda: invoke_async(runtime, s3, name, uri, _ACCEPT)),
+            *first_answer(lambda: invoke_async(runtime, s3, name, uri, VERBOSE)),
             where,
         )
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.base import VERBOSE
 from breedlab.backends.sagemaker.endpoints.endpoint import Deployment, container
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.sending import is_missing, is_there_already, patiently, send
@@ -29,7 +30,6 @@ BATCH = f"{PREFIX}batch"
 
 POLL_S = 15.0
 ENDED = ("Completed", "Failed", "Stopped")
-_ANSWER = "application/json; verbose=1"
 _LARGEST_MB = 100
 """What AWS sends to a container at most; what it sends unasked is 6 MB."""
 
@@ -73,7 +73,7 @@ def requests(batch: Batch) -> list[Request]:
     if deployment.subnets:
         groups = list(deployment.security_groups)
         model["VpcConfig"] = {"Subnets": list(deployment.subnets), "SecurityGroupIds": groups}
-    output = {"S3OutputPath": batch.target, "Accept": _ANSWER, "AssembleWith": "None"}
+    output = {"S3OutputPath": batch.target, "Accept": VERBOSE, "AssembleWith": "None"}
     resources: dict[str, Any] = {
         "InstanceType": deployment.instance_type,
         "InstanceCount": batch.instances,

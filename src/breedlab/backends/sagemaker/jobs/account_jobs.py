@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from breedlab.backends.base import ListedJob
 from breedlab.backends.sagemaker import tags
 from breedlab.backends.sagemaker.jobs.pipeline import token
-from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline
+from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline, newest_execution
 from breedlab.backends.sagemaker.jobs.status import described, tags_of
 from breedlab.backends.sagemaker.prices import listed_price
 from breedlab.backends.sagemaker.sending import is_denied
@@ -169,17 +169,14 @@ def _newest(account: boto3.Session, pipeline: str) -> tuple[str | None, str]:
 
     with aws_errors(pipeline):
         try:
-            page = client(account, "sagemaker").list_pipeline_executions(
-                PipelineName=pipeline, SortBy="CreationTime", SortOrder="Descending", MaxResults=1
-            )
+            found = newest_execution(account, pipeline)
         except ClientError as error:
             if not is_denied(error):
                 raise
             return None, "?"  # for whoever may see pipelines and not their executions
-    found = page["PipelineExecutionSummaries"]
-    if not found:
+    if found is None:
         return None, "never started"
-    return str(found[0]["PipelineExecutionArn"]), str(found[0]["PipelineExecutionStatus"])
+    return str(found["PipelineExecutionArn"]), str(found["PipelineExecutionStatus"])
 
 
 def _launch(entity: Mapping[str, Any]) -> tuple[str, str]:

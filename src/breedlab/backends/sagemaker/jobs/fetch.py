@@ -67,11 +67,16 @@ def finish(
                 if not start:
                     raise NotStarted(_how_to_train(record))
                 start_final(account, record)
-        title = "Training the best" if record.searches else "Training"
-        stage(f"{title}: {record.final_name}")
+        stage(training_title(record))
         _succeeded(account, record, follow_training(account, record))
         run = fetch(account, record)
     return shown(record, run)
+
+
+def training_title(record: Record) -> str:
+    """Return the title of the stage that follows the job that leaves the model."""
+    what = "Training the best" if record.searches else "Training"
+    return f"{what}: {record.final_job}"
 
 
 def shown(record: Record, run: Path) -> Mapping[str, Any]:

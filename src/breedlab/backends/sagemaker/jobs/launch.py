@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from breedlab.backends.sagemaker import checks, images, preflight, session, vendoring
 from breedlab.backends.sagemaker.documented_limits import notices
 from breedlab.backends.sagemaker.jobs import job_logging, job_secrets, pipeline
-from breedlab.backends.sagemaker.jobs.follow import Detached, ways_on
-from breedlab.backends.sagemaker.jobs.job_start import LostAnswer, send
-from breedlab.backends.sagemaker.jobs.record import Record, forget, save
+from breedlab.backends.sagemaker.jobs.job_start import send
+from breedlab.backends.sagemaker.jobs.record import Record
+from breedlab.backends.sagemaker.jobs.recorded_start import start_on_record
 from breedlab.backends.sagemaker.jobs.requests import (
     ARCHIVE,
     Experiment,
@@ -32,7 +32,7 @@ from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
 from breedlab.config import Config, trial_count
 from breedlab.config.problems import Problem, error_from
 from breedlab.console import note, stage, warn
-from breedlab.errors import BackendError, DataError
+from breedlab.errors import DataError
 from breedlab.pipeline.suitability import cap_batch_sizes
 
 if TYPE_CHECKING:
@@ -136,27 +136,15 @@ def start_first(account: boto3.Session, record: Record) -> Record:
     """
     experiment = record.experiment()
     first = job_requests(experiment)[0]
-    kms_key = experiment.config.backend.kms.output
-    record = replace(record, state="sending")
     stage(f"Starting {first.name}")
-    try:
-        save(record, account, kms_key)
+
+    def send_first() -> str:
         send(account, first)
-    except KeyboardInterrupt as error:
-        raise Detached(
-            f"interrupted while {first.name} was started; it may run\n{ways_on(record)}"
-        ) from error
-    except LostAnswer as error:
-        raise BackendError(f"{error}\n{ways_on(record)}") from error
-    except (BackendError, OSError):
-        forget(record, account)
-        raise
-    record = replace(record, state="started")
-    try:
-        save(record, account, kms_key)
-    except (BackendError, OSError) as error:
-        warn(f"{first.name}: started, but its record could not be written again: {error}")
-    return record
+        return ""
+
+    return start_on_record(
+        account, record, experiment.config.backend.kms.output, first.name, send_first
+    )
 
 
 def _with_fitting_batches(config: Config) -> Config:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.jobs import follow
-from breedlab.backends.sagemaker.jobs.fetch import fetch, shown
+from breedlab.backends.sagemaker.jobs.fetch import fetch, shown, training_title
 from breedlab.backends.sagemaker.jobs.follow import JobFailed, detachable
 from breedlab.backends.sagemaker.jobs.handle import SageMakerExperiment, describe
 from breedlab.backends.sagemaker.jobs.pipeline import SEARCH, TRAIN, token
@@ -39,7 +39,7 @@ class PipelineExperiment(SageMakerExperiment):
         status = execution_status(self._account, self.record)
         if status.state is None:
             return self._missing()
-        begun = [step for step in self._look().values() if step.state in _AT_WORK]
+        begun = [step for step in self._look(status).values() if step.state in _AT_WORK]
         at = f", {begun[-1].name}: {begun[-1].state.lower()}" if begun else ""
         return f"pipeline {describe(status)}{at}"
 
@@ -47,7 +47,7 @@ class PipelineExperiment(SageMakerExperiment):
         status = execution_status(self._account, self.record)
         told = describe(status) if status.state else self._missing()
         lines = [("pipeline", f"{self.name}: {told}")]
-        for step in self._look().values() if status.state else ():
+        for step in self._look(status).values():
             parts = [step.job, step.state + (f", {step.reason}" if step.reason else "")]
             lines.append((step.name, ": ".join(part for part in parts if part)))
         experiment = self.record.experiment()
@@ -87,7 +87,7 @@ class PipelineExperiment(SageMakerExperiment):
                 stage(f"Search: {self.record.first_job}")
                 follow.follow_tuning(self._account, self.record)
             self._wait_for(TRAIN)
-            stage(f"Training{' the best' * self.record.searches}: {self.record.final_job}")
+            stage(training_title(self.record))
             follow.follow_training(self._account, self.record)
             self._wait_for(None)
             run = fetch(self._account, self.record)
@@ -107,7 +107,7 @@ class PipelineExperiment(SageMakerExperiment):
         status = execution_status(self._account, self.record)
         if status.state in ("Succeeded", "Executing", "Stopping"):
             return self.results()
-        steps = self._look() if status.state else {}
+        steps = self._look(status)
         searched = SEARCH in steps and steps[SEARCH].state == "Succeeded"
         config, region = self.config(), self.record.place.region
         trials = 0 if searched else trial_count(config)
@@ -120,9 +120,13 @@ class PipelineExperiment(SageMakerExperiment):
             note(f"{self.name}: goes on; steps that succeeded are kept")
         return self.results()
 
-    def _look(self) -> dict[str, Step]:
-        """Return the steps that have begun, and take over the names of their jobs."""
-        status = execution_status(self._account, self.record)
+    def _look(self, status: Status | None = None) -> dict[str, Step]:
+        """Return the steps that have begun, and take over the names of their jobs.
+
+        Args:
+            status: The execution's, where it was just asked for.
+        """
+        status = status or execution_status(self._account, self.record)
         if status.state is None:
             return {}
         steps = steps_of(self._account, status.arn)
@@ -138,7 +142,7 @@ class PipelineExperiment(SageMakerExperiment):
         told = ""
         while True:
             status = execution_status(self._account, self.record)
-            steps = self._look()
+            steps = self._look(status)
             if step in steps and steps[step].job:
                 return
             if status.state == "Succeeded" and step is None:
@@ -173,7 +177,8 @@ def _ending(
     where = ("--region", record.place.region)
     if status.state is None:
         return f"{record.name}: there is no such pipeline in {record.place.region}"
-    lines = [f"{record.name}: {status.state.lower()}{': ' * bool(status.reason)}{status.reason}"]
+    reason = f": {status.reason}" if status.reason else ""
+    lines = [f"{record.name}: {status.state.lower()}{reason}"]
     lines += [
         f"  {step.name}: {step.job or 'not begun'}: {step.reason or step.state.lower()}"
         for step in steps.values()

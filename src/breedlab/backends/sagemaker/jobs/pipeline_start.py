@@ -6,21 +6,20 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.endpoints.registry import ensure_group
 from breedlab.backends.sagemaker.jobs import job_start
-from breedlab.backends.sagemaker.jobs.follow import Detached, ways_on
 from breedlab.backends.sagemaker.jobs.job_secrets import with_secrets
 from breedlab.backends.sagemaker.jobs.job_start import LostAnswer
 from breedlab.backends.sagemaker.jobs.pipeline import requests
 from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline
-from breedlab.backends.sagemaker.jobs.record import Record, forget, save
+from breedlab.backends.sagemaker.jobs.record import Record
+from breedlab.backends.sagemaker.jobs.recorded_start import start_on_record
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.sending import is_denied, is_missing, is_there_already
 from breedlab.backends.sagemaker.session import aws_errors, client
-from breedlab.console import note, stage, warn
+from breedlab.console import note, stage
 from breedlab.errors import BackendError
 
 if TYPE_CHECKING:
@@ -36,35 +35,33 @@ def start_pipeline(account: boto3.Session, record: Record) -> Record:
             record is.
     """
     experiment = record.experiment()
-    kms_key = experiment.config.backend.kms.output
     sent = requests(experiment, record.git, with_secrets, record.started)
-    record = replace(record, state="sending")
     stage(f"Starting the pipeline {record.name}")
-    made = False
+    return start_on_record(
+        account,
+        record,
+        experiment.config.backend.kms.output,
+        record.name,
+        lambda: _send(account, sent),
+    )
+
+
+def _send(account: boto3.Session, sent: list[Request]) -> str:
+    """Create a pipeline, start it, and return the ARN of its execution; one that is refused its
+    start is deleted again."""
+    for group in (each for each in sent if each.operation == "CreateModelPackageGroup"):
+        ensure_group(account, group)
+    pipeline = next(each for each in sent if each.operation == "CreatePipeline")
+    made = _create(account, pipeline)
     try:
-        save(record, account, kms_key)
-        for group in (each for each in sent if each.operation == "CreateModelPackageGroup"):
-            ensure_group(account, group)
-        made = _create(account, next(each for each in sent if each.operation == "CreatePipeline"))
-        execution = _start(account, sent[-1])
-    except KeyboardInterrupt as error:
-        raise Detached(
-            f"interrupted while {record.name} was started; it may run\n{ways_on(record)}"
-        ) from error
-    except LostAnswer as error:
-        raise BackendError(f"{error}\n{ways_on(record)}") from error
-    except (BackendError, OSError):
-        if made:  # and never started
-            with suppress(BackendError), aws_errors(record.name):
-                client(account, "sagemaker").delete_pipeline(PipelineName=record.name)
-        forget(record, account)
+        return _start(account, sent[-1])
+    except LostAnswer:
         raise
-    record = replace(record, state="started", execution=execution)
-    try:
-        save(record, account, kms_key)
-    except (BackendError, OSError) as error:
-        warn(f"{record.name}: started, but its record could not be written again: {error}")
-    return record
+    except (BackendError, OSError):
+        if made:
+            with suppress(BackendError), aws_errors(pipeline.name):
+                client(account, "sagemaker").delete_pipeline(PipelineName=pipeline.name)
+        raise
 
 
 def _create(account: boto3.Session, request: Request) -> bool:

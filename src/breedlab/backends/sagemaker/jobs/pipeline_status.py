@@ -49,15 +49,24 @@ def latest_execution(account: boto3.Session, pipeline: str) -> str | None:
 
     with aws_errors(pipeline):
         try:
-            page = client(account, "sagemaker").list_pipeline_executions(
-                PipelineName=pipeline, SortBy="CreationTime", SortOrder="Descending", MaxResults=1
-            )
+            found = newest_execution(account, pipeline)
         except ClientError as error:
             if not is_missing(error):
                 raise
             return None
-    found = page["PipelineExecutionSummaries"]
-    return str(found[0]["PipelineExecutionArn"]) if found else None
+    return str(found["PipelineExecutionArn"]) if found else None
+
+
+def newest_execution(account: boto3.Session, pipeline: str) -> Mapping[str, Any] | None:
+    """Return AWS's summary of the newest execution of a pipeline; None if there is none.
+
+    Raises:
+        ClientError: If AWS refuses; callers know what that means to them.
+    """
+    page = client(account, "sagemaker").list_pipeline_executions(
+        PipelineName=pipeline, SortBy="CreationTime", SortOrder="Descending", MaxResults=1
+    )
+    return next(iter(page["PipelineExecutionSummaries"]), None)
 
 
 def described_pipeline(account: boto3.Session, name: str) -> dict[str, Any] | None:

@@ -1,0 +1,34 @@
+"""The final training of a run by itself, for tests that look at what it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning
+
+from breedlab.config import Config
+from breedlab.models.classifier import Classifier
+from breedlab.training.context import TrainingContext
+from breedlab.training.fit import ActivationData, Fitted, fit
+
+
+def train(
+    prepared: TrainingContext, config: Config, run: Path, *callbacks: lightning.Callback
+) -> tuple[Classifier, Fitted]:
+    """Train as a config says, into a run directory, and return what came of it."""
+    classifier = prepared.classifier(config)
+    activations = prepared.activations(classifier, config)
+    learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
+    photos = prepared.data(config)
+    data = photos if activations is None else ActivationData(activations, photos)
+    run.mkdir(exist_ok=True)
+    fitted = fit(
+        learner,
+        data,
+        config,
+        run,
+        accelerator="cpu",
+        precision=prepared.precision,
+        callbacks=callbacks,
+    )
+    return classifier, fitted
