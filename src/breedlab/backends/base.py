@@ -25,6 +25,7 @@ from breedlab.files import atomic_write_json
 if TYPE_CHECKING:
     import lightning
 
+    from breedlab.backends.operations import Account, BatchJobs, Endpoints
     from breedlab.tuning.trial_log import TrialLog
 
 VERBOSE = "application/json; verbose=1"
@@ -291,6 +292,21 @@ class Backend(ABC):
     def delete(self, endpoint: str) -> None:
         """Delete an endpoint that `deploy` made."""
         raise BackendError(f"{endpoint}: this backend serves no models")
+
+    def account(self) -> Account | None:
+        """Return what says what its account has to allow, for `breedlab account`; None where there
+        is no account."""
+        return None
+
+    def batch_jobs(self) -> BatchJobs | None:
+        """Return what has a model answer a whole folder, for `breedlab batch`; None where nothing
+        does."""
+        return None
+
+    def endpoints(self) -> Endpoints | None:
+        """Return what manages its endpoints by the settings of `endpoint`, for `breedlab deploy`;
+        None where nothing does."""
+        return None
 
 
 def record(run: Path, name: str, config: Config, overrides: list[str], **own: Any) -> None:

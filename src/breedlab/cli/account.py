@@ -1,23 +1,19 @@
-"""`breedlab account`: what an AWS account has to allow and hold for an experiment."""
+"""`breedlab account`: what a backend's account has to allow and hold for an experiment."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-import sys
-from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.operations import PolicyRequest, not_offered, offering
 from breedlab.cli.parser import Parser
 from breedlab.commands import command
+from breedlab.config import Config
+from breedlab.config.yaml_folders import with_search_path
 from breedlab.errors import ConfigError
+from breedlab.registry import BACKENDS
 
-if TYPE_CHECKING:
-    from breedlab.backends.sagemaker.policies import Account
-    from breedlab.config import Config
-
-_DOCUMENTS = ("user", "execution_role", "execution_role_trust", "lambda", "lambda_trust")
-_ACCOUNT = re.compile(r"arn:(aws[\w-]*):iam::(\d{12}):role/.+")
+_OPERATION = "policies of an account"
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +23,7 @@ def main(argv: list[str]) -> int:
         BreedlabError: With one message for the user.
     """
     parser = command_parser()
-    args, overrides = parser.parse_known_args(argv)
+    args, overrides = parser.parse_known_args(with_search_path(argv))
     if flags := [word for word in overrides if word.startswith("-")]:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
     if unknown := [word for word in overrides if "=" not in word]:
@@ -35,37 +31,20 @@ def main(argv: list[str]) -> int:
             f"{unknown[0]!r} is not a valid argument; expected PATH=VALUE, as in"
             f" {command('launch')}"
         )
-    from breedlab.backends.sagemaker.permissions import recorded
-    from breedlab.backends.sagemaker.session import require_extra
-
-    require_extra()
-    known = list(recorded())
-    commands = args.commands.split(",") if args.commands else known
-    if wrong := sorted(set(commands) - set(known)):
-        raise ConfigError(
-            f"--commands: got {', '.join(map(repr, wrong))}; expected some of {', '.join(known)}"
-        )
-    if args.account and not re.fullmatch(r"\d{12}", args.account):
-        raise ConfigError(
-            f"--account: got {args.account!r}; expected the 12 digits of an AWS account"
-        )
+    config = _config(overrides)
+    account = BACKENDS.chosen(config.backend).build().account()
+    if account is None:
+        raise not_offered(config.backend.name, _OPERATION, lambda each: each.account())
     if args.what == "bootstrap" and not args.dry_run:
         raise ConfigError(
             "account bootstrap: breedlab creates no roles; print the template with --dry-run, read"
-            f" it, and create it:\n  {command('account', 'bootstrap --dry-run')} > breedlab.json\n "
-            " aws cloudformation deploy --stack-name breedlab --template-file breedlab.json"
-            " --capabilities CAPABILITY_NAMED_IAM"
+            f" it, and create it:\n  {account.how_to_create()}"
         )
-    config = _config(overrides)
-    account = _account(config, args)
-    tree = (
-        _template(config, account, commands)
-        if args.what == "bootstrap"
-        else _policies(account, commands)
-    )
-    if args.only:
-        tree = tree[args.only]
-    print(json.dumps(tree, indent=2))
+    request = _request(config, args)
+    tree = account.template(request) if args.what == "bootstrap" else account.policies(request)
+    if args.only and args.only not in tree:
+        raise ConfigError(f"--only: got {args.only!r}; expected one of {', '.join(tree)}")
+    print(json.dumps(tree[args.only] if args.only else tree, indent=2))
     return 0
 
 
@@ -73,8 +52,8 @@ def command_parser() -> Parser:
     """Return what reads the command's args."""
     parser = Parser(
         "account",
-        "policies [flags] [PATH=VALUE ...]",
-        "bootstrap --dry-run [flags] [PATH=VALUE ...]",
+        "policies [flags] [backend=NAME] [PATH=VALUE ...]",
+        "bootstrap --dry-run [flags] [backend=NAME] [PATH=VALUE ...]",
         description=(
             "Print the least IAM policies for a config, or a CloudFormation template with the role,"
             " the bucket and the policies. Nothing is sent."
@@ -105,7 +84,6 @@ def command_parser() -> Parser:
             action="append",
             default=[],
             metavar="S3",
-            type=_address,
             help=f"an address that {what}",
         )
     add(
@@ -115,105 +93,32 @@ def command_parser() -> Parser:
     )
     add(
         "--only",
-        choices=_DOCUMENTS,
+        metavar="DOCUMENT",
         help="policies: print one document alone, for aws iam create-policy",
     )
     return parser
 
 
-def _address(text: str) -> str:
-    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", text):
-        raise argparse.ArgumentTypeError(
-            f"got {text!r}; expected an address such as s3://my-bucket/images"
-        )
-    return text
+def _request(config: Config, args: argparse.Namespace) -> PolicyRequest:
+    return PolicyRequest(
+        config=config,
+        commands=tuple(args.commands.split(",")) if args.commands else (),
+        account=args.account,
+        endpoint=args.endpoint,
+        reads=tuple(args.read),
+        writes=tuple(args.write),
+    )
 
 
 def _config(overrides: list[str]) -> Config:
     from breedlab.config import validate
     from breedlab.config.compose import load
 
-    given = [word for word in overrides if word.partition("=")[0] != "backend"]
-    named = any(word.startswith("experiment=") for word in given)
+    words = list(overrides)
+    if not any(word.startswith("experiment=") for word in words):
+        words.insert(0, "experiment=resnet34")
+    if not any(word.startswith("backend=") for word in words):
+        name = next(iter(offering(lambda backend: backend.account())))
+        words.append(f"backend={name}")
     # As a dry run: neither images nor an account are needed to tell what would have to be allowed.
-    return validate(
-        load(
-            [
-                *([] if named else ["experiment=resnet34"]),
-                *given,
-                "backend=sagemaker",
-                "dry_run=true",
-            ]
-        )
-    )
-
-
-def _account(config: Config, args: argparse.Namespace) -> Account:
-    from breedlab.backends.sagemaker.endpoints.endpoint import default_name, inference_image
-    from breedlab.backends.sagemaker.images import training_image
-    from breedlab.backends.sagemaker.jobs.job_logging import tracked
-    from breedlab.backends.sagemaker.policies import Account
-    from breedlab.backends.sagemaker.session import BUCKET, REGION, planned, split_uri
-
-    config = tracked(config)
-    backend, place = config.backend, planned(config.backend)
-    region = "*" if place.region == REGION else place.region
-    partition, its_account = "aws", None
-    if match := _ACCOUNT.fullmatch(place.role):
-        partition, its_account = match.groups()
-    elif region.startswith(("cn-", "us-gov-")):
-        partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov"
-    owner = args.account or its_account or "*"
-    name = (backend.role or "*").rpartition("/")[2]
-    role = place.role if its_account else f"arn:{partition}:iam::{owner}:role/{name}"
-    if place.bucket == BUCKET:
-        _note("backend.bucket has no value, so that <bucket> stands in its place")
-    for what, value in (
-        ("the account (--account ID)", owner),
-        ("the region (backend.region)", region),
-        ("the role", name),
-    ):
-        if value == "*":
-            _note(f"{what} is not known, so that * stands in its place")
-    root = config.data.root
-    return Account(
-        partition=partition,
-        region=region,
-        number=owner,
-        role=role,
-        bucket=place.bucket,
-        prefix=place.prefix,
-        endpoint=args.endpoint or default_name(config.name),
-        backend=backend,
-        reads=tuple(map(split_uri, [*([root] if root.startswith("s3://") else []), *args.read])),
-        writes=tuple(map(split_uri, args.write)),
-        images=(
-            training_image(backend, place.region),
-            inference_image("ml.m5.large", place.region),
-        ),
-    )
-
-
-def _policies(account: Account, commands: list[str]) -> dict[str, Any]:
-    from breedlab.backends.sagemaker import policies
-
-    return {
-        "user": policies.user(account, commands),
-        "execution_role": policies.execution_role(account),
-        "execution_role_trust": policies.trust("sagemaker"),
-        "lambda": policies.lambda_function(account),
-        "lambda_trust": policies.trust("lambda"),
-    }
-
-
-def _template(config: Config, account: Account, commands: list[str]) -> dict[str, Any]:
-    from breedlab.backends.sagemaker import bootstrap
-
-    role = config.backend.role
-    return bootstrap.template(
-        account, commands, role and role.rpartition("/")[2], config.backend.bucket
-    )
-
-
-def _note(text: str) -> None:
-    print(f"account: {text}", file=sys.stderr)
+    return validate(load([*words, "dry_run=true"]))

@@ -1,39 +1,24 @@
-"""`breedlab batch`: a model answers every image under an address in S3."""
+"""`breedlab batch`: a model answers every image under an address."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from breedlab.backends.operations import BatchJobs, BatchRequest, offered
 from breedlab.cli.parser import Parser
+from breedlab.cli.plugins import without_plugins
 from breedlab.commands import command
 from breedlab.config.endpoint import Endpoint
 from breedlab.config.endpoint_compose import validated
-from breedlab.console import console, note, stage, warn
+from breedlab.config.plugins import load_plugins_of
+from breedlab.console import console, warn
 from breedlab.errors import BackendError, BreedlabError, ConfigError, DataError
 
-if TYPE_CHECKING:
-    import boto3
-
-    from breedlab.backends.sagemaker.endpoints.transform import Batch
-    from breedlab.backends.sagemaker.preflight import Need
-
-_ADDRESS = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/].*"
 _LONGEST = 40
-_FLAGS = {
-    "S3Uri": "IN",
-    "S3OutputPath": "OUT",
-    "InstanceCount": "--instances",
-    "MaxConcurrentTransforms": "--at-once",
-    "MaxPayloadInMB": "--max-image-mb",
-    "TransformJobName": "--name",
-    "ModelName": "--name",
-}
-"""Which word a field of a batch job's request comes from, beside those of an endpoint's."""
 
 _SHARED = (
     "name",
@@ -65,157 +50,86 @@ def main(argv: list[str]) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    args, endpoint = _parse(argv)
-    from breedlab.backends.sagemaker import session
-    from breedlab.backends.sagemaker.endpoints import transform
+    parser = command_parser()
+    args = parser.parse_args(without_plugins(argv))
+    if args.model is not None:
+        load_plugins_of(Path(args.model))
+    jobs = offered("batch jobs", lambda backend: backend.batch_jobs(), args.backend)
+    if args.follow is not None or args.stop is not None:
+        if args.model is not None:
+            parser.error("--follow and --stop take no MODEL|RUN")
+        return _follow_or_stop(args, jobs)
+    return _start(args, jobs, _request(parser, args, jobs))
 
-    session.require_extra()
-    if endpoint is not None:
-        return _start(args, endpoint)
-    account = session.connect(args.region, "--region")
-    if args.stop is not None:
-        transform.stop(account, args.stop)
-        region = session.region_flag(account.region_name)
-        print(
-            f"{args.stop}: is being stopped; {command('batch')} --follow {args.stop}{region} then"
-            " removes its model"
-        )
+
+def _follow_or_stop(args: argparse.Namespace, jobs: BatchJobs) -> int:
+    if args.stop is None:
+        return _follow(jobs, args.follow, args.region)
+    where = jobs.stop(args.stop, args.region)
+    print(
+        f"{args.stop}: is being stopped; {_to('follow', args.stop, where, args)} then removes its"
+        " model"
+    )
+    return 0
+
+
+def _start(args: argparse.Namespace, jobs: BatchJobs, request: BatchRequest) -> int:
+    if args.dry_run:
+        jobs.plan(request)
         return 0
-    return _follow(account, args.follow)
-
-
-def _start(args: argparse.Namespace, endpoint: Endpoint) -> int:
-    from breedlab.backends.sagemaker import preflight, session
-    from breedlab.backends.sagemaker.endpoints import archive_check, transform
-    from breedlab.backends.sagemaker.endpoints.before_sending import (
-        SET_BY,
-        answer_here,
-        print_request,
-        refuse,
-        request_problems,
-    )
-    from breedlab.backends.sagemaker.endpoints.deployment import (
-        account_of,
-        deciding_image,
-        described,
-        opened_model,
-        vendored_for,
-    )
-    from breedlab.backends.sagemaker.prices import Instance, price_per_hour, quoted
-    from breedlab.backends.sagemaker.upload import upload_archive
-
-    image = deciding_image(endpoint, args.model)
-    vendored = None if args.dry_run else vendored_for(endpoint)
-    with opened_model(args.model, vendored) as (folder, archive):
-        archive_check.lint(folder, imports=False)
-        wanted = account_of(endpoint, args.model)
-        account, place, found = (None, None, []) if args.dry_run else session.inspect(wanted)
-        place = place or session.planned(wanted)
-        deployment = described(endpoint, args.model, place, folder, archive)
-        own = tuple(tag for tag in deployment.own_tags if tag[0] != "breedlab:endpoint")
-        batch = transform.Batch(
-            replace(deployment, own_tags=own),
-            args.source,
-            args.target,
-            args.instances,
-            args.at_once,
-            args.max_image_mb,
-        )
-        machine = Instance(deployment.instance_type, endpoint.price_per_hour)
-        price, source = (
-            quoted(account, machine, "Batch Transform")
-            if account
-            else price_per_hour(machine, place.region)
-        )
-        sent = transform.requests(batch)
-        found += request_problems(sent, {**SET_BY, **_FLAGS})
-        asked = preflight.Findings()
-        if account is not None:
-            asked = preflight.look(account, place.role, [_need(batch)], "--role")
-            bucket = session.bucket_problems(account, "IN", session.split_uri(args.source)[0])
-            found += [*asked.problems, *(bucket or transform.input_problems(account, batch))]
-        refuse(found, "batch")
-        cost = "unknown" if price is None else f"${price * args.instances:,.3f}"
-        costs = f"{cost} an hour until every image is answered ({_as_flags(source)})"
-        if account is None:
-            print(f"batch job {batch.name} (dry run: nothing is sent)\n")
-            print(f"costs    {costs}\n")
-            for number, request in enumerate(sent, 1):
-                print_request(number, request)
-            return 0
-        if price is None:
-            raise BackendError(f"--price-per-hour: has no value, and {source}; nothing was sent")
-        asked.tell_unchecked()
-        answer_here(folder, image, endpoint.inference_env)
-        stage("Batch job")
-        note(f"{batch.name} costs {costs}")
-        upload_archive(account, archive, deployment.model, deployment.kms_key)
-        transform.start(account, batch)
-    region = session.region_flag(account.region_name)
+    where, name = jobs.start(request), str(request.endpoint.name)
     if args.no_wait:
-        print(
-            f"started: {batch.name}; follow it to its end: {command('batch')} --follow"
-            f" {batch.name}{region}"
-        )
+        print(f"started: {name}; follow it to its end: {_to('follow', name, where, args)}")
         return 0
     try:
-        return _follow(account, batch.name)
+        return _follow(jobs, name, request.endpoint.region)
     except KeyboardInterrupt:
         warn(
-            f"AWS goes on with {batch.name}; {command('batch')} --follow {batch.name}{region} comes"
-            f" back to it, --stop {batch.name} ends it"
+            f"{name} goes on; {_to('follow', name, where, args)} comes back to it,"
+            f" --stop {name} ends it"
         )
         return 130
 
 
-def _follow(account: boto3.Session, name: str) -> int:
-    from breedlab.backends.sagemaker.endpoints import transform
-
-    described = transform.follow(account, name)
-    target = described["TransformOutput"]["S3OutputPath"].rstrip("/")
+def _follow(jobs: BatchJobs, name: str, where: str | None) -> int:
+    target = jobs.follow(name, where)
     console.print(
         f"\nanswers are in {target}/: NAME.jpg is answered in NAME.jpg.out, JSON", markup=False
     )
     return 0
 
 
-def _need(batch: Batch) -> Need:
-    from breedlab.backends.sagemaker.preflight import Need
-
-    machine = batch.deployment.instance_type
-    wanted = f"{batch.instances} x {machine}"
-    return Need(f"{machine} for transform job usage", batch.instances, "--instance-type", wanted)
+def _to(verb: str, name: str, where: str, args: argparse.Namespace) -> str:
+    """Return the command that follows or stops a job."""
+    backend = f" --backend {args.backend}" if args.backend else ""
+    return f"{command('batch')} --{verb} {name}{where}{backend}"
 
 
-def _parse(argv: list[str]) -> tuple[argparse.Namespace, Endpoint | None]:
-    """Return the args, and of a job that is to be started what it has in common with an
-    endpoint."""
-    parser = command_parser()
-    args = parser.parse_args(argv)
-    if args.follow is not None or args.stop is not None:
-        if args.model is not None:
-            parser.error("--follow and --stop take no MODEL|RUN")
-        return args, None
+def _request(parser: Parser, args: argparse.Namespace, jobs: BatchJobs) -> BatchRequest:
     if args.target is None:
         parser.error("expected MODEL|RUN, and two addresses: s3://BUCKET/IN s3://BUCKET/OUT")
-    for name, address in (("IN", args.source), ("OUT", args.target)):
-        if not re.fullmatch(_ADDRESS, address):
-            parser.error(
-                f"{name}: got {address!r}; expected an address such as s3://my-bucket/images"
-            )
+    for problem in jobs.problems(args.source, args.target):
+        parser.error(problem)
     source, target = (f"{address.rstrip('/')}/" for address in (args.source, args.target))
     if target.startswith(source) or source.startswith(target):
         parser.error(
             "IN and OUT lie in one another; the next job would take the answers for images"
         )
     args.model = Path(args.model)
-    return args, _endpoint(parser, args)
+    return BatchRequest(
+        _endpoint(parser, args, jobs),
+        args.model,
+        args.source,
+        args.target,
+        args.instances,
+        args.at_once,
+        args.max_image_mb,
+        _as_flags,
+    )
 
 
-def _endpoint(parser: Parser, args: argparse.Namespace) -> Endpoint:
+def _endpoint(parser: Parser, args: argparse.Namespace, jobs: BatchJobs) -> Endpoint:
     """Return what a batch job and an endpoint have in common, checked."""
-    from breedlab.backends.sagemaker.endpoints.deployment import name_of
-
     for flag, pairs in (("tag", args.tag), ("env", args.env)):
         if wrong := [pair for pair in pairs if not re.match(r"[^=]+=", pair)]:
             parser.error(f"--{flag}: got {wrong[0]!r}; expected KEY=VALUE")
@@ -223,7 +137,7 @@ def _endpoint(parser: Parser, args: argparse.Namespace) -> Endpoint:
     section["tags"] = dict(pair.split("=", 1) for pair in args.tag)
     section["environment"] = dict(pair.split("=", 1) for pair in args.env)
     if args.name is None:
-        stem = name_of(Endpoint(), args.model)[:_LONGEST].strip("-")
+        stem = jobs.name_of(args.model)[:_LONGEST].strip("-")
         section["name"] = f"{stem}-{datetime.now():%y%m%d-%H%M%S}"
     try:
         return validated({"endpoint": section}).endpoint
@@ -286,6 +200,7 @@ def command_parser() -> Parser:
         action="store_true",
         help="print the requests; needs no credentials and no network",
     )
+    add("--backend", metavar="NAME", help="the one that runs the job (default: sagemaker)")
     add("--name", help="the job's (default: the experiment's, with the time)")
     add("--instance-type", metavar="TYPE", default="ml.m5.large", help="default: ml.m5.large")
     add("--instances", type=_count, default=1, metavar="N", help="default: 1")

@@ -9,11 +9,14 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from breedlab.backends.operations import Endpoints, offered
 from breedlab.cli.deploy_flags import add_old_flags, overrides_of
 from breedlab.cli.parser import Parser
+from breedlab.cli.plugins import without_plugins
 from breedlab.commands import command
 from breedlab.config.endpoint import LONGEST_NAME, NAME, Deploying, Endpoint
 from breedlab.config.endpoint_compose import load_endpoint
+from breedlab.config.plugins import load_plugins_of
 from breedlab.config.setting import settings
 from breedlab.config.yaml_folders import with_search_path
 from breedlab.console import warn
@@ -33,7 +36,7 @@ def main(argv: list[str]) -> int:
         BreedlabError: With one message for the user.
     """
     parser = command_parser()
-    args, overrides = _parsed(parser, with_search_path(argv))
+    args, overrides = _parsed(parser, with_search_path(without_plugins(argv)))
     flags = overrides_of(args, parser)
     if flags:
         typed = shlex.join([*_actions(args), *overrides, *flags])
@@ -43,34 +46,29 @@ def main(argv: list[str]) -> int:
     if args.region is not None:
         overrides.append(f"endpoint.region={args.region}")
     deploying = load_endpoint([*overrides, *flags])
-    _refuse_what_does_not_go_together(parser, args, deploying)
-    from breedlab.backends.sagemaker.session import require_extra
-
-    require_extra()
-    _carry_out(args, deploying)
+    if args.model is not None:
+        load_plugins_of(args.model)
+    endpoints = offered("endpoints to deploy to", lambda each: each.endpoints(), args.backend)
+    _refuse_what_does_not_go_together(parser, args, deploying, endpoints)
+    _carry_out(args, deploying, endpoints)
     return 0
 
 
-def _carry_out(args: argparse.Namespace, deploying: Deploying) -> None:
-    from breedlab.backends.sagemaker.endpoints import deploy, registering
-
+def _carry_out(args: argparse.Namespace, deploying: Deploying, endpoints: Endpoints) -> None:
     endpoint, dry_run = deploying.endpoint, deploying.dry_run
     if args.delete is not None:
-        deploy.delete(args.delete, endpoint.region)
+        endpoints.delete(args.delete, endpoint.region)
     elif args.list:
-        deploy.show_all(endpoint.region)
+        endpoints.show_all(endpoint.region)
     elif args.register is not None:
         approval = args.approval or "pending"
-        registering.register(endpoint, args.model, args.register, approval, dry_run)
+        endpoints.register(endpoint, args.model, args.register, approval, dry_run=dry_run)
     elif args.from_registry is not None:
-        name = endpoint.name or _name_in_registry(args.from_registry)
-        endpoint = endpoint.model_copy(update={"name": name})
-        with registering.taken(endpoint, args.from_registry) as (suited, model, version):
-            deploy.deploy(suited, model, version)
+        endpoints.deploy_version(endpoint, args.from_registry)
     elif dry_run:
-        deploy.plan(endpoint, args.model)
+        endpoints.plan(endpoint, args.model)
     else:
-        deploy.deploy(endpoint, args.model)
+        endpoints.deploy(endpoint, args.model)
 
 
 def command_parser() -> Parser:
@@ -105,6 +103,7 @@ def command_parser() -> Parser:
         action="store_true",
         help="print the requests; needs no credentials and no network (dry_run=true)",
     )
+    add("--backend", metavar="NAME", help="where the endpoint is (default: sagemaker)")
     add("--region", help="the AWS region (endpoint.region)")
     add("--list", action="store_true", help="the endpoints that breedlab made, with age and price")
     add(
@@ -158,9 +157,8 @@ def _parsed(parser: Parser, argv: list[str]) -> tuple[argparse.Namespace, list[s
 
 
 def _refuse_what_does_not_go_together(
-    parser: Parser, args: argparse.Namespace, deploying: Deploying
+    parser: Parser, args: argparse.Namespace, deploying: Deploying, endpoints: Endpoints
 ) -> None:
-    endpoint = deploying.endpoint
     if args.delete is not None:
         if args.model is not None:
             parser.error("--delete NAME takes no MODEL|RUN")
@@ -181,18 +179,10 @@ def _refuse_what_does_not_go_together(
             "MODEL|RUN is missing; expected a model.tar.gz or a run directory, or --from-registry"
             " GROUP"
         )
-    if found := list(_registry_problems(args, deploying)):
+    if found := list(_registry_problems(args, deploying, endpoints)):
         parser.error("\n  ".join(found))
-    _refuse_other_name(args, endpoint)
-
-
-def _refuse_other_name(args: argparse.Namespace, endpoint: Endpoint) -> None:
-    from breedlab.backends.sagemaker.endpoints.deployment import name_of
-
-    if args.from_registry is not None:
-        name = endpoint.name or _name_in_registry(args.from_registry)
-    else:
-        name = name_of(endpoint, args.model)
+    endpoint = deploying.endpoint
+    name = endpoints.name_of(endpoint, args.model, args.from_registry)
     if endpoint.replace is not None and endpoint.replace != name:
         raise ConfigError(
             f"endpoint.replace: {endpoint.replace} names another endpoint than endpoint.name,"
@@ -200,22 +190,16 @@ def _refuse_other_name(args: argparse.Namespace, endpoint: Endpoint) -> None:
         )
 
 
-def _registry_problems(args: argparse.Namespace, deploying: Deploying) -> Iterator[str]:
-    from breedlab.backends.sagemaker.endpoints.registry import is_group, is_reference
-
-    if args.register is not None and not is_group(args.register):
-        yield f"--register: got {args.register!r}; expected up to 63 letters, digits and '-'"
+def _registry_problems(
+    args: argparse.Namespace, deploying: Deploying, endpoints: Endpoints
+) -> Iterator[str]:
+    yield from endpoints.problems(args.register, args.from_registry)
     if args.approval is not None and args.register is None:
         yield "--approval needs --register GROUP"
     if args.from_registry is None:
         return
     if args.model is not None:
         yield "--from-registry takes no MODEL|RUN: it deploys what the registry has"
-    if not is_reference(args.from_registry):
-        yield (
-            f"--from-registry: got {args.from_registry!r}; expected GROUP, GROUP:VERSION or the"
-            " ARN of a model package"
-        )
     if args.register is not None:
         yield "--from-registry and --register do not go together"
     if deploying.dry_run:
@@ -227,19 +211,12 @@ def _registry_problems(args: argparse.Namespace, deploying: Deploying) -> Iterat
         )
 
 
-def _name_in_registry(reference: str) -> str:
-    """Return the group's name of `GROUP[:VERSION]` or of a model package's ARN."""
-    from breedlab.backends.sagemaker.endpoints.endpoint import default_name
-
-    return default_name((reference.split("/")[1:2] or [reference])[0].partition(":")[0])
-
-
 def _actions(args: argparse.Namespace) -> list[str]:
     """Return the words that stay as they are where flags become settings."""
     words = [str(args.model)] if args.model is not None else []
     words += ["--list"] if args.list else []
     words += ["--dry-run"] if args.dry_run else []
-    for name in ("delete", "register", "approval", "from_registry", "region"):
+    for name in ("delete", "register", "approval", "from_registry", "region", "backend"):
         value = getattr(args, name)
         words += [f"--{name.replace('_', '-')}", value] if value is not None else []
     return words

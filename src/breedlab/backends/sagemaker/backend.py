@@ -16,6 +16,7 @@ from breedlab.errors import BackendError, ResumeError, ServingError
 if TYPE_CHECKING:
     import boto3
 
+    from breedlab.backends.operations import Account, BatchJobs, Endpoints
     from breedlab.backends.sagemaker.jobs.record import Record
 
 
@@ -90,6 +91,21 @@ class SageMakerBackend(Backend):
         from breedlab.backends.sagemaker.endpoints.deploy import delete
 
         delete(endpoint, None)
+
+    def account(self) -> Account:
+        from breedlab.backends.sagemaker.account import SageMakerAccount
+
+        return SageMakerAccount()
+
+    def batch_jobs(self) -> BatchJobs:
+        from breedlab.backends.sagemaker.endpoints.batch import TransformJobs
+
+        return TransformJobs()
+
+    def endpoints(self) -> Endpoints:
+        from breedlab.backends.sagemaker.endpoints.managing import SageMakerEndpoints
+
+        return SageMakerEndpoints()
 
     def _account(self, region: str) -> boto3.Session:
         """Return the session of a region, or raise what was said of it before."""
