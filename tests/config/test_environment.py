@@ -191,3 +191,55 @@ def test_the_source_of_a_job_holds_no_value_and_the_job_reads_it(
         text=True,
     )
     assert done.stdout == "in\n", done.stderr
+
+
+LITERAL = "\\${oc.env:TOKEN}"
+
+
+@pytest.mark.parametrize(
+    ("word", "path", "value", "text"),
+    [
+        (f"data.root={LITERAL}", "data.root", "${oc.env:TOKEN}", LITERAL),
+        (f"data.root='{LITERAL}'", "data.root", "${oc.env:TOKEN}", LITERAL),
+        (f"runs_dir={LITERAL}/a", "runs_dir", "${oc.env:TOKEN}/a", f"{LITERAL}/a"),
+        (
+            f"cache.dir=${{oc.env:TOKEN}}/{LITERAL}",
+            "cache.dir",
+            f"{CANARY}/${{oc.env:TOKEN}}",
+            f"${{oc.env:TOKEN}}/{LITERAL}",
+        ),
+        (f"+backend.tags.who='{LITERAL}'", "backend.tags.who", "${oc.env:TOKEN}", LITERAL),
+    ],
+)
+def test_a_variable_behind_a_backslash_is_a_text(
+    canary: Path, words: Words, word: str, path: str, value: str, text: str
+) -> None:
+    """A folder may be named so, and its name must not become what the variable holds."""
+    config = validate(load([*words(), word]))
+    for same in (config, replace(config, {"optim.lr": 0.5}), validate(config.tree())):
+        assert at(same.tree(), path.split(".")) == value
+        recorded = yaml.safe_load(yaml.safe_dump(same.recorded()))
+        assert at(recorded, path.split(".")) == text
+        assert CANARY not in yaml.safe_dump(recorded)
+        tree, missing = resolved(recorded)
+        assert at(tree, path.split(".")) == value and not missing
+        assert validate(tree).recorded() == recorded
+
+
+def test_a_job_takes_no_escaped_variable_from_the_shell(canary: Path, words: Words) -> None:
+    config = validate(load([*words(), f"+backend.environment.NOTE='{LITERAL}'"]))
+    assert config.backend.environment == {"NOTE": LITERAL}
+    assert resolved(config.recorded())[0]["backend"]["environment"] == {"NOTE": LITERAL}
+
+
+def test_images_in_a_folder_that_looks_like_a_variable_are_found_again(
+    canary: Path, photos: Path, words: Words
+) -> None:
+    (canary / "${oc.env:TOKEN}").symlink_to(photos)
+    assert main([*words("debugger=none", "profiler=none"), f"data.root={LITERAL}"]) == 0
+    run = canary / "runs/latest"
+    assert holding(canary / "runs", CANARY) == []
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["root"] == LITERAL
+    assert "data:image" in (run / "report.html").read_text(), "the images were found again"
+    (run / "metrics.json").unlink()
+    assert main(["resume=runs/latest"]) == 0

@@ -1,5 +1,5 @@
-"""`account`, `batch`, and `deploy` reach a stranger's backend by the seam, and say which backend does
-not offer what they need."""
+"""`account`, `batch`, and `deploy` reach a stranger's backend by the seam, and say which backend
+does not offer what they need."""
 
 from __future__ import annotations
 

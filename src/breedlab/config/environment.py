@@ -1,8 +1,11 @@
-"""Values that `${oc.env:NAME}` takes from the environment: used everywhere, and written down
+r"""Values that `${oc.env:NAME}` takes from the environment: used everywhere, and written down
 nowhere but by that text.
 
 A token, or the path of somebody's home, is in no record, archive or answer of a server that way,
 and a run that is resumed elsewhere takes what the variable holds there.
+
+A backslash makes it a text, as in all of Hydra: `\${oc.env:NAME}` is a folder of that name, and is
+written down with the backslash.
 """
 
 from __future__ import annotations
@@ -25,21 +28,28 @@ SHORT = 6
 """A value of fewer characters stands in every second word, and is not looked for in texts."""
 
 _SIGN = "${oc.env:"
-_VARIABLE = re.compile(r'\$\{oc\.env:\s*([^\s${},]+)\s*(?:,\s*(null|"(?:[^"\\]|\\.)*"))?\s*\}')
-"""A variable as `_as_text` writes it: with a default, if it has one, in JSON."""
+_VARIABLE = re.compile(
+    r"(?P<slashes>\\*)\$\{oc\.env:"
+    r'(?P<rest>\s*(?P<name>[^\s${},]+)\s*(?:,\s*(?P<default>null|"(?:[^"\\]|\\.)*"))?\s*\})?'
+)
+"""A variable as `_as_text` writes it: with a default, if it has one, in JSON. Behind an odd number
+of backslashes it is a text."""
+
+_MARK = "\ue000"
+"""Stands for the dollar of a variable while texts beside it are escaped."""
 
 _LEFT_OUT = object()
 
 _FOR_THE_JOB = "backend.environment."
 """Here a text that is nothing but a variable stays as it is: it is taken from the shell when a job
-is sent."""
+is sent; behind a backslash it is not."""
 
 
 class FromEnvironment(str):
-    """A value that comes from the environment, wholly or in part.
+    """A value that comes from the environment, wholly or in part, or that looks as if it did.
 
     Attributes:
-        text: What stands for it in the config.
+        text: What stands for it in the config and in records.
     """
 
     text: str
@@ -63,7 +73,7 @@ def tree_of(composed: DictConfig) -> Tree:
         return _plain(tree)
     with _variables_by_name():
         try:
-            texts = OmegaConf.to_container(composed, resolve=True)
+            texts = _escaped(OmegaConf.to_container(composed, resolve=True))
         except Exception:  # such as `oc.decode`, which cannot read a variable's name
             texts = OmegaConf.to_container(composed, resolve=False)
     return _plain(_marked(tree, texts, ""))
@@ -88,8 +98,23 @@ def _variables_by_name() -> Iterator[None]:
 
 
 def _as_text(name: str, *default: Any) -> str:
-    fallbacks = [json.dumps(None if value is None else str(value)) for value in default]
-    return f"${{oc.env:{', '.join([name, *fallbacks])}}}"
+    fallbacks = [
+        json.dumps(None if value is None else str(value), ensure_ascii=False) for value in default
+    ]
+    return f"{_MARK}{{oc.env:{', '.join([name, *fallbacks])}}}"
+
+
+def _escaped(texts: Any) -> Any:
+    """Return texts as records have them: what only looks like a variable, behind a backslash."""
+    if isinstance(texts, dict):
+        return {key: _escaped(each) for key, each in texts.items()}
+    if isinstance(texts, list):
+        return [_escaped(each) for each in texts]
+    if not isinstance(texts, str):
+        return texts
+    text = re.sub(r"(\\*)\$\{oc\.env:", lambda found: rf"{found[1] * 2}\${{oc.env:", texts)
+    text = re.sub(rf"(\\+){_MARK}", lambda found: f"{found[1] * 2}{_MARK}", text)
+    return text.replace(_MARK, "$")
 
 
 def _marked(value: Any, text: Any, path: str) -> Any:
@@ -99,9 +124,13 @@ def _marked(value: Any, text: Any, path: str) -> Any:
         return [_marked(each, text[index], path) for index, each in enumerate(value)]
     if not isinstance(value, str) or not isinstance(text, str) or _SIGN not in text:
         return value
-    if path.startswith(_FOR_THE_JOB) and re.fullmatch(r"\$\{oc\.env:\w+\}", text):
+    if path.startswith(_FOR_THE_JOB) and _is_one_variable(text):
         return text
     return FromEnvironment(value, text)
+
+
+def _is_one_variable(text: str) -> bool:
+    return re.fullmatch(r"\\*\$\{oc\.env:\w+\}", text) is not None
 
 
 def texts_in(tree: Mapping[str, Any], prefix: str = "") -> Tree:
@@ -156,9 +185,9 @@ def resolved(tree: Mapping[str, Any], lenient: bool = False) -> tuple[Tree, list
             return {key: each for key, each in walked.items() if each is not _LEFT_OUT}
         if isinstance(value, list):
             return [walk(each, path) for each in value]
-        if not isinstance(value, str) or _SIGN not in value:
+        if isinstance(value, FromEnvironment) or not isinstance(value, str) or _SIGN not in value:
             return value
-        if f"{path}.".startswith(_FOR_THE_JOB) and re.fullmatch(r"\$\{oc\.env:\w+\}", value):
+        if f"{path}.".startswith(_FOR_THE_JOB) and _is_one_variable(value):
             return value
         try:
             return FromEnvironment(text_with_values(value), value)
@@ -183,22 +212,37 @@ def text_with_values(text: str) -> str:
     Raises:
         KeyError: With the name of the first that is not set.
     """
-
-    def value(match: re.Match[str]) -> str:
-        name, default = match.groups()
-        if name in os.environ:
-            return os.environ[name]
-        if default is None:
-            raise KeyError(name)
-        return str(json.loads(default) or "")
-
     if "${oc.env:${" in text:  # the name of a variable comes from another
-        text = _VARIABLE.sub(value, text)
-    return _VARIABLE.sub(value, text)
+        text = _VARIABLE.sub(_value_of, text)
+    return _VARIABLE.sub(_value_or_text, text)
+
+
+def _value_or_text(match: re.Match[str]) -> str:
+    """Return what stands for a variable, and half of the backslashes before it."""
+    slashes = match["slashes"]
+    kept = slashes[: len(slashes) // 2]
+    if len(slashes) % 2:
+        return kept + match[0][len(slashes) :]
+    return kept + _value_of(match)[len(slashes) :]
+
+
+def _value_of(match: re.Match[str]) -> str:
+    """Return the backslashes before a variable and its value; a text, and what is only the
+    beginning of a variable, as it is."""
+    slashes, name, default = match["slashes"], match["name"], match["default"]
+    if len(slashes) % 2 or match["rest"] is None:
+        return match[0]
+    if name in os.environ:
+        return slashes + os.environ[name]
+    if default is None:
+        raise KeyError(name)
+    return slashes + str(json.loads(default) or "")
 
 
 def concealed(text: str, pairs: Mapping[str, str]) -> str:
     """Return a text that is written down, with the variables' texts in place of their values."""
-    for value in sorted(pairs, key=len, reverse=True):
-        text = text.replace(value, pairs[value])
-    return text
+    if not pairs:
+        return text
+    longest_first = sorted(pairs, key=len, reverse=True)
+    # In one go, since a text may hold another value.
+    return re.sub("|".join(map(re.escape, longest_first)), lambda found: pairs[found[0]], text)
