@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2.bccache import Bucket
 from markupsafe import Markup
 
 from breedlab.commands import command
@@ -115,6 +116,26 @@ def page_of_several(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path)
     }
 
 
+class _CompiledTemplates(jinja2.BytecodeCache):
+    """Compiled templates in memory: compiling them takes longer than filling them, and a grid
+    writes a report for every run."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if code := self._code.get(f"{bucket.key} {bucket.checksum}"):
+            bucket.bytecode_from_string(code)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code[f"{bucket.key} {bucket.checksum}"] = bucket.bytecode_to_string()
+
+
+@functools.cache
+def _compiled() -> _CompiledTemplates:
+    return _CompiledTemplates()
+
+
 def _render(template: str, **context: Any) -> str:
     specs: dict[str, theme.Spec] = {}
 
@@ -128,6 +149,7 @@ def _render(template: str, **context: Any) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=_compiled(),
     )
     pages.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     pages.globals["put"] = put
