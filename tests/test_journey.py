@@ -129,6 +129,7 @@ def test_evaluate_comes_to_the_runs_own_figures(
     found = json.loads(capsys.readouterr().out)
     own = json.loads((run / "metrics.json").read_text())["test"]
     assert found["confusion"] == own["confusion"]
+    assert found["most_frequent_class"] == own["most_frequent_class"] in own["per_class"]
     assert found["metrics"]["loss"] == pytest.approx(own["metrics"]["loss"], rel=1e-4)
     assert found["engine"] == "eager fp32"
     assert evaluate.main([str(run), str(photos / "test")]) == 0

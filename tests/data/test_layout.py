@@ -274,6 +274,29 @@ def test_litter_of_systems_is_no_class_and_no_photo_and_told_in_one_line(tmp_pat
     assert images.left_out == ()
 
 
+def test_what_programs_leave_beside_classes_is_no_class(tmp_path: Path) -> None:
+    """A data folder in which somebody also works: with an environment, packages, and runs."""
+    fill(tmp_path, "cat", "dog", count=12)
+    put(tmp_path, "node_modules/lib/docs/a.png", "__pycache__/b.png", ".git/c.png")
+    put(tmp_path, "my-env/lib/python3.11/site-packages/matplotlib/d.png", "cat/venv/e.png")
+    put(tmp_path, "runs/images/2026-11-29_10-00-00/f.png", "wandb/g.png")
+    (tmp_path / "my-env" / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (tmp_path / "cat" / "venv" / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (tmp_path / "runs" / "images" / "2026-11-29_10-00-00" / "config.yaml").write_text("name: x\n")
+    (tmp_path / "runs" / "latest").symlink_to("images/2026-11-29_10-00-00")
+    images = read(tmp_path)
+    assert images.classes == ("cat", "dog")
+    assert sum(len(images.splits[split]) for split in SPLITS) == 24
+    (note,) = [note for note in images.notes if note.startswith("passed over")]
+    for name in (".git", "__pycache__", "my-env", "node_modules", "runs", "venv", "wandb"):
+        assert name in note
+
+
+def test_a_class_named_as_a_folder_of_programs_stays_a_class(tmp_path: Path) -> None:
+    fill(tmp_path, "env", "venv", "runs")
+    assert read(tmp_path).classes == ("env", "runs", "venv")
+
+
 @pytest.mark.parametrize("split", ["", "train"])
 def test_litter_is_counted_once(tmp_path: Path, split: str) -> None:
     fill(tmp_path / split, "cat", "dog")

@@ -12,15 +12,19 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import torch
 import yaml
 from made_runs import HOSTILE, write_run
 
 from breedlab.cli import launch, report
+from breedlab.data.module import PhotoData
 from breedlab.errors import ConfigError
 from breedlab.evaluation.statistics import wilson
+from breedlab.pipeline.final_test import most_frequent_class
 from breedlab.reporting import comparison, diagnosis_sections, quality_sections, sections
 from breedlab.reporting import report as reports
 from breedlab.reporting.record import read_run
@@ -193,6 +197,22 @@ def test_of_images_of_one_class_no_guess_is_told(tmp_path: Path) -> None:
     assert "guessing gives" in str(metrics_table("Test", test).title)
     test["per_class"] = {"cat": {"photos": 1}, "dog": {"photos": 0}}
     assert "guessing" not in str(metrics_table("Test", test).title)
+
+
+def test_guessing_is_of_the_class_that_is_most_frequent_in_training(tmp_path: Path) -> None:
+    """Whoever guesses does not know the test: 90 dogs and 10 cats there, but more cats in
+    training."""
+    test = dict(read_run(write_run(tmp_path / "run", classes=["cat", "dog"])).test)
+    test["per_class"] = {"cat": {"photos": 10}, "dog": {"photos": 90}}
+    for frequent, share in (("cat", "10.0%"), ("dog", "90.0%"), (None, "90.0%")):
+        test["most_frequent_class"] = frequent
+        assert f"guessing gives {share}" in str(metrics_table("Test", test).title)
+
+
+def test_the_most_frequent_class_is_that_of_the_training_images() -> None:
+    splits = {"train": [1, 2, 2, 0, 2], "test": [0, 0, 0, 1]}
+    photos = SimpleNamespace(labels=lambda split: torch.tensor(splits[split]))
+    assert most_frequent_class(("cat", "dog", "fox"), cast(PhotoData, photos)) == "fox"
 
 
 def test_figures_of_verdicts_are_told_in_their_units() -> None:
@@ -577,7 +597,7 @@ def test_the_figures_have_their_intervals_and_what_guessing_gives(tmp_path: Path
     answered(run, 210, 245)
     page = Page(reports.write_report([run], tmp_path / "page.html").read_text())
     assert "95% interval 80.8% to 89.5%" in page.text
-    assert "Always guessing the most frequent class gives" in page.text
+    assert "Always guessing the most frequent class of the training set gives" in page.text
 
 
 def test_the_classes_have_their_intervals_and_a_comparison_is_told_in_the_terminal(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,12 @@ def main(argv: list[str]) -> int:
         raise DataError(f"{words.folder}: is not a directory; expected FOLDER/<class>/photo.jpg")
     load_plugins_of(words.model)
     with opened(words.model) as folder:
-        photos = labelled(words.folder, tuple(read_description(folder)["classes"]))
+        description = read_description(folder)
+        photos = labelled(words.folder, tuple(description["classes"]))
         found, engine = _evaluate(folder, words.engine, photos)
+        # of models of older versions it is not known
+        frequent = description["lineage"].get("most_frequent_class")
+        found = replace(found, most_frequent_class=frequent)
     if words.json:
         print(json.dumps({**found.as_dict(), "engine": engine}, indent=2))
     else:

@@ -50,9 +50,19 @@ _LITTER = {
     "picasa.ini",
     "icon\r",
     "__pycache__",
+    "__pypackages__",
+    "lightning_logs",
+    "mlruns",
+    "node_modules",
+    "site-packages",
+    "wandb",
 }
-"""What systems leave among people's files, in small letters; whatever is hidden (`.DS_Store`) is
-passed over, too."""
+"""What systems and programs leave among people's files, in small letters; whatever is hidden
+(`.DS_Store`) is passed over, too."""
+
+_SIGNS_OF_TOOLS = ("pyvenv.cfg", "conda-meta/history", "latest/config.yaml")
+"""What is in folders that people name as they like: environments of Python (`venv`, `my-env`) and
+breedlab's own runs, which lie beside the classes after `breedlab .`."""
 
 
 @dataclass
@@ -95,6 +105,11 @@ def is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LITTER
 
 
+def is_litter_folder(folder: Path) -> bool:
+    """Whether a folder is litter by its name, or by what a tool put into it."""
+    return is_litter(folder.name) or any((folder / sign).is_file() for sign in _SIGNS_OF_TOOLS)
+
+
 def is_image(path: Path) -> bool:
     """Whether a file is an image by its ending; by its first bytes if it has no ending that says
     anything."""
@@ -111,7 +126,7 @@ def subfolders(folder: Path, left: Leftovers | None = None) -> list[Path]:
     """Return the folders in a folder, sorted, without litter."""
     found = []
     for entry in sorted(folder.iterdir()):
-        if is_litter(entry.name):
+        if is_litter(entry.name) or (entry.is_dir() and is_litter_folder(entry)):
             _count_litter(left, entry.name)
         elif entry.is_dir():
             found.append(entry)
@@ -154,7 +169,7 @@ def _walk(folder: Path, left: Leftovers | None) -> Iterator[tuple[str, list[str]
     for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         entered = []
         for name in sorted(folders):
-            if is_litter(name):
+            if is_litter_folder(Path(parent, name)):
                 _count_litter(left, name)
                 continue
             path = os.path.realpath(os.path.join(parent, name))

@@ -44,10 +44,17 @@ def rate_interval(rate: float, photos: int) -> str:
 
 
 def chance(test: Mapping[str, Any]) -> float | None:
-    """Return the top-1 of always naming the most frequent class: what any model has to beat; None
-    for a test of a single class, which tells nobody's guess from knowledge."""
-    counts = [found["photos"] for found in test.get("per_class", {}).values() if found["photos"]]
-    return float(max(counts) / sum(counts)) if len(counts) > 1 else None
+    """Return the top-1 of always naming the class that is most frequent in training: what any model
+    has to beat; None for a test of a single class, which tells nobody's guess from knowledge.
+
+    Where the frequencies in training were not recorded, those of the test stand in for them.
+    """
+    counts = {name: found["photos"] for name, found in test.get("per_class", {}).items()}
+    if sum(count > 0 for count in counts.values()) < 2:
+        return None
+    guess = test.get("most_frequent_class")
+    right = max(counts.values()) if guess is None else counts.get(guess, 0)
+    return float(right / sum(counts.values()))
 
 
 def metric(name: str, value: float) -> str:

@@ -46,6 +46,7 @@ def export(
         **rundir.lineage(directory),
         "run": directory.name,
         "test": metrics["test"]["metrics"],
+        "most_frequent_class": metrics["test"]["most_frequent_class"],
     }
     pedigree["test_intervals"] = {
         name: [*span] for name, span in metrics["test"]["intervals"].items()

@@ -3,7 +3,7 @@ decided nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -94,7 +94,7 @@ def measure(
     """Return how good a classifier is on the test photos."""
     total = len(photos.photos.splits["test"])
     with progress("testing") as done, autocast(prepared.device, prepared.precision):
-        return evaluate(
+        evaluation = evaluate(
             logits_of(prepared, classifier),
             photos.test_dataloader(),
             prepared.classes,
@@ -102,6 +102,13 @@ def measure(
             progress=done,
             temperature=temperature,
         )
+    return replace(evaluation, most_frequent_class=most_frequent_class(prepared.classes, photos))
+
+
+def most_frequent_class(classes: tuple[str, ...], photos: PhotoData) -> str:
+    """Return the class of most training images, the first of those that tie."""
+    counts = torch.bincount(photos.labels("train"), minlength=len(classes))
+    return classes[int(counts.argmax())]
 
 
 def load_checkpoint(classifier: Classifier, path: Path) -> None:

@@ -44,6 +44,8 @@ class Evaluation:
             without it. Empty if they are taken as they are.
         intervals: By metric, where the true value is with 95% confidence; of metrics of plugins
             there is none.
+        most_frequent_class: In training: whoever knows nothing else guesses it. None if that is
+            not known.
     """
 
     photos: int
@@ -54,6 +56,7 @@ class Evaluation:
     predictions: list[tuple[int, float]]
     calibration: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    most_frequent_class: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json, without the single predictions."""
