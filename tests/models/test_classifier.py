@@ -128,6 +128,24 @@ def test_an_unknown_stage_is_refused_with_those_there_are() -> None:
         make("resnet18", "layer9")
 
 
+@pytest.mark.parametrize(
+    ("name", "stage", "side"),
+    [
+        ("timm/tf_efficientnet_lite0", "blocks.4", 64),
+        ("timm/mixnet_s", "blocks.3", 64),
+        ("timm/vit_tiny_patch16_224", "blocks.8", 224),
+        ("timm/swin_tiny_patch4_window7_224", "layers.2", 224),
+    ],
+)
+def test_timms_networks_are_cut_exactly(name: str, stage: str, side: int) -> None:
+    """Their layers read sizes in Python, and take what nobody gives them."""
+    classifier = make(name, stage, side).eval()
+    images = torch.randint(0, 255, (2, 3, side, side), dtype=torch.uint8)
+    with torch.inference_mode():
+        cut = classifier.tail().eval()(classifier.to_boundary(images))
+        torch.testing.assert_close(cut, classifier(images), rtol=0, atol=0)
+
+
 def test_nothing_frozen_cannot_be_cut() -> None:
     with pytest.raises(NotSeparable):
         make("resnet18").tail()

@@ -14,7 +14,7 @@ from safetensors.torch import load
 from breedlab.config import Config
 from breedlab.errors import ConfigError
 from breedlab.pipeline import final_test
-from breedlab.pipeline.fine_tuning import settings
+from breedlab.pipeline.fine_tuning import fine_tune, settings
 from breedlab.pipeline.run import checked_photos, run
 from breedlab.training.context import prepare
 from breedlab.training.fit import Fitted
@@ -86,8 +86,6 @@ def test_a_worse_network_changes_nothing(
 def test_what_a_search_left_of_its_minutes_decides_the_epochs(
     configure: Configure, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from breedlab.pipeline.fine_tuning import fine_tune
-
     config = configure("fine_tune.epochs=3")
     prepared = prepare(config, checked_photos(config))
     tuned = fine_tune(prepared, config, here, Fitted(1, "all 1 epochs", 1, 0.5), 0.001)
@@ -109,6 +107,35 @@ def test_training_begins_where_the_head_left_the_network(configure: Configure) -
     assert all(parameter.requires_grad for parameter in learner.classifier.parameters())
 
 
+def test_batch_norm_stays_frozen_behind_a_frozen_stage(configure: Configure) -> None:
+    words = ("model.freeze=layer3", "model.batch_norm=frozen", "model.dropout=0")
+    config = configure(*words, "model.head_type=linear")
+    prepared = prepare(config, checked_photos(config))
+    learner, feed = prepared.learner(prepared.classifier(config), config, 1)
+    activations, _ = next(iter(feed.train(0)))
+    learner.eval()
+    before = learner(activations)
+    torch.testing.assert_close(learner.train()(activations), before)
+
+
 def test_what_trains_whole_already_is_not_fine_tuned(configure: Configure) -> None:
     with pytest.raises(ConfigError, match=r"fine_tune\.epochs: got 2; expected 0"):
         configure("model.freeze=none", "fine_tune.epochs=2")
+
+
+def test_all_layers_train_of_a_backbone_that_another_input_size_has_frozen(
+    configure: Configure, here: Path
+) -> None:
+    """A search over image sizes shares one backbone among them, and frozen heads train first."""
+    config = configure(*EAGER, "fine_tune.epochs=1")
+    prepared = prepare(config, checked_photos(config))
+    larger = configure(*EAGER, "fine_tune.epochs=1", "data.image_size=40", "data.resize=44")
+    suited = prepared.suited(larger)
+    head = suited.classifier(larger).head.state_dict()
+    weights = {f"classifier.head.{name}": tensor for name, tensor in head.items()}
+    (here / "checkpoints").mkdir()
+    torch.save({"state_dict": weights}, here / "checkpoints" / "best.ckpt")
+    fine_tune(suited, larger, here, Fitted(1, "all 1 epochs", 1, 0.0), None)
+    trained = torch.load(here / "fine_tune" / "checkpoints" / "last.ckpt", weights_only=True)
+    for name, pretrained in prepared.backbone.network.named_parameters():
+        assert not torch.equal(pretrained, trained["state_dict"][f"classifier.backbone.{name}"])

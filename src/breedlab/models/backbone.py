@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ class Backbone:
     Attributes:
         tag: The timm weights that it was built for, by whose settings timm shapes some networks.
         loaded: What it took from a file; None if its weights are not from one.
+        trainable: The parameters that train where nothing is frozen, as the network was built.
     """
 
     network: nn.Module
@@ -58,6 +60,20 @@ class Backbone:
     pretraining: Pretraining
     tag: str = ""
     loaded: Loaded | None = None
+    trainable: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # now, since whoever shares the network may freeze it
+        parameters = self.network.named_parameters()
+        trainable = frozenset(name for name, parameter in parameters if parameter.requires_grad)
+        object.__setattr__(self, "trainable", trainable)
+
+    def unfrozen_copy(self) -> nn.Module:
+        """Copy the network as it was built, whatever has been frozen since."""
+        network = deepcopy(self.network)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in self.trainable)
+        return network
 
 
 def build(name: str, weights: str = "none", tag: str = "") -> Backbone:

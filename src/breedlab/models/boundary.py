@@ -7,6 +7,7 @@ refused for the others.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -86,14 +87,17 @@ def modules_through(network: nn.Module, stage: str, side: int) -> set[str]:
 
 
 class _StageTracer(fx.Tracer):
-    """Keeps the stage whole, so that the boundary is one node."""
+    """Keeps the stage whole, so that the boundary is one node, and timm's layers, whose code asks
+    for the shapes of its inputs."""
 
     def __init__(self, stage: str) -> None:
         super().__init__()
         self.stage = stage
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return name == self.stage or super().is_leaf_module(module, name)
+        inside = self.stage.startswith(f"{name}.")
+        layer = module.__module__.startswith("timm.layers.") and not inside
+        return name == self.stage or layer or super().is_leaf_module(module, name)
 
 
 class TruncatedBackbone(nn.Module):
@@ -118,9 +122,16 @@ class TruncatedBackbone(nn.Module):
         return result
 
 
+def _defaults(network: nn.Module) -> dict[str, Any]:
+    """Return what the network takes beside images (a ViT's mask), which nobody gives it."""
+    parameters = inspect.signature(network.forward).parameters.values()
+    empty = inspect.Parameter.empty
+    return {each.name: each.default for each in parameters if each.default is not empty}
+
+
 def _after(network: nn.Module, stage: str) -> fx.GraphModule:
     try:
-        graph = _StageTracer(stage).trace(network)
+        graph = _StageTracer(stage).trace(network, _defaults(network))
     except Exception as error:  # tracing fails in as many ways as forward methods can be written
         raise NotSeparable(f"the network cannot be traced ({type(error).__name__})") from error
     calls = [node for node in graph.nodes if node.op == "call_module" and node.target == stage]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,6 @@ class TrainingContext:
     precision: str
     _activations: dict[tuple[str, str, int], Activations | None] = field(default_factory=dict)
     _kept: dict[tuple[bool, int | None], dict[str, KeptImages]] = field(default_factory=dict)
-    _trainable: frozenset[str] = frozenset()
     scope: str = ""
     heed: Callable[[], None] = at_leisure
     engines: FeatureEngines = field(init=False)
@@ -85,10 +83,6 @@ class TrainingContext:
     def __post_init__(self) -> None:
         self.engines = FeatureEngines(
             Path(self.config.cache.dir), self.device, self.precision, self.scope
-        )
-        parameters = self.backbone.network.named_parameters()
-        self._trainable = frozenset(
-            name for name, parameter in parameters if parameter.requires_grad
         )
 
     @property
@@ -155,7 +149,7 @@ class TrainingContext:
         torch.manual_seed(config.seed)
         # a frozen backbone never changes, so all may share it
         shared = config.model.freeze == "backbone"
-        network = self.backbone.network if shared else self._trainable_backbone()
+        network = self.backbone.network if shared else self.backbone.unfrozen_copy()
         if synced and not shared and self.accelerator == "gpu":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         classifier = Classifier(
@@ -170,14 +164,6 @@ class TrainingContext:
         if config.trainer.compile:
             classifier.compile()
         return classifier
-
-    def _trainable_backbone(self) -> nn.Module:
-        """Copy the backbone as it was built: whoever shares it, a probe among them, has frozen
-        it."""
-        network = deepcopy(self.backbone.network)
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name in self._trainable)
-        return network
 
     def lineage(self) -> dict[str, Any]:
         """Return what lineage.json says of the transform, and of the run that the weights come

@@ -88,16 +88,16 @@ class Learner(lightning.LightningModule):
         return logits
 
     def train(self, mode: bool = True) -> Learner:
-        if not self._tail:
+        if self._tail:
+            self.training = mode  # what is frozen stays in evaluation mode
+            for part in (*self._tail, self.validation):
+                part.train(mode)
+        else:
             super().train(mode)
-            if self.config.model.batch_norm == "frozen":
-                for module in self.classifier.backbone.modules():
-                    if isinstance(module, BatchNorm):
-                        module.eval()
-            return self
-        self.training = mode  # the rest of the classifier is frozen, and stays in evaluation mode
-        for part in (*self._tail, self.validation):
-            part.train(mode)
+        if self.config.model.batch_norm == "frozen":
+            for module in self.classifier.backbone.modules():
+                if isinstance(module, BatchNorm):
+                    module.eval()
         return self
 
     def on_validation_model_train(self) -> None:
