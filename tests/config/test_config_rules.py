@@ -145,6 +145,27 @@ CASES = [
         {"fine_tune.epochs": 2},
     ),
     Case(
+        "fine_tuning_follows_a_head",
+        {"fine_tune.epochs": 2, "fine_tune.freeze": "backbone"},
+        "fine_tune.freeze: got 'backbone', which leaves nothing to fine-tune; expected auto, none,"
+        " or a stage",
+        {"fine_tune.epochs": 2, "fine_tune.freeze": "layer2"},
+    ),
+    Case(
+        "views_suit_augmentation",
+        {"cache.views": 0, "data.augment": "basic"},
+        "cache.views: got 0, with which each epoch has views of its own; expected cache.mode=off as"
+        " well, or 1 or more",
+        {"cache.views": 0, "cache.mode": "off", "data.augment": "basic"},
+    ),
+    Case(
+        "crops_are_cut",
+        {"data.train_size": 128, "data.augment": "none"},
+        "data.train_size: got 128 with data.augment=none, which cuts no crops; expected null, or an"
+        " augmentation",
+        {"data.train_size": 128, "data.augment": "basic", "cache.views": 2},
+    ),
+    Case(
         "warmup_fits",
         {"optim.warmup_epochs": 12, "tuner.strategy": "none", "tuner.trials": None},
         "optim.warmup_epochs: got 12; expected less than trainer.max_epochs (12)",

@@ -13,6 +13,7 @@ from safetensors.torch import load
 
 from breedlab.config import Config
 from breedlab.errors import ConfigError
+from breedlab.models.classifier import Classifier
 from breedlab.pipeline import final_test
 from breedlab.pipeline.fine_tuning import fine_tune, settings
 from breedlab.pipeline.run import checked_photos, run
@@ -27,6 +28,14 @@ POOR = ("trainer.max_epochs=1", "optim.lr=0.000001", "model.head_type=linear", "
 EAGER = ("fine_tune.epochs=6", "fine_tune.lr=0.01", "fine_tune.ema=0", "fine_tune.layer_decay=1")
 
 BY_LOSS = ("monitor.metric=valid/loss", "monitor.mode=min")
+
+
+def head_to(run: Path, classifier: Classifier) -> None:
+    """Write the checkpoint that a head's training leaves."""
+    head = classifier.head.state_dict()
+    weights = {f"classifier.head.{name}": tensor for name, tensor in head.items()}
+    (run / "checkpoints").mkdir()
+    torch.save({"state_dict": weights}, run / "checkpoints" / "best.ckpt")
 
 
 def test_a_better_network_is_kept_tested_and_exported(
@@ -93,11 +102,49 @@ def test_what_a_search_left_of_its_minutes_decides_the_epochs(
     assert "raise tuner.minutes" in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_last_layers_train_where_there_is_no_time_for_all(
+    configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(*EAGER, "fine_tune.epochs=2", "model.head_type=linear")
+    prepared = prepare(config, checked_photos(config))
+
+    def seconds(_context: Any, tuned: Config, _precision: str) -> float:
+        return 10.0 if tuned.model.freeze == "none" else 1.0
+
+    monkeypatch.setattr("breedlab.pipeline.fine_tuning._seconds_an_epoch", seconds)
+    head_to(here, prepared.classifier(config))
+    tuned = fine_tune(prepared, config, here, Fitted(1, "all 1 epochs", 1, 0.0), 11.0)
+    assert tuned.told["freeze"] == "layer2" and tuned.told["epochs"] == 2
+    trained = torch.load(here / "fine_tune" / "checkpoints" / "last.ckpt", weights_only=True)
+    for name, pretrained in prepared.backbone.network.named_parameters():
+        moved = not torch.equal(pretrained, trained["state_dict"][f"classifier.backbone.{name}"])
+        assert moved == name.startswith(("layer3", "layer4")), name
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "expected"),
+    [("resnet18", 144, 96), ("resnet18", 96, None), ("timm/vit_tiny_patch16_224", 224, None)],
+)
+def test_training_crops_are_smaller_where_the_network_takes_any_size(
+    configure: Configure, name: str, side: int, expected: int | None
+) -> None:
+    size = (f"data.image_size={side}", f"data.resize={side}", "data.batch_size=8")
+    config = configure(f"model.name={name}", *size, "fine_tune.epochs=1")
+    prepared = prepare(config, checked_photos(config))
+    tuned = settings(prepared, config, "none")
+    assert tuned.data.train_size == expected
+    photos = prepared.data(tuned)
+    images, _ = next(iter(photos.train_dataloader()))
+    assert images.shape[2:] == (expected or side, expected or side)
+    images, _ = next(iter(photos.val_dataloader()))
+    assert images.shape[2:] == (side, side)
+
+
 def test_training_begins_where_the_head_left_the_network(configure: Configure) -> None:
     """A frozen BatchNorm gives in training what it gives in evaluation."""
     config = configure("fine_tune.epochs=1", "model.head_type=linear", "model.dropout=0")
-    tuned = settings(config)
     prepared = prepare(config, checked_photos(config))
+    tuned = settings(prepared, config, "none")
     learner, _ = prepared.learner(prepared.classifier(tuned), tuned, 1)
     images = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
     learner.eval()
@@ -131,10 +178,7 @@ def test_all_layers_train_of_a_backbone_that_another_input_size_has_frozen(
     prepared = prepare(config, checked_photos(config))
     larger = configure(*EAGER, "fine_tune.epochs=1", "data.image_size=40", "data.resize=44")
     suited = prepared.suited(larger)
-    head = suited.classifier(larger).head.state_dict()
-    weights = {f"classifier.head.{name}": tensor for name, tensor in head.items()}
-    (here / "checkpoints").mkdir()
-    torch.save({"state_dict": weights}, here / "checkpoints" / "best.ckpt")
+    head_to(here, suited.classifier(larger))
     fine_tune(suited, larger, here, Fitted(1, "all 1 epochs", 1, 0.0), None)
     trained = torch.load(here / "fine_tune" / "checkpoints" / "last.ckpt", weights_only=True)
     for name, pretrained in prepared.backbone.network.named_parameters():

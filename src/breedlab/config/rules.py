@@ -126,6 +126,12 @@ def views_suit_augmentation(model: Model, cache: Cache, data: Data) -> Iterator[
                 f"got {cache.views}; expected 1, since model.freeze=none caches nothing",
             )
         return
+    if cache.views == 0 and cache.mode != "off":
+        yield Problem(
+            "cache.views",
+            "got 0, with which each epoch has views of its own; expected cache.mode=off as well, or"
+            " 1 or more",
+        )
     if cache.views == 1 and data.augment != "none":
         yield Problem(
             "data.augment",
@@ -177,6 +183,20 @@ def fine_tuning_follows_a_head(model: Model, fine_tune: FineTune) -> Iterator[Pr
             "fine_tune.epochs",
             f"got {fine_tune.epochs}; expected 0, since model.freeze=none trains all layers from"
             " the start",
+        )
+    if fine_tune.freeze == "backbone":
+        yield Problem(
+            "fine_tune.freeze",
+            "got 'backbone', which leaves nothing to fine-tune; expected auto, none, or a stage",
+        )
+
+
+def crops_are_cut(data: Data) -> Iterator[Problem]:
+    if data.train_size and data.augment == "none":
+        yield Problem(
+            "data.train_size",
+            f"got {data.train_size} with data.augment=none, which cuts no crops; expected null, or"
+            " an augmentation",
         )
 
 
@@ -383,6 +403,7 @@ RULES: tuple[Rule, ...] = (
     probe_has_something_to_unfreeze,
     balanced_once,
     fine_tuning_follows_a_head,
+    crops_are_cut,
     solved_head_has_features,
     warmup_fits,
     warmup_fits_trials,

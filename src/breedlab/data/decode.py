@@ -34,7 +34,9 @@ resized."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 32 * 2**20
-"""The largest that glibc takes for M_MMAP_THRESHOLD."""
+"""The largest that every glibc takes for M_MMAP_THRESHOLD."""
+KEPT_BY_TRAINING = 2**30
+"""Bytes; newer ones take as much, which holds the activations of a batch."""
 _STRIP = 1_000_000
 """Pixels that are converted at once."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -127,16 +129,20 @@ def read_image(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def keep_memory() -> None:
-    """Lets this process keep the memory of photos that it is done with, for the next ones.
+def keep_memory(largest: int = _KEPT_BYTES) -> None:
+    """Let this process keep the memory of images that it is done with, for the next ones.
 
-    A photo's pixels are large enough for glibc to hand them back to the system each time; getting
-    them anew, page by page, took a quarter of the decoding. The numbers are `malloc.h`'s.
+    An image's pixels are large enough for glibc to hand them back to the system each time; getting
+    them anew, page by page, took a quarter of the decoding, and of EfficientNet-Lite0's training in
+    fp32 more than a third. The numbers are `malloc.h`'s.
+
+    Args:
+        largest: Bytes of the largest block to keep.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:  # other C libraries have none, and no need of it
         for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            mallopt(parameter, _KEPT_BYTES)
+            mallopt(parameter, largest) or mallopt(parameter, _KEPT_BYTES)
 
 
 def _decode_plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray[Any, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -174,7 +174,10 @@ class PhotoData(lightning.LightningDataModule):
         self.training = (
             None
             if data.augment == "none"
-            else TrainTransform(evaluation, Built(AUGMENTATIONS.chosen(data)))
+            else TrainTransform(
+                replace(evaluation, crop=data.train_size or evaluation.crop),
+                Built(AUGMENTATIONS.chosen(data)),
+            )
         )
         self.shard = WHOLE
 

@@ -1,8 +1,9 @@
-"""All layers trained, from the head that frozen features gave (`fine_tune`).
+"""The backbone trained as well, from the head that its frozen features gave (`fine_tune`).
 
 Linear probing, then fine-tuning (Kumar et al. 2022, arXiv 2202.10054): from a head that fits, the
-backbone is not wrecked by the gradients of one that does not. The result is kept only if it does
-better on validation, so that asking for it never makes a run worse there.
+backbone is not wrecked by the gradients of one that does not. It trains on smaller crops than it is
+tested on, which show things about as large (Touvron et al. 2019, arXiv 1906.06423). The result is
+kept only if it does better on validation, so that asking for it never makes a run worse there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,9 @@ from breedlab.config import Config
 from breedlab.console import note, progress, warn
 from breedlab.errors import TrainingError
 from breedlab.files import atomic_write_json, read_json_if_whole
+from breedlab.models.boundary import layers
 from breedlab.registry import HEADS
+from breedlab.training import start_checks
 from breedlab.training.checkpoints import of_classifier, read_checkpoint
 from breedlab.training.context import TrainingContext
 from breedlab.training.fit import Fitted, fit
@@ -35,8 +38,14 @@ FOLDER = "fine_tune"
 """Of the run directory: checkpoints, curves, and what was planned."""
 _PLAN = "plan.json"
 _TIMED_STEPS = 3
-_SHARE_OF_A_STEP = 0.4
-"""What a validation image takes of a training image's time: no backward pass."""
+_ENOUGH = 0.6
+"""The share of the epochs asked for that makes all layers worth more than the last ones."""
+_FROZEN_SHARE = 2 / 3
+"""Of the layers, where there is no time for all."""
+_CROP_SHARE = 2 / 3
+"""The training crop's side in that of validation's images."""
+_SMALLEST_SHRUNK = 128
+"""Pixels; smaller images have no detail to spare."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,13 @@ class FineTuned:
 class _Plan:
     epochs: int
     precision: str
+    freeze: str = "none"
 
 
 def fine_tune(
     prepared: TrainingContext, config: Config, run: Path, before: Fitted, seconds: float | None
 ) -> FineTuned:
-    """Train all layers from `checkpoints/best.ckpt`, or go on where that was stopped.
+    """Train from `checkpoints/best.ckpt`, or go on where that was stopped.
 
     Args:
         prepared: Of the run.
@@ -77,11 +87,12 @@ def fine_tune(
         seconds: What there is for it; None for as long as it takes.
     """
     folder = run / FOLDER
-    tuned = settings(config)
-    plan = distributed.rank_zero_only(lambda: _planned(prepared, tuned, folder, before, seconds))
+    plan = distributed.rank_zero_only(lambda: _planned(prepared, config, folder, before, seconds))
     if plan.epochs == 0:
         return FineTuned({"epochs": 0, "kept": False})
-    tuned = configs.replace(tuned, {"trainer.max_epochs": plan.epochs})
+    tuned = configs.replace(
+        settings(prepared, config, plan.freeze), {"trainer.max_epochs": plan.epochs}
+    )
     classifier = prepared.classifier(tuned, synced=distributed.world() > 1)
     head = distributed.rank_zero_only(
         lambda: of_classifier(
@@ -103,7 +114,8 @@ def fine_tune(
         )
     except TrainingError as error:  # the head is there, and worth its test and export
         warn(f"{error}: fine_tune.lr here; the frozen backbone stays")
-        distributed.rank_zero_only(lambda: _record(folder, _Plan(0, plan.precision), before))
+        none = _Plan(0, plan.precision, plan.freeze)
+        distributed.rank_zero_only(lambda: _record(folder, none, before))
         return FineTuned({"epochs": 0, "kept": False, "failed": str(error)})
     mode, metric = config.monitor.mode, config.monitor.metric
     kept = rank(fitted.best, fitted.loss, mode) < rank(before.best, before.loss, mode)
@@ -113,6 +125,7 @@ def fine_tune(
         "best": fitted.best,
         "before": before.best,
         "precision": plan.precision,
+        "freeze": plan.freeze,
         "kept": kept,
     }
     outcome = "kept" if kept else "the frozen backbone stays"
@@ -120,14 +133,22 @@ def fine_tune(
     return FineTuned(told, tuned, fitted, plan.precision, head) if kept else FineTuned(told)
 
 
-def settings(config: Config) -> Config:
-    """Return what a config trains the whole network by, once its head is there."""
+def settings(prepared: TrainingContext, config: Config, freeze: str) -> Config:
+    """Return what a config trains its backbone by, once its head is there.
+
+    Args:
+        prepared: Of the config's backbone and image size.
+        config: Of the head's training.
+        freeze: What stays frozen: `none`, or everything through a named stage.
+    """
     values: dict[str, Any] = {
-        "model.freeze": "none",
+        "model.freeze": freeze,
         # so that training begins as the head left the network, which saw features with them
         "model.batch_norm": "frozen",
-        "cache.views": 1,
+        "cache.views": 1 if freeze == "none" else 0,  # each epoch has other crops
+        "cache.mode": "off",
         "data.augment": config.fine_tune.augment,
+        "data.train_size": _train_size(prepared, config),
         "data.batch_size": config.fine_tune.batch_size,
         "optim.name": "adamw",
         "optim.lr": config.fine_tune.lr,
@@ -154,17 +175,35 @@ def settings(config: Config) -> Config:
     return configs.replace(config, values)
 
 
+def _train_size(prepared: TrainingContext, config: Config) -> int | None:
+    """Return the side of the crops, None for that of validation's images."""
+    asked = config.fine_tune.train_size
+    if asked != "auto":
+        return asked
+    side = prepared.evaluation.crop
+    smaller = 32 * round(side * _CROP_SHARE / 32)
+    network = prepared.backbone.network.eval()
+    if side < _SMALLEST_SHRUNK or not start_checks.takes(network, smaller):
+        return None
+    return smaller
+
+
+def _last_frozen(prepared: TrainingContext) -> str | None:
+    """Return the stage through which most layers are frozen; None for a network of a few."""
+    names = layers(prepared.backbone.network)
+    count = int(len(names) * _FROZEN_SHARE)
+    return names[count - 1] if count else None
+
+
 def _planned(
-    prepared: TrainingContext, tuned: Config, folder: Path, before: Fitted, seconds: float | None
+    prepared: TrainingContext, config: Config, folder: Path, before: Fitted, seconds: float | None
 ) -> _Plan:
     """Return how to train, as it was planned when the head was the same."""
     known = read_json_if_whole(folder / _PLAN, needs=("epochs", "precision", "head"))
     if known is not None and known["head"] == _head(before):
-        return _Plan(int(known["epochs"]), known["precision"])
+        return _Plan(int(known["epochs"]), known["precision"], known.get("freeze", "none"))
     shutil.rmtree(folder, ignore_errors=True)
-    plan = _Plan(tuned.trainer.max_epochs, prepared.precision)
-    if seconds is not None:
-        plan = _that_fits(prepared, tuned, seconds)
+    plan = _fastest(prepared, config, seconds)
     _record(folder, plan, before)
     return plan
 
@@ -179,22 +218,48 @@ def _head(before: Fitted) -> list[float]:
     return [before.epochs, before.best_epoch, before.best]
 
 
-def _that_fits(prepared: TrainingContext, tuned: Config, seconds: float) -> _Plan:
-    """Return as many epochs as there is time for, in the precision that is faster here."""
-    choices = [prepared.precision]
-    if prepared.accelerator == "cpu" and tuned.trainer.precision == "auto":
+def _fastest(prepared: TrainingContext, config: Config, seconds: float | None) -> _Plan:
+    """Return what to train, for how long, in the precision that is faster here.
+
+    Args:
+        prepared: Of the run.
+        config: Of the head's training.
+        seconds: What there is for it; None for as long as it takes.
+    """
+    asked = config.fine_tune.freeze
+    all_layers = "none" if asked == "auto" else asked
+    precisions = [prepared.precision]
+    if prepared.accelerator == "cpu" and config.trainer.precision == "auto":
         # convolutions of single channels, as EfficientNets have, may be slower in bf16
-        choices = [*dict.fromkeys([*choices, "fp32"])]
-    with progress("timing a step of all layers"):
-        times = {choice: _seconds_an_epoch(prepared, tuned, choice) for choice in choices}
-    precision = min(times, key=lambda choice: times[choice])
-    epochs = min(tuned.trainer.max_epochs, max(0, math.floor(seconds / times[precision])))
-    note(
-        f"an epoch of all layers takes about {times[precision]:,.0f} s in {precision}, and the"
-        f" search left {max(seconds, 0):,.0f} s"
-        + ("" if epochs else ": the backbone stays frozen; raise tuner.minutes to fine-tune it")
-    )
-    return _Plan(epochs, precision)
+        precisions = [*dict.fromkeys([*precisions, "fp32"])]
+    if seconds is None and len(precisions) == 1:
+        return _Plan(config.fine_tune.epochs, prepared.precision, all_layers)
+    plan = _that_fits(prepared, config, all_layers, precisions, seconds)
+    stage = _last_frozen(prepared)
+    if asked == "auto" and stage and plan.epochs < _ENOUGH * config.fine_tune.epochs:
+        plan = _that_fits(prepared, config, stage, [plan.precision], seconds)
+    if plan.epochs == 0:
+        note("no epoch fits in: the backbone stays frozen; raise tuner.minutes to fine-tune it")
+    return plan
+
+
+def _that_fits(
+    prepared: TrainingContext,
+    config: Config,
+    freeze: str,
+    precisions: Sequence[str],
+    seconds: float | None,
+) -> _Plan:
+    """Return as many epochs as there is time for."""
+    tuned = settings(prepared, config, freeze)
+    what = "all layers" if freeze == "none" else f"the layers after {freeze}"
+    with progress(f"timing a step of {what}"):
+        times = {each: _seconds_an_epoch(prepared, tuned, each) for each in precisions}
+    precision = min(times, key=lambda each: times[each])
+    left = "" if seconds is None else f", and the search left {max(seconds, 0):,.0f} s"
+    note(f"an epoch of {what} takes about {times[precision]:,.0f} s in {precision}{left}")
+    fit_in = math.inf if seconds is None else max(0.0, seconds / times[precision])
+    return _Plan(math.floor(min(tuned.trainer.max_epochs, fit_in)), precision, freeze)
 
 
 def _seconds_an_epoch(prepared: TrainingContext, tuned: Config, precision: str) -> float:
@@ -203,22 +268,36 @@ def _seconds_an_epoch(prepared: TrainingContext, tuned: Config, precision: str) 
     learner, feed = prepared.learner(classifier, tuned, 1)
     learner.to(prepared.device).train()
 
-    def step(batch: tuple[torch.Tensor, torch.Tensor]) -> int:
+    def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         images, labels = (part.to(prepared.device) for part in batch)
         with autocast(prepared.device, precision):
             loss, _ = learner.loss_and_hits((images, labels))
         loss.backward()  # type: ignore[no-untyped-call]
         learner.zero_grad()
-        if prepared.device.type == "cuda":
-            torch.cuda.synchronize()
-        return len(labels)
 
-    batches = list(islice(feed.train(0), 1 + _TIMED_STEPS))
-    step(batches[0])  # which allocates
-    started = time.monotonic()
-    images = sum(step(batch) for batch in batches[1:] or batches)
-    each = (time.monotonic() - started) / images
+    def validate(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+        with torch.inference_mode(), autocast(prepared.device, precision):
+            learner(batch[0].to(prepared.device))
+
+    trained = _seconds_an_image(step, list(islice(feed.train(0), 1 + _TIMED_STEPS)))
+    learner.eval()
+    validated = _seconds_an_image(validate, list(islice(feed.valid(), 2)))
     splits = prepared.report.photos.splits
     train, valid = len(splits["train"]), len(splits["valid"])
     again = train + valid if tuned.trainer.refit else 0
-    return each * (train + _SHARE_OF_A_STEP * valid + again)
+    return trained * (train + again) + validated * valid
+
+
+def _seconds_an_image(
+    work: Callable[[tuple[torch.Tensor, torch.Tensor]], None],
+    batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
+) -> float:
+    """Return how long `work` takes, its first call aside, which allocates."""
+    work(batches[0])
+    timed = batches[1:] or batches
+    started = time.monotonic()
+    for batch in timed:
+        work(batch)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.monotonic() - started) / sum(len(labels) for _, labels in timed)

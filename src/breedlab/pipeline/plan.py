@@ -167,16 +167,22 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
     if already.begun and already.trials < trials:
         stages.append("train the best anew, if a new trial is better")
     if config.fine_tune.epochs:
-        room = "" if tuner.minutes is None else ", as far as the search leaves time"
-        stages.append(
-            f"train all layers: up to {config.fine_tune.epochs} epochs{room}; kept if validation is"
-            " better"
-        )
+        stages.append(_fine_tuning(config))
     if config.trainer.refit:
         stages.append(f"refit on train and validation: {train + images.counts['valid']:,} photos")
     stages.append(f"test on {images.counts['test']:,} photos")
     stages.append("export model.tar.gz")
     return stages
+
+
+def _fine_tuning(config: Config) -> str:
+    tuned, limited = config.fine_tune, config.tuner.minutes is not None
+    what = {
+        "none": "train all layers",
+        "auto": "train all layers, or the last third" if limited else "train all layers",
+    }.get(tuned.freeze, f"train the layers after {tuned.freeze}")
+    room = ", as far as the search leaves time" if limited else ""
+    return f"{what}: up to {tuned.epochs} epochs{room}; kept if validation is better"
 
 
 def describe_dimension(dimension: Dimension) -> str:

@@ -94,7 +94,7 @@ def refitted(
         and distributed.is_main()
     ):
         probe(prepared, classifier, config)
-    views = None if config.model.freeze == "none" else config.cache.views
+    views = None if config.model.freeze == "none" else config.cache.views or None
     photos = PhotoData(images, config.data, prepared.evaluation, config.seed, views)
     learner = Learner(
         classifier,

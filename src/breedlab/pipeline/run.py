@@ -321,7 +321,7 @@ def _train(
     if config.fine_tune.epochs:
         from breedlab.pipeline import fine_tuning
 
-        _enter(watch, "Fine-tuning all layers")
+        _enter(watch, "Fine-tuning")
         tuned = fine_tuning.fine_tune(prepared, config, directory, fitted, seconds_left)
         metrics["training"]["fine_tune"] = tuned.told
         if tuned.config is not None and tuned.fitted is not None:

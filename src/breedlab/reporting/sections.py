@@ -102,7 +102,9 @@ def what(run: RunRecord) -> str:
     if tuned.get("kept"):
         watched = run.metrics["monitor"]["metric"]
         before, after = (metric(watched, tuned[name]) for name in ("before", "best"))
-        parts.append(f"all layers fine-tuned ({watched} {before} before, {after} after)")
+        frozen = tuned.get("freeze", "none")
+        what = "all layers" if frozen == "none" else f"the layers after {frozen}"
+        parts.append(f"{what} fine-tuned ({watched} {before} before, {after} after)")
     if again := (run.metrics.get("training") or {}).get("refit"):
         parts.append(
             f"refit on the {again['photos']:,} photos of train and validation before the test and"

@@ -128,7 +128,7 @@ def cached_activations(
     classifier = classifier.to(device).eval()
     parts = [("train", view) for view in range(data.views.frozen_views or 1)] + [("valid", 0)]
     shape = _boundary_shape(classifier, data.evaluation.crop, device)
-    common = {
+    common: dict[str, Any] = {
         "boundary": classifier.freeze,
         "network": network_digest(classifier),
         "transform": asdict(data.evaluation),
@@ -136,6 +136,8 @@ def cached_activations(
         "precision": precision,
         "versions": code_versions(),
     }
+    if data.data.train_size:
+        common["train_size"] = data.data.train_size
     count = sum(len(data.photos.splits[split]) for split, _ in parts)
     choice = engines.choose(classifier, common, count, lambda: first_images(data))
     files = _files(common, choice, parts, data, cache, shape, precision)

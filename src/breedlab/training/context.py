@@ -17,6 +17,7 @@ from breedlab.config import Config
 from breedlab.console import note, progress
 from breedlab.data.batches import TrainingBatches
 from breedlab.data.check import Report
+from breedlab.data.decode import KEPT_BY_TRAINING, keep_memory
 from breedlab.data.module import KeptImages, PhotoData
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import TrainingError
@@ -73,7 +74,7 @@ class TrainingContext:
     evaluation: EvalTransform
     accelerator: str
     precision: str
-    _activations: dict[tuple[str, str, int], Activations | None] = field(default_factory=dict)
+    _activations: dict[tuple[Any, ...], Activations | None] = field(default_factory=dict)
     _kept: dict[tuple[bool, int | None], dict[str, KeptImages]] = field(default_factory=dict)
     scope: str = ""
     heed: Callable[[], None] = at_leisure
@@ -185,7 +186,7 @@ class TrainingContext:
 
     def data(self, config: Config) -> PhotoData:
         """The photos as a config batches and augments them."""
-        frozen_views = None if config.model.freeze == "none" else config.cache.views
+        frozen_views = None if config.model.freeze == "none" else config.cache.views or None
         return PhotoData(
             self.report.photos, config.data, self.evaluation, config.seed, frozen_views
         )
@@ -193,6 +194,8 @@ class TrainingContext:
     def live_data(self, config: Config) -> PhotoData:
         """The photos as training loads them every epoch: with `cache.pixels` decoded once, for all
         runs."""
+        if self.accelerator == "cpu":
+            keep_memory(KEPT_BY_TRAINING)
         data = self.data(config)
         if not config.cache.pixels:
             return data
@@ -207,7 +210,7 @@ class TrainingContext:
         if config.model.freeze == "none" or config.cache.mode == "off":
             return None
         augmentation = str(AUGMENTATIONS.identity(config.data))
-        key = (config.model.freeze, augmentation, config.cache.views)
+        key = (config.model.freeze, augmentation, config.cache.views, config.data.train_size)
         if key not in self._activations:
             self._activations[key] = self._cached(classifier, config)
         return self._activations[key]
@@ -216,6 +219,8 @@ class TrainingContext:
         self.heed()
         try:
             classifier.tail()
+            if config.data.train_size and config.model.freeze != "backbone":
+                raise NotSeparable("training crops have another size than validation's images")
             return cached_activations(
                 classifier,
                 self.data(config),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from breedlab.config import Config
 from breedlab.errors import ConfigError
@@ -28,6 +29,16 @@ def refuse_constant_monitor(config: Config, classes: int) -> None:
             " five likeliest, so all epochs and trials would tie; expected valid/top1, valid/f1,"
             " valid/loss or valid/ece"
         )
+
+
+def takes(network: nn.Module, side: int) -> bool:
+    """Return whether a network in evaluation mode takes images of a size."""
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, side, side))
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    return True
 
 
 def try_network(classifier: Classifier, config: Config) -> None:
