@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from containers import Container, build_image
 from filelock import FileLock
 from recording import Recorder
+from sagemaker.core import common_utils
 from sagemaker_account import REGION, ROLE, TRUST, Account, serving
 from sagemaker_endpoints import EndpointAccount
 
@@ -31,6 +33,9 @@ def _one_loader() -> Iterator[None]:
     loader = botocore.session.create_loader()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", lambda *_: loader)
+        # The SDK reads the list of all endpoints for the address of each image.
+        resolver = functools.cache(common_utils._botocore_resolver)
+        patch.setattr(common_utils, "_botocore_resolver", resolver)
         yield
 
 
