@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,9 +63,15 @@ def test_the_star_stands_beside_the_best_on_validation(
         "one": row(0.8, 0.5, 0.99, run="r1"),
         "two": row(0.9, 0.7, 0.5, run="r2"),
     }.items():
-        summary.on_job_end(config, SimpleNamespace(overrides=[name], return_value=result))
+        overrides = ["experiment=quickstart", name]
+        summary.on_job_end(config, SimpleNamespace(overrides=overrides, return_value=result))
     summary.on_multirun_end(config)
-    (starred,) = [
-        line for line in capsys.readouterr().out.splitlines() if "★" in line and "Grid" not in line
-    ]
+    out = capsys.readouterr().out
+    (starred,) = [line for line in out.splitlines() if "★" in line and "Grid" not in line]
     assert "two" in starred and "0.9000" in starred
+    assert "quickstart" not in out, "what all runs share tells them not apart"
+    kept = json.loads((tmp_path / "grids" / "now" / "summary.json").read_text())
+    assert [each["overrides"] for each in kept] == [
+        "experiment=quickstart one",
+        "experiment=quickstart two",
+    ]

@@ -19,6 +19,7 @@ class GridSummary(Callback):
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
+        self._overrides: list[list[str]] = []
         self._grid = False
         self._new: list[Path] = []
 
@@ -29,8 +30,10 @@ class GridSummary(Callback):
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
         if self._grid:
-            overrides = " ".join(job_return.overrides or [])
-            self._rows.append({"overrides": overrides, **(job_return.return_value or {})})
+            overrides = [*(job_return.overrides or [])]
+            self._overrides.append(overrides)
+            told = job_return.return_value or {}
+            self._rows.append({"overrides": " ".join(overrides), **told})
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -48,6 +51,7 @@ class GridSummary(Callback):
         metrics = {row["metric"] for row in self._rows if "metric" in row}
         monitored = metrics.pop() if len(metrics) == 1 else "monitored"
         title = "Grid (★ best on validation)" if best else "Grid"
+        differing = what_differs(self._overrides)
         console.print()
         console.print(
             table(
@@ -56,7 +60,7 @@ class GridSummary(Callback):
                 [
                     [
                         "★" if index in best else "",
-                        row["overrides"],
+                        differing[index],
                         _figure(row.get("best")),
                         _figure(row.get("test/top1")),
                         _figure(row.get("test/loss")),
@@ -74,6 +78,12 @@ class GridSummary(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_json(folder / "summary.json", self._rows, indent=2)
         console.print(f"\n{folder / 'summary.json'}", markup=False)
+
+
+def what_differs(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """Return each run's overrides without those that all share."""
+    shared = set(overrides[0]).intersection(*overrides) if len(overrides) > 1 else set()
+    return [" ".join(word for word in words if word not in shared) for words in overrides]
 
 
 def best_rows(rows: Sequence[Mapping[str, Any]]) -> list[int]:
