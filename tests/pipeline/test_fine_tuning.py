@@ -123,7 +123,7 @@ def test_the_last_layers_train_where_there_is_no_time_for_all(
 
 @pytest.mark.parametrize(
     ("name", "side", "expected"),
-    [("resnet18", 144, 96), ("resnet18", 96, None), ("timm/vit_tiny_patch16_224", 224, None)],
+    [("resnet18", 144, 128), ("resnet18", 96, None), ("timm/vit_tiny_patch16_224", 224, None)],
 )
 def test_training_crops_are_smaller_where_the_network_takes_any_size(
     configure: Configure, name: str, side: int, expected: int | None

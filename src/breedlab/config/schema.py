@@ -106,7 +106,7 @@ class Data(Section):
     the next four."""
     train_size: Annotated[int, Field(ge=16, le=2048)] | None = None
     """Pixels of the random crops that train; null for `image_size`. A crop shows a part of the
-    image, larger: some two thirds of `image_size` train faster, and often no worse."""
+    image, larger: some four fifths of `image_size` train faster, and often no worse."""
     resize: Literal["auto"] | Annotated[int, Field(ge=16, le=4096)] = "auto"
     """The shorter side before the center crop, in pixels."""
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
@@ -213,9 +213,9 @@ class FineTune(Section):
     """What stays frozen all the same: `none`, or everything through a named stage; `auto` freezes
     the first two thirds of the layers where there is no time to train all of them."""
     train_size: Literal["auto"] | Annotated[int, Field(ge=16, le=2048)] | None = "auto"
-    """Pixels of its random crops; null for `data.image_size`, `auto` for some two thirds of it
+    """Pixels of its random crops; null for `data.image_size`, `auto` for some four fifths of it
     where the network takes any size."""
-    lr: Annotated[float, Field(gt=0)] = 0.001
+    lr: Annotated[float, Field(gt=0)] = 0.0003
     """AdamW's learning rate for the head."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Each layer learns at this fraction of the next one's rate."""
@@ -223,7 +223,7 @@ class FineTune(Section):
     """Images of a step."""
     augment: Annotated[str, choice(AUGMENTATIONS)] = "basic"
     """What it does to images beside a random crop and flip."""
-    ema: Rate = 0.97
+    ema: Rate = 0.9
     """Decay of the moving average of the weights, which is what is validated and kept."""
 
 

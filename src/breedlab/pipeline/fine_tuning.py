@@ -42,7 +42,7 @@ _ENOUGH = 0.6
 """The share of the epochs asked for that makes all layers worth more than the last ones."""
 _FROZEN_SHARE = 2 / 3
 """Of the layers, where there is no time for all."""
-_CROP_SHARE = 2 / 3
+_CROP_SHARE = 0.8
 """The training crop's side in that of validation's images."""
 _SMALLEST_SHRUNK = 128
 """Pixels; smaller images have no detail to spare."""
