@@ -42,9 +42,10 @@ absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 ROOT = Path(__file__).resolve().parents[1]
 
 # A frozen random network of few parameters on small photos: learns what the tests need, in no time.
+# resnet18's archive and checkpoints, of 45 MB each, would take a third of a run.
 SMALL = [
     "model=resnet34",
-    "model.name=resnet18",
+    "model.name=shufflenet_v2_x0_5",
     "model.weights=none",
     "data=image_folder",
     "data.image_size=32",
@@ -104,13 +105,18 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 LONGEST = [
     "test_jobs.py",
+    "test_study.py",
+    "test_docs_journey.py",
+    "test_extension.py",
+    "test_stack.py",
+    "test_signals.py",
+    "test_distributed.py",
+    "test_fit.py",
+    "test_damage.py",
     "test_journey.py",
+    "test_recorder.py",
     "test_install.py",
     "test_notebook_in_account.py",
-    "test_distributed.py",
-    "test_signals.py",
-    "test_notebook.py",
-    "test_study.py",
 ]
 """Files by the time that they take, the longest first, as a run's last lines list them."""
 

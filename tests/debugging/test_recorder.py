@@ -38,7 +38,7 @@ Configure = Callable[..., Config]
 # 100 and 24 photos in batches of 16; from the cache 24 in one
 EPOCHS, BATCHES, VALID_BATCHES = 2, 7, 2
 LOSS = "CrossEntropyLoss_output_0"
-RECORDED = ("debugger=default", "debugger.every=3")
+RECORDED = ("model.name=resnet18", "debugger=default", "debugger.every=3")
 LIVE = ("model.freeze=none", "trainer.ema=0.9", "data.mixup=0.2")
 
 

@@ -22,6 +22,13 @@ from breedlab.training.fit import Fitted
 
 Configure = Callable[..., Config]
 
+
+@pytest.fixture(scope="module")
+def configure(configure: Configure) -> Configure:
+    """On resnet18, whose layers these tests name."""
+    return lambda *more: configure("model.name=resnet18", *more)
+
+
 # A head that learned nothing: whatever trains all layers does better.
 POOR = ("trainer.max_epochs=1", "optim.lr=0.000001", "model.head_type=linear", "model.dropout=0")
 

@@ -29,7 +29,9 @@ def test_a_planted_wrong_label_leads_the_list_and_the_report(
                 pixels[..., channel] += 80
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
     (here / "photos/train/blue/0.png").rename(here / "photos/train/red/wrong.png")
-    result = run(configure(f"data.root={here / 'photos'}", "model.head_type=logistic"), [])
+    # whose random features tell the colors apart
+    words = ("model.name=resnet18", "model.head_type=logistic")
+    result = run(configure(f"data.root={here / 'photos'}", *words), [])
     first = next(csv.DictReader((result.run / "fixes.csv").open()))
     assert (first["file"], first["split"]) == ("train/red/wrong.png", "train")
     assert (first["label"], first["suggested"], first["why"]) == ("red", "blue", LABEL)

@@ -23,7 +23,7 @@ Configure = Callable[..., Config]
 
 @pytest.fixture(scope="module")
 def prepared(configure: Configure) -> TrainingContext:
-    config = configure()
+    config = configure("model.name=resnet18")
     return prepare(config, checked_photos(config))
 
 

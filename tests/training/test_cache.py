@@ -26,7 +26,7 @@ def final_loss(prepared: TrainingContext, config: Config) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("freeze", ["backbone", "layer3"])
+@pytest.mark.parametrize("freeze", ["backbone", "stage3"])
 def test_five_trials_agree_with_and_without_it(
     tmp_path: Path, configure: Configure, freeze: str
 ) -> None:
@@ -46,7 +46,7 @@ def test_five_trials_agree_with_and_without_it(
     report = checked_photos(base)
     cached, live = prepare(base, report), prepare(replace(base, {"cache.mode": "off"}), report)
     for lr, batch_size in [(0.001, 16), (0.003, 16), (0.0003, 32), (0.002, 64), (0.001, 40)]:
-        # A layer4 of one pixel with BatchNorm doubles every rounding difference; plain SGD does not
+        # A stage4 of one pixel with BatchNorm doubles every rounding difference; plain SGD does not
         # feed on them.
         optimizer = "adam" if freeze == "backbone" else "sgd"
         values = {"optim.lr": lr, "data.batch_size": batch_size, "optim.name": optimizer}
@@ -78,7 +78,7 @@ def test_activations_are_computed_once_for_all_trials_and_runs(
         assert sum(seen) == (124 if lr == 0.001 else 0)
 
 
-@pytest.mark.parametrize("change", ["data.resize=40", "seed=8", "model.freeze=layer2"])
+@pytest.mark.parametrize("change", ["data.resize=40", "seed=8", "model.freeze=stage2"])
 def test_another_transform_network_or_boundary_has_activations_of_its_own(
     tmp_path: Path, configure: Configure, change: str
 ) -> None:
@@ -101,18 +101,18 @@ def test_over_its_limit_it_computes_live_and_says_so(
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path, configure: Configure) -> None:
-    old = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0004", "seed=1")
-    new = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0004", "seed=2")
+    old = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0008", "seed=1")
+    new = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0008", "seed=2")
     for config in (old, new):
         prepared = prepare(config, checked_photos(config))
         assert prepared.activations(prepared.classifier(config), config) is not None
-    assert sum(path.stat().st_size for path in tmp_path.glob("*.npy")) <= 400_000
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.npy")) <= 800_000
 
 
 def test_a_set_that_fits_is_kept_whole(tmp_path: Path, configure: Configure) -> None:
     """Room was once made for all views at each of them, which threw out the ones before."""
-    # it takes 0.66 MB
-    words = [f"cache.dir={tmp_path}", "cache.views=3", "data.augment=basic", "cache.max_gb=0.001"]
+    # it takes 1.3 MB
+    words = [f"cache.dir={tmp_path}", "cache.views=3", "data.augment=basic", "cache.max_gb=0.002"]
     prepared = prepare(configure(*words), checked_photos(configure(*words)))
     assert prepared.activations(prepared.classifier(prepared.config), prepared.config) is not None
     computed = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}

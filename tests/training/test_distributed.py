@@ -249,7 +249,7 @@ def test_a_last_batch_with_fewer_photos_than_processes_is_one_step_of_all(
 def test_all_processes_stop_at_one_step_and_go_on_to_the_same_weights(
     here: Path, words: Words
 ) -> None:
-    overrides = words("model.freeze=layer3", "data.batch_size=4", "trainer.ema=0.9", *QUIET)
+    overrides = words("model.freeze=stage3", "data.batch_size=4", "trainer.ema=0.9", *QUIET)
     whole = start(2, *overrides, "name=unbroken")
     whole.communicate(timeout=300)
     assert whole.returncode == 0

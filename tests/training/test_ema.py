@@ -44,7 +44,7 @@ def test_it_is_the_average_that_timm_computes(configure: Configure) -> None:
             torch.testing.assert_close(tensor, expected[name])
 
 
-@pytest.mark.parametrize("freeze", ["backbone", "layer3"])
+@pytest.mark.parametrize("freeze", ["backbone", "stage3"])
 def test_nothing_frozen_is_averaged(configure: Configure, freeze: str) -> None:
     config = configure(f"model.freeze={freeze}")
     prepared = prepare(config, checked_photos(config))
@@ -56,7 +56,7 @@ def test_nothing_frozen_is_averaged(configure: Configure, freeze: str) -> None:
 
 def test_the_average_stays_on_the_device_of_the_weights(configure: Configure) -> None:
     """A device that computes nothing stands for a GPU: what leaves it is an error."""
-    config = configure("model.freeze=layer3")
+    config = configure("model.freeze=stage3")
     classifier = prepare(config, checked_photos(config)).classifier(config).to("meta")
     average = MovingAverage(classifier, 0.99)
     for _ in range(3):

@@ -33,7 +33,7 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
     return coarse.repeat_interleave(8, 2).repeat_interleave(8, 3).to(torch.uint8)
 
 
-@pytest.mark.parametrize("freeze", ["backbone", "layer2"])
+@pytest.mark.parametrize("freeze", ["backbone", "stage2"])
 def test_openvino_computes_what_pytorch_does_in_the_order_of_the_images(
     configure: Configure, freeze: str
 ) -> None:
@@ -92,8 +92,11 @@ def test_the_fastest_is_taken_if_it_agrees(
 ) -> None:
     classifier = prepared.classifier(prepared.config)
     eager = Eager(classifier, CPU, "fp32")
+    width = 1024
     factors = (
-        torch.ones(512) if right else torch.randn(512, generator=torch.Generator().manual_seed(1))
+        torch.ones(width)
+        if right
+        else torch.randn(width, generator=torch.Generator().manual_seed(1))
     )
     quick = Quick(eager, factors)
     monkeypatch.setattr(FeatureEngines, "_candidate", lambda *_: "openvino")

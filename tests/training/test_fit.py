@@ -36,7 +36,7 @@ CASES = {
         "trainer.gradient_clip=1.0",
     ],
     "frozen through a stage, one-cycle": [
-        "model.freeze=layer2",
+        "model.freeze=stage2",
         "optim.schedule=one_cycle",
         "optim.name=sgd",
     ],
@@ -78,7 +78,7 @@ def test_a_resumed_run_ends_at_the_very_weights_of_an_unbroken_one(
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-@pytest.mark.parametrize("freeze", ["backbone", "layer2"])
+@pytest.mark.parametrize("freeze", ["backbone", "stage2"])
 @pytest.mark.parametrize("mode", ["auto", "off"])
 def test_not_one_frozen_number_moves_in_training(
     tmp_path: Path, configure: Configure, freeze: str, mode: str

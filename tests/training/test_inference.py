@@ -36,7 +36,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
 
 @pytest.mark.parametrize(
     ("freeze", "mode", "times"),
-    [("none", "auto", 1), ("backbone", "off", 1), ("layer3", "auto", 0)],
+    [("none", "auto", 1), ("backbone", "off", 1), ("stage3", "auto", 0)],
 )
 def test_one_pass_gives_logits_and_features(
     configure: Configure,
@@ -73,7 +73,7 @@ def test_one_pass_gives_logits_and_features(
 def test_a_cached_boundary_gives_training_features_without_an_image(
     configure: Configure, tmp_path: Path, decoded: Counter[Path]
 ) -> None:
-    config = configure("model.freeze=layer3", f"cache.dir={tmp_path / 'cache'}")
+    config = configure("model.freeze=stage3", f"cache.dir={tmp_path / 'cache'}")
     prepared = prepare(config, checked_photos(config))
     classifier = prepared.classifier(config)
     prepared.activations(classifier, config)

@@ -131,6 +131,7 @@ def test_a_rare_class_does_not_swallow_the_common_one(
     tmp_path: Path, configure: Configure, rare: Path
 ) -> None:
     words = [
+        "model.name=resnet18",  # whose random features tell the two apart
         "data.class_weights=balanced",
         "optim.label_smoothing=0.1",
         "data.batch_size=32",

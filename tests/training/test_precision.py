@@ -98,7 +98,7 @@ def test_a_frozen_part_computes_in_it_too(
         list(prepared.epochs(prepared.classifier(config), config, 1))
     assert not convolutions and seen == {(True, expected), (False, expected)}
 
-    live = configure(*words, "model.freeze=layer2", "cache.mode=off")
+    live = configure(*words, "model.freeze=stage2", "cache.mode=off")
     with outputs_of(nn.Conv2d) as seen:
         list(prepared.epochs(prepared.classifier(live), live, 1))
     assert seen == {(True, expected), (False, expected)}

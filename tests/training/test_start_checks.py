@@ -25,7 +25,7 @@ def ready(config: Config) -> TrainingContext:
 def test_a_batch_of_one_is_refused_where_batchnorm_trains(configure: Configure) -> None:
     one = ("data.batch_size=1", "model.freeze=none")
     with pytest.raises(
-        ConfigError, match=r"^data\.batch_size: got 1; resnet18 normalizes each batch"
+        ConfigError, match=r"^data\.batch_size: got 1; shufflenet_v2_x0_5 normalizes each batch"
     ):
         ready(configure(*one))
     ready(configure("data.batch_size=1", "model.freeze=backbone"))  # a head can

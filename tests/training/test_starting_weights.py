@@ -69,9 +69,11 @@ def test_another_runs_head_is_left_out_where_the_classes_are_others(
     assert (
         "its head of 4 classes is left out, since these are other classes" in describe(prepared)[1]
     )
+    name = "shufflenet_v2_x0_5"
     other = configs.replace(again, {"model.name": "resnet34"})
     with pytest.raises(
-        ConfigError, match=r"moved.ckpt holds resnet18, not resnet34; set model.name=resnet18"
+        ConfigError,
+        match=rf"moved.ckpt holds {name}, not resnet34; set model.name={name}",
     ):
         prepare(other, prepared.report)
 
@@ -93,7 +95,7 @@ def test_a_network_that_the_archive_does_not_make_again_is_not_exported(
 
     def with_an_attribute(classifier: Classifier, path: Path) -> None:
         made(classifier, path)
-        classifier.backbone.bn1.eps = 3.0
+        classifier.backbone.conv5[1].eps = 3.0
 
     monkeypatch.setattr(final_test, "load_checkpoint", with_an_attribute)
     with pytest.raises(
@@ -117,8 +119,8 @@ def test_activations_are_of_what_a_network_does_not_of_its_numbers_alone(
     assert network_digest(prepared.classifier(config)) == before
     for module, name, value in (
         (classifier.backbone, "transform_input", True),
-        (classifier.backbone.layer1[0].bn1, "eps", 0.5),
-        (classifier.backbone.conv1, "padding", (1, 1)),
+        (classifier.backbone.stage2[0].branch1[1], "eps", 0.5),
+        (classifier.backbone.conv1[0], "padding", (0, 0)),
     ):
         old = getattr(module, name, None)
         setattr(module, name, value)

@@ -111,6 +111,7 @@ WORDS = (
     "tuner.minutes=30",
     "tuner.confirm=2",
     "tuner.max_epochs=2",
+    "model.name=resnet18",
     "tuner.space.model.name=[resnet18,squeezenet1_1]",
     "tuner.space.model.weights=[none,none]",
     "tuner.space.model.head_type=[logistic,linear]",
