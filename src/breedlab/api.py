@@ -89,6 +89,8 @@ class Prediction:
         unknown: Whether the image is unlike those of all classes; None if the model does not tell.
         label_set: The classes of which the true one is one with the model's coverage, 90%; empty if
             it has no sets.
+        labels: The labels that the image is given, the most probable first, which may be none; None
+            of a model of one class an image.
     """
 
     label: str
@@ -96,6 +98,7 @@ class Prediction:
     probabilities: Mapping[str, float]
     unknown: bool | None = None
     label_set: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
 
 
 class Model:
@@ -164,7 +167,10 @@ class Model:
         )
         label, probability = ranked[0]
         label_set = tuple(self.classes[index] for index in told.get("set", ()))
-        return Prediction(label, probability, dict(ranked), told.get("unknown"), label_set)
+        labels = None
+        if "labels" in told:
+            labels = tuple(self.classes[index] for index in told["labels"])
+        return Prediction(label, probability, dict(ranked), told.get("unknown"), label_set, labels)
 
 
 class Run:

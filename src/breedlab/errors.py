@@ -20,6 +20,7 @@ CODES = {
     "BL201": "A file is not an image that can be used.",
     "BL202": "An image that was checked can no longer be read.",
     "BL203": "A run has no tensors recorded.",
+    "BL204": "A label file has several labels an image, and one was expected.",
     "BL300": "Training or the search could not produce a model.",
     "BL301": "A disk is full.",
     "BL302": "The minutes of a search are over.",

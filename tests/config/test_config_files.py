@@ -24,6 +24,7 @@ CHOICES = [
 # What a choice needs beside itself, on top of quickstart.
 COMPANIONS = {
     ("data", "image_folder"): ["data.root=photos"],
+    ("data", "multi_label"): ["data.root=photos"],
     ("trainer", "finetune"): ["model.freeze=none"],
     ("backend", "sagemaker"): ["dry_run=true"],
     ("tuner", "grid"): ["tuner.trials=null", "tuner.space.optim.lr=[0.001,0.01]"],

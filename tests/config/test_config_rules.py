@@ -44,6 +44,9 @@ AUTO = {
     },
 }
 
+SEVERAL = {"data.multi_label": True, "monitor.metric": "valid/map"}
+SPACE = {"tuner.space": {"optim.lr": [0.1, 0.2]}}
+
 CASES = [
     Case(
         "backbone_is_known",
@@ -417,6 +420,68 @@ CASES = [
         {"data.fixes": "/nowhere/fixes.csv"},
         "data.fixes: /nowhere/fixes.csv is not there; expected a run's fixes.csv, edited",
         {"data.fixes": __file__},
+    ),
+    Case(
+        "metric_suits_labels",
+        {"monitor.metric": "valid/map"},
+        "monitor.metric: got 'valid/map'; expected one of valid/loss, valid/top1, valid/top5,"
+        " valid/f1, valid/ece, since data.multi_label=false (data=multi_label trains on images of"
+        " several classes)",
+        {**SEVERAL},
+    ),
+    Case(
+        "metric_suits_labels",
+        {"data.multi_label": True},
+        "monitor.metric: got 'valid/top1'; expected one of valid/loss, valid/map, valid/f1,"
+        " valid/micro_f1, valid/exact, since data.multi_label=true (data=multi_label sets both)",
+        {**SEVERAL, "monitor.metric": "valid/f1"},
+    ),
+    Case(
+        "labels_name_a_file",
+        {"data.labels": "multi"},
+        "data.labels: got 'multi'; expected auto, or a label file of data.root",
+        {"data.labels": "labels.csv"},
+    ),
+    *(
+        Case("multi_label_suits", {**SEVERAL, **wrong}, says, {**SEVERAL, **right})
+        for wrong, says, right in (
+            (
+                {"data.mixup": 0.2, "model.freeze": "none"},
+                "data.mixup: got 0.2; expected 0, since data.multi_label=true",
+                {"model.freeze": "none"},
+            ),
+            (
+                {"data.sampling": "balanced"},
+                "data.sampling: got 'balanced'; expected 'shuffled', since data.multi_label=true",
+                {"data.class_weights": "balanced"},
+            ),
+            (
+                {"data.fixes": __file__},
+                "expected null, since data.multi_label=true: edit the label file",
+                {},
+            ),
+            (
+                {"optim.loss": "logit_adjusted"},
+                "optim.loss: got 'logit_adjusted'; expected 'cross_entropy', since"
+                " data.multi_label=true",
+                {"optim.label_smoothing": 0.1},
+            ),
+            (
+                {"tuner.strategy": "random", "tuner.trials": 2, "tuner.folds": 3, **SPACE},
+                "tuner.folds: got 3; expected 1, since data.multi_label=true",
+                {"tuner.strategy": "random", "tuner.trials": 2, **SPACE},
+            ),
+            (
+                AUTO,
+                "tuner.strategy: got 'auto'; expected none, random, grid, bayesian or hyperband",
+                {},
+            ),
+            (
+                {"serving.unknown": "row"},
+                "serving.unknown: got 'row'; expected 'field' or 'off'",
+                {"serving.unknown": "off"},
+            ),
+        )
     ),
 ]
 BY_RULE = pytest.mark.parametrize(

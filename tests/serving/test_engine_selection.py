@@ -192,14 +192,14 @@ def test_the_fastest_that_agrees_is_taken_and_only_its_file_is_kept(
     )
     assert refused.agreement is not None and refused.agreement < LEAST_AGREEMENT
     assert f"agrees with the module on {refused.agreement:.1%}" in refused.objection
-    assert taken.taken and taken.agreement == 1.0 and taken.top1 == module.top1
+    assert taken.taken and taken.agreement == 1.0 and taken.right == module.right
     description = json.loads((content / "model.json").read_text())
     assert description["export"] == json.loads(json.dumps(found.as_dict()))
     assert description["export"]["photos"] == {"validation": 24, "calibration": 8}
     labels = prepared.data(prepared.config).labels("test")
     batch = torch.cat([photos for photos, _ in prepared.data(prepared.config).test_dataloader()])
     answered = Model(content, CPU).scores(batch).argmax(1)
-    assert found.test_top1 == pytest.approx(float((answered == labels).float().mean()))
+    assert found.test_right == pytest.approx(float((answered == labels).float().mean()))
 
 
 @needs_openvino
@@ -251,17 +251,17 @@ def test_a_network_that_cannot_be_converted_is_exported_all_the_same(
 
 
 def test_an_engine_that_loses_accuracy_is_refused_even_if_it_agrees() -> None:
-    module = engine_selection.Candidate(MODULE, agreement=1.0, top1=0.900)
+    module = engine_selection.Candidate(MODULE, agreement=1.0, right=0.900)
     for lost, refused in ((MOST_LOST, False), (MOST_LOST + 0.001, True), (-0.1, False)):
         other = engine_selection.Candidate(
-            Choice("openvino", "int8"), agreement=0.985, top1=0.900 - lost
+            Choice("openvino", "int8"), agreement=0.985, right=0.900 - lost
         )
         assert bool(engine_selection._objection(other, module, photos=2000)) is refused
 
 
 def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
     """The rule: with 95% confidence at least 95% of all photos get the module's class."""
-    module = engine_selection.Candidate(MODULE, agreement=1.0, top1=0.9)
+    module = engine_selection.Candidate(MODULE, agreement=1.0, right=0.9)
     for photos, agreeing, taken in (
         (96, 96, False),
         (100, 100, True),
@@ -269,14 +269,14 @@ def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
         (1000, 981, True),
     ):
         other = engine_selection.Candidate(
-            Choice("openvino", "int8"), agreement=agreeing / photos, top1=0.9
+            Choice("openvino", "int8"), agreement=agreeing / photos, right=0.9
         )
         assert (engine_selection._objection(other, module, photos) == "") is taken, (
             photos,
             agreeing,
         )
         halves = engine_selection.Candidate(
-            Choice("openvino", "bf16"), agreement=agreeing / photos, top1=0.9
+            Choice("openvino", "bf16"), agreement=agreeing / photos, right=0.9
         )
         assert engine_selection._objection(halves, module, photos) == ""
     # An engine that 5% of photos would notice is hardly ever let through, however few photos there
@@ -285,7 +285,7 @@ def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
         passing = 0.0
         for agreeing in range(photos + 1):
             other = engine_selection.Candidate(
-                Choice("openvino", "int8"), agreement=agreeing / photos, top1=0.9
+                Choice("openvino", "int8"), agreement=agreeing / photos, right=0.9
             )
             if not engine_selection._objection(other, module, photos):
                 passing += binom.pmf(agreeing, photos, 0.95)

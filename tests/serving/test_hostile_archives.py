@@ -146,7 +146,7 @@ def test_what_breedlab_packs_is_unpacked_as_it_was(tmp_path: Path, folder: Path)
 HUGE = 10**4299
 UNKNOWN = {"method": "nearest", "width": 512, "threshold": 1.0, "quantiles": [0.0, 1.0]}
 WRONG: list[tuple[str, Any, str]] = [
-    ("format", 2, "newer breedlab .*upgrade"),
+    ("format", 3, "newer breedlab .*upgrade"),
     ("schema_version", 99, "newer breedlab .*upgrade"),
     *(
         (field, value, field)
@@ -181,6 +181,11 @@ WRONG: list[tuple[str, Any, str]] = [
         ("answers.sets", value, "answers.sets")
         for value in ([], "x", {}, {"coverage": 0.9, "least": 1.5})
     ),
+    *(
+        ("answers.thresholds", value, "answers.thresholds")
+        for value in ([], "x", {}, [0.5] * 5, [0.5, 0.5, 0.5, 1.5], [0.5, 0.5, 0.5, None])
+    ),
+    ("answers", {"thresholds": [0.5] * 4, "sets": {"coverage": 0.9, "least": 0.1}}, "both"),
     *(
         ("answers.unknown", {**UNKNOWN, field: value}, f"answers.unknown.{field}")
         for field, value in [

@@ -10,7 +10,8 @@ from torch import nn
 
 from breedlab.config.schema import Monitor
 from breedlab.training.activations import Activations
-from breedlab.training.solving import PENALTIES, Loss, Solution, solve
+from breedlab.training.solved_losses import CrossEntropy
+from breedlab.training.solving import PENALTIES, Solution, solve
 
 sklearn_linear = pytest.importorskip("sklearn.linear_model")
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def log_probabilities(solution: Solution, cached: Activations) -> np.ndarray:
 @pytest.mark.parametrize(("images", "width", "classes"), [(400, 30, 5), (60, 150, 4), (300, 20, 2)])
 def test_scores_are_those_of_scikit_learn(images: int, width: int, classes: int, c: float) -> None:
     cached = drawn(images, width, classes)
-    solution = solve(cached, classes, Loss(), Monitor(), CPU, c)
+    solution = solve(cached, classes, CrossEntropy(), Monitor(), CPU, c)
     np.testing.assert_allclose(
         log_probabilities(solution, cached), by_scikit_learn(cached, c), atol=1e-3
     )
@@ -72,7 +73,7 @@ def test_balanced_classes_weigh_as_in_scikit_learn() -> None:
         (cached.train[0][kept],), cached.valid, cached.labels[kept], cached.valid_labels
     )
     counts = torch.bincount(cached.labels).float()
-    solution = solve(cached, 3, Loss(counts.sum() / (3 * counts)), Monitor(), CPU, 0.1)
+    solution = solve(cached, 3, CrossEntropy(counts.sum() / (3 * counts)), Monitor(), CPU, 0.1)
     np.testing.assert_allclose(
         log_probabilities(solution, cached), by_scikit_learn(cached, 0.1, "balanced"), atol=1e-3
     )
@@ -82,7 +83,7 @@ def test_the_penalty_is_the_one_that_validates_best() -> None:
     """Of those that were tried; scikit-learn's validation accuracies and losses decide which that
     is."""
     cached = drawn(200, 60, 4, seed=1)
-    solution = solve(cached, 4, Loss(), Monitor(), CPU)
+    solution = solve(cached, 4, CrossEntropy(), Monitor(), CPU)
     truth = cached.valid_labels.numpy()
 
     def quality(c: float) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from breedlab.errors import ServingError
 from breedlab.serving.access import KEY_VARIABLE
 
 _TIMEOUT_S = 60.0
-_TOLD = ("set", "unknown", "stranger_than")
+_TOLD = ("labels", "set", "unknown", "stranger_than")
 """What a verbose answer says beside the scores, if the model does."""
 
 

@@ -15,6 +15,8 @@ from breedlab.config.plugins import load_plugins_of
 from breedlab.data.folders import Photo, display_names, listed
 from breedlab.data.layout import split_of
 from breedlab.data.listing import Leftovers, find_images, subfolders
+from breedlab.data.multi_label import merged_copies
+from breedlab.data.tables import AUTO, find_table
 from breedlab.errors import DataError
 from breedlab.names import composed
 from breedlab.serving.description import read_description
@@ -36,11 +38,14 @@ def main(argv: list[str]) -> int:
     load_plugins_of(words.model)
     with opened(words.model) as folder:
         description = read_description(folder)
-        photos = labelled(words.folder, tuple(description["classes"]))
+        several = bool((description.get("answers") or {}).get("thresholds"))
+        read = labelled_several if several else labelled
+        photos = read(words.folder, tuple(description["classes"]))
         found, engine = _evaluate(folder, words.engine, photos)
         # of models of older versions it is not known
-        frequent = description["lineage"].get("most_frequent_class")
-        found = replace(found, most_frequent_class=frequent)
+        if not several:
+            frequent = description["lineage"].get("most_frequent_class")
+            found = replace(found, most_frequent_class=frequent)
     if words.json:
         print(json.dumps({**found.as_dict(), "engine": engine}, indent=2))
     else:
@@ -54,7 +59,8 @@ def command_parser() -> Parser:
         "evaluate",
         "MODEL|RUN FOLDER [--json] [--engine ENGINE]",
         description=(
-            "Test a model on labeled images: FOLDER/<class>/image.jpg, named as in training."
+            "Test a model on labeled images: FOLDER/<class>/image.jpg, named as in training; of"
+            " several labels an image also images beside a file such as labels.csv."
         ),
         examples=("runs/latest data/sample/test",),
     )
@@ -78,6 +84,46 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
         DataError: If there are none, or a folder's name is no class of the model.
     """
     left = Leftovers()
+    files = _class_folders(folder, classes, left)
+    photos = [Photo(path, label) for label, paths in files for path in paths]
+    _refuse_none(folder, photos, left)
+    _tell(left)
+    return photos
+
+
+def labelled_several(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
+    """Photos of a folder with the labels that a file such as labels.csv, or all class folders that
+    they lie in, give them.
+
+    Raises:
+        DataError: If there are none, or a label is no class of the model.
+    """
+    left = Leftovers()
+    table = find_table(folder, AUTO, multi_label=True)
+    if table is None:
+        files = {classes[label]: paths for label, paths in _class_folders(folder, classes, left)}
+        found = merged_copies(files)
+    else:
+        found = {row.path: row.labels for row in table.rows}
+        if unknown := sorted({name for names in found.values() for name in names} - {*classes}):
+            raise _not_classes(table.files[0], unknown, classes)
+    photos = [
+        Photo(path, -1, labels=tuple(sorted(map(classes.index, names))))
+        for path, names in sorted(found.items())
+    ]
+    _refuse_none(folder, photos, left)
+    _tell(left)
+    return photos
+
+
+def _class_folders(
+    folder: Path, classes: tuple[str, ...], left: Leftovers
+) -> list[tuple[int, list[Path]]]:
+    """Return the label of each class folder and its images.
+
+    Raises:
+        DataError: If a folder's name is no class of the model.
+    """
     names = [entry.name for entry in subfolders(folder, left)]
     # In one Unicode form, whichever the file system here writes, and the one where the model was
     # trained.
@@ -103,19 +149,21 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
             f" {folder / splits[0]}"
         )
     if unknown:
-        verb = "is" if len(unknown) == 1 else "are"
-        raise DataError(
-            f"{folder}: {listed(unknown)} {verb} no class of the model; it knows"
-            f" {listed(classes, 10)}"
-        )
-    photos = [
-        Photo(path, label[name]) for name in names for path in find_images(folder / name, left)
-    ]
+        raise _not_classes(folder, unknown, classes)
+    return [(label[name], find_images(folder / name, left)) for name in names]
+
+
+def _not_classes(place: Path, unknown: list[str], classes: tuple[str, ...]) -> DataError:
+    verb = "is" if len(unknown) == 1 else "are"
+    return DataError(
+        f"{place}: {listed(unknown)} {verb} no class of the model; it knows {listed(classes, 10)}"
+    )
+
+
+def _refuse_none(folder: Path, photos: list[Photo], left: Leftovers) -> None:
     if not photos:
         held = f"; it holds {left.unread()}, which are not read" if left.endings else ""
         raise DataError(f"{folder}: holds no photos{held}; expected FOLDER/<class>/photo.jpg")
-    _tell(left)
-    return photos
 
 
 def _tell(left: Leftovers) -> None:
@@ -136,17 +184,21 @@ def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[An
         from breedlab.data.module import LostPhoto, PhotoDataset, start_worker
         from breedlab.serving.model import Model
         from breedlab.training.evaluation import evaluate
+        from breedlab.training.label_evaluation import evaluate_labels
 
         hardware.heed()
         model = Model(folder, engine=engine)
-    dataset = PhotoDataset(photos, model.transform)
+    dataset = PhotoDataset(photos, model.transform, classes=len(model.classes))
     batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=start_worker)
     with progress("testing", aside=True) as report:
         report(0, len(photos))
         try:
-            found = evaluate(
-                model.scores, batches, model.classes, total=len(photos), progress=report
-            )
+            how: dict[str, Any] = {"total": len(photos), "progress": report}
+            if model.answers.thresholds is not None:
+                how["thresholds"] = model.answers.thresholds
+                found: Any = evaluate_labels(model.logits, batches, model.classes, **how)
+            else:
+                found = evaluate(model.scores, batches, model.classes, **how)
         except LostPhoto as error:
             raise DataError(
                 f"{error.fact}; take it out of the folder, and the others are tested"
@@ -157,10 +209,15 @@ def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[An
 def _show(found: Any, engine: str) -> None:
     from breedlab.console import console, table
     from breedlab.evaluation.figures import rate_interval
-    from breedlab.reporting.summary import confusions_table, metrics_table
+    from breedlab.reporting.summary import confusions_table, labels_table, metrics_table
 
     tree = found.as_dict()
     console.print(metrics_table("Evaluation", tree))
+    if tree.get("multi_label"):
+        console.print()
+        console.print(labels_table(tree))
+        console.print(f"\nanswered by {engine}", markup=False)
+        return
     if tree["worst"]:
         console.print()
         console.print(confusions_table(tree))

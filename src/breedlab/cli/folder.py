@@ -64,6 +64,7 @@ def train_on(root: Path, words: list[str]) -> int:
     from breedlab.console import console, note, progress, stage
     from breedlab.data.check import check
     from breedlab.data.folders import splitting, survey
+    from breedlab.data.label_cells import SeveralLabels
     from breedlab.files import why_no_folder
     from breedlab.names import printable
     from breedlab.pipeline.proposal import describe, estimate, in_words, propose
@@ -74,9 +75,13 @@ def train_on(root: Path, words: list[str]) -> int:
             " folders, or images beside a file such as labels.csv"
         )
     # What is said of the data counts before anything is read: data.ignore, data.labels, seed.
-    asked = validate(load(["data=image_folder", "name=images", "data.root=.", *words]))
+    kind = "multi_label" if "data.multi_label=true" in words else "image_folder"
+    asked = validate(load([f"data={kind}", "name=images", "data.root=.", *words]))
     stage(f"Looking at {root}")
-    photos = survey(root, **splitting(asked))
+    try:
+        photos = survey(root, **splitting(asked))
+    except SeveralLabels:  # which the proposal says
+        photos = survey(root, **{**splitting(asked), "multi": True})
     with progress("checking images") as done:
         report = check(photos, Path(asked.cache.dir, "checks"), on_bad_file="skip", progress=done)
     for line in describe(photos, report):

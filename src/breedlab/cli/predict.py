@@ -21,6 +21,7 @@ from breedlab.data.folders import display_names
 from breedlab.data.listing import Leftovers, find_images
 from breedlab.errors import DataError
 from breedlab.names import composed, printable
+from breedlab.serving.description import read_description
 
 _BATCH = 16
 _BORDERS = 8
@@ -31,7 +32,8 @@ too."""
 
 
 def main(argv: list[str]) -> int:
-    """Prints the likeliest classes of each photo; 1 if some file was no usable photo.
+    """Prints the likeliest classes of each photo, or the labels that it is given; 1 if some file
+    was no usable photo.
 
     Raises:
         BreedlabError: If the model or a photo is not there.
@@ -68,7 +70,8 @@ def main(argv: list[str]) -> int:
         with opened(Path(words.model)) as folder:
             answers = _answers(_loaded(folder, words.engine), photos, words.top)
             found = list(_shown(answers, len(photos)))
-            _add_truths(found, json.loads((folder / "model.json").read_text("utf-8"))["classes"])
+            if not any("labels" in answer for answer in found):
+                _add_truths(found, read_description(folder)["classes"])
     else:
         found = list(_shown(ask(words.endpoint, photos, words.top, words.region), len(photos)))
     if words.json:
@@ -190,8 +193,10 @@ def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any
                     {"class": model.classes[i], "probability": round(probabilities[i], 6)}
                     for i in best
                 ]
+                for name in ("set", "labels"):
+                    if name in told:
+                        told[name] = [model.classes[i] for i in told[name]]
                 if "set" in told:
-                    told["set"] = [model.classes[i] for i in told["set"]]
                     told["set_coverage"] = model.answers.coverage
                 answer |= told
         yield from answers
@@ -240,7 +245,11 @@ def _show(answers: list[dict[str, Any]]) -> None:
                 ]
             )
             name = truth = ""
+        if answer.get("labels") == []:
+            rows.append([name, "none of the labels", "", truth])
         for prediction in answer.get("predictions", []):
+            if prediction["class"] not in answer.get("labels", [prediction["class"]]):
+                continue
             rows.append([name, prediction["class"], f"{prediction['probability']:.1%}", truth])
             name = truth = ""
         if len(answer.get("set", ())) > 1 and not answer.get("unknown"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from breedlab.cli.parser import Parser
 from breedlab.commands import command
@@ -27,11 +27,16 @@ def main(argv: list[str]) -> int:
     from breedlab.console import note, progress, stage, warn
     from breedlab.data.check import check
     from breedlab.data.folders import SPLITS, first_few, survey
+    from breedlab.data.label_cells import SeveralLabels
 
     store.refuse()
     stage("Data")
     # Where a split has no folder the job cuts it from train; what is cut here only has to be read.
-    photos = survey(words.data, valid_fraction=0.15, test_fraction=0.15, seed=0)
+    cut: dict[str, Any] = {"valid_fraction": 0.15, "test_fraction": 0.15, "seed": 0}
+    try:
+        photos = survey(words.data, **cut)
+    except SeveralLabels:
+        photos = survey(words.data, **cut, multi=True)
     counts = (
         photos.splits
         if not photos.cut

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab.catalogue import catalogue
-from breedlab.config import cloud
+from breedlab.config import cloud, label_rules
 from breedlab.config.backend import Backend
 from breedlab.config.debugger import Debugger
 from breedlab.config.problems import Problem, nearest
@@ -395,6 +395,7 @@ def custom_tensors_are_named(debugger: Debugger) -> Iterator[Problem]:
 RULES: tuple[Rule, ...] = (
     backbone_is_known,
     mode_suits_metric,
+    *label_rules.RULES,
     one_source,
     fixes_are_here,
     splits_leave_training_photos,

@@ -139,6 +139,10 @@ class Data(Section):
     labels: Annotated[str, Field(min_length=1)] = "auto"
     """The file of root that labels the images, CSV or JSON lines; `auto` finds one if there are no
     class folders."""
+    multi_label: bool = False
+    """Whether an image may have several classes, or none: a cell such as `cat|dog`, a column a
+    class, or the same image in several class folders. data=multi_label sets it, and a metric that
+    suits it."""
     group: Annotated[str, Field(min_length=1)] | None = None
     """What belongs together and is cut into one split: a column of a label file, or a regular
     expression on file names, whose first parentheses are the group: `'^([^_]+)_'`."""

@@ -188,11 +188,10 @@ def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]
     found = []
     for same in copies.values():
         for photo in same:
-            other = next((one for one in same if one.label != photo.label), None)
+            other = next((one for one in same if one.classes != photo.classes), None)
             if other is not None:
-                found.append(
-                    Finding(photo.path, f"is the same photo as {other.path}, of another class")
-                )
+                labels = "of another class" if photo.labels is None else "with other labels"
+                found.append(Finding(photo.path, f"is the same photo as {other.path}, {labels}"))
     return tuple(sorted(found, key=lambda finding: finding.path))
 
 
@@ -285,6 +284,8 @@ def _refusal(
     if bad or conflicts or leaks:
         rest = ", and fix the rest" if lacking else ""
         lines.append(f"Fix or remove them, or set data.on_bad_file=skip to leave them out{rest}.")
+    if conflicts and not kept.multi_label:
+        lines.append("Photos that are of several classes at once: train with data=multi_label.")
     return DataError("\n".join(printable(line) for line in lines))
 
 
@@ -342,5 +343,6 @@ def _fingerprint(photos: PhotoSet, seen: dict[Path, _Seen]) -> str:
     digest = hashlib.sha256("\0".join(photos.classes).encode())
     for split in SPLITS:
         for photo in photos.splits[split]:
-            digest.update(f"{split}/{photo.label}/{seen[photo.path].digest}".encode())
+            labels = "+".join(map(str, photo.classes))
+            digest.update(f"{split}/{labels}/{seen[photo.path].digest}".encode())
     return digest.hexdigest()[:32]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.data import formats
+from breedlab.data import formats, multi_label
 from breedlab.data.class_folders import (
     bad_names,
     disagreements,
@@ -50,11 +50,26 @@ _NUMBERED = re.compile(r"^\d+\.\s*(?=[^\d\s])")
 @dataclass(frozen=True)
 class Photo:
     """A file, the index of its class, and what it belongs to: no group is in two splits; empty
-    where there are no groups."""
+    where there are no groups.
+
+    With `data.multi_label`, `labels` has the indices of all its classes, in order, and `label` is
+    -1, which is no class's.
+    """
 
     path: Path
     label: int
     group: str = ""
+    labels: tuple[int, ...] | None = None
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The indices of all its classes."""
+        return (self.label,) if self.labels is None else self.labels
+
+    @property
+    def recorded(self) -> int | list[int]:
+        """What a run's records say of its class, or classes."""
+        return self.label if self.labels is None else [*self.labels]
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,7 @@ class PhotoSet:
         left_out: What was not read that may have been meant to be: files by their endings, images
             outside classes.
         label_files: The files that hold the labels, where class folders do not.
+        multi_label: Whether an image may have several classes, or none.
     """
 
     root: Path
@@ -83,10 +99,11 @@ class PhotoSet:
     notes: tuple[str, ...] = field(default=())
     left_out: tuple[str, ...] = field(default=())
     label_files: tuple[Path, ...] = field(default=())
+    multi_label: bool = False
 
     def counts(self, split: str) -> list[int]:
         """Number of photos of each class in a split."""
-        found = Counter(photo.label for photo in self.splits[split])
+        found = Counter(label for photo in self.splits[split] for label in photo.classes)
         return [found[label] for label in range(len(self.classes))]
 
 
@@ -100,6 +117,7 @@ def splitting(config: Config) -> dict[str, Any]:
         "ignore": data.ignore,
         "labels": data.labels,
         "group": data.group,
+        "multi": data.multi_label,
     }
 
 
@@ -112,6 +130,7 @@ def scan(
     ignore: Sequence[str] = (),
     labels: str = AUTO,
     group: str | None = None,
+    multi: bool = False,
 ) -> PhotoSet:
     """Read `root/{train,valid,test}/<class>/`, also under other names of splits, or `root/<class>/`
     without splits.
@@ -125,7 +144,9 @@ def scan(
         DataError: If the folder is missing or empty, or its photos have flaws.
     """
     fractions = {"valid_fraction": valid_fraction, "test_fraction": test_fraction}
-    photos = survey(root, **fractions, seed=seed, ignore=ignore, labels=labels, group=group)
+    photos = survey(
+        root, **fractions, seed=seed, ignore=ignore, labels=labels, group=group, multi=multi
+    )
     if photos.flaws:
         raise DataError("\n".join(photos.flaws))
     return photos
@@ -140,6 +161,7 @@ def survey(
     ignore: Sequence[str] = (),
     labels: str = AUTO,
     group: str | None = None,
+    multi: bool = False,
 ) -> PhotoSet:
     """What `scan` reads, its flaws told instead of raised: for the check, which has more to tell
     beside them.
@@ -154,6 +176,7 @@ def survey(
             class folders.
         group: A column of a label file, or a regular expression on file names: what belongs
             together.
+        multi: Whether an image may have several classes, or none (`data.multi_label`).
 
     Raises:
         DataError: If the folder is missing or empty, or is not to be understood.
@@ -164,8 +187,8 @@ def survey(
             " ROOT/train/<class>/photo.jpg"
         )
     fractions = {"valid": valid_fraction, "test": test_fraction}
-    if (table := find_table(root, labels, ignore)) is not None:
-        return _labelled_by(table, root, fractions, seed, group, ignore)
+    if (table := find_table(root, labels, ignore, multi_label=multi)) is not None:
+        return _labelled_by(table, root, fractions, seed, group, ignore, multi)
     left = Leftovers()
     folders = split_folders(root, ignore, left)
     refuse_unlabelled(root, folders)
@@ -201,25 +224,60 @@ def survey(
             f"{folders['train']}: no photos of {listed(empty)}{held}{convert} remove the class"
             " folders"
         )
-    # By the folder's own name, composed or not: it is what earlier versions cut by.
-    drawn = [found["train"][name][0] for name in names]
     group_of, grouped = groups_of(root, group, _all_of(files), ignore)
-    places = [(folders["train"] / name, own) for name, own in zip(names, drawn, strict=True)]
-    cut, few = cut_missing(files, fractions, places, seed, group_of)
+    several = ""
+    if multi:
+        merged = {s: multi_label.merged_copies(images) for s, images in by_split.items()}
+        several = _told_copies(merged)
+        cut, few = multi_label.cut_missing(merged, names, fractions, seed, group_of)
+        splits = _multi_labelled(merged, names, group_of)
+    else:
+        # By the folder's own name, composed or not: it is what earlier versions cut by.
+        drawn = [found["train"][name][0] for name in names]
+        places = [(folders["train"] / name, own) for name, own in zip(names, drawn, strict=True)]
+        cut, few = cut_missing(files, fractions, places, seed, group_of)
+        splits = _labelled(files, group_of)
     return PhotoSet(
         root=root,
         classes=display_names(names),
-        splits=_labelled(files, group_of),
+        splits=splits,
         cut=cut,
         flaws=(*flaws, *first_few(few)),
         notes=tuple(
             filter(
                 None,
-                (told_splits(root, folders), unused_table(root), grouped, left.passed_over()),
+                (
+                    told_splits(root, folders),
+                    unused_table(root),
+                    several,
+                    grouped,
+                    left.passed_over(),
+                ),
             )
         ),
         left_out=tuple(_left_out(left, names)),
+        multi_label=multi,
     )
+
+
+def _told_copies(merged: dict[str, multi_label.Labelled]) -> str:
+    """Say how many images lie in several class folders."""
+    count = sum(len(labels) > 1 for images in merged.values() for labels in images.values())
+    several = "1 image is" if count == 1 else f"{count:,} images are"
+    return f"{several} in several class folders, and of all those classes"
+
+
+def _multi_labelled(
+    by_split: dict[str, multi_label.Labelled], names: Sequence[str], group_of: dict[Path, str]
+) -> dict[str, tuple[Photo, ...]]:
+    """Return each split's photos, from its images and their classes."""
+    index_of = {name: index for index, name in enumerate(names)}
+
+    def photo(path: Path, labels: Sequence[str]) -> Photo:
+        found = sorted(index_of[name] for name in labels if name in index_of)
+        return Photo(path, -1, group_of.get(path, ""), tuple(found))
+
+    return {s: tuple(photo(p, by_split[s][p]) for p in sorted(by_split[s])) for s in SPLITS}
 
 
 def _labelled(
@@ -247,12 +305,17 @@ def _labelled_by(
     seed: int,
     group: str | None,
     ignore: Sequence[str],
+    multi: bool,
 ) -> PhotoSet:
     """Return the images that label files name, with a cut of what splits they do not tell."""
     label_file = table.files[0]
     by_split: dict[str, dict[str, list[Path]]] = {}
+    images: dict[str, multi_label.Labelled] = {}
     for row in table.rows:
-        by_split.setdefault(row.split or "train", {}).setdefault(row.label, []).append(row.path)
+        images.setdefault(row.split or "train", {})[row.path] = row.labels
+        of_class = by_split.setdefault(row.split or "train", {})
+        for name in row.labels:
+            of_class.setdefault(name, []).append(row.path)
     if "train" not in by_split:
         raise DataError(
             f"{label_file}: labels images of {listed(list(by_split))} and none to train on"
@@ -262,7 +325,8 @@ def _labelled_by(
     )
     if len(names) < 2:
         raise DataError(
-            f"{label_file}: all images have the label {names[0]!r}; expected at least 2 classes"
+            f"{label_file}: all images have the label {', '.join(map(repr, names)) or 'none'};"
+            " expected at least 2 classes"
         )
     flaws = [
         f"{label_file}: the class '{printable(name)}' {wrong}; rename it"
@@ -279,9 +343,14 @@ def _labelled_by(
         for split in SPLITS
         if split in by_split
     }
-    group_of, grouped = groups_of(root, group, _all_of(files), ignore)
-    places: list[tuple[Path | str, str]] = [(f"{label_file}: {name}", name) for name in names]
-    cut, few = cut_missing(files, fractions, places, seed, group_of)
+    group_of, grouped = groups_of(root, group, [row.path for row in table.rows], ignore)
+    if multi:
+        cut, few = multi_label.cut_missing(images, names, fractions, seed, group_of)
+        splits = _multi_labelled(images, names, group_of)
+    else:
+        places: list[tuple[Path | str, str]] = [(f"{label_file}: {name}", name) for name in names]
+        cut, few = cut_missing(files, fractions, places, seed, group_of)
+        splits = _labelled(files, group_of)
     left = Leftovers()
     find_images(root, left)
     for ending in (".csv", ".tsv", ".jsonl"):
@@ -289,12 +358,13 @@ def _labelled_by(
     return PhotoSet(
         root=root,
         classes=tuple(names),
-        splits=_labelled(files, group_of),
+        splits=splits,
         cut=cut,
         flaws=(*flaws, *first_few(few)),
         notes=tuple(filter(None, (*table.notes, grouped, left.passed_over()))),
         left_out=(*table.left_out, *_left_out(left, names)),
         label_files=table.files,
+        multi_label=multi,
     )
 
 

@@ -37,7 +37,18 @@ LABEL_NAMES = (
     "category",
     "breed",
     "species",
-    *("target", "diagnosis", "variety", "type", "tag", "y", "labelid", "classid", "categoryid"),
+    *(
+        "target",
+        "diagnosis",
+        "variety",
+        "type",
+        "tag",
+        "tags",
+        "y",
+        "labelid",
+        "classid",
+        "categoryid",
+    ),
 )
 _MOST_BYTES = 500_000_000
 
@@ -109,8 +120,13 @@ def _json_records(file: Path, text: str) -> tuple[list[dict[str, str]], list[str
                 f'{file}: line {number} is not an object; expected {{"file_name": ..., "label":'
                 " ...}"
             )
-        records.append(
-            {str(key): "" if value is None else str(value) for key, value in record.items()}
-        )
+        records.append({str(key): _text_of(value) for key, value in record.items()})
     columns = list(dict.fromkeys(key for record in records for key in record))
     return [{column: record.get(column, "") for column in columns} for record in records], columns
+
+
+def _text_of(value: object) -> str:
+    """Return a JSON value as a cell; of a list, its items as a CSV has several in a cell."""
+    if isinstance(value, list):
+        return "|".join(map(str, value))
+    return "" if value is None else str(value)

@@ -59,8 +59,37 @@ class KeptImages:
     decoded: Pixels | None = None
 
 
-class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
-    """Photos of one split, by (view, index): uint8 (3, side, side) and the label."""
+Target = int | torch.Tensor
+"""Of one image: its label, or with `data.multi_label` float (classes,), 1 for each of its
+classes."""
+
+
+def target_of(photo: Photo, classes: int) -> Target:
+    """Return what training compares the scores of a photo with."""
+    if photo.labels is None:
+        return photo.label
+    target = torch.zeros(classes)
+    target[list(photo.labels)] = 1.0
+    return target
+
+
+def stacked(targets: Sequence[Target]) -> torch.Tensor:
+    """Return targets as int64 (n,), or float (n, classes) of images of several classes."""
+    several = [target for target in targets if isinstance(target, torch.Tensor)]
+    return torch.stack(several) if several else torch.tensor(targets, dtype=torch.int64)
+
+
+class PhotoDataset(Dataset[tuple[torch.Tensor, Target]]):
+    """Photos of one split, by (view, index): uint8 (3, side, side) and the target.
+
+    Args:
+        photos: Of the split.
+        evaluation: The transform of view 0.
+        training: Of the other views.
+        seed: Decides their draws.
+        kept: Images that need not be decoded again.
+        classes: How many there are; needed where images have several.
+    """
 
     def __init__(
         self,
@@ -69,20 +98,23 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
         training: TrainTransform | None = None,
         seed: int = 0,
         kept: KeptImages | None = None,
+        classes: int = 0,
     ) -> None:
         self.photos, self.evaluation, self.training, self.seed = photos, evaluation, training, seed
+        self.classes = classes
         self.kept = KeptImages() if kept is None else kept
 
     def __len__(self) -> int:
         return len(self.photos)
 
-    def __getitem__(self, key: Key | int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: Key | int) -> tuple[torch.Tensor, Target]:
         view, index = key if isinstance(key, tuple) else (0, key)
         photo = self.photos[index]
+        target = target_of(photo, self.classes)
         if view == 0 or self.training is None:
             if self.kept.evaluated is not None:
-                return to_tensor(self.kept.evaluated[index]), photo.label
-            return self.evaluation(read_pixels(photo.path)), photo.label
+                return to_tensor(self.kept.evaluated[index]), target
+            return self.evaluation(read_pixels(photo.path)), target
         kept = self.kept.decoded
         pixels = read_pixels(photo.path) if kept is None else kept[index]
         original = None if kept is None else kept.original_size(index)
@@ -90,23 +122,23 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, int]]):
         before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(mixed_seed(self.seed, view, index))
         try:
-            return self.training(pixels, original), photo.label
+            return self.training(pixels, original), target
         finally:
             torch.default_generator.set_state(before)
 
 
-class _Splits(Dataset[tuple[torch.Tensor, int]]):
+class _Splits(Dataset[tuple[torch.Tensor, Target]]):
     """Several splits behind one loader. Keys are (split, view, index)."""
 
     def __init__(self, datasets: dict[str, PhotoDataset]) -> None:
         self.datasets = datasets
 
-    def __getitem__(self, key: tuple[str, int, int]) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: tuple[str, int, int]) -> tuple[torch.Tensor, Target]:
         split, view, index = key
         return self.datasets[split][view, index]
 
 
-def collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
+def collate(items: list[tuple[torch.Tensor, Target]]) -> Batch:
     """Stacks photos in the memory order that they come in, channels last; the other way round takes
     longer.
 
@@ -114,7 +146,7 @@ def collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
     reads.
     """
     photos: torch.Tensor = default_collate([photo.permute(1, 2, 0) for photo, _ in items])
-    return photos.permute(0, 3, 1, 2), torch.tensor([label for _, label in items])
+    return photos.permute(0, 3, 1, 2), stacked([target for _, target in items])
 
 
 class LostPhoto(DataError):
@@ -155,7 +187,8 @@ _VIEW_BATCH = 32
 class PhotoData(lightning.LightningDataModule):
     """Batches of a checked photo set.
 
-    Batches are (photos, labels): uint8 (n, 3, side, side) and int64 (n,).
+    Batches are (photos, targets): uint8 (n, 3, side, side) and int64 (n,), or float (n, classes)
+    with `data.multi_label`.
     """
 
     def __init__(
@@ -188,6 +221,7 @@ class PhotoData(lightning.LightningDataModule):
             self.training,
             self.seed,
             self.kept.get(split),
+            len(self.photos.classes),
         )
 
     def train_dataloader(self) -> TrainingLoader:
@@ -202,10 +236,10 @@ class PhotoData(lightning.LightningDataModule):
         )
         return TrainingLoader(dataset, batch_sampler=batches, **self._loading(self.data.batch_size))
 
-    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
+    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, Target]]:
         return self.view_dataloader("valid", 0, shard=self.shard)
 
-    def test_dataloader(self) -> DataLoader[tuple[torch.Tensor, int]]:
+    def test_dataloader(self) -> DataLoader[tuple[torch.Tensor, Target]]:
         return self.view_dataloader("test", 0)
 
     def view_dataloader(
@@ -216,7 +250,7 @@ class PhotoData(lightning.LightningDataModule):
         start: int = 0,
         shard: Shard = WHOLE,
         indices: Sequence[int] | None = None,
-    ) -> DataLoader[tuple[torch.Tensor, int]]:
+    ) -> DataLoader[tuple[torch.Tensor, Target]]:
         """One view of a split, all of it unless a start, a shard or indices say otherwise, in the
         order of its photos.
 
@@ -231,7 +265,7 @@ class PhotoData(lightning.LightningDataModule):
 
     def stream(
         self, parts: Sequence[tuple[str, int, int]], batch_size: int
-    ) -> DataLoader[tuple[torch.Tensor, int]]:
+    ) -> DataLoader[tuple[torch.Tensor, Target]]:
         """Views of splits one after another, in the order of their images, by one set of workers.
 
         Args:
@@ -246,13 +280,24 @@ class PhotoData(lightning.LightningDataModule):
         return DataLoader(dataset, batch_sampler=batches, **self._loading(batch_size))
 
     def labels(self, split: str) -> torch.Tensor:
-        """int64 (n,), in the order of the split's photos."""
-        return torch.tensor([photo.label for photo in self.photos.splits[split]])
+        """The targets of a split in the order of its photos: int64 (n,), or float (n, classes)."""
+        count = len(self.photos.classes)
+        photos = self.photos.splits[split]
+        if not photos and self.photos.multi_label:
+            return torch.zeros(0, count)
+        return stacked([target_of(photo, count) for photo in photos])
 
     def class_weights(self) -> torch.Tensor | None:
-        """Inverse frequencies with mean 1 over the photos, or None where classes are not
-        weighed."""
-        return None if self.data.class_weights == "none" else self._inverse_frequencies()
+        """Inverse frequencies with mean 1 over the photos, or None where classes are not weighed.
+
+        With `data.multi_label`, what each class's images weigh against those that are not of it: as
+        many times as those are more."""
+        if self.data.class_weights == "none":
+            return None
+        if self.photos.multi_label:
+            counts = torch.tensor(self.photos.counts("train"), dtype=torch.float32).clamp(min=1)
+            return (len(self.photos.splits["train"]) - counts).clamp(min=1) / counts
+        return self._inverse_frequencies()
 
     def solving_weights(self) -> torch.Tensor | None:
         """Return the class weights of a head that is solved: nothing is drawn for it, so balanced

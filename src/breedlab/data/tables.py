@@ -4,11 +4,22 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from breedlab.commands import command
+from breedlab.data.label_cells import (
+    SEVERAL,
+    Labels,
+    SeveralLabels,
+    hot,
+    is_one_hot,
+    named,
+    not_one_class,
+    split_labels,
+)
 from breedlab.data.label_files import FILE_NAMES, FORMATS, LABEL_NAMES, column_called, read_records
 from breedlab.data.layout import SPLITS, listed, split_of
 from breedlab.data.listing import find_images, is_litter, loose_images, subfolders
@@ -23,11 +34,18 @@ _FEW = 3
 
 @dataclass(frozen=True)
 class Row:
-    """An image, its label, and its split where the file says one."""
+    """An image, its classes, of which there is one unless `data.multi_label`, and its split where
+    the file says one."""
 
     path: Path
-    label: str
+    labels: tuple[str, ...]
     split: str | None
+
+    @property
+    def label(self) -> str:
+        """The only class."""
+        (label,) = self.labels
+        return label
 
 
 @dataclass(frozen=True)
@@ -56,6 +74,7 @@ class _Sheet:
     name: str
     label: str
     split: str | None
+    labels: Labels
 
 
 class Images:
@@ -113,7 +132,9 @@ class _Reading:
     unlabelled: int = 0
 
 
-def find_table(root: Path, chosen: str, ignore: Sequence[str] = ()) -> Table | None:
+def find_table(
+    root: Path, chosen: str, ignore: Sequence[str] = (), *, multi_label: bool = False
+) -> Table | None:
     """Return the labels that files of a folder give its images, None where class folders label
     them.
 
@@ -122,6 +143,7 @@ def find_table(root: Path, chosen: str, ignore: Sequence[str] = ()) -> Table | N
         chosen: `data.labels`: a file of root, or `auto`, which looks for one where there are no
             class folders.
         ignore: Names of folders in root that are left out.
+        multi_label: Whether an image may have several classes, or none.
 
     Raises:
         DataError: If a label file cannot be understood, or labels no image of root.
@@ -134,11 +156,11 @@ def find_table(root: Path, chosen: str, ignore: Sequence[str] = ()) -> Table | N
                 f"data.labels: {file} is not a label file (.csv, .tsv or .jsonl) in data.root; has"
                 f" {there}"
             )
-        return _table(root, [file], ignore)
+        return _table(root, [file], ignore, multi_label)
     if not root.is_dir() or _has_class_folders(root, ignore):
         return None
     files = [file for file in candidates(root) if not _NO_LABELS.search(file.stem)]
-    return _table(root, files, ignore) if files else None
+    return _table(root, files, ignore, multi_label) if files else None
 
 
 def unused_table(root: Path) -> str:
@@ -177,27 +199,30 @@ def _has_class_folders(root: Path, ignore: Sequence[str]) -> bool:
     return sum(1 for folder in classes if find_images(folder)) >= 2
 
 
-def _table(root: Path, files: list[Path], ignore: Sequence[str]) -> Table:
+def _table(root: Path, files: list[Path], ignore: Sequence[str], multi_label: bool) -> Table:
     images = Images(root, ignore)
     if not images.all:
         raise DataError(
             f"{root}: holds {listed([file.name for file in files])} and no images; expected images"
             " beside"
         )
-    read = [_sheet(file, images) for file in files]
+    read = [_sheet(file, images, multi_label) for file in files]
     sheets = [one for one in read if isinstance(one, _Sheet)]
     others = [one for one in read if isinstance(one, str)]
     if not sheets:
-        raise DataError("\n".join(others))
+        kind = SeveralLabels if any(SEVERAL in text for text in others) else DataError
+        raise kind("\n".join(others))
     reading = _Reading()
     for sheet in sheets:
-        _read_rows(sheet, images, reading)
+        _read_rows(sheet, images, reading, multi_label)
     if not reading.rows:
         raise DataError(
             f"{sheets[0].file}: none of its {len(sheets[0].records):,} rows names an image of"
             f" {root} in the column {sheets[0].name!r}: got {listed(reading.missing, _FEW)}"
         )
     _refuse_identifiers(sheets, reading)
+    if not multi_label:
+        _refuse_several(sheets, reading)
     return Table(
         files=tuple(sheet.file for sheet in sheets),
         rows=tuple(reading.rows[path] for path in sorted(reading.rows)),
@@ -237,7 +262,7 @@ def _left_out(root: Path, images: Images, reading: _Reading, sheets: list[_Sheet
         )
 
 
-def _sheet(file: Path, images: Images) -> _Sheet | str:
+def _sheet(file: Path, images: Images, multi_label: bool) -> _Sheet | str:
     """Return a label file with its columns' roles, or why it labels no images."""
     records, columns = read_records(file)
     if not records:
@@ -251,11 +276,12 @@ def _sheet(file: Path, images: Images) -> _Sheet | str:
     rest = [column for column in rest if column != split]
     label = column_called(rest, LABEL_NAMES) or (rest[0] if len(rest) == 1 else None)
     if label is None:
-        one_hot = _one_hot(records, rest)
-        if one_hot is None:
+        if not is_one_hot(records, rest):
             return f"{file}: no column is one of classes; {shape}, such as filename,label"
-        records, label = one_hot
-    return _Sheet(file, records, name, label, split)
+        if not multi_label and (wrong := not_one_class(file, records, rest)):
+            return wrong
+        return _Sheet(file, records, name, f"{rest[0]}, ..., {rest[-1]}", split, hot(rest))
+    return _Sheet(file, records, name, label, split, named(label, multi_label))
 
 
 def name_column(
@@ -286,31 +312,11 @@ def ambiguous(file: Path, line: int, name: str, found: Sequence[Path], root: Pat
     )
 
 
-def _one_hot(
-    records: list[dict[str, str]], columns: list[str]
-) -> tuple[list[dict[str, str]], str] | None:
-    """Return records with one column in the place of a column a class, of which each row has one at
-    1."""
-    if len(columns) < 2:
-        return None
-    label = f"{columns[0]}, ..., {columns[-1]}"
-    found = []
-    for record in records:
-        values = {column: record[column].strip() for column in columns}
-        if not {*values.values()} <= {"0", "1", "0.0", "1.0"}:
-            return None
-        ones = [column for column, value in values.items() if value.startswith("1")]
-        if len(ones) != 1:
-            return None
-        found.append({**record, label: ones[0]})
-    return found, label
-
-
-def _read_rows(sheet: _Sheet, images: Images, reading: _Reading) -> None:
+def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bool) -> None:
     own_split = split_of(sheet.file.stem)
     for number, record in enumerate(sheet.records, 2):
-        label = composed(record[sheet.label])
-        if not label:
+        labels = sheet.labels(record)
+        if not labels and not multi_label:
             reading.unlabelled += 1
             continue
         split = own_split
@@ -327,18 +333,48 @@ def _read_rows(sheet: _Sheet, images: Images, reading: _Reading) -> None:
             continue
         if len(found) > 1:
             raise ambiguous(sheet.file, number, record[sheet.name], found, images.root)
-        row = Row(found[0], label, split or images.split_of(found[0]))
+        row = Row(found[0], labels, split or images.split_of(found[0]))
         before = reading.rows.setdefault(row.path, row)
-        if before.label != label:
-            raise DataError(
-                f"{sheet.file}: line {number} labels {record[sheet.name]!r} as {label!r},"
-                f" which has the label {before.label!r} already; expected one class for each image"
+        if multi_label:
+            _refuse_another_split(sheet.file, number, before, row)
+            both = tuple(dict.fromkeys((*before.labels, *labels)))
+            reading.rows[row.path] = replace(before, labels=both)
+        elif before.labels != labels:
+            raise SeveralLabels(
+                f"{sheet.file}: line {number} labels {record[sheet.name]!r} as {row.label!r},"
+                f" which has the label {before.label!r} already; expected one class for each"
+                f" image, or {SEVERAL}"
+            )
+
+
+def _refuse_another_split(file: Path, line: int, before: Row, row: Row) -> None:
+    if before.split != row.split:
+        raise DataError(
+            f"{file}: line {line} puts {row.path.name!r} into {row.split or 'no split'}, and a line"
+            f" before it into {before.split or 'no split'}; expected one split for each image"
+        )
+
+
+def _refuse_several(sheets: list[_Sheet], reading: _Reading) -> None:
+    """Refuse cells such as `cat|dog` whose every part is in other cells, too: those are several
+    classes, and no class of that name."""
+    names = {row.label for row in reading.rows.values()}
+    cells_of: dict[str, set[str]] = {}
+    for name in names:
+        for part in split_labels(name):
+            cells_of.setdefault(part, set()).add(name)
+    for name in sorted(names):
+        parts = split_labels(name)
+        if len(parts) > 1 and all(len(cells_of[part]) > 1 for part in parts):
+            raise SeveralLabels(
+                f"{sheets[0].file}: the column {sheets[0].label!r} holds several classes, such as"
+                f" {name!r}; expected one for each image, or {SEVERAL}"
             )
 
 
 def _refuse_identifiers(sheets: list[_Sheet], reading: _Reading) -> None:
-    labels = {row.label for row in reading.rows.values()}
-    if len(labels) == len(reading.rows) > 2:
+    labels = Counter(label for row in reading.rows.values() for label in row.labels)
+    if len(labels) >= len(reading.rows) > 2 and max(labels.values()) == 1:
         raise DataError(
             f"{sheets[0].file}: the column {sheets[0].label!r} has another value in each row"
             f" ({listed(sorted(labels), _FEW)}); expected classes, each with several images"

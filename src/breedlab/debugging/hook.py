@@ -197,11 +197,13 @@ class RunHook(Hook):  # type: ignore[misc]
         super().forward_hook(module, inputs, outputs)
         if module is self.loss and len(inputs) == 2:
             logits, labels = inputs
-            if self._is_saved("labels"):
+            # Of several labels an image there is no one class that the rules on labels could judge.
+            several = bool(getattr(module, "multi_label", False))
+            if self._is_saved("labels") and not several:
                 self._save_for_tensor("labels", labels if labels.ndim == 1 else labels.argmax(1))
             else:
                 self._save_for_tensor(BATCH_SIZE, torch.tensor(len(labels)))
-            if self._is_saved("predictions"):
+            if self._is_saved("predictions") and not several:
                 self._save_for_tensor("predictions", logits.detach().argmax(1))
 
     def _weights_moved(self) -> None:

@@ -45,10 +45,13 @@ def rate_interval(rate: float, photos: int) -> str:
 
 def chance(test: Mapping[str, Any]) -> float | None:
     """Return the top-1 of always naming the class that is most frequent in training: what any model
-    has to beat; None for a test of a single class, which tells nobody's guess from knowledge.
+    has to beat; None for a test of a single class, which tells nobody's guess from knowledge, and
+    of several labels an image.
 
     Where the frequencies in training were not recorded, those of the test stand in for them.
     """
+    if test.get("multi_label"):
+        return None
     counts = {name: found["photos"] for name, found in test.get("per_class", {}).items()}
     if sum(count > 0 for count in counts.values()) < 2:
         return None

@@ -152,6 +152,20 @@ class _Resampled:
         return float(ends[0].min()) - self.bias, float(ends[1].max()) - self.bias
 
 
+def interval_of(
+    value: float, plain: Array, one_wrong: Array, one_right: Array
+) -> tuple[float, float]:
+    """Return the 95% interval of a metric from what resamples come to: as they are, and with one
+    more image.
+
+    Args:
+        value: Of all images.
+        plain, one_wrong, one_right: Of each resample.
+    """
+    low, high = _Resampled(value, plain, one_wrong, one_right).quantiles()
+    return min(low, value), max(high, value)
+
+
 def bootstrap(answers: Answers, statistic: Statistic, seed: int = 0) -> tuple[float, float]:
     """Return the interval that holds the true value of a metric with 95% confidence.
 
@@ -160,9 +174,8 @@ def bootstrap(answers: Answers, statistic: Statistic, seed: int = 0) -> tuple[fl
         statistic: The metric.
         seed: Decides the resamples.
     """
-    resampled = _resample(answers, statistic, seed)
-    low, high = resampled.quantiles()
-    return min(low, resampled.value), max(high, resampled.value)
+    found = _resample(answers, statistic, seed)
+    return interval_of(found.value, found.plain, found.one_wrong, found.one_right)
 
 
 def calibration_interval(answers: Answers, seed: int = 0) -> tuple[float, float]:

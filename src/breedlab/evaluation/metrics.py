@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from breedlab.config.section import Section
@@ -21,12 +22,15 @@ class Metric(Section):
         lower_is_better: Whether `monitor.mode` is `min`.
         percent: Whether it is a share, told in percent.
         rate: Whether it is a share of the images, which has an interval.
+        single_label, multi_label: Whether it measures images of one class, and of several.
     """
 
     title: ClassVar[str]
     lower_is_better: ClassVar[bool] = False
     percent: ClassVar[bool] = True
     rate: ClassVar[bool] = False
+    single_label: ClassVar[bool] = True
+    multi_label: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
@@ -38,17 +42,42 @@ class Metric(Section):
             how: What torchmetrics' `Metric` takes; hand it on.
         """
 
+    def build_multi_label(self, thresholds: Sequence[float], **how: Any) -> torchmetrics.Metric:
+        """Return what `build` does, of a metric with `multi_label`: updated with logits (n,
+        classes) and targets (n, classes) of zeros and ones.
+
+        Args:
+            thresholds: The probability of each class from which an image is given its label.
+            how: As for `build`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} measures images of one class")
+
+
+class _OfLabels(Metric):
+    """A metric of images of several classes alone."""
+
+    single_label, multi_label = False, True
+
+    def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
+        raise NotImplementedError(f"{type(self).__name__} measures images of several classes")
+
 
 @METRICS.register("loss")
 class Loss(Metric):
-    """The mean cross-entropy in nats, whatever weights or smoothing the training loss has."""
+    """The mean cross-entropy in nats, whatever weights or smoothing the training loss has; of
+    images of several classes the mean binary one of their classes."""
 
-    title, lower_is_better, percent = "cross-entropy", True, False
+    title, lower_is_better, percent, multi_label = "cross-entropy", True, False, True
 
     def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
         from breedlab.training.metrics import CrossEntropy
 
         return CrossEntropy(**how)
+
+    def build_multi_label(self, thresholds: Sequence[float], **how: Any) -> torchmetrics.Metric:
+        from breedlab.training.label_metrics import BinaryCrossEntropy
+
+        return BinaryCrossEntropy(**how)
 
 
 @METRICS.register("top1")
@@ -77,16 +106,59 @@ class Top5(Metric):
         )
 
 
+@METRICS.register("map")
+class Map(_OfLabels):
+    """Mean average precision, over the classes that have images (`data.multi_label`)."""
+
+    title = "mAP"
+
+    def build_multi_label(self, thresholds: Sequence[float], **how: Any) -> torchmetrics.Metric:
+        from breedlab.training.label_metrics import MeanAveragePrecision
+
+        return MeanAveragePrecision(**how)
+
+
 @METRICS.register("f1")
 class F1(Metric):
-    """The mean of the classes' F1."""
+    """The mean of the classes' F1; of images of several classes at the classes' thresholds, which
+    are 0.5 while training."""
 
-    title = "macro F1"
+    title, multi_label = "macro F1", True
 
     def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
         from breedlab.training.metrics import MacroF1
 
         return MacroF1(classes, **how)
+
+    def build_multi_label(self, thresholds: Sequence[float], **how: Any) -> torchmetrics.Metric:
+        from breedlab.training.label_metrics import LabelF1
+
+        return LabelF1(thresholds, average="macro", **how)
+
+
+@METRICS.register("micro_f1")
+class MicroF1(_OfLabels):
+    """F1 of all labels together at the classes' thresholds (`data.multi_label`)."""
+
+    title = "micro F1"
+
+    def build_multi_label(self, thresholds: Sequence[float], **how: Any) -> torchmetrics.Metric:
+        from breedlab.training.label_metrics import LabelF1
+
+        return LabelF1(thresholds, average="micro", **how)
+
+
+@METRICS.register("exact")
+class Exact(_OfLabels):
+    """The share of images whose labels are all right, none missing and none too many
+    (`data.multi_label`)."""
+
+    title, rate = "all labels right", True
+
+    def build_multi_label(self, thresholds: Sequence[float], **how: Any) -> torchmetrics.Metric:
+        from breedlab.training.label_metrics import ExactMatch
+
+        return ExactMatch(thresholds, **how)
 
 
 @METRICS.register("ece")

@@ -46,7 +46,7 @@ def export(
         **rundir.lineage(directory),
         "run": directory.name,
         "test": metrics["test"]["metrics"],
-        "most_frequent_class": metrics["test"]["most_frequent_class"],
+        "most_frequent_class": metrics["test"].get("most_frequent_class"),
     }
     pedigree["test_intervals"] = {
         name: [*span] for name, span in metrics["test"]["intervals"].items()
@@ -59,7 +59,7 @@ def export(
             prepared,
             config,
             photos,
-            metrics["test"]["calibration"],
+            tested.decisions,
             tested.valid_features,
         )
         write_folder(

@@ -3,20 +3,26 @@ decided nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
 from breedlab.config import Config
 from breedlab.console import note, progress
+from breedlab.data.layout import listed
 from breedlab.data.module import PhotoData
+from breedlab.evaluation import multi_label
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
 from breedlab.models.classifier import Classifier
 from breedlab.training.checkpoints import of_classifier, read_checkpoint
 from breedlab.training.context import TrainingContext
 from breedlab.training.evaluation import Evaluation, evaluate
 from breedlab.training.inference import ValidationPass, logits_of, validation_pass
+from breedlab.training.label_evaluation import LabelEvaluation, evaluate_labels
 from breedlab.training.precision import autocast
 
 HeldOut = tuple[torch.Tensor, torch.Tensor]
@@ -29,12 +35,15 @@ class FinalTest:
 
     Attributes:
         evaluation: On the test photos.
+        decisions: What validation decided about answers: `temperature`, or the `thresholds` of
+            several labels.
         valid_features: Of the tested network on the validation images, (n, width); None where they
             have to be computed for it.
         held_out: By the network before a refit, on validation; None without a refit.
     """
 
-    evaluation: Evaluation
+    evaluation: Evaluation | LabelEvaluation
+    decisions: dict[str, Any]
     valid_features: torch.Tensor | None
     held_out: HeldOut | None = None
 
@@ -56,18 +65,45 @@ def final_test(
         folder: Where the checkpoints are.
     """
     load_checkpoint(classifier, folder / "best.ckpt")
-    with progress("calibrating on validation"):
+    with progress(
+        "answering validation" if config.data.multi_label else "calibrating on validation"
+    ):
         validation = validation_pass(prepared, classifier, config)
-    temperature = _temperature(validation)
+    decisions = (
+        _thresholds(validation, prepared.classes)
+        if config.data.multi_label
+        else {"temperature": _temperature(validation)}
+    )
     if not config.trainer.refit:
-        evaluation = measure(prepared, classifier, photos, temperature)
-        return FinalTest(evaluation, validation.features)
-    # the refit has seen the validation images, and is surer of them than of others
-    held_out = (validation.logits / temperature).softmax(1), validation.labels
+        evaluation = measure(prepared, classifier, photos, decisions)
+        return FinalTest(evaluation, decisions, validation.features)
+    held_out = None
+    if not config.data.multi_label:
+        # the refit has seen the validation images, and is surer of them than of others
+        held_out = (
+            (validation.logits / decisions["temperature"]).softmax(1),
+            validation.labels,
+        )
     load_checkpoint(classifier, folder / "refit.ckpt")
-    evaluation = measure(prepared, classifier, photos, temperature)
+    evaluation = measure(prepared, classifier, photos, decisions)
     unmoved = validation.features if classifier.freeze == "backbone" else None
-    return FinalTest(evaluation, unmoved, held_out)
+    return FinalTest(evaluation, decisions, unmoved, held_out)
+
+
+def _thresholds(validation: ValidationPass, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the thresholds from which images are given labels, by the best F1 on validation."""
+    probabilities, targets = validation.logits.double().sigmoid().numpy(), validation.labels.numpy()
+    if unseen := multi_label.unseen(targets, classes):
+        note(
+            f"validation has no photo of {listed(unseen)}: the threshold stays"
+            f" {multi_label.UNDECIDED:g}"
+        )
+    thresholds = multi_label.best_thresholds(probabilities, targets)
+    note(
+        f"each class has the threshold of its best F1 on {len(targets)} validation photos, from"
+        f" {min(thresholds):.2f} to {max(thresholds):.2f}"
+    )
+    return {"temperature": 1.0, "thresholds": thresholds}
 
 
 def _temperature(validation: ValidationPass) -> float:
@@ -89,18 +125,33 @@ def _temperature(validation: ValidationPass) -> float:
 
 
 def measure(
-    prepared: TrainingContext, classifier: Classifier, photos: PhotoData, temperature: float = 1.0
-) -> Evaluation:
-    """Return how good a classifier is on the test photos."""
+    prepared: TrainingContext,
+    classifier: Classifier,
+    photos: PhotoData,
+    decisions: Mapping[str, Any] = MappingProxyType({}),
+) -> Evaluation | LabelEvaluation:
+    """Return how good a classifier is on the test photos, by what validation decided; without it
+    scores are taken as they are."""
     total = len(photos.photos.splits["test"])
+    scores, batches = logits_of(prepared, classifier), photos.test_dataloader()
     with progress("testing") as done, autocast(prepared.device, prepared.precision):
+        if photos.photos.multi_label:
+            return evaluate_labels(
+                scores,
+                batches,
+                prepared.classes,
+                total=total,
+                progress=done,
+                thresholds=decisions.get("thresholds")
+                or [multi_label.UNDECIDED] * len(prepared.classes),
+            )
         evaluation = evaluate(
-            logits_of(prepared, classifier),
-            photos.test_dataloader(),
+            scores,
+            batches,
             prepared.classes,
             total=total,
             progress=done,
-            temperature=temperature,
+            temperature=decisions.get("temperature", 1.0),
         )
     return replace(evaluation, most_frequent_class=most_frequent_class(prepared.classes, photos))
 

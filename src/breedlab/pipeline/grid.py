@@ -50,19 +50,20 @@ class GridSummary(Callback):
         best = best_rows(self._rows)
         metrics = {row["metric"] for row in self._rows if "metric" in row}
         monitored = metrics.pop() if len(metrics) == 1 else "monitored"
+        tested = "test/map" if any("test/map" in row for row in self._rows) else "test/top1"
         title = "Grid (★ best on validation)" if best else "Grid"
         differing = what_differs(self._overrides)
         console.print()
         console.print(
             table(
                 title,
-                ["", "overrides", monitored, "test/top1", "test/loss", "run"],
+                ["", "overrides", monitored, tested, "test/loss", "run"],
                 [
                     [
                         "★" if index in best else "",
                         differing[index],
                         _figure(row.get("best")),
-                        _figure(row.get("test/top1")),
+                        _figure(row.get(tested)),
                         _figure(row.get("test/loss")),
                         row.get("run") or row.get("error", "").partition("\n")[0],
                     ]

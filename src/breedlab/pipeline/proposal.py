@@ -78,7 +78,10 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
         reasons.append("ResNet34: its ImageNet weights (87 MB) are downloaded once")
     if not extras.has("debugger"):
         words.append("debugger=none")
-    words += ["data=image_folder", f"data.root={literally(str(root))}"]
+    if photos.multi_label:
+        reasons.append("images have several labels, or none: data=multi_label, the best by mAP")
+    kind = "multi_label" if photos.multi_label else "image_folder"
+    words += [f"data={kind}", f"data.root={literally(str(root))}"]
     if report.bad or report.conflicts or report.leaks:
         words.append("data.on_bad_file=skip")
         reasons.append("files that cannot be used are left out")

@@ -365,7 +365,7 @@ def _train(
         conclude(directory, config.debugger.rules)
     watch.finish()
     metrics["seconds"] = round(time.monotonic() - started, 1)  # the export, too
-    rundir.write_predictions(directory, photos.photos, evaluation.predictions)
+    rundir.write_predictions(directory, photos.photos, evaluation.columns())
     write_at_end(directory, metrics)
     # Last of all: with it the run is complete, and a resumed one has nothing left to do.
     atomic_write_text(directory / "metrics.json", readable_json(metrics))

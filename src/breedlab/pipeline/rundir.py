@@ -215,22 +215,19 @@ def write_records_anew(config: Config, report: Report, run: Path, names: Sequenc
         atomic_write_json(run / name, tree, indent=2)
 
 
-def write_predictions(
-    run: Path, photos: PhotoSet, predictions: Sequence[tuple[int, float]]
-) -> None:
+def write_predictions(run: Path, photos: PhotoSet, predictions: Mapping[str, Any]) -> None:
     """Writes `predictions.json`: what was answered on each photo of the test, column by column.
 
     Args:
         run: The run directory.
         photos: Whose test split was looked at.
-        predictions: In the split's order, the predicted label and its probability.
+        predictions: In the split's order, what was predicted and its probability.
     """
     test = photos.splits["test"]
     columns = {
         "photos": [os.path.relpath(photo.path, photos.root) for photo in test],
-        "labels": [photo.label for photo in test],
-        "predicted": [label for label, _ in predictions],
-        "probabilities": [round(probability, 6) for _, probability in predictions],
+        "labels": [photo.recorded for photo in test],
+        **predictions,
     }
     atomic_write_json(run / "predictions.json", columns)
 
@@ -261,7 +258,7 @@ def _splits(config: Config, report: Report) -> dict[str, Any]:
             split: [os.path.relpath(p.path, photos.root) for p in photos.splits[split]]
             for split in SPLITS
         },
-        "labels": {split: [p.label for p in photos.splits[split]] for split in SPLITS},
+        "labels": {split: [p.recorded for p in photos.splits[split]] for split in SPLITS},
         "warnings": [config.conceal(text) for text in report.warnings],
         "left_out": [
             {

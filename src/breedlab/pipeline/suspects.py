@@ -50,6 +50,9 @@ def list_suspects(
         config: Of the training.
         data: The images.
     """
+    if config.data.multi_label:
+        note("wrong labels are not looked for: photos may have several")
+        return
     photos = [photo for split in _SPLITS for photo in data.photos.splits[split]]
     split_of = [split for split in _SPLITS for _ in data.photos.splits[split]]
     labels = torch.tensor([photo.label for photo in photos])

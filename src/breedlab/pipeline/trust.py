@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from breedlab.config import Config
-from breedlab.console import progress
+from breedlab.console import note, progress
 from breedlab.data.module import PhotoData
 from breedlab.evaluation import conformal, novelty
 from breedlab.evaluation.figures import rate_interval
@@ -27,7 +27,7 @@ def answers_of(
     prepared: TrainingContext,
     config: Config,
     photos: PhotoData,
-    calibration: Mapping[str, float],
+    decisions: Mapping[str, Any],
     valid_features: torch.Tensor | None = None,
 ) -> tuple[dict[str, Any], Novelty | None]:
     """Return `answers` of model.json as far as the trained network decides them, and what tells the
@@ -38,10 +38,13 @@ def answers_of(
         prepared: Of its run.
         config: Of its training.
         photos: The images.
-        calibration: From the test: its temperature.
+        decisions: What validation decided: `temperature`, or `thresholds`.
         valid_features: What its head gets of the validation images, where that is known.
     """
-    answers: dict[str, Any] = {"temperature": calibration.get("temperature", 1.0)}
+    answers: dict[str, Any] = dict(decisions)
+    if config.data.multi_label:
+        note("answers do not tell unknown photos: those have none of the labels")
+        return answers, None
     if (
         config.serving.unknown == "off"
         or len(photos.photos.splits["valid"]) < novelty.FEWEST_IMAGES
@@ -90,6 +93,8 @@ def settle(
         held_out: Of validation by the network before a refit, which has seen those images and is
             surer of them.
     """
+    if photos.photos.multi_label:  # there are no sets of classes one of which is the true one
+        return dict(answers), {}
     model, settled, measured = Model(folder, device), dict(answers), {}
     rows, labels = _rows(model, photos, "valid")
     test_rows, test_labels = _rows(model, photos, "test")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,7 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
             [(run.lineage.get("data") or {}).get("fingerprint") for run in runs]
         ),
         "differences": differences(runs),
-        "charts_of": {
-            name: training_charts.compared(runs, names, name)
-            for name in ("valid/top1", "valid/loss", "train/top1", "train/loss")
-        },
+        "charts_of": {name: training_charts.compared(runs, names, name) for name in _curves(runs)},
         "searched": searched(runs),
         "classes": classes(runs),
         "rules": verdicts(runs),
@@ -78,6 +75,13 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
             for part in ("debugger", "profiler")
         },
     }
+
+
+def _curves(runs: Sequence[RunRecord]) -> list[str]:
+    """Return which curves are compared."""
+    if any(run.multi_label for run in runs):
+        return ["valid/map", "valid/loss", "train/exact", "train/loss"]
+    return ["valid/top1", "valid/loss", "train/top1", "train/loss"]
 
 
 def titles(runs: Sequence[RunRecord]) -> list[str]:
@@ -110,7 +114,10 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
                 f"{text} ({span})" if span else text
                 for text, span in zip(texts, spans, strict=True)
             ]
-            cells = [(text, name == "top1" and index == winner) for index, text in enumerate(texts)]
+            cells = [
+                (text, name in ("top1", "exact") and index == winner)
+                for index, text in enumerate(texts)
+            ]
             rows.append({"name": shown, "cells": cells})
     photos = [figure(run.test["photos"]) if run.test else NOT_FINISHED for run in runs]
     epochs = [
@@ -167,8 +174,9 @@ def paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
                 if p < SIGNIFICANT / (len(runs) - 1)
                 else "which chance can explain"
             )
+            right_on = "has all labels right on" if run.multi_label else "is right on"
             sentences.append(
-                f"{names[best]} is right on {more:,} more of {len(_right(run)):,} test photos than"
+                f"{names[best]} {right_on} {more:,} more of {len(_right(run)):,} test photos than"
                 f" {names[index]}, {reading} (McNemar's exact test, p = {p:.2g})."
             )
     return sentences
@@ -234,7 +242,7 @@ def classes(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     known = [run.test.get("per_class", {}) for run in runs]
     rows = []
     for name in dict.fromkeys(name for found in known for name in found):
-        recalls = [float(found[name]["top1"]) if name in found else None for found in known]
+        recalls = [_recall(found[name]) if name in found else None for found in known]
         there = [recall for recall in recalls if recall is not None]
         rows.append(
             {
@@ -244,6 +252,10 @@ def classes(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: (-row["spread"], row["name"]))
+
+
+def _recall(own: Mapping[str, Any]) -> float:
+    return float(own["recall"] if "recall" in own else own["top1"])
 
 
 def verdicts(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:

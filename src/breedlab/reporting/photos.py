@@ -60,6 +60,11 @@ def thumbnail(path: Path) -> str | None:
     return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode()
 
 
+def labels_of(recorded: int | list[int]) -> list[int]:
+    """Return the classes of a photo by what splits.json says of it."""
+    return recorded if isinstance(recorded, list) else [recorded]
+
+
 def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
     """A few training photos of each class, spread over what there is; fewer of each where there are
     many classes."""
@@ -69,8 +74,9 @@ def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
     files, classes = run.splits["photos"]["train"], run.classes
     each = max(1, min(_EXAMPLES, _GALLERY // max(1, len(classes))))
     of_class: list[list[str]] = [[] for _ in classes]
-    for file, label in zip(files, labels, strict=True):
-        of_class[label].append(file)
+    for file, own in zip(files, labels, strict=True):
+        for label in labels_of(own):
+            of_class[label].append(file)
     found = []
     for name, mine in list(zip(classes, of_class, strict=True))[:_GALLERY]:
         picks: list[int] = (

@@ -31,7 +31,7 @@ class RunRecord:
         path: Its directory.
         config, overrides, lineage, splits, metrics: The files of those names.
         predictions: Of each test photo, or empty: `photos` (paths below the data's root), `labels`,
-            `predicted`, `probabilities`.
+            `predicted`, `probabilities`; of several labels lists in each, and `thresholds`.
         trials: The search, in order.
         confirmed: Its best trials with other seeds: by trial, and by seed, objective and loss.
         curves: Figures of each epoch by name, such as `valid/loss`, over the steps that had been
@@ -63,6 +63,11 @@ class RunRecord:
     @property
     def classes(self) -> list[str]:
         return list(self.splits.get("classes", []))
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether its photos may have several labels, or none."""
+        return bool((self.config.get("data") or {}).get("multi_label"))
 
     @property
     def test(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from importlib.metadata import version
@@ -21,7 +21,13 @@ from markupsafe import Markup
 from breedlab.commands import command
 from breedlab.errors import ConfigError
 from breedlab.files import atomic_write_text
-from breedlab.reporting import comparison, diagnosis_sections, quality_sections, sections
+from breedlab.reporting import (
+    comparison,
+    diagnosis_sections,
+    label_section,
+    quality_sections,
+    sections,
+)
 from breedlab.reporting.added_sections import added_sections
 from breedlab.reporting.charts import theme
 from breedlab.reporting.record import RunRecord, read_run, run_directory
@@ -41,6 +47,17 @@ _CONTENTS = {
     "model": ("Model", sections.model),
 }
 """By the id of a section its title, and what gives its content."""
+_OF_ONE_CLASS = ("confusion", "calibration", "classes")
+"""Those that say nothing of several labels a photo, in whose place is one on labels."""
+
+
+def _contents(run: RunRecord) -> Mapping[str, tuple[str, Callable[[RunRecord], Any]]]:
+    """Return the sections of a run's page."""
+    if not run.multi_label:
+        return _CONTENTS
+    before = {name: _CONTENTS[name] for name in ("summary", "data", "curves", "search")}
+    after = {name: each for name, each in _CONTENTS.items() if name not in _OF_ONE_CLASS}
+    return {**before, "labels": ("Labels", label_section.labels), **after}
 
 
 def write_report(
@@ -89,8 +106,9 @@ def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
         run: What is shown.
         path: The run as the person called it, for the commands.
     """
-    shown: dict[str, Any] = {name: content(run) for name, (_, content) in _CONTENTS.items()}
-    titles = [(name, title) for name, (title, _) in _CONTENTS.items()]
+    contents = _contents(run)
+    shown: dict[str, Any] = {name: content(run) for name, (_, content) in contents.items()}
+    titles = [(name, title) for name, (title, _) in contents.items()]
     added = added_sections(run)
     return {
         "template": "run.html.j2",
@@ -100,6 +118,7 @@ def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
         "added": added,
         "path": str(path),
         "ended": bool(run.metrics),
+        "labels": None,
         **shown,
     }
 

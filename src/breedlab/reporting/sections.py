@@ -142,7 +142,9 @@ def class_counts(run: RunRecord) -> dict[str, list[int]]:
     count = len(run.classes)
     labels = run.splits.get("labels", {})
     return {
-        split: np.bincount(labels[split], minlength=count).tolist()
+        split: np.bincount(
+            [label for own in labels[split] for label in photos.labels_of(own)], minlength=count
+        ).tolist()
         for split in SPLITS
         if labels.get(split)
     }
@@ -157,6 +159,8 @@ def curves(run: RunRecord) -> Section:
     return {
         "loss": training_charts.loss(run),
         "accuracy": training_charts.accuracy(run),
+        "accuracy_title": "All labels right" if run.multi_label else "Top-1",
+        "map": training_charts.mean_precision(run),
         "unlike": unlike,
         "augmented": data_config.get("augment", "none") != "none",
         "each_step": bool(run.tensors.losses.get("TRAIN")),
@@ -238,7 +242,7 @@ def model(run: RunRecord) -> Section:
             ],
             "speedup": speedup(found, measured[0]["milliseconds"]),
             "agreement": _share(found["agreement"], images),
-            "top1": _share(found["top1"], images),
+            "top1": _share(found.get("top1", found.get("exact")), images),
             "verdict": found["verdict"],
         }
         for found in measured
@@ -248,6 +252,9 @@ def model(run: RunRecord) -> Section:
         "classes": len(run.classes),
         "engine": f"{export['engine']} {export['precision']}" if export else "",
         "engines": engines,
+        "rightness": (
+            "valid, all labels right" if measured and "exact" in measured[0] else "valid top-1"
+        ),
         "sizes": sizes,
     }
 

@@ -32,6 +32,9 @@ def show(run: Path, metrics: Mapping[str, Any]) -> None:
     if test["worst"]:
         console.print()
         console.print(confusions_table(test))
+    if test.get("multi_label"):
+        console.print()
+        console.print(labels_table(test))
     console.print()
     for title, text in (
         ("run", str(run)),
@@ -68,9 +71,31 @@ def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:
     return table("Worst confusions", ["class", "taken for", "photos"], rows)
 
 
+def labels_table(test: Mapping[str, Any], most: int = 20) -> Table:
+    """Each label of a test with its threshold, the worst first."""
+    known = [(name, own) for name, own in test["per_class"].items() if own["ap"] is not None]
+    rows = [
+        [
+            name,
+            own["photos"],
+            metric("map", own["ap"]),
+            " to ".join(metric("map", end) for end in own["ap_interval"]),
+            f"{own['threshold']:.2f}",
+            f"{own['precision']:.1%} of {own['given']}",
+            f"{own['recall']:.1%}",
+        ]
+        for name, own in sorted(known, key=lambda pair: pair[1]["ap"])[:most]
+    ]
+    columns = ["label", "photos", "AP", "95% interval", "threshold", "precision", "recall"]
+    unseen = len(test["per_class"]) - len(known)
+    title = "Labels" if len(known) <= most else f"The {most} hardest of {len(known)} labels"
+    return table(title + (f"; {unseen} without photos" if unseen else ""), columns, rows)
+
+
 def engines_table(export: Mapping[str, Any]) -> Table:
     """What the export measured of each engine."""
     sizes = list(export["candidates"][0]["milliseconds"])
+    rightness = "exact" if "exact" in export["candidates"][0] else "top1"
     module = export["candidates"][0]["milliseconds"]
     rows = []
     for found in export["candidates"]:
@@ -84,7 +109,7 @@ def engines_table(export: Mapping[str, Any]) -> Table:
                 speedup(found, module),
                 *(
                     "" if found[name] is None else f"{found[name]:.1%}"
-                    for name in ("agreement", "top1")
+                    for name in ("agreement", rightness)
                 ),
                 found["verdict"],
             ]
@@ -94,7 +119,7 @@ def engines_table(export: Mapping[str, Any]) -> Table:
         *(f"batch {size}" for size in sizes),
         "speedup",
         "agrees",
-        "valid top-1",
+        "valid top-1" if rightness == "top1" else "valid, all labels right",
         "",
     ]
     return table("Engines, ms a photo", columns, rows)

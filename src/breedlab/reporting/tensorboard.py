@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from breedlab.evaluation.figures import interval, metric, shown_metrics
 from breedlab.profiling.reading import read
 from breedlab.reporting.confusions import Cells, among, drawn_classes, read_cells
 from breedlab.training.evaluation import Evaluation
+from breedlab.training.label_evaluation import LabelEvaluation
 from breedlab.tuning.events import write_hparams
 
 _SHOWN = 12
@@ -35,7 +36,7 @@ def write_review(
     run: Path,
     config: Config,
     photos: PhotoData,
-    evaluation: Evaluation,
+    evaluation: Evaluation | LabelEvaluation,
     tuned: Mapping[str, Any],
     best: float,
 ) -> None:
@@ -48,22 +49,13 @@ def write_review(
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    labels = [photo.label for photo in photos.photos.splits["test"]]
-    order = range(len(labels))
-    wrong = [i for i in order if evaluation.predictions[i][0] != labels[i]]
-    worst = sorted(wrong, key=lambda i: -evaluation.predictions[i][1])[:_SHOWN]
-    spread = list(order)[:: max(1, len(labels) // _SHOWN)][:_SHOWN]
     with SummaryWriter(str(run / "tensorboard" / "final")) as writer:
         writer.add_text(
             "config", f"```yaml\n{yaml.safe_dump(config.recorded(), sort_keys=False)}\n```"
         )
-        picture = confusion_picture(evaluation.confusion, photos.photos.classes)
-        writer.add_image("test/confusion", np.asarray(picture), dataformats="HWC")
-        writer.add_image("test/predictions", _sheet(spread, photos, evaluation), dataformats="HWC")
-        if worst:
-            writer.add_image(
-                "test/worst_predictions", _sheet(worst, photos, evaluation), dataformats="HWC"
-            )
+        if isinstance(evaluation, Evaluation):
+            for title, picture in _pictures(photos, evaluation):
+                writer.add_image(title, picture, dataformats="HWC")
         if operators := _operators(run):
             writer.add_text("profile/operators", operators)
         writer.add_text("test/metrics", _metrics(evaluation.as_dict()))
@@ -75,6 +67,22 @@ def write_review(
         }
         tests = {f"test/{name}": value for name, value in evaluation.metrics.items()}
         write_hparams(writer, shown, {config.monitor.metric: best, **tests})
+
+
+def _pictures(
+    photos: PhotoData, evaluation: Evaluation
+) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Yield the test's pictures by title: confusions, predictions, and the surest mistakes."""
+    labels = [photo.label for photo in photos.photos.splits["test"]]
+    order = range(len(labels))
+    wrong = [i for i in order if evaluation.predictions[i][0] != labels[i]]
+    worst = sorted(wrong, key=lambda i: -evaluation.predictions[i][1])[:_SHOWN]
+    spread = list(order)[:: max(1, len(labels) // _SHOWN)][:_SHOWN]
+    matrix = confusion_picture(evaluation.confusion, photos.photos.classes)
+    yield "test/confusion", np.asarray(matrix)
+    yield "test/predictions", _sheet(spread, photos, evaluation)
+    if worst:
+        yield "test/worst_predictions", _sheet(worst, photos, evaluation)
 
 
 def _metrics(test: Mapping[str, Any]) -> str:

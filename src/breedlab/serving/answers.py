@@ -66,6 +66,8 @@ class Answers:
         coverage: Of `sets`: how often the true class is to be in them.
         least: The probability from which a class is in the set; None without sets.
         unknown: What tells images that are of none of the classes; None if nothing does.
+        thresholds: Of a model of several labels an image: the probability from which it is given
+            each; None of a model of one class an image.
     """
 
     classes: int
@@ -73,15 +75,47 @@ class Answers:
     coverage: float = 0.9
     least: float | None = None
     unknown: Unknown | None = None
+    thresholds: tuple[float, ...] | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may be given several labels, or none."""
+        return self.thresholds is not None
 
     def apply(self, numbers: torch.Tensor) -> torch.Tensor:
         """From an engine's numbers to calibrated scores (n, classes), and a column of distances
-        with `unknown`."""
+        with `unknown`; of several labels to the probability of each."""
         scores = numbers[:, : self.classes] / self.temperature
+        if self.multi_label:
+            return scores.sigmoid()
         if self.unknown is None:
             return scores
         distances = self.unknown.novelty.distance(numbers[:, self.classes :])
         return torch.cat([scores, distances[:, None]], 1)
+
+    def decided(self, numbers: torch.Tensor) -> torch.Tensor:
+        """From an engine's numbers to the class of each image, int64 (n,), or to which labels each
+        is given, bool (n, classes)."""
+        scores = self.apply(numbers)[:, : self.classes]
+        if self.thresholds is None:
+            return scores.argmax(1)
+        return scores.double() >= torch.tensor(self.thresholds, dtype=torch.float64)
+
+    def probabilities(self, scores: Array) -> Array:
+        """Return the probabilities of scores (n, classes) that `apply` gave."""
+        if self.multi_label:
+            return scores
+        shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+        found: Array = shifted / shifted.sum(axis=1, keepdims=True)
+        return found
+
+    def given(self, probabilities: Sequence[float] | Array) -> list[int] | None:
+        """Return the labels that an image is given, the most probable first; None of a model of one
+        class an image."""
+        if self.thresholds is None:
+            return None
+        order: list[int] = np.argsort(-np.asarray(probabilities), kind="stable").tolist()
+        return [index for index in order if probabilities[index] >= self.thresholds[index]]
 
     def in_set(self, probabilities: Sequence[float] | Array) -> list[int] | None:
         """Return the classes of the set in which the true one is with probability `coverage`, the
@@ -97,9 +131,11 @@ class Answers:
     def told(
         self, probabilities: Sequence[float] | Array, distance: float | None
     ) -> dict[str, Any]:
-        """Return what an answer says of an image beside its scores: `set`, of indices, and
-        `unknown`."""
+        """Return what an answer says of an image beside its scores: `labels` or `set`, of indices,
+        and `unknown`."""
         told: dict[str, Any] = {}
+        if (labels := self.given(probabilities)) is not None:
+            told["labels"] = labels
         if (found := self.in_set(probabilities)) is not None:
             told["set"] = found
         if self.unknown is not None and distance is not None:
@@ -138,11 +174,13 @@ def read_answers(recorded: Mapping[str, Any], classes: int, novelty: Novelty | N
         novelty: From the archive, if it tells the unknown.
     """
     sets, unknown = recorded.get("sets") or {}, recorded.get("unknown") or {}
+    thresholds = recorded.get("thresholds")
     return Answers(
         classes=classes,
         temperature=float(recorded.get("temperature", 1.0)),
         coverage=float(sets.get("coverage", 0.9)),
         least=sets.get("least"),
+        thresholds=None if thresholds is None else tuple(map(float, thresholds)),
         unknown=(
             None
             if novelty is None

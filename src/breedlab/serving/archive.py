@@ -26,7 +26,8 @@ from breedlab.serving.engines import EAGER, OPENVINO, Choice, OpenVino, probe
 from breedlab.serving.fetch import Allowed
 from breedlab.version import PACKAGE
 
-FORMAT = 1
+ONE_CLASS, SEVERAL_LABELS = 1, 2
+"""Formats of an archive, by what its scores are."""
 _CODE = (
     "__init__.py",
     "errors.py",
@@ -89,7 +90,7 @@ def write_folder(
     save_file(state, str(folder / "model.safetensors"))
     description = {
         "schema_version": SCHEMA_VERSION,
-        "format": FORMAT,
+        "format": SEVERAL_LABELS if (answers or {}).get("thresholds") else ONE_CLASS,
         "architecture": classifier.architecture.as_dict(),
         "classes": list(classes),
         "transform": asdict(transform),

@@ -15,7 +15,9 @@ from typing import Any
 from breedlab.errors import ServingError
 from breedlab.serving.fetch import allowed_from
 
-FORMAT = 1
+FORMAT = 2
+"""The newest that is read: 1, or 2 of several labels an image, which what reads 1 alone would
+answer with one class."""
 SCHEMA_VERSION = 1  # config/migrations has it, too, but is not there on an endpoint
 _MAX_BYTES = 64_000_000
 _MAX_CLASSES = 100_000
@@ -103,15 +105,17 @@ def _check(tree: dict[str, Any]) -> None:
     except (ValueError, TypeError, AttributeError) as error:
         raise _Wrong("allow_urls is neither none nor public nor a list of hosts") from error
     if "answers" in tree:
-        _check_answers(_object(tree, "answers"))
+        _check_answers(_object(tree, "answers"), count)
     if tree.get("engine") is not None:
         _check_engine(_object(tree, "engine"), count)
 
 
-def _check_answers(answers: dict[str, Any]) -> None:
+def _check_answers(answers: dict[str, Any], classes: int) -> None:
     least, most = _TEMPERATURES
     if not least <= _number(answers.get("temperature", 1.0), "answers.temperature") <= most:
         raise _Wrong(f"answers.temperature is not from {least:g} to {most:g}")
+    if answers.get("thresholds") is not None:
+        _check_thresholds(answers, classes)
     if answers.get("sets") is not None:
         sets = _object(answers, "sets", "answers.")
         for name in ("coverage", "least"):
@@ -133,6 +137,17 @@ def _check_answers(answers: dict[str, Any]) -> None:
             raise _Wrong("answers.unknown.quantiles are not in ascending order")
         if not isinstance(unknown.get("row", False), bool):
             raise _Wrong(f"answers.unknown.row is {_shown(unknown['row'])}; expected true or false")
+
+
+def _check_thresholds(answers: dict[str, Any], classes: int) -> None:
+    given = _list(answers["thresholds"], "answers.thresholds", most=_MAX_CLASSES)
+    if not all(0 <= _number(one, "answers.thresholds") <= 1 for one in given):
+        raise _Wrong("answers.thresholds are not all from 0 to 1")
+    if len(given) != classes:
+        raise _Wrong(f"answers.thresholds has {len(given)} numbers; there are {classes} classes")
+    for name in ("sets", "unknown"):
+        if answers.get(name) is not None:
+            raise _Wrong(f"answers has both thresholds and {name}; expected one of them")
 
 
 def _check_engine(engine: dict[str, Any], classes: int) -> None:

@@ -19,6 +19,7 @@ from breedlab.evaluation.statistics import wilson
 from breedlab.models.ranking import NOISY, Timing, ranked, speedup, typical_spread
 from breedlab.registry import ENGINES
 from breedlab.serving import openvino_export
+from breedlab.serving.answers import Answers
 from breedlab.serving.engine_kinds import AddedEngine
 from breedlab.serving.engines import (
     EAGER,
@@ -65,8 +66,10 @@ class Candidate:
         engine: Ready to compute; None if it cannot be had.
         milliseconds: By the photos in a batch: one photo's share of its time.
         timing: Every round of it.
-        agreement: Share of the validation photos with the module's class; None if it was not asked.
-        top1: Of the validation photos; likewise.
+        agreement: Share of the validation photos with the module's class, or with all of its labels
+            and no other; None if it was not asked.
+        right: Share of the validation photos with the true class, or labels; likewise.
+        multi_label: Whether they may have several.
         objection: What speaks against it, else empty.
         taken: Whether it is the one.
         speedup: Over the module: the median of the rounds, and their quartiles.
@@ -77,7 +80,8 @@ class Candidate:
     milliseconds: dict[int, float] = field(default_factory=dict)
     timing: Timing = field(default_factory=Timing)
     agreement: float | None = None
-    top1: float | None = None
+    right: float | None = None
+    multi_label: bool = False
     objection: str = ""
     taken: bool = False
     speedup: tuple[float, float, float] | None = None
@@ -89,7 +93,7 @@ class Candidate:
             "milliseconds": {str(size): round(ms, 3) for size, ms in self.milliseconds.items()},
             "speedup": self.speedup and [round(factor, 2) for factor in self.speedup],
             "agreement": self.agreement,
-            "top1": self.top1,
+            "exact" if self.multi_label else "top1": self.right,
             "verdict": ", ".join(filter(None, ["taken" if self.taken else "", self.objection])),
         }
 
@@ -103,14 +107,16 @@ class Selection:
         candidates: All that were looked at, the module first; none if there was nothing to choose.
         photos: Validation photos that they were compared on.
         calibration: Training photos that int8 was made with.
-        test_top1: Of the engine taken, on photos that decided nothing.
+        test_right: What the engine taken answers right, of photos that decided nothing.
+        multi_label: Whether they may have several labels.
     """
 
     taken: Choice
     candidates: tuple[Candidate, ...] = ()
     photos: int = 0
     calibration: int = 0
-    test_top1: float | None = None
+    test_right: float | None = None
+    multi_label: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json and model.json."""
@@ -119,7 +125,7 @@ class Selection:
             "precision": self.taken.precision,
             "candidates": [candidate.as_dict() for candidate in self.candidates],
             "photos": {"validation": self.photos, "calibration": self.calibration},
-            "test_top1": self.test_top1,
+            "test_exact" if self.multi_label else "test_top1": self.test_right,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         }
 
@@ -171,7 +177,10 @@ def select(
     if choices == [MODULE]:
         return Selection(MODULE)
     model = Model(folder, device, EAGER)
-    candidates = [Candidate(choice) for choice in dict.fromkeys([MODULE, *choices])]
+    several = model.answers.multi_label
+    candidates = [
+        Candidate(choice, multi_label=several) for choice in dict.fromkeys([MODULE, *choices])
+    ]
     validation = len(data.photos.splits["valid"])
     if serving.precision == "auto" and validation < FEWEST_PHOTOS:
         for candidate in candidates:
@@ -180,18 +189,16 @@ def select(
     calibration = _make(candidates, model, folder, serving, data, seed)
     ready = [candidate for candidate in candidates if candidate.engine is not None]
     _time(ready, _photos(data, "valid", range(min(validation, max(_BATCHES)))))
-    taken = _judge(ready, choices, data)
+    taken = _judge(ready, choices, data, model.answers)
     taken.taken = True
     for file in Path(folder, FOLDER).glob("*"):
         if taken.choice.engine == EAGER or file.stem != taken.choice.precision:
             file.unlink()
     test = len(data.photos.splits["test"])
-    classes = len(data.photos.classes)
-    (labels,) = _predictions(
-        [taken], data.test_dataloader(), f"testing {taken.choice}", test, classes
-    )
-    top1 = float((labels == data.labels("test")).float().mean())
-    return Selection(taken.choice, tuple(candidates), validation, calibration, top1)
+    title, batches = f"testing {taken.choice}", data.test_dataloader()
+    (labels,) = _predictions([taken], batches, title, test, model.answers)
+    right = _alike(labels, data.labels("test"))
+    return Selection(taken.choice, tuple(candidates), validation, calibration, right, several)
 
 
 def _make(
@@ -302,7 +309,7 @@ def _seconds(candidate: Candidate, batch: torch.Tensor) -> float:
 
 
 def _judge(
-    candidates: Sequence[Candidate], choices: Sequence[Choice], data: PhotoData
+    candidates: Sequence[Candidate], choices: Sequence[Choice], data: PhotoData, answers: Answers
 ) -> Candidate:
     """The fastest that agrees with the module; of what was asked for by name, the fastest if none
     agrees."""
@@ -319,19 +326,25 @@ def _judge(
         count = len(data.photos.splits["valid"])
         # Not val_dataloader, which after training with several processes is this one's share.
         batches, title = data.view_dataloader("valid", 0), f"validating {candidate.choice}"
-        found = _predictions(asked, batches, title, count, len(data.photos.classes))
+        found = _predictions(asked, batches, title, count, answers)
         truth = data.labels("valid")
         if reference is None:
             reference = found[0]
-            module.top1, module.agreement = float((reference == truth).float().mean()), 1.0
-        candidate.top1 = float((found[-1] == truth).float().mean())
-        candidate.agreement = float((found[-1] == reference).float().mean())
+            module.right, module.agreement = _alike(reference, truth), 1.0
+        candidate.right = _alike(found[-1], truth)
+        candidate.agreement = _alike(found[-1], reference)
         candidate.objection = _objection(candidate, module, count)
         if not candidate.objection:
             return candidate
     taken = eligible[0]
     warn(f"{taken.choice} was asked for, and is exported, but it {taken.objection}")
     return taken
+
+
+def _alike(labels: torch.Tensor, others: torch.Tensor) -> float:
+    """Return the share of images with the same class, (n,), or the same labels, (n, classes)."""
+    same = labels == others
+    return float((same if same.ndim == 1 else same.all(1)).float().mean())
 
 
 def _ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -358,16 +371,17 @@ def _objection(candidate: Candidate, module: Candidate, photos: int) -> str:
     """Return what speaks against a candidate by its answers on the validation photos, else an empty
     text."""
     assert (
-        candidate.agreement is not None and candidate.top1 is not None and module.top1 is not None
+        candidate.agreement is not None and candidate.right is not None and module.right is not None
     )
     if candidate.agreement < LEAST_AGREEMENT:
         return (
             f"agrees with the module on {candidate.agreement:.1%}, at least {LEAST_AGREEMENT:.0%}"
             " are needed"
         )
-    if module.top1 - candidate.top1 > MOST_LOST + 1e-6:
+    if module.right - candidate.right > MOST_LOST + 1e-6:
+        measure = "photos with all labels right" if candidate.multi_label else "top-1"
         return (
-            f"loses {100 * (module.top1 - candidate.top1):.1f} points of top-1, at most"
+            f"loses {100 * (module.right - candidate.right):.1f} points of {measure}, at most"
             f" {100 * MOST_LOST:g} may go"
         )
     if candidate.choice.precision != "int8":
@@ -389,16 +403,16 @@ def _predictions(
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     title: str,
     count: int,
-    classes: int,
+    answers: Answers,
 ) -> list[torch.Tensor]:
-    """The predicted labels (n,) of each candidate, in the order of the photos."""
+    """What each candidate answers, as `Answers.decided`, in the order of the photos."""
     found: list[list[torch.Tensor]] = [[] for _ in candidates]
     done = 0
     with progress(title) as report:
         for photos, _ in batches:
             for labels, candidate in zip(found, candidates, strict=True):
                 assert candidate.engine is not None
-                labels.append(candidate.engine.scores(photos)[:, :classes].argmax(1))
+                labels.append(answers.decided(candidate.engine.scores(photos)))
             done += len(photos)
             report(done, count)
     return [torch.cat(labels) for labels in found]

@@ -161,6 +161,7 @@ class Model:
         computing = load_engine(
             folder, description.get("engine"), self.served, self.device, engine, width
         )
+        self._computing = computing
         self.engine = AnsweringEngine(computing, self.answers)
 
     def public_lineage(self) -> dict[str, Any]:
@@ -183,15 +184,22 @@ class Model:
         return self.transform(decode(photo))
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        """Calibrated logits (n, classes) on the CPU of uint8 photos (n, 3, side, side)."""
+        """Calibrated logits, or the probabilities of several labels, (n, classes) on the CPU of
+        uint8 photos (n, 3, side, side)."""
         return self.engine.scores(photos)[:, : len(self.classes)]
 
+    def logits(self, photos: torch.Tensor) -> torch.Tensor:
+        """Calibrated logits (n, classes) on the CPU, of which several labels' probabilities are
+        made."""
+        return self._computing.scores(photos)[:, : len(self.classes)] / self.answers.temperature
+
     def told(self, photos: torch.Tensor) -> list[dict[str, Any]]:
-        """What is said of each photo beside its scores: `probabilities`, and `set` and `unknown` as
-        `Answers.told`."""
+        """What is said of each photo beside its scores: `probabilities`, and `labels`, `set` and
+        `unknown` as `Answers.told`."""
         found = []
         for row in self.engine.scores(photos):
-            probabilities = row[: len(self.classes)].softmax(0).tolist()
+            scores = row[: len(self.classes)]
+            probabilities = (scores if self.answers.multi_label else scores.softmax(0)).tolist()
             distance = float(row[-1]) if self.answers.unknown is not None else None
             found.append(
                 {"probabilities": probabilities, **self.answers.told(probabilities, distance)}

@@ -71,15 +71,17 @@ def _body(model: Model, in_timm: bool) -> Iterator[str]:
     transform, architecture = model.transform, model.network.architecture
     classes = len(model.classes)
     yield f"# {_plain(str(known.get('experiment') or 'Model'))}\n"
+    several = model.answers.multi_label
+    does = "Gives images any number of" if several else "Classifies images into"
     yield (
-        f"Classifies images into {classes:,} classes. The network is `{architecture.name}`, trained"
-        " with breedlab.\n"
+        f"{does} {classes:,} {'labels' if several else 'classes'}. The network is"
+        f" `{architecture.name}`, trained with breedlab.\n"
     )
     yield "## Test\n"
     yield from _results(model)
     yield "## Use\n"
     if in_timm:
-        yield _TIMM_USE
+        yield _TIMM_USE.replace("softmax(1)", "sigmoid()") if several else _TIMM_USE
     yield (
         f"Input: upright RGB, the shorter side at {transform.resize} pixels"
         f" ({transform.interpolation}, antialiased), {transform.crop}x{transform.crop} from the"
@@ -92,13 +94,21 @@ def _body(model: Model, in_timm: bool) -> Iterator[str]:
             f"Scores are calibrated: a temperature of {temperature:.3f}, fitted on validation,"
             f" {folded}."
         )
+    if model.answers.thresholds is not None:
+        given = zip(model.classes[:_NAMED], model.answers.thresholds, strict=False)
+        listed = ", ".join(f"{_plain(name)} {threshold:.3f}" for name, threshold in given)
+        yield (
+            "An image is given each label whose probability (the sigmoid of its score) is at least"
+            f" the label's threshold, found on validation: {listed}."
+        )
     yield "\n## Training\n"
     for name, value in _facts(model).items():
         yield f"- {name}: {_plain(value)}"
     yield "\n## Limits\n"
     yield (
-        "The metrics hold for images like those of the test split. An image of none of the classes"
-        " is given one of them. Check what the model does for groups of images that matter to you"
+        "The metrics hold for images like those of the test split."
+        + ("" if several else " An image of none of the classes is given one of them.")
+        + " Check what the model does for groups of images that matter to you"
         " before you rely on it.\n"
     )
     yield "## Classes\n"

@@ -73,6 +73,14 @@ _VERBOSE = {
                     },
                     "scores": {"type": "array", "items": {"type": "number"}},
                     "probabilities": {"type": "array", "items": {"type": "number"}},
+                    "labels": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": (
+                            "Of a model of several labels: those whose probability reaches their"
+                            " threshold."
+                        ),
+                    },
                     "set": {
                         "type": "array",
                         "items": {"type": "string"},
@@ -98,6 +106,7 @@ _VERBOSE = {
         "lineage": {"type": "object"},
         "engine": {"type": "string"},
         "set_coverage": {"type": "number"},
+        "thresholds": {"type": "array", "items": {"type": "number"}},
     },
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -32,7 +32,8 @@ _LIMIT = 2_000_000_000
 
 
 class Portable(nn.Module):
-    """What the file computes: the network, its temperature, and softmax.
+    """What the file computes: the network, its temperature, and softmax; of several labels the
+    sigmoid of each.
 
     Args:
         model: A loaded archive, on the CPU.
@@ -42,17 +43,19 @@ class Portable(nn.Module):
         super().__init__()
         self.network = model.network
         self.temperature = model.answers.temperature
+        self.multi_label = model.answers.multi_label
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         scores = self.network(images) / self.temperature
-        return scores, scores.softmax(1)
+        return scores, scores.sigmoid() if self.multi_label else scores.softmax(1)
 
 
 def metadata(model: Model) -> dict[str, str]:
     """Return what travels inside the file, as text: class names as JSON, and how to prepare an
     image."""
-    transform = model.transform
+    transform, thresholds = model.transform, model.answers.thresholds
     return {
+        **({} if thresholds is None else {"thresholds": json.dumps(thresholds)}),
         "classes": json.dumps(model.classes, ensure_ascii=False),
         "resize": str(transform.resize),
         "crop": str(transform.crop),

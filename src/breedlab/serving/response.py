@@ -64,10 +64,9 @@ class Answer:
     def verbose(self) -> dict[str, Any]:
         """Scores, probabilities and the likeliest classes by name, where the model comes from, what
         computed."""
-        shifted = np.exp(self.scores - self.scores.max(axis=1, keepdims=True))
-        classes = self.model.classes
+        classes, answers = self.model.classes, self.model.answers
         predictions: list[dict[str, Any]] = []
-        rows = zip(self.scores, shifted / shifted.sum(axis=1, keepdims=True), strict=True)
+        rows = zip(self.scores, answers.probabilities(self.scores), strict=True)
         for number, (scores, probabilities) in enumerate(rows):
             if number in self.errors:
                 predictions.append({"error": str(self.errors[number])})
@@ -78,9 +77,10 @@ class Answer:
                 for i in best
             ]
             distance = None if self.distances is None else float(self.distances[number])
-            told = self.model.answers.told(probabilities, distance)
-            if "set" in told:
-                told["set"] = [classes[index] for index in told["set"]]
+            told = answers.told(probabilities, distance)
+            for name in ("set", "labels"):
+                if name in told:
+                    told[name] = [classes[index] for index in told[name]]
             predictions.append(
                 {
                     "top": top,
@@ -93,8 +93,10 @@ class Answer:
             "lineage": self.model.public_lineage(),
             "engine": str(self.model.engine.choice),
         }
-        if self.model.answers.least is not None:
-            about["set_coverage"] = self.model.answers.coverage
+        if answers.least is not None:
+            about["set_coverage"] = answers.coverage
+        if answers.thresholds is not None:
+            about["thresholds"] = list(answers.thresholds)
         return {"predictions": predictions, "classes": list(classes), **about}
 
     def written(self, accept: str, verbose: bool = False) -> tuple[bytes, str]:

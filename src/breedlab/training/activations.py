@@ -39,8 +39,8 @@ class Activations:
     Attributes:
         train: One (n, ...) tensor a view, in the order of the training photos.
         valid: (m, ...).
-        labels: int64 (n,) of train.
-        valid_labels: int64 (m,).
+        labels: int64 (n,) of train, or float (n, classes) with `data.multi_label`.
+        valid_labels: int64 (m,), likewise.
     """
 
     train: tuple[torch.Tensor, ...]

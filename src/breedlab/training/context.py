@@ -38,6 +38,7 @@ from breedlab.training.engine_choice import FeatureEngines
 from breedlab.training.feeds import CachedFeed, LiveFeed
 from breedlab.training.learner import Learner
 from breedlab.training.pixel_cache import kept_images
+from breedlab.training.tasks import task_of
 
 
 def at_leisure() -> None:
@@ -310,7 +311,9 @@ class TrainingContext:
                 " they are not cached (the reason is above); raise cache.max_gb, or choose another"
                 " head"
             )
-        loss = solving.Loss(self.data(config).solving_weights(), config.optim.label_smoothing)
+        loss = task_of(config.data).solved_loss(
+            self.data(config).solving_weights(), config.optim.label_smoothing
+        )
         penalty = c or self.penalty(config)
         solution = solving.solve(
             activations, len(self.classes), loss, config.monitor, self.device, penalty

@@ -68,6 +68,31 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         return (weights * losses).sum() / weights.sum()
 
 
+class BinaryCrossEntropyLoss(nn.BCEWithLogitsLoss):
+    """The mean binary cross-entropy of all labels of all images (`data.multi_label`).
+
+    Args:
+        weight: What an image of each class weighs against one that is not of it, (classes,), or
+            None.
+        label_smoothing: The share of each target that is spread evenly over yes and no, so that 1
+            becomes 1 - share/2 and 0 becomes share/2.
+    """
+
+    def __init__(self, weight: torch.Tensor | None = None, *, label_smoothing: float = 0.0) -> None:
+        super().__init__(pos_weight=weight)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the mean, in nats.
+
+        Args:
+            input: Logits (n, classes).
+            target: Zeros and ones, (n, classes).
+        """
+        smoothed = target.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return super().forward(input.float(), smoothed)
+
+
 def image_weights(loss: nn.Module, labels: torch.Tensor) -> torch.Tensor:
     """Return what each image weighs in a loss, (n,): one, unless the loss says otherwise."""
     if isinstance(loss, CrossEntropyLoss):

@@ -58,6 +58,13 @@ class Evaluation:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     most_frequent_class: str | None = None
 
+    def columns(self) -> dict[str, Any]:
+        """What was answered on each photo, for predictions.json."""
+        return {
+            "predicted": [label for label, _ in self.predictions],
+            "probabilities": [round(probability, 6) for _, probability in self.predictions],
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json, without the single predictions."""
         tree = asdict(self)

@@ -22,6 +22,7 @@ from breedlab.registry import HEADS
 from breedlab.training import loop, solving
 from breedlab.training.activations import Activations
 from breedlab.training.auto_values import training_precision
+from breedlab.training.tasks import task_of
 
 if TYPE_CHECKING:
     from breedlab.training.context import TrainingContext
@@ -131,7 +132,9 @@ def solve(
         config: A trial's.
         parts: The folds.
     """
-    loss = solving.Loss(prepared.data(config).solving_weights(), config.optim.label_smoothing)
+    loss = task_of(config.data).solved_loss(
+        prepared.data(config).solving_weights(), config.optim.label_smoothing
+    )
     fixed = prepared.penalty(config)
     problems = [
         solving.Regression(

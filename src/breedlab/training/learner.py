@@ -13,14 +13,13 @@ from torch.nn.modules.loss import _Loss
 from torchvision.transforms import v2
 
 from breedlab.config import Config
-from breedlab.config.schema import Optim
 from breedlab.data.batches import TrainingLoader
 from breedlab.models.classifier import Classifier
 from breedlab.models.weights import CARD
-from breedlab.registry import HEADS, LOSSES
+from breedlab.registry import HEADS
 from breedlab.training.cross_entropy import image_weights
-from breedlab.training.metrics import make_metrics
 from breedlab.training.optimization import make_optimizer, make_schedule, refuse_other_groups
+from breedlab.training.tasks import task_of
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -61,8 +60,11 @@ class Learner(lightning.LightningModule):
         self.config = config
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs or config.trainer.max_epochs
-        self.criterion = _make_loss(config.optim, class_counts, class_weights)
-        self.validation = make_metrics(
+        self.task = task_of(config.data)
+        self.criterion = _recordable(self.task.loss(config.optim, class_counts, class_weights))
+        # for the debugger's hook
+        self.criterion.multi_label = self.task.multi_label  # type: ignore[assignment]
+        self.validation = self.task.metrics(
             classifier.architecture.classes, shared=True, monitor=config.monitor
         )
         # In a list, since registering it would store its weights under a second name.
@@ -105,13 +107,13 @@ class Learner(lightning.LightningModule):
         self.train()
 
     def loss_and_hits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The training loss and the share of photos whose class got the highest score."""
+        """The training loss and the share of photos that are answered right."""
         inputs, labels = batch
         if self._mix is not None:
             inputs, labels = self._mix(inputs.float(), labels)
         logits = self(inputs)
-        truth = labels if labels.ndim == 1 else labels.argmax(1)
-        return self.criterion(logits, labels), (logits.detach().argmax(1) == truth).float().mean()
+        right = self.task.right(logits.detach(), labels)
+        return self.criterion(logits, labels), right.float().mean()
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         loss, hits = self.loss_and_hits(batch)
@@ -141,7 +143,7 @@ class Learner(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         loss, hits, photos = self._of_all(self._sums)
         self.log("train/loss", loss / photos, prog_bar=True)
-        self.log("train/top1", hits / photos)
+        self.log(f"train/{self.task.accuracy}", hits / photos)
         self._sums.zero_()
 
     def on_fit_start(self) -> None:
@@ -218,15 +220,6 @@ class RegisteredLoss(_Loss):
         return mean
 
 
-def _make_loss(
-    optim: Optim, class_counts: Sequence[int], class_weights: torch.Tensor | None
-) -> nn.Module:
-    """Return the loss that a config names.
-
-    Args:
-        optim: Its section.
-        class_counts: Images of each class.
-        class_weights: (classes,), or None.
-    """
-    loss = LOSSES.chosen(optim).build_for(class_counts, class_weights, optim.label_smoothing)
+def _recordable(loss: nn.Module) -> _Loss:
+    """Return a loss as the debugger's hook takes it."""
     return loss if isinstance(loss, _Loss) else RegisteredLoss(loss)

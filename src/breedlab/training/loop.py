@@ -23,7 +23,6 @@ from breedlab.errors import TrainingError
 from breedlab.training.ema import MovingAverage
 from breedlab.training.learner import Learner
 from breedlab.training.log_filters import quiet_lightning
-from breedlab.training.metrics import make_metrics
 from breedlab.training.precision import lightning_precision
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -73,7 +72,7 @@ def epochs(
     schedule = setup["lr_scheduler"]["scheduler"]
     average = MovingAverage(learner.classifier, config.trainer.ema) if config.trainer.ema else None
     short = config.monitor.metric.removeprefix("valid/")
-    metrics = make_metrics(
+    metrics = learner.task.metrics(
         learner.classifier.architecture.classes, only=short, monitor=config.monitor
     ).to(fabric.device)
     for epoch in range(count):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 class Loss(Section):
-    """A training loss."""
+    """A training loss.
+
+    Attributes:
+        multi_label: Whether it trains on images of several classes (`data.multi_label`).
+    """
+
+    multi_label: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, class_weights: torch.Tensor | None, label_smoothing: float) -> nn.Module:
@@ -45,21 +51,46 @@ class Loss(Section):
         """
         return self.build(class_weights, label_smoothing)
 
+    def build_multi_label(
+        self, class_weights: torch.Tensor | None, label_smoothing: float
+    ) -> nn.Module:
+        """Return what `build` does, of a loss with `multi_label`: targets are (n, classes) of zeros
+        and ones.
+
+        Args:
+            class_weights: What an image of each class weighs against one that is not of it,
+                (classes,), or None.
+            label_smoothing: As for `build`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} trains on images of one class")
+
 
 @LOSSES.register("cross_entropy")
 class CrossEntropy(Loss):
-    """Cross-entropy, in which a class weight weighs images of the class."""
+    """Cross-entropy, in which a class weight weighs images of the class; of images of several
+    classes the binary one of each class."""
+
+    multi_label = True
 
     def build(self, class_weights: torch.Tensor | None, label_smoothing: float) -> nn.Module:
         from breedlab.training.cross_entropy import CrossEntropyLoss
 
         return CrossEntropyLoss(class_weights, label_smoothing=label_smoothing)
 
+    def build_multi_label(
+        self, class_weights: torch.Tensor | None, label_smoothing: float
+    ) -> nn.Module:
+        from breedlab.training.cross_entropy import BinaryCrossEntropyLoss
+
+        return BinaryCrossEntropyLoss(class_weights, label_smoothing=label_smoothing)
+
 
 @LOSSES.register("logit_adjusted")
 class LogitAdjusted(CrossEntropy):
     """Cross-entropy of logits to which the log frequency of their class is added (Menon et al.
     2021, arXiv 2007.07314): the network learns scores for classes that are equally frequent."""
+
+    multi_label = False
 
     tau: Annotated[float, Field(ge=0)] = 1.0
     """What the log frequencies are multiplied by; 0 is plain cross-entropy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassCalibrationError
 
 from breedlab.config.schema import Monitor
+from breedlab.evaluation.multi_label import UNDECIDED
 from breedlab.registry import METRICS
 
 
@@ -73,19 +75,37 @@ class CalibrationError(MulticlassCalibrationError):
 
 
 def make_metrics(
-    classes: int, only: str | None = None, shared: bool = False, monitor: Monitor | None = None
+    classes: int,
+    only: str | None = None,
+    shared: bool = False,
+    monitor: Monitor | None = None,
+    *,
+    multi_label: bool = False,
+    thresholds: Sequence[float] | None = None,
 ) -> MetricCollection:
-    """Return the registered metrics over logits (n, classes) and labels (n,).
+    """Return the registered metrics over logits (n, classes) and labels (n,), or targets (n,
+    classes).
 
     Args:
         classes: Number of classes.
         only: The one metric wanted beside the loss, by its short name; all by default.
         shared: Over what all processes of the run were given, rather than this one alone.
         monitor: Where metrics that have settings find them; the defaults without it.
+        multi_label: Whether images have several classes, or none.
+        thresholds: Then those of the classes; 0.5 by default.
     """
-    wanted = [name for name in METRICS.names() if only is None or name in ("loss", only)]
+    fitting = [
+        name
+        for name, kind in METRICS.items()
+        if (kind.multi_label if multi_label else kind.single_label)
+    ]
+    wanted = [name for name in fitting if only is None or name in ("loss", only)]
     section = monitor or Monitor()
     made: dict[str, Metric | MetricCollection] = {}
     for name in sorted(wanted, key="loss".__ne__):
-        made[name] = METRICS.made(name, section).build(classes, sync_on_compute=shared)
+        metric, how = METRICS.made(name, section), {"sync_on_compute": shared}
+        if multi_label:
+            made[name] = metric.build_multi_label(thresholds or [UNDECIDED] * classes, **how)
+        else:
+            made[name] = metric.build(classes, **how)
     return MetricCollection(made, compute_groups=False)

@@ -5,9 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from breedlab.config.schema import Data
 
 FIGURES = ("train/loss", "valid/loss", "valid/top1")
 """What is printed of every epoch beside the objective."""
+LABEL_FIGURES = ("train/loss", "valid/loss", "valid/map")
+"""The same with `data.multi_label`."""
+
+
+def figures_of(data: Data) -> tuple[str, ...]:
+    """Return what is printed of every epoch of a config's training, beside the objective."""
+    return LABEL_FIGURES if data.multi_label else FIGURES
+
 
 _NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
 
@@ -34,11 +46,12 @@ def epoch_line(
     Args:
         epoch: Counted from 1.
         epochs: How many there are.
-        figures: By name; those of `FIGURES` are printed.
+        figures: By name; those of `FIGURES`, or `LABEL_FIGURES`, are printed.
         metric: The monitored metric.
         best: Its best value so far.
     """
-    shown = "  ".join(f"{name} {figures[name]:.4f}" for name in FIGURES)
+    printed = LABEL_FIGURES if LABEL_FIGURES[-1] in figures else FIGURES
+    shown = "  ".join(f"{name} {figures[name]:.4f}" for name in printed)
     return f"epoch {epoch}/{epochs}  {shown}  {objective_line(metric, best)}"
 
 

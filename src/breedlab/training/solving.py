@@ -24,6 +24,7 @@ from breedlab.training import loop
 from breedlab.training.activations import Activations
 from breedlab.training.metrics import make_metrics
 from breedlab.training.objective import rank
+from breedlab.training.solved_losses import Loss
 
 SOLVED: dict[str, Any] = {
     "trainer.max_epochs": 1,
@@ -87,26 +88,13 @@ class Solution:
         return {"c": self.c, "tried": self.tried, "seconds": round(self.seconds, 2)}
 
 
-@dataclass(frozen=True)
-class Loss:
-    """Cross-entropy, the mean over images that weigh by their class.
-
-    Attributes:
-        class_weights: (classes,), or None where all weigh the same.
-        label_smoothing: The share of each target that is spread over all classes.
-    """
-
-    class_weights: torch.Tensor | None = None
-    label_smoothing: float = 0.0
-
-
 class Regression:
-    """Multinomial logistic regression on standardized features with an L2 penalty on all but the
-    biases.
+    """Logistic regression on standardized features with an L2 penalty on all but the biases:
+    multinomial, or of each class against the rest, as the loss has it.
 
     Args:
         features: (n, features).
-        labels: int64 (n,).
+        labels: int64 (n,), or zeros and ones (n, classes).
         classes: How many there are.
         loss: What is minimized beside the penalty.
         dtype: What to compute in.
@@ -137,14 +125,11 @@ class Regression:
             root = values[kept].sqrt()
             self.basis = (x.T @ vectors[:, kept]) / root
             x = vectors[:, kept] * root
-        self.x, self.labels, self.smoothing = x, labels, loss.label_smoothing
-        weights = torch.ones(classes) if loss.class_weights is None else loss.class_weights
-        self.shares = weights.to(x)[labels]
-        self.shares /= self.shares.sum()
+        self.x, self.labels, self.loss = x, labels, loss
+        self.shares = loss.shares(labels, x)
         self.weight = x.new_zeros(classes, x.shape[1]).requires_grad_()
         self.bias = x.new_zeros(classes).requires_grad_()
-        # scikit-learn has one vector for two classes, whose difference these two are.
-        self._penalty = (2.0 if classes == 2 else 1.0) / (2 * len(x))
+        self._penalty = loss.problems(classes) / (2 * len(x))
 
     def solve(self, c: float, tolerance: float, iterations: int = 1000) -> float:
         """Go from the solution so far to that of another penalty; return the mean loss without the
@@ -166,10 +151,7 @@ class Regression:
             logits = nn.functional.linear(self.x, self.weight, self.bias)
             # Not the training's own loss, which computes in float32: too coarse for a gradient to
             # vanish in.
-            losses = nn.functional.cross_entropy(
-                logits, self.labels, reduction="none", label_smoothing=self.smoothing
-            )
-            mean = losses @ self.shares
+            mean = self.loss.of_images(logits, self.labels) @ self.shares
             total = mean + self._penalty / c * self.weight.square().sum()
             total.backward()  # type: ignore[no-untyped-call]
             return total
@@ -231,7 +213,7 @@ def _solve(
 ) -> Solution:
     started = time.monotonic()
     features = torch.cat([view.to(device).float() for view in activations.train])
-    labels = activations.labels.repeat(len(activations.train)).to(device)
+    labels = torch.cat([activations.labels] * len(activations.train)).to(device)
     chosen, tried = c, 1
     if chosen is None:
         problem = Regression(features, labels, classes, loss, torch.float32)
@@ -305,7 +287,8 @@ def _validated(
     monitor: Monitor,
     only: str | None,
 ) -> dict[str, float]:
-    metrics = make_metrics(len(bias), only=only, monitor=monitor)
+    several = activations.labels.ndim == 2
+    metrics = make_metrics(len(bias), only=only, monitor=monitor, multi_label=several)
     for features, labels in activations.valid_batches():
         metrics.update(nn.functional.linear(features, weight, bias), labels)
     return {f"valid/{name}": float(value) for name, value in metrics.compute().items()}

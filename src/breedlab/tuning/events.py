@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab import extras
-from breedlab.evaluation.metrics import titles
+from breedlab.registry import METRICS
 from breedlab.tuning.trial import Outcome
 
 
@@ -60,4 +60,6 @@ def _grouped(start: Any, group: str) -> Any:
 
 
 def _columns() -> tuple[str, ...]:
-    return ("train_loss", "valid_loss", "valid_top1", *(f"test_{name}" for name in titles()))
+    """Return the columns that every run has, of images of one class; others bring their own."""
+    tests = (f"test_{name}" for name, metric in METRICS.items() if metric.single_label)
+    return ("train_loss", "valid_loss", "valid_top1", *tests)

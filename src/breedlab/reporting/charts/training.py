@@ -29,8 +29,15 @@ def loss(run: RunRecord) -> Spec | None:
 
 
 def accuracy(run: RunRecord) -> Spec | None:
-    """Training and validation top-1."""
+    """Training and validation top-1, or the photos with all labels right."""
+    if run.multi_label:
+        return _curves(run, "exact", "all labels right", [])
     return _curves(run, "top1", "top-1", [])
+
+
+def mean_precision(run: RunRecord) -> Spec | None:
+    """Validation mAP, of a run with several labels a photo."""
+    return _curves(run, "map", "mAP", []) if run.multi_label else None
 
 
 def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:

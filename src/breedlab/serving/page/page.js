@@ -148,12 +148,18 @@ function top5(said) {
   return said.predictions[0].top.slice(0, 5);
 }
 
-// What the model says beside its scores: that it knows nothing like the photo, or which classes it cannot tell apart.
+// What the model says beside its scores: that it knows nothing like the photo, which labels it gives it, or which
+// classes it cannot tell apart.
 function trust({ predictions: [one], set_coverage: coverage }) {
   at("unknown").hidden = !one.unknown;
   at("unknown").textContent = one.unknown
     ? `Unknown: it is unlike the photos of every class (stranger than ${(100 * one.stranger_than).toFixed(1)}% of those it was checked on).`
     : "";
+  if (one.labels) {
+    at("set").hidden = false;
+    at("set").textContent = one.labels.length ? `Labels: ${one.labels.join(", ")}.` : "None of the labels.";
+    return;
+  }
   const several = !one.unknown && one.set?.length > 1;
   at("set").hidden = !several;
   at("set").textContent = several

@@ -30,7 +30,7 @@ from breedlab.config import Config, search_space, trial_count
 from breedlab.config.problems import error_from
 from breedlab.config.space import Choices
 from breedlab.pipeline.plan import describe_dimension, describe_task, find_images, suited
-from breedlab.training.objective import FIGURES, epoch_line
+from breedlab.training.objective import epoch_line, figures_of
 
 
 def plan(config: Config) -> str:
@@ -180,7 +180,9 @@ def _search(experiment: Experiment) -> Iterator[str]:
     metric = config.monitor.metric
     regex = next(d["Regex"] for d in metric_definitions(config) if d["Name"] == metric)
     epochs = config.tuner.max_epochs if experiment.searches else config.trainer.max_epochs
-    line = epoch_line(min(3, epochs), epochs, dict.fromkeys(FIGURES, 0.6123), metric, 0.8125)
+    line = epoch_line(
+        min(3, epochs), epochs, dict.fromkeys(figures_of(config.data), 0.6123), metric, 0.8125
+    )
     match = re.search(regex, line)
     assert match, "checks.objective_problems has made sure"
     yield f"objective {metric}, {config.monitor.mode}"

@@ -31,7 +31,7 @@ from breedlab.backends.sagemaker.session import AwsTarget
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.cloud import trials_are_jobs
 from breedlab.config.space import Choices, Dimension, Range
-from breedlab.training.objective import FIGURES, figure_regex, objective_regex
+from breedlab.training.objective import figure_regex, figures_of, objective_regex
 
 ENTRY = "entry/train.py"
 ARCHIVE = "source.tar.gz"
@@ -220,7 +220,7 @@ def tuning_request(experiment: Experiment) -> Request:
 def metric_definitions(config: Config) -> list[dict[str, str]]:
     """What SageMaker reads from the log: the objective, and the figures beside it."""
     objective = config.monitor.metric
-    others = [name for name in FIGURES if name != objective]
+    others = [name for name in figures_of(config.data) if name != objective]
     return [
         {"Name": objective, "Regex": objective_regex(objective)},
         *({"Name": name, "Regex": figure_regex(name)} for name in others),

@@ -1,0 +1,197 @@
+"""The 95% intervals of metrics of several labels an image, by the resampling of `intervals`.
+
+The one more image of a resample is one of the test, with its scores, of which one label is another:
+wrong, or right. Its scores are those of an image that is there, so that it only makes that image
+count more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from breedlab.evaluation import multi_label
+from breedlab.evaluation.intervals import RESAMPLES, interval_of
+from breedlab.evaluation.statistics import Array, wilson
+
+Span = tuple[float, float]
+_FEWEST, _MOST_DRAWN = 200, 20_000_000
+"""Resamples at least; and labels of all of them together, up to which there are more."""
+
+
+@dataclass(frozen=True)
+class LabelAnswers:
+    """What a model answered on labeled images, (images, classes) each.
+
+    Attributes:
+        probabilities: Of each class.
+        targets: 1 for the image's classes, else 0.
+        given: Whether the image was given the label.
+        losses: Binary cross-entropy in nats.
+        losses_if_flipped: What it would be were the label the other way round.
+    """
+
+    probabilities: Array
+    targets: Array
+    given: Array
+    losses: Array
+    losses_if_flipped: Array
+
+
+@dataclass(frozen=True)
+class _Extra:
+    """How much each image counts in each resample, and the one more image of each."""
+
+    weights: Array
+    image: Array
+    label: Array
+    weight: Array
+
+    def masses(
+        self, answers: LabelAnswers, index: int, target: Array | None
+    ) -> tuple[Array, Array]:
+        """Return how much each image counts as one of a class, and at all, with the one more image;
+        `target` is what that is, by default as it is."""
+        rows = np.arange(len(self.image))
+        own = answers.targets[:, index]
+        images, positives = self.weights.copy(), self.weights * own
+        images[rows, self.image] += self.weight
+        positives[rows, self.image] += self.weight * (own[self.image] if target is None else target)
+        return positives, images
+
+
+@dataclass(frozen=True)
+class _OfClass:
+    """A class's average precision, and its (hits, given, positives), in each resample: without one
+    more image, with it as it is, with its label wrong, and right."""
+
+    precision: tuple[Array, Array, Array, Array]
+    counts: tuple[Array, Array, Array, Array]
+
+
+def label_intervals(
+    values: Mapping[str, float], answers: LabelAnswers, seed: int = 0
+) -> tuple[dict[str, Span], list[Span | None]]:
+    """Return where the true values are with 95% confidence, of those metrics that are known here,
+    and of each class's average precision (None of a class without images).
+
+    Args:
+        values: What was measured, by the metrics' names.
+        answers: On the same images.
+        seed: Decides the resamples.
+    """
+    images, classes = answers.targets.shape
+    extra = _drawn(answers, seed)
+    every = [_of_class(answers, extra, index) for index in range(classes)]
+    ones = np.ones(images)
+    precision = np.array(
+        [
+            multi_label.average_precision(
+                answers.probabilities[:, index], answers.targets[:, index], ones
+            )
+            for index in range(classes)
+        ]
+    )
+    seen = np.isfinite(precision)
+    spans: list[Span | None] = [
+        _clipped(interval_of(float(value), one.precision[0], one.precision[2], one.precision[3]))
+        if known
+        else None
+        for value, known, one in zip(precision, seen, every, strict=True)
+    ]
+    found: dict[str, Span] = {}
+    if "exact" in values:
+        found["exact"] = wilson(values["exact"] * images, images)
+    if "map" in values and seen.any():
+        of_labels = [_with_one(extra, [one.precision for one in every], how) for how in range(3)]
+        found["map"] = _clipped(
+            interval_of(values["map"], *(each[seen].mean(axis=0) for each in of_labels))
+        )
+    counts = [_with_one(extra, [one.counts for one in every], how) for how in range(3)]
+    if "f1" in values:
+        there = (answers.given | (answers.targets > 0)).any(axis=0)
+        if there.any():
+            means = [multi_label.f1(*_parts(each[there])).mean(axis=0) for each in counts]
+            found["f1"] = _clipped(interval_of(values["f1"], *means))
+    if "micro_f1" in values:
+        sums = [multi_label.f1(*_parts(each.sum(axis=0))) for each in counts]
+        if all(np.isfinite(each).all() for each in sums):
+            found["micro_f1"] = _clipped(interval_of(values["micro_f1"], *sums))
+    if "loss" in values and np.isfinite(values["loss"]):
+        low, high = interval_of(values["loss"], *_losses(answers, extra))
+        found["loss"] = (max(0.0, low), high)
+    return found, spans
+
+
+def _clipped(span: Span) -> Span:
+    return max(0.0, span[0]), min(1.0, span[1])
+
+
+def _drawn(answers: LabelAnswers, seed: int) -> _Extra:
+    draw = np.random.default_rng(seed)
+    images, classes = answers.targets.shape
+    rows = max(_FEWEST, min(RESAMPLES, _MOST_DRAWN // (images * classes)))
+    label = draw.integers(classes, size=rows)
+    image = draw.integers(images, size=rows)
+    for row in range(rows):
+        # Half of them of the class, so that labels that are missing and labels that are too many
+        # are as likely.
+        of_class = np.flatnonzero(answers.targets[:, label[row]])
+        if len(of_class) and draw.random() < 0.5:
+            image[row] = draw.choice(of_class)
+    return _Extra(draw.exponential(size=(rows, images)), image, label, draw.exponential(size=rows))
+
+
+def _of_class(answers: LabelAnswers, extra: _Extra, index: int) -> _OfClass:
+    scores = answers.probabilities[:, index]
+    given = answers.given[:, index].astype(float)
+    right = given[extra.image]
+    own = answers.targets[:, index]
+    masses = [
+        (extra.weights * own, extra.weights),
+        *(extra.masses(answers, index, target) for target in (None, 1 - right, right)),
+    ]
+    precision = [multi_label.average_precision(scores, *each) for each in masses]
+    counts = [
+        np.stack([positives @ given, images @ given, positives.sum(axis=-1)], axis=-1)
+        for positives, images in masses
+    ]
+    return _OfClass(
+        (precision[0], precision[1], precision[2], precision[3]),
+        (counts[0], counts[1], counts[2], counts[3]),
+    )
+
+
+def _with_one(extra: _Extra, found: list[tuple[Array, Array, Array, Array]], how: int) -> Array:
+    """Return what each class comes to in each resample: plain (0), or with one more image whose one
+    label is wrong (1), or right (2)."""
+    if how == 0:
+        return np.stack([each[0] for each in found])
+    same = np.stack([each[1] for each in found])
+    changed = np.stack([each[1 + how] for each in found])
+    rows = np.arange(len(extra.label))
+    same[extra.label, rows] = changed[extra.label, rows]
+    return same
+
+
+def _parts(counts: Array) -> tuple[Array, Array, Array]:
+    return counts[..., 0], counts[..., 1], counts[..., 2]
+
+
+def _losses(answers: LabelAnswers, extra: _Extra) -> tuple[Array, Array, Array]:
+    classes = answers.targets.shape[1]
+    of_image = answers.losses.mean(axis=1)
+    place = extra.image, extra.label
+    is_right = answers.given[place] == (answers.targets[place] > 0)
+    own, flipped = answers.losses[place], answers.losses_if_flipped[place]
+    rest = of_image[extra.image] - own / classes
+    total, mass = extra.weights @ of_image, extra.weights.sum(axis=1)
+
+    def with_one(loss: Array) -> Array:
+        mean: Array = (total + extra.weight * (rest + loss / classes)) / (mass + extra.weight)
+        return mean
+
+    wrong, right = np.where(is_right, flipped, own), np.where(is_right, own, flipped)
+    return total / mass, with_one(wrong), with_one(right)

@@ -1,0 +1,84 @@
+"""What the report shows of a model of several labels an image: each label, and the surest
+mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from breedlab.evaluation.figures import metric, rate_interval
+from breedlab.reporting.photos import thumbnail
+from breedlab.reporting.record import RunRecord
+from breedlab.reporting.sections import Section, class_counts
+
+_MISTAKES = 12
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A label that a photo was given wrongly, or not given.
+
+    Attributes:
+        picture: A `data:` address.
+        file: Below the data's root.
+        label: Its name.
+        probability: What the model gave it.
+        labels: The photo's own.
+    """
+
+    picture: str
+    file: str
+    label: str
+    probability: float
+    labels: str
+
+
+def labels(run: RunRecord) -> Section:
+    """A row a label, and the mistakes that the model was surest of."""
+    return {
+        "rows": sorted(
+            _rows(run), key=lambda row: (row["ap"] is None, row["ap"] or 0.0, row["name"])
+        ),
+        "tested": bool(run.test),
+        "wrong": _mistakes(run, missed=False),
+        "missed": _mistakes(run, missed=True),
+    }
+
+
+def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
+    counts = class_counts(run)
+    for index, (name, own) in enumerate((run.test.get("per_class") or {}).items()):
+        span = own["ap_interval"]
+        yield {
+            **own,
+            "name": name,
+            **{s: counts[s][index] if s in counts else None for s in ("train", "valid")},
+            "span": "" if span is None else " to ".join(metric("map", end) for end in span),
+            "precision_span": (
+                rate_interval(own["precision"], own["given"]) if own["given"] else ""
+            ),
+            "recall_span": rate_interval(own["recall"], own["photos"]) if own["photos"] else "",
+        }
+
+
+def _mistakes(run: RunRecord, *, missed: bool) -> list[Mistake]:
+    """Return labels that were not given and are true, or were given and are not, the surest
+    first."""
+    found, root = run.predictions, run.photo_root
+    if root is None or "thresholds" not in found:
+        return []
+    columns = zip(found["labels"], found["predicted"], found["probabilities"], strict=True)
+    places = [
+        (found["probabilities"][photo][label] * (1 if missed else -1), photo, label)
+        for photo, (true, given, _) in enumerate(columns)
+        for label in (set(true) - set(given) if missed else set(given) - set(true))
+    ]
+    shown = []
+    for _, photo, label in sorted(places)[:_MISTAKES]:
+        file = found["photos"][photo]
+        if picture := thumbnail(root / file):
+            names = ", ".join(run.classes[one] for one in found["labels"][photo]) or "no label"
+            probability = found["probabilities"][photo][label]
+            shown.append(Mistake(picture, file, run.classes[label], probability, names))
+    return shown

@@ -1,0 +1,148 @@
+"""How good a classifier of several labels is on labeled photos: metrics, and each class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from breedlab.config.schema import Monitor
+from breedlab.evaluation import multi_label
+from breedlab.evaluation.label_intervals import LabelAnswers, Span, label_intervals
+from breedlab.evaluation.statistics import Array
+from breedlab.training.evaluation import Progress
+from breedlab.training.label_metrics import decided
+from breedlab.training.metrics import make_metrics
+
+
+@dataclass(frozen=True)
+class LabelEvaluation:
+    """What the test of a classifier of several labels found.
+
+    Attributes:
+        photos: How many were looked at.
+        metrics: loss (nats), map, f1 (macro), micro_f1, exact.
+        intervals: By metric, where the true value is with 95% confidence.
+        per_class: By class name: photos, threshold, ap with its interval (None without photos),
+            given, right, precision, recall, f1.
+        probabilities: Of each photo, (n, classes).
+        given: Which labels each photo was given, (n, classes).
+        calibration: Empty: scores are taken as they are.
+    """
+
+    photos: int
+    metrics: dict[str, float]
+    intervals: dict[str, Span]
+    per_class: dict[str, dict[str, Any]]
+    probabilities: Array
+    given: Array
+    calibration: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for metrics.json, without the single predictions."""
+        return {
+            "multi_label": True,
+            "photos": self.photos,
+            "metrics": self.metrics,
+            "per_class": self.per_class,
+            "worst": [],
+            "calibration": {},
+            "intervals": {name: [*span] for name, span in self.intervals.items()},
+        }
+
+    def columns(self) -> dict[str, Any]:
+        """What was answered on each photo: the labels given, and the probability of each class."""
+        return {
+            "predicted": [np.flatnonzero(row).tolist() for row in self.given],
+            "probabilities": np.round(self.probabilities.astype(float), 6).tolist(),
+            "thresholds": [own["threshold"] for own in self.per_class.values()],
+        }
+
+
+@torch.no_grad()
+def evaluate_labels(
+    scores: Callable[[torch.Tensor], torch.Tensor],
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    classes: tuple[str, ...],
+    *,
+    total: int,
+    progress: Progress,
+    thresholds: Sequence[float],
+    monitor: Monitor | None = None,
+) -> LabelEvaluation:
+    """Ask for the scores of labeled photos, and say how good they are.
+
+    Args:
+        scores: From uint8 photos (n, 3, side, side) to logits (n, classes) on the CPU.
+        batches: Photos, and zeros and ones, (n, classes).
+        classes: Names in the order of the scores.
+        total: Number of photos, for the progress.
+        progress: Called with how many are done.
+        thresholds: The probability of each class from which an image is given its label.
+        monitor: As for `make_metrics`.
+    """
+    metrics = make_metrics(
+        len(classes), monitor=monitor, multi_label=True, thresholds=list(thresholds)
+    )
+    logits, targets = [], []
+    for photos, truth in batches:
+        logits.append(scores(photos).float())
+        targets.append(truth.float().cpu())
+        metrics.update(logits[-1], targets[-1])
+        progress(sum(map(len, logits)), total)
+    answers = _answers(torch.cat(logits), torch.cat(targets), thresholds)
+    values = {name: float(value) for name, value in metrics.compute().items()}
+    intervals, of_classes = label_intervals(values, answers)
+    return LabelEvaluation(
+        photos=len(answers.targets),
+        metrics=values,
+        intervals=intervals,
+        per_class={
+            name: _of_class(answers, index, float(thresholds[index]), of_classes[index])
+            for index, name in enumerate(classes)
+        },
+        probabilities=answers.probabilities,
+        given=answers.given,
+    )
+
+
+def _answers(
+    logits: torch.Tensor, targets: torch.Tensor, thresholds: Sequence[float]
+) -> LabelAnswers:
+    losses = [
+        nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        for truth in (targets, 1 - targets)
+    ]
+    return LabelAnswers(
+        probabilities=logits.double().sigmoid().numpy(),
+        targets=targets.double().numpy(),
+        given=decided(logits, thresholds).numpy(),
+        losses=losses[0].double().numpy(),
+        losses_if_flipped=losses[1].double().numpy(),
+    )
+
+
+def _of_class(
+    answers: LabelAnswers, index: int, threshold: float, span: Span | None
+) -> dict[str, Any]:
+    truth, given = answers.targets[:, index], answers.given[:, index]
+    photos, labels = int(truth.sum()), int(given.sum())
+    right = int(truth[given].sum())
+    precision = multi_label.average_precision(
+        answers.probabilities[:, index], truth, np.ones(len(truth))
+    )
+    return {
+        "photos": photos,
+        "threshold": threshold,
+        "ap": float(precision) if photos else None,
+        "ap_interval": None if span is None else [*span],
+        "given": labels,
+        "right": right,
+        "precision": right / max(1, labels),
+        "recall": right / max(1, photos),
+        "f1": 2 * right / max(1, labels + photos),
+    }

@@ -1,0 +1,191 @@
+"""Images of several classes, or none: from a file beside them, or from class folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from labeled_shapes import CLASSES, drawn, labels_of, write_csv
+
+from breedlab.config import validate
+from breedlab.config.compose import load
+from breedlab.data.check import check
+from breedlab.data.folders import SPLITS, PhotoSet, scan
+from breedlab.data.label_cells import split_labels
+from breedlab.data.module import PhotoData
+from breedlab.data.transforms import EvalTransform
+from breedlab.errors import DataError
+
+
+def read(root: Path, multi: bool = True, group: str | None = None) -> PhotoSet:
+    return scan(root, valid_fraction=0.2, test_fraction=0.2, seed=0, group=group, multi=multi)
+
+
+def found(photos: PhotoSet) -> dict[str, set[str]]:
+    return {
+        photo.path.name: {photos.classes[label] for label in photo.classes}
+        for split in SPLITS
+        for photo in photos.splits[split]
+    }
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read(root, multi=False)
+    return str(caught.value)
+
+
+def expected(count: int) -> dict[str, set[str]]:
+    return {f"{index:03}.png": {*labels_of(index)} for index in range(count)}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_csv(tmp_path, 48)
+    return tmp_path
+
+
+def rewrite(root: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    with (root / "labels.csv").open("w", newline="") as out:
+        csv.writer(out).writerows([header, *rows])
+
+
+def test_a_cell_of_several_labels_gives_all_of_them_and_an_empty_one_none(root: Path) -> None:
+    photos = read(root)
+    assert photos.classes == CLASSES and photos.multi_label
+    assert found(photos) == expected(48)
+    assert found(photos)["000.png"] == set()
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [
+        ("cat|dog", ("cat", "dog")),
+        ("cat; dog;", ("cat", "dog")),
+        ("cat|cat", ("cat",)),
+        ("a b, c", ("a b, c",)),
+        ("", ()),
+        ("|", ()),
+    ],
+)
+def test_labels_of_a_cell(cell: str, labels: tuple[str, ...]) -> None:
+    assert split_labels(cell) == labels
+
+
+def test_one_hot_columns_and_several_rows_say_the_same(root: Path) -> None:
+    wanted = found(read(root))
+    rows = [[f"{i:03}.png", *(int(name in labels_of(i)) for name in CLASSES)] for i in range(48)]
+    rewrite(root, ["filename", *CLASSES], rows)
+    assert found(read(root)) == wanted
+    pairs = [[f"{i:03}.png", name] for i in range(48) for name in labels_of(i) or ("",)]
+    rewrite(root, ["filename", "label"], pairs)
+    assert found(read(root)) == wanted
+
+
+def test_a_list_of_labels_in_json_lines_is_read(root: Path) -> None:
+    wanted = found(read(root))
+    (root / "labels.csv").unlink()
+    lines = [json.dumps({"file_name": f"{i:03}.png", "labels": [*labels_of(i)]}) for i in range(48)]
+    (root / "metadata.jsonl").write_text("\n".join(lines))
+    assert found(read(root)) == wanted
+
+
+def test_a_cut_leaves_each_split_its_share_of_every_label_and_of_images_without(
+    tmp_path: Path,
+) -> None:
+    write_csv(tmp_path, 160)
+    photos = read(tmp_path)
+    for split, share in (("train", 0.6), ("valid", 0.2), ("test", 0.2)):
+        mine = photos.splits[split]
+        assert len(mine) == pytest.approx(160 * share, abs=3)
+        assert photos.counts(split) == pytest.approx([80 * share] * 3, abs=3)
+        assert sum(not photo.classes for photo in mine) == pytest.approx(20 * share, abs=2)
+    assert read(tmp_path).splits == photos.splits
+
+
+def test_a_group_stays_in_one_split(root: Path) -> None:
+    photos = read(root, group=r"^\d(\d)")
+    splits_of: dict[str, set[str]] = {}
+    for split in SPLITS:
+        for photo in photos.splits[split]:
+            splits_of.setdefault(photo.group, set()).add(split)
+    assert len(splits_of) == 5 and all(len(splits) == 1 for splits in splits_of.values())
+
+
+@pytest.mark.parametrize("layout", ["cells", "rows", "one-hot"])
+def test_a_file_with_several_labels_names_the_setting_for_them(root: Path, layout: str) -> None:
+    if layout == "rows":
+        pairs = [[f"{i:03}.png", name] for i in range(48) for name in labels_of(i)]
+        rewrite(root, ["filename", "label"], pairs)
+    if layout == "one-hot":
+        rows = [
+            [f"{i:03}.png", *(int(name in labels_of(i)) for name in CLASSES)] for i in range(1, 48)
+        ]
+        rewrite(root, ["filename", *CLASSES], rows)
+    said = refusal(root)
+    assert "data=multi_label" in said and "labels.csv" in said
+
+
+def test_classes_with_a_bar_in_their_names_are_still_classes(tmp_path: Path) -> None:
+    names = ["animal|cat", "animal|dog"]
+    for index in range(20):
+        drawn((), index).save(tmp_path / f"{index:03}.png")
+    rows = [[f"{index:03}.png", names[index % 2]] for index in range(20)]
+    rewrite(tmp_path, ["filename", "label"], rows)
+    assert read(tmp_path, multi=False).classes == tuple(names)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Each image in the folders of all its classes, under other names in all but the first."""
+    for index in range(1, 48):
+        for place, name in enumerate(labels_of(index)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            file = f"{index:03}.png" if place == 0 else f"copy-{place}-{index:03}.png"
+            drawn(labels_of(index), index).save(tmp_path / name / file)
+    return tmp_path
+
+
+def test_an_image_in_several_class_folders_is_one_image_of_all_those_classes(
+    folders: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    photos = read(folders)
+    wanted = {name: labels for name, labels in expected(48).items() if labels}
+    assert found(photos) == wanted
+    assert any("in several class folders" in note for note in photos.notes)
+    report = check(photos, tmp_path_factory.mktemp("memory"), on_bad_file="error")
+    assert not report.conflicts and not report.leaks and found(report.photos) == wanted
+
+
+def test_without_the_setting_it_is_told_beside_the_conflict(
+    folders: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    photos = read(folders, multi=False)
+    with pytest.raises(DataError, match="data=multi_label"):
+        check(photos, tmp_path_factory.mktemp("memory"), on_bad_file="error")
+
+
+def test_copies_with_other_labels_in_a_file_are_conflicts(root: Path, tmp_path: Path) -> None:
+    shutil.copy(root / "001.png", root / "100.png")
+    with (root / "labels.csv").open("a") as file:
+        file.write("100.png,red\n")
+    with pytest.raises(DataError, match="with other labels"):
+        check(read(root), tmp_path / "memory", on_bad_file="error")
+
+
+def test_batches_have_a_one_for_each_class_of_an_image(root: Path) -> None:
+    photos = read(root)
+    config = validate(
+        load(["data=multi_label", f"data.root={root}", "data.num_workers=2", "name=x"])
+    )
+    half = (0.5, 0.5, 0.5)
+    data = PhotoData(photos, config.data, EvalTransform(36, 32, "bilinear", half, half), 0, 1)
+    batches = [targets for _, targets in data.view_dataloader("train", 0, batch_size=7)]
+    targets = torch.cat(batches)
+    assert targets.dtype == torch.float32 and torch.equal(targets, data.labels("train"))
+    assert targets.sum(0).tolist() == photos.counts("train")
