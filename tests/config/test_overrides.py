@@ -26,7 +26,7 @@ def refusal(*words: str) -> list[str]:
         ("nothing_like_it=1", "nothing_like_it: unknown name"),
         (
             "data=dog_breed",
-            "data: got 'dog_breed'; expected one of dog_breeds, image_folder, sample; did you mean",
+            "data: got 'dog_breed'; expected one of dog_breeds, image_folder, multi_label, sample;",
         ),
         (
             "experiment=quikstart",
