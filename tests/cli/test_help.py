@@ -55,7 +55,11 @@ def test_a_setting_has_type_range_default_meaning_and_place(capsys: Any) -> None
         ("model.head", "a list, each a whole number of at least 1"),
         ("trainer.compile", "true or false"),
         ("serving.engine", "one of auto, eager, openvino"),
-        ("monitor.metric", "one of valid/loss, valid/top1, valid/top5, valid/f1, valid/ece"),
+        (
+            "monitor.metric",
+            "one of valid/loss, valid/top1, valid/top5, valid/map, valid/f1, valid/micro_f1,"
+            " valid/exact, valid/ece",
+        ),
     ],
 )
 def test_a_range_is_told_as_the_field_checks_it(path: str, kind: str) -> None:
