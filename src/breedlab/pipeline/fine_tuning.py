@@ -295,9 +295,15 @@ def _seconds_an_image(
     """Return how long `work` takes, its first call aside, which allocates."""
     work(batches[0])
     timed = batches[1:] or batches
+    _finish_on_gpu()
     started = time.monotonic()
     for batch in timed:
         work(batch)
+    _finish_on_gpu()
+    return (time.monotonic() - started) / sum(len(labels) for _, labels in timed)
+
+
+def _finish_on_gpu() -> None:
+    """Wait for what a GPU still has to do, where there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return (time.monotonic() - started) / sum(len(labels) for _, labels in timed)

@@ -33,9 +33,10 @@ def refuse_constant_monitor(config: Config, classes: int) -> None:
 
 def takes(network: nn.Module, side: int) -> bool:
     """Return whether a network in evaluation mode takes images of a size."""
+    device = next(network.parameters()).device
     try:
         with torch.no_grad():
-            network(torch.zeros(1, 3, side, side))
+            network(torch.zeros(1, 3, side, side, device=device))
     except (RuntimeError, AssertionError, ValueError):
         return False
     return True
