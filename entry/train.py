@@ -19,7 +19,7 @@ sys.path.insert(0, str(SOURCE / "src"))
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 from breedlab.backends.sagemaker.jobs import job as jobs  # noqa: E402
-from breedlab.backends.sagemaker.jobs import job_files, job_secrets  # noqa: E402
+from breedlab.backends.sagemaker.jobs import job_files, job_packages, job_secrets  # noqa: E402
 from breedlab.config import Config  # noqa: E402
 from breedlab.errors import BreedlabError, Terminated  # noqa: E402
 from breedlab.pipeline.run import run  # noqa: E402
@@ -35,7 +35,7 @@ def read_task() -> tuple[jobs.Job, Config, list[str]]:
 def train(job: jobs.Job, config: Config, words: list[str]) -> None:
     job_secrets.resolve(os.environ)
     jobs.refuse_blind_container(os.environ, config)
-    jobs.install_undeclared(SOURCE)
+    job_packages.install_undeclared(SOURCE)
     jobs.follow_starters()
     os.chdir(jobs.work_folder())
     # Goes on where this job stands, if its spot instance was taken back and this is the next.

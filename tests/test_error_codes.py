@@ -85,4 +85,4 @@ def test_a_command_prints_the_code_before_the_message(
     with pytest.raises(SystemExit) as ended:
         cli.run("launch")
     assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("[BL110] resume: runs/nowhere is not there")
+    assert capsys.readouterr().err.startswith("[BL110] resume: runs/nowhere does not exist")

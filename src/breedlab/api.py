@@ -60,7 +60,7 @@ def run(
         raise ConfigError("dry_run: got true; expected false, since run() runs the experiment")
     if not chosen.backend.wait:
         raise ConfigError(
-            "backend.wait: got false; expected true, since run() returns the run that came of it"
+            "backend.wait: got false; expected true, since run() returns the finished run"
         )
     ended = backend(chosen).run(chosen, list(overrides), place, callbacks)
     return Run(ended["run"])

@@ -69,7 +69,7 @@ def opened(model: Path) -> Iterator[Path]:
         model: An archive, a run directory that holds one, or an archive's content already unpacked.
 
     Raises:
-        ServingError: If there is no model there, or the file is no such archive.
+        ServingError: If there is no model there, or the file is not such an archive.
     """
     if model.is_dir() and (model / "model.json").is_file():
         yield model
@@ -163,7 +163,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             _write_members(content, folder, limit)
         while unzipped.read(_MAX_READ):  # to the end, where the checksum stands
             if unzipped.tell() > limit:
-                raise _Refused("goes on behind its end")
+                raise _Refused("continues past its end")
 
 
 def _write_members(content: tarfile.TarFile, folder: Path, limit: int) -> None:
@@ -173,7 +173,7 @@ def _write_members(content: tarfile.TarFile, folder: Path, limit: int) -> None:
         if member.isdir():
             continue
         if member.issparse() or not member.isreg():
-            raise _Refused(f"holds {shown}, which is no regular file")
+            raise _Refused(f"holds {shown}, which is not a regular file")
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in member.name:
             raise _Refused(f"holds {shown}, which would lie outside its folder")

@@ -1,4 +1,4 @@
-"""What users see when something cannot go on: one message, no traceback."""
+"""What users see when something cannot continue: one message, no traceback."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CODES = {
-    "BL100": "The config has problems of several kinds, or one without a code of its own.",
+    "BL100": "The config has several kinds of problems, or one that has no code.",
     "BL101": "The config has no such name; the message has the nearest one.",
-    "BL102": "The config lacks a value.",
+    "BL102": "The config is missing a value.",
     "BL103": "A value of the config has the wrong type, or is out of its range or choices.",
     "BL104": "Settings of the config do not go together.",
     "BL105": "A search may not vary this, or not to this value.",
@@ -28,7 +28,7 @@ CODES = {
     "BL400": "The place to run refused or failed.",
     "BL401": "Packages of an extra are not installed.",
     "BL402": "A job may have been started, but the answer that says so was lost.",
-    "BL403": "The job goes on; only following it ended.",
+    "BL403": "The job is still running; only following it ended.",
     "BL404": "A job failed.",
     "BL405": "The port is taken.",
     "BL406": "A rollout was interrupted.",
@@ -45,7 +45,7 @@ class BreedlabError(Exception):
     """A problem that the user can fix. Its text is the whole message."""
 
     code = ""
-    """Of `CODES`; empty for what is no error, such as being told to stop."""
+    """Of `CODES`; empty for what is not an error, such as SIGTERM."""
     exit_code = 2
     told = False
     """Whether another process of the same run has said it already."""
@@ -62,7 +62,7 @@ class ConfigError(BreedlabError):
 
 
 class ResumeError(ConfigError):
-    """A run cannot be gone on with, or not like this."""
+    """A run cannot be resumed, or not like this."""
 
     code = "BL110"
 
@@ -127,7 +127,7 @@ class Terminated(BreedlabError):
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it came of."""
+    """Yield an error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -95,7 +95,7 @@ def read_json(path: str | Path, kind: type = dict, hint: str = "") -> Any:
         hint: What to do when it is damaged, for the message.
 
     Raises:
-        DamagedFile: If it is no JSON of that type: empty, cut off, or something else.
+        DamagedFile: If it is not JSON of that type: empty, cut off, or something else.
         OSError: If it cannot be read; a FileNotFoundError where there is none.
     """
     with Path(path).open("rb") as file:
@@ -138,8 +138,8 @@ def damaged(path: str | Path, reason: str, hint: str = "") -> DamagedFile:
 
 
 def why_no_folder(path: Path) -> str:
-    """Return what is in the place of a folder: `is a file` or `is not there`."""
-    return "is a file" if path.exists() else "is not there"
+    """Return what is in the place of a folder: `is a file` or `does not exist`."""
+    return "is a file" if path.exists() else "does not exist"
 
 
 def remove_leftovers(folder: Path, older_than_s: float = 0) -> None:

@@ -9,8 +9,8 @@ _UNPRINTABLE = {"Cc", "Zl", "Zp"}
 
 
 def printable(text: str) -> str:
-    """Return a text that any output can take: bytes that are no UTF-8 and control characters become
-    escapes.
+    """Return a text that any output can take: bytes that are not UTF-8, and control characters,
+    become escapes.
 
     `caf\\udce9`, which is how Python reads the byte E9 in a file's name, becomes `caf\\xe9`.
     """

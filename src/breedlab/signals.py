@@ -1,4 +1,4 @@
-"""How a run is told to stop (SIGTERM, Ctrl-C) and when it heeds that: at once, or in training after
+"""How SIGTERM and Ctrl-C stop a run, and when: at once, or in training after
 the step."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SAME_REQUEST_S = 0.5
 
 
 class Stopped(BaseException):
-    """The run was told to stop by SIGTERM, and does so now.
+    """SIGTERM has stopped the run.
 
     No Exception: a search goes on after a trial's failure, and must not after this.
     """
@@ -155,5 +155,5 @@ def _in_main_thread() -> bool:
 
 def _message(how_to_resume: str | None) -> str:
     if how_to_resume is None:
-        return "told to stop (SIGTERM) before there was anything to save; start it again"
-    return f"told to stop (SIGTERM); what was done is saved, go on with: {how_to_resume}"
+        return "stopped by SIGTERM before there was anything to save; start it again"
+    return f"stopped by SIGTERM; progress is saved, resume with: {how_to_resume}"

@@ -143,7 +143,7 @@ def test_everything_wrong_is_told_at_once_by_the_name_that_was_given() -> None:
     assert told.startswith("hyperparameters: 9 problems")
     for line in (
         "optim__ler: unknown name; did you mean optim__lr?",
-        "optim.lr: a dot is no part of a name on SageMaker; did you mean optim__lr?",
+        "optim.lr: SageMaker's names have no dots; did you mean optim__lr?",
         "optim: is a group of values; name one of them, such as optim__name",
         "data__batch_size: got 3.5; expected a whole number",
         "model__head.1: got -2; expected a number of at least 1",

@@ -10,7 +10,7 @@ import pytest
 from botocore.loaders import Loader
 
 from breedlab.backends.sagemaker import images
-from breedlab.backends.sagemaker.endpoints.endpoint import inference_image
+from breedlab.backends.sagemaker.endpoints.inference_image import inference_image
 from breedlab.config import validate
 from breedlab.config.backend import Backend
 from breedlab.config.compose import load

@@ -193,7 +193,7 @@ def test_it_is_found_listed_and_stopped_from_another_machine(
     rows = capsys.readouterr().out
     assert "pipeline" in rows and "Executing" in rows and str(search)[:20] in rows
     assert jobs.main(["stop", "dogs", "--region", "us-east-1", *other]) == 0
-    assert capsys.readouterr().out.startswith("dogs: told to stop")
+    assert capsys.readouterr().out.startswith("dogs: stopping")
     assert account.tuning[search]["HyperParameterTuningJobStatus"] == "Stopping"
     account.end_tuning(search, "Stopped")
     assert jobs.main(["stop", "dogs"]) == 0

@@ -273,7 +273,7 @@ def test_a_setup_py_in_the_source(refused: Refused) -> None:
         (
             "optim.lr",
             "0.1",
-            "optim.lr: is no name for a hyperparameter; expected letters, digits and '_', no dot",
+            "optim.lr: is not a valid hyperparameter name; expected letters, digits and '_'",
         ),
         (
             "optim__lr",

@@ -136,7 +136,7 @@ def test_properties_are_such_that_aws_takes_them() -> None:
     [
         (["--from-registry", "dogs", "model.tar.gz"], "takes no MODEL|RUN"),
         (["--from-registry", "dogs:x"], "expected GROUP, GROUP:VERSION"),
-        (["--from-registry", "dogs", "--dry-run"], "--dry-run asks nobody"),
+        (["--from-registry", "dogs", "--dry-run"], "--dry-run connects to nothing"),
         (["--from-registry", "dogs", "--vendor"], "leave them out"),
         (["model.tar.gz", "--register", "a b"], "--register: got 'a b'"),
         (["model.tar.gz", "--approval", "approved"], "--approval needs --register"),

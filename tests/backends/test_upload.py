@@ -162,7 +162,7 @@ def test_upload_py_sends_what_is_new_or_changed(
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (["nowhere", "s3://breedlab-tests/dogs"], "nowhere is not there"),
+        (["nowhere", "s3://breedlab-tests/dogs"], "nowhere does not exist"),
         (
             ["PHOTOS", "breedlab-tests/dogs"],
             "breedlab-tests/dogs: expected an address such as s3://my-bucket/dog_breeds",

@@ -15,7 +15,7 @@ from deploying import deploy, sent
 from sagemaker_endpoints import EndpointAccount
 
 from breedlab.archives import opened
-from breedlab.backends.sagemaker.jobs import job as jobs
+from breedlab.backends.sagemaker.jobs import job_packages
 from breedlab.backends.sagemaker.jobs.source import requirements, write_source
 from breedlab.backends.sagemaker.vendoring import OPTIONS, WHEELS, closure, collect
 from breedlab.cli.deploy import main
@@ -127,10 +127,10 @@ def test_our_own_pip_takes_the_repository_that_awss_takes(monkeypatch: pytest.Mo
     monkeypatch.setattr(boto3, "client", client)
     arn = "arn:aws:codeartifact:eu-west-1:123456789012:repository/lab/pypi"
     expected = "https://aws:t0ken@lab-1.d.codeartifact.eu-west-1.amazonaws.com/pypi/pypi/simple/"
-    assert jobs.code_artifact_index({"CA_REPOSITORY_ARN": arn}) == expected
-    assert jobs.code_artifact_index({}) is None
+    assert job_packages.code_artifact_index({"CA_REPOSITORY_ARN": arn}) == expected
+    assert job_packages.code_artifact_index({}) is None
     with pytest.raises(BackendError, match="CA_REPOSITORY_ARN: got 'pypi'"):
-        jobs.code_artifact_index({"CA_REPOSITORY_ARN": "pypi"})
+        job_packages.code_artifact_index({"CA_REPOSITORY_ARN": "pypi"})
 
 
 @pytest.mark.parametrize(

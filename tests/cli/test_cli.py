@@ -134,7 +134,7 @@ def test_a_loading_process_that_the_system_killed_is_told_in_one_message(
     with pytest.raises(RuntimeError) as caught:
         list(loader)
     told = full(monkeypatch, capsys, caught.value)
-    assert told.startswith("a process that loads images was ended from outside (")
+    assert told.startswith("a process that loads images was killed (")
     assert "data.num_workers=0" in told and told.count("\n") == 1
 
 

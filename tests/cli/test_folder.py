@@ -118,7 +118,7 @@ def test_what_is_not_there_is_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "is not there; expected a folder of labelled images" in said(
+    assert "does not exist; expected a folder of labelled images" in said(
         ["photos/dogs"], capsys, monkeypatch
     )
     assert not list(tmp_path.iterdir())

@@ -281,7 +281,7 @@ def test_a_run_that_is_not_there_is_one_message(here: Path, launch: Launch) -> N
     code, _, err = launch("resume=runs/nowhere")
     assert code == 2
     assert (
-        err == "resume: runs/nowhere is not there; expected a run directory such as"
+        err == "resume: runs/nowhere does not exist; expected a run directory such as"
         " runs/<experiment>/<stamp>"
     )
     assert list(here.iterdir()) == []
@@ -334,10 +334,8 @@ def test_a_job_that_fails_does_not_stop_a_grid_and_is_told_once(here: Path) -> N
 def test_a_missing_folder_is_one_message(launch: Launch, here: Path) -> None:
     code, out, err = launch("data=image_folder", "data.root=nowhere", "dry_run=true")
     assert (code, out) == (2, "")
-    assert (
-        err
-        == "data.root: nowhere is not there; expected a folder such as ROOT/train/<class>/photo.jpg"
-    )
+    expected = "expected a folder such as ROOT/train/<class>/photo.jpg"
+    assert err == f"data.root: nowhere does not exist; {expected}"
     assert list(here.iterdir()) == []
 
 

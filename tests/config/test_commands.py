@@ -106,7 +106,7 @@ def test_looking_at_a_config_a_grid_or_an_old_run_imports_nothing_heavy(
 
 
 def test_a_run_without_its_photos_leaves_nothing_behind(here: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.root: nowhere is not there") as refusal:
+    with pytest.raises(DataError, match=r"data\.root: nowhere does not exist") as refusal:
         main(["experiment=resnet34", "data=image_folder", "data.root=nowhere"])
     assert refusal.value.exit_code == 2
     assert list(here.iterdir()) == []
@@ -121,14 +121,14 @@ def test_a_grid_goes_on_after_each_failure_and_records_them(
     err = capsys.readouterr().err
     told = [line for line in err.splitlines() if " data.root: " in line]
     assert [line.partition("] ")[2] for line in told] == [
-        f"data.root: {root} is not there; expected a folder such as ROOT/train/<class>/photo.jpg"
+        f"data.root: {root} does not exist; expected a folder such as ROOT/train/<class>/photo.jpg"
         for root in ("here", "there")
     ]
     assert "Traceback" not in err
     (summary,) = here.glob("runs/grids/*/summary.json")
     rows = json.loads(summary.read_text())
     assert [row["overrides"].split()[-1] for row in rows] == ["data.root=here", "data.root=there"]
-    assert all("is not there" in row["error"] for row in rows)
+    assert all("does not exist" in row["error"] for row in rows)
     assert [folder.name for folder in (here / "runs").iterdir()] == ["grids"]
 
 

@@ -70,7 +70,7 @@ CASES = [
     Case(
         "backbone_is_known",
         {"model.name": "resnet34", "model.weights": "/nowhere/mine.safetensors"},
-        "model.weights: /nowhere/mine.safetensors is not there",
+        "model.weights: /nowhere/mine.safetensors does not exist",
         {"model.name": "resnet34", "model.weights": "DEFAULT"},
     ),
     Case(
@@ -418,7 +418,7 @@ CASES = [
     Case(
         "fixes_are_here",
         {"data.fixes": "/nowhere/fixes.csv"},
-        "data.fixes: /nowhere/fixes.csv is not there; expected a run's fixes.csv, edited",
+        "data.fixes: /nowhere/fixes.csv does not exist; expected a run's fixes.csv, edited",
         {"data.fixes": __file__},
     ),
     Case(

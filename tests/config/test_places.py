@@ -96,7 +96,7 @@ def test_the_same_in_a_grid(here: Path, capsys: pytest.CaptureFixture[str]) -> N
         "dry_run=true",
     ]
     assert main(["-m", *words]) == 1  # there are no such photos
-    assert capsys.readouterr().err.count("data.root: photos (1) is not there") == 2
+    assert capsys.readouterr().err.count("data.root: photos (1) does not exist") == 2
 
 
 @pytest.fixture

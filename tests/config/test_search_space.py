@@ -112,11 +112,15 @@ def test_a_range_is_of_integers_if_its_field_is_however_it_is_typed(
         # what goes with nothing else
         ("data.augment", ["none", "basic"], ": got 'basic', never seen with cache.views=1"),
         # what no search may vary
-        ("optim.lrr", [0.1], ": is no config path that a search may vary; did you mean optim.lr?"),
-        ("optim.learning_speed", [0.1], ": is no config path that a search may vary"),
-        ("seed", [1, 2], ": is no config path that a search may vary"),
-        ("data.root", ["a", "b"], ": is no config path that a search may vary"),
-        ("lr", [0.1], ": is no config path that a search may vary; did you mean optim.lr?"),
+        (
+            "optim.lrr",
+            [0.1],
+            ": is not a config path that a search can vary; did you mean optim.lr?",
+        ),
+        ("optim.learning_speed", [0.1], ": is not a config path that a search can vary"),
+        ("seed", [1, 2], ": is not a config path that a search can vary"),
+        ("data.root", ["a", "b"], ": is not a config path that a search can vary"),
+        ("lr", [0.1], ": is not a config path that a search can vary; did you mean optim.lr?"),
     ],
     ids=lambda part: str(part)[:40],
 )
@@ -222,7 +226,7 @@ def test_a_path_is_taken_out_on_the_command_line() -> None:
         ),
         (
             "tuner.space.optim.lrr=[0.1]",
-            "tuner.space.optim.lrr: is no config path that a search may vary",
+            "tuner.space.optim.lrr: is not a config path that a search can vary",
         ),
         ("tuner.space.optim.lr.hihg=0.1", "tuner.space.optim.lr: got"),
     ],

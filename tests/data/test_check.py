@@ -179,7 +179,7 @@ def test_copies_that_a_cut_puts_apart_are_told_beside_broken_files(
     assert "1 broken file\n" in message
     assert (
         apart > 1
-        and f"{apart} copies of photos of train came into another split by the cut" in message
+        and f"{apart} copies of photos of train was put into another split by the cut" in message
     )
 
 

@@ -86,5 +86,5 @@ def test_what_is_no_such_list_is_one_message(
 
 
 def test_a_list_that_is_not_there_is_refused_by_its_path(here: Path) -> None:
-    with pytest.raises(BreedlabError, match=r"data\.fixes.*gone\.csv is not there"):
+    with pytest.raises(BreedlabError, match=r"data\.fixes.*gone\.csv does not exist"):
         launch.main(["experiment=quickstart", "data.fixes=gone.csv", "dry_run=true"])

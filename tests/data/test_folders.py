@@ -242,7 +242,7 @@ def test_a_class_that_a_split_lacks_is_named_with_the_split(tmp_path: Path) -> N
     fill(tmp_path / "train", {"emu": 2})
     fill(tmp_path / "valid", {"emu": 2})
     text = refusal(tmp_path)
-    assert f"{tmp_path / 'test'} lacks emu" in text
+    assert f"{tmp_path / 'test'} is missing emu" in text
     assert str(tmp_path / "valid") not in text
 
 
@@ -252,7 +252,7 @@ def test_every_disagreement_about_classes_is_told_at_once(tmp_path: Path) -> Non
     fill(tmp_path / "test", {"cat": 2, "dog": 2, "emu": 2})
     text = refusal(tmp_path)
     assert f"{tmp_path / 'val'} has dgo" in text
-    assert f"{tmp_path / 'val'} lacks dog" in text
+    assert f"{tmp_path / 'val'} is missing dog" in text
     assert f"{tmp_path / 'test'} has emu" in text
 
 

@@ -172,7 +172,7 @@ def test_each_split_that_lacks_a_class_has_a_line_of_its_own(tmp_path: Path) -> 
     found = survey(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0)
     with pytest.raises(DataError) as caught:
         check(found, tmp_path / "memory", on_bad_file="error")
-    assert f"\n  {tmp_path / 'test'} lacks dog\n" in str(caught.value)
+    assert f"\n  {tmp_path / 'test'} is missing dog\n" in str(caught.value)
 
 
 def test_two_versions_of_a_data_set_are_not_its_classes(tmp_path: Path) -> None:

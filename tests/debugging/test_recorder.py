@@ -337,7 +337,7 @@ def test_a_hook_that_fails_is_told_once_and_training_goes_on(
     monkeypatch.setattr(RunHook, method, broken)
     run = trained(configure, tmp_path / "run")
     assert (
-        capsys.readouterr().out.count("the debugger gave up and training goes on: [Errno 28]") == 1
+        capsys.readouterr().out.count("debugger stopped, and training continues: [Errno 28]") == 1
     )
     assert same(run, head_run)
 

@@ -188,7 +188,7 @@ def test_debug_of_a_run_without_a_fault_ends_with_0(stopped: Path, tmp_path: Pat
     assert debug.main([str(sound)]) == 0
 
 
-NO_RUN = "is no run directory; expected one such as runs/latest"
+NO_RUN = "is not a run directory; expected one such as runs/latest"
 
 
 @pytest.mark.parametrize(

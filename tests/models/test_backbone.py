@@ -88,7 +88,7 @@ def test_a_pickle_that_runs_code_is_not_loaded(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model.weights: .*gone.safetensors is not there"):
+    with pytest.raises(ConfigError, match=r"model.weights: .*gone.safetensors does not exist"):
         backbones.build("resnet18", str(tmp_path / "gone.safetensors"))
 
 

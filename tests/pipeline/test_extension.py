@@ -50,10 +50,11 @@ def test_a_finished_training_goes_on_to_what_a_longer_one_would_have_come_to(
     planned = main([f"resume={run}", "trainer.max_epochs=4", "dry_run=true"])
     shown = capsys.readouterr().out
     assert (
-        planned == 0 and "go on training after epoch 2 of 4: 2 epochs x 7 steps = 14 steps" in shown
+        planned == 0
+        and "continue training after epoch 2 of 4: 2 epochs x 7 steps = 14 steps" in shown
     )
     assert launched(f"resume={run}", "trainer.max_epochs=4") == run
-    assert "trainer.max_epochs: 2 becomes 4; goes on after epoch 2" in capsys.readouterr().out
+    assert "trainer.max_epochs: 2 becomes 4; continues after epoch 2" in capsys.readouterr().out
     for name in ("last", "best"):
         assert same(weights(run, name), weights(whole, name)), name
     then, now = (json.loads((r / "metrics.json").read_text()) for r in (whole, run))

@@ -219,7 +219,7 @@ def test_of_a_search_that_was_cut_off_the_rest_is_planned(planned: Planned, begu
 def test_of_a_training_that_was_cut_off_the_rest_is_planned(planned: Planned, begun: Path) -> None:
     checkpoint(begun, 4, midway=False)
     text = planned({"tuner.trials": 3, "model.freeze": "none", "trainer.probe_epochs": 2}, begun)
-    assert "go on training after epoch 4 of 12: 8 epochs x 5 steps = 40 steps" in text
+    assert "continue training after epoch 4 of 12: 8 epochs x 5 steps = 40 steps" in text
     assert "search" not in text and "probe" not in text
     checkpoint(begun, 4, midway=True)
     assert "after epoch 4 of 12, within epoch 5: 8 epochs" in planned({"tuner.trials": 3}, begun)
@@ -243,7 +243,7 @@ def test_of_a_complete_run_nothing_is_left(planned: Planned, begun: Path) -> Non
 
 def test_a_missing_folder_is_one_message_that_shows_what_is_expected(planned: Planned) -> None:
     with pytest.raises(
-        DataError, match=r"data\.root: nowhere is not there; expected a folder such as ROOT/train"
+        DataError, match=r"data\.root: nowhere does not exist; expected a folder such as ROOT/train"
     ) as e:
         planned({"data.root": "nowhere", "data.sample": None})
     assert e.value.exit_code == 2

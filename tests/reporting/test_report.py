@@ -491,7 +491,8 @@ def test_a_comparison_says_what_is_not_finished_and_shows_what_was_searched_only
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("none", "is not there"), ("file", "is a file"), ("", "has no config.yaml")]
+    ("name", "says"),
+    [("none", "does not exist"), ("file", "is a file"), ("", "has no config.yaml")],
 )
 def test_what_is_no_run_is_one_message(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "file").touch()

@@ -20,15 +20,11 @@ from scipy.stats import binom
 from breedlab.config.schema import Serving
 from breedlab.distributed import Shard
 from breedlab.models.classifier import Classifier
-from breedlab.serving import engine_selection, openvino_export
+from breedlab.serving import engine_gate, engine_selection, engine_timing, openvino_export
 from breedlab.serving.archive import record_engine, write_folder
-from breedlab.serving.engine_selection import (
-    LEAST_AGREEMENT,
-    MOST_LOST,
-    Selection,
-    possible,
-    select,
-)
+from breedlab.serving.engine_candidates import Candidate, Selection
+from breedlab.serving.engine_gate import LEAST_AGREEMENT, MOST_LOST
+from breedlab.serving.engine_selection import possible, select
 from breedlab.serving.engines import MODULE, Choice
 from breedlab.serving.model import Model
 from breedlab.training.context import TrainingContext
@@ -43,10 +39,10 @@ def serving(engine: str = "auto", precision: str = "auto") -> Serving:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_selection, "_BATCHES", (1, 4))
-    monkeypatch.setattr(engine_selection, "_MOST_ROUNDS", 2)
+    monkeypatch.setattr(engine_timing, "BATCHES", (1, 4))
+    monkeypatch.setattr(engine_timing, "_MOST_ROUNDS", 2)
     monkeypatch.setattr(engine_selection, "_CALIBRATION", 8)
-    monkeypatch.setattr(engine_selection, "FEWEST_PHOTOS", 10)
+    monkeypatch.setattr(engine_gate, "FEWEST_PHOTOS", 10)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +86,7 @@ def as_if_timed(monkeypatch: pytest.MonkeyPatch, **speeds: float) -> None:
             name = "module" if candidate.choice.engine == "eager" else candidate.choice.precision
             candidate.milliseconds = {1: speeds[name]}
 
-    monkeypatch.setattr(engine_selection, "_time", timed)
+    monkeypatch.setattr(engine_selection, "time_engines", timed)
 
 
 @pytest.fixture
@@ -251,43 +247,35 @@ def test_a_network_that_cannot_be_converted_is_exported_all_the_same(
 
 
 def test_an_engine_that_loses_accuracy_is_refused_even_if_it_agrees() -> None:
-    module = engine_selection.Candidate(MODULE, agreement=1.0, right=0.900)
+    module = Candidate(MODULE, agreement=1.0, right=0.900)
     for lost, refused in ((MOST_LOST, False), (MOST_LOST + 0.001, True), (-0.1, False)):
-        other = engine_selection.Candidate(
-            Choice("openvino", "int8"), agreement=0.985, right=0.900 - lost
-        )
-        assert bool(engine_selection._objection(other, module, photos=2000)) is refused
+        other = Candidate(Choice("openvino", "int8"), agreement=0.985, right=0.900 - lost)
+        assert bool(engine_gate.objection(other, module, photos=2000)) is refused
 
 
 def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
     """The rule: with 95% confidence at least 95% of all photos get the module's class."""
-    module = engine_selection.Candidate(MODULE, agreement=1.0, right=0.9)
+    module = Candidate(MODULE, agreement=1.0, right=0.9)
     for photos, agreeing, taken in (
         (96, 96, False),
         (100, 100, True),
         (100, 99, False),
         (1000, 981, True),
     ):
-        other = engine_selection.Candidate(
-            Choice("openvino", "int8"), agreement=agreeing / photos, right=0.9
-        )
-        assert (engine_selection._objection(other, module, photos) == "") is taken, (
+        other = Candidate(Choice("openvino", "int8"), agreement=agreeing / photos, right=0.9)
+        assert (engine_gate.objection(other, module, photos) == "") is taken, (
             photos,
             agreeing,
         )
-        halves = engine_selection.Candidate(
-            Choice("openvino", "bf16"), agreement=agreeing / photos, right=0.9
-        )
-        assert engine_selection._objection(halves, module, photos) == ""
+        halves = Candidate(Choice("openvino", "bf16"), agreement=agreeing / photos, right=0.9)
+        assert engine_gate.objection(halves, module, photos) == ""
     # An engine that 5% of photos would notice is hardly ever let through, however few photos there
     # are.
     for photos in (20, 48, 96, 245, 835):
         passing = 0.0
         for agreeing in range(photos + 1):
-            other = engine_selection.Candidate(
-                Choice("openvino", "int8"), agreement=agreeing / photos, right=0.9
-            )
-            if not engine_selection._objection(other, module, photos):
+            other = Candidate(Choice("openvino", "int8"), agreement=agreeing / photos, right=0.9)
+            if not engine_gate.objection(other, module, photos):
                 passing += binom.pmf(agreeing, photos, 0.95)
         assert passing < 0.03
 
@@ -296,7 +284,7 @@ def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
 def test_int8_is_not_even_made_where_too_few_photos_would_judge_it(
     choose: Select, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_selection, "FEWEST_PHOTOS", 25)  # there are 24
+    monkeypatch.setattr(engine_gate, "FEWEST_PHOTOS", 25)  # there are 24
     found = choose()
     (int8,) = [candidate for candidate in found.candidates if candidate.choice.precision == "int8"]
     assert (

@@ -511,7 +511,7 @@ def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
         (
             "dogs",
             (
-                "--endpoint dogs: a SageMaker endpoint lies in a region; give --region, set"
+                "--endpoint dogs: a SageMaker endpoint belongs to a region; give --region, set"
                 " AWS_DEFAULT_REGION"
             ),
         ),

@@ -291,7 +291,7 @@ def test_the_failure_of_one_host_ends_both_with_one_message(here: Path, words: W
     outputs = [process.communicate(timeout=120) for process in processes]
     assert all(process.returncode for process in processes)
     said = "".join(err for _, err in outputs)
-    assert said.count("data.root: mine is not there") == 1, said
+    assert said.count("data.root: mine does not exist") == 1, said
     assert "/breedlab/" not in said and "gloo" not in said, (
         "no traceback of ours beside torchrun's own report"
     )

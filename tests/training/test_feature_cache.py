@@ -199,6 +199,6 @@ def test_a_full_disk_comes_with_the_command_that_goes_on(
         cli.run("launch")
     assert ended.value.code == 1
     assert (
-        "cache.dir: the disk is full; go on with: breedlab launch resume=runs/a/b"
+        "cache.dir: the disk is full; resume with: breedlab launch resume=runs/a/b"
         in capsys.readouterr().err
     )

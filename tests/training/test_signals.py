@@ -127,7 +127,7 @@ def test_going_on_in_an_epoch_reads_none_of_its_photos_again(
 
 
 class Stuck(lightning.Callback):
-    """A step that hangs: told to stop once, and, after some seconds, once more."""
+    """A step that hangs: stopping once, and, after some seconds, once more."""
 
     def __init__(self, first: int, second: int, seconds: float) -> None:
         self.first, self.second, self.seconds, self.went_on = first, second, seconds, 0
@@ -221,7 +221,7 @@ def test_a_process_ended_by_sigterm_goes_on_to_the_same_weights(
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert err.count("\n") == 1 and err.startswith(
-        "told to stop (SIGTERM); what was done is saved, go on with:"
+        "stopped by SIGTERM; progress is saved, resume with:"
     )
     last = torch.load(here / "runs/latest/checkpoints/last.ckpt", weights_only=True)
     assert last["global_step"] % (100 if "data.batch_size=1" in more else 25)
@@ -279,7 +279,7 @@ def test_sigterm_before_there_is_a_run_says_so(here: Path, words: Words) -> None
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert err == "told to stop (SIGTERM) before there was anything to save; start it again\n"
+    assert err == "stopped by SIGTERM before there was anything to save; start it again\n"
     assert not Path("runs").exists()
 
 

@@ -73,7 +73,7 @@ def _is_folder(word: str) -> bool:
 
 
 def run(command: str) -> None:
-    """Runs one command on `sys.argv` and exits: one message and a code for whatever a person can
+    """Run one command on `sys.argv` and exit: one message and a code for whatever the user can
     fix."""
     degrade_terminal()
     try:
@@ -129,8 +129,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_shared_memory_full(error: BaseException) -> bool:
-    """Whether what loading processes hand over did not fit: that is memory, whatever it calls
-    itself."""
+    """Whether what loading processes hand over did not fit: that is memory, whatever its
+    message says."""
     full = re.compile(
         r"out of shared memory|/torch_\S*: No space left|No space left on device.*/torch_"
         r"|unable to (write to|allocate|resize|open) (file|shared memory)[^:]*</torch_.*(No space"
@@ -158,8 +158,8 @@ def ended_loader(error: BaseException) -> str:
 def _loader_message(signal: str) -> str:
     by = f" ({signal})" if signal != "exited unexpectedly" else ""
     return (
-        f"a process that loads images was ended from outside{by}, most likely since the machine ran"
-        " out of memory; have fewer of them, or none (data.num_workers=0), or smaller batches"
+        f"a process that loads images was killed{by}, most likely because the machine"
+        " ran out of memory; use fewer of them, or none (data.num_workers=0), or smaller batches"
         " (data.batch_size)"
     )
 
@@ -213,8 +213,8 @@ _SHM = "/dev/shm"
 
 
 def degrade_terminal() -> None:
-    """Have what stdout and stderr cannot print replaced: a class name or a frame of a table shall
-    end no run."""
+    """Have what stdout and stderr cannot print replaced: no class name and no table's frame ends a
+    run."""
     codecs.register_error("breedlab", _plain)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -258,7 +258,7 @@ def _resume_hint(error: BaseException) -> str:
     from breedlab.commands import command
 
     run = ended_run(error)
-    return f"; go on with: {command('launch', f'resume={run}')}" if run else ""
+    return f"; resume with: {command('launch', f'resume={run}')}" if run else ""
 
 
 if __name__ == "__main__":

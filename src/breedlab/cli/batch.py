@@ -113,7 +113,7 @@ def _request(parser: Parser, args: argparse.Namespace, jobs: BatchJobs) -> Batch
     source, target = (f"{address.rstrip('/')}/" for address in (args.source, args.target))
     if target.startswith(source) or source.startswith(target):
         parser.error(
-            "IN and OUT lie in one another; the next job would take the answers for images"
+            "IN and OUT are inside one another; the next job would read the answers as images"
         )
     args.model = Path(args.model)
     return BatchRequest(

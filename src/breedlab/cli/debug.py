@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         Path(run, name).exists() for name in ("config.yaml", "debug")
     ):
         raise DataError(
-            f"{run}: is no run directory; expected one such as runs/latest, or an s3:// path"
+            f"{run}: is not a run directory; expected one such as runs/latest, or an s3:// path"
         )
 
     extras.require("debugger", "judging a run")

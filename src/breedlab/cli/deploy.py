@@ -203,7 +203,7 @@ def _registry_problems(
     if args.register is not None:
         yield "--from-registry and --register do not go together"
     if deploying.dry_run:
-        yield "--dry-run asks nobody, and so does not know what the registry has; give it MODEL|RUN"
+        yield "--dry-run connects to nothing, so it cannot read the registry; pass MODEL|RUN"
     if deploying.endpoint.own_image or deploying.endpoint.vendor:
         yield (
             "endpoint.image and endpoint.vendor are those with which the version was registered;"

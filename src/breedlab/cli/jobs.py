@@ -126,7 +126,7 @@ def _without_job(place: Path, verb: str) -> str:
     """Why a folder stands for no job."""
     if (place / "config.yaml").is_file():
         return f"this run trained in the process that launched it; there is no job to {verb}"
-    state = "is no run directory" if place.is_dir() else "is not there"
+    state = "is not a run directory" if place.is_dir() else "does not exist"
     return (
         f"{state}; expected a job's name or the run directory of its launch:"
         f" {command('jobs', 'list')}"

@@ -137,7 +137,7 @@ def _expand(word: str) -> list[Path]:
             if path.is_dir()
             else "matches no file"
             if glob.has_magic(word)
-            else "is not there"
+            else "does not exist"
         )
         raise DataError(
             f"{word}: {what}; expected a photo, a folder of photos or a pattern such as"

@@ -108,9 +108,7 @@ def command_parser() -> Parser:
     )
     parser.add_argument("address", metavar="s3://...", help="where to, a folder in a bucket")
     parser.add_argument("--region", help="the bucket's; the AWS profile's by default")
-    parser.add_argument(
-        "--kms-key", metavar="KEY", help="encrypts what is uploaded with a key of your own"
-    )
+    parser.add_argument("--kms-key", metavar="KEY", help="encrypt what is uploaded with this key")
     parser.add_argument(
         "--links",
         action="store_true",

@@ -114,7 +114,7 @@ class DebuggerRule(Section):
     ok_message: ClassVar[str] = ""
 
     action: Literal["warn", "stop"] = "warn"
-    """Whether training goes on when the rule fires (`warn`) or ends (`stop`)."""
+    """Whether training continues when the rule fires (`warn`) or ends (`stop`)."""
 
     def steps(self, recording: TensorLog) -> Iterable[int]:
         """Return the recorded steps at which to ask, in order; by default the last of each

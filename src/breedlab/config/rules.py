@@ -44,7 +44,7 @@ def backbone_is_known(model: Model) -> Iterator[Problem]:
     names = known[model.name].weights if model.name in known else ()
     path = Path(file_of(model.weights))
     given = names_file(model.weights) or (path.is_dir() and model.weights not in (*names, "none"))
-    if given and (wrong := problem(path) if path.exists() else "is not there"):
+    if given and (wrong := problem(path) if path.exists() else "does not exist"):
         expected = (
             "expected a .safetensors or .pth file of weights, a model.tar.gz, or a run directory"
         )
@@ -97,7 +97,7 @@ def fixes_are_here(data: Data, backend: Backend) -> Iterator[Problem]:
         )
     elif not Path(data.fixes).is_file():
         yield Problem(
-            "data.fixes", f"{data.fixes} is not there; expected a run's fixes.csv, edited"
+            "data.fixes", f"{data.fixes} does not exist; expected a run's fixes.csv, edited"
         )
 
 
@@ -141,7 +141,7 @@ def views_suit_augmentation(model: Model, cache: Cache, data: Data) -> Iterator[
     if cache.views > 1 and data.augment == "none":
         yield Problem(
             "cache.views",
-            f"got {cache.views}; expected 1, since data.augment=none makes all views alike",
+            f"got {cache.views}; expected 1, since data.augment=none makes all views the same",
         )
     if data.mixup:
         yield Problem(

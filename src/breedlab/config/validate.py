@@ -276,7 +276,7 @@ def _space_problems(tree: Tree, config: Config | None, own: list[Problem]) -> li
             found.append(
                 Problem(
                     where,
-                    f"is no config path that a search may vary{auto}" + nearest(path, allowed),
+                    f"is not a config path that a search can vary{auto}" + nearest(path, allowed),
                 )
             )
         elif not isinstance(tree.get(path.split(".")[0]), dict):

@@ -280,7 +280,7 @@ def _refusal(
         copies = (
             "1 copy of a photo of train" if apart == 1 else f"{apart:,} copies of photos of train"
         )
-        lines.append(f"{copies} came into another split by the cut, and will be left out")
+        lines.append(f"{copies} was put into another split by the cut, and will be left out")
     if bad or conflicts or leaks:
         rest = ", and fix the rest" if lacking else ""
         lines.append(f"Fix or remove them, or set data.on_bad_file=skip to leave them out{rest}.")

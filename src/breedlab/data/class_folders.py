@@ -100,9 +100,11 @@ def disagreements(
             )
             continue
         if extra := sorted(set(found) - train):
-            wrong.append(f"{folders[split]} has {listed(extra)}, which {folders['train']} has not")
+            wrong.append(
+                f"{folders[split]} has {listed(extra)}, which {folders['train']} does not have"
+            )
         if missing := sorted(train - set(found)):
-            wrong.append(f"{folders[split]} lacks {listed(missing)}")
+            wrong.append(f"{folders[split]} is missing {listed(missing)}")
     if wrong:
         yield "the splits hold different classes; expected the same class folders in each:"
         yield from (f"  {text}" for text in wrong)

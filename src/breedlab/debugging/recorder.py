@@ -231,7 +231,7 @@ class Recorder(lightning.Callback):
         if not self._failed:
             self._failed = True
             reason = " ".join(str(error).split()) or type(error).__name__
-            warn(f"the debugger gave up and training goes on: {reason}")
+            warn(f"the debugger stopped, and training continues: {reason}")
 
 
 def _trained(pl_module: Any) -> frozenset[str]:

@@ -20,7 +20,7 @@ class Metric(Section):
     Attributes:
         title: What people read.
         lower_is_better: Whether `monitor.mode` is `min`.
-        percent: Whether it is a share, told in percent.
+        percent: Whether it is a share, shown in percent.
         rate: Whether it is a share of the images, which has an interval.
         single_label, multi_label: Whether it measures images of one class, and of several.
     """
@@ -186,7 +186,7 @@ def lower_is_better(name: str) -> bool:
 
 
 def is_percent(name: str) -> bool:
-    """Return whether a metric is told in percent; of one that is not registered here, such as of a
+    """Return whether a metric is shown in percent; of one that is not registered here, such as of a
     foreign run, no."""
     short = name.rpartition("/")[2]
     return short in METRICS.names() and METRICS.get(short).percent

@@ -34,7 +34,7 @@ class Pretraining:
     Sizes in pixels; mean and std per channel, of values scaled to 0..1.
 
     Attributes:
-        source: Whose figures these are, in words.
+        source: Whose numbers these are, as text.
     """
 
     crop: int = 224

@@ -70,7 +70,7 @@ def read(path: Path) -> StoredWeights:
         ConfigError: If the file is missing, is none of these, or holds more than plain data.
     """
     if not path.is_file():
-        raise ConfigError(f"model.weights: {path} is not there")
+        raise ConfigError(f"model.weights: {path} does not exist")
     if path.name.endswith((".tar.gz", ".tgz")):
         return _read_archive(path)
     if path.suffix == ".safetensors":

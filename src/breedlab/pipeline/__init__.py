@@ -1,1 +1,1 @@
-"""The main job: its plan, its run directory, its stages and how it goes on after a stop."""
+"""The main job: its plan, its run directory, its stages, and how it resumes after a stop."""

@@ -65,7 +65,7 @@ class CurrentRun:
             self._lock = None
 
     def how_to_resume(self) -> str | None:
-        """Return the command that goes on with the run; None before there is one."""
+        """Return the command that resumes the run; None before there is one."""
         return command("launch", f"resume={self.path}") if self.path else None
 
     def _take(self, run: Path) -> None:

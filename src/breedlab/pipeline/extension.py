@@ -1,4 +1,4 @@
-"""A run that goes on longer than it was asked to: more epochs of training, more trials of a
+"""A run that is extended beyond what it was asked for: more epochs of training, more trials of a
 search."""
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ def left(run: Path, config: Config) -> Done:
 
 
 def extend(config: Config, run: Path) -> list[str]:
-    """Have a run go on to what it is asked for now, and record that it does.
+    """Extend a run to what it is asked for now, and record that.
 
     Training goes on from `last.ckpt`; a trained network stays the run's until a new trial is
     better.
 
     Returns:
-        What is going to happen, in words; nothing if nothing has changed.
+        What is going to happen, as text; nothing if nothing has changed.
     """
     more = asked(run, config)
     if not more:
@@ -94,7 +94,7 @@ def extend(config: Config, run: Path) -> list[str]:
         )
     if _grows(more, EPOCHS):
         said.append(
-            f"{EPOCHS}: {more[EPOCHS][0]} becomes {more[EPOCHS][1]}; goes on after epoch"
+            f"{EPOCHS}: {more[EPOCHS][0]} becomes {more[EPOCHS][1]}; continues after epoch"
             f" {behind.epochs}"
         )
         if config.optim.schedule != "constant":
@@ -131,7 +131,7 @@ def begin_training(run: Path, trial: int, values: Mapping[str, Any]) -> str:
     aside.
 
     Returns:
-        What was set aside, in words, or nothing.
+        What was set aside, as text, or nothing.
     """
     now = {"trial": trial, "values": json.loads(json.dumps(dict(values)))}
     before = read_json_if_whole(run / _TRAINED, needs=("trial", "values"))

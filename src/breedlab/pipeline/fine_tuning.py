@@ -50,7 +50,7 @@ _SMALLEST_SHRUNK = 128
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What came of it.
+    """Its outcome.
 
     Attributes:
         told: What metrics.json says of it.
@@ -77,7 +77,7 @@ class _Plan:
 def fine_tune(
     prepared: TrainingContext, config: Config, run: Path, before: Fitted, seconds: float | None
 ) -> FineTuned:
-    """Train from `checkpoints/best.ckpt`, or go on where that was stopped.
+    """Train from `checkpoints/best.ckpt`, or resume where that stopped.
 
     Args:
         prepared: Of the run.

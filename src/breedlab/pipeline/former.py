@@ -1,4 +1,4 @@
-"""What `auto` meant to older versions, for the runs that they began and that go on today."""
+"""What `auto` meant to older versions, for runs of theirs that are resumed today."""
 
 from __future__ import annotations
 

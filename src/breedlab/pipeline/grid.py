@@ -14,7 +14,7 @@ from breedlab.training.objective import rank
 
 
 class GridSummary(Callback):
-    """Collects what each run of a grid came to; prints and stores the table when the last has
+    """Collects the result of each run of a grid; prints and stores the table when the last has
     ended."""
 
     def __init__(self) -> None:

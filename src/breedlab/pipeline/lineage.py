@@ -61,7 +61,7 @@ def describe_lineage(config: Config, report: Report, start: Mapping[str, Any]) -
 
 
 def _parent(weights: str) -> str | None:
-    """The run that the starting weights came from, where they lie in one."""
+    """The run whose weights it starts from, if there is one."""
     for folder in Path(file_of(weights)).resolve().parents:
         if (folder / "lineage.json").is_file():
             return str(folder)

@@ -158,7 +158,7 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
         # so that the steps are fewer
         midway = f", within epoch {already.epochs + 1}" if already.midway else ""
         the_best = (
-            f"go on training after epoch {already.epochs} of {config.trainer.max_epochs}{midway}"
+            f"continue training after epoch {already.epochs} of {config.trainer.max_epochs}{midway}"
         )
     if not already.trained:
         stages.append(
@@ -186,7 +186,7 @@ def _fine_tuning(config: Config) -> str:
 
 
 def describe_dimension(dimension: Dimension) -> str:
-    """What a searched value may be, in words."""
+    """What a searched value may be, as text."""
     if isinstance(dimension, Choices):
         values = [list(value) if isinstance(value, tuple) else value for value in dimension.values]
         return "one of " + ", ".join(

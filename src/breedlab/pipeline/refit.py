@@ -41,7 +41,7 @@ def refitted(
     precision: str,
     head: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, Any]:
-    """Train anew on train and validation, or go on where that was stopped; `checkpoints/refit.ckpt`
+    """Train anew on train and validation, or resume where that stopped; `checkpoints/refit.ckpt`
     has the weights.
 
     Args:

@@ -57,8 +57,8 @@ def as_begun(config: Config, recorded: dict[str, Any] | None) -> Config:
         recorded = transform(config)
         if recorded:
             warn(
-                "an older breedlab began this run: it goes on with the transform of then; a new run"
-                " may do better"
+                "an older breedlab started this run; it continues with that version's transform; a"
+                " new run may do better"
             )
     names = {
         "image_size": "crop",
@@ -83,5 +83,5 @@ def complete_metrics(directory: Path) -> dict[str, Any] | None:
 def _other_photos(directory: Path, report: Report) -> ConfigError:
     return ResumeError(
         f"resume: the photos under {report.photos.root} are not those that {directory} was started"
-        " with; put them back, name where they lie now (data.root=DIR), or start a new run"
+        " with; restore them, say where they are now (data.root=DIR), or start a new run"
     )

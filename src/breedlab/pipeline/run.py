@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to.
+    """The outcome of a run.
 
     Attributes:
         run: Its directory.

@@ -84,7 +84,7 @@ def clear_halves(run: Path) -> None:
 
 
 def is_begun(run: Path) -> bool:
-    """Whether there is a run directory to go on from; its lineage is written last."""
+    """Whether there is a run directory to resume; its lineage is written last."""
     return (run / "lineage.json").is_file()
 
 
@@ -199,7 +199,7 @@ def damaged_records(run: Path) -> list[str]:
 
 
 def has_same_splits(config: Config, run: Path, report: Report) -> bool:
-    """Whether a run's `splits.json` names the very photos of a report, by split and label."""
+    """Whether a run's `splits.json` names exactly the images of a report, by split and label."""
     recorded, wanted = read_json(run / "splits.json"), _splits(config, report)
     return all(recorded.get(part) == wanted[part] for part in ("classes", "photos", "labels"))
 

@@ -17,7 +17,7 @@ from breedlab.training.context import TrainingContext
 
 @dataclass(frozen=True)
 class Best:
-    """What a search came to.
+    """The outcome of a search.
 
     Attributes:
         config: The experiment with the best trial's values.
@@ -33,7 +33,7 @@ class Best:
 
 
 def search_for_best(prepared: TrainingContext, directory: Path) -> Best:
-    """Search, or go on with a search, on rank 0, and say what was best.
+    """Search, or resume a search, on rank 0, and say what was best.
 
     Args:
         prepared: What trials train.

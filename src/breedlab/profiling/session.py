@@ -39,7 +39,7 @@ class Session:
         self._safely(lambda: self._tell("stage", name))
 
     def write_to(self, run: Path) -> None:
-        """Where the recording goes; a resumed run's goes on."""
+        """Where the recording goes; a resumed run's continues."""
         if self.config.level == "none":
             return
         self.run = run
@@ -101,7 +101,7 @@ class Session:
             if not self._failed:
                 self._failed = True
                 warn(
-                    "the profiler gave up and the run goes on:"
+                    "the profiler stopped, and the run continues:"
                     f" {' '.join(str(error).split()) or repr(error)}"
                 )
 

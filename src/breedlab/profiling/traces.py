@@ -106,6 +106,6 @@ class Traces(lightning.Callback):
             if not self._failed:
                 self._failed = True
                 warn(
-                    "steps are not traced and training goes on:"
+                    "steps are not traced, and training continues:"
                     f" {' '.join(str(error).split()) or repr(error)}"
                 )

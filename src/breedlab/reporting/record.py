@@ -94,7 +94,7 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
         metrics: What metrics.json is going to hold, while the run is about to end.
 
     Raises:
-        ConfigError: If it is no run directory.
+        ConfigError: If it is not a run directory.
     """
     run = run_directory(path)
     trials = [_json(file, {}) for file in run.glob("trials/*/trial.json")]
@@ -105,7 +105,7 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
             " without which it cannot be reported"
         )
     for problem in load_plugins(config.get("plugins")):
-        warn(f"{problem.path}: {problem.message}; the report lacks what it adds")
+        warn(f"{problem.path}: {problem.message}; the report omits what it adds")
     return RunRecord(
         path=run,
         config=config,
@@ -142,7 +142,7 @@ def run_directory(path: Path) -> Path:
             if path.is_file()
             else "has no config.yaml"
             if path.is_dir()
-            else "is not there"
+            else "does not exist"
         )
         raise ConfigError(
             f"{path} {state}; expected a run directory such as runs/<experiment>/<stamp>"

@@ -72,7 +72,7 @@ def write_report(
         metrics: As for `read_run`.
 
     Raises:
-        ConfigError: If one is no run directory, or the file has no place.
+        ConfigError: If one is not a run directory, or the file has no place.
     """
     if out is not None and not out.parent.is_dir():
         raise ConfigError(

@@ -31,7 +31,7 @@ def read_key(file: Path | None) -> str | None:
         file: The file that holds it; None takes the variable BREEDLAB_API_KEY.
 
     Raises:
-        ServingError: If the file cannot be read, or what is given is no key. No message holds it.
+        ServingError: If the file cannot be read, or does not hold a key. No message holds it.
     """
     if file is None:
         if KEY_VARIABLE not in os.environ:
@@ -110,7 +110,7 @@ class Access:
 
     @staticmethod
     def preflight() -> dict[str, str]:
-        """Return what a browser is told that asks whether a page may send a request."""
+        """Answer a browser's preflight request."""
         return {
             "Access-Control-Allow-Methods": "GET, POST",
             "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, X-API-Key",

@@ -28,7 +28,7 @@ _GRAPH = re.compile(r"engines/[a-z0-9_]+\.(xml|bin)")
 
 
 class _Wrong(Exception):
-    """What is wrong with a field, in words."""
+    """What is wrong with a field, as text."""
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ _FAR = 2e-3
 
 
 def refuse_another_network(folder: Path, classifier: Classifier, images: torch.Tensor) -> None:
-    """Raise unless an archive's content makes the very network that was trained.
+    """Raise unless an archive's content makes exactly the network that was trained.
 
     What no file of weights holds (an attribute, a default that changed, a buffer that is not saved)
     shows here alone.

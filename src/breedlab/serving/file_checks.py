@@ -72,7 +72,7 @@ def inspect(photo: bytes) -> int:
     """What it costs to decode a photo, in pixels, if it is one that a server should decode.
 
     Raises:
-        BadPhoto: If it is no image, too large, animated, or a file of another kind at once. Damage
+        BadPhoto: If it is not an image, too large, animated, or also a file of another kind. Damage
             further in shows only when it is decoded.
     """
     if not photo:

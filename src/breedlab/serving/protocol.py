@@ -172,7 +172,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Told to stop, it first answers what is open, and says so; at a second Ctrl-C it ends at
+    """When it is stopped, it first answers what is open, and says so; at a second Ctrl-C it ends at
     once."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -37,8 +37,8 @@ PHOTO_TYPES = (
 JSON = "application/json"
 FORM = "multipart/form-data"
 GUESSED = ("", "application/x-www-form-urlencoded", "text/plain")
-"""What clients send who were told of no type; curl calls all that it posts a form. What it is then
-shows by itself."""
+"""What clients send if they were not given a type; curl calls whatever it posts a form. The bytes
+show what it is."""
 MAX_PHOTOS = 32
 """How many photos one request may hold."""
 MAX_BYTES = 6_000_000
@@ -108,7 +108,7 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
             body = _inflated(body, max_bytes)
     if kind in PHOTO_TYPES:
         if isinstance(body, str):  # a toolkit decoded it
-            raise BadRequest(400, "the photo came as text; send its bytes")
+            raise BadRequest(400, "the image was sent as text; send its bytes")
         if other := file_checks.contradiction(body, kind):
             raise BadRequest(415, f"the content type is {kind!r}, but the photo is a {other}")
         return [body]
@@ -171,7 +171,7 @@ def _tree(body: bytes | str) -> Any:
             case json.JSONDecodeError():
                 reason = str(error)
             case UnicodeDecodeError():
-                reason = "it is no UTF-8"
+                reason = "it is not UTF-8"
             case RecursionError():
                 reason = "it is nested too deeply"
             case _:

@@ -102,7 +102,7 @@ class App:
         )
 
     def refused(self, status: int) -> None:
-        """Records a request that never came this far."""
+        """Record a request that never got this far."""
         self._metrics.record("refused", "other", status, 0.0)
 
     def _refused(self, scope: Scope) -> tuple[int, str, dict[str, str]] | None:
@@ -272,7 +272,7 @@ def _plain(request: Request, body: bytes) -> bytes:
 
 
 async def refuse(_request: Request, error: Exception) -> Response:
-    """What a client is told that gets no scores."""
+    """The answer to a client that gets no scores."""
     match error:
         case BadRequest():
             return _refusal(error.status, str(error))

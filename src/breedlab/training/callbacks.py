@@ -65,7 +65,7 @@ class Patience(EarlyStopping):
 
 
 class FiniteFigures(Checkpoint):
-    """Refuses to go on from a NaN loss, before it is saved.
+    """Refuse to continue from a NaN loss, before it is saved.
 
     A `Checkpoint` by name only: Lightning runs those when the epoch's figures are known.
     """
@@ -211,7 +211,7 @@ class EndsTraining(Protocol):
 
 
 def stop_reason(trainer: lightning.Trainer) -> str:
-    """Why training ended, in words; it must never end unseen."""
+    """Why training ended, as text; it must never end unseen."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EndsTraining) and callback.ended:
             return callback.ended

@@ -22,7 +22,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
         mmap: Whether its tensors may stay on the disk: for whoever wants little of it.
 
     Raises:
-        DamagedFile: If it is no checkpoint, or not a whole one.
+        DamagedFile: If it is not a checkpoint, or is cut off.
     """
     try:
         checkpoint: dict[str, Any] = torch.load(

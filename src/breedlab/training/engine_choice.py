@@ -250,7 +250,7 @@ class FeatureEngines:
             return Choice()
         if not is_clearly_faster(timings[candidate], timings[EAGER]):
             note(
-                f"the frozen part is computed by PyTorch: {candidate} is no faster here (speedup"
+                f"the frozen part is computed by PyTorch: {candidate} is not faster here (speedup"
                 f" {gain[0]:.1f})"
             )
             return Choice()

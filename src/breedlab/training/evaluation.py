@@ -30,7 +30,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out.
+    """The results of an evaluation.
 
     Attributes:
         photos: How many were looked at.

@@ -41,7 +41,7 @@ _NAME = re.compile(r"[0-9a-f]{24}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SAVE_EVERY_S = 10.0
 _ABANDONED_AFTER_S = 86_400
-"""A pass that nobody has gone on with for so long makes room like any other file."""
+"""A pass that nobody has resumed for so long makes room like any other file."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class FeatureWriter:
             self.save()
 
     def save(self) -> None:
-        """Have what was written so far on the disk, for another start to go on from."""
+        """Flush what was written so far to the disk, for another start to resume from."""
         self._saved_at = time.monotonic()
         with _told_if_full(self._file.folder):
             os.fsync(self._number)
@@ -314,7 +314,7 @@ def _deletable(folder: Path, kept: set[str]) -> list[_Deletable]:
 
 
 def _locked(part: Path) -> bool:
-    """Whether a process is at work on it: one that was stopped for long goes on all the same."""
+    """Whether a process is working on it: one that was paused for long continues all the same."""
     if fcntl is None:
         return False
     with part.open("rb") as file:

@@ -112,7 +112,7 @@ class ForgivingMLFlowLogger(MLFlowLogger):
         try:
             super().log_metrics(metrics, step)
         except Exception as error:  # requests', SQLAlchemy's, MLflow's own
-            warn(f"logger=mlflow: figures were not logged ({_reason(error)}); training goes on")
+            warn(f"logger=mlflow: figures were not logged ({_reason(error)}); training continues")
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
@@ -176,7 +176,7 @@ def _refuse_stranger(config: Config) -> None:
 
     if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
         raise ConfigError(
-            "logger=wandb: nobody is logged in; run wandb login, set WANDB_API_KEY, or choose"
+            "logger=wandb: not logged in; run wandb login, set WANDB_API_KEY, or choose"
             " logger.offline=true"
         )
 

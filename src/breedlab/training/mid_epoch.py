@@ -17,7 +17,7 @@ from breedlab.training.loop import seed_epoch
 
 
 class MidEpochCheckpoint(Checkpoint):
-    """Saves `last.ckpt` after the step in which the run was told to stop, and ends the run.
+    """Saves `last.ckpt` after the step in which a signal stopped the run, and ends the run.
 
     What Lightning's checkpoint lacks in the middle of an epoch is added: the generators that
     dropout and mixup draw from. The loader's position and the sums of the epoch's figures add

@@ -1,4 +1,4 @@
-"""How the learning rate goes on from step to step."""
+"""How the learning rate changes from step to step."""
 
 from __future__ import annotations
 

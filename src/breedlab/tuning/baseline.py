@@ -46,7 +46,7 @@ def recorded(run: Path) -> dict[str, Any] | None:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """Return a baseline in words."""
+    """Return a baseline as text."""
     shown = shown_metric(found["metric"].removeprefix("valid/"), found["value"])
     of = f", mean of {len(found['folds'])} folds" if found.get("folds") else ""
     return f"logistic regression on the same features: {found['metric']} {shown}{of}"

@@ -37,7 +37,7 @@ def confirm(
     is_solved: Callable[[Mapping[str, Any]], bool],
     train: Callable[[Mapping[str, Any]], Outcome],
 ) -> Results:
-    """Run the best trials with other seeds, as far as that is not done, and record what came out.
+    """Run the best trials with other seeds, as far as that is not done, and record the results.
 
     Args:
         config: With a search.
@@ -81,7 +81,7 @@ def means(found: Results) -> dict[int, tuple[float, float]]:
 
 
 def show(found: Results, metric: str) -> None:
-    """Print what the best came to with other seeds."""
+    """Print how the best did with other seeds."""
     rows = []
     for number, (middle, _) in means(found).items():
         seeds = [value for value, _ in found[str(number)].values()]

@@ -75,7 +75,7 @@ def _readable(config: Config, run: Path) -> optuna.Study:
         if records
         else "no trial had ended, so it is new"
     )
-    warn(f"{run / 'study.db'}: {reason or 'lacks trials that had ended'}; {result}{kept}")
+    warn(f"{run / 'study.db'}: {reason or 'is missing trials that had ended'}; {result}{kept}")
     return create_study(config, storage_url(run))
 
 

@@ -26,7 +26,7 @@ _SHOWN = 25
 
 
 class TrialTable:
-    """Shows what each trial tries, how far it is and what came out."""
+    """Shows what each trial tries, how far it is, and its result."""
 
     def __init__(self, config: Config, paths: list[str]) -> None:
         self._metric, self._mode = config.monitor.metric, config.monitor.mode
@@ -77,7 +77,7 @@ class TrialTable:
         self._tell(row)
 
     def ended(self) -> int:
-        """How many trials have come to an end."""
+        """How many trials have ended."""
         return sum(row.state in ("complete", "pruned", "failed") for row in self.rows.values())
 
     def best(self) -> TrialLog | None:

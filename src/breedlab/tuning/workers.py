@@ -87,7 +87,7 @@ class Workers:
         return outcomes
 
     def close(self) -> None:
-        """End all workers now; trials that they are at run again when the search goes on."""
+        """End all workers now; their trials start over when the search resumes."""
         running = [*self._idle, *((process, pipe) for pipe, (process, _) in self._busy.items())]
         for process, pipe in running:
             pipe.close()
@@ -106,10 +106,10 @@ class Workers:
             if code is not None and code < 0
             else "ended"
         )
-        likely = ", probably for lack of memory" if code == -9 else ""
+        likely = ", probably because it ran out of memory" if code == -9 else ""
         return TrainingError(
             f"tuner.parallel: a worker process {how} during trial {number}{likely}; what was done"
-            f" is saved, go on with: {command('launch', f'resume={self._run}')} (tuner.parallel=1"
+            f" is saved, resume with: {command('launch', f'resume={self._run}')} (tuner.parallel=1"
             " takes the least memory)"
         )
 

@@ -72,7 +72,8 @@ def _commands(request: PolicyRequest) -> list[str]:
 
 
 def _account(request: PolicyRequest) -> Account:
-    from breedlab.backends.sagemaker.endpoints.endpoint import default_name, inference_image
+    from breedlab.backends.sagemaker.endpoints.endpoint import default_name
+    from breedlab.backends.sagemaker.endpoints.inference_image import inference_image
     from breedlab.backends.sagemaker.images import training_image
     from breedlab.backends.sagemaker.jobs.job_logging import tracked
 

@@ -23,7 +23,7 @@ def template(
             in.
         commands: What whoever launches may run.
         role_name: The execution role's name, None for one that CloudFormation makes up.
-        bucket: The bucket's name, None likewise.
+        bucket: The bucket's name, or None in the same case.
     """
     inside = replace(
         account,

@@ -150,7 +150,7 @@ def hyperparameter_problems(values: dict[str, str]) -> list[Problem]:
             found.append(
                 Problem(
                     name,
-                    "is no name for a hyperparameter; expected letters, digits and '_', no dot",
+                    "is not a valid hyperparameter name; expected letters, digits and '_', no dot",
                 )
             )
         if "'" in value:

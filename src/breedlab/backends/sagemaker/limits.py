@@ -127,7 +127,7 @@ def _of_structure(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]
     for name, item in value.items():
         where = f"{path}.{name}".lstrip(".")
         if name not in shape.members:
-            yield where, "is no field of the API that the installed boto3 knows"
+            yield where, "is not a field of the API of the installed boto3"
         else:
             yield from _of_shape(shape.members[name], item, where)
 

@@ -129,7 +129,8 @@ def _of_definition(tree: Any) -> Found:
         return
     for name in tree:
         if name not in _TOP:
-            yield name, f"is no part of a definition; expected some of {', '.join(_TOP)}"
+            fields = ", ".join(_TOP)
+            yield name, f"is not a field of a pipeline definition; expected some of {fields}"
     if tree.get("Version") != VERSION:
         yield "Version", f"got {tree.get('Version')!r}; expected {VERSION!r}"
     steps = tree.get("Steps")
@@ -151,7 +152,8 @@ def _of_step(
 ) -> Found:
     for name in step:
         if name not in _STEP:
-            yield f"{where}.{name}", f"is no part of a step; expected some of {', '.join(_STEP)}"
+            fields = ", ".join(_STEP)
+            yield f"{where}.{name}", f"is not a field of a step; expected some of {fields}"
     for name in ("Name", "DisplayName"):
         text = step.get(name, "x" if name == "DisplayName" else None)
         if not isinstance(text, str) or not _STEP_NAME.fullmatch(text):
@@ -235,7 +237,7 @@ class _Resolver:
             return Unknown()
         parts = [self.resolve(item, path) for item in join["Values"]]
         if any(isinstance(part, Mapping | list) for part in parts):
-            self.found.append((path, "got a value that is no text, number or reference to join"))
+            self.found.append((path, "can join only texts, numbers, and references"))
             return Unknown()
         if all(isinstance(part, Unknown) for part in parts):
             return Unknown()
@@ -251,7 +253,7 @@ class _Resolver:
     def _wrong(self, text: str) -> str | None:
         kind, _, rest = text.partition(".")
         if kind == "Execution":
-            return None if rest in _EXECUTION else "which no execution has"
+            return None if rest in _EXECUTION else "which is not a property of an execution"
         if kind == "Parameters":
             names = [each.get("Name") for each in self.parameters]
             return None if rest in names else "which is not among Parameters"
@@ -271,15 +273,15 @@ def _wrong_property(step: Mapping[str, Any], path: str) -> str | None:
     except ValueError:
         return "which is not written as Name.Name['key'][0]"
     if kind is None or not parts:
-        return "which is no property of the step"
+        return "which is not a property of the step"
     shapes = [output_member("sagemaker", operation, parts) for operation in kind.describe]
     reached = [shape for shape in shapes if shape is not None]
     if not reached:
-        return f"which is no part of the answer of {' or '.join(kind.describe)}"
+        return f"which is not in the response of {' or '.join(kind.describe)}"
     if reached[0] in ("structure", "list", "map"):
-        return "which is no single value"
+        return "which is not a single value"
     if parts[:2] == ["BestTrainingJob", "TunedHyperParameters"] and parts[2] not in _ranged(step):
-        return "which the search does not tune"
+        return "which the search does not vary"
     return None
 
 

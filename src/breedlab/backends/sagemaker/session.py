@@ -348,5 +348,5 @@ def _location(s3: Any, bucket: str) -> str:
 def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key of `s3://bucket/key`; the key has no slash at its ends."""
     match = re.fullmatch(r"s3://([^/]+)/?(.*?)/*", uri)
-    assert match, f"{uri} is no s3:// address; what a person gives is checked where it comes in"
+    assert match, f"{uri} is not an s3:// address; what a person gives is checked where it comes in"
     return match[1], match[2]

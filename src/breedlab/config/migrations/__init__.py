@@ -31,7 +31,7 @@ MIGRATIONS: dict[tuple[Kind, int], Callable[[Tree], Tree]] = {}
 
 FORMER: dict[tuple[str, str], Any] = {("optim", "param_groups"): "legacy"}
 """What older versions did where their recorded configs lack a field of a section: a resumed run
-goes on with it."""
+continues with it."""
 
 
 def stamp(tree: Mapping[str, Any]) -> Tree:

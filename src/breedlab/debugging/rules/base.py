@@ -40,7 +40,7 @@ class RunRule(Rule):  # type: ignore[misc]
     Attributes:
         name: As in the issue of verdicts.
         mode: Whose recordings it needs.
-        needs: What it needs, in words.
+        needs: What it needs, as text.
         link: The plot that shows it.
         meaning: What it usually means that it fired.
         advice: What to try then.

@@ -170,7 +170,7 @@ def _missing(files: dict[str, Path]) -> Iterator[str]:
     for name in _NEEDED:
         if name not in files:
             yield f"{name}: is missing" + (
-                f"; it must lie at the top, not as {nested} does" if nested else ""
+                f"; it must be at the top level, not at {nested} does" if nested else ""
             )
 
 

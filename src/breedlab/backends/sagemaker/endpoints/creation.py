@@ -124,7 +124,7 @@ class Creation:
                 raise
 
     def on_its_way(self, described: dict[str, Any]) -> bool:
-        """Return whether an endpoint is at work on this very deployment."""
+        """Return whether an endpoint is working on this very deployment."""
         names = (
             [described["EndpointConfigName"]] if described["EndpointStatus"] == "Creating" else []
         )

@@ -19,10 +19,9 @@ from breedlab.backends.sagemaker.endpoints.endpoint import (
     Scaling,
     Update,
     default_name,
-    inference_image,
-    python_of,
     with_version,
 )
+from breedlab.backends.sagemaker.endpoints.inference_image import inference_image, python_of
 from breedlab.backends.sagemaker.session import AwsTarget
 from breedlab.backends.sagemaker.tags import own_tags
 from breedlab.config.endpoint import Endpoint

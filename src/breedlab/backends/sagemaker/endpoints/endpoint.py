@@ -14,19 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from breedlab.backends.sagemaker import machines
 from breedlab.backends.sagemaker.endpoints.autoscaling import scaling_requests
 from breedlab.backends.sagemaker.images import gpus
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.session import AwsTarget
 from breedlab.backends.sagemaker.tags import as_request as tags_as_request
 from breedlab.config.endpoint import LONGEST_NAME
-from breedlab.errors import BackendError
 
 VARIANT = "AllTraffic"
 """The endpoint's one variant, named as the SDK does."""
-SERVING_PYTORCH = "2.6.0"
-"""The newest PyTorch for which AWS has an inference image."""
 
 GPU_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
 """The hosts whose driver runs docker/'s CUDA 13; the driver of those that AWS takes unasked is
@@ -160,54 +156,6 @@ def default_name(experiment: str) -> str:
 def is_version(name: str, endpoint: str) -> bool:
     """Whether this is what an endpoint's model or config is called."""
     return re.fullmatch(rf"{re.escape(endpoint)}-[0-9a-f]{{10}}", name) is not None
-
-
-def inference_image(instance_type: str, region: str) -> str:
-    """The address of AWS's PyTorch inference image for an instance type; it is looked up without a
-    network."""
-    from sagemaker.core import image_uris
-
-    if reason := machines.unusable(instance_type):
-        raise BackendError(f"endpoint.instance_type: {reason}")
-    if machines.is_arm(instance_type) and gpus(instance_type):
-        raise BackendError(
-            f"endpoint.instance_type: {instance_type} has ARM processors beside its GPUs; give"
-            " endpoint.image"
-        )
-    known = not region.startswith("<")
-    # Of types newer than its list the SDK takes every processor for an x86 one.
-    listed = machines.ARM_SIBLING if machines.is_arm(instance_type) else instance_type
-    try:
-        uri: str = image_uris.retrieve(
-            "pytorch",
-            region if known else "us-east-1",
-            version=SERVING_PYTORCH,
-            instance_type=listed,
-            image_scope="inference",
-        )
-    except ValueError as error:
-        if "region" not in str(error):
-            raise
-        raise BackendError(
-            f"endpoint.region: AWS has no PyTorch image in {region!r}; expected a region such as"
-            " eu-central-1"
-        ) from error
-    return uri if known else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
-
-
-def python_of(image: str) -> str:
-    """Return the Python version of one of AWS's images, which its tag tells.
-
-    Raises:
-        BackendError: If the tag does not.
-    """
-    match = re.search(r"[:-]py(\d)(\d+)(-|$)", image)
-    if match is None:
-        raise BackendError(
-            f"endpoint.vendor: the tag of {image} does not tell its Python version; use"
-            " endpoint.image=aws"
-        )
-    return f"{match[1]}.{match[2]}"
 
 
 def requests(deployment: Deployment, *, exists: bool, retain: bool = False) -> list[Request]:

@@ -27,7 +27,7 @@ def sending(name: str, region: str | None) -> Iterator[Send]:
     """
     if (region or boto3.Session().region_name) is None:
         raise ServingError(
-            f"--endpoint {name}: a SageMaker endpoint lies in a region; give --region, set"
+            f"--endpoint {name}: a SageMaker endpoint belongs to a region; give --region, set"
             " AWS_DEFAULT_REGION or run `aws configure` (the address of a server begins with"
             " http://)"
         )

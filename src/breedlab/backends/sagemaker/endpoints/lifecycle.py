@@ -20,7 +20,7 @@ _LOOKS = 3
 """At an endpoint that is not yet what was asked for, before that is taken for what AWS made of
 it."""
 MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
-"""Statuses of an endpoint that AWS is at work on."""
+"""Statuses of an endpoint that AWS is still changing."""
 
 
 def describe(sagemaker: Any, name: str) -> dict[str, Any] | None:
@@ -43,7 +43,7 @@ def wait(
     name: str,
     begun: Callable[[dict[str, Any] | None], bool] = lambda _described: True,
 ) -> dict[str, Any] | None:
-    """Wait while AWS is at work on an endpoint, showing its status; return what it then is, None if
+    """Wait while AWS is changing an endpoint, showing its status; return what it then is, None if
     it is gone.
 
     Args:

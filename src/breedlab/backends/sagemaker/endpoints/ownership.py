@@ -30,7 +30,7 @@ uses the second."""
 
 @dataclass
 class Deleted:
-    """What a deletion came to, in words."""
+    """What a deletion did, as text."""
 
     gone: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)

@@ -24,7 +24,7 @@ from breedlab.backends.sagemaker.endpoints.deployment import (
     opened_model,
     vendored_for,
 )
-from breedlab.backends.sagemaker.endpoints.endpoint import inference_image
+from breedlab.backends.sagemaker.endpoints.inference_image import inference_image
 from breedlab.commands import command
 from breedlab.config.endpoint import Endpoint
 from breedlab.console import console, note, stage

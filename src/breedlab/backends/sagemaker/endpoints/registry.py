@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.endpoints.endpoint import SERVING_PYTORCH, Deployment, container
+from breedlab.backends.sagemaker.endpoints.endpoint import Deployment, container
+from breedlab.backends.sagemaker.endpoints.inference_image import SERVING_PYTORCH
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.sending import is_missing, is_there_already, send
 from breedlab.backends.sagemaker.session import aws_errors, client, region_flag, split_uri

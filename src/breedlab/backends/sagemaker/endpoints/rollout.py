@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class RolloutInterrupted(BreedlabError):
-    """Ctrl-C while AWS is at work on an endpoint; the message says how to come back to it."""
+    """Ctrl-C while AWS is changing an endpoint; the message says how to come back to it."""
 
     code = "BL406"
 
@@ -223,7 +223,7 @@ class Rollout:
                 self._creation.send(request)
 
     def _wait(self) -> None:
-        """Until AWS is done with it, whatever came of it."""
+        """Until AWS is done with it, whatever the outcome."""
         name = self.deployment.name
         with aws_errors(name):
             described = wait(self.sagemaker, name, self._has_begun)
@@ -290,7 +290,7 @@ class Rollout:
             before.scaled.remove(self.account)
 
     def _undo(self, before: Before | None) -> str:
-        """Back to what was; says what it came to."""
+        """Roll back, and say how that ended."""
         name = self.deployment.name
         try:
             with aws_errors(name):

@@ -178,7 +178,7 @@ def stop(account: boto3.Session, name: str) -> None:
     """Stop a job of ours.
 
     Raises:
-        BackendError: If there is none that is at work.
+        BackendError: If there is none that is running.
     """
     described = _described(account, name)
     if described["TransformJobStatus"] in ENDED:

@@ -65,7 +65,7 @@ def stop(account: boto3.Session, name: str) -> str:
         if state != "InProgress":
             return f"nothing to stop: {name}: {state}"
         stop_job(account, name, arn, training=training)
-        return f"{name}: told to stop"
+        return f"{name}: stopping"
     if (pipeline := described_pipeline(account, name)) is None:
         raise BackendError(
             f"{name}: there is no such job in {account.region_name};"
@@ -80,7 +80,7 @@ def stop(account: boto3.Session, name: str) -> str:
     if arn is None or state != "Executing":
         return f"nothing to stop: {name}: {state}"
     stop_pipeline(account, name, arn)
-    return f"{name}: told to stop"
+    return f"{name}: stopping"
 
 
 def stop_job(account: boto3.Session, name: str, arn: str, *, training: bool) -> None:

@@ -102,7 +102,7 @@ def start_final(account: boto3.Session, record: Record) -> None:
     """Starts the training of what the search found best, unless it was started before.
 
     Raises:
-        BackendError: If no trial came to an end.
+        BackendError: If no trial ended.
     """
     if training_status(account, record.final_name).state is not None:
         return
@@ -134,7 +134,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
     Args:
         account: The session.
         record: The experiment.
-        partly: Whether to take what there is, of an experiment that has not come to its end.
+        partly: Whether to take what there is, of an experiment that has not ended.
 
     Raises:
         BackendError: If the final job left nothing.

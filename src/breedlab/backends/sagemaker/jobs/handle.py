@@ -117,7 +117,7 @@ class SageMakerExperiment(Handle):
         for status, training in running:
             stop_job(self._account, status.name, status.arn, training=training)
             lines.append(
-                f"{status.name}: told to stop; what it has done so far stays in"
+                f"{status.name}: stopping; what it has done so far stays in"
                 f" {record.experiment().uri()}/"
             )
         if not running:
@@ -139,7 +139,7 @@ class SageMakerExperiment(Handle):
         return finish(self._account, self.record, start=True)
 
     def resume(self) -> Mapping[str, Any]:
-        """Start the first job, if that never came to AWS, or the training of the search's best.
+        """Start the first job, if that never reached AWS, or the training of the search's best.
 
         Raises:
             BackendError: If what is still to be paid for is above `backend.max_bill`.

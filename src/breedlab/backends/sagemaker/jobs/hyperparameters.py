@@ -91,7 +91,7 @@ def _unknown(name: str) -> str:
     paths = [path for path in known_paths() if _value_model(path) is not None]
     path = config_path(name)
     if path in paths:  # written with its dots
-        return f"a dot is no part of a name on SageMaker; did you mean {sagemaker_name(path)}?"
+        return f"SageMaker's names have no dots; did you mean {sagemaker_name(path)}?"
     if path in known_paths():
         inside = next(other for other in paths if other.startswith(f"{path}."))
         return f"is a group of values; name one of them, such as {sagemaker_name(inside)}"

@@ -86,7 +86,8 @@ def registering(
     the version, which refers to the training."""
     from breedlab.backends.sagemaker.endpoints import registry
     from breedlab.backends.sagemaker.endpoints.deployment import MACHINE
-    from breedlab.backends.sagemaker.endpoints.endpoint import Deployment, inference_image
+    from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
+    from breedlab.backends.sagemaker.endpoints.inference_image import inference_image
 
     place = experiment.place
     own = dict.fromkeys(["breedlab:experiment"], experiment.config.name)

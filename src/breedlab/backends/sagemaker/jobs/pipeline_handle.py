@@ -73,7 +73,7 @@ class PipelineExperiment(SageMakerExperiment):
             return [f"nothing to stop: {self.name}: {told}"]
         stop_pipeline(self._account, self.name, status.arn)
         return [
-            f"{self.name}: told to stop, with the job that it is at; what that has done so far"
+            f"{self.name}: stopping, with the job that it is at; what that has done so far"
             f" stays in {self.record.experiment().uri()}/"
         ]
 

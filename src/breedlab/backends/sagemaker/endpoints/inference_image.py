@@ -1,0 +1,60 @@
+"""AWS's images that serve PyTorch: their addresses, and the Python in them."""
+
+from __future__ import annotations
+
+import re
+
+from breedlab.backends.sagemaker import machines
+from breedlab.backends.sagemaker.images import gpus
+from breedlab.errors import BackendError
+
+SERVING_PYTORCH = "2.6.0"
+"""The newest PyTorch for which AWS has an inference image."""
+
+
+def inference_image(instance_type: str, region: str) -> str:
+    """The address of AWS's PyTorch inference image for an instance type; it is looked up without a
+    network."""
+    from sagemaker.core import image_uris
+
+    if reason := machines.unusable(instance_type):
+        raise BackendError(f"endpoint.instance_type: {reason}")
+    if machines.is_arm(instance_type) and gpus(instance_type):
+        raise BackendError(
+            f"endpoint.instance_type: {instance_type} has ARM processors beside its GPUs; give"
+            " endpoint.image"
+        )
+    known = not region.startswith("<")
+    # Of types newer than its list the SDK takes every processor for an x86 one.
+    listed = machines.ARM_SIBLING if machines.is_arm(instance_type) else instance_type
+    try:
+        uri: str = image_uris.retrieve(
+            "pytorch",
+            region if known else "us-east-1",
+            version=SERVING_PYTORCH,
+            instance_type=listed,
+            image_scope="inference",
+        )
+    except ValueError as error:
+        if "region" not in str(error):
+            raise
+        raise BackendError(
+            f"endpoint.region: AWS has no PyTorch image in {region!r}; expected a region such as"
+            " eu-central-1"
+        ) from error
+    return uri if known else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
+
+
+def python_of(image: str) -> str:
+    """Return the Python version of one of AWS's images, which its tag tells.
+
+    Raises:
+        BackendError: If the tag does not.
+    """
+    match = re.search(r"[:-]py(\d)(\d+)(-|$)", image)
+    if match is None:
+        raise BackendError(
+            f"endpoint.vendor: the tag of {image} does not tell its Python version; use"
+            " endpoint.image=aws"
+        )
+    return f"{match[1]}.{match[2]}"

@@ -1,0 +1,85 @@
+"""What is measured of each engine that an archive could answer with, and which was taken."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from breedlab.models.ranking import Timing
+from breedlab.serving.engines import Choice, Engine
+
+
+@dataclass
+class Candidate:
+    """What was found out about one engine.
+
+    Attributes:
+        choice: Which it is.
+        engine: Ready to compute; None if it cannot be had.
+        milliseconds: By the photos in a batch: one photo's share of its time.
+        timing: Every round of it.
+        agreement: Share of the validation photos with the module's class, or with all of its labels
+            and no other; None if it was not asked.
+        right: Share of the validation photos with the true class, or labels; likewise.
+        multi_label: Whether they may have several.
+        objection: What speaks against it, else empty.
+        taken: Whether it is the one.
+        speedup: Over the module: the median of the rounds, and their quartiles.
+    """
+
+    choice: Choice
+    engine: Engine | None = None
+    milliseconds: dict[int, float] = field(default_factory=dict)
+    timing: Timing = field(default_factory=Timing)
+    agreement: float | None = None
+    right: float | None = None
+    multi_label: bool = False
+    objection: str = ""
+    taken: bool = False
+    speedup: tuple[float, float, float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "engine": self.choice.engine,
+            "precision": self.choice.precision,
+            "milliseconds": {str(size): round(ms, 3) for size, ms in self.milliseconds.items()},
+            "speedup": self.speedup and [round(factor, 2) for factor in self.speedup],
+            "agreement": self.agreement,
+            "exact" if self.multi_label else "top1": self.right,
+            "verdict": ", ".join(filter(None, ["taken" if self.taken else "", self.objection])),
+        }
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The engine that was taken, and what was measured.
+
+    Attributes:
+        taken: The engine.
+        candidates: All that were looked at, the module first; none if there was nothing to choose.
+        photos: Validation photos that they were compared on.
+        calibration: Training photos that int8 was made with.
+        test_right: What the engine taken answers right, of photos that decided nothing.
+        multi_label: Whether they may have several labels.
+    """
+
+    taken: Choice
+    candidates: tuple[Candidate, ...] = ()
+    photos: int = 0
+    calibration: int = 0
+    test_right: float | None = None
+    multi_label: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for metrics.json and model.json."""
+        return {
+            "engine": self.taken.engine,
+            "precision": self.taken.precision,
+            "candidates": [candidate.as_dict() for candidate in self.candidates],
+            "photos": {"validation": self.photos, "calibration": self.calibration},
+            "test_exact" if self.multi_label else "test_top1": self.test_right,
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        }
