@@ -149,7 +149,7 @@ class Model:
         return predictions
 
     def _prepare(self, image: Picture, position: int) -> Any:
-        from breedlab.data.decode import BadPhoto
+        from breedlab.data.decode import ImageError
 
         name = str(image) if isinstance(image, str | Path) else f"image {position}"
         try:
@@ -158,7 +158,7 @@ class Model:
             raise DataError(
                 f"{name}: cannot be read ({error.strerror or error}); expected an image file"
             ) from error
-        except BadPhoto as error:
+        except ImageError as error:
             raise DataError(f"{name}: {error}") from error
 
     def _prediction(self, told: Mapping[str, Any]) -> Prediction:

@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from breedlab.data import decode as decoding
 from breedlab.data import formats
-from breedlab.data.decode import BadPhoto, decode, read_image
+from breedlab.data.decode import ImageError, decode, read_image
 from breedlab.data.transforms import to_tensor
 from breedlab.serving import file_checks
 
@@ -66,7 +66,7 @@ def assert_equal(got: Pixels, expected: Any, within: int = 0) -> None:
 
 
 def refusal(data: bytes, **limits: int) -> str:
-    with pytest.raises(BadPhoto) as caught:
+    with pytest.raises(ImageError) as caught:
         decode(data, **limits)
     return str(caught.value)
 
@@ -658,7 +658,7 @@ def test_hostile_bytes_give_pixels_or_a_reason(form: str, reader: str) -> None:
     for _ in range(60):
         try:
             pixels = decode(mutated(data, draw), max_pixels=1_000_000)
-        except BadPhoto as reason:
+        except ImageError as reason:
             refused += 1
             assert len(str(reason)) > 5
         else:
@@ -716,7 +716,7 @@ def test_only_regular_files_of_sensible_size_are_read(
         ("film", "3,000 MB; at most 200"),
     ):
         path = next(tmp_path.glob(f"{name}.*"))
-        with pytest.raises(BadPhoto) as caught:
+        with pytest.raises(ImageError) as caught:
             read_image(path)
         assert said in str(caught.value)
 
@@ -738,6 +738,6 @@ def test_what_is_told_of_a_broken_photo_is_no_address_in_memory(brand: bytes) ->
         pytest.skip(f"{brand.decode()} is not read here")
     photo = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1" + brand + bytes(500)
     for look in (decode, decoding.size, file_checks.inspect):
-        with pytest.raises(BadPhoto) as caught:
+        with pytest.raises(ImageError) as caught:
             look(photo)
         assert " at 0x" not in str(caught.value)

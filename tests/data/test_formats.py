@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from breedlab.data import formats
-from breedlab.data.decode import BadPhoto, decode
+from breedlab.data.decode import ImageError, decode
 from breedlab.data.folders import scan
 from breedlab.data.listing import is_image
 from breedlab.serving.file_checks import contradiction, inspect
@@ -47,7 +47,7 @@ def test_an_avif_that_is_turned_stands_upright() -> None:
 def test_a_damaged_one_is_called_so(form: str) -> None:
     data = encoded(form)
     for cut in (40, len(data) // 2):
-        with pytest.raises(BadPhoto, match="truncated or corrupt"):
+        with pytest.raises(ImageError, match="truncated or corrupt"):
             decode(data[:cut])
 
 
@@ -55,7 +55,7 @@ def test_an_animation_is_refused_by_the_server() -> None:
     frames = [Image.new("RGB", (32, 32), color) for color in ("red", "blue", "green")]
     file = io.BytesIO()
     frames[0].save(file, "AVIF", save_all=True, append_images=frames[1:])
-    with pytest.raises(BadPhoto, match="animated"):
+    with pytest.raises(ImageError, match="animated"):
         inspect(file.getvalue())
 
 
@@ -77,6 +77,6 @@ def test_without_the_plugin_one_sentence_names_the_extra(
     assert not is_image(tmp_path / "IMG_1.HEIC")
     for read in (decode, inspect):
         with pytest.raises(
-            BadPhoto, match=r"HEIC: run pip install 'breedlab\[heic\]', or convert it"
+            ImageError, match=r"HEIC: run pip install 'breedlab\[heic\]', or convert it"
         ):
             read(data)

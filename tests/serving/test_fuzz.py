@@ -20,7 +20,7 @@ import pytest
 from hostile import costly_photos, refused_bodies, refused_photos, requests
 from hypothesis import HealthCheck, given
 
-from breedlab.data.decode import BadPhoto
+from breedlab.data.decode import ImageError
 from breedlab.serving import handler
 from breedlab.serving.file_checks import inspect
 from breedlab.serving.model import Model
@@ -98,7 +98,7 @@ def test_photos_are_looked_at_in_few_steps(name: str) -> None:
 
     sys.setprofile(count)
     try:
-        with pytest.raises(BadPhoto, match=says):
+        with pytest.raises(ImageError, match=says):
             inspect(photo)
     finally:
         sys.setprofile(None)

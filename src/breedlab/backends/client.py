@@ -18,7 +18,7 @@ from urllib3.util import Retry, parse_url
 from breedlab.backends.base import VERBOSE, Send
 from breedlab.backends.launched import ready
 from breedlab.commands import command
-from breedlab.data.decode import BadPhoto, read_image
+from breedlab.data.decode import ImageError, read_image
 from breedlab.errors import ServingError
 from breedlab.serving.access import KEY_VARIABLE
 
@@ -48,7 +48,7 @@ def ask(
             answer: dict[str, Any] = {"photo": str(path)}
             try:
                 content = read_image(path)
-            except BadPhoto as error:
+            except ImageError as error:
                 yield {**answer, "error": str(error)}
                 continue
             except OSError as error:

@@ -16,7 +16,7 @@ from breedlab.backends.client import ask
 from breedlab.cli.parser import Parser
 from breedlab.commands import command
 from breedlab.config.plugins import load_plugins_of
-from breedlab.data.decode import BadPhoto, read_image
+from breedlab.data.decode import ImageError, read_image
 from breedlab.data.folders import display_names
 from breedlab.data.listing import Leftovers, find_images
 from breedlab.errors import DataError
@@ -178,7 +178,7 @@ def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any
             answers.append({"photo": str(path)})
             try:
                 ready.append((answers[-1], model.prepare(read_image(path))))
-            except BadPhoto as error:
+            except ImageError as error:
                 answers[-1]["error"] = str(error)
             except OSError as error:
                 answers[-1]["error"] = f"cannot be read ({error.strerror})"

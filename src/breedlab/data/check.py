@@ -10,7 +10,7 @@ from pathlib import Path
 
 from breedlab import hardware
 from breedlab.data import formats
-from breedlab.data.decode import BadPhoto, decode, read_image
+from breedlab.data.decode import ImageError, decode, read_image
 from breedlab.data.folders import FEW, SPLITS, Photo, PhotoSet, first_few
 from breedlab.data.near_duplicates import difference_hash, near_pairs
 from breedlab.errors import DataError
@@ -164,14 +164,14 @@ def _stamp(path: Path) -> str:
 def _read(path: Path) -> _Seen:
     try:
         data = read_image(path)
-    except BadPhoto as error:
+    except ImageError as error:
         return _Seen("", str(error))
     except OSError as error:
         return _Seen("", f"cannot be read ({error.strerror})")
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     try:
         pixels = decode(data)
-    except BadPhoto as error:
+    except ImageError as error:
         return _Seen(digest, str(error))
     return _Seen(digest, "", difference_hash(pixels))
 

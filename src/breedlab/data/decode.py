@@ -59,8 +59,8 @@ _UPRIGHT = {
 _ON_ITS_SIDE = (5, 6, 7, 8)
 
 
-class BadPhoto(DataError):
-    """Bytes that are no usable photo. The text says why, without naming the file."""
+class ImageError(DataError):
+    """Bytes that are not a usable image. The text says why, without naming the file."""
 
     code = "BL201"
 
@@ -80,10 +80,10 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray[Any, np.dtyp
         uint8 RGB of shape (height, width, 3), contiguous.
 
     Raises:
-        BadPhoto: If the bytes are empty, no image, truncated, corrupt or too large.
+        ImageError: If the bytes are empty, no image, truncated, corrupt or too large.
     """
     if not data:
-        raise BadPhoto("is empty")
+        raise ImageError("is empty")
     if data.startswith(_JPEG):
         pixels = _decode_plain_jpeg(data, max_pixels)
         if pixels is not None:
@@ -95,7 +95,7 @@ def size(data: bytes) -> tuple[int, int]:
     """Return (height, width) of what `decode` makes of a file, from its first bytes.
 
     Raises:
-        BadPhoto: If they do not say.
+        ImageError: If they do not say.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -107,22 +107,22 @@ def size(data: bytes) -> tuple[int, int]:
             )
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:  # as in `decode`
-        raise BadPhoto(f"has no size that can be read ({reason_of(error)})") from error
+        raise ImageError(f"has no size that can be read ({reason_of(error)})") from error
 
 
 def read_image(path: Path) -> bytes:
     """Return a file's content.
 
     Raises:
-        BadPhoto: If it is no regular file, which a FIFO or a link to /dev/zero is not, or larger
+        ImageError: If it is no regular file, which a FIFO or a link to /dev/zero is not, or larger
             than `MAX_BYTES`.
         OSError: If it cannot be read.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise BadPhoto("is not a regular file")
+        raise ImageError("is not a regular file")
     if status.st_size > MAX_BYTES:
-        raise BadPhoto(
+        raise ImageError(
             f"is too large ({status.st_size / 1e6:,.0f} MB; at most {MAX_BYTES / 1e6:.0f} MB are"
             " read)"
         )
@@ -160,7 +160,7 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray[Any, Any] | N
         pixels: np.ndarray[Any, Any] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
     except ValueError as error:
         if _DAMAGE.search(str(error)):  # Pillow would fill up with gray and say nothing
-            raise BadPhoto(f"is truncated or corrupt ({error})") from error
+            raise ImageError(f"is truncated or corrupt ({error})") from error
         return None  # merely unusual
     return (
         np.ascontiguousarray(_UPRIGHT[orientation](pixels)) if orientation in _UPRIGHT else pixels
@@ -195,18 +195,18 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray[Any, Any]:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _rgb_pixels(image)
-    except BadPhoto:
+    except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise BadPhoto(f"is absurdly large ({error})") from error
+        raise ImageError(f"is absurdly large ({error})") from error
     except UnidentifiedImageError as error:
         if (kind := formats.kind_by_brand(data)) and formats.is_read(kind):
-            raise BadPhoto(f"is truncated or corrupt ({kind} that cannot be decoded)") from error
+            raise ImageError(f"is truncated or corrupt ({kind} that cannot be decoded)") from error
         kind = _other_kind(data)
-        raise BadPhoto(f"is not an image ({kind}expected {formats.in_words('or')})") from error
+        raise ImageError(f"is not an image ({kind}expected {formats.in_words('or')})") from error
     # Decoders of hostile bytes raise nearly anything; each means the same to the person.
     except Exception as error:
-        raise BadPhoto(f"is truncated or corrupt ({reason_of(error)})") from error
+        raise ImageError(f"is truncated or corrupt ({reason_of(error)})") from error
 
 
 def reason_of(error: Exception) -> str:
@@ -260,11 +260,11 @@ _OTHER_KINDS = {
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise BadPhoto(
+        raise ImageError(
             f"is absurdly large ({width}x{height}; at most {max_pixels:,} pixels are read)"
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise BadPhoto(f"is absurdly narrow ({width}x{height}; at most 1:{MAX_ASPECT} is read)")
+        raise ImageError(f"is absurdly narrow ({width}x{height}; at most 1:{MAX_ASPECT} is read)")
 
 
 def _rgb_pixels(image: Image.Image) -> np.ndarray[Any, Any]:

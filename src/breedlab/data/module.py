@@ -26,7 +26,7 @@ from breedlab.data.batches import (
     mixed_seed,
     sampling_chances,
 )
-from breedlab.data.decode import BadPhoto, decode, keep_memory, read_image
+from breedlab.data.decode import ImageError, decode, keep_memory, read_image
 from breedlab.data.folders import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform, to_tensor
 from breedlab.distributed import WHOLE, Shard
@@ -173,7 +173,7 @@ def read_pixels(path: Path) -> np.ndarray[Any, Any]:
     """
     try:
         return decode(read_image(path))
-    except BadPhoto as error:
+    except ImageError as error:
         raise LostPhoto(f"{path} {error}; it changed after the data check: run again") from error
     except OSError as error:
         raise LostPhoto(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from breedlab.data.decode import BadPhoto, decode, read_image
+from breedlab.data.decode import ImageError, decode, read_image
 from breedlab.data.fixes import LABEL
 from breedlab.reporting.record import RunRecord
 
@@ -52,7 +52,7 @@ def thumbnail(path: Path) -> str | None:
     photo."""
     try:
         image = Image.fromarray(decode(read_image(path)))
-    except (OSError, BadPhoto):
+    except (OSError, ImageError):
         return None
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     packed = io.BytesIO()

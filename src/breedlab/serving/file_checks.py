@@ -8,7 +8,7 @@ import io
 from PIL import Image
 
 from breedlab.data import formats
-from breedlab.data.decode import BadPhoto, formats_of_pillow, reason_of
+from breedlab.data.decode import ImageError, formats_of_pillow, reason_of
 from breedlab.serving import structure
 
 MAX_PIXELS = 50_000_000
@@ -72,24 +72,24 @@ def inspect(photo: bytes) -> int:
     """What it costs to decode a photo, in pixels, if it is one that a server should decode.
 
     Raises:
-        BadPhoto: If it is not an image, too large, animated, or also a file of another kind. Damage
-            further in shows only when it is decoded.
+        ImageError: If it is not an image, too large, animated, or also a file of another kind.
+            Damage further in shows only when it is decoded.
     """
     if not photo:
-        raise BadPhoto("is empty")
+        raise ImageError("is empty")
     found = format_of(photo)
     if not found:
         if other := formats.kind_by_brand(photo):
-            raise BadPhoto(
+            raise ImageError(
                 f"is not an image that is read here (it is {other}: {formats.how_to_read(other)})"
             )
-        raise BadPhoto(f"is not an image (expected {formats.in_words('or')})")
+        raise ImageError(f"is not an image (expected {formats.in_words('or')})")
     if check := _CHECKS.get(found):
         check(photo)
     _refuse_other_kinds(photo, found)
     width, height = _size(photo, found)
     if width * height > MAX_PIXELS:
-        raise BadPhoto(
+        raise ImageError(
             f"is absurdly large ({width}x{height}; at most {MAX_PIXELS:,} pixels are read)"
         )
     if found == "JPEG" and (scans := structure.count_scans(photo, width * height)) > _USUAL_SCANS:
@@ -109,7 +109,7 @@ def _refuse_other_kinds(photo: bytes, found: str) -> None:
     after = photo[end:].lower()
     kinds += [kind for mark, kind in _OTHERS_AT_THE_END.items() if mark in after]
     if kinds:
-        raise BadPhoto(f"is a {found} and a {kinds[0]} file at once")
+        raise ImageError(f"is a {found} and a {kinds[0]} file at once")
 
 
 def _size(photo: bytes, found: str) -> tuple[int, int]:
@@ -133,13 +133,13 @@ def _size(photo: bytes, found: str) -> tuple[int, int]:
             # of the others, EXIF is a part of the structure
             if found == "WebP" or found in _BY_BRAND:
                 structure.check_directories(image.info.get("exif") or b"")
-    except BadPhoto:
+    except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise BadPhoto("is absurdly large") from error
+        raise ImageError("is absurdly large") from error
     except Exception as error:  # of hostile bytes Pillow raises nearly anything
         kind = f"{found}, " if found in _BY_BRAND else ""
-        raise BadPhoto(f"is truncated or corrupt ({kind}{reason_of(error)})") from error
+        raise ImageError(f"is truncated or corrupt ({kind}{reason_of(error)})") from error
     if frames > 1:
-        raise BadPhoto(f"is animated or has several pages ({frames} pictures; expected one)")
+        raise ImageError(f"is animated or has several pages ({frames} pictures; expected one)")
     return width, height

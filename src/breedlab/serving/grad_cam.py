@@ -92,7 +92,7 @@ class Explainer:
         """Explains one class of a photo, the likeliest if none is given.
 
         Raises:
-            BadPhoto: If the bytes are not a usable image.
+            ImageError: If the bytes are not a usable image.
             IndexError: If there is no such class.
         """
         pixels = decode(photo)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from breedlab.data.decode import BadPhoto
+from breedlab.data.decode import ImageError
 from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.model import Model
@@ -71,7 +71,7 @@ def _prepared(photo: Photo, model: Model, index: int, count: int) -> torch.Tenso
         content = model.fetch(photo.url) if isinstance(photo, Address) else photo
         file_checks.inspect(content)
         return model.prepare(content)
-    except (BadPhoto, NotFetched) as error:
+    except (ImageError, NotFetched) as error:
         return BadImage(index, error, count)
 
 

@@ -179,7 +179,7 @@ class Model:
         """A photo's bytes as the network takes them: uint8 (3, side, side).
 
         Raises:
-            BadPhoto: If they are not a usable image.
+            ImageError: If they are not a usable image.
         """
         return self.transform(decode(photo))
 

@@ -17,14 +17,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from breedlab.data.decode import BadPhoto
+from breedlab.data.decode import ImageError
 from breedlab.evaluation.figures import interval, metric
 from breedlab.evaluation.metrics import titles as metric_titles
 from breedlab.serving import file_checks, handler
 from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.grad_cam import Explainer, NotExplainable
 from breedlab.serving.model import Model
-from breedlab.serving.request_body import Intake, Preprocessor
+from breedlab.serving.request_body import BodyReader, Preprocessor
 from breedlab.serving.request_parser import FORM, JSON, BadImage, BadRequest
 
 _FILES = Path(__file__).with_name("page")
@@ -65,12 +65,12 @@ _WAITING = 4
 come first."""
 
 
-def router(model: Model, *, intake: Intake, preparation: Preprocessor) -> APIRouter:
+def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> APIRouter:
     """The page's routes.
 
     Args:
         model: What the server serves.
-        intake: Reads the requests' bodies. The page makes photos smaller that are too large for it.
+        reader: Reads the requests' bodies. The page makes photos smaller that are too large for it.
         preparation: Fetches photos by their address, and has room for those that are explained.
     """
     routes = APIRouter(tags=["page"])
@@ -110,7 +110,7 @@ def router(model: Model, *, intake: Intake, preparation: Preprocessor) -> APIRou
                 if name in told
             },
             "explains": isinstance(made, Explainer),
-            "max_bytes": intake.max_bytes,
+            "max_bytes": reader.max_bytes,
             "max_pixels": file_checks.MAX_PIXELS,
             "urls": fetches,
         }
@@ -125,8 +125,8 @@ def router(model: Model, *, intake: Intake, preparation: Preprocessor) -> APIRou
         """
         nonlocal waiting
         try:
-            async with intake.body(request) as body:
-                photo = _single(body, request.headers.get("content-type", ""), intake.max_bytes)
+            async with reader.body(request) as body:
+                photo = _single(body, request.headers.get("content-type", ""), reader.max_bytes)
                 index = _index(request.query_params.get("class"), len(model.classes))
                 # counted once it is all here: half a request holds no place
                 if waiting >= _WAITING:
@@ -143,7 +143,7 @@ def router(model: Model, *, intake: Intake, preparation: Preprocessor) -> APIRou
             return JSONResponse(found)
         except BadRequest as error:
             return _refused(error)
-        except BadPhoto as error:
+        except ImageError as error:
             return _refused(BadImage(0, error))
 
     @routes.post("/photo", openapi_extra=_FETCH)
@@ -153,7 +153,7 @@ def router(model: Model, *, intake: Intake, preparation: Preprocessor) -> APIRou
         try:
             if not fetches:
                 raise BadRequest(400, "this model fetches no URLs; send the photo's bytes")
-            async with intake.body(request) as body:
+            async with reader.body(request) as body:
                 found = await preparation.fetch(_address(body))
             await run_in_threadpool(_inspect, found, "what lies at that address")
         except BadRequest as error:
@@ -198,7 +198,7 @@ def _explain(
 def _inspect(photo: bytes, name: str) -> None:
     try:
         file_checks.inspect(photo)
-    except BadPhoto as error:
+    except ImageError as error:
         raise BadRequest(400, f"{name} {error}") from error
 
 

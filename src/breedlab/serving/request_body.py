@@ -16,7 +16,7 @@ import torch
 from starlette.requests import ClientDisconnect, Request
 
 from breedlab import hardware
-from breedlab.data.decode import BadPhoto
+from breedlab.data.decode import ImageError
 from breedlab.serving import file_checks
 from breedlab.serving.batching import Batcher, Scores
 from breedlab.serving.fetch import Address, NotFetched
@@ -40,7 +40,7 @@ class Overloaded(Exception):
     """More than is taken on."""
 
 
-class Intake:
+class BodyReader:
     """Reads the bodies of requests.
 
     Args:
@@ -99,15 +99,15 @@ class Intake:
 
 
 class Body:
-    """The context of `Intake.body`."""
+    """The context of `BodyReader.body`."""
 
-    def __init__(self, intake: Intake, request: Request) -> None:
-        self._intake, self._request = intake, request
+    def __init__(self, reader: BodyReader, request: Request) -> None:
+        self._reader, self._request = reader, request
         self.size = 0
 
     async def __aenter__(self) -> bytes:
         try:
-            return await self._intake.read(self, self._request)
+            return await self._reader.read(self, self._request)
         except BaseException:
             self._release()
             raise
@@ -116,7 +116,7 @@ class Body:
         self._release()
 
     def _release(self) -> None:
-        self._intake.held -= self.size
+        self._reader.held -= self.size
 
 
 def _announced(request: Request) -> int:
@@ -172,7 +172,7 @@ class Preprocessor:
             return photo
         try:
             return await self._score(photo)
-        except (BadPhoto, NotFetched) as error:
+        except (ImageError, NotFetched) as error:
             return BadImage(index, error, count)
 
     async def fetch(self, address: Address) -> bytes:
@@ -189,7 +189,7 @@ class Preprocessor:
         """Wait until there is room to decode a photo beside the large ones.
 
         Raises:
-            BadPhoto: If it is none that should be decoded.
+            ImageError: If it is none that should be decoded.
         """
         loop = asyncio.get_running_loop()
         pixels = await loop.run_in_executor(self._decoding, file_checks.inspect, photo)

@@ -16,7 +16,7 @@ import zlib
 from typing import Any
 from urllib.parse import parse_qsl
 
-from breedlab.data.decode import BadPhoto
+from breedlab.data.decode import ImageError
 from breedlab.errors import BreedlabError, ServingError
 from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address
@@ -80,7 +80,7 @@ class BadImage(BadRequest):
     def __init__(self, index: int, reason: str | BreedlabError, count: int = 1) -> None:
         name = "the photo" if count == 1 else f"photo {index + 1} of {count}"
         # "photo 2 of 3 is not an image", but "photo 2 of 3: https://... is not public"
-        mark = " " if isinstance(reason, BadPhoto) else ": "
+        mark = " " if isinstance(reason, ImageError) else ": "
         super().__init__(getattr(reason, "status", 400), f"{name}{mark}{reason}")
         self.index, self.reason = index, str(reason)
 

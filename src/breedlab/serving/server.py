@@ -22,7 +22,7 @@ from breedlab.serving.access import Access
 from breedlab.serving.batching import Batcher
 from breedlab.serving.model import Model
 from breedlab.serving.openapi import REQUEST_BODY, RESPONSES
-from breedlab.serving.request_body import MAX_HELD, Intake, Overloaded, Preprocessor
+from breedlab.serving.request_body import MAX_HELD, BodyReader, Overloaded, Preprocessor
 from breedlab.serving.request_parser import MAX_BYTES as MAX_BYTES
 from breedlab.serving.request_parser import BadRequest
 
@@ -187,7 +187,7 @@ def make_app(
         access: The key that requests need, and the origins whose pages may ask; None for neither.
     """
     keep_memory()
-    batcher, metrics, intake = Batcher(model), Metrics(), Intake(max_bytes, max_held)
+    batcher, metrics, reader = Batcher(model), Metrics(), BodyReader(max_bytes, max_held)
     preparation = Preprocessor(model, batcher)
     open_photos = 0
 
@@ -234,7 +234,7 @@ def make_app(
         nonlocal open_photos
         if open_photos >= capacity:
             raise Overloaded  # before its body is read
-        async with intake.body(request) as body:
+        async with reader.body(request) as body:
             request.state.bytes = len(body)
             photos = handler.input_fn(
                 _plain(request, body), request.headers.get("content-type", ""), None, max_bytes
@@ -256,7 +256,7 @@ def make_app(
         content, kind = handler.output_fn(answer, request.headers.get("accept", ""), None, verbose)
         return Response(content, media_type=kind)
 
-    app.include_router(page.router(model, intake=intake, preparation=preparation))
+    app.include_router(page.router(model, reader=reader, preparation=preparation))
     return App(app, invocations, metrics, hosts, access)
 
 

@@ -12,7 +12,7 @@ import re
 import struct
 import zlib
 
-from breedlab.data.decode import BadPhoto
+from breedlab.data.decode import ImageError
 
 MAX_SCANS = 100
 """Of a progressive JPEG; cameras write about ten."""
@@ -65,13 +65,13 @@ _INTEGERS = {3: "H", 4: "I", 16: "Q"}
 
 
 def check_jpeg(photo: bytes) -> None:
-    """Raise BadPhoto if what stands before a JPEG's pixels takes too many steps."""
+    """Raise ImageError if what stands before a JPEG's pixels takes too many steps."""
     at, count, padding, exif = 2, 0, 0, []
     while at + 4 <= len(photo):
         if photo[at] != 0xFF or photo[at + 1] in (0x00, 0xFF):  # decoders skip these byte by byte
             at, padding = at + 1, padding + 1
             if padding > _PADDING:
-                raise BadPhoto("is truncated or corrupt (its segments do not follow one another)")
+                raise ImageError("is truncated or corrupt (its segments do not follow one another)")
             continue
         kind = photo[at + 1]
         if kind in (0xDA, 0xD9):
@@ -87,7 +87,7 @@ def check_jpeg(photo: bytes) -> None:
             at += 2 + length
         count += 1
         if count > MAX_SEGMENTS:
-            raise BadPhoto(
+            raise ImageError(
                 f"is absurdly split up (more than {MAX_SEGMENTS} segments before its pixels)"
             )
     if exif:
@@ -98,7 +98,7 @@ def count_scans(photo: bytes, pixels: int) -> int:
     """Return the number of passes over a JPEG's pixels.
 
     Raises:
-        BadPhoto: If they take too long for so many pixels.
+        ImageError: If they take too long for so many pixels.
     """
     scans = len(_SCAN.findall(photo))
     if scans <= MAX_SCANS and scans * pixels <= MAX_SCANNED:
@@ -107,7 +107,7 @@ def count_scans(photo: bytes, pixels: int) -> int:
     scans = _scans_of_the_picture(photo)
     if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
         most = min(MAX_SCANS, MAX_SCANNED // max(1, pixels))
-        raise BadPhoto(
+        raise ImageError(
             f"is absurdly drawn out ({scans} scans; at most {most} are read of {pixels:,} pixels)"
         )
     return scans
@@ -128,7 +128,7 @@ def _scans_of_the_picture(photo: bytes) -> int:
 
 
 def check_png(photo: bytes) -> None:
-    """Raise BadPhoto if a PNG has too many chunks, or directories in them that take too many
+    """Raise ImageError if a PNG has too many chunks, or directories in them that take too many
     steps."""
     at, count, ancillary = 8, 0, 0
     while at + 8 <= len(photo):
@@ -142,7 +142,7 @@ def check_png(photo: bytes) -> None:
             _check_raw_profile(kind, content)
         count, ancillary = count + 1, ancillary + (kind != b"IDAT")
         if count > MAX_CHUNKS or ancillary > MAX_ANCILLARY:
-            raise BadPhoto(
+            raise ImageError(
                 f"is absurdly split up (more than {MAX_CHUNKS:,} chunks, or {MAX_ANCILLARY} without"
                 " pixels)"
             )
@@ -167,7 +167,7 @@ def _check_raw_profile(kind: bytes, content: bytes) -> None:
 
 
 def check_gif(photo: bytes) -> None:
-    """Raise BadPhoto if a GIF holds more than one picture, or is cut into too many blocks."""
+    """Raise ImageError if a GIF holds more than one picture, or is cut into too many blocks."""
     most = 1000 + len(photo) // 100  # whole blocks have 255 bytes
     at = 13 + (3 << (photo[10] & 7) + 1 if len(photo) > 10 and photo[10] & 0x80 else 0)
     pictures = blocks = 0
@@ -175,7 +175,7 @@ def check_gif(photo: bytes) -> None:
         if photo[at] == 0x2C:
             pictures += 1
             if pictures > 1:
-                raise BadPhoto("is animated or has several pages (expected one picture)")
+                raise ImageError("is animated or has several pages (expected one picture)")
             flags = photo[at + 9] if at + 9 < len(photo) else 0
             at += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
         elif photo[at] == 0x21:
@@ -194,40 +194,44 @@ def check_gif(photo: bytes) -> None:
                 break
 
 
-def _too_many_blocks() -> BadPhoto:
-    return BadPhoto("is absurdly split up (its blocks hold next to nothing)")
+def _too_many_blocks() -> ImageError:
+    return ImageError("is absurdly split up (its blocks hold next to nothing)")
 
 
 def check_bmp(photo: bytes) -> None:
-    """Raise BadPhoto if a BMP is run-length coded and large: that is undone byte by byte, in
+    """Raise ImageError if a BMP is run-length coded and large: that is undone byte by byte, in
     Python."""
     if photo[30:34] in (b"\1\0\0\0", b"\2\0\0\0") and len(photo) > 1_000_000:
-        raise BadPhoto("is a run-length coded BMP of more than a megabyte; send it as PNG or JPEG")
+        raise ImageError(
+            "is a run-length coded BMP of more than a megabyte; send it as PNG or JPEG"
+        )
 
 
 def check_tiff(photo: bytes) -> None:
-    """Raise BadPhoto if a TIFF has more than one page, or a directory that takes too many steps."""
+    """Raise ImageError if a TIFF has several pages, or a directory that takes too many steps."""
     directory = check_directories(photo, chained=False)
     if directory.following:
-        raise BadPhoto("is animated or has several pages (expected one picture)")
+        raise ImageError("is animated or has several pages (expected one picture)")
     counts, values = directory.counts, directory.values
     strips = max(
         counts.get(tag, 0) for tag in (_STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES)
     )
     if strips > MAX_STRIPS:
-        raise BadPhoto(f"is absurdly split up ({strips:,} strips; at most {MAX_STRIPS:,} are read)")
+        raise ImageError(
+            f"is absurdly split up ({strips:,} strips; at most {MAX_STRIPS:,} are read)"
+        )
     width, length = values.get(_TILE_WIDTH, 0), values.get(_TILE_LENGTH, 0)
     if width * length > MAX_TILE:
-        raise BadPhoto(f"is absurdly large (tiles of {width}x{length})")
+        raise ImageError(f"is absurdly large (tiles of {width}x{length})")
     sizes = max(sum(directory.numbers(photo, tag)) for tag in (_STRIP_SIZES, _TILE_SIZES))
     if sizes > len(photo) + 65_536:
-        raise BadPhoto("is truncated or corrupt (its strips claim more bytes than it has)")
+        raise ImageError("is truncated or corrupt (its strips claim more bytes than it has)")
     if values.get(_COMPRESSION) in _JPEG_COMPRESSIONS:
         _check_jpeg_strips(photo, strips, values)
 
 
 def _check_jpeg_strips(photo: bytes, strips: int, values: dict[int, int]) -> None:
-    """Raise BadPhoto if the JPEGs that a TIFF's strips or tiles are would be passed over too often.
+    """Raise ImageError if the JPEGs in a TIFF's strips or tiles would be passed over too often.
 
     One strip may hold all scans that there are: each, but for one a strip, counts as a pass over
     the largest.
@@ -237,7 +241,7 @@ def _check_jpeg_strips(photo: bytes, strips: int, values: dict[int, int]) -> Non
     largest = tile or values.get(_WIDTH, 0) * rows
     scans = len(_SCAN.findall(photo))
     if (scans - strips) * largest > MAX_SCANNED:
-        raise BadPhoto(f"is absurdly drawn out ({scans} scans of strips of {largest:,} pixels)")
+        raise ImageError(f"is absurdly drawn out ({scans} scans of strips of {largest:,} pixels)")
 
 
 class _Directory:
@@ -268,7 +272,7 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
         chained: Whether to go on to the one that stands after the first.
 
     Raises:
-        BadPhoto: If one has too many entries, or entries that claim more bytes than there are:
+        ImageError: If one has too many entries, or entries that claim more bytes than there are:
             several that share the same bytes are copied once for each.
     """
     data = data.removeprefix(b"Exif\0\0")
@@ -285,11 +289,11 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
             continue
         seen.add(at)
         if len(seen) > 16:
-            raise BadPhoto("is absurdly split up (more than 16 directories)")
+            raise ImageError("is absurdly split up (more than 16 directories)")
         head, size = (8, 20) if big else (2, 12)
         count = int.from_bytes(data[at : at + head], "little" if order == "<" else "big")
         if count > MAX_ENTRIES:
-            raise BadPhoto(
+            raise ImageError(
                 f"is absurdly split up (a directory of {count:,} entries; at most {MAX_ENTRIES} are"
                 " read)"
             )
@@ -305,7 +309,7 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
                 offset = _number(data, start + (12 if big else 8), order, big)
                 claimed += min(values * width, max(0, len(data) - offset))
             if values > MAX_VALUES and kind not in _SINGLE_BYTES:
-                raise BadPhoto(f"is absurdly split up (a directory entry of {values:,} values)")
+                raise ImageError(f"is absurdly split up (a directory entry of {values:,} values)")
             inline = entry[12:] if big else entry[8:]
             value = (
                 int.from_bytes(inline[:width], "little" if order == "<" else "big") if width else 0
@@ -322,7 +326,9 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
             if tag in _SUB_DIRECTORIES and values == 1:
                 waiting.append(value)
         if claimed > len(data) + 65_536:
-            raise BadPhoto("is truncated or corrupt (its directories claim more bytes than it has)")
+            raise ImageError(
+                "is truncated or corrupt (its directories claim more bytes than it has)"
+            )
         following = _number(data, at + head + count * size, order, big)
         if len(seen) == 1:
             found.following = following

@@ -214,7 +214,7 @@ def _sizes(photos: Sequence[Photo], progress: Progress) -> Iterator[tuple[int, i
 def _size(photo: Photo) -> tuple[int, int]:
     try:
         return decode.size(decode.read_image(photo.path))
-    except (OSError, decode.BadPhoto):
+    except (OSError, decode.ImageError):
         height, width, _ = read_pixels(photo.path).shape  # says what happened to it
         return height, width
 

@@ -194,7 +194,7 @@ def deciding_image(endpoint: Endpoint, model: Path) -> bytes:
 
 
 def _read_image(path: Path) -> bytes:
-    from breedlab.data.decode import BadPhoto, decode
+    from breedlab.data.decode import ImageError, decode
 
     try:
         content = path.read_bytes()
@@ -203,7 +203,7 @@ def _read_image(path: Path) -> bytes:
         raise DataError(
             f"endpoint.photo: {path}: cannot be read ({error.strerror}); expected an image"
         ) from error
-    except BadPhoto as error:
+    except ImageError as error:
         raise DataError(f"endpoint.photo: {path}: {error}; expected an image") from error
     return content
 
