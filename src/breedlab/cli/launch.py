@@ -227,10 +227,10 @@ def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
     """
     from breedlab.backends import own_problems
 
-    config, found = examine(dict(tree))
-    if found:
-        found = found + own_problems(tree)
-    return carry_out(accepted(config, found), overrides, None)
+    config, problems = examine(dict(tree))
+    if problems:
+        problems = problems + own_problems(tree)
+    return carry_out(accepted(config, problems), overrides, None)
 
 
 def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict[str, Any]:

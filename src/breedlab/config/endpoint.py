@@ -267,14 +267,14 @@ def _steps_suit_the_traffic(endpoint: Endpoint) -> Iterator[Problem]:
 def _image_serves(endpoint: Endpoint) -> Iterator[Problem]:
     if not endpoint.own_image:
         return
-    found = _ECR.match(endpoint.image)
-    if not found:
+    match = _ECR.match(endpoint.image)
+    if not match:
         expected = "expected aws, or ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
         yield Problem("endpoint.image", f"got {endpoint.image!r}; {expected}")
-    elif endpoint.region and found["region"] != endpoint.region:
+    elif endpoint.region and match["region"] != endpoint.region:
         expected = f"SageMaker takes one of the endpoint's own region, {endpoint.region}"
-        yield Problem("endpoint.image", f"is in {found['region']}; {expected}")
-    elif "training" in found["name"]:
+        yield Problem("endpoint.image", f"is in {match['region']}; {expected}")
+    elif "training" in match["name"]:
         expected = "take endpoint.image=aws, or one made from docker/Dockerfile"
         yield Problem("endpoint.image", f"{endpoint.image} trains and cannot serve; {expected}")
 

@@ -177,7 +177,7 @@ def resolved(tree: Mapping[str, Any], lenient: bool = False) -> tuple[Tree, list
         lenient: Whether a leaf may stay a text, or where the config takes no text have its default:
             for whoever needs only the rest.
     """
-    found: list[Problem] = []
+    problems: list[Problem] = []
 
     def walk(value: Any, path: str) -> Any:
         if isinstance(value, Mapping):
@@ -195,10 +195,10 @@ def resolved(tree: Mapping[str, Any], lenient: bool = False) -> tuple[Tree, list
             if lenient:
                 return _LEFT_OUT if path.startswith("backend.") and path.count(".") == 1 else value
             else:
-                found.append(not_set(path, missing.args[0]))
+                problems.append(not_set(path, missing.args[0]))
             return value
 
-    return {key: walk(value, str(key)) for key, value in tree.items()}, found
+    return {key: walk(value, str(key)) for key, value in tree.items()}, problems
 
 
 def not_set(path: str, name: str) -> Problem:

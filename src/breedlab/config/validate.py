@@ -266,14 +266,14 @@ def _space_problems(tree: Tree, config: Config | None, own: list[Problem]) -> li
         or not isinstance(tuner.get("space"), dict)
     ):
         return []
-    found: list[Problem] = []
+    problems: list[Problem] = []
     seen: set[str] = set()
     allowed = _searched(tuner.get("strategy"))
     for path, given in leaves(tuner["space"]):
         where = f"tuner.space.{path}"
         if path not in allowed:
             auto = " (tuner=auto may)" if path in _searched("auto") else ""
-            found.append(
+            problems.append(
                 Problem(
                     where,
                     f"is not a config path that a search can vary{auto}" + nearest(path, allowed),
@@ -282,13 +282,13 @@ def _space_problems(tree: Tree, config: Config | None, own: list[Problem]) -> li
         elif not isinstance(tree.get(path.split(".")[0]), dict):
             continue  # the section itself is missing, which is reported
         elif path in seen:
-            found.append(
+            problems.append(
                 Problem(where, "is given twice, once nested and once dotted; expected once")
             )
         else:
-            found += _dimension_problems(tree, config, path, given, own)
+            problems += _dimension_problems(tree, config, path, given, own)
         seen.add(path)
-    return found
+    return problems
 
 
 def _dimension_problems(
@@ -300,7 +300,7 @@ def _dimension_problems(
         return [
             Problem(f"tuner.space.{error.path}", f"got {error.given!r}; expected {error.expected}")
         ]
-    found = []
+    problems = []
     partner = _partner(tree, path)
     for index, value in enumerate(dimension.probes()):
         together = {path: value} | {
@@ -316,8 +316,8 @@ def _dimension_problems(
             about = problem.message
             if problem.path != path and not problem.path.startswith(f"{path}."):
                 about = f"{value!r} does not go with {problem.path}: {about}"
-            found.append(Problem(f"tuner.space.{path}", about))
-    return found
+            problems.append(Problem(f"tuner.space.{path}", about))
+    return problems
 
 
 def _retyped(config: Config, tree: Tree, paths: list[str]) -> list[Problem]:
@@ -329,15 +329,15 @@ def _retyped(config: Config, tree: Tree, paths: list[str]) -> list[Problem]:
         paths: Where they are.
     """
     sections = _sections(config)
-    found = []
+    problems = []
     for name in {path.partition(".")[0] for path in paths}:
         try:
             sections[name] = type(sections[name]).model_validate(tree[name])
         except ValidationError as error:
             del sections[name]
             records = [{**record, "loc": (name, *record["loc"])} for record in error.errors()]
-            found += reword(records, known_paths())
-    return found + rules.problems(sections)
+            problems += reword(records, known_paths())
+    return problems + rules.problems(sections)
 
 
 def _partner(tree: Tree, path: str) -> dict[str, list[Any]]:

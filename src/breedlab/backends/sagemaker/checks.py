@@ -66,7 +66,7 @@ def partition_problems(backend: Backend, region: str) -> list[Problem]:
     """Return which ARNs belong to another part of AWS, or another region, than the jobs."""
     if region.startswith("<"):
         return []
-    found = []
+    problems = []
     expected = (
         "aws-cn"
         if region.startswith("cn-")
@@ -84,17 +84,17 @@ def partition_problems(backend: Backend, region: str) -> list[Problem]:
             continue
         partition, where = arn.split(":")[1], arn.split(":")[3]
         if partition != expected and region.count("-") == 2:
-            found.append(
+            problems.append(
                 Problem(
                     f"backend.{name}",
                     f"{arn} is of {partition}; expected {expected}, as {region} is",
                 )
             )
         elif where not in ("", region):
-            found.append(
+            problems.append(
                 Problem(f"backend.{name}", f"{arn} is a key of {where}; expected one of {region}")
             )
-    return found
+    return problems
 
 
 def objective_problems(config: Config) -> list[Problem]:
@@ -115,79 +115,81 @@ def objective_problems(config: Config) -> list[Problem]:
 def request_problems(requests: list[Request], experiment: Experiment) -> list[Problem]:
     """What is wrong with requests: by the API's own model, and with what travels as
     hyperparameters."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for number, request in enumerate(requests):
-        found += model_problems(request, before=requests[:number])
+        problems += model_problems(request, before=requests[:number])
         if experiment.config.data.root.startswith("s3://"):
-            found = [Problem("data.root", p.message) if _is_about_images(p) else p for p in found]
+            problems = list(map(_of_images, problems))
         parameters = request.parameters
         values = parameters.get("HyperParameters") or parameters.get(
             "TrainingJobDefinition", {}
         ).get("StaticHyperParameters", {})
-        found += hyperparameter_problems(values)
+        problems += hyperparameter_problems(values)
     if experiment.searches:
-        found += range_problems(experiment.config)
+        problems += range_problems(experiment.config)
     # What two requests have in common is wrong once.
     once = {
         (problem.path, re.sub(r" \(Create\w+: .*\)$", "", problem.message)): problem
-        for problem in reversed(found)
+        for problem in reversed(problems)
     }
     return list(reversed(once.values()))
 
 
-def _is_about_images(problem: Problem) -> bool:
-    """Return whether a problem is that of the channel that the images come by, which is the
-    first."""
-    return "InputDataConfig[0]." in problem.message
+def _of_images(problem: Problem) -> Problem:
+    """Return a problem at `data.root` if it is one of the first channel, which the images use."""
+    if "InputDataConfig[0]." in problem.message:
+        return Problem("data.root", problem.message)
+    return problem
 
 
 def hyperparameter_problems(values: dict[str, str]) -> list[Problem]:
     """Names and values that would kill a job at its start: they end up in a shell's variables,
     between quotes."""
-    found = []
+    problems = []
     for name, value in values.items():
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-            found.append(
+            problems.append(
                 Problem(
                     name,
                     "is not a valid hyperparameter name; expected letters, digits and '_', no dot",
                 )
             )
         if "'" in value:
-            found.append(
+            problems.append(
                 Problem(
                     name,
                     f"{value[:80]!r} has a single quote, which ends the shell's quotes around it",
                 )
             )
         if len(value) > LONGEST:
-            found.append(
+            problems.append(
                 Problem(name, f"is {len(value)} characters long; expected at most {LONGEST}")
             )
-    return found
+    return problems
 
 
 def range_problems(config: Config) -> list[Problem]:
     """Whether every name and value that SageMaker may propose is one that the job will take."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for kind, ranges in parameter_ranges(config).items():
         for described in ranges:
             name = described["Name"]
             where = f"tuner.space.{config_path(name)}"
             values = described.get("Values") or [described["MinValue"], described["MaxValue"]]
             if config.tuner.strategy == "grid" and kind != "CategoricalParameterRanges":
-                found.append(
+                problems.append(
                     Problem(
                         where, "is a continuous range; a grid takes a list, such as [0.001,0.01]"
                     )
                 )
             for value in values:
-                found += [Problem(where, p.message) for p in hyperparameter_problems({name: value})]
+                of_value = hyperparameter_problems({name: value})
+                problems += [Problem(where, problem.message) for problem in of_value]
                 try:
                     decode({name: value})
                 except BreedlabError as error:
-                    found.append(Problem(where, str(error).splitlines()[-1].strip()))
-    return found
+                    problems.append(Problem(where, str(error).splitlines()[-1].strip()))
+    return problems
 
 
 def source_problems(folder: Path) -> list[Problem]:
@@ -215,10 +217,10 @@ def model_problems(
     """
     parameters = with_stand_ins(request.parameters)
     earlier = [(r.operation, with_stand_ins(r.parameters)) for r in before]
-    found = refusals(request.service, request.operation, parameters, earlier)
+    problems = refusals(request.service, request.operation, parameters, earlier)
     return [
         Problem(_set_by(path, set_by), f"{message} ({request.operation}: {path})")
-        for path, message in found
+        for path, message in problems
     ]
 
 

@@ -61,8 +61,8 @@ class Bucket(Store):
         return connect(self._region, "--region")
 
     def refuse(self) -> None:
-        if found := bucket_problems(self._account, self._address, self._bucket):
-            raise error_from(found, "upload")
+        if problems := bucket_problems(self._account, self._address, self._bucket):
+            raise error_from(problems, "upload")
 
     def upload(self, root: Path, paths: Sequence[Path], *, links: bool) -> int:
         if not links:

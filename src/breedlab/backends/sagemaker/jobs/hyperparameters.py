@@ -68,22 +68,22 @@ def decode(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
             refuses.
     """
     values: dict[str, Any] = {}
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for name, given in hyperparameters.items():
         if name.startswith(_FOREIGN):
             continue
         path = config_path(name)
         value = _value_model(path) if re.fullmatch(r"[A-Za-z0-9_]+", name) else None
         if value is None:
-            found.append(Problem(name, _unknown(name)))
+            problems.append(Problem(name, _unknown(name)))
             continue
         try:
             values[path] = _typed(value, given)
         except ValidationError as error:
             for problem in reword(error.errors(), ()):
-                found.append(Problem(name + problem.path.removeprefix("value"), problem.message))
-    if found:
-        raise error_from(found, "hyperparameters")
+                problems.append(Problem(name + problem.path.removeprefix("value"), problem.message))
+    if problems:
+        raise error_from(problems, "hyperparameters")
     return values
 
 

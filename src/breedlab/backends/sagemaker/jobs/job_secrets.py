@@ -48,18 +48,18 @@ def _in_shell(name: str, value: str) -> str | None:
 def secret_problems(config: Config) -> list[Problem]:
     """Return which secrets a launch cannot take from the shell, and which are given where they
     would be kept."""
-    found = []
+    problems = []
     for name, value in config.backend.environment.items():
         path, source = f"backend.environment.{name}", _in_shell(name, value)
         if source is not None and not os.environ.get(source):
-            found.append(
+            problems.append(
                 Problem(
                     path,
                     f"comes from the shell's {source}, which is not set; export {source} first",
                 )
             )
         elif source is None and is_secret(name, value) and value != os.environ.get(name):
-            found.append(
+            problems.append(
                 Problem(
                     path,
                     "looks like a secret, which would be kept in records and archives; export it"
@@ -67,7 +67,7 @@ def secret_problems(config: Config) -> list[Problem]:
                     " secret in Secrets Manager",
                 )
             )
-    return found
+    return problems
 
 
 def definition_problems(config: Config) -> list[Problem]:

@@ -46,24 +46,24 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         BreedlabError: Before anything is uploaded, naming all that AWS would refuse.
     """
     stage("Checking")
-    account, place, found = session.inspect(config.backend)
+    account, place, problems = session.inspect(config.backend)
     config = job_logging.tracked(config)
-    found += job_secrets.secret_problems(config)
-    found += job_secrets.definition_problems(config)
-    found += job_logging.logger_problems(config)
+    problems += job_secrets.secret_problems(config)
+    problems += job_secrets.definition_problems(config)
+    problems += job_logging.logger_problems(config)
     overrides = job_secrets.texts_without(overrides, config)
     config = job_secrets.without_secrets(config)
     in_s3 = config.data.root.startswith("s3://")
     if not in_s3:
         config = _with_fitting_batches(config)
     where = place or session.planned(config.backend)
-    found += checks.offline_problems(config, where.region)
+    problems += checks.offline_problems(config, where.region)
     quote = quoted(account, config.backend, "Training") if account else None
     money = (config.backend, where.region, trial_count(config), each_trial_is_a_job(config), quote)
     if not where.region.startswith("<"):
-        found += bill_problems(*money)
+        problems += bill_problems(*money)
     if account and in_s3:
-        found += _data_problems(account, config.data.root)
+        problems += _data_problems(account, config.data.root)
     asked = preflight.Findings()
     if account and place:
         at_once = (
@@ -72,9 +72,9 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         asked = preflight.look(
             account, place.role, preflight.training_needs(config.backend, at_once)
         )
-        found += asked.problems
+        problems += asked.problems
     if account and config.backend.job_name:
-        found += _name_problems(account, config)
+        problems += _name_problems(account, config)
     image = images.training_image(config.backend, where.region)
     name = new_name(config, datetime.now())
     experiment = Experiment(
@@ -85,9 +85,9 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         source.mkdir()
         write_source(source, config)
         sent = planned_requests(experiment)
-        found += checks.source_problems(source) + checks.request_problems(sent, experiment)
-        if found:
-            raise error_from(found, "backend=sagemaker")
+        problems += checks.source_problems(source) + checks.request_problems(sent, experiment)
+        if problems:
+            raise error_from(problems, "backend=sagemaker")
         assert account and place
         note(f"account and requests are in order; {place.region}, {image}")
         asked.tell_unchecked()
@@ -185,9 +185,9 @@ def _name_problems(account: boto3.Session, config: Config) -> list[Problem]:
 def _data_problems(account: boto3.Session, root: str) -> list[Problem]:
     """Whether there are photos at an address in S3, as far as one look tells."""
     bucket, key = split_uri(root)
-    found = session.bucket_problems(account, "data.root", bucket)
-    if found:
-        return found
+    problems = session.bucket_problems(account, "data.root", bucket)
+    if problems:
+        return problems
     prefix = f"{key}/" if key else ""
     with aws_errors(root):
         pages = client(account, "s3").list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")

@@ -54,11 +54,11 @@ def plan(config: Config) -> str:
         config.data.root if in_s3 else place.uri("data", "<fingerprint>"),
     )
     sent = planned_requests(experiment)
-    found = checks.offline_problems(config, place.region)
-    found += definition_problems(config)
-    found += [*logger_problems(config), *checks.request_problems(sent, experiment)]
-    if found:
-        raise error_from(found, "backend=sagemaker")
+    problems = checks.offline_problems(config, place.region)
+    problems += definition_problems(config)
+    problems += [*logger_problems(config), *checks.request_problems(sent, experiment)]
+    if problems:
+        raise error_from(problems, "backend=sagemaker")
     lines = [
         f"experiment {config.name} on SageMaker (dry run: nothing is started)",
         "",
