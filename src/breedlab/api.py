@@ -144,8 +144,8 @@ class Model:
                 self._prepare(image, start + offset)
                 for offset, image in enumerate(several[start : start + _BATCH])
             ]
-            for told in self._exported.told(torch.stack(batch)):
-                predictions.append(self._prediction(told))
+            for fields in self._exported.describe(torch.stack(batch)):
+                predictions.append(self._prediction(fields))
         return predictions
 
     def _prepare(self, image: Picture, position: int) -> Any:

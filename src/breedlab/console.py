@@ -125,18 +125,18 @@ def progress(title: str, aside: bool = False) -> Iterator[Report]:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table whose number columns stand right."""
-    made = Table(
+    grid = Table(
         title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=True
     )
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        made.add_column(column, justify="right" if numeric else "left")
+        grid.add_column(column, justify="right" if numeric else "left")
     for row in rows:
         # As text: in a string, `[b]` and `:dog:` of a file's name would be markup.
-        made.add_row(
+        grid.add_row(
             *(
                 Text(f"{cell:.4g}" if isinstance(cell, float) else printable(str(cell)))
                 for cell in row
             )
         )
-    return made
+    return grid

@@ -156,12 +156,12 @@ def _read(endpoint: str, status: int, body: bytes, top: int) -> dict[str, Any]:
         found = [
             {"class": classes[i], "probability": round(float(probabilities[i]), 6)} for i in best
         ]
-        told = {
+        answer = {
             name: tree["predictions"][0][name] for name in _TOLD if name in tree["predictions"][0]
         }
-        if "set" in told:
-            told["set_coverage"] = float(tree["set_coverage"])
-        return {"predictions": found, **told}
+        if "set" in answer:
+            answer["set_coverage"] = float(tree["set_coverage"])
+        return {"predictions": found, **answer}
 
 
 @contextmanager

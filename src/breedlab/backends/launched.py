@@ -34,13 +34,13 @@ class Launched:
 
     def all(self) -> list[Handle]:
         """Return every experiment that was submitted from here, the newest first."""
-        found = []
+        handles = []
         for path in self._runs.glob(f"*/*/{FILE}"):
             try:
-                found.append(self._open(path.parent))
+                handles.append(self._open(path.parent))
             except BreedlabError as error:  # one launch's record is no reason to show none
                 warn(str(error))
-        return sorted(found, key=lambda handle: handle.started, reverse=True)
+        return sorted(handles, key=lambda handle: handle.started, reverse=True)
 
     def find(self, name: str) -> Handle | None:
         """Return an experiment by its job's name or by its run directory; None if it was submitted

@@ -42,13 +42,13 @@ def main(argv: list[str]) -> int:
     paths = command_parser().parse_args([word for word in words if "=" not in word]).paths
     if problems := load_plugins(named_plugins(overrides)):
         raise error_from(problems)
-    known = {setting.path: setting for setting in [*settings(Deploying), *settings(schema())]}
-    if unknown := [path for path in paths if path not in known]:
+    by_path = {setting.path: setting for setting in [*settings(Deploying), *settings(schema())]}
+    if unknown := [path for path in paths if path not in by_path]:
         raise ConfigError(
-            "\n".join(f"{path}: unknown name{nearest(path, known)}" for path in unknown)
+            "\n".join(f"{path}: unknown name{nearest(path, by_path)}" for path in unknown)
         )
-    texts = [_about(known[path], list(known.values()), overrides) for path in paths]
-    print("\n\n".join(texts) if texts else _listed(list(known.values())))
+    texts = [_about(by_path[path], list(by_path.values()), overrides) for path in paths]
+    print("\n\n".join(texts) if texts else _listed(list(by_path.values())))
     sys.stdout.flush()
     return 0
 

@@ -53,12 +53,12 @@ def command_parser() -> Parser:
     )
 
     def verb(name: str, about: str, more: str = "", of_one: bool = True) -> argparse.ArgumentParser:
-        told = f"{about[0].upper()}{about[1:]}.{more}"
+        description = f"{about[0].upper()}{about[1:]}.{more}"
         parents = [one, runs] if of_one else [runs]
-        made: argparse.ArgumentParser = verbs.add_parser(
-            name, parents=parents, help=about, description=told
+        verb_parser: argparse.ArgumentParser = verbs.add_parser(
+            name, parents=parents, help=about, description=description
         )
-        return made
+        return verb_parser
 
     listing = verb(
         "list",
@@ -144,15 +144,15 @@ def _list(runs: Path) -> None:
             f" {command('launch', 'backend=... ...')}"
         )
         return
-    told: set[tuple[str, str]] = set()
+    warnings: set[tuple[str, str]] = set()
     rows = []
     for handle in handles:
         try:
             state = handle.status()
         except BackendError as error:
             state = "?"
-            if (handle.where, str(error)) not in told:
-                told.add((handle.where, str(error)))
+            if (handle.where, str(error)) not in warnings:
+                warnings.add((handle.where, str(error)))
                 warn(
                     f"how the jobs in {handle.where or 'this machine'} stand is not known: {error}"
                 )

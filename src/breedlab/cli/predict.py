@@ -183,7 +183,7 @@ def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any
             except OSError as error:
                 answers[-1]["error"] = f"cannot be read ({error.strerror})"
         if ready:
-            found = model.told(torch.stack([photo for _, photo in ready]))
+            found = model.describe(torch.stack([photo for _, photo in ready]))
             for (answer, _), told in zip(ready, found, strict=True):
                 probabilities = told.pop("probabilities")
                 best = sorted(range(len(model.classes)), key=lambda index: -probabilities[index])[
@@ -204,7 +204,7 @@ def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any
 
 def _add_truths(answers: list[dict[str, Any]], classes: list[str]) -> None:
     """Add each photo's true class where a folder that it lies in is named as one."""
-    known = {
+    classes_by_form = {
         form: name
         for name in classes
         for form in (composed(name), composed(name).replace("_", " "))
@@ -217,12 +217,10 @@ def _add_truths(answers: list[dict[str, Any]], classes: list[str]) -> None:
         ]
         for folder in folders:
             shown = display_names([folder])[0]
-            truth = next(
-                (known[form] for form in (folder, shown, shown.replace("_", " ")) if form in known),
-                None,
-            )
-            if truth is not None:
-                answer["truth"] = truth
+            forms = (folder, shown, shown.replace("_", " "))
+            named = [form for form in forms if form in classes_by_form]
+            if named:
+                answer["truth"] = classes_by_form[named[0]]
                 break
 
 
@@ -259,7 +257,7 @@ def _show(answers: list[dict[str, Any]]) -> None:
             )
     has_truths = any("truth" in answer for answer in answers)
     columns = ["photo", "class", "probability", *(["true class"] if has_truths else [])]
-    made = table("", columns, [row[: len(columns)] for row in rows])
+    grid = table("", columns, [row[: len(columns)] for row in rows])
     # Names tell the photos apart: what an error says gives way to them, and what has no room is
     # folded, never cut.
     longest = max((len(answer["photo"]) for answer in answers), default=0)
@@ -271,7 +269,7 @@ def _show(answers: list[dict[str, Any]]) -> None:
         - _BORDERS
         - (max(truths, len("true class")) + 3) * has_truths
     )
-    made.columns[1].max_width = room if room >= _LEAST else None
-    made.columns[0].overflow = made.columns[1].overflow = "fold"
-    made.columns[2].no_wrap = True
-    console.print(made)
+    grid.columns[1].max_width = room if room >= _LEAST else None
+    grid.columns[0].overflow = grid.columns[1].overflow = "fold"
+    grid.columns[2].no_wrap = True
+    console.print(grid)

@@ -52,9 +52,10 @@ def _load(name: Any, path: str) -> Problem | None:
     except BreedlabError as error:
         return Problem(path, f"{name} cannot be imported: {error}")
     except Exception as error:  # whatever the package does
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         return Problem(
-            path, f"{name} cannot be imported ({type(error).__name__}: {said}){_place(error, name)}"
+            path,
+            f"{name} cannot be imported ({type(error).__name__}: {reason}){_place(error, name)}",
         )
     return None
 

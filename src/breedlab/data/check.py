@@ -93,16 +93,16 @@ def check(
     # two copies in train are no fault of the person's
     shared = tuple(leak for leak in leaks if not leak.own_cut)
     dropped = {finding.path for finding in (*bad, *conflicts, *leaks)}
-    kept = replace(
+    clean = replace(
         photos,
         splits={s: tuple(p for p in photos.splits[s] if p.path not in dropped) for s in SPLITS},
     )
-    lacking = [*photos.flaws, *_lacking(photos, kept)]
+    lacking = [*photos.flaws, *_lacking(photos, clean)]
     if lacking or (on_bad_file == "error" and (bad or conflicts or shared)):
         refused = (bad, conflicts, shared) if on_bad_file == "error" else ((), (), ())
-        raise _refusal(kept, *refused, lacking, len(leaks) - len(shared), memory)
-    told = (*_warnings(kept), *_near_duplicates(kept, seen))
-    return Report(kept, bad, leaks, told, _fingerprint(kept, seen), conflicts)
+        raise _refusal(clean, *refused, lacking, len(leaks) - len(shared), memory)
+    notes = (*_warnings(clean), *_near_duplicates(clean, seen))
+    return Report(clean, bad, leaks, notes, _fingerprint(clean, seen), conflicts)
 
 
 @dataclass(frozen=True)
@@ -119,20 +119,20 @@ def _all(photos: PhotoSet) -> Iterator[Photo]:
 
 def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict[Path, _Seen]:
     book = memory / f"{hashlib.sha256(os.fsencode(photos.root.resolve())).hexdigest()[:16]}.json"
-    known: dict[str, list[object]] = _load(book)
+    results: dict[str, list[object]] = _load(book)
     stamps = {photo.path: _stamp(photo.path) for photo in _all(photos)}
-    fresh = [path for path, stamp in stamps.items() if known.get(str(path), [None])[0] != stamp]
+    fresh = [path for path, stamp in stamps.items() if results.get(str(path), [None])[0] != stamp]
     if fresh:
         try:
             for done, (path, seen) in enumerate(
                 zip(fresh, hardware.in_threads(_read, fresh), strict=True), 1
             ):
-                known[str(path)] = [stamps[path], seen.digest, seen.problem, seen.hash]
+                results[str(path)] = [stamps[path], seen.digest, seen.problem, seen.hash]
                 if progress:
                     progress(done, len(fresh))
         finally:  # told to stop, the next start reads only the rest
-            _save(book, known)
-    return {path: _Seen(*map(str, known[str(path)][1:])) for path in stamps}
+            _save(book, results)
+    return {path: _Seen(*map(str, results[str(path)][1:])) for path in stamps}
 
 
 def _load(book: Path) -> dict[str, list[object]]:

@@ -83,11 +83,11 @@ def disagreements(
 ) -> Iterator[str]:
     """Say which splits hold other classes than train, or nothing that their purpose needs."""
     train = set(by_split["train"])
-    known = {name.casefold() for name in train}
+    train_names = {name.casefold() for name in train}
     wrong = []
     for split, found in by_split.items():
         count = sum(map(len, found.values()))
-        if not count or known.isdisjoint(name.casefold() for name in found):
+        if not count or train_names.isdisjoint(name.casefold() for name in found):
             # `test/unknown/1.jpg` or `test/test/1.jpg`, which is how loaders are made to read them
             held = (
                 f"{count:,} images in {listed(sorted(found))}, not in a class of train"

@@ -219,17 +219,17 @@ def _extract(zip_file: Path, root: Path, folder: str, report: Progress) -> None:
         archive = zipfile.ZipFile(zip_file)
     try:
         with archive:
-            wanted = _wanted(archive, zip_file, root, folder)
+            members = _wanted(archive, zip_file, root, folder)
             # Each file also fills up its last block.
-            need = sum(entry.file_size + 4096 for entry in wanted)
+            need = sum(entry.file_size + 4096 for entry in members)
             _require_space(root.parent, need, f"to unpack {zip_file}")
-            report(0, len(wanted))
-            for done, (entry, path) in enumerate(wanted.items(), start=1):
+            report(0, len(members))
+            for done, (entry, path) in enumerate(members.items(), start=1):
                 target = unpacked / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with _reading(zip_file), archive.open(entry) as source, target.open("wb") as out:
                     shutil.copyfileobj(source, out)
-                report(done, len(wanted))
+                report(done, len(members))
         if root.exists():
             root.rmdir()  # empty, and in the way of the rename on Windows
         unpacked.rename(root)
@@ -242,7 +242,7 @@ def _wanted(
 ) -> dict[zipfile.ZipInfo, PurePosixPath]:
     """The files below `folder` and their paths there; refuses an archive that may do harm."""
     top = PurePosixPath(folder)
-    wanted: dict[zipfile.ZipInfo, PurePosixPath] = {}
+    members: dict[zipfile.ZipInfo, PurePosixPath] = {}
     tops: set[str] = set()
     for entry in archive.infolist():
         name = entry.filename.replace("\\", "/")
@@ -261,21 +261,21 @@ def _wanted(
             continue
         tops.update(path.parts[:1])
         if path.is_relative_to(top) and path != top:
-            wanted[entry] = path.relative_to(top)
-    if not wanted:
+            members[entry] = path.relative_to(top)
+    if not members:
         raise DataError(
             f"{zip_file} holds no files in a folder {folder!r}, but has"
             f" {', '.join(sorted(tops)[:10])} at its top. Set data.archive.folder to the one with"
             " the photos."
         )
-    total, size = sum(entry.file_size for entry in wanted), _size(zip_file)
+    total, size = sum(entry.file_size for entry in members), _size(zip_file)
     if total > MAX_UNPACKED or total > max(GROWTH_MATTERS_FROM, MAX_GROWTH * size):
         raise DataError(
             f"{zip_file} ({_amount(size)}) would unpack to {_amount(total)}; expected at most"
             f" {MAX_GROWTH} times its size and {_amount(MAX_UNPACKED)}. If you trust it, unpack it"
             f" yourself: its {folder!r} becomes {root}."
         )
-    return wanted
+    return members
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from breedlab.data.class_folders import (
 )
 from breedlab.data.cuts import cut_missing
 from breedlab.data.groups import groups_of
-from breedlab.data.layout import SPLITS, listed, split_folders, told_splits
+from breedlab.data.layout import SPLITS, describe_splits, listed, split_folders
 from breedlab.data.listing import Leftovers, find_images
 from breedlab.data.tables import AUTO, Table, find_table, unused_table
 from breedlab.errors import DataError
@@ -247,7 +247,7 @@ def survey(
             filter(
                 None,
                 (
-                    told_splits(root, folders),
+                    describe_splits(root, folders),
                     unused_table(root),
                     several,
                     grouped,

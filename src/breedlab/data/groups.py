@@ -32,7 +32,7 @@ def groups_of(
         return {}, ""
     named, columns = groups_by_column(root, group, ignore)
     found = with_own(named, root, paths) if named else groups_by_name(group, root, paths, columns)
-    return found, told(found)
+    return found, describe(found)
 
 
 def groups_by_column(
@@ -116,7 +116,7 @@ def with_own(found: Mapping[Path, str], root: Path, paths: Iterable[Path]) -> di
     return {path: found.get(path) or f"/{path.relative_to(root).as_posix()}" for path in paths}
 
 
-def told(groups: Mapping[Path, str]) -> str:
+def describe(groups: Mapping[Path, str]) -> str:
     """Return in a line how many groups there are."""
     alone = sum(name.startswith("/") for name in groups.values())
     rest = f"; {alone:,} images have none, and are one each" if alone else ""

@@ -111,7 +111,7 @@ def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[st
     return found
 
 
-def told_splits(root: Path, found: Mapping[str, Path]) -> str:
+def describe_splits(root: Path, found: Mapping[str, Path]) -> str:
     """Return which folder was taken for which split, in words; empty where their names say it
     plainly."""
     plain = [

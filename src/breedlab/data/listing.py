@@ -124,13 +124,13 @@ def is_image(path: Path) -> bool:
 
 def subfolders(folder: Path, left: Leftovers | None = None) -> list[Path]:
     """Return the folders in a folder, sorted, without litter."""
-    found = []
+    folders = []
     for entry in sorted(folder.iterdir()):
         if is_litter(entry.name) or (entry.is_dir() and is_litter_folder(entry)):
             _count_litter(left, entry.name)
         elif entry.is_dir():
-            found.append(entry)
-    return found
+            folders.append(entry)
+    return folders
 
 
 def loose_images(folder: Path) -> int:
@@ -149,17 +149,17 @@ def find_images(folder: Path, left: Leftovers | None = None) -> list[Path]:
         folder: Where to look; links to folders are followed.
         left: Is told what was left out.
     """
-    found = []
+    images = []
     for parent, names in _walk(folder, left):
         for name in names:
             path = Path(parent, name)
             if is_litter(name):
                 _count_litter(left, name)
             elif is_image(path):
-                found.append(path)
+                images.append(path)
             elif left is not None:
                 left.endings[path.suffix.lower()] += 1
-    return sorted(found)
+    return sorted(images)
 
 
 def _walk(folder: Path, left: Leftovers | None) -> Iterator[tuple[str, list[str]]]:

@@ -16,12 +16,12 @@ _FEWEST_CLASSES_OF_TOP5 = 20
 
 def shown_metrics(test: Mapping[str, Any]) -> dict[str, str]:
     """Return the titles of those metrics that say something about a test, which may be empty."""
-    known = test.get("metrics", {})
+    metrics = test.get("metrics", {})
     few = len(test.get("per_class", {})) < _FEWEST_CLASSES_OF_TOP5
     return {
         name: shown
         for name, shown in titles().items()
-        if name in known and not (few and name == "top5")
+        if name in metrics and not (few and name == "top5")
     }
 
 

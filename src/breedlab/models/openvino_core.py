@@ -19,11 +19,11 @@ def core() -> Any:
     import openvino
 
     with signals.same_stack():
-        made = openvino.Core()
+        core = openvino.Core()
         # a graph's file may be gone before what was compiled of it
-        made.set_property({"ENABLE_MMAP": False})
-        made.get_versions("CPU")  # loads the plugin, which is what gets the stack
-    return made
+        core.set_property({"ENABLE_MMAP": False})
+        core.get_versions("CPU")  # loads the plugin, which is what gets the stack
+    return core
 
 
 def settings(precision: str, threads: int, streams: int) -> dict[str, Any]:

@@ -210,9 +210,9 @@ def _space(config: Config, images: Images) -> list[str]:
             f"space     {2 * images.download / _GB:.1f} GB for the download and what is unpacked"
             " from it"
         )
-    known: Entry | None = lookup(config.model.name)
+    entry: Entry | None = lookup(config.model.name)
     title = "space     " if not lines else "          "
-    if known is None:
+    if entry is None:
         lines.append(
             f"{title}checkpoints and archive: four times the weights of {config.model.name}"
         )
@@ -221,12 +221,12 @@ def _space(config: Config, images: Images) -> list[str]:
         # while it is packed.
         copies = 4 if config.model.freeze != "none" else 8
         lines.append(
-            f"{title}{copies * known.parameters * 4 / _GB:.2f} GB for checkpoints and archive"
+            f"{title}{copies * entry.parameters * 4 / _GB:.2f} GB for checkpoints and archive"
         )
-    if config.model.freeze == "backbone" and config.cache.mode == "auto" and known is not None:
+    if config.model.freeze == "backbone" and config.cache.mode == "auto" and entry is not None:
         photos = config.cache.views * images.counts["train"] + images.counts["valid"]
         lines.append(
-            f"          {max(photos * known.features * 4 / _GB, 0.01):.2f} GB for activations in"
+            f"          {max(photos * entry.features * 4 / _GB, 0.01):.2f} GB for activations in"
             f" {config.cache.dir}"
         )
     elif config.model.freeze != "none" and config.cache.mode == "auto":

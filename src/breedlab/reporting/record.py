@@ -77,9 +77,9 @@ class RunRecord:
     @cached_property
     def photo_root(self) -> Path | None:
         """Where the photos lie, if they still do."""
-        known = [self.lineage.get("data", {}).get("root"), self.splits.get("root")]
+        roots = [self.lineage.get("data", {}).get("root"), self.splits.get("root")]
         first = [photo for photos in self.splits.get("photos", {}).values() for photo in photos[:1]]
-        for text in known:
+        for text in roots:
             root = _with_values(text)
             if root and first and (Path(root) / first[0]).is_file():
                 return Path(root)

@@ -218,12 +218,12 @@ def importances(run: RunRecord) -> dict[str, float]:
     seconds to open."""
     if len(search_charts.ranked(run)) < 4:
         return {}
-    known: dict[str, float] | None = (run.metrics.get("search") or {}).get("importance")
-    if known is None:
+    importance: dict[str, float] | None = (run.metrics.get("search") or {}).get("importance")
+    if importance is None:
         from breedlab.tuning.importance import importances as computed
 
-        known = computed(run.path)
-    return known
+        importance = computed(run.path)
+    return importance
 
 
 def model(run: RunRecord) -> Section:

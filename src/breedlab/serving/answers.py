@@ -41,7 +41,7 @@ class Unknown:
         """Return the share of validation images that are less far from the training images."""
         return bisect_left(self.quantiles, distance) / len(self.quantiles)
 
-    def told(self, distance: float) -> dict[str, Any]:
+    def fields(self, distance: float) -> dict[str, Any]:
         """Return what an answer says of an image at such a distance."""
         return {
             "unknown": distance > self.threshold,
@@ -128,7 +128,7 @@ class Answers:
         order: list[int] = np.argsort(-np.asarray(probabilities), kind="stable").tolist()
         return [order[0], *(index for index in order[1:] if probabilities[index] >= self.least)]
 
-    def told(
+    def fields(
         self, probabilities: Sequence[float] | Array, distance: float | None
     ) -> dict[str, Any]:
         """Return what an answer says of an image beside its scores: `labels` or `set`, of indices,
@@ -139,7 +139,7 @@ class Answers:
         if (found := self.in_set(probabilities)) is not None:
             told["set"] = found
         if self.unknown is not None and distance is not None:
-            told |= self.unknown.told(distance)
+            told |= self.unknown.fields(distance)
         return told
 
 

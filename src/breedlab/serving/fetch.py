@@ -79,11 +79,11 @@ def resolve(host: str, port: int) -> list[str]:
 
 def connect(address: str, port: int, seconds: float) -> socket.socket:
     """A connection to that address, unless it leads back to this very machine."""
-    made = socket.create_connection((address, port), timeout=seconds)
-    if made.getsockname()[0] == made.getpeername()[0]:
-        made.close()
+    connection = socket.create_connection((address, port), timeout=seconds)
+    if connection.getsockname()[0] == connection.getpeername()[0]:
+        connection.close()
         raise ConnectionRefusedError("this machine")
-    return made
+    return connection
 
 
 class Fetcher:

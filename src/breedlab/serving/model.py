@@ -193,15 +193,15 @@ class Model:
         made."""
         return self._computing.scores(photos)[:, : len(self.classes)] / self.answers.temperature
 
-    def told(self, photos: torch.Tensor) -> list[dict[str, Any]]:
+    def describe(self, photos: torch.Tensor) -> list[dict[str, Any]]:
         """What is said of each photo beside its scores: `probabilities`, and `labels`, `set` and
-        `unknown` as `Answers.told`."""
+        `unknown` as `Answers.fields`."""
         found = []
         for row in self.engine.scores(photos):
             scores = row[: len(self.classes)]
             probabilities = (scores if self.answers.multi_label else scores.softmax(0)).tolist()
             distance = float(row[-1]) if self.answers.unknown is not None else None
             found.append(
-                {"probabilities": probabilities, **self.answers.told(probabilities, distance)}
+                {"probabilities": probabilities, **self.answers.fields(probabilities, distance)}
             )
         return found

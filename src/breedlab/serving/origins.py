@@ -77,5 +77,5 @@ def refusal(
 
 def _name(host: str) -> str:
     """A Host header without its port."""
-    found = _HOST.fullmatch(host)
-    return found[1].rstrip(".") if found else ""
+    match = _HOST.fullmatch(host)
+    return match[1].rstrip(".") if match else ""

@@ -82,7 +82,7 @@ def write_onnx(model: Model, file: Path) -> None:
     """
     extras.require("onnx", "an ONNX file")
     graph, example = _prepared(model)
-    made = io.BytesIO()
+    buffer = io.BytesIO()
     names = {"images": {0: "n"}, "scores": {0: "n"}, "probabilities": {0: "n"}}
     if sum(t.numel() * t.element_size() for t in graph.state_dict().values()) > _LIMIT:
         raise ServingError(
@@ -95,7 +95,7 @@ def write_onnx(model: Model, file: Path) -> None:
             torch.onnx.export(
                 graph,
                 (example,),
-                made,  # type: ignore[arg-type]  # a file object is taken, too
+                buffer,  # type: ignore[arg-type]  # a file object is taken, too
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=["images"],
@@ -104,7 +104,7 @@ def write_onnx(model: Model, file: Path) -> None:
             )
     except Exception as error:  # torch raises its own kinds, RuntimeError, TypeError ...
         raise _not_written(model, file, error) from error
-    content = made.getvalue() + _properties(metadata(model))
+    content = buffer.getvalue() + _properties(metadata(model))
     _compare(_answers_of_onnx(content, example), graph, example, file)
     with atomic_open(file) as out:
         out.write(content)
@@ -117,21 +117,21 @@ def write_program(model: Model, file: Path) -> None:
         ServingError: If the network cannot be exported, or the file answers otherwise.
     """
     graph, example = _prepared(model)
-    made = io.BytesIO()
+    buffer = io.BytesIO()
     many = {"images": {0: torch.export.Dim("n", min=1)}}
     try:
         with _quiet(), torch.no_grad():
             program = torch.export.export(graph, (example,), dynamic_shapes=many)
             torch.export.save(
-                program, made, extra_files={"metadata.json": json.dumps(metadata(model))}
+                program, buffer, extra_files={"metadata.json": json.dumps(metadata(model))}
             )
-            made.seek(0)
-            found = torch.export.load(made).module()(example)[0]
+            buffer.seek(0)
+            found = torch.export.load(buffer).module()(example)[0]
     except Exception as error:
         raise _not_written(model, file, error) from error
     _compare(found, graph, example, file)
     with atomic_open(file) as out:
-        out.write(made.getvalue())
+        out.write(buffer.getvalue())
 
 
 def _prepared(model: Model) -> tuple[Portable, torch.Tensor]:

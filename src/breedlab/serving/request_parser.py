@@ -239,13 +239,13 @@ def _from_fields(text: str) -> list[Photo]:
 
 
 def _from_form(body: bytes, content_type: str) -> list[Photo]:
-    found = _BOUNDARY.search(content_type[:500])
-    if found is None:
+    match = _BOUNDARY.search(content_type[:500])
+    if match is None:
         raise BadRequest(
             400,
             "the form's content type names no boundary; let the client write it: curl -F file=@...",
         )
-    delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1", "replace")
+    delimiter = b"\r\n--" + (match[1] or match[2]).encode("latin-1", "replace")
     parts = (b"\r\n" + body).split(delimiter, _MAX_PARTS + 2)[1:]
     if len(parts) > _MAX_PARTS + 1:
         raise BadRequest(400, f"the form has more than {_MAX_PARTS} fields")

@@ -77,16 +77,16 @@ class Answer:
                 for i in best
             ]
             distance = None if self.distances is None else float(self.distances[number])
-            told = answers.told(probabilities, distance)
+            fields = answers.fields(probabilities, distance)
             for name in ("set", "labels"):
-                if name in told:
-                    told[name] = [classes[index] for index in told[name]]
+                if name in fields:
+                    fields[name] = [classes[index] for index in fields[name]]
             predictions.append(
                 {
                     "top": top,
                     "scores": scores.tolist(),
                     "probabilities": probabilities.tolist(),
-                    **told,
+                    **fields,
                 }
             )
         about: dict[str, Any] = {

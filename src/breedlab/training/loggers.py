@@ -60,14 +60,14 @@ def make_loggers(config: Config, run: Path) -> list[Logger]:
     """Return what logs a training: the run's own curves, which reports read, and what `logger`
     names."""
     name = config.logger.name
-    made = [curve_logger(run / "tensorboard", events=name == "tensorboard")]
+    loggers = [curve_logger(run / "tensorboard", events=name == "tensorboard")]
     if name == "csv":  # a resumed run begins another version
-        made.append(CSVLogger(run, name="csv"))
+        loggers.append(CSVLogger(run, name="csv"))
     elif name == "mlflow" and distributed.is_main():
-        made.append(_mlflow(config, run))
+        loggers.append(_mlflow(config, run))
     elif name == "wandb" and distributed.is_main():
-        made.append(_wandb(config, run))
-    return made
+        loggers.append(_wandb(config, run))
+    return loggers
 
 
 def finish(config: Config, run: Path, test: Mapping[str, Any]) -> None:

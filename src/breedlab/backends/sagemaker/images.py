@@ -58,9 +58,9 @@ def known_gpus(instance_type: str) -> int | None:
     from sagemaker.core import instance_types_gpu_info
 
     # The list is by region; what a type has is the same everywhere.
-    known = instance_types_gpu_info.retrieve("us-east-1").get(instance_type, {})
-    if known:
-        return int(known["Count"])
+    gpu_info = instance_types_gpu_info.retrieve("us-east-1").get(instance_type, {})
+    if gpu_info:
+        return int(gpu_info["Count"])
     return None if re.match(r"ml\.(g|p)\d", instance_type) else 0
 
 

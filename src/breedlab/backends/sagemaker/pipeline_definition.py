@@ -138,13 +138,13 @@ def _of_definition(tree: Any) -> Found:
         yield "Steps", "expected a list of steps"
         return
     names = [step.get("Name") for step in steps]
-    known = {str(step.get("Name")): step for step in steps}
+    by_name = {str(step.get("Name")): step for step in steps}
     for index, step in enumerate(steps):
         where = f"Steps[{index}]"
         if names.count(step.get("Name")) > 1:
             yield f"{where}.Name", f"got {step.get('Name')!r} twice; expected each name once"
-        yield from _of_step(where, step, known, tree.get("Parameters") or [])
-    yield from _of_order(known)
+        yield from _of_step(where, step, by_name, tree.get("Parameters") or [])
+    yield from _of_order(by_name)
 
 
 def _of_step(
@@ -241,8 +241,8 @@ class _Resolver:
             return Unknown()
         if all(isinstance(part, Unknown) for part in parts):
             return Unknown()
-        known = [str(part) or "x" if isinstance(part, Unknown) else str(part) for part in parts]
-        text = str(join.get("On", "")).join(known)
+        texts = [str(part) or "x" if isinstance(part, Unknown) else str(part) for part in parts]
+        text = str(join.get("On", "")).join(texts)
         return Unknown(text) if any(isinstance(part, Unknown) for part in parts) else text
 
     def _reference(self, text: Any, path: str) -> str:

@@ -175,13 +175,13 @@ def _passing(account: boto3.Session, role: str, path: str) -> Iterator[Problem]:
 
 
 def _room(account: boto3.Session, needs: list[Need], found: Findings) -> Iterator[Problem]:
-    wanted = {need.quota: need for need in needs}
-    if not wanted:
+    quotas = {need.quota: need for need in needs}
+    if not quotas:
         return
     pages = client(account, "service-quotas").get_paginator("list_service_quotas")
     for page in pages.paginate(ServiceCode=_QUOTAS_CODE, PaginationConfig={"PageSize": 100}):
         for quota in page["Quotas"]:
-            need = wanted.pop(str(quota["QuotaName"]), None)
+            need = quotas.pop(str(quota["QuotaName"]), None)
             if need is None or float(quota["Value"]) >= need.least:
                 continue
             yield Problem(
@@ -189,10 +189,10 @@ def _room(account: boto3.Session, needs: list[Need], found: Findings) -> Iterato
                 f"{need.wanted} is above the account's quota '{need.quota}', {quota['Value']:g} in"
                 f" {account.region_name}; ask for more under Service Quotas, or take less",
             )
-        if not wanted:
+        if not quotas:
             return
     found.unchecked += [
-        f"the quota '{name}': the account lists none of that name" for name in wanted
+        f"the quota '{name}': the account lists none of that name" for name in quotas
     ]
 
 

@@ -101,10 +101,10 @@ def closure(lines: Sequence[str], python: str, asked_by: str = "backend.vendor")
 
     environment = {str(name): str(value) for name, value in default_environment().items()}
     environment |= {"python_version": python, "python_full_version": f"{python}.0"}
-    wanted = [Requirement(line) for line in lines]
+    requirements = [Requirement(line) for line in lines]
     seen: set[tuple[str, frozenset[str]]] = set()
-    while wanted:
-        need = wanted.pop()
+    while requirements:
+        need = requirements.pop()
         name, extras = canonicalize_name(need.name), frozenset(need.extras)
         if name in _THE_IMAGES_OWN or name.startswith("nvidia-cu") or (name, extras) in seen:
             continue
@@ -120,9 +120,10 @@ def closure(lines: Sequence[str], python: str, asked_by: str = "backend.vendor")
         yield f"{name}=={found.version.partition('+')[0]}"
         for line in found.requires or []:
             further = Requirement(line)
-            asked = [{**environment, "extra": extra} for extra in ("", *extras)]
-            if further.marker is None or any(further.marker.evaluate(each) for each in asked):
-                wanted.append(further)
+            environments = [{**environment, "extra": extra} for extra in ("", *extras)]
+            marker = further.marker
+            if marker is None or any(map(marker.evaluate, environments)):
+                requirements.append(further)
 
 
 def _download(target: Path, pins: Sequence[str], python: str, machine: str, asked_by: str) -> None:

@@ -67,15 +67,15 @@ def finish(chart: Any, height: int, description: str) -> Spec:
     chart = chart.properties(width="container", height=height, description=description)
     # Checking each chart against the schema takes as long as all the rest; the tests have it
     # checked.
-    made: Spec = chart.to_dict(validate=False)
+    spec: Spec = chart.to_dict(validate=False)
     for key in ("config", "$schema"):  # the page's own, once
-        made.pop(key, None)
-    made["autosize"] = {"type": "fit-x", "contains": "padding"}
-    made["datasets"] = {}
-    for part in (made, *made.get("layer", [])):
+        spec.pop(key, None)
+    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+    spec["datasets"] = {}
+    for part in (spec, *spec.get("layer", [])):
         if "data" in part:
-            part["data"] = {"name": _stored(part["data"]["values"], made["datasets"])}
-    return made
+            part["data"] = {"name": _stored(part["data"]["values"], spec["datasets"])}
+    return spec
 
 
 def _stored(values: list[Any], datasets: dict[str, list[Any]]) -> str:

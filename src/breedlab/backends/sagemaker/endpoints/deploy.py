@@ -144,12 +144,12 @@ def deploy(endpoint: Endpoint, model: Path, package: Version | None = None) -> s
         if package is not None:
             deployment = replace(deployment, package=package.arn, model=package.model)
         cost = cost_of(deployment, endpoint.price_per_hour, account)
-        asked = preflight.Findings()
+        findings = preflight.Findings()
         if account is not None:
-            asked = preflight.look(account, place.role, _quotas(deployment), "endpoint.role")
-        refuse([*found, *_problems(deployment), *cost.problems(), *asked.problems])
+            findings = preflight.look(account, place.role, _quotas(deployment), "endpoint.role")
+        refuse([*found, *_problems(deployment), *cost.problems(), *findings.problems])
         assert account is not None
-        asked.tell_unchecked()
+        findings.tell_unchecked()
         note(f"endpoint {deployment.name} costs {of_endpoint(str(cost))}")
         classes = archive_check.classes_of(folder)
         rollout = Rollout(account, deployment, classes, image, endpoint.replace)

@@ -141,8 +141,8 @@ def with_version(deployment: Deployment, content: str) -> Deployment:
     """The deployment with the version that belongs to its settings and the archive's content."""
     # Who deploys it makes no difference: a colleague's deployment of the same is the same.
     plain = replace(deployment, version="", model="", own_tags=())
-    told = ["tagged", *(request.parameters for request in (_model(plain), _config(plain)))]
-    digest = hashlib.sha256(json.dumps([content, *told], sort_keys=True).encode()).hexdigest()
+    settings = ["tagged", *(request.parameters for request in (_model(plain), _config(plain)))]
+    digest = hashlib.sha256(json.dumps([content, *settings], sort_keys=True).encode()).hexdigest()
     return replace(deployment, version=digest[:10])
 
 
@@ -166,9 +166,9 @@ def requests(deployment: Deployment, *, exists: bool, retain: bool = False) -> l
         exists: Whether the endpoint is there and is updated in place.
         retain: Whether it keeps the number of instances that its autoscaling has come to.
     """
-    made = [_model(deployment), _config(deployment)]
-    made.append(_update(deployment, retain) if exists else _create(deployment))
-    return [*made, *scaling_requests(deployment)]
+    sent = [_model(deployment), _config(deployment)]
+    sent.append(_update(deployment, retain) if exists else _create(deployment))
+    return [*sent, *scaling_requests(deployment)]
 
 
 def container(deployment: Deployment) -> dict[str, Any]:
@@ -185,8 +185,8 @@ def container(deployment: Deployment) -> dict[str, Any]:
             "TS_DEFAULT_RESPONSE_TIMEOUT": "60",
             **environment,
         }
-    made: dict[str, Any] = {"Image": deployment.image, "ModelDataUrl": deployment.model}
-    return {**made, "Environment": environment} if environment else made
+    definition: dict[str, Any] = {"Image": deployment.image, "ModelDataUrl": deployment.model}
+    return {**definition, "Environment": environment} if environment else definition
 
 
 def _model(deployment: Deployment) -> Request:

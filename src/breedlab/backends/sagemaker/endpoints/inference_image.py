@@ -24,13 +24,13 @@ def inference_image(instance_type: str, region: str) -> str:
             f"endpoint.instance_type: {instance_type} has ARM processors beside its GPUs; give"
             " endpoint.image"
         )
-    known = not region.startswith("<")
+    has_region = not region.startswith("<")
     # Of types newer than its list the SDK takes every processor for an x86 one.
     listed = machines.ARM_SIBLING if machines.is_arm(instance_type) else instance_type
     try:
         uri: str = image_uris.retrieve(
             "pytorch",
-            region if known else "us-east-1",
+            region if has_region else "us-east-1",
             version=SERVING_PYTORCH,
             instance_type=listed,
             image_scope="inference",
@@ -42,7 +42,7 @@ def inference_image(instance_type: str, region: str) -> str:
             f"endpoint.region: AWS has no PyTorch image in {region!r}; expected a region such as"
             " eu-central-1"
         ) from error
-    return uri if known else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
+    return uri if has_region else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
 
 
 def python_of(image: str) -> str:

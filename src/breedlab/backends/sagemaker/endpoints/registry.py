@@ -130,8 +130,9 @@ def properties(lineage: Mapping[str, Any], metrics: Mapping[str, Any] | None) ->
     """Return lineage and metrics as AWS takes them: short texts by short names, 50 at most."""
     flat = dict(_leaves("metrics", ((metrics or {}).get("test") or {}).get("metrics") or {}))
     flat |= dict(_leaves("lineage", lineage))
-    kept = {name: text for name, value in flat.items() if (text := tag_value(str(value)).strip())}
-    return dict(list(kept.items())[:_MOST_PROPERTIES])
+    texts = {name: tag_value(str(value)).strip() for name, value in flat.items()}
+    properties = [(name, text) for name, text in texts.items() if text]
+    return dict(properties[:_MOST_PROPERTIES])
 
 
 def metrics_uri(deployment: Deployment) -> str:

@@ -51,8 +51,8 @@ def scrubbed(home: str) -> dict[str, str]:
     The account's credentials are in variables, in files of the home folder, and behind addresses
     that variables name.
     """
-    kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
-    return {**kept, "HOME": home, "AWS_EC2_METADATA_DISABLED": "true"}
+    environment = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+    return {**environment, "HOME": home, "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 class PortTaken(BackendError):

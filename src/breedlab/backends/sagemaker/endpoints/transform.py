@@ -164,11 +164,11 @@ def follow(account: boto3.Session, name: str) -> dict[str, Any]:
         reason = described.get(
             "FailureReason", "somebody stopped it" if ended == "Stopped" else "no reason was given"
         )
-        told = [f"{name}: {ended}: {reason}"]
+        lines = [f"{name}: {ended}: {reason}"]
         if left:
-            told.append(_unanswered_text(left))
-        told.append(f"its log is in CloudWatch: /aws/sagemaker/TransformJobs, {name}/")
-        raise BackendError("\n".join(told))
+            lines.append(_unanswered_text(left))
+        lines.append(f"its log is in CloudWatch: /aws/sagemaker/TransformJobs, {name}/")
+        raise BackendError("\n".join(lines))
     if left:
         warn(_unanswered_text(left))
     return described

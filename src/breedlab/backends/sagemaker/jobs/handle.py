@@ -121,9 +121,9 @@ class SageMakerExperiment(Handle):
                 f" {record.experiment().uri()}/"
             )
         if not running:
-            known = [f"{status.name}: {describe(status)}" for status, _ in jobs if status.state]
-            told = "; ".join(known) or f"{record.name}: {self._missing()}"
-            lines.append(f"nothing to stop: {told}")
+            states = [f"{status.name}: {describe(status)}" for status, _ in jobs if status.state]
+            summary = "; ".join(states) or f"{record.name}: {self._missing()}"
+            lines.append(f"nothing to stop: {summary}")
         return lines
 
     def results(self, *, now: bool = False) -> Mapping[str, Any]:

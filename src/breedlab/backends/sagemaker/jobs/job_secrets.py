@@ -144,8 +144,8 @@ def with_secrets(request: Request) -> Request:
         )
     if not sources:
         return request
-    taken = {name: os.environ[source] for name, source in sources.items()}
-    filled = {**job, "Environment": {**variables, **taken}}
+    secrets = {name: os.environ[source] for name, source in sources.items()}
+    filled = {**job, "Environment": {**variables, **secrets}}
     parameters = {**request.parameters, "TrainingJobDefinition": filled} if inside else filled
     return replace(request, parameters=dict(parameters))
 

@@ -64,15 +64,15 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         problems += bill_problems(*money)
     if account and in_s3:
         problems += _data_problems(account, config.data.root)
-    asked = preflight.Findings()
+    findings = preflight.Findings()
     if account and place:
         at_once = (
             min(config.tuner.parallel, trial_count(config)) if each_trial_is_a_job(config) else 1
         )
-        asked = preflight.look(
+        findings = preflight.look(
             account, place.role, preflight.training_needs(config.backend, at_once)
         )
-        problems += asked.problems
+        problems += findings.problems
     if account and config.backend.job_name:
         problems += _name_problems(account, config)
     image = images.training_image(config.backend, where.region)
@@ -90,7 +90,7 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
             raise error_from(problems, "backend=sagemaker")
         assert account and place
         note(f"account and requests are in order; {place.region}, {image}")
-        asked.tell_unchecked()
+        findings.tell_unchecked()
         for request in job_requests(experiment):
             for notice in notices((request.operation, request.parameters)):
                 warn(notice)

@@ -45,8 +45,8 @@ class PipelineExperiment(SageMakerExperiment):
 
     def details(self) -> list[tuple[str, str]]:
         status = execution_status(self._account, self.record)
-        told = describe(status) if status.state else self._missing()
-        lines = [("pipeline", f"{self.name}: {told}")]
+        state = describe(status) if status.state else self._missing()
+        lines = [("pipeline", f"{self.name}: {state}")]
         for step in self._look(status).values():
             parts = [step.job, step.state + (f", {step.reason}" if step.reason else "")]
             lines.append((step.name, ": ".join(part for part in parts if part)))
@@ -69,8 +69,8 @@ class PipelineExperiment(SageMakerExperiment):
 
         status = execution_status(self._account, self.record)
         if status.state != "Executing":
-            told = describe(status) if status.state else self._missing()
-            return [f"nothing to stop: {self.name}: {told}"]
+            state = describe(status) if status.state else self._missing()
+            return [f"nothing to stop: {self.name}: {state}"]
         stop_pipeline(self._account, self.name, status.arn)
         return [
             f"{self.name}: stopping, with the job that it is at; what that has done so far"

@@ -215,9 +215,9 @@ def from_tree(tree: Mapping[str, Any], run: Path | None) -> Record:
         tree: Its content.
         run: The run directory that it lies in, None if it lies in the bucket.
     """
-    known = {each.name for each in fields(Record)}
-    kept = {name: value for name, value in tree.items() if name in known}
-    return Record(**{**kept, "place": AwsTarget(**kept["place"]), "run": run})
+    names = {each.name for each in fields(Record)}
+    values = {name: value for name, value in tree.items() if name in names}
+    return Record(**{**values, "place": AwsTarget(**values["place"]), "run": run})
 
 
 def _read(text: str) -> Record:
