@@ -1,8 +1,12 @@
-"""Real bash completes breedlab's command lines by the script that `breedlab completion` prints."""
+"""Real bash and fish complete breedlab's command lines by the scripts that `breedlab completion`
+prints."""
 
 from __future__ import annotations
 
+import io
+import shutil
 import subprocess
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +26,7 @@ printf '%s\n' "${COMPREPLY[@]}"
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from contextlib import redirect_stdout
-    from io import StringIO
-
-    out = StringIO()
+    out = io.StringIO()
     with redirect_stdout(out):
         assert main(["bash"]) == 0
     file = tmp_path_factory.mktemp("completion") / "breedlab.bash"
@@ -70,6 +71,52 @@ def test_bash_offers_what_may_follow(
 
 def test_bash_offers_every_command(script: Path, tmp_path: Path) -> None:
     assert pressed(script, "breedlab ", tmp_path) == [f"{name} " for name in COMMANDS]
+
+
+FISH = shutil.which("fish")
+
+
+@pytest.fixture(scope="module")
+def fish_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = io.StringIO()
+    with redirect_stdout(out):
+        assert main(["fish"]) == 0
+    file = tmp_path_factory.mktemp("completion") / "breedlab.fish"
+    file.write_text(out.getvalue())
+    return file
+
+
+@pytest.mark.skipif(FISH is None, reason="fish is not installed")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("breedlab dep", ["deploy"]),
+        ("breedlab predict x --engine ", ["eager", "openvino"]),
+        ("breedlab predict --en", ["--endpoint", "--engine"]),
+        ("breedlab launch optim.name=ad", ["optim.name=adam", "optim.name=adamw"]),
+        ("breedlab launch experiment=resnet34_h", ["experiment=resnet34_hpo"]),
+        ("breedlab launch resume=runs/d", ["resume=runs/dogs/", "resume=runs/dogs/1"]),
+        ("breedlab deploy ru", ["runs/", "runs/dogs/1"]),
+        ("breedlab deploy x endpoint=s", ["endpoint=serverless"]),
+        ("breedlab deploy x endpoint.inst", ["endpoint.instance_type="]),
+        ("breedlab help optim.lr", ["optim.lr"]),
+        ("breedlab jobs f", ["fetch"]),
+        ("breedlab jobs fetch f", []),
+        ("breedlab predict jobs f", []),
+        ("breedlab predict nowhere", []),
+    ],
+)
+def test_fish_offers_what_may_follow(
+    fish_script: Path, line: str, offered: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "runs" / "dogs" / "1").mkdir(parents=True)
+    (tmp_path / "runs" / "dogs" / "1" / "config.yaml").touch()
+    source = 'source $argv[1]; complete -C "$argv[2]"'
+    command = [str(FISH), "--no-config", "-c", source, str(fish_script), line]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    # behind a tab is what a word means
+    assert [word.partition("\t")[0] for word in done.stdout.splitlines()] == offered
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

@@ -210,14 +210,21 @@ def _fish_lines(commands: dict[str, Completed]) -> Iterator[str]:
     for name, found in commands.items():
         about = quoted([COMMANDS[name].partition(":")[0]])
         yield f"complete -c breedlab -n __fish_use_subcommand -a {name} -d {about}"
-        here = f"complete -c breedlab -n '__fish_seen_subcommand_from {name}'"
+        here = f"complete -c breedlab -n '__breedlab_is {name}'"
+        if found.verbs:
+            verbs = quoted([" ".join(found.verbs)])
+            yield f"complete -c breedlab -n '__breedlab_begins {name}' -a {verbs}"
         for flag in found.flags:
             values = found.values.get(flag)
             takes = f" -x -a {quoted([' '.join(values)])}" if values else ""
             yield f"{here} -l {flag.removeprefix('--')}{takes}"
-        words = [*found.verbs, *found.settings]
-        words += [f"{path}{value}" for path, values in found.choices.items() for value in values]
+        words = list(found.settings)
+        for path, values in found.choices.items():
+            words += [f"{path}{value}" for value in values]
         if words:
             yield f"{here} -a {quoted([' '.join(dict.fromkeys(words))])}"
         if found.runs:
             yield f"{here} -a '(__breedlab_runs)'"
+        for path in _RUN_SETTINGS:
+            if f"{path}=" in found.settings:
+                yield f"{here} -a '(__breedlab_runs {path}=)'"

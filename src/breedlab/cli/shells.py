@@ -86,11 +86,24 @@ fi
 
 FISH = r"""# Completion of breedlab for fish, made by `@NAME@`.
 
-function __breedlab_runs
-    # Run directories below what is typed: those with a config.yaml.
+function __breedlab_is --argument-names name
+    # Whether this is the command, and not a word after another one.
+    set -l words (commandline -opc)
+    test (count $words) -ge 2; and test $words[2] = $name
+end
+
+function __breedlab_begins --argument-names name
+    # Whether the next word is the first after the command.
+    __breedlab_is $name; and test (count (commandline -opc)) -eq 2
+end
+
+function __breedlab_runs --argument-names setting
+    # Run directories below what is typed after `setting`: those with a config.yaml.
     set -l typed (commandline -ct)
-    for file in $typed*/config.yaml $typed*/*/config.yaml $typed*/*/*/config.yaml
-        string replace -r '/config.yaml$' '' -- $file
+    string match -q -- "$setting*" $typed; or return
+    set -l folder (string sub -s (math (string length -- "$setting") + 1) -- $typed)
+    for file in $folder*/config.yaml $folder*/*/config.yaml $folder*/*/*/config.yaml
+        echo "$setting"(string replace -r '/config.yaml$' '' -- $file)
     end
 end
 
