@@ -111,13 +111,9 @@ def _figures(found: Verdict) -> str:
 
 
 def _short(value: object) -> str:
-    return (
-        f"{value:.3g}"
-        if isinstance(value, float)
-        else _few(value)
-        if isinstance(value, list)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return _few(value) if isinstance(value, list) else str(value)
 
 
 def _few(items: Sequence[object], most: int = 5) -> str:

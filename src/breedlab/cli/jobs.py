@@ -212,7 +212,9 @@ def _list_all(where: str | None) -> None:
         for job in jobs:
             hours = (datetime.now(job.created.tzinfo) - job.created).total_seconds() / 3600
             age = f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.1f} h"
-            price = "?" if job.price is None else f"${job.price:.2f}" if job.price else ""
+            price = f"${job.price:.2f}" if job.price else ""
+            if job.price is None:
+                price = "?"
             rows.append([job.name, job.kind, job.experiment, job.user, age, job.state, price])
         if not rows:
             print(f"no job in {place} has breedlab's tag")

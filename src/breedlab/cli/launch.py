@@ -113,15 +113,14 @@ def _without_cfg_job(argv: list[str]) -> list[str] | None:
     """The words beside `--cfg job`, if that is the only flag: Hydra would not show those that it is
     not given."""
     for index, word in enumerate(argv):
-        count = (
-            1
-            if word == "--cfg=job"
-            else 2
-            if argv[index : index + 2] in (["--cfg", "job"], ["-c", "job"])
-            else 0
-        )
-        rest = [other for other in [*argv[:index], *argv[index + count :]] if other != "--resolve"]
-        if count and not any(other.startswith("-") for other in rest):
+        if word == "--cfg=job":
+            after = index + 1
+        elif argv[index : index + 2] in (["--cfg", "job"], ["-c", "job"]):
+            after = index + 2
+        else:
+            continue
+        rest = [other for other in [*argv[:index], *argv[after:]] if other != "--resolve"]
+        if not any(other.startswith("-") for other in rest):
             return rest
     return None
 

@@ -124,21 +124,16 @@ def _expand(word: str) -> list[Path]:
     if path.is_file():
         return [path]
     left = Leftovers()
-    found = (
-        find_images(path, left)
-        if path.is_dir()
-        else sorted(Path(p) for p in glob.glob(word, recursive=True))
-    )
+    if path.is_dir():
+        found = find_images(path, left)
+    else:
+        found = sorted(map(Path, glob.glob(word, recursive=True)))
     if left.endings:
         print(f"{printable(word)}: left out, for their endings: {left.unread()}", file=sys.stderr)
     if not found:
-        what = (
-            "holds no photos"
-            if path.is_dir()
-            else "matches no file"
-            if glob.has_magic(word)
-            else "does not exist"
-        )
+        what = "matches no file" if glob.has_magic(word) else "does not exist"
+        if path.is_dir():
+            what = "holds no photos"
         raise DataError(
             f"{word}: {what}; expected a photo, a folder of photos or a pattern such as"
             " 'photos/*.jpg'"

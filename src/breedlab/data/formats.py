@@ -45,7 +45,9 @@ def kind_by_brand(data: bytes) -> str:
     text."""
     if data[4:8] != b"ftyp":
         return ""
-    return "AVIF" if data[8:12] in AVIF_BRANDS else "HEIC" if data[8:12] in HEIC_BRANDS else ""
+    if data[8:12] in AVIF_BRANDS:
+        return "AVIF"
+    return "HEIC" if data[8:12] in HEIC_BRANDS else ""
 
 
 def is_read(kind: str) -> bool:

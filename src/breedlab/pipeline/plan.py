@@ -188,19 +188,18 @@ def _fine_tuning(config: Config) -> str:
 def describe_dimension(dimension: Dimension) -> str:
     """What a searched value may be, as text."""
     if isinstance(dimension, Choices):
-        values = [list(value) if isinstance(value, tuple) else value for value in dimension.values]
-        return "one of " + ", ".join(
-            json.dumps(value) if not isinstance(value, str) else value for value in values
-        )
-    scale = (
-        ", log scale"
-        if dimension.log
-        else f" in steps of {dimension.step:g}"
-        if dimension.step
-        else ""
-    )
+        return f"one of {', '.join(map(_as_typed, dimension.values))}"
+    scale = ""
+    if dimension.log:
+        scale = ", log scale"
+    elif dimension.step:
+        scale = f" in steps of {dimension.step:g}"
     kind = "integers" if dimension.integer else "numbers"
     return f"{kind} from {dimension.low:g} to {dimension.high:g}{scale}"
+
+
+def _as_typed(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _space(config: Config, images: Images) -> list[str]:

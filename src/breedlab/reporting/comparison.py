@@ -218,17 +218,15 @@ def searched(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     for run in runs:
         best = run.metrics.get("search") or {}
         objective = best.get("objective")
+        if objective is not None:
+            shown = f"{objective:.4f}"
+        else:
+            shown = NOT_FINISHED if _search_is_open(run) else ""
         rows.append(
             {
                 "strategy": (run.config.get("tuner") or {}).get("strategy", ""),
                 "trials": len(run.trials),
-                "best": (
-                    f"{objective:.4f}"
-                    if objective is not None
-                    else NOT_FINISHED
-                    if _search_is_open(run)
-                    else ""
-                ),
+                "best": shown,
                 "values": ", ".join(
                     f"{path}={figure(value)}" for path, value in (best.get("values") or {}).items()
                 ),

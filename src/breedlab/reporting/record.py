@@ -19,6 +19,7 @@ from breedlab.config.plugins import load_plugins
 from breedlab.console import warn
 from breedlab.debugging.tensors import Series, Tensors, read_tensors
 from breedlab.errors import ConfigError
+from breedlab.files import why_no_folder
 from breedlab.profiling.reading import Recording
 from breedlab.profiling.reading import read as read_profile
 
@@ -137,13 +138,7 @@ def run_directory(path: Path) -> Path:
     """
     run = path.resolve()
     if not (run / "config.yaml").is_file():
-        state = (
-            "is a file"
-            if path.is_file()
-            else "has no config.yaml"
-            if path.is_dir()
-            else "does not exist"
-        )
+        state = "has no config.yaml" if path.is_dir() else why_no_folder(path)
         raise ConfigError(
             f"{path} {state}; expected a run directory such as runs/<experiment>/<stamp>"
         )

@@ -71,13 +71,11 @@ def confirm(
 
 def means(found: Results) -> dict[int, tuple[float, float]]:
     """Return each trial's mean objective and mean validation loss over its seeds."""
-    return {
-        int(number): (
-            mean(value for value, _ in seeds.values()),
-            mean(loss for _, loss in seeds.values()),
-        )
-        for number, seeds in found.items()
-    }
+    by_trial = {}
+    for number, seeds in found.items():
+        values, losses = zip(*seeds.values(), strict=True)
+        by_trial[int(number)] = mean(values), mean(losses)
+    return by_trial
 
 
 def show(found: Results, metric: str) -> None:

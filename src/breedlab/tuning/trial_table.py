@@ -93,28 +93,20 @@ class TrialTable:
     def table(self) -> Table:
         best = self.best()
         rows = sorted(self.rows.values(), key=lambda row: row.number)
-        shown = (
-            rows[-_SHOWN:]
-            if best is None or best in rows[-_SHOWN:]
-            else [best, *rows[-_SHOWN + 1 :]]
-        )
-        return table(
-            self._title,
-            ["", "trial", *self._paths, *self._figures(), "state", "seconds", ""],
-            [
-                [
-                    "★" if row is best else "",
-                    str(row.number),
-                    *(short(row.values.get(path)) for path in self._paths),
-                    "" if row.objective is None else f"{row.objective:.4f}",
-                    *([row.interval()] if self._folds > 1 else []),
-                    row.state,
-                    f"{row.seconds:.1f}" if row.seconds else "",
-                    row.reason[:60],
-                ]
-                for row in shown
-            ],
-        )
+        newest = rows[-_SHOWN:]
+        if best is not None and best not in newest:
+            newest = [best, *newest[1:]]
+        columns = ["", "trial", *self._paths, *self._figures(), "state", "seconds", ""]
+        return table(self._title, columns, [self._cells(row, best) for row in newest])
+
+    def _cells(self, row: TrialLog, best: TrialLog | None) -> list[str]:
+        cells = ["★" if row is best else "", str(row.number)]
+        cells += [short(row.values.get(path)) for path in self._paths]
+        cells.append("" if row.objective is None else f"{row.objective:.4f}")
+        if self._folds > 1:
+            cells.append(row.interval())
+        seconds = f"{row.seconds:.1f}" if row.seconds else ""
+        return [*cells, row.state, seconds, row.reason[:60]]
 
     def _figures(self) -> list[str]:
         if self._folds == 1:

@@ -16,6 +16,7 @@ from breedlab.backends.sagemaker.session import (
     BUCKET,
     REGION,
     AwsTarget,
+    partition_of,
     planned,
     require_extra,
     split_uri,
@@ -111,11 +112,7 @@ def _owner(target: AwsTarget, region: str) -> tuple[str, str | None]:
     """Return AWS's partition, and the number of the account that the role is in, if it says so."""
     if match := _ROLE.fullmatch(target.role):
         return match[1], match[2]
-    if region.startswith("cn-"):
-        return "aws-cn", None
-    if region.startswith("us-gov-"):
-        return "aws-us-gov", None
-    return "aws", None
+    return partition_of(region), None
 
 
 def _note_unknown(target: AwsTarget, number: str, region: str, role: str) -> None:

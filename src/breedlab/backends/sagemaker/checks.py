@@ -16,6 +16,7 @@ from breedlab.backends.sagemaker.jobs.requests import (
 from breedlab.backends.sagemaker.judge import refusals
 from breedlab.backends.sagemaker.limits import with_stand_ins
 from breedlab.backends.sagemaker.request import Request
+from breedlab.backends.sagemaker.session import partition_of
 from breedlab.config import Config
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
@@ -67,13 +68,7 @@ def partition_problems(backend: Backend, region: str) -> list[Problem]:
     if region.startswith("<"):
         return []
     problems = []
-    expected = (
-        "aws-cn"
-        if region.startswith("cn-")
-        else "aws-us-gov"
-        if region.startswith("us-gov-")
-        else "aws"
-    )
+    expected = partition_of(region)
     arns = {
         "role": backend.role,
         "kms.output": backend.kms.output,

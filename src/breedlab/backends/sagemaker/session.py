@@ -217,6 +217,13 @@ def aws_errors(doing: str = "") -> Iterator[None]:
         raise BackendError(f"AWS: {error}; check the network and try again{about}") from error
 
 
+def partition_of(region: str) -> str:
+    """Return the part of AWS that a region belongs to, as ARNs name it."""
+    if region.startswith("cn-"):
+        return "aws-cn"
+    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
 def region_flag(region: str | None) -> str:
     """Return ` --region REGION` for a command that is printed, nothing where the profile's region
     is that one."""

@@ -161,13 +161,9 @@ def _search(experiment: Experiment) -> Iterator[str]:
         yield "hyperparameters"
         rows: list[tuple[str, ...]] = [("name", "config path", "type", "range")]
         for path, dimension in space.items():
-            kind = (
-                "categorical"
-                if isinstance(dimension, Choices)
-                else "integer"
-                if dimension.integer
-                else "continuous"
-            )
+            kind = "categorical"
+            if not isinstance(dimension, Choices):
+                kind = "integer" if dimension.integer else "continuous"
             rows.append((sagemaker_name(path), path, kind, describe_dimension(dimension)))
         if not experiment.searches:  # one job searches by itself, and knows its own names only
             rows = [row[1:] for row in rows]
