@@ -152,7 +152,7 @@ def test_the_dry_run_needs_no_account(no_account: None, model_archive: Path, cap
     [
         (["m.tar.gz", IN], "two addresses"),
         (["m.tar.gz", "in", OUT], "IN: got 'in'"),
-        (["m.tar.gz", IN, f"{IN}/answers"], "lie in one another"),
+        (["m.tar.gz", IN, f"{IN}/answers"], "are inside one another"),
         (["m.tar.gz", "--stop", "dogs"], "take no MODEL"),
     ],
 )

@@ -45,7 +45,7 @@ def refused(cloud: Callable[..., list[str]], account: Account, here: Path) -> Re
         # names that no config path carries
         (
             ["tuner.space.optim.learning_rate=[0.1]"],
-            "tuner.space.optim.learning_rate: is no config path",
+            "tuner.space.optim.learning_rate: is not a config path",
         ),
         (["tuner.space.optim.lrr=[0.1]"], "did you mean optim.lr?"),
         # values that their field refuses

@@ -348,7 +348,7 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_training_goes_on(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "debug").write_text("in the way")
     trained(configure, tmp_path / "run")
-    assert capsys.readouterr().out.count("the debugger gave up") == 1
+    assert capsys.readouterr().out.count("the debugger stopped") == 1
     assert (tmp_path / "run" / "trained.json").exists()
 
 
@@ -394,7 +394,7 @@ def test_a_damaged_file_of_sagemaker_s_is_told_and_training_goes_on(
     (tmp_path / "hook.json").write_text("{")
     monkeypatch.setenv("SMDEBUG_CONFIG_FILE_PATH", str(tmp_path / "hook.json"))
     trained(configure, tmp_path / "run")
-    assert capsys.readouterr().out.count("the debugger gave up") == 1
+    assert capsys.readouterr().out.count("the debugger stopped") == 1
 
 
 @pytest.fixture
@@ -441,7 +441,7 @@ def test_a_full_disk_under_its_writer_neither_stops_the_training_nor_changes_its
 
     assert same(tmp_path / "full", tmp_path / "plain")
     printed = "".join(capfd.readouterr())
-    assert printed.count("the debugger gave up and training goes on") == 1
+    assert printed.count("the debugger stopped, and training continues") == 1
     assert "No space left on device" in printed
     assert "Traceback" not in printed and "Exception" not in printed
     assert not list((tmp_path / "full" / "debug").rglob("*.tmp"))
@@ -466,7 +466,7 @@ def test_it_gives_up_while_checkpoints_still_have_room(
     train(prepared_for(config), config, tmp_path / "run")
 
     printed = capsys.readouterr().out
-    assert printed.count("the debugger gave up and training goes on") == 1
+    assert printed.count("the debugger stopped, and training continues") == 1
     assert f"{tmp_path / 'run'}: 1 MB are left on its disk" in printed
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
     assert len(losses(tmp_path / "run")["TRAIN"]) == 4

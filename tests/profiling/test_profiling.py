@@ -201,7 +201,7 @@ def test_a_monitor_that_dies_stops_no_run(
     monkeypatch.setattr(session.Session, "_begin", doomed)
     made = launch(words, tmp_path, "profiler=system")
     assert (made / "model.tar.gz").exists()
-    assert capsys.readouterr().out.count("the profiler gave up and the run goes on") == 1
+    assert capsys.readouterr().out.count("the profiler stopped, and the run continues") == 1
     assert verdicts(made)["OverallSystemUsage"]["verdict"] == "not_enough_data"
 
 
@@ -225,7 +225,7 @@ def test_a_profile_that_cannot_be_written_warns_once_a_part_and_stops_no_run(
     assert (made / "model.tar.gz").exists()
     said = capsys.readouterr().out
     for part in (
-        "the profiler gave up and the run goes on",
+        "the profiler stopped, and the run continues",
         "the profiler cannot write",
         "steps are not traced",
     ):

@@ -221,5 +221,5 @@ def test_wandb_without_a_login_is_refused(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setattr(type(wandb.api), "api_key", None, raising=False)
-    with pytest.raises(BreedlabError, match="nobody is logged in"):
+    with pytest.raises(BreedlabError, match="not logged in"):
         loggers.begin(configure("logger=wandb"), run)

@@ -302,7 +302,7 @@ def test_a_grid_ends_with_the_run_that_was_told_to_stop(here: Path, words: Words
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143 and "Traceback" not in err
-    assert err.strip().splitlines()[-1].startswith("told to stop (SIGTERM)")
+    assert err.strip().splitlines()[-1].startswith("stopped by SIGTERM")
     assert "› Data" not in out, "the next run is not begun"
 
 

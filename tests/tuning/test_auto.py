@@ -187,6 +187,6 @@ def test_names_and_what_goes_with_them_are_checked_together(configure: Configure
     with pytest.raises(ConfigError, match="torchvision has no classifier 'resnet43'"):
         configure(*WORDS, "tuner.space.model.name=[resnet18,resnet43]")
     with pytest.raises(
-        ConfigError, match=r"tuner.space.model.name: is no config path .* .tuner=auto may."
+        ConfigError, match=r"tuner.space.model.name: is not a config path .* .tuner=auto may."
     ):
         configure(*WORDS, "tuner.strategy=random", "tuner.trials=3")
