@@ -181,7 +181,7 @@ def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> 
         (b'{"image": 3}', "application/json", 400, "expected"),
         ('{"image": "é"}', "application/json", 400, "base64"),
         (b'{"image": "data:image/jpeg,aGk="}', "application/json", 400, "not base64"),
-        (b"\xff", "application/json", 400, "no UTF-8"),
+        (b"\xff", "application/json", 400, "not UTF-8"),
         (b"9" * 5000, "application/json", 400, "a number in it is too long"),
         (b'{"url": 3}', "application/json", 400, "expected"),
         ("[" + "[]," * 9999 + "[]]", "application/json", 400, "expected"),
