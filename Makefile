@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-aws test-all again fast check coverage docs lock inference clean help
+.PHONY: demo test test-aws again fast check coverage docs lock inference clean help
 
 demo: .venv/demo  ## the main job on made-up photos: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
@@ -19,10 +19,7 @@ test: .venv/dev  ## all tests but those under AWS's own inference stack
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not aws_stack"
 
 test-aws: .venv/dev inference  ## the tests under AWS's own inference stack; needs 5 GB and Java
-	$(BIN)/python -m pytest -m aws_stack
-
-test-all: .venv/dev inference  ## both, side by side, as CI runs them
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m aws_stack -o cache_dir=.pytest_cache/aws
 
 again: .venv/dev  ## the tests that failed last time, one after another
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
