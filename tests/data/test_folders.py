@@ -267,7 +267,7 @@ def test_many_missing_classes_are_listed_in_part(tmp_path: Path) -> None:
 
 def test_a_root_that_is_not_there(tmp_path: Path) -> None:
     text = refusal(tmp_path / "photoz")
-    assert "data.root" in text and str(tmp_path / "photoz") in text and "not there" in text
+    assert "data.root" in text and str(tmp_path / "photoz") in text and "does not exist" in text
 
 
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
