@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from breedlab.data.check import Report, check
-from breedlab.data.folders import SPLITS, PhotoSet, survey
+from breedlab.data.folders import SPLITS, survey
+from breedlab.data.photo_set import PhotoSet
 from breedlab.errors import DataError
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from breedlab.cli import launch
 from breedlab.data.fixes import apply_fixes, write_fixes
-from breedlab.data.folders import Photo, PhotoSet
+from breedlab.data.photo_set import Photo, PhotoSet
 from breedlab.errors import BreedlabError, DataError
 
 

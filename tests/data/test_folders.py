@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from breedlab.data.folders import SPLITS, PhotoSet, display_names, is_absent, scan
+from breedlab.data.folders import SPLITS, display_names, is_absent, scan
 from breedlab.data.listing import find_images
+from breedlab.data.photo_set import PhotoSet
 from breedlab.errors import DataError
 
 

@@ -13,7 +13,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from breedlab.data.check import check
 from breedlab.data.cuts import spread
-from breedlab.data.folders import SPLITS, PhotoSet, scan, survey
+from breedlab.data.folders import SPLITS, scan, survey
+from breedlab.data.photo_set import PhotoSet
 from breedlab.errors import DataError
 
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from breedlab.data.check import check
-from breedlab.data.folders import SPLITS, PhotoSet, scan, survey
+from breedlab.data.folders import SPLITS, scan, survey
+from breedlab.data.photo_set import PhotoSet
 from breedlab.errors import DataError
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(20)

@@ -19,8 +19,9 @@ from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.data.batches import TrainingBatches, Views, batch_indices, epoch_order
 from breedlab.data.decode import decode
-from breedlab.data.folders import SPLITS, Photo, PhotoSet, scan
+from breedlab.data.folders import SPLITS, scan
 from breedlab.data.module import PhotoData
+from breedlab.data.photo_set import Photo, PhotoSet
 from breedlab.data.sample import write_sample
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import DataError

@@ -15,9 +15,10 @@ from labeled_shapes import CLASSES, drawn, labels_of, write_csv
 from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.data.check import check
-from breedlab.data.folders import SPLITS, PhotoSet, scan
+from breedlab.data.folders import SPLITS, scan
 from breedlab.data.label_cells import split_labels
 from breedlab.data.module import PhotoData
+from breedlab.data.photo_set import PhotoSet
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import DataError
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from breedlab.data.check import check
-from breedlab.data.folders import SPLITS, PhotoSet, scan
+from breedlab.data.folders import SPLITS, scan
+from breedlab.data.photo_set import PhotoSet
 from breedlab.errors import DataError
 
 BREEDS = ("beagle", "collie")

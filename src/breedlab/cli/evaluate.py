@@ -12,10 +12,11 @@ from breedlab import hardware
 from breedlab.archives import opened
 from breedlab.cli.parser import Parser
 from breedlab.config.plugins import load_plugins_of
-from breedlab.data.folders import Photo, display_names, listed
+from breedlab.data.folders import display_names, listed
 from breedlab.data.layout import split_of
 from breedlab.data.listing import Leftovers, find_images, subfolders
 from breedlab.data.multi_label import merged_copies
+from breedlab.data.photo_set import Photo
 from breedlab.data.tables import AUTO, find_table
 from breedlab.errors import DataError
 from breedlab.names import composed

@@ -11,8 +11,9 @@ from pathlib import Path
 from breedlab import hardware
 from breedlab.data import formats
 from breedlab.data.decode import ImageError, decode, read_image
-from breedlab.data.folders import FEW, SPLITS, Photo, PhotoSet, first_few
+from breedlab.data.folders import FEW, SPLITS, first_few
 from breedlab.data.near_duplicates import difference_hash, near_pairs
+from breedlab.data.photo_set import Photo, PhotoSet
 from breedlab.errors import DataError
 from breedlab.files import (
     DamagedFile,

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from breedlab.data.folders import SPLITS, PhotoSet, first_few
+from breedlab.data.folders import SPLITS, first_few
+from breedlab.data.photo_set import PhotoSet
 from breedlab.errors import DataError
 from breedlab.files import atomic_write_text
 

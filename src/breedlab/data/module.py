@@ -27,7 +27,7 @@ from breedlab.data.batches import (
     sampling_chances,
 )
 from breedlab.data.decode import ImageError, decode, keep_memory, read_image
-from breedlab.data.folders import Photo, PhotoSet
+from breedlab.data.photo_set import Photo, PhotoSet
 from breedlab.data.transforms import EvalTransform, TrainTransform, to_tensor
 from breedlab.distributed import WHOLE, Shard
 from breedlab.errors import DataError

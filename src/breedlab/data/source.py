@@ -9,7 +9,8 @@ from pathlib import Path
 from breedlab.config import Config
 from breedlab.console import note
 from breedlab.data.fixes import apply_fixes
-from breedlab.data.folders import PhotoSet, is_absent, splitting, survey
+from breedlab.data.folders import is_absent, splitting, survey
+from breedlab.data.photo_set import PhotoSet
 from breedlab.data.sources import source_of
 
 try:

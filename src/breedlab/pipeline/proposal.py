@@ -14,7 +14,8 @@ from breedlab import extras, hardware
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.yaml_folders import literally
 from breedlab.data.check import Report
-from breedlab.data.folders import FEW, SPLITS, PhotoSet, listed
+from breedlab.data.folders import FEW, SPLITS, listed
+from breedlab.data.photo_set import PhotoSet
 from breedlab.names import printable
 
 ENOUGH_TO_FINE_TUNE = 1000

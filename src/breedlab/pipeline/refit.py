@@ -18,8 +18,8 @@ from breedlab import distributed
 from breedlab.config import Config
 from breedlab.console import note
 from breedlab.data.batches import TrainingBatches
-from breedlab.data.folders import PhotoSet
 from breedlab.data.module import PhotoData
+from breedlab.data.photo_set import PhotoSet
 from breedlab.files import atomic_open, atomic_write_json, read_json_if_whole
 from breedlab.models.weights import CARD
 from breedlab.training.activations import Activations

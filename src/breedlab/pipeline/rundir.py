@@ -17,7 +17,8 @@ from breedlab.config.migrations import stamp, upgrade
 from breedlab.config.problems import error_from
 from breedlab.config.validate import with_values
 from breedlab.data.check import Report
-from breedlab.data.folders import SPLITS, PhotoSet
+from breedlab.data.folders import SPLITS
+from breedlab.data.photo_set import PhotoSet
 from breedlab.errors import ConfigError, ResumeError
 from breedlab.files import (
     atomic_write_json,

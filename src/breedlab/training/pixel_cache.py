@@ -23,8 +23,8 @@ from breedlab import hardware
 from breedlab.config.schema import Cache
 from breedlab.console import note
 from breedlab.data import decode
-from breedlab.data.folders import Photo
 from breedlab.data.module import KeptImages, PhotoData, read_pixels
+from breedlab.data.photo_set import Photo
 from breedlab.data.transforms import EvalTransform, shrunk, shrunk_size, side_for_crops
 from breedlab.errors import DiskFull
 from breedlab.training.cache_key import code_versions

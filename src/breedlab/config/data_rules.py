@@ -1,0 +1,108 @@
+"""Rules on where images are and how they are cut (`data`, `cache.views`); see `config.rules`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from breedlab.config import cloud
+from breedlab.config.backend import Backend
+from breedlab.config.problems import Problem
+from breedlab.config.schema import (
+    Cache,
+    Data,
+    Model,
+)
+from breedlab.registry import SOURCES
+
+
+def one_source(data: Data) -> Iterator[Problem]:
+    first, *others = [
+        *(name for name in SOURCES.names() if getattr(data, name, None) is not None),
+        "",
+    ]
+    for other in filter(None, others):
+        yield Problem(
+            f"data.{other}", f"given beside data.{first}; images come from one source, not both"
+        )
+
+
+def fixes_are_here(data: Data, backend: Backend) -> Iterator[Problem]:
+    if data.fixes is None:
+        return
+    if not cloud.kind_of(backend).here:
+        yield Problem(
+            "data.fixes", f"backend={backend.name} cannot apply it; fix the folders instead"
+        )
+    elif not Path(data.fixes).is_file():
+        yield Problem(
+            "data.fixes", f"{data.fixes} does not exist; expected a run's fixes.csv, edited"
+        )
+
+
+def splits_leave_training_photos(data: Data) -> Iterator[Problem]:
+    if data.valid_fraction + data.test_fraction >= 1:
+        total = data.valid_fraction + data.test_fraction
+        yield Problem(
+            "data.test_fraction",
+            f"with data.valid_fraction makes {total:g}; expected less than 1 together",
+        )
+
+
+def crop_fits_resize(data: Data) -> Iterator[Problem]:
+    if data.image_size != "auto" and data.resize != "auto" and data.resize < data.image_size:
+        yield Problem(
+            "data.resize",
+            f"got {data.resize}; expected at least data.image_size ({data.image_size})",
+        )
+
+
+def views_suit_augmentation(model: Model, cache: Cache, data: Data) -> Iterator[Problem]:
+    if model.freeze == "none":
+        if cache.views > 1:
+            yield Problem(
+                "cache.views",
+                f"got {cache.views}; expected 1, since model.freeze=none caches nothing",
+            )
+        return
+    if cache.views == 0 and cache.mode != "off":
+        yield Problem(
+            "cache.views",
+            "got 0, with which each epoch has views of its own; expected cache.mode=off as well, or"
+            " 1 or more",
+        )
+    if cache.views == 1 and data.augment != "none":
+        yield Problem(
+            "data.augment",
+            f"got {data.augment!r}, never seen with cache.views=1 (the first view is the evaluation"
+            " transform); expected 'none', or cache.views of at least 2",
+        )
+    if cache.views > 1 and data.augment == "none":
+        yield Problem(
+            "cache.views",
+            f"got {cache.views}; expected 1, since data.augment=none makes all views the same",
+        )
+    if data.mixup:
+        yield Problem(
+            "data.mixup",
+            f"got {data.mixup:g}; expected 0, since mixing photos needs model.freeze=none",
+        )
+
+
+def crops_are_cut(data: Data) -> Iterator[Problem]:
+    if data.train_size and data.augment == "none":
+        yield Problem(
+            "data.train_size",
+            f"got {data.train_size} with data.augment=none, which cuts no crops; expected null, or"
+            " an augmentation",
+        )
+
+
+RULES: tuple[Callable[..., Iterator[Problem]], ...] = (
+    one_source,
+    fixes_are_here,
+    splits_leave_training_photos,
+    crop_fits_resize,
+    views_suit_augmentation,
+    crops_are_cut,
+)

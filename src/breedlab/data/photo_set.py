@@ -1,0 +1,67 @@
+"""The images of a data set, by split: what readers of folders and label files make of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A file, the index of its class, and what it belongs to: no group is in two splits; empty
+    where there are no groups.
+
+    With `data.multi_label`, `labels` has the indices of all its classes, in order, and `label` is
+    -1, which is no class's.
+    """
+
+    path: Path
+    label: int
+    group: str = ""
+    labels: tuple[int, ...] | None = None
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The indices of all its classes."""
+        return (self.label,) if self.labels is None else self.labels
+
+    @property
+    def recorded(self) -> int | list[int]:
+        """What a run's records say of its class, or classes."""
+        return self.label if self.labels is None else [*self.labels]
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """All photos of a data set.
+
+    Attributes:
+        root: The folder that was read.
+        classes: Names as people see them, in label order.
+        splits: Photos by split, sorted by path.
+        cut: Which splits had no folder and were cut from train.
+        flaws: What has to be fixed before the photos can be used, though those that are there can
+            be read.
+        notes: What was made of the folders that a person may want to know: how they were read,
+            litter passed over.
+        left_out: What was not read that may have been meant to be: files by their endings, images
+            outside classes.
+        label_files: The files that hold the labels, where class folders do not.
+        multi_label: Whether an image may have several classes, or none.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    splits: dict[str, tuple[Photo, ...]]
+    cut: tuple[str, ...] = field(default=())
+    flaws: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...] = field(default=())
+    label_files: tuple[Path, ...] = field(default=())
+    multi_label: bool = False
+
+    def counts(self, split: str) -> list[int]:
+        """Number of photos of each class in a split."""
+        found = Counter(label for photo in self.splits[split] for label in photo.classes)
+        return [found[label] for label in range(len(self.classes))]
