@@ -1,4 +1,4 @@
-"""breedlab: from a folder of labelled images to a model that answers, from one config.
+"""breedlab: from a folder of labeled images to a live endpoint, from one config.
 
 What is in `__all__` is the public API; everything else may change without notice. Importing it is
 cheap: PyTorch is loaded when something is trained or asked.

@@ -20,7 +20,14 @@ from scipy.stats import binom
 from breedlab.config.schema import Serving
 from breedlab.distributed import Shard
 from breedlab.models.classifier import Classifier
-from breedlab.serving import engine_gate, engine_selection, engine_timing, openvino_export
+from breedlab.serving import (
+    accuracy_control,
+    engine_gate,
+    engine_selection,
+    engine_timing,
+    openvino_export,
+)
+from breedlab.serving.accuracy_control import restore_accuracy
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engine_candidates import Candidate, Selection
 from breedlab.serving.engine_gate import LEAST_AGREEMENT, MOST_LOST
@@ -98,6 +105,7 @@ def ruined(learned: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
         parameter.data.neg_()
     graph = openvino_export.convert(opposite, learned.side)
     monkeypatch.setattr(openvino_export, "quantise", lambda *_: graph)
+    monkeypatch.setattr(accuracy_control, "restore_accuracy", lambda *_: False)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +204,30 @@ def test_the_fastest_that_agrees_is_taken_and_only_its_file_is_kept(
     batch = torch.cat([photos for photos, _ in prepared.data(prepared.config).test_dataloader()])
     answered = Model(content, CPU).scores(batch).argmax(1)
     assert found.test_right == pytest.approx(float((answered == labels).float().mean()))
+
+
+@needs_openvino
+def test_int8_that_was_refused_is_judged_again_with_its_worst_layers_in_fp32(
+    choose: Select,
+    content: Path,
+    ruined: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    as_if_timed(monkeypatch, module=9.0, fp32=3.0, bf16=2.0, int8=1.0)
+    monkeypatch.setattr(engine_gate, "LEAST_CERTAIN_AGREEMENT", 0.5)  # there are 24 photos
+    monkeypatch.setattr(accuracy_control, "restore_accuracy", restore_accuracy)
+    # every layer set back; what NNCF chooses is test_accuracy_control's
+    monkeypatch.setattr(accuracy_control, "_controlled", lambda graph, *_: graph)
+    found = choose()
+    (int8,) = [each for each in found.candidates if each.choice.precision == "int8"]
+    assert found.taken == int8.choice and int8.agreement == 1.0
+    assert int8.as_dict()["verdict"] == "taken, the layers that lose most in fp32"
+    assert "again" in capsys.readouterr().out
+    assert [file.name for file in sorted((content / "engines").iterdir())] == [
+        "int8.bin",
+        "int8.xml",
+    ]
 
 
 @needs_openvino

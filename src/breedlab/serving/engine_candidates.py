@@ -26,6 +26,7 @@ class Candidate:
         right: Share of the validation photos with the true class, or labels; likewise.
         multi_label: Whether they may have several.
         objection: What speaks against it, else empty.
+        remark: What is unusual about it, else empty.
         taken: Whether it is the one.
         speedup: Over the module: the median of the rounds, and their quartiles.
     """
@@ -38,10 +39,12 @@ class Candidate:
     right: float | None = None
     multi_label: bool = False
     objection: str = ""
+    remark: str = ""
     taken: bool = False
     speedup: tuple[float, float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
+        remarks = ["taken" if self.taken else "", self.remark, self.objection]
         return {
             "engine": self.choice.engine,
             "precision": self.choice.precision,
@@ -49,7 +52,7 @@ class Candidate:
             "speedup": self.speedup and [round(factor, 2) for factor in self.speedup],
             "agreement": self.agreement,
             "exact" if self.multi_label else "top1": self.right,
-            "verdict": ", ".join(filter(None, ["taken" if self.taken else "", self.objection])),
+            "verdict": ", ".join(filter(None, remarks)),
         }
 
 

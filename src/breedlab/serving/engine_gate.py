@@ -52,3 +52,16 @@ def objection(candidate: Candidate, module: Candidate, photos: int) -> str:
             " have to be certain"
         )
     return ""
+
+
+def most_differing(photos: int) -> float:
+    """Return the largest share of so many validation photos that int8 may answer differently."""
+    allowed = 0
+    while allowed < photos and _agrees_enough(photos - allowed - 1, photos):
+        allowed += 1
+    return allowed / photos
+
+
+def _agrees_enough(agreeing: int, photos: int) -> bool:
+    least, _ = wilson(agreeing, photos)
+    return agreeing / photos >= LEAST_AGREEMENT and least >= LEAST_CERTAIN_AGREEMENT

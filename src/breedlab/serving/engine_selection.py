@@ -13,7 +13,7 @@ import torch
 from breedlab.config.schema import Serving
 from breedlab.console import note, progress, warn
 from breedlab.registry import ENGINES
-from breedlab.serving import openvino_export
+from breedlab.serving import accuracy_control, openvino_export
 from breedlab.serving.answers import Answers
 from breedlab.serving.engine_candidates import Candidate, Selection
 from breedlab.serving.engine_gate import objection, too_few
@@ -98,7 +98,7 @@ def select(
     calibration = _make(candidates, model, folder, serving, data, seed)
     ready = [candidate for candidate in candidates if candidate.engine is not None]
     time_engines(ready, _photos(data, "valid", range(min(validation, max(BATCHES)))))
-    taken = _judge(ready, choices, data, model.answers)
+    taken = _judge(ready, choices, model, folder, data, seed)
     taken.taken = True
     for file in Path(folder, FOLDER).glob("*"):
         if taken.choice.engine == EAGER or file.stem != taken.choice.precision:
@@ -173,7 +173,12 @@ def _added(
 
 
 def _judge(
-    candidates: Sequence[Candidate], choices: Sequence[Choice], data: PhotoData, answers: Answers
+    candidates: Sequence[Candidate],
+    choices: Sequence[Choice],
+    model: Model,
+    folder: Path,
+    data: PhotoData,
+    seed: int,
 ) -> Candidate:
     """The fastest that agrees with the module; of what was asked for by name, the fastest if none
     agrees."""
@@ -183,15 +188,16 @@ def _judge(
         warn("what serving.engine and serving.precision ask for cannot be had; PyTorch answers")
         return module
     reference: torch.Tensor | None = None
-    for candidate in eligible:
+    count, truth = len(data.photos.splits["valid"]), data.labels("valid")
+    waiting = [*eligible]
+    while waiting:
+        candidate = waiting.pop(0)
         if candidate is module:
             return module
         asked = [candidate] if reference is not None else [module, candidate]
-        count = len(data.photos.splits["valid"])
         # Not val_dataloader, which after training with several processes is this one's share.
         batches, title = data.view_dataloader("valid", 0), f"validating {candidate.choice}"
-        found = _predictions(asked, batches, title, count, answers)
-        truth = data.labels("valid")
+        found = _predictions(asked, batches, title, count, model.answers)
         if reference is None:
             reference = found[0]
             module.right, module.agreement = _alike(reference, truth), 1.0
@@ -200,9 +206,41 @@ def _judge(
         candidate.objection = objection(candidate, module, count)
         if not candidate.objection:
             return candidate
+        if _may_be_restored(candidate, count):
+            again = _restored(candidate, model, folder, data, seed, reference)
+            if again:
+                time_engines(candidates, _photos(data, "valid", range(min(count, max(BATCHES)))))
+                waiting = fastest_first([candidate, *waiting])
     taken = eligible[0]
     warn(f"{taken.choice} was asked for, and is exported, but it {taken.objection}")
     return taken
+
+
+def _may_be_restored(candidate: Candidate, photos: int) -> bool:
+    """Whether it is int8 that answers differently, and enough photos would judge it anew."""
+    int8 = candidate.choice == Choice(OPENVINO, "int8")
+    return int8 and not candidate.remark and not too_few(photos)
+
+
+def _restored(
+    candidate: Candidate,
+    model: Model,
+    folder: Path,
+    data: PhotoData,
+    seed: int,
+    reference: torch.Tensor,
+) -> bool:
+    """Whether accuracy control gave it another engine."""
+    order = torch.randperm(len(reference), generator=torch.Generator().manual_seed(seed))
+    chosen = order[: accuracy_control.MOST_PHOTOS].sort().values
+    return accuracy_control.restore_accuracy(
+        candidate,
+        model,
+        folder / FOLDER / "int8.xml",
+        _calibration_photos(data, seed),
+        _photos(data, "valid", chosen.tolist()),
+        reference[chosen],
+    )
 
 
 def _alike(labels: torch.Tensor, others: torch.Tensor) -> float:

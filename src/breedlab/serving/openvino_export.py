@@ -3,7 +3,8 @@ time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,30 @@ def quantise(graph: Any, photos: Sequence[torch.Tensor], progress: Progress) -> 
             it.
         progress: Called with how many have been run.
     """
-    with quiet(), signals.same_stack():  # it compiles by a Core of its own
-        import nncf
 
-        def photo(numbered: tuple[int, torch.Tensor]) -> Any:
-            progress(numbered[0], len(photos))
-            return numbered[1][None].contiguous().numpy()
+    def photo(numbered: tuple[int, torch.Tensor]) -> Any:
+        progress(numbered[0], len(photos))
+        return as_input(numbered[1])
 
+    with quantizing() as nncf:
         data = nncf.Dataset(list(enumerate(photos, 1)), photo)
         return nncf.quantize(
             graph, data, subset_size=len(photos), preset=nncf.QuantizationPreset.MIXED
         )
+
+
+@contextmanager
+def quantizing() -> Iterator[Any]:
+    """Give NNCF, kept quiet; it compiles by a Core of its own, whose threads take no signal."""
+    with quiet(), signals.same_stack():
+        import nncf
+
+        yield nncf
+
+
+def as_input(photo: torch.Tensor) -> Any:
+    """Return a photo, uint8 (3, side, side), as a graph takes it: a batch of one."""
+    return photo[None].contiguous().numpy()
 
 
 def write_graph(graph: Any, file: Path, *, halves: bool) -> None:

@@ -1,0 +1,103 @@
+"""int8 again where plain int8 answered too differently: the layers that lose most stay in fp32.
+
+NNCF ranks the layers by what their rounding changes, and sets one after another back until few
+enough validation photos are answered differently. The gate (`engine_gate`) then judges it as it
+judged the plain one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from breedlab.console import note, progress, warn
+from breedlab.serving import openvino_export
+from breedlab.serving.answers import Answers
+from breedlab.serving.engine_candidates import Candidate
+from breedlab.serving.engine_gate import most_differing
+from breedlab.serving.engines import OpenVino
+from breedlab.serving.model import Model
+
+MOST_PHOTOS = 300
+"""Validation photos that it is controlled on: each is answered once for every layer."""
+_RANKED_BY = 100
+"""Photos that layers are ranked by."""
+_MOST_LAYERS = 20
+"""That are set back; a network that needs more has little left to win."""
+
+
+def restore_accuracy(
+    candidate: Candidate,
+    model: Model,
+    file: Path,
+    calibration: torch.Tensor,
+    validation: torch.Tensor,
+    decided: torch.Tensor,
+) -> bool:
+    """Make an int8 engine anew, with the layers that lose most in fp32.
+
+    Args:
+        candidate: OpenVINO in int8, which the gate refused; gets the engine.
+        model: What it has to agree with.
+        file: The graph's .xml, which is written over.
+        calibration: Training photos, uint8 (n, 3, side, side).
+        validation: Photos that decide, likewise.
+        decided: What the module answers to these, as `Answers.decided`.
+
+    Returns:
+        Whether there is a new engine.
+    """
+    network = model.served if model.device.type == "cpu" else copy.deepcopy(model.served).cpu()
+    note(f"{candidate.choice} {candidate.objection}: again, what loses most in fp32")
+    try:
+        with progress("finding the layers that lose most in int8"):
+            graph = openvino_export.convert(network, model.transform.crop)
+            made = _controlled(graph, calibration, validation, decided, model.answers)
+            openvino_export.write_graph(made, file, halves=False)
+            candidate.engine = OpenVino(file, "int8")
+    except Exception as error:  # of whatever kind, the plain engine was refused already
+        reason = " ".join(str(error).split())[:120]
+        warn(f"{candidate.choice} stays as it was: its layers cannot be set back ({reason})")
+        return False
+    candidate.remark = "the layers that lose most in fp32"
+    return True
+
+
+def _controlled(
+    graph: Any,
+    calibration: torch.Tensor,
+    validation: torch.Tensor,
+    decided: torch.Tensor,
+    answers: Answers,
+) -> Any:
+    """Return the graph in int8, as far as its answers allow."""
+
+    def photo(pair: tuple[torch.Tensor, torch.Tensor]) -> Any:
+        return openvino_export.as_input(pair[0])
+
+    def agreement(compiled: Any, pairs: Iterable[Any]) -> tuple[float, None]:
+        """Of all pairs, or of those that layers are ranked by."""
+        asked = list(pairs)
+        numbers = [torch.from_numpy(compiled(photo(pair))[0]) for pair in asked]
+        same = answers.decided(torch.cat(numbers)) == torch.stack([one for _, one in asked])
+        return float((same if same.ndim == 1 else same.all(1)).double().mean()), None
+
+    with openvino_export.quantizing() as nncf:
+        return nncf.quantize_with_accuracy_control(
+            graph,
+            calibration_dataset=nncf.Dataset([*calibration], openvino_export.as_input),
+            validation_dataset=nncf.Dataset([*zip(validation, decided, strict=True)], photo),
+            validation_fn=agreement,
+            max_drop=most_differing(len(validation)),
+            drop_type=nncf.DropType.ABSOLUTE,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(calibration),
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                max_num_iterations=_MOST_LAYERS,
+                ranking_subset_size=min(_RANKED_BY, len(validation)),
+            ),
+        )

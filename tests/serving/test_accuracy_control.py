@@ -1,0 +1,108 @@
+"""int8 whose rounding loses the answers, and NNCF's accuracy control, which finds where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import nn
+
+from breedlab.serving import openvino_export
+from breedlab.serving.accuracy_control import restore_accuracy
+from breedlab.serving.answers import Answers
+from breedlab.serving.engine_candidates import Candidate
+from breedlab.serving.engine_gate import most_differing, objection
+from breedlab.serving.engines import MODULE, Choice, OpenVino
+from breedlab.serving.model import Model
+
+pytestmark = pytest.mark.skipif(
+    not openvino_export.is_installed(), reason="needs the engines extra"
+)
+
+SIDE, PHOTOS = 16, 128
+
+
+class Overshadowed(nn.Module):
+    """Redder than green or not: a difference of a few steps of 255, beside a channel a thousand
+    times as large, which shares its int8 range."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 3, 1)
+        self.compare = nn.Conv2d(3, 2, 1)
+        self.mix.weight.data = torch.tensor(
+            [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [300.0, 300.0, 400.0]]
+        )[..., None, None]
+        self.mix.bias.data = torch.tensor([1.0, 1.0, 0.0])
+        self.compare.weight.data = torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]])[
+            ..., None, None
+        ]
+        self.compare.bias.data.zero_()
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        mixed = self.mix(photos.float() / 255).relu()
+        result: torch.Tensor = self.compare(mixed).mean((2, 3))
+        return result
+
+
+def some_photos(seed: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    base = torch.randint(60, 200, (PHOTOS, 1, 1, 1), generator=draw)
+    offset = torch.randint(4, 12, (PHOTOS, 1, 1, 1), generator=draw)
+    sign = torch.randint(0, 2, (PHOTOS, 1, 1, 1), generator=draw) * 2 - 1
+    colors = torch.cat([base + sign * offset, base, base], 1)
+    return colors.expand(-1, -1, SIDE, SIDE).to(torch.uint8).contiguous()
+
+
+def decided(engine: OpenVino, photos: torch.Tensor) -> torch.Tensor:
+    return engine.scores(photos).argmax(1)
+
+
+def test_layers_that_int8_ruins_stay_in_fp32(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = Overshadowed().eval()
+    calibration, validation = some_photos(0), some_photos(1)
+    answers = Answers(classes=2)
+    with torch.inference_mode():
+        reference = network(validation).argmax(1)
+    graph = openvino_export.convert(network, SIDE)
+    file = tmp_path / "int8.xml"
+    plain = openvino_export.quantise(graph, [*calibration], lambda *_: None)
+    openvino_export.write_graph(plain, file, halves=False)
+    candidate = Candidate(Choice("openvino", "int8"), OpenVino(file, "int8"), right=1.0)
+    candidate.agreement = float((decided(candidate.engine, validation) == reference).float().mean())
+    module = Candidate(MODULE, agreement=1.0, right=1.0)
+    candidate.objection = objection(candidate, module, PHOTOS)
+    assert "agrees with the module on" in candidate.objection
+
+    stand_in: Any = SimpleNamespace(
+        served=network,
+        device=torch.device("cpu"),
+        transform=SimpleNamespace(crop=SIDE),
+        answers=answers,
+    )
+    model = cast(Model, stand_in)
+    assert restore_accuracy(candidate, model, file, calibration, validation, reference)
+    unseen = some_photos(2)
+    with torch.inference_mode():
+        expected = network(unseen).argmax(1)
+    assert candidate.engine is not None
+    agreement = float((candidate.engine.scores(unseen).argmax(1) == expected).float().mean())
+    assert agreement >= 1 - most_differing(PHOTOS)
+    assert "FakeQuantize" in file.read_text(), "what does not lose stays in int8"
+    assert "fp32" in candidate.as_dict()["verdict"]
+    assert "again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("photos", "allowed"), [(100, 0), (128, 1), (1000, 20)])
+def test_as_many_answers_may_differ_as_the_gate_lets_through(photos: int, allowed: int) -> None:
+    module = Candidate(MODULE, agreement=1.0, right=0.9)
+    assert round(most_differing(photos) * photos) == allowed
+    for differing, refused in ((allowed, False), (allowed + 1, True)):
+        agreement = (photos - differing) / photos
+        int8 = Candidate(Choice("openvino", "int8"), agreement=agreement, right=0.9)
+        assert bool(objection(int8, module, photos)) is refused
