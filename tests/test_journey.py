@@ -297,7 +297,10 @@ def test_a_full_disk_is_one_message_and_the_run_goes_on_once_there_is_room(
     try:
         command = [sys.executable, "-m", "breedlab.cli", "launch"]
         first = preloaded.run(
-            [*command, *words("name=full")], cwd=disk, capture_output=True, text=True
+            [*command, *words("name=full", "model.name=resnet18")],
+            cwd=disk,
+            capture_output=True,
+            text=True,
         )
         assert first.returncode == 1
         assert (

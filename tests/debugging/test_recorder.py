@@ -38,7 +38,8 @@ Configure = Callable[..., Config]
 # 100 and 24 photos in batches of 16; from the cache 24 in one
 EPOCHS, BATCHES, VALID_BATCHES = 2, 7, 2
 LOSS = "CrossEntropyLoss_output_0"
-RECORDED = ("model.name=resnet18", "debugger=default", "debugger.every=3")
+RESNET = "model.name=resnet18"
+RECORDED = (RESNET, "debugger=default", "debugger.every=3")
 LIVE = ("model.freeze=none", "trainer.ema=0.9", "data.mixup=0.2")
 
 
@@ -236,7 +237,7 @@ def test_a_recorded_training_ends_at_the_same_weights(
     which: str, request: pytest.FixtureRequest, configure: Configure, tmp_path: Path
 ) -> None:
     run = request.getfixturevalue(which)
-    config = configure("debugger=none", *(LIVE if which == "live_run" else ()))
+    config = configure(RESNET, "debugger=none", *(LIVE if which == "live_run" else ()))
     train(prepared_for(config), config, tmp_path / "plain")
     assert not (tmp_path / "plain" / "debug").exists()
     assert same(run, tmp_path / "plain")
@@ -254,7 +255,7 @@ def test_a_training_in_bf16_is_recorded_and_ends_at_the_same_weights(
         f"data.root={tmp_path / 'photos'}",
     )
     run = trained(configure, tmp_path / "recorded", *words)
-    config = configure("debugger=none", *words)
+    config = configure(RESNET, "debugger=none", *words)
     train(prepared_for(config), config, tmp_path / "plain")
     assert same(run, tmp_path / "plain")
     trial = create_trial(str(run / "debug" / "0"))

@@ -40,6 +40,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, words: Words, told: list[V
     """A run that a rule ends after its first epoch of two."""
     made = words(
         "name=stopped",
+        "model.name=resnet18",  # in whose random features gradients do not vanish
         f"runs_dir={tmp_path_factory.mktemp('runs')}",
         "debugger=default",
         FAULT % "stop",

@@ -181,7 +181,7 @@ def test_an_mlflow_that_goes_away_ends_no_training(
     config = configure("logger=mlflow")
     for logger in loggers.make_loggers(config, run):
         logger.log_metrics({"valid/top1": 0.5}, 0)
-    assert "training goes on" in "".join(capsys.readouterr())
+    assert "training continues" in "".join(capsys.readouterr())
     assert read_curves(run / "tensorboard" / "final")["valid/top1"] == [(1, 0.5)]
 
 

@@ -148,7 +148,9 @@ def test_if_every_trial_fails_so_does_the_run_with_the_reasons(
 
 
 def test_hyperband_stops_trials_that_fall_behind(tmp_path: Path, configure: Configure) -> None:
-    config = configure("tuner=hyperband", "tuner.trials=24", "tuner.max_epochs=9", RANGE)
+    # a network whose random features tell the colors apart, so that trials differ
+    resnet = "model.name=resnet18"
+    config = configure("tuner=hyperband", "tuner.trials=24", "tuner.max_epochs=9", RANGE, resnet)
     search(config, ready(config), tmp_path)
     pruned = [record for record in records(tmp_path) if record["state"] == "pruned"]
     assert pruned and all(len(record["epochs"]) < 9 for record in pruned)
