@@ -114,7 +114,7 @@ def read_image(path: Path) -> bytes:
     """Return a file's content.
 
     Raises:
-        ImageError: If it is no regular file, which a FIFO or a link to /dev/zero is not, or larger
+        ImageError: If it is not a regular file, which a FIFO or a link to /dev/zero is not, or larger
             than `MAX_BYTES`.
         OSError: If it cannot be read.
     """
