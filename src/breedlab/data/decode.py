@@ -114,8 +114,8 @@ def read_image(path: Path) -> bytes:
     """Return a file's content.
 
     Raises:
-        ImageError: If it is not a regular file, which a FIFO or a link to /dev/zero is not, or larger
-            than `MAX_BYTES`.
+        ImageError: If it is not a regular file (a FIFO, a link to /dev/zero), or larger than
+            `MAX_BYTES`.
         OSError: If it cannot be read.
     """
     status = path.stat()
