@@ -12,16 +12,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import torch
 import yaml
 from made_runs import HOSTILE, write_run
 
 from breedlab.cli import launch, report
-from breedlab.data.module import PhotoData
+from breedlab.data.photo_set import Photo, PhotoSet
 from breedlab.errors import ConfigError
 from breedlab.evaluation.statistics import wilson
 from breedlab.pipeline.final_test import most_frequent_class
@@ -210,9 +208,12 @@ def test_guessing_is_of_the_class_that_is_most_frequent_in_training(tmp_path: Pa
 
 
 def test_the_most_frequent_class_is_that_of_the_training_images() -> None:
-    splits = {"train": [1, 2, 2, 0, 2], "test": [0, 0, 0, 1]}
-    photos = SimpleNamespace(labels=lambda split: torch.tensor(splits[split]))
-    assert most_frequent_class(("cat", "dog", "fox"), cast(PhotoData, photos)) == "fox"
+    splits = {
+        split: tuple(Photo(Path("x.jpg"), label) for label in labels)
+        for split, labels in {"train": [1, 2, 2, 0, 2], "test": [0, 0, 0, 1]}.items()
+    }
+    photos = PhotoSet(Path(), ("cat", "dog", "fox"), splits, cut=())
+    assert most_frequent_class(photos) == "fox"
 
 
 def test_figures_of_verdicts_are_told_in_their_units() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 import torch
@@ -16,7 +14,6 @@ from breedlab.serving.answers import Answers
 from breedlab.serving.engine_candidates import Candidate
 from breedlab.serving.engine_gate import most_differing, objection
 from breedlab.serving.engines import MODULE, Choice, OpenVino
-from breedlab.serving.model import Model
 
 pytestmark = pytest.mark.skipif(
     not openvino_export.is_installed(), reason="needs the engines extra"
@@ -66,7 +63,6 @@ def test_layers_that_int8_ruins_stay_in_fp32(
 ) -> None:
     network = Overshadowed().eval()
     calibration, validation = some_photos(0), some_photos(1)
-    answers = Answers(classes=2)
     with torch.inference_mode():
         reference = network(validation).argmax(1)
     graph = openvino_export.convert(network, SIDE)
@@ -79,14 +75,9 @@ def test_layers_that_int8_ruins_stay_in_fp32(
     candidate.objection = objection(candidate, module, PHOTOS)
     assert "agrees with the module on" in candidate.objection
 
-    stand_in: Any = SimpleNamespace(
-        served=network,
-        device=torch.device("cpu"),
-        transform=SimpleNamespace(crop=SIDE),
-        answers=answers,
+    assert restore_accuracy(
+        candidate, graph, file, calibration, validation, reference, Answers(classes=2)
     )
-    model = cast(Model, stand_in)
-    assert restore_accuracy(candidate, model, file, calibration, validation, reference)
     unseen = some_photos(2)
     with torch.inference_mode():
         expected = network(unseen).argmax(1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from breedlab.config import cloud
 from breedlab.config.backend import Backend
-from breedlab.config.problems import Problem
+from breedlab.config.problems import Problem, Rule
 from breedlab.config.schema import (
     Cache,
     Data,
@@ -98,7 +98,7 @@ def crops_are_cut(data: Data) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Callable[..., Iterator[Problem]], ...] = (
+RULES: tuple[Rule, ...] = (
     one_source,
     fixes_are_here,
     splits_leave_training_photos,

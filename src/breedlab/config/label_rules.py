@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from breedlab.config.problems import Problem
+from breedlab.config.problems import Problem, Rule
 from breedlab.config.schema import Data, Monitor, Optim, Serving, Tuner
 from breedlab.registry import LOSSES, METRICS
 
@@ -79,7 +79,7 @@ def multi_label_suits(
         )
 
 
-RULES: tuple[Callable[..., Iterator[Problem]], ...] = (
+RULES: tuple[Rule, ...] = (
     metric_suits_labels,
     labels_name_a_file,
     multi_label_suits,

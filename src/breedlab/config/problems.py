@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher, get_close_matches
 from itertools import takewhile
@@ -19,6 +19,10 @@ class Problem:
     path: str
     message: str
     code: str = field(default=ConfigError.code, compare=False)
+
+
+Rule = Callable[..., Iterator[Problem]]
+"""A rule across fields: see `config.rules`."""
 
 
 def error_from(problems: Iterable[Problem], source: str = "config") -> ConfigError:

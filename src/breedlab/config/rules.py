@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +19,7 @@ from breedlab.catalogue import catalogue
 from breedlab.config import cloud, data_rules, label_rules, search_rules
 from breedlab.config.backend import Backend
 from breedlab.config.debugger import Debugger
-from breedlab.config.problems import Problem, nearest
+from breedlab.config.problems import Problem, Rule, nearest
 from breedlab.config.schema import (
     Cache,
     Data,
@@ -32,8 +32,6 @@ from breedlab.config.schema import (
 )
 from breedlab.registry import ENGINES, HEADS, METRICS
 from breedlab.weight_files import file_of, names_file, problem
-
-Rule = Callable[..., Iterator[Problem]]
 
 
 def backbone_is_known(model: Model) -> Iterator[Problem]:

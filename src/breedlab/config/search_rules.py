@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from breedlab.config import cloud
 from breedlab.config.backend import Backend
-from breedlab.config.problems import Problem
+from breedlab.config.problems import Problem, Rule
 from breedlab.config.schema import (
     Cache,
     Model,
@@ -127,7 +127,7 @@ def grid_is_finite(tuner: Tuner) -> Iterator[Problem]:
             )
 
 
-RULES: tuple[Callable[..., Iterator[Problem]], ...] = (
+RULES: tuple[Rule, ...] = (
     warmup_fits_trials,
     trials_are_counted,
     folds_have_features,

@@ -50,14 +50,6 @@ def f1(hits: Array, given: Array, positives: Array) -> Array:
     return found
 
 
-def mean_of_known(values: Array) -> Array:
-    """Return the mean over the last axis of what is a number; NaN where nothing is."""
-    known = np.isfinite(values)
-    count = known.sum(axis=-1)
-    found: Array = np.where(known, values, 0.0).sum(axis=-1) / np.where(count, count, np.nan)
-    return found
-
-
 def best_threshold(scores: Array, targets: Array) -> float:
     """Return the probability from which a class is given to an image, by the best F1 on images that
     the model did not learn from.

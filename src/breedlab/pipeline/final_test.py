@@ -15,6 +15,7 @@ from breedlab.config import Config
 from breedlab.console import note, progress
 from breedlab.data.layout import listed
 from breedlab.data.module import PhotoData
+from breedlab.data.photo_set import PhotoSet
 from breedlab.evaluation import multi_label
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
 from breedlab.models.classifier import Classifier
@@ -153,13 +154,13 @@ def measure(
             progress=done,
             temperature=decisions.get("temperature", 1.0),
         )
-    return replace(evaluation, most_frequent_class=most_frequent_class(prepared.classes, photos))
+    return replace(evaluation, most_frequent_class=most_frequent_class(photos.photos))
 
 
-def most_frequent_class(classes: tuple[str, ...], photos: PhotoData) -> str:
+def most_frequent_class(photos: PhotoSet) -> str:
     """Return the class of most training images, the first of those that tie."""
-    counts = torch.bincount(photos.labels("train"), minlength=len(classes))
-    return classes[int(counts.argmax())]
+    counts = photos.counts("train")
+    return photos.classes[counts.index(max(counts))]
 
 
 def load_checkpoint(classifier: Classifier, path: Path) -> None:

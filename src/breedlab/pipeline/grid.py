@@ -19,7 +19,6 @@ class GridSummary(Callback):
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
-        self._overrides: list[list[str]] = []
         self._grid = False
         self._new: list[Path] = []
 
@@ -31,9 +30,7 @@ class GridSummary(Callback):
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
         if self._grid:
             overrides = [*(job_return.overrides or [])]
-            self._overrides.append(overrides)
-            told = job_return.return_value or {}
-            self._rows.append({"overrides": " ".join(overrides), **told})
+            self._rows.append({"overrides": overrides, **(job_return.return_value or {})})
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -52,7 +49,7 @@ class GridSummary(Callback):
         monitored = metrics.pop() if len(metrics) == 1 else "monitored"
         tested = "test/map" if any("test/map" in row for row in self._rows) else "test/top1"
         title = "Grid (★ best on validation)" if best else "Grid"
-        differing = what_differs(self._overrides)
+        differing = what_differs([row["overrides"] for row in self._rows])
         console.print()
         console.print(
             table(
@@ -77,7 +74,8 @@ class GridSummary(Callback):
                 " them"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write_json(folder / "summary.json", self._rows, indent=2)
+        rows = [{**row, "overrides": " ".join(row["overrides"])} for row in self._rows]
+        atomic_write_json(folder / "summary.json", rows, indent=2)
         console.print(f"\n{folder / 'summary.json'}", markup=False)
 
 

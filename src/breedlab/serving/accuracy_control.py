@@ -7,7 +7,6 @@ judged the plain one.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from breedlab.serving.answers import Answers
 from breedlab.serving.engine_candidates import Candidate
 from breedlab.serving.engine_gate import most_differing
 from breedlab.serving.engines import OpenVino
-from breedlab.serving.model import Model
 
 MOST_PHOTOS = 300
 """Validation photos that it is controlled on: each is answered once for every layer."""
@@ -32,31 +30,31 @@ _MOST_LAYERS = 20
 
 def restore_accuracy(
     candidate: Candidate,
-    model: Model,
+    graph: Any,
     file: Path,
     calibration: torch.Tensor,
     validation: torch.Tensor,
     decided: torch.Tensor,
+    answers: Answers,
 ) -> bool:
     """Make an int8 engine anew, with the layers that lose most in fp32.
 
     Args:
         candidate: OpenVINO in int8, which the gate refused; gets the engine.
-        model: What it has to agree with.
+        graph: Of the network, in fp32.
         file: The graph's .xml, which is written over.
         calibration: Training photos, uint8 (n, 3, side, side).
         validation: Photos that decide, likewise.
         decided: What the module answers to these, as `Answers.decided`.
+        answers: Of the model.
 
     Returns:
         Whether there is a new engine.
     """
-    network = model.served if model.device.type == "cpu" else copy.deepcopy(model.served).cpu()
     note(f"{candidate.choice} {candidate.objection}: again, what loses most in fp32")
     try:
         with progress("finding the layers that lose most in int8"):
-            graph = openvino_export.convert(network, model.transform.crop)
-            made = _controlled(graph, calibration, validation, decided, model.answers)
+            made = _controlled(graph, calibration, validation, decided, answers)
             openvino_export.write_graph(made, file, halves=False)
             candidate.engine = OpenVino(file, "int8")
     except Exception as error:  # of whatever kind, the plain engine was refused already

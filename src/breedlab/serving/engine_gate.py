@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from breedlab.evaluation.statistics import wilson
 from breedlab.serving.engine_candidates import Candidate
+from breedlab.serving.engines import MODULE, OPENVINO, Choice
 
 FEWEST_PHOTOS = 100
 """Validation photos without which int8 is not taken: of fewer, no agreement says enough."""
@@ -56,12 +57,14 @@ def objection(candidate: Candidate, module: Candidate, photos: int) -> str:
 
 def most_differing(photos: int) -> float:
     """Return the largest share of so many validation photos that int8 may answer differently."""
+    module = Candidate(MODULE, agreement=1.0, right=1.0)
+
+    def passes(differing: int) -> bool:
+        agreement = (photos - differing) / photos
+        int8 = Candidate(Choice(OPENVINO, "int8"), agreement=agreement, right=1.0)
+        return not objection(int8, module, photos)
+
     allowed = 0
-    while allowed < photos and _agrees_enough(photos - allowed - 1, photos):
+    while allowed < photos and passes(allowed + 1):
         allowed += 1
     return allowed / photos
-
-
-def _agrees_enough(agreeing: int, photos: int) -> bool:
-    least, _ = wilson(agreeing, photos)
-    return agreeing / photos >= LEAST_AGREEMENT and least >= LEAST_CERTAIN_AGREEMENT

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,6 +38,38 @@ if TYPE_CHECKING:
 FOLDER = "engines"
 _CALIBRATION = 128
 """Training photos that the ranges of int8 are found on."""
+
+
+class _Sources:
+    """What engines are made of, each computed once, when the first engine asks for it.
+
+    Args:
+        model: The archive's content.
+        data: Whose training photos calibrate.
+        seed: Draws these.
+    """
+
+    def __init__(self, model: Model, data: PhotoData, seed: int) -> None:
+        self.model, self._data, self._seed = model, data, seed
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The network on the CPU."""
+        served = self.model.served
+        return served if self.model.device.type == "cpu" else copy.deepcopy(served).cpu()
+
+    @cached_property
+    def graph(self) -> Any:
+        """OpenVINO's graph of it, in fp32."""
+        with progress("converting the network for OpenVINO"):
+            return openvino_export.convert(self.network, self.model.transform.crop)
+
+    @cached_property
+    def calibration(self) -> torch.Tensor:
+        """Training photos that the ranges of int8 are found on, uint8 (n, 3, side, side)."""
+        count = len(self._data.photos.splits["train"])
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self._seed))
+        return _photos(self._data, "train", order[:_CALIBRATION].tolist())
 
 
 def possible(serving: Serving, device: torch.device) -> list[Choice]:
@@ -95,10 +128,11 @@ def select(
         for candidate in candidates:
             if candidate.choice.precision == "int8":
                 candidate.objection = too_few(validation)
-    calibration = _make(candidates, model, folder, serving, data, seed)
+    sources = _Sources(model, data, seed)
+    calibration = _make(candidates, sources, folder, serving)
     ready = [candidate for candidate in candidates if candidate.engine is not None]
-    time_engines(ready, _photos(data, "valid", range(min(validation, max(BATCHES)))))
-    taken = _judge(ready, choices, model, folder, data, seed)
+    _time(ready, data)
+    taken = _judge(ready, choices, sources, folder, data, seed)
     taken.taken = True
     for file in Path(folder, FOLDER).glob("*"):
         if taken.choice.engine == EAGER or file.stem != taken.choice.precision:
@@ -111,16 +145,11 @@ def select(
 
 
 def _make(
-    candidates: Sequence[Candidate],
-    model: Model,
-    folder: Path,
-    serving: Serving,
-    data: PhotoData,
-    seed: int,
+    candidates: Sequence[Candidate], sources: _Sources, folder: Path, serving: Serving
 ) -> int:
     """Gives each candidate its engine, or the reason why not; returns how many photos calibrated
     int8."""
-    side, graph, calibration = model.transform.crop, None, 0
+    model, calibration = sources.model, 0
     for candidate in candidates:
         precision = candidate.choice.precision
         if candidate.objection:
@@ -132,23 +161,15 @@ def _make(
         try:
             if candidate.choice.engine != OPENVINO:
                 candidate.engine = _added(
-                    candidate.choice, model, serving, file.with_suffix(".bin"), data, seed
+                    candidate.choice, sources, serving, file.with_suffix(".bin")
                 )
                 continue
-            if graph is None:
-                with progress("converting the network for OpenVINO"):
-                    network = (
-                        model.served
-                        if model.device.type == "cpu"
-                        else copy.deepcopy(model.served).cpu()
-                    )
-                    graph = openvino_export.convert(network, side)
-            made = graph
+            made = sources.graph
             if precision == "int8":
                 with progress("calibrating int8 on training photos") as report:
-                    photos = _calibration_photos(data, seed)
+                    photos = sources.calibration
                     calibration = len(photos)
-                    made = openvino_export.quantise(graph, list(photos), report)
+                    made = openvino_export.quantise(made, list(photos), report)
             with progress(f"making {candidate.choice}"):
                 openvino_export.write_graph(made, file, halves=precision == "bf16")
                 candidate.engine = OpenVino(file, precision)
@@ -160,22 +181,19 @@ def _make(
     return calibration
 
 
-def _added(
-    choice: Choice, model: Model, serving: Serving, file: Path, data: PhotoData, seed: int
-) -> Engine:
+def _added(choice: Choice, sources: _Sources, serving: Serving, file: Path) -> Engine:
     """Return the engine of a plugin, exported to a file."""
     kind = ENGINES.made(choice.engine, serving)
     file.parent.mkdir(exist_ok=True)
-    network = model.served if model.device.type == "cpu" else copy.deepcopy(model.served).cpu()
     with progress(f"making {choice}"):
-        kind.export(network, _calibration_photos(data, seed), file, choice.precision)
+        kind.export(sources.network, sources.calibration, file, choice.precision)
         return AddedEngine(choice, file, kind.model_dump(mode="json"))
 
 
 def _judge(
     candidates: Sequence[Candidate],
     choices: Sequence[Choice],
-    model: Model,
+    sources: _Sources,
     folder: Path,
     data: PhotoData,
     seed: int,
@@ -189,6 +207,7 @@ def _judge(
         return module
     reference: torch.Tensor | None = None
     count, truth = len(data.photos.splits["valid"]), data.labels("valid")
+    answers = sources.model.answers
     waiting = [*eligible]
     while waiting:
         candidate = waiting.pop(0)
@@ -197,7 +216,7 @@ def _judge(
         asked = [candidate] if reference is not None else [module, candidate]
         # Not val_dataloader, which after training with several processes is this one's share.
         batches, title = data.view_dataloader("valid", 0), f"validating {candidate.choice}"
-        found = _predictions(asked, batches, title, count, model.answers)
+        found = _predictions(asked, batches, title, count, answers)
         if reference is None:
             reference = found[0]
             module.right, module.agreement = _alike(reference, truth), 1.0
@@ -206,11 +225,11 @@ def _judge(
         candidate.objection = objection(candidate, module, count)
         if not candidate.objection:
             return candidate
-        if _may_be_restored(candidate, count):
-            again = _restored(candidate, model, folder, data, seed, reference)
-            if again:
-                time_engines(candidates, _photos(data, "valid", range(min(count, max(BATCHES)))))
-                waiting = fastest_first([candidate, *waiting])
+        if _may_be_restored(candidate, count) and _restored(
+            candidate, sources, folder, data, seed, reference
+        ):
+            _time(candidates, data)
+            waiting = fastest_first([candidate, *waiting])
     taken = eligible[0]
     warn(f"{taken.choice} was asked for, and is exported, but it {taken.objection}")
     return taken
@@ -224,7 +243,7 @@ def _may_be_restored(candidate: Candidate, photos: int) -> bool:
 
 def _restored(
     candidate: Candidate,
-    model: Model,
+    sources: _Sources,
     folder: Path,
     data: PhotoData,
     seed: int,
@@ -235,12 +254,19 @@ def _restored(
     chosen = order[: accuracy_control.MOST_PHOTOS].sort().values
     return accuracy_control.restore_accuracy(
         candidate,
-        model,
+        sources.graph,
         folder / FOLDER / "int8.xml",
-        _calibration_photos(data, seed),
+        sources.calibration,
         _photos(data, "valid", chosen.tolist()),
         reference[chosen],
+        sources.model.answers,
     )
+
+
+def _time(candidates: Sequence[Candidate], data: PhotoData) -> None:
+    """Time candidates on validation photos, as many as the largest batch takes."""
+    count = min(len(data.photos.splits["valid"]), max(BATCHES))
+    time_engines(candidates, _photos(data, "valid", range(count)))
 
 
 def _alike(labels: torch.Tensor, others: torch.Tensor) -> float:
@@ -267,12 +293,6 @@ def _predictions(
             done += len(photos)
             report(done, count)
     return [torch.cat(labels) for labels in found]
-
-
-def _calibration_photos(data: PhotoData, seed: int) -> torch.Tensor:
-    count = len(data.photos.splits["train"])
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    return _photos(data, "train", order[:_CALIBRATION])
 
 
 def _photos(data: PhotoData, split: str, indices: Iterable[int]) -> torch.Tensor:

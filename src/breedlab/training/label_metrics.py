@@ -10,29 +10,18 @@ from torch import nn
 from torchmetrics import Metric
 
 from breedlab.evaluation import multi_label
+from breedlab.training.metrics import MeanLoss
 
 
-class BinaryCrossEntropy(Metric):
+class BinaryCrossEntropy(MeanLoss):
     """Mean binary cross-entropy of all labels in nats, whatever weights or smoothing the training
     loss has."""
-
-    full_state_update = False
-    total: torch.Tensor
-    count: torch.Tensor
-
-    def __init__(self, **how: Any) -> None:
-        super().__init__(**how)
-        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
         self.total += nn.functional.binary_cross_entropy_with_logits(
             logits.float(), targets.float(), reduction="sum"
         )
         self.count += targets.numel()
-
-    def compute(self) -> torch.Tensor:
-        return self.total / self.count
 
 
 class MeanAveragePrecision(Metric):

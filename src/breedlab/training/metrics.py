@@ -15,8 +15,8 @@ from breedlab.evaluation.multi_label import UNDECIDED
 from breedlab.registry import METRICS
 
 
-class CrossEntropy(Metric):
-    """Mean cross-entropy in nats, whatever weights or smoothing the training loss has."""
+class MeanLoss(Metric):
+    """A loss's mean, from its sum over batches (`total`) and how many numbers that is of."""
 
     full_state_update = False
     total: torch.Tensor
@@ -27,12 +27,16 @@ class CrossEntropy(Metric):
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
+    def compute(self) -> torch.Tensor:
+        return self.total / self.count
+
+
+class CrossEntropy(MeanLoss):
+    """Mean cross-entropy in nats, whatever weights or smoothing the training loss has."""
+
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         self.total += nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
         self.count += len(labels)
-
-    def compute(self) -> torch.Tensor:
-        return self.total / self.count
 
 
 class MacroF1(Metric):

@@ -3,6 +3,7 @@ and that its weights suit them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,12 +35,19 @@ def refuse_constant_monitor(config: Config, classes: int) -> None:
 def takes(network: nn.Module, side: int) -> bool:
     """Return whether a network in evaluation mode takes images of a size."""
     device = next(network.parameters()).device
+    return _refusal(network, torch.zeros(1, 3, side, side, device=device)) is None
+
+
+def _refusal(
+    forward: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor
+) -> Exception | None:
+    """Return the error with which a network refuses an image; None if it takes it."""
     try:
         with torch.no_grad():
-            network(torch.zeros(1, 3, side, side, device=device))
-    except (RuntimeError, AssertionError, ValueError):
-        return False
-    return True
+            forward(image)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        return error
+    return None
 
 
 def try_network(classifier: Classifier, config: Config) -> None:
@@ -49,11 +57,9 @@ def try_network(classifier: Classifier, config: Config) -> None:
         ConfigError: If it takes no images of that size, or cannot be compiled.
     """
     image = torch.zeros(1, 3, classifier.side, classifier.side)
-    try:
-        with torch.no_grad():
-            # uncompiled: whether it compiles is asked below
-            classifier.eval().forward(image)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    # uncompiled: whether it compiles is asked below
+    error = _refusal(classifier.eval().forward, image)
+    if error is not None:
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(
             f"data.image_size: {config.model.name} does not take photos of {classifier.side} px"
