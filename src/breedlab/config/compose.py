@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+from breedlab.config.composition import composed
 from breedlab.config.environment import not_set, tree_of
 from breedlab.config.overrides import (
     forced,
@@ -21,7 +23,6 @@ from breedlab.config.problems import Problem, error_from
 from breedlab.config.validate import Tree, examine
 from breedlab.config.yaml_folders import (
     SEARCHPATH,
-    config_folder,
     groups,
     plain,
     yaml_files,
@@ -55,11 +56,7 @@ def load(overrides: list[str]) -> Tree:
 def compose(overrides: list[str], root: str = "config") -> Tree:
     """What Hydra makes of overrides, not validated; `root` is the YAML file of conf/ to begin
     with."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return tree_of(hydra_compose(root, overrides=overrides))
+    return tree_of(composed(overrides, root))
 
 
 def named_plugins(overrides: Sequence[str]) -> list[str]:
@@ -125,8 +122,13 @@ def one_by_one(overrides: list[str], root: str = "config") -> tuple[Tree, list[P
     accepted = [word for word in overrides if word.startswith(SEARCHPATH)]
     others = [word for word in overrides if word not in accepted]
     choices = groups(accepted, of_deploy=root == "deploy")
+    chosen = [word for word in others if word.lstrip("+~").split("=")[0] in choices]
+    with suppress(Exception):  # as above; mostly it is a value that Hydra refuses
+        compose([*accepted, *chosen], root)
+        accepted += chosen
+        chosen = []
     found = []
-    for word in sorted(others, key=lambda word: word.lstrip("+~").split("=")[0] not in choices):
+    for word in [*chosen, *(word for word in others if word not in [*chosen, *accepted])]:
         try:
             compose([*accepted, word], root)
         except Exception as error:  # as above

@@ -31,7 +31,7 @@ def groups(overrides: Sequence[str] = (), of_deploy: bool = False) -> dict[str, 
         of_deploy: Whether to return those of `breedlab deploy`.
     """
     found: dict[str, set[str]] = {}
-    for folder in (config_folder(), *_own_folders(overrides)):
+    for folder in (config_folder(), *own_folders(overrides)):
         for group in folder.iterdir():
             if group.is_dir() and (group.name in OF_DEPLOY) == of_deploy:
                 found.setdefault(group.name, set()).update(
@@ -44,7 +44,7 @@ def yaml_files(overrides: Sequence[str] = ()) -> list[Path]:
     """Return the files of all groups' choices, as `groups` has them."""
     return [
         file
-        for folder in (config_folder(), *_own_folders(overrides))
+        for folder in (config_folder(), *own_folders(overrides))
         for file in sorted(folder.glob("*/*.yaml"))
     ]
 
@@ -69,7 +69,7 @@ def with_search_path(argv: list[str]) -> list[str]:
         listed = [*_search_path(known), *map(str, folders)]
         left = [word for word in left if word not in known]
         left.append(f"{SEARCHPATH}=[{','.join(map(in_quotes, listed))}]")
-    for folder in _own_folders(left):
+    for folder in own_folders(left):
         if not folder.is_dir():
             example = f"{folder}/experiment/NAME.yaml"
             raise ConfigError(
@@ -98,7 +98,8 @@ def _search_path(overrides: Sequence[str]) -> list[str]:
     ]
 
 
-def _own_folders(overrides: Sequence[str]) -> list[Path]:
+def own_folders(overrides: Sequence[str]) -> list[Path]:
+    """Return the folders that `hydra.searchpath=[...]` names."""
     if not any(word.startswith(SEARCHPATH) for word in overrides):
         return []  # and Hydra's parser, which takes a while, is not imported for it
     return [

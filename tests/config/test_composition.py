@@ -1,0 +1,112 @@
+"""What is kept of a config between two that are composed: it has to be what Hydra itself
+composes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+
+from breedlab.config.compose import load
+from breedlab.config.composition import composed
+from breedlab.config.yaml_folders import config_folder
+from breedlab.errors import ConfigError
+
+
+def outcome(compose, words: list[str]) -> object:
+    """What words compose to, or what is said of them."""
+    try:
+        return OmegaConf.to_container(compose(words), resolve=False)
+    except Exception as refusal:  # Hydra's errors share no base class
+        return type(refusal), str(refusal), str(refusal.__cause__)
+
+
+def by_hydra(words: list[str]) -> object:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return hydra_compose("config", overrides=words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["experiment=quickstart"],
+        ["optim.lr=0.5", "model=efficientnet_lite0", "experiment=quickstart", "model.dropout=0.1"],
+        ["seed=1", "seed=2", "name=a b"],
+        ["plugins=[one,two]", "data.mean=[0.1,0.2,0.3]"],
+        ["+data.new=1", "++data.new=2", "~optim.lr", "~tuner"],
+        ["model={name: mine}", "optim=sgd", "optim.lr=null"],
+        ["runs_dir='${oc.env:HOME}'", "name=${runs_dir}"],
+        ["optim.lr=0.1,0.2"],
+        ["optim.lr=["],
+        ["optim.none.there=1"],
+        ["optim.lr.deeper=1"],
+        ["+optim.lr=1"],
+        ["~optim.missing"],
+        ["~optim.lr=17"],
+        ["model=nothing"],
+        ["modell=resnet50"],
+        ["model@data=resnet34"],
+        ["hydra.run.dir=elsewhere", "seed=3"],
+        ["hydra/job_logging=default"],
+        ["data=[image_folder,dog_breeds]"],
+    ],
+    ids=" ".join,
+)
+def test_words_compose_as_hydra_composes_them(words: list[str]) -> None:
+    for _ in range(2):  # anew, and from what is kept
+        assert outcome(lambda words: composed(words, "config"), words) == outcome(by_hydra, words)
+
+
+def test_a_composed_config_may_be_changed() -> None:
+    first = composed(["experiment=quickstart"], "config")
+    before = OmegaConf.to_container(first)
+    first.optim.lr = 17
+    assert OmegaConf.to_container(composed(["experiment=quickstart"], "config")) == before
+
+
+def test_a_file_that_is_edited_counts_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "optim" / "mine.yaml"
+    file.parent.mkdir()
+    words = [f'hydra.searchpath=["{tmp_path}"]', "optim=mine"]
+    for lr in (1, 2):  # of as many bytes
+        file.write_text(f"defaults: [adam]\nlr: {lr}\n")
+        assert composed(words, "config").optim.lr == lr
+
+
+def test_a_file_beside_an_equal_one_is_another(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        folder = tmp_path / name / "optim"
+        folder.mkdir(parents=True)
+        (folder / "mine.yaml").write_text(f"defaults: [base_{name}]\n")
+        (folder / f"base_{name}.yaml").write_text(f"defaults: [adam]\nlr: {len(name)}.5\n")
+        words = [f'hydra.searchpath=["{tmp_path / name}"]', "optim=mine"]
+        assert composed(words, "config").optim.lr == 3.5
+
+
+def test_the_environment_may_choose_a_file_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "experiment" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(
+        '# @package _global_\ndefaults: [{override /optim: "${oc.env:BREEDLAB_OPTIM}"}]\n'
+    )
+    words = [f'hydra.searchpath=["{tmp_path}"]', "experiment=mine"]
+    for name in ("adam", "sgd"):
+        monkeypatch.setenv("BREEDLAB_OPTIM", name)
+        assert composed(words, "config").optim.name == name
+
+
+def test_a_typo_has_hydra_read_the_files_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(
+        hydra, "compose", lambda *args, **more: read.append(more) or hydra_compose(*args, **more)
+    )
+    with pytest.raises(ConfigError, match=r"optim\.lr: '\[' cannot be read"):
+        load(["experiment=resnet34", "tuner=random", "seed=4242", "name=typo", "optim.lr=["])
+    assert len(read) <= 1
