@@ -62,7 +62,11 @@ def run(
         raise ConfigError(
             "backend.wait: got false; expected true, since run() returns the finished run"
         )
-    ended = backend(chosen).run(chosen, list(overrides), place, callbacks)
+    where = backend(chosen)
+    words = list(overrides)
+    if place is None and config is None:
+        chosen, words = where.without_missing_extras(chosen, words)
+    ended = where.run(chosen, words, place, callbacks)
     return Run(ended["run"])
 
 

@@ -178,6 +178,18 @@ class Store(ABC):
 class Backend(ABC):
     """A place to run."""
 
+    def without_missing_extras(
+        self, config: Config, overrides: list[str]
+    ) -> tuple[Config, list[str]]:
+        """Return an experiment without what its YAML turns on, the user did not ask for, and this
+        place does not have installed; print a line about each.
+
+        Args:
+            config: Of a new experiment.
+            overrides: The user's words: what they name stays on.
+        """
+        return config, overrides
+
     @abstractmethod
     def plan(self, config: Config, resume: Path | None) -> str:
         """Return what `dry_run=true` prints; nothing is started, and neither network nor

@@ -11,9 +11,10 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
 
-from breedlab import extras
+from breedlab import distributed, extras
 from breedlab.backends.base import Backend, Handle
 from breedlab.config import Config
+from breedlab.console import note
 from breedlab.errors import ServingError
 
 if TYPE_CHECKING:
@@ -28,6 +29,20 @@ class LocalBackend(Backend):
     def __init__(self) -> None:
         # by address; they end with the process
         self._servers: dict[str, subprocess.Popen[str]] = {}
+
+    def without_missing_extras(
+        self, config: Config, overrides: list[str]
+    ) -> tuple[Config, list[str]]:
+        named = any(word.lstrip("+~").startswith(("debugger=", "debugger.")) for word in overrides)
+        if named or config.debugger.level == "none" or extras.has("debugger"):
+            return config, overrides
+        if distributed.is_main():
+            note(
+                "debugger=none: smdebug is not installed, so training is not recorded"
+                f" ({extras.install('debugger')})"
+            )
+        debugger = config.debugger.model_copy(update={"level": "none"})
+        return config.model_copy(update={"debugger": debugger}), [*overrides, "debugger=none"]
 
     def plan(self, config: Config, resume: Path | None) -> str:
         from breedlab.pipeline.plan import plan

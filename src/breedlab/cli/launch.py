@@ -236,9 +236,10 @@ def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict
     """Plans or runs a validated experiment, or the rest of a run."""
     from breedlab.backends import backend
 
+    where = backend(config)
     if resume is None:
         config, overrides = _with_weights_of_a_run(config, overrides)
-    where = backend(config)
+        config, overrides = where.without_missing_extras(config, overrides)
     if config.dry_run:
         if distributed.is_main():
             print(config.conceal(where.plan(config, resume)))
