@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -190,3 +190,88 @@ def test_batches_have_a_one_for_each_class_of_an_image(root: Path) -> None:
     targets = torch.cat(batches)
     assert targets.dtype == torch.float32 and torch.equal(targets, data.labels("train"))
     assert targets.sum(0).tolist() == photos.counts("train")
+
+
+def cells(of: Callable[[list[str]], str]) -> list[tuple[str, str]]:
+    return [(f"{index:03}.png", of([*labels_of(index)])) for index in range(48)]
+
+
+@pytest.mark.parametrize(
+    ("column", "rows"),
+    [
+        ("labels", cells(", ".join)),
+        ("tags", cells(" ".join)),
+        ("label", cells(" ".join)),
+        ("labels", cells(repr)),
+        ("labels", cells(json.dumps)),
+        ("labels", cells(lambda labels: f"[{', '.join(labels)}]")),
+    ],
+    ids=["commas", "spaces", "spaces-singular", "python", "json", "brackets"],
+)
+def test_cells_as_other_tools_write_them_are_refused_as_classes_and_read_as_labels(
+    root: Path, column: str, rows: list[tuple[str, str]]
+) -> None:
+    rewrite(root, ["filename", column], rows)
+    assert "data=multi_label" in refusal(root)
+    photos = read(root)
+    assert photos.classes == CLASSES and found(photos) == expected(48)
+
+
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1", "-1"), ("yes", "no")])
+def test_one_hot_columns_may_be_written_as_words_or_signs(root: Path, yes: str, no: str) -> None:
+    rows = [
+        [f"{i:03}.png", *(yes if name in labels_of(i) else no for name in CLASSES)]
+        for i in range(48)
+    ]
+    rewrite(root, ["filename", *CLASSES], rows)
+    assert found(read(root)) == expected(48)
+
+
+def test_minus_one_beside_zero_may_mean_unknown_and_is_not_guessed(root: Path) -> None:
+    rows = [[f"{i:03}.png", (0, 1, -1)[i % 3], i % 2, 0] for i in range(48)]
+    rewrite(root, ["filename", *CLASSES], rows)
+    with pytest.raises(DataError, match="zeros and ones"):
+        read(root)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Welsh springer spaniel", "English springer spaniel", "Welsh terrier", "Irish terrier"),
+        ("red apple", "green apple", "red pear", "green pear", "apple"),
+        ("Salem, Oregon", "Salem, Ohio", "Portland, Oregon", "Portland, Maine"),
+    ],
+)
+def test_spaces_and_commas_in_names_of_classes_do_not_make_several(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    for index in range(40):
+        drawn((), index).save(tmp_path / f"{index:03}.png")
+    rows = [[f"{index:03}.png", names[index % len(names)]] for index in range(40)]
+    rewrite(tmp_path, ["filename", "label"], rows)
+    assert set(read(tmp_path, multi=False).classes) == set(names)
+
+
+@pytest.mark.parametrize("layout", ["rows", "one-hot"])
+def test_a_few_images_of_two_classes_are_mistakes_left_out_and_told(
+    root: Path, layout: str
+) -> None:
+    names = [CLASSES[index % 3] for index in range(48)]
+    if layout == "rows":
+        rows = [[f"{index:03}.png", name] for index, name in enumerate(names)]
+        rewrite(root, ["filename", "label"], [*rows, ["000.png", CLASSES[1]]])
+    else:
+        hot = [[f"{i:03}.png", *(int(name == n) for n in CLASSES)] for i, name in enumerate(names)]
+        hot[0][2] = 1
+        rewrite(root, ["filename", *CLASSES], hot)
+    photos = read(root, multi=False)
+    assert sum(map(len, photos.splits.values())) == 47
+    (told,) = [text for text in photos.left_out if "more than one class" in text]
+    assert "000.png" in told and CLASSES[0] in told and CLASSES[1] in told
+
+
+def test_a_quoted_cell_may_hold_a_newline(tmp_path: Path) -> None:
+    write_csv(tmp_path, 12)
+    rows = [[f"{i:03}.png", CLASSES[i % 3], "two\nlines\u2028and more"] for i in range(12)]
+    rewrite(tmp_path, ["filename", "label", "comment"], rows)
+    assert sum(map(len, read(tmp_path, multi=False).splits.values())) == 12

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from breedlab.data.image_names import Images, ambiguous, name_column
 from breedlab.data.label_files import read_records
 from breedlab.data.layout import listed
-from breedlab.data.tables import Images, ambiguous, candidates, name_column
+from breedlab.data.tables import candidates
 from breedlab.errors import DataError
 from breedlab.names import composed
 

@@ -4,6 +4,7 @@ are."""
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -48,6 +49,11 @@ LABEL_NAMES = (
         "labelid",
         "classid",
         "categoryid",
+        "categories",
+        "attributes",
+        "findinglabels",
+        "genre",
+        "genres",
     ),
 )
 _MOST_BYTES = 500_000_000
@@ -80,7 +86,7 @@ def read_records(file: Path) -> tuple[list[dict[str, str]], list[str]]:
     try:
         lines = [
             line
-            for line in csv.reader(text.splitlines(), delimiter=separator)
+            for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator)
             if any(map(str.strip, line))
         ]
     except csv.Error as error:
@@ -108,7 +114,8 @@ def read_records(file: Path) -> tuple[list[dict[str, str]], list[str]]:
 
 def _json_records(file: Path, text: str) -> tuple[list[dict[str, str]], list[str]]:
     records = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not `splitlines`: JSON's texts may hold other ends of lines, such as U+2028.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -7,20 +7,23 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from breedlab.commands import command
+from breedlab.data.image_names import FEW, Images, ambiguous, name_column
 from breedlab.data.label_cells import (
+    MOST_MISTAKES,
     SEVERAL,
     Labels,
     SeveralLabels,
+    a_cell_of_several,
     hot,
     is_one_hot,
-    named,
     not_one_class,
-    split_labels,
+    one_in,
+    several_in,
 )
-from breedlab.data.label_files import FILE_NAMES, FORMATS, LABEL_NAMES, column_called, read_records
+from breedlab.data.label_files import FORMATS, LABEL_NAMES, column_called, read_records
 from breedlab.data.layout import SPLITS, listed, split_of
 from breedlab.data.listing import find_images, is_litter, loose_images, subfolders
 from breedlab.errors import DataError
@@ -29,7 +32,6 @@ from breedlab.names import composed, printable
 AUTO = "auto"
 _SPLIT_NAMES = ("split", "subset", "set", "partition", "dataset", "datasplit")
 _NO_LABELS = re.compile(r"sample.?submission|submission", re.IGNORECASE)
-_FEW = 3
 
 
 @dataclass(frozen=True)
@@ -75,52 +77,7 @@ class _Sheet:
     label: str
     split: str | None
     labels: Labels
-
-
-class Images:
-    """The images of a folder by the ways in which label files name them."""
-
-    def __init__(self, root: Path, ignore: Sequence[str]) -> None:
-        ignored = {composed(name) for name in ignore}
-        self.root = root
-        self.all = [
-            path
-            for path in find_images(root)
-            if composed(path.relative_to(root).parts[0]) not in ignored
-        ]
-        self._by_end: dict[str, list[Path]] = {}
-        for path in self.all:
-            relative = PurePosixPath(composed(path.relative_to(root).as_posix()))
-            for name in {
-                str(relative),
-                str(relative.with_suffix("")),
-                relative.name,
-                relative.stem,
-            }:
-                self._by_end.setdefault(name, []).append(path)
-
-    def named(self, name: str, home: Path, split: str | None) -> list[Path]:
-        """Return the images that a name may mean: by its path from the file's folder or the root,
-        else by its end."""
-        parts = [
-            part for part in composed(name).replace("\\", "/").split("/") if part not in ("", ".")
-        ]
-        here = composed(home.relative_to(self.root).as_posix())
-        for start in range(len(parts)):
-            end = "/".join(parts[start:])
-            found = self._by_end.get(f"{here}/{end}", []) if here != "." else []
-            found = found or self._by_end.get(end, [])
-            if found:
-                # A test without labels often numbers its images from 1 again.
-                return [
-                    path for path in found if self.split_of(path) == (split or "train")
-                ] or found
-        return []
-
-    def split_of(self, path: Path) -> str | None:
-        """Return the split that an image's topmost folder is named for."""
-        parts = path.relative_to(self.root).parts
-        return split_of(parts[0]) if len(parts) > 1 else None
+    one_hot: bool = False
 
 
 @dataclass
@@ -130,6 +87,7 @@ class _Reading:
     rows: dict[Path, Row] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unlabelled: int = 0
+    disputed: dict[Path, str] = field(default_factory=dict)  # images of several classes, where one
 
 
 def find_table(
@@ -172,7 +130,7 @@ def unused_table(root: Path) -> str:
     if not files:
         return ""
     return (
-        f"the class folders label the images; {listed(files, _FEW)} was not read"
+        f"the class folders label the images; {listed(files, FEW)} was not read"
         f" (data.labels={files[0]} would be)"
     )
 
@@ -213,12 +171,15 @@ def _table(root: Path, files: list[Path], ignore: Sequence[str], multi_label: bo
         kind = SeveralLabels if any(SEVERAL in text for text in others) else DataError
         raise kind("\n".join(others))
     reading = _Reading()
+    if multi_label:
+        cells = {record[s.label] for s in sheets if not s.one_hot for record in s.records}
+        sheets = [s if s.one_hot else replace(s, labels=several_in(s.label, cells)) for s in sheets]
     for sheet in sheets:
         _read_rows(sheet, images, reading, multi_label)
     if not reading.rows:
         raise DataError(
             f"{sheets[0].file}: none of its {len(sheets[0].records):,} rows names an image of"
-            f" {root} in the column {sheets[0].name!r}: got {listed(reading.missing, _FEW)}"
+            f" {root} in the column {sheets[0].name!r}: got {listed(reading.missing, FEW)}"
         )
     _refuse_identifiers(sheets, reading)
     if not multi_label:
@@ -244,18 +205,25 @@ def _notes(root: Path, sheets: list[_Sheet], others: list[str]) -> Iterator[str]
 
 
 def _left_out(root: Path, images: Images, reading: _Reading, sheets: list[_Sheet]) -> Iterator[str]:
-    names = listed([str(sheet.file.relative_to(root)) for sheet in sheets], _FEW)
+    names = listed([str(sheet.file.relative_to(root)) for sheet in sheets], FEW)
     if reading.missing:
         yield (
             f"left out: {len(reading.missing):,} images that {names} names and that are not there: "
-            + listed(reading.missing, _FEW)
+            + listed(reading.missing, FEW)
         )
     if reading.unlabelled:
         yield f"left out: {reading.unlabelled:,} rows of {names} without a label"
-    rest = [path for path in images.all if path not in reading.rows]
+    if reading.disputed:
+        count = len(reading.disputed)
+        several = "1 image that has" if count == 1 else f"{count:,} images that have"
+        yield (
+            f"left out: {several} more than one class in {names}:"
+            f" {listed(list(reading.disputed.values()), FEW)}"
+        )
+    rest = [p for p in images.all if p not in reading.rows and p not in reading.disputed]
     if rest:
         folders = sorted({str(path.parent.relative_to(root)) for path in rest})
-        where = "" if folders == ["."] else f" (in {listed(folders, _FEW)})"
+        where = "" if folders == ["."] else f" (in {listed(folders, FEW)})"
         yield (
             f"left out: {len(rest):,} images{where} that {names} does not label; the trained model"
             f" can: {command('predict', 'runs/latest', printable(str(rest[0].parent)))}"
@@ -277,39 +245,15 @@ def _sheet(file: Path, images: Images, multi_label: bool) -> _Sheet | str:
     label = column_called(rest, LABEL_NAMES) or (rest[0] if len(rest) == 1 else None)
     if label is None:
         if not is_one_hot(records, rest):
-            return f"{file}: no column is one of classes; {shape}, such as filename,label"
+            return (
+                f"{file}: no column is one of classes; {shape}, such as filename,label, or a"
+                " column of zeros and ones for each class"
+            )
         if not multi_label and (wrong := not_one_class(file, records, rest)):
             return wrong
-        return _Sheet(file, records, name, f"{rest[0]}, ..., {rest[-1]}", split, hot(rest))
-    return _Sheet(file, records, name, label, split, named(label, multi_label))
-
-
-def name_column(
-    records: list[dict[str, str]], columns: Sequence[str], file: Path, images: Images
-) -> str | None:
-    """Return the column that names images: by its own name, else the one that names most of
-    them."""
-    sample = records[:: max(1, len(records) // 50)]
-
-    def hits(column: str) -> int:
-        return sum(
-            bool(row[column]) and bool(images.named(row[column], file.parent, None))
-            for row in sample
-        )
-
-    name = column_called(columns, FILE_NAMES)
-    if name is None or not hits(name):
-        best = max(columns, key=hits)
-        name = best if hits(best) else name
-    return name
-
-
-def ambiguous(file: Path, line: int, name: str, found: Sequence[Path], root: Path) -> DataError:
-    return DataError(
-        f"{file}: line {line} names {name!r}, which may be"
-        f" {listed([str(path.relative_to(root)) for path in found], _FEW)};"
-        " expected the path from the file's folder"
-    )
+        title = f"{rest[0]}, ..., {rest[-1]}"
+        return _Sheet(file, records, name, title, split, hot(rest), one_hot=True)
+    return _Sheet(file, records, name, label, split, one_in(label))
 
 
 def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bool) -> None:
@@ -339,11 +283,11 @@ def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bo
             _refuse_another_split(sheet.file, number, before, row)
             both = tuple(dict.fromkeys((*before.labels, *labels)))
             reading.rows[row.path] = replace(before, labels=both)
-        elif before.labels != labels:
-            raise SeveralLabels(
-                f"{sheet.file}: line {number} labels {record[sheet.name]!r} as {row.label!r},"
-                f" which has the label {before.label!r} already; expected one class for each"
-                f" image, or {SEVERAL}"
+        elif before.labels != labels or len(labels) > 1:
+            reading.disputed.setdefault(
+                row.path,
+                f"line {number} labels {record[sheet.name]!r} as {' and '.join(map(repr, labels))}"
+                + (f", which has the label {before.labels[0]!r} already" if before != row else ""),
             )
 
 
@@ -356,19 +300,17 @@ def _refuse_another_split(file: Path, line: int, before: Row, row: Row) -> None:
 
 
 def _refuse_several(sheets: list[_Sheet], reading: _Reading) -> None:
-    """Refuse cells such as `cat|dog` whose every part is in other cells, too: those are several
-    classes, and no class of that name."""
-    names = {row.label for row in reading.rows.values()}
-    cells_of: dict[str, set[str]] = {}
-    for name in names:
-        for part in split_labels(name):
-            cells_of.setdefault(part, set()).add(name)
-    for name in sorted(names):
-        parts = split_labels(name)
-        if len(parts) > 1 and all(len(cells_of[part]) > 1 for part in parts):
+    """Refuse images of several classes; where there are a few of them, leave those out."""
+    file, wanted = sheets[0].file, f"expected one class for each image, or {SEVERAL}"
+    if reading.disputed and len(reading.disputed) >= MOST_MISTAKES * len(reading.rows):
+        raise SeveralLabels(f"{file}: {next(iter(reading.disputed.values()))}; {wanted}")
+    for path in reading.disputed:
+        del reading.rows[path]
+    for column in dict.fromkeys(sheet.label for sheet in sheets if not sheet.one_hot):
+        cells = {row.label for row in reading.rows.values()}
+        if cell := a_cell_of_several(cells, column):
             raise SeveralLabels(
-                f"{sheets[0].file}: the column {sheets[0].label!r} holds several classes, such as"
-                f" {name!r}; expected one for each image, or {SEVERAL}"
+                f"{file}: the column {column!r} holds several classes, such as {cell!r}; {wanted}"
             )
 
 
@@ -377,5 +319,5 @@ def _refuse_identifiers(sheets: list[_Sheet], reading: _Reading) -> None:
     if len(labels) >= len(reading.rows) > 2 and max(labels.values()) == 1:
         raise DataError(
             f"{sheets[0].file}: the column {sheets[0].label!r} has another value in each row"
-            f" ({listed(sorted(labels), _FEW)}); expected classes, each with several images"
+            f" ({listed(sorted(labels), FEW)}); expected classes, each with several images"
         )
