@@ -139,7 +139,10 @@ def damaged(path: str | Path, reason: str, hint: str = "") -> DamagedFile:
 
 def why_no_folder(path: Path) -> str:
     """Return what is in the place of a folder: `is a file` or `does not exist`."""
-    return "is a file" if path.exists() else "does not exist"
+    if not path.exists():
+        return "does not exist"
+    packed = path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+    return "is a file (unpack it first, and name the folder)" if packed else "is a file"
 
 
 def remove_leftovers(folder: Path, older_than_s: float = 0) -> None:

@@ -392,8 +392,11 @@ def test_a_class_left_without_training_photos_stops_even_under_skip(
 ) -> None:
     for path in (root / "train" / "dog").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="no usable training photo is left of dog"):
+    with pytest.raises(DataError, match="no usable training photo is left of dog") as caught:
         run(root, memory, "skip")
+    message = str(caught.value)
+    assert "4 broken files" in message and "is empty" in message
+    assert "data.on_bad_file=skip" not in message  # which is set already
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -412,6 +415,8 @@ def test_a_class_without_photos_outside_training_is_a_warning(
 ) -> None:
     for path in (root / split / "dog").iterdir():
         path.unlink()
+    assert run(root, memory).warnings == (f"the {split} split has no photo of dog",)
+    (root / split / "dog").rmdir()
     assert run(root, memory).warnings == (f"the {split} split has no photo of dog",)
 
 

@@ -469,3 +469,19 @@ def test_a_photo_of_another_class_in_another_split_stays_a_leak(tmp_path: Path) 
         survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0), memory, on_bad_file="skip"
     )
     assert [leak.path.name for leak in report.leaks] == ["copy.png"] and not report.conflicts
+
+
+def test_folders_that_may_have_been_meant_as_classes_are_told(tmp_path: Path) -> None:
+    """Cats and oaks were trained on as animals and plants, without a word."""
+    fill(tmp_path / "animals", "cat", "dog")
+    fill(tmp_path / "plants", "oak", "rose")
+    photos = survey(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0)
+    assert photos.classes == ("animals", "plants")
+    (told,) = photos.notes
+    assert "animals/cat, animals/dog, plants/oak, plants/rose" in told and "move them up" in told
+
+
+def test_one_folder_in_a_class_folder_is_not_worth_a_word(tmp_path: Path) -> None:
+    fill(tmp_path / "animals", "images")
+    fill(tmp_path, "plants")
+    assert not survey(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0).notes

@@ -11,7 +11,7 @@ from pathlib import Path
 from breedlab import hardware
 from breedlab.data import formats
 from breedlab.data.decode import ImageError, decode, read_image
-from breedlab.data.folders import FEW, SPLITS, first_few
+from breedlab.data.folders import FEW, SPLITS, first_few, listed
 from breedlab.data.near_duplicates import difference_hash, near_pairs
 from breedlab.data.photo_set import Photo, PhotoSet
 from breedlab.errors import DataError
@@ -98,10 +98,13 @@ def check(
         photos,
         splits={s: tuple(p for p in photos.splits[s] if p.path not in dropped) for s in SPLITS},
     )
-    lacking = [*photos.flaws, *_lacking(photos, clean)]
-    if lacking or (on_bad_file == "error" and (bad or conflicts or shared)):
-        refused = (bad, conflicts, shared) if on_bad_file == "error" else ((), (), ())
-        raise _refusal(clean, *refused, lacking, len(leaks) - len(shared), memory)
+    lost = list(_lacking(photos, clean))
+    lacking = [*photos.flaws, *lost]
+    skip = on_bad_file == "skip"
+    if lacking or (not skip and (bad or conflicts or shared)):
+        # Where files are left out, they are named only if too little is left for that.
+        refused = (bad, conflicts, shared) if lost or not skip else ((), (), ())
+        raise _refusal(clean, *refused, lacking, len(leaks) - len(shared), memory, skip=skip)
     notes = (*_warnings(clean), *_near_duplicates(clean, seen))
     return Report(clean, bad, leaks, notes, _fingerprint(clean, seen), conflicts)
 
@@ -241,7 +244,7 @@ def _lacking(photos: PhotoSet, kept: PhotoSet) -> Iterator[str]:
     counts = zip(photos.classes, photos.counts("train"), kept.counts("train"), strict=True)
     empty = [name for name, before, now in counts if before and not now]
     if empty:
-        yield f"{photos.root}: no usable training photo is left of {', '.join(empty)}"
+        yield f"{photos.root}: no usable training photo is left of {listed(empty)}"
 
 
 def _refusal(
@@ -252,6 +255,8 @@ def _refusal(
     lacking: list[str],
     apart: int,
     memory: Path,
+    *,
+    skip: bool,
 ) -> DataError:
     """Everything in one message: whoever mends it all is not refused a second time."""
     lines = []
@@ -284,7 +289,9 @@ def _refusal(
         lines.append(f"{copies} was put into another split by the cut, and will be left out")
     if bad or conflicts or leaks:
         rest = ", and fix the rest" if lacking else ""
-        lines.append(f"Fix or remove them, or set data.on_bad_file=skip to leave them out{rest}.")
+        skipping = f", or set data.on_bad_file=skip to leave them out{rest}"
+        too_few = "; too few images are left without them"
+        lines.append(f"Fix or remove them{too_few if skip else skipping}.")
     if conflicts and not kept.multi_label:
         lines.append("Photos that are of several classes at once: train with data=multi_label.")
     return DataError("\n".join(printable(line) for line in lines))
@@ -307,7 +314,7 @@ def _warnings(photos: PhotoSet) -> Iterator[str]:
         found = zip(photos.classes, photos.counts(split), strict=True)
         empty = [name for name, count in found if not count and name in counts]
         if empty:
-            yield f"the {split} split has no photo of {', '.join(empty)}"
+            yield f"the {split} split has no photo of {listed(empty)}"
     if counts and max(counts.values()) >= _IMBALANCE * min(counts.values()):
         most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
         yield (

@@ -34,6 +34,23 @@ def read_class_folders(
     return classes
 
 
+def folders_in_classes(
+    folder: Path, classes: dict[str, tuple[str, list[Path], str]]
+) -> tuple[str, ...]:
+    """Return a line about folders that may have been meant as classes, since the class folders hold
+    nothing else."""
+    inside = []
+    for own, images, _ in classes.values():
+        if images and not loose_images(folder / own):
+            inside += [f"{own}/{entry.name}" for entry in subfolders(folder / own)]
+    if len(inside) < 2:
+        return ()
+    return (
+        f"folders in class folders are not classes of their own: {listed(inside, 4)}; if they"
+        " should be, move them up",
+    )
+
+
 def refuse_unlabelled(root: Path, folders: dict[str, Path]) -> None:
     """Refuse a split of images without class folders, which is what competitions give for a
     test."""
@@ -81,7 +98,10 @@ def _likely_name(name: str) -> str:
 def disagreements(
     by_split: dict[str, dict[str, list[Path]]], folders: dict[str, Path], root: Path
 ) -> Iterator[str]:
-    """Say which splits hold other classes than train, or nothing that their purpose needs."""
+    """Say which splits hold classes that train does not have, or nothing that their purpose needs.
+
+    A split that only lacks some, as one of a long tail does, is fine; the check warns of it.
+    """
     train = set(by_split["train"])
     train_names = {name.casefold() for name in train}
     wrong = []
@@ -103,8 +123,8 @@ def disagreements(
             wrong.append(
                 f"{folders[split]} has {listed(extra)}, which {folders['train']} does not have"
             )
-        if missing := sorted(train - set(found)):
-            wrong.append(f"{folders[split]} is missing {listed(missing)}")
+            if missing := sorted(train - set(found)):
+                wrong.append(f"{folders[split]} is missing {listed(missing)}")
     if wrong:
-        yield "the splits hold different classes; expected the same class folders in each:"
+        yield "the splits hold different classes; expected those of train in each:"
         yield from (f"  {text}" for text in wrong)

@@ -11,6 +11,7 @@ from breedlab.data import formats, multi_label
 from breedlab.data.class_folders import (
     bad_names,
     disagreements,
+    folders_in_classes,
     read_class_folders,
     refuse_unlabelled,
 )
@@ -140,7 +141,7 @@ def survey(
     names = sorted(by_split["train"])
     if len(names) < 2:
         raise DataError(
-            f"{folders['train']}: found {len(names)} class folders with photos; expected at least"
+            f"{folders['train']}: found {_counted(names)} with photos; expected at least"
             f" 2, as in {folders['train'] / '<class>' / 'photo.jpg'}, or a file such as labels.csv"
             " (filename,label) beside the photos"
         )
@@ -186,6 +187,7 @@ def survey(
                 (
                     describe_splits(root, folders),
                     unused_table(root),
+                    *folders_in_classes(folders["train"], found["train"]),
                     several,
                     grouped,
                     left.passed_over(),
@@ -195,6 +197,10 @@ def survey(
         left_out=tuple(_left_out(left, names)),
         multi_label=multi,
     )
+
+
+def _counted(names: Sequence[str]) -> str:
+    return f"1 class folder ({printable(names[0])})" if len(names) == 1 else "0 class folders"
 
 
 def _told_copies(merged: dict[str, multi_label.Labelled]) -> str:
