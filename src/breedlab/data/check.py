@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from breedlab import hardware
 from breedlab.data import formats
 from breedlab.data.decode import ImageError, decode, read_image
 from breedlab.data.folders import FEW, SPLITS, first_few, listed
 from breedlab.data.near_duplicates import difference_hash, near_pairs
+from breedlab.data.odd_images import Traits, odd_images, traits_of
 from breedlab.data.photo_set import Photo, PhotoSet
 from breedlab.errors import DataError
 from breedlab.files import (
@@ -25,7 +27,7 @@ from breedlab.files import (
 from breedlab.names import printable
 
 Progress = Callable[[int, int], None]
-_VERSION = 4
+_VERSION = 5
 """Raised when the decoder learns to judge differently: what an older one said is then read
 again."""
 
@@ -105,7 +107,8 @@ def check(
         # Where files are left out, they are named only if too little is left for that.
         refused = (bad, conflicts, shared) if lost or not skip else ((), (), ())
         raise _refusal(clean, *refused, lacking, len(leaks) - len(shared), memory, skip=skip)
-    notes = (*_warnings(clean), *_near_duplicates(clean, seen))
+    traits = {p.path: found for p in _all(clean) if (found := seen[p.path].traits)}
+    notes = (*_warnings(clean), *_near_duplicates(clean, seen), *odd_images(traits))
     return Report(clean, bad, leaks, notes, _fingerprint(clean, seen), conflicts)
 
 
@@ -114,6 +117,7 @@ class _Seen:
     digest: str
     problem: str
     hash: str = ""
+    traits: Traits | None = None
 
 
 def _all(photos: PhotoSet) -> Iterator[Photo]:
@@ -131,12 +135,18 @@ def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict
             for done, (path, seen) in enumerate(
                 zip(fresh, hardware.in_threads(_read, fresh), strict=True), 1
             ):
-                results[str(path)] = [stamps[path], seen.digest, seen.problem, seen.hash]
+                traits = astuple(seen.traits) if seen.traits else ()
+                results[str(path)] = [stamps[path], seen.digest, seen.problem, seen.hash, traits]
                 if progress:
                     progress(done, len(fresh))
         finally:  # told to stop, the next start reads only the rest
             _save(book, results)
-    return {path: _Seen(*map(str, results[str(path)][1:])) for path in stamps}
+    return {path: _seen(results[str(path)]) for path in stamps}
+
+
+def _seen(entry: list[Any]) -> _Seen:
+    _, digest, problem, hash_, traits = entry
+    return _Seen(digest, problem, hash_, Traits(*traits) if traits else None)
 
 
 def _load(book: Path) -> dict[str, list[object]]:
@@ -145,7 +155,7 @@ def _load(book: Path) -> dict[str, list[object]]:
     except (OSError, DamagedFile):  # every file is read again
         return {}
     return {
-        path: entry for path, entry in loaded.items() if isinstance(entry, list) and len(entry) == 4
+        path: entry for path, entry in loaded.items() if isinstance(entry, list) and len(entry) == 5
     }
 
 
@@ -177,7 +187,7 @@ def _read(path: Path) -> _Seen:
         pixels = decode(data)
     except ImageError as error:
         return _Seen(digest, str(error))
-    return _Seen(digest, "", difference_hash(pixels))
+    return _Seen(digest, "", difference_hash(pixels), traits_of(pixels))
 
 
 def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
