@@ -1,16 +1,27 @@
-"""How many cores there are for this process, in a container often fewer than the machine has; and
-work on them."""
+"""How many cores and how much memory there are for this process, in a container often less than the
+machine has; and work on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _AHEAD = 64
+_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUP_FILES = (
+    (_CGROUPS / "memory.max", _CGROUPS / "memory.current", _CGROUPS / "memory.stat"),
+    (
+        _CGROUPS / "memory" / "memory.limit_in_bytes",
+        _CGROUPS / "memory" / "memory.usage_in_bytes",
+        _CGROUPS / "memory" / "memory.stat",
+    ),
+)
+"""The limit, the use, and the cached files of versions 2 and 1, as a container sees its own."""
 
 
 def available() -> int:
@@ -23,6 +34,24 @@ def available() -> int:
     from joblib import cpu_count  # slower to import than all that `--help` needs
 
     return int(cpu_count())
+
+
+def free_memory() -> int:
+    """Return how many bytes of memory this process can still have, by the machine and its
+    container."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available + psutil.swap_memory().free)
+    for limit, used, cached in _CGROUP_FILES:
+        try:
+            most, taken = int(limit.read_text()), int(used.read_text())
+            stat = dict(line.split() for line in cached.read_text().splitlines())
+        except (OSError, ValueError):  # not in such a cgroup, or "max"
+            continue
+        # Cached files are counted as used, and given back when something else needs the memory.
+        given_back = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+        free = min(free, max(0, most - taken + given_back))
+    return free
 
 
 def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:

@@ -144,3 +144,14 @@ def test_few_images_are_not_searched_by(photos: Path, tmp_path: Path) -> None:
     found = scan(photos, valid_fraction=0.15, test_fraction=0.15, seed=0)
     report = check(found, tmp_path / "memory", on_bad_file="skip")
     assert "experiment=resnet34" in propose(photos, report, gpu=False).words  # 24 to validate
+
+
+def test_an_archive_in_place_of_a_folder_is_answered_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.make_archive("photos", "zip", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["breedlab", "photos.zip"])
+    with pytest.raises(SystemExit) as ended:
+        breedlab.cli.main()
+    assert ended.value.code == 2 and "unpack it first" in capsys.readouterr().err

@@ -66,8 +66,9 @@ def main() -> None:
 
 
 def _is_folder(word: str) -> bool:
-    """Whether a word names a folder, one that is there or one that was meant to be."""
-    return os.path.isdir(word) or (
+    """Whether a word names a folder: one that is there, one that was meant to be, or an archive of
+    one, which is answered with what to do."""
+    return os.path.exists(word) or (
         not word.startswith("-") and any(mark in word for mark in ("/", os.sep))
     )
 
@@ -103,6 +104,8 @@ def run(command: str) -> None:
             code = _say(f"{_disk_message(error)}; free some space{_resume_hint(error)}", 1)
         elif signal := ended_loader(error):
             code = _say(f"{_loader_message(signal)}{_resume_hint(error)}", 1)
+        elif is_out_of_memory(error):
+            code = _say(f"{_OUT_OF_MEMORY}{_resume_hint(error)}", 1)
         else:
             raise
     sys.exit(code)
@@ -142,6 +145,22 @@ def is_shared_memory_full(error: BaseException) -> bool:
         or (is_no_space(each) and str(getattr(each, "filename", "")).startswith(_SHM))
         for each in causes(error)
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or in this process; torch is not imported to ask."""
+    return any(
+        isinstance(each, MemoryError)
+        or type(each).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(each)
+        for each in causes(error)
+    )
+
+
+_OUT_OF_MEMORY = (
+    "out of memory; use smaller batches (data.batch_size, or fine_tune.batch_size), smaller images"
+    " (data.image_size), or model.freeze=backbone"
+)
 
 
 def ended_loader(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from breedlab.errors import TrainingError
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.models.boundary import layers
 from breedlab.registry import HEADS
-from breedlab.training import start_checks
+from breedlab.training import memory, start_checks
 from breedlab.training.checkpoints import of_classifier, read_checkpoint
 from breedlab.training.context import TrainingContext
 from breedlab.training.fit import Fitted, fit
@@ -44,6 +44,8 @@ _FROZEN_SHARE = 2 / 3
 """Of the layers, where there is no time for all."""
 _CROP_SHARE = 0.8
 """The training crop's side in that of validation's images."""
+_SMALLEST_BATCH = 4
+"""Images; gradients of fewer say too little."""
 _SMALLEST_SHRUNK = 128
 """Pixels; smaller images have no detail to spare."""
 
@@ -72,6 +74,7 @@ class _Plan:
     epochs: int
     precision: str
     freeze: str = "none"
+    batch_size: int | None = None  # None is the config's
 
 
 def fine_tune(
@@ -91,7 +94,11 @@ def fine_tune(
     if plan.epochs == 0:
         return FineTuned({"epochs": 0, "kept": False})
     tuned = configs.replace(
-        settings(prepared, config, plan.freeze), {"trainer.max_epochs": plan.epochs}
+        settings(prepared, config, plan.freeze),
+        {
+            "trainer.max_epochs": plan.epochs,
+            "data.batch_size": plan.batch_size or config.fine_tune.batch_size,
+        },
     )
     classifier = prepared.classifier(tuned, synced=distributed.world() > 1)
     head = distributed.rank_zero_only(
@@ -201,7 +208,12 @@ def _planned(
     """Return how to train, as it was planned when the head was the same."""
     known = read_json_if_whole(folder / _PLAN, needs=("epochs", "precision", "head"))
     if known is not None and known["head"] == _head(before):
-        return _Plan(int(known["epochs"]), known["precision"], known.get("freeze", "none"))
+        return _Plan(
+            int(known["epochs"]),
+            known["precision"],
+            known.get("freeze", "none"),
+            known.get("batch_size"),
+        )
     shutil.rmtree(folder, ignore_errors=True)
     plan = _fastest(prepared, config, seconds)
     _record(folder, plan, before)
@@ -232,6 +244,12 @@ def _fastest(prepared: TrainingContext, config: Config, seconds: float | None) -
     if prepared.accelerator == "cpu" and config.trainer.precision == "auto":
         # convolutions of single channels, as EfficientNets have, may be slower in bf16
         precisions = [*dict.fromkeys([*precisions, "fp32"])]
+    fitting = _batch_that_fits(prepared, settings(prepared, config, all_layers), precisions[-1])
+    if fitting < _SMALLEST_BATCH:
+        return _Plan(0, prepared.precision, all_layers)
+    if fitting < config.fine_tune.batch_size:
+        config = configs.replace(config, {"fine_tune.batch_size": fitting})
+        return replace(_fastest(prepared, config, seconds), batch_size=fitting)
     if seconds is None and len(precisions) == 1:
         return _Plan(config.fine_tune.epochs, prepared.precision, all_layers)
     plan = _that_fits(prepared, config, all_layers, precisions, seconds)
@@ -241,6 +259,23 @@ def _fastest(prepared: TrainingContext, config: Config, seconds: float | None) -
     if plan.epochs == 0:
         note("no epoch fits in: the backbone stays frozen; raise tuner.minutes to fine-tune it")
     return plan
+
+
+def _batch_that_fits(prepared: TrainingContext, tuned: Config, precision: str) -> int:
+    """Return how many images of a batch memory has room for."""
+    wanted = tuned.data.batch_size
+    fitting, needed, free = memory.images_that_fit(prepared, tuned, wanted, precision)
+    if fitting < wanted:
+        instead = (
+            f"fine_tune.batch_size={fitting} instead of {wanted}"
+            if fitting >= _SMALLEST_BATCH
+            else "the backbone stays frozen"
+        )
+        note(
+            f"{instead}: a step of {wanted} images takes at least {needed / 1e9:.1f} GB of memory,"
+            f" and {free / 1e9:.1f} GB are free"
+        )
+    return fitting
 
 
 def _that_fits(

@@ -354,8 +354,7 @@ def prepare(config: Config, report: Report) -> TrainingContext:
         accelerator=accelerator,
         precision=choose_precision(config.trainer.precision, accelerator),
     )
-    start_checks.try_network(prepared.classifier(config), config)
-    start_checks.refuse_batch_of_one(prepared, config)
+    start_checks.refuse_what_cannot_train(prepared, config)
     return prepared
 
 

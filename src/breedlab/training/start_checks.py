@@ -14,6 +14,7 @@ from breedlab.errors import ConfigError
 from breedlab.models import backbone as backbones
 from breedlab.models import input_check
 from breedlab.models.classifier import Classifier
+from breedlab.training import memory
 
 if TYPE_CHECKING:
     from breedlab.training.context import TrainingContext
@@ -79,6 +80,13 @@ def _try_compiled(classifier: Classifier, image: torch.Tensor) -> None:
             f"trainer.compile: got true, but the network cannot be compiled here ({reason});"
             " install a C++ compiler (such as g++), or set trainer.compile=false"
         ) from error
+
+
+def refuse_what_cannot_train(prepared: TrainingContext, config: Config) -> None:
+    """Raise ConfigError if a training would fail at its first step."""
+    try_network(prepared.classifier(config), config)
+    refuse_batch_of_one(prepared, config)
+    memory.refuse_too_large_a_step(prepared, config)
 
 
 def refuse_batch_of_one(prepared: TrainingContext, config: Config) -> None:
