@@ -61,10 +61,43 @@ def test_every_training_type_has_an_image_or_a_reason(training: dict[str, str]) 
         ("ml.p2.xlarge", "K80"),
         ("ml.p3.2xlarge", "take backend.image=2.7.1"),
         ("ml.p6e-gb200.36xlarge", "ARM processors"),
+        ("ml.c7g.xlarge", "ARM processors"),  # the SDK raises when it is asked for its image
     ],
 )
-def test_why_a_type_is_refused(instance_type: str, says: str, training: dict[str, str]) -> None:
-    assert says in training[instance_type]
+def test_why_a_type_is_refused(instance_type: str, says: str) -> None:
+    (problem,) = images.problems(backend(instance_type=instance_type), "us-east-1")
+    assert problem.path == "backend.instance_type" and says in problem.message
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("cn-north-1", "cn-north-1.amazonaws.com.cn"),
+        ("us-gov-west-1", "us-gov-west-1.amazonaws.com"),
+        ("us-iso-east-1", "us-iso-east-1.c2s.ic.gov"),
+        ("ap-south-2", "ap-south-2.amazonaws.com"),
+    ],
+)
+def test_auto_is_the_newest_image_that_a_region_has(region: str, host: str) -> None:
+    """The newest of all is not in China, nor where the government is."""
+    from sagemaker.core import image_uris
+
+    chosen = images.training_image(backend(), region)
+    assert f".dkr.ecr.{host}/pytorch:2." in chosen and images.problems(backend(), region) == []
+    version = re.search(r":(2\.\d+)-", chosen)
+    assert version
+    listed = image_uris.config_for_framework("pytorch-amzn2023")["training"]["versions"]
+    there = [each for each, entry in listed.items() if region in entry["registries"]]
+    assert version[1] == max(there, key=lambda each: int(each.split(".")[1]))
+    own = backend(image=chosen.replace("pytorch:", "mine:"))
+    assert images.problems(own, region) == []
+
+
+def test_a_version_that_a_region_has_not_is_refused_with_the_one_it_has() -> None:
+    (problem,) = images.problems(backend(image="2.14.0"), "cn-north-1")
+    assert "no image of PyTorch 2.14 in cn-north-1; give auto, which is" in problem.message
+    (problem,) = images.problems(backend(), "mars-north-1")
+    assert problem.message.endswith("in mars-north-1; give an image's URI")
 
 
 def test_what_a_refusal_advises_works() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
@@ -11,6 +12,13 @@ from breedlab.config.section import JobName, PositiveInt, Section, matching, not
 from breedlab.registry import BACKENDS
 
 _MAX_5, _MAX_16 = Field(max_length=5), Field(max_length=16)
+
+ECR_IMAGE = re.compile(
+    r"\d{12}\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)"
+    r"\.(?:amazonaws\.(?:com|com\.cn|eu)|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk"
+    r"|csp\.hci\.ic\.gov)/(?P<name>[^:@]+)"
+)
+"""The address of an image in Amazon ECR, whose host ends as those of its part of AWS do."""
 
 
 class Vpc(Section):

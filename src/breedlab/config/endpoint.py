@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from breedlab.config.backend import Bucket, KmsKey, Prefix, Region, Role, Variable
+from breedlab.config.backend import ECR_IMAGE, Bucket, KmsKey, Prefix, Region, Role, Variable
 from breedlab.config.problems import Problem
 from breedlab.config.section import Location, PositiveInt, Section, matching
 
@@ -16,11 +15,6 @@ LONGEST_NAME = 52
 """Characters: AWS takes 63, and the names of an endpoint's models and configs add a version."""
 OWN_TAGS = "breedlab:"
 """How the keys of the tags begin that breedlab sets itself."""
-
-_ECR = re.compile(
-    r"\d{12}\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/"
-    r"(?P<name>[^:@]+)"
-)
 
 NAME = rf"(?=.{{1,{LONGEST_NAME}}}$)[a-zA-Z0-9](-*[a-zA-Z0-9])*"
 
@@ -267,7 +261,7 @@ def _steps_suit_the_traffic(endpoint: Endpoint) -> Iterator[Problem]:
 def _image_serves(endpoint: Endpoint) -> Iterator[Problem]:
     if not endpoint.own_image:
         return
-    match = _ECR.match(endpoint.image)
+    match = ECR_IMAGE.match(endpoint.image)
     if not match:
         expected = "expected aws, or ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
         yield Problem("endpoint.image", f"got {endpoint.image!r}; {expected}")

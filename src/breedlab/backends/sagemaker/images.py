@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from breedlab.backends.sagemaker import machines
-from breedlab.config.backend import Backend
+from breedlab.config.backend import ECR_IMAGE, Backend
 from breedlab.config.problems import Problem
 from breedlab.names import counted
 
@@ -17,10 +17,6 @@ OLDEST = (2, 6)
 
 _FRAMEWORKS = ("pytorch-amzn2023", "pytorch")
 """AWS's PyTorch training images, the newer line first."""
-
-_ECR = re.compile(
-    r"\d{12}\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<name>[^:@]+)"
-)
 
 
 def is_uri(image: str) -> bool:
@@ -35,7 +31,7 @@ def training_image(backend: Backend, region: str) -> str:
         return backend.image
     if problems(backend, region):
         return "<image>"
-    chosen = _chosen(backend.image)
+    chosen = _chosen(backend.image, region)
     assert chosen, "problems() has said so"
     uri = _retrieved(*chosen, backend.instance_type, region)
     # AWS keeps the images in another account in some regions.
@@ -79,7 +75,9 @@ def problems(backend: Backend, region: str) -> list[Problem]:
         ]
     if is_uri(backend.image):
         return [Problem("backend.image", text) for text in _uri_problems(backend, region)]
-    chosen = _chosen(backend.image)
+    if reason := machines.training_problem(backend.instance_type):
+        return [Problem("backend.instance_type", reason)]
+    chosen = _chosen(backend.image, region)
     if chosen is None:
         versions = ", ".join(sorted(_versions(), key=_numbers))
         return [
@@ -96,12 +94,13 @@ def problems(backend: Backend, region: str) -> list[Problem]:
                 f"PyTorch {version} is too old; expected {OLDEST[0]}.{OLDEST[1]} or newer",
             )
         ]
-    registries = _list(framework)["versions"][version]["registries"]
-    if not region.startswith("<") and region not in registries:
+    if not _is_in(region, framework, version):
+        newest = _newest(region)
+        other = f"auto, which is PyTorch {newest[1]} there, or " if newest else ""
         return [
             Problem(
                 "backend.image",
-                f"AWS has no image of PyTorch {version} in {region}; give an image's URI",
+                f"AWS has no image of PyTorch {version} in {region}; give {other}an image's URI",
             )
         ]
     uri = _retrieved(framework, version, backend.instance_type, region)
@@ -129,7 +128,7 @@ def _uri_problems(backend: Backend, region: str) -> list[str]:
     uri = backend.image
     found = []
     tag = uri.rpartition("/")[2].partition(":")[2]
-    ecr = _ECR.match(uri)
+    ecr = ECR_IMAGE.match(uri)
     if not ecr:
         return [
             f"{uri} is not in Amazon ECR; SageMaker takes"
@@ -163,17 +162,37 @@ def _uri_problems(backend: Backend, region: str) -> list[str]:
     return found
 
 
-def _chosen(image: str) -> tuple[str, str] | None:
+def _chosen(image: str, region: str) -> tuple[str, str] | None:
     """Framework and full version of what `backend.image` names; None if the SDK knows no such
     version."""
     if image == "auto":
-        return _FRAMEWORKS[0], str(_list(_FRAMEWORKS[0])["version_aliases"]["latest"])
+        latest = str(_list(_FRAMEWORKS[0])["version_aliases"]["latest"])
+        if _is_in(region, _FRAMEWORKS[0], latest):
+            return _FRAMEWORKS[0], latest
+        # New versions reach China and the government's regions later.
+        return _newest(region) or (_FRAMEWORKS[0], latest)
     for framework in _FRAMEWORKS:
         versions = _list(framework)["versions"]
         same = [v for v in versions if v == image or v.startswith(f"{image}.") or image == f"{v}.0"]
         if same:
             return framework, max(same, key=_numbers)
     return None
+
+
+def _newest(region: str) -> tuple[str, str] | None:
+    """Framework and version of the newest usable image in a region; None if there is none."""
+    there = [
+        (framework, version)
+        for framework in _FRAMEWORKS
+        for version in _list(framework)["versions"]
+        if _is_in(region, framework, version) and _numbers(version) >= OLDEST
+    ]
+    return max(there, key=lambda each: _numbers(each[1]), default=None)
+
+
+def _is_in(region: str, framework: str, version: str) -> bool:
+    """Return whether a region has an image; one that is not known yet is taken to have all."""
+    return region.startswith("<") or region in _list(framework)["versions"][version]["registries"]
 
 
 def _versions() -> list[str]:

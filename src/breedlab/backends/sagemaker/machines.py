@@ -38,12 +38,13 @@ def unusable(instance_type: str) -> str | None:
     return None
 
 
-def training_problem(instance_type: str, image: str) -> str | None:
+def training_problem(instance_type: str, image: str = "") -> str | None:
     """Return why AWS's training image cannot train on a type; None if it can.
 
     Args:
         instance_type: The type.
-        image: The address of the image that the SDK chose for it.
+        image: The address of the image that the SDK chose for it; empty before it was asked, which
+            raises for types that it has no image for.
     """
     if is_arm(instance_type):
         return (
