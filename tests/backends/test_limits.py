@@ -15,10 +15,10 @@ from breedlab.backends.sagemaker import java_pattern
 from breedlab.backends.sagemaker.documented_limits import (
     LIMITS,
     documented,
-    has_local_storage,
     notices,
 )
 from breedlab.backends.sagemaker.limits import violations, with_stand_ins
+from breedlab.backends.sagemaker.storage_limits import LOCAL_GB, has_local_storage
 
 SERVICES = (
     "sagemaker",
@@ -237,6 +237,10 @@ UPDATE = (
 VOLUME = {"VolumeSizeInGB": 5}
 CATEGORIES = [{"Name": "a", "Values": [str(n) for n in range(31)]}]
 
+FULL = {f"N{n:02}": "x" * 1021 for n in range(32)}
+"""32 KB of names and values."""
+SIXTEEN = {f"N{n}": "x" for n in range(16)}
+
 
 def rollout(percent: int, wait: int, keep: int) -> dict[str, Any]:
     """A new config that takes over in linear steps."""
@@ -270,6 +274,60 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
         ("CreateHyperParameterTuningJob", tuning(resources("ml.p4d.24xlarge", VolumeKmsKeyId="k"))),
         [],
         "TrainingJobDefinition.ResourceConfig.VolumeKmsKeyId",
+    ),
+    (
+        "a volume's key is no alias",
+        ("CreateTrainingJob", training(**resources("ml.m5.xlarge", VolumeKmsKeyId="alias/dogs"))),
+        [],
+        "ResourceConfig.VolumeKmsKeyId",
+    ),
+    (
+        "a volume's key is no alias",
+        (
+            "CreateHyperParameterTuningJob",
+            tuning(resources("ml.m5.xlarge", VolumeKmsKeyId="arn:aws:kms:r:1:alias/dogs")),
+        ),
+        [],
+        "TrainingJobDefinition.ResourceConfig.VolumeKmsKeyId",
+    ),
+    (
+        "a volume fits on local disks",
+        ("CreateTrainingJob", training(**resources("ml.g5.xlarge", VolumeSizeInGB=251))),
+        [],
+        "ResourceConfig.VolumeSizeInGB",
+    ),
+    (
+        "a volume fits on local disks",
+        ("CreateHyperParameterTuningJob", tuning(resources("ml.r5d.large", VolumeSizeInGB=76))),
+        [],
+        "TrainingJobDefinition.ResourceConfig.VolumeSizeInGB",
+    ),
+    (
+        "burstable instances do not scale",
+        ("RegisterScalableTarget", {"MaxCapacity": 3}),
+        [("CreateEndpointConfig", {"ProductionVariants": [{"InstanceType": "ml.t2.medium"}]})],
+        "InstanceType",
+    ),
+    (
+        "an environment fits",
+        ("CreateModel", {"PrimaryContainer": {"Environment": {"A": "ü" * 513}}}),
+        [],
+        "Environment.A",
+    ),
+    (
+        "an environment fits",
+        ("CreateModel", {"PrimaryContainer": {"Environment": FULL | {"ONE": "x"}}}),
+        [],
+        "PrimaryContainer.Environment",
+    ),
+    (
+        "a version's environment fits",
+        (
+            "CreateModelPackage",
+            {"InferenceSpecification": {"Containers": [{"Environment": SIXTEEN | {"ONE": "x"}}]}},
+        ),
+        [],
+        "Containers[0].Environment",
     ),
     (
         "no volume beside local disks",
@@ -448,6 +506,17 @@ def test_every_documented_limit_is_broken_here() -> None:
     [
         (("CreateTrainingJob", training(**resources("ml.c5.xlarge", VolumeKmsKeyId="k"))), []),
         (("CreateTrainingJob", training(CheckpointConfig={"S3Uri": "s3://b/a/c/"})), []),
+        (("CreateTrainingJob", training(**resources("ml.g5.xlarge", VolumeSizeInGB=250))), []),
+        (("CreateTrainingJob", training(**resources("ml.m5.xlarge", VolumeSizeInGB=9000))), []),
+        (("CreateModel", {"PrimaryContainer": {"Environment": FULL}}), []),
+        (
+            (
+                "CreateModelPackage",
+                {"InferenceSpecification": {"Containers": [{"Environment": SIXTEEN}]}},
+            ),
+            [],
+        ),
+        (("RegisterScalableTarget", {"MaxCapacity": 3}), [REAL_TIME]),
         (
             (
                 "CreateEndpointConfig",
@@ -489,7 +558,28 @@ def test_the_sdk_knows_the_same_types_with_disks_of_their_own() -> None:
         *shapes["ProductionVariantInstanceType"]["enum"],
     }
     differ = {each for each in types if has_local_storage(each) == volume_size_supported(each)}
-    assert {each.split(".")[1] for each in differ} <= {"p6-b300", "p6e-gb200"}
+    assert {each.split(".")[1] for each in differ} <= {"p6-b300", "p6e-gb200", "g7"}
+
+
+def test_ec2_knows_the_same_disks_of_the_same_size() -> None:
+    """moto carries what EC2's DescribeInstanceTypes answers."""
+    from botocore.loaders import Loader
+    from moto.ec2.models.instance_types import INSTANCE_TYPES
+
+    shapes = Loader().load_service_model("sagemaker", "service-2")["shapes"]
+    shape_of_each_use = ("TrainingInstanceType", "ProductionVariantInstanceType")
+    types = {each for name in shape_of_each_use for each in shapes[name]["enum"]}
+    disks = {
+        each: INSTANCE_TYPES[each.removeprefix("ml.")].get("InstanceStorageInfo", {})
+        for each in types
+        if each.removeprefix("ml.") in INSTANCE_TYPES
+    }
+    assert len(disks) > 150
+    assert {each for each in disks if disks[each]} == set(filter(has_local_storage, disks))
+    sizes = {each: disk["TotalSizeInGB"] for each, disk in disks.items() if disk}
+    assert {each: sizes[each] for each in LOCAL_GB} == LOCAL_GB
+    trained = {each for each in sizes if each in shapes["TrainingInstanceType"]["enum"]}
+    assert {each for each in trained - LOCAL_GB.keys() if "trn" not in each} == set()
 
 
 def test_a_warm_pool_says_that_its_quota_is_none() -> None:
@@ -498,3 +588,8 @@ def test_a_warm_pool_says_that_its_quota_is_none() -> None:
     )
     assert "'ml.c5.xlarge for training warm pool usage'" in notice
     assert notices(("CreateTrainingJob", training())) == []
+
+
+def test_nothing_is_said_of_a_quota_that_was_seen_to_be_enough() -> None:
+    kept = training(**resources("ml.c5.xlarge", KeepAlivePeriodInSeconds=60))
+    assert notices(("CreateTrainingJob", kept), {"ml.c5.xlarge for training warm pool usage"}) == []

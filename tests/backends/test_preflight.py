@@ -74,6 +74,18 @@ def test_a_role_that_the_caller_may_not_pass(account: Account) -> None:
     assert asked["ContextEntries.member.1.ContextKeyValues.member.1"] == "sagemaker.amazonaws.com"
 
 
+def test_a_warm_pool_needs_its_own_quota_which_is_0_by_default(account: Account) -> None:
+    account.quotas["ml.m5.xlarge for training job usage"] = 9
+    account.quotas["ml.m5.xlarge for training warm pool usage"] = 0
+    backend = Backend(name="sagemaker", instance_type="ml.m5.xlarge", keep_alive_minutes=20)
+    needs = training_needs(backend, 3)
+    (problem,) = looked(*needs)[0]
+    assert problem.startswith("backend.keep_alive_minutes: 1 x ml.m5.xlarge kept warm is above")
+    account.quotas["ml.m5.xlarge for training warm pool usage"] = 1
+    found = look(boto3.Session(), ROLE, needs)
+    assert found.problems == [] and "ml.m5.xlarge for training warm pool usage" in found.enough
+
+
 def test_a_quota_that_is_too_small(account: Account) -> None:
     account.quotas["ml.g5.xlarge for training job usage"] = 1
     backend = Backend(name="sagemaker", instance_type="ml.g5.xlarge", instance_count=1)

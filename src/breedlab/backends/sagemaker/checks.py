@@ -33,6 +33,7 @@ _SET_BY = {
     "Tags": "backend.tags",
     "Environment": "backend.environment",
     "VolumeKmsKeyId": "backend.kms.volume",
+    "VolumeSizeInGB": "backend.volume_gb",
     "KmsKeyId": "backend.kms.output",
     "VpcConfig": "backend.vpc",
     "S3Uri": "backend.prefix",
@@ -65,30 +66,36 @@ def offline_problems(config: Config, region: str) -> list[Problem]:
 
 def partition_problems(backend: Backend, region: str) -> list[Problem]:
     """Return which ARNs belong to another part of AWS, or another region, than the jobs."""
+    arns = {
+        "backend.role": backend.role,
+        "backend.kms.output": backend.kms.output,
+        "backend.kms.volume": backend.kms.volume,
+    }
+    return arn_problems(arns, region)
+
+
+def arn_problems(arns: Mapping[str, str | None], region: str) -> list[Problem]:
+    """Return which ARNs belong to another part of AWS, or another region.
+
+    Args:
+        arns: By the setting that holds them; what is no ARN, such as a role's name, is left out.
+        region: Where they are used; nothing is told of a placeholder.
+    """
     if region.startswith("<"):
         return []
     problems = []
     expected = partition_of(region)
-    arns = {
-        "role": backend.role,
-        "kms.output": backend.kms.output,
-        "kms.volume": backend.kms.volume,
-    }
-    for name, arn in arns.items():
+    for path, arn in arns.items():
         if not arn or not arn.startswith("arn:"):
             continue
-        partition, where = arn.split(":")[1], arn.split(":")[3]
-        if partition != expected and region.count("-") == 2:
-            problems.append(
-                Problem(
-                    f"backend.{name}",
-                    f"{arn} is of {partition}; expected {expected}, as {region} is",
-                )
-            )
+        partition, kind, where = (arn.split(":") + [""] * 3)[1:4]
+        if partition != expected:
+            message = f"{arn} is of {partition}; expected {expected}, as {region} is"
+            problems.append(Problem(path, message))
         elif where not in ("", region):
-            problems.append(
-                Problem(f"backend.{name}", f"{arn} is a key of {where}; expected one of {region}")
-            )
+            what = {"kms": "a key", "sns": "a topic"}.get(kind, f"of {kind}")
+            message = f"{arn} is {what} of {where}; expected one of {region}"
+            problems.append(Problem(path, message))
     return problems
 
 

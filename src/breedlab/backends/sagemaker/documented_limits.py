@@ -3,20 +3,26 @@ pattern says them."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from breedlab.backends.sagemaker.limits import Call, Found
-from breedlab.backends.sagemaker.search_limits import enough_combinations, search_suits_strategy
-
-_LOCAL_STORAGE = re.compile(
-    r"ml\.(g4dn|g4ad|g5|g6|g6e|g6f|gr6|gr6f|g7e|p3dn|p4d|p4de|p5|p5e|p5en|p6\S*|trn1|trn1n|trn2|trn2u|dl1|dl2q|i\d\w*"
-    r"|[a-z]\d[a-z]*d[a-z]*)\."
+from breedlab.backends.sagemaker.endpoint_limits import (
+    burstable_instances_do_not_scale,
+    environment_fits,
+    guardrails_suit_endpoint,
+    package_environment_fits,
+    update_ends_in_time,
 )
-"""Types with NVMe disks of their own: EC2's page of instance stores."""
+from breedlab.backends.sagemaker.limits import Call, Found, training_part, training_root
+from breedlab.backends.sagemaker.preflight import warm_pool_quota
+from breedlab.backends.sagemaker.search_limits import enough_combinations, search_suits_strategy
+from breedlab.backends.sagemaker.storage_limits import (
+    no_key_for_local_disks,
+    no_volume_beside_local_disks,
+    volume_fits_local_disks,
+    volume_key_is_no_alias,
+)
 
 
 @dataclass(frozen=True)
@@ -42,27 +48,6 @@ def documented(call: Call, before: Sequence[Call] = ()) -> list[tuple[str, str]]
     return [found for limit in LIMITS for found in limit.check(call, before)]
 
 
-def has_local_storage(instance_type: str) -> bool:
-    """Return whether a type has NVMe disks of its own."""
-    return bool(_LOCAL_STORAGE.match(instance_type))
-
-
-def _training(call: Call) -> Mapping[str, Any]:
-    """Return the part that a training job and a tuning job's definition share; empty for other
-    calls."""
-    operation, parameters = call
-    if operation == "CreateTrainingJob":
-        return parameters
-    if operation == "CreateHyperParameterTuningJob":
-        found: Mapping[str, Any] = parameters.get("TrainingJobDefinition", {})
-        return found
-    return {}
-
-
-def _root(call: Call) -> str:
-    return "TrainingJobDefinition." if call[0] == "CreateHyperParameterTuningJob" else ""
-
-
 def _no_empty_folders(call: Call, before: Sequence[Call]) -> Found:
     def look(value: Any, path: str) -> Found:
         if isinstance(value, Mapping):
@@ -84,44 +69,21 @@ def _no_empty_folders(call: Call, before: Sequence[Call]) -> Found:
     yield from look(call[1], "")
 
 
-def _no_key_for_local_disks(call: Call, before: Sequence[Call]) -> Found:
-    resources = _training(call).get("ResourceConfig", {})
-    kind = resources.get("InstanceType", "")
-    if resources.get("VolumeKmsKeyId") and has_local_storage(kind):
-        yield (
-            f"{_root(call)}ResourceConfig.VolumeKmsKeyId",
-            (
-                f"got a key for the volume of {kind}, whose local disks encrypt themselves;"
-                " expected none"
-            ),
-        )
-
-
-def _no_volume_beside_local_disks(call: Call, before: Sequence[Call]) -> Found:
-    if call[0] != "CreateEndpointConfig":
-        return
-    for index, variant in enumerate(call[1].get("ProductionVariants", [])):
-        kind = variant.get("InstanceType", "")
-        if "VolumeSizeInGB" in variant and has_local_storage(kind):
-            where = f"ProductionVariants[{index}].VolumeSizeInGB"
-            yield where, f"expected none for {kind}, which has disks of its own and takes no volume"
-
-
 def _no_warm_pool_with_spot(call: Call, before: Sequence[Call]) -> Found:
-    wanted = _training(call)
+    wanted = training_part(call)
     if wanted.get("EnableManagedSpotTraining") and wanted.get("ResourceConfig", {}).get(
         "KeepAlivePeriodInSeconds"
     ):
-        where = f"{_root(call)}ResourceConfig.KeepAlivePeriodInSeconds"
+        where = f"{training_root(call)}ResourceConfig.KeepAlivePeriodInSeconds"
         yield where, "expected none with spot instances, which leave no warm pool"
 
 
 def _isolated_containers_download_nothing(call: Call, before: Sequence[Call]) -> Found:
-    wanted = _training(call)
+    wanted = training_part(call)
     fixed = {**wanted.get("HyperParameters", {}), **wanted.get("StaticHyperParameters", {})}
     source = str(fixed.get("sagemaker_submit_directory", "")).strip('"')
     if wanted.get("EnableNetworkIsolation") and source.startswith("s3://"):
-        where = f"{_root(call)}StaticHyperParameters.sagemaker_submit_directory"
+        where = f"{training_root(call)}StaticHyperParameters.sagemaker_submit_directory"
         yield (
             where,
             (
@@ -132,12 +94,12 @@ def _isolated_containers_download_nothing(call: Call, before: Sequence[Call]) ->
 
 
 def _waiting_includes_running(call: Call, before: Sequence[Call]) -> Found:
-    stopping = _training(call).get("StoppingCondition", {})
+    stopping = training_part(call).get("StoppingCondition", {})
     runs, waits = stopping.get("MaxRuntimeInSeconds"), stopping.get("MaxWaitTimeInSeconds")
-    where = f"{_root(call)}StoppingCondition.MaxWaitTimeInSeconds"
+    where = f"{training_root(call)}StoppingCondition.MaxWaitTimeInSeconds"
     if waits is not None and runs is not None and waits < runs:
         yield where, f"got {waits}; expected at least MaxRuntimeInSeconds ({runs})"
-    if waits is not None and not _training(call).get("EnableManagedSpotTraining"):
+    if waits is not None and not training_part(call).get("EnableManagedSpotTraining"):
         yield where, "expected none without EnableManagedSpotTraining"
 
 
@@ -151,51 +113,6 @@ def _tags_are_mine(call: Call, before: Sequence[Call]) -> Found:
             )
         if key in keys[:index]:
             yield f"Tags[{index}].Key", f"got {key!r} twice; expected each key once"
-
-
-def _guardrails_suit_endpoint(call: Call, before: Sequence[Call]) -> Found:
-    operation, parameters = call
-    if operation not in ("UpdateEndpoint", "CreateEndpoint") or not parameters.get(
-        "DeploymentConfig"
-    ):
-        return
-    configs = [config for earlier, config in before if earlier == "CreateEndpointConfig"]
-    mine = [
-        each
-        for each in configs
-        if each["EndpointConfigName"] == parameters.get("EndpointConfigName")
-    ]
-    if any(
-        "ServerlessConfig" in variant
-        for config in mine
-        for variant in config.get("ProductionVariants", [])
-    ):
-        yield (
-            "DeploymentConfig",
-            "expected none for a serverless endpoint, which has no deployment guardrails",
-        )
-
-
-_LONGEST_ROLLOUT_S = 28_800
-
-
-def _update_ends_in_time(call: Call, before: Sequence[Call]) -> Found:
-    policy = call[1].get("DeploymentConfig", {}).get("BlueGreenUpdatePolicy", {})
-    routing = policy.get("TrafficRoutingConfiguration", {})
-    kind, step = routing.get("Type"), routing.get("LinearStepSize", {})
-    waits = 1 if kind == "CANARY" else 0
-    if kind == "LINEAR" and step.get("Type") == "CAPACITY_PERCENT":
-        waits = math.ceil(100 / step["Value"]) - 1
-    pause = routing.get("WaitIntervalInSeconds", 0)
-    total = waits * pause + policy.get("TerminationWaitInSeconds", 0)
-    most = policy.get("MaximumExecutionTimeoutInSeconds", _LONGEST_ROLLOUT_S)
-    if total >= most:
-        yield (
-            "DeploymentConfig.BlueGreenUpdatePolicy.TrafficRoutingConfiguration"
-            ".WaitIntervalInSeconds",
-            f"got {pause}; {waits} waits and TerminationWaitInSeconds take {total} seconds, and a"
-            f" deployment has less than {most}",
-        )
 
 
 _BOTOCORE = "botocore's model of the API, documentation of "
@@ -241,7 +158,24 @@ LIMITS = (
         + "ResourceConfig.VolumeKmsKeyId; of CreateEndpointConfig.KmsKeyId it says only that the"
         " key does not encrypt instance local storage",
         "You can't request a VolumeKmsKeyId when using an instance type with local storage.",
-        _no_key_for_local_disks,
+        no_key_for_local_disks,
+    ),
+    Limit(
+        "a volume's key is no alias",
+        _BOTOCORE
+        + "ResourceConfig.VolumeKmsKeyId, as OutputDataConfig.KmsKeyId takes aliases, too",
+        "The VolumeKmsKeyId can be in any of the following formats: KMS Key ID; Amazon Resource"
+        " Name (ARN) of a KMS Key",
+        volume_key_is_no_alias,
+    ),
+    Limit(
+        "a volume fits on local disks",
+        _BOTOCORE
+        + "HyperParameterTuningResourceConfig.VolumeSizeInGB; of ResourceConfig's: available"
+        " storage is fixed to the NVMe-type instance's storage capacity",
+        "Some instance types have a fixed total local storage size. If you select one of these"
+        " instances for training, VolumeSizeInGB cannot be greater than this total size.",
+        volume_fits_local_disks,
     ),
     Limit(
         "no warm pool with spot",
@@ -254,7 +188,7 @@ LIMITS = (
         "https://github.com/aws/sagemaker-python-sdk/pull/4828, and volume_size_supported there",
         "this instance family does not support attaching an ebs volume, hence volume size argument"
         " throws a service exception",
-        _no_volume_beside_local_disks,
+        no_volume_beside_local_disks,
     ),
     Limit(
         "enough combinations",
@@ -301,14 +235,34 @@ LIMITS = (
         _GUIDE + "deployment-guardrails.html",
         "Deployment guardrails only apply to Asynchronous inference and Real-time inference"
         " endpoint types.",
-        _guardrails_suit_endpoint,
+        guardrails_suit_endpoint,
     ),
     Limit(
         "an update ends in time",
         _BOTOCORE + "BlueGreenUpdatePolicy.MaximumExecutionTimeoutInSeconds, of 28800 at most",
         "Note that the timeout value should be larger than the total waiting time specified in"
         " TerminationWaitInSeconds and WaitIntervalInSeconds.",
-        _update_ends_in_time,
+        update_ends_in_time,
+    ),
+    Limit(
+        "burstable instances do not scale",
+        _GUIDE + "endpoint-auto-scaling-add-console.html",
+        "SageMaker doesn't support auto scaling for burstable instances such as T2, because they"
+        " already allow for increased capacity under increased workloads.",
+        burstable_instances_do_not_scale,
+    ),
+    Limit(
+        "an environment fits",
+        _BOTOCORE + "ContainerDefinition.Environment",
+        "The maximum length of each key and value in the Environment map is 1024 bytes. The maximum"
+        " length of all keys and values in the map, combined, is 32 KB.",
+        environment_fits,
+    ),
+    Limit(
+        "a version's environment fits",
+        _BOTOCORE + "ModelPackageContainerDefinition.Environment",
+        "We support up to 16 entries in the map.",
+        package_environment_fits,
     ),
     Limit(
         "a version has its group's tags",
@@ -329,9 +283,14 @@ LIMITS = (
 )
 
 
-def notices(call: Call) -> list[str]:
-    """Return what a call may run into that nobody can tell from here, with the way to make sure."""
-    resources = _training(call).get("ResourceConfig", {})
+def notices(call: Call, enough: Collection[str] = ()) -> list[str]:
+    """Return what a call may run into that nobody can tell from here, with the way to make sure.
+
+    Args:
+        call: The call.
+        enough: The quotas that were looked at and are large enough.
+    """
+    resources = training_part(call).get("ResourceConfig", {})
     if not resources.get("KeepAlivePeriodInSeconds"):
         return []
     if call[0] == "CreateHyperParameterTuningJob":
@@ -342,8 +301,10 @@ def notices(call: Call) -> list[str]:
             " trials"
         ]
     # "The default resource limit for warm pools is 0" (dg/train-warm-pools.html, Resource limits).
-    kind = resources.get("InstanceType")
+    quota = warm_pool_quota(str(resources.get("InstanceType")))
+    if quota in enough:
+        return []
     return [
-        f"an account's quota of warm pools is 0 until it is raised: ask for '{kind} for training"
-        " warm pool usage' under Service Quotas, or set backend.keep_alive_minutes=0"
+        f"an account's quota of warm pools is 0 until it is raised: ask for '{quota}' under Service"
+        " Quotas, or set backend.keep_alive_minutes=0"
     ]

@@ -42,6 +42,23 @@ class Unknown(str):
     for the part that is not known."""
 
 
+def training_part(call: Call) -> Mapping[str, Any]:
+    """Return the part that a training job and a tuning job's definition share; empty for other
+    calls."""
+    operation, parameters = call
+    if operation == "CreateTrainingJob":
+        return parameters
+    if operation == "CreateHyperParameterTuningJob":
+        found: Mapping[str, Any] = parameters.get("TrainingJobDefinition", {})
+        return found
+    return {}
+
+
+def training_root(call: Call) -> str:
+    """Return how the paths of that part begin."""
+    return "TrainingJobDefinition." if call[0] == "CreateHyperParameterTuningJob" else ""
+
+
 def violations(
     service: str, operation: str, parameters: Mapping[str, Any]
 ) -> list[tuple[str, str]]:

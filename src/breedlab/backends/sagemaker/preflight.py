@@ -33,10 +33,12 @@ class Findings:
     Attributes:
         problems: What AWS would refuse.
         unchecked: What nobody could look at, with the reason.
+        enough: The quotas that are large enough.
     """
 
     problems: list[Problem] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    enough: set[str] = field(default_factory=set)
 
     def tell_unchecked(self) -> None:
         """Print what was not checked."""
@@ -61,6 +63,11 @@ class Need:
     wanted: str
 
 
+def warm_pool_quota(instance_type: str) -> str:
+    """Return the quota's name of instances that are kept warm for the next job."""
+    return f"{instance_type} for training warm pool usage"
+
+
 def training_needs(backend: Backend, at_once: int) -> list[Need]:
     """Return the quotas that jobs need.
 
@@ -72,6 +79,11 @@ def training_needs(backend: Backend, at_once: int) -> list[Need]:
     count = backend.instance_count * at_once
     machines = f"{count} x {backend.instance_type}"
     needs = [Need(f"{backend.instance_type} for {kind}", count, "backend.instance_type", machines)]
+    if backend.keep_alive_minutes:
+        # a search keeps none warm; the job that trains its best does
+        kept, quota = backend.instance_count, warm_pool_quota(backend.instance_type)
+        wanted = f"{kept} x {backend.instance_type} kept warm"
+        needs.append(Need(quota, kept, "backend.keep_alive_minutes", wanted))
     hours = f"{backend.max_run_hours:g} hours"
     needs.append(Need(_LONGEST_RUN, backend.max_run_hours * 3600, "backend.max_run_hours", hours))
     return needs
@@ -182,7 +194,10 @@ def _room(account: boto3.Session, needs: list[Need], found: Findings) -> Iterato
     for page in pages.paginate(ServiceCode=_QUOTAS_CODE, PaginationConfig={"PageSize": 100}):
         for quota in page["Quotas"]:
             need = quotas.pop(str(quota["QuotaName"]), None)
-            if need is None or float(quota["Value"]) >= need.least:
+            if need is None:
+                continue
+            if float(quota["Value"]) >= need.least:
+                found.enough.add(need.quota)
                 continue
             yield Problem(
                 need.path,

@@ -217,11 +217,21 @@ def aws_errors(doing: str = "") -> Iterator[None]:
         raise BackendError(f"AWS: {error}; check the network and try again{about}") from error
 
 
+_PARTITIONS = {
+    "cn-": "aws-cn",
+    "us-gov-": "aws-us-gov",
+    "us-iso-": "aws-iso",
+    "us-isob-": "aws-iso-b",
+    "eu-isoe-": "aws-iso-e",
+    "us-isof-": "aws-iso-f",
+    "eusc-": "aws-eusc",
+}
+"""By how the names of its regions begin; the others are of `aws`."""
+
+
 def partition_of(region: str) -> str:
     """Return the part of AWS that a region belongs to, as ARNs name it."""
-    if region.startswith("cn-"):
-        return "aws-cn"
-    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+    return next((name for start, name in _PARTITIONS.items() if region.startswith(start)), "aws")
 
 
 def region_flag(region: str | None) -> str:

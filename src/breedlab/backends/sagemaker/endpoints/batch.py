@@ -14,6 +14,7 @@ from breedlab.backends.sagemaker.endpoints import archive_check, transform
 from breedlab.backends.sagemaker.endpoints.before_sending import (
     SET_BY,
     answer_here,
+    arn_problems,
     print_request,
     refuse,
     request_problems,
@@ -72,7 +73,7 @@ class TransformJobs(BatchJobs):
             archive_check.lint(folder, imports=False)
             batch = _batch(request, target, folder, archive)
         sent = transform.requests(batch)
-        refuse(_request_problems(sent), "batch")
+        refuse([*arn_problems(batch.deployment), *_request_problems(sent)], "batch")
         price, source = price_per_hour(_machine(batch, request), target.region)
         print(f"batch job {batch.name} (dry run: nothing is sent)\n")
         print(f"costs    {_costs(request, price, source)}\n")
@@ -89,6 +90,7 @@ class TransformJobs(BatchJobs):
             wanted = account_of(endpoint, request.model)
             account, target, problems = session.inspect(wanted)
             batch = _batch(request, target or session.planned(wanted), folder, archive)
+            problems += arn_problems(batch.deployment)
             problems += _request_problems(transform.requests(batch))
             if account is None or target is None:
                 refuse(problems, "batch")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from breedlab.backends.sagemaker import checks
 from breedlab.backends.sagemaker.endpoints import archive_check, hidden_home
+from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
 from breedlab.backends.sagemaker.request import Request
 from breedlab.config.problems import Problem
 from breedlab.console import note, stage, warn
@@ -40,6 +41,7 @@ SET_BY = {
     "WaitIntervalInSeconds": "endpoint.step_wait",
     "TerminationWaitInSeconds": "endpoint.keep_old",
     "AlarmName": "endpoint.alarms",
+    "Alarms": "endpoint.alarms",
     "TargetValue": "endpoint.scale_target",
     "ScaleInCooldown": "endpoint.scale_in_cooldown",
     "ScaleOutCooldown": "endpoint.scale_out_cooldown",
@@ -57,6 +59,18 @@ def request_problems(
         for number, request in enumerate(requests)
         for problem in checks.model_problems(request, set_by, requests[:number])
     ]
+
+
+def arn_problems(deployment: Deployment) -> list[Problem]:
+    """Return which of a deployment's ARNs belong to another part of AWS, or another region."""
+    success, error = deployment.topics
+    arns = {
+        "endpoint.role": deployment.place.role,
+        "endpoint.kms_key": deployment.kms_key,
+        "endpoint.success_topic": success,
+        "endpoint.error_topic": error,
+    }
+    return checks.arn_problems(arns, deployment.place.region)
 
 
 def refuse(found: list[Problem], command: str = "deploy") -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
+from breedlab.backends.sagemaker.endpoints.endpoint import Deployment, waits
 from breedlab.backends.sagemaker.prices import Instance, price_per_hour, quoted
 from breedlab.config.problems import Problem
 
@@ -87,6 +88,18 @@ def cost_of(
     if found is None:
         return Cost(None, None, source)
     return _times(found, deployment.scaling.least, deployment.scaling.most, source)
+
+
+def changeover_text(deployment: Deployment) -> str:
+    """Return how long an update has both the old and the new instances billed; empty where it has
+    them no longer than it takes the new ones to start."""
+    seconds = waits(deployment.update) * deployment.update.wait + deployment.update.keep_old
+    if not seconds:
+        return ""
+    return (
+        "an update has the old and the new instances billed side by side for"
+        f" {math.ceil(seconds / 60)} minutes, and while the new ones start"
+    )
 
 
 def _times(price: float, least: int, most: int, source: str) -> Cost:

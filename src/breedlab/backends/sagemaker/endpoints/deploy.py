@@ -17,13 +17,14 @@ from breedlab.backends.sagemaker.endpoints import (
 )
 from breedlab.backends.sagemaker.endpoints import endpoint as endpoints
 from breedlab.backends.sagemaker.endpoints.before_sending import (
+    arn_problems,
     of_endpoint,
     print_request,
     refuse,
     request_problems,
     settings_of_endpoint,
 )
-from breedlab.backends.sagemaker.endpoints.cost import cost_of
+from breedlab.backends.sagemaker.endpoints.cost import changeover_text, cost_of
 from breedlab.backends.sagemaker.endpoints.deployment import (
     account_of,
     deciding_image,
@@ -82,6 +83,8 @@ def plan(endpoint: Endpoint, model: Path) -> None:
     print(f"archive  {model}: {size / 1e6:.1f} MB unpacked, goes to {deployment.model}")
     print(f"image    {deployment.image}")
     print(f"costs    {of_endpoint(str(cost))}")
+    if text := changeover_text(deployment):
+        print(f"         {text}")
     if endpoint.vendor:
         print(
             "wheels   are added at the launch, so that the versions below, and the archive's"
@@ -151,6 +154,8 @@ def deploy(endpoint: Endpoint, model: Path, package: Version | None = None) -> s
         assert account is not None
         findings.tell_unchecked()
         note(f"endpoint {deployment.name} costs {of_endpoint(str(cost))}")
+        if text := changeover_text(deployment):
+            note(text)
         classes = archive_check.classes_of(folder)
         rollout = Rollout(account, deployment, classes, image, endpoint.replace)
         rollout.find()  # an endpoint in no state to be updated is told before the archive is tried
@@ -180,4 +185,5 @@ def _quotas(deployment: Deployment) -> list[preflight.Need]:
 def _problems(deployment: Deployment) -> list[Problem]:
     """Return what AWS would refuse of the requests, those of an update among them."""
     update = endpoints.requests(deployment, exists=True)[2]
-    return request_problems([*endpoints.requests(deployment, exists=False), update])
+    sent = [*endpoints.requests(deployment, exists=False), update]
+    return [*arn_problems(deployment), *request_problems(sent)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -321,6 +322,13 @@ def _policy(deployment: Deployment) -> Iterator[tuple[str, Any]]:
             "AutoRollbackConfiguration",
             {"Alarms": [{"AlarmName": name} for name in update.alarms]},
         )
+
+
+def waits(update: Update) -> int:
+    """Return how often an update waits between two steps."""
+    if update.traffic == "linear":
+        return math.ceil(100 / update.percent) - 1
+    return 1 if update.traffic == "canary" else 0
 
 
 def _tags(deployment: Deployment) -> dict[str, Any]:

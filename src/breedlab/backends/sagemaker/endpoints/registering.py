@@ -11,6 +11,7 @@ from breedlab.backends.sagemaker import session, upload
 from breedlab.backends.sagemaker.endpoints import archive_check, registry
 from breedlab.backends.sagemaker.endpoints.before_sending import (
     answer_here,
+    arn_problems,
     print_request,
     refuse,
     request_problems,
@@ -56,7 +57,7 @@ def register(endpoint: Endpoint, model: Path, group: str, approval: str, dry_run
         deployment = described(endpoint, model, place, folder, archive)
         lineage, metrics = read_description(folder)["lineage"], registry.metrics_of(model)
         sent = registry.requests(deployment, group, approval, lineage, metrics)
-        refuse([*found, *request_problems(sent)])
+        refuse([*found, *arn_problems(deployment), *request_problems(sent)])
         if account is None:
             print(f"model package group {group} (dry run: nothing is sent)\n")
             print(f"archive  {model} goes to {deployment.model}\n")

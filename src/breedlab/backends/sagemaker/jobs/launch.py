@@ -92,7 +92,7 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         note(f"account and requests are in order; {place.region}, {image}")
         findings.tell_unchecked()
         for request in job_requests(experiment):
-            for notice in notices((request.operation, request.parameters)):
+            for notice in notices((request.operation, request.parameters), findings.enough):
                 warn(notice)
         note(f"largest bill: {(bill := largest_bill(*money))}; {bill.source}")
         if config.backend.vendor:
