@@ -142,6 +142,8 @@ class Pipelines:
         return {"PipelineExecutionArn": asked["PipelineExecutionArn"]}
 
     def _RetryPipelineExecution(self: Any, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        """As in dg/run-pipeline.html: one that was stopped is resumed from where it was, one that
+        failed from the step that failed."""
         execution = self.executions[asked["PipelineExecutionArn"]]
         if execution["PipelineExecutionStatus"] not in ("Failed", "Stopped"):
             self.fail("ValidationException", "only failed or stopped executions can be retried")

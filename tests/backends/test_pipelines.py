@@ -256,6 +256,33 @@ def test_a_step_that_failed_says_why_and_is_taken_up_again(
     assert len(account.training) - len(account.trials(search)) == 2
 
 
+def test_one_that_was_stopped_goes_on_from_where_it_was(
+    cloud: Cloud, account: Account, left: Path, here: Path, capsys: Any
+) -> None:
+    assert main(cloud(*SEARCH, LATER)) == 0
+    look(account)
+    search_ends(account)
+    look(account)
+    first = str(started(account, "train"))
+    assert jobs.main(["stop", "dogs"]) == 0
+    account.end_training(first, "Stopped")
+    look(account)
+    (execution,) = account.executions.values()
+    assert execution["PipelineExecutionStatus"] == "Stopped"
+    worker = threading.Thread(
+        target=lambda: (
+            until(lambda: started(account, "train") not in (None, first)),
+            training_ends(account, left),
+        )
+    )
+    worker.start()
+    assert jobs.main(["resume", "dogs"]) == 0
+    worker.join()
+    assert len(account.tuning) == 1, "the search is not paid for twice"
+    assert len(account.sent("RetryPipelineExecution")) == len(account.executions) == 1
+    assert execution["PipelineExecutionStatus"] == "Succeeded"
+
+
 @pytest.mark.parametrize("operation", ["CreatePipeline", "StartPipelineExecution"])
 def test_a_lost_answer_starts_it_once(
     cloud: Cloud, account: Account, here: Path, operation: str

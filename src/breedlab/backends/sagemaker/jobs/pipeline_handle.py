@@ -163,6 +163,12 @@ _AT_WORK = ("Starting", "Executing", "Stopping", "Failed")
 
 
 def _retry(account: boto3.Session, record: Record, status: Status) -> None:
+    """Have an execution that failed or was stopped go on.
+
+    AWS's guide has two words for it, and its API this one call: "To resume the execution from where
+    it was stopped, choose Resume"; of one that failed, "choose Retry to resume running the pipeline
+    from that step" (dg/run-pipeline.html).
+    """
     attempt = token("retry", status.arn, str(time.time()))
     with aws_errors(record.name):
         client(account, "sagemaker").retry_pipeline_execution(
