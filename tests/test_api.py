@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,6 +90,22 @@ def test_a_model_says_the_same_of_a_path_bytes_and_a_picture(golden: Path) -> No
 def test_what_is_not_an_image_is_named(image: Any, says: str, golden: Path) -> None:
     with pytest.raises(breedlab.BreedlabError, match=says):
         breedlab.load(COMPLETE).predict(image)
+
+
+def test_what_is_no_file_is_named_instead_of_read_for_ever(golden: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(breedlab.BreedlabError, match=r"pipe\.jpg: is not a regular file"):
+        breedlab.load(COMPLETE).predict(tmp_path / "pipe.jpg")
+
+
+def test_many_images_are_answered_in_their_order(golden: Path) -> None:
+    """More than are decoded ahead."""
+    recorded = json.loads(Path(COMPLETE, "predictions.json").read_text())
+    paths = [Path("photos", name) for name in recorded["photos"]] * 20
+    model = breedlab.load(COMPLETE)
+    assert len(paths) > 100
+    answers = model.predict(iter(paths))
+    assert [model.classes.index(answer.label) for answer in answers] == recorded["predicted"] * 20
 
 
 def test_a_run_is_read(golden: Path) -> None:

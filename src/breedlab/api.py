@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import io
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,12 @@ from breedlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import lightning
+    import torch
     from PIL import Image
 
     Picture = str | Path | bytes | Image.Image
 
-_BATCH = 16
+_BATCH = 32
 
 
 def run(
@@ -141,23 +143,20 @@ class Model:
         """
         import torch
 
-        several = _several(images)
+        # read and decoded in threads while a batch is computed
+        prepared = hardware.in_threads(self._prepare, _named(images))
         predictions: list[Prediction] = []
-        for start in range(0, len(several), _BATCH):
-            batch = [
-                self._prepare(image, start + offset)
-                for offset, image in enumerate(several[start : start + _BATCH])
-            ]
-            for fields in self._exported.describe(torch.stack(batch)):
-                predictions.append(self._prediction(fields))
+        while batch := list(islice(prepared, _BATCH)):
+            predictions += map(self._prediction, self._exported.describe(torch.stack(batch)))
         return predictions
 
-    def _prepare(self, image: Picture, position: int) -> Any:
-        from breedlab.data.decode import ImageError
+    def _prepare(self, named: tuple[str, str | Path | bytes]) -> torch.Tensor:
+        from breedlab.data.decode import ImageError, read_image
 
-        name = str(image) if isinstance(image, str | Path) else f"image {position}"
+        name, image = named
         try:
-            return self._exported.prepare(_bytes_of(image))
+            content = image if isinstance(image, bytes) else read_image(Path(image))
+            return self._exported.prepare(content)
         except OSError as error:
             raise DataError(
                 f"{name}: cannot be read ({error.strerror or error}); expected an image file"
@@ -232,17 +231,17 @@ class Run:
         return f"Run({str(self.path)!r})"
 
 
-def _several(images: Picture | Iterable[Picture]) -> list[Picture]:
+def _named(images: Picture | Iterable[Picture]) -> Iterator[tuple[str, str | Path | bytes]]:
+    """Yield what an error calls each image, and its path or its bytes as a file has them."""
     from PIL import Image
 
-    return [images] if isinstance(images, str | Path | bytes | Image.Image) else list(images)
-
-
-def _bytes_of(image: Picture) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, str | Path):
-        return Path(image).read_bytes()
-    file = io.BytesIO()
-    image.save(file, "PNG")  # lossless, and so the model sees the very pixels
-    return file.getvalue()
+    several = [images] if isinstance(images, str | Path | bytes | Image.Image) else images
+    for position, image in enumerate(several):
+        if isinstance(image, str | Path):
+            yield str(image), image
+        elif isinstance(image, bytes):
+            yield f"image {position}", image
+        else:
+            file = io.BytesIO()
+            image.save(file, "PNG")  # lossless, and so the model sees the very pixels
+            yield f"image {position}", file.getvalue()

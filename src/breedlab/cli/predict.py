@@ -7,8 +7,10 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from breedlab import hardware
 from breedlab.archives import opened
@@ -16,14 +18,17 @@ from breedlab.backends.client import ask
 from breedlab.cli.parser import Parser
 from breedlab.commands import command
 from breedlab.config.plugins import load_plugins_of
-from breedlab.data.decode import ImageError, read_image
+from breedlab.data.decode import ImageError, keep_memory, read_image
 from breedlab.data.folders import display_names
 from breedlab.data.listing import Leftovers, find_images
 from breedlab.errors import DataError
 from breedlab.names import composed, printable
 from breedlab.serving.description import read_description
 
-_BATCH = 16
+if TYPE_CHECKING:
+    import torch
+
+_BATCH = 32
 _BORDERS = 8
 """Columns of the screen that a table of three takes for lines and gaps."""
 _LEAST = 10
@@ -149,6 +154,7 @@ def _loaded(folder: Path, engine: str | None) -> Any:
         from breedlab.serving.model import Model  # and PyTorch with it, which takes seconds
 
         hardware.heed()
+        keep_memory()
         return Model(folder, engine=engine)
 
 
@@ -164,37 +170,44 @@ def _shown(answers: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, 
 
 
 def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any]]:
+    """Yield an answer for each photo; the next ones are decoded while a batch is computed."""
     import torch
 
-    for start in range(0, len(photos), _BATCH):
-        ready: list[tuple[dict[str, Any], torch.Tensor]] = []
-        answers: list[dict[str, Any]] = []
-        for path in photos[start : start + _BATCH]:
-            answers.append({"photo": str(path)})
-            try:
-                ready.append((answers[-1], model.prepare(read_image(path))))
-            except ImageError as error:
-                answers[-1]["error"] = str(error)
-            except OSError as error:
-                answers[-1]["error"] = f"cannot be read ({error.strerror})"
+    read = hardware.in_threads(partial(_read, model), photos)
+    while batch := list(islice(read, _BATCH)):
+        ready = [(answer, image) for answer, image in batch if image is not None]
         if ready:
-            found = model.describe(torch.stack([photo for _, photo in ready]))
-            for (answer, _), told in zip(ready, found, strict=True):
-                probabilities = told.pop("probabilities")
-                best = sorted(range(len(model.classes)), key=lambda index: -probabilities[index])[
-                    :top
-                ]
-                answer["predictions"] = [
-                    {"class": model.classes[i], "probability": round(probabilities[i], 6)}
-                    for i in best
-                ]
-                for name in ("set", "labels"):
-                    if name in told:
-                        told[name] = [model.classes[i] for i in told[name]]
-                if "set" in told:
-                    told["set_coverage"] = model.answers.coverage
-                answer |= told
-        yield from answers
+            described = model.describe(torch.stack([image for _, image in ready]))
+            for (answer, _), description in zip(ready, described, strict=True):
+                answer |= _told(model, description, top)
+        yield from (answer for answer, _ in batch)
+
+
+def _read(model: Any, path: Path) -> tuple[dict[str, Any], torch.Tensor | None]:
+    """Return the start of a photo's answer and what the network takes of it; None with an error."""
+    answer: dict[str, Any] = {"photo": str(path)}
+    try:
+        return answer, model.prepare(read_image(path))
+    except ImageError as error:
+        return {**answer, "error": str(error)}, None
+    except OSError as error:
+        return {**answer, "error": f"cannot be read ({error.strerror})"}, None
+
+
+def _told(model: Any, description: dict[str, Any], top: int) -> dict[str, Any]:
+    """Return a photo's answer: its `top` classes by name, and what else the model says of it."""
+    probabilities = description.pop("probabilities")
+    ranked = sorted(range(len(model.classes)), key=lambda index: -probabilities[index])
+    predictions = [
+        {"class": model.classes[index], "probability": round(probabilities[index], 6)}
+        for index in ranked[:top]
+    ]
+    for name in ("set", "labels"):
+        if name in description:
+            description[name] = [model.classes[index] for index in description[name]]
+    if "set" in description:
+        description["set_coverage"] = model.answers.coverage
+    return {"predictions": predictions, **description}
 
 
 def _add_truths(answers: list[dict[str, Any]], classes: list[str]) -> None:
