@@ -1,117 +1,153 @@
 """A full training step of ResNet34, batch 32 at 224 px: ours against eager fp32 as it is usually
 written.
 
-Ours is the product's own training loop: bytes in, `trainer.precision=auto` (bf16 where the machine
-multiplies it natively), channels last, fused optimizer. Theirs gets photos that are normalised
-already. Steps alternate.
+Both loops of ours, of which trials run in the lean one and the final training in Lightning's: bytes
+in, `trainer.precision=auto` (bf16 where the machine multiplies it natively), channels last, fused
+optimizer. Theirs gets photos that are normalised already. Steps alternate.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _harness import NO_BF16, Ratio, machine, parse, report, say, seconds
+from _harness import NO_BF16, Ratio, machine, parse, report, say, seconds, wait
 from _photos import photos
 
-_CLASSES, _TARGET = 133, 2.0
+_CLASSES, _TARGET = 133, 2.8
+_LEAN, _LIGHTNING = "the lean loop", "Lightning's loop"
 
 
 def main() -> None:
     args = parse(__doc__, rounds=5, small_rounds=3)
     here = machine()
     size = 8 if args.small else 32
-    pairs, precision = _steps(size, args.rounds)
     excuse = (
         "targets are for the full size" if args.small else "" if here["native_bf16"] else NO_BF16
     )
-    figures = {
-        "batch size": size,
-        "our precision": precision,
-        "usual, ms/image": 1000 * median(usual for usual, _ in pairs) / size,
-        "ours, ms/image": 1000 * median(mine for _, mine in pairs) / size,
-    }
-    speedups = [usual / mine for usual, mine in pairs]
-    report(
-        args,
-        "step",
-        here,
-        [Ratio("usual step / our step, time", speedups, _TARGET, excuse=excuse)],
-        figures,
-    )
+    ratios, figures = [], {"batch size": size}
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = _prepared(Path(folder), size)
+        figures["our precision"] = prepared.precision
+        for name, train in {_LEAN: _train_lean, _LIGHTNING: _train_by_lightning}.items():
+            alternating = _Alternating(name, _batch(size), prepared.device, args.rounds)
+            train(prepared, alternating, Path(folder))
+            pairs = alternating.pairs
+            ratios.append(
+                Ratio(
+                    f"usual step / step of {name}, time",
+                    [usual / ours for usual, ours in pairs],
+                    _TARGET,
+                    excuse=excuse,
+                )
+            )
+            figures[f"usual beside {name}, ms/image"] = 1000 * median(u for u, _ in pairs) / size
+            figures[f"{name}, ms/image"] = 1000 * median(ours for _, ours in pairs) / size
+    report(args, "step", here, ratios, figures)
 
 
 class _Alternating:
-    """Feeds our loop the same batch again and again, and makes the usual step between two of ours.
+    """Feeds a loop the same batch again and again, and makes the usual step between two of its.
 
-    The time from giving a batch to being asked for the next one is our loop's whole step.
+    The time from giving a batch to being asked for the next one is the loop's whole step. Lightning
+    asks for one batch ahead, and the first step allocates and makes the optimizer's state: neither
+    counts.
     """
 
-    def __init__(self, batch: Any, usual: Callable[[], object], rounds: int) -> None:
-        self.batch, self.usual, self.rounds = batch, usual, rounds
+    _UNCOUNTED = 2
+
+    def __init__(self, name: str, batch: Any, device: Any, rounds: int) -> None:
+        self.name, self.batch, self.rounds = name, batch, rounds
+        self.usual = _usual_step(*batch, device)
         self.pairs: list[tuple[float, float]] = []
 
-    def train(self, epoch: int) -> Iterator[Any]:
+    def train(self, epoch: int = 0) -> Iterator[Any]:
         from time import perf_counter
 
-        from _harness import wait
-
-        for number in range(self.rounds + 1):
+        for number in range(1 - self._UNCOUNTED, self.rounds + 2):
             usual = seconds(self.usual)
             started = perf_counter()
             yield self.batch
             wait()
-            mine = perf_counter() - started
-            if number:  # the first step allocates, and makes the optimizer's state
-                self.pairs.append((usual, mine))
-                say(f"step {number} of {self.rounds}: usual {usual:.3f} s, ours {mine:.3f} s")
-            else:
-                say("first steps done, not counted")
+            ours = perf_counter() - started
+            if 0 < number <= self.rounds:
+                self.pairs.append((usual, ours))
+                say(f"{self.name}: step {number} of {self.rounds}: {usual:.3f} s, {ours:.3f} s")
+            elif number == 0:
+                say(f"{self.name}: first steps done, not counted")
 
     def valid(self) -> Any:
-        photos, labels = self.batch
-        return [(photos[:2], labels[:2])]
+        images, labels = self.batch
+        return [(images[:2], labels[:2])]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.train()
+
+    def __len__(self) -> int:
+        return self.rounds + self._UNCOUNTED + 1  # Lightning does not ask after the last
 
 
-def _steps(size: int, rounds: int) -> tuple[list[tuple[float, float]], str]:
+def _batch(size: int) -> tuple[Any, Any]:
     import torch
 
+    images = torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8)
+    return images, torch.randint(0, _CLASSES, (size,))
+
+
+def _prepared(folder: Path, size: int) -> Any:
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.pipeline.run import checked_photos
-    from breedlab.training import loop
     from breedlab.training.context import prepare
 
     # The photos only say how many classes there are: every step gets the same random batch.
-    root = photos(_CLASSES, _CLASSES, _CLASSES)
-    with tempfile.TemporaryDirectory() as cache:
-        words = [
-            "experiment=resnet34",
-            "model.weights=none",
-            "model.freeze=none",
-            "data=image_folder",
-            f"data.root={root}",
-            f"data.batch_size={size}",
-            f"cache.dir={cache}",
-        ]
-        config = validate(load(words))
-        prepared = prepare(config, checked_photos(config))
-    images = torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8)
-    labels = torch.randint(0, _CLASSES, (size,))
-    feed = _Alternating((images, labels), _usual_step(images, labels, prepared.device), rounds)
+    words = [
+        "experiment=resnet34",
+        "model.weights=none",
+        "model.freeze=none",
+        "data=image_folder",
+        f"data.root={photos(_CLASSES, _CLASSES, _CLASSES)}",
+        f"data.batch_size={size}",
+        f"cache.dir={folder / 'cache'}",
+        "trainer.max_epochs=1",
+        "debugger=none",
+        "profiler=none",
+    ]
+    config = validate(load(words))
+    return prepare(config, checked_photos(config))
+
+
+def _train_lean(prepared: Any, alternating: _Alternating, folder: Path) -> None:
+    from breedlab.training import loop
+
+    config = prepared.config
     learner, _ = prepared.learner(prepared.classifier(config), config, epochs=1)
-    for _ in loop.epochs(
-        learner,
-        feed,
-        config,
-        count=1,
-        accelerator=prepared.accelerator,
-        precision=prepared.precision,
-    ):
+    ours = {"accelerator": prepared.accelerator, "precision": prepared.precision}
+    for _ in loop.epochs(learner, alternating, config, count=1, **ours):
         pass
-    return feed.pairs, prepared.precision
+
+
+def _train_by_lightning(prepared: Any, alternating: _Alternating, folder: Path) -> None:
+    import lightning
+    from torch.utils.data import DataLoader
+
+    from breedlab.training.fit import fit
+
+    class Data(lightning.LightningDataModule):
+        def train_dataloader(self) -> Any:
+            return alternating
+
+        def val_dataloader(self) -> Any:
+            return DataLoader(alternating.valid(), batch_size=None)
+
+    config, run = prepared.config, folder / "run"
+    run.mkdir()
+    learner, _ = prepared.learner(prepared.classifier(config), config, epochs=1)
+    ours = {"accelerator": prepared.accelerator, "precision": prepared.precision}
+    fit(learner, Data(), config, run, **ours)
 
 
 def _usual_step(images: Any, labels: Any, device: Any) -> Callable[[], None]:

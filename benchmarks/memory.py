@@ -1,0 +1,144 @@
+"""Memory of a search over activations that are larger than the memory there is.
+
+The product's own command, from the check of the images to the export, on a network that is frozen
+after its first layer: 600 KB an image and view, 5 GB in all. Where this user may make a cgroup (in
+a container usually root), the run gets 2.5 GB, page cache included, and so has to read activations
+from the disk again and again; elsewhere it is only watched. What counts is the peak of memory that
+no file stands behind, over all processes of the run.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from _harness import CACHE, ROOT, Ratio, machine, parse, report, say
+from _photos import photos
+
+_MOST_GB, _LIMIT_GB = 1.5, 2.5
+_EVERY_S = 0.2
+_CGROUPS = {  # where a group is made, and the file that limits it: version 2, and 1
+    Path("/sys/fs/cgroup"): "memory.max",
+    Path("/sys/fs/cgroup/memory"): "memory.limit_in_bytes",
+}
+
+
+def main() -> None:
+    args = parse(__doc__, 1, 1)
+    here = machine()
+    views = 2 if args.small else 8
+    root = photos(16, 1024, 256)
+    peaks: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="memory-", dir=CACHE) as scratch, _limited() as group:
+        for number in range(args.rounds):
+            home = Path(scratch, str(number))
+            peaks.append(_peak(_command(root, home, views), group) / 1e9)
+            say(f"round {number + 1} of {args.rounds}: {peaks[-1]:.2f} GB at most")
+            activations = sum(file.stat().st_size for file in home.glob("cache/*.npy")) / 1e9
+    excuse = "targets are for the full size" if args.small else ""
+    ratios = [Ratio("memory that no file stands behind, GB", peaks, _MOST_GB, "at most", excuse)]
+    figures = {
+        "activations, GB": activations,
+        "memory that the run may take, page cache included, GB": _LIMIT_GB if group else "all",
+    }
+    report(args, "memory", here, ratios, figures)
+
+
+def _command(root: Path, home: Path, views: int) -> list[str]:
+    return [
+        sys.executable,
+        str(ROOT / "scripts" / "launch.py"),
+        "experiment=resnet34_hpo",
+        "model.name=shufflenet_v2_x0_5",
+        "model.weights=none",
+        "model.freeze=conv1",
+        "data=image_folder",
+        f"data.root={root}",
+        f"runs_dir={home / 'runs'}",
+        f"cache.dir={home / 'cache'}",
+        f"cache.views={views}",
+        "cache.max_gb=20",
+        "tuner.trials=3",
+        "tuner.max_epochs=2",
+        "trainer.max_epochs=2",
+        "debugger=none",
+        "profiler=none",
+        "serving.engine=eager",
+        "serving.precision=fp32",
+    ]
+
+
+@contextmanager
+def _limited() -> Iterator[Path | None]:
+    """Give the folder of a cgroup that limits memory; None where this user may make none."""
+    for parent, file in _CGROUPS.items():
+        group = parent / f"breedlab-{os.getpid()}"
+        try:
+            group.mkdir()
+            (group / file).write_text(str(int(_LIMIT_GB * 1e9)))
+        except OSError:
+            with suppress(OSError):
+                group.rmdir()
+            continue
+        try:
+            yield group
+        finally:
+            group.rmdir()
+        return
+    say("this user may make no cgroup: the run is watched, not limited")
+    yield None
+
+
+def _peak(command: list[str], group: Path | None) -> int:
+    """Return the most bytes that a command and its processes had at once."""
+
+    def join() -> None:
+        if group is not None:
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+
+    log = tempfile.TemporaryFile("w+")
+    process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=join)
+    peak = 0
+    try:
+        while process.poll() is None:
+            peak = max(peak, sum(map(_unbacked, _tree(process.pid))))
+            time.sleep(_EVERY_S)
+    finally:
+        process.kill()
+    if process.returncode:
+        log.seek(0)
+        raise SystemExit(f"the run ended with {process.returncode}:\n{log.read()[-3000:]}")
+    return peak
+
+
+def _tree(pid: int) -> list[int]:
+    import psutil
+
+    try:
+        root = psutil.Process(pid)
+        return [pid, *(child.pid for child in root.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _unbacked(pid: int) -> int:
+    """Return the bytes of a process's memory that are in no file."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    fields: dict[str, Any] = dict(
+        line.split(":", 1) for line in status.splitlines() if line.startswith("Rss")
+    )
+    return 1024 * sum(int(fields.get(name, "0 kB").split()[0]) for name in ("RssAnon", "RssShmem"))
+
+
+if __name__ == "__main__":
+    main()
