@@ -37,11 +37,11 @@ def main() -> None:
         CACHE.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="features-", dir=CACHE))
         try:
-            prepared = _prepared(root, folder, words)
+            prepared = prepare(root, folder, words)
             with step(f"{name}: choosing an engine") as choosing:
-                choice = _choose(prepared)
+                choice = choose(prepared)
             pairs = interleave(
-                f"{name}, eager and ours", _eager(prepared), _ours(prepared, folder), args.rounds
+                f"{name}, eager and ours", eager(prepared), ours(prepared, folder), args.rounds
             )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -65,28 +65,28 @@ def main() -> None:
     report(args, "features", here, ratios, figures)
 
 
-def _prepared(root: Path, folder: Path, words: list[str]) -> Any:
+def prepare(root: Path, folder: Path, words: list[str], experiment: str = "resnet34") -> Any:
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.pipeline.run import checked_photos
-    from breedlab.training.context import prepare
+    from breedlab.training import context
 
     overrides = [
-        "experiment=resnet34",
+        f"experiment={experiment}",
         *words,
         "data=image_folder",
         f"data.root={root}",
         f"cache.dir={folder / 'cache'}",
     ]
     config = validate(load(overrides))
-    prepared = prepare(config, checked_photos(config))
+    prepared = context.prepare(config, checked_photos(config))
     run = folder / "run"
     run.mkdir()
     prepared.engines.begin(run)
     return prepared
 
 
-def _choose(prepared: Any) -> Any:
+def choose(prepared: Any) -> Any:
     """One pass of ours, which leaves its choice in the record; it is timed with the pass."""
     from breedlab.training.engine_choice import Choice
 
@@ -94,7 +94,7 @@ def _choose(prepared: Any) -> Any:
     return prepared.engines.recorded("backbone") or Choice()
 
 
-def _ours(prepared: Any, folder: Path) -> Callable[[], None]:
+def ours(prepared: Any, folder: Path) -> Callable[[], None]:
     classifier = prepared.classifier(prepared.config)
 
     def feature_pass() -> None:
@@ -105,7 +105,7 @@ def _ours(prepared: Any, folder: Path) -> Callable[[], None]:
     return feature_pass
 
 
-def _eager(prepared: Any) -> Callable[[], None]:
+def eager(prepared: Any) -> Callable[[], None]:
     from breedlab.training.feature_engines import BATCH, Eager
 
     engine = Eager(prepared.classifier(prepared.config), prepared.device, "bf16")

@@ -17,13 +17,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from _harness import CACHE, ROOT, Ratio, machine, parse, report, say
 from _photos import photos
 
 _MOST_GB, _LIMIT_GB = 1.5, 2.5
-_EVERY_S = 0.2
+_EVERY_S = 0.5
 _CGROUPS = {  # where a group is made, and the file that limits it: version 2, and 1
     Path("/sys/fs/cgroup"): "memory.max",
     Path("/sys/fs/cgroup/memory"): "memory.limit_in_bytes",
@@ -65,6 +64,7 @@ def _command(root: Path, home: Path, views: int) -> list[str]:
         f"cache.dir={home / 'cache'}",
         f"cache.views={views}",
         "cache.max_gb=20",
+        "data.augment=basic",
         "tuner.trials=3",
         "tuner.max_epochs=2",
         "trainer.max_epochs=2",
@@ -82,7 +82,8 @@ def _limited() -> Iterator[Path | None]:
         group = parent / f"breedlab-{os.getpid()}"
         try:
             group.mkdir()
-            (group / file).write_text(str(int(_LIMIT_GB * 1e9)))
+            with (group / file).open("r+") as limit:  # never made: it is there in a cgroup alone
+                limit.write(str(int(_LIMIT_GB * 1e9)))
         except OSError:
             with suppress(OSError):
                 group.rmdir()
@@ -103,18 +104,18 @@ def _peak(command: list[str], group: Path | None) -> int:
         if group is not None:
             (group / "cgroup.procs").write_text(str(os.getpid()))
 
-    log = tempfile.TemporaryFile("w+")
-    process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=join)
     peak = 0
-    try:
-        while process.poll() is None:
-            peak = max(peak, sum(map(_unbacked, _tree(process.pid))))
-            time.sleep(_EVERY_S)
-    finally:
-        process.kill()
-    if process.returncode:
-        log.seek(0)
-        raise SystemExit(f"the run ended with {process.returncode}:\n{log.read()[-3000:]}")
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=join)
+        try:
+            while process.poll() is None:
+                peak = max(peak, sum(map(_unbacked, _tree(process.pid))))
+                time.sleep(_EVERY_S)
+        finally:
+            process.kill()
+        if process.returncode:
+            log.seek(0)
+            raise SystemExit(f"the run ended with {process.returncode}:\n{log.read()[-3000:]}")
     return peak
 
 
@@ -129,15 +130,14 @@ def _tree(pid: int) -> list[int]:
 
 
 def _unbacked(pid: int) -> int:
-    """Return the bytes of a process's memory that are in no file."""
+    """Return the bytes of a process's memory that are in no file; what processes share is divided
+    among them."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it ended
         return 0
-    fields: dict[str, Any] = dict(
-        line.split(":", 1) for line in status.splitlines() if line.startswith("Rss")
-    )
-    return 1024 * sum(int(fields.get(name, "0 kB").split()[0]) for name in ("RssAnon", "RssShmem"))
+    wanted = [line.split() for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))]
+    return 1024 * sum(int(kilobytes) for _, kilobytes, _ in wanted)
 
 
 if __name__ == "__main__":

@@ -176,25 +176,25 @@ def _search(config: Any, photo_report: Any, folder: Path, trials: int) -> Any:
     return prepared
 
 
-def _heads(prepared: Any) -> dict[int, list[tuple[float, float]]]:
+def our_trial(prepared: Any, batch_size: int) -> Callable[[], None]:
+    """A trial as the search runs it, on activations that are cached."""
     from breedlab.tuning.trial import run_trial
 
+    def trial() -> None:
+        values = {"optim.lr": 0.001, "data.batch_size": batch_size}
+        outcome = run_trial(prepared, values, lambda *_: False)
+        assert outcome.state == "complete", outcome.reason
+
+    return trial
+
+
+def _heads(prepared: Any) -> dict[int, list[tuple[float, float]]]:
     config = prepared.config
     activations = prepared.activations(prepared.classifier(config), config)
-
-    def ours(batch_size: int) -> Callable[[], None]:
-        def trial() -> None:
-            outcome = run_trial(
-                prepared, {"optim.lr": 0.001, "data.batch_size": batch_size}, lambda *_: False
-            )
-            assert outcome.state == "complete", outcome.reason
-
-        return trial
-
     return {
         batch_size: interleave(
             f"trial of batch size {batch_size}, ours and a bare loop",
-            ours(batch_size),
+            our_trial(prepared, batch_size),
             bare_trial(activations, len(prepared.classes), batch_size, _EPOCHS, prepared.device),
             _HEAD_ROUNDS,
         )

@@ -15,10 +15,11 @@ from statistics import median
 from typing import Any
 
 from _harness import NO_BF16, Ratio, machine, parse, report, say, seconds, wait
+from _peers import make_head
 from _photos import photos
 
-_CLASSES, _TARGET = 133, 2.8
-_LEAN, _LIGHTNING = "the lean loop", "Lightning's loop"
+CLASSES, _TARGET = 133, 2.8
+LEAN, LIGHTNING = "the lean loop", "Lightning's loop"
 
 
 def main() -> None:
@@ -30,10 +31,12 @@ def main() -> None:
     )
     ratios, figures = [], {"batch size": size}
     with tempfile.TemporaryDirectory() as folder:
-        prepared = _prepared(Path(folder), size)
+        prepared = prepare_resnet34(Path(folder), size)
         figures["our precision"] = prepared.precision
-        for name, train in {_LEAN: _train_lean, _LIGHTNING: _train_by_lightning}.items():
-            alternating = _Alternating(name, _batch(size), prepared.device, args.rounds)
+        for name, train in {LEAN: train_lean, LIGHTNING: train_by_lightning}.items():
+            batch = batch_of(size)
+            usual = usual_step(*batch, prepared.device)
+            alternating = Alternating(name, batch, usual, args.rounds)
             train(prepared, alternating, Path(folder))
             pairs = alternating.pairs
             ratios.append(
@@ -49,7 +52,7 @@ def main() -> None:
     report(args, "step", here, ratios, figures)
 
 
-class _Alternating:
+class Alternating:
     """Feeds a loop the same batch again and again, and makes the usual step between two of its.
 
     The time from giving a batch to being asked for the next one is the loop's whole step. Lightning
@@ -59,9 +62,8 @@ class _Alternating:
 
     _UNCOUNTED = 2
 
-    def __init__(self, name: str, batch: Any, device: Any, rounds: int) -> None:
-        self.name, self.batch, self.rounds = name, batch, rounds
-        self.usual = _usual_step(*batch, device)
+    def __init__(self, name: str, batch: Any, usual: Callable[[], object], rounds: int) -> None:
+        self.name, self.batch, self.usual, self.rounds = name, batch, usual, rounds
         self.pairs: list[tuple[float, float]] = []
 
     def train(self, epoch: int = 0) -> Iterator[Any]:
@@ -90,26 +92,27 @@ class _Alternating:
         return self.rounds + self._UNCOUNTED + 1  # Lightning does not ask after the last
 
 
-def _batch(size: int) -> tuple[Any, Any]:
+def batch_of(size: int) -> tuple[Any, Any]:
     import torch
 
     images = torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8)
-    return images, torch.randint(0, _CLASSES, (size,))
+    return images, torch.randint(0, CLASSES, (size,))
 
 
-def _prepared(folder: Path, size: int) -> Any:
+def prepare_resnet34(folder: Path, size: int, root: Path | None = None) -> Any:
+    """Return the context of a training of all layers, on a folder's images; without one, every step
+    gets the same random batch, and images only say how many classes there are."""
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.pipeline.run import checked_photos
     from breedlab.training.context import prepare
 
-    # The photos only say how many classes there are: every step gets the same random batch.
     words = [
         "experiment=resnet34",
         "model.weights=none",
         "model.freeze=none",
         "data=image_folder",
-        f"data.root={photos(_CLASSES, _CLASSES, _CLASSES)}",
+        f"data.root={root or photos(CLASSES, CLASSES, CLASSES)}",
         f"data.batch_size={size}",
         f"cache.dir={folder / 'cache'}",
         "trainer.max_epochs=1",
@@ -120,7 +123,7 @@ def _prepared(folder: Path, size: int) -> Any:
     return prepare(config, checked_photos(config))
 
 
-def _train_lean(prepared: Any, alternating: _Alternating, folder: Path) -> None:
+def train_lean(prepared: Any, alternating: Alternating, folder: Path) -> None:
     from breedlab.training import loop
 
     config = prepared.config
@@ -130,7 +133,7 @@ def _train_lean(prepared: Any, alternating: _Alternating, folder: Path) -> None:
         pass
 
 
-def _train_by_lightning(prepared: Any, alternating: _Alternating, folder: Path) -> None:
+def train_by_lightning(prepared: Any, alternating: Alternating, folder: Path) -> None:
     import lightning
     from torch.utils.data import DataLoader
 
@@ -144,31 +147,19 @@ def _train_by_lightning(prepared: Any, alternating: _Alternating, folder: Path) 
             return DataLoader(alternating.valid(), batch_size=None)
 
     config, run = prepared.config, folder / "run"
-    run.mkdir()
+    run.mkdir(parents=True)
     learner, _ = prepared.learner(prepared.classifier(config), config, epochs=1)
     ours = {"accelerator": prepared.accelerator, "precision": prepared.precision}
     fit(learner, Data(), config, run, **ours)
 
 
-def _usual_step(images: Any, labels: Any, device: Any) -> Callable[[], None]:
+def usual_step(images: Any, labels: Any, device: Any) -> Callable[[], None]:
+    """A step as tutorials have it, in fp32, on images that are normalized already."""
     import torch
-    from torch import nn
-    from torchvision import models
 
-    model = models.resnet34(weights=None)
-    model.fc = nn.Sequential(  # the same head as ours
-        nn.Dropout(0.2),
-        nn.Linear(512, 512),
-        nn.ReLU(),
-        nn.Dropout(0.2),
-        nn.Linear(512, 256),
-        nn.ReLU(),
-        nn.Dropout(0.2),
-        nn.Linear(256, _CLASSES),
-    )
-    model.to(device).train()
+    model = usual_network(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
     batch = (images / 255 - 0.45) / 0.225
 
     def step() -> None:
@@ -178,6 +169,15 @@ def _usual_step(images: Any, labels: Any, device: Any) -> Callable[[], None]:
         optimizer.step()
 
     return step
+
+
+def usual_network(device: Any) -> Any:
+    """Return torchvision's ResNet34 with a head as ours."""
+    from torchvision import models
+
+    model = models.resnet34(weights=None)
+    model.fc = make_head(CLASSES)
+    return model.to(device)
 
 
 if __name__ == "__main__":
