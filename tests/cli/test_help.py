@@ -36,13 +36,13 @@ def test_without_a_path_it_lists_all(capsys: Any) -> None:
 
 def test_a_setting_has_type_range_default_meaning_and_place(capsys: Any) -> None:
     lines = told(capsys, "optim.schedule").splitlines()
-    assert lines[0] == "optim.schedule: How the learning rate goes on from step to step."
+    assert lines[0] == "optim.schedule: The learning rate schedule."
     assert "  type      one of constant, cosine, one_cycle" in lines
     assert "  default   constant" in lines
     assert "  search    tuner.space may vary it" in lines
     assert any("optim=sgd to cosine" in line for line in lines)
     assert any("breedlab/training/optimization.py" in line for line in lines)
-    assert "  constant   The same rate to the end." in lines
+    assert "  constant   A constant learning rate." in lines
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ def test_a_folder_with_several_labels_is_recognized(
     assert folder.main([str(shapes), *small, "dry_run=true"]) == 0
     out = capsys.readouterr().out
     assert "images have several labels, or none: data=multi_label" in out
-    assert "data=multi_label" in out.partition("the same, to change")[2]
+    assert "data=multi_label" in out.partition("to run it again with changes")[2]
     assert "3 classes" in out
 
 

@@ -98,10 +98,10 @@ def train_on(root: Path, words: list[str]) -> int:
     for reason in proposal.reasons:
         note(reason)
     note(
-        f"it takes {in_words(seconds)} here, and ends with"
+        f"this takes {in_words(seconds)} here and writes"
         f" {config.runs_dir}/{config.name}/<date_time>/report.html"
     )
-    note("the same, to change: ")
+    note("the full command, to run it again with changes:")
     console.print(
         f"  {command('launch', printable(shlex.join(every)))}", markup=False, soft_wrap=True
     )

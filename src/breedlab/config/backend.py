@@ -22,7 +22,7 @@ ECR_IMAGE = re.compile(
 
 
 class Vpc(Section):
-    """The private network that jobs run in; both lists empty for none."""
+    """The private network (VPC) that jobs run in; leave both lists empty for none."""
 
     subnets: Annotated[
         list[Annotated[str, matching(r"subnet-[0-9a-f]+", "a subnet such as subnet-0abc")]], _MAX_16
@@ -45,21 +45,21 @@ KmsKey = Annotated[
 
 
 class Kms(Section):
-    """Keys of the account's own for what is stored; null is AWS's."""
+    """Your KMS keys for what is stored; null uses AWS's keys."""
 
     output: KmsKey | None = None
-    """For what a job writes to S3."""
+    """The key for what a job writes to S3."""
     volume: KmsKey | None = None
-    """For a job's disk."""
+    """The key for a job's disk."""
 
 
 class Limits(Section):
-    """The account's limits of one search."""
+    """Your account's quotas for one search."""
 
     trials: PositiveInt = 750
-    """Trials of one search."""
+    """The most trials per search."""
     parallel: PositiveInt = 10
-    """Trials at a time."""
+    """The most trials at the same time."""
 
 
 Hours = Annotated[float, Field(gt=0, le=28 * 24)]
@@ -112,70 +112,70 @@ Variable = Annotated[str, matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "a name of letters
 
 
 class Backend(Section):
-    """Where the experiment runs; all but the first two are SageMaker's."""
+    """Where the experiment runs; all settings but `name` are for SageMaker."""
 
     name: Annotated[str, choice(BACKENDS)] = "local"
-    """Where the experiment runs; the other settings here are SageMaker's."""
+    """Where the experiment runs: on this machine (`local`) or on SageMaker."""
     wait: bool = True
-    """Whether the launch follows the job to its end and fetches the run."""
+    """Whether to follow the job to its end and fetch the run."""
     trials: Literal["auto", "job_each", "one_job"] = "auto"
-    """Whether each trial is a job of its own or one job runs them all; `auto` is `one_job` for a
+    """Whether each trial runs in a separate job or one job runs them all; `auto` is `one_job` for a
     frozen backbone."""
     orchestrate: Literal["laptop", "pipeline"] = "laptop"
-    """Who has the best of a search trained once it is over: the laptop that follows it, or a
-    SageMaker Pipeline, with which nothing has to follow."""
+    """What starts the final training after a search: the `laptop` that follows it, or a SageMaker
+    `pipeline`, so that nothing has to stay connected."""
     register_in: ModelGroup | None = None
-    """With a pipeline: the group of the model registry that the model is registered in."""
+    """The model registry group in which a pipeline registers the model."""
     region: Region | None = None
-    """The AWS region; null is that of your AWS configuration."""
+    """The AWS region; null is the one in your AWS configuration."""
     role: Role | None = None
     """The execution role of the jobs, by name or ARN."""
     bucket: Bucket | None = None
-    """The S3 bucket for images, source and results."""
+    """The S3 bucket for images, source code, and results."""
     prefix: Prefix = "breedlab"
     """The folder in the bucket."""
     job_name: JobName | None = None
-    """How jobs' names begin; null is the experiment's name."""
+    """The prefix of job names; null is the experiment's name."""
     image: Image = "auto"
     """The training image: `auto`, a version of PyTorch, or a URI."""
     instance_type: InstanceType = "ml.g5.xlarge"
-    """The machine of a job."""
+    """The instance type of a job."""
     instance_count: Annotated[int, Field(ge=1, le=100)] = 1
-    """Machines of a job."""
+    """Instances per job."""
     processes: Literal["auto"] | PositiveInt = "auto"
-    """Training processes on a machine; `auto` is one a GPU."""
+    """Training processes per instance; `auto` is one per GPU."""
     volume_gb: Annotated[int, Field(ge=1, le=16_384)] = 50
     """A job's disk, in gigabytes."""
     max_run_hours: Hours = 4.0
-    """After which AWS stops a job."""
+    """Hours after which AWS stops a job."""
     spot: bool = False
-    """Whether to use spare capacity, which costs less and may be taken back."""
+    """Whether to use spot capacity, which costs less and can be interrupted."""
     max_wait_hours: Hours | None = None
-    """How long a spot job may wait and run together."""
+    """Hours that a spot job may take, waiting included; null is twice `max_run_hours`."""
     keep_alive_minutes: Annotated[int, Field(ge=0, le=360)] = 0
-    """How long an instance stays warm for the next job."""
+    """Minutes that an instance stays warm, and billed, for the next job."""
     retries: Annotated[int, Field(ge=0, le=30)] = 0
-    """How often AWS starts a job again after a fault of its own."""
+    """How often AWS restarts a job after an internal error."""
     tags: dict[str, str] = Field(default_factory=dict)
-    """Tags of your own on everything that is created."""
+    """Additional tags for everything that is created."""
     environment: dict[Variable, str] = Field(default_factory=dict)
     """Environment variables of the jobs."""
     input_mode: Literal["file", "fastfile"] = "file"
-    """Whether jobs copy their images before they start, or stream them from S3 as they are read
+    """Whether jobs copy all images before they start (`file`), or stream them from S3 as needed
     (`fastfile`)."""
     network_isolation: bool = False
-    """Whether jobs have no network."""
+    """Whether jobs run without network access."""
     vendor: bool = False
-    """Whether the packages of a job travel with it as wheels, for jobs that reach no package
+    """Whether to ship packages with the job as wheels, for jobs without access to a package
     index."""
     encrypt_traffic: bool = False
-    """Whether traffic between a job's machines is encrypted."""
+    """Whether to encrypt traffic between a job's instances."""
     vpc: Vpc = Field(default_factory=Vpc)
     kms: Kms = Field(default_factory=Kms)
     tensorboard: bool = False
-    """Whether TensorBoard files go to S3 while a job runs."""
+    """Whether to send TensorBoard files to S3 while a job runs."""
     limits: Limits = Field(default_factory=Limits)
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
-    """What the instance costs, in USD, where it is not known here."""
+    """The price of an instance in USD per hour, if breedlab does not know it."""
     max_bill: Annotated[float, Field(gt=0)] | None = 100.0
-    """The largest bill, in USD, with which a launch starts; null has no limit."""
+    """The largest possible bill, in USD, that a launch may have; null sets no limit."""

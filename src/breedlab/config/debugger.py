@@ -31,13 +31,13 @@ class TensorCollection(Section):
     """When smdebug saves a collection of tensors, and what of them."""
 
     train: Interval
-    """Every how many training steps it is saved; 0 is never, `every` is `debugger.every`."""
+    """How often it is saved, in training steps: 0 is never, `every` is `debugger.every`."""
     eval: Interval
-    """Every how many validation steps, likewise."""
+    """How often it is saved, in validation steps, likewise."""
     reductions: list[Reduction]
-    """What is kept of each tensor."""
+    """Statistics to save of each tensor."""
     values: bool
-    """Whether tensors are kept whole."""
+    """Whether to save whole tensors."""
 
 
 class CustomCollection(TensorCollection):
@@ -134,90 +134,87 @@ class DebuggerRule(Section):
 
 
 class Patient(DebuggerRule):
-    """A rule that waits for its condition to last, in saved steps or in epochs."""
+    """A rule that fires once its condition has lasted for some saved steps or epochs."""
 
     patience: PositiveInt
     """How long the condition has to last: in saved steps for tensors, in epochs for validation."""
 
 
 class PatientShare(Patient):
-    """The largest sound share."""
+    """A rule with a largest acceptable share."""
 
     share: Share
-    """The largest sound share."""
+    """The largest acceptable share."""
 
 
 class PatientRatio(Patient):
-    """A ratio of the update's norm to the weight's."""
+    """A rule on the ratio of an update's norm to its weight's."""
 
     ratio: Positive
-    """The limit of the update's norm over the weight's."""
+    """The limit of the ratio of norms, update to weight."""
 
 
 @DEBUGGER_RULES.register("loss_not_decreasing")
 class LossNotDecreasing(DebuggerRule):
-    """By which share the mean loss of the last window of steps has to lie below the first
-    window's."""
+    """The training loss hardly falls: compares the last window of steps with the first."""
 
     window: PositiveInt = 10
-    """Steps of the first and the last window."""
+    """Steps in each window."""
     decrease: Share = 0.05
-    """The share by which the last window's mean loss has to be lower."""
+    """By which share the last window's mean loss must be lower."""
 
 
 @DEBUGGER_RULES.register("overfit")
 class Overfit(Patient):
-    """By which share, and by how much, the validation loss may lie above its minimum while training
-    goes on."""
+    """The validation loss rises above its minimum while the training loss falls."""
 
     patience: PositiveInt = 3
     rise: Positive = 0.1
-    """The share by which the validation loss may lie above its minimum."""
+    """By which share the validation loss may exceed its minimum."""
     margin: Annotated[float, Field(ge=0)] = 0.1
-    """By how much it has to lie above it in any case."""
+    """By how much it must exceed its minimum, in absolute terms, for the rule to fire."""
 
 
 @DEBUGGER_RULES.register("overtraining")
 class Overtraining(Patient):
-    """By which share a validation loss has to be lower to count as better."""
+    """Training goes on although the validation loss no longer improves."""
 
     patience: PositiveInt = 8
     improvement: Share = 0.001
-    """The share by which a validation loss has to be lower to count as better."""
+    """By which share a validation loss must be lower to count as an improvement."""
 
 
 @DEBUGGER_RULES.register("vanishing_gradient")
 class VanishingGradient(Patient):
-    """The mean size of a weight's gradient, and its share of the largest, below both of which it
-    has vanished."""
+    """A weight's gradient vanishes: its mean magnitude is below both limits."""
 
     patience: PositiveInt = 2
     abs_mean: Positive = 1e-07
-    """The mean size of a gradient below which it may have vanished."""
+    """The smallest acceptable mean magnitude of a gradient."""
     ratio: Positive = 0.0001
-    """Its share of the largest gradient, below which it has."""
+    """The smallest acceptable share of the largest gradient."""
 
 
 @DEBUGGER_RULES.register("exploding_tensor")
 class ExplodingTensor(Patient):
-    """The largest sound value."""
+    """A tensor's values explode."""
 
     patience: PositiveInt = 1
     abs_max: Positive = 100000.0
-    """The largest sound value."""
+    """The largest acceptable magnitude."""
 
 
 @DEBUGGER_RULES.register("poor_weight_initialization")
 class PoorWeightInitialization(DebuggerRule):
-    """The largest sound factor between a weight's deviation and He's for its shape, either way."""
+    """A weight's standard deviation at the start is far from He's initialization for its shape."""
 
     factor: Annotated[float, Field(gt=1)] = 30.0
-    """How far a weight's deviation may lie from He's for its shape, either way."""
+    """The largest acceptable factor between the two, either way."""
 
 
 @DEBUGGER_RULES.register("dead_relu")
 class DeadRelu(PatientShare):
-    """The share of a ReLU layer's channels that may be zero for every image of a batch."""
+    """Too large a share of a ReLU layer's channels is zero for every image of a batch."""
 
     patience: PositiveInt = 2
     share: Share = 0.9
@@ -225,7 +222,7 @@ class DeadRelu(PatientShare):
 
 @DEBUGGER_RULES.register("saturated_activation")
 class SaturatedActivation(PatientShare):
-    """The share of a layer's values that may stand at the activation's limits."""
+    """Too large a share of a layer's values is at the limits of its activation function."""
 
     patience: PositiveInt = 2
     share: Share = 0.5
@@ -233,26 +230,26 @@ class SaturatedActivation(PatientShare):
 
 @DEBUGGER_RULES.register("all_zero")
 class AllZero(Patient):
-    """For how many saved steps a tensor may be zero throughout."""
+    """A tensor is all zeros."""
 
     patience: PositiveInt = 2
 
 
 @DEBUGGER_RULES.register("nan_inf")
 class NanInf(DebuggerRule):
-    """Whether a value is NaN or infinite."""
+    """A value is NaN or infinite."""
 
 
 @DEBUGGER_RULES.register("unchanged_tensor")
 class UnchangedTensor(Patient):
-    """For how many saved steps a weight that trains may stay the same."""
+    """A trainable weight does not change."""
 
     patience: PositiveInt = 2
 
 
 @DEBUGGER_RULES.register("update_too_small")
 class UpdateTooSmall(PatientRatio):
-    """The smallest sound ratio of a step's update to its weight, by their norms."""
+    """The updates are too small: the ratio of the norms of update and weight is below the limit."""
 
     patience: PositiveInt = 2
     ratio: Positive = 1e-05
@@ -260,28 +257,27 @@ class UpdateTooSmall(PatientRatio):
 
 @DEBUGGER_RULES.register("class_imbalance")
 class ClassImbalance(DebuggerRule):
-    """The largest sound factor between the most and the least frequent class, from so many labels a
-    class on."""
+    """The most frequent class has far more images than the rarest."""
 
     factor: Annotated[float, Field(gt=1)] = 10.0
-    """How many times the rarest class the most frequent one may be."""
+    """The largest acceptable ratio of the most frequent class to the rarest."""
     labels: PositiveInt = 10
-    """Labels of a class, on average, from which it is judged."""
+    """The least number of labels per class, on average, to judge by."""
 
 
 @DEBUGGER_RULES.register("confusion")
 class Confusion(PatientShare):
-    """The share of a class of at least so many photos that may be taken for one other class."""
+    """Too large a share of a class is taken for one other class."""
 
     patience: PositiveInt = 3
     share: Share = 0.5
     photos: PositiveInt = 5
-    """Images of a class in validation, from which it is judged."""
+    """The least number of a class's validation images to judge by."""
 
 
 @DEBUGGER_RULES.register("weight_update_ratio")
 class WeightUpdateRatio(PatientRatio):
-    """The largest sound ratio of a step's update to its weight."""
+    """The updates are too large: the ratio of the norms of update and weight is above the limit."""
 
     patience: PositiveInt = 1
     ratio: Positive = 10.0
@@ -292,11 +288,11 @@ class DebuggerRules(Section):
 
 
 class Debugger(Section):
-    """What the debugger's hook records, and from when on its rules speak up."""
+    """What the debugger records, and the thresholds of its rules."""
 
     level: Literal["none", "losses", "default", "full"] = "none"
-    """How much is recorded: nothing, losses, tensors' statistics, or whole tensors."""
+    """How much is recorded: nothing, losses, statistics of tensors, or whole tensors."""
     every: PositiveInt = 50
-    """Training steps between two savings of what is costly."""
+    """Training steps between two recordings of what is expensive to record."""
     collections: Collections = Field(default_factory=Collections)
     rules: DebuggerRules = Field(default_factory=DebuggerRules)

@@ -30,101 +30,101 @@ Percentage = Annotated[int, Field(ge=1, le=100)]
 
 
 class Endpoint(Section):
-    """Where and how `breedlab deploy` puts a model behind an endpoint on SageMaker."""
+    """The SageMaker endpoint that `breedlab deploy` creates or updates."""
 
     kind: Literal["realtime", "serverless", "async"] = "realtime"
-    """What kind of endpoint: on instances, `serverless`, or on instances behind a queue
-    (`async`)."""
+    """The kind of endpoint: `realtime` on instances, `serverless`, or `async` (instances behind a
+    queue)."""
     name: EndpointName | None = None
     """The endpoint's name; null is the experiment's."""
     replace: str | None = None
-    """The endpoint's name again, to update one that somebody else made."""
+    """The endpoint's name again, to confirm that one created by somebody else is replaced."""
     photo: Location | None = None
-    """The image that the endpoint has to answer; null is one that the run was tested with."""
+    """The image that the new endpoint is tested with; null is one of the run's test images."""
     inference_env: Location | None = None
     """Where AWS's inference stack is on this machine; null is `.venv-inference`."""
 
     region: Region | None = None
-    """The AWS region; null is that of the run, else of your AWS configuration."""
+    """The AWS region; null is the run's, else that of your AWS configuration."""
     role: Role | None = None
     """The execution role, by name or ARN; null is $BREEDLAB_ROLE, else the run's `backend.role`."""
     bucket: Bucket | None = None
     """An S3 bucket in the region; null is $BREEDLAB_BUCKET, else the run's `backend.bucket`."""
     prefix: Prefix | None = None
-    """How keys in the bucket begin; null is the run's `backend.prefix`, else `breedlab`."""
+    """The key prefix in the bucket; null is the run's `backend.prefix`, else `breedlab`."""
     kms_key: KmsKey | None = None
     """The KMS key that encrypts what is stored."""
     tags: dict[str, str] = Field(default_factory=dict)
-    """Tags of your own on everything that is created."""
+    """Additional tags for everything that is created."""
     subnets: list[str] = Field(default_factory=list)
     """Subnets of a private network."""
     security_groups: list[str] = Field(default_factory=list)
     """Security groups of a private network."""
     network_isolation: bool = False
-    """Whether the container has no network; needs `vendor`, or an image of your own."""
+    """Whether the container runs without a network; needs `vendor` or a custom image."""
 
     image: str = "aws"
-    """The container: `aws` is AWS's PyTorch image; else the URI of one built from
+    """The container image: `aws` for AWS's PyTorch image, or the URI of one built from
     docker/Dockerfile."""
     vendor: bool = False
-    """Whether packages travel with the model as wheels, so that nothing is installed from a
-    package index."""
+    """Whether to ship packages with the model as wheels, so that none are installed from a package
+    index."""
     environment: dict[Variable, str] = Field(default_factory=dict)
     """Environment variables of the container."""
     workers: PositiveInt = 1
-    """Processes that answer, in AWS's image."""
+    """Worker processes in AWS's image."""
 
     instance_type: str | None = None
-    """The machine; null is ml.m5.large."""
+    """The instance type; null is ml.m5.large."""
     min_instances: Annotated[int, Field(ge=0)] | None = None
-    """Instances that are always there; null is 1. 0 lets an async endpoint sleep."""
+    """The minimum number of instances; null is 1. 0 lets an async endpoint scale to zero."""
     max_instances: Annotated[int, Field(ge=0)] | None = None
-    """Instances at the highest load; null is as many as there are always."""
+    """The maximum number of instances; null is `min_instances`."""
     scale_target: Annotated[float, Field(gt=0)] | None = None
-    """Invocations per minute and instance to aim for, null is 300; for `async`, waiting requests
-    per instance, null is 5."""
+    """The autoscaling target: invocations per minute and instance (null is 300), or for `async`
+    waiting requests per instance (null is 5)."""
     scale_out_cooldown: Seconds | None = None
-    """Seconds between two steps up; null is 60."""
+    """Seconds between scaling out steps; null is 60."""
     scale_in_cooldown: Seconds | None = None
-    """Seconds between two steps down; null is 300."""
+    """Seconds between scaling in steps; null is 300."""
     volume_gb: PositiveInt | None = None
-    """The instance's disk; null is SageMaker's default."""
+    """The size of the instance's disk; null is SageMaker's default."""
     startup_timeout: PositiveInt | None = None
     """Seconds for the container to become healthy; null is 600."""
     capture: Percentage | None = None
-    """The percentage of requests and answers that is recorded in S3; null records none."""
+    """The percentage of requests and answers to record in S3; null records none."""
     capture_to: str | None = None
     """Where in S3 they are recorded; null is under the prefix."""
     price_per_hour: Annotated[float, Field(ge=0, lt=10_000)] | None = None
-    """What an instance, or a unit of provisioned concurrency, costs in USD an hour, where breedlab
-    does not know."""
+    """The price of an instance, or of a unit of provisioned concurrency, in USD per hour, if
+    breedlab does not know it."""
 
     memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] | None = None
-    """Memory of a serverless endpoint; null is 4096."""
+    """A serverless endpoint's memory; null is 4096."""
     max_concurrency: PositiveInt | None = None
-    """Requests at once to a serverless endpoint; null is 5."""
+    """A serverless endpoint's concurrent requests; null is 5."""
     provisioned_concurrency: PositiveInt | None = None
-    """How much of that a serverless endpoint keeps warm, and is billed for; null is none."""
+    """How many of those a serverless endpoint keeps warm, which is billed; null is none."""
 
     async_output: str | None = None
-    """Where in S3 the answers of an async endpoint go; null is under the prefix."""
+    """The S3 location of an async endpoint's answers; null is under the prefix."""
     async_concurrency: PositiveInt | None = None
-    """Requests at once to an instance of an async endpoint; null is 4."""
+    """Concurrent requests per instance of an async endpoint; null is 4."""
     success_topic: str | None = None
-    """The ARN of an SNS topic that is told of answers."""
+    """The ARN of an SNS topic that is notified of answers."""
     error_topic: str | None = None
-    """The ARN of an SNS topic that is told of errors."""
+    """The ARN of an SNS topic that is notified of errors."""
 
     traffic: Literal["all-at-once", "canary", "linear"] | None = None
-    """How an endpoint that is there goes over to the new model; null is `all-at-once`."""
+    """How an existing endpoint switches to the new model; null is `all-at-once`."""
     step_percent: Percentage | None = None
-    """The percentage of traffic of the canary, or of one step; null is 10."""
+    """The percentage of traffic for the canary, or per step; null is 10."""
     step_wait: Seconds | None = None
-    """Seconds between the steps; null is 300."""
+    """Seconds between steps; null is 300."""
     keep_old: Seconds = 0
-    """Seconds for which the old instances stay after the last step."""
+    """Seconds to keep the old instances after the last step."""
     alarms: list[str] = Field(default_factory=list)
-    """CloudWatch alarms that make AWS go back to the old model by itself."""
+    """CloudWatch alarms that make AWS roll back automatically."""
 
     @property
     def instances(self) -> tuple[int, int]:
@@ -142,7 +142,7 @@ class Deploying(Section):
     """What `breedlab deploy` composes: the `endpoint` section alone."""
 
     dry_run: bool = False
-    """Print the requests, which needs no credentials and no network, and send none."""
+    """Whether to print the requests, without credentials or network, instead of sending them."""
     endpoint: Endpoint = Field(default_factory=Endpoint)
 
 

@@ -13,15 +13,14 @@ TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 class Logger(Section):
-    """Where training's curves and the test's metrics go beside the run directory."""
+    """Where training curves and test metrics go, besides the run directory."""
 
     name: Literal["none", "tensorboard", "csv", "mlflow", "wandb"] = "tensorboard"
-    """What gets them; `none` leaves the run's own `curves.csv`, which reports read with every
-    choice."""
+    """The logger; `none` writes only the run's own `curves.csv`, which reports always read."""
     experiment: Annotated[str, Field(min_length=1)] | None = None
     """The experiment in MLflow, or the project in Weights & Biases; null is the config's `name`."""
     tracking_uri: Annotated[str, Field(min_length=1)] | None = None
-    """MLflow's server, database, or SageMaker ARN; null is the variable MLFLOW_TRACKING_URI, else
-    `mlflow.db` in `runs_dir`."""
+    """MLflow's server, database, or SageMaker ARN; null is $MLFLOW_TRACKING_URI, else `mlflow.db`
+    in `runs_dir`."""
     offline: bool = False
-    """Whether Weights & Biases writes into the run directory alone, for `wandb sync` later."""
+    """Whether Weights & Biases only writes to the run directory, for `wandb sync` later."""

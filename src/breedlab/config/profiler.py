@@ -47,16 +47,16 @@ class ProfilerRules(Section):
     """The thresholds of the profiler's rules: each rule's are at its name."""
 
     min_samples: PositiveInt = 10
-    """Samples of the machine, or steps, from which a rule judges."""
+    """The least number of samples, or steps, that a rule needs."""
 
 
 class Profiler(Section):
-    """What the profiler measures, and from when on its rules speak up."""
+    """What the profiler measures, and the thresholds of its rules."""
 
     level: Literal["none", "system", "full"] = "none"
-    """How much is measured: nothing, the machine and the steps, or also traces of operators."""
+    """How much is measured: nothing, machine and step times, or operator traces as well."""
     interval_ms: Annotated[int, Field(ge=50, le=60_000)] = 500
-    """Milliseconds between two samples of the machine."""
+    """Milliseconds between samples of the machine's load."""
     trace_steps: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [5, 6, 7])
-    """With `level=full` the training steps to trace, counted from 0."""
+    """The training steps to trace with `level=full`, counted from 0."""
     rules: ProfilerRules = Field(default_factory=ProfilerRules)

@@ -47,235 +47,235 @@ Host = Annotated[str, AfterValidator(check_host)]
 
 
 class Monitor(Section):
-    """The one metric that search, checkpoints and early stopping look at."""
+    """The metric that the search, checkpoints, and early stopping use."""
 
     metric: Annotated[str, choice(METRICS)] = "valid/top1"
-    """What decides which epoch, trial and run is the best."""
+    """The metric that decides which epoch, trial, and run is best."""
     mode: Literal["min", "max"] = "max"
-    """Whether more of it is better or less: `min` for loss and calibration error."""
+    """Whether higher or lower is better: `min` for loss and calibration error."""
 
 
 class Cache(Section):
-    """The activations of a frozen backbone, computed once and shared."""
+    """The cache of a frozen backbone's activations."""
 
     mode: Annotated[Literal["auto", "off"], _OFF_WORD] = "auto"
-    """`auto` keeps a frozen backbone's activations; `off` computes them anew every epoch."""
+    """`auto` computes a frozen backbone's activations once; `off`, every epoch."""
     views: Annotated[int, Field(ge=0)] = 1
-    """The evaluation transform, and this many less one augmented variants, taken in turn, one an
-    epoch; 0, with `mode: off`, cuts other crops every epoch."""
+    """How many variants of each image to cache: the evaluation transform and, above 1, augmented
+    ones; epochs take turns. 0, with `mode: off`, augments anew every epoch."""
     max_gb: Annotated[float, Field(gt=0)] = 10.0
-    """Above this many gigabytes nothing is kept, and activations are computed every epoch."""
+    """The largest cache in gigabytes. Activations that do not fit are computed every epoch."""
     dir: Location = ".cache/activations"
-    """Where they are kept, for all runs."""
+    """The cache folder, shared by all runs."""
     pixels: bool = False
-    """Keep decoded images there, too, for what loads images every epoch: each file is decoded once,
-    for all runs."""
+    """Whether to cache decoded images as well, for training that loads images every epoch. Each
+    file is then decoded once for all runs."""
 
 
 class Model(Section):
-    """The network: a backbone by name and fully connected layers on top."""
+    """The network: a pretrained backbone and a head."""
 
     name: str
     """The backbone: a torchvision classifier, or `timm/NAME`."""
     weights: Location
-    """What the backbone starts from: a name of its weights, a file, a run, `package:NAME`, or
-    `none`."""
+    """The backbone's initial weights: a name that torchvision or timm knows, a file, a run,
+    `package:NAME`, or `none`."""
     freeze: Annotated[str, StringConstraints(min_length=1)] = "backbone"
-    """What does not train: the `backbone`, `none` of it, or everything through a named stage."""
+    """What stays frozen: the `backbone`, `none` of it, or everything through a named stage."""
     batch_norm: Literal["trains", "frozen"] = "trains"
-    """Whether BatchNorm of a backbone that trains goes on with its pretrained statistics: `frozen`
-    suits short fine-tuning and small batches."""
+    """Whether BatchNorm layers update their statistics when the backbone trains. `frozen` keeps the
+    pretrained ones, which suits short fine-tuning and small batches."""
     head: list[PositiveInt] = Field(default_factory=lambda: [512, 256])
-    """Widths of the fully connected layers between features and classes."""
+    """Widths of the head's hidden layers; [] for a single linear layer."""
     head_type: Annotated[str, choice(HEADS)] = "mlp"
-    """What turns features into scores."""
+    """The kind of head that turns features into class scores."""
     dropout: Rate = 0.2
-    """The share of features that is dropped before each layer of the head, in training."""
+    """The dropout rate before each layer of the head."""
 
 
 class Data(Section):
-    """The images and what is done to them before the network sees them."""
+    """The images, their labels, and how they are prepared for the network."""
 
     root: Location
-    """The folder of images, `root/train/<class>/`, with `valid` and `test` where there are such; or
-    one in S3."""
+    """The folder of images, such as `root/train/<class>/`, with or without `valid` and `test`; or
+    an S3 URI."""
     batch_size: Annotated[int, Field(ge=1, le=8192)] = 64
-    """Images of a training step, in all processes together."""
+    """Images per training step, over all processes."""
     image_size: Literal["auto"] | Annotated[int, Field(ge=16, le=2048)] = "auto"
-    """Pixels of the square that the network sees; `auto` is as the weights were trained, also in
-    the next four."""
+    """The side of the network's square input, in pixels; `auto` is the size that the weights were
+    trained with."""
     train_size: Annotated[int, Field(ge=16, le=2048)] | None = None
-    """Pixels of the random crops that train; null for `image_size`. A crop shows a part of the
-    image, larger: some four fifths of `image_size` train faster, and often no worse."""
+    """The side of the random crops for training, in pixels; null is `image_size`. About 80% of
+    `image_size` trains faster, often just as well."""
     resize: Literal["auto"] | Annotated[int, Field(ge=16, le=4096)] = "auto"
-    """The shorter side before the center crop, in pixels."""
+    """The shorter side before the center crop, in pixels; `auto` is as the weights were trained."""
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
-    """How images are resized."""
+    """How images are resized; `auto` is as the weights were trained."""
     mean: Literal["auto"] | Annotated[list[float], Field(min_length=3, max_length=3)] = "auto"
-    """Subtracted from each channel, of values from 0 to 1."""
+    """What is subtracted from each channel (values from 0 to 1); `auto` is as the weights were
+    trained."""
     std: (
         Literal["auto"]
         | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
     ) = "auto"
-    """Divides each channel after that."""
+    """What each channel is then divided by; `auto` is as the weights were trained."""
     augment: Annotated[str, choice(AUGMENTATIONS)] = "none"
-    """What training does to images beside a random crop and flip; `none` leaves them as validation
-    sees them."""
+    """The augmentation of training images, on top of a random crop and flip; `none` uses the
+    validation transform."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
-    """Alpha of the Beta distribution by which pairs of images are mixed; 0 mixes none."""
+    """Mixup's alpha, the parameter of its Beta distribution; 0 turns mixup off."""
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` weighs images in the loss by the inverse frequency of their class."""
+    """`balanced` weights each image's loss by the inverse frequency of its class."""
     sampling: Literal["shuffled", "balanced"] = "shuffled"
-    """What an epoch takes: each image once, or as many images, each class as often as the others,
-    images of rare classes several times."""
+    """How an epoch draws images: `shuffled` takes each once; `balanced` draws all classes equally
+    often, so images of rare classes repeat."""
     valid_fraction: Fraction = 0.15
-    """The share of train that is cut off for validation, where there is no such split."""
+    """The share of train that becomes the validation split if there is none."""
     test_fraction: Fraction = 0.15
-    """The share of train that is cut off for the test, where there is no such split."""
+    """The share of train that becomes the test split if there is none."""
     on_bad_file: Literal["error", "skip"] = "error"
-    """`skip` leaves broken files out and records them; `error` stops."""
+    """What to do about unusable files: `error` stops, `skip` leaves them out and records them."""
     ignore: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
-    """Folders of root to leave out, such as a test split without labels."""
+    """Folders in `root` to leave out, such as a test split without labels."""
     labels: Annotated[str, Field(min_length=1)] = "auto"
-    """The file of root that labels the images, CSV or JSON lines; `auto` finds one if there are no
-    class folders."""
+    """The label file in `root`, CSV or JSON lines; `auto` looks for one if there are no class
+    folders."""
     multi_label: bool = False
-    """Whether an image may have several classes, or none: a cell such as `cat|dog`, a column a
-    class, or the same image in several class folders. data=multi_label sets it, and a metric that
-    suits it."""
+    """Whether an image can have several labels, or none: a cell such as `cat|dog`, a column per
+    class, or the same image in several class folders. `data=multi_label` sets this and a suitable
+    metric."""
     group: Annotated[str, Field(min_length=1)] | None = None
-    """What belongs together and is cut into one split: a column of a label file, or a regular
-    expression on file names, whose first parentheses are the group: `'^([^_]+)_'`."""
+    """What must stay in one split: a column of the label file, or a regular expression on file
+    names whose first group names it, such as `'^([^_]+)_'`."""
     fixes: str | None = None
-    """An edited `fixes.csv` of a run: which images have another class than their folder says, or
-    are left out."""
+    """An edited `fixes.csv` of an earlier run, with images to relabel or leave out."""
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
-    """Processes that load images; 0 loads in the training's own."""
+    """Processes that load images; 0 loads them in the training process."""
 
 
 class Optim(Section):
-    """The optimizer, its schedule and the loss's smoothing."""
+    """The optimizer, its schedule, and the loss."""
 
     name: Annotated[str, choice(OPTIMIZERS)] = "adam"
     """The optimizer."""
     lr: Annotated[float, Field(gt=0)] = 0.001
-    """The learning rate: of the head, where `layer_decay` lowers that of the stages before it."""
+    """The learning rate; with `layer_decay`, the head's."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """How strongly weights are pulled to zero."""
+    """Weight decay."""
     momentum: Rate = 0.9
-    """What `sgd` keeps of the step before; the others ignore it."""
+    """Momentum of `sgd`; the other optimizers ignore it."""
     schedule: Annotated[str, choice(SCHEDULES)] = "constant"
-    """How the learning rate goes on from step to step."""
+    """The learning rate schedule."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    """Epochs in which the learning rate rises to `lr`; they may be a fraction."""
+    """Epochs of linear warmup to `lr`; fractions are allowed."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Each layer (a residual block, a transformer block) learns at this fraction of the next one's
-    rate."""
+    """Layer-wise learning rate decay: each layer (a residual or transformer block) learns at this
+    fraction of the next layer's rate."""
     param_groups: Literal["layers", "legacy"] = "layers"
-    """`layers` decays no biases and norms; `legacy` groups by stage and decays all, as breedlab 0.1
-    did."""
+    """`layers` applies no weight decay to biases and norms; `legacy` groups by stage and decays
+    everything, as breedlab 0.1 did."""
     loss: Annotated[str, choice(LOSSES)] = "cross_entropy"
-    """What training minimizes."""
+    """The training loss."""
     label_smoothing: Rate = 0.0
-    """The share of each target that is spread over all classes."""
+    """Label smoothing: the share of each target that is spread over all classes."""
 
 
 class Trainer(Section):
-    """How the best is trained."""
+    """The final training, with the best settings of the search if there is one."""
 
     max_epochs: PositiveInt = 10
-    """How long the best is trained; with `patience` at most."""
+    """Epochs of the final training; at most, if `patience` is set."""
     probe_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs in which only the head trains, before the rest does."""
+    """Epochs of linear probing first, in which only the head trains."""
     probe_lr: Annotated[float, Field(gt=0)] = 0.001
-    """The learning rate of those."""
+    """The learning rate of the linear probe."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What training computes in; `auto` is bf16 where the machine multiplies it natively, else
-    fp32."""
+    """The precision of training; `auto` is bf16 if the machine supports it natively, else fp32."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where it trains; `auto` is a GPU if there is one."""
+    """The device; `auto` is a GPU if there is one."""
     compile: bool = False
-    """Whether torch.compile compiles the network."""
+    """Whether to use torch.compile."""
     patience: PositiveInt | None = None
-    """Epochs without a better metric after which training stops; null trains all of them."""
+    """Early stopping: stop after this many epochs without improvement; null trains all epochs."""
     ema: Rate = 0.0
-    """Decay of a moving average of the weights, which is what is validated and kept; 0 has none."""
+    """Decay of an exponential moving average of the weights, which is then validated and kept; 0
+    turns it off."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = None
-    """The largest norm of a step's gradient; null does not clip."""
+    """The maximum gradient norm; null does not clip."""
     refit: bool = False
-    """Whether the final model is trained anew on train and validation, for as many epochs as
-    validation found best."""
+    """Whether to train the final model again on train and validation together, for the number of
+    epochs that was best on validation."""
 
 
 class FineTune(Section):
-    """Training of all layers after the head's, kept only if it does better on validation."""
+    """Fine-tuning of the backbone after the head, kept only if validation improves."""
 
     epochs: Annotated[int, Field(ge=0)] = 0
-    """How many, with a cosine schedule; 0 leaves the backbone frozen. Of `tuner.minutes` the search
-    leaves some for it, and as many epochs run as fit in."""
+    """Epochs, with a cosine schedule; 0 leaves the backbone frozen. With `tuner.minutes`, as many
+    run as the remaining time allows."""
     freeze: str = "auto"
-    """What stays frozen all the same: `none`, or everything through a named stage; `auto` freezes
-    the first two thirds of the layers where there is no time to train all of them."""
+    """What stays frozen: `none`, or everything through a named stage; `auto` freezes the first two
+    thirds of the layers if there is no time to train all."""
     train_size: Literal["auto"] | Annotated[int, Field(ge=16, le=2048)] | None = "auto"
-    """Pixels of its random crops; null for `data.image_size`, `auto` for some four fifths of it
-    where the network takes any size."""
+    """The side of the random crops, in pixels; null is `data.image_size`, `auto` about 80% of it if
+    the network takes any size."""
     lr: Annotated[float, Field(gt=0)] = 0.0003
     """AdamW's learning rate for the head."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Each layer learns at this fraction of the next one's rate."""
     batch_size: Annotated[int, Field(ge=2, le=8192)] = 32
-    """Images of a step."""
+    """Images per step."""
     augment: Annotated[str, choice(AUGMENTATIONS)] = "basic"
-    """What it does to images beside a random crop and flip."""
+    """The augmentation, on top of a random crop and flip."""
     ema: Rate = 0.9
-    """Decay of the moving average of the weights, which is what is validated and kept."""
+    """Decay of an exponential moving average of the weights, which is then validated and kept."""
 
 
 class Tuner(Section):
-    """The search: which values, how many trials, which strategy."""
+    """The hyperparameter search."""
 
     strategy: Literal["none", "random", "grid", "bayesian", "hyperband", "auto"] = "none"
-    """How values are chosen; `none` does not search, `auto` searches backbones and image sizes,
-    too."""
+    """How values are chosen; `none` does not search, `auto` also searches backbones and image
+    sizes."""
     trials: PositiveInt | None = None
-    """How many trials; null for a grid, which runs every combination, and for `auto`, which has
-    `minutes`."""
+    """The number of trials; null for `grid`, which runs every combination, and for `auto`, which is
+    limited by `minutes`."""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """How long an `auto` search may take, its passes over the images and `confirm` included; not
-    the final training."""
+    """The time limit of an `auto` search in minutes, including feature computation and `confirm`;
+    the final training comes on top."""
     confirm: Annotated[int, Field(ge=0, le=20)] = 0
-    """How many of the best trials run again with two more seeds; the mean decides. 0 takes the best
-    trial as it is."""
+    """How many of the best trials to repeat with two more seeds and rank by their mean; 0 takes the
+    best trial as it is."""
     folds: Annotated[int, Field(ge=1, le=20)] = 1
-    """Judge trials by cross-validation over train and validation, in so many folds; 1 judges them
-    on validation alone. It takes cached features (model.freeze=backbone)."""
+    """The number of cross-validation folds, over train and validation, that rate a trial; 1 uses
+    the validation split. Needs cached features (model.freeze=backbone)."""
     parallel: PositiveInt = 1
-    """Trials at a time."""
+    """Trials that run at the same time."""
     max_epochs: PositiveInt = 5
-    """Epochs of a trial."""
+    """Epochs per trial."""
     early_stopping: bool = False
-    """On SageMaker, whether it stops trials that fall behind."""
+    """Whether SageMaker stops trials that fall behind."""
     warm_start: list[JobName] = Field(default_factory=list)
-    """On SageMaker, finished tuning jobs that the search goes on from."""
+    """Finished SageMaker tuning jobs to start the search from."""
     space: dict[str, Any] = Field(default_factory=dict)
-    """Config paths and what each may be: a list of choices, or `{low: ..., high: ..., log:
+    """Config paths and their candidate values: a list of choices, or `{low: ..., high: ..., log:
     true}`."""
 
 
 class Serving(Section):
-    """What the exported archive computes with, and what it may fetch."""
+    """How the exported model runs, and which URLs it may fetch."""
 
     engine: Annotated[str, choice(ENGINES)] = "auto"
-    """What the exported model computes with; `auto` is the fastest here that agrees with
-    PyTorch."""
+    """The inference engine of the exported model; `auto` is the fastest on this machine that agrees
+    with PyTorch."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    """In what; `auto` is the fastest that loses nothing to speak of."""
+    """The inference precision; `auto` is the fastest without a significant loss of accuracy."""
     unknown: Annotated[Literal["field", "row", "off"], _OFF_WORD] = "field"
-    """How answers tell images of none of the classes: `field` beside the scores, `row` also as one
-    score more."""
+    """How answers flag images of none of the classes: `field` in a field beside the scores, `row`
+    also as an extra score, `off` not at all."""
     allow_urls: Literal["none", "public"] | Annotated[list[Host], Field(min_length=1)] = "none"
-    """Whose images an endpoint fetches by their address: nobody's, any public host's, or those of
-    listed hosts."""
+    """From which hosts an endpoint fetches images by URL: none, any public host, or the listed
+    ones."""
 
 
 class Config(Section):
@@ -286,17 +286,17 @@ class Config(Section):
     """
 
     name: Name
-    """The experiment's; its runs are in `<runs_dir>/<name>/`."""
+    """The experiment's name; its runs are in `<runs_dir>/<name>/`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Decides all that is random."""
+    """The seed of everything random."""
     dry_run: bool = False
-    """Print what would happen, and start nothing."""
+    """Whether to print what would happen instead of doing it."""
     resume: str | None = None
-    """A run directory to go on with."""
+    """A run directory to continue."""
     plugins: list[str] = Field(default_factory=list)
-    """Packages of your own whose components are registered (docs/plugins.md)."""
+    """Your own packages with additional components (docs/plugins.md)."""
     runs_dir: Location = "runs"
-    """Where run directories are."""
+    """The folder for run directories."""
     monitor: Monitor = Field(default_factory=Monitor)
     cache: Cache = Field(default_factory=Cache)
     model: Model

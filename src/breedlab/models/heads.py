@@ -49,7 +49,7 @@ class Mlp(Head):
 
 @HEADS.register("linear")
 class Linear(Head):
-    """One fully connected layer, after `model.dropout`; `model.head` does not matter."""
+    """One linear layer, after `model.dropout`; ignores `model.head`."""
 
     one_layer = True
 
@@ -61,10 +61,10 @@ class Linear(Head):
 
 @HEADS.register("logistic")
 class Logistic(Head):
-    """Logistic regression on standardized features, solved by L-BFGS in one go: for a frozen
+    """Logistic regression on standardized features, solved directly with L-BFGS; needs a frozen
     backbone.
 
-    Learning rate, schedule and epochs do not matter to it, and neither do `model.head` and
+    Learning rate, schedule, and epochs have no effect on it, nor do `model.head` and
     `model.dropout`.
     """
 
@@ -72,8 +72,8 @@ class Logistic(Head):
     solved = True
 
     c: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    """The inverse strength of its L2 penalty, as scikit-learn's `C`; `auto` keeps the one that
-    validates best."""
+    """The inverse strength of the L2 penalty, scikit-learn's `C`; `auto` picks the best on
+    validation."""
 
     def build(self, features: int, architecture: Architecture) -> nn.Module:
         from breedlab.models.classifier import make_mlp
@@ -83,10 +83,10 @@ class Logistic(Head):
 
 @HEADS.register("cosine")
 class Cosine(Head):
-    """Scores are cosines between the features and a vector of each class, times a scale."""
+    """Scores are scaled cosine similarities between the features and one vector per class."""
 
     scale: Annotated[float, Field(gt=0)] = 16.0
-    """What the cosines are multiplied by."""
+    """The factor by which the cosines are multiplied."""
 
     def build(self, features: int, architecture: Architecture) -> nn.Module:
         from breedlab.models.classifier import CosineLayer

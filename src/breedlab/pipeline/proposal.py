@@ -64,7 +64,7 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
         experiment = "resnet34_hpo"
         why = "no GPU" if not gpu else f"{train:,} training images"
         reasons.append(
-            f"{why}: the pretrained backbone stays frozen, and a search finds how to train its head"
+            f"{why}: the pretrained backbone stays frozen; a search tunes the training of its head"
         )
     else:
         experiment = "resnet34"
@@ -80,7 +80,7 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
     if not extras.has("debugger"):
         words.append("debugger=none")
     if photos.multi_label:
-        reasons.append("images have several labels, or none: data=multi_label, the best by mAP")
+        reasons.append("images have several labels, or none: data=multi_label, chosen by mAP")
     kind = "multi_label" if photos.multi_label else "image_folder"
     words += [f"data={kind}", f"data.root={literally(str(root))}"]
     if report.bad or report.conflicts or report.leaks:
@@ -89,7 +89,11 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
     counts = [count for count in photos.counts("train") if count]
     if max(counts) >= _IMBALANCE * min(counts):
         words.append("data.class_weights=balanced")
-        reasons.append("imbalanced classes: the loss weighs rare ones higher")
+        reasons.append("imbalanced classes: the loss weights rare ones higher")
+        if not photos.multi_label:
+            # By accuracy, always guessing the most frequent class is nearly as good as it gets.
+            words.append("monitor.metric=valid/f1")
+            reasons.append("the best model is chosen by macro F1, which counts all classes equally")
     return Proposal(tuple(words), tuple(reasons))
 
 

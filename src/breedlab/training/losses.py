@@ -67,8 +67,8 @@ class Loss(Section):
 
 @LOSSES.register("cross_entropy")
 class CrossEntropy(Loss):
-    """Cross-entropy, in which a class weight weighs images of the class; of images of several
-    classes the binary one of each class."""
+    """Cross-entropy, optionally with class weights; binary cross-entropy per class if images have
+    several labels."""
 
     multi_label = True
 
@@ -87,13 +87,13 @@ class CrossEntropy(Loss):
 
 @LOSSES.register("logit_adjusted")
 class LogitAdjusted(CrossEntropy):
-    """Cross-entropy of logits to which the log frequency of their class is added (Menon et al.
-    2021, arXiv 2007.07314): the network learns scores for classes that are equally frequent."""
+    """Cross-entropy with log class frequencies added to the logits, so that the network learns
+    scores for equally frequent classes (Menon et al. 2021, arXiv 2007.07314)."""
 
     multi_label = False
 
     tau: Annotated[float, Field(ge=0)] = 1.0
-    """What the log frequencies are multiplied by; 0 is plain cross-entropy."""
+    """The factor of the log frequencies; 0 is plain cross-entropy."""
 
     def build_for(
         self,

@@ -33,7 +33,7 @@ class Optimizer(Section):
 
 @OPTIMIZERS.register("adam")
 class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015, arXiv 1412.6980), fused into one kernel a step."""
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980), PyTorch's fused implementation."""
 
     def build(self, groups: Groups, optim: Optim) -> torch.optim.Optimizer:
         import torch
@@ -43,8 +43,7 @@ class Adam(Optimizer):
 
 @OPTIMIZERS.register("adamw")
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101), fused
-    likewise."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
 
     def build(self, groups: Groups, optim: Optim) -> torch.optim.Optimizer:
         import torch
@@ -54,7 +53,7 @@ class AdamW(Optimizer):
 
 @OPTIMIZERS.register("sgd")
 class Sgd(Optimizer):
-    """Stochastic gradient descent with `optim.momentum`, fused likewise."""
+    """Stochastic gradient descent with `optim.momentum`."""
 
     def build(self, groups: Groups, optim: Optim) -> torch.optim.Optimizer:
         import torch

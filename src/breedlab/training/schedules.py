@@ -56,7 +56,7 @@ class FactorSchedule(Schedule):
 
 @SCHEDULES.register("constant")
 class Constant(FactorSchedule):
-    """The same rate to the end."""
+    """A constant learning rate."""
 
     def factor(self, done: float) -> float:
         return 1.0
@@ -64,7 +64,7 @@ class Constant(FactorSchedule):
 
 @SCHEDULES.register("cosine")
 class Cosine(FactorSchedule):
-    """Half a cosine, from `optim.lr` to nothing (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
+    """Cosine decay from `optim.lr` to 0 (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
 
     def factor(self, done: float) -> float:
         return 0.5 * (1 + math.cos(math.pi * done))
