@@ -40,8 +40,8 @@ def _chart(collection: str, found: Mapping[str, Series]) -> Spec:
     base = alt.Chart(data(rows)).encode(
         x=alt.X("step:Q", title="steps", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(nice=False)),
         y=y,
-        detail="tensor:N",
-        color=color if len(names) <= _NAMED else alt.value(SERIES[0]),
+        detail=alt.Detail("tensor:N"),
+        color=color if len(names) <= _NAMED else alt.ColorValue(SERIES[0]),
         tooltip=[
             alt.Tooltip("tensor:N", title="tensor"),
             alt.Tooltip("step:Q", title="step", format=",.0f"),

@@ -92,12 +92,12 @@ def _lines(
     starts = [{"t": short(start)} for _, start, _ in stages(system)[1:]]
     if starts:
         layers.append(
-            alt.Chart(data(starts)).mark_rule(color=GRID, strokeWidth=1.5).encode(x="t:Q")
+            alt.Chart(data(starts)).mark_rule(color=GRID, strokeWidth=1.5).encode(x=alt.X("t:Q"))
         )
     if len(system.t) > _POINTS:
         layers.append(
             base.mark_area(opacity=0.18, line=False).encode(
-                y=alt.Y("low:Q", title=unit), y2="high:Q"
+                y=alt.Y("low:Q", title=unit), y2=alt.Y2("high:Q")
             )
         )
     tooltip = [
@@ -155,7 +155,7 @@ def step_parts(recording: Recording) -> Spec | None:
                 scale=alt.Scale(domain=[rows[0]["from"], rows[-1]["to"]], nice=False),
                 axis=alt.Axis(tickMinStep=1, grid=False),
             ),
-            x2="to:Q",
+            x2=alt.X2("to:Q"),
             y=alt.Y(
                 "ms:Q",
                 title="ms a step",

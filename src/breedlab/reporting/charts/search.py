@@ -190,7 +190,7 @@ def parallel(run: RunRecord) -> Spec | None:
         .encode(
             x=x,
             y=y,
-            detail="trial:N",
+            detail=alt.Detail("trial:N"),
             color=alt.Color(
                 "objective:Q",
                 scale=alt.Scale(type="quantize", domain=ends, range=SCALE[::sign]),
@@ -212,7 +212,7 @@ def parallel(run: RunRecord) -> Spec | None:
         )
     )
     thick = lines.transform_filter(alt.datum.trial == best).mark_line(strokeWidth=5)
-    texts = alt.Chart(data(labels)).encode(x=x, y=y, text="text:N")
+    texts = alt.Chart(data(labels)).encode(x=x, y=y, text=alt.Text("text:N"))
     style: dict[str, Any] = {"align": "left", "dx": 6, "fontSize": 11}
     halo = texts.mark_text(stroke=PANEL, strokeWidth=4, strokeJoin="round", **style)
     what = (

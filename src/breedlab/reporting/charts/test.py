@@ -78,7 +78,7 @@ def calibration(found: Sequence[Bin]) -> Spec | None:
         .mark_bar(color=ACCENT, opacity=0.35)
         .encode(
             x=x,
-            x2="high:Q",
+            x2=alt.X2("high:Q"),
             y=alt.Y(
                 "accuracy:Q", title="right", scale=unit, axis=alt.Axis(format=".0%", tickCount=5)
             ),
@@ -89,8 +89,8 @@ def calibration(found: Sequence[Bin]) -> Spec | None:
         alt.Chart(data(rows))
         .mark_circle(color=ACCENT, opacity=1)
         .encode(
-            x="confidence:Q",
-            y="accuracy:Q",
+            x=alt.X("confidence:Q"),
+            y=alt.Y("accuracy:Q"),
             size=alt.Size("photos:Q", scale=alt.Scale(range=[30, 400]), legend=None),
             tooltip=tooltip,
         )
@@ -98,7 +98,7 @@ def calibration(found: Sequence[Bin]) -> Spec | None:
     ideal = (
         alt.Chart(data([{"low": 0, "accuracy": 0}, {"low": 1, "accuracy": 1}]))
         .mark_line(color=SOFT, strokeDash=[5, 4], strokeWidth=1.2)
-        .encode(x="low:Q", y="accuracy:Q")
+        .encode(x=alt.X("low:Q"), y=alt.Y("accuracy:Q"))
     )
     return finish(
         alt.layer(bars, ideal, dots),
@@ -130,7 +130,7 @@ def confidences(found: Sequence[Bin]) -> Spec | None:
                 scale=alt.Scale(domain=[0, 1]),
                 axis=alt.Axis(format=".0%", tickCount=5),
             ),
-            x2="high:Q",
+            x2=alt.X2("high:Q"),
             y=alt.Y(
                 "photos:Q", title="photos", stack="zero", axis=alt.Axis(tickCount=5, tickMinStep=1)
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -74,7 +75,8 @@ def finish(chart: Any, height: int, description: str) -> Spec:
     spec["datasets"] = {}
     for part in (spec, *spec.get("layer", [])):
         if "data" in part:
-            part["data"] = {"name": _stored(part["data"]["values"], spec["datasets"])}
+            table = part["data"]["values"].rows
+            part["data"] = {"name": _stored(table, spec["datasets"])}
     return spec
 
 
@@ -101,9 +103,17 @@ def form(metric: str) -> str:
     return ".0%" if is_percent(metric) else "~g"
 
 
+@dataclass(frozen=True)
+class _Table:
+    """Rows that Altair hands on as they are: it would copy each cell with every layer and property
+    of a chart, and check each row against the schema, which takes any."""
+
+    rows: list[dict[str, Any]]
+
+
 def data(rows: Sequence[dict[str, Any]]) -> alt.Data:
-    with debug_mode(False):  # a check of each row against the schema, which takes any
-        return alt.Data(values=list(rows))  # type: ignore[no-untyped-call]
+    with debug_mode(False):
+        return alt.Data(values=_Table(list(rows)))  # type: ignore[no-untyped-call]
 
 
 def short(value: Any, digits: int = 4) -> Any:

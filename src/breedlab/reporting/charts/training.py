@@ -107,7 +107,7 @@ def _kept(run: RunRecord, valid: Series, top: bool) -> list[Any]:
             dx=-5 if right else 5,
             y=8 if top else _HEIGHT - 10,
             color=SOFT,
-        ).encode(text="text:N"),
+        ).encode(text=alt.Text("text:N")),
     ]
 
 
