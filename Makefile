@@ -8,8 +8,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--custom-compile-command "make lock"
 LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Where tests are marked `aws_stack`: importing all other tests takes half a minute.
+AWS_STACK := tests/serving/test_stack.py tests/backends/test_deploy.py
 
-.PHONY: demo test test-aws again fast check coverage docs lock inference clean help
+.PHONY: demo test test-aws again fast check lint types coverage docs lock inference clean help
 
 demo: .venv/demo  ## the main job on made-up photos: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
@@ -19,7 +21,7 @@ test: .venv/dev  ## all tests but those under AWS's own inference stack
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not aws_stack"
 
 test-aws: .venv/dev inference  ## the tests under AWS's own inference stack; needs 5 GB and Java
-	$(BIN)/python -m pytest -m aws_stack -o cache_dir=.pytest_cache/aws
+	$(BIN)/python -m pytest -m aws_stack -o cache_dir=.pytest_cache/aws $(AWS_STACK)
 
 again: .venv/dev  ## the tests that failed last time, one after another
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
@@ -27,15 +29,18 @@ again: .venv/dev  ## the tests that failed last time, one after another
 fast: .venv/dev  ## the tests that take seconds
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
-check: .venv/dev  ## lint, format, types, spelling, workflows, the docs, the floors that imports keep to
+check: lint types docs  ## lint, format, types, spelling, workflows, the docs, the floors that imports keep to
+
+lint: .venv/dev  ## what of `check` takes seconds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	git ls-files -z ':!requirements/*.txt' | xargs -0 $(BIN)/codespell
 	$(BIN)/zizmor --offline --no-progress --quiet .github
 	$(BIN)/pre-commit validate-config
-	$(MAKE) --no-print-directory docs
+
+types: .venv/dev  ## mypy
+	$(BIN)/mypy
 
 docs: .venv/dev  ## the documentation, as a site in build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import os
@@ -23,6 +24,7 @@ import absl.logging
 import preloaded  # noqa: F401 - keeps the environment that tests start with
 import pytest
 import torch
+from lightning.fabric.utilities import registry
 
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
@@ -38,6 +40,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # absl, which TensorBoard and OpenVINO bring, keeps the stderr of the moment it is imported, and
 # closes it when Hydra configures logging. In a test that stderr is pytest's own.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+# Lightning asks all of some 300 installed packages for callbacks, for each trainer and each trial.
+registry.entry_points = functools.cache(registry.entry_points)
 
 ROOT = Path(__file__).resolve().parents[1]
 

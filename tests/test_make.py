@@ -42,3 +42,16 @@ def test_a_misspelt_target_is_sent_to_the_list() -> None:
 
 def test_make_alone_is_the_demo() -> None:
     assert "experiment=quickstart" in make("--dry-run").stdout
+
+
+def test_every_test_under_awss_stack_is_in_a_file_that_test_aws_runs() -> None:
+    marked = {
+        str(file.relative_to(ROOT))
+        for file in (ROOT / "tests").rglob("test_*.py")
+        if re.search(r"mark\.aws_stack\b", file.read_text("utf-8"))
+        and file != Path(__file__).resolve()
+    }
+    (command,) = (
+        line for line in make("--dry-run", "test-aws").stdout.splitlines() if "-m aws_stack" in line
+    )
+    assert {word for word in command.split() if word.endswith(".py")} == marked

@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import json
 import re
-import subprocess
 import sys
 import tarfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 from documents import ROOT, RUN, Command, blocks, commands, of_breedlab
 
@@ -29,8 +29,8 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quickstart")
     for name in ("scripts", "conf"):
         (folder / name).symlink_to(ROOT / name)
-    typed = ["bash", "-c", QUICKSTART.replace("python", sys.executable, 1)]
-    done = subprocess.run(typed, cwd=folder, capture_output=True, text=True)
+    typed = QUICKSTART.replace("python", sys.executable, 1).split()
+    done = preloaded.run(typed, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr
     return folder
 
@@ -56,7 +56,7 @@ def test_a_command_of_the_docs_runs(
     args = [found for arg in args for found in (sorted(glob.glob(arg)) or [arg])]
     if set(ALONE) & set(args):
         typed = [sys.executable, "-m", "breedlab.cli", name, *args]
-        done = subprocess.run(typed, capture_output=True, text=True)
+        done = preloaded.run(typed, capture_output=True, text=True)
         assert done.returncode == 0 and done.stdout, done.stderr
         return
     monkeypatch.setattr(sys, "argv", [f"breedlab {name}", *args])
@@ -77,7 +77,7 @@ def test_a_command_of_the_docs_runs(
 
 def test_the_readmes_python_trains_loads_and_predicts(quickstart: Path) -> None:
     (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    done = subprocess.run(
+    done = preloaded.run(
         [sys.executable, "-c", script], cwd=quickstart, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
