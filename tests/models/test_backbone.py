@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import preloaded
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -98,6 +101,21 @@ def test_a_misspelt_backbone_is_answered_with_the_nearest(name: str) -> None:
         pytest.importorskip("timm")
     with pytest.raises(ConfigError, match=r"model.name: .*resnet43.*did you mean.*resnet"):
         backbones.build(name)
+
+
+def test_timm_does_not_bring_wandb_which_can_still_be_imported() -> None:
+    if not (find_spec("timm") and find_spec("wandb")):
+        pytest.skip("needs timm and wandb")
+    program = """
+import sys
+from breedlab.models.backbone import build
+build("timm/resnet10t")
+assert "timm.models" in sys.modules and "wandb" not in sys.modules
+import wandb
+print(wandb.__version__)
+"""
+    done = preloaded.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
 def real_photos(crop: int, resize: int) -> dict[str, torch.Tensor]:

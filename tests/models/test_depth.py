@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from importlib import import_module
 from typing import Any
 
 import pytest
-import timm
 import torch
-from timm.optim import param_groups_layer_decay
 from torchvision import models
 
 from breedlab.catalogue import catalogue
-from breedlab.models.backbone import cut_last_layer
+from breedlab.models.backbone import cut_last_layer, import_timm
 from breedlab.models.depth import _TORCHVISION, depths, is_decayed
+
+timm = import_timm()
+param_groups_layer_decay = import_module("timm.optim").param_groups_layer_decay
 
 TWINS = {
     "convnext_tiny": "convnext_tiny",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -112,15 +113,14 @@ def parameters_of(name: str, tag: str = "") -> int | None:
             (int(weights.meta["num_params"]) for weights in models.get_model_weights(name)), None
         )
     try:
-        import timm
-
+        timm = import_timm()
         full = name.removeprefix(TIMM)
         with torch.device("meta"):
             network = timm.create_model(f"{full}.{tag}" if tag else full, pretrained=False)
     except Exception:
         # `build` says what is wrong with the name; a few networks compute their shapes with numbers
         return None
-    return sum(parameter.numel() for parameter in network.parameters())
+    return sum(int(parameter.numel()) for parameter in network.parameters())
 
 
 def _build_torchvision(name: str, weights: str) -> Backbone:
@@ -211,10 +211,27 @@ def _carried(loaded: Loaded) -> Pretraining | None:
     )
 
 
+def import_timm() -> Any:
+    """Return timm, imported without wandb.
+
+    timm imports wandb wherever it is installed, for logs that nobody here has it write, and that
+    takes several times as long as timm itself.
+    """
+    held_back = "wandb" not in sys.modules
+    if held_back:
+        sys.modules["wandb"] = None  # type: ignore[assignment]  # how an import is made to fail
+    try:
+        import timm
+    finally:
+        if held_back:
+            del sys.modules["wandb"]
+    return timm
+
+
 def _build_timm(name: str, weights: str, tag: str) -> Backbone:
     network: Any  # timm adds methods of its own to nn.Module
     try:
-        import timm
+        timm = import_timm()
     except ImportError as error:
         raise ConfigError(
             f"model.name: timm/{name} needs the timm extra; install it with: pip install"

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from breedlab.errors import ServingError
-from breedlab.models.backbone import TIMM
+from breedlab.models.backbone import TIMM, import_timm
 from breedlab.models.classifier import MLP
 from breedlab.serving.engines import probe
 from breedlab.serving.model import Model
@@ -70,8 +70,7 @@ def _timm_name(model: Model) -> str:
 
 def _converted(model: Model) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The weights by timm's names, and what stands in config.json."""
-    import timm
-
+    timm = import_timm()
     count, transform = len(model.classes), model.transform
     network: Any = timm.create_model(_timm_name(model), pretrained=False, num_classes=count)
     layer = network.get_classifier()
@@ -115,8 +114,7 @@ def _converted(model: Model) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 def _check(model: Model, folder: Path) -> None:
     """Raise unless timm, from the folder alone, answers what the model answers."""
-    import timm
-
+    timm = import_timm()
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     image = probe(model.transform.crop)
     with torch.no_grad():
