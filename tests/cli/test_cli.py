@@ -15,6 +15,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from breedlab import cli
+from breedlab.version import __version__
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp932", "cp1252", "utf-8"])
@@ -175,3 +176,12 @@ def test_what_has_an_accent_is_read_and_told_where_the_locale_is_c(
     )
     assert b"Traceback" not in told.stderr, told.stderr[-2000:]
     assert told.returncode == 0 and told.stdout.isascii(), told.stderr
+
+
+def test_the_version_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["breedlab", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code and capsys.readouterr().out == f"breedlab {__version__}\n"

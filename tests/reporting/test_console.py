@@ -86,10 +86,13 @@ finally:
         ("evaluate RUN nowhere", "nowhere: is not a directory; expected FOLDER/<class>/photo.jpg"),
         ("evaluate nowhere photos", "nowhere: not there; expected a model.tar.gz"),
         ("evaluate RUN empty", "empty: holds no photos"),
-        ("evaluate RUN photos", "photos: cat is no class of the model; it knows basset, beagle"),
+        (
+            "evaluate RUN photos",
+            "photos: cat is not a class of the model, which knows basset, beagle",
+        ),
         (
             "evaluate RUN cats",
-            "cats: 00, 01, 02, 03, 04, 05, 06, 07 and 3 more are no class of the model; it knows",
+            "cats: 00, 01, 02, 03, 04, 05, 06, 07 and 3 more are not classes of the model",
         ),
         (
             "evaluate RUN root",

@@ -15,20 +15,20 @@ from importlib import import_module
 from breedlab.errors import BreedlabError, DiskFull, causes, ended_run
 
 COMMANDS = {
-    "launch": "search, train, test and export: launch experiment=NAME [PATH=VALUE ...]",
-    "predict": "what a model sees in photos: predict MODEL|RUN PHOTO...",
-    "evaluate": "how good a model is on labelled photos: evaluate MODEL|RUN FOLDER",
-    "debug": "what a run's training did, by the debugger's rules: debug RUN",
-    "export": "a model for other programs: export MODEL|RUN --onnx FILE",
-    "deploy": "a model behind an endpoint on SageMaker: deploy MODEL|RUN [endpoint.NAME=VALUE]",
-    "batch": "a model answers every image in S3: batch MODEL|RUN s3://IN s3://OUT",
-    "jobs": "jobs on SageMaker: jobs list|show|stop|fetch NAME",
-    "account": "what an AWS account has to allow: account policies, account bootstrap --dry-run",
-    "upload": "labelled photos into S3: upload DATA s3://BUCKET/FOLDER",
-    "serve": "a model behind HTTP on this machine: serve MODEL|RUN [--host --port]",
-    "help": "what a setting of the config is, may be and does: help [PATH]",
-    "report": "a run, or several compared, as one page: report RUN... [--out FILE]",
-    "completion": "have TAB complete commands, flags, settings and runs: completion bash|zsh|fish",
+    "launch": "search, train, test, and export: launch experiment=NAME [PATH=VALUE ...]",
+    "predict": "classify images: predict MODEL|RUN PHOTO...",
+    "evaluate": "test a model on labeled images: evaluate MODEL|RUN FOLDER",
+    "debug": "apply the debugger's rules to a run: debug RUN",
+    "export": "write a model for other programs: export MODEL|RUN --onnx FILE",
+    "deploy": "create or update a SageMaker endpoint: deploy MODEL|RUN [endpoint.NAME=VALUE]",
+    "batch": "classify all images in S3: batch MODEL|RUN s3://IN s3://OUT",
+    "jobs": "manage jobs on SageMaker: jobs list|show|stop|fetch NAME",
+    "account": "set up an AWS account: account policies, account bootstrap --dry-run",
+    "upload": "copy labeled images to S3: upload DATA s3://BUCKET/FOLDER",
+    "serve": "serve a model over HTTP on this machine: serve MODEL|RUN [--host --port]",
+    "help": "explain the settings: help [PATH]",
+    "report": "write a page about a run, or several compared: report RUN... [--out FILE]",
+    "completion": "print a shell completion script: completion bash|zsh|fish",
 }
 
 
@@ -42,13 +42,19 @@ def main() -> None:
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print(
-            "usage: breedlab DIR [PATH=VALUE ...]   look at a folder of labelled images, and train"
-            " on it"
+            "usage: breedlab DIR [PATH=VALUE ...]   inspect a folder of labeled images, and train"
         )
         print("       breedlab COMMAND ...\n")
-        print("\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items()))
-        print("\nbreedlab COMMAND --help says more.")
+        print("\n".join(f"  {name:12}{text}" for name, text in COMMANDS.items()))
+        print(
+            "\nbreedlab COMMAND --help explains a command; breedlab --version prints the version."
+        )
         sys.exit(0 if words else 2)
+    if words[0] in ("--version", "-V"):
+        from breedlab.version import __version__
+
+        print(f"breedlab {__version__}")
+        sys.exit(0)
     if words[0] not in COMMANDS and _is_folder(words[0]):
         sys.argv = ["breedlab", *words]
         run("folder")

@@ -60,15 +60,15 @@ def command_parser() -> Parser:
         "evaluate",
         "MODEL|RUN FOLDER [--json] [--engine ENGINE]",
         description=(
-            "Test a model on labeled images: FOLDER/<class>/image.jpg, named as in training; of"
-            " several labels an image also images beside a file such as labels.csv."
+            "Test a model on labeled images: FOLDER/<class>/image.jpg, named as in training, or"
+            " images beside a file such as labels.csv."
         ),
         examples=("runs/latest data/sample/test",),
     )
     parser.add_argument(
         "model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of class folders")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of labeled images")
     parser.add_argument(
         "--engine",
         choices=("eager", "openvino"),
@@ -79,14 +79,25 @@ def command_parser() -> Parser:
 
 
 def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
-    """Photos of a folder of class folders, labelled by a model's class names.
+    """Photos of a folder of class folders, or beside a label file, labelled by a model's class
+    names.
 
     Raises:
         DataError: If there are none, or a folder's name is no class of the model.
     """
     left = Leftovers()
-    files = _class_folders(folder, classes, left)
-    photos = [Photo(path, label) for label, paths in files for path in paths]
+    table = find_table(folder, AUTO)
+    if table is None:
+        files = _class_folders(folder, classes, left)
+        photos = [Photo(path, label) for label, paths in files for path in paths]
+    else:
+        for text in table.left_out:
+            print(text, file=sys.stderr)
+        names = sorted({row.label for row in table.rows})
+        index_of = _indices(names, classes)
+        if unknown := [name for name in names if name not in index_of]:
+            raise _not_classes(table.files[0], unknown, classes)
+        photos = [Photo(row.path, index_of[row.label]) for row in table.rows]
     _refuse_none(folder, photos, left)
     _tell(left)
     return photos
@@ -126,20 +137,7 @@ def _class_folders(
         DataError: If a folder's name is no class of the model.
     """
     names = [entry.name for entry in subfolders(folder, left)]
-    # In one Unicode form, whichever the file system here writes, and the one where the model was
-    # trained.
-    shown = dict(zip(names, display_names([composed(name) for name in names]), strict=True))
-    known_as = {composed(name): name for name in classes}
-    spaced = {composed(name).replace("_", " "): name for name in classes}
-    label: dict[str, int] = {}
-    for name in names:
-        forms = (shown[name], composed(name))
-        written = (
-            *(known_as.get(form) for form in forms),
-            *(spaced.get(form.replace("_", " ")) for form in forms),
-        )
-        if known := next((one for one in written if one is not None), None):
-            label[name] = classes.index(known)
+    label = _indices(names, classes)
     unknown = [name for name in names if name not in label]
     splits = [
         name for split in ("test", "valid", "train") for name in unknown if split_of(name) == split
@@ -154,10 +152,30 @@ def _class_folders(
     return [(label[name], find_images(folder / name, left)) for name in names]
 
 
+def _indices(names: list[str], classes: tuple[str, ...]) -> dict[str, int]:
+    """Return the index of each name that means a class of the model, spelled as in training, with
+    its number, or with underscores for spaces."""
+    # In one Unicode form, whichever the file system here writes, and the one where the model was
+    # trained.
+    shown = dict(zip(names, display_names([composed(name) for name in names]), strict=True))
+    known_as = {composed(name): name for name in classes}
+    spaced = {composed(name).replace("_", " "): name for name in classes}
+    label: dict[str, int] = {}
+    for name in names:
+        forms = (shown[name], composed(name))
+        written = (
+            *(known_as.get(form) for form in forms),
+            *(spaced.get(form.replace("_", " ")) for form in forms),
+        )
+        if known := next((one for one in written if one is not None), None):
+            label[name] = classes.index(known)
+    return label
+
+
 def _not_classes(place: Path, unknown: list[str], classes: tuple[str, ...]) -> DataError:
-    verb = "is" if len(unknown) == 1 else "are"
+    what = "is not a class" if len(unknown) == 1 else "are not classes"
     return DataError(
-        f"{place}: {listed(unknown)} {verb} no class of the model; it knows {listed(classes, 10)}"
+        f"{place}: {listed(unknown)} {what} of the model, which knows {listed(classes, 10)}"
     )
 
 
@@ -170,7 +188,7 @@ def _refuse_none(folder: Path, photos: list[Photo], left: Leftovers) -> None:
 def _tell(left: Leftovers) -> None:
     """Say on stderr, where JSON is not, what was not read."""
     if left.endings:
-        print(f"left out, for their endings: {left.unread()}", file=sys.stderr)
+        print(f"not images, skipped: {left.unread()}", file=sys.stderr)
     if left.litter:
         print(left.passed_over(), file=sys.stderr)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import json
 import os
+import re
 import sys
+import tempfile
+from argparse import Namespace
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -19,7 +23,7 @@ from breedlab.cli.parser import Parser
 from breedlab.commands import command
 from breedlab.config.plugins import load_plugins_of
 from breedlab.data.decode import ImageError, keep_memory, read_image
-from breedlab.data.folders import display_names
+from breedlab.data.folders import display_names, listed
 from breedlab.data.listing import Leftovers, find_images
 from breedlab.errors import DataError
 from breedlab.names import composed, printable
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
     import torch
 
 _BATCH = 32
+_STDIN = "stdin"
+_MOST_OF_A_SET = 8
+"""Classes of a set of 90% that are named; it may hold hundreds."""
 _BORDERS = 8
 """Columns of the screen that a table of three takes for lines and gaps."""
 _LEAST = 10
@@ -64,9 +71,24 @@ def main(argv: list[str]) -> int:
     if not patterns:
         after = "MODEL|RUN" if words.endpoint is None else "--endpoint"
         parser.error(f"PHOTO is missing; expected a file, a folder or a glob pattern after {after}")
+    if words.json and words.csv:
+        parser.error("--csv and --json: expected one of them")
+    with tempfile.TemporaryDirectory() as scratch:
+        found = _predicted(words, patterns, Path(scratch))
+    if words.json:
+        print(json.dumps(found, indent=2))
+    elif words.csv:
+        _write_csv(found)
+    else:
+        _show(found)
+    return 1 if any("error" in answer for answer in found) else 0
+
+
+def _predicted(words: Namespace, patterns: list[str], scratch: Path) -> list[dict[str, Any]]:
+    """Return the answer for each image; one that comes through stdin is written to `scratch`."""
     # Each once, under the name it was first given by.
     named: dict[str, Path] = {}
-    for path in (path for word in patterns for path in _expand(word)):
+    for path in (path for word in patterns for path in _expand(word, scratch)):
         named.setdefault(os.path.realpath(path), path)  # `resolve` raises for a link to itself
     photos = list(named.values())
 
@@ -79,22 +101,22 @@ def main(argv: list[str]) -> int:
                 _add_truths(found, read_description(folder)["classes"])
     else:
         found = list(_shown(ask(words.endpoint, photos, words.top, words.region), len(photos)))
-    if words.json:
-        print(json.dumps(found, indent=2))
-    else:
-        _show(found)
-    return 1 if any("error" in answer for answer in found) else 0
+    for answer in found:
+        if answer["photo"] == str(scratch / _STDIN):
+            answer["photo"] = "-"
+    return found
 
 
 def command_parser() -> Parser:
     """Return what reads the command's args."""
     parser = Parser(
         "predict",
-        "MODEL|RUN PHOTO... [--json] [--top K] [--engine ENGINE]",
-        "--endpoint URL|NAME PHOTO... [--region REGION] [--json] [--top K]",
+        "MODEL|RUN PHOTO... [--json | --csv] [--top K] [--engine ENGINE]",
+        "--endpoint URL|NAME PHOTO... [--region REGION] [--json | --csv] [--top K]",
         description="Print the likeliest classes of images, with their probabilities.",
         examples=(
             "runs/latest photos/ '*.jpg'",
+            "runs/latest photos/ --csv > predictions.csv",
             "--endpoint dogs photo.jpg",
         ),
     )
@@ -102,7 +124,10 @@ def command_parser() -> Parser:
         "model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
     )
     parser.add_argument(
-        "photos", nargs="*", metavar="PHOTO", help="a file, a folder or a glob pattern"
+        "photos",
+        nargs="*",
+        metavar="PHOTO",
+        help="a file, a folder, a glob pattern, or - for an image on stdin",
     )
     parser.add_argument(
         "--endpoint",
@@ -117,14 +142,28 @@ def command_parser() -> Parser:
         choices=("eager", "openvino"),
         help="in place of the one that it was exported with",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON: a list, one entry a photo")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON: a list, one entry per image"
+    )
+    parser.add_argument(
+        "--csv", action="store_true", help="print CSV: photo,label,probability,unknown,error"
+    )
     parser.add_argument(
         "--top", type=int, default=5, metavar="K", help="how many classes to show (default: 5)"
     )
     return parser
 
 
-def _expand(word: str) -> list[Path]:
+def _expand(word: str, scratch: Path) -> list[Path]:
+    if word == "-":
+        image = scratch / _STDIN
+        image.write_bytes(sys.stdin.buffer.read())
+        return [image]
+    if re.match("https?://", word):
+        raise DataError(
+            f"{word}: is a URL; expected an image here: download it first, or pipe it in: curl -s"
+            f" '{word}' | {command('predict', 'MODEL', '-')}"
+        )
     path = Path(word)
     if path.is_file():
         return [path]
@@ -134,7 +173,7 @@ def _expand(word: str) -> list[Path]:
     else:
         found = sorted(map(Path, glob.glob(word, recursive=True)))
     if left.endings:
-        print(f"{printable(word)}: left out, for their endings: {left.unread()}", file=sys.stderr)
+        print(f"{printable(word)}: not images, skipped: {left.unread()}", file=sys.stderr)
     if not found:
         what = "matches no file" if glob.has_magic(word) else "does not exist"
         if path.is_dir():
@@ -232,6 +271,30 @@ def _add_truths(answers: list[dict[str, Any]], classes: list[str]) -> None:
                 break
 
 
+def _listed(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the classes of an answer with their probabilities, as they are printed; where images
+    have several labels, those that it gives, even if `--top` left out their probability."""
+    known = {each["class"]: f"{each['probability']:.1%}" for each in answer.get("predictions", [])}
+    if "labels" in answer:
+        return [(label, known.get(label, "")) for label in answer["labels"]]
+    return list(known.items())
+
+
+def _write_csv(answers: list[dict[str, Any]]) -> None:
+    """Print a line for each image: its class, or its labels with `|` between them."""
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow(["photo", "label", "probability", "unknown", "error"])
+    for answer in answers:
+        label, probability = "", ""
+        if "labels" in answer:
+            label = "|".join(answer["labels"])
+        elif answer.get("predictions"):
+            label = answer["predictions"][0]["class"]
+            probability = answer["predictions"][0]["probability"]
+        unknown = str(answer["unknown"]).lower() if "unknown" in answer else ""
+        out.writerow([answer["photo"], label, probability, unknown, answer.get("error", "")])
+
+
 def _show(answers: list[dict[str, Any]]) -> None:
     from breedlab.console import console, table
 
@@ -253,16 +316,13 @@ def _show(answers: list[dict[str, Any]]) -> None:
             name = truth = ""
         if answer.get("labels") == []:
             rows.append([name, "none of the labels", "", truth])
-        for prediction in answer.get("predictions", []):
-            if prediction["class"] not in answer.get("labels", [prediction["class"]]):
-                continue
-            rows.append([name, prediction["class"], f"{prediction['probability']:.1%}", truth])
+        for label, probability in _listed(answer):
+            rows.append([name, label, probability, truth])
             name = truth = ""
         if len(answer.get("set", ())) > 1 and not answer.get("unknown"):
             sure = f"{answer['set_coverage']:.0%}"
-            rows.append(
-                ["", f"one of {len(answer['set'])}: {', '.join(answer['set'])}", f"{sure} sure", ""]
-            )
+            names = listed(answer["set"], _MOST_OF_A_SET)
+            rows.append(["", f"one of {len(answer['set'])}: {names}", f"{sure} sure", ""])
     has_truths = any("truth" in answer for answer in answers)
     columns = ["photo", "class", "probability", *(["true class"] if has_truths else [])]
     grid = table("", columns, [row[: len(columns)] for row in rows])

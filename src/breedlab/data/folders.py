@@ -332,7 +332,7 @@ def _left_out(left: Leftovers, names: Sequence[str]) -> Iterator[str]:
     """Say what was not read that may have been meant to be."""
     if left.endings:
         yield (
-            f"left out, for their endings: {left.unread()}; {formats.in_words()} are"
+            f"left out by file type: {left.unread()}; {formats.in_words()} are"
             f" read{formats.hint(left.endings)}"
         )
     if left.loose:

@@ -1,0 +1,87 @@
+"""What `breedlab predict` prints as CSV and as a table; files, folders, and stdin."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from breedlab.cli import evaluate, predict
+from breedlab.errors import DataError
+
+
+def test_a_csv_has_a_line_for_each_image_with_its_error(
+    folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "a, b"
+    shutil.copytree(photos / "test", images)
+    (images / "broken.jpg").write_bytes(b"")
+    capsys.readouterr()
+    assert predict.main([str(folder), str(images), "--csv"]) == 1
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 1 + len(list((photos / "test").rglob("*.jpg")))
+    (broken,) = [row for row in rows if row["photo"] == str(images / "broken.jpg")]
+    assert broken["label"] == "" and broken["error"] == "is empty"
+    good = next(row for row in rows if not row["error"])
+    assert good["label"] and 0 < float(good["probability"]) <= 1
+
+
+def test_an_image_comes_through_stdin(
+    folder: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(photo)))
+    assert predict.main([str(folder), "-", "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("-,")
+
+
+def test_a_url_is_answered_with_what_to_do(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"is a URL.*curl -s 'https://x\.example/a\.jpg'"):
+        predict.main([str(folder), "https://x.example/a.jpg"])
+
+
+def test_a_label_that_top_leaves_out_is_shown_all_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Images whose labels have low thresholds were not in the table at all."""
+    two = [{"class": "blue", "probability": 0.53}, {"class": "green", "probability": 0.52}]
+    predict._show(
+        [
+            {"photo": "5.png", "predictions": two, "labels": ["red"]},
+            {"photo": "6.png", "predictions": two, "labels": ["green", "red"]},
+        ]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert any("5.png" in line and "red" in line for line in lines)
+    assert any("6.png" in line and "green" in line and "52.0%" in line for line in lines)
+
+
+def test_a_set_of_many_classes_is_named_in_part(capsys: pytest.CaptureFixture[str]) -> None:
+    classes = [f"class{index:03}" for index in range(300)]
+    top = [{"class": classes[0], "probability": 0.1}]
+    predict._show([{"photo": "x", "predictions": top, "set": classes, "set_coverage": 0.9}])
+    out = capsys.readouterr().out
+    assert "one of 300" in out and "292 more" in out and "class150" not in out
+
+
+def test_a_model_is_tested_on_images_beside_a_label_file(
+    folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It said that the folder holds no photos, to whoever trained from a label file, too."""
+    rows = []
+    for path in sorted((photos / "test").rglob("*.jpg")):
+        name = f"{path.parent.name}-{path.name}"
+        shutil.copy(path, tmp_path / name)
+        rows.append((name, path.parent.name))
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("filename", "label"), *rows])
+    results = []
+    for where in (tmp_path, photos / "test"):
+        capsys.readouterr()
+        assert evaluate.main([str(folder), str(where), "--json"]) == 0
+        results.append(capsys.readouterr().out)
+    assert results[0] == results[1]
