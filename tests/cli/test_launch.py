@@ -287,6 +287,17 @@ def test_a_run_that_is_not_there_is_one_message(here: Path, launch: Launch) -> N
     assert list(here.iterdir()) == []
 
 
+def test_images_that_are_gone_are_asked_for_with_the_command(
+    recorded: Path, here: Path, launch: Launch
+) -> None:
+    config = yaml.safe_load((recorded / "config.yaml").read_text())
+    config["data"] |= {"root": "gone/dogs", "archive": None}
+    write_yaml(recorded / "config.yaml", config)
+    code, _, err = launch(f"resume={recorded}")
+    assert code and "gone/dogs, which does not exist" in err and str(here) in err
+    assert f"resume={recorded} data.root=DIR" in err
+
+
 def test_a_checkpoint_in_place_of_a_run_is_one_message(here: Path, launch: Launch) -> None:
     (here / "last.ckpt").touch()
     code, _, err = launch("resume=last.ckpt")

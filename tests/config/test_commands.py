@@ -66,7 +66,7 @@ def test_the_script_says_errors_on_stderr_and_ends_with_2(here: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "out", "err"),
     [
-        (["--help"], 0, "launch    search, train, test and export", ""),
+        (["--help"], 0, "launch      search, train, test, and export", ""),
         ([], 2, "usage: breedlab DIR", ""),
         (["lunch"], 2, "", "breedlab: no command 'lunch'; expected a folder or one of launch, "),
         (["deplyo"], 2, "", "; did you mean deploy?"),

@@ -151,7 +151,7 @@ def test_more_trials_are_added_and_the_best_is_trained_anew_only_if_it_is_anothe
     assert main([f"resume={run}", "tuner.trials=4", "dry_run=true"]) == 0
     shown = capsys.readouterr().out
     assert "search: 2 trials x 5 epochs (2 of 4 are done)" in shown
-    assert "train the best anew, if a new trial is better" in shown
+    assert "train the best again, if a new trial is better" in shown
     resumed = breedlab.run("tuner.trials=4", resume=run)
     assert len(ran) == 4 and len(resumed.trials) == 4
     search = json.loads((run / "metrics.json").read_text())["search"]

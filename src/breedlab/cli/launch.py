@@ -103,10 +103,26 @@ def main(argv: list[str]) -> int:
     # needed here.
     if resume := [word.partition("=")[2] for word in argv if word.startswith("resume=")]:
         run = Path(resume[-1])
-        carry_out(resumed(run, argv, "dry_run=true" in argv), argv, run)
+        config = resumed(run, argv, "dry_run=true" in argv)
+        _refuse_lost_images(config, run)
+        carry_out(config, argv, run)
     else:
         start(load(argv), argv)
     return 0
+
+
+def _refuse_lost_images(config: Config, run: Path) -> None:
+    """Raise ResumeError if a run's images are no longer where they were, by this folder's view."""
+    from breedlab.data.sources import source_of
+
+    root = config.data.root
+    if "://" in root or Path(root).exists() or source_of(config.data):
+        return
+    from_here = "" if Path(root).is_absolute() else f", from {Path.cwd()}"
+    raise ResumeError(
+        f"resume: the images of {run} were at {root}, which does not exist{from_here}; say where"
+        f" they are: {command('launch', f'resume={run}', 'data.root=DIR')}"
+    )
 
 
 def _without_cfg_job(argv: list[str]) -> list[str] | None:

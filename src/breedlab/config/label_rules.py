@@ -69,7 +69,8 @@ def multi_label_suits(
     if tuner.strategy == "auto":
         yield Problem(
             "tuner.strategy",
-            f"got 'auto'; expected none, random, grid, bayesian or hyperband, {why}",
+            f"got 'auto'; expected none, random, grid, bayesian or hyperband, {why}: in place of"
+            " experiment=auto take experiment=resnet34_hpo, such as with model=efficientnet_lite0",
         )
     if serving.unknown == "row":
         yield Problem(

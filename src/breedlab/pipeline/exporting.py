@@ -93,5 +93,5 @@ def export(
         console.print(engines_table(measured))
     for text in trust.in_words(measured["answers"]):
         note(text)
-    note(f"answers with {selection.taken}")
+    note(f"the model answers with {selection.taken}")
     return measured

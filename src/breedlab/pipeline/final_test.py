@@ -67,7 +67,7 @@ def final_test(
     """
     load_checkpoint(classifier, folder / "best.ckpt")
     with progress(
-        "answering validation" if config.data.multi_label else "calibrating on validation"
+        "predicting validation" if config.data.multi_label else "calibrating on validation"
     ):
         validation = validation_pass(prepared, classifier, config)
     decisions = (
@@ -112,15 +112,15 @@ def _temperature(validation: ValidationPass) -> float:
     images = len(validation.labels)
     if images < FEWEST_IMAGES:
         note(
-            f"scores are not calibrated: of {images} validation photos, at least"
-            f" {FEWEST_IMAGES} are needed"
+            f"scores are not calibrated: that takes at least {FEWEST_IMAGES} validation photos,"
+            f" and there are {images}"
         )
         return 1.0
     temperature, fitted = calibrating_temperature(validation.logits, validation.labels)
     if temperature == 1.0:
         note(
-            f"scores stay as they are: {images} validation photos do not show that a"
-            f" temperature of {fitted:.2f} is better than none"
+            f"scores are not calibrated: {images} validation photos do not show that a"
+            f" temperature of {fitted:.2f} helps"
         )
     return temperature
 

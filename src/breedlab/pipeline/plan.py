@@ -121,7 +121,7 @@ def find_images(config: Config) -> Images:
 def _stages(config: Config, images: Images, already: Done) -> list[str]:
     train, tuner = images.counts["train"], config.tuner
     cached = config.model.freeze != "none" and config.cache.mode == "auto"
-    stages = ["check every photo, once"]
+    stages = ["check every photo"]
     if cached and not already.trained:
         photos = config.cache.views * train + images.counts["valid"]
         kept = (
@@ -162,10 +162,11 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
         )
     if not already.trained:
         stages.append(
-            f"{the_best}: {epochs} epochs x {steps} steps = {epochs * steps:,} steps ({batch})"
+            f"{the_best}: {epochs} epochs x {steps} step{'s' * (steps != 1)} ="
+            f" {epochs * steps:,} steps ({batch})"
         )
     if already.begun and already.trials < trials:
-        stages.append("train the best anew, if a new trial is better")
+        stages.append("train the best again, if a new trial is better")
     if config.fine_tune.epochs:
         stages.append(_fine_tuning(config))
     if config.trainer.refit:
@@ -213,7 +214,8 @@ def _space(config: Config, images: Images) -> list[str]:
     title = "space     " if not lines else "          "
     if entry is None:
         lines.append(
-            f"{title}checkpoints and archive: four times the weights of {config.model.name}"
+            f"{title}checkpoints and archive: about four times the size of {config.model.name}'s"
+            " weights"
         )
     else:
         # Two checkpoints with the optimizer's state of what trains, the archive, and its folder

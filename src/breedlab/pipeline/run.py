@@ -284,7 +284,8 @@ def _train(
     )
     if precision != prepared.precision and solution is None:
         note(
-            f"the head alone trains, in {precision}: on a CPU quicker than in {prepared.precision}"
+            f"only the head trains, in {precision}: for that, a CPU is faster than in"
+            f" {prepared.precision}"
         )
     fitted = fit(
         learner,

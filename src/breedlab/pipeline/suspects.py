@@ -51,7 +51,7 @@ def list_suspects(
         data: The images.
     """
     if config.data.multi_label:
-        note("wrong labels are not looked for: photos may have several")
+        note("no search for wrong labels: photos may have several")
         return
     photos = [photo for split in _SPLITS for photo in data.photos.splits[split]]
     split_of = [split for split in _SPLITS for _ in data.photos.splits[split]]
@@ -63,7 +63,7 @@ def list_suspects(
     if activations is None or activations.valid.ndim != 2 or not enough:
         return
     if len(labels) * activations.valid.shape[1] * len(data.photos.classes) > _MOST:
-        note("wrong labels are not looked for: there are too many images and classes")
+        note("no search for wrong labels: there are too many images and classes")
         return
     with progress("looking for wrong labels"):
         features = torch.cat([activations.train[0].float(), activations.valid.float()])
@@ -100,6 +100,6 @@ def list_suspects(
     if far:
         several = "1 photo is" if len(far) == 1 else f"{len(far):,} photos are"
         note(
-            f"{several} unlike all others; {directory / FILE} lists them as {OUTLIER}: {REMOVE} in"
-            " its column fix leaves one out"
+            f"{several} unlike all others; {directory / FILE} lists them as {OUTLIER}: to leave one"
+            f" out, put {REMOVE} in its column fix"
         )

@@ -43,7 +43,7 @@ def answers_of(
     """
     answers: dict[str, Any] = dict(decisions)
     if config.data.multi_label:
-        note("answers do not tell unknown photos: those have none of the labels")
+        note("unknown photos are not flagged: they get no labels")
         return answers, None
     if (
         config.serving.unknown == "off"
@@ -115,7 +115,7 @@ def settle(
 def _rows(model: Model, photos: PhotoData, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """What a model's engine gives for the images of a split, and their labels."""
     total, rows = len(photos.photos.splits[split]), []
-    with progress(f"answering {split}") as report:
+    with progress(f"predicting {split}") as report:
         for images, _ in photos.view_dataloader(split, 0):
             rows.append(model.engine.scores(images))
             report(sum(map(len, rows)), total)
@@ -128,10 +128,12 @@ def in_words(measured: Mapping[str, Any]) -> list[str]:
     if sets := measured.get("sets"):
         span = rate_interval(sets["coverage"], sets["images"])
         lines.append(
-            f"sets of {conformal.COVERAGE:.0%}: they hold the true class of {sets['coverage']:.1%}"
-            f" of the test photos ({span}), with {sets['size']:.1f} classes on average"
+            f"{conformal.COVERAGE:.0%} sets: {sets['coverage']:.1%} of the test photos' sets"
+            f" contain the true class ({span}); {sets['size']:.1f} classes on average"
         )
     if unknown := measured.get("unknown"):
         span = rate_interval(unknown["false_alarms"], unknown["images"])
-        lines.append(f"unknown: on the test {unknown['false_alarms']:.1%} false alarms ({span})")
+        lines.append(
+            f"unknown images: {unknown['false_alarms']:.1%} false alarms on the test ({span})"
+        )
     return lines

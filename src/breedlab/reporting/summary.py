@@ -56,7 +56,9 @@ def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
     ]
     if found := test.get("calibration"):
         before = metric("ece", found["ece_before"])
-        rows.append([f"  before temperature {found['temperature']:.2f}", before, ""])
+        row = [f"  before scaling by temperature {found['temperature']:.2f}", before, ""]
+        names = [*shown_metrics(test)]
+        rows.insert(names.index("ece") + 1 if "ece" in names else len(rows), row)
     photos = "1 photo" if test["photos"] == 1 else f"{test['photos']:,} photos"
     guess = chance(test)
     guessing = "" if guess is None else f"; guessing gives {guess:.1%}"

@@ -113,7 +113,7 @@ def select(
     choices = possible(serving, device)
     if serving.engine == "auto" and device.type == "cpu" and not openvino_export.is_installed():
         note(
-            "PyTorch answers; OpenVINO is several times as fast on a CPU: pip install"
+            "PyTorch answers; OpenVINO is several times faster on a CPU: pip install"
             " 'breedlab[engines]'"
         )
     if choices == [MODULE]:
@@ -203,7 +203,7 @@ def _judge(
     module = candidates[0]
     eligible = fastest_first([candidate for candidate in candidates if candidate.choice in choices])
     if not eligible:
-        warn("what serving.engine and serving.precision ask for cannot be had; PyTorch answers")
+        warn("serving.engine and serving.precision ask for what cannot run here; PyTorch answers")
         return module
     reference: torch.Tensor | None = None
     count, truth = len(data.photos.splits["valid"]), data.labels("valid")

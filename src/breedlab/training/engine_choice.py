@@ -159,8 +159,9 @@ class FeatureEngines:
         if known.engine != EAGER:
             note(
                 f"the frozen part is computed by {known.versioned} in {self._precision}: speedup"
-                f" {known.speedup:.1f} on the first images; cosine similarity with eager PyTorch at"
-                f" least {known.cosine:.4f}, linear readout {known.readout:.0%} alike"
+                f" {known.speedup:.1f} on the first images; its features agree with eager PyTorch's"
+                f" (cosine similarity at least {known.cosine:.4f}, {known.readout:.0%} of a linear"
+                " readout's answers)"
             )
         return known
 
