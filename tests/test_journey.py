@@ -15,6 +15,7 @@ from pathlib import Path
 
 import preloaded
 import pytest
+from codes import raises_code
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -171,13 +172,12 @@ def test_a_finished_run_resumed_has_nothing_left_to_do(
 def test_other_photos_than_the_runs_are_refused_on_resume(
     here: Path, words: Words, photos: Path
 ) -> None:
-    from breedlab.errors import ConfigError
 
     shutil.copytree(photos, "mine")
     overrides = [word for word in words() if not word.startswith("data.root")] + ["data.root=mine"]
     assert launch.main([*overrides, "trainer.max_epochs=1", "name=x"]) == 0
     next((here / "mine" / "train").rglob("*.jpg")).unlink()
-    with pytest.raises(ConfigError, match=r"are not those that .* was started with"):
+    with raises_code("BL113"):
         launch.main(["resume=runs/latest"])
 
 
@@ -321,7 +321,6 @@ def test_a_full_disk_is_one_message_and_the_run_goes_on_once_there_is_room(
 def test_a_sample_drawn_otherwise_does_not_pass_for_the_one_asked_for(
     here: Path, words: Words
 ) -> None:
-    from breedlab.errors import DataError
 
     small = [
         "data.sample.train=8",
@@ -339,7 +338,5 @@ def test_a_sample_drawn_otherwise_does_not_pass_for_the_one_asked_for(
         *small,
     ]
     assert launch.main([*run, "data.num_workers=0"]) == 0
-    with pytest.raises(
-        DataError, match=r"data\.sample: data/sample was drawn with classes 8, now 3"
-    ):
+    with raises_code("BL200", names=("data.sample", "classes 8", "3")):
         launch.main([*run, "data.sample.classes=3"])

@@ -17,7 +17,7 @@ from breedlab import hardware
 from breedlab.cli.launch import configure, resumed
 from breedlab.config import Config
 from breedlab.config.plugins import load_plugins_of
-from breedlab.errors import ConfigError, DataError
+from breedlab.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import lightning
@@ -50,18 +50,18 @@ def run(
     from breedlab.backends import backend
 
     if config is not None and overrides:
-        raise ConfigError("run: got both overrides and a config; expected one of them")
+        raise UsageError("run: got both overrides and a config; expected one of them")
     if config is not None and resume is not None:
-        raise ConfigError("run: got both a config and a run to resume; expected one of them")
+        raise UsageError("run: got both a config and a run to resume; expected one of them")
     place = None if resume is None else Path(resume)
     if place is not None:
         chosen = resumed(place, list(overrides), dry_run=False)
     else:
         chosen = configure(*overrides) if config is None else config
     if chosen.dry_run:
-        raise ConfigError("dry_run: got true; expected false, since run() runs the experiment")
+        raise UsageError("dry_run: got true; expected false, since run() runs the experiment")
     if not chosen.backend.wait:
-        raise ConfigError(
+        raise UsageError(
             "backend.wait: got false; expected true, since run() returns the finished run"
         )
     where = backend(chosen)
@@ -162,7 +162,7 @@ class Model:
                 f"{name}: cannot be read ({error.strerror or error}); expected an image file"
             ) from error
         except ImageError as error:
-            raise DataError(f"{name}: {error}") from error
+            raise ImageError(f"{name}: {error}") from error
 
     def _prediction(self, told: Mapping[str, Any]) -> Prediction:
         ranked = sorted(

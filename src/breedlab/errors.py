@@ -13,9 +13,18 @@ CODES = {
     "BL104": "Settings of the config do not go together.",
     "BL105": "A search may not vary this, or not to this value.",
     "BL106": "An override cannot be read.",
+    "BL107": "A command's arguments cannot be read, or do not go together.",
+    "BL108": "A plugin cannot be imported, or what it registers cannot be used.",
+    "BL109": "An environment variable that the config reads is not set.",
     "BL110": "A run cannot be resumed, or not with these settings.",
     "BL111": "A newer breedlab wrote this, or its schema version is none.",
     "BL112": "A file is empty, cut off, or holds something else.",
+    "BL113": "The images are not those that the run was started with.",
+    "BL114": "Another process is working on the run.",
+    "BL115": "This is not a run directory, or what it holds is damaged.",
+    "BL120": "The backbone or its weights cannot be used.",
+    "BL121": "A setting does not suit the network, the images, or this machine.",
+    "BL122": "The logger cannot be reached, or knows nobody here.",
     "BL200": "The images or their labels are missing, broken, or inconsistent.",
     "BL201": "A file is not an image that can be used.",
     "BL202": "An image that was checked can no longer be read.",
@@ -25,6 +34,10 @@ CODES = {
     "BL301": "A disk is full.",
     "BL302": "The minutes of a search are over.",
     "BL303": "Another process of the same run failed, and says why.",
+    "BL304": "Training diverged: a loss or a metric is not a finite number.",
+    "BL305": "The shared memory is full.",
+    "BL306": "A process that loads images was killed.",
+    "BL307": "The memory is full.",
     "BL400": "The place to run refused or failed.",
     "BL401": "Packages of an extra are not installed.",
     "BL402": "A job may have been started, but the answer that says so was lost.",
@@ -32,11 +45,16 @@ CODES = {
     "BL404": "A job failed.",
     "BL405": "The port is taken.",
     "BL406": "A rollout was interrupted.",
+    "BL407": "There is no such job or endpoint.",
+    "BL408": "breedlab did not make this, so it leaves it alone.",
+    "BL409": "A rollout failed and was undone; the message says what is left.",
+    "BL410": "The endpoint is in service, but you may not ask it whether it answers.",
     "BL500": "A model or its archive cannot be used.",
     "BL501": "A request cannot be answered.",
     "BL502": "An image of a request cannot be used.",
     "BL503": "An image must not or cannot be fetched by its address.",
     "BL504": "The network has no map of what it looked at.",
+    "BL600": "A file or folder cannot be read or written.",
 }
 """What errors are known by, whatever their wording. A code is never given to another error."""
 
@@ -56,15 +74,78 @@ class BreedlabError(Exception):
 
 
 class ConfigError(BreedlabError):
-    """The config cannot mean anything sensible; nothing was started."""
+    """The config cannot mean anything sensible; nothing was started.
+
+    Args:
+        message: The whole message.
+        code: Of `CODES`, where the class's own says too little.
+    """
 
     code = "BL100"
+
+    def __init__(self, message: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.code = code or self.code
+
+
+class UsageError(ConfigError):
+    """A command's arguments cannot be read, or do not go together."""
+
+    code = "BL107"
+
+
+class PluginError(ConfigError):
+    """A plugin cannot be imported, or what it registers cannot be used."""
+
+    code = "BL108"
+
+
+class BackboneError(ConfigError):
+    """The backbone or its weights cannot be used."""
+
+    code = "BL120"
+
+
+class Unsuitable(ConfigError):
+    """A setting does not suit the network, the images, or this machine."""
+
+    code = "BL121"
+
+
+class LoggerError(ConfigError):
+    """The logger cannot be reached, or knows nobody here."""
+
+    code = "BL122"
+
+
+class FileError(ConfigError):
+    """A file or folder cannot be read or written."""
+
+    code = "BL600"
+
+
+class NotARun(ConfigError):
+    """This is not a run directory, or what it holds is damaged."""
+
+    code = "BL115"
 
 
 class ResumeError(ConfigError):
     """A run cannot be resumed, or not like this."""
 
     code = "BL110"
+
+
+class OtherImages(ResumeError):
+    """The images are not those that the run was started with."""
+
+    code = "BL113"
+
+
+class RunInUse(ResumeError):
+    """Another process is working on the run."""
+
+    code = "BL114"
 
 
 class NewerVersion(ConfigError):
@@ -86,6 +167,12 @@ class TrainingError(BreedlabError):
     exit_code = 1
 
 
+class Diverged(TrainingError):
+    """Training diverged: a loss or a metric is not a finite number."""
+
+    code = "BL304"
+
+
 class DiskFull(TrainingError):
     """A disk is full. Whatever else is tried on it fails alike, so that a search ends here, to be
     resumed."""
@@ -104,6 +191,18 @@ class BackendError(BreedlabError):
 
     code = "BL400"
     exit_code = 1
+
+
+class NotFound(BackendError):
+    """There is no such job or endpoint."""
+
+    code = "BL407"
+
+
+class NotOurs(BackendError):
+    """breedlab did not make this, so it leaves it alone."""
+
+    code = "BL408"
 
 
 class MissingExtra(BackendError):

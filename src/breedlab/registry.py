@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from breedlab.errors import ConfigError
+from breedlab.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
     from breedlab.backends.kinds import BackendKind
@@ -87,7 +87,7 @@ class Registry(Generic[T]):
             ConfigError: If the name cannot be one, or is another class's.
         """
         if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
-            raise ConfigError(
+            raise PluginError(
                 f"{self.kind} {name!r}: expected a name of small letters, digits and single '_'"
             )
 
@@ -97,7 +97,7 @@ class Registry(Generic[T]):
                 component.__module__,
                 component.__qualname__,
             ):
-                raise ConfigError(
+                raise PluginError(
                     f"{self.kind} {name!r}: {component.__module__}.{component.__qualname__} has the"
                     f" name of {other.__module__}.{other.__qualname__}; register it under another"
                 )

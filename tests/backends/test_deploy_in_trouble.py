@@ -10,6 +10,7 @@ from typing import Any
 
 import botocore.endpoint
 import pytest
+from codes import raises_code
 from deploying import created, deploy, sent
 from sagemaker_account import REGION
 from sagemaker_endpoints import EndpointAccount
@@ -17,7 +18,7 @@ from sagemaker_endpoints import EndpointAccount
 from breedlab.backends.sagemaker.endpoints import first_answer, invoke
 from breedlab.cli.deploy import main
 from breedlab.cli.predict import main as predict
-from breedlab.errors import BackendError, ConfigError
+from breedlab.errors import BackendError
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_config_that_never_appears_is_told_and_all_is_undone(
     account: EndpointAccount, model_archive: Path
 ) -> None:
     account.unseen_for = 10_000
-    with pytest.raises(BackendError, match="Could not find model"):
+    with raises_code("BL409", names="Could not find model"):
         deploy(model_archive)
     assert not account.endpoints
 
@@ -106,7 +107,7 @@ def test_a_model_that_fails_for_three_minutes_is_removed(
     account: EndpointAccount, model_archive: Path, minutes: SimpleNamespace
 ) -> None:
     account.container = lambda body, kind, accept: (503, b"worker is starting", "text/plain")
-    with pytest.raises(BackendError, match=r"(?s)status 503: worker is starting.*deleted again"):
+    with raises_code("BL409", names=("503", "worker is starting")):
         deploy(model_archive)
     assert minutes.now >= 180 and not account.endpoints
 
@@ -115,7 +116,7 @@ def test_what_is_no_failure_of_the_server_is_not_waited_for(
     account: EndpointAccount, model_archive: Path, minutes: SimpleNamespace
 ) -> None:
     account.container = lambda body, kind, accept: (415, b"no photo", "text/plain")
-    with pytest.raises(BackendError, match="status 415"):
+    with raises_code("BL409", names="415"):
         deploy(model_archive)
     assert minutes.now == 0
 
@@ -127,9 +128,7 @@ def test_who_may_not_ask_the_endpoint_is_told_and_keeps_it(
     if update:
         deploy(model_archive)
     account.denied = {"InvokeEndpoint"}
-    with pytest.raises(
-        BackendError, match=r"(?s)is in service and billed.*InvokeEndpoint.*Nothing was undone"
-    ) as told:
+    with raises_code("BL410", names="InvokeEndpoint") as told:
         deploy(model_archive, "--env", "A=b", "--max-instances", "2")
     assert "--delete dogs" in str(told.value)
     assert account.endpoints["dogs"]["EndpointConfigName"] in account.configs
@@ -158,9 +157,7 @@ def test_who_may_not_read_the_answers_of_an_asynchronous_endpoint_keeps_it(
         return answers(body, kind, accept)
 
     account.container = answer
-    with pytest.raises(
-        BackendError, match=r"(?s)the credentials may not read it there.*Nothing was undone"
-    ):
+    with raises_code("BL410", names="dogs"):
         deploy(model_archive, "--kind", "async")
     assert account.endpoints["dogs"]["EndpointStatus"] == "InService"
 
@@ -214,7 +211,7 @@ def test_an_update_without_a_permission_leaves_an_endpoint_that_serves(
     if operation in ("AddTags", "DeregisterScalableTarget"):
         assert deploy(model_archive, *words) == 0
     else:
-        with pytest.raises(BackendError, match="not allowed"):
+        with raises_code("BL400", names=operation):
             deploy(model_archive, *words)
     now = account.endpoints["dogs"]
     assert now["EndpointStatus"] == "InService"
@@ -228,9 +225,7 @@ def test_an_update_without_a_permission_leaves_an_endpoint_that_serves(
 def test_what_cannot_be_undone_is_named(account: EndpointAccount, model_archive: Path) -> None:
     account.fails = "The primary container did not pass the ping health check."
     account.denied = {"DeleteEndpointConfig"}
-    with pytest.raises(
-        BackendError, match=r"(?s)ping health.*endpoint config dogs-\w+ is left.*--delete dogs"
-    ):
+    with raises_code("BL409", names=("ping health", "endpoint config dogs-", "--delete dogs")):
         deploy(model_archive)
     assert not account.endpoints and not account.models and account.configs
 
@@ -276,7 +271,7 @@ def test_an_unknown_price_is_told_and_nothing_is_sent(
     out = capsys.readouterr().out
     needs = out[out.index("a launch needs") :]
     assert "costs    unknown" in out and "endpoint.price_per_hour" in needs
-    with pytest.raises(BackendError, match=r"endpoint\.price_per_hour: has no value"):
+    with raises_code("BL400", names="endpoint.price_per_hour"):
         deploy(model_archive, *words.split())
     assert created(account) == [] and not [call for call in account.calls if call.startswith("PUT")]
 
@@ -302,7 +297,7 @@ def test_commands_name_a_region_that_is_not_the_profiles(
     assert predict(["--endpoint", "dogs", "--region", REGION, photo, "--json"]) == 0
     assert "predictions" in json.loads(capsys.readouterr().out)[0]
     account.endpoints["dogs"]["EndpointStatus"] = "Failed"
-    with pytest.raises(BackendError, match=rf"--delete dogs --region {REGION}"):
+    with raises_code("BL400", names=f"--delete dogs --region {REGION}"):
         deploy(model_archive, "--region", REGION, "--env", "A=b")
     with pytest.raises(SystemExit):
         predict(["--endpoint", "http://127.0.0.1:1", "--region", REGION, photo])
@@ -339,6 +334,6 @@ def test_guardrails_of_a_serverless_endpoint_are_refused_before_anything_is_sent
     account: EndpointAccount, model_archive: Path, capsys: Any, flag: str
 ) -> None:
     name = flag.split()[0].removeprefix("--").replace("-", "_").replace("alarm", "alarms")
-    with pytest.raises(ConfigError, match=f"endpoint.{name}: is not for endpoint=serverless"):
+    with raises_code("BL100", names=(f"endpoint.{name}", "serverless")):
         main([str(model_archive), "--kind", "serverless", *flag.split()])
     assert not account.requests and not account.calls

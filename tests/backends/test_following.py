@@ -24,18 +24,17 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+from codes import raises_code
 from sagemaker_account import TWO_TRIALS as SEARCH
 from sagemaker_account import Account, say
 
 from breedlab.backends.sagemaker.jobs import follow
-from breedlab.backends.sagemaker.jobs.follow import JobFailed
 from breedlab.backends.sagemaker.jobs.job_files import is_of_a_trial
 from breedlab.backends.sagemaker.jobs.status import Status
 from breedlab.cli import jobs, upload
 from breedlab.cli.launch import main
 from breedlab.config import validate
 from breedlab.config.compose import load
-from breedlab.errors import BreedlabError
 from breedlab.pipeline.run import run
 from breedlab.tuning.trial_log import read_trial
 
@@ -216,7 +215,7 @@ def test_of_trials_that_tie_the_one_of_the_lowest_validation_loss_is_trained(
         "breedlab.backends.sagemaker.jobs.fetch.follow_training",
         lambda *_: Status("dogs-final", "Failed"),
     )
-    with pytest.raises(JobFailed, match="dogs-final: failed"):
+    with raises_code("BL404", names="dogs-final"):
         jobs.main(["resume", "dogs"])
     (final,) = account.sent("CreateTrainingJob")
     assert final["HyperParameters"] == {"optim__lr": "0.02", "data__batch_size": "32"}
@@ -347,9 +346,7 @@ def test_ctrl_c_detaches_and_stops_nothing(
 
     # Not time.sleep: that is everybody's, and subprocess sleeps while it waits for git.
     monkeypatch.setattr(follow, "list_trials", interrupted)
-    with pytest.raises(
-        BreedlabError, match=r"detached; dogs goes on\ncome back with: breedlab jobs fetch dogs"
-    ):
+    with raises_code("BL403", names="jobs fetch dogs"):
         main(cloud(*SEARCH))
     assert not [name for name, _ in account.requests if name.startswith("Stop")]
     assert account.tuning["dogs"]["HyperParameterTuningJobStatus"] == "InProgress"
@@ -427,16 +424,15 @@ def test_a_completed_job_that_left_no_figures_is_no_traceback(
     if left is not None:
         boto3.client("s3").put_object(**place, Body=left.encode())
     account.end_training("dogs")
-    says = r"dogs: AWS calls it completed, but it left no figures .*jobs show dogs --log"
-    with pytest.raises(BreedlabError, match=says):
+    with raises_code("BL400", names=("dogs", "jobs show dogs --log")):
         jobs.main(["fetch", "dogs"])
 
 
 def test_a_failed_job_tells_its_reason(cloud: Cloud, account: Account, here: Path) -> None:
     main(cloud("backend.job_name=dogs", "backend.wait=false"))
     account.end_training("dogs", "Failed", FailureReason="AlgorithmError: data.root: no photos")
-    says = r"dogs: failed: AlgorithmError: data\.root: no photos\nits log: breedlab jobs show dogs "
-    with pytest.raises(BreedlabError, match=says):
+    reason = "AlgorithmError: data.root: no photos"
+    with raises_code("BL404", names=("dogs", reason, "breedlab jobs show dogs ")):
         jobs.main(["fetch", "dogs"])
 
 
@@ -446,9 +442,7 @@ def test_a_search_without_a_complete_trial_starts_no_final_job(
     main(cloud(*SEARCH, "backend.wait=false"))
     account.add_trial("dogs", {"optim__lr": "1.0"}, None, "Failed", FailureReason="it diverged")
     account.end_tuning("dogs")
-    with pytest.raises(
-        BreedlabError, match="dogs: no trial of the search was completed\n  it diverged"
-    ):
+    with raises_code("BL400", names=("dogs", "it diverged")):
         jobs.main(["resume", "dogs"])
     assert account.sent("CreateTrainingJob") == []
 
@@ -504,14 +498,12 @@ def test_show_log_of_one_trial(cloud: Cloud, account: Account, here: Path, capsy
     capsys.readouterr()
     jobs.main(["show", "dogs", "--log", "--trial", "1"])
     assert capsys.readouterr().out == "this is trial 1\n"
-    with pytest.raises(
-        BreedlabError, match="--trial 7: the search has 2 trials so far, counted from 0"
-    ):
+    with raises_code("BL400", names=("--trial 7", "2 trials")):
         jobs.main(["show", "dogs", "--log", "--trial", "7"])
 
 
 def test_a_name_that_nobody_knows(account: Account, here: Path) -> None:
-    with pytest.raises(BreedlabError, match="cats: there is no such job in us-east-1"):
+    with raises_code("BL407", names=("cats", "us-east-1")):
         jobs.main(["show", "cats"])
 
 
@@ -523,10 +515,7 @@ def test_without_a_region_the_flag_is_named(
         (jobs.main, ["show", "cats"]),
         (upload.main, [str(few), "s3://breedlab-tests/dogs"]),
     ):
-        with pytest.raises(
-            BreedlabError,
-            match=r"^--region: has no value; give it one, such as --region eu-central-1",
-        ):
+        with raises_code("BL400", names="--region"):
             command(words)
 
 
@@ -561,7 +550,7 @@ def test_a_run_that_is_still_in_the_cloud_is_not_resumed_here(
 ) -> None:
     main(cloud("backend.job_name=dogs", "backend.wait=false"))
     run = next(here.glob("runs/quickstart/*"))
-    with pytest.raises(BreedlabError, match=r"runs on SageMaker.*breedlab jobs fetch"):
+    with raises_code("BL110", names="breedlab jobs fetch"):
         main([f"resume={run}"])
 
 

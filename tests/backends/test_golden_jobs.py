@@ -11,11 +11,11 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+from codes import raises_code
 from sagemaker_account import Account
 
 from breedlab.backends.sagemaker.jobs import follow
 from breedlab.cli import jobs, report
-from breedlab.errors import BreedlabError
 
 BUCKET = "breedlab-tests"
 COMPLETE = Path("runs/golden/complete")
@@ -81,5 +81,5 @@ def test_an_old_search_that_is_done_is_shown(old_jobs: Account, capsys: Any) -> 
 def test_the_job_of_a_newer_breedlab_is_refused_in_a_sentence(old_jobs: Account) -> None:
     file = Path("runs/golden/job_one/job.json")
     file.write_text(json.dumps({"schema_version": 99, **json.loads(file.read_text())}))
-    with pytest.raises(BreedlabError, match=r"job\.json: written by a newer breedlab"):
+    with raises_code("BL111", names="job.json"):
         jobs.main(["fetch", os.fspath(file.parent)])

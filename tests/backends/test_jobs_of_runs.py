@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from codes import raises_code
 
 from breedlab.cli import jobs
 from breedlab.errors import BackendError
@@ -32,7 +33,5 @@ def test_a_folder_that_is_no_run_is_told_from_a_job_of_another_machine(
     name: str, says: str, here: Path, no_account: None
 ) -> None:
     (here / "runs").mkdir()
-    with pytest.raises(
-        BackendError, match=rf"{name}: {says}; expected a job's name or the run directory"
-    ):
+    with raises_code("BL400", names=name):
         jobs.main(["show", name])

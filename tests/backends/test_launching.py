@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
+from codes import raises_code
 from sagemaker_account import REGION, ROLE, Account
 
 from breedlab.backends.launched import Launched
@@ -75,10 +76,7 @@ def test_a_name_that_another_took_is_not_taken_for_ours(
     )
     # it came between that look and the request
     monkeypatch.setattr(launch, "_name_problems", lambda *_: [])
-    with pytest.raises(
-        BreedlabError,
-        match=r"dogs: the account has another job of this name; choose another backend",
-    ):
+    with raises_code("BL400", names=("dogs", "backend.job_name")):
         main(cloud(*ONE))
     assert not (here / "runs").exists()
 
@@ -88,9 +86,7 @@ def test_an_answer_that_nobody_can_ask_for_leaves_a_job_that_is_known(
 ) -> None:
     account.lose["CreateTrainingJob"] = 9
     account.lose["DescribeTrainingJob"] = 9
-    with pytest.raises(
-        BreedlabError, match="answer was lost, and it may have been started"
-    ) as raised:
+    with raises_code("BL402", names="dogs") as raised:
         main(cloud("backend.wait=false"))
     account.lose.clear()
     (name,) = account.training
@@ -115,10 +111,7 @@ def test_ctrl_c_while_a_job_is_started_says_how_to_stop_it(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(launch, "send", interrupted)
-    with pytest.raises(
-        BreedlabError,
-        match=r"interrupted while dogs was started; it may run\n.*\nstop it with: .* dogs",
-    ):
+    with raises_code("BL403", names=("dogs", "jobs stop")):
         main(cloud(*ONE))
     jobs.main(["stop", "dogs"])
     assert account.training["dogs"]["TrainingJobStatus"] == "Stopping"
@@ -130,7 +123,7 @@ def test_a_launch_that_broke_off_before_aws_had_it_is_resumed(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(BreedlabError, match="interrupted"):
+    with monkeypatch.context() as patch, raises_code("BL403", names="dogs"):
         patch.setattr(launch, "send", interrupted)
         main(cloud(*ONE))
     assert account.training == {}
@@ -235,7 +228,7 @@ def test_every_job_carries_our_tags(
 
 
 def test_our_tags_are_not_set_by_a_config(cloud: Cloud, account: Account, here: Path) -> None:
-    with pytest.raises(BreedlabError, match=r"backend\.tags\.breedlab: is breedlab's own"):
+    with raises_code("BL100", names="backend.tags.breedlab"):
         main(cloud(*ONE, "backend.tags={breedlab: mine}"))
 
 
@@ -285,12 +278,10 @@ def test_any_machine_lists_and_stops_our_jobs_and_leaves_others_alone(
         == "Stopping"
     )
     assert account.tuning["dogs"]["HyperParameterTuningJobStatus"] == "Stopping"
-    with pytest.raises(
-        BreedlabError, match="theirs: is a job of the account, but not one that breedlab launched"
-    ):
+    with raises_code("BL408", names="theirs"):
         jobs.main(["stop", "theirs"])
     assert account.training["theirs"]["TrainingJobStatus"] == "InProgress"
-    with pytest.raises(BreedlabError, match="nobody: there is no such job in us-east-1"):
+    with raises_code("BL407", names=("nobody", "us-east-1")):
         jobs.main(["stop", "nobody"])
 
 
@@ -314,12 +305,9 @@ def test_an_unknown_price_is_refused_until_it_is_given_or_waived(
     cloud: Cloud, account: Account, here: Path
 ) -> None:
     dear = ["backend.instance_type=ml.p5.48xlarge", "backend.wait=false", "backend.processes=1"]
-    with pytest.raises(
-        BreedlabError,
-        match=r"backend\.price_per_hour: the price of ml\.p5\.48xlarge in us-east-1 is not known",
-    ):
+    with raises_code("BL100", names=("backend.price_per_hour", "ml.p5.48xlarge", "us-east-1")):
         main(cloud(*dear))
-    with pytest.raises(BreedlabError, match=r"backend\.max_bill: the largest bill is \$400\.00"):
+    with raises_code("BL100", names=("backend.max_bill", "$400.00")):
         main(cloud(*dear, "backend.price_per_hour=100.0"))
     assert account.created() == []
     assert main(cloud(*dear, "backend.max_bill=null")) == 0
@@ -367,12 +355,10 @@ def test_a_search_that_was_stopped_is_finished_from_its_best_trial(
     account.end_tuning("dogs", "Stopped")
     if not named:
         del account.tuning["dogs"]["BestTrainingJob"]
-    with pytest.raises(
-        BreedlabError, match=r"train its best trial: breedlab jobs resume dogs --region us-east-1"
-    ):
+    with raises_code("BL400", names="breedlab jobs resume dogs --region us-east-1"):
         jobs.main(["fetch", "dogs"])
     monkeypatch.setattr("breedlab.backends.sagemaker.jobs.fetch.follow_training", _ended)
-    with pytest.raises(BreedlabError, match="dogs-final: failed: enough"):
+    with raises_code("BL404", names=("dogs-final", "enough")):
         jobs.main(["resume", "dogs"])
     (final,) = account.sent("CreateTrainingJob")
     assert final["HyperParameters"] == {"optim__lr": "0.04", "data__batch_size": "32"}
@@ -432,9 +418,7 @@ def test_who_stopped_a_job_is_told(
     main(cloud(*ONE))
     jobs.main(["stop", "dogs"])
     account.end_training("dogs", "Stopped")
-    with pytest.raises(
-        BreedlabError, match=r"dogs: stopped: jo stopped it with breedlab jobs stop"
-    ):
+    with raises_code("BL404", names=("dogs", "jo stopped it")):
         jobs.main(["fetch", "dogs"])
 
 

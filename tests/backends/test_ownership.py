@@ -8,12 +8,12 @@ from typing import Any
 
 import boto3
 import pytest
+from codes import raises_code
 from deploying import created, deploy, sent
 from sagemaker_account import ROLE
 from sagemaker_endpoints import EndpointAccount
 
 from breedlab.cli.deploy import main
-from breedlab.errors import BackendError, ConfigError
 
 OWN = {"breedlab:endpoint": "dogs", "breedlab:run": "test", "breedlab:user": "anna"}
 
@@ -66,7 +66,7 @@ def test_the_alarm_that_wakes_it_is_tagged_and_anothers_of_that_name_is_kept(
     }
     cloudwatch.put_metric_alarm(**theirs)
     sleepy = ("--kind", "async", "--min-instances", "0", "--max-instances", "2")
-    with pytest.raises(BackendError, match="alarm dogs-wake watches something else"):
+    with raises_code("BL400", names="dogs-wake"):
         deploy(model_archive, *sleepy)
     (alarm,) = cloudwatch.describe_alarms()["MetricAlarms"]
     assert alarm["MetricName"] == "CPUUtilization"
@@ -101,7 +101,7 @@ def test_tags_are_such_that_aws_takes_them(
     assert (
         tags_of(sent(deploy_account, "CreateEndpoint"))["breedlab:user"] == "o_neil_ ann _vision_ é"
     )
-    with pytest.raises(ConfigError, match="breedlab's own"):
+    with raises_code("BL100", names=("endpoint.tags", "breedlab:user")):
         deploy(model_archive, "--tag", "breedlab:user=bob")
 
 
@@ -121,17 +121,14 @@ def test_anothers_endpoint_is_not_updated_unless_it_is_named(
         monkeypatch.setenv("BREEDLAB_USER", "anna")
         deploy_account.requests.clear()
     was = deploy_account.endpoints["dogs"]["EndpointConfigName"]
-    says = "not made by breedlab" if who == "by hand" else "bob's"
-    with pytest.raises(
-        BackendError,
-        match=rf"endpoint dogs: is there already and is {says}.*endpoint\.replace=dogs",
-    ):
+    whose = "endpoint dogs" if who == "by hand" else "bob's"
+    with raises_code("BL408", names=("endpoint dogs", whose, "endpoint.replace=dogs")):
         deploy(model_archive, "--env", "A=b")
     assert (
         created(deploy_account) == []
         and deploy_account.endpoints["dogs"]["EndpointConfigName"] == was
     )
-    with pytest.raises(ConfigError, match="names another endpoint"):
+    with raises_code("BL100", names=("endpoint.replace", "cats", "dogs")):
         deploy(model_archive, "endpoint.replace=cats")
     assert deploy(model_archive, "--env", "A=b", "endpoint.replace=dogs") == 0
     assert deploy_account.endpoints["dogs"]["EndpointConfigName"] != was
@@ -160,9 +157,7 @@ def test_delete_leaves_alone_what_is_called_alike(
 
 def test_delete_of_anothers_endpoint_is_refused(deploy_account: EndpointAccount) -> None:
     someone_elses(deploy_account)
-    with pytest.raises(
-        BackendError, match=r"breedlab did not make it.*aws sagemaker add-tags --region us-east-1"
-    ):
+    with raises_code("BL408", names=("dogs", "aws sagemaker add-tags --region us-east-1")):
         main(["--delete", "dogs"])
     assert created(deploy_account) == [] and "dogs" in deploy_account.endpoints
 
@@ -188,7 +183,7 @@ def test_a_model_that_another_made_under_our_name_is_not_served(
     main(["--delete", "dogs"])
     someone_elses(deploy_account, version=name.removeprefix("dogs-"))
     del deploy_account.endpoints["dogs"]
-    with pytest.raises(BackendError, match=rf"model {name}: is there already and has no tag"):
+    with raises_code("BL408", names=f"model {name}"):
         deploy(model_archive)
     assert created(deploy_account) == [] and name in deploy_account.models
 

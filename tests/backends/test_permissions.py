@@ -14,6 +14,7 @@ from typing import Any
 
 import boto3
 import pytest
+from codes import raises_code
 from deploying import BUCKET, deploy
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from recording import Recorder
@@ -34,7 +35,7 @@ from breedlab.cli import account as command
 from breedlab.cli import batch, jobs, launch, upload
 from breedlab.cli.deploy import main as deploy_main
 from breedlab.cli.predict import main as predict
-from breedlab.errors import BreedlabError, ConfigError
+from breedlab.errors import BreedlabError
 
 Cloud = Callable[..., list[str]]
 
@@ -250,7 +251,7 @@ def test_the_calls_of_deployments_are_those_on_record(
         )
         log("/aws/sagemaker/Endpoints/dogs")
         for name, words in (("dogs", ["--max-instances", "3"]), ("cats", sleepy)):
-            with pytest.raises(BreedlabError, match="had before"):
+            with raises_code("BL409", names="worker died"):
                 deploy(model_archive, *words, "--env", "A=b", name=name)
         deploy_account.container = answers
         assert deploy_main(["--list"]) == 0
@@ -496,13 +497,13 @@ def test_what_is_not_known_is_said(no_account: None, capsys: Any) -> None:
     told = capsys.readouterr()
     assert "<bucket>" in told.err and "the account (--account ID) is not known" in told.err
     assert json.loads(told.out)["Statement"]
-    for words, says in (
-        (["policies", "--account", "12"], "12 digits"),
-        (["policies", "--commands", "lunch"], "'lunch'; expected some of"),
-        (["bootstrap"], "--dry-run"),
-        (["policies", "backend.bukket=x"], "bukket"),
+    for words, code, named in (
+        (["policies", "--account", "12"], "BL107", ("--account", "12 digits")),
+        (["policies", "--commands", "lunch"], "BL107", ("--commands", "'lunch'")),
+        (["bootstrap"], "BL107", "--dry-run"),
+        (["policies", "backend.bukket=x"], "BL101", "backend.bukket"),
     ):
-        with pytest.raises(ConfigError, match=says):
+        with raises_code(code, names=named):
             command.main(words)
 
 

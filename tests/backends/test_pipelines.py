@@ -12,13 +12,14 @@ from typing import Any
 
 import boto3
 import pytest
+from codes import raises_code
 from sagemaker_account import TWO_TRIALS, Account, say
 from sagemaker_pipelines import started
 
 from breedlab.backends.sagemaker.jobs import follow, job_start
 from breedlab.cli import jobs
 from breedlab.cli.launch import main
-from breedlab.errors import BreedlabError, ConfigError
+from breedlab.errors import BreedlabError
 
 Cloud = Callable[..., list[str]]
 
@@ -215,7 +216,7 @@ def test_whoever_may_not_look_at_pipelines_works_as_before(
     assert jobs.main(["list", "--all"]) == 0
     listed = " ".join(capsys.readouterr().out.split())
     assert "cats" in listed and "dogs" in listed
-    with pytest.raises(BreedlabError, match="there is no such job"):
+    with raises_code("BL407", names="mice"):
         jobs.main(["stop", "mice", "--region", "us-east-1"])
 
 
@@ -226,7 +227,7 @@ def test_others_pipelines_are_left_alone(account: Account, here: Path) -> None:
         "PipelineDefinition": json.dumps({"Steps": []}),
     }
     for verb in ("stop", "show"):
-        with pytest.raises(BreedlabError, match="not one that breedlab launched"):
+        with raises_code("BL408", names="theirs"):
             jobs.main([verb, "theirs", "--region", "us-east-1"])
     assert account.sent("StopPipelineExecution") == []
 
@@ -300,7 +301,7 @@ def test_a_refusal_leaves_nothing_behind(
     cloud: Cloud, account: Account, here: Path, operation: str
 ) -> None:
     account.refuse[operation] = ("ResourceLimitExceeded", "The account-level limit is reached.")
-    with pytest.raises(BreedlabError, match="account-level limit"):
+    with raises_code("BL400", names="account-level limit"):
         main(cloud(*SEARCH, LATER))
     assert account.pipelines == account.executions == {}
     assert not list((here / "runs").glob("*/*/job.json"))
@@ -311,7 +312,7 @@ def test_a_launch_that_broke_off_is_resumed_under_its_name(
 ) -> None:
     """No answer ever came to the start, though AWS had made the pipeline."""
     account.lose["StartPipelineExecution"] = 99
-    with pytest.raises(BreedlabError, match="may have been started") as lost:
+    with raises_code("BL402", names="dogs") as lost:
         main(cloud(*SEARCH, LATER))
     assert "jobs fetch dogs" in str(lost.value)
     account.lose.clear()
@@ -335,7 +336,7 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_uploaded(
 ) -> None:
     assert main(cloud(*SEARCH, LATER)) == 0
     uploaded = len([call for call in account.calls if call.startswith("PUT")])
-    with pytest.raises(ConfigError, match="has a pipeline 'dogs' already"):
+    with raises_code("BL100", names=("backend.job_name", "'dogs'")):
         main(cloud(*SEARCH, LATER))
     assert len([call for call in account.calls if call.startswith("PUT")]) == uploaded
 
@@ -345,7 +346,7 @@ def test_secrets_do_not_get_into_the_definition(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_hidden")
     for value in ("''", "${oc.env:HF_TOKEN}"):
-        with pytest.raises(ConfigError, match="pipeline's definition shows it"):
+        with raises_code("BL100", names="backend.environment.HF_TOKEN"):
             main(cloud(*SEARCH, LATER, f"backend.environment.HF_TOKEN={value}"))
     arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:hub-Ab12"
     assert main(cloud(*SEARCH, LATER, f"backend.environment.HF_TOKEN='{arn}'")) == 0
@@ -357,6 +358,6 @@ def test_secrets_do_not_get_into_the_definition(
 def test_the_largest_bill_holds_for_a_pipeline_and_for_its_retry(
     cloud: Cloud, account: Account, here: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"backend\.max_bill"):
+    with raises_code("BL100", names="backend.max_bill"):
         main(cloud(*SEARCH, LATER, "backend.max_bill=0.5"))
     assert account.pipelines == {}

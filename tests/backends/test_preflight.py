@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
+from codes import raises_code
 from deploying import deploy
 from sagemaker_account import ROLE, TRUST, Account
 from sagemaker_endpoints import EndpointAccount
@@ -18,7 +19,7 @@ from breedlab.backends.sagemaker.preflight import Need, look, training_needs
 from breedlab.backends.sagemaker.prices import Instance, price_per_hour, quoted
 from breedlab.cli.launch import main
 from breedlab.config.backend import Backend
-from breedlab.errors import BackendError, ConfigError
+from breedlab.errors import ConfigError
 
 Cloud = Callable[..., list[str]]
 DENIED = ("AccessDeniedException", "You are not authorized")
@@ -139,10 +140,7 @@ def test_a_deployment_asks_for_its_instances(
     deploy_account: EndpointAccount, model_archive: Path
 ) -> None:
     deploy_account.quotas["ml.m5.large for endpoint usage"] = 2
-    with pytest.raises(
-        BackendError,
-        match=r"endpoint\.instance_type: 3 x ml\.m5\.large is above the account's quota",
-    ):
+    with raises_code("BL400", names=("endpoint.instance_type", "3 x ml.m5.large")):
         deploy(model_archive, "--max-instances", "3")
     assert not deploy_account.created()
 
@@ -166,7 +164,7 @@ def test_a_launch_knows_the_price_of_a_type_that_the_table_lacks(
     cloud: Cloud, account: Account, here: Path, capsys: Any
 ) -> None:
     words = ("tuner=none", "backend.instance_type=ml.r7i.large", "backend.wait=false")
-    with pytest.raises(ConfigError, match=r"backend\.price_per_hour: the price of ml\.r7i\.large"):
+    with raises_code("BL100", names=("backend.price_per_hour", "ml.r7i.large")):
         main(cloud(*words))
     account.prices[("us-east-1", "ml.r7i.large", "Training")] = [0.159]
     assert main(cloud(*words)) == 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
+from codes import raises_code
 from sagemaker_account import Account
 
 from breedlab.backends.sagemaker.session import AwsTarget, connect
@@ -160,25 +161,28 @@ def test_upload_py_sends_what_is_new_or_changed(
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "code", "named"),
     [
-        (["nowhere", "s3://breedlab-tests/dogs"], "nowhere does not exist"),
-        (
-            ["PHOTOS", "breedlab-tests/dogs"],
-            "breedlab-tests/dogs: expected an address such as s3://my-bucket/dog_breeds",
-        ),
-        (["PHOTOS", "s3://breedlab-tests"], "s3://breedlab-tests: expected an address"),
-        (["PHOTOS", "s3://no-such-bucket/dogs"], "there is no bucket 'no-such-bucket'"),
+        (["nowhere", "s3://breedlab-tests/dogs"], "BL200", "nowhere"),
+        (["PHOTOS", "breedlab-tests/dogs"], "BL200", "s3://my-bucket/dog_breeds"),
+        (["PHOTOS", "s3://breedlab-tests"], "BL200", "s3://breedlab-tests"),
+        (["PHOTOS", "s3://no-such-bucket/dogs"], "BL100", "'no-such-bucket'"),
         (
             ["PHOTOS", "s3://breedlab-tests/dogs", "--region", "eu-west-1"],
-            "is in us-east-1; expected a bucket in eu-west",
+            "BL100",
+            ("us-east-1", "eu-west-1"),
         ),
     ],
 )
 def test_upload_py_refuses(
-    given: list[str], says: str, account: Account, few: Path, here: Path
+    given: list[str],
+    code: str,
+    named: str | tuple[str, ...],
+    account: Account,
+    few: Path,
+    here: Path,
 ) -> None:
-    with pytest.raises(BreedlabError, match=says):
+    with raises_code(code, names=named):
         upload.main([str(few) if word == "PHOTOS" else word for word in given])
     assert puts(account) == []
 
@@ -189,7 +193,7 @@ def test_upload_py_refuses_broken_photos_or_leaves_them_out(
     shutil.copytree(few, here / "photos")
     broken = next((here / "photos" / "train").rglob("*.jpg")).with_name("broken.jpg")
     broken.write_bytes(b"no photo")
-    with pytest.raises(BreedlabError, match="1 broken file\n"):
+    with raises_code("BL200", names=("1 broken file", "broken.jpg")):
         upload.main(["photos", "s3://breedlab-tests/dogs"])
     assert puts(account) == []
     upload.main(["photos", "s3://breedlab-tests/dogs", "--skip-bad"])
@@ -214,7 +218,7 @@ def test_links_out_of_the_data_set_are_uploaded_only_when_that_is_said(
     with pytest.raises(BreedlabError) as caught:
         upload_photos(connect(None), PLACE, photos_of(own), None)
     assert f"{photo} -> {elsewhere}" in str(caught.value) and "--links" in str(caught.value)
-    with pytest.raises(BreedlabError, match="--links uploads them as well"):
+    with raises_code("BL200", names="--links"):
         upload.main([str(own), "s3://breedlab-tests/dogs"])
     assert puts(account) == []
     assert upload.main([str(own), "s3://breedlab-tests/dogs", "--links"]) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from codes import raises_code
 
 from breedlab.cli import help as help_command
 from breedlab.cli.deploy import main
@@ -122,5 +123,5 @@ def test_both_helps_list_every_setting(capsys: Any) -> None:
 
 
 def test_a_setting_of_another_command_is_unknown(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"optim\.lr: unknown name"):
+    with raises_code("BL101", names="optim.lr"):
         main([str(tmp_path), "optim.lr=0.1"])

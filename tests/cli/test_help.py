@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from codes import raises_code
 
 import breedlab
 from breedlab.cli.help import main, used_in
 from breedlab.config.schema import schema
 from breedlab.config.setting import settings
 from breedlab.config.validate import known_paths
-from breedlab.errors import ConfigError
 
 SETTINGS = {setting.path: setting for setting in settings(schema())}
 
@@ -83,7 +83,7 @@ def test_where_a_setting_is_used_is_code_beyond_the_schema() -> None:
 
 
 def test_a_typo_gets_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match=r"optim\.lrr: unknown name; did you mean optim\.lr\?"):
+    with raises_code("BL101", names=("optim.lrr", "did you mean optim.lr?")):
         main(["optim.lrr"])
 
 

@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from codes import raises_code
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -14,7 +15,6 @@ from breedlab.config import Config, validate
 from breedlab.config.migrations import MIGRATIONS, SCHEMA_VERSION, stamp, upgrade
 from breedlab.config.schema import schema
 from breedlab.config.yaml_folders import config_folder
-from breedlab.errors import ConfigError
 from breedlab.serving import description
 
 BASE_GROUPS = {
@@ -99,5 +99,5 @@ def test_an_endpoint_reads_the_same_version() -> None:
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, "1", True, None])
 def test_a_version_that_is_not_ours_is_refused(version: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^config\.yaml: "):
+    with raises_code("BL111", names="config.yaml"):
         upgrade({"schema_version": version}, "run", "config.yaml")

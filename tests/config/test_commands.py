@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from codes import raises_code
 
 from breedlab.cli.launch import main
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.config.yaml_folders import config_folder
-from breedlab.errors import DataError
 from breedlab.pipeline.rundir import write_yaml
 
 LAUNCH = config_folder().parent / "scripts" / "launch.py"
@@ -106,7 +106,7 @@ def test_looking_at_a_config_a_grid_or_an_old_run_imports_nothing_heavy(
 
 
 def test_a_run_without_its_photos_leaves_nothing_behind(here: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.root: nowhere does not exist") as refusal:
+    with raises_code("BL200", names=("data.root", "nowhere")) as refusal:
         main(["experiment=resnet34", "data=image_folder", "data.root=nowhere"])
     assert refusal.value.exit_code == 2
     assert list(here.iterdir()) == []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from codes import raises_code
 
 from breedlab.cli.launch import main
 from breedlab.config import validate
@@ -84,10 +85,7 @@ def test_a_run_writes_no_value_of_the_environment(
     assert main(["resume=runs/latest"]) == 0
     (canary / "runs/latest/metrics.json").unlink()
     monkeypatch.delenv("PHOTOS")
-    with pytest.raises(
-        ConfigError,
-        match=r"data\.root: comes from the environment variable PHOTOS, which is not set",
-    ):
+    with raises_code("BL109", names=("data.root", "PHOTOS")):
         main(["resume=runs/latest"])
     assert main(["resume=runs/latest", f"data.root={canary / CANARY}", "dry_run=true"]) == 0
 

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from codes import raises_code
 
 from breedlab import __version__
 from breedlab.data import download
@@ -246,7 +247,7 @@ def test_a_linked_root_fills_the_disk_it_links_to(site: Site, root: Path, tmp_pa
 def test_a_file_in_the_place_of_the_root_is_named(site: Site, root: Path) -> None:
     root.parent.mkdir()
     root.write_text("not a folder")
-    with pytest.raises(DataError, match=f"{root}: Not a directory"):
+    with raises_code("BL200", names=root):
         fetch(site.archive(), root)
     assert not site.requests
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from codes import raises_code
 
 from breedlab.cli import launch
 from breedlab.data.fixes import apply_fixes, write_fixes
 from breedlab.data.photo_set import Photo, PhotoSet
-from breedlab.errors import BreedlabError, DataError
+from breedlab.errors import DataError
 
 
 @pytest.fixture
@@ -70,9 +71,7 @@ def test_all_that_is_wrong_with_a_list_is_told_together(photos: PhotoSet, tmp_pa
 def test_the_last_images_of_a_class_cannot_be_taken(photos: PhotoSet, tmp_path: Path) -> None:
     file = tmp_path / "fixes.csv"
     file.write_text("file,fix\ntrain/a/1.jpg,remove\ntrain/a/2.jpg,remove\n")
-    with pytest.raises(
-        DataError, match="takes the last images of a class: train has no Basset left"
-    ):
+    with raises_code("BL200", names=("train", "Basset")):
         apply_fixes(photos, file)
 
 
@@ -81,10 +80,10 @@ def test_what_is_no_such_list_is_one_message(
     photos: PhotoSet, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "fixes.csv").write_bytes(content)
-    with pytest.raises(DataError, match=r"data\.fixes: .*expected a run's fixes\.csv"):
+    with raises_code("BL200", names=("data.fixes", "fixes.csv")):
         apply_fixes(photos, tmp_path / "fixes.csv")
 
 
 def test_a_list_that_is_not_there_is_refused_by_its_path(here: Path) -> None:
-    with pytest.raises(BreedlabError, match=r"data\.fixes.*gone\.csv does not exist"):
+    with raises_code("BL600", names=("data.fixes", "gone.csv")):
         launch.main(["experiment=quickstart", "data.fixes=gone.csv", "dry_run=true"])

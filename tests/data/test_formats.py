@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from codes import raises_code
 from PIL import Image
 
 from breedlab.data import formats
@@ -76,7 +77,5 @@ def test_without_the_plugin_one_sentence_names_the_extra(
     monkeypatch.setattr(formats, "reads_heic", lambda: False)
     assert not is_image(tmp_path / "IMG_1.HEIC")
     for read in (decode, inspect):
-        with pytest.raises(
-            ImageError, match=r"HEIC: run pip install 'breedlab\[heic\]', or convert it"
-        ):
+        with raises_code("BL201", names=("HEIC", "pip install 'breedlab[heic]'")):
             read(data)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from codes import raises_code
 from PIL import Image
 
 import breedlab
 from breedlab.data.sample import MIN_SIZE, breed_names, draw_dog, write_sample
-from breedlab.errors import DataError
 
 SMALL: dict[str, Any] = {"classes": 2, "train": 2, "valid": 1, "test": 1, "size": 32, "seed": 5}
 
@@ -172,7 +172,7 @@ def test_an_interrupted_run_leaves_nothing_behind(
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(DataError, match="not an empty folder"):
+    with raises_code("BL200", names=tmp_path):
         write_sample(tmp_path, **SMALL)
     assert contents(tmp_path) == {"note.txt": b"mine"}
 
@@ -193,7 +193,7 @@ def test_others_may_read_the_set_as_any_other_folder(small: Path, tmp_path: Path
 
 def test_a_place_that_cannot_be_written_is_a_data_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="could not be written"):
+    with raises_code("BL200", names=tmp_path / "file"):
         write_sample(tmp_path / "file" / "dogs", **SMALL)
 
 
@@ -203,7 +203,7 @@ def test_a_place_that_cannot_be_written_is_a_data_error(tmp_path: Path) -> None:
 def test_senseless_requests_are_refused_before_anything_is_made(
     tmp_path: Path, wrong: dict[str, int]
 ) -> None:
-    with pytest.raises(DataError, match=f"{next(iter(wrong))} to be at least"):
+    with raises_code("BL200", names=next(iter(wrong))):
         write_sample(tmp_path / "parent" / "dogs", **{**SMALL, **wrong})
     assert list(tmp_path.iterdir()) == []
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from codes import raises_code
 from labeled_shapes import CLASSES, drawn, labels_of, write_csv
 
 from breedlab.config import validate
@@ -167,7 +168,7 @@ def test_without_the_setting_it_is_told_beside_the_conflict(
     folders: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     photos = read(folders, multi=False)
-    with pytest.raises(DataError, match="data=multi_label"):
+    with raises_code("BL200", names="data=multi_label"):
         check(photos, tmp_path_factory.mktemp("memory"), on_bad_file="error")
 
 
@@ -175,7 +176,7 @@ def test_copies_with_other_labels_in_a_file_are_conflicts(root: Path, tmp_path: 
     shutil.copy(root / "001.png", root / "100.png")
     with (root / "labels.csv").open("a") as file:
         file.write("100.png,red\n")
-    with pytest.raises(DataError, match="with other labels"):
+    with raises_code("BL200", names=("001.png", "100.png")):
         check(read(root), tmp_path / "memory", on_bad_file="error")
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from codes import raises_code
 
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.data.folders import SPLITS
 from breedlab.data.source import obtain
-from breedlab.errors import DataError
 
 
 def sample(root: Path, *more: str) -> Config:
@@ -50,21 +50,21 @@ def test_ones_own_photos_are_used_whatever_the_sample_would_be(tmp_path: Path) -
 
 def test_nothing_is_drawn_into_a_folder_that_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match="found 0 class folders"):
+    with raises_code("BL200", names=tmp_path):
         obtain(sample(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_a_file_in_the_place_of_the_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photos").write_text("mine")
-    with pytest.raises(DataError, match="is a file"):
+    with raises_code("BL200", names=tmp_path / "photos"):
         obtain(sample(tmp_path / "photos"))
     assert (tmp_path / "photos").read_text() == "mine"
 
 
 def test_a_folder_of_ones_own_is_never_made_up(tmp_path: Path) -> None:
     config = validate(load(["data=image_folder", f"data.root={tmp_path / 'mine'}"]))
-    with pytest.raises(DataError, match="mine does not exist"):
+    with raises_code("BL200", names=tmp_path / "mine"):
         obtain(config)
     assert not (tmp_path / "mine").exists()
 

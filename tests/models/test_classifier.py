@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from codes import raises_code
 
-from breedlab.errors import ConfigError
 from breedlab.models import backbone as backbones
 from breedlab.models.boundary import NotSeparable
 from breedlab.models.classifier import Architecture, Classifier
@@ -122,9 +122,7 @@ def test_a_frozen_stage_of_a_transformer_freezes_its_tokens_and_positions() -> N
 
 
 def test_an_unknown_stage_is_refused_with_those_there_are() -> None:
-    with pytest.raises(
-        ConfigError, match=r"model.freeze: resnet18 has no stage 'layer9'.*layer1, .*layer4"
-    ):
+    with raises_code("BL121", names=("model.freeze", "'layer9'", "layer1", "layer4")):
         make("resnet18", "layer9")
 
 

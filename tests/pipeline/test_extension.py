@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from codes import raises_code
 
 import breedlab
 from breedlab.cli.launch import main
-from breedlab.errors import ConfigError
 from breedlab.tuning import study as studies
 from breedlab.tuning.trial import Outcome
 
@@ -119,10 +119,7 @@ def test_fewer_than_there_are_is_refused(here: Path, words: Words, word: str, be
     ]
     run = launched(*words(*space))
     before = (run / "config.yaml").read_text()
-    with pytest.raises(
-        ConfigError,
-        match=rf"{word.partition('=')[0]}: got 1; expected at least 2, since .* {behind}",
-    ):
+    with raises_code("BL110", names=(word.partition("=")[0], behind)):
         launched(f"resume={run}", word)
     assert (run / "config.yaml").read_text() == before and (run / "metrics.json").exists()
 

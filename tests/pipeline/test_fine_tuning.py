@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from codes import raises_code
 from safetensors.torch import load
 
 from breedlab.config import Config
-from breedlab.errors import ConfigError
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import final_test
 from breedlab.pipeline.fine_tuning import fine_tune, settings
@@ -173,7 +173,7 @@ def test_batch_norm_stays_frozen_behind_a_frozen_stage(configure: Configure) -> 
 
 
 def test_what_trains_whole_already_is_not_fine_tuned(configure: Configure) -> None:
-    with pytest.raises(ConfigError, match=r"fine_tune\.epochs: got 2; expected 0"):
+    with raises_code("BL104", names="fine_tune.epochs"):
         configure("model.freeze=none", "fine_tune.epochs=2")
 
 

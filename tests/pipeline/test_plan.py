@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from codes import raises_code
 from PIL import Image
 
 from breedlab.cli.launch import main
@@ -242,9 +243,7 @@ def test_of_a_complete_run_nothing_is_left(planned: Planned, begun: Path) -> Non
 
 
 def test_a_missing_folder_is_one_message_that_shows_what_is_expected(planned: Planned) -> None:
-    with pytest.raises(
-        DataError, match=r"data\.root: nowhere does not exist; expected a folder such as ROOT/train"
-    ) as e:
+    with raises_code("BL200", names=("data.root", "nowhere", "ROOT/train")) as e:
         planned({"data.root": "nowhere", "data.sample": None})
     assert e.value.exit_code == 2
     assert len(str(e.value).splitlines()) == 1

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
+from codes import raises_code
 
 from breedlab.cli.launch import main
 from breedlab.config import Config, search_space
 from breedlab.config.space import Choices, Range
-from breedlab.errors import ConfigError
 from breedlab.pipeline.run import checked_photos, run
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 
@@ -80,7 +80,7 @@ def test_a_resumed_search_may_be_asked_the_same_again(
         main([*words(*search, "trainer.max_epochs=1"), f"tuner.space.data.batch_size={asked}"]) == 0
     )
     assert main(["resume=runs/latest", f"tuner.space.data.batch_size={asked}"]) == 0
-    with pytest.raises(ConfigError, match=r"tuner\.space\.data\.batch_size"):
+    with raises_code("BL104", names="tuner.space.data.batch_size"):
         main(["resume=runs/latest", "tuner.space.data.batch_size=[32, 512]"])
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from codes import raises_code
 from strangers import Write
 
 from breedlab.backends.launched import Launched
 from breedlab.cli import jobs, launch
-from breedlab.errors import BackendError
 from breedlab.registry import BACKENDS
 
 MANUAL = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text()
@@ -53,7 +53,7 @@ def test_a_dry_run_is_the_backends_own(detached: Words, capsys: Any) -> None:
 
 
 def test_addresses_that_it_does_not_read_are_refused(detached: Words) -> None:
-    with pytest.raises(Exception, match="s3://b/dogs is in S3; expected a folder here, or backend"):
+    with raises_code("BL104", names=("data.root", "s3://b/dogs")):
         launch.main(detached("data.root=s3://b/dogs"))
 
 
@@ -79,10 +79,10 @@ def test_a_job_is_listed_shown_and_stopped(detached: Words, capsys: Any, here: P
     forget()
     shown = capsys.readouterr().out
     assert f"training    {name}: stopped" in shown and "runs/quickstart/" in shown
-    with pytest.raises(BackendError, match=f"{name}: stopped; its log"):
+    with raises_code("BL400", names=(name, "jobs show")):
         jobs.main(["fetch", name])
     forget()
-    with pytest.raises(BackendError, match="has nothing that is still to be started"):
+    with raises_code("BL400", names=name):
         jobs.main(["resume", name])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from codes import raises_code
 from strangers import AUGMENTATION, Write
 
 from breedlab.backends.sagemaker.jobs.hyperparameters import decode
@@ -139,10 +140,7 @@ def test_a_plugin_that_cannot_be_imported_is_told_in_one_line(
 
 def test_a_setting_in_the_way_of_a_component_is_told(package: Write, words: Words) -> None:
     named = package(AUGMENTATION.replace('"blank"', '"mixup"'))
-    with pytest.raises(
-        ConfigError,
-        match=r"augmentation 'mixup' of my_package has the name of the setting data\.mixup",
-    ):
+    with raises_code("BL108", names=("'mixup'", "my_package", "data.mixup")):
         read(words(named))
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from codes import raises_code
 
-from breedlab.errors import ServingError
 from breedlab.models.classifier import Classifier
 from breedlab.serving import handler
 from breedlab.serving.archive import opened, write_archive
@@ -131,7 +131,7 @@ def test_what_is_no_model_is_named(tmp_path: Path, folder: Path, kind: str) -> N
     if kind == "empty folder":
         path = tmp_path / "run"
         path.mkdir()
-    with pytest.raises(ServingError, match=r"model.tar.gz: .*expected"), opened(path):
+    with raises_code("BL500", names="model.tar.gz"), opened(path):
         pass
 
 
@@ -140,7 +140,7 @@ def test_of_several_runs_one_has_to_be_named(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.tar.gz").touch()
     with (
-        pytest.raises(ServingError, match=r"holds several runs; name one, such as \S+2026-01-02"),
+        raises_code("BL500", names="2026-01-02"),
         opened(tmp_path),
     ):
         pass
@@ -195,7 +195,7 @@ def test_a_bad_request_is_told_why(body: bytes | str, kind: str, status: int, sa
 
 def test_no_address_is_asked_unless_the_archive_says_so(folder: Path) -> None:
     photos = handler.input_fn('{"url": "http://127.0.0.1/x.jpg"}', "application/json")
-    with pytest.raises(BadRequest, match="fetches no URLs") as caught:
+    with raises_code("BL503") as caught:
         handler.predict_fn(photos, handler.model_fn(str(folder)))
     assert caught.value.status == 400
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from codes import raises_code
 
-from breedlab.errors import ServingError
 from breedlab.models import openvino_core
 from breedlab.models.classifier import Classifier
 from breedlab.serving import engines, openvino_export
@@ -113,9 +113,7 @@ def test_the_network_is_there_for_explanations_whatever_answers(with_openvino: P
 def test_an_engine_can_be_asked_for(with_openvino: Path, folder: Path) -> None:
     assert Model(with_openvino, CPU, "eager").engine.choice == engines.MODULE
     assert Model(with_openvino, CPU, "openvino").engine.choice.engine == "openvino"
-    with pytest.raises(
-        ServingError, match=r"exported without an OpenVINO engine; export it with serving\.engine="
-    ):
+    with raises_code("BL500", names="serving.engine=openvino"):
         Model(folder, CPU, "openvino")
 
 
@@ -182,7 +180,7 @@ def test_what_cannot_run_here_leaves_the_answer_to_pytorch_and_says_so(
     assert "PyTorch answers instead" in warning and "\n" not in warning
     with torch.inference_mode():
         np.testing.assert_allclose(model.scores(batch), classifier(batch), rtol=1e-4, atol=1e-5)
-    with pytest.raises(ServingError, match=r"engines/fp32\.xml cannot be used here"):
+    with raises_code("BL500", names="engines/fp32.xml"):
         Model(content, CPU, "openvino")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from codes import raises_code
 from safetensors.torch import load_file, save_file
 
 from breedlab.archives import opened
@@ -234,7 +235,7 @@ def test_what_model_json_says_is_checked(
 )
 def test_what_is_no_model_json_is_one_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.json").write_bytes(content)
-    with pytest.raises(ServingError, match=r"^model\.json: "):
+    with raises_code("BL500", names="model.json"):
         read_description(tmp_path)
 
 
@@ -311,7 +312,7 @@ def test_a_file_that_is_no_safetensors_is_one_message(
     (made / "model.safetensors").unlink()
     if content is not None:
         (made / "model.safetensors").write_bytes(content)
-    with pytest.raises(ServingError, match=r"^model\.safetensors: "):
+    with raises_code("BL500", names="model.safetensors"):
         Model(made)
 
 
@@ -351,7 +352,7 @@ def test_an_archives_code_sees_no_keys(
         " os.environ.get('NO')]\nraise RuntimeError(f'found {found} {file.exists()}"
         " {sorted(os.environ)}')\n"
     )
-    with pytest.raises(ServingError, match=r"found \[\] False") as caught:
+    with raises_code("BL500", names="found [] False") as caught:
         archive_check.lint(content)
     assert "SECRET" not in str(caught.value) and "GITHUB_TOKEN" not in str(caught.value)
     assert os.environ["AWS_ACCESS_KEY_ID"] == "SECRET"
@@ -396,7 +397,7 @@ def stolen(content: Path, folder: Path, home: Path) -> str:
     """What an archive's code finds of the keys, though it knows their paths."""
     shutil.copytree(folder, content)
     (content / "code" / "inference.py").write_text(STEAL.format(home=str(home), pid=os.getpid()))
-    with pytest.raises(ServingError, match="found") as caught:
+    with raises_code("BL500", names="found") as caught:
         archive_check.lint(content)
     return str(caught.value)
 

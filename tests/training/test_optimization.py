@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from codes import raises_code
 from torch import nn
 
 from breedlab.config import Config, validate
 from breedlab.config.migrations import upgrade
 from breedlab.config.schema import Optim
-from breedlab.errors import TrainingError
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.training.evaluation import evaluate
@@ -98,9 +98,7 @@ def test_a_saved_optimizer_of_other_groups_is_refused_in_a_sentence(configure: C
     saved = make_optimizer(network, optim).state_dict()
     refuse_other_groups(network, optim, saved)
     other = optim.model_copy(update={"param_groups": "legacy"})
-    with pytest.raises(
-        TrainingError, match=r"the saved optimizer has 20 parameter groups .* resnet18 has 7 of"
-    ):
+    with raises_code("BL300", names=("20", "7", "resnet18")):
         refuse_other_groups(network, other, saved)
 
 

@@ -16,13 +16,13 @@ import lightning
 import preloaded
 import pytest
 import torch
+from codes import raises_code
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_fit import CASES, train
 
 from breedlab import signals
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
-from breedlab.errors import ConfigError
 from breedlab.pipeline.run import checked_photos
 from breedlab.training.context import prepare
 from breedlab.training.progress import done as how_far
@@ -325,9 +325,7 @@ def test_a_run_that_another_process_works_on_is_refused(
     )
     assert other.stdout is not None
     other.stdout.readline()
-    with pytest.raises(
-        ConfigError, match=r"resume: another process is working on runs/x/.*wait until it has ended"
-    ):
+    with raises_code("BL114", names="runs/x"):
         current_run.CurrentRun().enter(config, run)
     other.communicate(b"\n")
     with current_run.CurrentRun() as current:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from codes import raises_code
 
 from breedlab import config as configs
 from breedlab.config import Config
-from breedlab.errors import ConfigError, TrainingError
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import final_test
 from breedlab.pipeline.resuming import as_begun
@@ -71,18 +71,13 @@ def test_another_runs_head_is_left_out_where_the_classes_are_others(
     )
     name = "shufflenet_v2_x0_5"
     other = configs.replace(again, {"model.name": "resnet34"})
-    with pytest.raises(
-        ConfigError,
-        match=rf"moved.ckpt holds {name}, not resnet34; set model.name={name}",
-    ):
+    with raises_code("BL120", names=("moved.ckpt", f"model.name={name}")):
         prepare(other, prepared.report)
 
 
 def test_a_run_that_has_no_weights_yet_is_no_start(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(
-        ConfigError, match=r"model.weights: .* is a run that has no model.tar.gz and no checkpoints"
-    ):
+    with raises_code("BL104", names=("model.weights", "checkpoints")):
         small(configure, tmp_path, f"model.weights={tmp_path}")
 
 
@@ -98,9 +93,7 @@ def test_a_network_that_the_archive_does_not_make_again_is_not_exported(
         classifier.backbone.conv5[1].eps = 3.0
 
     monkeypatch.setattr(final_test, "load_checkpoint", with_an_attribute)
-    with pytest.raises(
-        TrainingError, match=r"export: the archive does not answer what the trained network answers"
-    ):
+    with raises_code("BL300", names="export"):
         run(small(configure, tmp_path, "model.freeze=none"), [])
     (directory,) = tmp_path.glob("*/2*")
     assert (

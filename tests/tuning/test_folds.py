@@ -10,6 +10,7 @@ from statistics import mean
 import numpy as np
 import pytest
 import torch
+from codes import raises_code
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit, StratifiedGroupKFold, cross_val_score
@@ -17,7 +18,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from breedlab.config import Config
-from breedlab.errors import ConfigError
 from breedlab.evaluation.statistics import fold_interval
 from breedlab.pipeline.run import checked_photos
 from breedlab.reporting.search_facts import confirmations
@@ -154,7 +154,7 @@ def test_a_row_with_folds_reads_back_from_its_line() -> None:
 
 
 def test_folds_need_features_that_are_cached(configure: Configure) -> None:
-    with pytest.raises(ConfigError, match=r"tuner\.folds: got 5.*model\.freeze=backbone"):
+    with raises_code("BL104", names=("tuner.folds", "model.freeze=backbone")):
         configure("tuner=random", "tuner.folds=5", "model.freeze=none")
 
 

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from codes import raises_code
 
 from breedlab.config import Config
-from breedlab.files import DamagedFile
 from breedlab.tuning import reopen
 from breedlab.tuning import study as studies
 from breedlab.tuning.study import search
@@ -152,9 +152,7 @@ def test_where_neither_can_be_used_one_message_names_the_trial(
     )
     cut_off(tmp_path / "study.db")
     content = (tmp_path / "study.db").read_bytes()
-    with pytest.raises(
-        DamagedFile, match=r"trials/1/trial.json.*search space.*remove .*trials/1 to run that trial"
-    ):
+    with raises_code("BL112", names="trials/1"):
         search(config, NOTHING, tmp_path)
     assert (tmp_path / "study.db").read_bytes() == content, "nothing is lost"
 

@@ -14,7 +14,7 @@ from breedlab.config.migrations import KEY, upgrade
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from
 from breedlab.console import warn
-from breedlab.errors import BackendError, BreedlabError
+from breedlab.errors import BackendError, BreedlabError, NotFound
 from breedlab.files import damaged
 from breedlab.registry import BACKENDS
 
@@ -94,7 +94,7 @@ def _ask(name: str, question: Callable[[Backend], T | None]) -> T:
                 return answer
         except BackendError as error:
             refused = refused or error
-    raise refused or BackendError(f"{name}: there is no such job")
+    raise refused or NotFound(f"{name}: there is no such job")
 
 
 def _read(run: Path) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from importlib import import_module
 
-from breedlab.errors import BreedlabError, DiskFull, causes, ended_run
+from breedlab.errors import BreedlabError, DiskFull, UsageError, causes, ended_run
 
 COMMANDS = {
     "launch": "search, train, test, and export: launch experiment=NAME [PATH=VALUE ...]",
@@ -61,12 +61,11 @@ def main() -> None:
     if words[0] not in COMMANDS:
         from breedlab.config.problems import nearest
 
-        print(
+        refused = UsageError(
             f"breedlab: no command {words[0]!r}; expected a folder or one of"
-            f" {', '.join(COMMANDS)}{nearest(words[0], COMMANDS)}",
-            file=sys.stderr,
+            f" {', '.join(COMMANDS)}{nearest(words[0], COMMANDS)}"
         )
-        sys.exit(2)
+        sys.exit(_say(refused.shown(), refused.exit_code))
     sys.argv = [f"breedlab {words[0]}", *words[1:]]
     run(words[0])
 
@@ -99,19 +98,21 @@ def run(command: str) -> None:
         if isinstance(error, OSError) and error.filename and error.errno in _REFUSALS:
             sys.exit(
                 _say(
-                    f"{error.filename}: {error.strerror}; name another place or fix its"
+                    f"[BL600] {error.filename}: {error.strerror}; name another place or fix its"
                     " permissions",
                     1,
                 )
             )
         if is_shared_memory_full(error):
-            code = _say(f"{_shared_memory_message()}{_resume_hint(error)}", 1)
+            code = _say(f"[BL305] {_shared_memory_message()}{_resume_hint(error)}", 1)
         elif is_disk_full(error):
-            code = _say(f"{_disk_message(error)}; free some space{_resume_hint(error)}", 1)
+            code = _say(
+                f"[{DiskFull.code}] {_disk_message(error)}; free some space{_resume_hint(error)}", 1
+            )
         elif signal := ended_loader(error):
-            code = _say(f"{_loader_message(signal)}{_resume_hint(error)}", 1)
+            code = _say(f"[BL306] {_loader_message(signal)}{_resume_hint(error)}", 1)
         elif is_out_of_memory(error):
-            code = _say(f"{_OUT_OF_MEMORY}{_resume_hint(error)}", 1)
+            code = _say(f"[BL307] {_OUT_OF_MEMORY}{_resume_hint(error)}", 1)
         else:
             raise
     sys.exit(code)

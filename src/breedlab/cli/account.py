@@ -10,7 +10,7 @@ from breedlab.cli.parser import Parser
 from breedlab.commands import command
 from breedlab.config import Config
 from breedlab.config.yaml_folders import with_search_path
-from breedlab.errors import ConfigError
+from breedlab.errors import UsageError
 from breedlab.registry import BACKENDS
 
 _OPERATION = "policies of an account"
@@ -36,14 +36,14 @@ def main(argv: list[str]) -> int:
     if account is None:
         raise not_offered(config.backend.name, _OPERATION, lambda each: each.account())
     if args.what == "bootstrap" and not args.dry_run:
-        raise ConfigError(
+        raise UsageError(
             "account bootstrap: breedlab creates no roles; print the template with --dry-run, read"
             f" it, and create it:\n  {account.how_to_create()}"
         )
     request = _request(config, args)
     tree = account.template(request) if args.what == "bootstrap" else account.policies(request)
     if args.only and args.only not in tree:
-        raise ConfigError(f"--only: got {args.only!r}; expected one of {', '.join(tree)}")
+        raise UsageError(f"--only: got {args.only!r}; expected one of {', '.join(tree)}")
     print(json.dumps(tree[args.only] if args.only else tree, indent=2))
     return 0
 

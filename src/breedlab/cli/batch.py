@@ -46,7 +46,9 @@ def main(argv: list[str]) -> int:
     try:
         return _main(argv)
     except (BackendError, ConfigError, DataError) as error:
-        raise type(error)(_as_flags(str(error))) from error
+        worded = type(error)(_as_flags(str(error)))
+        worded.code = error.code
+        raise worded from error
 
 
 def _main(argv: list[str]) -> int:

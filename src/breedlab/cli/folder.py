@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from breedlab.commands import command
-from breedlab.errors import ConfigError, DataError
+from breedlab.errors import DataError, UsageError
 
 _OF_ITS_OWN = ("experiment=", "resume=", "backend=", "data=", "plugins=", "tuner=", "model=")
 """Words that say what to run: with them, `launch` takes what is said and proposes nothing."""
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     words = [word for word in argv[1:] if "=" in word]
     others = [word for word in argv[1:] if word not in words]
     if others:
-        raise ConfigError(
+        raise UsageError(
             f"{others[0]}: expected PATH=VALUE after the folder, such as dry_run=true or"
             f" trainer.max_epochs=5; `{command('launch')}` takes flags"
         )

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     by_path = {setting.path: setting for setting in [*settings(Deploying), *settings(schema())]}
     if unknown := [path for path in paths if path not in by_path]:
         raise ConfigError(
-            "\n".join(f"{path}: unknown name{nearest(path, by_path)}" for path in unknown)
+            "\n".join(f"{path}: unknown name{nearest(path, by_path)}" for path in unknown), "BL101"
         )
     texts = [_about(by_path[path], list(by_path.values()), overrides) for path in paths]
     print("\n\n".join(texts) if texts else _listed(list(by_path.values())))

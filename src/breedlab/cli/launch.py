@@ -20,7 +20,7 @@ from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from, nearest
 from breedlab.config.validate import accepted, examine, known_paths, leaf_values, replace
 from breedlab.config.yaml_folders import config_folder, groups, with_search_path
-from breedlab.errors import BreedlabError, ConfigError, ResumeError, Terminated
+from breedlab.errors import BreedlabError, ConfigError, ResumeError, Terminated, UsageError
 from breedlab.files import read_json_if_whole
 from breedlab.weight_files import file_of
 
@@ -361,6 +361,6 @@ def _refuse_unknown_flags(argv: list[str]) -> None:
                 if path
                 else nearest(name, paths) + nearest(flag, known)
             )
-            raise ConfigError(
+            raise UsageError(
                 f"{flag}: unknown flag; values are set as path=value without dashes{hint}"
             )

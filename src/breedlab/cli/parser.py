@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from breedlab.commands import command
 from breedlab.config.problems import nearest
+from breedlab.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,7 +53,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, with the nearest name, and exit with 2."""
-        super().error(message + self._hint(message))
+        super().error(f"[{UsageError.code}] {message}{self._hint(message)}")
 
     def _hint(self, message: str) -> str:
         if unknown := re.search(r"unrecognized arguments: .*?(--?[\w-]+)", message):

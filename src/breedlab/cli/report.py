@@ -7,7 +7,7 @@ from pathlib import Path
 
 from breedlab import extras
 from breedlab.cli.parser import Parser
-from breedlab.errors import ConfigError
+from breedlab.errors import UsageError
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     parser = command_parser()
     words = parser.parse_args(argv)
     if words.out is not None and words.out.is_dir():
-        raise ConfigError(
+        raise UsageError(
             f"--out {words.out} is a folder; expected a file such as {words.out / 'report.html'}"
         )
     extras.require("report", "a report")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 from pydantic_core import PydanticKnownError
 
-from breedlab.errors import ConfigError
+from breedlab.errors import PluginError
 from breedlab.registry import REGISTRIES, Registry
 
 
@@ -79,7 +79,7 @@ def _is_there(
         section = section_of(section.model_fields[part].annotation) or section
     there = section.model_fields.get(name)
     if there is not None and section_of(there.annotation) is not component:
-        raise ConfigError(
+        raise PluginError(
             f"{registry.kind} {name!r} of {component.__module__} has the name of the setting"
             f" {registry.section}.{name}; register it under another"
         )

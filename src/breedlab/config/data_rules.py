@@ -36,7 +36,9 @@ def fixes_are_here(data: Data, backend: Backend) -> Iterator[Problem]:
         )
     elif not Path(data.fixes).is_file():
         yield Problem(
-            "data.fixes", f"{data.fixes} does not exist; expected a run's fixes.csv, edited"
+            "data.fixes",
+            f"{data.fixes} does not exist; expected a run's fixes.csv, edited",
+            "BL600",
         )
 
 

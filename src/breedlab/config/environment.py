@@ -203,7 +203,9 @@ def resolved(tree: Mapping[str, Any], lenient: bool = False) -> tuple[Tree, list
 
 def not_set(path: str, name: str) -> Problem:
     """Return the problem of a value whose variable the environment does not have."""
-    return Problem(path, f"comes from the environment variable {name}, which is not set; export it")
+    return Problem(
+        path, f"comes from the environment variable {name}, which is not set; export it", "BL109"
+    )
 
 
 def text_with_values(text: str) -> str:

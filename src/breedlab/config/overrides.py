@@ -100,7 +100,9 @@ def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
             text = " ".join(parts)
             found.append(
                 Problem(
-                    text, f"has spaces; quote it: {quoted_override(key, text.partition('=')[2])}"
+                    text,
+                    f"has spaces; quote it: {quoted_override(key, text.partition('=')[2])}",
+                    "BL106",
                 )
             )
         else:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from breedlab.config.problems import Problem, error_from
-from breedlab.errors import BreedlabError, ConfigError
+from breedlab.errors import BreedlabError, PluginError
 
 
 def load_plugins(names: Any) -> list[Problem]:
@@ -34,7 +34,9 @@ def load_plugins(names: Any) -> list[Problem]:
 def _load(name: Any, path: str) -> Problem | None:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", name):
         return Problem(
-            path, f"got {name!r}; expected the name of a Python package, such as my_package"
+            path,
+            f"got {name!r}; expected the name of a Python package, such as my_package",
+            PluginError.code,
         )
     if name in sys.modules:
         return None
@@ -47,15 +49,17 @@ def _load(name: Any, path: str) -> Problem | None:
                 path,
                 f"no package {name!r} is in the working folder ({Path.cwd()}) or installed; put it"
                 " there, or install it with pip",
+                PluginError.code,
             )
-        return Problem(path, f"{name} needs {error.name}, which is not installed")
+        return Problem(path, f"{name} needs {error.name}, which is not installed", PluginError.code)
     except BreedlabError as error:
-        return Problem(path, f"{name} cannot be imported: {error}")
+        return Problem(path, f"{name} cannot be imported: {error}", PluginError.code)
     except Exception as error:  # whatever the package does
         reason = " ".join(str(error).split())
         return Problem(
             path,
             f"{name} cannot be imported ({type(error).__name__}: {reason}){_place(error, name)}",
+            PluginError.code,
         )
     return None
 
@@ -114,7 +118,7 @@ def _package_source(name: str) -> Path:
     places = list(spec.submodule_search_locations or []) if spec else []
     place = Path(places[0] if places else (spec and spec.origin) or "")
     if not place.is_dir() and place.suffix != ".py":
-        raise ConfigError(
+        raise PluginError(
             f"plugins: {name} is not a folder or file of Python source, so it cannot travel with"
             " the run"
         )

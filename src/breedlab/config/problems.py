@@ -30,11 +30,8 @@ def error_from(problems: Iterable[Problem], source: str = "config") -> ConfigErr
     unique = list(dict.fromkeys(problems))
     count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
     lines = [f"{source}: {count}", *(f"  {p.path}: {p.message}" for p in unique)]
-    error = ConfigError("\n".join(lines))
     codes = {problem.code for problem in unique}
-    if len(codes) == 1:
-        (error.code,) = codes
-    return error
+    return ConfigError("\n".join(lines), codes.pop() if len(codes) == 1 else "")
 
 
 SYNONYMS = {

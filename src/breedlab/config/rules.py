@@ -30,6 +30,7 @@ from breedlab.config.schema import (
     Serving,
     Trainer,
 )
+from breedlab.errors import ConfigError
 from breedlab.registry import ENGINES, HEADS, METRICS
 from breedlab.weight_files import file_of, names_file, problem
 
@@ -44,7 +45,7 @@ def backbone_is_known(model: Model) -> Iterator[Problem]:
         expected = (
             "expected a .safetensors or .pth file of weights, a model.tar.gz, or a run directory"
         )
-        yield Problem("model.weights", f"{model.weights} {wrong}; {expected}")
+        yield Problem("model.weights", f"{model.weights} {wrong}; {expected}", "BL120")
     if model.name.startswith("timm/"):
         return
     if model.name not in known:
@@ -52,6 +53,7 @@ def backbone_is_known(model: Model) -> Iterator[Problem]:
             "model.name",
             f"torchvision has no classifier {model.name!r}{nearest(model.name, known)}; for timm's"
             " write timm/NAME",
+            "BL120",
         )
         return
     if model.weights not in (*names, "none") and not given:
@@ -59,6 +61,7 @@ def backbone_is_known(model: Model) -> Iterator[Problem]:
             "model.weights",
             f"got {model.weights!r}; expected one of {', '.join(names)}, a .safetensors or .pth"
             " file, a run, or none",
+            "BL120",
         )
 
 
@@ -220,4 +223,9 @@ def problems(sections: Mapping[str, Any]) -> list[Problem]:
         names = inspect.signature(rule).parameters
         if all(name in sections for name in names):
             found += rule(**{name: sections[name] for name in names})
-    return [replace(problem, code="BL104") for problem in found]
+    return [_with_code(problem) for problem in found]
+
+
+def _with_code(problem: Problem) -> Problem:
+    """Return a rule's problem, its code that of all rules where it has none of its own."""
+    return problem if problem.code != ConfigError.code else replace(problem, code="BL104")

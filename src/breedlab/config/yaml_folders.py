@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from breedlab.errors import ConfigError
+from breedlab.errors import UsageError
 from breedlab.version import PACKAGE
 
 SEARCHPATH = "hydra.searchpath"
@@ -72,7 +72,7 @@ def with_search_path(argv: list[str]) -> list[str]:
     for folder in own_folders(left):
         if not folder.is_dir():
             example = f"{folder}/experiment/NAME.yaml"
-            raise ConfigError(
+            raise UsageError(
                 f"--config-dir: {folder} is not a directory; expected a folder of configs, as"
                 f" {example}"
             )
@@ -90,7 +90,7 @@ def _search_path(overrides: Sequence[str]) -> list[str]:
             plain(override.value()) for override in OverridesParser.create().parse_overrides(named)
         ]
     except HydraException as error:
-        raise ConfigError(
+        raise UsageError(
             f"{SEARCHPATH}: cannot be read; expected {SEARCHPATH}=[FOLDER,...]"
         ) from error
     return [

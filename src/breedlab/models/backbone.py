@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from breedlab.errors import ConfigError
+from breedlab.errors import BackboneError
 from breedlab.weight_files import ENDINGS
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _build_torchvision(name: str, weights: str) -> Backbone:
     from torchvision import models
 
     if name not in models.list_models(module=models):
-        raise ConfigError(
+        raise BackboneError(
             "model.name: torchvision has no classifier"
             f" {name!r}{_close(name, models.list_models(module=models))}"
         )
@@ -141,7 +141,7 @@ def _build_torchvision(name: str, weights: str) -> Backbone:
         pretraining = Pretraining()
         network = models.get_model(name, weights=None, **_quiet(name))
     else:
-        raise ConfigError(_unknown_weights(name, weights, list(enum.__members__)))
+        raise BackboneError(_unknown_weights(name, weights, list(enum.__members__)))
     whole = set(network.state_dict())
     # GoogLeNet and Inception: their side heads go with the last layer
     if getattr(network, "aux_logits", False):
@@ -233,17 +233,17 @@ def _build_timm(name: str, weights: str, tag: str) -> Backbone:
     try:
         timm = import_timm()
     except ImportError as error:
-        raise ConfigError(
+        raise BackboneError(
             f"model.name: timm/{name} needs the timm extra; install it with: pip install"
             " 'breedlab[timm]'"
         ) from error
     if not timm.is_model(name):
-        raise ConfigError(
+        raise BackboneError(
             f"model.name: timm has no model {name!r}{_close(name, timm.list_models())}"
         )
     tags = [full.split(".", 1)[1] for full in timm.list_pretrained(f"{name}.*") if "." in full]
     if tag and tag not in tags:
-        raise ConfigError(
+        raise BackboneError(
             f"model.name: timm knows no weights {tag!r} of {name}, for which this model was built"
         )
     source = "timm's for this model"
@@ -262,14 +262,14 @@ def _build_timm(name: str, weights: str, tag: str) -> Backbone:
             )
         network = timm.create_model(f"{name}.{tag}" if tag else name, pretrained=False)
     else:
-        raise ConfigError(_unknown_weights(f"timm/{name}", weights, tags))
+        raise BackboneError(_unknown_weights(f"timm/{name}", weights, tags))
     if weights.startswith(PACKAGE):
         from breedlab.models.packages import load_packaged
 
         load_packaged(network, name, weights.removeprefix(PACKAGE))
     whole = set(network.state_dict())
     if not hasattr(network, "reset_classifier"):
-        raise ConfigError(
+        raise BackboneError(
             f"model.name: timm/{name} is the encoder of a larger model, without features for a"
             " classifier; expected a classifier of images, such as timm/vit_base_patch16_224"
         )
@@ -303,7 +303,7 @@ def _downloaded(make: Callable[[], nn.Module], source: str) -> nn.Module:
     try:
         return make()
     except Exception as error:  # urllib, hub and socket errors share no base but this one
-        raise ConfigError(
+        raise BackboneError(
             f"model.weights: could not be downloaded from {source} ({type(error).__name__}:"
             f" {str(error)[:120]}).\n  Without a connection: give a file"
             " (model.weights=/path/to/weights.safetensors or .pth), use weights from a package"

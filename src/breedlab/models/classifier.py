@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from breedlab.errors import ConfigError
+from breedlab.errors import Unsuitable
 from breedlab.models import backbone as backbones
 from breedlab.models.boundary import NotSeparable, TruncatedBackbone, modules_through, stages
 
@@ -186,7 +186,7 @@ class Classifier(nn.Module):
             return list(self.backbone.modules())
         if not any(name == self.freeze for name, _ in self.backbone.named_modules()):
             known = stages(self.backbone)
-            raise ConfigError(
+            raise Unsuitable(
                 f"model.freeze: {self.architecture.name} has no stage {self.freeze!r};"
                 f" expected none, backbone, or one of {', '.join(known)}"
             )

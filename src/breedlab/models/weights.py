@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from breedlab.errors import BreedlabError, ConfigError
+from breedlab.errors import BackboneError, BreedlabError, ConfigError
 
 CARD = "breedlab"
 """The key in a checkpoint of ours for what `model.json` says in an archive."""
@@ -70,7 +70,7 @@ def read(path: Path) -> StoredWeights:
         ConfigError: If the file is missing, is none of these, or holds more than plain data.
     """
     if not path.is_file():
-        raise ConfigError(f"model.weights: {path} does not exist")
+        raise BackboneError(f"model.weights: {path} does not exist")
     if path.name.endswith((".tar.gz", ".tgz")):
         return _read_archive(path)
     if path.suffix == ".safetensors":
@@ -78,19 +78,21 @@ def read(path: Path) -> StoredWeights:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise ConfigError(
+        raise BackboneError(
             f"model.weights: {path} holds Python objects, not plain tensors alone, and is not"
             " loaded; save the weights by themselves: torch.save(model.state_dict(),"
             " 'weights.pth')"
         ) from error
     except Exception as error:  # torch has no error of its own for a damaged file
-        raise ConfigError(
+        raise BackboneError(
             f"model.weights: {path} cannot be read ({_one_line(error)}); expected a state dict that"
             " torch.save wrote, a .safetensors file, or a model.tar.gz"
         ) from error
     tensors = _state_dict(content)
     if not tensors:
-        raise ConfigError(f"model.weights: {path} holds no tensors by name; expected a state dict")
+        raise BackboneError(
+            f"model.weights: {path} holds no tensors by name; expected a state dict"
+        )
     card = content.get(CARD) if isinstance(content, Mapping) else None
     return StoredWeights(path, tensors, _checked_card(path, card) if card else {})
 
@@ -111,7 +113,7 @@ def load(network: nn.Module, stored: StoredWeights, name: str, last: Iterable[st
     """
     recorded = stored.card.get("architecture", {}).get("name", name)
     if recorded != name:
-        raise ConfigError(
+        raise BackboneError(
             f"model.weights: {stored.path} holds {recorded}, not {name}; set model.name={recorded}"
         )
     own = network.state_dict()
@@ -127,13 +129,13 @@ def load(network: nn.Module, stored: StoredWeights, name: str, last: Iterable[st
     extra = [n for n in theirs if n not in own]
     foreign = [n for n in extra if n.partition(".")[0] in tops and not n.startswith(tuple(last))]
     if missing or reshaped or foreign:
-        raise ConfigError(_misfit(stored, name, prefix, own, theirs, missing, reshaped, foreign))
+        raise BackboneError(_misfit(stored, name, prefix, own, theirs, missing, reshaped, foreign))
     kept = {n: theirs.get(n, tensor) for n, tensor in own.items()}
     broken = [
         n for n, t in kept.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())
     ]
     if broken:
-        raise ConfigError(
+        raise BackboneError(
             f"model.weights: {stored.path} has NaN or infinite values in {len(broken)} of"
             f" {len(own)} tensors, such as {prefix}{broken[0]}; expected the weights of a training"
             " that did not diverge"
@@ -154,7 +156,7 @@ def _read_safetensors(path: Path) -> StoredWeights:
     try:
         tensors = load_file(path)
     except Exception as error:  # safetensors has one error for all, and OSError comes besides
-        raise ConfigError(
+        raise BackboneError(
             f"model.weights: {path} is not a whole safetensors file ({_one_line(error)})"
         ) from error
     beside = path.with_name("model.json")
@@ -170,15 +172,15 @@ def _read_archive(path: Path) -> StoredWeights:
         with opened(path) as folder:
             file = folder / "model.safetensors"
             if not file.is_file():
-                raise ConfigError(
+                raise BackboneError(
                     f"model.weights: {path} holds no model.safetensors; expected breedlab's"
                     " model.tar.gz"
                 )
             inner = _read_safetensors(file)
     except ConfigError as error:
-        raise ConfigError(str(error).replace(str(file.parent), str(path))) from error
+        raise BackboneError(str(error).replace(str(file.parent), str(path))) from error
     except BreedlabError as error:
-        raise ConfigError(f"model.weights: {error}") from error
+        raise BackboneError(f"model.weights: {error}") from error
     return StoredWeights(
         path, {name: tensor.clone() for name, tensor in inner.tensors.items()}, inner.card
     )
@@ -190,7 +192,7 @@ def _card_in(file: Path) -> dict[str, Any]:
     try:
         card = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"model.weights: {file} cannot be read ({_one_line(error)})") from error
+        raise BackboneError(f"model.weights: {file} cannot be read ({_one_line(error)})") from error
     return _checked_card(file, card)
 
 
@@ -220,7 +222,7 @@ def _checked_card(path: Path, card: Any) -> dict[str, Any]:
     except (KeyError, TypeError):
         whole = False
     if not whole:
-        raise ConfigError(
+        raise BackboneError(
             f"model.weights: {path} describes no model of breedlab's: architecture, classes,"
             " transform"
         )

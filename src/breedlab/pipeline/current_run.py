@@ -16,7 +16,7 @@ except ImportError:  # not on Windows
 
 from breedlab.commands import command
 from breedlab.config import Config
-from breedlab.errors import ResumeError, remember_run
+from breedlab.errors import RunInUse, remember_run
 
 _LOCK_WAIT_S = 10.0
 """A killed process's helpers hold its lock until they notice, which takes them five seconds."""
@@ -80,7 +80,7 @@ class CurrentRun:
                 return
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise ResumeError(
+                    raise RunInUse(
                         f"resume: another process is working on {run}; wait until it has ended, or"
                         " stop it first"
                     ) from None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab.config import Config
-from breedlab.errors import ConfigError
+from breedlab.errors import ResumeError
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.pipeline import rundir
 from breedlab.training.progress import Done, done
@@ -44,7 +44,7 @@ def refuse_fewer(run: Path, changed: Mapping[str, Any]) -> None:
     ):
         asked = changed.get(path)
         if isinstance(asked, int) and asked < count:
-            raise ConfigError(
+            raise ResumeError(
                 f"{path}: got {asked}; expected at least {count}, since {run} has {count} {what}"
                 " behind it; for fewer start a new run"
             )

@@ -10,7 +10,7 @@ from breedlab import config as configs
 from breedlab.config import Config
 from breedlab.console import note, warn
 from breedlab.data.check import Report
-from breedlab.errors import ConfigError, ResumeError
+from breedlab.errors import ConfigError, OtherImages
 from breedlab.files import read_json
 from breedlab.pipeline import extension, rundir
 from breedlab.pipeline.current_run import CurrentRun
@@ -81,7 +81,7 @@ def complete_metrics(directory: Path) -> dict[str, Any] | None:
 
 
 def _other_photos(directory: Path, report: Report) -> ConfigError:
-    return ResumeError(
+    return OtherImages(
         f"resume: the photos under {report.photos.root} are not those that {directory} was started"
         " with; restore them, say where they are now (data.root=DIR), or start a new run"
     )

@@ -19,7 +19,7 @@ from breedlab.config.validate import with_values
 from breedlab.data.check import Report
 from breedlab.data.folders import SPLITS
 from breedlab.data.photo_set import PhotoSet
-from breedlab.errors import ConfigError, ResumeError
+from breedlab.errors import FileError, ResumeError
 from breedlab.files import (
     atomic_write_json,
     atomic_write_text,
@@ -66,7 +66,7 @@ def reserve(config: Config, overrides: list[str], directory: Path | None = None)
         parent.mkdir(parents=True, exist_ok=True)
         run = directory or _fresh(parent)
     except OSError as error:
-        raise ConfigError(
+        raise FileError(
             f"runs_dir: {parent} cannot be written ({error.strerror}); name another place:"
             " runs_dir=..."
         ) from error

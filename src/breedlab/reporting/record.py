@@ -18,7 +18,7 @@ from breedlab.config.migrations import upgrade
 from breedlab.config.plugins import load_plugins
 from breedlab.console import warn
 from breedlab.debugging.tensors import Series, Tensors, read_tensors
-from breedlab.errors import ConfigError
+from breedlab.errors import NotARun
 from breedlab.files import why_no_folder
 from breedlab.profiling.reading import Recording
 from breedlab.profiling.reading import read as read_profile
@@ -101,7 +101,7 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
     trials = [_json(file, {}) for file in run.glob("trials/*/trial.json")]
     config = upgrade(_yaml(run / "config.yaml", {}), "run", str(run / "config.yaml"))
     if not all(isinstance(config.get(part), dict) for part in ("monitor", "tuner")):
-        raise ConfigError(
+        raise NotARun(
             f"{run / 'config.yaml'} is damaged; expected the config that the run was started with,"
             " without which it cannot be reported"
         )
@@ -139,9 +139,7 @@ def run_directory(path: Path) -> Path:
     run = path.resolve()
     if not (run / "config.yaml").is_file():
         state = "has no config.yaml" if path.is_dir() else why_no_folder(path)
-        raise ConfigError(
-            f"{path} {state}; expected a run directory such as runs/<experiment>/<stamp>"
-        )
+        raise NotARun(f"{path} {state}; expected a run directory such as runs/<experiment>/<stamp>")
     return run
 
 

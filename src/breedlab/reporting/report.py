@@ -19,7 +19,7 @@ from jinja2.bccache import Bucket
 from markupsafe import Markup
 
 from breedlab.commands import command
-from breedlab.errors import ConfigError
+from breedlab.errors import FileError
 from breedlab.files import atomic_write_text
 from breedlab.reporting import (
     comparison,
@@ -75,7 +75,7 @@ def write_report(
         ConfigError: If one is not a run directory, or the file has no place.
     """
     if out is not None and not out.parent.is_dir():
-        raise ConfigError(
+        raise FileError(
             f"{out}: cannot be written (there is no folder {out.parent}); name a file in a folder"
         )
     called = {run_directory(path): path for path in paths}  # each once
@@ -93,7 +93,7 @@ def write_report(
     try:
         atomic_write_text(file, page)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigError(
+        raise FileError(
             f"{file}: cannot be written ({error.strerror}); name a file in a folder"
         ) from error
     return file

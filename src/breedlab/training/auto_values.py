@@ -9,7 +9,7 @@ from breedlab import distributed
 from breedlab.config import Config
 from breedlab.config.schema import Data
 from breedlab.data.transforms import EvalTransform
-from breedlab.errors import ConfigError
+from breedlab.errors import Unsuitable
 from breedlab.models.backbone import Pretraining
 from breedlab.serving.engines import multiplies_bf16
 
@@ -28,7 +28,7 @@ def evaluation_transform(data: Data, pretraining: Pretraining) -> EvalTransform:
     else:
         resize = data.resize
     if resize < crop:
-        raise ConfigError(f"data.resize: got {resize}; expected at least data.image_size ({crop})")
+        raise Unsuitable(f"data.resize: got {resize}; expected at least data.image_size ({crop})")
     return EvalTransform(
         resize=resize,
         crop=crop,
@@ -52,13 +52,13 @@ def choose_accelerator(wanted: str) -> str:
         ConfigError: If there is no GPU, or fewer than this machine's processes.
     """
     if wanted == "gpu" and not torch.cuda.is_available():
-        raise ConfigError(
+        raise Unsuitable(
             "trainer.accelerator: got 'gpu', but this machine has no CUDA device; expected auto"
             " or cpu"
         )
     gpus, processes = torch.cuda.device_count(), distributed.local_world()
     if wanted != "cpu" and 0 < gpus < processes:
-        raise ConfigError(
+        raise Unsuitable(
             f"trainer.accelerator: {processes} processes on this machine, which has {gpus} GPUs;"
             " start one a GPU, or set trainer.accelerator=cpu"
         )

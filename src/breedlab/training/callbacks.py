@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoi
 
 from breedlab.config.schema import Monitor
 from breedlab.console import console
-from breedlab.errors import TrainingError
+from breedlab.errors import Diverged
 from breedlab.training.loop import seed_epoch
 from breedlab.training.objective import epoch_line, rank
 from breedlab.training.optimization import set_rates
@@ -80,7 +80,7 @@ class FiniteFigures(Checkpoint):
         }
         if wrong:
             shown = ", ".join(f"{name}={value}" for name, value in wrong.items())
-            raise TrainingError(
+            raise Diverged(
                 f"training diverged in epoch {trainer.current_epoch + 1} ({shown}); try a lower"
                 " optim.lr"
             )

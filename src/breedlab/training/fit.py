@@ -22,7 +22,7 @@ from breedlab import distributed
 from breedlab.config import Config
 from breedlab.data.batches import TrainingBatches, TrainingLoader, sampling_chances
 from breedlab.data.module import PhotoData
-from breedlab.errors import ConfigError
+from breedlab.errors import Unsuitable
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.signals import StopRequest
 from breedlab.training.activations import Activations
@@ -281,7 +281,7 @@ def _refuse_too_few(config: Config, data: PhotoData | ActivationData) -> None:
         ("valid split", len(photos.splits["valid"])),
     ):
         if count < distributed.world():
-            raise ConfigError(
+            raise Unsuitable(
                 f"{path}: {count} photos cannot be divided among {distributed.world()} processes;"
                 " start fewer"
             )

@@ -21,7 +21,7 @@ from breedlab.config import Config
 from breedlab.config.logger import TRACKING_VARIABLE
 from breedlab.config.passwords import without_passwords
 from breedlab.console import warn
-from breedlab.errors import ConfigError
+from breedlab.errors import LoggerError
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.training.curves import curve_logger
 from breedlab.training.log_filters import quiet_lightning
@@ -146,7 +146,7 @@ def _reach(logger: MLFlowLogger, config: Config) -> str:
         return str(known)
     except Exception as error:
         place = without_passwords(tracking_uri(config))
-        raise ConfigError(
+        raise LoggerError(
             f"logger=mlflow: {place} does not answer ({_reason(error)}); set"
             f" logger.tracking_uri or {TRACKING_VARIABLE}, or choose logger=tensorboard"
         ) from error
@@ -175,7 +175,7 @@ def _refuse_stranger(config: Config) -> None:
     import wandb
 
     if not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
-        raise ConfigError(
+        raise LoggerError(
             "logger=wandb: not logged in; run wandb login, set WANDB_API_KEY, or choose"
             " logger.offline=true"
         )

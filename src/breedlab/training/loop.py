@@ -19,7 +19,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from breedlab.config import Config
 from breedlab.data.batches import mixed_seed
-from breedlab.errors import TrainingError
+from breedlab.errors import Diverged
 from breedlab.training.ema import MovingAverage
 from breedlab.training.learner import Learner
 from breedlab.training.log_filters import quiet_lightning
@@ -97,7 +97,7 @@ def epochs(
             seen += len(batch[1])
         mean = float(total) / seen
         if not math.isfinite(mean):
-            raise TrainingError(f"diverged: the training loss is {mean} after epoch {epoch + 1}")
+            raise Diverged(f"diverged: the training loss is {mean} after epoch {epoch + 1}")
         with average.applied() if average else nullcontext():
             valid = _validate(fabric, learner, feed, metrics)
         yield Epoch(epoch, mean, valid)
@@ -112,7 +112,7 @@ def _validate(fabric: Fabric, learner: Any, feed: Feed, metrics: Any) -> dict[st
             metrics.update(learner(inputs), labels)
     values = {f"valid/{name}": float(value) for name, value in metrics.compute().items()}
     if not all(map(math.isfinite, values.values())):
-        raise TrainingError(
+        raise Diverged(
             f"diverged: {', '.join(f'{name} is {value}' for name, value in values.items())}"
         )
     return values

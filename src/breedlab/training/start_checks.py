@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from breedlab.config import Config
-from breedlab.errors import ConfigError
+from breedlab.errors import Unsuitable
 from breedlab.models import backbone as backbones
 from breedlab.models import input_check
 from breedlab.models.classifier import Classifier
@@ -26,7 +26,7 @@ _CHECKED = 32
 def refuse_constant_monitor(config: Config, classes: int) -> None:
     """Raise ConfigError if every epoch and trial would reach the same monitored metric."""
     if config.monitor.metric == "valid/top5" and classes <= 5:
-        raise ConfigError(
+        raise Unsuitable(
             f"monitor.metric: got 'valid/top5', but of {classes} classes every image's is among the"
             " five likeliest, so all epochs and trials would tie; expected valid/top1, valid/f1,"
             " valid/loss or valid/ece"
@@ -62,7 +62,7 @@ def try_network(classifier: Classifier, config: Config) -> None:
     error = _refusal(classifier.eval().forward, image)
     if error is not None:
         reason = " ".join(str(error).split())[:120]
-        raise ConfigError(
+        raise Unsuitable(
             f"data.image_size: {config.model.name} does not take photos of {classifier.side} px"
             f" ({reason}); expected auto, or a size that this network was made for"
         ) from error
@@ -76,7 +76,7 @@ def _try_compiled(classifier: Classifier, image: torch.Tensor) -> None:
             classifier(image)
     except Exception as error:  # the compiler's, Dynamo's and Inductor's errors share no base class
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ConfigError(
+        raise Unsuitable(
             f"trainer.compile: got true, but the network cannot be compiled here ({reason});"
             " install a C++ compiler (such as g++), or set trainer.compile=false"
         ) from error
@@ -100,7 +100,7 @@ def refuse_batch_of_one(prepared: TrainingContext, config: Config) -> None:
         with torch.no_grad():
             classifier.forward(torch.zeros(1, 3, classifier.side, classifier.side))
     except ValueError as error:
-        raise ConfigError(
+        raise Unsuitable(
             f"data.batch_size: got {config.data.batch_size}; {config.model.name} normalizes each"
             " batch by its own images, which takes at least 2 in it; expected data.batch_size=2 or"
             " more, or model.freeze=backbone"

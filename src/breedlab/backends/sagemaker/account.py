@@ -23,7 +23,7 @@ from breedlab.backends.sagemaker.session import (
 )
 from breedlab.commands import command
 from breedlab.config import Config
-from breedlab.errors import ConfigError
+from breedlab.errors import UsageError
 
 _ROLE = re.compile(r"arn:(aws[\w-]*):iam::(\d{12}):role/.+")
 _ADDRESS = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?"
@@ -66,7 +66,7 @@ def _commands(request: PolicyRequest) -> list[str]:
     require_extra()
     calling = list(recorded())
     if wrong := sorted(set(request.commands) - set(calling)):
-        raise ConfigError(
+        raise UsageError(
             f"--commands: got {', '.join(map(repr, wrong))}; expected some of {', '.join(calling)}"
         )
     return list(request.commands) or calling
@@ -79,7 +79,7 @@ def _account(request: PolicyRequest) -> Account:
     from breedlab.backends.sagemaker.jobs.job_logging import tracked
 
     if request.account and not re.fullmatch(r"\d{12}", request.account):
-        raise ConfigError(
+        raise UsageError(
             f"--account: got {request.account!r}; expected the 12 digits of an AWS account"
         )
     config = tracked(request.config)
@@ -140,7 +140,7 @@ def _split(flag: str, addresses: Iterable[str]) -> list[tuple[str, str]]:
     """
     for address in addresses:
         if not re.fullmatch(_ADDRESS, address):
-            raise ConfigError(
+            raise UsageError(
                 f"{flag}: got {address!r}; expected an address such as s3://my-bucket/images"
             )
     return [split_uri(address) for address in addresses]

@@ -13,7 +13,7 @@ from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.sending import is_missing, is_there_already, patiently, send
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.tags import ENDPOINT, read_tags
-from breedlab.errors import BackendError, BreedlabError
+from breedlab.errors import BackendError, BreedlabError, NotOurs
 
 if TYPE_CHECKING:
     import boto3
@@ -138,7 +138,7 @@ class Creation:
             return False
         if read_tags(self.sagemaker, arn).get(ENDPOINT) == self.deployment.name:
             return True
-        raise BackendError(
+        raise NotOurs(
             f"{resource}: is there already and has no tag {ENDPOINT}={self.deployment.name}, so"
             " breedlab did not make it; take another endpoint.name, or delete it"
         )

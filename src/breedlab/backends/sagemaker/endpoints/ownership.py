@@ -15,7 +15,7 @@ from breedlab.backends.sagemaker.endpoints.lifecycle import describe, remove_end
 from breedlab.backends.sagemaker.sending import is_missing, patiently
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.tags import ENDPOINT, USER, read_tags, user_name, whose
-from breedlab.errors import BackendError
+from breedlab.errors import NotFound, NotOurs
 
 if TYPE_CHECKING:
     import boto3
@@ -53,7 +53,7 @@ def refuse_foreign(sagemaker: Any, described: dict[str, Any], allowed: str | Non
     tags = read_tags(sagemaker, described["EndpointArn"])
     if tags.get(ENDPOINT) == name and tags.get(USER, user_name()) == user_name():
         return
-    raise BackendError(
+    raise NotOurs(
         f"endpoint {name}: is there already and is {whose(tags)}, so it is left as it is;"
         f" take another endpoint.name, or replace what it serves with endpoint.replace={name}"
     )
@@ -93,7 +93,7 @@ def delete(account: boto3.Session, name: str) -> Deleted:
         if done.gone and remove_alarm(account, name):
             done.gone.append("the alarm that woke it")
     if not done.gone and not done.left:
-        raise BackendError(
+        raise NotFound(
             f"--delete: there is no endpoint {name!r} in {account.region_name}, and nothing left"
             " of one"
         )
@@ -114,7 +114,7 @@ def remove(sagemaker: Any, kind: str, named: dict[str, str]) -> None:
 def _refuse_untagged(sagemaker: Any, described: dict[str, Any]) -> None:
     name, arn = described["EndpointName"], described["EndpointArn"]
     if read_tags(sagemaker, arn).get(ENDPOINT) != name:
-        raise BackendError(
+        raise NotOurs(
             f"--delete {name}: the endpoint has no tag {ENDPOINT}={name}, so breedlab did not make"
             " it and leaves it alone. If it is yours all the same (earlier versions of breedlab"
             f" set no tags), tag it first: aws sagemaker add-tags --region {arn.split(':')[3]}"

@@ -29,6 +29,18 @@ if TYPE_CHECKING:
     import boto3
 
 
+class RolloutFailed(BackendError):
+    """A rollout failed and was undone; the message says what is left."""
+
+    code = "BL409"
+
+
+class NotAsked(BackendError):
+    """The endpoint is in service, but the credentials may not ask it whether it answers."""
+
+    code = "BL410"
+
+
 class RolloutInterrupted(BreedlabError):
     """Ctrl-C while AWS is changing an endpoint; the message says how to come back to it."""
 
@@ -145,7 +157,7 @@ class Rollout:
                 f" scale: {error}"
             ) from error
         if isinstance(answer, BreedlabError):
-            raise BackendError(
+            raise NotAsked(
                 f"endpoint {self.deployment.name}: is in service and billed, but whether it answers"
                 f" is not known, since you may not ask it: {answer}\nNothing was undone. With that"
                 " permission (sagemaker:InvokeEndpoint and, of an asynchronous one, its files in"
@@ -168,7 +180,7 @@ class Rollout:
             return self._ask_if_allowed()
         except BreedlabError as error:
             undone = self._undo(before)
-            raise BackendError(f"{error}\n{undone}") from error
+            raise RolloutFailed(f"{error}\n{undone}") from error
 
     def _ask_if_allowed(self) -> Answer | BreedlabError:
         """Return the answer, or the error that only says what the caller's credentials may not

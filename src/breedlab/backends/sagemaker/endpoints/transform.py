@@ -20,7 +20,7 @@ from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
 from breedlab.backends.sagemaker.tags import PREFIX, as_request, read_tags
 from breedlab.config.problems import Problem
 from breedlab.console import console, note, warn
-from breedlab.errors import BackendError, BreedlabError
+from breedlab.errors import BackendError, BreedlabError, NotFound
 
 if TYPE_CHECKING:
     import boto3
@@ -263,7 +263,7 @@ def _tag(account: boto3.Session, kind: str, name: str) -> str | None:
 def _described(account: boto3.Session, name: str) -> dict[str, Any]:
     with aws_errors(name):
         if _tag(account, "transform_job", name) != name:
-            raise BackendError(
+            raise NotFound(
                 f"{name}: there is no batch job of this name in {account.region_name} that breedlab"
                 " started"
             )

@@ -16,7 +16,7 @@ from breedlab.backends.sagemaker.sending import is_denied
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.commands import command
 from breedlab.console import warn
-from breedlab.errors import BackendError
+from breedlab.errors import BackendError, NotFound, NotOurs
 
 if TYPE_CHECKING:
     import boto3
@@ -57,7 +57,7 @@ def stop(account: boto3.Session, name: str) -> str:
             continue
         arn = found["TrainingJobArn" if training else "HyperParameterTuningJobArn"]
         if not tags_of(account, arn).keys() & {tags.RUN, tags.OLD}:
-            raise BackendError(
+            raise NotOurs(
                 f"{name}: is a job of the account, but not one that breedlab launched; it is left"
                 " alone"
             )
@@ -67,12 +67,12 @@ def stop(account: boto3.Session, name: str) -> str:
         stop_job(account, name, arn, training=training)
         return f"{name}: stopping"
     if (pipeline := described_pipeline(account, name)) is None:
-        raise BackendError(
+        raise NotFound(
             f"{name}: there is no such job in {account.region_name};"
             f" `{command('jobs', 'list --all')}` lists ours"
         )
     if not tags_of(account, pipeline["PipelineArn"]).keys() & {tags.RUN}:
-        raise BackendError(
+        raise NotOurs(
             f"{name}: is a pipeline of the account, but not one that breedlab launched; it is left"
             " alone"
         )

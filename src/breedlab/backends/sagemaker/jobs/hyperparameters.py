@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -40,7 +41,8 @@ def sagemaker_name(path: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_]{1,255}", name) or config_path(name) != path:
         raise ConfigError(
             f"{path}: has no name on SageMaker; expected letters, digits and single '_' between"
-            " dots, 255 at most"
+            " dots, 255 at most",
+            "BL105",
         )
     return name
 
@@ -75,13 +77,14 @@ def decode(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         path = config_path(name)
         value = _value_model(path) if re.fullmatch(r"[A-Za-z0-9_]+", name) else None
         if value is None:
-            problems.append(Problem(name, _unknown(name)))
+            problems.append(Problem(name, _unknown(name), "BL101"))
             continue
         try:
             values[path] = _typed(value, given)
         except ValidationError as error:
             for problem in reword(error.errors(), ()):
-                problems.append(Problem(name + problem.path.removeprefix("value"), problem.message))
+                where = name + problem.path.removeprefix("value")
+                problems.append(replace(problem, path=where))
     if problems:
         raise error_from(problems, "hyperparameters")
     return values

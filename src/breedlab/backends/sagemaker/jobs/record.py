@@ -19,7 +19,7 @@ from breedlab.commands import command
 from breedlab.config import validate
 from breedlab.config.environment import resolved
 from breedlab.config.migrations import KEY, stamp, upgrade
-from breedlab.errors import BackendError
+from breedlab.errors import BackendError, NotFound, NotOurs
 from breedlab.files import atomic_write_text, damaged
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def find_in_bucket(session: boto3.Session, name: str) -> Record:
         try:
             text = s3.get_object(Bucket=bucket, Key=f"{folder}/{FILE}")["Body"].read().decode()
         except s3.exceptions.NoSuchKey as error:
-            raise BackendError(
+            raise NotOurs(
                 f"{name}: is a job of the account, but not one that breedlab launched"
             ) from error
     return _read(text)
@@ -185,11 +185,9 @@ def _output_of(session: boto3.Session, name: str) -> str:
     if pipeline := described_pipeline(session, name):
         if written := _output_of_steps(json.loads(pipeline["PipelineDefinition"])):
             return written
-        raise BackendError(
-            f"{name}: is a pipeline of the account, but not one that breedlab launched"
-        )
+        raise NotOurs(f"{name}: is a pipeline of the account, but not one that breedlab launched")
     where = session.region_name
-    raise BackendError(
+    raise NotFound(
         f"{name}: there is no such job in {where}; `{command('jobs', 'list')}` lists yours"
     )
 

@@ -47,7 +47,7 @@ def start_on_record(
             f"interrupted while {name} was started; it may run\n{ways_on(record)}"
         ) from error
     except LostAnswer as error:
-        raise BackendError(f"{error}\n{ways_on(record)}") from error
+        raise LostAnswer(f"{error}\n{ways_on(record)}") from error
     except (BackendError, OSError):
         forget(record, account)
         raise
