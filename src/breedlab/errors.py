@@ -225,6 +225,12 @@ class Terminated(BreedlabError):
     exit_code = 143
 
 
+def named(error: BaseException) -> str:
+    """Return an error's type and message in one line, for a message that quotes it."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and its causes."""
     while error is not None:

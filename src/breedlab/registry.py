@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from breedlab.models.heads import Head
     from breedlab.reporting.added_sections import ReportSection
     from breedlab.serving.engine_kinds import EngineKind
+    from breedlab.training.logger_kinds import LoggerKind
     from breedlab.training.losses import Loss
     from breedlab.training.optimizers import Optimizer
     from breedlab.training.schedules import Schedule
@@ -201,7 +202,10 @@ PROFILER_RULES: Registry[ProfilerRule] = Registry(
     "profiler rule", "", "breedlab.profiling.rules", section="profiler.rules"
 )
 REPORT_SECTIONS: Registry[ReportSection] = Registry(
-    "report section", "", "breedlab.reporting.added_sections"
+    "report section", "", "breedlab.reporting.added_sections", section="report"
+)
+LOGGERS: Registry[LoggerKind] = Registry(
+    "logger", "logger.name", "breedlab.training.logger_kinds", without=("none",)
 )
 ENGINES: Registry[EngineKind] = Registry(
     "engine", "serving.engine", "breedlab.serving.engine_kinds", without=("auto",)
@@ -221,6 +225,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     DEBUGGER_RULES,
     PROFILER_RULES,
     REPORT_SECTIONS,
+    LOGGERS,
     ENGINES,
     SOURCES,
     BACKENDS,

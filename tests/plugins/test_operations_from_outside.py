@@ -8,21 +8,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from codes import raises_code
 from strangers import Write
 
 from breedlab.cli import account, batch, deploy
+from breedlab.cli import help as help_command
 from breedlab.errors import BackendError
 
 SOURCE = '''
+from typing import Annotated
+
+from pydantic import Field
+
 from breedlab.backends.base import Backend
 from breedlab.backends.kinds import BackendKind
 from breedlab.backends.operations import Account, BatchJobs, Endpoints
+from breedlab.config.section import Section
 from breedlab.registry import BACKENDS
+
+
+class Trees(Section):
+    """Where the orchard answers."""
+
+    replicas: Annotated[int, Field(ge=1, le=9)] = 1
+    """Trees that answer."""
 
 
 @BACKENDS.register("orchard")
 class Orchard(BackendKind):
     """A cluster that does everything."""
+
+    endpoint_settings = Trees
+
+    season: str = "autumn"
+    """When it answers."""
 
     def build(self):
         return OrchardBackend()
@@ -87,7 +106,7 @@ class OrchardEndpoints(Endpoints):
         yield from ()
 
     def plan(self, endpoint, model):
-        print("plan", endpoint.max_instances, model)
+        print("plan", endpoint.max_instances, endpoint.orchard.replicas, model)
 
     def deploy(self, endpoint, model):
         print("deploy", model)
@@ -142,10 +161,41 @@ def test_a_batch_job_is_the_backends(orchard: str, capsys: Any) -> None:
 
 def test_endpoints_are_the_backends(orchard: str, capsys: Any) -> None:
     named = [orchard, "--backend", "orchard"]
-    assert deploy.main([*named, "runs/1", "endpoint.max_instances=4", "--dry-run"]) == 0
+    own = ["endpoint.max_instances=4", "endpoint.orchard.replicas=3"]
+    assert deploy.main([*named, "runs/1", *own, "--dry-run"]) == 0
     assert deploy.main([*named, "runs/1"]) == 0
     assert deploy.main([*named, "--delete", "apples"]) == 0
-    assert capsys.readouterr().out == "plan 4 runs/1\ndeploy runs/1\ndelete apples\n"
+    assert capsys.readouterr().out == "plan 4 3 runs/1\ndeploy runs/1\ndelete apples\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "named"),
+    [
+        ("endpoint.orchard.replicas=30", "BL103", ("endpoint.orchard.replicas", "30", "9")),
+        ("endpoint.orchard.replica=3", "BL101", "did you mean endpoint.orchard.replicas?"),
+    ],
+)
+def test_a_backends_own_settings_of_an_endpoint_are_checked(
+    orchard: str, word: str, code: str, named: Any
+) -> None:
+    with raises_code(code, names=named):
+        deploy.main([orchard, "--backend", "orchard", "runs/1", word])
+
+
+def test_help_tells_a_backends_own_settings(orchard: str, capsys: Any) -> None:
+    assert help_command.main([orchard, "endpoint.orchard.replicas", "backend.orchard"]) == 0
+    told = capsys.readouterr().out
+    assert "Trees that answer." in told and "at most 9" in told
+    assert "backend.orchard.season" in told and "When it answers." in told
+    with pytest.raises(SystemExit):
+        deploy.main(["--help", orchard])
+    assert "endpoint.orchard.replicas" in capsys.readouterr().out
+
+
+def test_a_backend_with_the_name_of_an_endpoints_setting_is_refused(package: Write) -> None:
+    named = package(SOURCE.replace('"orchard"', '"workers"'), "my_orchard")
+    with raises_code("BL108", names=("endpoint.workers", "my_orchard")):
+        deploy.main([named, "runs/1", "--backend", "workers"])
 
 
 def test_a_backend_that_offers_nothing_says_so_by_name(here: Path) -> None:

@@ -41,6 +41,8 @@ LIMITS = [
     *("debugger.rules.loss_above.limit=0.000001", "profiler.rules.slow_step.limit_ms=0.001"),
     "optim.linear.end=0.25",
     "backend.loud.greeting=hello",
+    "report.greeting.words=Our run",
+    "logger.json_lines.file=mine.jsonl",
     "data.blank.side=4",
     "optim.focal.gamma=1.5",
 ]
@@ -86,7 +88,9 @@ def test_one_of_each_kind_from_the_manual_is_at_work_in_a_run(
     verdict = rule(read(run, "debug/verdicts.json"), "LossAbove")
     assert verdict["verdict"] == "triggered" and verdict["figures"]["mean_loss"] > 0
     assert rule(read(run, "profile/verdicts.json"), "SlowStep")["verdict"] == "triggered"
-    assert "<p>This run knows <b>2</b> classes.</p>" in (run / "report.html").read_text()
+    assert "<p>Our run knows <b>2</b> classes.</p>" in (run / "report.html").read_text()
+    logged = [json.loads(line) for line in (run / "mine.jsonl").read_text().splitlines()]
+    assert {"valid/worst_class", "test/worst_class"} <= {name for line in logged for name in line}
 
     folder = here / "archive"
     with tarfile.open(run / "model.tar.gz") as archive:

@@ -23,6 +23,8 @@ class BackendKind(Section):
             where it reads folders only.
         address: Such an address, as a message shows it.
         here: Whether it trains on this machine, with what is installed here.
+        endpoint_settings: The class of its own settings of an endpoint, which stand at
+            `endpoint.NAME` for `breedlab deploy`; None for none.
         aws: Whether it needs the settings of `backend` that are AWS's, and searches by tuning jobs.
     """
 
@@ -30,6 +32,7 @@ class BackendKind(Section):
     address: ClassVar[str] = ""
     here: ClassVar[bool] = False
     aws: ClassVar[bool] = False
+    endpoint_settings: ClassVar[type[Section] | None] = None
 
     @abstractmethod
     def build(self) -> Backend:

@@ -16,6 +16,7 @@ from breedlab.backends.base import Backend, Handle
 from breedlab.config import Config
 from breedlab.console import note
 from breedlab.errors import ServingError
+from breedlab.training.logger_kinds import require_extra
 
 if TYPE_CHECKING:
     import lightning
@@ -140,8 +141,7 @@ def _require_extras(config: Config) -> None:
     """
     if config.debugger.level != "none":
         extras.require("debugger", f"debugger={config.debugger.level} (debugger=none goes without)")
-    if config.logger.name in ("mlflow", "wandb"):
-        extras.require(config.logger.name, f"logger={config.logger.name}")
+    require_extra(config)
 
 
 def _validation(result: TrainResult) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from breedlab.cli.parser import Parser, visible_flags
 from breedlab.cli.shells import BASH, FISH, ZSH, quoted
 from breedlab.commands import command
 from breedlab.config.compose import named_plugins
-from breedlab.config.endpoint import Deploying
+from breedlab.config.endpoint import deploy_schema
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from
 from breedlab.config.schema import schema
@@ -100,9 +100,9 @@ def completed(name: str, overrides: list[str]) -> Completed:
     if name in ("launch", "account"):
         _of_config(list(settings(schema())), groups(overrides), found)
     if name == "deploy":
-        _of_config(list(settings(Deploying)), groups(overrides, of_deploy=True), found)
+        _of_config(list(settings(deploy_schema())), groups(overrides, of_deploy=True), found)
     if name == "help":
-        every = [*settings(Deploying), *settings(schema())]
+        every = [*settings(deploy_schema()), *settings(schema())]
         found.settings = list(dict.fromkeys(setting.path for setting in every))
     return found
 

@@ -14,7 +14,7 @@ from breedlab.cli.deploy_flags import add_old_flags, overrides_of
 from breedlab.cli.parser import Parser
 from breedlab.cli.plugins import without_plugins
 from breedlab.commands import command
-from breedlab.config.endpoint import LONGEST_NAME, NAME, Deploying, Endpoint
+from breedlab.config.endpoint import LONGEST_NAME, NAME, Deploying, deploy_schema
 from breedlab.config.endpoint_compose import load_endpoint
 from breedlab.config.plugins import load_plugins_of
 from breedlab.config.setting import settings
@@ -35,8 +35,9 @@ def main(argv: list[str]) -> int:
     Raises:
         BreedlabError: With one message for the user.
     """
+    words = with_search_path(without_plugins(argv))  # first, since help lists what plugins add
     parser = command_parser()
-    args, overrides = _parsed(parser, with_search_path(without_plugins(argv)))
+    args, overrides = _parsed(parser, words)
     flags = overrides_of(args, parser)
     if flags:
         typed = shlex.join([*_actions(args), *overrides, *flags])
@@ -45,9 +46,9 @@ def main(argv: list[str]) -> int:
         overrides.append("dry_run=true")
     if args.region is not None:
         overrides.append(f"endpoint.region={args.region}")
-    deploying = load_endpoint([*overrides, *flags])
     if args.model is not None:
         load_plugins_of(args.model)
+    deploying = load_endpoint([*overrides, *flags])
     endpoints = offered("endpoints to deploy to", lambda each: each.endpoints(), args.backend)
     _refuse_what_does_not_go_together(parser, args, deploying, endpoints)
     _carry_out(args, deploying, endpoints)
@@ -88,7 +89,7 @@ def command_parser() -> Parser:
             "--delete dogs",
         ),
         notes="\n".join(_setting_lines()),
-        paths=[setting.path for setting in settings(Deploying)],
+        paths=[setting.path for setting in settings(deploy_schema())],
     )
     add = parser.add_argument
     add(
@@ -133,7 +134,9 @@ def command_parser() -> Parser:
 def _setting_lines() -> Iterator[str]:
     """Yield the settings of an endpoint, as the schema has them."""
     yield "settings (PATH=VALUE), with their defaults:"
-    for setting in settings(Endpoint, "endpoint."):
+    for setting in settings(deploy_schema()):
+        if not setting.path.startswith("endpoint.") or setting.section is not None:
+            continue
         yield textwrap.fill(
             f"{setting.path:{_COLUMN}}{setting.meaning} [{setting.default}]",
             _WIDTH,

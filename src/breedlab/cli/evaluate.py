@@ -6,12 +6,16 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import yaml
 
 from breedlab import hardware
 from breedlab.archives import opened
 from breedlab.cli.parser import Parser
+from breedlab.config.components import section_of
 from breedlab.config.plugins import load_plugins_of
+from breedlab.config.schema import Monitor, schema
 from breedlab.data.folders import display_names, listed
 from breedlab.data.layout import split_of
 from breedlab.data.listing import Leftovers, find_images, subfolders
@@ -42,7 +46,7 @@ def main(argv: list[str]) -> int:
         several = bool((description.get("answers") or {}).get("thresholds"))
         read = labelled_several if several else labelled
         photos = read(words.folder, tuple(description["classes"]))
-        found, engine = _evaluate(folder, words.engine, photos)
+        found, engine = _evaluate(folder, words.engine, photos, _monitor(words.model))
         # of models of older versions it is not known
         if not several:
             frequent = description["lineage"].get("most_frequent_class")
@@ -193,7 +197,20 @@ def _tell(left: Leftovers) -> None:
         print(left.passed_over(), file=sys.stderr)
 
 
-def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[Any, str]:
+def _monitor(run: Path) -> Monitor | None:
+    """Return the section of a run's config in which metrics have their settings; None where it
+    cannot be read, as of a bare archive, which can be evaluated without."""
+    monitor = section_of(schema().model_fields["monitor"].annotation)
+    try:
+        tree = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+        return cast(Monitor, monitor.model_validate(tree["monitor"])) if monitor else None
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
+        return None
+
+
+def _evaluate(
+    folder: Path, engine: str | None, photos: list[Photo], monitor: Monitor | None
+) -> tuple[Any, str]:
     """What came out, and which engine answered."""
     from breedlab.console import progress
 
@@ -212,7 +229,7 @@ def _evaluate(folder: Path, engine: str | None, photos: list[Photo]) -> tuple[An
     with progress("testing", aside=True) as report:
         report(0, len(photos))
         try:
-            how: dict[str, Any] = {"total": len(photos), "progress": report}
+            how: dict[str, Any] = {"total": len(photos), "progress": report, "monitor": monitor}
             if model.answers.thresholds is not None:
                 how["thresholds"] = model.answers.thresholds
                 found: Any = evaluate_labels(model.logits, batches, model.classes, **how)

@@ -17,7 +17,7 @@ import breedlab
 from breedlab import registry
 from breedlab.cli.parser import Parser
 from breedlab.config.compose import named_plugins
-from breedlab.config.endpoint import Deploying
+from breedlab.config.endpoint import deploy_schema
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from, nearest
 from breedlab.config.schema import schema
@@ -42,7 +42,9 @@ def main(argv: list[str]) -> int:
     paths = command_parser().parse_args([word for word in words if "=" not in word]).paths
     if problems := load_plugins(named_plugins(overrides)):
         raise error_from(problems)
-    by_path = {setting.path: setting for setting in [*settings(Deploying), *settings(schema())]}
+    by_path = {
+        setting.path: setting for setting in [*settings(deploy_schema()), *settings(schema())]
+    }
     if unknown := [path for path in paths if path not in by_path]:
         raise ConfigError(
             "\n".join(f"{path}: unknown name{nearest(path, by_path)}" for path in unknown), "BL101"

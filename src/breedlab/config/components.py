@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, create_model
 from pydantic_core import PydanticKnownError
 
 from breedlab.errors import PluginError
-from breedlab.registry import REGISTRIES, Registry
+from breedlab.registry import BACKENDS, REGISTRIES, Registry
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,33 @@ def extended(base: type[BaseModel]) -> type[BaseModel]:
             if component.model_fields and not _is_there(base, registry, name, component):
                 added.append((f"{registry.section}.{name}", component, registry.optional))
     return _extended(base, tuple(added))
+
+
+def endpoint_sections() -> dict[str, type[BaseModel]]:
+    """Return backends' own settings of an endpoint by config path, such as `endpoint.ours`."""
+    return {
+        f"endpoint.{name}": backend.endpoint_settings
+        for name, backend in BACKENDS.items()
+        if backend.endpoint_settings is not None
+    }
+
+
+def with_endpoint_sections(base: type[BaseModel]) -> type[BaseModel]:
+    """Return the schema of `breedlab deploy` with backends' own settings of an endpoint.
+
+    Raises:
+        PluginError: If a backend has the name of a setting.
+    """
+    endpoint = section_of(base.model_fields["endpoint"].annotation)
+    assert endpoint is not None
+    sections = endpoint_sections()
+    for path, section in sections.items():
+        if path.rpartition(".")[2] in endpoint.model_fields:
+            raise PluginError(
+                f"{section.__qualname__} of {section.__module__} has the name of the setting"
+                f" {path}; register the backend under another"
+            )
+    return _extended(base, tuple((path, section, False) for path, section in sections.items()))
 
 
 def _is_there(

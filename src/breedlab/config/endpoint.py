@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import Field
 
 from breedlab.config.backend import ECR_IMAGE, Bucket, KmsKey, Prefix, Region, Role, Variable
+from breedlab.config.components import with_endpoint_sections
 from breedlab.config.problems import Problem
 from breedlab.config.section import Location, PositiveInt, Section, matching
 
@@ -144,6 +145,11 @@ class Deploying(Section):
     dry_run: bool = False
     """Whether to print the requests, without credentials or network, instead of sending them."""
     endpoint: Endpoint = Field(default_factory=Endpoint)
+
+
+def deploy_schema() -> type[Deploying]:
+    """Return the schema of `breedlab deploy`, with the settings that plugins' backends add."""
+    return cast("type[Deploying]", with_endpoint_sections(Deploying))
 
 
 _ON_INSTANCES = ("realtime", "async")

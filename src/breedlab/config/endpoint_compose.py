@@ -7,9 +7,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from breedlab.config.components import endpoint_sections
 from breedlab.config.compose import compose, one_by_one, reworded
-from breedlab.config.endpoint import Deploying, endpoint_problems
-from breedlab.config.overrides import quoted, rejoin, screened, split_space, with_space
+from breedlab.config.endpoint import Deploying, deploy_schema, endpoint_problems
+from breedlab.config.overrides import (
+    forced_inside,
+    quoted,
+    rejoin,
+    screened,
+    split_space,
+    with_space,
+)
 from breedlab.config.problems import Problem, error_from, reword
 from breedlab.config.setting import settings
 from breedlab.config.yaml_folders import groups
@@ -31,7 +39,7 @@ def load_endpoint(overrides: list[str]) -> Deploying:
             good.append(word)
         else:
             found.append(problem)
-    good, of_open_mappings = split_space(good)
+    good, of_open_mappings = split_space(forced_inside(good, endpoint_sections()))
     try:
         tree = compose(good, "deploy")
     except Exception:  # Hydra's parser, composer and OmegaConf share no base class
@@ -57,7 +65,7 @@ def validated(tree: Mapping[str, Any], found: list[Problem] | None = None) -> De
     """
     found = list(found or [])
     try:
-        deploying = Deploying.model_validate(dict(tree))
+        deploying = deploy_schema().model_validate(dict(tree))
     except ValidationError as error:
         raise error_from([*found, *reword(error.errors(), _paths())], "endpoint") from error
     if found := [*found, *endpoint_problems(deploying.endpoint)]:
@@ -66,4 +74,4 @@ def validated(tree: Mapping[str, Any], found: list[Problem] | None = None) -> De
 
 
 def _paths() -> list[str]:
-    return [setting.path for setting in settings(Deploying)]
+    return [setting.path for setting in settings(deploy_schema())]

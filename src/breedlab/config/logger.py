@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from breedlab.config.components import choice
 from breedlab.config.section import Section
+from breedlab.registry import LOGGERS
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 """The variable by which MLflow's own tools find their server, too."""
@@ -15,7 +17,7 @@ TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 class Logger(Section):
     """Where training curves and test metrics go, besides the run directory."""
 
-    name: Literal["none", "tensorboard", "csv", "mlflow", "wandb"] = "tensorboard"
+    name: Annotated[str, choice(LOGGERS)] = "tensorboard"
     """The logger; `none` writes only the run's own `curves.csv`, which reports always read."""
     experiment: Annotated[str, Field(min_length=1)] | None = None
     """The experiment in MLflow, or the project in Weights & Biases; null is the config's `name`."""

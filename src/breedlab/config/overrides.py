@@ -4,7 +4,7 @@ before Hydra composes them."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from breedlab.config.components import component_sections
 from breedlab.config.environment import resolved
@@ -23,10 +23,13 @@ def forced(overrides: list[str]) -> list[str]:
         for name, source in SOURCES.items()
         if source.__module__ == SOURCES.home
     }
-    inside = tuple(
-        f"{path}{mark}" for path in component_sections() if path not in null for mark in ".="
-    )
-    return [f"++{word}" if word.startswith(inside) else word for word in overrides]
+    return forced_inside(overrides, [path for path in component_sections() if path not in null])
+
+
+def forced_inside(overrides: list[str], sections: Iterable[str]) -> list[str]:
+    """Return overrides that Hydra takes inside some sections, which no YAML file has."""
+    starts = tuple(f"{path}{mark}" for path in sections for mark in ".=")
+    return [f"++{word}" if word.startswith(starts) else word for word in overrides]
 
 
 def split_space(overrides: list[str]) -> tuple[list[str], list[str]]:

@@ -278,6 +278,10 @@ class Serving(Section):
     ones."""
 
 
+class Report(Section):
+    """Sections that plugins add to report.html, each with its settings."""
+
+
 class Config(Section):
     """A whole experiment.
 
@@ -310,6 +314,7 @@ class Config(Section):
     logger: Logger = Field(default_factory=Logger)
     backend: Backend = Field(default_factory=Backend)
     serving: Serving = Field(default_factory=Serving)
+    report: Report = Field(default_factory=Report)
 
     _texts: dict[str, Any] = PrivateAttr(default_factory=dict)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from breedlab.config import Config
+from breedlab.config.schema import Monitor
 from breedlab.console import note, progress
 from breedlab.data.layout import listed
 from breedlab.data.module import PhotoData
@@ -76,7 +77,7 @@ def final_test(
         else {"temperature": _temperature(validation)}
     )
     if not config.trainer.refit:
-        evaluation = measure(prepared, classifier, photos, decisions)
+        evaluation = measure(prepared, classifier, photos, decisions, config.monitor)
         return FinalTest(evaluation, decisions, validation.features)
     held_out = None
     if not config.data.multi_label:
@@ -86,7 +87,7 @@ def final_test(
             validation.labels,
         )
     load_checkpoint(classifier, folder / "refit.ckpt")
-    evaluation = measure(prepared, classifier, photos, decisions)
+    evaluation = measure(prepared, classifier, photos, decisions, config.monitor)
     unmoved = validation.features if classifier.freeze == "backbone" else None
     return FinalTest(evaluation, decisions, unmoved, held_out)
 
@@ -130,9 +131,17 @@ def measure(
     classifier: Classifier,
     photos: PhotoData,
     decisions: Mapping[str, Any] = MappingProxyType({}),
+    monitor: Monitor | None = None,
 ) -> Evaluation | LabelEvaluation:
-    """Return how good a classifier is on the test photos, by what validation decided; without it
-    scores are taken as they are."""
+    """Return how good a classifier is on the test photos.
+
+    Args:
+        prepared: Of the run.
+        classifier: Of the weights to test.
+        photos: The images.
+        decisions: What validation decided; without it scores are taken as they are.
+        monitor: Where metrics that have settings find them; the defaults without it.
+    """
     total = len(photos.photos.splits["test"])
     scores, batches = logits_of(prepared, classifier), photos.test_dataloader()
     with progress("testing") as done, autocast(prepared.device, prepared.precision):
@@ -143,6 +152,7 @@ def measure(
                 prepared.classes,
                 total=total,
                 progress=done,
+                monitor=monitor,
                 thresholds=decisions.get("thresholds")
                 or [multi_label.UNDECIDED] * len(prepared.classes),
             )
@@ -152,6 +162,7 @@ def measure(
             prepared.classes,
             total=total,
             progress=done,
+            monitor=monitor,
             temperature=decisions.get("temperature", 1.0),
         )
     return replace(evaluation, most_frequent_class=most_frequent_class(photos.photos))

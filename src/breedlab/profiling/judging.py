@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from breedlab.config.profiler import ProfilerRule, ProfilerRules
+from breedlab.errors import named
 from breedlab.profiling.reading import Recording
 from breedlab.registry import PROFILER_RULES
 from breedlab.verdicts import NOT_ENOUGH, PASSED, TRIGGERED, NotEnough, Verdict, triggered
@@ -23,6 +24,8 @@ def _verdict(rule: ProfilerRule, recording: Recording) -> Verdict:
         finding = rule.check(recording)
     except NotEnough as missing:
         return Verdict(rule.title, NOT_ENOUGH, {}, str(missing))
+    except Exception as error:  # whatever a plugin's rule does, the others are judged
+        return Verdict(rule.title, NOT_ENOUGH, {}, f"the rule failed ({named(error)})")
     if not finding.fired:
         return Verdict(rule.title, PASSED, finding.metrics, rule.ok_message)
     meaning = finding.meaning or rule.meaning

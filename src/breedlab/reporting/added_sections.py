@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ReportSection(Section):
-    """A section of report.html. It has no settings of the config.
+    """A section of report.html.
 
     Attributes:
         title: Its heading, and its name in the contents.
@@ -35,18 +35,16 @@ def added_sections(run: RunRecord) -> list[dict[str, Any]]:
     """Return the identifier, title and content of each registered section; one that fails says so
     in its place."""
     return [
-        {"id": name, "title": section.title, "body": _body(section, run)}
-        for name, section in _sections()
+        {"id": name, "title": section.title, "body": _body(name, section, run)}
+        for name, section in REPORT_SECTIONS.items()
     ]
 
 
-def _sections() -> list[tuple[str, type[ReportSection]]]:
-    return list(REPORT_SECTIONS.items())
-
-
-def _body(section: type[ReportSection], run: RunRecord) -> str:
+def _body(name: str, section: type[ReportSection], run: RunRecord) -> str:
+    report = run.config.get("report")
+    settings = report.get(name, {}) if isinstance(report, dict) else {}
     try:
-        return section().build(run)
+        return section.model_validate(settings).build(run)
     except Exception as error:  # whatever a plugin does, the rest of the report is written
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"This section could not be written ({type(error).__name__}: {reason})."

@@ -21,6 +21,9 @@ from smdebug.exceptions import (  # isort: skip
 )
 from smdebug.rules import Rule  # isort: skip
 
+ABSENT = (StepUnavailable, TensorUnavailable, TensorUnavailableForStep)
+"""What smdebug raises of a step or tensor that was not recorded."""
+
 _MOST = 100
 """Steps or tensors named in a verdict."""
 
@@ -86,7 +89,7 @@ class RunRule(Rule):  # type: ignore[misc]
                 self.invoke(step)
             except RuleEvaluationConditionMet:
                 self.fired[step] = list(self.found)
-            except (StepUnavailable, TensorUnavailable, TensorUnavailableForStep):
+            except ABSENT:
                 continue
             self.judged.append(step)
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from breedlab.config.debugger import DebuggerRule
 from breedlab.debugging.reader import TensorLog
-from breedlab.debugging.rules.base import RunRule
+from breedlab.debugging.rules.base import ABSENT, RunRule
+from breedlab.errors import named
 
 
 class PlainRule(RunRule):
@@ -22,10 +23,25 @@ class PlainRule(RunRule):
         for name, attribute in words.items():
             setattr(self, name, getattr(limits, attribute))
 
+        self.failure = ""
+
     def steps_to_check(self) -> list[int]:
-        return list(self.rule.steps(self.tape))
+        try:
+            return list(self.rule.steps(self.tape))
+        except Exception as error:  # whatever a plugin's rule does, the others are judged
+            self.failure = f"the rule failed ({named(error)})"
+            return []
+
+    def missing(self) -> str:
+        return self.failure or super().missing()
 
     def invoke_at_step(self, step: int) -> bool:
-        finding = self.rule.check(self.tape, step)
+        try:
+            finding = self.rule.check(self.tape, step)
+        except ABSENT:
+            raise
+        except Exception as error:  # as above
+            self.failure = f"the rule failed ({named(error)})"
+            return False
         self.figures, self.found = dict(finding.metrics), list(finding.tensors)
         return finding.fired

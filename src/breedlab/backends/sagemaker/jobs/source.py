@@ -17,6 +17,7 @@ from breedlab.backends.sagemaker.vendoring import OPTIONS
 from breedlab.config import Config
 from breedlab.config.plugins import copy_packages
 from breedlab.config.yaml_folders import config_folder
+from breedlab.training.logger_kinds import logger_of
 from breedlab.version import PACKAGE, __version__
 
 CONFIG = "config.yaml"
@@ -90,8 +91,9 @@ def requirements(config: Config) -> list[str]:
     if config.serving.engine == "openvino" or config.serving.precision == "int8":
         # without them the job would train for hours, and its export then be refused
         extras.append("engines")
-    if config.logger.name in ("mlflow", "wandb"):
-        extras.append(config.logger.name)
+    logger = logger_of(config)
+    if logger is not None and logger.extra:
+        extras.append(logger.extra)
     lines: dict[str, str] = {}
     for extra in extras:
         for line in _declared(extra):
