@@ -34,7 +34,7 @@ def in_turns(
 
     from breedlab.config import validate
     from breedlab.config.compose import load
-    from breedlab.pipeline.run import checked_photos
+    from breedlab.pipeline.checked_images import checked_photos
     from breedlab.profiling.session import watched
     from breedlab.training.context import prepare
     from breedlab.training.fit import fit

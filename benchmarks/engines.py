@@ -72,7 +72,7 @@ def main() -> None:
 def _prepared() -> tuple[Any, Any]:
     from breedlab.config import validate
     from breedlab.config.compose import load
-    from breedlab.pipeline.run import checked_photos
+    from breedlab.pipeline.checked_images import checked_photos
     from breedlab.training.context import prepare
 
     words = [
@@ -116,7 +116,7 @@ def _exported(trained: Path, precision: str, prepared: Any, scratch: Path) -> tu
     it."""
     import torch
 
-    from breedlab.config.schema import Serving
+    from breedlab.config.sections import Serving
     from breedlab.serving.archive import record_engine
     from breedlab.serving.engine_selection import select
     from breedlab.serving.model import Model

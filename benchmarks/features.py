@@ -68,7 +68,7 @@ def main() -> None:
 def prepare(root: Path, folder: Path, words: list[str], experiment: str = "resnet34") -> Any:
     from breedlab.config import validate
     from breedlab.config.compose import load
-    from breedlab.pipeline.run import checked_photos
+    from breedlab.pipeline.checked_images import checked_photos
     from breedlab.training import context
 
     overrides = [

@@ -80,7 +80,7 @@ def _drain(loader: Any, after: Callable[[Any], Any] | None = None) -> None:
 def _our_loaders(root: Path, cache: Path) -> dict[str, Any]:
     from breedlab.config import validate
     from breedlab.config.compose import load
-    from breedlab.pipeline.run import checked_photos
+    from breedlab.pipeline.checked_images import checked_photos
     from breedlab.training.context import prepare
 
     words = [

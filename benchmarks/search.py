@@ -128,7 +128,7 @@ def _config(root: Path, folder: Path, size: _Size) -> Any:
 def _check(config: Any) -> tuple[float, Any]:
     """The product reads and decodes every file before anything else; it leaves all of them in the
     page cache."""
-    from breedlab.pipeline.run import checked_photos
+    from breedlab.pipeline.checked_images import checked_photos
 
     with step("our check of every file") as taken:
         found = checked_photos(config)

@@ -104,7 +104,7 @@ def prepare_resnet34(folder: Path, size: int, root: Path | None = None) -> Any:
     gets the same random batch, and images only say how many classes there are."""
     from breedlab.config import validate
     from breedlab.config.compose import load
-    from breedlab.pipeline.run import checked_photos
+    from breedlab.pipeline.checked_images import checked_photos
     from breedlab.training.context import prepare
 
     words = [

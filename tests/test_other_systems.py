@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from breedlab.config import Config
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.training.context import prepare
 
 ROOT = Path(__file__).resolve().parents[1]

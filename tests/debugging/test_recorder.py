@@ -29,8 +29,8 @@ from breedlab.debugging.hook import RunHook
 from breedlab.debugging.reader import TensorLog, losses, opened, registrations
 from breedlab.debugging.recorder import Recorder
 from breedlab.models.classifier import Classifier
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.pipeline.observers import observers
-from breedlab.pipeline.run import checked_photos
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.fit import Fitted
 

@@ -15,8 +15,9 @@ from safetensors.torch import load
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import final_test
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.pipeline.fine_tuning import fine_tune, settings
-from breedlab.pipeline.run import checked_photos, run
+from breedlab.pipeline.run import run
 from breedlab.training.context import prepare
 from breedlab.training.fit import Fitted
 

@@ -12,8 +12,9 @@ import torch
 
 from breedlab.config import Config
 from breedlab.pipeline import final_test
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.pipeline.refit import on_all
-from breedlab.pipeline.run import checked_photos, run
+from breedlab.pipeline.run import run
 from breedlab.training import loop
 from breedlab.training.context import prepare
 from breedlab.training.feeds import CachedFeed

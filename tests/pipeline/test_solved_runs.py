@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from breedlab.config import Config
-from breedlab.pipeline.run import checked_photos, run
+from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.run import run
 from breedlab.training.context import prepare
 
 Configure = Callable[..., Config]

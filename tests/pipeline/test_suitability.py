@@ -16,7 +16,8 @@ from codes import raises_code
 from breedlab.cli.launch import main
 from breedlab.config import Config, search_space
 from breedlab.config.space import Choices, Range
-from breedlab.pipeline.run import checked_photos, run
+from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.run import run
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 
 Configure = Callable[..., Config]

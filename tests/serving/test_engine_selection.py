@@ -17,7 +17,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from breedlab.config.schema import Serving
+from breedlab.config.sections import Serving
 from breedlab.distributed import Shard
 from breedlab.models.classifier import Classifier
 from breedlab.serving import (

@@ -11,7 +11,7 @@ import torch
 
 from breedlab.config import Config, replace
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.training import activations, cache_key
 from breedlab.training.activations import ValidBatches
 from breedlab.training.cache_key import code_versions

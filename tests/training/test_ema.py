@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from breedlab.config import Config
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.training.context import prepare
 from breedlab.training.ema import MovingAverage, decay_at
 from breedlab.training.fit import ActivationData, fit

@@ -20,8 +20,8 @@ from breedlab import cli
 from breedlab.cli import launch
 from breedlab.config import Config
 from breedlab.errors import DiskFull
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.pipeline.current_run import CurrentRun
-from breedlab.pipeline.run import checked_photos
 from breedlab.training.context import prepare
 from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room
 from breedlab.tuning.study import search

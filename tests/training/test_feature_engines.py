@@ -11,7 +11,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.training import engine_choice
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.engine_choice import Choice, FeatureEngines, agreement

@@ -15,8 +15,8 @@ from codes import raises_code
 from final_training import train
 
 from breedlab.config import Config
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.pipeline.final_test import load_checkpoint
-from breedlab.pipeline.run import checked_photos
 from breedlab.training.context import prepare
 from breedlab.training.probe import probe
 from breedlab.training.progress import Done, done

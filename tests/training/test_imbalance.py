@@ -9,7 +9,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.data.batches import epoch_order, sampling_chances
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.training.context import prepare
 from breedlab.training.feeds import CachedFeed, LiveFeed
 from breedlab.training.losses import LogitAdjusted

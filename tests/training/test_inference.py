@@ -12,8 +12,9 @@ import torch
 
 from breedlab.config import Config
 from breedlab.data import module
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.pipeline.exporting import _COMPARED
-from breedlab.pipeline.run import checked_photos, run
+from breedlab.pipeline.run import run
 from breedlab.training.context import prepare
 from breedlab.training.inference import features, validation_pass
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from breedlab.config import Config
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.pipeline.final_test import measure
-from breedlab.pipeline.run import checked_photos
 from breedlab.training.context import prepare
 from breedlab.training.cross_entropy import CrossEntropyLoss
 from breedlab.training.fit import ActivationData, fit

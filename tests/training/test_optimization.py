@@ -12,7 +12,7 @@ from torch import nn
 
 from breedlab.config import Config, validate
 from breedlab.config.migrations import upgrade
-from breedlab.config.schema import Optim
+from breedlab.config.sections import Optim
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.training.evaluation import evaluate

@@ -16,7 +16,8 @@ from PIL import Image
 
 from breedlab.config import Config
 from breedlab.data.module import PhotoData
-from breedlab.pipeline.run import checked_photos, run
+from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.run import run
 from breedlab.training import feature_cache
 from breedlab.training.context import TrainingContext, prepare
 

@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from breedlab.config import Config
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.pipeline.final_test import measure
-from breedlab.pipeline.run import checked_photos, run
+from breedlab.pipeline.run import run
 from breedlab.training import auto_values
 from breedlab.training.context import prepare
 from breedlab.training.fit import fit

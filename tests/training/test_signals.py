@@ -23,7 +23,7 @@ from test_fit import CASES, train
 from breedlab import signals
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.training.context import prepare
 from breedlab.training.progress import done as how_far
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from breedlab.config.schema import Monitor
+from breedlab.config.sections import Monitor
 from breedlab.training.activations import Activations
 from breedlab.training.solved_losses import CrossEntropy
 from breedlab.training.solving import PENALTIES, Solution, solve

@@ -11,7 +11,7 @@ from codes import raises_code
 
 from breedlab import config as configs
 from breedlab.config import Config
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.start_checks import concerns
 

@@ -16,8 +16,9 @@ from breedlab import config as configs
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import final_test
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.pipeline.resuming import as_begun
-from breedlab.pipeline.run import checked_photos, run
+from breedlab.pipeline.run import run
 from breedlab.training.cache_key import network_digest
 from breedlab.training.context import prepare
 from breedlab.training.starting_weights import describe

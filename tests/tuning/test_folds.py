@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from breedlab.config import Config
 from breedlab.evaluation.statistics import fold_interval
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.reporting.search_facts import confirmations
 from breedlab.training.activations import Activations
 from breedlab.training.context import TrainingContext, prepare

@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from breedlab.config import Config
 from breedlab.errors import TrainingError
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.tuning import baseline
 from breedlab.tuning import study as studies

@@ -11,7 +11,7 @@ import pytest
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.training import loop, optimization
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.tuning.trial import quickly_collected, run_trial

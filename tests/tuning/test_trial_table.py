@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from breedlab.config import Config
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.training.context import prepare
 from breedlab.tuning import trial_table as boards
 from breedlab.tuning.study import search

@@ -15,7 +15,8 @@ from breedlab.archives import opened
 from breedlab.cli.parser import Parser
 from breedlab.config.components import section_of
 from breedlab.config.plugins import load_plugins_of
-from breedlab.config.schema import Monitor, schema
+from breedlab.config.schema import schema
+from breedlab.config.sections import Monitor
 from breedlab.data.folders import display_names, listed
 from breedlab.data.layout import split_of
 from breedlab.data.listing import Leftovers, find_images, subfolders

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
-from breedlab.config.schema import Data, Model, Tuner
+from breedlab.config.sections import Data, Model, Tuner
 from breedlab.config.space import (
     Choices,
     Range,

@@ -8,11 +8,7 @@ from pathlib import Path
 from breedlab.config import cloud
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem, Rule
-from breedlab.config.schema import (
-    Cache,
-    Data,
-    Model,
-)
+from breedlab.config.sections import Cache, Data, Model
 from breedlab.registry import SOURCES
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from breedlab.config.problems import Problem, Rule
-from breedlab.config.schema import Data, Monitor, Optim, Serving, Tuner
+from breedlab.config.sections import Data, Monitor, Optim, Serving, Tuner
 from breedlab.registry import LOSSES, METRICS
 
 

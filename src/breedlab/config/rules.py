@@ -20,16 +20,7 @@ from breedlab.config import cloud, data_rules, label_rules, search_rules
 from breedlab.config.backend import Backend
 from breedlab.config.debugger import Debugger
 from breedlab.config.problems import Problem, Rule, nearest
-from breedlab.config.schema import (
-    Cache,
-    Data,
-    FineTune,
-    Model,
-    Monitor,
-    Optim,
-    Serving,
-    Trainer,
-)
+from breedlab.config.sections import Cache, Data, FineTune, Model, Monitor, Optim, Serving, Trainer
 from breedlab.errors import ConfigError
 from breedlab.registry import ENGINES, HEADS, METRICS
 from breedlab.weight_files import file_of, names_file, problem

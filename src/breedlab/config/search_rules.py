@@ -7,12 +7,7 @@ from collections.abc import Iterator
 from breedlab.config import cloud
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem, Rule
-from breedlab.config.schema import (
-    Cache,
-    Model,
-    Optim,
-    Tuner,
-)
+from breedlab.config.sections import Cache, Model, Optim, Tuner
 from breedlab.config.space import PAIRED, Choices, SpaceError, leaves, read_dimension
 
 

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from breedlab import distributed, hardware
-from breedlab.config.schema import Data
+from breedlab.config.sections import Data
 from breedlab.data import shared_memory
 from breedlab.data.augmentations import Built
 from breedlab.data.batches import (

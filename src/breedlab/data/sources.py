@@ -16,7 +16,7 @@ from breedlab.errors import DataError
 from breedlab.registry import SOURCES
 
 if TYPE_CHECKING:
-    from breedlab.config.schema import Data
+    from breedlab.config.sections import Data
 
 _SPEC = "sample.json"
 

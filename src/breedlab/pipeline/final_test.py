@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from breedlab.config import Config
-from breedlab.config.schema import Monitor
+from breedlab.config.sections import Monitor
 from breedlab.console import note, progress
 from breedlab.data.layout import listed
 from breedlab.data.module import PhotoData

@@ -13,11 +13,10 @@ from breedlab import config as configs
 from breedlab import distributed, hardware, signals
 from breedlab.config import Config
 from breedlab.console import note, progress, stage, warn
-from breedlab.data.check import BALANCE_HINT, Report, check
-from breedlab.data.folders import first_few
-from breedlab.data.source import obtain
+from breedlab.data.check import Report
 from breedlab.files import atomic_write_text
 from breedlab.pipeline import extension, resuming, rundir
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.pipeline.current_run import CurrentRun
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 
@@ -170,41 +169,6 @@ def _enter(watch: Session, name: str) -> None:
     watch.stage(name)
 
 
-def checked_photos(config: Config) -> Report:
-    """The photos in place, every file read once.
-
-    Raises:
-        DataError: If they are missing, broken or inconsistent.
-    """
-    photos = obtain(config)
-    counts = ", ".join(f"{len(found):,} {split}" for split, found in photos.splits.items())
-    note(config.conceal(f"{photos.root}: {len(photos.classes)} classes; {counts}"))
-    for text in photos.notes:
-        note(config.conceal(text))
-    with progress("checking photos") as done:
-        report = check(
-            photos,
-            Path(config.cache.dir, "checks"),
-            on_bad_file=config.data.on_bad_file,
-            progress=done,
-        )
-    for found in (report.bad, report.conflicts, report.leaks):  # the run's splits.json has them all
-        for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in found]):
-            warn(config.conceal(text))
-    if report.bad or report.conflicts or report.leaks:
-        note(
-            "left: "
-            + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items())
-        )
-    for text in report.warnings:
-        balanced = (
-            "balanced" in (config.data.class_weights, config.data.sampling)
-            or config.optim.loss == "logit_adjusted"
-        )
-        warn(config.conceal(text.removesuffix(BALANCE_HINT) if balanced else text))
-    return report
-
-
 def _prepared(config: Config, report: Report, watch: Session) -> TrainingContext:
     _enter(watch, "Network")
     # here, after the photos are known to be good: it and its company take seconds
@@ -238,8 +202,8 @@ def _train(
     from breedlab.pipeline.final_test import final_test
     from breedlab.pipeline.observers import observers
     from breedlab.training import loggers
+    from breedlab.training.architecture import is_solved
     from breedlab.training.auto_values import training_precision
-    from breedlab.training.context import is_solved
     from breedlab.training.fit import ActivationData, fit
     from breedlab.training.probe import probe
     from breedlab.training.solving import SOLVED

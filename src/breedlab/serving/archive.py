@@ -35,6 +35,7 @@ _CODE = (
     "data/__init__.py",
     "data/decode.py",
     "data/formats.py",
+    "data/gray_scale.py",
     "data/transforms.py",
     "models/__init__.py",
     "models/backbone.py",

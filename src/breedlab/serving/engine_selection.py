@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from breedlab.config.schema import Serving
+from breedlab.config.sections import Serving
 from breedlab.console import note, progress, warn
 from breedlab.registry import ENGINES
 from breedlab.serving import accuracy_control, openvino_export

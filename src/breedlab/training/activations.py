@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from breedlab.config.schema import Cache
+from breedlab.config.sections import Cache
 from breedlab.data.batches import batch_indices, epoch_order
 from breedlab.data.module import PhotoData
 from breedlab.distributed import WHOLE, Shard

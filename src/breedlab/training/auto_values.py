@@ -7,7 +7,7 @@ import torch
 
 from breedlab import distributed
 from breedlab.config import Config
-from breedlab.config.schema import Data
+from breedlab.config.sections import Data
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import Unsuitable
 from breedlab.models.backbone import Pretraining

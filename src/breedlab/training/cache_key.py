@@ -17,6 +17,7 @@ from breedlab.version import PACKAGE, __version__
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
 _OWN_CODE = (
     "data/decode.py",
+    "data/gray_scale.py",
     "data/transforms.py",
     "models/boundary.py",
     "models/classifier.py",

@@ -10,7 +10,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
-from breedlab.config.schema import Monitor
+from breedlab.config.sections import Monitor
 from breedlab.console import console
 from breedlab.errors import Diverged
 from breedlab.training.loop import seed_epoch

@@ -23,11 +23,12 @@ from breedlab.data.transforms import EvalTransform
 from breedlab.errors import TrainingError
 from breedlab.models import backbone as backbones
 from breedlab.models.boundary import NotSeparable
-from breedlab.models.classifier import MLP, Architecture, Classifier
+from breedlab.models.classifier import Classifier
 from breedlab.models.heads import Logistic
 from breedlab.registry import AUGMENTATIONS, HEADS
 from breedlab.training import loop, solving, start_checks, starting_weights
 from breedlab.training.activations import Activations, TooLarge, cached_activations
+from breedlab.training.architecture import architecture, is_solved
 from breedlab.training.auto_values import (
     choose_accelerator,
     choose_precision,
@@ -329,11 +330,6 @@ class TrainingContext:
         return None if head.c == "auto" else head.c
 
 
-def is_solved(config: Config) -> bool:
-    """Whether a config's head is solved in one go."""
-    return HEADS.chosen(config.model).solved
-
-
 def prepare(config: Config, report: Report) -> TrainingContext:
     """Builds the network and settles what the config leaves open.
 
@@ -356,20 +352,3 @@ def prepare(config: Config, report: Report) -> TrainingContext:
     )
     start_checks.refuse_what_cannot_train(prepared, config)
     return prepared
-
-
-def architecture(
-    config: Config, evaluation: EvalTransform, classes: int, tag: str = ""
-) -> Architecture:
-    head = HEADS.chosen(config.model)
-    return Architecture(
-        name=config.model.name,
-        classes=classes,
-        head=() if head.one_layer else tuple(config.model.head),
-        dropout=0.0 if head.solved else config.model.dropout,
-        mean=evaluation.mean,
-        std=evaluation.std,
-        tag=tag,
-        head_type=MLP if head.one_layer else config.model.head_type,
-        head_settings={} if head.one_layer else head.model_dump(mode="json"),
-    )

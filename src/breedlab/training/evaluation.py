@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
-from breedlab.config.schema import Monitor
+from breedlab.config.sections import Monitor
 from breedlab.evaluation.intervals import Answers, concatenated, intervals
 from breedlab.training.metrics import make_metrics
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from breedlab.config.schema import Monitor
+from breedlab.config.sections import Monitor
 from breedlab.evaluation import multi_label
 from breedlab.evaluation.label_intervals import LabelAnswers, Span, label_intervals
 from breedlab.evaluation.statistics import Array

@@ -10,7 +10,7 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassCalibrationError
 
-from breedlab.config.schema import Monitor
+from breedlab.config.sections import Monitor
 from breedlab.evaluation.multi_label import UNDECIDED
 from breedlab.registry import METRICS
 

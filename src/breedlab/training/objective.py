@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from breedlab.config.schema import Data
+    from breedlab.config.sections import Data
 
 FIGURES = ("train/loss", "valid/loss", "valid/top1")
 """What is printed of every epoch beside the objective."""

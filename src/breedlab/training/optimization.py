@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from breedlab.config.schema import Optim
+from breedlab.config.sections import Optim
 from breedlab.errors import TrainingError
 from breedlab.models.boundary import layers
 from breedlab.models.classifier import Classifier

@@ -11,7 +11,7 @@ from breedlab.registry import OPTIMIZERS
 if TYPE_CHECKING:
     import torch
 
-    from breedlab.config.schema import Optim
+    from breedlab.config.sections import Optim
 
 Groups = list[dict[str, Any]]
 """Groups of parameters as torch's optimizers take them, each with its learning rate."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from breedlab import hardware
-from breedlab.config.schema import Cache
+from breedlab.config.sections import Cache
 from breedlab.console import note
 from breedlab.data import decode
 from breedlab.data.module import KeptImages, PhotoData, read_pixels

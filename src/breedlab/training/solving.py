@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from breedlab.config.schema import Monitor
+from breedlab.config.sections import Monitor
 from breedlab.evaluation.figures import metric as shown_metric
 from breedlab.training import loop
 from breedlab.training.activations import Activations

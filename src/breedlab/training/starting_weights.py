@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from breedlab.config.schema import Data
+from breedlab.config.sections import Data
 from breedlab.models.classifier import Classifier
 from breedlab.models.weights import Loaded
 

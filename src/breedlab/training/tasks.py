@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
-from breedlab.config.schema import Data, Monitor, Optim
+from breedlab.config.sections import Data, Monitor, Optim
 from breedlab.evaluation.multi_label import UNDECIDED
 from breedlab.registry import LOSSES
 from breedlab.training.label_metrics import decided

@@ -19,7 +19,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from breedlab.config import Config
-from breedlab.config.schema import Tuner
+from breedlab.config.sections import Tuner
 from breedlab.config.space import Choices, Dimension, Range, Space, grid_points
 from breedlab.data.batches import mixed_seed
 from breedlab.training.objective import rank

@@ -17,7 +17,8 @@ from breedlab.config import Config, search_space, trial_count
 from breedlab.config.space import Space
 from breedlab.console import note
 from breedlab.errors import TrainingError
-from breedlab.training.context import TrainingContext, at_leisure, is_solved
+from breedlab.training.architecture import is_solved
+from breedlab.training.context import TrainingContext, at_leisure
 from breedlab.training.objective import rank
 from breedlab.tuning import auto, baseline, store, workers
 from breedlab.tuning import confirm as confirmation

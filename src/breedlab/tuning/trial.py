@@ -13,7 +13,8 @@ from typing import Any
 from breedlab import config as configs
 from breedlab.errors import BreedlabError, DiskFull, OutOfTime
 from breedlab.training import folds
-from breedlab.training.context import TrainingContext, is_solved
+from breedlab.training.architecture import is_solved
+from breedlab.training.context import TrainingContext
 from breedlab.training.objective import better
 from breedlab.training.probe import probe
 

@@ -212,7 +212,7 @@ def _with_photos(account: boto3.Session, experiment: Experiment) -> tuple[Experi
     if config.data.root.startswith("s3://"):
         return experiment, None
     from breedlab.backends.sagemaker.upload import upload_photos
-    from breedlab.pipeline.run import checked_photos
+    from breedlab.pipeline.checked_images import checked_photos
 
     stage("Data")
     report = checked_photos(config)

@@ -1,0 +1,46 @@
+"""The images of a run, fetched where they have to be, and each of them looked at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from breedlab.config import Config
+from breedlab.console import note, progress, warn
+from breedlab.data.check import BALANCE_HINT, Report, check
+from breedlab.data.folders import first_few
+from breedlab.data.source import obtain
+
+
+def checked_photos(config: Config) -> Report:
+    """The photos in place, every file read once.
+
+    Raises:
+        DataError: If they are missing, broken or inconsistent.
+    """
+    photos = obtain(config)
+    counts = ", ".join(f"{len(found):,} {split}" for split, found in photos.splits.items())
+    note(config.conceal(f"{photos.root}: {len(photos.classes)} classes; {counts}"))
+    for text in photos.notes:
+        note(config.conceal(text))
+    with progress("checking photos") as done:
+        report = check(
+            photos,
+            Path(config.cache.dir, "checks"),
+            on_bad_file=config.data.on_bad_file,
+            progress=done,
+        )
+    for found in (report.bad, report.conflicts, report.leaks):  # the run's splits.json has them all
+        for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in found]):
+            warn(config.conceal(text))
+    if report.bad or report.conflicts or report.leaks:
+        note(
+            "left: "
+            + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items())
+        )
+    for text in report.warnings:
+        balanced = (
+            "balanced" in (config.data.class_weights, config.data.sampling)
+            or config.optim.loss == "logit_adjusted"
+        )
+        warn(config.conceal(text.removesuffix(BALANCE_HINT) if balanced else text))
+    return report

@@ -1,0 +1,38 @@
+"""The architecture that a config describes."""
+
+from __future__ import annotations
+
+from breedlab.config import Config
+from breedlab.data.transforms import EvalTransform
+from breedlab.models.classifier import MLP, Architecture
+from breedlab.registry import HEADS
+
+
+def is_solved(config: Config) -> bool:
+    """Whether a config's head is solved in one go."""
+    return HEADS.chosen(config.model).solved
+
+
+def architecture(
+    config: Config, evaluation: EvalTransform, classes: int, tag: str = ""
+) -> Architecture:
+    """Return the architecture of a config's classifier.
+
+    Args:
+        config: The experiment.
+        evaluation: What images go through before it.
+        classes: Number of classes.
+        tag: The weights of timm for which the network was built.
+    """
+    head = HEADS.chosen(config.model)
+    return Architecture(
+        name=config.model.name,
+        classes=classes,
+        head=() if head.one_layer else tuple(config.model.head),
+        dropout=0.0 if head.solved else config.model.dropout,
+        mean=evaluation.mean,
+        std=evaluation.std,
+        tag=tag,
+        head_type=MLP if head.one_layer else config.model.head_type,
+        head_settings={} if head.one_layer else head.model_dump(mode="json"),
+    )
