@@ -78,10 +78,12 @@ def train_on(root: Path, words: list[str]) -> int:
     kind = "multi_label" if "data.multi_label=true" in words else "image_folder"
     asked = validate(load([f"data={kind}", "name=images", "data.root=.", *words]))
     stage(f"Looking at {root}")
+    how = splitting(asked)
     try:
-        photos = survey(root, **splitting(asked))
+        photos = survey(root, **how)
     except SeveralLabels:  # which the proposal says
-        photos = survey(root, **{**splitting(asked), "multi": True})
+        how["multi"] = True
+        photos = survey(root, **how)
     with progress("checking images") as done:
         report = check(photos, Path(asked.cache.dir, "checks"), on_bad_file="skip", progress=done)
     for line in describe(photos, report):

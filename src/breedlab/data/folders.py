@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 from breedlab.data import formats, multi_label
 from breedlab.data.class_folders import (
@@ -45,7 +45,7 @@ FEW = 8
 _NUMBERED = re.compile(r"^\d+\.\s*(?=[^\d\s])")
 
 
-def splitting(config: Config) -> dict[str, Any]:
+def splitting(config: Config) -> Splitting:
     """Return what a config says of how a folder becomes splits, as `scan` and `survey` take it."""
     data = config.data
     return {
@@ -59,17 +59,19 @@ def splitting(config: Config) -> dict[str, Any]:
     }
 
 
-def scan(
-    root: Path,
-    *,
-    valid_fraction: float,
-    test_fraction: float,
-    seed: int,
-    ignore: Sequence[str] = (),
-    labels: str = AUTO,
-    group: str | None = None,
-    multi: bool = False,
-) -> PhotoSet:
+class Splitting(TypedDict):
+    """How a folder becomes splits; see `survey`."""
+
+    valid_fraction: float
+    test_fraction: float
+    seed: int
+    ignore: NotRequired[Sequence[str]]
+    labels: NotRequired[str]
+    group: NotRequired[str | None]
+    multi: NotRequired[bool]
+
+
+def scan(root: Path, **how: Unpack[Splitting]) -> PhotoSet:
     """Read `root/{train,valid,test}/<class>/`, also under other names of splits, or `root/<class>/`
     without splits.
 
@@ -81,10 +83,7 @@ def scan(
     Raises:
         DataError: If the folder is missing or empty, or its photos have flaws.
     """
-    fractions = {"valid_fraction": valid_fraction, "test_fraction": test_fraction}
-    photos = survey(
-        root, **fractions, seed=seed, ignore=ignore, labels=labels, group=group, multi=multi
-    )
+    photos = survey(root, **how)
     if photos.flaws:
         raise DataError("\n".join(photos.flaws))
     return photos

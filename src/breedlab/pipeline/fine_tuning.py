@@ -27,7 +27,7 @@ from breedlab.errors import TrainingError
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.models.boundary import layers
 from breedlab.registry import HEADS
-from breedlab.training import memory, start_checks
+from breedlab.training import memory
 from breedlab.training.checkpoints import of_classifier, read_checkpoint
 from breedlab.training.context import TrainingContext
 from breedlab.training.fit import Fitted, fit
@@ -189,8 +189,7 @@ def _train_size(prepared: TrainingContext, config: Config) -> int | None:
         return asked
     side = prepared.evaluation.crop
     smaller = 32 * round(side * _CROP_SHARE / 32)
-    network = prepared.backbone.network.eval()
-    if side < _SMALLEST_SHRUNK or not start_checks.takes(network, smaller):
+    if side < _SMALLEST_SHRUNK or not prepared.takes(smaller):
         return None
     return smaller
 

@@ -82,6 +82,7 @@ class TrainingContext:
     heed: Callable[[], None] = at_leisure
     engines: FeatureEngines = field(init=False)
     _variants: dict[tuple[Any, ...], TrainingContext] = field(default_factory=dict)
+    _takes: dict[int, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.engines = FeatureEngines(
@@ -95,6 +96,12 @@ class TrainingContext:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.report.photos.classes
+
+    def takes(self, side: int) -> bool:
+        """Return whether the backbone takes images of a size, which is tried once."""
+        if side not in self._takes:
+            self._takes[side] = start_checks.takes(self.backbone.network.eval(), side)
+        return self._takes[side]
 
     def suited(self, config: Config) -> TrainingContext:
         """Return what a config with another backbone or input needs; itself where these are its

@@ -3,19 +3,14 @@ TensorBoard, resume."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Dataset
 
 from breedlab import distributed
@@ -39,14 +34,14 @@ from breedlab.training.callbacks import (
     out_of_patience,
     stop_reason,
 )
-from breedlab.training.checkpoints import WholeCheckpoints, read_checkpoint
+from breedlab.training.checkpoints import read_checkpoint
 from breedlab.training.ema import KeepAverage
 from breedlab.training.learner import Learner
 from breedlab.training.log_filters import quiet_lightning
 from breedlab.training.loggers import make_loggers
 from breedlab.training.mid_epoch import MidEpochCheckpoint
-from breedlab.training.precision import lightning_precision
 from breedlab.training.progress import REQUIRED
+from breedlab.training.trainer import make_trainer, train
 
 
 @dataclass(frozen=True)
@@ -177,27 +172,17 @@ def fit(
         every.append(KeepAverage(config.trainer.ema))
     every.extend(callbacks)
     with quiet_lightning():
-        trainer = lightning.Trainer(
+        trainer = make_trainer(
+            config,
+            run,
+            every,
             accelerator=accelerator,
-            **_processes(config),
-            precision=lightning_precision(precision),
+            precision=precision,
             max_epochs=config.trainer.max_epochs,
-            # Lightning restores what it finds there, and would look in the working folder
-            default_root_dir=run,
-            gradient_clip_val=config.trainer.gradient_clip,
-            callbacks=every,
             logger=make_loggers(config, run),
             num_sanity_val_steps=0,
-            log_every_n_steps=1_000_000,  # figures are logged by epoch
-            enable_model_summary=False,
         )
-        # Lightning trains in whatever mode it finds: in evaluation mode without dropout
-        learner.train()
-        with stop.deferrable(), interruptible(trainer):
-            begun = distributed.rank_zero_only(last.exists)
-            trainer.fit(
-                learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True
-            )
+        train(trainer, learner, data, last, stop)
     return distributed.rank_zero_only(lambda: _ended(trainer, run))
 
 
@@ -236,41 +221,17 @@ def refit(
     if config.trainer.ema:
         every.append(KeepAverage(config.trainer.ema))
     with quiet_lightning():
-        trainer = lightning.Trainer(
+        trainer = make_trainer(
+            config,
+            folder,
+            every,
             accelerator=accelerator,
-            **_processes(config),
-            precision=lightning_precision(precision),
+            precision=precision,
             max_epochs=epochs,
-            limit_val_batches=0,
-            default_root_dir=folder,
-            gradient_clip_val=config.trainer.gradient_clip,
-            callbacks=every,
             logger=False,
-            log_every_n_steps=1_000_000,
-            enable_model_summary=False,
+            limit_val_batches=0,
         )
-        learner.train()
-        with stop.deferrable(), interruptible(trainer):
-            begun = distributed.rank_zero_only(last.exists)
-            trainer.fit(
-                learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True
-            )
-
-
-def _processes(config: Config) -> dict[str, Any]:
-    """How Lightning trains in the processes that there are."""
-    if distributed.world() == 1:
-        # Named, or Lightning takes a process in a Slurm job for one of its tasks, and waits for the
-        # others.
-        return {"devices": 1, "plugins": [WholeCheckpoints(), LightningEnvironment()]}
-    return {
-        "devices": distributed.local_world(),
-        "num_nodes": distributed.world() // distributed.local_world(),
-        # What is frozen is the same everywhere, and stays so.
-        "strategy": DDPStrategy(broadcast_buffers=config.model.freeze != "backbone"),
-        "use_distributed_sampler": False,
-        "plugins": [WholeCheckpoints(), TorchElasticEnvironment()],
-    }
+        train(trainer, learner, data, last, stop)
 
 
 def _refuse_too_few(config: Config, data: PhotoData | ActivationData) -> None:
@@ -351,17 +312,3 @@ def _keep_last(folder: Path) -> ModelCheckpoint:
     return MovableCheckpoint(
         dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-
-
-@contextmanager
-def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
-    """Lightning answers Ctrl-C with `sys.exit(1)` and leaves the signal ignored; callers want the
-    interrupt."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        if trainer.interrupted:
-            signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from None
-        raise
