@@ -81,7 +81,7 @@ def test_a_resumed_search_may_be_asked_the_same_again(
         main([*words(*search, "trainer.max_epochs=1"), f"tuner.space.data.batch_size={asked}"]) == 0
     )
     assert main(["resume=runs/latest", f"tuner.space.data.batch_size={asked}"]) == 0
-    with raises_code("BL104", names="tuner.space.data.batch_size"):
+    with raises_code("BL110", names="tuner.space.data.batch_size"):
         main(["resume=runs/latest", "tuner.space.data.batch_size=[32, 512]"])
 
 

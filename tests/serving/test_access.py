@@ -112,7 +112,7 @@ def test_our_client_sends_the_key_of_the_environment(
 ) -> None:
     files = [next((photos / "test").rglob("*.jpg"))]
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    with raises_code("BL400", names=KEY_VARIABLE):
+    with raises_code("BL500", names=KEY_VARIABLE):
         list(ask(url, files, 1))
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     assert next(iter(ask(url, files, 1)))["predictions"]

@@ -195,7 +195,7 @@ def test_a_bad_request_is_told_why(body: bytes | str, kind: str, status: int, sa
 
 def test_no_address_is_asked_unless_the_archive_says_so(folder: Path) -> None:
     photos = handler.input_fn('{"url": "http://127.0.0.1/x.jpg"}', "application/json")
-    with raises_code("BL503") as caught:
+    with raises_code("BL502") as caught:
         handler.predict_fn(photos, handler.model_fn(str(folder)))
     assert caught.value.status == 400
 

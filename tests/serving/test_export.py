@@ -159,8 +159,8 @@ def test_a_card_says_what_is_known_and_nothing_private(plain: Path, tmp_path: Pa
     ("words", "named"),
     [
         (["--timm", "x"], ("--timm", "resnet18")),
-        (["--onnx", "nowhere/model.onnx"], ("--onnx", "nowhere")),
-        (["--card", "."], "--card"),
+        (["--onnx", "nowhere/model.onnx"], "nowhere/model.onnx"),
+        (["--card", "."], ".: "),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -78,7 +78,7 @@ def test_another_runs_head_is_left_out_where_the_classes_are_others(
 
 def test_a_run_that_has_no_weights_yet_is_no_start(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
-    with raises_code("BL104", names=("model.weights", "checkpoints")):
+    with raises_code("BL120", names=("model.weights", "checkpoints")):
         small(configure, tmp_path, f"model.weights={tmp_path}")
 
 

@@ -28,26 +28,28 @@ from breedlab.weight_files import file_of, names_file, problem
 
 def backbone_is_known(model: Model) -> Iterator[Problem]:
     """torchvision's names are data here; timm's are found out where timm is imported."""
-    known = catalogue()
-    names = known[model.name].weights if model.name in known else ()
+    names_of_torchvision = catalogue()
+    names = names_of_torchvision[model.name].weights if model.name in names_of_torchvision else ()
     path = Path(file_of(model.weights))
-    given = names_file(model.weights) or (path.is_dir() and model.weights not in (*names, "none"))
-    if given and (wrong := problem(path) if path.exists() else "does not exist"):
+    from_file = names_file(model.weights) or (
+        path.is_dir() and model.weights not in (*names, "none")
+    )
+    if from_file and (wrong := problem(path) if path.exists() else "does not exist"):
         expected = (
             "expected a .safetensors or .pth file of weights, a model.tar.gz, or a run directory"
         )
         yield Problem("model.weights", f"{model.weights} {wrong}; {expected}", "BL120")
     if model.name.startswith("timm/"):
         return
-    if model.name not in known:
+    if model.name not in names_of_torchvision:
         yield Problem(
             "model.name",
-            f"torchvision has no classifier {model.name!r}{nearest(model.name, known)}; for timm's"
-            " write timm/NAME",
+            f"torchvision has no classifier {model.name!r}{nearest(model.name, names_of_torchvision)};"
+            " for timm's write timm/NAME",
             "BL120",
         )
         return
-    if model.weights not in (*names, "none") and not given:
+    if model.weights not in (*names, "none") and not from_file:
         yield Problem(
             "model.weights",
             f"got {model.weights!r}; expected one of {', '.join(names)}, a .safetensors or .pth"
@@ -134,10 +136,10 @@ def warmup_fits(optim: Optim, trainer: Trainer) -> Iterator[Problem]:
             f"got {optim.warmup_epochs:g}; expected 0, since one_cycle warms up by itself",
         )
     elif optim.warmup_epochs >= trainer.max_epochs:
-        given = f"got {optim.warmup_epochs:g}"
+        got = f"got {optim.warmup_epochs:g}"
         yield Problem(
             "optim.warmup_epochs",
-            f"{given}; expected less than trainer.max_epochs ({trainer.max_epochs})",
+            f"{got}; expected less than trainer.max_epochs ({trainer.max_epochs})",
         )
 
 
@@ -157,10 +159,10 @@ def engine_computes_precision(serving: Serving) -> Iterator[Problem]:
 def engine_is_installed(serving: Serving, backend: Backend) -> Iterator[Problem]:
     """Told before hours of training, not after; elsewhere than here the machine that trains
     tells."""
-    wanted = serving.engine == "openvino" or (
+    needs_openvino = serving.engine == "openvino" or (
         serving.engine == "auto" and serving.precision == "int8"
     )
-    if not cloud.kind_of(backend).here or not wanted:
+    if not cloud.kind_of(backend).here or not needs_openvino:
         return
     if missing := [name for name in ("openvino", "nncf") if find_spec(name) is None]:
         path, value = (
@@ -209,12 +211,12 @@ RULES: tuple[Rule, ...] = (
 
 def problems(sections: Mapping[str, Any]) -> list[Problem]:
     """What the rules say of those sections that are valid in themselves."""
-    found: list[Problem] = []
+    broken: list[Problem] = []
     for rule in RULES:
         names = inspect.signature(rule).parameters
         if all(name in sections for name in names):
-            found += rule(**{name: sections[name] for name in names})
-    return [_with_code(problem) for problem in found]
+            broken += rule(**{name: sections[name] for name in names})
+    return [_with_code(problem) for problem in broken]
 
 
 def _with_code(problem: Problem) -> Problem:

@@ -161,13 +161,10 @@ def _section(annotation: Any) -> Any:
 
 
 def _choices(annotation: Any) -> list[Any]:
-    found: list[Any] = []
+    choices: list[Any] = []
     for kind in (annotation, *get_args(annotation)):
-        found += (
-            get_args(kind)
-            if get_origin(kind) is Literal
-            else _choices(kind)
-            if kind is not annotation
-            else []
-        )
-    return found
+        if get_origin(kind) is Literal:
+            choices += get_args(kind)
+        elif kind is not annotation:
+            choices += _choices(kind)
+    return choices

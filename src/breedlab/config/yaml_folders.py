@@ -30,14 +30,14 @@ def groups(overrides: Sequence[str] = (), of_deploy: bool = False) -> dict[str, 
         overrides: Those with `hydra.searchpath` name more folders with choices.
         of_deploy: Whether to return those of `breedlab deploy`.
     """
-    found: dict[str, set[str]] = {}
+    choices: dict[str, set[str]] = {}
     for folder in (config_folder(), *own_folders(overrides)):
         for group in folder.iterdir():
             if group.is_dir() and (group.name in OF_DEPLOY) == of_deploy:
-                found.setdefault(group.name, set()).update(
+                choices.setdefault(group.name, set()).update(
                     path.stem for path in group.glob("*.yaml")
                 )
-    return {name: sorted(found[name]) for name in sorted(found) if found[name]}
+    return {name: sorted(choices[name]) for name in sorted(choices) if choices[name]}
 
 
 def yaml_files(overrides: Sequence[str] = ()) -> list[Path]:
@@ -56,27 +56,27 @@ def with_search_path(argv: list[str]) -> list[str]:
     Raises:
         ConfigError: If a folder of one's own is not there.
     """
-    left, folders, queue = [], [], list(argv)
+    others, folders, queue = [], [], list(argv)
     while queue:
         word = queue.pop(0)
         flag, equals, value = word.partition("=")
         if flag in ("--config-dir", "-cd") and (equals or queue):
             folders.append(Path(value if equals else queue.pop(0)).expanduser().absolute())
         else:
-            left.append(word)
+            others.append(word)
     if folders:
-        known = [word for word in left if word.startswith(SEARCHPATH)]
-        listed = [*_search_path(known), *map(str, folders)]
-        left = [word for word in left if word not in known]
-        left.append(f"{SEARCHPATH}=[{','.join(map(in_quotes, listed))}]")
-    for folder in own_folders(left):
+        on_path = [word for word in others if word.startswith(SEARCHPATH)]
+        places = [*_search_path(on_path), *map(str, folders)]
+        others = [word for word in others if word not in on_path]
+        others.append(f"{SEARCHPATH}=[{','.join(map(in_quotes, places))}]")
+    for folder in own_folders(others):
         if not folder.is_dir():
             example = f"{folder}/experiment/NAME.yaml"
             raise UsageError(
                 f"--config-dir: {folder} is not a directory; expected a folder of configs, as"
                 f" {example}"
             )
-    return left
+    return others
 
 
 def _search_path(overrides: Sequence[str]) -> list[str]:
@@ -84,10 +84,10 @@ def _search_path(overrides: Sequence[str]) -> list[str]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    named = [word for word in overrides if word.startswith(SEARCHPATH)]
+    words = [word for word in overrides if word.startswith(SEARCHPATH)]
     try:
         values = [
-            plain(override.value()) for override in OverridesParser.create().parse_overrides(named)
+            plain(override.value()) for override in OverridesParser.create().parse_overrides(words)
         ]
     except HydraException as error:
         raise UsageError(

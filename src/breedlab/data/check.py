@@ -199,14 +199,14 @@ def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]
         for photo in photos.splits[split]:
             if not seen[photo.path].problem:
                 copies.setdefault((folder, seen[photo.path].digest), []).append(photo)
-    found = []
+    findings = []
     for same in copies.values():
         for photo in same:
             other = next((one for one in same if one.classes != photo.classes), None)
             if other is not None:
                 labels = "of another class" if photo.labels is None else "with other labels"
-                found.append(Finding(photo.path, f"is the same photo as {other.path}, {labels}"))
-    return tuple(sorted(found, key=lambda finding: finding.path))
+                findings.append(Finding(photo.path, f"is the same photo as {other.path}, {labels}"))
+    return tuple(sorted(findings, key=lambda finding: finding.path))
 
 
 def _leaks(
@@ -215,7 +215,7 @@ def _leaks(
     """The test split is kept whole: what it shares with training is a leak of the training
     split."""
     first: dict[str, tuple[str, Path]] = {}
-    found = []
+    findings = []
     for split in ("test", "valid", "train"):
         for photo in photos.splits[split]:
             if seen[photo.path].problem or photo.path in conflicting:
@@ -223,10 +223,10 @@ def _leaks(
             other_split, other = first.setdefault(seen[photo.path].digest, (split, photo.path))
             if other_split != split:
                 reason = f"is the same photo as {other} of the {other_split} split"
-                found.append(
+                findings.append(
                     Finding(photo.path, reason, {split, other_split} <= {"train", *photos.cut})
                 )
-    return tuple(found)
+    return tuple(findings)
 
 
 def _straddling(photos: PhotoSet, passed_over: set[Path]) -> Iterator[Finding]:
@@ -271,22 +271,22 @@ def _refusal(
     """Everything in one message: whoever mends it all is not refused a second time."""
     lines = []
     if bad or conflicts or leaks:
-        told = []
+        counts = []
         if bad:
-            told.append("1 broken file" if len(bad) == 1 else f"{len(bad):,} broken files")
-        for found, where in ((conflicts, "classes"), (leaks, "splits")):
-            if found:
-                told.append(
+            counts.append("1 broken file" if len(bad) == 1 else f"{len(bad):,} broken files")
+        for findings, where in ((conflicts, "classes"), (leaks, "splits")):
+            if findings:
+                counts.append(
                     "1 photo that stands"
-                    if len(found) == 1
-                    else f"{len(found):,} photos that stand"
+                    if len(findings) == 1
+                    else f"{len(findings):,} photos that stand"
                 )
-                told[-1] += f" in two {where}"
-        lines.append(f"{kept.root}: {' and '.join(told)}")
-        for found in (bad, conflicts, leaks):
+                counts[-1] += f" in two {where}"
+        lines.append(f"{kept.root}: {' and '.join(counts)}")
+        for findings in (bad, conflicts, leaks):
             lines += [
                 f"  {text}"
-                for text in first_few([f"{finding.path} {finding.reason}" for finding in found])
+                for text in first_few([f"{finding.path} {finding.reason}" for finding in findings])
             ]
         if max(len(bad), len(conflicts), len(leaks)) > FEW:
             lines.append(f"  all of them: {_write_all(memory, (*bad, *conflicts, *leaks))}")
@@ -301,7 +301,8 @@ def _refusal(
         rest = ", and fix the rest" if lacking else ""
         skipping = f", or set data.on_bad_file=skip to leave them out{rest}"
         too_few = "; too few images are left without them"
-        lines.append(f"Fix or remove them{too_few if skip else skipping}.")
+        instead = too_few if skip else skipping
+        lines.append(f"Fix or remove them{instead}.")
     if conflicts and not kept.multi_label:
         lines.append("Photos that are of several classes at once: train with data=multi_label.")
     return DataError("\n".join(printable(line) for line in lines))
@@ -321,8 +322,8 @@ def _warnings(photos: PhotoSet) -> Iterator[str]:
         if count
     }
     for split in ("valid", "test"):
-        found = zip(photos.classes, photos.counts(split), strict=True)
-        empty = [name for name, count in found if not count and name in counts]
+        pairs = zip(photos.classes, photos.counts(split), strict=True)
+        empty = [name for name, count in pairs if not count and name in counts]
         if empty:
             yield f"the {split} split has no photo of {listed(empty)}"
     if counts and max(counts.values()) >= _IMBALANCE * min(counts.values()):

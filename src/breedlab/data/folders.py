@@ -218,8 +218,8 @@ def _multi_labelled(
     index_of = {name: index for index, name in enumerate(names)}
 
     def photo(path: Path, labels: Sequence[str]) -> Photo:
-        found = sorted(index_of[name] for name in labels if name in index_of)
-        return Photo(path, -1, group_of.get(path, ""), tuple(found))
+        indices = sorted(index_of[name] for name in labels if name in index_of)
+        return Photo(path, -1, group_of.get(path, ""), tuple(indices))
 
     return {s: tuple(photo(p, by_split[s][p]) for p in sorted(by_split[s])) for s in SPLITS}
 
@@ -295,18 +295,18 @@ def _labelled_by(
         places: list[tuple[Path | str, str]] = [(f"{label_file}: {name}", name) for name in names]
         cut, few = cut_missing(files, fractions, places, seed, group_of)
         splits = _labelled(files, group_of)
-    left = Leftovers()
-    find_images(root, left)
+    leftovers = Leftovers()
+    find_images(root, leftovers)
     for ending in (".csv", ".tsv", ".jsonl"):
-        left.endings.pop(ending, None)
+        leftovers.endings.pop(ending, None)
     return PhotoSet(
         root=root,
         classes=tuple(names),
         splits=splits,
         cut=cut,
         flaws=(*flaws, *first_few(few)),
-        notes=tuple(filter(None, (*table.notes, grouped, left.passed_over()))),
-        left_out=(*table.left_out, *_left_out(left, names)),
+        notes=tuple(filter(None, (*table.notes, grouped, leftovers.passed_over()))),
+        left_out=(*table.left_out, *_left_out(leftovers, names)),
         label_files=table.files,
         multi_label=multi,
     )
@@ -320,11 +320,11 @@ def is_absent(root: Path) -> bool:
 def display_names(folder_names: list[str]) -> tuple[str, ...]:
     """Names as people see them: `001.Afghan_hound` and `1. Afghan hound` are shown as `Afghan
     hound`, others as they are."""
-    shown = tuple(
+    display = tuple(
         name[match.end() :].replace("_", " ") if (match := _NUMBERED.match(name)) else name
         for name in folder_names
     )
-    return shown if len(set(shown)) == len(shown) else tuple(folder_names)
+    return display if len(set(display)) == len(display) else tuple(folder_names)
 
 
 def _left_out(left: Leftovers, names: Sequence[str]) -> Iterator[str]:

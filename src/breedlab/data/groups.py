@@ -32,8 +32,8 @@ def groups_of(
     if group is None:
         return {}, ""
     named, columns = groups_by_column(root, group, ignore)
-    found = with_own(named, root, paths) if named else groups_by_name(group, root, paths, columns)
-    return found, describe(found)
+    groups = with_own(named, root, paths) if named else groups_by_name(group, root, paths, columns)
+    return groups, describe(groups)
 
 
 def groups_by_column(
@@ -121,5 +121,5 @@ def describe(groups: Mapping[Path, str]) -> str:
     """Return in a line how many groups there are."""
     alone = sum(name.startswith("/") for name in groups.values())
     rest = f"; {alone:,} images have none, and are one each" if alone else ""
-    named = len({name for name in groups.values() if not name.startswith("/")})
-    return f"data.group: {named:,} groups of {len(groups) - alone:,} images{rest}"
+    count = len({name for name in groups.values() if not name.startswith("/")})
+    return f"data.group: {count:,} groups of {len(groups) - alone:,} images{rest}"

@@ -112,11 +112,11 @@ def _save_batch_sizes(hook: RunHook) -> None:
 def _unused(place: Path) -> Path:
     """The place itself, or where an earlier registration has written to it, a numbered folder in
     it."""
-    number, found = 0, place
-    while (found / "collections").exists():
+    number, folder = 0, place
+    while (folder / "collections").exists():
         number += 1
-        found = place / str(number)
-    return found
+        folder = place / str(number)
+    return folder
 
 
 def is_rectifier(module: nn.Module) -> bool:
@@ -164,17 +164,17 @@ def _save_config(collection: TensorCollection, every: int) -> SaveConfig:
 
 
 def _reduction_config(collection: TensorCollection) -> ReductionConfig:
-    kept: dict[str, list[str]] = {
+    by_kind: dict[str, list[str]] = {
         "reductions": [],
         "norms": [],
         "abs_reductions": [],
         "abs_norms": [],
     }
-    for given in collection.reductions:
-        if given not in OWN:
-            name, absolute = parse(given)
-            kind = "norms" if given.endswith("_norm") else "reductions"
-            kept[f"abs_{kind}" if absolute else kind].append(name)
+    for reduction in collection.reductions:
+        if reduction not in OWN:
+            name, absolute = parse(reduction)
+            kind = "norms" if reduction.endswith("_norm") else "reductions"
+            by_kind[f"abs_{kind}" if absolute else kind].append(name)
     return ReductionConfig(
-        **kept, save_raw_tensor=collection.values, save_shape=not collection.values
+        **by_kind, save_raw_tensor=collection.values, save_shape=not collection.values
     )

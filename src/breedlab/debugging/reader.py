@@ -260,8 +260,8 @@ class TensorLog:
     def reduction(self, name: str, step: int, reduction: str) -> float:
         """A reduction by the config's name, or of the whole tensor where that was saved; NaN where
         neither was"""
-        found = self._read(name, step, reduction)
-        return float("nan") if found is None else float(found)
+        value = self._read(name, step, reduction)
+        return float("nan") if value is None else float(value)
 
     def has_reduction(self, name: str, step: int, reduction: str) -> bool:
         return self._read(name, step, reduction) is not None
@@ -287,9 +287,9 @@ class TensorLog:
 
     def _images(self, step: int) -> int | None:
         labels = self.names("labels")
-        found = self.value(labels[0], step) if len(labels) == 1 else None
-        if found is not None:
-            return int(found.size)
+        values = self.value(labels[0], step) if len(labels) == 1 else None
+        if values is not None:
+            return int(values.size)
         size = self.value(BATCH_SIZE, step)
         return None if size is None else int(size)
 
@@ -300,12 +300,12 @@ class TensorLog:
             validations.setdefault(entry.at, []).append(entry)
         if mode == "EVAL":
             return [_pass(at, entries) for at, entries in validations.items()]
-        trained, found, begin = self.losses("TRAIN"), [], 0
+        trained, passes, begin = self.losses("TRAIN"), [], 0
         for at in validations:
             if between := [entry for entry in trained if begin < entry.at <= at]:
-                found.append(_pass(at, between))
+                passes.append(_pass(at, between))
             begin = at
-        return found
+        return passes
 
     def _read(self, name: str, step: int, reduction: str) -> Values | None:
         key = (name, step, reduction)

@@ -125,19 +125,23 @@ def fine_tune(
         distributed.rank_zero_only(lambda: _record(folder, none, before))
         return FineTuned({"epochs": 0, "kept": False, "failed": str(error)})
     mode, metric = config.monitor.mode, config.monitor.metric
-    kept = rank(fitted.best, fitted.loss, mode) < rank(before.best, before.loss, mode)
-    told = {
+    is_better = rank(fitted.best, fitted.loss, mode) < rank(before.best, before.loss, mode)
+    outcome_record = {
         "epochs": fitted.epochs,
         "best_epoch": fitted.best_epoch,
         "best": fitted.best,
         "before": before.best,
         "precision": plan.precision,
         "freeze": plan.freeze,
-        "kept": kept,
+        "kept": is_better,
     }
-    outcome = "kept" if kept else "the frozen backbone stays"
+    outcome = "kept" if is_better else "the frozen backbone stays"
     note(f"{metric} {before.best:.4f} before, {fitted.best:.4f} after: {outcome}")
-    return FineTuned(told, tuned, fitted, plan.precision, head) if kept else FineTuned(told)
+    return (
+        FineTuned(outcome_record, tuned, fitted, plan.precision, head)
+        if is_better
+        else FineTuned(outcome_record)
+    )
 
 
 def settings(prepared: TrainingContext, config: Config, freeze: str) -> Config:
@@ -184,9 +188,9 @@ def settings(prepared: TrainingContext, config: Config, freeze: str) -> Config:
 
 def _train_size(prepared: TrainingContext, config: Config) -> int | None:
     """Return the side of the crops, None for that of validation's images."""
-    asked = config.fine_tune.train_size
-    if asked != "auto":
-        return asked
+    configured = config.fine_tune.train_size
+    if configured != "auto":
+        return configured
     side = prepared.evaluation.crop
     smaller = 32 * round(side * _CROP_SHARE / 32)
     if side < _SMALLEST_SHRUNK or not prepared.takes(smaller):
@@ -237,8 +241,8 @@ def _fastest(prepared: TrainingContext, config: Config, seconds: float | None) -
         config: Of the head's training.
         seconds: What there is for it; None for as long as it takes.
     """
-    asked = config.fine_tune.freeze
-    all_layers = "none" if asked == "auto" else asked
+    configured = config.fine_tune.freeze
+    all_layers = "none" if configured == "auto" else configured
     precisions = [prepared.precision]
     if prepared.accelerator == "cpu" and config.trainer.precision == "auto":
         # convolutions of single channels, as EfficientNets have, may be slower in bf16
@@ -253,7 +257,7 @@ def _fastest(prepared: TrainingContext, config: Config, seconds: float | None) -
         return _Plan(config.fine_tune.epochs, prepared.precision, all_layers)
     plan = _that_fits(prepared, config, all_layers, precisions, seconds)
     stage = _last_frozen(prepared)
-    if asked == "auto" and stage and plan.epochs < _ENOUGH * config.fine_tune.epochs:
+    if configured == "auto" and stage and plan.epochs < _ENOUGH * config.fine_tune.epochs:
         plan = _that_fits(prepared, config, stage, [plan.precision], seconds)
     if plan.epochs == 0:
         note("no epoch fits in: the backbone stays frozen; raise tuner.minutes to fine-tune it")
@@ -290,8 +294,8 @@ def _that_fits(
     with progress(f"timing a step of {what}"):
         times = {each: _seconds_an_epoch(prepared, tuned, each) for each in precisions}
     precision = min(times, key=lambda each: times[each])
-    left = "" if seconds is None else f", and the search left {max(seconds, 0):,.0f} s"
-    note(f"an epoch of {what} takes about {times[precision]:,.0f} s in {precision}{left}")
+    rest = "" if seconds is None else f", and the search left {max(seconds, 0):,.0f} s"
+    note(f"an epoch of {what} takes about {times[precision]:,.0f} s in {precision}{rest}")
     fit_in = math.inf if seconds is None else max(0.0, seconds / times[precision])
     return _Plan(math.floor(min(tuned.trainer.max_epochs, fit_in)), precision, freeze)
 

@@ -96,12 +96,12 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     test is marked."""
     rows = []
     winner = clear_winner(runs)
-    for name, shown in metric_titles().items():
+    for name, title in metric_titles().items():
         values = [
             run.test["metrics"][name] if name in shown_metrics(run.test) else None for run in runs
         ]
-        known = [value for value in values if value is not None]
-        if known:
+        measured = [value for value in values if value is not None]
+        if measured:
             absent = ["" if run.test else NOT_FINISHED for run in runs]
             texts = [
                 otherwise if v is None else metric(name, v)
@@ -118,13 +118,13 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
                 (text, name in ("top1", "exact") and index == winner)
                 for index, text in enumerate(texts)
             ]
-            rows.append({"name": shown, "cells": cells})
+            rows.append({"name": title, "cells": cells})
     photos = [figure(run.test["photos"]) if run.test else NOT_FINISHED for run in runs]
     epochs = [
         figure((run.metrics.get("training") or {}).get("epochs", NOT_FINISHED)) for run in runs
     ]
-    for shown, texts in (("photos of the test", photos), ("epochs", epochs)):
-        rows.append({"name": shown, "cells": [(text, False) for text in texts]})
+    for title, texts in (("photos of the test", photos), ("epochs", epochs)):
+        rows.append({"name": title, "cells": [(text, False) for text in texts]})
     return rows
 
 
@@ -141,8 +141,12 @@ def _p_value(one: RunRecord, other: RunRecord) -> float | None:
 
 def _right(run: RunRecord) -> dict[str, bool]:
     """Return for each image of the test whether the run's answer was right."""
-    found = run.predictions
-    columns = (found.get("photos", []), found.get("labels", []), found.get("predicted", []))
+    predictions = run.predictions
+    columns = (
+        predictions.get("photos", []),
+        predictions.get("labels", []),
+        predictions.get("predicted", []),
+    )
     return {image: label == predicted for image, label, predicted in zip(*columns, strict=True)}
 
 
@@ -237,10 +241,10 @@ def searched(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 def classes(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """The recall of each class in each run, the most different first."""
-    known = [run.test.get("per_class", {}) for run in runs]
+    per_class = [run.test.get("per_class", {}) for run in runs]
     rows = []
-    for name in dict.fromkeys(name for found in known for name in found):
-        recalls = [_recall(found[name]) if name in found else None for found in known]
+    for name in dict.fromkeys(name for of_run in per_class for name in of_run):
+        recalls = [_recall(of_run[name]) if name in of_run else None for of_run in per_class]
         there = [recall for recall in recalls if recall is not None]
         rows.append(
             {
@@ -258,9 +262,9 @@ def _recall(own: Mapping[str, Any]) -> float:
 
 def verdicts(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """Each rule's verdict in each run."""
-    known = [{verdict["rule"]: verdict["verdict"] for verdict in run.verdicts} for run in runs]
-    rules = dict.fromkeys(rule for found in known for rule in found)
-    return [(rule, [found.get(rule, "") for found in known]) for rule in rules]
+    by_rule = [{verdict["rule"]: verdict["verdict"] for verdict in run.verdicts} for run in runs]
+    rules = dict.fromkeys(rule for of_run in by_rule for rule in of_run)
+    return [(rule, [of_run.get(rule, "") for of_run in by_rule]) for rule in rules]
 
 
 def profile(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:

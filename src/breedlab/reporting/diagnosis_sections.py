@@ -63,8 +63,8 @@ def _unit(name: str) -> tuple[str, str]:
         return name, "share"
     if "_percent_" in name:  # what follows says of which samples
         return name.replace("_percent_", "_"), "%"
-    found = next((end for end in _UNITS if name.endswith(end)), "")
-    return name.removesuffix(found), _UNITS.get(found, "")
+    ending = next((end for end in _UNITS if name.endswith(end)), "")
+    return name.removesuffix(ending), _UNITS.get(ending, "")
 
 
 def _with(unit: str, value: Any) -> str:
@@ -93,11 +93,11 @@ def profile(run: RunRecord) -> Section:
 
 def debug(run: RunRecord) -> Section:
     """What the debugger's hook saved."""
-    found = run.tensors
+    tensors = run.tensors
     return {
-        "losses": {mode: len(series) for mode, series in found.losses.items()},
-        "saved": found.saved,
-        "charts": debug_charts.reductions(found),
-        "problem": found.problem,
+        "losses": {mode: len(series) for mode, series in tensors.losses.items()},
+        "saved": tensors.saved,
+        "charts": debug_charts.reductions(tensors),
+        "problem": tensors.problem,
         "wanted": asked(run, "debugger") != "none",
     }

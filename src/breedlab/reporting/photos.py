@@ -112,7 +112,7 @@ def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
 def confusions(run: RunRecord) -> list[dict[str, Any]]:
     """The worst confusions, each with photos that were confused and one of the class they were
     taken for."""
-    shown = []
+    rows = []
     for pair in run.test.get("worst", [])[:_CONFUSIONS]:
         mistaken = [
             index
@@ -120,22 +120,22 @@ def confusions(run: RunRecord) -> list[dict[str, Any]]:
             if (_name(run, "labels", index), _name(run, "predicted", index))
             == (pair["truth"], pair["taken_for"])
         ]
-        examples = [made for index in mistaken[:_EXAMPLES] if (made := _shown(run, index))]
-        shown.append({**pair, "examples": examples, "like": _example(run, pair["taken_for"])})
-    return shown
+        examples = [example for index in mistaken[:_EXAMPLES] if (example := _shown(run, index))]
+        rows.append({**pair, "examples": examples, "like": _example(run, pair["taken_for"])})
+    return rows
 
 
 def mistakes(run: RunRecord) -> list[Shown]:
     """The wrong answers that the model was surest of."""
-    return [made for index in _wrong(run)[:_MISTAKES] if (made := _shown(run, index))]
+    return [mistake for index in _wrong(run)[:_MISTAKES] if (mistake := _shown(run, index))]
 
 
 def _wrong(run: RunRecord) -> list[int]:
     """Indices of the wrong answers, surest first."""
-    found = run.predictions
-    pairs = zip(found.get("labels", []), found.get("predicted", []), strict=True)
+    predictions = run.predictions
+    pairs = zip(predictions.get("labels", []), predictions.get("predicted", []), strict=True)
     wrong = [index for index, (label, predicted) in enumerate(pairs) if label != predicted]
-    return sorted(wrong, key=lambda index: -found["probabilities"][index])
+    return sorted(wrong, key=lambda index: -predictions["probabilities"][index])
 
 
 def _shown(run: RunRecord, index: int) -> Shown | None:

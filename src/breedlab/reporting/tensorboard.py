@@ -61,12 +61,12 @@ def write_review(
         writer.add_text("test/metrics", _metrics(evaluation.as_dict()))
         for name, value in evaluation.metrics.items():
             writer.add_scalar(f"test/{name}", value)
-        shown = dict(tuned) or {
+        values = dict(tuned) or {
             "optim.lr": config.optim.lr,
             "data.batch_size": config.data.batch_size,
         }
         tests = {f"test/{name}": value for name, value in evaluation.metrics.items()}
-        write_hparams(writer, shown, {config.monitor.metric: best, **tests})
+        write_hparams(writer, values, {config.monitor.metric: best, **tests})
 
 
 def _pictures(
@@ -161,10 +161,10 @@ def _length(name: str, size: int) -> int:
 
 def _shortened(name: str, size: int) -> str:
     """A name that leaves room for the matrix."""
-    kept = name
-    while _length(kept, size) > _NAME:
-        kept = f"{kept.removesuffix('…')[:-1]}…"
-    return kept
+    text = name
+    while _length(text, size) > _NAME:
+        text = f"{text.removesuffix('…')[:-1]}…"
+    return text
 
 
 def _operators(run: Path) -> str:

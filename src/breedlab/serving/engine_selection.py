@@ -132,16 +132,16 @@ def select(
     calibration = _make(candidates, sources, folder, serving)
     ready = [candidate for candidate in candidates if candidate.engine is not None]
     _time(ready, data)
-    taken = _judge(ready, choices, sources, folder, data, seed)
-    taken.taken = True
+    winner = _judge(ready, choices, sources, folder, data, seed)
+    winner.taken = True
     for file in Path(folder, FOLDER).glob("*"):
-        if taken.choice.engine == EAGER or file.stem != taken.choice.precision:
+        if winner.choice.engine == EAGER or file.stem != winner.choice.precision:
             file.unlink()
     test = len(data.photos.splits["test"])
-    title, batches = f"testing {taken.choice}", data.test_dataloader()
-    (labels,) = _predictions([taken], batches, title, test, model.answers)
+    title, batches = f"testing {winner.choice}", data.test_dataloader()
+    (labels,) = _predictions([winner], batches, title, test, model.answers)
     right = _alike(labels, data.labels("test"))
-    return Selection(taken.choice, tuple(candidates), validation, calibration, right, several)
+    return Selection(winner.choice, tuple(candidates), validation, calibration, right, several)
 
 
 def _make(
@@ -164,14 +164,14 @@ def _make(
                     candidate.choice, sources, serving, file.with_suffix(".bin")
                 )
                 continue
-            made = sources.graph
+            graph = sources.graph
             if precision == "int8":
                 with progress("calibrating int8 on training photos") as report:
                     photos = sources.calibration
                     calibration = len(photos)
-                    made = openvino_export.quantise(made, list(photos), report)
+                    graph = openvino_export.quantise(graph, list(photos), report)
             with progress(f"making {candidate.choice}"):
-                openvino_export.write_graph(made, file, halves=precision == "bf16")
+                openvino_export.write_graph(graph, file, halves=precision == "bf16")
                 candidate.engine = OpenVino(file, precision)
         except Exception as error:
             # Whatever a network's operations bring about, another engine can answer
@@ -213,15 +213,15 @@ def _judge(
         candidate = waiting.pop(0)
         if candidate is module:
             return module
-        asked = [candidate] if reference is not None else [module, candidate]
+        compared = [candidate] if reference is not None else [module, candidate]
         # Not val_dataloader, which after training with several processes is this one's share.
         batches, title = data.view_dataloader("valid", 0), f"validating {candidate.choice}"
-        found = _predictions(asked, batches, title, count, answers)
+        predictions = _predictions(compared, batches, title, count, answers)
         if reference is None:
-            reference = found[0]
+            reference = predictions[0]
             module.right, module.agreement = _alike(reference, truth), 1.0
-        candidate.right = _alike(found[-1], truth)
-        candidate.agreement = _alike(found[-1], reference)
+        candidate.right = _alike(predictions[-1], truth)
+        candidate.agreement = _alike(predictions[-1], reference)
         candidate.objection = objection(candidate, module, count)
         if not candidate.objection:
             return candidate
@@ -230,9 +230,9 @@ def _judge(
         ):
             _time(candidates, data)
             waiting = fastest_first([candidate, *waiting])
-    taken = eligible[0]
-    warn(f"{taken.choice} was asked for, and is exported, but it {taken.objection}")
-    return taken
+    first = eligible[0]
+    warn(f"{first.choice} was asked for, and is exported, but it {first.objection}")
+    return first
 
 
 def _may_be_restored(candidate: Candidate, photos: int) -> bool:
@@ -283,16 +283,16 @@ def _predictions(
     answers: Answers,
 ) -> list[torch.Tensor]:
     """What each candidate answers, as `Answers.decided`, in the order of the photos."""
-    found: list[list[torch.Tensor]] = [[] for _ in candidates]
-    done = 0
+    predictions: list[list[torch.Tensor]] = [[] for _ in candidates]
+    count_done = 0
     with progress(title) as report:
         for photos, _ in batches:
-            for labels, candidate in zip(found, candidates, strict=True):
+            for labels, candidate in zip(predictions, candidates, strict=True):
                 assert candidate.engine is not None
                 labels.append(answers.decided(candidate.engine.scores(photos)))
-            done += len(photos)
-            report(done, count)
-    return [torch.cat(labels) for labels in found]
+            count_done += len(photos)
+            report(count_done, count)
+    return [torch.cat(labels) for labels in predictions]
 
 
 def _photos(data: PhotoData, split: str, indices: Iterable[int]) -> torch.Tensor:

@@ -72,10 +72,11 @@ def _body(model: Model, in_timm: bool) -> Iterator[str]:
     classes = len(model.classes)
     yield f"# {_plain(str(known.get('experiment') or 'Model'))}\n"
     several = model.answers.multi_label
-    does = "Gives images any number of" if several else "Classifies images into"
+    does, what = "Classifies images into", "classes"
+    if several:
+        does, what = "Gives images any number of", "labels"
     yield (
-        f"{does} {classes:,} {'labels' if several else 'classes'}. The network is"
-        f" `{architecture.name}`, trained with breedlab.\n"
+        f"{does} {classes:,} {what}. The network is `{architecture.name}`, trained with breedlab.\n"
     )
     yield "## Test\n"
     yield from _results(model)

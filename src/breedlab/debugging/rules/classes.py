@@ -130,8 +130,8 @@ class Confusion(RunRule):
 
 
 def _joined(values: Iterable[Values | None]) -> Values:
-    found = [np.asarray(value).ravel().astype(np.int64) for value in values if value is not None]
-    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+    parts = [np.asarray(value).ravel().astype(np.int64) for value in values if value is not None]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
 def _named(classes: object, label: int) -> str:

@@ -164,8 +164,8 @@ class _UpdateRule(TensorRule):
     def ratios(self, step: int) -> dict[str, float]:
         """By weight the norm of its update over its own."""
         before, self._last = self._last, step
-        found = {name: self._ratio(name, step, before) for name in self.tensors(step)}
-        return {name: ratio for name, ratio in found.items() if not math.isnan(ratio)}
+        by_name = {name: self._ratio(name, step, before) for name in self.tensors(step)}
+        return {name: ratio for name, ratio in by_name.items() if not math.isnan(ratio)}
 
     def _ratio(self, name: str, step: int, before: int | None) -> float:
         if self.tape.has_reduction(name, step, "update"):

@@ -54,10 +54,10 @@ def space_of(run: RunRecord) -> Space:
 
 def ranked(run: RunRecord) -> list[dict[str, Any]]:
     """The trials that have an objective, best first."""
-    found = [trial for trial in run.trials if isinstance(trial.get("objective"), int | float)]
+    trials = [trial for trial in run.trials if isinstance(trial.get("objective"), int | float)]
     sign = -1 if (run.config.get("monitor") or {}).get("mode", "max") == "max" else 1
     return sorted(
-        found,
+        trials,
         key=lambda trial: (
             trial["state"] != "complete",
             sign * trial["objective"],
@@ -142,18 +142,18 @@ def parallel(run: RunRecord) -> Spec | None:
     names = {path: path.rpartition(".")[2] if len(axes) > 4 else path for path in axes}
     rows, labels = [], []
     for order, trial in enumerate(trials):
-        given = {**trial["values"], metric: trial["objective"]}
+        values = {**trial["values"], metric: trial["objective"]}
         for place, (path, dimension) in enumerate(axes.items()):
-            if path in given:
+            if path in values:
                 rows.append(
                     {
                         "trial": trial["number"],
                         "rank": order,
                         "axis": path,
                         "place": place,
-                        "at": short(position(given[path], dimension)),
+                        "at": short(position(values[path], dimension)),
                         "objective": short(trial["objective"]),
-                        "value": figure(given[path]),
+                        "value": figure(values[path]),
                     }
                 )
     for path, dimension in axes.items():
@@ -226,11 +226,11 @@ def parallel(run: RunRecord) -> Spec | None:
 def position(value: Any, dimension: Dimension) -> float:
     """Where a value lies on its axis, 0 to 1."""
     if isinstance(dimension, Choices):
-        known = [figure(choice) for choice in dimension.values]
-        shown = figure(value)
+        figures = [figure(choice) for choice in dimension.values]
+        number = figure(value)
         return (
-            (known.index(shown) if shown in known else 0) / max(1, len(known) - 1)
-            if len(known) > 1
+            (figures.index(number) if number in figures else 0) / max(1, len(figures) - 1)
+            if len(figures) > 1
             else 0.5
         )
     low, high, at = float(dimension.low), float(dimension.high), float(value)
@@ -245,8 +245,8 @@ def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
     if isinstance(dimension, Choices):
         values = dimension.values
         # Where choices would stand on top of each other, only the ends are written.
-        shown = values if len(values) <= 16 else (values[0], values[-1])
-        return [(position(value, dimension), figure(value)) for value in shown]
+        ticks = values if len(values) <= 16 else (values[0], values[-1])
+        return [(position(value, dimension), figure(value)) for value in ticks]
     low, high = float(dimension.low), float(dimension.high)
     if high <= low:
         return [(0.5, figure(low))]
