@@ -129,7 +129,8 @@ class Registry(Generic[T]):
             where = f"{self.setting}: " if self.setting else ""
             hint = nearest(name, names)
             raise ConfigError(
-                f"{where}no {self.kind} {name!r}; expected one of {', '.join(names)}{hint}"
+                f"{where}no {self.kind} {name!r}; expected one of {', '.join(names)}{hint}",
+                "BL103",
             )
         return self._classes[name]
 

@@ -334,6 +334,6 @@ def test_guardrails_of_a_serverless_endpoint_are_refused_before_anything_is_sent
     account: EndpointAccount, model_archive: Path, capsys: Any, flag: str
 ) -> None:
     name = flag.split()[0].removeprefix("--").replace("-", "_").replace("alarm", "alarms")
-    with raises_code("BL100", names=(f"endpoint.{name}", "serverless")):
+    with raises_code("BL104", names=(f"endpoint.{name}", "serverless")):
         main([str(model_archive), "--kind", "serverless", *flag.split()])
     assert not account.requests and not account.calls

@@ -84,15 +84,15 @@ def test_a_password_that_would_be_written_down_is_refused(
     local = words("experiment=quickstart", "logger=mlflow", f"logger.tracking_uri='{SECRET}'")
     index = "https://aws:s3cret-word@index.example/simple"
     for typed, code, named in (
-        (local, "BL104", ("logger.tracking_uri", "MLFLOW_TRACKING_PASSWORD")),
+        (local, "BL116", ("logger.tracking_uri", "MLFLOW_TRACKING_PASSWORD")),
         (
             cloud("logger=mlflow", f"logger.tracking_uri='{SECRET}'"),
-            "BL104",
+            "BL116",
             ("logger.tracking_uri", "${oc.env:NAME}"),
         ),
         (
             cloud(f"backend.environment.PIP_INDEX_URL='{index}'"),
-            "BL100",
+            "BL116",
             "backend.environment.PIP_INDEX_URL",
         ),
     ):
@@ -101,7 +101,7 @@ def test_a_password_that_would_be_written_down_is_refused(
         assert "s3cret-word" not in str(refused.value)
     assert account.created() == [] and not (here / "runs").exists()
     monkeypatch.setenv(TRACKING_VARIABLE, SECRET)
-    with raises_code("BL100", names="MLFLOW_TRACKING_URI"):
+    with raises_code("BL116", names="MLFLOW_TRACKING_URI"):
         main(cloud("logger=mlflow", "backend.orchestrate=pipeline"))
 
 
@@ -134,7 +134,7 @@ def test_other_loggers_bring_nothing(
 def test_what_a_job_could_not_log_to_is_refused(
     typed: list[str], named: str, cloud: Cloud, account: Account, here: Any
 ) -> None:
-    with raises_code("BL100", names=named):
+    with raises_code("BL411", names=named):
         main(cloud("backend.wait=false", *typed))
     assert not account.sent("CreateTrainingJob")
 

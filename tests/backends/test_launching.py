@@ -305,9 +305,9 @@ def test_an_unknown_price_is_refused_until_it_is_given_or_waived(
     cloud: Cloud, account: Account, here: Path
 ) -> None:
     dear = ["backend.instance_type=ml.p5.48xlarge", "backend.wait=false", "backend.processes=1"]
-    with raises_code("BL100", names=("backend.price_per_hour", "ml.p5.48xlarge", "us-east-1")):
+    with raises_code("BL412", names=("backend.price_per_hour", "ml.p5.48xlarge", "us-east-1")):
         main(cloud(*dear))
-    with raises_code("BL100", names=("backend.max_bill", "$400.00")):
+    with raises_code("BL412", names=("backend.max_bill", "$400.00")):
         main(cloud(*dear, "backend.price_per_hour=100.0"))
     assert account.created() == []
     assert main(cloud(*dear, "backend.max_bill=null")) == 0

@@ -101,7 +101,7 @@ def test_tags_are_such_that_aws_takes_them(
     assert (
         tags_of(sent(deploy_account, "CreateEndpoint"))["breedlab:user"] == "o_neil_ ann _vision_ é"
     )
-    with raises_code("BL100", names=("endpoint.tags", "breedlab:user")):
+    with raises_code("BL104", names=("endpoint.tags", "breedlab:user")):
         deploy(model_archive, "--tag", "breedlab:user=bob")
 
 
@@ -128,7 +128,7 @@ def test_anothers_endpoint_is_not_updated_unless_it_is_named(
         created(deploy_account) == []
         and deploy_account.endpoints["dogs"]["EndpointConfigName"] == was
     )
-    with raises_code("BL100", names=("endpoint.replace", "cats", "dogs")):
+    with raises_code("BL104", names=("endpoint.replace", "cats", "dogs")):
         deploy(model_archive, "endpoint.replace=cats")
     assert deploy(model_archive, "--env", "A=b", "endpoint.replace=dogs") == 0
     assert deploy_account.endpoints["dogs"]["EndpointConfigName"] != was

@@ -336,7 +336,7 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_uploaded(
 ) -> None:
     assert main(cloud(*SEARCH, LATER)) == 0
     uploaded = len([call for call in account.calls if call.startswith("PUT")])
-    with raises_code("BL100", names=("backend.job_name", "'dogs'")):
+    with raises_code("BL411", names=("backend.job_name", "'dogs'")):
         main(cloud(*SEARCH, LATER))
     assert len([call for call in account.calls if call.startswith("PUT")]) == uploaded
 
@@ -346,7 +346,7 @@ def test_secrets_do_not_get_into_the_definition(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_hidden")
     for value in ("''", "${oc.env:HF_TOKEN}"):
-        with raises_code("BL100", names="backend.environment.HF_TOKEN"):
+        with raises_code("BL116", names="backend.environment.HF_TOKEN"):
             main(cloud(*SEARCH, LATER, f"backend.environment.HF_TOKEN={value}"))
     arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:hub-Ab12"
     assert main(cloud(*SEARCH, LATER, f"backend.environment.HF_TOKEN='{arn}'")) == 0
@@ -358,6 +358,6 @@ def test_secrets_do_not_get_into_the_definition(
 def test_the_largest_bill_holds_for_a_pipeline_and_for_its_retry(
     cloud: Cloud, account: Account, here: Path
 ) -> None:
-    with raises_code("BL100", names="backend.max_bill"):
+    with raises_code("BL412", names="backend.max_bill"):
         main(cloud(*SEARCH, LATER, "backend.max_bill=0.5"))
     assert account.pipelines == {}

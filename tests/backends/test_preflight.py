@@ -164,7 +164,7 @@ def test_a_launch_knows_the_price_of_a_type_that_the_table_lacks(
     cloud: Cloud, account: Account, here: Path, capsys: Any
 ) -> None:
     words = ("tuner=none", "backend.instance_type=ml.r7i.large", "backend.wait=false")
-    with raises_code("BL100", names=("backend.price_per_hour", "ml.r7i.large")):
+    with raises_code("BL412", names=("backend.price_per_hour", "ml.r7i.large")):
         main(cloud(*words))
     account.prices[("us-east-1", "ml.r7i.large", "Training")] = [0.159]
     assert main(cloud(*words)) == 0

@@ -311,7 +311,7 @@ def test_a_name_that_is_taken(cloud: Any, account: Account, here: Path) -> None:
     words = cloud("backend.job_name=mine", "backend.wait=false")
     main(words)
     account.calls.clear()
-    with raises_code("BL100", names=("backend.job_name", "'mine'")):
+    with raises_code("BL411", names=("backend.job_name", "'mine'")):
         main(words)
     assert account.created() == ["CreateTrainingJob"]
     assert not [call for call in account.calls if call.startswith("PUT")]
@@ -350,7 +350,7 @@ def test_what_aws_refuses_is_one_message(cloud: Any, account: Account, here: Pat
 
 
 def test_photos_in_s3_stay_with_the_backend_that_reads_them(words: Any, here: Path) -> None:
-    with raises_code("BL100", names=("data.root", "s3://b/dogs", "backend=sagemaker")):
+    with raises_code("BL104", names=("data.root", "s3://b/dogs", "backend=sagemaker")):
         main(words("experiment=quickstart", "data.root=s3://b/dogs"))
 
 

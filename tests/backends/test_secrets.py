@@ -70,16 +70,16 @@ def test_a_secret_is_in_the_request_and_in_nothing_that_is_kept(
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("given", "code", "named"),
     [
-        ("backend.environment={HF_TOKEN: abc}", "backend.environment.HF_TOKEN"),
-        ("backend.environment={DB_PASSWORD: ''}", "backend.environment.DB_PASSWORD"),
+        ("backend.environment={HF_TOKEN: abc}", "BL116", "backend.environment.HF_TOKEN"),
+        ("backend.environment={DB_PASSWORD: ''}", "BL109", "backend.environment.DB_PASSWORD"),
     ],
 )
 def test_a_secret_that_would_be_kept_or_is_missing_is_refused(
-    given: str, named: str, cloud: Cloud, account: Account, here: Path
+    given: str, code: str, named: str, cloud: Cloud, account: Account, here: Path
 ) -> None:
-    with raises_code("BL100", names=named) as raised:
+    with raises_code(code, names=named) as raised:
         main(cloud("backend.wait=false", given))
     assert "abc" not in str(raised.value) and account.created() == []
 

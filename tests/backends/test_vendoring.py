@@ -192,5 +192,5 @@ def test_flags_of_wheels_that_do_not_go_together() -> None:
             "endpoint.vendor",
         ),
     ):
-        with raises_code("BL100", names=named):
+        with raises_code("BL104", names=named):
             main(["model.tar.gz", *words])

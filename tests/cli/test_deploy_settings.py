@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from codes import raises_code
+from codes import exits_with_code, raises_code
 
 from breedlab.cli import help as help_command
 from breedlab.cli.deploy import main
@@ -107,9 +107,8 @@ def test_all_that_is_wrong_is_told_at_once_with_the_nearest_name() -> None:
 def test_a_misspelled_flag_gets_the_nearest_name_and_exit_code_2(
     words: list[str], says: str, capsys: Any
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with exits_with_code(capsys, "BL107", names=says):
         main(["runs/latest", *words])
-    assert ended.value.code == 2 and says in capsys.readouterr().err
 
 
 def test_both_helps_list_every_setting(capsys: Any) -> None:

@@ -189,7 +189,8 @@ def _refuse_what_does_not_go_together(
     if endpoint.replace is not None and endpoint.replace != name:
         raise ConfigError(
             f"endpoint.replace: {endpoint.replace} names another endpoint than endpoint.name,"
-            f" {name}; name the one to be replaced"
+            f" {name}; name the one to be replaced",
+            "BL104",
         )
 
 

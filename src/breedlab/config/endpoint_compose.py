@@ -69,7 +69,7 @@ def validated(tree: Mapping[str, Any], found: list[Problem] | None = None) -> De
     except ValidationError as error:
         raise error_from([*found, *reword(error.errors(), _paths())], "endpoint") from error
     if found := [*found, *endpoint_problems(deploying.endpoint)]:
-        raise error_from(found, "endpoint")
+        raise error_from(found, "endpoint", "BL104")
     return deploying
 
 

@@ -45,6 +45,7 @@ def password_problems(leaves: Mapping[str, Any]) -> Iterator[Problem]:
             path,
             "holds a password, which config.yaml and every record would keep; export the address"
             f" and write {path}='${{oc.env:NAME}}'{other}",
+            "BL116",
         )
 
 

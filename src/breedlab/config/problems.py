@@ -25,12 +25,20 @@ Rule = Callable[..., Iterator[Problem]]
 """A rule across fields: see `config.rules`."""
 
 
-def error_from(problems: Iterable[Problem], source: str = "config") -> ConfigError:
-    """All problems as one error, each on a line of its own."""
+def error_from(
+    problems: Iterable[Problem], source: str = "config", code: str = ConfigError.code
+) -> ConfigError:
+    """All problems as one error, each on a line of its own.
+
+    Args:
+        problems: At least one.
+        source: What has them.
+        code: Of those that have none of their own.
+    """
     unique = list(dict.fromkeys(problems))
     count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
     lines = [f"{source}: {count}", *(f"  {p.path}: {p.message}" for p in unique)]
-    codes = {problem.code for problem in unique}
+    codes = {code if p.code == ConfigError.code else p.code for p in unique}
     return ConfigError("\n".join(lines), codes.pop() if len(codes) == 1 else "")
 
 

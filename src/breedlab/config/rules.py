@@ -42,10 +42,10 @@ def backbone_is_known(model: Model) -> Iterator[Problem]:
     if model.name.startswith("timm/"):
         return
     if model.name not in names_of_torchvision:
+        hint = nearest(model.name, names_of_torchvision)
         yield Problem(
             "model.name",
-            f"torchvision has no classifier {model.name!r}{nearest(model.name, names_of_torchvision)};"
-            " for timm's write timm/NAME",
+            f"torchvision has no classifier {model.name!r}{hint}; for timm's write timm/NAME",
             "BL120",
         )
         return

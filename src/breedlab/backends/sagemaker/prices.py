@@ -150,6 +150,7 @@ def bill_problems(
                 "backend.price_per_hour",
                 f"{known}, so nothing says that {bill.hours:,.1f} instance hours stay below"
                 f" backend.max_bill={backend.max_bill:g}; set the price, or backend.max_bill=null",
+                "BL412",
             )
         ]
     if bill.total > backend.max_bill:
@@ -161,6 +162,7 @@ def bill_problems(
                 "backend.max_bill",
                 f"the largest bill is {bill}, above {backend.max_bill:g} USD; lower {lower}, or set"
                 f" backend.max_bill={math.ceil(bill.total)}",
+                "BL412",
             )
         ]
     return []

@@ -62,7 +62,7 @@ class Bucket(Store):
 
     def refuse(self) -> None:
         if problems := bucket_problems(self._account, self._address, self._bucket):
-            raise error_from(problems, "upload")
+            raise error_from(problems, "upload", "BL411")
 
     def upload(self, root: Path, paths: Sequence[Path], *, links: bool) -> int:
         if not links:

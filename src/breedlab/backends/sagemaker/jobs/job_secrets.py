@@ -56,6 +56,7 @@ def secret_problems(config: Config) -> list[Problem]:
                 Problem(
                     path,
                     f"comes from the shell's {source}, which is not set; export {source} first",
+                    "BL109",
                 )
             )
         elif source is None and is_secret(name, value) and value != os.environ.get(name):
@@ -65,6 +66,7 @@ def secret_problems(config: Config) -> list[Problem]:
                     "looks like a secret, which would be kept in records and archives; export it"
                     f" in the shell and leave it empty here ({path}=''), or give the ARN of a"
                     " secret in Secrets Manager",
+                    "BL116",
                 )
             )
     return problems
@@ -85,6 +87,7 @@ def definition_problems(config: Config) -> list[Problem]:
             "looks like a secret, and a pipeline's definition shows it to whoever may describe"
             " pipelines; give the ARN of a secret in Secrets Manager, or"
             " backend.orchestrate=laptop",
+            "BL116",
         )
         for name, value in config.backend.environment.items()
         if not _ARN.fullmatch(value) and (_NAMES.search(name) or _holds_password(value))

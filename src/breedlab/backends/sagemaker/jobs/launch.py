@@ -87,7 +87,7 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         sent = planned_requests(experiment)
         problems += checks.source_problems(source) + checks.request_problems(sent, experiment)
         if problems:
-            raise error_from(problems, "backend=sagemaker")
+            raise error_from(problems, "backend=sagemaker", "BL411")
         assert account and place
         note(f"account and requests are in order; {place.region}, {image}")
         findings.tell_unchecked()

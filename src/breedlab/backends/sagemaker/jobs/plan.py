@@ -58,7 +58,7 @@ def plan(config: Config) -> str:
     problems += definition_problems(config)
     problems += [*logger_problems(config), *checks.request_problems(sent, experiment)]
     if problems:
-        raise error_from(problems, "backend=sagemaker")
+        raise error_from(problems, "backend=sagemaker", "BL411")
     lines = [
         f"experiment {config.name} on SageMaker (dry run: nothing is started)",
         "",
