@@ -68,8 +68,8 @@ def run(
     words = list(overrides)
     if place is None and config is None:
         chosen, words = where.without_missing_extras(chosen, words)
-    ended = where.run(chosen, words, place, callbacks)
-    return Run(ended["run"])
+    summary = where.run(chosen, words, place, callbacks)
+    return Run(summary["run"])
 
 
 def load(model: str | Path) -> Model:

@@ -79,8 +79,8 @@ _FIRST_LINE_S, _LINE_S = 2.0, 30.0
 
 
 def _so_far(done: int, total: int, seconds: float) -> str:
-    left = round(seconds * (total - done) / done)
-    return f"{done:,} of {total:,}, about {left // 60} min {left % 60} s left"
+    remaining = round(seconds * (total - done) / done)
+    return f"{done:,} of {total:,}, about {remaining // 60} min {remaining % 60} s left"
 
 
 @contextmanager

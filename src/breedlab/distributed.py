@@ -163,9 +163,9 @@ def broadcast(value: T | None) -> T:
         import torch.distributed as dist
 
         wait()
-        held = [value]
-        dist.broadcast_object_list(held, src=0)
-        (value,) = held
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        (value,) = box
     return value  # type: ignore[return-value]
 
 
@@ -176,9 +176,9 @@ def gather(value: T) -> list[T]:
     import torch.distributed as dist
 
     wait()
-    held: list[Any] = [None] * world()
-    dist.all_gather_object(held, value)
-    return held
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def rank_zero_only(action: Callable[[], T]) -> T:
@@ -203,9 +203,11 @@ def refuse_different(fingerprint: str, root: object) -> None:
     Raises:
         DataError: If they do not.
     """
-    found = gather(fingerprint)
-    if len(set(found)) > 1:
-        other = next(number for number, theirs in enumerate(found) if theirs != found[0])
+    fingerprints = gather(fingerprint)
+    if len(set(fingerprints)) > 1:
+        other = next(
+            number for number, theirs in enumerate(fingerprints) if theirs != fingerprints[0]
+        )
         raise DataError(
             f"data.root: {root} holds other photos for process {other} than for process 0; copy"
             " them anew"

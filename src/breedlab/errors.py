@@ -248,5 +248,5 @@ def remember_run(error: BaseException, run: Path) -> None:
 
 def ended_run(error: BaseException) -> Path | None:
     """Return the directory of the run that an error ended; None if it ended none."""
-    found = (getattr(each, "breedlab_run", None) for each in causes(error))
-    return next((run for run in found if run is not None), None)
+    runs = (getattr(each, "breedlab_run", None) for each in causes(error))
+    return next((run for run in runs if run is not None), None)

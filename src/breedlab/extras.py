@@ -22,9 +22,9 @@ EXTRAS = {
 @cache
 def has(extra: str) -> bool:
     """Return whether all that an extra brings is installed."""
-    found = [find_spec(module) for module in EXTRAS[extra]]
+    specs = [find_spec(module) for module in EXTRAS[extra]]
     # A folder of that name, such as a run's `tensorboard`, has no origin.
-    return all(spec is not None and spec.origin is not None for spec in found)
+    return all(spec is not None and spec.origin is not None for spec in specs)
 
 
 def install(extra: str) -> str:

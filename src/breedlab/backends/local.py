@@ -84,14 +84,16 @@ class LocalBackend(Backend):
         )
         atexit.register(server.terminate)
         assert server.stderr
-        said = []
+        output = []
         for line in server.stderr:
-            said.append(line)
-            if found := re.search(r"listening on (http://\S+?):? ", line):
+            output.append(line)
+            if address := re.search(r"listening on (http://\S+?):? ", line):
                 Thread(target=_drain, args=(server.stderr,), daemon=True).start()
-                self._servers[found[1]] = server
-                return found[1]
-        raise ServingError("".join(said).strip() or f"{model}: the server ended before it listened")
+                self._servers[address[1]] = server
+                return address[1]
+        raise ServingError(
+            "".join(output).strip() or f"{model}: the server ended before it listened"
+        )
 
     def delete(self, endpoint: str) -> None:
         if endpoint not in self._servers:

@@ -185,14 +185,14 @@ def offering(ask: Callable[[Backend], T | None]) -> dict[str, T]:
     Args:
         ask: Asks a backend for it, such as `lambda backend: backend.batch_jobs()`.
     """
-    found: dict[str, T] = {}
+    offers: dict[str, T] = {}
     for name, kind in BACKENDS.items():
         if any(field.is_required() for field in kind.model_fields.values()):
             continue  # it cannot be asked without a config
         answer = ask(kind().build())
         if answer is not None:
-            found[name] = answer
-    return found
+            offers[name] = answer
+    return offers
 
 
 def offered(operation: str, ask: Callable[[Backend], T | None], name: str | None = None) -> T:
@@ -206,11 +206,11 @@ def offered(operation: str, ask: Callable[[Backend], T | None], name: str | None
     Raises:
         BreedlabError: If there is no such backend, or it does not offer this.
     """
-    found = offering(ask)
-    if name is None and found:
-        return next(iter(found.values()))
-    if name in found:
-        return found[name]
+    offers = offering(ask)
+    if name is None and offers:
+        return next(iter(offers.values()))
+    if name in offers:
+        return offers[name]
     if name is None:
         raise BackendError(f"no backend offers {operation}")
     BACKENDS.get(name)

@@ -173,12 +173,12 @@ _OUT_OF_MEMORY = (
 def ended_loader(error: BaseException) -> str:
     """Return by what a process that loads images was ended from outside, in PyTorch's words; empty
     if none was."""
-    ended = re.compile(
+    pattern = re.compile(
         r"DataLoader worker \(pid(?:\(s\))? [^)]*\) (is killed by signal: \w+|exited unexpectedly)"
     )
-    found = [match[1] for each in causes(error) if (match := ended.search(str(each)))]
+    reasons = [match[1] for each in causes(error) if (match := pattern.search(str(each)))]
     # the last cause names the signal, where there was one
-    return found[-1].rpartition(": ")[2] if found else ""
+    return reasons[-1].rpartition(": ")[2] if reasons else ""
 
 
 def _loader_message(signal: str) -> str:
@@ -206,17 +206,17 @@ def _shared_memory_message() -> str:
 def _disk_message(error: BaseException) -> str:
     """Which disk is full: not always that of the file in the error, since libraries write elsewhere
     and move it."""
-    named = [
+    files = [
         str(each.filename) for each in causes(error) if isinstance(each, OSError) and each.filename
     ]
-    places = [*named, ended_run(error) or ".", tempfile.gettempdir(), "."]
-    found = [_nearest_folder(place) for place in places]
+    places = [*files, ended_run(error) or ".", tempfile.gettempdir(), "."]
+    folders = [_nearest_folder(place) for place in places]
     # Of those the error may mean, the one with the least room; the first where they are on one
     # disk.
-    folder = min(found, key=lambda folder: shutil.disk_usage(folder).free)
+    folder = min(folders, key=lambda folder: shutil.disk_usage(folder).free)
     usage = shutil.disk_usage(folder)
     if usage.free > 0.05 * usage.total and usage.free > 1e9:
-        place = next(iter([*named, *found]))
+        place = next(iter([*files, *folders]))
         return f"the disk, or your quota of it, is full at {place}"
     mount = folder
     while not os.path.ismount(mount):

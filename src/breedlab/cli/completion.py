@@ -92,19 +92,19 @@ def completed(name: str, overrides: list[str]) -> Completed:
         name: The command.
         overrides: Those with `hydra.searchpath` name more folders of configs.
     """
-    found = Completed()
+    words = Completed()
     if name == "launch":
-        found.flags = _FLAGS_OF_LAUNCH
+        words.flags = _FLAGS_OF_LAUNCH
     else:
-        _of_parser(import_module(f"breedlab.cli.{name}").command_parser(), found)
+        _of_parser(import_module(f"breedlab.cli.{name}").command_parser(), words)
     if name in ("launch", "account"):
-        _of_config(list(settings(schema())), groups(overrides), found)
+        _of_config(list(settings(schema())), groups(overrides), words)
     if name == "deploy":
-        _of_config(list(settings(deploy_schema())), groups(overrides, of_deploy=True), found)
+        _of_config(list(settings(deploy_schema())), groups(overrides, of_deploy=True), words)
     if name == "help":
         every = [*settings(deploy_schema()), *settings(schema())]
-        found.settings = list(dict.fromkeys(setting.path for setting in every))
-    return found
+        words.settings = list(dict.fromkeys(setting.path for setting in every))
+    return words
 
 
 def _of_parser(parser: argparse.ArgumentParser, found: Completed) -> None:

@@ -150,13 +150,13 @@ def _setting_lines() -> Iterator[str]:
 def _parsed(parser: Parser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the args, and the overrides among them."""
     overrides = [word for word in argv if word.lstrip("+~").startswith(_SETTINGS)]
-    args, left = parser.parse_known_args([word for word in argv if word not in overrides])
+    args, rest = parser.parse_known_args([word for word in argv if word not in overrides])
     if args.model is not None and "=" in str(args.model) and not args.model.exists():
-        left.append(str(args.model))
+        rest.append(str(args.model))
         args.model = None
-    if unknown := [word for word in left if word.startswith("-") or "=" not in word]:
+    if unknown := [word for word in rest if word.startswith("-") or "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return args, [*overrides, *left]
+    return args, [*overrides, *rest]
 
 
 def _refuse_what_does_not_go_together(
@@ -182,8 +182,8 @@ def _refuse_what_does_not_go_together(
             "MODEL|RUN is missing; expected a model.tar.gz or a run directory, or --from-registry"
             " GROUP"
         )
-    if found := list(_registry_problems(args, deploying, endpoints)):
-        parser.error("\n  ".join(found))
+    if problems := list(_registry_problems(args, deploying, endpoints)):
+        parser.error("\n  ".join(problems))
     endpoint = deploying.endpoint
     name = endpoints.name_of(endpoint, args.model, args.from_registry)
     if endpoint.replace is not None and endpoint.replace != name:

@@ -134,27 +134,27 @@ def _trees(overrides: tuple[str, ...]) -> list[tuple[Path, Any]]:
 def used_in(setting: Setting) -> list[str]:
     """Return the files of breedlab, or of the plugin, that read a setting."""
     *_, parent, leaf = ["config", *setting.path.split(".")]
-    found = [name for name, text in _sources() if leaf in text and _reads(text, leaf, {parent})]
+    readers = [name for name, text in _sources() if leaf in text and _reads(text, leaf, {parent})]
     if setting.registry is not None:
         variable = next(name for name, value in vars(registry).items() if value is setting.registry)
-        found += [
+        readers += [
             name for name, text in _sources() if re.search(rf"\b{variable}\.(chosen|made)\(", text)
         ]
     room = _ROOMS.get(setting.path.partition(".")[0])
-    if not found and room:  # which takes a part of the config, and knows nothing of its path
+    if not readers and room:  # which takes a part of the config, and knows nothing of its path
         owners = {"self", "limits", "rule", "config", "collection", "settings"}
-        found = [
+        readers = [
             name for name, text in _sources() if f"/{room}/" in name and _reads(text, leaf, owners)
         ]
-    if not found:
+    if not readers:
         # Not in an f-string, which writes a command for the user, and reads nothing.
-        found = [
+        readers = [
             name
             for name, text in _sources()
             if re.search(rf'(?<!f)"{re.escape(setting.path)}=', text)
         ]
     own = Path(sys.modules[setting.owner.__module__].__file__ or "")
-    return list(dict.fromkeys(found)) or [
+    return list(dict.fromkeys(readers)) or [
         str(own.relative_to(_PACKAGE.parent) if _PACKAGE in own.parents else own)
     ]
 
@@ -167,17 +167,17 @@ def _reads(text: str, leaf: str, owners: set[str]) -> bool:
 @cache
 def _attributes(text: str) -> set[tuple[str, str]]:
     """Return every attribute that a source reads, with the last name before it."""
-    found = set()
+    pairs = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Attribute):
             owner = node.value
-            found.add(
+            pairs.add(
                 (
                     owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", ""),
                     node.attr,
                 )
             )
-    return found
+    return pairs
 
 
 @cache

@@ -204,10 +204,10 @@ def _list_all(where: str | None) -> None:
     from breedlab.console import console, table
 
     for backend in ready():
-        found = backend.everyones(where)
-        if found is None:
+        listing = backend.everyones(where)
+        if listing is None:
             continue
-        place, jobs = found
+        place, jobs = listing
         rows = []
         for job in jobs:
             hours = (datetime.now(job.created.tzinfo) - job.created).total_seconds() / 3600

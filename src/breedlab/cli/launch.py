@@ -290,15 +290,16 @@ def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     ]
     lineage = read_json_if_whole(run / "lineage.json") or {}
     trained_on = lineage.get("data", {}).get("photos", {}).get("train")
-    given = _given(recorded_overrides(run), words, trained_on) if words else {}
-    recorded = recorded_config(run, given)
+    changes = _given(recorded_overrides(run), words, trained_on) if words else {}
+    recorded = recorded_config(run, changes)
     before = dict(leaf_values(_as_run(recorded, trained_on).model_dump()))
-    changed = {path: value for path, value in given.items() if before.get(path) != value}
+    changed = {path: value for path, value in changes.items() if before.get(path) != value}
     if wrong := [path for path in sorted(changed) if path not in _FREE]:
         raise ResumeError(
             f"resume: {run} was started with another config; leave these out, or start a new run:\n"
             + "\n".join(
-                f"  {path}: recorded {before.get(path)!r}, given {given[path]!r}" for path in wrong
+                f"  {path}: recorded {before.get(path)!r}, given {changes[path]!r}"
+                for path in wrong
             )
         )
     refuse_fewer(run, changed)
@@ -338,10 +339,10 @@ def _given(recorded: list[str], words: list[str], images: int | None) -> dict[st
     ]
     now = dict(leaf_values(_as_run(validate(load([*recorded, *words])), images).tree()))
     without = dict(leaf_values(load(recorded)))
-    named = {word.lstrip("+").partition("=")[0] for word in words}
+    paths = {word.lstrip("+").partition("=")[0] for word in words}
     changed = {path for path in now if path not in without or without[path] != now[path]}
     taken_out = without.keys() - now.keys()  # of an open mapping, such as `tuner.space`
-    return {path: now.get(path) for path in changed | taken_out | (named & now.keys())}
+    return {path: now.get(path) for path in changed | taken_out | (paths & now.keys())}
 
 
 def _refuse_unknown_flags(argv: list[str]) -> None:
@@ -349,17 +350,17 @@ def _refuse_unknown_flags(argv: list[str]) -> None:
     usage."""
     from hydra._internal.utils import get_args_parser
 
-    known = get_args_parser()._option_string_actions
+    flags = get_args_parser()._option_string_actions
     for word in argv:
         flag, _, value = word.partition("=")
-        if flag.startswith("-") and flag not in known and not flag.removeprefix("-").isdecimal():
+        if flag.startswith("-") and flag not in flags and not flag.removeprefix("-").isdecimal():
             name = flag.lstrip("-").replace("-", "_").replace("__", ".")
             paths = [*known_paths(), *groups()]
             path = next((p for p in paths if p == name or p.endswith(f".{name}")), None)
             hint = (
                 f": {path}={value or '...'}"
                 if path
-                else nearest(name, paths) + nearest(flag, known)
+                else nearest(name, paths) + nearest(flag, flags)
             )
             raise UsageError(
                 f"{flag}: unknown flag; values are set as path=value without dashes{hint}"

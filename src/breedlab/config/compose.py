@@ -41,15 +41,15 @@ def load(overrides: list[str]) -> Tree:
     load_plugins(named_plugins(overrides))
     whole, torn = rejoin(overrides)
     whole = quoted(whole)
-    good, found = screen(whole)
-    found = [*torn, *found]
+    good, problems = screen(whole)
+    problems = [*torn, *problems]
     good, space = split_space(forced(good))
     try:
         tree = with_space(compose(good), space)
     except Exception as refusal:  # Hydra's parser, composer and OmegaConf share no base class
-        raise explained(good, refusal, found, space) from refusal
-    if found:
-        raise error_from(beside(found, tree))
+        raise explained(good, refusal, problems, space) from refusal
+    if problems:
+        raise error_from(beside(problems, tree))
     return tree
 
 
@@ -127,15 +127,15 @@ def one_by_one(overrides: list[str], root: str = "config") -> tuple[Tree, list[P
         compose([*accepted, *chosen], root)
         accepted += chosen
         chosen = []
-    found = []
+    problems = []
     for word in [*chosen, *(word for word in others if word not in [*chosen, *accepted])]:
         try:
             compose([*accepted, word], root)
         except Exception as error:  # as above
-            found.append(reworded(word, error, compose(accepted, root)))
+            problems.append(reworded(word, error, compose(accepted, root)))
         else:
             accepted.append(word)
-    return compose(accepted, root), found
+    return compose(accepted, root), problems
 
 
 def beside(found: list[Problem], tree: Tree) -> list[Problem]:

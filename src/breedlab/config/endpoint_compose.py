@@ -31,26 +31,26 @@ def load_endpoint(overrides: list[str]) -> Deploying:
             rest.
     """
     choices, paths = groups(overrides, of_deploy=True), _paths()
-    whole, found = rejoin(overrides)
+    whole, problems = rejoin(overrides)
     good = []
     for word in quoted(whole):
         problem = screened(word, choices, paths, grid=False)
         if problem is None:
             good.append(word)
         else:
-            found.append(problem)
+            problems.append(problem)
     good, of_open_mappings = split_space(forced_inside(good, endpoint_sections()))
     try:
         tree = compose(good, "deploy")
     except Exception:  # Hydra's parser, composer and OmegaConf share no base class
         tree, refused = one_by_one(good, "deploy")
-        found += refused
+        problems += refused
     for word in of_open_mappings:
         try:
             tree = with_space(tree, [word])
         except Exception as error:  # as above
-            found.append(reworded(word, error, tree))
-    return validated(tree, found)
+            problems.append(reworded(word, error, tree))
+    return validated(tree, problems)
 
 
 def validated(tree: Mapping[str, Any], found: list[Problem] | None = None) -> Deploying:

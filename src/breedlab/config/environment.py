@@ -136,18 +136,18 @@ def _is_one_variable(text: str) -> bool:
 def texts_in(tree: Mapping[str, Any], prefix: str = "") -> Tree:
     """Return the text of each leaf that comes from the environment, by its config path; of a list,
     of all it holds."""
-    found: Tree = {}
+    texts: Tree = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            found |= texts_in(value, f"{path}.")
+            texts |= texts_in(value, f"{path}.")
         elif isinstance(value, FromEnvironment):
-            found[path] = value.text
+            texts[path] = value.text
         elif isinstance(value, list) and any(isinstance(each, FromEnvironment) for each in value):
-            found[path] = [
+            texts[path] = [
                 each.text if isinstance(each, FromEnvironment) else each for each in value
             ]
-    return found
+    return texts
 
 
 def with_texts(tree: Mapping[str, Any]) -> Tree:

@@ -72,14 +72,14 @@ def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
     Returns:
         The words that are left, and a problem for each override that was in parts.
     """
-    left, found = [], []
+    whole, problems = [], []
     choices = groups(words)
     names = {*known_paths(), *choices, *(name for names in choices.values() for name in names)}
     queue = list(words)
     while queue:
         parts = [queue.pop(0)]
         if parts[0].startswith("-"):
-            left.append(parts[0])
+            whole.append(parts[0])
             continue
         if "=" not in parts[0] and queue and queue[0].startswith("="):
             parts.append(queue.pop(0))
@@ -87,7 +87,7 @@ def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
             parts.append(queue.pop(0))
         key = parts[0].partition("=")[0]
         if len(parts) > 1:
-            found.append(
+            problems.append(
                 Problem(" ".join(parts), f"write it without spaces: {''.join(parts)}", "BL106")
             )
             continue
@@ -101,7 +101,7 @@ def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
             parts.append(queue.pop(0))
         if len(parts) > 1:
             text = " ".join(parts)
-            found.append(
+            problems.append(
                 Problem(
                     text,
                     f"has spaces; quote it: {quoted_override(key, text.partition('=')[2])}",
@@ -109,8 +109,8 @@ def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
                 )
             )
         else:
-            left.append(parts[0])
-    return left, found
+            whole.append(parts[0])
+    return whole, problems
 
 
 def _is_rest(word: str) -> bool:
@@ -133,14 +133,14 @@ def screen(overrides: list[str], grid: bool = False) -> tuple[list[str], list[Pr
         The overrides that are left, and the problems of the others.
     """
     choices, paths = groups(overrides), known_paths()
-    good, found = [], []
+    good, problems = [], []
     for word in overrides:
         problem = screened(word, choices, paths, grid)
         if problem is None:
             good.append(word)
         else:
-            found.append(problem)
-    return good, found
+            problems.append(problem)
+    return good, problems
 
 
 def quoted(words: list[str]) -> list[str]:

@@ -74,15 +74,15 @@ def _look_in_working_folder() -> None:
 def _place(error: BaseException, name: str) -> str:
     """Return the file and line of a package at which an error was raised, in words."""
     folder = name.partition(".")[0]
-    found, trace = "", error.__traceback__
+    place, trace = "", error.__traceback__
     while trace:
         file = Path(trace.tb_frame.f_code.co_filename)
         if folder in (file.stem, *(part.name for part in file.parents)):
-            found = f", at {file}:{trace.tb_lineno}"
+            place = f", at {file}:{trace.tb_lineno}"
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and error.filename:
         return f", at {error.filename}:{error.lineno}"
-    return found
+    return place
 
 
 def copy_packages(names: Sequence[str], folder: Path) -> list[str]:

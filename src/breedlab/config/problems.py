@@ -127,8 +127,8 @@ def _leaf(name: str) -> str:
 def _close(name: str, valid: list[str], cutoff: float) -> list[str]:
     """The closest first; of those as close, what begins alike: resnet35 is nearer to resnet34 than
     to resnet50."""
-    found = get_close_matches(name, valid, n=len(valid) or 1, cutoff=cutoff)
-    return sorted(found, key=lambda other: _likeness(name, other), reverse=True)
+    matches = get_close_matches(name, valid, n=len(valid) or 1, cutoff=cutoff)
+    return sorted(matches, key=lambda other: _likeness(name, other), reverse=True)
 
 
 def _likeness(name: str, other: str) -> tuple[float, int]:
@@ -138,12 +138,12 @@ def _likeness(name: str, other: str) -> tuple[float, int]:
 
 def paths_of(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Every config path in a tree, branches and leaves."""
-    found = []
+    paths = []
     for key, value in tree.items():
-        found.append(f"{prefix}{key}")
+        paths.append(f"{prefix}{key}")
         if isinstance(value, Mapping):
-            found += paths_of(value, f"{prefix}{key}.")
-    return found
+            paths += paths_of(value, f"{prefix}{key}.")
+    return paths
 
 
 def reword(errors: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[Problem]:
@@ -175,14 +175,14 @@ _CODES = {"extra_forbidden": "BL101", "missing": "BL102"}
 
 
 def _message(path: str, records: list[Mapping[str, Any]], names: list[str]) -> str:
-    kind, given = records[0]["type"], records[0]["input"]
+    kind, value = records[0]["type"], records[0]["input"]
     if kind == "extra_forbidden":
         return "unknown name" + nearest(path, names)
     if kind == "missing":
         return "is missing from the config"
     expected = " or ".join(dict.fromkeys(_expectation(record) for record in records))
     choices = [choice for record in records for choice in _choices(record)]
-    return f"got {given!r}; expected {expected}{nearest(str(given), choices)}"
+    return f"got {value!r}; expected {expected}{nearest(str(value), choices)}"
 
 
 def _is_union_branch(part: str) -> bool:

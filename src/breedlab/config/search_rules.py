@@ -95,10 +95,10 @@ def auto_has_what_it_needs(
         yield Problem(
             "backend.trials", "got 'job_each'; expected auto, since an auto search is one job"
         )
-    given = dict(leaves(tuner.space))
+    space = dict(leaves(tuner.space))
     for one, other in PAIRED:
-        lists = [path for path in (one, other) if path in given]
-        sizes = [len(given[path]) if isinstance(given[path], list) else 0 for path in lists]
+        lists = [path for path in (one, other) if path in space]
+        sizes = [len(space[path]) if isinstance(space[path], list) else 0 for path in lists]
         if (one == "model.name" and len(lists) == 1) or len(set(sizes)) > 1:
             expected = f"expected lists of as many values for {one} and {other}, which go together"
             yield Problem(

@@ -65,7 +65,7 @@ def settings(model: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
 
 def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
     """Return the docstring below each field of a model and of those that it builds on, by name."""
-    found: dict[str, str] = {}
+    docstrings: dict[str, str] = {}
     for cls in reversed(model.__mro__):
         if not issubclass(cls, BaseModel) or cls is BaseModel:
             continue
@@ -80,8 +80,8 @@ def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
                 and isinstance(field.target, ast.Name)
                 and _is_text(below)
             ):
-                found[field.target.id] = inspect.cleandoc(below.value.value)
-    return found
+                docstrings[field.target.id] = inspect.cleandoc(below.value.value)
+    return docstrings
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -162,9 +162,9 @@ def _flat(marks: list[Any]) -> Iterator[Any]:
 
 
 def _length(marks: list[Any]) -> str:
-    found = {type(mark): mark for mark in _flat(marks)}
-    least = found[MinLen].min_length if MinLen in found else 0
-    most = found[MaxLen].max_length if MaxLen in found else None
+    bounds = {type(mark): mark for mark in _flat(marks)}
+    least = bounds[MinLen].min_length if MinLen in bounds else 0
+    most = bounds[MaxLen].max_length if MaxLen in bounds else None
     if most is not None:
         return f" of {most}" if least == most else f" of at most {most}"
     return f" of at least {least}" if least else ""

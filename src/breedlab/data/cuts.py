@@ -169,9 +169,9 @@ def _bring(
     def spares(name: str) -> bool:
         if split == "train":
             return True
-        kept = found["train"]
+        train = found["train"]
         return split_of[name] == "train" and all(
-            kept[each] > count for each, count in counts[name].items()
+            train[each] > count for each, count in counts[name].items()
         )
 
     spare = [name for name, classes in counts.items() if classes[label] and spares(name)]

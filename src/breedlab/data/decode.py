@@ -235,7 +235,7 @@ def _other_kind(data: bytes) -> str:
         if kind := formats.kind_by_brand(data):
             return f"it is {kind}: {formats.how_to_read(kind)}; "
         return "it is a video or a raw photo, which has to be converted; "
-    known = next(
+    name = next(
         (
             kind
             for start, kind in _OTHER_KINDS.items()
@@ -243,7 +243,7 @@ def _other_kind(data: bytes) -> str:
         ),
         None,
     )
-    return f"it is {known}; " if known else ""
+    return f"it is {name}; " if name else ""
 
 
 _OTHER_KINDS = {

@@ -40,21 +40,21 @@ def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
         DataError: If the list is not there, or names a file or a class that is not; all rows that
             are wrong together.
     """
-    wanted = _read(path)
+    fixes = _read(path)
     label_of = {name: label for label, name in enumerate(photos.classes)}
-    known = {
+    places = {
         os.path.relpath(photo.path, photos.root): photo
         for split in SPLITS
         for photo in photos.splits[split]
     }
     wrong, changed = [], dict[Path, int | None]()
-    for line, file, fix in wanted:
-        if file not in known:
+    for line, file, fix in fixes:
+        if file not in places:
             wrong.append(f"line {line}: {file!r} is not an image of {photos.root}")
         elif fix == REMOVE:
-            changed[known[file].path] = None
+            changed[places[file].path] = None
         elif fix in label_of:
-            changed[known[file].path] = label_of[fix]
+            changed[places[file].path] = label_of[fix]
         else:
             close = difflib.get_close_matches(fix, photos.classes, 1)
             meant = f"; did you mean {close[0]!r}?" if close else ""

@@ -64,9 +64,9 @@ def how_to_read(kind: str) -> str:
 def hint(endings: Iterable[str]) -> str:
     """Return what would have files with some endings read, which were left out; empty for
     others."""
-    found = set(endings)
-    if found & {*_HEIC_ENDINGS} and not reads_heic():
+    kinds = set(endings)
+    if kinds & {*_HEIC_ENDINGS} and not reads_heic():
         return f"; HEIC is read after {HEIC_EXTRA}"
-    if found & {*_AVIF_ENDINGS} and not reads_avif():
+    if kinds & {*_AVIF_ENDINGS} and not reads_avif():
         return "; AVIF is read with Pillow 11.3 or newer"
     return ""

@@ -53,15 +53,15 @@ def groups_by_column(
             continue
         images = Images(root, ignore)
         name = name_column(records, [one for one in columns if one != column], file, images)
-        found: dict[Path, str] = {}
+        groups: dict[Path, str] = {}
         for number, record in enumerate(records, 2):
-            named = [] if name is None else images.named(record[name], file.parent, None)
-            if len(named) > 1:
-                raise ambiguous(file, number, record[name or ""], named, root)
-            if named and record[column]:
-                found[named[0]] = composed(record[column])
-        if found:
-            return found, []
+            paths = [] if name is None else images.named(record[name], file.parent, None)
+            if len(paths) > 1:
+                raise ambiguous(file, number, record[name or ""], paths, root)
+            if paths and record[column]:
+                groups[paths[0]] = composed(record[column])
+        if groups:
+            return groups, []
         raise DataError(
             f"data.group: {file} has the column {column!r}, and names no image of {root} with a"
             " group in it"
@@ -97,19 +97,19 @@ def groups_by_name(
     def name_of(path: Path) -> str:
         return path.relative_to(root).as_posix() if "/" in pattern else path.name
 
-    found: dict[Path, str] = {}
+    groups: dict[Path, str] = {}
     for path in paths:
         if match := expression.search(name_of(path)):
             text = match.group(1) if expression.groups else match.group()
             if text:
-                found[path] = text
-    if not found:
+                groups[path] = text
+    if not groups:
         raise DataError(
             f"data.group: {pattern!r} matches no file name, such as {name_of(paths[0])!r}; expected"
             f" a column of the label file{there}, or a regular expression whose first parentheses"
             " are the group, such as '^([^_]+)_'"
         )
-    return with_own(found, root, paths)
+    return with_own(groups, root, paths)
 
 
 def with_own(found: Mapping[Path, str], root: Path, paths: Iterable[Path]) -> dict[Path, str]:

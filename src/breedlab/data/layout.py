@@ -169,12 +169,12 @@ def _word_of(name: str) -> tuple[str | None, list[str]]:
     for part in filter(None, re.split(r"[^\w]|_", spaced)):
         glued = _GLUED.fullmatch(part)  # train2017, testset
         parts += glued.groups() if glued else [part]
-    known = {*_EITHER, *(word for words in _WORDS.values() for word in words)}
-    found = [part for part in parts if part in known]
-    if len(set(found)) != 1:
+    words_of_splits = {*_EITHER, *(word for words in _WORDS.values() for word in words)}
+    matches = [part for part in parts if part in words_of_splits]
+    if len(set(matches)) != 1:
         return None, parts
-    parts.remove(found[0])
-    return found[0], parts
+    parts.remove(matches[0])
+    return matches[0], parts
 
 
 def _is_class(folder: Path, folders: Iterable[Path]) -> bool:

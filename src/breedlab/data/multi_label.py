@@ -26,14 +26,14 @@ def merged_copies(files: Mapping[str, Sequence[Path]]) -> Labelled:
         for path in paths:
             same_size.setdefault(_size(path), []).append(path)
     first: dict[tuple[int, str], Path] = {}
-    found: Labelled = {}
+    merged: Labelled = {}
     for name, paths in files.items():
         for path in paths:
             size = _size(path)
             digest = _digest(path) if size >= 0 and len(same_size[size]) > 1 else str(path)
             image = first.setdefault((size, digest), path)
-            found[image] = tuple(dict.fromkeys((*found.get(image, ()), name)))
-    return found
+            merged[image] = tuple(dict.fromkeys((*merged.get(image, ()), name)))
+    return merged
 
 
 def _size(path: Path) -> int:

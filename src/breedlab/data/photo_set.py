@@ -63,5 +63,5 @@ class PhotoSet:
 
     def counts(self, split: str) -> list[int]:
         """Number of photos of each class in a split."""
-        found = Counter(label for photo in self.splits[split] for label in photo.classes)
-        return [found[label] for label in range(len(self.classes))]
+        images = Counter(label for photo in self.splits[split] for label in photo.classes)
+        return [images[label] for label in range(len(self.classes))]

@@ -64,11 +64,11 @@ def note(wanted: int, batch_bytes: int) -> str:
     """Return what a user should know of a shared memory that is too small for what is wanted;
     nothing if it is not."""
     free = free_bytes()
-    found = fitting(wanted, batch_bytes, free)
-    if found == Loading(wanted) or free is None:
+    workers = fitting(wanted, batch_bytes, free)
+    if workers == Loading(wanted) or free is None:
         return ""
-    instead = f"{found.workers} of {wanted} processes load images, a batch ahead each"
-    if found.workers == 0:
+    instead = f"{workers.workers} of {wanted} processes load images, a batch ahead each"
+    if workers.workers == 0:
         instead = "images are loaded in this process, which is slower"
     return (
         f"{FOLDER} has {free / 1e6:,.0f} MB free: {instead}; give a container more with docker run"

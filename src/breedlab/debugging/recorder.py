@@ -198,14 +198,14 @@ class Recorder(lightning.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         number = (
             max(
-                (int(made.name) for made in self.folder.iterdir() if made.name.isdecimal()),
+                (int(folder.name) for folder in self.folder.iterdir() if folder.name.isdecimal()),
                 default=-1,
             )
             + 1
         )
-        made = self.folder / str(number)
-        made.mkdir()
-        return made
+        folder = self.folder / str(number)
+        folder.mkdir()
+        return folder
 
     def _refuse_without_room(self) -> None:
         """Give up while there still is room for what the run itself will write: the recording is

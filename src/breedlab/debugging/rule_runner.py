@@ -90,15 +90,15 @@ class RuleRunner:
     def look(self) -> list[Verdict]:
         """The verdicts of the rules that have fired for the first time since the last look."""
         self.tape.refresh()
-        found = []
+        triggers = []
         for rule in self.rules:
             if rule.name not in self.told:
                 rule.catch_up()
                 verdict = rule.verdict()
                 if verdict.verdict == TRIGGERED:
                     self.told.add(rule.name)
-                    found.append(verdict)
-        return found
+                    triggers.append(verdict)
+        return triggers
 
     def action(self, verdict: Verdict) -> str:
         """What the config wants done: `warn` or `stop`."""

@@ -73,14 +73,14 @@ def keep(run: Path, tape: Any) -> None:
 def _kept(run: Path) -> Tensors | None:
     """What `keep` wrote, unless more has been recorded since."""
     try:
-        found = json.loads((run / "debug" / _KEPT).read_text("utf-8"))
-        if found.pop("of") != _extent(run):
+        content = json.loads((run / "debug" / _KEPT).read_text("utf-8"))
+        if content.pop("of") != _extent(run):
             return None
-        losses = {mode: _series(series) for mode, series in found["losses"].items()}
-        saved = {name: (tensors, steps) for name, (tensors, steps) in found["saved"].items()}
+        losses = {mode: _series(series) for mode, series in content["losses"].items()}
+        saved = {name: (tensors, steps) for name, (tensors, steps) in content["saved"].items()}
         figures = {
             c: {name: _series(series) for name, series in by.items()}
-            for c, by in found["figures"].items()
+            for c, by in content["figures"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

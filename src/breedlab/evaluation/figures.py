@@ -30,8 +30,8 @@ def interval(name: str, test: Mapping[str, Any]) -> str:
 
     A test of an older version recorded none; those of rates follow from the number of photos.
     """
-    if known := (test.get("intervals") or {}).get(name):
-        return f"{metric(name, known[0])} to {metric(name, known[1])}"
+    if ends := (test.get("intervals") or {}).get(name):
+        return f"{metric(name, ends[0])} to {metric(name, ends[1])}"
     if name not in METRICS.names() or not METRICS.get(name).rate or not test.get("photos"):
         return ""
     return rate_interval(test["metrics"][name], test["photos"])

@@ -118,18 +118,18 @@ def intervals(values: Mapping[str, float], answers: Answers) -> dict[str, tuple[
         answers: On the same images.
     """
     images = len(answers.labels)
-    found = {
+    by_metric = {
         name: wilson(values[name] * images, images) for name in ("top1", "top5") if name in values
     }
     if "ece" in values:
-        found["ece"] = calibration_interval(answers)
+        by_metric["ece"] = calibration_interval(answers)
     if "f1" in values:
         low, high = bootstrap(answers, f1)
-        found["f1"] = (max(0.0, low), min(1.0, high))
+        by_metric["f1"] = (max(0.0, low), min(1.0, high))
     if "loss" in values and np.isfinite(values["loss"]):
         low, high = bootstrap(answers, loss)
-        found["loss"] = (max(0.0, low), high)
-    return found
+        by_metric["loss"] = (max(0.0, low), high)
+    return by_metric
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ def bootstrap(answers: Answers, statistic: Statistic, seed: int = 0) -> tuple[fl
         statistic: The metric.
         seed: Decides the resamples.
     """
-    found = _resample(answers, statistic, seed)
-    return interval_of(found.value, found.plain, found.one_wrong, found.one_right)
+    samples = _resample(answers, statistic, seed)
+    return interval_of(samples.value, samples.plain, samples.one_wrong, samples.one_right)
 
 
 def calibration_interval(answers: Answers, seed: int = 0) -> tuple[float, float]:

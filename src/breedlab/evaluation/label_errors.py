@@ -106,5 +106,5 @@ def suspects(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     confident = probabilities >= thresholds
     counted_for = torch.where(confident, probabilities, -1.0).argmax(1)
     suspect = confident.any(1) & (counted_for != labels)
-    found = suspect.nonzero()[:, 0]
-    return found[margins(probabilities, labels)[found].argsort(stable=True)]
+    indices = suspect.nonzero()[:, 0]
+    return indices[margins(probabilities, labels)[indices].argsort(stable=True)]

@@ -21,14 +21,14 @@ def distances(features: torch.Tensor, neighbors: int = NEIGHBORS) -> torch.Tenso
     """
     units = nn.functional.normalize(features.float(), dim=1)
     count = min(neighbors, len(units) - 1)
-    found = []
+    parts = []
     for start in range(0, len(units), _ROWS):
         rows = units[start : start + _ROWS]
         likeness = rows @ units.T
         own = torch.arange(len(rows))
         likeness[own, start + own] = -torch.inf
-        found.append(1 - likeness.topk(count, dim=1).values.mean(1))
-    return torch.cat(found)
+        parts.append(1 - likeness.topk(count, dim=1).values.mean(1))
+    return torch.cat(parts)
 
 
 def outliers(features: torch.Tensor) -> torch.Tensor:

@@ -83,9 +83,9 @@ def macro_f1(labels: Array, predicted: Array, weights: Array) -> Array:
     count = int(max(labels.max(), predicted.max())) + 1
     hits = _sums(labels, weights * (labels == predicted), count)
     total = _sums(labels, weights, count) + _sums(predicted, weights, count)
-    seen = total > 0
-    of_class = np.divide(2 * hits, total, out=np.zeros_like(total), where=seen)
-    mean_of_seen: Array = of_class.sum(axis=-1) / seen.sum(axis=-1)
+    present = total > 0
+    of_class = np.divide(2 * hits, total, out=np.zeros_like(total), where=present)
+    mean_of_seen: Array = of_class.sum(axis=-1) / present.sum(axis=-1)
     return mean_of_seen
 
 

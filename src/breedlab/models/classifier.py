@@ -170,14 +170,14 @@ class Classifier(nn.Module):
     def frozen_tensors(self) -> dict[str, torch.Tensor]:
         """Every number that must never move: parameters and buffers before the boundary, by
         name."""
-        found = {}
+        tensors = {}
         for path, module in self.frozen_modules().items():
             for name, tensor in [
                 *module.named_parameters(recurse=False),
                 *module.named_buffers(recurse=False),
             ]:
-                found[f"{path}.{name}"] = tensor
-        return found
+                tensors[f"{path}.{name}"] = tensor
+        return tensors
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.freeze == "none":
@@ -185,10 +185,10 @@ class Classifier(nn.Module):
         if self.freeze == "backbone":
             return list(self.backbone.modules())
         if not any(name == self.freeze for name, _ in self.backbone.named_modules()):
-            known = stages(self.backbone)
+            names_of_stages = stages(self.backbone)
             raise Unsuitable(
                 f"model.freeze: {self.architecture.name} has no stage {self.freeze!r};"
-                f" expected none, backbone, or one of {', '.join(known)}"
+                f" expected none, backbone, or one of {', '.join(names_of_stages)}"
             )
         names = modules_through(self.backbone, self.freeze, self.side)
         inside = f"{self.freeze}."

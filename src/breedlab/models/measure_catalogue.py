@@ -16,7 +16,7 @@ from breedlab.models.backbone import cut_last_layer
 
 def measure() -> dict[str, Entry]:
     """The catalogue of the torchvision that is installed; the networks are built without memory."""
-    found = {}
+    entries = {}
     for name in models.list_models(module=models):
         try:
             with torch.device("meta"):
@@ -25,8 +25,8 @@ def measure() -> dict[str, Entry]:
             network = models.get_model(name, weights=None)
         parameters = sum(p.numel() for p in network.parameters())
         weights = tuple(sorted(models.get_model_weights(name).__members__))
-        found[name] = Entry(parameters, cut_last_layer(network), weights)
-    return found
+        entries[name] = Entry(parameters, cut_last_layer(network), weights)
+    return entries
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def load_packaged(network: nn.Module, name: str, package: str) -> None:
         ConfigError: If there is no such package, it holds another model's weights, or it is not
             installed.
     """
-    known = PACKAGES.get(package)
-    if known is None or known.network != name:
+    entry = PACKAGES.get(package)
+    if entry is None or entry.network != name:
         pairs = ", ".join(
             f"package:{key} for timm/{value.network}" for key, value in PACKAGES.items()
         )
@@ -60,7 +60,7 @@ def load_packaged(network: nn.Module, name: str, package: str) -> None:
             f"model.weights: no package holds {package!r} for timm/{name}; expected {pairs}"
         )
     try:
-        path = Path(getattr(import_module(known.module), known.file).get_model_file_path())
+        path = Path(getattr(import_module(entry.module), entry.file).get_model_file_path())
     except ImportError as error:
         raise BackboneError(
             f"model.weights: package:{package} needs the pretrained extra;"

@@ -73,8 +73,8 @@ def speedup(timing: Timing, reference: Timing) -> tuple[float, float, float] | N
 
 def is_clearly_faster(timing: Timing, reference: Timing) -> bool:
     """Return whether three quarters of the rounds were faster by more than `CLEARLY_FASTER`."""
-    found = speedup(timing, reference)
-    return found is not None and found[1] > CLEARLY_FASTER
+    gain = speedup(timing, reference)
+    return gain is not None and gain[1] > CLEARLY_FASTER
 
 
 def ranked(timings: Mapping[Key, Timing]) -> list[Key]:

@@ -42,10 +42,10 @@ def refuse_fewer(run: Path, changed: Mapping[str, Any]) -> None:
         (EPOCHS, epochs, "epochs of training"),
         (TRIALS, behind.trials, "trials"),
     ):
-        asked = changed.get(path)
-        if isinstance(asked, int) and asked < count:
+        number = changed.get(path)
+        if isinstance(number, int) and number < count:
             raise ResumeError(
-                f"{path}: got {asked}; expected at least {count}, since {run} has {count} {what}"
+                f"{path}: got {number}; expected at least {count}, since {run} has {count} {what}"
                 " behind it; for fewer start a new run"
             )
 
@@ -86,24 +86,24 @@ def extend(config: Config, run: Path) -> list[str]:
     if not more:
         return []
     behind = done(run)
-    said = []
+    sentences = []
     if _grows(more, TRIALS):
         _note_what_was_trained(config, run)
-        said.append(
+        sentences.append(
             f"{TRIALS}: {more[TRIALS][0]} becomes {more[TRIALS][1]}; {behind.trials} have ended"
         )
     if _grows(more, EPOCHS):
-        said.append(
+        sentences.append(
             f"{EPOCHS}: {more[EPOCHS][0]} becomes {more[EPOCHS][1]}; continues after epoch"
             f" {behind.epochs}"
         )
         if config.optim.schedule != "constant":
-            said.append(
+            sentences.append(
                 f"optim.schedule: {config.optim.schedule} is from here on that of {more[EPOCHS][1]}"
                 " epochs"
             )
         (run / "trained.json").unlink(missing_ok=True)
-    if said and (run / "metrics.json").exists():  # with it the run counts as complete
+    if sentences and (run / "metrics.json").exists():  # with it the run counts as complete
         (run / "metrics.json").replace(_fresh(run) / "metrics.json")
     entry = {
         "when": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -116,7 +116,7 @@ def extend(config: Config, run: Path) -> list[str]:
         lineage["extended"] = [*lineage.get("extended", []), entry]
         atomic_write_json(run / "lineage.json", lineage, indent=2)
     rundir.rewrite_config(run, {path: numbers[1] for path, numbers in more.items()})
-    return said
+    return sentences
 
 
 def extended_after(run: Path) -> int | None:

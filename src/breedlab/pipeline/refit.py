@@ -57,17 +57,17 @@ def refitted(
         What metrics.json says of it.
     """
     images = whole(prepared.report.photos)
-    told = {"epochs": epochs, "photos": len(images.splits["train"])}
+    record = {"epochs": epochs, "photos": len(images.splits["train"])}
     folder = run / "checkpoints" / "refit"
     how = f"for {epochs} epochs" if solution is None else f"with C={solution.c:g}"
     note(
-        f"{how}, on {told['photos']:,} photos; what is said of validation is from before it, the"
+        f"{how}, on {record['photos']:,} photos; what is said of validation is from before it, the"
         " test from after it"
     )
     if distributed.rank_zero_only(
-        lambda: _is_there(run, folder, {**told, "of": config.trainer.max_epochs})
+        lambda: _is_there(run, folder, {**record, "of": config.trainer.max_epochs})
     ):
-        return told
+        return record
     classifier = prepared.classifier(config, synced=distributed.world() > 1)
     if head is not None:
         classifier.head.load_state_dict(head)
@@ -87,7 +87,7 @@ def refitted(
                 config,
                 run,
             )
-        return told
+        return record
     if (
         config.trainer.probe_epochs
         and not (folder / "last.ckpt").exists()
@@ -100,7 +100,7 @@ def refitted(
         classifier,
         config,
         steps_per_epoch=len(
-            TrainingBatches(told["photos"], config.data.batch_size, 0, photos.views)
+            TrainingBatches(record["photos"], config.data.batch_size, 0, photos.views)
         ),
         class_counts=images.counts("train"),
         class_weights=photos.class_weights(),
@@ -119,7 +119,7 @@ def refitted(
             run,
         )
         shutil.rmtree(folder)
-    return told
+    return record
 
 
 def whole(photos: PhotoSet) -> PhotoSet:

@@ -211,7 +211,7 @@ def _train(
     config, watch = prepared.config, begun.watch
     watch.write_to(directory)
     distributed.rank_zero_only(lambda: loggers.begin(config, directory))
-    found: dict[str, Any] | None = None
+    search: dict[str, Any] | None = None
     seconds_left: float | None = None
     if config.tuner.strategy != "none":
         from breedlab.pipeline.searching import search_for_best
@@ -219,9 +219,9 @@ def _train(
         _enter(watch, "Search")
         best = search_for_best(prepared, directory)
         prepared, config = best.prepared, best.config
-        found, seconds_left = best.found, best.seconds_left
+        search, seconds_left = best.found, best.seconds_left
 
-    _enter(watch, "Training" if found is None else "Training the best")
+    _enter(watch, "Training" if search is None else "Training the best")
     classifier = prepared.classifier(config, synced=distributed.world() > 1)
     fresh = not (directory / "checkpoints" / "last.ckpt").exists()
     # DDP hands the probed head on
@@ -276,7 +276,7 @@ def _train(
             "precision": precision,
             **({} if solution is None else {"logistic": solution.as_dict()}),
         },
-        "search": found,
+        "search": search,
     }
     if begun.fit_only:
         watch.finish()
@@ -315,7 +315,7 @@ def _train(
     from breedlab.reporting.confusions import readable_json
     from breedlab.reporting.tensorboard import write_review
 
-    searched = {} if found is None else found["values"]
+    searched = {} if search is None else search["values"]
     write_review(directory, config, photos, evaluation, searched, fitted.best)
     loggers.finish(config, directory, metrics["test"])
 

@@ -55,19 +55,19 @@ def search_for_best(prepared: TrainingContext, directory: Path) -> Best:
         lambda: extension.begin_training(directory, best.number, best.values)
     ):
         note(text)
-    found: dict[str, Any] = {
+    outcome: dict[str, Any] = {
         "trial": best.number,
         "values": best.values,
         "objective": best.objective,
         "tied": [*best.tied],
     }
     if best.folds:
-        found["folds"] = [*best.folds]
+        outcome["folds"] = [*best.folds]
     if reference := distributed.rank_zero_only(lambda: baseline.recorded(directory)):
-        found["baseline"] = {name: reference[name] for name in ("metric", "value", "loss", "c")}
+        outcome["baseline"] = {name: reference[name] for name in ("metric", "value", "loss", "c")}
         note(baseline.describe(reference))
-    found["importance"] = distributed.rank_zero_only(lambda: importances(directory))
-    return Best(chosen, suited, found, best.seconds_left)
+    outcome["importance"] = distributed.rank_zero_only(lambda: importances(directory))
+    return Best(chosen, suited, outcome, best.seconds_left)
 
 
 def _of_folds(values: Sequence[float]) -> str:

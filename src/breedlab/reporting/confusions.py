@@ -20,11 +20,14 @@ _NUMBERS = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
 def read_cells(test: Mapping[str, Any]) -> Cells:
     """Return the cells of a test; those of older versions' runs stand in a matrix, a row a true
     class."""
-    found = test.get("confusion") or []
-    if isinstance(found, Mapping):
-        return {(int(truth), int(taken)): int(count) for truth, taken, count in found["cells"]}
+    confusion = test.get("confusion") or []
+    if isinstance(confusion, Mapping):
+        return {(int(truth), int(taken)): int(count) for truth, taken, count in confusion["cells"]}
     return {
-        (i, j): int(count) for i, row in enumerate(found) for j, count in enumerate(row) if count
+        (i, j): int(count)
+        for i, row in enumerate(confusion)
+        for j, count in enumerate(row)
+        if count
     }
 
 

@@ -40,7 +40,7 @@ def rules(run: RunRecord) -> Section:
 def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A verdict's figures, in the units that their names end in: mappings and lists in them in one
     line."""
-    shown = []
+    texts = []
     for name, value in found.items():
         bare, unit = _unit(name)
         if isinstance(value, Mapping):
@@ -49,8 +49,8 @@ def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             text = ", ".join(_with(unit, item) for item in value) or "none"
         else:
             text = _with(unit, value)
-        shown.append((bare.replace("_", " "), text))
-    return shown
+        texts.append((bare.replace("_", " "), text))
+    return texts
 
 
 _UNITS = {"_percent": "%", "_mb_s": " MB/s", "_gb": " GB", "_ms": " ms", "_s": " s"}

@@ -43,13 +43,18 @@ def confusion(run: RunRecord) -> Section:
 
 def calibration(run: RunRecord) -> Section:
     """The reliability diagram."""
-    found = run.predictions
+    predictions = run.predictions
     right = [
-        a == b for a, b in zip(found.get("labels", []), found.get("predicted", []), strict=True)
+        a == b
+        for a, b in zip(
+            predictions.get("labels", []), predictions.get("predicted", []), strict=True
+        )
     ]
-    grouped = test_charts.bins(found.get("probabilities", []), right)
+    grouped = test_charts.bins(predictions.get("probabilities", []), right)
     mean, accuracy = (
-        (float(np.mean(found["probabilities"])), float(np.mean(right))) if right else (0.0, 0.0)
+        (float(np.mean(predictions["probabilities"])), float(np.mean(right)))
+        if right
+        else (0.0, 0.0)
     )
     error = (run.test.get("metrics") or {}).get("ece")
     if error is None:
@@ -69,22 +74,22 @@ def calibration(run: RunRecord) -> Section:
 def trust(run: RunRecord) -> list[str]:
     """Return what the model says beside its scores, and what the test makes of it, in sentences."""
     measured = (run.metrics.get("export") or {}).get("answers") or {}
-    said = []
+    sentences = []
     if sets := measured.get("sets"):
         span = rate_interval(sets["coverage"], int(sets["images"]))
-        said.append(
+        sentences.append(
             "Its answers name a set of classes that is to hold the true one in 90% of cases: on"
             f" the test it does in {sets['coverage']:.1%} ({span}), with {sets['size']:.1f} classes"
             " on average."
         )
     if unknown := measured.get("unknown"):
         span = rate_interval(unknown["false_alarms"], int(unknown["images"]))
-        said.append(
+        sentences.append(
             "It calls photos unknown that are further from the training photos than 95% of"
             f" validation ({unknown['method']} in its features): {unknown['false_alarms']:.1%} of"
             f" the test ({span}), all of whose photos are of its classes."
         )
-    return said
+    return sentences
 
 
 def calibration_says(grouped: Sequence[test_charts.Bin], gap: float, error: float) -> str:

@@ -188,15 +188,15 @@ def _with_values(text: str | None) -> str | None:
 
 def _json(path: Path, otherwise: Any) -> Any:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return otherwise
-    return found if isinstance(found, type(otherwise)) else otherwise
+    return content if isinstance(content, type(otherwise)) else otherwise
 
 
 def _yaml(path: Path, otherwise: Any) -> Any:
     try:
-        found = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return otherwise
-    return found if isinstance(found, type(otherwise)) else otherwise
+    return content if isinstance(content, type(otherwise)) else otherwise

@@ -85,11 +85,11 @@ def write_report(
         runs = [read_run(path, metrics) for path in called]
         if len(runs) > 1:
             file = out or Path(os.path.commonpath(called)) / "comparison.html"
-            shown = page_of_several(runs, list(called.values()), file)
+            variables = page_of_several(runs, list(called.values()), file)
         else:
             file = out or runs[0].path / "report.html"
-            shown = page_of(runs[0], *called.values())
-    page = _render(**shown)
+            variables = page_of(runs[0], *called.values())
+    page = _render(**variables)
     try:
         atomic_write_text(file, page)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
@@ -107,31 +107,31 @@ def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
         path: The run as the person called it, for the commands.
     """
     contents = _contents(run)
-    shown: dict[str, Any] = {name: content(run) for name, (_, content) in contents.items()}
+    variables: dict[str, Any] = {name: content(run) for name, (_, content) in contents.items()}
     titles = [(name, title) for name, (title, _) in contents.items()]
     added = added_sections(run)
     return {
         "template": "run.html.j2",
         "title": run.name,
-        "subtitle": shown["summary"]["what"],
+        "subtitle": variables["summary"]["what"],
         "contents": [*titles, *((section["id"], section["title"]) for section in added)],
         "added": added,
         "path": str(path),
         "ended": bool(run.metrics),
         "labels": None,
-        **shown,
+        **variables,
     }
 
 
 def page_of_several(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict[str, Any]:
     """What the page that compares runs shows; arguments as for `comparison.compare`."""
-    shown = comparison.compare(runs, paths, out)
+    variables = comparison.compare(runs, paths, out)
     return {
         "template": "comparison.html.j2",
         "title": f"{len(runs)} runs compared",
-        "subtitle": ", ".join(shown["names"]),
+        "subtitle": ", ".join(variables["names"]),
         "contents": list(comparison.CONTENTS.items()),
-        **shown,
+        **variables,
     }
 
 
@@ -198,12 +198,12 @@ def _bundle() -> str:
     try:
         return place.expanduser().read_text(encoding="utf-8")
     except (OSError, RuntimeError, UnicodeDecodeError):  # no such file, or no home
-        made = _made_bundle()
+        bundle = _made_bundle()
     with contextlib.suppress(OSError, RuntimeError):
         file = place.expanduser()
         file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(file, made)
-    return made
+        atomic_write_text(file, bundle)
+    return bundle
 
 
 def _made_bundle() -> str:

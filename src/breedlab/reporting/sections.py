@@ -274,10 +274,12 @@ def asked(run: RunRecord, part: str, name: str = "level") -> Any:
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """A config as path and value."""
-    found: dict[str, str] = {}
+    leaves: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            found.update(flat(value, f"{prefix}{key}."))
+            leaves.update(flat(value, f"{prefix}{key}."))
         else:
-            found[f"{prefix}{key}"] = figure(value) if not isinstance(value, float) else repr(value)
-    return found
+            leaves[f"{prefix}{key}"] = (
+                figure(value) if not isinstance(value, float) else repr(value)
+            )
+    return leaves

@@ -106,8 +106,8 @@ class Answers:
         if self.multi_label:
             return scores
         shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-        found: Array = shifted / shifted.sum(axis=1, keepdims=True)
-        return found
+        normalized: Array = shifted / shifted.sum(axis=1, keepdims=True)
+        return normalized
 
     def given(self, probabilities: Sequence[float] | Array) -> list[int] | None:
         """Return the labels that an image is given, the most probable first; None of a model of one

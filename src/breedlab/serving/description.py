@@ -63,11 +63,11 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def _check_version(tree: dict[str, Any]) -> None:
     version = _whole(tree.get("schema_version", SCHEMA_VERSION), "schema_version", 1, 10**9)
-    found = _whole(_field(tree, "format", ""), "format", 1, 10**9)
-    if version > SCHEMA_VERSION or found > FORMAT:
+    number = _whole(_field(tree, "format", ""), "format", 1, 10**9)
+    if version > SCHEMA_VERSION or number > FORMAT:
         raise _Wrong(
-            f"written by a newer breedlab (schema_version {version}, format {found}; this one reads"
-            f" up to {SCHEMA_VERSION} and {FORMAT}); upgrade breedlab to open it"
+            f"written by a newer breedlab (schema_version {version}, format {number}; this one"
+            f" reads up to {SCHEMA_VERSION} and {FORMAT}); upgrade breedlab to open it"
         )
 
 

@@ -256,16 +256,16 @@ def _refuse_other_scores(
     engine: Engine, exported: torch.Tensor, side: int, width: int | None
 ) -> None:
     """A file that was exchanged or damaged, or arithmetic that goes wrong here, must not answer."""
-    found = engine.scores(probe(side))[0]
+    scores = engine.scores(probe(side))[0]
     expected = len(exported) if width is None else width
-    if found.shape != (expected,):
+    if scores.shape != (expected,):
         what = (
             f"classes and {expected - len(exported)} features"
             if expected > len(exported)
             else "classes"
         )
-        raise Unusable(f"it gives {len(found)} scores; this model has {len(exported)} {what}")
-    if not (found[: len(exported)] - exported).norm() <= _FAR * exported.norm():
+        raise Unusable(f"it gives {len(scores)} scores; this model has {len(exported)} {what}")
+    if not (scores[: len(exported)] - exported).norm() <= _FAR * exported.norm():
         raise Unusable("its scores are not those that it was exported with")
 
 

@@ -127,12 +127,12 @@ class Fetcher:
         deadline = time.monotonic() + self._seconds
         try:
             for _ in range(REDIRECTS + 1):
-                found = self._ask(url, deadline)
-                if isinstance(found, bytes):
-                    return found
-                if url.lower().startswith("https:") and not found.lower().startswith("https:"):
+                answer = self._ask(url, deadline)
+                if isinstance(answer, bytes):
+                    return answer
+                if url.lower().startswith("https:") and not answer.lower().startswith("https:"):
                     raise NotFetched(403, "its host redirects from https to something else")
-                url = found
+                url = answer
         except (OSError, http.client.HTTPException, ValueError) as error:
             if time.monotonic() >= deadline or isinstance(error, TimeoutError):
                 raise NotFetched(

@@ -64,8 +64,8 @@ def format_of(photo: bytes) -> str:
 def contradiction(photo: bytes, content_type: str) -> str:
     """The format that a photo has instead of the one that its content type names; nothing if they
     agree."""
-    found = format_of(photo)
-    return found if found and found != _TYPES.get(content_type, found) else ""
+    kind = format_of(photo)
+    return kind if kind and kind != _TYPES.get(content_type, kind) else ""
 
 
 def inspect(photo: bytes) -> int:

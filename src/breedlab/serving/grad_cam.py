@@ -161,13 +161,13 @@ def last_map(backbone: nn.Module, side: int) -> str:
         NotExplainable: If there is no such module.
     """
     calls: dict[str, int] = {}
-    found: dict[str, torch.Tensor] = {}
+    maps: dict[str, torch.Tensor] = {}
 
     def look(name: str, output: Any) -> None:
         calls[name] = calls.get(name, 0) + 1
-        found.pop(name, None)
+        maps.pop(name, None)
         if isinstance(output, torch.Tensor) and output.requires_grad and _has_places(output):
-            found[name] = output
+            maps[name] = output
 
     handles = [
         module.register_forward_hook(lambda _module, _inputs, output, name=name: look(name, output))
@@ -185,7 +185,7 @@ def last_map(backbone: nn.Module, side: int) -> str:
         for handle in handles:
             handle.remove()
     # hooks cannot tell calls apart
-    once = [(name, output) for name, output in found.items() if calls[name] == 1]
+    once = [(name, output) for name, output in maps.items() if calls[name] == 1]
     if once and probe.requires_grad:
         gradients = torch.autograd.grad(probe, [output for _, output in once], allow_unused=True)
         stream = next((len(output[0, 0]) for _, output in reversed(once) if output.ndim == 3), 0)

@@ -167,13 +167,13 @@ class Model:
     def public_lineage(self) -> dict[str, Any]:
         """Where the model comes from, as far as who asks it may know: no path, no command line, no
         machine."""
-        told = {name: self.lineage[name] for name in _PUBLIC if name in self.lineage}
+        public = {name: self.lineage[name] for name in _PUBLIC if name in self.lineage}
         packages, data = self.lineage.get("packages"), self.lineage.get("data")
         if isinstance(packages, dict) and "breedlab" in packages:
-            told["breedlab"] = packages["breedlab"]
+            public["breedlab"] = packages["breedlab"]
         if isinstance(data, dict) and "photos" in data:
-            told["data"] = {"photos": data["photos"]}
-        return {**told, "architecture": self.network.architecture.name}
+            public["data"] = {"photos": data["photos"]}
+        return {**public, "architecture": self.network.architecture.name}
 
     def prepare(self, photo: bytes) -> torch.Tensor:
         """A photo's bytes as the network takes them: uint8 (3, side, side).
@@ -196,12 +196,12 @@ class Model:
     def describe(self, photos: torch.Tensor) -> list[dict[str, Any]]:
         """What is said of each photo beside its scores: `probabilities`, and `labels`, `set` and
         `unknown` as `Answers.fields`."""
-        found = []
+        descriptions = []
         for row in self.engine.scores(photos):
             scores = row[: len(self.classes)]
             probabilities = (scores if self.answers.multi_label else scores.softmax(0)).tolist()
             distance = float(row[-1]) if self.answers.unknown is not None else None
-            found.append(
+            descriptions.append(
                 {"probabilities": probabilities, **self.answers.fields(probabilities, distance)}
             )
-        return found
+        return descriptions

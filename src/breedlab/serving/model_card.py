@@ -67,10 +67,10 @@ def _front_matter(model: Model, in_timm: bool) -> Iterator[str]:
 
 
 def _body(model: Model, in_timm: bool) -> Iterator[str]:
-    known = model.public_lineage()
+    lineage = model.public_lineage()
     transform, architecture = model.transform, model.network.architecture
     classes = len(model.classes)
-    yield f"# {_plain(str(known.get('experiment') or 'Model'))}\n"
+    yield f"# {_plain(str(lineage.get('experiment') or 'Model'))}\n"
     several = model.answers.multi_label
     does, what = "Classifies images into", "classes"
     if several:
@@ -130,17 +130,17 @@ probabilities = model(prepare(image)[None]).softmax(1)  # image: PIL, RGB
 
 def _results(model: Model) -> Iterator[str]:
     test = _test(model)
-    shown = shown_metrics(test)
-    if not shown:
+    metrics = shown_metrics(test)
+    if not metrics:
         yield "The archive records no test.\n"
         return
     images = f"{test['photos']:,} images" if test["photos"] else "the test split"
     yield f"| {images} | value | 95% interval |"
     yield "|---|---|---|"
-    for name, title in shown.items():
+    for name, title in metrics.items():
         value = test["metrics"][name]
         yield f"| {title} | {metric(name, value)} | {interval(name, test) or 'not recorded'} |"
-    if any(is_percent(name) for name in shown):
+    if any(is_percent(name) for name in metrics):
         yield "\nIntervals say how far the value may lie from that of all such images.\n"
 
 

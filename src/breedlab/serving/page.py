@@ -179,18 +179,18 @@ def _explain(
     if isinstance(explainer, NotExplainable):
         raise BadRequest(501, str(explainer))
     started = time.perf_counter()
-    found = explainer.explain(photo, index)
+    explanation = explainer.explain(photo, index)
     return {
-        "class": classes[found.index],
-        "index": found.index,
-        "heat": found.heat.round(4).tolist(),
+        "class": classes[explanation.index],
+        "index": explanation.index,
+        "heat": explanation.heat.round(4).tolist(),
         "box": {
-            "x": found.box.x,
-            "y": found.box.y,
-            "width": found.box.width,
-            "height": found.box.height,
+            "x": explanation.box.x,
+            "y": explanation.box.y,
+            "width": explanation.box.width,
+            "height": explanation.box.height,
         },
-        "photo": {"width": found.width, "height": found.height},
+        "photo": {"width": explanation.width, "height": explanation.height},
         "milliseconds": round(1000 * (time.perf_counter() - started), 1),
     }
 

@@ -126,10 +126,10 @@ def write_program(model: Model, file: Path) -> None:
                 program, buffer, extra_files={"metadata.json": json.dumps(metadata(model))}
             )
             buffer.seek(0)
-            found = torch.export.load(buffer).module()(example)[0]
+            scores = torch.export.load(buffer).module()(example)[0]
     except Exception as error:
         raise _not_written(model, file, error) from error
-    _compare(found, graph, example, file)
+    _compare(scores, graph, example, file)
     with atomic_open(file) as out:
         out.write(buffer.getvalue())
 

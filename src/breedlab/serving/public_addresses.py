@@ -25,17 +25,17 @@ _CARRIERS = (ipaddress.ip_network("::ffff:0:0/96"), ipaddress.ip_network("64:ff9
 def is_public(address: str) -> bool:
     """Return whether an IP address is one of the open internet's, of a single machine there."""
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:  # a zone, such as fe80::1%eth0, among them
         return False
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.scope_id is not None:
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.scope_id is not None:
             return False
-        if any(found in network for network in _CARRIERS):
-            return is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFF_FFFF)))
+        if any(parsed in network for network in _CARRIERS):
+            return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFF_FFFF)))
         # ISATAP: an IPv4 address within any prefix
-        if (int(found) >> 32) & 0xFDFF_FFFF == 0x0000_5EFE:
+        if (int(parsed) >> 32) & 0xFDFF_FFFF == 0x0000_5EFE:
             return False
-    return found.is_global and not any(
-        found in network for network in _CLOSED if network.version == found.version
+    return parsed.is_global and not any(
+        parsed in network for network in _CLOSED if network.version == parsed.version
     )

@@ -50,16 +50,18 @@ def write_timm_folder(model: Model, folder: Path) -> None:
         raise ServingError(f"{folder}: exists and is not an empty folder; name another")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".breedlab-", dir=folder.parent) as scratch:
-        made = Path(scratch) / "made"
-        made.mkdir()
+        folder_here = Path(scratch) / "made"
+        folder_here.mkdir()
         state, config = _converted(model)
-        save_file(state, str(made / "model.safetensors"), {"format": "pt"})
-        (made / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False), "utf-8")
-        (made / "README.md").write_text(model_card(model, in_timm=True), "utf-8")
-        _check(model, made)
+        save_file(state, str(folder_here / "model.safetensors"), {"format": "pt"})
+        (folder_here / "config.json").write_text(
+            json.dumps(config, indent=2, ensure_ascii=False), "utf-8"
+        )
+        (folder_here / "README.md").write_text(model_card(model, in_timm=True), "utf-8")
+        _check(model, folder_here)
         if folder.exists():
             folder.rmdir()
-        shutil.move(made, folder)
+        shutil.move(folder_here, folder)
 
 
 def _timm_name(model: Model) -> str:

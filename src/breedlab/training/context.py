@@ -114,12 +114,12 @@ class TrainingContext:
         if key == _network(self.config):
             return self
         if key not in self._variants:
-            known = {
+            same = {
                 _network(each.config)[:2]: each.backbone
                 for each in (self, *self._variants.values())
             }
             weights = weight_files.file_of(config.model.weights)
-            backbone = known.get(key[:2]) or backbones.build(config.model.name, weights)
+            backbone = same.get(key[:2]) or backbones.build(config.model.name, weights)
             evaluation = evaluation_transform(config.data, backbone.pretraining)
             scope = (
                 f"{config.model.name} {config.model.weights} {evaluation.resize}/{evaluation.crop} "

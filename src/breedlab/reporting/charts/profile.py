@@ -47,13 +47,13 @@ def time_lines(system: System) -> dict[str, Spec]:
 
 def stages(system: System) -> list[tuple[str, float, float]]:
     """Each stage of the run with the seconds at which it began and ended."""
-    found: list[tuple[str, float, float]] = []
+    spans: list[tuple[str, float, float]] = []
     for at, name in zip(system.t.tolist(), system.stage, strict=True):
-        if found and found[-1][0] == name:
-            found[-1] = (name, found[-1][1], at)
+        if spans and spans[-1][0] == name:
+            spans[-1] = (name, spans[-1][1], at)
         else:
-            found.append((name, found[-1][2] if found else 0.0, at))
-    return [(name or "start", start, end) for name, start, end in found]
+            spans.append((name, spans[-1][2] if spans else 0.0, at))
+    return [(name or "start", start, end) for name, start, end in spans]
 
 
 def _lines(

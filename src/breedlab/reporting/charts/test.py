@@ -34,15 +34,15 @@ def bins(confidences: Sequence[float], right: Sequence[bool], count: int = BINS)
     """Equal bins of confidence over (0, 1], those without photos left out."""
     sure, hit = np.asarray(confidences, dtype=np.float64), np.asarray(right, dtype=np.float64)
     which = np.clip(np.ceil(sure * count) - 1, 0, count - 1).astype(int)
-    found = []
+    rows = []
     for index in range(count):
         mine = which == index
         if mine.any():
             confidence, accuracy = float(sure[mine].mean()), float(hit[mine].mean())
-            found.append(
+            rows.append(
                 Bin(index / count, (index + 1) / count, int(mine.sum()), confidence, accuracy)
             )
-    return found
+    return rows
 
 
 def calibration(found: Sequence[Bin]) -> Spec | None:
