@@ -74,7 +74,7 @@ def test_every_image_is_answered_and_the_model_goes_again(
 
 def test_a_file_that_is_no_image_is_named(account: EndpointAccount, model_archive: Path) -> None:
     boto3.client("s3").put_object(Bucket=BUCKET, Key="in/notes.txt", Body=b"no image")
-    with raises_code("BL404", names=("dogs", "ClientError", "1 image", "notes.txt")):
+    with raises_code("BL400", names=("dogs", "ClientError", "1 image", "notes.txt")):
         batch(model_archive)
     assert len(answers()) == 3 and not account.models
 

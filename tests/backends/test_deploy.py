@@ -608,7 +608,7 @@ def test_what_is_refused_half_way_leaves_nothing(account: EndpointAccount, archi
         "ResourceLimitExceeded",
         "The limit for ml.m5.large is 0 instances.",
     )
-    with raises_code("BL400", names="limit for ml.m5.large is 0"):
+    with raises_code("BL409", names="limit for ml.m5.large is 0"):
         deploy(archive)
     assert not account.configs and not account.models
 

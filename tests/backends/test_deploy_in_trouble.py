@@ -211,7 +211,8 @@ def test_an_update_without_a_permission_leaves_an_endpoint_that_serves(
     if operation in ("AddTags", "DeregisterScalableTarget"):
         assert deploy(model_archive, *words) == 0
     else:
-        with raises_code("BL400", names=operation):
+        code = {"UpdateEndpoint": "BL409", "InvokeEndpoint": "BL410"}.get(operation, "BL400")
+        with raises_code(code, names=operation):
             deploy(model_archive, *words)
     now = account.endpoints["dogs"]
     assert now["EndpointStatus"] == "InService"

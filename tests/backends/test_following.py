@@ -442,7 +442,7 @@ def test_a_search_without_a_complete_trial_starts_no_final_job(
     main(cloud(*SEARCH, "backend.wait=false"))
     account.add_trial("dogs", {"optim__lr": "1.0"}, None, "Failed", FailureReason="it diverged")
     account.end_tuning("dogs")
-    with raises_code("BL400", names=("dogs", "it diverged")):
+    with raises_code("BL404", names=("dogs", "it diverged")):
         jobs.main(["resume", "dogs"])
     assert account.sent("CreateTrainingJob") == []
 

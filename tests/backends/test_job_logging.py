@@ -127,7 +127,7 @@ def test_other_loggers_bring_nothing(
                 "backend.network_isolation=true",
                 "backend.vendor=true",
             ],
-            "logger.tracking_uri",
+            "mlflow",
         ),
     ],
 )

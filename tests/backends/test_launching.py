@@ -86,7 +86,7 @@ def test_an_answer_that_nobody_can_ask_for_leaves_a_job_that_is_known(
 ) -> None:
     account.lose["CreateTrainingJob"] = 9
     account.lose["DescribeTrainingJob"] = 9
-    with raises_code("BL402", names="dogs") as raised:
+    with raises_code("BL402") as raised:
         main(cloud("backend.wait=false"))
     account.lose.clear()
     (name,) = account.training
@@ -228,7 +228,7 @@ def test_every_job_carries_our_tags(
 
 
 def test_our_tags_are_not_set_by_a_config(cloud: Cloud, account: Account, here: Path) -> None:
-    with raises_code("BL100", names="backend.tags.breedlab"):
+    with raises_code("BL104", names="backend.tags.breedlab"):
         main(cloud(*ONE, "backend.tags={breedlab: mine}"))
 
 
@@ -355,7 +355,7 @@ def test_a_search_that_was_stopped_is_finished_from_its_best_trial(
     account.end_tuning("dogs", "Stopped")
     if not named:
         del account.tuning["dogs"]["BestTrainingJob"]
-    with raises_code("BL400", names="breedlab jobs resume dogs --region us-east-1"):
+    with raises_code("BL404", names="breedlab jobs resume dogs --region us-east-1"):
         jobs.main(["fetch", "dogs"])
     monkeypatch.setattr("breedlab.backends.sagemaker.jobs.fetch.follow_training", _ended)
     with raises_code("BL404", names=("dogs-final", "enough")):

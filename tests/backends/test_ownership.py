@@ -183,7 +183,7 @@ def test_a_model_that_another_made_under_our_name_is_not_served(
     main(["--delete", "dogs"])
     someone_elses(deploy_account, version=name.removeprefix("dogs-"))
     del deploy_account.endpoints["dogs"]
-    with raises_code("BL408", names=f"model {name}"):
+    with raises_code("BL409", names=f"model {name}"):
         deploy(model_archive)
     assert created(deploy_account) == [] and name in deploy_account.models
 

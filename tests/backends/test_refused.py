@@ -335,7 +335,7 @@ def test_without_a_network(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with raises_code("BL400", names="127.0.0.1:9"):
+    with raises_code("BL411", names="127.0.0.1:9"):
         main(cloud())
 
 

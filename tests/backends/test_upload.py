@@ -166,10 +166,10 @@ def test_upload_py_sends_what_is_new_or_changed(
         (["nowhere", "s3://breedlab-tests/dogs"], "BL200", "nowhere"),
         (["PHOTOS", "breedlab-tests/dogs"], "BL200", "s3://my-bucket/dog_breeds"),
         (["PHOTOS", "s3://breedlab-tests"], "BL200", "s3://breedlab-tests"),
-        (["PHOTOS", "s3://no-such-bucket/dogs"], "BL100", "'no-such-bucket'"),
+        (["PHOTOS", "s3://no-such-bucket/dogs"], "BL411", "'no-such-bucket'"),
         (
             ["PHOTOS", "s3://breedlab-tests/dogs", "--region", "eu-west-1"],
-            "BL100",
+            "BL411",
             ("us-east-1", "eu-west-1"),
         ),
     ],

@@ -186,5 +186,5 @@ def test_a_whole_run_shares_its_passes_and_serves_the_winner(
 def test_names_and_what_goes_with_them_are_checked_together(configure: Configure) -> None:
     with raises_code("BL105", names="resnet43"):
         configure(*WORDS, "tuner.space.model.name=[resnet18,resnet43]")
-    with raises_code("BL105", names=("tuner.space.model.name", "tuner=auto")):
+    with raises_code("BL100", names=("tuner.space.model.name", "tuner=auto")):
         configure(*WORDS, "tuner.strategy=random", "tuner.trials=3")
