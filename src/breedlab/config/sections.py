@@ -255,4 +255,4 @@ class Serving(Section):
 
 
 class Report(Section):
-    """Sections that plugins add to report.html, each with its settings."""
+    """Settings of the report sections that plugins add."""
