@@ -176,6 +176,7 @@ EXAMPLES = (  # of docs/plugins.md, where tests/plugins runs them
     "data.blank",
     "data.stripes",
     "monitor.worst_class",
+    "endpoint.detached",
     "tuner.space",
     "debugger.rules",
     "profiler.rules",

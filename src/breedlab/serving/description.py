@@ -28,7 +28,13 @@ _GRAPH = re.compile(r"engines/[a-z0-9_]+\.(xml|bin)")
 
 
 class _Wrong(Exception):
-    """What is wrong with a field, as text."""
+    """What is wrong with a field, as text, and the code that it is known by."""
+
+    code = ServingError.code
+
+
+class _Newer(_Wrong):
+    code = "BL111"
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -55,7 +61,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         _check_version(tree)
         _check(tree)
     except _Wrong as error:
-        raise ServingError(f"model.json: {error}") from error
+        refused = ServingError(f"model.json: {error}")
+        refused.code = error.code
+        raise refused from error
     except OSError as error:
         raise ServingError(f"model.json: cannot be read ({error.strerror})") from error
     return tree
@@ -65,7 +73,7 @@ def _check_version(tree: dict[str, Any]) -> None:
     version = _whole(tree.get("schema_version", SCHEMA_VERSION), "schema_version", 1, 10**9)
     number = _whole(_field(tree, "format", ""), "format", 1, 10**9)
     if version > SCHEMA_VERSION or number > FORMAT:
-        raise _Wrong(
+        raise _Newer(
             f"written by a newer breedlab (schema_version {version}, format {number}; this one"
             f" reads up to {SCHEMA_VERSION} and {FORMAT}); upgrade breedlab to open it"
         )
