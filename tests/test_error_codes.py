@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from codes import raises_code
 
 from breedlab import cli
 from breedlab.cli import launch
-from breedlab.errors import CODES, BreedlabError
+from breedlab.errors import CODES, BackboneError, BreedlabError
 
 SOURCE = Path(__file__).parents[1] / "src"
 Words = Callable[..., list[str]]
@@ -86,3 +87,22 @@ def test_a_command_prints_the_code_before_the_message(
         cli.run("launch")
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("[BL110] resume: runs/nowhere does not exist")
+
+
+def test_the_registry_has_every_code_that_is_given_and_no_other() -> None:
+    sources = {path: path.read_text("utf-8") for path in SOURCE.rglob("*.py")}
+    errors = SOURCE / "breedlab" / "errors.py"
+    sources[errors] = sources[errors].partition("class BreedlabError")[2]
+    given = {code for text in sources.values() for code in re.findall(r"\bBL[0-9]{3}\b", text)}
+    assert given == CODES.keys()
+
+
+def test_a_refusal_is_matched_by_its_code_and_by_what_it_names() -> None:
+    def refuse() -> None:
+        raise BackboneError("model.weights: gone.pth does not exist")
+
+    with raises_code("BL120", names=("model.weights", "gone.pth")):
+        refuse()
+    for code, names in (("BL121", ()), ("BL120", "other.pth")):
+        with pytest.raises(AssertionError), raises_code(code, names=names):
+            refuse()
