@@ -16,7 +16,7 @@ from breedlab.cli import launch
 from breedlab.config import Config
 from breedlab.errors import ConfigError
 from breedlab.pipeline import fine_tuning
-from breedlab.pipeline.run import checked_photos
+from breedlab.pipeline.checked_images import checked_photos
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.memory import step_bytes
 
