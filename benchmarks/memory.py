@@ -38,8 +38,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="memory-", dir=CACHE) as scratch, _limited() as group:
         for number in range(args.rounds):
             home = Path(scratch, str(number))
-            peaks.append(_peak(_command(root, home, views), group) / 1e9)
-            say(f"round {number + 1} of {args.rounds}: {peaks[-1]:.2f} GB at most")
+            peak, line = _peak(_command(root, home, views), group)
+            peaks.append(peak / 1e9)
+            say(f"round {number + 1} of {args.rounds}: {peaks[-1]:.2f} GB at most, after: {line}")
             activations = sum(file.stat().st_size for file in home.glob("cache/*.npy")) / 1e9
     excuse = "targets are for the full size" if args.small else ""
     ratios = [Ratio("memory that no file stands behind, GB", peaks, _MOST_GB, "at most", excuse)]
@@ -65,9 +66,9 @@ def _command(root: Path, home: Path, views: int) -> list[str]:
         f"cache.views={views}",
         "cache.max_gb=20",
         "data.augment=basic",
-        "tuner.trials=3",
-        "tuner.max_epochs=2",
-        "trainer.max_epochs=2",
+        "tuner.trials=2",
+        "tuner.max_epochs=1",
+        "trainer.max_epochs=1",
         "debugger=none",
         "profiler=none",
         "serving.engine=eager",
@@ -97,26 +98,29 @@ def _limited() -> Iterator[Path | None]:
     yield None
 
 
-def _peak(command: list[str], group: Path | None) -> int:
-    """Return the most bytes that a command and its processes had at once."""
+def _peak(command: list[str], group: Path | None) -> tuple[int, str]:
+    """Return the most bytes that a command and its processes had at once, and the last line that it
+    had printed by then."""
 
     def join() -> None:
         if group is not None:
             (group / "cgroup.procs").write_text(str(os.getpid()))
 
-    peak = 0
-    with tempfile.TemporaryFile("w+") as log:
+    peak, line = 0, ""
+    with tempfile.NamedTemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=join)
         try:
             while process.poll() is None:
-                peak = max(peak, sum(map(_unbacked, _tree(process.pid))))
+                if (now := sum(map(_unbacked, _tree(process.pid)))) > peak:
+                    peak, printed = now, Path(log.name).read_text().split("\n")
+                    line = next(filter(None, map(str.strip, reversed(printed))), "")
                 time.sleep(_EVERY_S)
         finally:
             process.kill()
         if process.returncode:
-            log.seek(0)
-            raise SystemExit(f"the run ended with {process.returncode}:\n{log.read()[-3000:]}")
-    return peak
+            printed = Path(log.name).read_text()
+            raise SystemExit(f"the run ended with {process.returncode}:\n{printed[-3000:]}")
+    return peak, line
 
 
 def _tree(pid: int) -> list[int]:
