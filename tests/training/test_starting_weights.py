@@ -137,3 +137,10 @@ def test_a_run_goes_on_with_the_transform_that_it_was_begun_with(
         {"model.name": "timm/tf_efficientnet_lite0", "model.weights": "package:efficientnet_lite0"},
     )
     assert as_begun(packaged, None).data.mean == [0.485, 0.456, 0.406]
+
+
+def test_only_what_differs_from_the_weights_own_input_is_told(configure: Configure) -> None:
+    """A resumed run has numbers where `auto` was, and seemed to change the mean."""
+    config = configure("data.mean=[0.485,0.456,0.406]", "data.std=[0.5,0.5,0.5]")
+    (line,) = describe(prepare(config, checked_photos(config)))
+    assert line.endswith("but for data.image_size, data.resize, data.std")

@@ -119,9 +119,10 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
         return _from_form(content, content_type)
     if kind in GUESSED and (photos := _guessed(content)) is not None:
         return photos
-    given = (
-        f"content type {content_type[:80]!r} is not read" if kind else "there is no content type"
-    )
+    given = f"content type {content_type[:80]!r} is not read"
+    if kind in GUESSED:
+        what = "is neither an image that is read here nor JSON" if content else "is empty"
+        given = f"the body {what}"
     readable = ("image/jpeg", "image/png", "image/webp", "application/octet-stream", JSON, FORM)
     raise BadRequest(415, f"{given}; send one of {', '.join(readable)}")
 

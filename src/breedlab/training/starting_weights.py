@@ -14,7 +14,13 @@ from breedlab.models.weights import Loaded
 if TYPE_CHECKING:
     from breedlab.training.context import TrainingContext
 
-_AUTO = ("image_size", "interpolation", "mean", "resize", "std")
+_AUTO = {
+    "image_size": "crop",
+    "interpolation": "interpolation",
+    "mean": "mean",
+    "resize": "resize",
+    "std": "std",
+}
 """Settings of `data` that the weights decide unless the config does."""
 
 
@@ -66,7 +72,13 @@ def _describe_input(prepared: TrainingContext) -> str:
         f" {std}: {source}"
     )
     data: Data = prepared.config.data
-    set_by_config = [f"data.{name}" for name in _AUTO if getattr(data, name) != "auto"]
+    stated = prepared.backbone.pretraining
+    # A resumed run's config has values where `auto` was.
+    set_by_config = [
+        f"data.{name}"
+        for name, of in _AUTO.items()
+        if getattr(data, name) != "auto" and getattr(used, of) != getattr(stated, of)
+    ]
     if set_by_config:
         line += f", but for {', '.join(set_by_config)}"
     return line
