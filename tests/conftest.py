@@ -62,6 +62,9 @@ SMALL = [
     # `auto` would be bf16 on some machines, and the same test another one there.
     "trainer.precision=fp32",
     "tuner=none",
+    # A fifth of a run; what is about them asks for them.
+    "debugger=none",
+    "profiler=none",
     "seed=7",
     # Each run would convert, quantise and time; tests/serving/test_selection.py does.
     "serving.engine=eager",

@@ -51,7 +51,7 @@ def finished(words: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a training without a search, as a job leaves it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("job"))
-        given = words("experiment=quickstart", "profiler=none", "trainer.max_epochs=2")
+        given = words("experiment=quickstart", "debugger=default", "trainer.max_epochs=2")
         left = run(validate(load(given)), []).run.resolve()
     for heavy in (*left.glob("checkpoints/*.ckpt"), left / "model.tar.gz"):
         heavy.write_bytes(f"as heavy as {heavy.name}".encode())  # nothing here looks inside
