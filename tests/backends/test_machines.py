@@ -16,6 +16,8 @@ from breedlab.config.backend import Backend
 from breedlab.config.compose import load
 from breedlab.errors import BackendError
 
+VARIANT = "ProductionVariantInstanceType"
+
 
 def types(shape: str) -> list[str]:
     found: list[str] = Loader().load_service_model("sagemaker", "service-2")["shapes"][shape][
@@ -100,6 +102,16 @@ def test_a_version_that_a_region_has_not_is_refused_with_the_one_it_has() -> Non
     assert problem.message.endswith("in mars-north-1; give an image's URI")
 
 
+def test_blackwell_gpus_need_the_kernels_of_pytorch_2_7() -> None:
+    for image, fits in (("2.6.0", False), ("2.7.1", True), ("auto", True)):
+        found = images.problems(backend(instance_type="ml.g7e.2xlarge", image=image), "us-east-1")
+        assert (found == []) == fits
+        assert fits or "has NVIDIA Blackwell GPUs, for which 2.6, the PyTorch" in found[0].message
+    with pytest.raises(BackendError, match="take a type such as ml"):
+        inference_image("ml.g7e.2xlarge", "us-east-1")
+    assert "2.6.0-gpu" in inference_image("ml.g6e.xlarge", "us-east-1")
+
+
 def test_what_a_refusal_advises_works() -> None:
     older = backend(instance_type="ml.p3.2xlarge", image="2.7.1")
     assert images.problems(older, "us-east-1") == []
@@ -112,7 +124,7 @@ def test_what_a_refusal_advises_works() -> None:
 
 def test_every_endpoint_type_has_an_image_for_its_processor_or_a_reason() -> None:
     refused = set()
-    for each in types("ProductionVariantInstanceType"):
+    for each in types(VARIANT):
         try:
             image = inference_image(each, "us-east-1")
         except BackendError as error:
@@ -123,4 +135,6 @@ def test_every_endpoint_type_has_an_image_for_its_processor_or_a_reason() -> Non
                 re.fullmatch(r"[a-z]\d+g[a-z]*", family(each)) is not None
             ), each
             assert ("-gpu-" in image) == (re.match(r"(g|p)\d", family(each)) is not None), each
-    assert refused == {"inf1", "inf2", "trn1", "trn1n", "trn2", "dl1", "p2", "p6e-gb200"}
+    blackwell = {"g7", "g7e", "p6-b200", "p6-b300"} & set(map(family, types(VARIANT)))
+    others = {"inf1", "inf2", "trn1", "trn1n", "trn2", "dl1", "p2", "p6e-gb200"}
+    assert blackwell and refused == others | blackwell

@@ -50,7 +50,7 @@ class Kms(Section):
     output: KmsKey | None = None
     """The key for what a job writes to S3."""
     volume: KmsKey | None = None
-    """The key for a job's disk."""
+    """The key for a job's disk, by its ID or ARN; AWS takes no alias here."""
 
 
 class Limits(Section):
@@ -137,7 +137,8 @@ class Backend(Section):
     job_name: JobName | None = None
     """The prefix of job names; null is the experiment's name."""
     image: Image = "auto"
-    """The training image: `auto`, a version of PyTorch, or a URI."""
+    """The training image: `auto`, which is the newest that the region has, a version of PyTorch, or
+    a URI."""
     instance_type: InstanceType = "ml.g5.xlarge"
     """The instance type of a job."""
     instance_count: Annotated[int, Field(ge=1, le=100)] = 1

@@ -18,6 +18,7 @@ _OTHERS = (
 )
 
 _VOLTA = re.compile(r"ml\.p3(dn)?\.")
+_BLACKWELL = re.compile(r"ml\.(g7e?|p6\S*)\.")
 
 ARM_SIBLING = "ml.c7g.xlarge"
 """A type with an ARM processor that the SDK's list of images knows; newer ones run the same
@@ -35,6 +36,24 @@ def unusable(instance_type: str) -> str | None:
     for family, has in _ACCELERATORS.items():
         if instance_type.startswith(f"ml.{family}"):
             return f"{instance_type} has {has}; {_OTHERS}"
+    return None
+
+
+def lacks_kernels(instance_type: str, image: str) -> str | None:
+    """Return why the PyTorch of one of AWS's images computes nothing on a type's GPUs; None if it
+    does.
+
+    Args:
+        instance_type: The type.
+        image: The image's address, whose tag begins with PyTorch's version.
+    """
+    version = re.search(r":(\d+)\.(\d+)", image)
+    # "Support for the NVIDIA Blackwell GPU architecture": PyTorch 2.7's release notes.
+    if _BLACKWELL.match(instance_type) and version and (int(version[1]), int(version[2])) < (2, 7):
+        return (
+            f"{instance_type} has NVIDIA Blackwell GPUs, for which {version[0][1:]}, the PyTorch of"
+            f" {image.rpartition('/')[2]}, has no kernels"
+        )
     return None
 
 
@@ -58,4 +77,6 @@ def training_problem(instance_type: str, image: str = "") -> str | None:
             f"{instance_type} has NVIDIA V100 GPUs, which CUDA 13 of {image.rpartition('/')[2]} no"
             " longer knows; take backend.image=2.7.1, or a newer type such as ml.g5.xlarge"
         )
+    if reason := lacks_kernels(instance_type, image):
+        return f"{reason}; take backend.image=auto"
     return None

@@ -130,7 +130,8 @@ class Deployment:
     @property
     def output(self) -> str:
         """Where an asynchronous endpoint writes its answers."""
-        return self.async_output or self.place.uri("endpoints", self.name, "answers")
+        answers = self.async_output or self.place.uri("endpoints", self.name, "answers")
+        return answers.rstrip("/")  # AWS adds its own
 
     @property
     def resource(self) -> str:

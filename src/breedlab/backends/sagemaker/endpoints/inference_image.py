@@ -42,6 +42,11 @@ def inference_image(instance_type: str, region: str) -> str:
             f"endpoint.region: AWS has no PyTorch image in {region!r}; expected a region such as"
             " eu-central-1"
         ) from error
+    if reason := machines.lacks_kernels(instance_type, uri):
+        raise BackendError(
+            f"endpoint.instance_type: {reason}; take a type such as ml.g6.xlarge, or an image of"
+            " your own (docker/): endpoint.image=URI"
+        )
     return uri if has_region else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
 
 
