@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Where tests are marked `aws_stack`: importing all other tests takes half a minute.
-AWS_STACK := tests/serving/test_stack.py tests/backends/test_deploy.py
+AWS_STACK := tests/serving/test_stack.py tests/backends/test_deploy.py tests/backends/test_code_artifact.py
 
 .PHONY: demo test test-aws again fast check lint types coverage docs lock inference clean help
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import boto3
 import botocore.session
 import pytest
-from containers import Container, build_image
+from container_image import build_image
+from containers import Container
 from filelock import FileLock
 from recording import Recorder
 from sagemaker.core import common_utils

@@ -22,20 +22,13 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 from filelock import FileLock
 from job_tree import Request, keep, lay_out
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from sagemaker_account import Account
-
-ROOT = Path(__file__).resolve().parents[2]
-LOCK = ROOT / "requirements" / "training-toolkit.txt"
-LENT = ("torch", "torchvision")
 
 # $0 becomes /opt/ml and $1 /etc/hosts, for this job only; the rest of /opt stays what it is.
 _OWN = """
@@ -60,63 +53,6 @@ def can_run() -> bool:
     if not sys.platform.startswith("linux") or shutil.which("unshare") is None:
         return False
     return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
-
-
-def build_image(folder: Path) -> Path:
-    """Makes the container's Python environment; returns its bin folder."""
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    pip = [
-        str(python),
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--disable-pip-version-check",
-        "--require-hashes",
-    ]
-    subprocess.run([*pip, "-r", str(LOCK)], check=True)
-    _lend(
-        folder,
-        {
-            canonicalize_name(d.metadata["Name"])
-            for d in metadata.distributions(path=[str(_site(folder))])
-        },
-    )
-    torchrun = folder / "bin" / "torchrun"
-    torchrun.write_text(f"#!{python}\nfrom torch.distributed.run import main\nmain()\n")
-    torchrun.chmod(0o755)
-    return folder / "bin"
-
-
-def _site(folder: Path) -> Path:
-    return next(folder.glob("lib/python3*/site-packages"))
-
-
-def _lend(folder: Path, there: set[str]) -> None:
-    """Links torch and what it needs. In a folder of its own, where pip lists it and removes nothing
-    from it."""
-    lent = folder / "lent"
-    lent.mkdir()
-    wanted = [Requirement(name) for name in LENT]
-    done: set[str] = set()
-    while wanted:
-        need = wanted.pop()
-        name = canonicalize_name(need.name)
-        if str(need) in done or name in there or name in ("numpy", "pillow", "setuptools"):
-            continue
-        done.add(str(need))
-        found = metadata.distribution(name)
-        for line in found.requires or []:
-            further = Requirement(line)
-            extras = [{"extra": extra} for extra in ("", *need.extras)]
-            if further.marker is None or any(further.marker.evaluate(extra) for extra in extras):
-                wanted.append(further)
-        for top in {Path(file).parts[0] for file in found.files or []} - {"..", "__pycache__"}:
-            link = lent / top
-            if not link.exists():
-                link.symlink_to(Path(str(found.locate_file(top))).resolve())
-    (_site(folder) / "lent.pth").write_text(f"{lent}\n")
 
 
 @dataclass
@@ -204,7 +140,7 @@ class Container:
                     job.wait_for("Running Torchrun Driver|Invoking script")
                 job.processes.append(self._start(tree, name, request, names))
                 job.tree.append(tree)
-            job.wait_for("^› ", timeout=180, may_end=True)  # the run itself
+            job.wait_for("^› ", timeout=600, may_end=True)  # packages are installed first
         return job
 
     def _start(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 import urllib.parse
@@ -11,6 +12,8 @@ from typing import Any
 
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
+
+from breedlab.backends.sagemaker.jobs.job_files import is_of_a_trial
 
 Request = Mapping[str, Any]
 
@@ -97,6 +100,18 @@ def keep(tree: Path, name: str, request: Request) -> None:
         with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
             tar.add(tree / "output" / "data", arcname=".")
         _put(bucket, f"{key}/{name}/output/output.tar.gz", archive)
+
+
+def put_output(run: Path, name: str, request: Request) -> None:
+    """Puts what a trial leaves of its run directory into S3, as `keep` does of a job that ran."""
+    bucket, key = _address(request["OutputDataConfig"]["S3OutputPath"])
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for path in run.rglob("*"):
+            if path.is_file() and is_of_a_trial(inside := path.relative_to(run).as_posix()):
+                tar.add(path, arcname=f"./{name}/{inside}")
+    store = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    store.put_object(bucket, f"{key}/{name}/output/output.tar.gz", packed.getvalue())
 
 
 def _kept(bucket: str) -> dict[str, Any]:

@@ -12,7 +12,11 @@ import re
 import secrets
 import string
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import boto3
 
 if TYPE_CHECKING:
     from sagemaker_account import Account
@@ -299,3 +303,46 @@ def started(account: Account, step: str) -> str | None:
         found = execution["steps"].get(step, {})
         return found.get("name")
     return None
+
+
+def until(found: Callable[[], Any], seconds: float = 30) -> Any:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if thing := found():
+            return thing
+        time.sleep(0.01)
+    raise AssertionError("it never came")
+
+
+def search_ends(
+    account: Account, objectives: tuple[float, ...] = (0.5, 0.75), lr: float = 0.01
+) -> str:
+    """Have the step of the search come to its end; returns its job."""
+    search = until(lambda: started(account, "search"))
+    for number, objective in enumerate(objectives):
+        values = {"optim__lr": repr(lr * (number + 1)), "data__batch_size": "32"}
+        account.add_trial(search, values, objective)
+    account.end_tuning(search)
+    return str(search)
+
+
+def training_ends(account: Account, left: Path) -> str:
+    """Have the step that trains the best leave a run directory; returns its job."""
+    job = str(until(lambda: started(account, "train")))
+    address = account.training[job]["CheckpointConfig"]["S3Uri"]
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    for path in left.rglob("*"):
+        if path.is_file() and not path.is_relative_to(left / "trials"):
+            name = path.relative_to(left).as_posix()
+            boto3.client("s3").upload_file(str(path), bucket, f"{prefix}/{job}/{name}")
+    from sagemaker_account import say
+
+    say(job, "epoch 1/2", "epoch 2/2")
+    account.end_training(job)
+    return job
+
+
+def look(account: Account) -> None:
+    """Let time pass: executions go on whenever somebody looks."""
+    for arn in list(account.executions):
+        account._DescribePipelineExecution({"PipelineExecutionArn": arn})

@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from trial_page import DOCUMENT, commands
 
 from breedlab.cli import deploy, jobs, launch
-
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "aws-trial.md"
-NAMES = {
-    "$ROLE": "SageMakerRole",
-    "$BUCKET": "my-bucket",
-    "$REGION": "us-east-1",
-    "$RUN": "runs/trial",
-}
-
-
-def commands() -> list[list[str]]:
-    """Every command of ours in the document, in words."""
-    text = DOCUMENT.read_text()
-    for name, value in NAMES.items():
-        text = text.replace(name, value)
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    return [
-        shlex.split(line)
-        for block in blocks
-        for line in block.splitlines()
-        if line.startswith("python ")
-    ]
 
 
 def of(script: str) -> list[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import boto3
 import pytest
 from codes import raises_code
-from sagemaker_account import TWO_TRIALS, Account, say
-from sagemaker_pipelines import started
+from sagemaker_account import TWO_TRIALS, Account
+from sagemaker_pipelines import look, search_ends, started, training_ends, until
 
 from breedlab.backends.sagemaker.jobs import follow, job_start
 from breedlab.cli import jobs
@@ -31,45 +30,6 @@ LATER = "backend.wait=false"
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(job_start, "PAUSES", (0.0, 0.0, 0.0))
-
-
-def until(found: Callable[[], Any], seconds: float = 30) -> Any:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        if thing := found():
-            return thing
-        time.sleep(0.01)
-    raise AssertionError("it never came")
-
-
-def search_ends(account: Account, objectives: tuple[float, ...] = (0.5, 0.75)) -> str:
-    """Have the step of the search come to its end; returns its job."""
-    search = until(lambda: started(account, "search"))
-    for number, objective in enumerate(objectives):
-        values = {"optim__lr": repr(0.01 * (number + 1)), "data__batch_size": "32"}
-        account.add_trial(search, values, objective)
-    account.end_tuning(search)
-    return str(search)
-
-
-def training_ends(account: Account, left: Path) -> str:
-    """Have the step that trains the best leave a run directory; returns its job."""
-    job = str(until(lambda: started(account, "train")))
-    address = account.training[job]["CheckpointConfig"]["S3Uri"]
-    bucket, _, prefix = address.removeprefix("s3://").partition("/")
-    for path in left.rglob("*"):
-        if path.is_file() and not path.is_relative_to(left / "trials"):
-            name = path.relative_to(left).as_posix()
-            boto3.client("s3").upload_file(str(path), bucket, f"{prefix}/{job}/{name}")
-    say(job, "epoch 1/2", "epoch 2/2")
-    account.end_training(job)
-    return job
-
-
-def look(account: Account) -> None:
-    """Let time pass: executions go on whenever somebody looks."""
-    for arn in list(account.executions):
-        account._DescribePipelineExecution({"PipelineExecutionArn": arn})
 
 
 @pytest.fixture
