@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from breedlab.config import Config
-from breedlab.evaluation.statistics import fold_interval
+from breedlab.evaluation.statistics import fold_interval, fold_span
 from breedlab.pipeline.checked_images import checked_photos
 from breedlab.reporting.search_facts import confirmations
 from breedlab.training.activations import Activations
@@ -114,6 +114,15 @@ def test_the_interval_is_nadeau_and_bengios() -> None:
         assert fold_interval(values) == pytest.approx(expected, abs=1e-4)
 
 
+def test_an_interval_stays_within_what_its_metric_can_be() -> None:
+    """Two folds of 0.8 and 1.0 were `-1.3008 to 3.1008` of accuracy."""
+    assert fold_span([0.8, 1.0], "valid/top1") == "0.0000 to 1.0000"
+    assert fold_span([0.8, 1.0], "valid/loss") == "0.0000 to 3.1008"
+    low, high = fold_interval([0.8, 0.82, 0.81])
+    assert fold_span([0.8, 0.82, 0.81], "valid/top1") == f"{low:.4f} to {high:.4f}"
+    assert fold_span([0.8], "valid/top1") == ""
+
+
 def ready(config: Config) -> TrainingContext:
     return prepare(config, checked_photos(config))
 
@@ -139,8 +148,8 @@ def test_trials_are_judged_by_the_mean_over_folds(
     # 100 training and 24 validation photos: every one of them is judged
     assert all(0 <= value <= 1 for value in best.folds)
     lines = [line for line in capsys.readouterr().out.splitlines() if "complete" in line]
-    low, high = fold_interval(winner["folds"])
-    assert any(f"95% {low:.4f} to {high:.4f}" in line for line in lines)
+    span = fold_span(winner["folds"], config.monitor.metric)
+    assert any(f"95% {span}" in line for line in lines)
     assert json.loads((tmp_path / "baseline.json").read_text())["folds"]
     again = search(config, prepared, tmp_path)
     assert again == best

@@ -56,6 +56,24 @@ def fold_interval(values: Sequence[float]) -> tuple[float, float]:
     return middle - half, middle + half
 
 
+def fold_span(values: Sequence[float], metric: str) -> str:
+    """Return the 95% interval of a mean over folds, such as `0.8312 to 0.8710`, within what the
+    metric can be: with few folds, Student's t goes far beyond. Empty for fewer than 2 folds.
+
+    Args:
+        values: Of each fold.
+        metric: Its name, such as `valid/top1`.
+    """
+    if len(values) < 2:
+        return ""
+    low, high = fold_interval(values)
+    if min(values) >= 0:
+        low = max(low, 0.0)
+    if not metric.endswith("loss") and max(values) <= 1:
+        high = min(high, 1.0)
+    return f"{low:.4f} to {high:.4f}"
+
+
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     """Return the exact two-sided p-value that two models are equally often right on the same
     images.

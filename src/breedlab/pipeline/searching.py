@@ -49,7 +49,7 @@ def search_for_best(prepared: TrainingContext, directory: Path) -> Best:
     suited = prepared.suited(chosen)
     note(
         f"best: trial {best.number}, {config.monitor.metric}"
-        f" {best.objective:.4f}{_tie(best.tied)}{_of_folds(best.folds)}"
+        f" {best.objective:.4f}{_tie(best.tied)}{_of_folds(best.folds, config.monitor.metric)}"
     )
     if text := distributed.rank_zero_only(
         lambda: extension.begin_training(directory, best.number, best.values)
@@ -70,13 +70,11 @@ def search_for_best(prepared: TrainingContext, directory: Path) -> Best:
     return Best(chosen, suited, outcome, best.seconds_left)
 
 
-def _of_folds(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return ""
-    from breedlab.evaluation.statistics import fold_interval
+def _of_folds(values: Sequence[float], metric: str) -> str:
+    from breedlab.evaluation.statistics import fold_span
 
-    low, high = fold_interval(values)
-    return f", the mean of {len(values)} folds (95% interval {low:.4f} to {high:.4f})"
+    span = fold_span(values, metric)
+    return f", the mean of {len(values)} folds (95% interval {span})" if span else ""
 
 
 def _tie(tied: Sequence[int]) -> str:

@@ -7,16 +7,6 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from breedlab.evaluation.statistics import fold_interval
-
-
-def fold_span(values: Sequence[float] | None) -> str:
-    """Return the 95% interval of a mean over folds; empty where there are none."""
-    if not values or len(values) < 2:
-        return ""
-    low, high = fold_interval(values)
-    return f"{low:.4f} to {high:.4f}"
-
 
 def confirmations(
     found: Mapping[str, Mapping[str, Sequence[float]]], best: int | None

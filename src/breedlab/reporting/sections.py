@@ -20,12 +20,13 @@ from breedlab.evaluation.figures import (
     shown_metrics,
     speedup,
 )
+from breedlab.evaluation.statistics import fold_span
 from breedlab.reporting import photos
 from breedlab.reporting.charts import search as search_charts
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.charts import training as training_charts
 from breedlab.reporting.record import RunRecord
-from breedlab.reporting.search_facts import confirmations, fold_span
+from breedlab.reporting.search_facts import confirmations
 
 Section = dict[str, Any]
 
@@ -172,6 +173,7 @@ def search(run: RunRecord) -> Section:
     ranked = search_charts.ranked(run)
     paths = search_charts.shown_values(run.trials)
     complete = [trial for trial in ranked if trial["state"] == "complete"]
+    metric = (run.config.get("monitor") or {}).get("metric", "objective")
     rows = [
         {
             "number": trial["number"],
@@ -179,7 +181,7 @@ def search(run: RunRecord) -> Section:
             "values": [trial.get("values", {}).get(path, "") for path in paths],
             "shown": [figure(trial.get("values", {}).get(path, "")) for path in paths],
             "objective": trial.get("objective"),
-            "interval": fold_span(trial.get("folds")),
+            "interval": fold_span(trial.get("folds") or (), metric),
             "epochs": len(trial.get("epochs", [])),
             "seconds": trial.get("seconds", 0.0),
             "reason": trial.get("reason", ""),
@@ -195,7 +197,7 @@ def search(run: RunRecord) -> Section:
         # or the figures.
         "unfinished": bool(rows) and not run.metrics and not run.curves,
         "trials": asked(run, "tuner", "trials"),
-        "metric": (run.config.get("monitor") or {}).get("metric", "objective"),
+        "metric": metric,
         "baseline": (run.metrics.get("search") or {}).get("baseline"),
         "folds": max((len(trial.get("folds") or []) for trial in run.trials), default=0),
         "confirmed": confirmations(run.confirmed, (run.metrics.get("search") or {}).get("trial")),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from breedlab.evaluation.statistics import fold_interval
+from breedlab.evaluation.statistics import fold_span
 
 _LINE = re.compile(r"\btrial (\d+) (running|complete|pruned|failed|cut off|epoch \d+/\d+)(  .*)?$")
 
@@ -42,12 +42,9 @@ class TrialLog:
     loss: float | None = None
     folds: tuple[float, ...] = ()
 
-    def interval(self) -> str:
+    def interval(self, metric: str) -> str:
         """Return the 95% interval of a mean over folds, such as `0.8312 to 0.8710`; else empty."""
-        if len(self.folds) < 2:
-            return ""
-        low, high = fold_interval(self.folds)
-        return f"{low:.4f} to {high:.4f}"
+        return fold_span(self.folds, metric)
 
 
 def short(value: Any) -> str:
@@ -60,7 +57,7 @@ def trial_line(row: TrialLog, metric: str) -> str:
     parts = [f"trial {row.number} {row.state}"]
     parts += [f"{path}={short(value)}" for path, value in row.values.items()]
     parts += [f"{metric} {row.objective:.4f}"] if row.objective is not None else []
-    parts += [f"95% {span}"] if (span := row.interval()) else []
+    parts += [f"95% {span}"] if (span := row.interval(metric)) else []
     parts += [f"{row.seconds:.1f} s"] if row.seconds else []
     parts += [f"({' '.join(row.reason.split())})"] if row.reason else []
     return "  ".join(parts)

@@ -104,7 +104,7 @@ class TrialTable:
         cells += [short(row.values.get(path)) for path in self._paths]
         cells.append("" if row.objective is None else f"{row.objective:.4f}")
         if self._folds > 1:
-            cells.append(row.interval())
+            cells.append(row.interval(self._metric))
         seconds = f"{row.seconds:.1f}" if row.seconds else ""
         return [*cells, row.state, seconds, row.reason[:60]]
 
