@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import breedlab
 from breedlab import registry
 from breedlab.cli.parser import Parser
@@ -23,7 +21,7 @@ from breedlab.config.problems import error_from, nearest
 from breedlab.config.schema import schema
 from breedlab.config.setting import Setting, as_yaml, settings
 from breedlab.config.validate import tunable
-from breedlab.config.yaml_folders import with_search_path, yaml_files
+from breedlab.config.yaml_folders import parsed, with_search_path, yaml_files
 from breedlab.errors import ConfigError
 
 _WIDTH, _COLUMN = 110, 30
@@ -128,7 +126,7 @@ def _set_by(path: str, overrides: list[str]) -> Iterator[str]:
 
 @cache
 def _trees(overrides: tuple[str, ...]) -> list[tuple[Path, Any]]:
-    return [(file, yaml.safe_load(file.read_text("utf-8"))) for file in yaml_files(overrides)]
+    return [(file, parsed(file.read_text("utf-8"))) for file in yaml_files(overrides)]
 
 
 def used_in(setting: Setting) -> list[str]:

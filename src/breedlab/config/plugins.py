@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from breedlab.config.problems import Problem, error_from
+from breedlab.config.yaml_folders import parsed
 from breedlab.errors import BreedlabError, PluginError
 
 
@@ -133,7 +134,7 @@ def load_plugins_of(run: Path) -> None:
         ConfigError: If one cannot be imported.
     """
     try:
-        tree = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+        tree = parsed((run / "config.yaml").read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return  # no run, or one whose archive is whole without it
     if isinstance(tree, dict) and (problems := load_plugins(tree.get("plugins"))):

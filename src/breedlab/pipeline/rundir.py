@@ -16,6 +16,7 @@ from breedlab.config.environment import resolved
 from breedlab.config.migrations import stamp, upgrade
 from breedlab.config.problems import error_from
 from breedlab.config.validate import with_values
+from breedlab.config.yaml_folders import parsed
 from breedlab.data.check import Report
 from breedlab.data.folders import SPLITS
 from breedlab.data.photo_set import PhotoSet
@@ -136,7 +137,7 @@ def recorded_overrides(run: Path) -> list[str]:
 def _recorded(run: Path, name: str, kind: type) -> Any:
     expected = "expected a run directory such as runs/<experiment>/<stamp>"
     try:
-        tree = yaml.safe_load((run / name).read_text("utf-8"))
+        tree = parsed((run / name).read_text("utf-8"))
     except OSError as error:
         state = f"has no {name}" if run.is_dir() else why_no_folder(run)
         raise ResumeError(f"resume: {run} {state}; {expected}") from error

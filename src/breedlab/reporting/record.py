@@ -16,6 +16,7 @@ from breedlab import extras
 from breedlab.config.environment import text_with_values
 from breedlab.config.migrations import upgrade
 from breedlab.config.plugins import load_plugins
+from breedlab.config.yaml_folders import parsed
 from breedlab.console import warn
 from breedlab.debugging.tensors import Series, Tensors, read_tensors
 from breedlab.errors import NotARun
@@ -196,7 +197,7 @@ def _json(path: Path, otherwise: Any) -> Any:
 
 def _yaml(path: Path, otherwise: Any) -> Any:
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = parsed(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return otherwise
     return content if isinstance(content, type(otherwise)) else otherwise
