@@ -49,7 +49,7 @@ def by_hydra(words: list[str]) -> object:
         ["~optim.missing"],
         ["~optim.lr=17"],
         ["model=nothing"],
-        ["modell=resnet50"],
+        ["modelx=resnet50"],
         ["model@data=resnet34"],
         ["hydra.run.dir=elsewhere", "seed=3"],
         ["hydra/job_logging=default"],
