@@ -66,7 +66,10 @@ MOST = {
     "backend.instance_type=ml.c5.2xlarge": (("ResourceConfig", "InstanceType"), "ml.c5.2xlarge"),
     "backend.instance_count=2": (("ResourceConfig", "InstanceCount"), 2),
     "backend.volume_gb=77": (("ResourceConfig", "VolumeSizeInGB"), 77),
-    "backend.kms.volume=alias/mine": (("ResourceConfig", "VolumeKmsKeyId"), "alias/mine"),
+    "backend.kms.volume=arn:aws:kms:us-east-1:123456789012:key/0123": (
+        ("ResourceConfig", "VolumeKmsKeyId"),
+        "arn:aws:kms:us-east-1:123456789012:key/0123",
+    ),
     "backend.keep_alive_minutes=30": (("ResourceConfig", "KeepAlivePeriodInSeconds"), 1800),
     "backend.kms.output=alias/1234": (("OutputDataConfig", "KmsKeyId"), "alias/1234"),
     "backend.max_run_hours=1.5": (("StoppingCondition", "MaxRuntimeInSeconds"), 5400),
