@@ -105,9 +105,19 @@ def test_what_a_search_left_of_its_minutes_decides_the_epochs(
 ) -> None:
     config = configure("fine_tune.epochs=3")
     prepared = prepare(config, checked_photos(config))
-    tuned = fine_tune(prepared, config, here, Fitted(1, "all 1 epochs", 1, 0.5), 0.001)
+    tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.5), 0.001)
     assert tuned.config is None and tuned.told == {"epochs": 0, "kept": False}
     assert "raise tuner.minutes" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_single_epoch_of_several_is_not_worth_its_time(
+    configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(*EAGER, "fine_tune.epochs=3", "model.head_type=linear")
+    prepared = prepare(config, checked_photos(config))
+    monkeypatch.setattr("breedlab.pipeline.fine_tuning._seconds_an_epoch", lambda *_: 10.0)
+    tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.0), 19.0)
+    assert tuned.told == {"epochs": 0, "kept": False}
 
 
 def test_the_last_layers_train_where_there_is_no_time_for_all(
@@ -121,7 +131,7 @@ def test_the_last_layers_train_where_there_is_no_time_for_all(
 
     monkeypatch.setattr("breedlab.pipeline.fine_tuning._seconds_an_epoch", seconds)
     head_to(here, prepared.classifier(config))
-    tuned = fine_tune(prepared, config, here, Fitted(1, "all 1 epochs", 1, 0.0), 11.0)
+    tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.0), 11.0)
     assert tuned.told["freeze"] == "layer2" and tuned.told["epochs"] == 2
     trained = torch.load(here / "fine_tune" / "checkpoints" / "last.ckpt", weights_only=True)
     for name, pretrained in prepared.backbone.network.named_parameters():
@@ -187,7 +197,7 @@ def test_all_layers_train_of_a_backbone_that_another_input_size_has_frozen(
     larger = configure(*EAGER, "fine_tune.epochs=1", "data.image_size=40", "data.resize=44")
     suited = prepared.suited(larger)
     head_to(here, suited.classifier(larger))
-    fine_tune(suited, larger, here, Fitted(1, "all 1 epochs", 1, 0.0), None)
+    fine_tune(suited, larger, here, Fitted(1, "its one epoch", 1, 0.0), None)
     trained = torch.load(here / "fine_tune" / "checkpoints" / "last.ckpt", weights_only=True)
     for name, pretrained in prepared.backbone.network.named_parameters():
         assert not torch.equal(pretrained, trained["state_dict"][f"classifier.backbone.{name}"])

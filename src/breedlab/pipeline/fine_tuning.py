@@ -40,6 +40,8 @@ _PLAN = "plan.json"
 _TIMED_STEPS = 3
 _ENOUGH = 0.6
 """The share of the epochs asked for that makes all layers worth more than the last ones."""
+_FEWEST = 2
+"""Epochs. Half of the first warms up: after it alone, the network is worse than with its head."""
 _FROZEN_SHARE = 2 / 3
 """Of the layers, where there is no time for all."""
 _CROP_SHARE = 0.8
@@ -260,7 +262,7 @@ def _fastest(prepared: TrainingContext, config: Config, seconds: float | None) -
     if configured == "auto" and stage and plan.epochs < _ENOUGH * config.fine_tune.epochs:
         plan = _that_fits(prepared, config, stage, [plan.precision], seconds)
     if plan.epochs == 0:
-        note("no epoch fits in: the backbone stays frozen; raise tuner.minutes to fine-tune it")
+        note("too few epochs fit: the backbone stays frozen; raise tuner.minutes to fine-tune it")
     return plan
 
 
@@ -296,8 +298,10 @@ def _that_fits(
     precision = min(times, key=lambda each: times[each])
     rest = "" if seconds is None else f", and the search left {max(seconds, 0):,.0f} s"
     note(f"an epoch of {what} takes about {times[precision]:,.0f} s in {precision}{rest}")
+    configured = tuned.trainer.max_epochs
     fit_in = math.inf if seconds is None else max(0.0, seconds / times[precision])
-    return _Plan(math.floor(min(tuned.trainer.max_epochs, fit_in)), precision, freeze)
+    epochs = math.floor(min(configured, fit_in))
+    return _Plan(epochs if epochs >= min(_FEWEST, configured) else 0, precision, freeze)
 
 
 def _seconds_an_epoch(prepared: TrainingContext, tuned: Config, precision: str) -> float:

@@ -217,7 +217,12 @@ def stop_reason(trainer: lightning.Trainer) -> str:
             return callback.ended
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
             return out_of_patience(callback.stopped_epoch, callback.monitor, callback.patience)
-    return f"all {trainer.max_epochs} epochs"
+    return ran_all(int(trainer.max_epochs or 0))
+
+
+def ran_all(epochs: int) -> str:
+    """Return why training ended that went through all of its epochs."""
+    return f"all {epochs} epochs" if epochs > 1 else "its one epoch"
 
 
 def out_of_patience(epoch: int, monitor: str, patience: int) -> str:

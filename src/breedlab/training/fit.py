@@ -32,6 +32,7 @@ from breedlab.training.callbacks import (
     StepBar,
     best_checkpoint,
     out_of_patience,
+    ran_all,
     stop_reason,
 )
 from breedlab.training.checkpoints import read_checkpoint
@@ -286,7 +287,7 @@ def _ended_before(run: Path, config: Config) -> Fitted:
         reason = out_of_patience(early[0]["stopped_epoch"], monitor, early[0]["patience"])
     else:  # a rule of the debugger's leaves no state
         reason = (
-            f"all {epochs} epochs"
+            ran_all(epochs)
             if epochs >= config.trainer.max_epochs
             else f"stopped after epoch {epochs}"
         )
