@@ -44,21 +44,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def interpreter(version: str) -> str:
-    """Return a Python of a version on this machine; pyenv's are not on the PATH."""
-    names = (
-        f"/opt/hostedtoolcache/Python/{version}.*/x64/bin",
-        f"~/.pyenv/versions/{version}.*/bin",
-    )
-    folders = [
-        str(found)
-        for name in names
-        for found in Path("/").glob(os.path.expanduser(name).lstrip("/"))
-    ]
-    path = os.pathsep.join([*folders, os.environ.get("PATH", "")])
-    found = shutil.which(f"python{version}", path=path)
-    if found is None:
+    """Return a Python of a version on this machine."""
+    # GitHub's and pyenv's lie beside the one that runs here, and are not on the PATH.
+    versions = Path(sys.base_prefix).parent
+    beside = [*versions.glob(f"{version}.*/bin"), *versions.parent.glob(f"{version}.*/x64/bin")]
+    path = os.pathsep.join([*map(str, beside), os.environ.get("PATH", "")])
+    command = shutil.which(f"python{version}", path=path)
+    # pyenv has a command for each version that it knows, which may not start one here
+    if command is None or subprocess.run([command, "-c", ""], capture_output=True).returncode:
         pytest.skip(f"there is no Python {version} on this machine")
-    return found
+    return command
 
 
 def test_nothing_is_imported_that_they_no_longer_have(source: Path) -> None:

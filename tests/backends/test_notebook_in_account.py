@@ -69,6 +69,7 @@ def test_the_notebook_goes_the_whole_way_on_sagemaker_by_one_word(
     book = nbformat.read(BOOK, as_version=4)
     (parameters,) = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
     small = words("experiment=quickstart", "tuner=random", "tuner.trials=1", "tuner.max_epochs=2")
+    small += ["debugger=default", "profiler=system"]
     place = [
         f"backend.role={ROLE}",
         f"backend.bucket={BUCKET}",

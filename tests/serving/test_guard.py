@@ -163,7 +163,7 @@ def head(length: int | str, *more: str, kind: str = "image/jpeg") -> bytes:
         (head("", "Transfer-Encoding: chunked") + b"zz\r\n", 400, "invalid"),
         (head(10**12), 413, "larger"),
         (head("9" * 30), 400, "invalid"),
-        (b"POST /invocations HTTP/1.1\r\nHost: localhost\r\n\r\n", 415, "no content type"),
+        (b"POST /invocations HTTP/1.1\r\nHost: localhost\r\n\r\n", 415, "the body is empty"),
         (b"BREW /invocations HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "invalid"),
         (b"DELETE /invocations HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, "Not Allowed"),
         (b"GET /" + b"a" * 300_000 + b" HTTP/1.1\r\n", 431, "head"),

@@ -139,9 +139,7 @@ def test_changed_decoding_or_geometry_has_activations_of_its_own(
     monkeypatch.setattr(cache_key, "PACKAGE", copy)
     seen = [code_versions.__wrapped__()]
     for name in ("data/decode.py", "data/transforms.py"):
-        (copy / name).write_text(
-            (copy / name).read_text().replace("0.5", "0.6").replace("255", "254")
-        )
+        (copy / name).write_text((copy / name).read_text() + "\nTOP = 1\n")
         seen.append(code_versions.__wrapped__())
     assert len({str(versions) for versions in seen}) == 3
     assert {"pillow", "simplejpeg", "torchvision"} <= seen[0].keys()
