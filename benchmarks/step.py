@@ -92,11 +92,11 @@ class Alternating:
         return self.rounds + self._UNCOUNTED + 1  # Lightning does not ask after the last
 
 
-def batch_of(size: int) -> tuple[Any, Any]:
+def batch_of(size: int, classes: int = CLASSES) -> tuple[Any, Any]:
     import torch
 
     images = torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8)
-    return images, torch.randint(0, CLASSES, (size,))
+    return images, torch.randint(0, classes, (size,))
 
 
 def prepare_resnet34(folder: Path, size: int, root: Path | None = None) -> Any:
