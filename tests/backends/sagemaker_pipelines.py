@@ -12,11 +12,11 @@ import re
 import secrets
 import string
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from waiting import until
 
 if TYPE_CHECKING:
     from sagemaker_account import Account
@@ -303,15 +303,6 @@ def started(account: Account, step: str) -> str | None:
         found = execution["steps"].get(step, {})
         return found.get("name")
     return None
-
-
-def until(found: Callable[[], Any], seconds: float = 30) -> Any:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        if thing := found():
-            return thing
-        time.sleep(0.01)
-    raise AssertionError("it never came")
 
 
 def search_ends(

@@ -14,8 +14,9 @@ import boto3
 import pytest
 from job_tree import put_output
 from sagemaker_account import Account, say
-from sagemaker_pipelines import look, search_ends, training_ends, until
+from sagemaker_pipelines import look, search_ends, training_ends
 from trial_page import commands, expected
+from waiting import until
 
 from breedlab.backends.sagemaker.jobs import follow
 from breedlab.cli import jobs, launch

@@ -16,7 +16,6 @@ import sys
 import tarfile
 import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import yaml
 from codes import raises_code
 from sagemaker_account import TWO_TRIALS as SEARCH
 from sagemaker_account import Account, say
+from waiting import until
 
 from breedlab.backends.sagemaker.jobs import follow
 from breedlab.backends.sagemaker.jobs.job_files import is_of_a_trial
@@ -91,15 +91,6 @@ def work(account: Account, finished: Path, objectives: tuple[float, ...] = (0.5,
     leave(finished, f"{account.training[final]['CheckpointConfig']['S3Uri']}/{final}")
     say(final, "epoch 1/2", "epoch 2/2")
     account.end_training(final)
-
-
-def until(found: Callable[[], Any], seconds: float = 30) -> Any:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        if thing := found():
-            return thing
-        time.sleep(0.01)
-    raise AssertionError("it never came")
 
 
 @pytest.fixture

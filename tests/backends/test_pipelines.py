@@ -13,7 +13,8 @@ import boto3
 import pytest
 from codes import raises_code
 from sagemaker_account import TWO_TRIALS, Account
-from sagemaker_pipelines import look, search_ends, started, training_ends, until
+from sagemaker_pipelines import look, search_ends, started, training_ends
+from waiting import until
 
 from breedlab.backends.sagemaker.jobs import follow, job_start
 from breedlab.cli import jobs
@@ -24,6 +25,19 @@ Cloud = Callable[..., list[str]]
 
 SEARCH = [*TWO_TRIALS, "backend.orchestrate=pipeline"]
 LATER = "backend.wait=false"
+
+
+def resume(account: Account, first: str | None, left: Path) -> None:
+    """Have the pipeline go on; the training that it starts in place of the first one ends well."""
+    worker = threading.Thread(
+        target=lambda: (
+            until(lambda: started(account, "train") not in (None, first)),
+            training_ends(account, left),
+        )
+    )
+    worker.start()
+    assert jobs.main(["resume", "dogs"]) == 0
+    worker.join()
 
 
 @pytest.fixture(autouse=True)
@@ -204,15 +218,7 @@ def test_a_step_that_failed_says_why_and_is_taken_up_again(
     with pytest.raises(BreedlabError) as failed:
         jobs.main(["fetch", "dogs"])
     assert f"train: {first}: ClientError: AlgorithmError: NaN loss" in str(failed.value)
-    worker = threading.Thread(
-        target=lambda: (
-            until(lambda: started(account, "train") not in (None, first)),
-            training_ends(account, left),
-        )
-    )
-    worker.start()
-    assert jobs.main(["resume", "dogs"]) == 0
-    worker.join()
+    resume(account, first, left)
     assert list(account.tuning) == [search]  # the search is not paid for twice
     assert len(account.training) - len(account.trials(search)) == 2
 
@@ -230,15 +236,7 @@ def test_one_that_was_stopped_goes_on_from_where_it_was(
     look(account)
     (execution,) = account.executions.values()
     assert execution["PipelineExecutionStatus"] == "Stopped"
-    worker = threading.Thread(
-        target=lambda: (
-            until(lambda: started(account, "train") not in (None, first)),
-            training_ends(account, left),
-        )
-    )
-    worker.start()
-    assert jobs.main(["resume", "dogs"]) == 0
-    worker.join()
+    resume(account, first, left)
     assert len(account.tuning) == 1, "the search is not paid for twice"
     assert len(account.sent("RetryPipelineExecution")) == len(account.executions) == 1
     assert execution["PipelineExecutionStatus"] == "Succeeded"

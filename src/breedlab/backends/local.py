@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any
 
+from breedlab import config as configs
 from breedlab import distributed, extras
 from breedlab.backends.base import Backend, Handle
 from breedlab.config import Config
@@ -42,8 +43,7 @@ class LocalBackend(Backend):
                 "debugger=none: smdebug is not installed, so training is not recorded"
                 f" ({extras.install('debugger')})"
             )
-        debugger = config.debugger.model_copy(update={"level": "none"})
-        return config.model_copy(update={"debugger": debugger}), [*overrides, "debugger=none"]
+        return configs.replace(config, {"debugger.level": "none"}), [*overrides, "debugger=none"]
 
     def plan(self, config: Config, resume: Path | None) -> str:
         from breedlab.pipeline.plan import plan

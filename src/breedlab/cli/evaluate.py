@@ -17,6 +17,7 @@ from breedlab.config.components import section_of
 from breedlab.config.plugins import load_plugins_of
 from breedlab.config.schema import schema
 from breedlab.config.sections import Monitor
+from breedlab.config.yaml_folders import parsed
 from breedlab.data.folders import display_names, listed
 from breedlab.data.layout import split_of
 from breedlab.data.listing import Leftovers, find_images, subfolders
@@ -203,7 +204,7 @@ def _monitor(run: Path) -> Monitor | None:
     cannot be read, as of a bare archive, which can be evaluated without."""
     monitor = section_of(schema().model_fields["monitor"].annotation)
     try:
-        tree = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+        tree = parsed((run / "config.yaml").read_text("utf-8"))
         return cast(Monitor, monitor.model_validate(tree["monitor"])) if monitor else None
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
         return None

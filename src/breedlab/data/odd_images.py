@@ -61,17 +61,18 @@ def odd_images(traits: Mapping[Path, Traits]) -> Iterator[str]:
     length = np.maximum(width, height) / shorter  # portrait and landscape are one shape
     usual = float(np.median(shorter))
     smaller = _far_out(np.log(shorter), least=np.log(4)) & (shorter < usual)
+    sizes = [f" ({w:.0f} x {h:.0f})" for w, h in zip(width, height, strict=True)]
     for odd, what, details in (
         (blank, "of one color only", [""] * len(paths)),
         (
             smaller,
             f"far smaller than the rest (whose shorter side is mostly about {usual:,.0f} pixels)",
-            [f" ({w:.0f} x {h:.0f})" for w, h in zip(width, height, strict=True)],
+            sizes,
         ),
         (
             _far_out(np.log(length), least=np.log(2.5)) & (length > np.median(length)),
             "far longer than wide, or wider than long, unlike the rest",
-            [f" ({w:.0f} x {h:.0f})" for w, h in zip(width, height, strict=True)],
+            sizes,
         ),
         (
             _far_out(brightness, least=60) & ~blank,

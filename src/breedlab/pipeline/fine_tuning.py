@@ -252,18 +252,19 @@ def _fastest(prepared: TrainingContext, config: Config, seconds: float | None) -
     fitting = _batch_that_fits(prepared, settings(prepared, config, all_layers), precisions[-1])
     if fitting < _SMALLEST_BATCH:
         return _Plan(0, prepared.precision, all_layers)
+    batch_size = None
     if fitting < config.fine_tune.batch_size:
-        config = configs.replace(config, {"fine_tune.batch_size": fitting})
-        return replace(_fastest(prepared, config, seconds), batch_size=fitting)
+        batch_size = fitting
+        config = configs.replace(config, {"fine_tune.batch_size": batch_size})
     if seconds is None and len(precisions) == 1:
-        return _Plan(config.fine_tune.epochs, prepared.precision, all_layers)
+        return _Plan(config.fine_tune.epochs, prepared.precision, all_layers, batch_size)
     plan = _that_fits(prepared, config, all_layers, precisions, seconds)
     stage = _last_frozen(prepared)
     if configured == "auto" and stage and plan.epochs < _ENOUGH * config.fine_tune.epochs:
         plan = _that_fits(prepared, config, stage, [plan.precision], seconds)
     if plan.epochs == 0:
         note("too few epochs fit: the backbone stays frozen; raise tuner.minutes to fine-tune it")
-    return plan
+    return replace(plan, batch_size=batch_size)
 
 
 def _batch_that_fits(prepared: TrainingContext, tuned: Config, precision: str) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from breedlab.config.yaml_folders import parsed
 from breedlab.verdicts import NotEnough
 
 Figures = npt.NDArray[np.float64]
@@ -164,7 +165,7 @@ def read(run: Path) -> Recording:
 def _traced(run: Path) -> tuple[int, ...]:
     """The traced steps, and the ones after each, in which the trace is written."""
     try:
-        asked = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["profiler"]["trace_steps"]
+        asked = parsed((run / "config.yaml").read_text("utf-8"))["profiler"]["trace_steps"]
     except (OSError, yaml.YAMLError, TypeError, KeyError):
         return ()
     # the config counts from 0

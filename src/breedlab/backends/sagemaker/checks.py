@@ -78,7 +78,7 @@ def arn_problems(arns: Mapping[str, str | None], region: str) -> list[Problem]:
     """Return which ARNs belong to another part of AWS, or another region.
 
     Args:
-        arns: By the setting that holds them; what is no ARN, such as a role's name, is left out.
+        arns: By the setting that holds them; other values, such as a role's name, are left out.
         region: Where they are used; nothing is told of a placeholder.
     """
     if region.startswith("<"):

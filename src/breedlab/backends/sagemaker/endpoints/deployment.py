@@ -25,6 +25,7 @@ from breedlab.backends.sagemaker.endpoints.inference_image import inference_imag
 from breedlab.backends.sagemaker.session import AwsTarget
 from breedlab.backends.sagemaker.tags import own_tags
 from breedlab.config.endpoint import Endpoint
+from breedlab.config.yaml_folders import parsed
 from breedlab.console import note, stage
 from breedlab.errors import DataError
 from breedlab.files import read_json_if_whole
@@ -221,7 +222,7 @@ def config_of(model: Path | None) -> dict[str, Any]:
     import yaml
 
     try:
-        tree = yaml.safe_load((model / "config.yaml").read_text("utf-8"))
+        tree = parsed((model / "config.yaml").read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}  # it only proposes what settings say, too; the archive is whole without it
     return tree if isinstance(tree, dict) else {}

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from breedlab import weight_files
 from breedlab.backends.sagemaker.jobs.hyperparameters import decode, encode
 from breedlab.backends.sagemaker.jobs.job_files import Wanted, everything, is_of_a_trial
@@ -27,6 +25,7 @@ from breedlab.config.cloud import trials_are_jobs
 from breedlab.config.environment import resolved
 from breedlab.config.plugins import load_plugins
 from breedlab.config.validate import with_values
+from breedlab.config.yaml_folders import parsed
 from breedlab.errors import BackendError
 from breedlab.names import counted
 
@@ -198,7 +197,7 @@ def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
 
 def read_config(source: Path) -> dict[str, Any]:
     """The experiment's config in a job's source."""
-    tree = yaml.safe_load((source / CONFIG).read_text("utf-8"))
+    tree = parsed((source / CONFIG).read_text("utf-8"))
     assert isinstance(tree, dict)
     return tree
 
