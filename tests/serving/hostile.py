@@ -290,7 +290,7 @@ def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
         "no photos": (b"[]", JSON, 400, "expected 1 to"),
         "too many photos": (json.dumps([{"image": one}] * 33).encode(), JSON, 400, "33 photos"),
         "a list in a list": (json.dumps([[{"image": one}]]).encode(), JSON, 400, "expected"),
-        "a text": (json.dumps(one).encode(), JSON, 400, "expected"),
+        "a text": (json.dumps("a photo!").encode(), JSON, 400, "is not base64"),
         "null": (b"null", JSON, 400, "expected"),
         "another key": (json.dumps({"photo": one}).encode(), JSON, 400, "expected"),
         "a key too many": (json.dumps({"image": one, "url": "http://a/"}).encode(), JSON, 400, "expected"),

@@ -125,6 +125,43 @@ def test_a_photo_is_explained_however_it_is_sent(server: Server, photo: bytes) -
     assert requests.post(url, json=[{"image": one}] * 2, timeout=60).status_code == 400
 
 
+def test_bodies_written_for_other_servers_are_read(
+    server: Server, model: Model, photo: bytes
+) -> None:
+    url, one = f"{server.url}/invocations", base64.b64encode(photo).decode()
+    bodies: dict[str, Any] = {
+        "TensorFlow Serving": {"instances": [{"b64": one}] * 2},
+        "KServe": {"instances": [{"image_bytes": {"b64": one}}] * 2},
+        "Vertex AI": {"instances": [{"image": one}, one]},
+        "Hugging Face, several": {"inputs": [one, f"data:image/jpeg;base64,{one}"]},
+        "a list of strings": [one, one],
+    }
+    for name, body in bodies.items():
+        answer = requests.post(url, json=body, timeout=60)
+        assert answer.status_code == 200, f"{name}: {answer.text}"
+        same(answer.json(), model, photo, photo)
+    for body in ({"inputs": one}, one, {"instances": [{"b64": one}]}):
+        same(requests.post(url, json=body, timeout=60).json(), model, photo)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"instances": []},
+        {"instances": [{"b64": "AA==", "other": 1}]},
+        {"instances": [[0.1, 0.2]]},
+        {"instances": {"instances": ["AA=="]}},
+        {"inputs": "https://127.0.0.1/x.jpg"},  # no host is allowed here
+        {"inputs": "AA==", "parameters": {}},
+        {"image_bytes": {"b64": "AA==", "other": 1}},
+        "",
+    ],
+)
+def test_what_other_servers_would_not_read_either_is_refused(server: Server, body: Any) -> None:
+    answer = requests.post(f"{server.url}/invocations", json=body, timeout=60)
+    assert 400 <= answer.status_code < 404 and answer.json()["error"]
+
+
 def texts(photo: bytes) -> dict[str, str]:
     one = base64.b64encode(photo).decode()
     return {

@@ -5,20 +5,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from breedlab.serving.request_parser import JSON, MAX_PHOTOS, PHOTO_TYPES
+from breedlab.serving.request_parser import ENVELOPES, JSON, MAX_PHOTOS, PHOTO_TYPES
 from breedlab.serving.response import NPY
 
 _PHOTO = {"type": "string", "format": "binary"}
+_TEXT = {"type": "string", "description": "Base64, a data URI, or an http(s) address."}
 _ITEM = {
-    "type": "object",
-    "properties": {
-        "image": {"type": "string", "format": "byte"},
-        "url": {"type": "string", "format": "uri"},
-    },
-    "minProperties": 1,
-    "maxProperties": 1,
-    "additionalProperties": False,
+    "anyOf": [
+        {
+            "type": "object",
+            "properties": {
+                "image": {"type": "string", "format": "byte"},
+                "url": {"type": "string", "format": "uri"},
+                "b64": {"type": "string", "format": "byte"},
+                "image_bytes": {
+                    "type": "object",
+                    "properties": {"b64": {"type": "string", "format": "byte"}},
+                    "required": ["b64"],
+                    "additionalProperties": False,
+                },
+            },
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": False,
+        },
+        _TEXT,
+    ]
 }
+_ITEMS = {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": MAX_PHOTOS}
 REQUEST_BODY = {
     "required": True,
     "content": {
@@ -31,7 +45,16 @@ REQUEST_BODY = {
             "schema": {
                 "anyOf": [
                     _ITEM,
-                    {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": MAX_PHOTOS},
+                    _ITEMS,
+                    *(
+                        {
+                            "type": "object",
+                            "properties": {name: {"anyOf": [_ITEM, _ITEMS]}},
+                            "required": [name],
+                            "additionalProperties": False,
+                        }
+                        for name in ENVELOPES
+                    ),
                 ]
             },
         },

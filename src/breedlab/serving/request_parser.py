@@ -50,6 +50,9 @@ _MAX_PARTS = 64
 """Fields of a form, photos or not."""
 _MAX_PART_HEAD = 8192
 _EXPECTED = 'expected {"image": "<base64>"} or {"url": "<address>"}, or a list of up to 32 of those'
+ENVELOPES = ("instances", "inputs")
+"""What other servers' clients put the images in: TensorFlow Serving, KServe, and Vertex AI the
+first, Hugging Face's the second."""
 _GZIP = b"\x1f\x8b"
 _DATA_URI = re.compile(r"\s*data:([^,]{0,200}),", re.IGNORECASE)
 _URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
@@ -146,6 +149,9 @@ def _inflated(body: bytes, max_bytes: int) -> bytes:
 
 def _from_json(body: bytes | str) -> list[Photo]:
     tree = _tree(body)
+    if isinstance(tree, dict) and len(tree) == 1:
+        (key, content), *_ = tree.items()
+        tree = content if key in ENVELOPES else tree
     items = tree if isinstance(tree, list) else [tree]
     few = items[: MAX_PHOTOS + 1]
     return _counted([_photo(item, index, len(items)) for index, item in enumerate(few)], items)
@@ -181,12 +187,21 @@ def _tree(body: bytes | str) -> Any:
 
 
 def _photo(item: Any, index: int, count: int) -> Photo:
-    """One photo of a JSON body; of several, one that is none spoils none of the others."""
-    if isinstance(item, dict) and set(item) == {"url"} and isinstance(item["url"], str):
-        return _addressed(item["url"], index, count)
-    if not (isinstance(item, dict) and set(item) == {"image"} and isinstance(item["image"], str)):
-        return BadImage(index, _EXPECTED, count)
-    return _from_text(item["image"], index, count)
+    """Return one image of a JSON body, in breedlab's form or another server's; one bad image of
+    several spoils none of the others."""
+    match item:
+        case {"url": str(url), **others} if not others:
+            return _addressed(url, index, count)
+        case {"image": str(text), **others} | {"b64": str(text), **others} if not others:
+            return _from_text(text, index, count)
+        case {"image_bytes": {"b64": str(text), **others}, **more} if not others and not more:
+            return _from_text(text, index, count)
+        case str(text) if text.lstrip()[:8].lower().startswith(("http://", "https://")):
+            return _addressed(text.strip(), index, count)
+        case str(text):
+            return _from_text(text, index, count)
+        case _:
+            return BadImage(index, _EXPECTED, count)
 
 
 def _addressed(url: str, index: int, count: int) -> Photo:
