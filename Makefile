@@ -13,7 +13,7 @@ AWS_STACK := tests/serving/test_stack.py tests/backends/test_deploy.py tests/bac
 
 .PHONY: demo test test-aws again fast check lint types coverage docs lock inference clean help
 
-demo: .venv/demo  ## the main job on made-up photos: search, train, test, export, predict
+demo: .venv/demo  ## the main job on made-up images: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
 	$(BIN)/python scripts/predict.py runs/latest data/sample/test/*/0001.jpg --top 2
 

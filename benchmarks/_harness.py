@@ -119,7 +119,7 @@ def wait() -> None:
 def interleave(
     title: str, first: Callable[[], object], second: Callable[[], object], rounds: int
 ) -> list[tuple[float, float]]:
-    """Seconds of both calls, a pair a round, in turn, so that a noisy neighbour slows both alike.
+    """Seconds of both calls, a pair a round, in turn, so that a noisy neighbor slows both alike.
 
     Both run once before that, unmeasured.
     """

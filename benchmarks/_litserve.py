@@ -1,7 +1,7 @@
 """LitServe around a model of ours: `python _litserve.py FOLDER PORT WORKERS THREADS BATCH TIMEOUT
 DECODER`.
 
-As LitServe's own example of an image classifier does it: a batch's photos on as many threads as the
+As LitServe's own example of an image classifier does it: a batch's images on as many threads as the
 worker has cores, by Pillow and torchvision.
 """
 
@@ -22,7 +22,7 @@ from breedlab.serving.model import Model
 
 
 class Photos(litserve.LitAPI):  # type: ignore[misc]
-    """One photo a request, base64 in JSON; scores as a list."""
+    """One image a request, base64 in JSON; scores as a list."""
 
     def __init__(self, folder: Path, threads: int, decoder: str, **words: Any) -> None:
         super().__init__(**words)

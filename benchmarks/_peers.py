@@ -24,7 +24,7 @@ def make_head(classes: int) -> Any:
 
 
 def usual_view() -> list[Any]:
-    """A photo as every tutorial prepares it, LitServe's and TorchServe's among them, up to what
+    """An image as every tutorial prepares it, LitServe's and TorchServe's among them, up to what
     makes it a tensor."""
     from torchvision import transforms
 
@@ -32,7 +32,7 @@ def usual_view() -> list[Any]:
 
 
 def usual_photo() -> Callable[[bytes], Any]:
-    """From an encoded photo to uint8 (3, 224, 224), for a network that normalises by itself, as
+    """From an encoded image to uint8 (3, 224, 224), for a network that normalizes by itself, as
     ours does."""
     import io
 

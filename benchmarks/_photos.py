@@ -12,7 +12,7 @@ from typing import Any
 
 from _harness import CACHE, say
 
-# Distinct drawings a class; every photo is one of them under another crop, light and grain.
+# Distinct drawings a class; every image is one of them under another crop, light and grain.
 _DRAWINGS = 2
 _DRAWN, _SCALED = 280, 560
 
@@ -20,7 +20,7 @@ _DRAWN, _SCALED = 280, 560
 def photos(classes: int, train: int, valid: int) -> Path:
     """A folder `train|valid|test/<class>/*.jpg`, made once and kept under `.cache/benchmarks`.
 
-    The photos are spread evenly over the classes; the test split has one of each class, for the
+    The images are spread evenly over the classes; the test split has one of each class, for the
     sake of form.
     """
     root = CACHE / f"photos-{classes}x{train}+{valid}"
@@ -34,7 +34,7 @@ def photos(classes: int, train: int, valid: int) -> Path:
             home.mkdir(parents=True)
             jobs += [(home / f"{n:04}.jpg", breed) for n in range(breed, count, classes)]
     jobs.sort(key=lambda job: job[1])  # a worker draws a class once and keeps it in memory
-    say(f"making {len(jobs):,} photos in {root}, once ...")
+    say(f"making {len(jobs):,} images in {root}, once ...")
     try:
         with ProcessPoolExecutor(os.cpu_count()) as pool:
             for done, _ in enumerate(

@@ -57,7 +57,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs: where, how it takes a photo, and its process, which leads a group of its
+    """A server that runs: where, how it takes an image, and its process, which leads a group of its
     own."""
 
     name: str
@@ -155,7 +155,7 @@ def ours(folder: Path, photos: list[Path], *words: str) -> Iterator[Served]:
 
 @contextmanager
 def litserve(folder: Path, photos: list[Path], setting: Setting, decoder: str) -> Iterator[Served]:
-    """LitServe; photos in JSON, as it takes them by default."""
+    """LitServe; images in JSON, as it takes them by default."""
     port, name = free_port(), setting.name("LitServe")
     command = [sys.executable, str(Path(__file__).with_name("_litserve.py"))]
     words = map(
@@ -170,7 +170,7 @@ def litserve(folder: Path, photos: list[Path], setting: Setting, decoder: str) -
 def torchserve(
     folder: Path, photos: list[Path], python: Path, settings: Sequence[Setting], decoder: str
 ) -> Iterator[list[Served]]:
-    """TorchServe with the model once a setting; photos as bytes."""
+    """TorchServe with the model once a setting; images as bytes."""
     home = Path(tempfile.mkdtemp(prefix="torchserve-"))
     ports = [free_port() for _ in range(5)]
     models = {}

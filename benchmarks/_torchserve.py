@@ -1,7 +1,7 @@
 """A TorchServe handler around a model of ours: TorchServe copies this file, and runs it in its own
 environment.
 
-As TorchServe's own ImageClassifier does it: a batch's photos one after the other, by Pillow and
+As TorchServe's own ImageClassifier does it: a batch's images one after the other, by Pillow and
 torchvision.
 """
 
@@ -18,7 +18,7 @@ _loaded: list[Any] = []
 
 
 def handle(data: list[dict[str, Any]] | None, context: Any) -> list[Any] | None:
-    """A batch of requests, a photo each; scores of each."""
+    """A batch of requests, an image each; scores of each."""
     import torch
     from _peers import usual_photo
 

@@ -1,4 +1,4 @@
-"""Two trainings that take turns step by step, so that a neighbour's load slows both alike."""
+"""Two trainings that take turns step by step, so that a neighbor's load slows both alike."""
 
 from __future__ import annotations
 

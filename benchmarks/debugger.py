@@ -41,14 +41,14 @@ def main() -> None:
         "with, ms a step": 1000 * median(both for _, both in pairs) / every,
         "read and judged, s": reading,
         "tensors": tensors,
-        "report without photos, MB": megabytes,
+        "report without images, MB": megabytes,
     }
     excuse = "targets are for the full size" if args.small else ""
     ratios = [
         Ratio("step with / without, time", [b / a for a, b in pairs], _COST, "at most", excuse),
         Ratio("read and judged, s", [reading], _READING_S, "at most", excuse),
         Ratio("report written, s", writing, _REPORT_S, "at most", excuse),
-        Ratio("report without photos, MB", [megabytes], _REPORT_MB, "at most", excuse),
+        Ratio("report without images, MB", [megabytes], _REPORT_MB, "at most", excuse),
     ]
     report(args, "debugger", here, ratios, figures)
 

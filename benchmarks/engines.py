@@ -1,9 +1,9 @@
 """What answers, without a server: our engines against eager fp32 as it is usually run, for ResNet34
 at 224 px.
 
-A ResNet34 is first trained on drawn photos, once, so that the export's own gate has something to
+A ResNet34 is first trained on drawn images, once, so that the export's own gate has something to
 judge: what int8 may cost. Theirs is torchvision's network under `inference_mode`, channels first,
-and gets photos that are normalised already. Ours is the exported archive's `Model.scores`, from
+and gets images that are normalized already. Ours is the exported archive's `Model.scores`, from
 bytes. Rounds take turns.
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
             models[precision], found = _exported(trained, precision, prepared, Path(scratch))
             module, mine = found.candidates
             agreement, lost = (
-                f"{precision}, photos in the module's class, share",
+                f"{precision}, images in the module's class, share",
                 f"{precision}, validation top-1 lost",
             )
             ratios += [
@@ -133,7 +133,7 @@ def _exported(trained: Path, precision: str, prepared: Any, scratch: Path) -> tu
 
 
 def _timed(models: dict[str, Any], rounds: int) -> dict[tuple[str, int], list[float]]:
-    """Seconds a photo, one figure a round, by whose they are and the photos in a batch."""
+    """Seconds an image, one figure a round, by whose they are and the images in a batch."""
     import time
 
     import torch

@@ -1,4 +1,4 @@
-"""A folder of 10,000 photos by `breedlab predict`, beside the bare engine with decoding.
+"""A folder of 10,000 images by `breedlab predict`, beside the bare engine with decoding.
 
 Both answer the same JPEGs with the same archive, a ResNet34 with random weights. Ours is the whole
 command, from finding the files to printing JSON, without starting Python and loading PyTorch. The
@@ -40,7 +40,7 @@ def main() -> None:
         files = _linked(drawn, Path(scratch), count)
         model, batch = _fastest(archive, files)
         pairs = interleave(
-            f"{count:,} photos, the bare engine and ours",
+            f"{count:,} images, the bare engine and ours",
             lambda: _bare(model, files, batch),
             lambda: _ours(archive, Path(scratch), count),
             args.rounds,
@@ -84,7 +84,7 @@ def _ours(archive: Path, folder: Path, count: int) -> None:
 
 
 def _fastest(archive: Path, files: Sequence[Path]) -> tuple[Any, int]:
-    """Return the model, and the batch size by which the bare engine answers most photos a
+    """Return the model, and the batch size by which the bare engine answers most images a
     second."""
     from breedlab.data.decode import keep_memory
     from breedlab.serving.model import Model
@@ -103,7 +103,7 @@ def _fastest(archive: Path, files: Sequence[Path]) -> tuple[Any, int]:
 
 
 def _bare(model: Any, files: Sequence[Path], batch: int) -> list[Any]:
-    """Return the scores of every photo, decoded a batch ahead on a thread a core."""
+    """Return the scores of every image, decoded a batch ahead on a thread a core."""
     import torch
 
     def prepare(path: Path) -> Any:

@@ -1,10 +1,10 @@
-"""Our photo loader, live and from the pixel cache, against the one that most people write.
+"""Our image loader, live and from the pixel cache, against the one that most people write.
 
 That is ImageFolder with PIL and torchvision's v1 transforms.
 
-Whole loaders are timed, epoch by epoch in turn: two workers each, the same photos, batch size and
-crop sizes, files in the page cache. Theirs ends with normalised floats; ours with bytes, which the
-network normalises: a second pair of ratios counts that work in.
+Whole loaders are timed, epoch by epoch in turn: two workers each, the same images, batch size and
+crop sizes, files in the page cache. Theirs ends with normalized floats; ours with bytes, which the
+network normalizes: a second pair of ratios counts that work in.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TARGETS = {"train crop": 2.2, "train crop from the pixel cache": 8.0, "evaluati
 
 def main() -> None:
     args = parse(
-        __doc__, 7, 3, ("--data", "a folder with train/<class>/*.jpg; by default photos are made")
+        __doc__, 7, 3, ("--data", "a folder with train/<class>/*.jpg; by default images are made")
     )
     here = machine()
     root = (
@@ -45,7 +45,7 @@ def _compare(args: argparse.Namespace, here: dict[str, Any], root: Path, cache: 
     ratios, figures = [], {}
     for view in _TARGETS:
         count = len(ours[view].dataset)
-        for ending in ("", ", normalised"):
+        for ending in ("", ", normalized"):
             after = normalised if ending else None
             pairs = interleave(
                 f"{view}{ending}, usual and ours",

@@ -1,7 +1,7 @@
 """What the profiler costs: a step of ResNet34 at 224 px with `profiler=system`, and without.
 
 Both are real trainings by Lightning, every layer of it, that take turns step by step in one
-process; while the one without has its turn, the monitor is halted. A busy neighbour still shifts
+process; while the one without has its turn, the monitor is halted. A busy neighbor still shifts
 such pairs by more than the profiler takes, so its parts are also timed alone: the monitor's share
 of one core, and what the clock's calls of a step come to.
 """

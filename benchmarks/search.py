@@ -1,9 +1,9 @@
-"""The search for a frozen ResNet34's head, 20 trials x 5 epochs, 6,680 + 835 photos, against the
+"""The search for a frozen ResNet34's head, 20 trials x 5 epochs, 6,680 + 835 images, against the
 usual way.
 
-The usual way decodes and forwards every photo in every epoch of every trial. One such epoch is
+The usual way decodes and forwards every image in every epoch of every trial. One such epoch is
 really run, then multiplied. Ours is the product's own preparation and search with an empty
-activation cache. Beside them stands one bare pass of all photos through the frozen backbone, which
+activation cache. Beside them stands one bare pass of all images through the frozen backbone, which
 is the floor, and a trial on the cached activations against a bare PyTorch loop over the same
 tensors. Weights are random: they cost what trained ones cost.
 """
@@ -136,7 +136,7 @@ def _check(config: Any) -> tuple[float, Any]:
 
 
 def _feature_pass(config: Any, photo_report: Any) -> None:
-    """Every photo decoded and through the backbone once, nothing kept: what no search can do
+    """Every image decoded and through the backbone once, nothing kept: what no search can do
     without."""
     import torch
 

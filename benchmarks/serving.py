@@ -1,11 +1,11 @@
 """What serving costs beside the bare engine, and beside LitServe and TorchServe with the same
 engine.
 
-Real HTTP requests with photos of about 75 KB over loopback, 1, 8 and 32 at once, each asked again
-as soon as it is answered. The bare engine decodes the same photos on as many threads as the server
-may, in the best batches that so many photos allow, on all cores or on each by itself. The peers are
+Real HTTP requests with images of about 75 KB over loopback, 1, 8 and 32 at once, each asked again
+as soon as it is answered. The bare engine decodes the same images on as many threads as the server
+may, in the best batches that so many images allow, on all cores or on each by itself. The peers are
 set up in each way that their documentation advises: one worker for all cores or one for each,
-batches of several sizes; the best counts. They prepare photos as it says, too, by Pillow and
+batches of several sizes; the best counts. They prepare images as it says, too, by Pillow and
 torchvision; by our decoder with `--decoder ours`, so that only the servers differ. The load
 generator is one process that takes a few percent of a core from each server alike.
 """

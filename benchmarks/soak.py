@@ -1,7 +1,7 @@
 """Ten minutes at capacity, one request in twenty hostile: no good request may fail, and the memory
 has to stay flat.
 
-Good photos are asked for with 32 connections; beside them hostile files, bodies and connections
+Good images are asked for with 32 connections; beside them hostile files, bodies and connections
 come at a twentieth of their rate. The server's memory is read each second; its second fifth, when
 everything has been seen, is compared with its last. A good request that is not answered with 200,
 or a hostile one with a 5xx or with nothing, is a failure.

@@ -3,7 +3,7 @@ written.
 
 Both loops of ours, of which trials run in the lean one and the final training in Lightning's: bytes
 in, `trainer.precision=auto` (bf16 where the machine multiplies it natively), channels last, fused
-optimizer. Theirs gets photos that are normalised already. Steps alternate.
+optimizer. Theirs gets images that are normalized already. Steps alternate.
 """
 
 from __future__ import annotations

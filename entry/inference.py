@@ -50,7 +50,7 @@ class _Failure:
 
 
 def model_fn(model_dir: str) -> Model:
-    """Loads the model, and has it look at one empty photo: the first pass sets much up, not for a
+    """Loads the model, and has it look at one empty image: the first pass sets much up, not for a
     client."""
     # without a number of its own, TorchServe starts a worker a core
     if "OMP_NUM_THREADS" not in os.environ:
@@ -65,7 +65,7 @@ def model_fn(model_dir: str) -> Model:
 
 
 def input_fn(body: bytes | str, content_type: str) -> Any:
-    """The request's photos, or why there are none."""
+    """The request's images, or why there are none."""
     return _tried(handler.input_fn, body, content_type)
 
 

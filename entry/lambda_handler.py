@@ -1,4 +1,4 @@
-"""An AWS Lambda function in front of an endpoint: a photo, or its address, in; its label and score
+"""An AWS Lambda function in front of an endpoint: an image, or its address, in; its label and score
 out.
 
 Runtime Python 3.11 or newer, handler `lambda_handler.handler`, environment variable ENDPOINT. It
@@ -98,7 +98,7 @@ def _request(event: Any) -> tuple[bytes, str]:
     if isinstance(content, dict | list):  # a test event, or a gateway that has parsed it
         return json.dumps(content).encode(), JSON
     if content is None or content == "":
-        raise ValueError(f"the body is empty; {expected}, such as a photo or JSON")
+        raise ValueError(f"the body is empty; {expected}, such as an image or JSON")
     if not isinstance(content, str):
         raise ValueError(f"the body is not a text; {expected}")
     kind = _content_type(event)
@@ -134,7 +134,7 @@ def _content_type(event: dict[str, Any]) -> str:
 
 
 def _label(prediction: dict[str, Any]) -> dict[str, Any]:
-    if "error" in prediction:  # one bad photo of several
+    if "error" in prediction:  # one bad image of several
         return {"error": str(prediction["error"])}
     best = prediction["top"][0]
     return {"label": best["class"], "score": best["probability"], "top": prediction["top"]}

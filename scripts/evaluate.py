@@ -1,4 +1,4 @@
-"""How good a model is on labelled photos: python scripts/evaluate.py MODEL|RUN FOLDER"""
+"""Evaluate a model on labeled images: python scripts/evaluate.py MODEL|RUN FOLDER"""
 
 from breedlab.cli import run
 

@@ -1,4 +1,4 @@
-"""What a model sees in photos: python scripts/predict.py MODEL|RUN PHOTO..."""
+"""Classify images: python scripts/predict.py MODEL|RUN IMAGE..."""
 
 from breedlab.cli import run
 

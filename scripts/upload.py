@@ -1,4 +1,4 @@
-"""Photos into S3: python scripts/upload.py DATA s3://BUCKET/FOLDER"""
+"""Upload images to S3: python scripts/upload.py DATA s3://BUCKET/FOLDER"""
 
 from breedlab.cli import run
 

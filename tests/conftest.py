@@ -1,4 +1,4 @@
-"""What the tests share: photos drawn once, and a config small enough to train in a second."""
+"""What the tests share: images drawn once, and a config small enough to train in a second."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ registry.entry_points = functools.cache(registry.entry_points)
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A frozen random network of few parameters on small photos: learns what the tests need, in no time.
+# A frozen random network of few parameters on small images: learns what the tests need, in no time.
 # resnet18's archive and checkpoints, of 45 MB each, would take a third of a run.
 SMALL = [
     "model=resnet34",
@@ -175,7 +175,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4 classes; 25 training, 6 validation and 6 test photos each."""
+    """4 classes; 25 training, 6 validation and 6 test images each."""
     root = tmp_path_factory.mktemp("photos") / "sample"
     write_sample(root, classes=4, train=25, valid=6, test=6, size=48, seed=1)
     return root
@@ -189,7 +189,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def words(photos: Path, cache: Path) -> Callable[..., list[str]]:
-    """The overrides of a small experiment on the drawn photos, others added."""
+    """The overrides of a small experiment on the drawn images, others added."""
 
     def make(*more: str) -> list[str]:
         return [*SMALL, f"data.root={photos}", f"cache.dir={cache}", *more]

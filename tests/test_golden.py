@@ -47,7 +47,7 @@ def trials(run: str) -> list[tuple[Any, ...]]:
 
 
 def recorded_answers() -> dict[str, tuple[int, float]]:
-    """The class and its probability that the complete run recorded for each photo of the test."""
+    """The class and its probability that the complete run recorded for each image of the test."""
     recorded = json.loads(Path(COMPLETE, "predictions.json").read_text())
     answers = zip(recorded["predicted"], recorded["probabilities"], strict=True)
     return {
@@ -128,7 +128,7 @@ def test_photos_that_moved_are_named_once(golden: Path, capsys: Any) -> None:
     assert launch([f"resume={stopped}"]) == 0  # where they lie is recorded
     assert "this run is complete" in capsys.readouterr().out
     assert report.main([stopped]) == 0
-    assert "data:image" in Path(stopped, "report.html").read_text()  # it finds the photos to show
+    assert "data:image" in Path(stopped, "report.html").read_text()  # it finds the images to show
     next(Path("elsewhere (2)").rglob("*.jpg")).unlink()
     with raises_code("BL113", names=stopped):
         launch([f"resume={stopped}"])

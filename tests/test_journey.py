@@ -1,4 +1,4 @@
-"""Whole journeys: from a folder of photos to predictions, as a person goes."""
+"""Whole journeys: from a folder of images to predictions, as a person goes."""
 
 from __future__ import annotations
 

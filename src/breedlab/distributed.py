@@ -198,7 +198,7 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def refuse_different(fingerprint: str, root: object) -> None:
-    """Sees that all hosts have the same photos.
+    """Sees that all hosts have the same images.
 
     Raises:
         DataError: If they do not.
@@ -209,7 +209,7 @@ def refuse_different(fingerprint: str, root: object) -> None:
             number for number, theirs in enumerate(fingerprints) if theirs != fingerprints[0]
         )
         raise DataError(
-            f"data.root: {root} holds other photos for process {other} than for process 0; copy"
+            f"data.root: {root} holds other images for process {other} than for process 0; copy"
             " them anew"
         )
 

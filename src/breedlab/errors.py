@@ -30,7 +30,7 @@ CODES = {
     "BL201": "A file is not an image that can be used.",
     "BL202": "An image that was checked can no longer be read.",
     "BL203": "A run has no tensors recorded.",
-    "BL204": "A label file has several labels an image, and one was expected.",
+    "BL204": "A label file is multi-label; expected one label per image.",
     "BL300": "Training or the search could not produce a model.",
     "BL301": "A disk is full.",
     "BL302": "The minutes of a search are over.",
@@ -216,7 +216,7 @@ class MissingExtra(BackendError):
 
 
 class ServingError(BreedlabError):
-    """A model archive or a photo cannot be used."""
+    """A model archive or an image cannot be used."""
 
     code = "BL500"
 

@@ -98,7 +98,7 @@ def account(_server: Account, no_account: None, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="session")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The fewest photos that make a data set: 14, of 2 classes."""
+    """The fewest images that make a data set: 14, of 2 classes."""
     root = tmp_path_factory.mktemp("few") / "photos"
     write_sample(root, classes=2, train=3, valid=2, test=2, size=48, seed=2)
     return root

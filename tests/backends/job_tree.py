@@ -117,7 +117,7 @@ def put_output(run: Path, name: str, request: Request) -> None:
 def _kept(bucket: str) -> dict[str, Any]:
     """What the account's bucket holds, by key.
 
-    SageMaker reads and writes S3 from inside AWS. Asking moto for hundreds of photos over HTTP
+    SageMaker reads and writes S3 from inside AWS. Asking moto for hundreds of images over HTTP
     would take each job seconds of both ends' time.
     """
     store = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[bucket]

@@ -93,7 +93,7 @@ def test_an_endpoint_is_made_asked_and_scaled(
         },
     }
     out = capsys.readouterr().out
-    assert "answers a photo with" in out and "AWS's inference stack was not tried" in out
+    assert "answers an image with" in out and "AWS's inference stack was not tried" in out
     assert "endpoint dogs: Creating" in out and "endpoint dogs answers" in out
 
 

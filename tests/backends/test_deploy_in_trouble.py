@@ -153,7 +153,7 @@ def test_who_may_not_read_the_answers_of_an_asynchronous_endpoint_keeps_it(
     assert answers is not None
 
     def answer(body: bytes, kind: str, accept: str) -> tuple[int, bytes, str]:
-        account.denied = {"S3:GET"}  # of the caller; the endpoint has read its photo by then
+        account.denied = {"S3:GET"}  # of the caller; the endpoint has read its image by then
         return answers(body, kind, accept)
 
     account.container = answer

@@ -107,7 +107,7 @@ def test_the_dry_run_prints_what_the_launch_sends(
     sent = account.sent(operation)[0]
     for request in (printed, sent):
         channel = request["TrainingJobDefinition"]["InputDataConfig"][0]
-        # The one thing that a dry run does not know: it has not read the photos.
+        # The one thing that a dry run does not know: it has not read the images.
         del channel["DataSource"]["S3DataSource"]["S3Uri"]
     assert printed == sent
 
@@ -154,7 +154,7 @@ def test_the_largest_bill_of_both_ways(planned: Planned) -> None:
 
 
 def test_a_frozen_backbone_is_searched_in_one_job_unless_told(planned: Planned) -> None:
-    """The photos pass it once then, and not once a trial: 6 USD at most instead of 118."""
+    """The images pass it once then, and not once a trial: 6 USD at most instead of 118."""
     text = planned("backend.trials=auto")
     assert [operation for operation, _ in requests_in(text)] == ["CreateTrainingJob"]
     assert re.search(r"\* backend.trials=one_job +\$5.63 \(1 job, 4.0 instance hours\)", text)

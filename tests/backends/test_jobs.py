@@ -32,7 +32,7 @@ Words = Callable[..., list[str]]
 
 @pytest.fixture
 def cloud(cloud: Words, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Words:
-    """As everywhere here, on the photos that local runs are compared on; jobs are asked after more
+    """As everywhere here, on the images that local runs are compared on; jobs are asked after more
     often than AWS likes."""
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.2)
     return lambda *more: cloud(f"data.root={photos}", *more)
@@ -171,7 +171,7 @@ def test_what_a_person_can_mend_is_the_failure_reason(
 def test_a_job_that_sigterm_ends_goes_on_to_the_same_weights(
     container: Container, account: Account, cloud: Words, words: Words, here: Path
 ) -> None:
-    steps = 50  # an epoch: 100 photos, 2 a batch; live, so that they take their time
+    steps = 50  # an epoch: 100 images, 2 a batch; live, so that they take their time
     slow = [
         "cache.mode=off",
         "trainer.max_epochs=3",

@@ -67,7 +67,7 @@ def test_a_step_gets_what_the_one_before_it_left(
         "data.batch_size": trained["data"]["batch_size"],
     }
     # The model: the version's is the archive that the container left, exported there for OpenVINO,
-    # whose packages travelled; and it can be served.
+    # whose packages traveled; and it can be served.
     (version,) = account.packages["breeds"]
     (served,) = version["InferenceSpecification"]["Containers"]
     archive = tmp_path / "model.tar.gz"

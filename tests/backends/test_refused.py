@@ -209,7 +209,7 @@ def refused(cloud: Callable[..., list[str]], account: Account, here: Path) -> Re
         (["data.root=s3://no-such-bucket/dogs"], "data.root: there is no bucket 'no-such-bucket'"),
         (
             ["data.root=s3://breedlab-tests/dogs"],
-            "data.root: there are no photos under s3://breedlab-tests/dogs/",
+            "data.root: there are no images under s3://breedlab-tests/dogs/",
         ),
         (["data.root=s3:/dogs"], "data.root: got 's3:/dogs'; expected s3://bucket/folder"),
     ],

@@ -67,7 +67,7 @@ def test_a_broken_upload_goes_on_where_it_stopped(
     session = connect(None)
     whole = upload_photos(session, PLACE, photos_of(few), None)
     prefix = whole.removeprefix("s3://breedlab-tests/")
-    # As an interrupted one leaves it: some photos, one of them half there, no note that it is
+    # As an interrupted one leaves it: some images, one of them half there, no note that it is
     # complete.
     s3 = boto3.client("s3")
     kept = sorted(keys(prefix))
@@ -121,7 +121,7 @@ def test_upload_py_then_train_where_it_lies(
 ) -> None:
     assert upload.main([str(few), "s3://breedlab-tests/dogs/"]) == 0
     out = capsys.readouterr().out
-    assert "14 photos, 14 of them new" in out and "data.root=s3://breedlab-tests/dogs " in out
+    assert "14 images, 14 of them new" in out and "data.root=s3://breedlab-tests/dogs " in out
     assert keys("dogs/") == {p.relative_to(few).as_posix() for p in few.rglob("*.jpg")}
     account.calls.clear()
     assert main(cloud("data.root=s3://breedlab-tests/dogs", "backend.wait=false")) == 0
@@ -151,7 +151,7 @@ def test_upload_py_sends_what_is_new_or_changed(
     os.utime(first, (later + 100, later + 100))
     capsys.readouterr()
     upload.main(["photos", "s3://breedlab-tests/dogs"])
-    assert "14 photos, 1 of them new" in capsys.readouterr().out
+    assert "14 images, 1 of them new" in capsys.readouterr().out
     upload.main(["photos", "s3://breedlab-tests/other", "--kms-key", "alias/mine"])
     key = f"other/{second.relative_to(here / 'photos').as_posix()}"
     assert (
@@ -210,7 +210,7 @@ def own(few: Path, tmp_path: Path) -> Path:
 def test_links_out_of_the_data_set_are_uploaded_only_when_that_is_said(
     account: Account, own: Path, photos_of: Any, tmp_path: Path
 ) -> None:
-    """A link to a file elsewhere went to S3 with the photos, whatever it was."""
+    """A link to a file elsewhere went to S3 with the images, whatever it was."""
     photo = next((own / "train").rglob("*.jpg"))
     elsewhere = tmp_path / "private.jpg"
     shutil.move(photo, elsewhere)

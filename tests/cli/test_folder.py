@@ -72,7 +72,7 @@ def test_a_folder_is_looked_at_explained_trained_on_and_exported(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = said([str(flat), *TINY], capsys, monkeypatch)
-    assert "images labelled by labels.csv" in text and "passed over: .DS_Store" in text
+    assert "images labeled by labels.csv" in text and "passed over: .DS_Store" in text
     assert "1 broken, left out" in text and "broken.jpg" in text
     assert "about a minute" in text or "minutes" in text
     run = tmp_path / "runs" / "latest"
@@ -90,7 +90,7 @@ def test_launch_with_only_a_root_looks_first_too(
     monkeypatch.chdir(tmp_path)
     text = said(["launch", f'data.root="{flat}"', "dry_run=true"], capsys, monkeypatch)
     assert (
-        "layout    images labelled by labels.csv" in text and "experiment My_dogs (dry run" in text
+        "layout    images labeled by labels.csv" in text and "experiment My_dogs (dry run" in text
     )
     assert not (tmp_path / "runs").exists()
 
@@ -118,7 +118,7 @@ def test_what_is_not_there_is_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "does not exist; expected a folder of labelled images" in said(
+    assert "does not exist; expected a folder of labeled images" in said(
         ["photos/dogs"], capsys, monkeypatch
     )
     assert not list(tmp_path.iterdir())

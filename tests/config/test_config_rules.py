@@ -124,7 +124,7 @@ CASES = [
     Case(
         "views_suit_augmentation",
         {"data.mixup": 0.2},
-        "data.mixup: got 0.2; expected 0, since mixing photos needs model.freeze=none",
+        "data.mixup: got 0.2; expected 0, since mixing images needs model.freeze=none",
         {"data.mixup": 0.2, "model.freeze": "none"},
     ),
     Case(

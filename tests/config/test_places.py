@@ -18,16 +18,16 @@ from breedlab.config.yaml_folders import groups, with_search_path
 @pytest.mark.parametrize(
     ("word", "instead"),
     [
-        ("backend.tags.Cost Centre=vision", "backend.tags={Cost Centre: vision}"),
-        ('backend.tags.Cost Centre="vision"', "backend.tags={Cost Centre: vision}"),
-        ('backend.tags={"Cost Centre": vision}', "backend.tags={NAME: VALUE}"),
+        ("backend.tags.Cost Center=vision", "backend.tags={Cost Center: vision}"),
+        ('backend.tags.Cost Center="vision"', "backend.tags={Cost Center: vision}"),
+        ('backend.tags={"Cost Center": vision}', "backend.tags={NAME: VALUE}"),
     ],
 )
 def test_what_is_said_of_a_tag_that_cannot_be_read_works(word: str, instead: str) -> None:
     with raises_code("BL106", names=instead):
         load(["backend=sagemaker", "backend.role=r", "backend.bucket=my-bucket", word])
-    typed = instead.replace("NAME: VALUE", "Cost Centre: vision")
-    assert load(["backend=sagemaker", typed])["backend"]["tags"] == {"Cost Centre": "vision"}
+    typed = instead.replace("NAME: VALUE", "Cost Center: vision")
+    assert load(["backend=sagemaker", typed])["backend"]["tags"] == {"Cost Center": "vision"}
 
 
 NAMES = [
@@ -82,8 +82,8 @@ def test_the_same_in_a_grid(here: Path, capsys: pytest.CaptureFixture[str]) -> N
         "optim.lr=0.1,0.2",
         "dry_run=true",
     ]
-    assert main(["-m", *words]) == 1  # there are no such photos
-    assert capsys.readouterr().err.count("data.root: photos (1) does not exist") == 2
+    assert main(["-m", *words]) == 1  # there are no such images
+    assert capsys.readouterr().err.count("data.root: images (1) does not exist") == 2
 
 
 @pytest.fixture

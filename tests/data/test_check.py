@@ -21,7 +21,7 @@ from breedlab.errors import DataError
 
 
 def paint(path: Path, seed: int) -> Path:
-    """A small photo, another one for each seed, of the kind that the name ends in."""
+    """A small image, another one for each seed, of the kind that the name ends in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(
         path
@@ -40,7 +40,7 @@ def build(root: Path, train: int = 4, valid: int = 2, test: int = 2) -> Path:
 
 
 def build_twice(root: Path) -> Path:
-    """Folders of classes alone, each photo in them twice: a cut puts some of the copies apart."""
+    """Folders of classes alone, each image in them twice: a cut puts some of the copies apart."""
     for name, seed in (("cat", 0), ("dog", 100)):
         for i in range(20):
             paint(root / name / f"{i}.jpg", seed + i)
@@ -77,7 +77,7 @@ def paths(photos: PhotoSet, split: str) -> list[Path]:
 
 
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The photos that are opened from here on."""
+    """The images that are opened from here on."""
     seen: list[Path] = []
     really = Path.read_bytes
 
@@ -154,13 +154,13 @@ def test_broken_files_leaks_empty_and_imbalanced_classes_are_told_together(
     for i in range(40):
         paint(root / "train" / "cat" / f"more{i}.jpg", 3000 + i)
     message = refusal(root, memory)
-    assert "5 broken files and 1 photo that stands in two splits" in message
+    assert "5 broken files and 1 image that stands in two splits" in message
     assert all(str(path) in message for path in (*broken, leaked))
-    assert "no photos of emu" in message
-    assert "classes are imbalanced: cat has 43 training photos, dog 4" in message
+    assert "no images of emu" in message
+    assert "classes are imbalanced: cat has 43 training images, dog 4" in message
     with pytest.raises(DataError) as under_skip:
         run(root, memory, "skip")
-    assert "no photos of emu" in str(under_skip.value)
+    assert "no images of emu" in str(under_skip.value)
     assert "Mend or remove" not in str(under_skip.value)
     for path in (*broken, leaked):
         path.unlink()
@@ -181,7 +181,7 @@ def test_copies_that_a_cut_puts_apart_are_told_beside_broken_files(
     assert "1 broken file\n" in message
     assert (
         apart > 1
-        and f"{apart} copies of photos of train was put into another split by the cut" in message
+        and f"{apart} copies of images of train was put into another split by the cut" in message
     )
 
 
@@ -193,7 +193,7 @@ def test_of_many_findings_the_first_are_told_and_a_file_has_them_all(
         copy = paint(root / "train" / "dog" / f"copy{i:02}.jpg", 500 + i)
         shutil.copy(copy, root / "test" / "dog" / f"copy{i:02}.jpg")
     lines = refusal(root, memory).splitlines()
-    assert "20 broken files and 20 photos that stand in two splits" in lines[0]
+    assert "20 broken files and 20 images that stand in two splits" in lines[0]
     assert lines.count("  and 12 more") == 2
     assert len(lines) == 1 + 2 * 9 + 2
     (place,) = (line.partition(": ")[2] for line in lines if "all of them" in line)
@@ -219,8 +219,8 @@ def test_a_photo_in_two_splits_is_refused_with_both_paths(
     one, other = root / first / "cat" / "0.jpg", root / second / "dog" / "copy.jpg"
     shutil.copy(one, other)
     message = refusal(root, memory)
-    assert f"{one} is the same photo as {other} of the {second} split" in message
-    assert "1 photo that stands in two splits" in message
+    assert f"{one} is the same image as {other} of the {second} split" in message
+    assert "1 image that stands in two splits" in message
     assert "broken files" not in message
 
 
@@ -259,7 +259,7 @@ def test_copies_in_train_that_a_cut_puts_apart_are_left_out_without_a_refusal(
         and not contents[0] & contents[2]
         and not contents[1] & contents[2]
     )
-    assert len(set.union(*contents)) == 40, "each photo is still there once"
+    assert len(set.union(*contents)) == 40, "each image is still there once"
 
 
 @pytest.mark.parametrize("part", ["train", "valid"])
@@ -296,7 +296,7 @@ def test_only_a_changed_or_new_file_is_read_again(
 ) -> None:
     first = run(root, memory)
     changed, new = root / "train" / "cat" / "1.jpg", root / "valid" / "dog" / "new.jpg"
-    rewrite(changed, b"no photo any more")
+    rewrite(changed, b"no image any more")
     paint(new, 77)
     seen = reads(monkeypatch)
     found = run(root, memory, "skip")
@@ -372,7 +372,7 @@ def test_a_file_that_is_gone_since_the_scan_is_listed_or_left_out(root: Path, me
 
 
 def test_a_link_to_nothing_is_listed_or_left_out(root: Path, memory: Path) -> None:
-    """What remains of photos that were linked in from a disk that is not there today."""
+    """What remains of images that were linked in from a disk that is not there today."""
     dangling = root / "train" / "cat" / "linked.jpg"
     dangling.symlink_to(root / "nowhere.jpg")
     message = refusal(root, memory)
@@ -415,9 +415,9 @@ def test_a_class_without_photos_outside_training_is_a_warning(
 ) -> None:
     for path in (root / split / "dog").iterdir():
         path.unlink()
-    assert run(root, memory).warnings == (f"the {split} split has no photo of dog",)
+    assert run(root, memory).warnings == (f"the {split} split has no image of dog",)
     (root / split / "dog").rmdir()
-    assert run(root, memory).warnings == (f"the {split} split has no photo of dog",)
+    assert run(root, memory).warnings == (f"the {split} split has no image of dog",)
 
 
 @pytest.mark.parametrize(("cats", "warned"), [(19, False), (20, True)])
@@ -430,7 +430,7 @@ def test_imbalance_is_a_warning_from_ten_to_one(
     warnings = run(root, memory).warnings
     assert bool(warnings) == warned
     if warned:
-        assert "cat has 20 training photos, dog 2" in warnings[0]
+        assert "cat has 20 training images, dog 2" in warnings[0]
         assert "data.class_weights=balanced" in warnings[0]
 
 

@@ -477,7 +477,7 @@ def test_pixels_become_a_tensor_without_a_warning(form: str) -> None:
         torch.set_warn_always(False)
 
 
-# ---------------------------------------------------------------- no photo at all
+# ---------------------------------------------------------------- no image at all
 
 NO_PHOTOS = {
     "text": b"these are not the pixels you are looking for\n",

@@ -189,7 +189,7 @@ def _part(root: Path, content: bytes, etag: str | None = None) -> Path:
 
 
 def _fetched(root: Path, photos: dict[str, bytes] = PHOTOS) -> bool:
-    """Whether exactly the photos are there and nothing is left beside them."""
+    """Whether exactly the images are there and nothing is left beside them."""
     return _files(root) == photos and _beside(root) == {"dogs"}
 
 
@@ -479,8 +479,8 @@ def test_offline_names_reason_and_ways_out(site: Site, root: Path) -> None:
         f"What was fetched so far (0.2 MB) is kept in {root}.zip.part; the next run resumes there.",
         "Run again later, or instead:",
         f"  - fetch it ({len(CONTENT)} bytes) by other means and put it at {root}.zip",
-        "  - use your own photos: data=image_folder data.root=<your photos>",
-        "  - use generated photos: data=sample",
+        "  - use your own images: data=image_folder data.root=<your images>",
+        "  - use generated images: data=sample",
     ]
     fetch(site.archive(), root)
     assert _fetched(root)

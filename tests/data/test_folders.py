@@ -61,7 +61,7 @@ def test_every_name_of_the_validation_folder_is_known(tmp_path: Path, alias: str
 
 @pytest.mark.parametrize("names", [("Train", "Valid", "Test"), ("TRAIN", "Validation", "test")])
 def test_split_folders_may_be_written_in_capitals(tmp_path: Path, names: tuple[str, ...]) -> None:
-    """Read as classes they would make a network that tells training photos from test photos."""
+    """Read as classes they would make a network that tells training images from test images."""
     for folder in names:
         fill(tmp_path / folder, {"cat": 2, "dog": 2})
     photos = read(tmp_path)
@@ -149,7 +149,7 @@ def test_the_seed_alone_decides_the_cut(tmp_path: Path) -> None:
 
 
 def test_the_cut_does_not_take_the_first_files(tmp_path: Path) -> None:
-    # Names often follow the camera: neighbours are alike, so a cut by name would flatter the
+    # Names often follow the camera: neighbors are alike, so a cut by name would flatter the
     # result.
     fill(tmp_path, {"a": 100, "b": 100})
     photos = read(tmp_path)
@@ -181,7 +181,7 @@ def test_too_few_photos_to_cut(
         fill(tmp_path / folder, {"plenty": 30, "rare": count})
     text = refusal(tmp_path)
     assert str(tmp_path / "train" / "rare") in text
-    photos = "1 photo is" if count == 1 else f"{count} photos are"
+    photos = "1 image is" if count == 1 else f"{count} images are"
     assert f"{photos} too few to cut {cut} from" in text
 
 
@@ -305,7 +305,7 @@ def test_class_folders_without_photos_are_named(tmp_path: Path) -> None:
     put(tmp_path, "emu/notes.txt")
     (tmp_path / "yak").mkdir()
     text = refusal(tmp_path)
-    assert "no photos of emu, yak" in text
+    assert "no images of emu, yak" in text
 
 
 # ---------------------------------------------------------------- which files count

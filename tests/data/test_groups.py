@@ -38,7 +38,7 @@ def splits_of_groups(photos: PhotoSet) -> dict[str, set[str]]:
 
 
 def dogs(root: Path) -> None:
-    """Two breeds, ten dogs each, one to six photos of a dog."""
+    """Two breeds, ten dogs each, one to six images of a dog."""
     draw = random.Random(0)
     for breed in ("collie", "pug"):
         for dog in range(10):

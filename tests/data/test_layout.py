@@ -64,7 +64,7 @@ def refusal(root: Path, *ignore: str) -> str:
 def test_splits_are_known_by_the_names_that_people_give_them(
     tmp_path: Path, train: str, valid: str | None, test: str | None
 ) -> None:
-    """Read as classes they made a network that tells training photos from test photos."""
+    """Read as classes they made a network that tells training images from test images."""
     given = {"train": train, "valid": valid, "test": test}
     for split, name in given.items():
         if name:
@@ -158,7 +158,7 @@ def test_the_largest_of_unnamed_splits_is_the_one_to_train_on(tmp_path: Path) ->
 def test_a_data_set_of_boxes_or_masks_has_no_classes(
     tmp_path: Path, inside: str, names: tuple[str, ...]
 ) -> None:
-    """A network learned to tell photos from their masks."""
+    """A network learned to tell images from their masks."""
     fill(tmp_path / inside, *names)
     if inside:
         fill(tmp_path / "valid", *names)
@@ -348,7 +348,7 @@ def test_a_class_of_files_that_are_not_read_is_refused_with_what_they_are(
     fill(tmp_path, "cat")
     put(tmp_path, "dog/1.HEIC", "dog/2.HEIC")
     text = refusal(tmp_path)
-    assert "no photos of dog" in text and "dog holds 2 .heic" in text and "convert" in text
+    assert "no images of dog" in text and "dog holds 2 .heic" in text and "convert" in text
 
 
 def test_a_fifo_in_a_class_stops_nothing(tmp_path: Path) -> None:
@@ -429,7 +429,7 @@ def test_broken_files_whose_names_are_no_utf8_are_told_and_written_down(tmp_path
     assert len(check(images, memory, on_bad_file="skip").bad) == 9
 
 
-# ---------------------------------------------------------------- the same photo in two classes
+# ---------------------------------------------------------------- the same image in two classes
 
 
 @pytest.mark.parametrize("split", ["", "train"])
@@ -448,7 +448,7 @@ def test_a_photo_in_two_classes_is_refused_and_skip_takes_every_copy_out(
     with pytest.raises(DataError) as caught:
         check(images, memory, on_bad_file="error")
     text = str(caught.value)
-    assert "6 photos that stand in two classes" in text and "data.on_bad_file=skip" in text
+    assert "6 images that stand in two classes" in text and "data.on_bad_file=skip" in text
     assert (
         str(root / split / "cat" / "1.png") in text
         and str(root / split / "dog" / "copy1.png") in text

@@ -1,4 +1,4 @@
-"""Batches: the same for the same seed whoever loads them, each photo once an epoch, views that
+"""Batches: the same for the same seed whoever loads them, each image once an epoch, views that
 repeat."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EVALUATION = EvalTransform(36, 32, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.
 
 @pytest.fixture(scope="session")
 def configure() -> Configure:
-    """Composed once for all tests that ask for the same; the photos come from a scan, not from
+    """Composed once for all tests that ask for the same; the images come from a scan, not from
     `data.root`."""
 
     @functools.cache
@@ -54,7 +54,7 @@ def configure() -> Configure:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4 classes; 10 training, 3 validation and 3 test photos each."""
+    """4 classes; 10 training, 3 validation and 3 test images each."""
     root = tmp_path_factory.mktemp("photos") / "sample"
     write_sample(root, classes=4, train=10, valid=3, test=3, size=40, seed=1)
     return root
@@ -119,7 +119,7 @@ def test_epochs_differ_in_order_and_seeds_in_both_order_and_augmentation(
     plain = make(configure("model.freeze=none"), read(photos))
     first, second = epochs(plain, 0, 1)
     assert not same(first, second)
-    assert seen(first) == seen(second), "without augmentation the photos themselves stay"
+    assert seen(first) == seen(second), "without augmentation the images themselves stay"
     one, other = (
         epochs(make(configure(*TRAINS, f"seed={seed}"), read(photos)), 0)[0] for seed in (1, 2)
     )
@@ -258,7 +258,7 @@ def test_a_frozen_backbone_sees_its_views_in_turn(configure: Configure, photos: 
     assert shown[3] == shown[0]
     assert shown[4] == shown[1]
     assert not set(shown[0]) & set(shown[1])
-    assert not same(found[0], found[3]), "the photos repeat, their order does not"
+    assert not same(found[0], found[3]), "the images repeat, their order does not"
 
 
 def test_a_backbone_that_trains_sees_fresh_augmentation_every_epoch(
@@ -315,7 +315,7 @@ def test_the_generator_of_training_does_not_change_the_batches(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_loading_leaves_the_generator_of_the_gpu_alone(configure: Configure, photos: Path) -> None:
-    """Dropout draws from it: seeded again by each photo, it would repeat itself every epoch."""
+    """Dropout draws from it: seeded again by each image, it would repeat itself every epoch."""
     data = make(configure(*TRAINS), read(photos))
     torch.cuda.manual_seed(5)
     before = torch.cuda.get_rng_state()

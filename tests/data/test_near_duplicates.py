@@ -15,7 +15,7 @@ from breedlab.data.near_duplicates import MOST_BITS, difference_hash, near_pairs
 
 
 def scene(seed: int, side: int = 160) -> Image.Image:
-    """Soft blobs of color: what a photo is at the size of a hash."""
+    """Soft blobs of color: what an image is at the size of a hash."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
 

@@ -99,4 +99,4 @@ def test_an_empty_class_is_left_to_the_check_which_has_more_to_tell(tmp_path: Pa
         (root / split / "emu").mkdir()
     photos = obtain(sample(root))
     assert len(photos.flaws) == 1
-    assert "no photos of emu" in photos.flaws[0]
+    assert "no images of emu" in photos.flaws[0]

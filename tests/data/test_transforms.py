@@ -29,7 +29,7 @@ def transform(resize: int = 72, crop: int = 64, interpolation: str = "bilinear")
 
 
 def photo(width: int, height: int) -> Pixels:
-    """Smooth shapes with some grain, as photos have."""
+    """Smooth shapes with some grain, as images have."""
     rng = np.random.default_rng(width * 1000 + height)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
@@ -122,7 +122,7 @@ def test_evaluation_is_the_same_every_time_and_leaves_the_photo_alone() -> None:
 
 
 def test_memory_order_of_the_photo_does_not_matter() -> None:
-    """Rotated photos and views of arrays arrive in other orders."""
+    """Rotated images and views of arrays arrive in other orders."""
     pixels = photo(120, 90)
     turned = np.ascontiguousarray(pixels.transpose(1, 0, 2)).transpose(1, 0, 2)
     assert torch.equal(transform()(pixels), transform()(turned))
@@ -160,7 +160,7 @@ def test_augmentation_repeats_by_seed_and_differs_between_seeds(
 
 
 def test_augmentation_flips_about_half_of_the_photos() -> None:
-    """A photo that is dark on the left and light on the right shows which way round it came out."""
+    """An image that is dark on the left and light on the right shows whether it was flipped."""
     pixels = np.tile(np.linspace(0, 255, 80).astype(np.uint8)[None, :, None], (60, 1, 3))
     augment = training("basic")
     results = [drawn(augment, pixels, seed).float() for seed in range(100)]

@@ -35,7 +35,7 @@ from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.fit import Fitted
 
 Configure = Callable[..., Config]
-# 100 and 24 photos in batches of 16; from the cache 24 in one
+# 100 and 24 images in batches of 16; from the cache 24 in one
 EPOCHS, BATCHES, VALID_BATCHES = 2, 7, 2
 LOSS = "CrossEntropyLoss_output_0"
 RESNET = "model.name=resnet18"
@@ -246,7 +246,7 @@ def test_a_recorded_training_ends_at_the_same_weights(
 def test_a_training_in_bf16_is_recorded_and_ends_at_the_same_weights(
     configure: Configure, tmp_path: Path
 ) -> None:
-    # A few photos: where bf16 is only emulated, each takes a second.
+    # A few images: where bf16 is only emulated, each takes a second.
     write_sample(tmp_path / "photos", classes=2, train=3, valid=2, test=2, size=48, seed=2)
     words = (
         *LIVE,

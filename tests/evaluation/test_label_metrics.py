@@ -1,4 +1,4 @@
-"""Metrics of several labels an image, as scikit-learn and torchmetrics have them; thresholds;
+"""Multi-label metrics, as scikit-learn and torchmetrics have them; thresholds;
 intervals."""
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def planned(quickstart: Config, here: Path) -> Planned:
 
 
 def folder(root: Path, **splits: int) -> Path:
-    """A data set of two classes with so many photos a class in each split; no split is
+    """A data set of two classes with so many images a class in each split; no split is
     `root/<class>/`."""
     for split, photos in splits.items():
         for breed in ("beagle", "whippet"):
@@ -122,7 +122,7 @@ def test_fine_tuning_has_a_probe_and_no_activations(planned: Planned) -> None:
 
 
 def test_views_multiply_the_photos_to_compute(planned: Planned) -> None:
-    assert "activations once: 1,056 photos" in planned({"cache.views": 3, "data.augment": "basic"})
+    assert "activations once: 1,056 images" in planned({"cache.views": 3, "data.augment": "basic"})
     assert "activations" not in planned({"cache.mode": "off"})
 
 
@@ -252,7 +252,7 @@ def test_a_missing_folder_is_one_message_that_shows_what_is_expected(planned: Pl
     ("splits", "named"),
     [
         ({"test": 3}, ("test", "train")),
-        ({"train": 2}, ("2 photos", "at least 3")),
+        ({"train": 2}, ("2 images", "at least 3")),
         ({"train": 3, "val": 1, "valid": 1}, "val and valid"),
     ],
 )

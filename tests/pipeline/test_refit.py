@@ -52,7 +52,7 @@ def test_the_final_is_trained_on_both_splits_for_the_epochs_that_validation_foun
     assert after.metrics["monitor"] == before["monitor"]
     assert after.metrics["test"]["metrics"]["loss"] != before["test"]["metrics"]["loss"]
     assert (
-        "refit on the 124 photos of train and validation" in (stopped / "report.html").read_text()
+        "refit on the 124 images of train and validation" in (stopped / "report.html").read_text()
     )
 
     prepared = prepare(config, checked_photos(config))

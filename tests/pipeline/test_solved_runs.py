@@ -60,4 +60,4 @@ def test_a_search_tells_first_what_it_has_to_beat(
     assert {trial["state"] for trial in trials} == {"complete"} and len(trials) == 4
     solved = next(trial for trial in trials if trial["values"]["model.head_type"] == "logistic")
     assert solved["objective"] == baseline["value"] and len(solved["epochs"]) == 1
-    assert "what the search had to beat" in (result.run / "report.html").read_text()
+    assert "the baseline to beat" in (result.run / "report.html").read_text()

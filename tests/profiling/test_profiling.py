@@ -26,7 +26,7 @@ from breedlab.profiling.traces import Traces
 from breedlab.registry import PROFILER_RULES
 
 Words = Callable[..., list[str]]
-EPOCHS, BATCHES = 2, 7  # 100 photos in batches of 16
+EPOCHS, BATCHES = 2, 7  # 100 images in batches of 16
 RULE_NAMES = [
     "CPUBottleneck",
     "IOBottleneck",
@@ -152,7 +152,7 @@ def test_every_rule_has_a_verdict_with_its_figures_or_what_is_missing(run: Path)
 def test_a_watched_run_ends_at_the_same_weights(
     run: Path, words: Words, tmp_path: Path, cached: bool
 ) -> None:
-    # Not cached: photos and the whole network in every step.
+    # Not cached: images and the whole network in every step.
     mode = [] if cached else ["cache.mode=off", "trainer.max_epochs=1"]
     watched = run if cached else launch(words, tmp_path / "watched", "profiler=full", *mode)
     other = launch(words, tmp_path / "alone", "profiler=none", *mode)

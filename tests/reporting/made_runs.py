@@ -31,7 +31,7 @@ def write_run(
     Args:
         folder: Where to write it.
         classes: Their names.
-        photos: Where to draw the photos; none are drawn by default.
+        photos: Where to draw the images; none are drawn by default.
         trials: Of the search.
         steps: Of the training, 10 epochs.
         seed: Of the figures.

@@ -74,7 +74,7 @@ def test_every_chart_is_drawn_and_nothing_is_said_asked_or_wider_than_the_window
         ).map(([b]) => [axis.closest('[data-chart]').dataset.chart, a, b]));
     })"""  # noqa: E501
     assert browser.execute_script(crossing) == []
-    # Nothing stands over its border, and a confusion's photos stand side by side.
+    # Nothing stands over its border, and a confusion's images stand side by side.
     wide = (
         "return [...document.querySelectorAll('.tile, .tile b, .verdict')].filter(e =>"
         " e.scrollWidth > e.clientWidth)"

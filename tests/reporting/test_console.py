@@ -85,7 +85,7 @@ finally:
     [
         ("evaluate RUN nowhere", "nowhere: is not a directory; expected FOLDER/<class>/photo.jpg"),
         ("evaluate nowhere photos", "nowhere: not there; expected a model.tar.gz"),
-        ("evaluate RUN empty", "empty: holds no photos"),
+        ("evaluate RUN empty", "empty: holds no images"),
         (
             "evaluate RUN photos",
             "photos: cat is not a class of the model, which knows basset, beagle",

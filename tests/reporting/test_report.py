@@ -78,7 +78,7 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of few classes, one with a hostile name, with photos."""
+    """A run of few classes, one with a hostile name, with images."""
     folder = tmp_path_factory.mktemp("made")
     return write_run(folder / "runs" / "made" / "one", classes=CLASSES, photos=folder / "photos")
 
@@ -264,7 +264,7 @@ def answers(*groups: tuple[float, int, int]) -> dict[str, list[Any]]:
         (answers((0.6, 1000, 800)), 0.2, "underconfident: bars above"),
         # As good on average as sure, and wrong by a fifth everywhere.
         (answers((0.9, 500, 350), (0.5, 500, 350)), 0.2, "The averages hide it"),
-        # A few photos are off by so much whatever made them.
+        # A few images are off by so much whatever made them.
         (
             answers((0.97, 20, 19), (0.85, 16, 11), (0.55, 12, 9)),
             0.11,
@@ -331,7 +331,7 @@ def test_what_is_large_is_small_in_the_page(tmp_path: Path) -> None:
     classes = [f"breed {number}" for number in range(133)]
     made = write_run(tmp_path / "big", classes=classes, steps=40_000, trials=100)
     text = reports.write_report([made]).read_text()
-    assert len(text) < 3e6  # without photos
+    assert len(text) < 3e6  # without images
     specs = Page(text).charts["specs"]
     assert all(len(json.dumps(spec)) < 150_000 for spec in specs.values())
 
@@ -360,7 +360,7 @@ def test_without_its_photos_a_report_is_still_written_and_says_so(
         (tree if name == "splits.json" else tree["data"])["root"] = str(tmp_path / "gone")
         (elsewhere / name).write_text(json.dumps(tree))
     page = Page(reports.write_report([elsewhere]).read_text())
-    assert "photos are not on the machine where this report was written" in page.text
+    assert "images are not on the machine where this report was written" in page.text
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert "calibration" in page.charts["specs"]
 
@@ -417,13 +417,13 @@ def test_what_a_run_has_not_come_to_is_not_said_to_be_unasked_for(
     text = Page(reports.write_report([run]).read_text()).text
     assert says in text
     assert (
-        "The rules of the debugger and the profiler have not been judged: the run did not come that"
+        "The rules of the debugger and the profiler have not run: the run did not get that"
         " far." in text
     )
     assert "The profiler has written nothing." in text and "The debugger has saved nothing" in text
     for false in (
         "searched nothing",
-        "No rules were asked for",
+        "No rules are on",
         "was not profiled",
         "debugger=losses",
     ):
@@ -431,20 +431,17 @@ def test_what_a_run_has_not_come_to_is_not_said_to_be_unasked_for(
     compared = Page(
         reports.write_report([run, shutil.copytree(run, tmp_path / "two")]).read_text()
     ).text
-    assert (
-        "The rules of none have been judged." in compared
-        and "The profiler has written nothing." in compared
-    )
+    assert "No rules have run yet." in compared and "The profiler has written nothing." in compared
     shutil.copy(made / "metrics.json", run)
-    assert "did not come that far" not in (
+    assert "did not get that far" not in (
         ended := Page(reports.write_report([run]).read_text()).text
     )
-    assert "search has ended yet" not in ended and "have not been judged." in ended
+    assert "search has ended yet" not in ended and "have not run." in ended
     (run / "metrics.json").unlink()
     config["tuner"]["strategy"] = config["debugger"]["level"] = config["profiler"]["level"] = "none"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     text = Page(reports.write_report([run]).read_text()).text
-    for true in ("No rules were asked for", "was not profiled", "debugger=losses"):
+    for true in ("No rules are on", "was not profiled", "debugger=losses"):
         assert true in text
     assert ("searched nothing" in text) == (trials == 0)
 
@@ -466,7 +463,7 @@ def test_several_runs_are_compared(
     assert ("optim.lr", ["0.01", "0.003481"]) in comparison.differences(
         [read_run(made), read_run(other)]
     )
-    assert "They did not see the same photos" not in page.text
+    assert "They did not see the same images" not in page.text
     values = page.charts["specs"]["compared_1"]["datasets"]["table1"]
     assert {row["run"] for row in values} == {"one", "two"}
     assert "one/report.html" in page.all("href")
@@ -525,12 +522,12 @@ def test_a_report_that_cannot_be_written_warns_and_fails_nothing(
     assert report.main(["runs/latest"]) == 0
     page = Page(Path("runs/latest/report.html").read_text())
     assert {"loss", "confidences", "counts"} <= set(page.charts["specs"])
-    assert any(picture.startswith("test/") for picture in page.all("alt"))  # a photo of the test
-    assert "breedlab predict runs/latest PHOTO..." in page.text
+    assert any(picture.startswith("test/") for picture in page.all("alt"))  # an image of the test
+    assert "breedlab predict runs/latest IMAGE..." in page.text
 
 
 def answered(run: Path, right: int, of: int) -> None:
-    """Makes a run be right on the first so many of its test photos."""
+    """Makes a run be right on the first so many of its test images."""
     columns = {
         "photos": [f"test/a/{number:04}.jpg" for number in range(of)],
         "labels": [0] * of,
@@ -554,7 +551,7 @@ def test_only_what_a_paired_test_confirms_is_bold(right: int, bold: bool, tmp_pa
     assert rows["top-1"][1][1] is bold
     assert not any(marked for name, cells in rows.items() if name != "top-1" for _, marked in cells)
     (sentence,) = comparison.paired(runs, ["one", "two"])
-    assert sentence.startswith(f"two is right on {right - 80} more of 100 test photos than one, ")
+    assert sentence.startswith(f"two is right on {right - 80} more of 100 test images than one, ")
     assert ("more than chance explains" in sentence) is bold
     page = Page(reports.write_report(made, tmp_path / "page.html").read_text())
     assert sentence in page.text
@@ -592,7 +589,7 @@ def test_the_figures_have_their_intervals_and_what_guessing_gives(tmp_path: Path
     answered(run, 210, 245)
     page = Page(reports.write_report([run], tmp_path / "page.html").read_text())
     assert "95% interval 80.8% to 89.5%" in page.text
-    assert "Always guessing the most frequent class of the training set gives" in page.text
+    assert "Always guessing the most frequent training class gives" in page.text
 
 
 def test_the_classes_have_their_intervals_and_a_comparison_is_told_in_the_terminal(
@@ -609,6 +606,6 @@ def test_the_classes_have_their_intervals_and_a_comparison_is_told_in_the_termin
     assert report.main([str(path) for path in made]) == 0
     told = capsys.readouterr()
     assert told.err.startswith(
-        "two is right on 15 more of 100 test photos than one, more than chance explains"
+        "two is right on 15 more of 100 test images than one, more than chance explains"
     )
     assert told.out.endswith("comparison.html\n")

@@ -27,7 +27,7 @@ def saved(image: Image.Image, kind: str, **words: Any) -> bytes:
 
 
 def real_files() -> list[bytes]:
-    """One small photo in every format and flavour that is read, and some that are not."""
+    """One small image in every format and flavor that is read, and some that are not."""
     noise = np.random.default_rng(3).integers(0, 256, (40, 56, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((112, 80))
     frames = [image.rotate(90 * turn).resize(image.size) for turn in range(3)]
@@ -261,12 +261,12 @@ def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
         "nothing": (b"", "image/jpeg", 400, "empty"),
         "nothing as JSON": (b"", JSON, 400, "not JSON"),
         "no content type, and nothing that shows it": (b"words", None, 415, "neither an image"),
-        "a photo in gzip that never ends": (gzip.compress(bytes(100_000_000), 9), "image/jpeg", 413, "inflates"),
+        "an image in gzip that never ends": (gzip.compress(bytes(100_000_000), 9), "image/jpeg", 413, "inflates"),
         "gzip cut short": (gzip.compress(jpeg)[:-20], "image/jpeg", 400, "cut short"),
         "gzip that is none": (b"\x1f\x8b" + jpeg, "image/jpeg", 400, "not gzip"),
         "gzip in gzip": (gzip.compress(gzip.compress(jpeg)), "image/jpeg", 400, "not an image"),
         "an unread content type": (jpeg, "text/csv", 415, "text/csv"),
-        "a form without a photo": (b"--x\r\n\r\n\r\n--x--\r\n", "multipart/form-data; boundary=x", 400, "no photo"),
+        "a form without an image": (b"--x\r\n\r\n\r\n--x--\r\n", "multipart/form-data; boundary=x", 400, "no image"),
         "a form of no bounds": (b"--x\r\n", "multipart/form-data", 400, "boundary"),
         "a form cut short": (b"--x\r\n\r\n" + jpeg, "multipart/form-data; boundary=x", 400, "cut short"),
         "a form of many fields": (b"--x\r\n\r\n\r\n" * 400_000, "multipart/form-data; boundary=x", 400, "fields"),
@@ -288,13 +288,13 @@ def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
         "a number beyond numbers": (b"1e999999999", JSON, 400, "expected"),
         "NaN": (b"NaN", JSON, 400, "expected"),
         "no photos": (b"[]", JSON, 400, "expected 1 to"),
-        "too many photos": (json.dumps([{"image": one}] * 33).encode(), JSON, 400, "33 photos"),
+        "too many photos": (json.dumps([{"image": one}] * 33).encode(), JSON, 400, "33 images"),
         "a list in a list": (json.dumps([[{"image": one}]]).encode(), JSON, 400, "expected"),
         "a text": (json.dumps("a photo!").encode(), JSON, 400, "is not base64"),
         "null": (b"null", JSON, 400, "expected"),
         "another key": (json.dumps({"photo": one}).encode(), JSON, 400, "expected"),
         "a key too many": (json.dumps({"image": one, "url": "http://a/"}).encode(), JSON, 400, "expected"),
-        "a number for a photo": (b'{"image": 3}', JSON, 400, "expected"),
+        "a number for an image": (b'{"image": 3}', JSON, 400, "expected"),
         "bytes in a list": (json.dumps({"image": list(jpeg[:99])}).encode(), JSON, 400, "expected"),
         "an empty photo": (b'{"image": ""}', JSON, 400, "empty"),
         "what is not base64": (b'{"image": "%%%"}', JSON, 400, "base64"),
@@ -302,7 +302,7 @@ def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
         "a lone surrogate": (b'{"image": "\\ud800"}', JSON, 400, "base64"),
         "base64 cut short": (json.dumps({"image": one[:-3]}).encode(), JSON, 400, "base64|truncated"),
         "huge base64 of nothing": (json.dumps({"image": "A" * 5_900_000}).encode(), JSON, 400, "not an image"),
-        "bad photos only": (json.dumps([{"image": one[:200]}, {"image": "%"}]).encode(), JSON, 400, "photo 1 of 2"),
+        "bad images only": (json.dumps([{"image": one[:200]}, {"image": "%"}]).encode(), JSON, 400, "image 1 of 2"),
         "an address": (b'{"url": "http://169.254.169.254/latest/meta-data/"}', JSON, 400, "fetches no URLs"),
         "a body over the limit": (bytes(6_000_001), "image/jpeg", 413, "larger"),
     }  # fmt: skip

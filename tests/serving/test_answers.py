@@ -75,7 +75,7 @@ def telling(
 
 @pytest.fixture(scope="module")
 def stranger() -> bytes:
-    """A photo of another kind: black and white stripes."""
+    """An image of another kind: black and white stripes."""
     stripes = np.where(np.indices((96, 96))[1] % 24 < 12, 255, 0).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(stripes).convert("RGB").save(file, "PNG")

@@ -172,10 +172,10 @@ def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> 
     [
         (b"x", "text/csv", 415, "text/csv"),
         (b"x", "", 415, "neither an image"),
-        (b"\x89PNG\r\n\x1a\n", "image/jpeg", 415, "the photo is a PNG"),
+        (b"\x89PNG\r\n\x1a\n", "image/jpeg", 415, "the image is a PNG"),
         ("text", "image/jpeg", 400, "sent as text"),
         (b"{", "application/json", 400, "not JSON"),
-        (b"[]", "application/json", 400, "0 photos"),
+        (b"[]", "application/json", 400, "0 images"),
         (b"[1]", "application/json", 400, "expected"),
         (b'{"image": "%%%"}', "application/json", 400, "base64"),
         (b'{"image": 3}', "application/json", 400, "expected"),
@@ -202,7 +202,7 @@ def test_no_address_is_asked_unless_the_archive_says_so(folder: Path) -> None:
 
 def test_bytes_that_are_no_photo_are_the_clients_fault(folder: Path) -> None:
     model = handler.model_fn(str(folder))
-    with pytest.raises(BadRequest, match="the photo is not an image") as caught:
+    with pytest.raises(BadRequest, match="the image is not an image") as caught:
         handler.predict_fn([b"hello"], model)
     assert caught.value.status == 400
 

@@ -1,4 +1,4 @@
-"""Which photos are computed when, by what part of the cores."""
+"""Which images are computed when, by what part of the cores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from breedlab.serving.model import Model
 
 @dataclass
 class Engine:
-    """Scores are the photo's first value; computations wait until they may go on, and are noted."""
+    """Scores are the image's first value; computations wait until they may go on, and are noted."""
 
     parts: int
     calls: list[tuple[str, list[int]]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Engine:
 
 @asynccontextmanager
 async def batching(engine: Engine) -> AsyncIterator[Callable[[int], asyncio.Future[Any]]]:
-    """Gives what hands a photo in and returns its future scores."""
+    """Gives what hands an image in and returns its future scores."""
     batcher, loop = Batcher(cast(Model, engine)), asyncio.get_running_loop()
     batcher.start()
 

@@ -215,7 +215,7 @@ def test_int8_that_was_refused_is_judged_again_with_its_worst_layers_in_fp32(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     as_if_timed(monkeypatch, module=9.0, fp32=3.0, bf16=2.0, int8=1.0)
-    monkeypatch.setattr(engine_gate, "LEAST_CERTAIN_AGREEMENT", 0.5)  # there are 24 photos
+    monkeypatch.setattr(engine_gate, "LEAST_CERTAIN_AGREEMENT", 0.5)  # there are 24 images
     monkeypatch.setattr(accuracy_control, "restore_accuracy", restore_accuracy)
     # every layer set back; what NNCF chooses is test_accuracy_control's
     monkeypatch.setattr(accuracy_control, "_controlled", lambda graph, *_: graph)
@@ -286,7 +286,7 @@ def test_an_engine_that_loses_accuracy_is_refused_even_if_it_agrees() -> None:
 
 
 def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
-    """The rule: with 95% confidence at least 95% of all photos get the module's class."""
+    """The rule: with 95% confidence at least 95% of all images get the module's class."""
     module = Candidate(MODULE, agreement=1.0, right=0.9)
     for photos, agreeing, taken in (
         (96, 96, False),
@@ -301,7 +301,7 @@ def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
         )
         halves = Candidate(Choice("openvino", "bf16"), agreement=agreeing / photos, right=0.9)
         assert engine_gate.objection(halves, module, photos) == ""
-    # An engine that 5% of photos would notice is hardly ever let through, however few photos there
+    # An engine that 5% of images would notice is hardly ever let through, however few images there
     # are.
     for photos in (20, 48, 96, 245, 835):
         passing = 0.0
@@ -320,7 +320,7 @@ def test_int8_is_not_even_made_where_too_few_photos_would_judge_it(
     found = choose()
     (int8,) = [candidate for candidate in found.candidates if candidate.choice.precision == "int8"]
     assert (
-        int8.engine is None and "24 validation photos cannot judge it, at least" in int8.objection
+        int8.engine is None and "24 validation images cannot judge it, at least" in int8.objection
     )
     assert found.calibration == 0 and found.taken.precision != "int8"
 

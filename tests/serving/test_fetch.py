@@ -415,7 +415,7 @@ def test_redirects_are_followed_checked_and_counted(host: Callable[..., Host]) -
     [
         (says(status="404 Not Found"), 400, "answered 404"),
         (says(status="204 No Content"), 400, "answered 204"),
-        (says(kind="text/html"), 400, "'text/html', not a photo"),
+        (says(kind="text/html"), 400, "'text/html', not an image"),
         (says(b"x", "Content-Length: 1001"), 413, "larger than 1,000 bytes"),
         (says(b"x" * 1001), 413, "larger than 1,000 bytes"),
         (

@@ -108,7 +108,7 @@ def test_photos_are_looked_at_in_few_steps(name: str) -> None:
 @pytest.mark.parametrize("name", refused_photos())
 def test_photos_that_no_server_should_take(model: Model, name: str) -> None:
     photo, says = refused_photos()[name]
-    with pytest.raises(BadRequest, match=f"the photo .*{says}") as caught:
+    with pytest.raises(BadRequest, match=f"the image .*{says}") as caught:
         handler.predict_fn(handler.input_fn(photo, "application/octet-stream"), model)
     assert caught.value.status == 400
 

@@ -1,5 +1,5 @@
 """Grad-CAM against its definition, on networks whose attention is known, and its place on the
-photo."""
+image."""
 
 from __future__ import annotations
 

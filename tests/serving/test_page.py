@@ -121,7 +121,7 @@ def test_a_person_picks_a_photo_and_sees_what_it_is_and_why(
     assert not shown.at("overlay").is_displayed()
     shown.at("look").click()
     shown.until(lambda: shown.at("overlay").is_displayed())
-    assert "spoke" in shown.at("status").text
+    assert "strongest evidence" in shown.at("status").text
     shown.picture(f"picked-{size}")
     assert shown.complaints() == []
     asked = shown.asked()
@@ -303,8 +303,8 @@ const light = (text) => {
 };
 const behind = (one) => {
   for (let at = one; at; at = at.parentElement) {
-    const colour = getComputedStyle(at).backgroundColor;
-    if (!/^rgba\\(.*, 0\\)$/.test(colour)) return colour;
+    const color = getComputedStyle(at).backgroundColor;
+    if (!/^rgba\\(.*, 0\\)$/.test(color)) return color;
   }
   return "rgb(255, 255, 255)";
 };
@@ -369,7 +369,7 @@ def test_a_screen_reader_is_told_everything(page: Callable[..., Page], photo_fil
     assert all(name for role, name in spoken if role in named), [
         one for one in spoken if not one[1]
     ]
-    assert any("What spoke most for" in name for role, name in spoken if role == "image")
+    assert any("The strongest evidence for" in name for role, name in spoken if role == "image")
 
 
 def test_the_page_says_when_a_photo_is_unknown_and_else_which_classes_it_may_be(
@@ -403,7 +403,7 @@ def test_the_page_says_when_a_photo_is_unknown_and_else_which_classes_it_may_be(
         shown = Page(browser, server.url)
         shown.choose(stripes)
         assert shown.at("unknown").text.startswith(
-            "Unknown: it is unlike the photos of every class"
+            "Unknown: it is unlike the images of every class"
         )
         assert not shown.at("set").is_displayed()
         shown.choose(photo_file)

@@ -71,7 +71,7 @@ def test_a_set_of_many_classes_is_named_in_part(capsys: pytest.CaptureFixture[st
 def test_a_model_is_tested_on_images_beside_a_label_file(
     folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It said that the folder holds no photos, to whoever trained from a label file, too."""
+    """It said that the folder holds no images, to whoever trained from a label file, too."""
     rows = []
     for path in sorted((photos / "test").rglob("*.jpg")):
         name = f"{path.parent.name}-{path.name}"

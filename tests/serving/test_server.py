@@ -137,7 +137,7 @@ def test_clients_one_after_another_or_side_by_side_each_get_their_own_photos_sco
 ) -> None:
     expected = [scores(model, file) for file in files]
     with contextlib.ExitStack() as stack:
-        if engine == "openvino":  # computes a lone photo on the thread that decoded it
+        if engine == "openvino":  # computes a lone image on the thread that decoded it
             server = Server(with_openvino)
             stack.callback(server.stop)
         answers = [server.ask(files[number % len(files)]) for number in range(24)]
@@ -235,7 +235,7 @@ def test_one_bad_photo_of_a_list_is_answered_as_such(
         np.testing.assert_allclose(
             [good["scores"], other["scores"]], expected, rtol=1e-3, atol=1e-4
         )
-        assert set(error) == {"error"} and error["error"].startswith("photo 2 of 3")
+        assert set(error) == {"error"} and error["error"].startswith("image 2 of 3")
         rows = server.ask(body, "application/json").json()
         np.testing.assert_allclose([rows[0], rows[2]], expected, rtol=1e-3, atol=1e-4)
         assert rows[1] == error

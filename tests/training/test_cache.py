@@ -30,7 +30,7 @@ def final_loss(prepared: TrainingContext, config: Config) -> list[float]:
 def test_five_trials_agree_with_and_without_it(
     tmp_path: Path, configure: Configure, freeze: str
 ) -> None:
-    """200 photos, two views, five pairs of values: losses within 1 percent."""
+    """200 images, two views, five pairs of values: losses within 1 percent."""
     from breedlab.data.sample import write_sample
 
     root = tmp_path / "photos"
@@ -74,7 +74,7 @@ def test_activations_are_computed_once_for_all_trials_and_runs(
         passes.clear()
         final_loss(prepared, replace(config, {"optim.lr": lr}))
         final_loss(prepared, replace(config, {"optim.lr": lr, "data.batch_size": 8}))
-        seen = [count for count in passes if count > 1]  # a single black photo asks for the shape
+        seen = [count for count in passes if count > 1]  # a single black image asks for the shape
         assert sum(seen) == (124 if lr == 0.001 else 0)
 
 
@@ -157,7 +157,7 @@ def test_an_interrupted_pass_goes_on_where_it_stood(
     def interrupted(photos: torch.Tensor) -> torch.Tensor:
         if sum(batches) == 132:  # the second view's second batch
             raise KeyboardInterrupt
-        # a single black photo asks for the shape
+        # a single black image asks for the shape
         batches.extend([len(photos)] if len(photos) > 1 else [])
         return original(photos)
 
@@ -167,7 +167,7 @@ def test_an_interrupted_pass_goes_on_where_it_stood(
     assert len(list((tmp_path / "broken").glob("*.npy"))) == 1, "only the first view is whole"
     batches.append(0 - sum(batches))
     goes_on = prepared.activations(classifier, config)
-    assert sum(batches) == 68 + 24, "the photos that were done are not computed again"
+    assert sum(batches) == 68 + 24, "the images that were done are not computed again"
     whole = replace(config, {"cache.dir": str(tmp_path / "whole")})
     monkeypatch.undo()
     unbroken = prepared._cached(classifier, whole)

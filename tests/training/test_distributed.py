@@ -75,7 +75,7 @@ def test_the_parts_of_the_processes_are_the_batches_of_one(count: int, size: int
 
 @pytest.mark.slow
 def test_two_hosts_come_to_the_curve_of_one_process(here: Path, words: Words) -> None:
-    """Each with a disk of its own: the second has the photos, and nothing is written there but its
+    """Each with a disk of its own: the second has the images, and nothing is written there but its
     cache."""
     live = [
         "cache.mode=off",
@@ -130,7 +130,7 @@ def test_two_hosts_come_to_the_curve_of_one_process(here: Path, words: Words) ->
     assert len(list((runs[1] / "trials").iterdir())) == 2, "each trial ran once"
 
 
-# Each process notes what it reads as a photo to compute with, and what it makes or changes.
+# Each process notes what it reads as an image to compute with, and what it makes or changes.
 _WATCH = """
 import os, sys
 LOG = os.open(os.environ["SEEN"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -165,8 +165,8 @@ def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
         ENVIRONMENT, "PYTHONPATH", f"{hook}{os.pathsep}{ENVIRONMENT.get('PYTHONPATH', '')}"
     )
     monkeypatch.setitem(ENVIRONMENT, "SEEN", str(hook / "seen"))
-    # What an archive needs to tell unknown photos is computed by rank 0 alone, from all training
-    # photos.
+    # What an archive needs to tell unknown images is computed by rank 0 alone, from all training
+    # images.
     overrides = words(
         "cache.mode=off",
         "serving.unknown=off",
@@ -192,10 +192,10 @@ def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
         for split in ("train", "valid", "test")
     }
     first, second = photos("train", 0), photos("train", 1)
-    # Each epoch every photo once, half of them by each.
+    # Each epoch every image once, half of them by each.
     assert first + second == Counter(dict.fromkeys(every["train"], 2))
     assert first.total() == second.total() == len(every["train"])
-    # Rank 0 looks at every validation photo twice more, once for the module's answers and once for
+    # Rank 0 looks at every validation image twice more, once for the module's answers and once for
     # the archive's, and at eight of them again, since the archive has to answer as the module.
     alone, by_second = photos("valid", 0), photos("valid", 1)
     alone.subtract(dict.fromkeys(every["valid"], 2))

@@ -133,7 +133,7 @@ def test_the_figures_are_those_one_would_compute_by_hand() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(50, 8), torch.randint(0, 8, (50,))
     metrics = make_metrics(8)
-    for part in (slice(0, 33), slice(33, 50)):  # uneven batches must weigh by their photos
+    for part in (slice(0, 33), slice(33, 50)):  # uneven batches must weigh by their images
         metrics.update(logits[part], labels[part])
     found = {name: float(value) for name, value in metrics.compute().items()}
     predicted = logits.argmax(1)
@@ -168,7 +168,7 @@ def test_confusions_are_named_and_counted() -> None:
     taken = [0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 2, 2]
     photos = 5 * torch.eye(3)[taken]
     found = evaluate(
-        lambda photos: photos,  # photos that are their own logits
+        lambda photos: photos,  # images that are their own logits
         [(photos, torch.tensor(truth))],
         ("cat", "dog", "eel"),
         total=12,

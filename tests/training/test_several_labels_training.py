@@ -1,4 +1,4 @@
-"""Training on several labels an image: losses, the solved head, a whole run, and what its archive
+"""Multi-label training: losses, the solved head, a whole run, and what its archive
 answers."""
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ def test_a_folder_with_several_labels_is_recognized(
     monkeypatch.chdir(tmp_path)
     assert folder.main([str(shapes), *small, "dry_run=true"]) == 0
     out = capsys.readouterr().out
-    assert "images have several labels, or none: data=multi_label" in out
+    assert "the data is multi-label: data=multi_label;" in out
     assert "data=multi_label" in out.partition("to run it again with changes")[2]
     assert "3 classes" in out
 

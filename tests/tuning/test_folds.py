@@ -145,7 +145,7 @@ def test_trials_are_judged_by_the_mean_over_folds(
         assert trial["objective"] == pytest.approx(mean(trial["folds"]))
     winner = max(trials, key=lambda trial: trial["objective"])
     assert best.objective == winner["objective"] and len(best.folds) == 3
-    # 100 training and 24 validation photos: every one of them is judged
+    # 100 training and 24 validation images: every one of them is judged
     assert all(0 <= value <= 1 for value in best.folds)
     lines = [line for line in capsys.readouterr().out.splitlines() if "complete" in line]
     span = fold_span(winner["folds"], config.monitor.metric)

@@ -1,4 +1,4 @@
-"""Asks a served model, wherever it runs, what it sees in photos."""
+"""Asks a served model, wherever it runs, what it sees in images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TOLD = ("labels", "set", "unknown", "stranger_than")
 def ask(
     endpoint: str, photos: list[Path], top: int, region: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The answers of an endpoint, one entry a photo, as `predict --json` prints them.
+    """The answers of an endpoint, one entry per image, as `predict --json` prints them.
 
     Args:
         endpoint: The server's address, such as `http://127.0.0.1:8080`, or the name of a SageMaker
@@ -58,14 +58,14 @@ def ask(
 
 
 def scores(endpoint: str, photo: bytes) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """The scores of one photo, float64 (classes,), and the names of the classes in their order.
+    """The scores of one image, float64 (classes,), and the names of the classes in their order.
 
     Args:
         endpoint: As in `ask`.
         photo: The bytes of a JPEG, PNG or WebP.
 
     Raises:
-        BreedlabError: If nobody answers there, or the photo is refused.
+        BreedlabError: If nobody answers there, or the image is refused.
     """
     with _transport(endpoint) as send:
         status, body = send(photo)

@@ -16,7 +16,7 @@ from breedlab.errors import BreedlabError, DiskFull, UsageError, causes, ended_r
 
 COMMANDS = {
     "launch": "search, train, test, and export: launch experiment=NAME [PATH=VALUE ...]",
-    "predict": "classify images: predict MODEL|RUN PHOTO...",
+    "predict": "classify images: predict MODEL|RUN IMAGE...",
     "evaluate": "test a model on labeled images: evaluate MODEL|RUN FOLDER",
     "debug": "apply the debugger's rules to a run: debug RUN",
     "export": "write a model for other programs: export MODEL|RUN --onnx FILE",
@@ -197,7 +197,7 @@ def is_no_space(error: BaseException) -> bool:
 def _shared_memory_message() -> str:
     size = f" of {shutil.disk_usage(_SHM).total / 1e6:,.0f} MB" if os.path.isdir(_SHM) else ""
     return (
-        f"the shared memory{size} ({_SHM}), through which loading processes hand over photos, is"
+        f"the shared memory{size} ({_SHM}), through which loading processes hand over images, is"
         " full; give the container more (docker run --shm-size=2g, or --ipc=host), or load in this"
         " process: data.num_workers=0"
     )

@@ -1,4 +1,4 @@
-"""`breedlab evaluate`: how good a model is on new labelled photos."""
+"""`breedlab evaluate`: how good a model is on new labeled images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from breedlab.serving.description import read_description
 
 
 def main(argv: list[str]) -> int:
-    """Prints the figures of a model on a folder of class folders.
+    """Print the metrics of a model on a folder of class folders.
 
     Raises:
         BreedlabError: If the model or the folder is not there, or the folder holds classes the
@@ -85,7 +85,7 @@ def command_parser() -> Parser:
 
 
 def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
-    """Photos of a folder of class folders, or beside a label file, labelled by a model's class
+    """Photos of a folder of class folders, or beside a label file, labeled by a model's class
     names.
 
     Raises:
@@ -188,7 +188,7 @@ def _not_classes(place: Path, unknown: list[str], classes: tuple[str, ...]) -> D
 def _refuse_none(folder: Path, photos: list[Photo], left: Leftovers) -> None:
     if not photos:
         held = f"; it holds {left.unread()}, which are not read" if left.endings else ""
-        raise DataError(f"{folder}: holds no photos{held}; expected FOLDER/<class>/photo.jpg")
+        raise DataError(f"{folder}: holds no images{held}; expected FOLDER/<class>/photo.jpg")
 
 
 def _tell(left: Leftovers) -> None:
@@ -271,5 +271,5 @@ def _show(found: Any, engine: str) -> None:
         if figures["photos"]
     ]
     console.print()
-    console.print(table("Classes", ["class", "photos", "top-1", "95% interval", "precision"], rows))
+    console.print(table("Classes", ["class", "images", "top-1", "95% interval", "precision"], rows))
     console.print(f"\nanswered by {engine}", markup=False)

@@ -71,7 +71,7 @@ def train_on(root: Path, words: list[str]) -> int:
 
     if not root.is_dir():
         raise DataError(
-            f"data.root: {root} {why_no_folder(root)}; expected a folder of labelled images: class"
+            f"data.root: {root} {why_no_folder(root)}; expected a folder of labeled images: class"
             " folders, or images beside a file such as labels.csv"
         )
     # What is said of the data counts before anything is read: data.ignore, data.labels, seed.

@@ -37,16 +37,16 @@ Groups and their choices (group=choice):
 
 Examples:
 
-  # your own photos: looks at the folder, says what it found and how long it takes, and trains
+  # your own images: looks at the folder, says what it found and how long it takes, and trains
   {launch} data.root=DIR
 
-  # the demo: draws its own photos, searches, trains, tests, exports
+  # the demo: draws its own images, searches, trains, tests, exports
   {launch} experiment=quickstart
 
   # 133 dog breeds: search learning rate and batch size, then train the best
   {launch} experiment=resnet34_hpo
 
-  # the same on your own photos: DIR/train/<class>/*.jpg, and valid and test if you have them
+  # the same on your own images: DIR/train/<class>/*.jpg, and valid and test if you have them
   {launch} experiment=resnet34_hpo data=image_folder data.root=DIR
 
   # what would happen, without starting anything
@@ -309,7 +309,7 @@ def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
 
 _PLACES = ("cache.dir", "cache.max_gb", "cache.mode", "runs_dir", "data.root")
 _FREE = ("resume", "dry_run", *_PLACES, "trainer.max_epochs", "tuner.trials")
-"""What a continued run may change: where things lie, and how long it goes on. The photos have to be
+"""What a continued run may change: where things lie, and how long it goes on. The images have to be
 the same."""
 
 

@@ -1,4 +1,4 @@
-"""`breedlab predict`: what a model sees in photos."""
+"""`breedlab predict`: what a model sees in images."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ too."""
 
 
 def main(argv: list[str]) -> int:
-    """Prints the likeliest classes of each photo, or the labels that it is given; 1 if some file
-    was no usable photo.
+    """Prints the likeliest classes of each image, or the labels that it is given; 1 if some file
+    was no usable image.
 
     Raises:
-        BreedlabError: If the model or a photo is not there.
+        BreedlabError: If the model or an image is not there.
     """
     parser = command_parser()
     words = parser.parse_args(argv)
@@ -60,8 +60,8 @@ def main(argv: list[str]) -> int:
         parser.error("--engine: an endpoint has its own; expected MODEL|RUN, or no --engine")
     if words.model is None and words.endpoint is None:
         parser.error(
-            "MODEL|RUN and PHOTO are missing; expected a model.tar.gz or a run directory, and"
-            " photos"
+            "MODEL|RUN and IMAGE are missing; expected a model.tar.gz or a run directory, and"
+            " images"
         )
     patterns = (
         words.photos
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     )
     if not patterns:
         after = "MODEL|RUN" if words.endpoint is None else "--endpoint"
-        parser.error(f"PHOTO is missing; expected a file, a folder or a glob pattern after {after}")
+        parser.error(f"IMAGE is missing; expected a file, a folder or a glob pattern after {after}")
     if words.json and words.csv:
         parser.error("--csv and --json: expected one of them")
     with tempfile.TemporaryDirectory() as scratch:
@@ -111,8 +111,8 @@ def command_parser() -> Parser:
     """Return what reads the command's args."""
     parser = Parser(
         "predict",
-        "MODEL|RUN PHOTO... [--json | --csv] [--top K] [--engine ENGINE]",
-        "--endpoint URL|NAME PHOTO... [--region REGION] [--json | --csv] [--top K]",
+        "MODEL|RUN IMAGE... [--json | --csv] [--top K] [--engine ENGINE]",
+        "--endpoint URL|NAME IMAGE... [--region REGION] [--json | --csv] [--top K]",
         description="Print the likeliest classes of images, with their probabilities.",
         examples=(
             "runs/latest photos/ '*.jpg'",
@@ -126,7 +126,7 @@ def command_parser() -> Parser:
     parser.add_argument(
         "photos",
         nargs="*",
-        metavar="PHOTO",
+        metavar="IMAGE",
         help="a file, a folder, a glob pattern, or - for an image on stdin",
     )
     parser.add_argument(
@@ -177,9 +177,9 @@ def _expand(word: str, scratch: Path) -> list[Path]:
     if not found:
         what = "matches no file" if glob.has_magic(word) else "does not exist"
         if path.is_dir():
-            what = "holds no photos"
+            what = "holds no images"
         raise DataError(
-            f"{word}: {what}; expected a photo, a folder of photos or a pattern such as"
+            f"{word}: {what}; expected an image, a folder of images or a pattern such as"
             " 'photos/*.jpg'"
         )
     # A FIFO, a device or a link to nothing has an answer of its own, which says so.
@@ -209,7 +209,7 @@ def _shown(answers: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, 
 
 
 def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any]]:
-    """Yield an answer for each photo; the next ones are decoded while a batch is computed."""
+    """Yield an answer for each image; the next ones are decoded while a batch is computed."""
     import torch
 
     read = hardware.in_threads(partial(_read, model), photos)
@@ -223,7 +223,7 @@ def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any
 
 
 def _read(model: Any, path: Path) -> tuple[dict[str, Any], torch.Tensor | None]:
-    """Return the start of a photo's answer and what the network takes of it; None with an error."""
+    """Return the start of an image's answer, and the network's input; None if it has an error."""
     answer: dict[str, Any] = {"photo": str(path)}
     try:
         return answer, model.prepare(read_image(path))
@@ -234,7 +234,7 @@ def _read(model: Any, path: Path) -> tuple[dict[str, Any], torch.Tensor | None]:
 
 
 def _told(model: Any, description: dict[str, Any], top: int) -> dict[str, Any]:
-    """Return a photo's answer: its `top` classes by name, and what else the model says of it."""
+    """Return an image's answer: its `top` classes by name, and what else the model says of it."""
     probabilities = description.pop("probabilities")
     ranked = sorted(range(len(model.classes)), key=lambda index: -probabilities[index])
     predictions = [
@@ -250,7 +250,7 @@ def _told(model: Any, description: dict[str, Any], top: int) -> dict[str, Any]:
 
 
 def _add_truths(answers: list[dict[str, Any]], classes: list[str]) -> None:
-    """Add each photo's true class where a folder that it lies in is named as one."""
+    """Add each image's true class where a folder that it lies in is named as one."""
     classes_by_form = {
         form: name
         for name in classes
@@ -272,8 +272,8 @@ def _add_truths(answers: list[dict[str, Any]], classes: list[str]) -> None:
 
 
 def _listed(answer: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the classes of an answer with their probabilities, as they are printed; where images
-    have several labels, those that it gives, even if `--top` left out their probability."""
+    """Return the classes of an answer with their printed probabilities; for a multi-label model,
+    the labels it gives, even if `--top` left out their probability."""
     known = {each["class"]: f"{each['probability']:.1%}" for each in answer.get("predictions", [])}
     if "labels" in answer:
         return [(label, known.get(label, "")) for label in answer["labels"]]
@@ -326,7 +326,7 @@ def _show(answers: list[dict[str, Any]]) -> None:
     has_truths = any("truth" in answer for answer in answers)
     columns = ["photo", "class", "probability", *(["true class"] if has_truths else [])]
     grid = table("", columns, [row[: len(columns)] for row in rows])
-    # Names tell the photos apart: what an error says gives way to them, and what has no room is
+    # Names tell the images apart: what an error says gives way to them, and what has no room is
     # folded, never cut.
     longest = max((len(answer["photo"]) for answer in answers), default=0)
     truths = max((len(answer.get("truth", "")) for answer in answers), default=0)

@@ -73,7 +73,7 @@ def command_parser() -> Parser:
         "--allow-urls",
         metavar="none|public|HOST,...",
         help=(
-            "whose photos to fetch by their address (default: as the model was exported with"
+            "whose images to fetch by their address (default: as the model was exported with"
             " serving.allow_urls)"
         ),
     )
@@ -175,7 +175,7 @@ def _serve(
     if model.fetch.is_open:
         allowed = model.fetch.allowed
         sources = "the public internet" if isinstance(allowed, str) else ", ".join(allowed)
-        note(f"fetches photos from {sources}")
+        note(f"fetches images from {sources}")
     note(
         f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C"
         " stops"

@@ -1,4 +1,4 @@
-"""`breedlab upload`: labelled photos into S3, for `data.root=s3://...`."""
+"""`breedlab upload`: labeled images into S3, for `data.root=s3://...`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Uploads a folder of photos.
+    """Uploads a folder of images.
 
     Raises:
-        BreedlabError: If the photos are unsound, or the bucket cannot be used.
+        BreedlabError: If the images are unsound, or the bucket cannot be used.
     """
     parser = command_parser()
     words = parser.parse_args(argv)
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
         note(text)
     for text in photos.left_out:
         warn(text)
-    with progress("checking photos") as done:
+    with progress("checking images") as done:
         skip = "skip" if words.skip_bad else "error"
         report = check(photos, Path(".cache/activations/checks"), on_bad_file=skip, progress=done)
     for findings in (
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     paths += photos.label_files
     stage(f"Uploading to {words.address}")
     new = store.upload(words.data, paths, links=words.links)
-    note(f"{len(paths):,} photos, {new:,} of them new")
+    note(f"{len(paths):,} images, {new:,} of them new")
     root = words.address.rstrip("/")
     how = command("launch", f"backend={backend} data=image_folder data.root={root} ...")
     print(f"train on them: {how}")
@@ -98,8 +98,7 @@ def command_parser() -> Parser:
         "upload",
         "DATA s3://BUCKET/FOLDER [flags]",
         description=(
-            "Uploads labelled photos, checked, many at once; run again, it goes on where it"
-            " stopped."
+            "Uploads labeled images, checked, many at once; run again, it goes on where it stopped."
         ),
         examples=("data/dog_breeds s3://my-bucket/dog_breeds",),
     )
@@ -115,6 +114,6 @@ def command_parser() -> Parser:
         help="upload also what lies outside DATA and is linked into it",
     )
     parser.add_argument(
-        "--skip-bad", action="store_true", help="leave broken photos out instead of refusing them"
+        "--skip-bad", action="store_true", help="leave broken images out instead of refusing them"
     )
     return parser

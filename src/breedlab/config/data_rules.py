@@ -83,7 +83,7 @@ def views_suit_augmentation(model: Model, cache: Cache, data: Data) -> Iterator[
     if data.mixup:
         yield Problem(
             "data.mixup",
-            f"got {data.mixup:g}; expected 0, since mixing photos needs model.freeze=none",
+            f"got {data.mixup:g}; expected 0, since mixing images needs model.freeze=none",
         )
 
 

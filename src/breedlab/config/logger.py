@@ -1,4 +1,4 @@
-"""Where the figures of a run go beside its directory."""
+"""Where a run's metrics are logged besides its directory."""
 
 from __future__ import annotations
 

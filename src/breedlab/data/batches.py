@@ -44,13 +44,13 @@ def sampling_chances(sampling: str, labels: torch.Tensor) -> torch.Tensor | None
 
 def batch_indices(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     """An epoch's batches. A last batch of one is left out: BatchNorm cannot train on a single
-    photo."""
+    image."""
     batches = list(torch.split(order, batch_size))
     return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 < batch_size else batches
 
 
 class Views:
-    """Which view of the photos an epoch sees.
+    """Which view of the images an epoch sees.
 
     Args:
         frozen_views: For a frozen backbone, how many views there are; they are taken in turn. None
@@ -119,7 +119,7 @@ class TrainingBatches(Sampler[list[Key]]):
         start, self.start = self.start, 0
         order = epoch_order(self.count, self.seed, self.epoch, self.chances)
         for batch in batch_indices(order, self.batch_size)[start:]:
-            # A process with no photo of a small last batch computes one that counts for nothing:
+            # A process with no image of a small last batch computes one that counts for nothing:
             # all take the step.
             mine = (
                 batch[self.shard.rank :: self.shard.world]
@@ -129,7 +129,7 @@ class TrainingBatches(Sampler[list[Key]]):
             yield [(view, index) for index in mine.tolist()]
 
     def sizes(self, index: int) -> tuple[int, int]:
-        """How many photos of an epoch's batch are this process's own, and how many it has."""
+        """How many images of an epoch's batch are this process's own, and how many it has."""
         whole = min(self.batch_size, self.count - index * self.batch_size)
         return len(range(self.shard.rank, whole, self.shard.world)), whole
 

@@ -1,4 +1,4 @@
-"""Reads every photo once before training, in parallel, and remembers the answer by file."""
+"""Reads every image once before training, in parallel, and remembers the answer by file."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Report:
     """What the check found.
 
     Attributes:
-        photos: The photos that are left to use.
-        bad: Files that no photo could be read from.
+        photos: The images that are left to use.
+        bad: Files that no image could be read from.
         leaks: Files of a later split whose content an earlier split holds too, or whose group
             (`data.group`).
         conflicts: Files whose content several classes of one split hold: whichever is wrong, no one
@@ -73,7 +73,7 @@ class Report:
 def check(
     photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progress | None = None
 ) -> Report:
-    """Decodes every photo, as training will.
+    """Decodes every image, as training will.
 
     Args:
         photos: What a scan found.
@@ -84,7 +84,7 @@ def check(
         progress: Called with how many files are done and how many there are.
 
     Raises:
-        DataError: Telling all that is wrong together: flaws and classes without a photo left
+        DataError: Telling all that is wrong together: flaws and classes without an image left
             always, broken and leaked files under `error`.
     """
     seen = _read_all(photos, memory, progress)
@@ -205,7 +205,7 @@ def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]
             other = next((one for one in same if one.classes != photo.classes), None)
             if other is not None:
                 labels = "of another class" if photo.labels is None else "with other labels"
-                findings.append(Finding(photo.path, f"is the same photo as {other.path}, {labels}"))
+                findings.append(Finding(photo.path, f"is the same image as {other.path}, {labels}"))
     return tuple(sorted(findings, key=lambda finding: finding.path))
 
 
@@ -222,7 +222,7 @@ def _leaks(
                 continue
             other_split, other = first.setdefault(seen[photo.path].digest, (split, photo.path))
             if other_split != split:
-                reason = f"is the same photo as {other} of the {other_split} split"
+                reason = f"is the same image as {other} of the {other_split} split"
                 findings.append(
                     Finding(photo.path, reason, {split, other_split} <= {"train", *photos.cut})
                 )
@@ -250,11 +250,11 @@ def _lacking(photos: PhotoSet, kept: PhotoSet) -> Iterator[str]:
     the flaws."""
     for split in SPLITS:
         if not kept.splits[split]:
-            yield f"{photos.root}: no usable photo is left in the {split} split"
+            yield f"{photos.root}: no usable image is left in the {split} split"
     counts = zip(photos.classes, photos.counts("train"), kept.counts("train"), strict=True)
     empty = [name for name, before, now in counts if before and not now]
     if empty:
-        yield f"{photos.root}: no usable training photo is left of {listed(empty)}"
+        yield f"{photos.root}: no usable training image is left of {listed(empty)}"
 
 
 def _refusal(
@@ -277,9 +277,9 @@ def _refusal(
         for findings, where in ((conflicts, "classes"), (leaks, "splits")):
             if findings:
                 counts.append(
-                    "1 photo that stands"
+                    "1 image that stands"
                     if len(findings) == 1
-                    else f"{len(findings):,} photos that stand"
+                    else f"{len(findings):,} images that stand"
                 )
                 counts[-1] += f" in two {where}"
         lines.append(f"{kept.root}: {' and '.join(counts)}")
@@ -294,7 +294,7 @@ def _refusal(
     lines += _warnings(kept)
     if apart:
         copies = (
-            "1 copy of a photo of train" if apart == 1 else f"{apart:,} copies of photos of train"
+            "1 copy of an image of train" if apart == 1 else f"{apart:,} copies of images of train"
         )
         lines.append(f"{copies} was put into another split by the cut, and will be left out")
     if bad or conflicts or leaks:
@@ -304,7 +304,7 @@ def _refusal(
         instead = too_few if skip else skipping
         lines.append(f"Fix or remove them{instead}.")
     if conflicts and not kept.multi_label:
-        lines.append("Photos that are of several classes at once: train with data=multi_label.")
+        lines.append("For images with several classes at once, train with data=multi_label.")
     return DataError("\n".join(printable(line) for line in lines))
 
 
@@ -325,11 +325,11 @@ def _warnings(photos: PhotoSet) -> Iterator[str]:
         pairs = zip(photos.classes, photos.counts(split), strict=True)
         empty = [name for name, count in pairs if not count and name in counts]
         if empty:
-            yield f"the {split} split has no photo of {listed(empty)}"
+            yield f"the {split} split has no image of {listed(empty)}"
     if counts and max(counts.values()) >= _IMBALANCE * min(counts.values()):
         most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
         yield (
-            f"classes are imbalanced: {most} has {counts[most]} training photos, {least}"
+            f"classes are imbalanced: {most} has {counts[most]} training images, {least}"
             f" {counts[least]}{BALANCE_HINT}"
         )
 

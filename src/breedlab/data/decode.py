@@ -1,4 +1,4 @@
-"""From the bytes of a photo to the RGB pixels that a person sees. One way, in training and in
+"""From the bytes of an image to the RGB pixels that a person sees. One way, in training and in
 serving."""
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from breedlab.data.gray_scale import Scale, scale_of
 from breedlab.errors import DataError
 
 MAX_PIXELS = 100_000_000
-"""Larger photos are refused before they are decoded: 100 megapixels take 300 MB as RGB."""
+"""Larger images are refused before they are decoded: 100 megapixels take 300 MB as RGB."""
 
-# Pillow writes of EXIF oddities and of large photos to stderr; both are judged here.
+# Pillow writes of EXIF oddities and of large images to stderr; both are judged here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 MAX_BYTES = 200_000_000
-"""Larger files are not read: they are no photos, and would fill the memory."""
+"""Larger files are not read: they are no images, and would fill the memory."""
 
 MAX_ASPECT = 100
-"""A photo longer than this many times its width would grow beyond all memory when its short side is
+"""Longest side over shortest: a longer image would not fit in memory once its short side is
 resized."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -168,7 +168,7 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray[Any, Any] | N
 
 
 def _orientation(data: bytes) -> int:
-    """How the photo is turned, 1 to 8; raises ValueError where that is not to be read."""
+    """How the image is turned, 1 to 8; raises ValueError where that is not to be read."""
     head = _head(data)
     if b"Exif\0\0" not in head and b"tiff:Orientation" not in head:
         return 1
@@ -234,7 +234,7 @@ def _other_kind(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         if kind := formats.kind_by_brand(data):
             return f"it is {kind}: {formats.how_to_read(kind)}; "
-        return "it is a video or a raw photo, which has to be converted; "
+        return "it is a video or a camera raw file, which has to be converted; "
     name = next(
         (
             kind

@@ -30,7 +30,7 @@ BACKOFF = 0.5
 # again.
 CHUNK = 64 * 1024
 
-# Photos are compressed already: an archive of them unpacks to about its own size, uncompressed
+# Images are compressed already: an archive of them unpacks to about its own size, uncompressed
 # pictures to several times that. What grows more is a zip bomb, which below 1 GB does no harm.
 MAX_UNPACKED = 20 * 10**9
 MAX_GROWTH = 10
@@ -41,7 +41,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip archive of labelled photos.
+    """A zip archive of labeled images.
 
     Attributes:
         url: Where it is, http or https.
@@ -64,7 +64,7 @@ class Progress(Protocol):
 def fetch(
     archive: Archive, root: Path, *, progress: Callable[[str, int, int], None] | None = None
 ) -> None:
-    """Makes `root` hold the photos of an archive; does nothing where it holds something already.
+    """Makes `root` hold the images of an archive; does nothing where it holds something already.
 
     The download goes to `<root>.zip.part` and is resumed from there, in this call or a later one. A
     complete `<root>.zip`, put there by hand, is used as it is. Both are gone once `root` is
@@ -109,7 +109,7 @@ def fetch(
             ) from error
         if error.filename:
             raise DataError(
-                f"{error.filename}: {error.strerror}. The photos of {archive.url} go to {root}:"
+                f"{error.filename}: {error.strerror}. The images of {archive.url} go to {root}:"
                 " fix that, or set data.root to a folder that can be written."
             ) from error
         raise
@@ -127,9 +127,9 @@ def _download(archive: Archive, part: Path, report: Progress) -> None:
     if _size(part) > archive.bytes:
         _discard(part)
     if missing := archive.bytes - _size(part):
-        # Photos hardly shrink in a zip; without room for them the wait for the download would be in
+        # Images hardly shrink in a zip; without room for them the wait for the download would be in
         # vain.
-        purpose = f"for {archive.url} and about as much again for its photos"
+        purpose = f"for {archive.url} and about as much again for its images"
         _require_space(part.parent, missing + archive.bytes, purpose)
     retry = urllib3.Retry(
         total=RETRIES,
@@ -253,7 +253,7 @@ def _wanted(
         if outside or stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             kind = "leads out of its folder" if outside else "is a link or device"
             raise DataError(
-                f"{zip_file} holds {entry.filename!r}, which {kind}; photos need only plain files,"
+                f"{zip_file} holds {entry.filename!r}, which {kind}; images need only plain files,"
                 " so nothing was unpacked. Delete it and set data.archive to a source that you"
                 " trust."
             )
@@ -266,7 +266,7 @@ def _wanted(
         raise DataError(
             f"{zip_file} holds no files in a folder {folder!r}, but has"
             f" {', '.join(sorted(tops)[:10])} at its top. Set data.archive.folder to the one with"
-            " the photos."
+            " the images."
         )
     total, size = sum(entry.file_size for entry in members), _size(zip_file)
     if total > MAX_UNPACKED or total > max(GROWTH_MATTERS_FROM, MAX_GROWTH * size):
@@ -304,8 +304,8 @@ def _unreachable(archive: Archive, part: Path, reason: str) -> DataError:
         "Run again later, or instead:\n"
         f"  - fetch it ({archive.bytes} bytes) by other means and put it at"
         f" {part.with_suffix('')}\n"
-        "  - use your own photos: data=image_folder data.root=<your photos>\n"
-        "  - use generated photos: data=sample"
+        "  - use your own images: data=image_folder data.root=<your images>\n"
+        "  - use generated images: data=sample"
     )
 
 

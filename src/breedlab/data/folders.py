@@ -1,4 +1,4 @@
-"""Folders of class folders: which photos there are, in which split, of which class."""
+"""Folders of class folders: which images there are, in which split, of which class."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def scan(root: Path, **how: Unpack[Splitting]) -> PhotoSet:
     seed.
 
     Raises:
-        DataError: If the folder is missing or empty, or its photos have flaws.
+        DataError: If the folder is missing or empty, or its images have flaws.
     """
     photos = survey(root, **how)
     if photos.flaws:
@@ -140,9 +140,9 @@ def survey(
     names = sorted(by_split["train"])
     if len(names) < 2:
         raise DataError(
-            f"{folders['train']}: found {_counted(names)} with photos; expected at least"
+            f"{folders['train']}: found {_counted(names)} with images; expected at least"
             f" 2, as in {folders['train'] / '<class>' / 'photo.jpg'}, or a file such as labels.csv"
-            " (filename,label) beside the photos"
+            " (filename,label) beside the images"
         )
     flaws = [*bad_names(found, folders), *disagreements(by_split, folders, root)]
     files = {split: [by_split[split].get(name, []) for name in names] for split in by_split}
@@ -158,7 +158,7 @@ def survey(
         if any(ending in held for ending in _ANNOTATIONS):
             convert = ", nor are boxes and masks;"
         flaws.append(
-            f"{folders['train']}: no photos of {listed(empty)}{held}{convert} remove the class"
+            f"{folders['train']}: no images of {listed(empty)}{held}{convert} remove the class"
             " folders"
         )
     group_of, grouped = groups_of(root, group, _all_of(files), ignore)
@@ -214,7 +214,7 @@ def _told_copies(merged: dict[str, multi_label.Labelled]) -> str:
 def _multi_labelled(
     by_split: dict[str, multi_label.Labelled], names: Sequence[str], group_of: dict[Path, str]
 ) -> dict[str, tuple[Photo, ...]]:
-    """Return each split's photos, from its images and their classes."""
+    """Return each split's images, from its images and their classes."""
     index_of = {name: index for index, name in enumerate(names)}
 
     def photo(path: Path, labels: Sequence[str]) -> Photo:
@@ -227,7 +227,7 @@ def _multi_labelled(
 def _labelled(
     files: dict[str, list[list[Path]]], group_of: dict[Path, str]
 ) -> dict[str, tuple[Photo, ...]]:
-    """Return each split's photos, from its images by class."""
+    """Return each split's images, from its images by class."""
     return {
         split: tuple(
             Photo(path, label, group_of.get(path, ""))

@@ -1,4 +1,4 @@
-"""The LightningDataModule: photos to batches, the same for the same seed whatever the number of
+"""The LightningDataModule: images to batches, the same for the same seed whatever the number of
 workers."""
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ classes."""
 
 
 def target_of(photo: Photo, classes: int) -> Target:
-    """Return what training compares the scores of a photo with."""
+    """Return what training compares the scores of an image with."""
     if photo.labels is None:
         return photo.label
     target = torch.zeros(classes)
@@ -139,7 +139,7 @@ class _Splits(Dataset[tuple[torch.Tensor, Target]]):
 
 
 def collate(items: list[tuple[torch.Tensor, Target]]) -> Batch:
-    """Stacks photos in the memory order that they come in, channels last; the other way round takes
+    """Stacks images in the memory order that they come in, channels last; the other way round takes
     longer.
 
     By torch's own collate, which in a worker writes straight into the memory that the main process
@@ -150,7 +150,7 @@ def collate(items: list[tuple[torch.Tensor, Target]]) -> Batch:
 
 
 class LostPhoto(DataError):
-    """A photo that was fine at the data check and is not any more."""
+    """An image that was fine at the data check and is not any more."""
 
     code = "BL202"
 
@@ -185,9 +185,9 @@ _VIEW_BATCH = 32
 
 
 class PhotoData(lightning.LightningDataModule):
-    """Batches of a checked photo set.
+    """Batches of a checked image set.
 
-    Batches are (photos, targets): uint8 (n, 3, side, side) and int64 (n,), or float (n, classes)
+    Batches are (images, targets): uint8 (n, 3, side, side) and int64 (n,), or float (n, classes)
     with `data.multi_label`.
     """
 
@@ -252,7 +252,7 @@ class PhotoData(lightning.LightningDataModule):
         indices: Sequence[int] | None = None,
     ) -> DataLoader[tuple[torch.Tensor, Target]]:
         """One view of a split, all of it unless a start, a shard or indices say otherwise, in the
-        order of its photos.
+        order of its images.
 
         Indices are taken in the order given.
         """
@@ -280,7 +280,7 @@ class PhotoData(lightning.LightningDataModule):
         return DataLoader(dataset, batch_sampler=batches, **self._loading(batch_size))
 
     def labels(self, split: str) -> torch.Tensor:
-        """The targets of a split in the order of its photos: int64 (n,), or float (n, classes)."""
+        """The targets of a split in the order of its images: int64 (n,), or float (n, classes)."""
         count = len(self.photos.classes)
         photos = self.photos.splits[split]
         if not photos and self.photos.multi_label:
@@ -288,7 +288,7 @@ class PhotoData(lightning.LightningDataModule):
         return stacked([target_of(photo, count) for photo in photos])
 
     def class_weights(self) -> torch.Tensor | None:
-        """Inverse frequencies with mean 1 over the photos, or None where classes are not weighed.
+        """Inverse frequencies with mean 1 over the images, or None where classes are not weighed.
 
         With `data.multi_label`, what each class's images weigh against those that are not of it: as
         many times as those are more."""

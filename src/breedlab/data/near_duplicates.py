@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 MOST_BITS = 7
-"""Of 128 that may differ. Of 1,495 photos of clothes no two differed in fewer than 10; of 100
+"""Of 128 that may differ. Of 1,495 images of clothes no two differed in fewer than 10; of 100
 copies at two thirds of the size, in another quality and brightness, none differed in more than
 6."""
 _SIDE = 8

@@ -34,14 +34,14 @@ class Photo:
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """All photos of a data set.
+    """All images of a data set.
 
     Attributes:
         root: The folder that was read.
         classes: Names as people see them, in label order.
-        splits: Photos by split, sorted by path.
+        splits: Images by split, sorted by path.
         cut: Which splits had no folder and were cut from train.
-        flaws: What has to be fixed before the photos can be used, though those that are there can
+        flaws: What has to be fixed before the images can be used, though those that are there can
             be read.
         notes: What was made of the folders that a person may want to know: how they were read,
             litter passed over.
@@ -62,6 +62,6 @@ class PhotoSet:
     multi_label: bool = False
 
     def counts(self, split: str) -> list[int]:
-        """Number of photos of each class in a split."""
+        """Number of images of each class in a split."""
         images = Counter(label for photo in self.splits[split] for label in photo.classes)
         return [images[label] for label in range(len(self.classes))]

@@ -25,7 +25,7 @@ from breedlab.errors import DataError
 MIN_SIZE = 32
 _SPLITS = ("train", "valid", "test")
 
-# Base, accent (always in contrast to the base, so that every pattern shows on every colour) and
+# Base, accent (always in contrast to the base, so that every pattern shows on every color) and
 # white.
 _COLOURS: dict[str, tuple[Colour, Colour, Colour]] = {
     "Amber": ((212, 146, 66), (72, 44, 30), (246, 236, 214)),
@@ -71,7 +71,7 @@ _BUILDS: dict[str, Build] = {
     "Badgerdog": Build(0.24, 1.28, 0.4, 0.03, 0.22, 0.2, 1.05, 0.07, "drop", "whip", 1.05),
 }
 
-# The breeds of a small set come in pairs of one coat on two kinds of dog, so that colour alone
+# The breeds of a small set come in pairs of one coat on two kinds of dog, so that color alone
 # cannot tell them apart; those after them show the other patterns.
 _FIRST: list[tuple[str, str, str]] = [
     ("Amber", "brindle", "Pointer"),
@@ -95,7 +95,7 @@ _FIRST: list[tuple[str, str, str]] = [
 
 @functools.lru_cache(maxsize=1)
 def _catalogue() -> list[tuple[str, str, str]]:
-    """Every colour, pattern and build, each combination once, neighbours unlike each other."""
+    """Every color, pattern and build, each combination once, neighbors unlike each other."""
     every = list(itertools.product(_COLOURS, _PATTERNS, _BUILDS))
     # 331 shares no factor with the count, so the walk meets every combination.
     walk = (every[i * 331 % len(every)] for i in range(len(every)))
@@ -142,7 +142,7 @@ def breed_names(count: int) -> list[str]:
 
 
 def draw_dog(breed: int, photo_seed: int, size: int) -> Image.Image:
-    """Draw one photo of a breed.
+    """Draw one image of a breed.
 
     Breeds drawn with the same ``photo_seed`` stand in the same place, light and pose.
 
@@ -150,7 +150,7 @@ def draw_dog(breed: int, photo_seed: int, size: int) -> Image.Image:
         breed: Index into the endless list of breeds, from 0.
         photo_seed: Chooses everything that is not the breed's own: pose, framing, place, light,
             grain and the individual's markings; at least 0.
-        size: Side of the photo in pixels, at least ``MIN_SIZE``.
+        size: Side of the image in pixels, at least ``MIN_SIZE``.
 
     Returns:
         An RGB image of ``size`` x ``size`` pixels, the same one for the same three arguments.
@@ -182,19 +182,19 @@ def write_sample(
 ) -> None:
     """Write a whole image set, or nothing at all.
 
-    The photos are JPEG files named like ``root/train/001.Amber_Brindle_Pointer/0001.jpg``. Each has
-    a seed of its own, so the splits share no photo, and a larger set begins with the photos of a
+    The images are JPEG files named like ``root/train/001.Amber_Brindle_Pointer/0001.jpg``. Each has
+    a seed of its own, so the splits share no image, and a larger set begins with the images of a
     smaller one.
 
     Args:
         root: Folder to create; it may exist only if it is empty.
         classes: Number of breeds, at least 2.
-        train: Photos of each breed for training, at least 1.
-        valid: Photos of each breed for validation, at least 1.
-        test: Photos of each breed for testing, at least 1.
-        size: Side of the photos in pixels, at least ``MIN_SIZE``.
+        train: Images of each breed for training, at least 1.
+        valid: Images of each breed for validation, at least 1.
+        test: Images of each breed for testing, at least 1.
+        size: Side of the images in pixels, at least ``MIN_SIZE``.
         seed: At least 0; the same arguments give the same bytes.
-        progress: Called after each photo with the number written so far and the number there will
+        progress: Called after each image with the number written so far and the number there will
             be.
 
     Raises:

@@ -20,7 +20,7 @@ except ImportError:  # not on Windows
 
 
 def obtain(config: Config) -> PhotoSet:
-    """The photos of a config's data set.
+    """The images of a config's data set.
 
     Raises:
         DataError: If they are not there and cannot be drawn or downloaded. Flaws are the check's to
@@ -42,24 +42,24 @@ def obtain(config: Config) -> PhotoSet:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """One process at a time puts photos at a place; the others wait, and then find them."""
+    """One process at a time puts images at a place; the others wait, and then find them."""
     lock = root.absolute().parent / f".{root.name}.lock"
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("w")
     except OSError:
-        yield  # what puts the photos there says it better
+        yield  # what puts the images there says it better
         return
     try:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                note(f"another process is putting photos at {root}; waiting for them")
+                note(f"another process is putting images at {root}; waiting for them")
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:
                 pass  # a file system without locks
         yield
     finally:
         file.close()
-        lock.unlink(missing_ok=True)  # where the photos are there, who comes now needs no lock
+        lock.unlink(missing_ok=True)  # where the images are there, who comes now needs no lock

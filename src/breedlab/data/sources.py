@@ -39,7 +39,7 @@ class Expected:
 
 
 class Source(Section):
-    """A source of labelled images."""
+    """A source of labeled images."""
 
     @abstractmethod
     def fetch(self, root: Path) -> None:
@@ -60,7 +60,7 @@ class Source(Section):
 
 @SOURCES.register("sample")
 class Sample(Source):
-    """How many made-up photos to draw where `data.root` does not exist yet."""
+    """How many made-up images to draw where `data.root` does not exist yet."""
 
     classes: Annotated[int, Field(ge=2)]
     """Classes, each a made-up breed."""
@@ -80,7 +80,7 @@ class Sample(Source):
         from breedlab.data.sample import write_sample
         from breedlab.files import atomic_write_json
 
-        with progress(f"drawing photos into {root}") as report:
+        with progress(f"drawing images into {root}") as report:
             write_sample(root, **self.model_dump(), progress=report)
         atomic_write_json(root / _SPEC, self.model_dump())
 

@@ -56,7 +56,7 @@ class Table:
 
     Attributes:
         files: The label files.
-        rows: One for each labelled image.
+        rows: One for each labeled image.
         notes: How the files were read.
         left_out: What they name that could not be used, and images that they do not name.
     """
@@ -212,7 +212,7 @@ def _left_out(root: Path, images: Images, reading: _Reading, sheets: list[_Sheet
             + listed(reading.missing, FEW)
         )
     if reading.unlabelled:
-        yield f"left out: {reading.unlabelled:,} rows of {names} without a label"
+        yield f"left out: {reading.unlabeled:,} rows of {names} without a label"
     if reading.disputed:
         count = len(reading.disputed)
         several = "1 image that has" if count == 1 else f"{count:,} images that have"

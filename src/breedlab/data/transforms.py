@@ -1,5 +1,5 @@
 """Geometry between decoded pixels and the network's input. Values stay uint8; the network
-normalises them."""
+normalizes them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _ASPECTS = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the shorter side, cut the centre. The same object serves validation, test, export and
+    """Resize the shorter side, cut the center. The same object serves validation, test, export and
     endpoint.
 
     Attributes:
         resize: Shorter side after the resize, pixels.
-        crop: Side of the square cut from the centre, pixels.
+        crop: Side of the square cut from the center, pixels.
         interpolation: `bilinear` or `bicubic`, both antialiased.
         mean: Per channel, of values scaled to 0..1; subtracted by the network.
         std: Per channel, likewise; divided by.

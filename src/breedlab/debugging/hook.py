@@ -197,7 +197,7 @@ class RunHook(Hook):  # type: ignore[misc]
         super().forward_hook(module, inputs, outputs)
         if module is self.loss and len(inputs) == 2:
             logits, labels = inputs
-            # Of several labels an image there is no one class that the rules on labels could judge.
+            # Multi-label images have no single class that the rules on labels could judge.
             several = bool(getattr(module, "multi_label", False))
             if self._is_saved("labels") and not several:
                 self._save_for_tensor("labels", labels if labels.ndim == 1 else labels.argmax(1))

@@ -1,7 +1,7 @@
 """What is kept of a tensor instead of the tensor: smdebug's reductions, and four that its rules
 lacked.
 
-`zeros` is the share of zeros, `dead` the share of channels that are zero for every photo of the
+`zeros` is the share of zeros, `dead` the share of channels that are zero for every image of the
 batch, `saturated` the share of values at an activation's limits, and `update` the norm of what a
 step changed over the weight's own.
 """
@@ -55,7 +55,7 @@ def reduce(
     many.
 
     Args:
-        tensor: Of any shape, not empty; activations are (photos, channels, ...).
+        tensor: Of any shape, not empty; activations are (images, channels, ...).
         kinds: Which reductions.
         bounds: An activation's limits, for `saturated`.
     """

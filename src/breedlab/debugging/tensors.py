@@ -1,4 +1,4 @@
-"""What the debugger recorded, as far as a report shows it: losses, and one figure of some tensors
+"""What the debugger recorded, as far as a report shows it: losses, and one value of some tensors
 of each kind."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from breedlab.files import atomic_write_json
 
 Series = list[tuple[float, float]]
-"""Figures by step: how many steps of training had been done, and the value."""
+"""Values by step: how many training steps had been done, and the value."""
 
 FIGURES = {
     "gradients": ("abs_mean", "mean magnitude of gradients"),

@@ -1,4 +1,4 @@
-"""How sure a model may be: one temperature for its scores, fitted on validation images."""
+"""Calibration: one temperature for a model's scores, fitted on validation images."""
 
 from __future__ import annotations
 
@@ -46,9 +46,8 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the temperature that minimizes the mean cross-entropy of `logits / temperature` (Guo
     et al. 2017).
 
-    With no mistake among the images, the smaller the temperature the better, without end. Then the
-    targets are Platt's (1999), (n + 1) / (n + 2) for the label: as sure as so many right answers
-    allow.
+    Without a single mistake, a smaller temperature is always better. The targets are then Platt's
+    (1999), (n + 1) / (n + 2) for the label: as confident as that many right answers allow.
 
     Args:
         logits: float (n, classes).

@@ -1,4 +1,4 @@
-"""Figures in words, the same in the terminal and in the report."""
+"""Metrics as text, the same in the terminal and in the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shown_metrics(test: Mapping[str, Any]) -> dict[str, str]:
 def interval(name: str, test: Mapping[str, Any]) -> str:
     """Return the 95% interval of a test's metric, such as `80.8% to 89.5%`; empty if none is known.
 
-    A test of an older version recorded none; those of rates follow from the number of photos.
+    A test of an older version recorded none; those of rates follow from the number of images.
     """
     if ends := (test.get("intervals") or {}).get(name):
         return f"{metric(name, ends[0])} to {metric(name, ends[1])}"
@@ -38,15 +38,14 @@ def interval(name: str, test: Mapping[str, Any]) -> str:
 
 
 def rate_interval(rate: float, photos: int) -> str:
-    """Return the Wilson interval of a rate over so many photos, such as `80.8% to 89.5%`."""
+    """Return the Wilson interval of a rate over so many images, such as `80.8% to 89.5%`."""
     low, high = wilson(rate * photos, photos)
     return f"{low:.1%} to {high:.1%}"
 
 
 def chance(test: Mapping[str, Any]) -> float | None:
-    """Return the top-1 of always naming the class that is most frequent in training: what any model
-    has to beat; None for a test of a single class, which tells nobody's guess from knowledge, and
-    of several labels an image.
+    """Return the top-1 of always predicting the most frequent training class, which any model has
+    to beat; None for a multi-label test, and for a test of a single class.
 
     Where the frequencies in training were not recorded, those of the test stand in for them.
     """
@@ -61,7 +60,7 @@ def chance(test: Mapping[str, Any]) -> float | None:
 
 
 def metric(name: str, value: float) -> str:
-    """A test's figure: shares in percent, the others with three places."""
+    """Format a test metric: rates in percent, others with three decimals."""
     return f"{value:.1%}" if is_percent(name) else f"{value:.3f}"
 
 

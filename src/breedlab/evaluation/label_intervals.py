@@ -1,4 +1,4 @@
-"""The 95% intervals of metrics of several labels an image, by the resampling of `intervals`.
+"""The 95% intervals of multi-label metrics, by the resampling of `intervals`.
 
 The one more image of a resample is one of the test, with its scores, of which one label is another:
 wrong, or right. Its scores are those of an image that is there, so that it only makes that image

@@ -1,5 +1,4 @@
-"""How good scores of several labels an image are: average precision, F1 at thresholds, and the
-thresholds themselves.
+"""Multi-label metrics: average precision, F1 at thresholds, and the thresholds themselves.
 
 All of it takes images that count so many times, one row a resample, so that intervals come from the
 same code as the metrics (`evaluation.label_intervals`).

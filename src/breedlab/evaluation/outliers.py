@@ -1,5 +1,5 @@
 """Images unlike all others, by the features of a frozen backbone: screenshots, drawings, strangers
-among the photos."""
+among the images."""
 
 from __future__ import annotations
 

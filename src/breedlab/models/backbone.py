@@ -23,7 +23,7 @@ TIMM = "timm/"
 PACKAGE = "package:"
 _HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _INPUT_IN_HALVES = ("googlenet", "inception_v3")
-"""Their weights were trained with 0.5, but torchvision normalizes with ImageNet's figures and has
+"""Their weights were trained with 0.5, but torchvision normalizes with ImageNet's values and has
 the network undo that (`transform_input`): an attribute, which no file of weights holds. Here they
 get 0.5 from the start."""
 
@@ -48,7 +48,7 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network from normalised (n, 3, side, side) images to (n, `features`) vectors.
+    """A network from normalized (n, 3, side, side) images to (n, `features`) vectors.
 
     Attributes:
         tag: The timm weights that it was built for, by whose settings timm shapes some networks.
@@ -169,7 +169,7 @@ def _build_torchvision(name: str, weights: str) -> Backbone:
 
 
 def _quiet(name: str) -> dict[str, Any]:
-    """GoogLeNet and Inception warn of a slow default initialisation that nobody asked for."""
+    """GoogLeNet and Inception warn of a slow default initialization that nobody asked for."""
     return {"init_weights": False} if name in _INPUT_IN_HALVES else {}
 
 

@@ -1,4 +1,4 @@
-"""The whole network, defined once: normalise, backbone, fully connected head.
+"""The whole network, defined once: normalize, backbone, fully connected head.
 
 It is imported by training and by the endpoint alike, so it needs torch and torchvision and nothing
 more.
@@ -56,14 +56,14 @@ class Architecture:
 
 
 class Classifier(nn.Module):
-    """From photos to logits.
+    """From images to logits.
 
     Args:
         architecture: Its shape.
         backbone: Made by `backbones.build`, weights loaded.
         freeze: `none`, `backbone`, or a stage's name: frozen through it. Frozen parts run in
             evaluation mode and take no gradients, whatever mode the rest is in.
-        side: Pixels of the square photos.
+        side: Pixels of the square images.
 
     Raises:
         ConfigError: If the network has no such stage.
@@ -85,7 +85,7 @@ class Classifier(nn.Module):
         self.side = side
         self.backbone = backbone.network
         self.head = make_head(backbone.features, architecture)
-        # Photos come as uint8; one multiply-add on the batch normalises them.
+        # Images come as uint8; one multiply-add on the batch normalizes them.
         self.register_buffer(
             "mean", 255 * torch.tensor(architecture.mean).view(1, 3, 1, 1), persistent=False
         )
@@ -115,7 +115,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def to_boundary(self, photos: torch.Tensor) -> torch.Tensor:
-        """The frozen part alone: from photos to its last activations."""
+        """The frozen part alone: from images to its last activations."""
         images = self.normalised(photos)
         if self.freeze == "backbone":
             features: torch.Tensor = self.backbone(images)

@@ -19,7 +19,7 @@ def convert(network: nn.Module, side: int) -> Any:
     with quiet():
         import openvino
 
-        # Two photos: traced with one, some networks take the one for a constant.
+        # Two images: traced with one, some networks take the one for a constant.
         example = torch.zeros(2, 3, side, side, dtype=torch.uint8)
         graph = openvino.convert_model(network, example_input=example)
         graph.reshape([-1, 3, side, side])
@@ -30,7 +30,7 @@ def convert(network: nn.Module, side: int) -> Any:
 def quiet() -> Iterator[None]:
     """Without the tools' own bars and lines, and without their reports to their makers.
 
-    OpenVINO's converter and NNCF send usage figures out unless the package that does so is missing.
+    OpenVINO's converter and NNCF send usage data unless the package that does so is missing.
     """
     import rich
 

@@ -12,7 +12,7 @@ from breedlab.data.source import obtain
 
 
 def checked_photos(config: Config) -> Report:
-    """The photos in place, every file read once.
+    """The images in place, every file read once.
 
     Raises:
         DataError: If they are missing, broken or inconsistent.
@@ -22,7 +22,7 @@ def checked_photos(config: Config) -> Report:
     note(config.conceal(f"{photos.root}: {len(photos.classes)} classes; {counts}"))
     for text in photos.notes:
         note(config.conceal(text))
-    with progress("checking photos") as done:
+    with progress("checking images") as done:
         report = check(
             photos,
             Path(config.cache.dir, "checks"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from breedlab.training.context import TrainingContext
 
 _COMPARED = 8
-"""Validation photos on which the archive's network is compared with the trained one."""
+"""Validation images on which the archive's network is compared with the trained one."""
 
 
 def export(

@@ -1,4 +1,4 @@
-"""The test of a trained network: its checkpoint, its temperature, and how good it is on photos that
+"""The test of a trained network: its checkpoint, its temperature, and how good it is on images that
 decided nothing."""
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ HeldOut = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class FinalTest:
-    """What the test found.
+    """The test's results.
 
     Attributes:
-        evaluation: On the test photos.
-        decisions: What validation decided about answers: `temperature`, or the `thresholds` of
-            several labels.
+        evaluation: On the test images.
+        decisions: What validation decided about answers: `temperature`, or for multi-label data
+            the `thresholds`.
         valid_features: Of the tested network on the validation images, (n, width); None where they
             have to be computed for it.
         held_out: By the network before a refit, on validation; None without a refit.
@@ -81,7 +81,7 @@ def final_test(
         return FinalTest(evaluation, decisions, validation.features)
     held_out = None
     if not config.data.multi_label:
-        # the refit has seen the validation images, and is surer of them than of others
+        # the refit has seen the validation images, and is more confident about them than others
         held_out = (
             (validation.logits / decisions["temperature"]).softmax(1),
             validation.labels,
@@ -97,30 +97,30 @@ def _thresholds(validation: ValidationPass, classes: Sequence[str]) -> dict[str,
     probabilities, targets = validation.logits.double().sigmoid().numpy(), validation.labels.numpy()
     if unseen := multi_label.unseen(targets, classes):
         note(
-            f"validation has no photo of {listed(unseen)}: the threshold stays"
+            f"validation has no image of {listed(unseen)}: the threshold stays"
             f" {multi_label.UNDECIDED:g}"
         )
     thresholds = multi_label.best_thresholds(probabilities, targets)
     note(
-        f"each class has the threshold of its best F1 on {len(targets)} validation photos, from"
+        f"each class has the threshold of its best F1 on {len(targets)} validation images, from"
         f" {min(thresholds):.2f} to {max(thresholds):.2f}"
     )
     return {"temperature": 1.0, "thresholds": thresholds}
 
 
 def _temperature(validation: ValidationPass) -> float:
-    """Return the temperature that makes the network as sure as it is right on validation."""
+    """Return the temperature that calibrates the network on validation."""
     images = len(validation.labels)
     if images < FEWEST_IMAGES:
         note(
-            f"scores are not calibrated: that takes at least {FEWEST_IMAGES} validation photos,"
+            f"scores are not calibrated: that takes at least {FEWEST_IMAGES} validation images,"
             f" and there are {images}"
         )
         return 1.0
     temperature, fitted = calibrating_temperature(validation.logits, validation.labels)
     if temperature == 1.0:
         note(
-            f"scores are not calibrated: {images} validation photos do not show that a"
+            f"scores are not calibrated: {images} validation images do not show that a"
             f" temperature of {fitted:.2f} helps"
         )
     return temperature
@@ -133,7 +133,7 @@ def measure(
     decisions: Mapping[str, Any] = MappingProxyType({}),
     monitor: Monitor | None = None,
 ) -> Evaluation | LabelEvaluation:
-    """Return how good a classifier is on the test photos.
+    """Return how good a classifier is on the test images.
 
     Args:
         prepared: Of the run.

@@ -9,11 +9,11 @@ from breedlab.models.backbone import PACKAGE, TIMM, is_path
 
 
 def transform(config: Config) -> dict[str, Any]:
-    """The parts of the evaluation transform that have changed since lineage.json did not record it
-    yet.
+    """Return the parts of the evaluation transform that differ from what older versions used, which
+    did not record it in lineage.json.
 
-    Packaged weights were normalized with ImageNet's figures, and a file for a torchvision network
-    took all that belongs to the library's newest weights.
+    Those normalized for packaged weights with ImageNet's mean and std, and used the transform of
+    the library's newest weights for a file of a torchvision network.
     """
     data, model = config.data, config.model
     former: dict[str, Any] = {}

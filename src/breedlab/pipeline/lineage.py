@@ -36,7 +36,7 @@ def describe_lineage(config: Config, report: Report, start: Mapping[str, Any]) -
 
     Args:
         config: The experiment.
-        report: The checked photos.
+        report: The checked images.
         start: What there is to say of the network: `transform`, and `parent` where the weights
             name a run.
     """

@@ -96,7 +96,7 @@ def suited(config: Config, images: Images | None) -> tuple[Config, list[str]]:
 
 
 def find_images(config: Config) -> Images:
-    """How many photos there are here, or will be.
+    """How many images there are here, or will be.
 
     Raises:
         DataError: If the data folder is there and cannot be used.
@@ -121,13 +121,13 @@ def find_images(config: Config) -> Images:
 def _stages(config: Config, images: Images, already: Done) -> list[str]:
     train, tuner = images.counts["train"], config.tuner
     cached = config.model.freeze != "none" and config.cache.mode == "auto"
-    stages = ["check every photo"]
+    stages = ["check every image"]
     if cached and not already.trained:
         photos = config.cache.views * train + images.counts["valid"]
         kept = (
             f", unless {config.cache.dir} still has them" if already.trials or already.begun else ""
         )
-        stages.append(f"compute the frozen part's activations once{kept}: {photos:,} photos")
+        stages.append(f"compute the frozen part's activations once{kept}: {photos:,} images")
     space = search_space(config)
     trials = trial_count(config)
     if tuner.strategy != "none" and already.trials < trials:
@@ -170,8 +170,8 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
     if config.fine_tune.epochs:
         stages.append(_fine_tuning(config))
     if config.trainer.refit:
-        stages.append(f"refit on train and validation: {train + images.counts['valid']:,} photos")
-    stages.append(f"test on {images.counts['test']:,} photos")
+        stages.append(f"refit on train and validation: {train + images.counts['valid']:,} images")
+    stages.append(f"test on {images.counts['test']:,} images")
     stages.append("export model.tar.gz")
     return stages
 

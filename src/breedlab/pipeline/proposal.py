@@ -80,7 +80,7 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
     if not extras.has("debugger"):
         words.append("debugger=none")
     if photos.multi_label:
-        reasons.append("images have several labels, or none: data=multi_label, chosen by mAP")
+        reasons.append("the data is multi-label: data=multi_label; the best model is chosen by mAP")
     kind = "multi_label" if photos.multi_label else "image_folder"
     words += [f"data={kind}", f"data.root={literally(str(root))}"]
     if report.bad or report.conflicts or report.leaks:
@@ -124,7 +124,7 @@ def describe(photos: PhotoSet, report: Report) -> Iterator[str]:
 def _layout(photos: PhotoSet) -> str:
     if photos.label_files:
         return (
-            "images labelled by"
+            "images labeled by"
             f" {listed([str(file.relative_to(photos.root)) for file in photos.label_files])}"
         )
     tops = dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Going on with a run that was begun: is it the same photos, what is recorded, what had it set?"""
+"""Going on with a run that was begun: is it the same images, what is recorded, what had it set?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def reenter(config: Config, resume: Path, report: Report, current: CurrentRun) -
     """Make a run directory the current run again, and return it.
 
     Raises:
-        ConfigError: If the photos are not those that it was started with, or another process works
+        ConfigError: If the images are not those that it was started with, or another process works
             on it.
     """
     # The link `latest` is about to move; what it points to is what is meant.
@@ -40,7 +40,7 @@ def reenter(config: Config, resume: Path, report: Report, current: CurrentRun) -
     if damaged:
         warn(
             f"{' and '.join(damaged)} of {directory} could not be read; written anew from the"
-            " photos as they are now"
+            " images as they are now"
         )
         rundir.write_records_anew(config, report, directory, damaged)
     return directory
@@ -82,6 +82,6 @@ def complete_metrics(directory: Path) -> dict[str, Any] | None:
 
 def _other_photos(directory: Path, report: Report) -> ConfigError:
     return OtherImages(
-        f"resume: the photos under {report.photos.root} are not those that {directory} was started"
+        f"resume: the images under {report.photos.root} are not those that {directory} was started"
         " with; restore them, say where they are now (data.root=DIR), or start a new run"
     )

@@ -171,7 +171,7 @@ def _enter(watch: Session, name: str) -> None:
 
 def _prepared(config: Config, report: Report, watch: Session) -> TrainingContext:
     _enter(watch, "Network")
-    # here, after the photos are known to be good: it and its company take seconds
+    # here, after the images are known to be good: it and its company take seconds
     with progress("loading PyTorch"):
         from breedlab.training import starting_weights
         from breedlab.training.context import prepare

@@ -44,7 +44,7 @@ def create(
     Args:
         config: The experiment.
         overrides: What the person typed.
-        report: The checked photos.
+        report: The checked images.
         directory: To be made instead, where something else gives runs their places.
         start: What the lineage has to say of the network: `transform`, and `parent` where the
             weights name a run.
@@ -170,7 +170,7 @@ def note_moved_photos(config: Config, run: Path) -> None:
 
 
 def recorded_fingerprint(run: Path) -> str:
-    """The fingerprint of the photos that a run was started with."""
+    """The fingerprint of the images that a run was started with."""
     return str(lineage(run)["data"]["fingerprint"])
 
 
@@ -207,7 +207,7 @@ def has_same_splits(config: Config, run: Path, report: Report) -> bool:
 
 
 def write_records_anew(config: Config, report: Report, run: Path, names: Sequence[str]) -> None:
-    """Write what `damaged_records` named, from the photos as they are now."""
+    """Write what `damaged_records` named, from the images as they are now."""
     for name in names:
         tree = (
             _splits(config, report)
@@ -218,7 +218,7 @@ def write_records_anew(config: Config, report: Report, run: Path, names: Sequenc
 
 
 def write_predictions(run: Path, photos: PhotoSet, predictions: Mapping[str, Any]) -> None:
-    """Writes `predictions.json`: what was answered on each photo of the test, column by column.
+    """Writes `predictions.json`: what was answered on each image of the test, column by column.
 
     Args:
         run: The run directory.

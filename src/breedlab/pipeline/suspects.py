@@ -51,7 +51,7 @@ def list_suspects(
         data: The images.
     """
     if config.data.multi_label:
-        note("no search for wrong labels: photos may have several")
+        note("no search for wrong labels: images may have several")
         return
     photos = [photo for split in _SPLITS for photo in data.photos.splits[split]]
     split_of = [split for split in _SPLITS for _ in data.photos.splits[split]]
@@ -98,7 +98,7 @@ def list_suspects(
             f" worst first: fill in fix (a class, or remove), and train with data.fixes={FILE}"
         )
     if far:
-        several = "1 photo is" if len(far) == 1 else f"{len(far):,} photos are"
+        several = "1 image is" if len(far) == 1 else f"{len(far):,} images are"
         note(
             f"{several} unlike all others; {directory / FILE} lists them as {OUTLIER}: to leave one"
             f" out, put {REMOVE} in its column fix"

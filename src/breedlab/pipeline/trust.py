@@ -1,5 +1,5 @@
-"""What an archive's answers say beside their scores, found on validation: how sure, which set,
-whether unknown."""
+"""What an archive's answers say besides scores, derived from validation: calibrated probabilities,
+prediction sets, and whether an image is unknown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def answers_of(
     """
     answers: dict[str, Any] = dict(decisions)
     if config.data.multi_label:
-        note("unknown photos are not flagged: they get no labels")
+        note("unknown images are not flagged: they get no labels")
         return answers, None
     if (
         config.serving.unknown == "off"
@@ -90,8 +90,8 @@ def settle(
         answers: From `answers_of`.
         photos: Validation decides, the test is only measured.
         device: Where the model computes.
-        held_out: Of validation by the network before a refit, which has seen those images and is
-            surer of them.
+        held_out: The validation results of the network before a refit; the refit network has seen
+            those images and is overconfident about them.
     """
     if photos.photos.multi_label:  # there are no sets of classes one of which is the true one
         return dict(answers), {}
@@ -128,7 +128,7 @@ def in_words(measured: Mapping[str, Any]) -> list[str]:
     if sets := measured.get("sets"):
         span = rate_interval(sets["coverage"], sets["images"])
         lines.append(
-            f"{conformal.COVERAGE:.0%} sets: {sets['coverage']:.1%} of the test photos' sets"
+            f"{conformal.COVERAGE:.0%} sets: {sets['coverage']:.1%} of the test images' sets"
             f" contain the true class ({span}); {sets['size']:.1f} classes on average"
         )
     if unknown := measured.get("unknown"):

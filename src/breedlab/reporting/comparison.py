@@ -1,4 +1,4 @@
-"""Several runs side by side: what differs in their configs, their curves, their figures."""
+"""Compare several runs: differences in their configs, their curves, and their metrics."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     epochs = [
         figure((run.metrics.get("training") or {}).get("epochs", NOT_FINISHED)) for run in runs
     ]
-    for title, texts in (("photos of the test", photos), ("epochs", epochs)):
+    for title, texts in (("test images", photos), ("epochs", epochs)):
         rows.append({"name": title, "cells": [(text, False) for text in texts]})
     return rows
 
@@ -180,7 +180,7 @@ def paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
             )
             right_on = "has all labels right on" if run.multi_label else "is right on"
             sentences.append(
-                f"{names[best]} {right_on} {more:,} more of {len(_right(run)):,} test photos than"
+                f"{names[best]} {right_on} {more:,} more of {len(_right(run)):,} test images than"
                 f" {names[index]}, {reading} (McNemar's exact test, p = {p:.2g})."
             )
     return sentences
@@ -268,7 +268,7 @@ def verdicts(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
 
 
 def profile(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
-    """The headline figures of each recording."""
+    """Return the headline results of each recording."""
     rows: dict[str, list[str]] = {
         "CPU, mean": [],
         "GPU, mean": [],

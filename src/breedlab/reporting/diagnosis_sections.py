@@ -38,8 +38,8 @@ def rules(run: RunRecord) -> Section:
 
 
 def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A verdict's figures, in the units that their names end in: mappings and lists in them in one
-    line."""
+    """Return a result's measurements in the units that end their names; mappings and lists become
+    one line."""
     texts = []
     for name, value in found.items():
         bare, unit = _unit(name)

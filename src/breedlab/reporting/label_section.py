@@ -1,5 +1,4 @@
-"""What the report shows of a model of several labels an image: each label, and the surest
-mistakes."""
+"""The report on a multi-label model: each label, and the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -17,14 +16,14 @@ _MISTAKES = 12
 
 @dataclass(frozen=True)
 class Mistake:
-    """A label that a photo was given wrongly, or not given.
+    """A label that an image was given wrongly, or not given.
 
     Attributes:
         picture: A `data:` address.
         file: Below the data's root.
         label: Its name.
         probability: What the model gave it.
-        labels: The photo's own.
+        labels: The image's own.
     """
 
     picture: str
@@ -35,7 +34,7 @@ class Mistake:
 
 
 def labels(run: RunRecord) -> Section:
-    """A row a label, and the mistakes that the model was surest of."""
+    """Return one row per label, and the most confident mistakes."""
     return {
         "rows": sorted(
             _rows(run), key=lambda row: (row["ap"] is None, row["ap"] or 0.0, row["name"])
@@ -63,8 +62,8 @@ def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
 
 
 def _mistakes(run: RunRecord, *, missed: bool) -> list[Mistake]:
-    """Return labels that were not given and are true, or were given and are not, the surest
-    first."""
+    """Return labels that are true but were not given, or were given but are not true, the most
+    confident first."""
     found, root = run.predictions, run.photo_root
     if root is None or "thresholds" not in found:
         return []

@@ -1,4 +1,4 @@
-"""Small pictures of the run's photos, inside the page. A photo that is gone or broken is left
+"""Small pictures of the run's images, inside the page. An image that is gone or broken is left
 out."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MISTAKES = 12
 
 @dataclass(frozen=True)
 class Shown:
-    """A photo of the test and what the model made of it.
+    """An image of the test and what the model made of it.
 
     Attributes:
         picture: A `data:` address.
@@ -48,8 +48,8 @@ class Shown:
 
 @functools.lru_cache(maxsize=1024)
 def thumbnail(path: Path) -> str | None:
-    """A `data:` address of a photo made small, upright and in RGB; None if there is no such
-    photo."""
+    """A `data:` address of an image made small, upright and in RGB; None if there is no such
+    image."""
     try:
         image = Image.fromarray(decode(read_image(path)))
     except (OSError, ImageError):
@@ -61,12 +61,12 @@ def thumbnail(path: Path) -> str | None:
 
 
 def labels_of(recorded: int | list[int]) -> list[int]:
-    """Return the classes of a photo by what splits.json says of it."""
+    """Return the classes of an image by what splits.json says of it."""
     return recorded if isinstance(recorded, list) else [recorded]
 
 
 def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
-    """A few training photos of each class, spread over what there is; fewer of each where there are
+    """A few training images of each class, spread over what there is; fewer of each where there are
     many classes."""
     root, labels = run.photo_root, run.splits.get("labels", {}).get("train", [])
     if root is None or not labels:
@@ -110,7 +110,7 @@ def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
 
 
 def confusions(run: RunRecord) -> list[dict[str, Any]]:
-    """The worst confusions, each with photos that were confused and one of the class they were
+    """The worst confusions, each with images that were confused and one of the class they were
     taken for."""
     rows = []
     for pair in run.test.get("worst", [])[:_CONFUSIONS]:
@@ -126,12 +126,12 @@ def confusions(run: RunRecord) -> list[dict[str, Any]]:
 
 
 def mistakes(run: RunRecord) -> list[Shown]:
-    """The wrong answers that the model was surest of."""
+    """Return the most confident wrong answers."""
     return [mistake for index in _wrong(run)[:_MISTAKES] if (mistake := _shown(run, index))]
 
 
 def _wrong(run: RunRecord) -> list[int]:
-    """Indices of the wrong answers, surest first."""
+    """Return the indices of the wrong answers, most confident first."""
     predictions = run.predictions
     pairs = zip(predictions.get("labels", []), predictions.get("predicted", []), strict=True)
     wrong = [index for index, (label, predicted) in enumerate(pairs) if label != predicted]
@@ -153,7 +153,7 @@ def _name(run: RunRecord, column: str, index: int) -> str:
 
 
 def _example(run: RunRecord, name: str) -> str | None:
-    """A training photo of a class."""
+    """A training image of a class."""
     labels, root = run.splits.get("labels", {}).get("train", []), run.photo_root
     if root is None or not labels or name not in run.classes:
         return None

@@ -20,7 +20,7 @@ from breedlab.reporting.sections import Section, class_counts
 
 
 def confusion(run: RunRecord) -> Section:
-    """The matrix, the worst pairs, the surest mistakes."""
+    """Return the matrix, the worst pairs, and the most confident mistakes."""
     cells, classes = read_cells(run.test), run.classes
     labels = drawn_classes(cells, len(classes)) if cells else []
     rows: list[dict[str, Any]] = [
@@ -85,9 +85,9 @@ def trust(run: RunRecord) -> list[str]:
     if unknown := measured.get("unknown"):
         span = rate_interval(unknown["false_alarms"], int(unknown["images"]))
         sentences.append(
-            "It calls photos unknown that are further from the training photos than 95% of"
+            "It calls images unknown that are further from the training images than 95% of"
             f" validation ({unknown['method']} in its features): {unknown['false_alarms']:.1%} of"
-            f" the test ({span}), all of whose photos are of its classes."
+            f" the test ({span}), all of whose images are of its classes."
         )
     return sentences
 

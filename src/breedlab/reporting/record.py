@@ -32,11 +32,11 @@ class RunRecord:
     Attributes:
         path: Its directory.
         config, overrides, lineage, splits, metrics: The files of those names.
-        predictions: Of each test photo, or empty: `photos` (paths below the data's root), `labels`,
-            `predicted`, `probabilities`; of several labels lists in each, and `thresholds`.
+        predictions: Of each test image, or empty: `photos` (paths below the data's root), `labels`,
+            `predicted`, `probabilities`; of a multi-label run lists in each, and `thresholds`.
         trials: The search, in order.
         confirmed: Its best trials with other seeds: by trial, and by seed, objective and loss.
-        curves: Figures of each epoch by name, such as `valid/loss`, over the steps that had been
+        curves: Metrics of each epoch by name, such as `valid/loss`, over the steps that had been
             done.
         tensors: The debugger's recording.
         profile: The profiler's recording.
@@ -68,17 +68,17 @@ class RunRecord:
 
     @property
     def multi_label(self) -> bool:
-        """Whether its photos may have several labels, or none."""
+        """Whether its images may have several labels, or none."""
         return bool((self.config.get("data") or {}).get("multi_label"))
 
     @property
     def test(self) -> dict[str, Any]:
-        """The figures of the test split, or an empty mapping."""
+        """The metrics of the test split, or an empty mapping."""
         return dict(self.metrics.get("test") or {})
 
     @cached_property
     def photo_root(self) -> Path | None:
-        """Where the photos lie, if they still do."""
+        """Where the images lie, if they still do."""
         roots = [self.lineage.get("data", {}).get("root"), self.splits.get("root")]
         first = [photo for photos in self.splits.get("photos", {}).values() for photo in photos[:1]]
         for text in roots:

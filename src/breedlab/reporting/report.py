@@ -48,7 +48,7 @@ _CONTENTS = {
 }
 """By the id of a section its title, and what gives its content."""
 _OF_ONE_CLASS = ("confusion", "calibration", "classes")
-"""Those that say nothing of several labels a photo, in whose place is one on labels."""
+"""Sections that do not apply to multi-label runs; a section on labels replaces them."""
 
 
 def _contents(run: RunRecord) -> Mapping[str, tuple[str, Callable[[RunRecord], Any]]]:

@@ -43,8 +43,8 @@ def summary(run: RunRecord) -> Section:
         "started": lineage.get("started", ""),
         "commit": commit or "no git checkout",
         "seed": figure(lineage.get("seed")),
-        "photos": (lineage.get("data") or {}).get("root", ""),
-        "fingerprint of the photos": (lineage.get("data") or {}).get("fingerprint", ""),
+        "images": (lineage.get("data") or {}).get("root", ""),
+        "fingerprint of the images": (lineage.get("data") or {}).get("fingerprint", ""),
         "starts from": lineage.get("parent") or (run.config.get("model") or {}).get("weights", ""),
         "machine": f"{machine.get('platform', '')}, {machine.get('cpus', '?')} CPUs",
         "python": lineage.get("python", ""),
@@ -98,7 +98,7 @@ def what(run: RunRecord) -> str:
     if run.classes:
         parts.append(f"{len(run.classes)} classes")
     if test:
-        parts.append(f"tested on {test['photos']:,} photos")
+        parts.append(f"tested on {test['photos']:,} images")
     tuned = (run.metrics.get("training") or {}).get("fine_tune") or {}
     if tuned.get("kept"):
         watched = run.metrics["monitor"]["metric"]
@@ -108,7 +108,7 @@ def what(run: RunRecord) -> str:
         parts.append(f"{what} fine-tuned ({watched} {before} before, {after} after)")
     if again := (run.metrics.get("training") or {}).get("refit"):
         parts.append(
-            f"refit on the {again['photos']:,} photos of train and validation before the test and"
+            f"refit on the {again['photos']:,} images of train and validation before the test and"
             " the export"
         )
     return "; ".join(parts)
@@ -138,7 +138,7 @@ def data(run: RunRecord) -> Section:
 
 
 def class_counts(run: RunRecord) -> dict[str, list[int]]:
-    """By split, the number of photos of each class; empty for a run that did not record the photos'
+    """By split, the number of images of each class; empty for a run that did not record the photos'
     classes."""
     count = len(run.classes)
     labels = run.splits.get("labels", {})

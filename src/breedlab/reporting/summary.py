@@ -1,4 +1,4 @@
-"""The end of a run in the terminal: the figures, the worst confusions, where everything is."""
+"""The end of a run in the terminal: metrics, the worst confusions, and where everything is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def show(run: Path, metrics: Mapping[str, Any]) -> None:
         )
     if again := (metrics.get("training") or {}).get("refit"):
         console.print(
-            f"of the model refit on train and validation ({again['photos']:,} photos)", markup=False
+            f"of the model refit on train and validation ({again['photos']:,} images)", markup=False
         )
     if test["worst"]:
         console.print()
@@ -39,7 +39,7 @@ def show(run: Path, metrics: Mapping[str, Any]) -> None:
     for title, text in (
         ("run", str(run)),
         ("model", str(run / "model.tar.gz")),
-        ("predict", command("predict", run, "PHOTO...")),
+        ("predict", command("predict", run, "IMAGE...")),
         ("report", str(run / "report.html") if extras.has("report") else ""),
         ("review", f"tensorboard --logdir {run.parent}" if extras.has("tensorboard") else ""),
     ):
@@ -49,7 +49,7 @@ def show(run: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
-    """The figures of an evaluation."""
+    """Return the metrics of an evaluation as a table."""
     rows = [
         [shown, metric(name, test["metrics"][name]), interval(name, test)]
         for name, shown in shown_metrics(test).items()
@@ -59,7 +59,7 @@ def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
         row = [f"  before scaling by temperature {found['temperature']:.2f}", before, ""]
         names = [*shown_metrics(test)]
         rows.insert(names.index("ece") + 1 if "ece" in names else len(rows), row)
-    photos = "1 photo" if test["photos"] == 1 else f"{test['photos']:,} photos"
+    photos = "1 image" if test["photos"] == 1 else f"{test['photos']:,} images"
     guess = chance(test)
     guessing = "" if guess is None else f"; guessing gives {guess:.1%}"
     return table(f"{title}, {photos}{guessing}", ["metric", "value", "95% interval"], rows)
@@ -70,7 +70,7 @@ def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:
     rows = [
         [w["truth"], w["taken_for"], f"{w['count']} of {w['of']}"] for w in test["worst"][:most]
     ]
-    return table("Worst confusions", ["class", "taken for", "photos"], rows)
+    return table("Worst confusions", ["class", "taken for", "images"], rows)
 
 
 def labels_table(test: Mapping[str, Any], most: int = 20) -> Table:
@@ -88,10 +88,10 @@ def labels_table(test: Mapping[str, Any], most: int = 20) -> Table:
         ]
         for name, own in sorted(known, key=lambda pair: pair[1]["ap"])[:most]
     ]
-    columns = ["label", "photos", "AP", "95% interval", "threshold", "precision", "recall"]
+    columns = ["label", "images", "AP", "95% interval", "threshold", "precision", "recall"]
     unseen = len(test["per_class"]) - len(known)
     title = "Labels" if len(known) <= most else f"The {most} hardest of {len(known)} labels"
-    return table(title + (f"; {unseen} without photos" if unseen else ""), columns, rows)
+    return table(title + (f"; {unseen} without images" if unseen else ""), columns, rows)
 
 
 def engines_table(export: Mapping[str, Any]) -> Table:
@@ -124,4 +124,4 @@ def engines_table(export: Mapping[str, Any]) -> Table:
         "valid top-1" if rightness == "top1" else "valid, all labels right",
         "",
     ]
-    return table("Engines, ms a photo", columns, rows)
+    return table("Engines, ms per image", columns, rows)

@@ -72,7 +72,7 @@ def write_review(
 def _pictures(
     photos: PhotoData, evaluation: Evaluation
 ) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Yield the test's pictures by title: confusions, predictions, and the surest mistakes."""
+    """Yield the test's pictures by title: confusions, predictions, most confident mistakes."""
     labels = [photo.label for photo in photos.photos.splits["test"]]
     order = range(len(labels))
     wrong = [i for i in order if evaluation.predictions[i][0] != labels[i]]
@@ -92,7 +92,7 @@ def _metrics(test: Mapping[str, Any]) -> str:
         for name, shown in shown_metrics(test).items()
     ]
     return "\n".join(
-        [f"| {test['photos']:,} photos | value | 95% interval |", "|---|---|---|", *rows]
+        [f"| {test['photos']:,} images | value | 95% interval |", "|---|---|---|", *rows]
     )
 
 

@@ -1,7 +1,7 @@
 """int8 again where plain int8 answered too differently: the layers that lose most stay in fp32.
 
 NNCF ranks the layers by what their rounding changes, and sets one after another back until few
-enough validation photos are answered differently. The gate (`engine_gate`) then judges it as it
+enough validation images are answered differently. The gate (`engine_gate`) then judges it as it
 judged the plain one.
 """
 
@@ -21,7 +21,7 @@ from breedlab.serving.engine_gate import most_differing
 from breedlab.serving.engines import OpenVino
 
 MOST_PHOTOS = 300
-"""Validation photos that it is controlled on: each is answered once for every layer."""
+"""Validation images that it is controlled on: each is answered once for every layer."""
 _RANKED_BY = 100
 """Photos that layers are ranked by."""
 _MOST_LAYERS = 20
@@ -43,8 +43,8 @@ def restore_accuracy(
         candidate: OpenVINO in int8, which the gate refused; gets the engine.
         graph: Of the network, in fp32.
         file: The graph's .xml, which is written over.
-        calibration: Training photos, uint8 (n, 3, side, side).
-        validation: Photos that decide, likewise.
+        calibration: Training images, uint8 (n, 3, side, side).
+        validation: Images that decide, likewise.
         decided: What the module answers to these, as `Answers.decided`.
         answers: Of the model.
 

@@ -66,8 +66,8 @@ class Answers:
         coverage: Of `sets`: how often the true class is to be in them.
         least: The probability from which a class is in the set; None without sets.
         unknown: What tells images that are of none of the classes; None if nothing does.
-        thresholds: Of a model of several labels an image: the probability from which it is given
-            each; None of a model of one class an image.
+        thresholds: For a multi-label model, the probability from which an image is given each
+            label; None for a model with one class per image.
     """
 
     classes: int
@@ -83,8 +83,8 @@ class Answers:
         return self.thresholds is not None
 
     def apply(self, numbers: torch.Tensor) -> torch.Tensor:
-        """From an engine's numbers to calibrated scores (n, classes), and a column of distances
-        with `unknown`; of several labels to the probability of each."""
+        """Turn an engine's numbers into calibrated scores (n, classes), plus a column of distances
+        with `unknown`; for a multi-label model, into the probability of each label."""
         scores = numbers[:, : self.classes] / self.temperature
         if self.multi_label:
             return scores.sigmoid()

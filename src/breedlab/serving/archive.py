@@ -81,7 +81,7 @@ def write_folder(
         transform: Of the evaluation.
         classes: Names in the order of the scores.
         lineage: Where the model comes from.
-        allow_urls: Whose photos an endpoint of it fetches by their address.
+        allow_urls: Whose images an endpoint of it fetches by their address.
         plugins: Packages that the endpoint needs, too, since a head or an engine may be theirs.
         answers: What becomes of its scores; see `serving.answers`.
     """
@@ -150,7 +150,7 @@ def record_engine(
     if taken.engine == OPENVINO:
         graph, side = f"engines/{taken.precision}.xml", description["transform"]["crop"]
         scores = OpenVino(folder / graph, taken.precision).scores(probe(side))[0, :count].tolist()
-        # What it answers to one photo that is the same everywhere: by that another machine knows it
+        # What it answers to one image that is the same everywhere: by that another machine knows it
         # has the same.
         engine |= {
             "file": graph,

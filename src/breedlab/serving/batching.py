@@ -1,5 +1,5 @@
 """One model for many requests: each alone when idle, what has queued together when not. No timer
-holds a photo back."""
+holds an image back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from breedlab.serving.engines import Compute
 from breedlab.serving.model import Model
 
 Scores = asyncio.Future[np.ndarray[Any, Any]]
-"""Will hold a photo's logits (classes,)."""
+"""Will hold an image's logits (classes,)."""
 Answer = np.ndarray[Any, Any] | Exception
 
 _MOST_APART = 4
@@ -26,17 +26,17 @@ the last."""
 class Batcher:
     """Computes scores on threads, so that the server goes on reading and decoding.
 
-    A lone photo gets all cores. Once there are as many photos as parts that the engine splits the
+    A lone image gets all cores. Once there are as many images as parts that the engine splits the
     cores into, each part computes batches of its own: no core waits for another, and while one
     decodes the next computes.
 
-    Threads that decode hand their photos over themselves, and compute what may be computed then; a
+    Threads that decode hand their images over themselves, and compute what may be computed then; a
     batch's answers go back together: each way through the event loop, or to another thread, would
-    cost a photo as much as all the rest of serving it.
+    cost an image as much as all the rest of serving it.
 
     Args:
         model: Whose scores are wanted.
-        most: Photos in one batch of all cores.
+        most: Images in one batch of all cores.
     """
 
     def __init__(self, model: Model, most: int = 32) -> None:
@@ -45,8 +45,8 @@ class Batcher:
         self._parts = len(self._free)
         self._queue: deque[tuple[torch.Tensor, Scores]] = deque()
         self._coming = 0
-        self._computed = 0  # photos that are being computed
-        # On a CPU, a pass that starts while the next photos are being decoded takes its cores from
+        self._computed = 0  # images that are being computed
+        # On a CPU, a pass that starts while the next images are being decoded takes its cores from
         # them, and they miss it; a GPU has nothing better to do.
         self._waits = model.device.type == "cpu"
         self._ended = False
@@ -69,24 +69,24 @@ class Batcher:
             thread.join()
 
     def expect(self) -> None:
-        """Says that a photo is being decoded, for which a batch that is not yet full may wait."""
+        """Says that an image is being decoded, for which a batch that is not yet full may wait."""
         with self._changed:
             self._coming += 1
 
     def withdraw(self) -> None:
-        """Says that a photo which was expected does not come."""
+        """Says that an image which was expected does not come."""
         with self._changed:
             self._coming -= 1
             self._wake()
 
     def add(self, photo: torch.Tensor, scores: Scores) -> None:
-        """Takes a photo, uint8 (3, side, side), whose scores are wanted; from any thread."""
+        """Takes an image, uint8 (3, side, side), whose scores are wanted; from any thread."""
         with self._changed:
             self._queue.append((photo, scores))
             self._wake()
 
     def add_expected(self, photo: torch.Tensor, scores: Scores) -> None:
-        """As `add`, of a photo that was expected; from a thread that decodes, which then computes,
+        """As `add`, of an image that was expected; from a thread that decodes, which then computes,
         too."""
         with self._changed:
             self._coming -= 1
@@ -100,7 +100,7 @@ class Batcher:
             self._changed.notify()
 
     def _next(self) -> tuple[int, bool] | None:
-        """How many photos may be computed now, and whether apart; None if it is not yet time."""
+        """How many images may be computed now, and whether apart; None if it is not yet time."""
         waiting = len(self._queue)
         if not waiting or (self._waits and self._coming and waiting < self._most):
             return None

@@ -16,8 +16,8 @@ from breedlab.errors import ServingError
 from breedlab.serving.fetch import allowed_from
 
 FORMAT = 2
-"""The newest that is read: 1, or 2 of several labels an image, which what reads 1 alone would
-answer with one class."""
+"""The newest format that is read. Multi-label models have 2, since code that reads only 1 would
+answer with a single class."""
 SCHEMA_VERSION = 1  # config/migrations has it, too, but is not there on an endpoint
 _MAX_BYTES = 64_000_000
 _MAX_CLASSES = 100_000

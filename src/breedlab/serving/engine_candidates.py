@@ -19,11 +19,11 @@ class Candidate:
     Attributes:
         choice: Which it is.
         engine: Ready to compute; None if it cannot be had.
-        milliseconds: By the photos in a batch: one photo's share of its time.
+        milliseconds: By the images in a batch: one image's share of its time.
         timing: Every round of it.
-        agreement: Share of the validation photos with the module's class, or with all of its labels
+        agreement: Share of the validation images with the module's class, or with all of its labels
             and no other; None if it was not asked.
-        right: Share of the validation photos with the true class, or labels; likewise.
+        right: Share of the validation images with the true class, or labels; likewise.
         multi_label: Whether they may have several.
         objection: What speaks against it, else empty.
         remark: What is unusual about it, else empty.
@@ -63,10 +63,10 @@ class Selection:
     Attributes:
         taken: The engine.
         candidates: All that were looked at, the module first; none if there was nothing to choose.
-        photos: Validation photos that they were compared on.
-        calibration: Training photos that int8 was made with.
-        test_right: What the engine taken answers right, of photos that decided nothing.
-        multi_label: Whether they may have several labels.
+        photos: Validation images that they were compared on.
+        calibration: Training images that int8 was made with.
+        test_right: What the engine taken answers right, of images that decided nothing.
+        multi_label: Whether the images may have several labels.
     """
 
     taken: Choice

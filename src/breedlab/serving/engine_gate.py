@@ -1,4 +1,4 @@
-"""Which engines answer too differently from the module to be taken, by the validation photos."""
+"""Which engines answer too differently from the module to be taken, by the validation images."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from breedlab.serving.engine_candidates import Candidate
 from breedlab.serving.engines import MODULE, OPENVINO, Choice
 
 FEWEST_PHOTOS = 100
-"""Validation photos without which int8 is not taken: of fewer, no agreement says enough."""
+"""Validation images without which int8 is not taken: of fewer, no agreement says enough."""
 LEAST_CERTAIN_AGREEMENT = 0.95
 """What the true agreement of int8 has to exceed with 95% confidence: the lower end of its Wilson
 interval."""
 MOST_LOST = 0.005
 """How much of the validation top-1 an engine may lose."""
 LEAST_AGREEMENT = 0.98
-"""The least share of validation photos that an engine has to put into the module's class."""
+"""The least share of validation images that an engine has to put into the module's class."""
 
 
 def too_few(photos: int) -> str:
-    """Return why so many validation photos cannot judge int8; empty if they can."""
+    """Return why so many validation images cannot judge int8; empty if they can."""
     if photos >= FEWEST_PHOTOS:
         return ""
-    return f"{photos} validation photos cannot judge it, at least {FEWEST_PHOTOS} are needed"
+    return f"{photos} validation images cannot judge it, at least {FEWEST_PHOTOS} are needed"
 
 
 def objection(candidate: Candidate, module: Candidate, photos: int) -> str:
-    """Return what speaks against a candidate by its answers on the validation photos, else an empty
+    """Return what speaks against a candidate by its answers on the validation images, else an empty
     text."""
     assert (
         candidate.agreement is not None and candidate.right is not None and module.right is not None
@@ -36,7 +36,7 @@ def objection(candidate: Candidate, module: Candidate, photos: int) -> str:
             " are needed"
         )
     if module.right - candidate.right > MOST_LOST + 1e-6:
-        measure = "photos with all labels right" if candidate.multi_label else "top-1"
+        measure = "images with all labels right" if candidate.multi_label else "top-1"
         return (
             f"loses {100 * (module.right - candidate.right):.1f} points of {measure}, at most"
             f" {100 * MOST_LOST:g} may go"
@@ -48,7 +48,7 @@ def objection(candidate: Candidate, module: Candidate, photos: int) -> str:
     least, _ = wilson(round(candidate.agreement * photos), photos)
     if least < LEAST_CERTAIN_AGREEMENT:
         return (
-            f"agrees with the module on {candidate.agreement:.1%} of {photos} validation photos;"
+            f"agrees with the module on {candidate.agreement:.1%} of {photos} validation images;"
             f" the true share may be as low as {least:.1%}, at least {LEAST_CERTAIN_AGREEMENT:.0%}"
             " have to be certain"
         )
@@ -56,7 +56,7 @@ def objection(candidate: Candidate, module: Candidate, photos: int) -> str:
 
 
 def most_differing(photos: int) -> float:
-    """Return the largest share of so many validation photos that int8 may answer differently."""
+    """Return the largest share of so many validation images that int8 may answer differently."""
     module = Candidate(MODULE, agreement=1.0, right=1.0)
 
     def passes(differing: int) -> bool:

@@ -1,5 +1,5 @@
 """Which engine an archive answers with: the fastest here of those that agree with the module on
-validation photos."""
+validation images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FOLDER = "engines"
 _CALIBRATION = 128
-"""Training photos that the ranges of int8 are found on."""
+"""Training images that the ranges of int8 are found on."""
 
 
 class _Sources:
@@ -45,7 +45,7 @@ class _Sources:
 
     Args:
         model: The archive's content.
-        data: Whose training photos calibrate.
+        data: Whose training images calibrate.
         seed: Draws these.
     """
 
@@ -66,7 +66,7 @@ class _Sources:
 
     @cached_property
     def calibration(self) -> torch.Tensor:
-        """Training photos that the ranges of int8 are found on, uint8 (n, 3, side, side)."""
+        """Training images that the ranges of int8 are found on, uint8 (n, 3, side, side)."""
         count = len(self._data.photos.splits["train"])
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self._seed))
         return _photos(self._data, "train", order[:_CALIBRATION].tolist())
@@ -106,9 +106,9 @@ def select(
     Args:
         folder: The content, as `write_folder` left it.
         serving: What the config wants.
-        data: Training photos calibrate, validation photos decide, test photos only report.
+        data: Training images calibrate, validation images decide, test images only report.
         device: Where PyTorch computes.
-        seed: Draws the training photos.
+        seed: Draws the training images.
     """
     choices = possible(serving, device)
     if serving.engine == "auto" and device.type == "cpu" and not openvino_export.is_installed():
@@ -147,7 +147,7 @@ def select(
 def _make(
     candidates: Sequence[Candidate], sources: _Sources, folder: Path, serving: Serving
 ) -> int:
-    """Gives each candidate its engine, or the reason why not; returns how many photos calibrated
+    """Gives each candidate its engine, or the reason why not; returns how many images calibrated
     int8."""
     model, calibration = sources.model, 0
     for candidate in candidates:
@@ -166,7 +166,7 @@ def _make(
                 continue
             graph = sources.graph
             if precision == "int8":
-                with progress("calibrating int8 on training photos") as report:
+                with progress("calibrating int8 on training images") as report:
                     photos = sources.calibration
                     calibration = len(photos)
                     graph = openvino_export.quantise(graph, list(photos), report)
@@ -236,7 +236,7 @@ def _judge(
 
 
 def _may_be_restored(candidate: Candidate, photos: int) -> bool:
-    """Whether it is int8 that answers differently, and enough photos would judge it anew."""
+    """Whether it is int8 that answers differently, and enough images would judge it anew."""
     int8 = candidate.choice == Choice(OPENVINO, "int8")
     return int8 and not candidate.remark and not too_few(photos)
 
@@ -264,7 +264,7 @@ def _restored(
 
 
 def _time(candidates: Sequence[Candidate], data: PhotoData) -> None:
-    """Time candidates on validation photos, as many as the largest batch takes."""
+    """Time candidates on validation images, as many as the largest batch takes."""
     count = min(len(data.photos.splits["valid"]), max(BATCHES))
     time_engines(candidates, _photos(data, "valid", range(count)))
 
@@ -282,7 +282,7 @@ def _predictions(
     count: int,
     answers: Answers,
 ) -> list[torch.Tensor]:
-    """What each candidate answers, as `Answers.decided`, in the order of the photos."""
+    """What each candidate answers, as `Answers.decided`, in the order of the images."""
     predictions: list[list[torch.Tensor]] = [[] for _ in candidates]
     count_done = 0
     with progress(title) as report:
@@ -296,7 +296,7 @@ def _predictions(
 
 
 def _photos(data: PhotoData, split: str, indices: Iterable[int]) -> torch.Tensor:
-    """Some photos of a split (n, 3, side, side) as the endpoint sees them, whatever training does
+    """Some images of a split (n, 3, side, side) as the endpoint sees them, whatever training does
     to them."""
     dataset = data.dataset(split)
     return torch.stack([dataset[0, index][0] for index in indices])

@@ -27,7 +27,7 @@ EAGER, OPENVINO = "eager", "openvino"
 _MOST_APART = 8
 """Each of them holds the activations of a batch; where there are more cores, each takes several."""
 _LARGEST_LAYER = 500_000_000
-"""Numbers of one layer's output for one photo; the first convolution of a ResNet has 67 million at
+"""Numbers of one layer's output for one image; the first convolution of a ResNet has 67 million at
 2,048 pixels."""
 _FAR = 0.2
 """Relative distance from the exported scores of the probe that no processor's arithmetic
@@ -65,7 +65,7 @@ class Engine(Protocol):
     choice: Choice
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        """Float32 logits (n, classes) on the CPU of uint8 photos (n, 3, side, side), computed on
+        """Float32 logits (n, classes) on the CPU of uint8 images (n, 3, side, side), computed on
         all cores."""
         ...
 
@@ -124,7 +124,7 @@ class OpenVino:
                 precision = "fp32"
             self._threads = torch.get_num_threads()
             self.choice = Choice(OPENVINO, precision)
-            # Any number of photos; compiled for one number it was no faster.
+            # Any number of images; compiled for one number it was no faster.
             self._graph = core.read_model(str(file))
             _refuse_huge_layers(self._graph)
             (self._request,) = self._requests(1)
@@ -151,7 +151,7 @@ class OpenVino:
 
 
 def _refuse_huge_layers(graph: Any) -> None:
-    """Raise ValueError if a layer gives more numbers for one photo than any network's: a graph of a
+    """Raise ValueError if a layer gives more numbers for one image than any network's: a graph of a
     kilobyte may."""
     for node in graph.get_ordered_ops():
         for output in node.outputs():
@@ -190,8 +190,8 @@ def load_engine(
         network: The module, on the device.
         device: A GPU is PyTorch's, whatever the archive says of the CPU.
         wanted: `eager` or `openvino` to have that one and nothing else.
-        width: How many numbers it gives for a photo; as many as the exported scores of the probe by
-            default.
+        width: How many numbers it returns per image; by default as many as the exported scores of
+            the probe.
 
     Raises:
         ServingError: If the engine wanted is not in the archive, or cannot run.
@@ -237,7 +237,7 @@ def _made(choice: Choice, folder: Path, recorded: Mapping[str, Any]) -> Engine:
 
 
 def probe(side: int) -> torch.Tensor:
-    """A photo (1, 3, side, side) that is the same everywhere: waves of three directions, in whole
+    """An image (1, 3, side, side) that is the same everywhere: waves of three directions, in whole
     numbers."""
     place = 1024 * torch.arange(side) // side
     rows, columns = place[:, None], place[None, :]

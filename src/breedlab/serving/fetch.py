@@ -32,7 +32,7 @@ from breedlab.hosts import HOST, check_host
 from breedlab.serving.public_addresses import is_public
 
 MAX_BYTES = 6_000_000
-"""Of a photo; as many as a request's body may have."""
+"""Of an image; as many as a request's body may have."""
 SECONDS = 5.0
 """From the look-up of the name to the last byte, redirects included."""
 REDIRECTS = 3
@@ -55,8 +55,8 @@ of them."""
 
 
 class NotFetched(ServingError):
-    """A photo that must not or cannot be fetched. `status` is HTTP's; the text says nothing of what
-    answers inside."""
+    """An image must not or cannot be fetched. `status` is an HTTP status; the text reveals nothing
+    about what answers inside."""
 
     code = "BL503"
 
@@ -67,7 +67,7 @@ class NotFetched(ServingError):
 
 @dataclass(frozen=True)
 class Address:
-    """A photo that a request names by its URL."""
+    """An image that a request names by its URL."""
 
     url: str
 
@@ -87,11 +87,11 @@ def connect(address: str, port: int, seconds: float) -> socket.socket:
 
 
 class Fetcher:
-    """Fetches photos under the rules of `serving.allow_urls`. Safe to call from many threads.
+    """Fetches images under the rules of `serving.allow_urls`. Safe to call from many threads.
 
     Args:
         allowed: Which hosts may be asked. `public` and names alike: only on public addresses.
-        max_bytes: Of a photo.
+        max_bytes: Of an image.
         seconds: For everything together.
         resolve: How names become addresses.
         connect: How connections are made.
@@ -116,14 +116,14 @@ class Fetcher:
         return self.allowed != "none"
 
     def __call__(self, url: str) -> bytes:
-        """The photo at a URL, not yet decoded.
+        """The image at a URL, not yet decoded.
 
         Raises:
             NotFetched: 403 for what must not be asked, 400 for what is no such URL or did not
-                answer with a photo, 413 for a photo that is too large.
+                answer with an image, 413 for an image that is too large.
         """
         if not self.is_open:
-            raise NotFetched(400, "this model fetches no URLs; send the photo's bytes")
+            raise NotFetched(400, "this model fetches no URLs; send the image's bytes")
         deadline = time.monotonic() + self._seconds
         try:
             for _ in range(REDIRECTS + 1):
@@ -147,7 +147,7 @@ class Fetcher:
         raise NotFetched(400, f"its host redirects more than {REDIRECTS} times")
 
     def _ask(self, url: str, deadline: float) -> bytes | str:
-        """One exchange: the photo, or where it is instead."""
+        """One exchange: the image, or where it is instead."""
         scheme, host, port, target = self._target(url)
         address = self._checked(host, port, deadline)
         bracketed = f"[{host}]" if ":" in host else host
@@ -274,7 +274,7 @@ class Fetcher:
             raise NotFetched(400, f"its host answered {answer.status}")
         kind = answer.getheader("Content-Type", "").split(";")[0].strip().lower()
         if not kind.startswith(_PHOTO_TYPES):
-            raise NotFetched(400, f"its host sends {kind[:60]!r}, not a photo")
+            raise NotFetched(400, f"its host sends {kind[:60]!r}, not an image")
         if answer.getheader("Content-Encoding", "identity").strip().lower() != "identity":
             raise NotFetched(400, "its host sends it compressed, unasked")
         too_large = NotFetched(413, f"it is larger than {self._max_bytes:,} bytes")

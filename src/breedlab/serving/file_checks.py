@@ -1,4 +1,4 @@
-"""What a photo from a client must not be: looked at before it is decoded, at a cost that pixels do
+"""What an image from a client must not be: looked at before it is decoded, at a cost that pixels do
 not raise."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from breedlab.data.decode import ImageError, formats_of_pillow, reason_of
 from breedlab.serving import structure
 
 MAX_PIXELS = 50_000_000
-"""Of a served photo. A phone's largest have as many; they take 150 MB each as RGB, half a second to
+"""Of a served image. A phone's largest have as many; they take 150 MB each as RGB, half a second to
 decode."""
 _USUAL_SCANS = 10
 """Of a progressive JPEG; one with more weighs as if it had more pixels."""
@@ -62,14 +62,14 @@ def format_of(photo: bytes) -> str:
 
 
 def contradiction(photo: bytes, content_type: str) -> str:
-    """The format that a photo has instead of the one that its content type names; nothing if they
+    """The format that an image has instead of the one that its content type names; nothing if they
     agree."""
     kind = format_of(photo)
     return kind if kind and kind != _TYPES.get(content_type, kind) else ""
 
 
 def inspect(photo: bytes) -> int:
-    """What it costs to decode a photo, in pixels, if it is one that a server should decode.
+    """What it costs to decode an image, in pixels, if it is one that a server should decode.
 
     Raises:
         ImageError: If it is not an image, too large, animated, or also a file of another kind.

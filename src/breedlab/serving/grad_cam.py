@@ -1,4 +1,4 @@
-"""What a model looked at: Grad-CAM, and where its map lies on the photo as a person sees it.
+"""What a model looked at: Grad-CAM, and where its map lies on the image as a person sees it.
 
 Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) weighs the channels of the last map that still
 has places by how much the class's score rises with them. Convolutional networks keep such a map to
@@ -36,8 +36,8 @@ class NotExplainable(ServingError):
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle on an upright photo, in fractions of its width and height; parts may lie outside
-    the photo."""
+    """A rectangle on an upright image, in fractions of its width and height; parts may lie outside
+    the image."""
 
     x: float
     y: float
@@ -47,14 +47,14 @@ class Box:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where in a photo the network saw one class.
+    """Where in an image the network saw one class.
 
     Attributes:
         index: The class.
         heat: float32 (rows, columns), 0 to 1; 1 is the place that spoke most for the class. All 0
             if none did.
-        box: The part of the photo that the network saw; `heat` covers exactly this.
-        width: Of the upright photo, pixels.
+        box: The part of the image that the network saw; `heat` covers exactly this.
+        width: Of the upright image, pixels.
         height: Likewise.
     """
 
@@ -70,7 +70,7 @@ class Explainer:
 
     Args:
         network: Shares its weights with the explainer, which hooks only modules of its own.
-        transform: What prepares photos for the network.
+        transform: What prepares images for the network.
 
     Attributes:
         layer: The name of the module whose output is the map.
@@ -89,7 +89,7 @@ class Explainer:
         self.layer = last_map(self._network.backbone, transform.crop)
 
     def explain(self, photo: bytes, index: int | None = None) -> Explanation:
-        """Explains one class of a photo, the likeliest if none is given.
+        """Explains one class of an image, the likeliest if none is given.
 
         Raises:
             ImageError: If the bytes are not a usable image.
@@ -104,7 +104,7 @@ class Explainer:
     def heat(
         self, image: torch.Tensor, index: int | None = None
     ) -> tuple[int, np.ndarray[Any, np.dtype[np.float32]]]:
-        """The class explained, and its map (rows, columns) from 0 to 1, of a prepared photo (3,
+        """The class explained, and its map (rows, columns) from 0 to 1, of a prepared image (3,
         side, side)."""
         kept: list[torch.Tensor] = []
 
@@ -194,13 +194,11 @@ def last_map(backbone: nn.Module, side: int) -> str:
                 continue  # queries, keys and values side by side, not what runs through the blocks
             if gradient is not None and _places(gradient).count_nonzero():
                 return name
-    raise NotExplainable(
-        "this model's network keeps no map of the photo, so what it looked at cannot be shown"
-    )
+    raise NotExplainable("this model's network keeps no spatial map, so Grad-CAM cannot explain it")
 
 
 def seen(transform: EvalTransform, width: int, height: int) -> Box:
-    """The part of an upright photo that the transform leaves: its resize and its centre crop,
+    """The part of an upright image that the transform leaves: its resize and its center crop,
     undone."""
     short = min(width, height)
     across, down = (int(transform.resize * n / short) for n in (width, height))
@@ -229,7 +227,7 @@ def _grid(tokens: int) -> int:
 
 
 def _places(values: torch.Tensor) -> torch.Tensor:
-    """A map of one photo as (channels, rows, columns): channels first or last, or tokens."""
+    """A map of one image as (channels, rows, columns): channels first or last, or tokens."""
     value = values[0]
     if value.ndim == 2:
         side = _grid(len(value))

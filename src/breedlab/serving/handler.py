@@ -28,10 +28,10 @@ def model_fn(model_dir: str, context: Any = None) -> Model:
 def input_fn(
     body: bytes | str | None, content_type: str, context: Any = None, max_bytes: int = MAX_BYTES
 ) -> list[Photo]:
-    """The photos of a request, as bytes or by their address; no address is asked yet.
+    """The images of a request, as bytes or by their address; no address is asked yet.
 
     Args:
-        body: A photo, JSON (`{"image": <base64>}`, `{"url": ...}` or a list of those), or a form;
+        body: An image, JSON (`{"image": <base64>}`, `{"url": ...}` or a list of those), or a form;
             gzipped or not. None of a form under TorchServe, which takes it apart and hands on no
             body.
         content_type: The request's Content-Type.
@@ -39,23 +39,23 @@ def input_fn(
         max_bytes: Of what a gzipped body holds.
 
     Raises:
-        BadRequest: 415 for a type that is not read, or not the photo's; 400 for a body of the wrong
+        BadRequest: 415 for a type that is not read, or not the image's; 400 for a body of the wrong
             shape; 413 for one that inflates too far.
     """
     if body is None:
         raise BadRequest(
             415,
-            f"{content_type}: a multipart form does not get through here; send the photo's bytes"
+            f"{content_type}: a multipart form does not get through here; send the image's bytes"
             " with their type",
         )
     return parse(body, content_type, max_bytes)
 
 
 def predict_fn(photos: Sequence[Photo], model: Model, context: Any = None) -> Answer:
-    """Scores, one row a photo.
+    """Scores, one row per image.
 
     Raises:
-        BadRequest: 4xx if not one of them is a usable photo; it says why the first is none.
+        BadRequest: 4xx if not one of them is a usable image; it says why the first is none.
     """
     found = [_prepared(photo, model, index, len(photos)) for index, photo in enumerate(photos)]
     usable = [one for one in found if isinstance(one, torch.Tensor)]
@@ -89,7 +89,7 @@ def output_fn(
         verbose: Whether JSON is to be verbose whatever `accept` says.
 
     Raises:
-        BadRequest: 406 if none of them is written. 400 if one of several photos has no scores and
+        BadRequest: 406 if none of them is written. 400 if one of several images has no scores and
             npy is asked for, which has no place to say so.
     """
     return answer.written(accept, verbose)

@@ -103,7 +103,7 @@ def _load(network: Classifier, weights: dict[str, torch.Tensor]) -> None:
 
 
 class Model:
-    """An exported model, ready to look at photos.
+    """An exported model, ready to look at images.
 
     Args:
         folder: An archive's content, unpacked.
@@ -118,7 +118,7 @@ class Model:
             unknown by them.
         answers: What is made of its scores.
         engine: What computes the scores.
-        fetch: Gets photos by their address, under the rules of the archive's `allow_urls`.
+        fetch: Gets images by their address, under the rules of the archive's `allow_urls`.
 
     Raises:
         ServingError: If the archive is another version's, or `engine` names one that cannot run.
@@ -176,7 +176,7 @@ class Model:
         return {**public, "architecture": self.network.architecture.name}
 
     def prepare(self, photo: bytes) -> torch.Tensor:
-        """A photo's bytes as the network takes them: uint8 (3, side, side).
+        """An image's bytes as the network takes them: uint8 (3, side, side).
 
         Raises:
             ImageError: If they are not a usable image.
@@ -184,17 +184,16 @@ class Model:
         return self.transform(decode(photo))
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        """Calibrated logits, or the probabilities of several labels, (n, classes) on the CPU of
-        uint8 photos (n, 3, side, side)."""
+        """Return the calibrated logits, or a multi-label model's probabilities, (n, classes) on
+        the CPU, of uint8 images (n, 3, side, side)."""
         return self.engine.scores(photos)[:, : len(self.classes)]
 
     def logits(self, photos: torch.Tensor) -> torch.Tensor:
-        """Calibrated logits (n, classes) on the CPU, of which several labels' probabilities are
-        made."""
+        """Return the calibrated logits (n, classes) on the CPU, also of a multi-label model."""
         return self._computing.scores(photos)[:, : len(self.classes)] / self.answers.temperature
 
     def describe(self, photos: torch.Tensor) -> list[dict[str, Any]]:
-        """What is said of each photo beside its scores: `probabilities`, and `labels`, `set` and
+        """What is said of each image beside its scores: `probabilities`, and `labels`, `set` and
         `unknown` as `Answers.fields`."""
         descriptions = []
         for row in self.engine.scores(photos):

@@ -67,12 +67,12 @@ _ERROR = {
     "required": ["error"],
 }
 _REFUSALS = {
-    400: "No usable photo, or JSON of another shape.",
+    400: "No usable image, or JSON of another shape.",
     406: "No type that is written here is accepted.",
     408: "The body did not come in.",
     413: "The body is too large.",
-    415: "The content type is not read, or is not the photo's.",
-    503: "More photos at once than are taken on; Retry-After says when to come again.",
+    415: "The content type is not read, or is not the image's.",
+    503: "More images at once than are taken on; Retry-After says when to come again.",
 }
 _ROWS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
 _VERBOSE = {
@@ -100,7 +100,7 @@ _VERBOSE = {
                         "type": "array",
                         "items": {"type": "string"},
                         "description": (
-                            "Of a model of several labels: those whose probability reaches their"
+                            "Of a multi-label model: the labels whose probability reaches their"
                             " threshold."
                         ),
                     },
@@ -113,13 +113,13 @@ _VERBOSE = {
                     },
                     "unknown": {
                         "type": "boolean",
-                        "description": "Whether it is unlike the photos of all classes.",
+                        "description": "Whether it is unlike the images of all classes.",
                     },
                     "stranger_than": {
                         "type": "number",
                         "description": (
-                            "The share of validation photos that are less unlike the training"
-                            " photos."
+                            "The share of validation images that are less unlike the training"
+                            " images."
                         ),
                     },
                 },
@@ -134,7 +134,7 @@ _VERBOSE = {
 }
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Scores, a row a photo.",
+        "description": "Scores, one row per image.",
         "content": {
             JSON: {"schema": _ROWS},
             f"{JSON}; verbose=1": {"schema": _VERBOSE},

@@ -24,7 +24,7 @@ def is_installed() -> bool:
 
 
 def quantise(graph: Any, photos: Sequence[torch.Tensor], progress: Progress) -> Any:
-    """The graph in int8: static ranges, found by running it on photos.
+    """The graph in int8: static ranges, found by running it on images.
 
     Args:
         graph: From `convert`.
@@ -54,7 +54,7 @@ def quantizing() -> Iterator[Any]:
 
 
 def as_input(photo: torch.Tensor) -> Any:
-    """Return a photo, uint8 (3, side, side), as a graph takes it: a batch of one."""
+    """Return an image, uint8 (3, side, side), as a graph takes it: a batch of one."""
     return photo[None].contiguous().numpy()
 
 

@@ -1,4 +1,4 @@
-"""The page: a photo in, the likeliest classes and what the model looked at out. Plain files,
+"""The page: an image in, the likeliest classes and what the model looked at out. Plain files,
 nothing from elsewhere.
 
 What the page shows it asks of the same server: `POST /invocations` for the scores, and the routes
@@ -70,8 +70,8 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
 
     Args:
         model: What the server serves.
-        reader: Reads the requests' bodies. The page makes photos smaller that are too large for it.
-        preparation: Fetches photos by their address, and has room for those that are explained.
+        reader: Reads the requests' bodies. The page makes images smaller that are too large for it.
+        preparation: Fetches images by their address, and has room for those that are explained.
     """
     routes = APIRouter(tags=["page"])
     explainer = functools.cache(lambda: _explainer(model))
@@ -92,7 +92,7 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
 
     @routes.get("/model")
     async def about() -> dict[str, Any]:
-        """Which model this is, and what this server does with photos."""
+        """Which model this is, and what this server does with images."""
         made = await run_in_threadpool(explainer)
         tested = model.lineage.get("test", {})
         spans = {"intervals": model.lineage.get("test_intervals", {})}
@@ -117,10 +117,10 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
 
     @routes.post("/explain", openapi_extra=_EXPLAIN)
     async def explain(request: Request) -> Response:
-        """Where in a photo (the body: its bytes) the model saw a class (`?class=INDEX`, else the
+        """Where in an image (the body: its bytes) the model saw a class (`?class=INDEX`, else the
         likeliest).
 
-        `heat` is Grad-CAM's map, 0 to 1; `box` is the part of the upright photo that it covers, in
+        `heat` is Grad-CAM's map, 0 to 1; `box` is the part of the upright image that it covers, in
         fractions.
         """
         nonlocal waiting
@@ -148,11 +148,11 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
 
     @routes.post("/photo", openapi_extra=_FETCH)
     async def photo(request: Request) -> Response:
-        """The photo at an address (the body: `{"url": ...}`), fetched by this server under its own
+        """The image at an address (the body: `{"url": ...}`), fetched by this server under its own
         rules."""
         try:
             if not fetches:
-                raise BadRequest(400, "this model fetches no URLs; send the photo's bytes")
+                raise BadRequest(400, "this model fetches no URLs; send the image's bytes")
             async with reader.body(request) as body:
                 found = await preparation.fetch(_address(body))
             await run_in_threadpool(_inspect, found, "what lies at that address")
@@ -203,14 +203,14 @@ def _inspect(photo: bytes, name: str) -> None:
 
 
 def _single(body: bytes, content_type: str, max_bytes: int) -> bytes:
-    """The bytes of the one photo of a request, sent in any form that `/invocations` reads."""
-    # else it is a photo, whatever it is called
+    """The bytes of the one image of a request, sent in any form that `/invocations` reads."""
+    # else it is an image, whatever it is called
     told = content_type.lower().startswith((JSON, FORM))
     photos = handler.input_fn(
         body, content_type if told else "application/octet-stream", None, max_bytes
     )
     if len(photos) != 1 or not isinstance(photos[0], bytes):
-        raise BadRequest(400, "expected the bytes of one photo")
+        raise BadRequest(400, "expected the bytes of one image")
     return photos[0]
 
 
@@ -230,7 +230,7 @@ def _address(body: bytes) -> Address:
     except (ValueError, RecursionError) as error:
         raise BadRequest(400, "the body is not JSON") from error
     if not (isinstance(tree, dict) and set(tree) == {"url"} and isinstance(tree["url"], str)):
-        raise BadRequest(400, 'expected {"url": "<address of a photo>"}')
+        raise BadRequest(400, 'expected {"url": "<address of an image>"}')
     return Address(tree["url"])
 
 

@@ -32,8 +32,8 @@ _LIMIT = 2_000_000_000
 
 
 class Portable(nn.Module):
-    """What the file computes: the network, its temperature, and softmax; of several labels the
-    sigmoid of each.
+    """What the file computes: the network, its temperature, and softmax, or sigmoid if it is
+    multi-label.
 
     Args:
         model: A loaded archive, on the CPU.

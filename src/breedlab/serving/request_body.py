@@ -1,4 +1,4 @@
-"""What comes in, within limits: bodies of requests, photos by their address, and photos being
+"""What comes in, within limits: bodies of requests, images by their address, and images being
 decoded."""
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from breedlab.serving.response import Answer, answered
 BODY_SECONDS = 30.0
 """A body that has not come in by then is not waited for."""
 MAX_HELD = 256_000_000
-"""Bytes of all bodies and fetched photos together, before they are decoded."""
+"""Bytes of all bodies and fetched images together, before they are decoded."""
 MAX_FETCHES = 8
 """Photos fetched at once."""
 _LARGE = 4_000_000
-"""Pixels from which on a photo is decoded apart: it must not hold up the others."""
+"""Pixels from which on an image is decoded apart: it must not hold up the others."""
 _LARGE_TOGETHER = 50_000_000
-"""Pixels of all large photos being decoded at once; each may take a dozen bytes."""
+"""Pixels of all large images being decoded at once; each may take a dozen bytes."""
 
 
 class Overloaded(Exception):
@@ -125,12 +125,12 @@ def _announced(request: Request) -> int:
 
 
 class Preprocessor:
-    """From photos as a request names them to their scores: fetched, decoded and resized on threads,
+    """From images as a request names them to their scores: fetched, decoded and resized on threads,
     then batched.
 
     Args:
         model: Whose transform and rules of fetching apply.
-        batcher: Computes the scores; is told which photos will be with it in a moment.
+        batcher: Computes the scores; is told which images will be with it in a moment.
     """
 
     def __init__(self, model: Model, batcher: Batcher) -> None:
@@ -147,11 +147,11 @@ class Preprocessor:
             threads.shutdown(cancel_futures=True)
 
     async def answer(self, photos: Sequence[Photo]) -> Answer:
-        """The scores of a request's photos; of several, one that has none spoils none of the
+        """The scores of a request's images; of several, one that has none spoils none of the
         others.
 
         Raises:
-            BadRequest: 4xx if not one of them is a photo, or they must not or cannot be fetched.
+            BadRequest: 4xx if not one of them is an image, or they must not or cannot be fetched.
         """
         count = len(photos)
         if count == 1:
@@ -186,7 +186,7 @@ class Preprocessor:
 
     @asynccontextmanager
     async def apart(self, photo: bytes) -> AsyncIterator[None]:
-        """Wait until there is room to decode a photo beside the large ones.
+        """Wait until there is room to decode an image beside the large ones.
 
         Raises:
             ImageError: If it is none that should be decoded.
@@ -214,7 +214,7 @@ class Preprocessor:
 
     def _decode(self, photo: bytes, scores: Scores, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            if scores.done():  # another of the request's photos was bad, and this one not begun
+            if scores.done():  # another of the request's images was bad, and this one not begun
                 raise asyncio.CancelledError
             pixels = file_checks.inspect(photo)
             if pixels > _LARGE:
@@ -232,7 +232,7 @@ class Preprocessor:
 
 
 class _Large(Exception):
-    """A photo that is decoded apart."""
+    """An image that is decoded apart."""
 
     def __init__(self, pixels: int) -> None:
         self.pixels = pixels
@@ -244,7 +244,7 @@ def _fail(scores: Scores, error: BaseException) -> None:
 
 
 def decoders(count: int, name: str) -> ThreadPoolExecutor:
-    """Threads on which torch computes alone: a photo is no work for two, and the second burns its
+    """Threads on which torch computes alone: an image is no work for two, and the second burns its
     core waiting."""
     before, ready = torch.get_num_threads(), threading.Barrier(count + 1)
 

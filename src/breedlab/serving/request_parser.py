@@ -1,4 +1,4 @@
-"""From a request's body to its photos, in every form that clients commonly send: bytes, JSON, a
+"""From a request's body to its images, in every form that clients commonly send: bytes, JSON, a
 form, gzipped or not.
 
 It is the same in `breedlab serve` and on SageMaker. Nothing is decoded or fetched here, and nothing
@@ -40,14 +40,14 @@ GUESSED = ("", "application/x-www-form-urlencoded", "text/plain")
 """What clients send if they were not given a type; curl calls whatever it posts a form. The bytes
 show what it is."""
 MAX_PHOTOS = 32
-"""How many photos one request may hold."""
+"""How many images one request may hold."""
 MAX_BYTES = 6_000_000
 """Of a body, before and after it is inflated; what a SageMaker endpoint takes, too."""
 _MAX_MARKS = 10_000
 """Brackets, braces and commas of a JSON body: what is asked needs far fewer, and each may cost
 memory once parsed."""
 _MAX_PARTS = 64
-"""Fields of a form, photos or not."""
+"""Fields of a form, images or not."""
 _MAX_PART_HEAD = 8192
 _EXPECTED = 'expected {"image": "<base64>"} or {"url": "<address>"}, or a list of up to 32 of those'
 ENVELOPES = ("instances", "inputs")
@@ -81,8 +81,8 @@ class BadImage(BadRequest):
     code = "BL502"
 
     def __init__(self, index: int, reason: str | BreedlabError, count: int = 1) -> None:
-        name = "the photo" if count == 1 else f"photo {index + 1} of {count}"
-        # "photo 2 of 3 is not an image", but "photo 2 of 3: https://... is not public"
+        name = "the image" if count == 1 else f"image {index + 1} of {count}"
+        # "image 2 of 3 is not an image", but "image 2 of 3: https://... is not public"
         mark = " " if isinstance(reason, ImageError) else ": "
         super().__init__(getattr(reason, "status", 400), f"{name}{mark}{reason}")
         self.index, self.reason = index, str(reason)
@@ -93,15 +93,15 @@ Photo = bytes | Address | BadImage
 
 
 def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> list[Photo]:
-    """Return the photos of a request, as bytes or by their address.
+    """Return the images of a request, as bytes or by their address.
 
     Args:
-        body: A photo, JSON, or a form that holds photos; it may be gzipped.
+        body: An image, JSON, or a form that holds images; it may be gzipped.
         content_type: The request's Content-Type.
         max_bytes: Of what a gzipped body holds.
 
     Raises:
-        BadRequest: 415 for a type that is not read, or not the photo's; 400 for a body of the wrong
+        BadRequest: 415 for a type that is not read, or not the image's; 400 for a body of the wrong
             shape; 413 for one that inflates too far.
     """
     kind = (content_type or "").split(";", 1)[0].strip().lower()
@@ -113,7 +113,7 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
         if isinstance(body, str):  # a toolkit decoded it
             raise BadRequest(400, "the image was sent as text; send its bytes")
         if other := file_checks.contradiction(body, kind):
-            raise BadRequest(415, f"the content type is {kind!r}, but the photo is a {other}")
+            raise BadRequest(415, f"the content type is {kind!r}, but the image is a {other}")
         return [body]
     if kind == JSON:
         return _from_json(body)
@@ -159,7 +159,7 @@ def _from_json(body: bytes | str) -> list[Photo]:
 
 def _counted(photos: list[Photo], items: list[Any]) -> list[Photo]:
     if not 1 <= len(items) <= MAX_PHOTOS:
-        raise BadRequest(400, f"the list holds {len(items)} photos; expected 1 to {MAX_PHOTOS}")
+        raise BadRequest(400, f"the list holds {len(items)} images; expected 1 to {MAX_PHOTOS}")
     if len(photos) == 1 and isinstance(photos[0], BadImage):
         raise photos[0]
     return photos
@@ -226,7 +226,7 @@ def _from_text(text: str, index: int = 0, count: int = 1) -> bytes | BadImage:
 
 
 def _guessed(body: bytes) -> list[Photo] | None:
-    """The photos of a body that was sent without a type, or None if it does not show what it is."""
+    """The images of a body that was sent without a type, or None if it does not show what it is."""
     if file_checks.format_of(body) or body[4:8] == b"ftyp":
         return [body]
     start = body[:100].removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -271,7 +271,7 @@ def _from_form(body: bytes, content_type: str) -> list[Photo]:
 
 
 def _field(part: bytes) -> tuple[str, bytes | str] | None:
-    """A form's field if it is a photo: its name, and its bytes, or its text where it says `image`
+    """A form's field if it is an image: its name, and its bytes, or its text where it says `image`
     or `url`."""
     head, _, content = part.partition(b"\r\n\r\n")
     if len(head) > _MAX_PART_HEAD:
@@ -294,9 +294,9 @@ def _field(part: bytes) -> tuple[str, bytes | str] | None:
 
 
 def _from_values(values: list[tuple[str, bytes | str]]) -> list[Photo]:
-    """The photos of a form's fields."""
+    """The images of a form's fields."""
     if not values:
-        raise BadRequest(400, "the form holds no photo; send it as a file: curl -F file=@photo.jpg")
+        raise BadRequest(400, "the form holds no image; send it as a file: curl -F file=@photo.jpg")
     photos: list[Photo] = []
     for index, (name, value) in enumerate(values[: MAX_PHOTOS + 1]):
         if isinstance(value, bytes):

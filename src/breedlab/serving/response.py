@@ -30,13 +30,13 @@ _MAX_ACCEPT = 1000
 
 @dataclass(frozen=True)
 class Answer:
-    """The scores of a request's photos.
+    """The scores of a request's images.
 
     Attributes:
-        scores: float32 (n, classes), one row a photo; NaN where there was none to score.
+        scores: float32 (n, classes), one row per image; NaN where there was none to score.
         model: Whose scores these are.
-        errors: By the number of a photo, from 0, why it has no scores.
-        distances: float32 (n,), how unlike the training images each photo is; None if the model
+        errors: By the number of an image, from 0, why it has no scores.
+        distances: float32 (n,), how unlike the training images each image is; None if the model
             does not tell.
     """
 
@@ -54,7 +54,7 @@ class Answer:
         return unknown.scores(self.scores, self.distances)
 
     def rows(self) -> list[Any]:
-        """Each photo's scores, or `{"error": ...}` in their place: an argmax over that fails, as it
+        """Each image's scores, or `{"error": ...}` in their place: an argmax over that fails, as it
         should."""
         rows: list[Any] = self.all_scores().tolist()
         for number, error in self.errors.items():
@@ -126,7 +126,7 @@ class Answer:
 
 
 def answered(found: Sequence[np.ndarray[Any, Any] | BadImage], model: Model) -> Answer:
-    """The answer to a request of several photos, of which some may be unusable.
+    """The answer to a request of several images, of which some may be unusable.
 
     Args:
         found: What the model's engine gave for each, or why there is nothing.

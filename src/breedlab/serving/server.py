@@ -46,10 +46,10 @@ class Metrics:
             "breedlab_request_seconds", "From request to answer.", ["path"], registry=self.registry
         )
         self.photos = prometheus.Counter(
-            "breedlab_photos", "Photos taken on.", registry=self.registry
+            "breedlab_photos", "Images accepted.", registry=self.registry
         )
         self.open = prometheus.Gauge(
-            "breedlab_open_photos", "Photos worked on or waiting.", registry=self.registry
+            "breedlab_open_photos", "Images in progress or queued.", registry=self.registry
         )
 
     def record(
@@ -181,8 +181,8 @@ def make_app(
     Args:
         model: What answers.
         max_bytes: Of a request's body.
-        capacity: Photos worked on or waiting at once; requests beyond it get 503.
-        max_held: Bytes of all bodies and fetched photos together.
+        capacity: Images worked on or waiting at once; requests beyond it get 503.
+        max_held: Bytes of all bodies and fetched images together.
         hosts: The only names that requests may ask for; None for any.
         access: The key that requests need, and the origins whose pages may ask; None for neither.
     """
@@ -212,7 +212,7 @@ def make_app(
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics_text() -> Response:
-        """Requests, latencies and open photos for Prometheus."""
+        """Requests, latencies and open images for Prometheus."""
         return Response(
             prometheus.generate_latest(metrics.registry), media_type=prometheus.CONTENT_TYPE_LATEST
         )
@@ -224,11 +224,11 @@ def make_app(
         summary="Scores",
     )
     async def invocations(request: Request) -> Response:
-        """Scores of a photo, or of each in a list.
+        """Return the scores of an image, or of each in a list.
 
         Accept: `application/json` (an array of rows), `application/json; verbose=1` (names,
-        probabilities, lineage; `?verbose=1` is the same) or `application/x-npy`. Of a list, a photo
-        that cannot be read has `{"error": ...}` in the place of its row; npy has no place for that
+        probabilities, lineage; `?verbose=1` is the same) or `application/x-npy`. In a list, an
+        image that cannot be read has `{"error": ...}` instead of its row; npy cannot express that
         and is refused.
         """
         nonlocal open_photos
@@ -281,7 +281,7 @@ async def refuse(_request: Request, error: Exception) -> Response:
         case _:
             return _refusal(
                 503,
-                "more photos at once than are taken on; try again in a second",
+                "more images at once than are taken on; try again in a second",
                 {"Retry-After": "1"},
             )
 

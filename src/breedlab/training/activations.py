@@ -37,7 +37,7 @@ class Activations:
     """What the trainable part learns from.
 
     Attributes:
-        train: One (n, ...) tensor a view, in the order of the training photos.
+        train: One (n, ...) tensor a view, in the order of the training images.
         valid: (m, ...).
         labels: int64 (n,) of train, or float (n, classes) with `data.multi_label`.
         valid_labels: int64 (m,), likewise.
@@ -147,7 +147,7 @@ def cached_activations(
     size = sum(file.nbytes for file in files)
     if size > cache.max_gb * 1e9:
         raise TooLarge(
-            f"the activations of {count} photos take {size / 1e9:.1f} GB, cache.max_gb is"
+            f"the activations of {count} images take {size / 1e9:.1f} GB, cache.max_gb is"
             f" {cache.max_gb:g}"
         )
     if not all(file.is_whole() for file in files):

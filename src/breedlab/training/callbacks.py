@@ -67,7 +67,7 @@ class Patience(EarlyStopping):
 class FiniteFigures(Checkpoint):
     """Refuse to continue from a NaN loss, before it is saved.
 
-    A `Checkpoint` by name only: Lightning runs those when the epoch's figures are known.
+    A `Checkpoint` by name only: Lightning runs those when the epoch's metrics are known.
     """
 
     def on_train_epoch_end(
@@ -156,7 +156,7 @@ class BestCheckpoint(MovableCheckpoint):
 
 
 class EpochLines(Checkpoint):
-    """A line an epoch with its figures and the objective so far.
+    """Print one line per epoch with its metrics and the objective so far.
 
     A `Checkpoint` by name only: Lightning runs those last, so an epoch is told when it has been
     saved.

@@ -1,4 +1,4 @@
-"""What stands between a config and its first training step: photos checked, network built,
+"""What stands between a config and its first training step: images checked, network built,
 activations at hand."""
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TrainingContext:
 
     Attributes:
         config: The experiment's.
-        report: The checked photos.
+        report: The checked images.
         backbone: With its weights; trials that train it get a copy.
         evaluation: The transform of validation, test and serving.
         accelerator: `cpu` or `gpu`.
@@ -153,7 +153,7 @@ class TrainingContext:
 
         Args:
             config: The experiment's, or a trial's.
-            synced: BatchNorm that trains sees the whole batch, whichever process has its photos; on
+            synced: BatchNorm that trains sees the whole batch, whichever process has its images; on
                 GPUs only.
         """
         torch.manual_seed(config.seed)
@@ -194,14 +194,14 @@ class TrainingContext:
         }
 
     def data(self, config: Config) -> PhotoData:
-        """The photos as a config batches and augments them."""
+        """The images as a config batches and augments them."""
         frozen_views = None if config.model.freeze == "none" else config.cache.views or None
         return PhotoData(
             self.report.photos, config.data, self.evaluation, config.seed, frozen_views
         )
 
     def live_data(self, config: Config) -> PhotoData:
-        """The photos as training loads them every epoch: with `cache.pixels` decoded once, for all
+        """The images as training loads them every epoch: with `cache.pixels` decoded once, for all
         runs."""
         if self.accelerator == "cpu":
             keep_memory(KEPT_BY_TRAINING)

@@ -30,7 +30,7 @@ def curve_logger(folder: Path, events: bool = True) -> Logger:
 
 
 class CsvCurves(Logger):
-    """Appends each figure to a CSV.
+    """Append each metric to a CSV.
 
     Args:
         file: The CSV.

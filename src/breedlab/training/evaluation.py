@@ -1,4 +1,4 @@
-"""How good a classifier is on labelled photos: figures, per class, confusions."""
+"""Evaluate a classifier on labeled images: metrics, overall and per class, and confusions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often photos of one class were taken for another."""
+    """How often images of one class were taken for another."""
 
     truth: str
     taken_for: str
@@ -35,11 +35,11 @@ class Evaluation:
     Attributes:
         photos: How many were looked at.
         metrics: loss (nats), top1, top5, f1 (macro), ece: fractions.
-        per_class: By class name: photos, top1 (recall), precision.
+        per_class: By class name: images, top1 (recall), precision.
         confusion: How many images there are by (true label, predicted label); what is not there is
             0.
         worst: The most frequent confusions, most frequent first.
-        predictions: For each photo the predicted label and its probability, in the order given.
+        predictions: For each image the predicted label and its probability, in the order given.
         calibration: `temperature`, and `ece_before` and `loss_before`: what the scores come to
             without it. Empty if they are taken as they are.
         intervals: By metric, where the true value is with 95% confidence; of metrics of plugins
@@ -59,7 +59,7 @@ class Evaluation:
     most_frequent_class: str | None = None
 
     def columns(self) -> dict[str, Any]:
-        """What was answered on each photo, for predictions.json."""
+        """What was answered on each image, for predictions.json."""
         return {
             "predicted": [label for label, _ in self.predictions],
             "probabilities": [round(probability, 6) for _, probability in self.predictions],
@@ -89,13 +89,13 @@ def evaluate(
     monitor: Monitor | None = None,
     temperature: float = 1.0,
 ) -> Evaluation:
-    """Asks for the scores of labelled photos, and says how good they are.
+    """Asks for the scores of labeled images, and says how good they are.
 
     Args:
-        scores: From uint8 photos (n, 3, side, side) to logits (n, classes) on the CPU.
-        batches: Photos and int64 labels.
+        scores: From uint8 images (n, 3, side, side) to logits (n, classes) on the CPU.
+        batches: Images and int64 labels.
         classes: Names in label order.
-        total: Number of photos, for the progress.
+        total: Number of images, for the progress.
         progress: Called with how many are done.
         monitor: As for `make_metrics`.
         temperature: By which the logits are divided.

@@ -1,4 +1,4 @@
-"""Where the lean loop's batches come from: the photos themselves or their cached activations."""
+"""Where the lean loop's batches come from: the images themselves or their cached activations."""
 
 from __future__ import annotations
 

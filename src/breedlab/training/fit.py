@@ -236,7 +236,7 @@ def refit(
 
 
 def _refuse_too_few(config: Config, data: PhotoData | ActivationData) -> None:
-    """Every process needs a photo of each whole batch, and of the validation split."""
+    """Every process needs an image of each whole batch, and of the validation split."""
     photos = (data.photos if isinstance(data, ActivationData) else data).photos
     for path, count in (
         ("data.batch_size", config.data.batch_size),
@@ -244,7 +244,7 @@ def _refuse_too_few(config: Config, data: PhotoData | ActivationData) -> None:
     ):
         if count < distributed.world():
             raise Unsuitable(
-                f"{path}: {count} photos cannot be divided among {distributed.world()} processes;"
+                f"{path}: {count} images cannot be divided among {distributed.world()} processes;"
                 " start fewer"
             )
 

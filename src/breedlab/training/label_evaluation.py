@@ -1,4 +1,4 @@
-"""How good a classifier of several labels is on labeled photos: metrics, and each class."""
+"""Evaluate a multi-label classifier on labeled images: metrics, overall and per class."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from breedlab.training.metrics import make_metrics
 
 @dataclass(frozen=True)
 class LabelEvaluation:
-    """What the test of a classifier of several labels found.
+    """The test results of a multi-label classifier.
 
     Attributes:
         photos: How many were looked at.
         metrics: loss (nats), map, f1 (macro), micro_f1, exact.
         intervals: By metric, where the true value is with 95% confidence.
-        per_class: By class name: photos, threshold, ap with its interval (None without photos),
+        per_class: By class name: images, threshold, ap with its interval (None without images),
             given, right, precision, recall, f1.
-        probabilities: Of each photo, (n, classes).
-        given: Which labels each photo was given, (n, classes).
+        probabilities: Of each image, (n, classes).
+        given: Which labels each image was given, (n, classes).
         calibration: Empty: scores are taken as they are.
     """
 
@@ -55,7 +55,7 @@ class LabelEvaluation:
         }
 
     def columns(self) -> dict[str, Any]:
-        """What was answered on each photo: the labels given, and the probability of each class."""
+        """What was answered on each image: the labels given, and the probability of each class."""
         return {
             "predicted": [np.flatnonzero(row).tolist() for row in self.given],
             "probabilities": np.round(self.probabilities.astype(float), 6).tolist(),
@@ -74,13 +74,13 @@ def evaluate_labels(
     thresholds: Sequence[float],
     monitor: Monitor | None = None,
 ) -> LabelEvaluation:
-    """Ask for the scores of labeled photos, and say how good they are.
+    """Ask for the scores of labeled images, and say how good they are.
 
     Args:
-        scores: From uint8 photos (n, 3, side, side) to logits (n, classes) on the CPU.
-        batches: Photos, and zeros and ones, (n, classes).
+        scores: From uint8 images (n, 3, side, side) to logits (n, classes) on the CPU.
+        batches: Images, and zeros and ones, (n, classes).
         classes: Names in the order of the scores.
-        total: Number of photos, for the progress.
+        total: Number of images, for the progress.
         progress: Called with how many are done.
         thresholds: The probability of each class from which an image is given its label.
         monitor: As for `make_metrics`.

@@ -25,7 +25,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Learner(lightning.LightningModule):
-    """Trains a classifier on photos, or only what lies after its frozen boundary on cached
+    """Trains a classifier on images, or only what lies after its frozen boundary on cached
     activations.
 
     Args:
@@ -34,7 +34,7 @@ class Learner(lightning.LightningModule):
         steps_per_epoch: For the schedule.
         class_counts: Images of each class to train on; for losses that depend on them.
         class_weights: (classes,), or None.
-        tail: What computes logits from a batch's inputs; None for photos and the whole classifier.
+        tail: What computes logits from a batch's inputs; None for images and the whole classifier.
             Its parameters are the classifier's own.
         epochs: For the schedule; the trainer's by default.
 
@@ -71,7 +71,7 @@ class Learner(lightning.LightningModule):
         self._tail = [] if tail is None else [tail]
         mixup, classes = config.data.mixup, classifier.architecture.classes
         self._mix = v2.MixUp(alpha=mixup, num_classes=classes) if mixup else None
-        # Of the epoch so far: loss, hits, photos. In checkpoints, since an epoch may end in another
+        # Of the epoch so far: loss, hits, images. In checkpoints, since an epoch may end in another
         # process.
         self._sums = torch.zeros(3, dtype=torch.float64)
 
@@ -85,7 +85,7 @@ class Learner(lightning.LightningModule):
         return self._tail[0] if self._tail else self.classifier
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Logits (n, classes) of photos, or of activations where there is a tail."""
+        """Logits (n, classes) of images, or of activations where there is a tail."""
         logits: torch.Tensor = self.entry(inputs)
         return logits
 
@@ -107,7 +107,7 @@ class Learner(lightning.LightningModule):
         self.train()
 
     def loss_and_hits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The training loss and the share of photos that are answered right."""
+        """The training loss and the share of images that are answered right."""
         inputs, labels = batch
         if self._mix is not None:
             inputs, labels = self._mix(inputs.float(), labels)
@@ -166,7 +166,7 @@ class Learner(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         if self.trainer.world_size > 1 and self.classifier.freeze != "backbone":
-            # BatchNorm's averages, which on CPUs each process has of its own photos: those of the
+            # BatchNorm's averages, which on CPUs each process has of its own images: those of the
             # checkpoint are meant.
             for buffer in self.classifier.buffers():
                 torch.distributed.broadcast(buffer, src=0)

@@ -29,7 +29,7 @@ Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Feed(Protocol):
-    """Where batches come from: the photos themselves or their cached activations."""
+    """Where batches come from: the images themselves or their cached activations."""
 
     def train(self, epoch: int) -> Batches: ...
 
@@ -38,7 +38,7 @@ class Feed(Protocol):
 
 @dataclass(frozen=True)
 class Epoch:
-    """One finished epoch: the mean training loss and the validation figures by name; with
+    """One finished epoch: the mean training loss and the validation metrics by name; with
     `tuner.folds` their means, and the monitored metric of each fold."""
 
     number: int

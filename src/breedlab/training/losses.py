@@ -67,8 +67,8 @@ class Loss(Section):
 
 @LOSSES.register("cross_entropy")
 class CrossEntropy(Loss):
-    """Cross-entropy, optionally with class weights; binary cross-entropy per class if images have
-    several labels."""
+    """Cross-entropy, optionally with class weights; for multi-label data, binary cross-entropy per
+    class."""
 
     multi_label = True
 

@@ -20,7 +20,7 @@ _TRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 def tracking_uri(config: Config) -> str:
-    """Return where MLflow's figures go: what the config says, else the environment, else a database
+    """Return where MLflow's metrics go: what the config says, else the environment, else a database
     beside the runs."""
     database = (Path(config.runs_dir) / "mlflow.db").absolute()
     return (
@@ -36,7 +36,7 @@ class ForgivingMLFlowLogger(MLFlowLogger):
         try:
             super().log_metrics(metrics, step)
         except Exception as error:  # requests', SQLAlchemy's, MLflow's own
-            warn(f"logger=mlflow: figures were not logged ({_reason(error)}); training continues")
+            warn(f"logger=mlflow: metrics were not logged ({_reason(error)}); training continues")
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:

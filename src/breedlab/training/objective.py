@@ -41,7 +41,7 @@ def objective_line(metric: str, best: float) -> str:
 def epoch_line(
     epoch: int, epochs: int, figures: Mapping[str, float], metric: str, best: float
 ) -> str:
-    """What training prints of an epoch: its figures, and the objective so far.
+    """Format an epoch's line: its metrics, and the objective so far.
 
     Args:
         epoch: Counted from 1.
@@ -62,7 +62,7 @@ def objective_regex(metric: str) -> str:
 
 
 def figure_regex(metric: str) -> str:
-    """Finds a figure beside the objective in an epoch's line, such as `train/loss 0.1234`."""
+    """Finds a metric besides the objective in an epoch's line, such as `train/loss 0.1234`."""
     return f"{re.escape(metric)} {_NUMBER}"
 
 

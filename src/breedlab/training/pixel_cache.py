@@ -135,7 +135,7 @@ class _Store:
         photos: Of the split, in their order.
         sizes: (n, 2), the heights and widths that `make` returns.
         original: (n, 2), those of the files, where they matter.
-        make: What is kept of a photo.
+        make: What is kept of an image.
     """
 
     def __init__(

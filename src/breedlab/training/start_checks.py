@@ -63,7 +63,7 @@ def try_network(classifier: Classifier, config: Config) -> None:
     if error is not None:
         reason = " ".join(str(error).split())[:120]
         raise Unsuitable(
-            f"data.image_size: {config.model.name} does not take photos of {classifier.side} px"
+            f"data.image_size: {config.model.name} does not take images of {classifier.side} px"
             f" ({reason}); expected auto, or a size that this network was made for"
         ) from error
     if config.trainer.compile:

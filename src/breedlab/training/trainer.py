@@ -48,7 +48,7 @@ def make_trainer(
         default_root_dir=folder,
         gradient_clip_val=config.trainer.gradient_clip,
         callbacks=callbacks,
-        log_every_n_steps=1_000_000,  # figures are logged by epoch
+        log_every_n_steps=1_000_000,  # metrics are logged by epoch
         enable_model_summary=False,
         **more,
     )

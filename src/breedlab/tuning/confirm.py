@@ -1,7 +1,7 @@
 """The best trials once more with other seeds, before one of them is called the best
 (`tuner.confirm`).
 
-The highest of many figures is partly luck. What a trial has on average over seeds decides, not its
+The best of many results is partly luck. A trial's average over seeds decides, not its
 luckiest.
 """
 

@@ -26,7 +26,7 @@ class Outcome:
     Attributes:
         state: `complete`, `pruned` or `failed`.
         objective: The best value of the monitored metric over its epochs, None if there was none.
-        epochs: Figures by name, one mapping an epoch.
+        epochs: Metrics by name, one mapping per epoch.
         seconds: Its duration.
         reason: Why it failed or was pruned, else empty.
         folds: With `tuner.folds` the monitored metric of each fold in the best epoch; their mean is

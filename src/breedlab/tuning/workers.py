@@ -33,7 +33,7 @@ class Workers:
 
     Args:
         config: The experiment's.
-        report: The checked photos.
+        report: The checked images.
         run: The run directory, for the message.
         stop_early: Asked after each epoch of each trial.
     """

@@ -173,7 +173,7 @@ def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
     if backend.price_per_hour is not None:
         return backend.price_per_hour, "backend.price_per_hour"
     table, proviso = _table(), ""
-    # a dry run that was told none; a figure with its proviso says more than none
+    # a dry run without a given price; an estimate with a caveat is better than none
     if region == REGION:
         region, proviso = REFERENCE, ", as no region is set; others may cost more"
     found = listed_price(backend.instance_type, region)

@@ -130,7 +130,7 @@ def client(session: boto3.Session, service: str, region: str | None = None) -> A
     settings = Settings(
         retries=retries,
         connect_timeout=10,
-        max_pool_connections=32,  # one for each of the threads that carry photos
+        max_pool_connections=32,  # one for each of the threads that carry images
         user_agent_extra=USER_AGENT,
     )
     return session.client(service, region, config=settings)

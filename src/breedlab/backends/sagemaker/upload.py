@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import boto3
 
 _AT_ONCE = 24
-"""Requests under way: photos are small, so what counts is how many waits overlap."""
+"""Requests under way: images are small, so what counts is how many waits overlap."""
 
 
 class Bucket(Store):
@@ -78,15 +78,15 @@ class Bucket(Store):
 def upload_photos(
     session: boto3.Session, place: AwsTarget, report: Report, kms_key: str | None
 ) -> str:
-    """Puts the checked photos where jobs read them, once for each data set.
+    """Puts the checked images where jobs read them, once for each data set.
 
-    Every photo of the scan goes, the unusable ones too: the job checks and cuts for itself, and
+    Every image of the scan goes, the unusable ones too: the job checks and cuts for itself, and
     comes to the same.
 
     Args:
         session: The account.
         place: The bucket and prefix; the folder below them is named by the data set's fingerprint.
-        report: What the check said of the photos.
+        report: What the check said of the images.
         kms_key: Encrypts what is uploaded.
 
     Returns:
@@ -112,11 +112,11 @@ def upload_photos(
     folder, marker = place.uri("data", fingerprint), f"{place.prefix}/data/{fingerprint}.json"
     s3 = client(session, "s3")
     if _exists(s3, place.bucket, marker):
-        note(f"{folder}/: these {len(paths):,} photos are there already")
+        note(f"{folder}/: these {len(paths):,} images are there already")
         return folder + "/"
     prefix = f"{place.prefix}/data/{fingerprint}/"
     files = [(path, prefix + name) for path, name in zip(paths, names, strict=True)]
-    upload_files(session, files, place.bucket, kms_key, f"uploading photos to {folder}/")
+    upload_files(session, files, place.bucket, kms_key, f"uploading images to {folder}/")
     about = {
         "photos": len(paths),
         "bytes": sum(path.stat().st_size for path in paths),

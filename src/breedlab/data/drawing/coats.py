@@ -1,4 +1,4 @@
-"""Coats: the ground colour of each zone of a dog, and the marks on it."""
+"""Coats: the ground color of each zone of a dog, and the marks on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARKS = {"body": 24, "neck": 5, "leg": 5, "tail": 5, "skull": 5, "ear": 3}
 
 @dataclass(frozen=True)
 class Coat:
-    """Colours and pattern: ``base`` covers the dog, ``accent`` contrasts with it, ``light`` is the
+    """Colors and pattern: ``base`` covers the dog, ``accent`` contrasts with it, ``light`` is the
     white."""
 
     base: Colour
@@ -49,7 +49,7 @@ def _scatter(
 
 
 def _stripes(place: Place, count: int, rng: np.random.Generator) -> list[Points]:
-    """Wavy stripes from the back down, thinning out towards the belly."""
+    """Wavy stripes from the back down, thinning out toward the belly."""
     down = np.linspace(0.0, 1.0, 5)
     middle = (np.arange(count)[:, None] + rng.uniform(0.25, 0.75, (count, 1))) / count
     across = 1.1 - down * rng.uniform(1.2, 2.1, (count, 1))
@@ -63,7 +63,7 @@ def _stripes(place: Place, count: int, rng: np.random.Generator) -> list[Points]
 def zone_coat(
     zone: str, place: Place, coat: Coat, rng: np.random.Generator
 ) -> tuple[Colour, list[Mark]]:
-    """Ground colour of one zone of a dog and the marks on it."""
+    """Ground color of one zone of a dog and the marks on it."""
     base, accent, light = coat.base, coat.accent, coat.light
     count = _MARKS.get(zone, 0)
     # Ears are a shade deeper, else they would be lost against the cheek.

@@ -29,7 +29,7 @@ _COLLARS: list[Colour] = [
     (206, 52, 48), (44, 110, 190), (60, 150, 84), (236, 186, 52), (150, 78, 170), (40, 40, 46),
 ]  # fmt: skip
 
-# One ear, the near one: (forward, up, sideways) in skull radii around the skull's centre.
+# One ear, the near one: (forward, up, sideways) in skull radii around the skull's center.
 _EARS: dict[str, list[tuple[float, float, float]]] = {
     "prick": [(-0.6, 0.4, 0.8), (-0.5, 1.1, 0.9), (-0.24, 1.8, 0.75), (-0.16, 1.82, 0.7), (0.14, 1.25, 0.4),
               (0.3, 0.75, 0.25), (-0.1, 0.3, 0.5)],

@@ -1,4 +1,4 @@
-"""A photo: a dog scaled into a place, so that any build fills the frame equally, and the camera's
+"""An image: a dog scaled into a place, so that any build fills the frame equally, and the camera's
 weaknesses."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MARGIN = 10
 def _paint(
     part: Part, photo: Image.Image, to_pixels: Callable[[Points], Points], reach: float, sun: float
 ) -> None:
-    """Put one part on the photo, rounded by light from above and from ``sun``, ``reach`` pixels
+    """Put one part on the image, rounded by light from above and from ``sun``, ``reach`` pixels
     deep."""
     shapes = [*part.outlines, *(outline for outline, _ in part.marks)]
     ends = np.cumsum([len(shape) for shape in shapes]).tolist()
@@ -44,7 +44,7 @@ def _paint(
         pen.polygon(polygon, fill=mix(BLACK, colour, part.shade))
     mask, coat = mask.reduce(_SUPERSAMPLING), coat.reduce(_SUPERSAMPLING)
     if not part.flat:
-        # How far the blurred outline leans towards the light stands in for the slope of a round
+        # How far the blurred outline leans toward the light stands in for the slope of a round
         # body.
         soft = mask.reduce(2).filter(ImageFilter.BoxBlur(max(reach / 2, 0.5)))
         dx, dy = round(sun * reach / 2), max(round(reach / 2), 1)
@@ -56,13 +56,13 @@ def _paint(
 
 
 def draw_photo(build: Build, coat: Coat, seed: int, size: int) -> Image.Image:
-    """A photo of one dog somewhere.
+    """An image of one dog somewhere.
 
     Args:
         build: What the dog is shaped like.
-        coat: What it is coloured like.
+        coat: What it is colored like.
         seed: Chooses pose, place, light and the individual's markings; at least 0.
-        size: Side of the photo in pixels.
+        size: Side of the image in pixels.
 
     Returns:
         An RGB image, ``size`` x ``size``.

@@ -17,7 +17,7 @@ _FLOWERS: list[Colour] = [(250, 250, 240), (250, 210, 70), (232, 120, 140), (170
 
 
 def _near(colour: Colour, rng: np.random.Generator, by: float = 14) -> Colour:
-    """A colour close to another one."""
+    """A color close to another one."""
     r, g, b = (
         min(max(round(v + d), 0), 255) for v, d in zip(colour, rng.normal(0, by, 3), strict=True)
     )
@@ -29,7 +29,7 @@ class _Canvas:
     left."""
 
     def __init__(self, size: int, rng: np.random.Generator, *stops: tuple[float, Colour]) -> None:
-        """Fill with the colours that ``stops`` give for some heights, and blends in between."""
+        """Fill with the colors that ``stops`` give for some heights, and blends in between."""
         heights, colours = zip(*stops, strict=True)
         rows = np.linspace(0, 1, size)
         column = np.stack(
@@ -182,7 +182,7 @@ def _woods(size: int, y: float, rng: np.random.Generator) -> Image.Image:
     return c.image
 
 
-# Each with the colour of its light: what white looks like there.
+# Each with the color of its light: what white looks like there.
 _PLACES: list[
     tuple[Callable[[int, float, np.random.Generator], Image.Image], tuple[float, float, float]]
 ] = [
@@ -196,7 +196,7 @@ _PLACES: list[
 
 
 def scene(rng: np.random.Generator, size: int) -> tuple[Image.Image, Values]:
-    """An empty place, out of focus, and the colour of its light."""
+    """An empty place, out of focus, and the color of its light."""
     place, light = _PLACES[int(rng.integers(len(_PLACES)))]
     horizon, blur = rng.uniform((0.46, 0.6), (0.66, 2.6)).tolist()
     return place(size, horizon, rng).filter(ImageFilter.BoxBlur(blur * size / 192)), np.array(light)

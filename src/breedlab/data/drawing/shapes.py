@@ -1,4 +1,4 @@
-"""Colours, curves and limbs."""
+"""Colors, curves and limbs."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def tube_through(control: Sequence[Sequence[float]] | Points, fluff: float = 0.0
 def joint(
     start: Points, end: Points, upper: float, lower: float, bend: float
 ) -> tuple[Points, Points]:
-    """Knee and foot of a two-bone leg from ``start`` towards ``end``; ``bend`` is +1 or -1."""
+    """Knee and foot of a two-bone leg from ``start`` toward ``end``; ``bend`` is +1 or -1."""
     reach = end - start
     far = math.hypot(reach[0], reach[1])
     d = min(max(far, abs(upper - lower) + 1e-3), (upper + lower) * 0.999)

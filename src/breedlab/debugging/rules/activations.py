@@ -12,12 +12,12 @@ class DeadRelu(TensorRule):
     collections = ("relu_activations",)
     needs = "outputs of ReLU layers"
     meaning = (
-        "Most channels of a ReLU layer are zero for every photo: they pass on nothing and no longer"
+        "Most channels of a ReLU layer are zero for every image: they pass on nothing and no longer"
         " learn."
     )
     advice = (
         "Lower optim.lr, look at biases far below zero, use another activation or He"
-        " initialisation."
+        " initialization."
     )
     sound = "ReLU layers have enough channels alive."
 
@@ -33,7 +33,7 @@ class SaturatedActivation(TensorRule):
         "An activation's outputs stand at its limits, where its slope is zero: no gradient passes."
     )
     advice = (
-        "Use ReLU or GELU, normalise before the activation, lower optim.lr or the weights' initial"
+        "Use ReLU or GELU, normalize before the activation, lower optim.lr or the weights' initial"
         " scale."
     )
     sound = "Activations stay within their limits."

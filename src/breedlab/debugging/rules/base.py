@@ -48,7 +48,7 @@ class RunRule(Rule):  # type: ignore[misc]
         meaning: What it usually means that it fired.
         advice: What to try then.
         sound: What it means that it did not fire.
-        latest: Whether only the last judgement counts, for what a later step may fix.
+        latest: Whether only the last judgment counts, for what a later step may fix.
     """
 
     name: ClassVar[str]

@@ -14,8 +14,8 @@ class ClassImbalance(RunRule):
     name, section, latest = "ClassImbalance", "class_imbalance", True
     needs = "the labels of training"
     link = "report.html#classes"
-    meaning = "Some classes have many times the photos of others; the network will favour them."
-    advice = "Set data.class_weights=balanced, or collect photos of the rare classes."
+    meaning = "Some classes have many times the images of others; the network will favor them."
+    advice = "Set data.class_weights=balanced, or collect images of the rare classes."
     sound = "Classes are about equally frequent."
 
     def __init__(self, *given: object) -> None:
@@ -23,7 +23,7 @@ class ClassImbalance(RunRule):
         self._counts, self._counted = np.zeros(0, dtype=np.int64), -1
 
     def steps_to_check(self) -> list[int]:
-        # The first epoch has every photo once. Asked at its end only: half an epoch says little of
+        # The first epoch has every image once. Asked at its end only: half an epoch says little of
         # rare classes.
         passes = self.tape.passes("TRAIN")
         steps = list(self.tape.saved("labels", "TRAIN"))
@@ -69,9 +69,9 @@ class Confusion(RunRule):
     name, section, latest, mode = "Confusion", "confusion", True, "EVAL"
     needs = "the labels and predictions of validation"
     link = "report.html#confusion"
-    meaning = "Most photos of one class are taken for one and the same other class."
+    meaning = "Most images of one class are taken for one and the same other class."
     advice = (
-        "Look at photos of both, for wrong labels or a difference too fine for data.image_size;"
+        "Look at images of both, for wrong labels or a difference too fine for data.image_size;"
         " collect more."
     )
     sound = "No class is mostly taken for another."
@@ -114,7 +114,7 @@ class Confusion(RunRule):
             return f"needs {self.needs} of at least {self.limits.patience} epochs; {known}"
         few = self._most < self.limits.photos
         return (
-            f"needs {self.limits.photos} photos of a class in validation; at most {self._most}"
+            f"needs {self.limits.photos} images of a class in validation; at most {self._most}"
             if few
             else ""
         )

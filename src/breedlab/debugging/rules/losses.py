@@ -18,7 +18,7 @@ class LossNotDecreasing(RunRule):
         "The training loss is no lower than it was at the beginning: the network does not learn."
     )
     advice = (
-        "Try another optim.lr, ten times lower or higher; look at the photos' labels; check that"
+        "Try another optim.lr, ten times lower or higher; look at the images' labels; check that"
         " something trains."
     )
     sound = "The training loss fell."

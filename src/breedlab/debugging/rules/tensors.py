@@ -14,8 +14,8 @@ class VanishingGradient(TensorRule):
     needs = "gradients"
     meaning = "Gradients die out on their way to these layers, which learn nothing."
     advice = (
-        "Use ReLU instead of sigmoid or tanh, normalisation, residual connections, He"
-        " initialisation; raise optim.lr."
+        "Use ReLU instead of sigmoid or tanh, normalization, residual connections, He"
+        " initialization; raise optim.lr."
     )
     sound = "Gradients reach every layer that trains."
 
@@ -72,7 +72,7 @@ class NanInf(TensorRule):
     meaning = "A tensor holds NaN values, and they spread from there to all others."
     advice = (
         "Lower optim.lr, set trainer.gradient_clip=1.0, use trainer.precision=fp32; look for broken"
-        " photos."
+        " images."
     )
     sound = "All values are finite."
 
@@ -102,7 +102,7 @@ class PoorWeightInitialization(RunRule):
         " units are alike."
     )
     advice = (
-        "Initialise with He's or Glorot's scheme (PyTorch's layers do), or begin with pretrained"
+        "Initialize with He's or Glorot's scheme (PyTorch's layers do), or begin with pretrained"
         " weights."
     )
     sound = "Weights begin at a sensible scale."
@@ -138,7 +138,7 @@ class AllZero(TensorRule):
     needs = "weights, gradients or activations"
     meaning = "A tensor is zero throughout: that part of the network is cut off, or was never set."
     advice = (
-        "Look for weights initialised to zero, dead ReLUs before it, a branch that the loss does"
+        "Look for weights initialized to zero, dead ReLUs before it, a branch that the loss does"
         " not see."
     )
     sound = "No tensor is zero throughout."

@@ -20,8 +20,8 @@ NAMED = 40
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions of about the same confidence: from and to which, how many, how sure and how often
-    right."""
+    """Predictions of about the same confidence: its bounds, how many there are, their mean
+    confidence, and their accuracy."""
 
     low: float
     high: float
@@ -31,7 +31,7 @@ class Bin:
 
 
 def bins(confidences: Sequence[float], right: Sequence[bool], count: int = BINS) -> list[Bin]:
-    """Equal bins of confidence over (0, 1], those without photos left out."""
+    """Equal bins of confidence over (0, 1], those without images left out."""
     sure, hit = np.asarray(confidences, dtype=np.float64), np.asarray(right, dtype=np.float64)
     which = np.clip(np.ceil(sure * count) - 1, 0, count - 1).astype(int)
     rows = []
@@ -46,8 +46,7 @@ def bins(confidences: Sequence[float], right: Sequence[bool], count: int = BINS)
 
 
 def calibration(found: Sequence[Bin]) -> Spec | None:
-    """How often predictions were right, by how sure the model was; on the diagonal it is as sure as
-    it should be."""
+    """Chart accuracy by confidence; on the diagonal the model is well calibrated."""
     if not found:
         return None
     rows = [
@@ -62,7 +61,7 @@ def calibration(found: Sequence[Bin]) -> Spec | None:
     ]
     unit = alt.Scale(domain=[0, 1])
     tooltip = [
-        alt.Tooltip("photos:Q", title="photos", format=",.0f"),
+        alt.Tooltip("photos:Q", title="images", format=",.0f"),
         alt.Tooltip("confidence:Q", title="mean confidence", format=".1%"),
         alt.Tooltip("accuracy:Q", title="right", format=".1%"),
     ]
@@ -108,7 +107,7 @@ def calibration(found: Sequence[Bin]) -> Spec | None:
 
 
 def confidences(found: Sequence[Bin]) -> Spec | None:
-    """How many photos were answered with which confidence, right ones and wrong ones."""
+    """How many images were answered with which confidence, right ones and wrong ones."""
     if not found:
         return None
     rows = []
@@ -132,7 +131,7 @@ def confidences(found: Sequence[Bin]) -> Spec | None:
             ),
             x2=alt.X2("high:Q"),
             y=alt.Y(
-                "photos:Q", title="photos", stack="zero", axis=alt.Axis(tickCount=5, tickMinStep=1)
+                "photos:Q", title="images", stack="zero", axis=alt.Axis(tickCount=5, tickMinStep=1)
             ),
             color=alt.Color(
                 "which:N",
@@ -140,11 +139,11 @@ def confidences(found: Sequence[Bin]) -> Spec | None:
             ),
             tooltip=[
                 alt.Tooltip("which:N", title="answers"),
-                alt.Tooltip("photos:Q", title="photos", format=",.0f"),
+                alt.Tooltip("photos:Q", title="images", format=",.0f"),
             ],
         )
     )
-    return finish(chart, 300, "photos by confidence, right and wrong")
+    return finish(chart, 300, "images by confidence, right and wrong")
 
 
 def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Spec | None:
@@ -167,10 +166,10 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
     ]
     many = len(classes) > NAMED
     photos = "photos:Q"
-    length: dict[str, Any] = {"title": "photos", "axis": alt.Axis(tickCount=5, tickMinStep=1)}
+    length: dict[str, Any] = {"title": "images", "axis": alt.Axis(tickCount=5, tickMinStep=1)}
     names = [classes[index] for index in order]
     place_of: dict[str, Any] = {
-        "title": f"{len(classes)} classes, most photos first" if many else None,
+        "title": f"{len(classes)} classes, most images first" if many else None,
         "sort": names,
     }
     encoding = {
@@ -179,7 +178,7 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
         "tooltip": [
             alt.Tooltip("class:N", title="class"),
             alt.Tooltip("split:N", title="split"),
-            alt.Tooltip(photos),
+            alt.Tooltip(photos, title="images"),
         ],
     }
     chart = alt.Chart(data(rows))
@@ -188,9 +187,9 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
         bars = chart.mark_bar(binSpacing=0).encode(
             x=alt.X("class:N", axis=hidden, **place_of), y=alt.Y(photos, **length), **encoding
         )
-        return finish(bars, 220, "photos of each class by split")
+        return finish(bars, 220, "images of each class by split")
     axis = alt.Axis(labelColor=INK, ticks=False, domain=False, labelLimit=170)
     bars = chart.mark_bar().encode(
         y=alt.Y("class:N", axis=axis, **place_of), x=alt.X(photos, **length), **encoding
     )
-    return finish(bars, 40 + 22 * len(classes), "photos of each class by split")
+    return finish(bars, 40 + 22 * len(classes), "images of each class by split")

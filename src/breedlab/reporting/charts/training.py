@@ -29,14 +29,14 @@ def loss(run: RunRecord) -> Spec | None:
 
 
 def accuracy(run: RunRecord) -> Spec | None:
-    """Training and validation top-1, or the photos with all labels right."""
+    """Training and validation top-1, or the images with all labels right."""
     if run.multi_label:
         return _curves(run, "exact", "all labels right", [])
     return _curves(run, "top1", "top-1", [])
 
 
 def mean_precision(run: RunRecord) -> Spec | None:
-    """Validation mAP, of a run with several labels a photo."""
+    """Chart the validation mAP of a multi-label run."""
     return _curves(run, "map", "mAP", []) if run.multi_label else None
 
 

@@ -2,15 +2,15 @@
 
 const at = (id) => document.getElementById(id);
 const [file, url, photo, overlay, look] = ["file", "url", "photo", "overlay", "look"].map(at);
-const FLOOR = 320; // pixels: a photo is not made smaller than this to fit the server's limit
+const FLOOR = 320; // pixels: an image is not made smaller than this to fit the server's limit
 const RAMP = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // as .ramp in page.css
 
 let key = sessionStorage.getItem("key"); // of the server, if it wants one: for this tab alone
 let model; // what GET /model said
-let sent; // the photo as the server got it
+let sent; // the image as the server got it
 let chosen; // the class whose explanation is shown or would be
-let explanations = new Map(); // by class index, of this photo
-let turn = new AbortController(); // what is under way for this photo
+let explanations = new Map(); // by class index, of this image
+let turn = new AbortController(); // what is under way for this image
 
 async function ask(path, options = {}) {
   let answer;
@@ -25,7 +25,7 @@ async function ask(path, options = {}) {
   if (answer.status === 401) {
     at("access").hidden = false;
     at("key").focus();
-    throw new Error(key ? "That is not this server's API key." : "This server wants its API key.");
+    throw new Error(key ? "That is not this server's API key." : "This server needs its API key.");
   }
   const said = await answer.json().catch(() => ({}));
   const why = said.error ?? `the server answered ${answer.status}`;
@@ -35,13 +35,13 @@ async function ask(path, options = {}) {
 
 async function begin() {
   try {
-    // A photo that comes in meanwhile ends what was under way for the one before, but not this.
+    // An image that comes in meanwhile ends what was under way for the one before, but not this.
     model = await (await ask("model", { signal: null })).json();
   } catch (error) {
     at("which").textContent = "";
     return complain(error);
   }
-  at("which").textContent = `${model.name}, which knows ${model.classes.length} classes.`;
+  at("which").textContent = `${model.name}, with ${model.classes.length} classes.`;
   document.title = `breedlab: ${model.name}`;
   at("address").hidden = !model.urls;
   at("ways").textContent = `or drop one anywhere on this page, or paste one${model.urls ? " or its address" : ""}.`;
@@ -56,16 +56,16 @@ async function begin() {
 function* facts({ name, classes, engine, lineage, test }) {
   yield ["Network", name];
   yield ["Classes", `${classes.length}: ${classes.slice(0, 12).join(", ")}${classes.length > 12 ? ", …" : ""}`];
-  yield ["Answers with", engine];
+  yield ["Engine", engine];
   if (lineage.experiment) yield ["Experiment", lineage.experiment];
   if (lineage.run) yield ["Run", lineage.run];
   if (lineage.started) yield ["Trained", new Date(lineage.started).toLocaleString()];
   if (lineage.git?.commit) yield ["Commit", lineage.git.commit.slice(0, 12) + (lineage.git.changed ? ", changed" : "")];
-  if (lineage.data?.photos?.train) yield ["Photos", `${lineage.data.photos.train} in training`];
+  if (lineage.data?.photos?.train) yield ["Images", `${lineage.data.photos.train} in training`];
   for (const [metric, value] of Object.entries(test)) yield [`Test ${metric}`, value];
 }
 
-// ---- a photo comes in
+// ---- an image comes in
 
 async function show(blob, name) {
   turn.abort();
@@ -74,18 +74,18 @@ async function show(blob, name) {
   forget();
   URL.revokeObjectURL(photo.src);
   photo.src = URL.createObjectURL(blob);
-  photo.alt = `Your photo: ${name}`;
+  photo.alt = `Your image: ${name}`;
   at("result").hidden = false;
   at("result").setAttribute("aria-busy", "true");
   say("Looking …");
   try {
     const visible = await photo.decode().then(() => true, () => false);
-    let note = visible ? "" : "This browser cannot show this kind of file; the server may read it all the same.";
+    let note = visible ? "" : "This browser cannot show this kind of file; the server may be able to read it.";
     sent = blob;
     const large = blob.size > model?.max_bytes || photo.naturalWidth * photo.naturalHeight > model?.max_pixels;
     if (visible && large) {
       sent = await smaller(blob, model.max_bytes);
-      note = "Sent smaller than it is: it is larger than this server reads.";
+      note = "Sent at a smaller size: the image exceeds this server's limit.";
     }
     if (mine.aborted) return;
     at("note").textContent = note;
@@ -122,7 +122,7 @@ async function smaller(blob, limit) {
     const made = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
     if (made && made.size <= limit) return made;
   }
-  throw new Error("The photo is larger than this server reads, and could not be made small enough.");
+  throw new Error("The image exceeds this server's limit and could not be made small enough.");
 }
 
 async function fetched(address) {
@@ -148,12 +148,12 @@ function top5(said) {
   return said.predictions[0].top.slice(0, 5);
 }
 
-// What the model says beside its scores: that it knows nothing like the photo, which labels it gives it, or which
+// What the model says beside its scores: that it knows nothing like the image, which labels it gives it, or which
 // classes it cannot tell apart.
 function trust({ predictions: [one], set_coverage: coverage }) {
   at("unknown").hidden = !one.unknown;
   at("unknown").textContent = one.unknown
-    ? `Unknown: it is unlike the photos of every class (stranger than ${(100 * one.stranger_than).toFixed(1)}% of those it was checked on).`
+    ? `Unknown: it is unlike the images of every class (more so than ${(100 * one.stranger_than).toFixed(1)}% of the validation images).`
     : "";
   if (one.labels) {
     at("set").hidden = false;
@@ -190,7 +190,7 @@ function list(best, milliseconds, timing) {
   at("latency").textContent = `Answered in ${Math.round(milliseconds)} ms${inside ? `, ${Math.round(inside[1])} of them in the server` : ""}.`;
   at("explaining").hidden = !model?.explains;
   at("answers").hidden = false;
-  say(at("unknown").textContent + (at("unknown").hidden ? "" : " The likeliest all the same: ") +
+  say(at("unknown").textContent + (at("unknown").hidden ? "" : " The most likely class: ") +
     `${best[0].class}, ${percent(best[0].probability)}. ` +
     `Then ${best.slice(1, 3).map((one) => `${one.class}, ${percent(one.probability)}`).join("; ")}.`);
 }
@@ -205,7 +205,7 @@ async function explain(one) {
   complain();
   try {
     if (!explanations.has(one.index)) {
-      say(`Computing what spoke for ${one.class} …`);
+      say(`Computing the explanation for ${one.class} …`);
       const answer = await ask(`explain?class=${one.index}`, {
         method: "POST",
         headers: { "Content-Type": "application/octet-stream" },
@@ -242,13 +242,13 @@ function mark(on) {
 function where({ class: name, heat, box }) {
   let best = { value: 0 };
   heat.forEach((row, y) => row.forEach((value, x) => { if (value > best.value) best = { value, x, y }; }));
-  if (!best.value) return `Nothing in the photo spoke for ${name}.`;
+  if (!best.value) return `Nothing in the image supports ${name}.`;
   const third = (place) => Math.min(2, Math.max(0, Math.floor(3 * place)));
   const x = third(box.x + (box.width * (best.x + 0.5)) / heat[0].length);
   const y = third(box.y + (box.height * (best.y + 0.5)) / heat.length);
-  const words = [["upper left", "upper middle", "upper right"], ["left", "centre", "right"],
+  const words = [["upper left", "upper middle", "upper right"], ["left", "center", "right"],
     ["lower left", "lower middle", "lower right"]];
-  return `What spoke most for ${name} lies in the ${words[y][x]} of the photo.`;
+  return `The strongest evidence for ${name} is in the ${words[y][x]} of the image.`;
 }
 
 // The heat map has few cells; between their centres it is blended smoothly, and the cut is shown as it was.
@@ -321,7 +321,7 @@ function forget() {
 function take(files, from) {
   const found = [...files].find((one) => one.type.startsWith("image/")) ?? files[0];
   if (found) show(found, found.name || from);
-  else complain(new Error(`There was no photo in what was ${from}.`));
+  else complain(new Error(`There was no image in what was ${from}.`));
 }
 
 file.addEventListener("change", () => { if (file.files.length) take(file.files, "chosen"); file.value = ""; });

@@ -27,7 +27,7 @@ _TIMEOUT_S = 300
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said of a photo.
+    """What a model said of an image.
 
     Attributes:
         label: Its likeliest class.
@@ -76,8 +76,8 @@ def probe(
     environment: str | None = None,
     waiting: Callable[[float], None] = lambda _seconds: None,
 ) -> Answer:
-    """Has the archive answer a photo under AWS's inference stack, or through its handler where that
-    is not here.
+    """Have the archive answer an image under AWS's inference stack, or through its handler if that
+    stack is not installed.
 
     Args:
         folder: An archive's content, unpacked.

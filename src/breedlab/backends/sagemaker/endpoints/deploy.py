@@ -91,11 +91,11 @@ def plan(endpoint: Endpoint, model: Path) -> None:
             " address, will be others"
         )
     print(
-        "before   the archive is imported and answers one photo here; nothing is sent if it"
+        "before   the archive is imported and answers one image here; nothing is sent if it"
         " does not"
     )
     print(
-        "after    one photo to the endpoint decides; if it gets no scores, everything is undone\n"
+        "after    one image to the endpoint decides; if it gets no scores, everything is undone\n"
     )
     _print_requests(deployment)
     needs = session.needed(place)
@@ -136,7 +136,7 @@ def deploy(endpoint: Endpoint, model: Path, package: Version | None = None) -> s
         stage("Archive")
         if text := hidden_home.exposed():
             warn(text)
-        # Without the stack its code is imported for the photo, and for nothing else before that.
+        # Without the stack its code is imported for the image, and for nothing else before that.
         python, _ = torchserve.find_environment(endpoint.inference_env)
         size = archive_check.lint(folder, imports=python is not None)
         note(f"{model}: complete, {size / 1e6:.1f} MB unpacked")
@@ -159,18 +159,18 @@ def deploy(endpoint: Endpoint, model: Path, package: Version | None = None) -> s
         classes = archive_check.classes_of(folder)
         rollout = Rollout(account, deployment, classes, image, endpoint.replace)
         rollout.find()  # an endpoint in no state to be updated is told before the archive is tried
-        with console.status("one photo to the archive, here") as status:
+        with console.status("one image to the archive, here") as status:
             answer = archive_check.probe(
                 folder,
                 image,
                 endpoint.inference_env,
-                lambda s: status.update(f"one photo to it, here: {s:.0f} s"),
+                lambda s: status.update(f"one image to it, here: {s:.0f} s"),
             )
-        note(f"answers a photo with {answer.label} ({answer.score:.1%}): {answer.where}")
+        note(f"answers an image with {answer.label} ({answer.score:.1%}): {answer.where}")
         answer = rollout.run(archive)
     name, region = deployment.name, session.region_flag(account.region_name)
     console.print(f"\nendpoint {name} answers: {answer.label} ({answer.score:.1%})\n", markup=False)
-    console.print(f"ask     {command('predict')} --endpoint {name}{region} PHOTO...", markup=False)
+    console.print(f"ask     {command('predict')} --endpoint {name}{region} IMAGE...", markup=False)
     console.print(f"delete  {command('deploy')} --delete {name}{region}", markup=False)
     return name
 

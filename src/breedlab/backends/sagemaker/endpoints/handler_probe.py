@@ -1,7 +1,7 @@
 """Asks an archive's own code one question, in a Python that holds nothing of ours:
 `handler_probe.py FOLDER [PHOTO]`.
 
-Without a photo the code is imported and no more. What an inference image lacks is made missing
+Without an image the code is imported and no more. What an inference image lacks is made missing
 here, too.
 """
 

@@ -41,7 +41,7 @@ def invoke(runtime: Any, endpoint: str, body: bytes, accept: str) -> tuple[int, 
     Args:
         runtime: A client of `sagemaker-runtime`.
         endpoint: Its name.
-        body: A photo.
+        body: An image.
         accept: As the contract has it.
 
     Raises:
@@ -74,13 +74,13 @@ def invoke_async(
     timeout: float = 600.0,
     waiting: Callable[[float], None] = lambda _seconds: None,
 ) -> tuple[int, bytes]:
-    """The same of an asynchronous endpoint: the photo lies in S3, and there the answer appears.
+    """The same of an asynchronous endpoint: the image lies in S3, and there the answer appears.
 
     Args:
         runtime: A client of `sagemaker-runtime`.
         s3: A client of S3.
         endpoint: Its name.
-        photo: The photo's address.
+        photo: The image's address.
         accept: As the contract has it.
         timeout: Seconds.
         waiting: Called now and then with the seconds so far.

@@ -1,4 +1,4 @@
-"""Makes an endpoint, or brings one that is there to a new model; one real photo decides, and a
+"""Makes an endpoint, or brings one that is there to a new model; one real image decides, and a
 failure is undone."""
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Rollout:
         account: The session.
         deployment: What is wanted.
         classes: What the model tells apart.
-        photo: Bytes of the photo that decides.
+        photo: Bytes of the image that decides.
         replaces: The endpoint that may be updated whoever made it.
     """
 
@@ -258,8 +258,8 @@ class Rollout:
             )
 
     def _ask(self) -> Answer:
-        """`/ping` lies: only an answer to a photo shows a model."""
-        note(f"endpoint {self.deployment.name}: in service; one photo decides")
+        """`/ping` lies: only an answer to an image shows a model."""
+        note(f"endpoint {self.deployment.name}: in service; one image decides")
         where = f"endpoint {self.deployment.name}"
         runtime, name = client(self.account, "sagemaker-runtime"), self.deployment.name
         if self.deployment.kind != "async":

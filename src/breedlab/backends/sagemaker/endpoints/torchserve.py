@@ -271,7 +271,7 @@ def _overlay(folder: Path, python: Path) -> Path:
 
 
 def _free_ports(count: int) -> int:
-    """The first of some neighbouring ports that are free, below those that the system gives out by
+    """The first of some neighboring ports that are free, below those that the system gives out by
     itself."""
     for _ in range(50):
         start = random.randrange(10_000, 30_000)

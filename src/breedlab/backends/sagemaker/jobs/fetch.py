@@ -91,7 +91,7 @@ def shown(record: Record, run: Path) -> Mapping[str, Any]:
     if "test" not in metrics:
         log = command("jobs", "show", record.name, "--log")
         raise BackendError(
-            f"{record.final_name}: AWS calls it completed, but it left no figures of a test in"
+            f"{record.final_name}: AWS reports it as completed, but there are no test metrics in"
             f" metrics.json; what it did leave is in {run}, and its log is shown by: {log}"
         )
     show(run, metrics)
@@ -153,7 +153,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
         raise BackendError(
             f"{record.final_job}: left no files under {record.experiment().uri(folder)}"
         )
-    # The job wrote its own view of the config: where the photos lay there, and no search.
+    # The job wrote its own view of the config: where the images lay there, and no search.
     rundir.write_yaml(run / "config.yaml", stamp(record.config))
     rundir.write_yaml(run / "overrides.yaml", record.overrides)
     atomic_write_json(run / FILE, record.plain(), indent=2)

@@ -30,7 +30,7 @@ from breedlab.errors import BackendError
 from breedlab.names import counted
 
 DATA_CHANNEL = "training"
-"""The channel that holds the photos: `train/<class>/*.jpg`, and `valid` and `test`."""
+"""The channel that holds the images: `train/<class>/*.jpg`, and `valid` and `test`."""
 
 WEIGHTS_CHANNEL = "weights"
 """The channel that holds the one file that `model.weights` names."""
@@ -203,7 +203,7 @@ def read_config(source: Path) -> dict[str, Any]:
 
 
 def work_folder() -> Path:
-    """A folder for what a job needs only while it runs: caches, photos that it draws or
+    """A folder for what a job needs only while it runs: caches, images that it draws or
     downloads."""
     folder = Path(tempfile.gettempdir(), "breedlab")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Launching: everything checked, then photos and source uploaded, then the job started and
+"""Launching: everything checked, then images and source uploaded, then the job started and
 followed."""
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _name_problems(account: boto3.Session, config: Config) -> list[Problem]:
 
 
 def _data_problems(account: boto3.Session, root: str) -> list[Problem]:
-    """Whether there are photos at an address in S3, as far as one look tells."""
+    """Whether there are images at an address in S3, as far as one look tells."""
     bucket, key = split_uri(root)
     problems = session.bucket_problems(account, "data.root", bucket)
     if problems:
@@ -199,14 +199,14 @@ def _data_problems(account: boto3.Session, root: str) -> list[Problem]:
         return [
             Problem(
                 "data.root",
-                f"there are no photos under {root}/; expected {root}/train/<class>/photo.jpg",
+                f"there are no images under {root}/; expected {root}/train/<class>/photo.jpg",
             )
         ]
     return []
 
 
 def _with_photos(account: boto3.Session, experiment: Experiment) -> tuple[Experiment, str | None]:
-    """The experiment with the address of its photos, which are uploaded if they are not there
+    """The experiment with the address of its images, which are uploaded if they are not there
     yet."""
     config = experiment.config
     if config.data.root.startswith("s3://"):

@@ -136,9 +136,9 @@ def _bills(experiment: Experiment) -> Iterator[str]:
         for way, text in (
             (
                 "job_each",
-                "a container starts, and the photos pass the frozen part, for every trial",
+                "a container starts, and the images pass the frozen part, for every trial",
             ),
-            ("one_job", "one start, one pass of the photos through the frozen part for all trials"),
+            ("one_job", "one start, one pass of the images through the frozen part for all trials"),
         ):
             mark = "*" if each_trial_is_a_job(config) == (way == "job_each") else " "
             bill = largest_bill(backend, region, count, way == "job_each")

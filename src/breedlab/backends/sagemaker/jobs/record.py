@@ -36,8 +36,8 @@ class Record:
             job.
         place: Where in AWS.
         image: The container image.
-        data: The address of the photos.
-        fingerprint: Of the photos that were checked here; None for those that were in S3.
+        data: The address of the images.
+        fingerprint: Of the images that were checked here; None for those that were in S3.
         config: The whole config, plain.
         overrides: What the person typed.
         started: When, in ISO format.
@@ -81,7 +81,7 @@ class Record:
         """What its jobs are made of, to build the requests that are still to come."""
         # The weights were uploaded; the file need not be on this machine any more.
         tree = {**self.config, "model": {**self.config["model"], "weights": "none"}}
-        # Nor need its environment be this machine's: the photos were uploaded, too.
+        # Nor need its environment be this machine's: the images were uploaded, too.
         tree, _ = resolved(tree, lenient=True)
         config = validate(tree, self.name, recorded=True)
         weights, _ = resolved({"weights": self.config["model"]["weights"]}, lenient=True)

@@ -67,7 +67,7 @@ class Experiment:
         place: Where in AWS.
         name: Of its first job, and of its folder in the bucket.
         image: The address of the container image.
-        data: The address of the photos.
+        data: The address of the images.
     """
 
     config: Config
@@ -218,7 +218,7 @@ def tuning_request(experiment: Experiment) -> Request:
 
 
 def metric_definitions(config: Config) -> list[dict[str, str]]:
-    """What SageMaker reads from the log: the objective, and the figures beside it."""
+    """Return what SageMaker reads from the log: the objective, and the other metrics."""
     objective = config.monitor.metric
     others = [name for name in figures_of(config.data) if name != objective]
     return [
@@ -248,7 +248,7 @@ def processes(config: Config) -> int | None:
 
 
 def weights_file(config: Config) -> Path | None:
-    """The file of weights that a job needs beside its photos, if the config names one."""
+    """The file of weights that a job needs beside its images, if the config names one."""
     path = Path(weight_files.file_of(config.model.weights))
     return path if path.name.endswith(weight_files.ENDINGS) or path.is_file() else None
 
