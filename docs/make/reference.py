@@ -39,7 +39,7 @@ SUBCOMMANDS = {
 
 
 def on_config(config: Any) -> Any:
-    """Put pages that nobody put into `nav` at the end of the how-to guides."""
+    """Append pages missing from `nav` to the how-to guides."""
     docs = Path(config.docs_dir)
     pages = {
         file.relative_to(docs).as_posix()
@@ -70,12 +70,12 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Replace `<!-- generated: NAME -->` by what the code says."""
-    return re.sub(r"<!-- generated: (\w+) -->", lambda found: PARTS[found[1]](), markdown)
+    """Replace `<!-- generated: NAME -->` with text generated from the code."""
+    return re.sub(r"<!-- generated: (\w+) -->", lambda match: PARTS[match[1]](), markdown)
 
 
 def root_page(page: str) -> str:
-    """Return a page of the repository's root, its links as the site's."""
+    """Return a page of the repository's root with its links changed to the site's."""
     text = (ROOT / ROOT_PAGES[page]).read_text("utf-8")
     up = "../" * page.count("/")
     for place, source in ROOT_PAGES.items():
@@ -108,7 +108,7 @@ def config_page() -> str:
             lines += ["", "## The run itself", "", *_TABLE]
         lines.append(_row(setting, setting.path in searched))
     choices = [each for each in settings(schema()) if each.registry is not None]
-    lines += ["", "## Components", "", "What the settings that choose a component may name."]
+    lines += ["", "## Components", "", "The choices of each setting that selects a component."]
     for setting in choices:
         lines += ["", f"### Choices of `{setting.path}`", "", *_choices(setting)]
     return _without_empty_tables("\n".join(lines)) + "\n"
@@ -131,7 +131,7 @@ def _row(setting: Setting, searched: bool) -> str:
 
 def _choices(setting: Setting) -> Iterator[str]:
     assert setting.registry is not None
-    yield "| name | what it is | its settings |"
+    yield "| name | meaning | settings |"
     yield "|---|---|---|"
     for name, component in setting.registry.items():
         own = f"`{setting.registry.section}.{name}`" if component.model_fields else ""
@@ -142,7 +142,7 @@ def _choices(setting: Setting) -> Iterator[str]:
 
 
 def _without_empty_tables(text: str) -> str:
-    """Drop the head of a table without rows: a section that has only sections in it."""
+    """Drop the header of a table without rows, as in a section that contains only sections."""
     head = "\n".join(_TABLE)
     return re.sub(re.escape(head) + r"\n(?!\|)", "", text + "\n").rstrip("\n")
 
@@ -152,7 +152,7 @@ def _first_paragraph(text: str | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return text for a cell of a table: outside code, nothing of it is Markdown or HTML."""
+    """Return text for a table cell, with Markdown and HTML escaped outside code."""
     parts = text.replace("|", "\\|").split("`")
     parts[::2] = [re.sub(r"([<>*_])", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts)
@@ -163,8 +163,8 @@ def commands_page() -> str:
     lines = [
         "# Commands",
         "",
-        "What `breedlab COMMAND --help` prints. In a checkout `python scripts/COMMAND.py` is the "
-        "same command. `breedlab DIR` looks at a folder and trains on it.",
+        "The output of `breedlab COMMAND --help`. In a checkout, `python scripts/COMMAND.py` is "
+        "the same command. `breedlab DIR` inspects a folder of images and trains on it.",
         "",
     ]
     for name, summary in COMMANDS.items():
@@ -181,7 +181,7 @@ def _fenced(text: str) -> list[str]:
 
 
 def help_of(name: str, *words: str) -> str:
-    """Return what `breedlab NAME ... --help` prints, 100 columns wide."""
+    """Return the output of `breedlab NAME ... --help`, 100 columns wide."""
     out = io.StringIO()
     argv = ["breedlab", *words, "--help"]
     with (
@@ -198,11 +198,11 @@ def help_of(name: str, *words: str) -> str:
 
 
 def python_page() -> str:
-    """Return the public Python API: what `breedlab.__all__` names."""
+    """Return the public Python API, as in `breedlab.__all__`."""
     lines = [
         "# Python API",
         "",
-        "What `import breedlab` has. Everything else may change without notice.",
+        "The names in `import breedlab`. Everything else may change without notice.",
     ]
     for name in breedlab.__all__:
         thing = getattr(breedlab, name)
@@ -228,9 +228,9 @@ def _members(name: str, cls: type) -> Iterator[str]:
 
 
 def _signature(function: Callable[..., Any]) -> str:
-    found = inspect.signature(function)
-    parameters = [each for each in found.parameters.values() if each.name != "self"]
-    return str(found.replace(parameters=parameters)).replace("'", "")
+    signature = inspect.signature(function)
+    parameters = [each for each in signature.parameters.values() if each.name != "self"]
+    return str(signature.replace(parameters=parameters)).replace("'", "")
 
 
 def _documented(thing: Any) -> Iterator[str]:
@@ -239,15 +239,15 @@ def _documented(thing: Any) -> Iterator[str]:
     for line in (inspect.getdoc(thing) or "").splitlines():
         if line in ("Args:", "Attributes:", "Raises:", "Returns:"):
             yield from (f"**{line.rstrip(':')}**", "")
-        elif found := item.match(line):
-            yield f"- `{found[1]}`: {found[2]}"
+        elif match := item.match(line):
+            yield f"- `{match[1]}`: {match[2]}"
         else:
             yield f"  {line.strip()}" if line.startswith("     ") else line.strip()
 
 
 def errors_page() -> str:
-    """Return the errors and the exit codes that they end a command with."""
-    found = [
+    """Return the errors and the exit codes of commands."""
+    classes = [
         each
         for each in vars(errors).values()
         if inspect.isclass(each) and issubclass(each, errors.BreedlabError)
@@ -255,39 +255,39 @@ def errors_page() -> str:
     lines = [
         "# Errors and exit codes",
         "",
-        "A command that cannot go on prints one message, without a traceback, and exits with one "
-        "of these codes. In Python each is an exception below `breedlab.BreedlabError`.",
+        "A command that fails prints one message, without a traceback, and exits with one of these "
+        "codes. In Python, each is a subclass of `breedlab.BreedlabError`.",
         "",
         "| code | exception | when |",
         "|---|---|---|",
-        "| 0 | | everything went well |",
+        "| 0 | | Success. |",
     ]
-    for each in found:
+    for each in classes:
         lines.append(
             f"| {each.exit_code} | `{each.__name__}` | {_escaped(_first_paragraph(each.__doc__))} |"
         )
     lines += [
-        "| 130 | | Ctrl-C; the last line says how to go on |",
-        "| 141 | | nobody reads the output any more, as with `breedlab help \\| head` |",
+        "| 130 | | Ctrl-C; the last line says how to resume. |",
+        "| 141 | | The output pipe was closed, as with `breedlab help \\| head`. |",
         "",
         "## Codes",
         "",
         "Each message begins with the code of its kind, such as `[BL101]`; in Python it is the "
         "exception's `code`. Wording may improve; codes stay.",
         "",
-        "| code | what it means |",
+        "| code | meaning |",
         "|---|---|",
         *(f"| {code} | {_escaped(meaning)} |" for code, meaning in errors.CODES.items()),
         "",
-        "`breedlab debug` also exits with 1 when a rule fired, and `breedlab predict` with 1 when "
-        "one of several images could not be read.",
+        "`breedlab debug` also exits with 1 if a rule fired, and `breedlab predict` if one of "
+        "several images could not be read.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _statuses() -> str:
     lines = ["| status | when |", "|---|---|"]
-    lines += [f"| {status} | {said['description']} |" for status, said in RESPONSES.items()]
+    lines += [f"| {status} | {spec['description']} |" for status, spec in RESPONSES.items()]
     return "\n".join(lines)
 
 
@@ -300,13 +300,13 @@ def _limits() -> str:
         "the time for it to arrive": f"{request_body.BODY_SECONDS:g} seconds",
         "images in a list": f"{MAX_PHOTOS}",
         "an image": f"{file_checks.MAX_PIXELS / 1e6:g} megapixels",
-        "images worked on or waiting at once": f"{server.CAPACITY}",
+        "images in progress or queued": f"{server.CAPACITY}",
         "all bodies and fetched images together": f"{request_body.MAX_HELD / 1e6:g} MB",
         "an image fetched by its URL": f"{fetch.MAX_BYTES / 1e6:g} MB, {fetch.SECONDS:g} seconds, "
         f"{fetch.REDIRECTS} redirects",
     }
-    lines = [f"| {what} | {most} |" for what, most in rows.items()]
-    return "\n".join(["| of | at most |", "|---|---|", *lines])
+    lines = [f"| {name} | {limit} |" for name, limit in rows.items()]
+    return "\n".join(["| limit on | at most |", "|---|---|", *lines])
 
 
 PAGES: dict[str, Callable[[], str]] = {

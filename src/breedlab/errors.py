@@ -6,73 +6,73 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CODES = {
-    "BL100": "The config has several kinds of problems, or one that has no code.",
-    "BL101": "The config has no such name; the message has the nearest one.",
+    "BL100": "The config has several kinds of problems, or one without a code of its own.",
+    "BL101": "A name is not in the config; the message suggests the closest one.",
     "BL102": "The config is missing a value.",
-    "BL103": "A value of the config has the wrong type, or is out of its range or choices.",
-    "BL104": "Settings of the config do not go together.",
-    "BL105": "A search may not vary this, or not to this value.",
+    "BL103": "A value has the wrong type, is out of range, or is not one of the choices.",
+    "BL104": "Settings of the config contradict each other.",
+    "BL105": "A search may not vary this setting, or not over these values.",
     "BL106": "An override cannot be read.",
-    "BL107": "A command's arguments cannot be read, or do not go together.",
-    "BL108": "A plugin cannot be imported, or what it registers cannot be used.",
+    "BL107": "A command's arguments are invalid, or contradict each other.",
+    "BL108": "A plugin cannot be imported, or it registers something unusable.",
     "BL109": "An environment variable that the config reads is not set.",
     "BL110": "A run cannot be resumed, or not with these settings.",
-    "BL111": "A newer breedlab wrote this, or its schema version is none.",
-    "BL112": "A file is empty, cut off, or holds something else.",
-    "BL113": "The images are not those that the run was started with.",
+    "BL111": "A newer breedlab wrote this, or its schema version is invalid.",
+    "BL112": "A file is empty, truncated, or contains something else.",
+    "BL113": "The images have changed since the run was started.",
     "BL114": "Another process is working on the run.",
-    "BL115": "This is not a run directory, or what it holds is damaged.",
-    "BL116": "A secret would be written down, or shown.",
+    "BL115": "This is not a run directory, or its files are damaged.",
+    "BL116": "A secret would be stored or shown.",
     "BL120": "The backbone or its weights cannot be used.",
     "BL121": "A setting does not suit the network, the images, or this machine.",
-    "BL122": "The logger cannot be reached, or knows nobody here.",
+    "BL122": "The logger cannot be reached, or you are not logged in.",
     "BL200": "The images or their labels are missing, broken, or inconsistent.",
-    "BL201": "A file is not an image that can be used.",
+    "BL201": "A file is not a usable image.",
     "BL202": "An image that was checked can no longer be read.",
-    "BL203": "A run has no tensors recorded.",
+    "BL203": "A run has no recorded tensors.",
     "BL204": "A label file is multi-label; expected one label per image.",
     "BL300": "Training or the search could not produce a model.",
     "BL301": "A disk is full.",
-    "BL302": "The minutes of a search are over.",
-    "BL303": "Another process of the same run failed, and says why.",
+    "BL302": "A search has used up its minutes.",
+    "BL303": "Another process of the same run failed; its message says why.",
     "BL304": "Training diverged: a loss or a metric is not a finite number.",
-    "BL305": "The shared memory is full.",
-    "BL306": "A process that loads images was killed.",
-    "BL307": "The memory is full.",
-    "BL400": "The place to run refused or failed.",
+    "BL305": "Shared memory is full.",
+    "BL306": "A data loader process was killed.",
+    "BL307": "Memory is full.",
+    "BL400": "The backend refused or failed.",
     "BL401": "Packages of an extra are not installed.",
-    "BL402": "A job may have been started, but the answer that says so was lost.",
-    "BL403": "The job is still running; only following it ended.",
+    "BL402": "A job may have started, but the response was lost.",
+    "BL403": "The job keeps running; only following it ended.",
     "BL404": "A job failed.",
     "BL405": "The port is taken.",
     "BL406": "A rollout was interrupted.",
-    "BL407": "There is no such job or endpoint.",
-    "BL408": "breedlab did not make this, so it leaves it alone.",
+    "BL407": "The job or endpoint does not exist.",
+    "BL408": "breedlab did not create this, so it leaves it alone.",
     "BL409": "A rollout failed and was undone; the message says what is left.",
-    "BL410": "The endpoint is in service, but you may not ask it whether it answers.",
-    "BL411": "The account does not allow the launch as it is; nothing was sent.",
-    "BL412": "The price is not known, or the bill above its limit; nothing was sent.",
+    "BL410": "The endpoint is in service, but your credentials may not test it.",
+    "BL411": "The account does not permit the launch; nothing was sent.",
+    "BL412": "The price is unknown, or the bill exceeds its limit; nothing was sent.",
     "BL500": "A model or its archive cannot be used.",
     "BL501": "A request cannot be answered.",
     "BL502": "An image of a request cannot be used.",
-    "BL503": "An image must not or cannot be fetched by its address.",
-    "BL504": "The network has no map of what it looked at.",
+    "BL503": "An image's URL may not or cannot be fetched.",
+    "BL504": "Grad-CAM cannot explain this network.",
     "BL600": "A file or folder cannot be read or written.",
 }
-"""What errors are known by, whatever their wording. A code is never given to another error."""
+"""The code of each kind of error, independent of its wording. A code is never reused."""
 
 
 class BreedlabError(Exception):
     """A problem that the user can fix. Its text is the whole message."""
 
     code = ""
-    """Of `CODES`; empty for what is not an error, such as SIGTERM."""
+    """A key of `CODES`; empty for what is not an error, such as SIGTERM."""
     exit_code = 2
     told = False
-    """Whether another process of the same run has said it already."""
+    """Whether another process of the same run has already printed it."""
 
     def shown(self) -> str:
-        """Return the message as commands print it, behind its code."""
+        """Return the message as commands print it, after its code."""
         return f"[{self.code}] {self}" if self.code else str(self)
 
 
@@ -92,13 +92,13 @@ class ConfigError(BreedlabError):
 
 
 class UsageError(ConfigError):
-    """A command's arguments cannot be read, or do not go together."""
+    """A command's arguments are invalid, or contradict each other."""
 
     code = "BL107"
 
 
 class PluginError(ConfigError):
-    """A plugin cannot be imported, or what it registers cannot be used."""
+    """A plugin cannot be imported, or it registers something unusable."""
 
     code = "BL108"
 
@@ -116,7 +116,7 @@ class Unsuitable(ConfigError):
 
 
 class LoggerError(ConfigError):
-    """The logger cannot be reached, or knows nobody here."""
+    """The logger cannot be reached, or you are not logged in."""
 
     code = "BL122"
 
@@ -128,19 +128,19 @@ class FileError(ConfigError):
 
 
 class NotARun(ConfigError):
-    """This is not a run directory, or what it holds is damaged."""
+    """This is not a run directory, or its files are damaged."""
 
     code = "BL115"
 
 
 class ResumeError(ConfigError):
-    """A run cannot be resumed, or not like this."""
+    """A run cannot be resumed, or not with these settings."""
 
     code = "BL110"
 
 
 class OtherImages(ResumeError):
-    """The images are not those that the run was started with."""
+    """The images have changed since the run was started."""
 
     code = "BL113"
 
@@ -152,13 +152,13 @@ class RunInUse(ResumeError):
 
 
 class NewerVersion(ConfigError):
-    """A newer breedlab wrote what is to be read."""
+    """A newer breedlab wrote this file."""
 
     code = "BL111"
 
 
 class DataError(BreedlabError):
-    """The images are missing, broken or inconsistent."""
+    """The images are missing, broken, or inconsistent."""
 
     code = "BL200"
 
@@ -177,39 +177,38 @@ class Diverged(TrainingError):
 
 
 class DiskFull(TrainingError):
-    """A disk is full. Whatever else is tried on it fails alike, so that a search ends here, to be
-    resumed."""
+    """A disk is full. Anything else would fail, too, so a search stops here and can be resumed."""
 
     code = "BL301"
 
 
 class OutOfTime(TrainingError):
-    """The minutes of a search are over: what is running ends, and what was found counts."""
+    """A search has used up its minutes: running trials end, and the results so far count."""
 
     code = "BL302"
 
 
 class BackendError(BreedlabError):
-    """The place where the experiment should run refused or failed."""
+    """The backend refused or failed."""
 
     code = "BL400"
     exit_code = 1
 
 
 class NotFound(BackendError):
-    """There is no such job or endpoint."""
+    """The job or endpoint does not exist."""
 
     code = "BL407"
 
 
 class NotOurs(BackendError):
-    """breedlab did not make this, so it leaves it alone."""
+    """breedlab did not create this, so it leaves it alone."""
 
     code = "BL408"
 
 
 class MissingExtra(BackendError):
-    """The place needs packages that are not installed; nothing was started."""
+    """The backend needs packages that are not installed; nothing was started."""
 
     code = "BL401"
     exit_code = 2
@@ -222,8 +221,7 @@ class ServingError(BreedlabError):
 
 
 class Terminated(BreedlabError):
-    """SIGTERM ended a run, as it does when a spot instance is taken back; the message says how to
-    go on."""
+    """SIGTERM ended a run, as when a spot instance is reclaimed; the message says how to resume."""
 
     exit_code = 143
 
@@ -242,7 +240,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def remember_run(error: BaseException, run: Path) -> None:
-    """Have an error carry the directory of the run that it ended."""
+    """Attach the directory of the run that an error ended."""
     error.breedlab_run = run  # type: ignore[attr-defined]
 
 

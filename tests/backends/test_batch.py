@@ -86,7 +86,7 @@ def test_a_job_is_left_to_aws_found_again_and_stopped(
     assert "--follow dogs" in capsys.readouterr().out
     assert list(account.models) == ["dogs"]
     assert main(["--stop", "dogs"]) == 0
-    with raises_code("BL400", names=("dogs", "Stopped", "somebody stopped it")):
+    with raises_code("BL400", names=("dogs", "Stopped", "someone stopped it")):
         main(["--follow", "dogs"])
     assert not account.models
     with raises_code("BL400", names=("dogs", "Stopped")):

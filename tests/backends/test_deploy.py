@@ -93,7 +93,7 @@ def test_an_endpoint_is_made_asked_and_scaled(
         },
     }
     out = capsys.readouterr().out
-    assert "answers an image with" in out and "AWS's inference stack was not tried" in out
+    assert "classifies the test image as" in out and "AWS's inference stack was not tested" in out
     assert "endpoint dogs: Creating" in out and "endpoint dogs answers" in out
 
 
@@ -344,7 +344,7 @@ def test_flags_that_do_not_go_together_are_refused_and_nothing_is_sent(
     [
         (["--instance-type", "ml.nothing.large"], "endpoint.instance_type: got 'ml.nothing.large'"),
         (["--role", "NoSuchRole"], "endpoint.role: the account has no role 'NoSuchRole'"),
-        (["--bucket", "no-such-bucket"], "endpoint.bucket: there is no bucket 'no-such-bucket'"),
+        (["--bucket", "no-such-bucket"], "endpoint.bucket: no bucket 'no-such-bucket'"),
         (
             ["--success-topic", "nonsense", "--kind", "async"],
             "endpoint.success_topic: got 'nonsense'",
@@ -440,7 +440,7 @@ def test_the_same_command_again_finds_its_endpoint(
     account.requests.clear()
     assert deploy(archive) == 0
     assert created(account) == []
-    assert "has this model and these settings already" in capsys.readouterr().out
+    assert "already has this model and these settings" in capsys.readouterr().out
 
 
 def test_another_model_comes_in_place_with_guardrails(
@@ -636,7 +636,7 @@ def test_ctrl_c_leaves_it_to_aws_and_says_how_to_come_back(
     assert caught.value.exit_code == 130
     told = str(caught.value)
     assert (
-        "AWS goes on with endpoint dogs" in told
+        "AWS keeps working on endpoint dogs" in told
         and "same command" in told
         and "--delete dogs" in told
     )

@@ -245,7 +245,7 @@ def test_what_cannot_be_undone_is_named(account: EndpointAccount, model_archive:
         ),
         (
             "--kind serverless",
-            "$0.000 an hour, $0.00 a month, until deleted (serverless: nothing while nobody asks",
+            "$0.000 an hour, $0.00 a month, until deleted (serverless: nothing while idle",
         ),
         ("--instance-type ml.c6i.xlarge --price-per-hour 0.2", "$0.200 an hour, $146.00 a month"),
         ("--kind serverless --provisioned-concurrency 2 --price-per-hour 0.1", "$0.200 an hour"),

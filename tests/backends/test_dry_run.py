@@ -159,7 +159,7 @@ def test_a_frozen_backbone_is_searched_in_one_job_unless_told(planned: Planned) 
     assert [operation for operation, _ in requests_in(text)] == ["CreateTrainingJob"]
     assert re.search(r"\* backend.trials=one_job +\$5.63 \(1 job, 4.0 instance hours\)", text)
     assert re.search(r"  backend.trials=job_each +\$118.27 ", text)
-    assert "a launch refuses that" not in text
+    assert "a launch would refuse this" not in text
     for other in ("model.freeze=none", "tuner.warm_start=[an-old-search]"):
         assert (
             requests_in(planned("backend.trials=auto", other))[0][0]
@@ -168,14 +168,14 @@ def test_a_frozen_backbone_is_searched_in_one_job_unless_told(planned: Planned) 
 
 
 def test_a_bill_that_a_launch_refuses_is_said_to_be_one(planned: Planned) -> None:
-    assert "a launch refuses that: backend.max_bill: the largest bill is $118.27" in planned()
-    assert "a launch refuses that" not in planned("backend.max_bill=200.0")
+    assert "a launch would refuse this: backend.max_bill: the largest bill is $118.27" in planned()
+    assert "a launch would refuse this" not in planned("backend.max_bill=200.0")
 
 
 def test_without_a_region_the_bill_is_that_of_one_that_is_named(planned: Planned) -> None:
     text = planned()
     assert re.search(r"backend.trials=job_each +\$118.27 \(21 jobs, 84.0 instance hours\)", text)
-    assert "in us-east-1 on 2026-11-29, as no region is set; others may cost more" in text
+    assert "in us-east-1 on 2026-11-29, as no region is set; other regions may cost more" in text
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_instances_and_warm_minutes_are_billed(planned: Planned) -> None:
 def test_an_unknown_price_is_said_to_be_unknown(words: list[str], planned: Planned) -> None:
     text = planned("backend.region=us-east-1", *words)
     assert "unknown (21 jobs, 84.0 instance hours)" in text
-    assert "is not known here; look it up and set backend.price_per_hour" in text
+    assert "is unknown; look it up and set backend.price_per_hour" in text
     assert not re.search(r"\$\d", text)
 
 

@@ -443,7 +443,7 @@ def test_stop_stops_what_runs(cloud: Cloud, account: Account, here: Path, capsys
     capsys.readouterr()
     jobs.main(["stop", "dogs"])
     assert capsys.readouterr().out.startswith(
-        "dogs: stopping; what it has done so far stays in s3://breedlab-tests/"
+        "dogs: stopping; what it has written stays in s3://breedlab-tests/"
     )
     assert account.tuning["dogs"]["HyperParameterTuningJobStatus"] == "Stopping"
     jobs.main(["stop", "dogs"])

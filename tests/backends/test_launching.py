@@ -129,10 +129,10 @@ def test_a_launch_that_broke_off_before_aws_had_it_is_resumed(
     assert account.training == {}
     capsys.readouterr()
     jobs.main(["list"])
-    assert "launch broke off" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "launch was interrupted" in " ".join(capsys.readouterr().out.replace("│", " ").split())
     jobs.main(["stop", "dogs"])
     assert (
-        "nothing to stop: dogs: AWS has no such job: its launch broke off"
+        "nothing to stop: dogs: AWS does not know this job, so its launch was interrupted"
         in capsys.readouterr().out
     )
     # followed elsewhere
@@ -376,23 +376,23 @@ def _ended(*_: Any) -> Any:
         (
             "Stopped",
             {"SecondaryStatus": "MaxRuntimeExceeded"},
-            "it ran for the 4 hours of backend.max_run_hours",
+            "it reached the 4 hours of backend.max_run_hours",
         ),
         (
             "Stopped",
             {"SecondaryStatus": "MaxWaitTimeExceeded"},
             "longer than backend.max_wait_hours allows",
         ),
-        ("Stopped", {}, "somebody stopped it, in AWS's console or by the API"),
+        ("Stopped", {}, "someone stopped it in the AWS console or through the API"),
         (
             "Failed",
             {"FailureReason": "CapacityError: Unable to provision requested ML compute capacity."},
-            "AWS had no ml.m5.xlarge free in us-east-1: CapacityError",
+            "AWS had no capacity for ml.m5.xlarge in us-east-1: CapacityError",
         ),
         (
             "Failed",
             {"FailureReason": "InternalServerError: We encountered"},
-            "a fault of AWS's own",
+            "an internal AWS error",
         ),
         (
             "Failed",

@@ -61,7 +61,7 @@ def test_every_training_type_has_an_image_or_a_reason(training: dict[str, str]) 
     [
         ("ml.trn1.2xlarge", "AWS Trainium"),
         ("ml.p2.xlarge", "K80"),
-        ("ml.p3.2xlarge", "take backend.image=2.7.1"),
+        ("ml.p3.2xlarge", "use backend.image=2.7.1"),
         ("ml.p6e-gb200.36xlarge", "ARM processors"),
         ("ml.c7g.xlarge", "ARM processors"),  # the SDK raises when it is asked for its image
     ],
@@ -107,7 +107,7 @@ def test_blackwell_gpus_need_the_kernels_of_pytorch_2_7() -> None:
         found = images.problems(backend(instance_type="ml.g7e.2xlarge", image=image), "us-east-1")
         assert (found == []) == fits
         assert fits or "has NVIDIA Blackwell GPUs, for which 2.6, the PyTorch" in found[0].message
-    with pytest.raises(BackendError, match="take a type such as ml"):
+    with pytest.raises(BackendError, match="use a type such as ml"):
         inference_image("ml.g7e.2xlarge", "us-east-1")
     assert "2.6.0-gpu" in inference_image("ml.g6e.xlarge", "us-east-1")
 

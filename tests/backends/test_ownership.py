@@ -214,4 +214,4 @@ def test_the_list_has_ours_with_age_and_price_and_no_others(
 
 def test_an_empty_account_lists_nothing(deploy_account: EndpointAccount, capsys: Any) -> None:
     assert main(["--list"]) == 0
-    assert "no endpoint in us-east-1 was made by breedlab" in capsys.readouterr().out
+    assert "breedlab has no endpoint in us-east-1" in capsys.readouterr().out

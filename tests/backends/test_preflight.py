@@ -56,7 +56,7 @@ def test_a_role_that_sagemaker_may_not_take_on(
     trusting(**statement)
     problems, unchecked = looked()
     assert (problems == []) == fits and unchecked == []
-    assert fits or "does not let SageMaker in" in problems[0]
+    assert fits or "does not trust SageMaker" in problems[0]
 
 
 def test_a_role_that_the_caller_may_not_pass(account: Account) -> None:
@@ -109,10 +109,10 @@ def test_what_may_not_be_asked_refuses_nothing_and_is_said(account: Account) -> 
         Need("ml.g5.xlarge for training job usage", 1, "backend.instance_type", "one")
     )
     assert problems == []
-    assert unchecked == ["the account's quotas: your credentials may not ask"]
+    assert unchecked == ["the account's quotas: your credentials do not allow checking it"]
     account.refuse.clear()
     assert looked(Need("ml.new.xlarge for training job usage", 1, "x", "one"))[1] == [
-        "the quota 'ml.new.xlarge for training job usage': the account lists none of that name"
+        "the quota 'ml.new.xlarge for training job usage': the account has no quota of that name"
     ]
 
 
@@ -123,9 +123,9 @@ def test_a_launch_asks_before_it_uploads(
     account.quotas["ml.c5.xlarge for training job usage"] = 0
     with pytest.raises(ConfigError) as refused:
         main(cloud("tuner=none", "backend.instance_type=ml.c5.xlarge"))
-    assert "does not let SageMaker in" in str(
+    assert "does not trust SageMaker" in str(refused.value) and "'ml.c5.xlarge for training" in str(
         refused.value
-    ) and "'ml.c5.xlarge for training" in str(refused.value)
+    )
     assert not account.created()
     assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket="breedlab-tests")
 

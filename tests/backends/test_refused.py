@@ -94,7 +94,7 @@ def refused(cloud: Callable[..., list[str]], account: Account, here: Path) -> Re
         ),
         (
             ["tuner=random", "tuner.trials=70", "tuner.space={optim: {lr: [0.1, 0.2]}}"],
-            "which is how many combinations",
+            "the number of combinations",
         ),
         # what belongs to other parts of AWS
         (
@@ -115,7 +115,7 @@ def refused(cloud: Callable[..., list[str]], account: Account, here: Path) -> Re
         (["data.root='s3://my dogs/photos'"], "data.root: got 's3://my dogs/photos'; expected"),
         (
             ["backend.image='123456789012.dkr.ecr.us-east-1.amazonaws.com/my image:1'"],
-            "has white space",
+            "contains whitespace",
         ),
         (
             ["data.root=s3://breedlab-tests/a//b"],
@@ -132,7 +132,7 @@ def refused(cloud: Callable[..., list[str]], account: Account, here: Path) -> Re
         ),
         (
             ["backend.image=123456789012.dkr.ecr.us-east-1.amazonaws.com/Mine:1"],
-            "has capitals in the repository",
+            "has uppercase letters in its repository",
         ),
         (
             ["backend.spot=true", "backend.keep_alive_minutes=5"],
@@ -167,26 +167,26 @@ def refused(cloud: Callable[..., list[str]], account: Account, here: Path) -> Re
         (["backend.image=docker.io/me/mine:1"], "docker.io/me/mine:1 is not in Amazon ECR"),
         (
             ["backend.image=123456789012.dkr.ecr.eu-west-1.amazonaws.com/mine:1"],
-            "is in eu-west-1; SageMaker takes an image of the jobs' own region, us-east-1",
+            "is in eu-west-1; expected an image in the jobs' region, us-east-1",
         ),
         (
             [
                 "backend.image=763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-inference:2.6.0-cpu-py312"
             ],
-            "serves models and cannot train",
+            "is an inference image",
         ),
         (
             [
                 "backend.image=763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch:2.13-cpu-amzn2023-ec2"
             ],
-            "has no SageMaker toolkit to start a job with",
+            "lacks the SageMaker toolkit",
         ),
         (
             [
                 "backend.image=763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch:2.13-cpu-amzn2023-sagemaker",
                 "backend.instance_type=ml.g5.xlarge",
             ],
-            "computes on CPUs, and backend.instance_type=ml.g5.xlarge has GPUs",
+            "is a CPU image, but backend.instance_type=ml.g5.xlarge has GPUs",
         ),
         # the API's own model
         (
@@ -200,16 +200,16 @@ def refused(cloud: Callable[..., list[str]], account: Account, here: Path) -> Re
         (["backend.role=NoSuchRole"], "backend.role: the account has no role 'NoSuchRole'"),
         (
             ["backend.bucket=no-such-bucket"],
-            "backend.bucket: there is no bucket 'no-such-bucket'; make one: aws s3 mb",
+            "backend.bucket: no bucket 'no-such-bucket'; create it: aws s3 mb",
         ),
         (
             ["backend.region=eu-west-1"],
             "backend.bucket: 'breedlab-tests' is in us-east-1; expected a bucket in eu-west-1",
         ),
-        (["data.root=s3://no-such-bucket/dogs"], "data.root: there is no bucket 'no-such-bucket'"),
+        (["data.root=s3://no-such-bucket/dogs"], "data.root: no bucket 'no-such-bucket'"),
         (
             ["data.root=s3://breedlab-tests/dogs"],
-            "data.root: there are no images under s3://breedlab-tests/dogs/",
+            "data.root: no images found under s3://breedlab-tests/dogs/",
         ),
         (["data.root=s3:/dogs"], "data.root: got 's3:/dogs'; expected s3://bucket/folder"),
     ],
@@ -321,7 +321,7 @@ def test_without_credentials(refused: Refused, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     message = refused("backend.image=1.0.0")
-    assert "AWS: no credentials were found; set them with `aws configure`" in message
+    assert "AWS: no credentials found; set them with `aws configure`" in message
     assert "backend.image" in message
 
 

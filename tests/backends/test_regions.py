@@ -64,7 +64,7 @@ def test_an_update_that_keeps_two_fleets_says_so(
     steps = ["endpoint.traffic=linear", "endpoint.step_percent=25", "endpoint.step_wait=600"]
     assert deploy(model_archive, "dry_run=true", *steps, "endpoint.keep_old=60") == 0
     out = capsys.readouterr().out
-    assert "the old and the new instances billed side by side for 31 minutes" in out
+    assert "the old and the new instances are billed side by side for 31 minutes" in out
     policy = out.partition('"BlueGreenUpdatePolicy": ')[2]
     routing = json.JSONDecoder().raw_decode(policy)[0]["TrafficRoutingConfiguration"]
     assert routing["LinearStepSize"]["Value"] == 25 and routing["WaitIntervalInSeconds"] == 600

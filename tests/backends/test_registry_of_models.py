@@ -107,7 +107,7 @@ def test_the_dry_run_prints_the_requests_and_sends_nothing(
     assert deploy(run, "--register", "dogs", "--dry-run") == 0
     out = capsys.readouterr().out
     assert (
-        "CreateModelPackageGroup, where the group is not there yet" in out
+        "CreateModelPackageGroup, if the group does not exist yet" in out
         and '"metrics.top1.value"' in out
     )
 

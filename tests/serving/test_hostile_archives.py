@@ -406,7 +406,7 @@ def test_an_archives_code_finds_no_keys_by_their_paths(
     tmp_path: Path, folder: Path, home: Path
 ) -> None:
     if not hidden_home._is_allowed():
-        pytest.skip("this system lets an ordinary user make no mount namespace")
+        pytest.skip("an ordinary user cannot create a mount namespace on this system")
     assert "found ['notes.txt']" in stolen(tmp_path / "content", folder, home)
     assert hidden_home.exposed() == ""
     assert (home / ".aws" / "credentials").read_text() == "SECRET"

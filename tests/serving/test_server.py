@@ -505,13 +505,13 @@ def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
     ("endpoint", "says"),
     [
         ("ftp://dogs", "expected an address"),
-        ("http://127.0.0.1:{port}/foo", "has no /invocations; give the server's address alone"),
-        ("https://127.0.0.1:{port}", "no TLS is spoken there"),
+        ("http://127.0.0.1:{port}/foo", "has no /invocations; give only the server's address"),
+        ("https://127.0.0.1:{port}", "does not use TLS"),
         ("http://127.0.0.1:9", "nobody answers there (Connection refused); start it with: python "),
         (
             "dogs",
             (
-                "--endpoint dogs: a SageMaker endpoint belongs to a region; give --region, set"
+                "--endpoint dogs: a SageMaker endpoint belongs to a region; use --region, set"
                 " AWS_DEFAULT_REGION"
             ),
         ),

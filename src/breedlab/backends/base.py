@@ -107,7 +107,7 @@ class Handle(ABC):
     def resume(self) -> Mapping[str, Any]:
         """Start what is still to come of an experiment that broke off, then return the results."""
         raise BackendError(
-            f"{self.name}: has nothing that is still to be started; follow it with:"
+            f"{self.name}: has nothing left to start; follow it with:"
             f" {command('jobs', 'fetch', self.name)}"
         )
 
@@ -122,7 +122,7 @@ class Handle(ABC):
     def next_steps(self) -> list[str]:
         """Return how to come back to it, and how to stop it."""
         return [
-            f"come back with: {command('jobs', 'fetch', self.name)}",
+            f"follow it with: {command('jobs', 'fetch', self.name)}",
             f"stop it with:   {command('jobs', 'stop', self.name)}",
         ]
 
@@ -224,8 +224,8 @@ class Backend(ABC):
         """
         if callbacks:
             raise BackendError(
-                f"callbacks: backend.name={config.backend.name} trains in another process, which"
-                " they cannot reach; expected none, or backend.name=local"
+                f"callbacks: backend.name={config.backend.name} trains in another process, where"
+                " they cannot run; expected none, or backend.name=local"
             )
         handle = self.submit(config, overrides, resume)
         if config.backend.wait:
@@ -241,7 +241,7 @@ class Backend(ABC):
             record: What job.json holds.
             run: Its run directory.
         """
-        raise BackendError(f"{run}: its backend runs nothing that outlives the command")
+        raise BackendError(f"{run}: its backend has no jobs that outlive the command")
 
     def find(self, name: str, where: str | None) -> Handle | None:
         """Return the handle of a job that another machine launched; None where this backend knows

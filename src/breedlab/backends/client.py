@@ -116,16 +116,16 @@ def _http(endpoint: str) -> Iterator[Send]:
             except HTTPError as error:
                 if isinstance(getattr(error, "reason", None), SSLError):
                     raise ServingError(
-                        f"{endpoint}: no TLS is spoken there; a server of `{command('serve')}` is"
-                        " asked by http://, not https://"
+                        f"{endpoint}: does not use TLS; a server of `{command('serve')}` is"
+                        " reached by http://, not https://"
                     ) from error
                 raise ServingError(
-                    f"{endpoint}: nobody answers there{_reason(error)}; start it with:"
+                    f"{endpoint}: no server answers{_reason(error)}; start it with:"
                     f" {command('serve', 'MODEL|RUN')}"
                 ) from error
             if response.status == 401:
                 raise ServingError(
-                    f"{endpoint}: wants an API key; set {KEY_VARIABLE} to the server's"
+                    f"{endpoint}: needs an API key; set {KEY_VARIABLE} to the server's"
                 )
             return response.status, response.data
 
@@ -145,7 +145,7 @@ def _reason(error: BaseException | None) -> str:
 def _read(endpoint: str, status: int, body: bytes, top: int) -> dict[str, Any]:
     if status == 404:
         raise ServingError(
-            f"{endpoint}: has no /invocations; give the server's address alone, up to its port"
+            f"{endpoint}: has no /invocations; give only the server's address, up to its port"
         )
     with _contract(endpoint, status):
         tree = json.loads(body)

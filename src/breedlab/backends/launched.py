@@ -94,12 +94,12 @@ def _ask(name: str, question: Callable[[Backend], T | None]) -> T:
                 return answer
         except BackendError as error:
             refused = refused or error
-    raise refused or NotFound(f"{name}: there is no such job")
+    raise refused or NotFound(f"{name}: no job of this name")
 
 
 def _read(run: Path) -> Mapping[str, Any]:
     text = (run / FILE).read_text("utf-8")
-    hint = f"`{command('jobs', 'fetch NAME')}` asks where the job runs for its own record"
+    hint = f"`{command('jobs', 'fetch NAME')}` asks the job's backend for its record"
     try:
         tree = json.loads(text)
         str(tree["config"]["backend"]["name"])

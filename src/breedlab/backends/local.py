@@ -92,7 +92,7 @@ class LocalBackend(Backend):
                 self._servers[address[1]] = server
                 return address[1]
         raise ServingError(
-            "".join(output).strip() or f"{model}: the server ended before it listened"
+            "".join(output).strip() or f"{model}: the server exited before it was listening"
         )
 
     def delete(self, endpoint: str) -> None:
@@ -142,7 +142,7 @@ def _require_extras(config: Config) -> None:
         MissingExtra: If it is not.
     """
     if config.debugger.level != "none":
-        extras.require("debugger", f"debugger={config.debugger.level} (debugger=none goes without)")
+        extras.require("debugger", f"debugger={config.debugger.level} (or set debugger=none)")
     require_extra(config)
 
 

@@ -117,14 +117,14 @@ def _owner(target: AwsTarget, region: str) -> tuple[str, str | None]:
 
 def _note_unknown(target: AwsTarget, number: str, region: str, role: str) -> None:
     if target.bucket == BUCKET:
-        _note("backend.bucket has no value, so that <bucket> stands in its place")
+        _note("backend.bucket is not set, so <bucket> stands in its place")
     for what, value in (
         ("the account (--account ID)", number),
         ("the region (backend.region)", region),
         ("the role", role),
     ):
         if value == "*":
-            _note(f"{what} is not known, so that * stands in its place")
+            _note(f"{what} is not known, so * stands in its place")
 
 
 def _images_of(config: Config) -> list[tuple[str, str]]:

@@ -133,6 +133,6 @@ def _handle(record: Record, connect: Callable[[], boto3.Session]) -> Handle:
 def _refuse_resume(resume: Path | None) -> None:
     if resume is not None:
         raise ResumeError(
-            f"resume: {resume} runs on SageMaker, where a job goes on by itself;"
-            f" come back to it with: {command('jobs', 'fetch', resume)}"
+            f"resume: {resume} runs on SageMaker, where a job keeps running on its own;"
+            f" follow it with: {command('jobs', 'fetch', resume)}"
         )

@@ -66,7 +66,7 @@ def template(
             "Type": "AWS::IAM::ManagedPolicy",
             "Properties": {
                 "Description": (
-                    "What whoever launches breedlab may do; attach it to users, groups or roles"
+                    "Permissions to launch breedlab; attach it to users, groups, or roles"
                 ),
                 "PolicyDocument": policies.user(inside, commands),
             },
@@ -87,11 +87,11 @@ def template(
         "Role": {"Description": "backend.role, deploy --role", "Value": "${ExecutionRole.Arn}"},
         "BucketName": {"Description": "backend.bucket, deploy --bucket", "Value": "${Bucket}"},
         "UserPolicyArn": {
-            "Description": "To be attached to whoever launches",
+            "Description": "To attach to the users who launch",
             "Value": "${UserPolicy}",
         },
         "LambdaRoleArn": {
-            "Description": "The role of a Lambda that asks the endpoint",
+            "Description": "The role of a Lambda that calls the endpoint",
             "Value": "${LambdaRole.Arn}",
         },
     }

@@ -297,14 +297,14 @@ def notices(call: Call, enough: Collection[str] = ()) -> list[str]:
         # "The server always sets KeepAlivePeriodInSeconds to nil":
         # aws-controllers-k8s/sagemaker-controller, pull 176.
         return [
-            "backend.keep_alive_minutes: a search of job_each leaves no instance warm between its"
-            " trials"
+            "backend.keep_alive_minutes: with backend.trials=job_each no instance stays warm"
+            " between trials"
         ]
     # "The default resource limit for warm pools is 0" (dg/train-warm-pools.html, Resource limits).
     quota = warm_pool_quota(str(resources.get("InstanceType")))
     if quota in enough:
         return []
     return [
-        f"an account's quota of warm pools is 0 until it is raised: ask for '{quota}' under Service"
+        f"an account's quota of warm pools is 0 until you raise it: request '{quota}' under Service"
         " Quotas, or set backend.keep_alive_minutes=0"
     ]

@@ -131,30 +131,28 @@ def _uri_problems(backend: Backend, region: str) -> list[str]:
     ecr = ECR_IMAGE.match(uri)
     if not ecr:
         return [
-            f"{uri} is not in Amazon ECR; SageMaker takes"
-            " ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
+            f"{uri} is not in Amazon ECR; expected ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
         ]
     if not region.startswith("<") and ecr["region"] != region:
         found.append(
-            f"{uri} is in {ecr['region']}; SageMaker takes an image of the jobs' own region,"
-            f" {region}"
+            f"{uri} is in {ecr['region']}; expected an image in the jobs' region, {region}"
         )
     if re.search(r"\s", uri):
         found.append(
-            f"{uri!r} has white space; expected ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
+            f"{uri!r} contains whitespace; expected ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
         )
     if ecr["name"] != ecr["name"].lower():
-        found.append(f"{uri} has capitals in the repository's name, which ECR's never have")
+        found.append(f"{uri} has uppercase letters in its repository name; ECR does not allow them")
     if re.search(r"inference|-tgi|-tei|djl-", ecr["name"]):
-        found.append(f"{uri} serves models and cannot train; take a training image, or image=auto")
+        found.append(f"{uri} is an inference image; use a training image, or image=auto")
     elif tag.endswith(("-ec2", "-ecs", "-eks")):
         found.append(
-            f"{uri} is made for EC2 and has no SageMaker toolkit to start a job with; take"
+            f"{uri} is made for EC2 and lacks the SageMaker toolkit that starts jobs; use"
             " ...-sagemaker"
         )
     if re.search(r"(^|[-_])cpu([-_]|$)", tag) and gpus(backend.instance_type):
         found.append(
-            f"{uri} computes on CPUs, and backend.instance_type={backend.instance_type} has GPUs"
+            f"{uri} is a CPU image, but backend.instance_type={backend.instance_type} has GPUs"
         )
     version = re.match(r"(\d+\.\d+)", tag)
     if version and "pytorch" in ecr["name"] and _numbers(version[1]) < OLDEST:

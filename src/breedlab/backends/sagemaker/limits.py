@@ -170,7 +170,7 @@ def _of_map(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 def _of_string(shape: Any, value: Any, path: str) -> Iterator[tuple[str, str]]:
     if not isinstance(value, str):
-        yield path, f"got {value!r}; expected a text"
+        yield path, f"got {value!r}; expected a string"
         return
     if isinstance(value, Unknown) and not value:
         return

@@ -11,10 +11,10 @@ _ACCELERATORS = {
     "inf": "AWS Inferentia, which needs PyTorch for Neuron",
     "dl1": "Habana Gaudi, which needs PyTorch for Gaudi",
     "dl2": "Qualcomm's accelerators, which need their own runtime",
-    "p2.": "NVIDIA K80 GPUs, for which no PyTorch since 1.13 is built",
+    "p2.": "NVIDIA K80 GPUs, which PyTorch has not supported since 1.13",
 }
 _OTHERS = (
-    "take a type with newer NVIDIA GPUs, such as ml.g5.xlarge, or with none, such as ml.m5.xlarge"
+    "use a type with newer NVIDIA GPUs, such as ml.g5.xlarge, or with none, such as ml.m5.xlarge"
 )
 
 _VOLTA = re.compile(r"ml\.p3(dn)?\.")
@@ -67,7 +67,7 @@ def training_problem(instance_type: str, image: str = "") -> str | None:
     """
     if is_arm(instance_type):
         return (
-            f"{instance_type} has ARM processors, for which AWS has no PyTorch training image; give"
+            f"{instance_type} has ARM processors, for which AWS has no PyTorch training image; set"
             " an image's URI"
         )
     cuda = re.search(r"-cu(\d\d)\d", image)
@@ -75,8 +75,8 @@ def training_problem(instance_type: str, image: str = "") -> str | None:
     if _VOLTA.match(instance_type) and cuda and int(cuda[1]) >= 13:
         return (
             f"{instance_type} has NVIDIA V100 GPUs, which CUDA 13 of {image.rpartition('/')[2]} no"
-            " longer knows; take backend.image=2.7.1, or a newer type such as ml.g5.xlarge"
+            " longer supports; use backend.image=2.7.1, or a newer type such as ml.g5.xlarge"
         )
     if reason := lacks_kernels(instance_type, image):
-        return f"{reason}; take backend.image=auto"
+        return f"{reason}; use backend.image=auto"
     return None

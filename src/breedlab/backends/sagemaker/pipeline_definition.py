@@ -194,7 +194,7 @@ def _of_order(steps: Mapping[str, Any]) -> Found:
     while ready := {name for name, needs in waits.items() if needs & waits.keys() <= done} - done:
         done |= ready
     if left := sorted(waits.keys() - done):
-        yield "Steps", f"{', '.join(left)} wait for each other; expected an order"
+        yield "Steps", f"{', '.join(left)} depend on each other; expected no cycle"
 
 
 def _references(value: Any) -> Iterator[str]:
@@ -237,7 +237,7 @@ class _Resolver:
             return Unknown()
         parts = [self.resolve(item, path) for item in join["Values"]]
         if any(isinstance(part, Mapping | list) for part in parts):
-            self.found.append((path, "can join only texts, numbers, and references"))
+            self.found.append((path, "can join only strings, numbers, and references"))
             return Unknown()
         if all(isinstance(part, Unknown) for part in parts):
             return Unknown()

@@ -134,7 +134,7 @@ def _look_at(found: Findings, what: str, problems: Callable[[], Iterator[Problem
             code = error.response["Error"].get("Code", "no code")
             found.unchecked.append(f"{what}: AWS answered {code}")
         else:
-            reason = "your credentials may not ask" if is_denied(error) else str(error)
+            reason = "your credentials do not allow checking it" if is_denied(error) else str(error)
             found.unchecked.append(f"{what}: {reason}")
 
 
@@ -145,8 +145,8 @@ def _trust(account: boto3.Session, role: str, path: str) -> Iterator[Problem]:
     if not any(_lets_sagemaker_in(statement) for statement in _listed(policy.get("Statement", []))):
         yield Problem(
             path,
-            f"{role} does not let SageMaker in: its trust policy has no statement that allows"
-            f" {SERVICE} to sts:AssumeRole; add one, or take another role",
+            f"{role} does not trust SageMaker: its trust policy has no statement that allows"
+            f" {SERVICE} to sts:AssumeRole; add one, or use another role",
         )
 
 
@@ -202,12 +202,12 @@ def _room(account: boto3.Session, needs: list[Need], found: Findings) -> Iterato
             yield Problem(
                 need.path,
                 f"{need.wanted} is above the account's quota '{need.quota}', {quota['Value']:g} in"
-                f" {account.region_name}; ask for more under Service Quotas, or take less",
+                f" {account.region_name}; request an increase under Service Quotas, or use less",
             )
         if not quotas:
             return
     found.unchecked += [
-        f"the quota '{name}': the account lists none of that name" for name in quotas
+        f"the quota '{name}': the account has no quota of that name" for name in quotas
     ]
 
 

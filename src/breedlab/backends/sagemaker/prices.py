@@ -148,7 +148,7 @@ def bill_problems(
         return [
             Problem(
                 "backend.price_per_hour",
-                f"{known}, so nothing says that {bill.hours:,.1f} instance hours stay below"
+                f"{known}, so {bill.hours:,.1f} instance hours may cost more than"
                 f" backend.max_bill={backend.max_bill:g}; set the price, or backend.max_bill=null",
                 "BL412",
             )
@@ -175,10 +175,10 @@ def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
     table, proviso = _table(), ""
     # a dry run without a given price; an estimate with a caveat is better than none
     if region == REGION:
-        region, proviso = REFERENCE, ", as no region is set; others may cost more"
+        region, proviso = REFERENCE, ", as no region is set; other regions may cost more"
     found = listed_price(backend.instance_type, region)
     if found is None:
-        known = f"the price of {backend.instance_type} in {region} is not known here"
+        known = f"the price of {backend.instance_type} in {region} is unknown"
         return None, f"{known}; look it up and set backend.price_per_hour"
     price = f"${found:g} an hour for {backend.instance_type} in {region} on {table['as_of']}"
     return found, price + proviso

@@ -72,8 +72,5 @@ def enough_combinations(call: Call, before: Sequence[Call]) -> Found:
         where = "HyperParameterTuningJobConfig.ResourceLimits.MaxNumberOfTrainingJobs"
         yield (
             where,
-            (
-                f"got {jobs}; expected at most {math.prod(counts)}, which is how many combinations"
-                " there are"
-            ),
+            (f"got {jobs}; expected at most {math.prod(counts)}, the number of combinations"),
         )

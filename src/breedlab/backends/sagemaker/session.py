@@ -199,11 +199,11 @@ def aws_errors(doing: str = "") -> Iterator[None]:
         raise BackendError(_NO_CREDENTIALS) from error
     except (aws.TokenRetrievalError, aws.SSOTokenLoadError, aws.UnauthorizedSSOTokenError) as error:
         raise BackendError(
-            "AWS: the single sign-on has run out; sign in again with `aws sso login`"
+            "AWS: the single sign-on session has expired; sign in again with `aws sso login`"
         ) from error
     except aws.ProfileNotFound as error:
         raise BackendError(
-            f"AWS: {error}; `aws configure list-profiles` lists those there are"
+            f"AWS: {error}; `aws configure list-profiles` lists the profiles"
         ) from error
     except aws.NoRegionError as error:
         raise BackendError(
@@ -249,7 +249,7 @@ def _unset(backend: Wanted) -> list[tuple[str, str]]:
 
 
 _NO_CREDENTIALS = (
-    "AWS: no credentials were found; set them with `aws configure` or `aws sso login`, or name"
+    "AWS: no credentials found; set them with `aws configure` or `aws sso login`, or set"
     " AWS_PROFILE"
 )
 
@@ -269,12 +269,12 @@ def _refusal(error: Any) -> str:
     operation = error.operation_name
     if code in _CREDENTIAL_CODES or code == "SignatureDoesNotMatch":
         return (
-            f"AWS: the credentials are refused ({code}); renew them with `aws configure` or `aws"
+            f"AWS: the credentials were refused ({code}); renew them with `aws configure` or `aws"
             " sso login`"
         )
     if code == "ResourceLimitExceeded":
         return (
-            f"AWS: {message} Ask for more under Service Quotas, or take another"
+            f"AWS: {message} Request an increase under Service Quotas, or use another"
             " backend.instance_type."
         )
     if code in ("AccessDenied", "AccessDeniedException", "403"):
@@ -339,8 +339,7 @@ def _bucket_problems(session: boto3.Session, path: str, bucket: str, region: str
             return [
                 Problem(
                     path,
-                    f"there is no bucket {bucket!r}; make one: aws s3 mb s3://{bucket} --region"
-                    f" {region}",
+                    f"no bucket {bucket!r}; create it: aws s3 mb s3://{bucket} --region {region}",
                 )
             ]
         if where == region:
@@ -365,5 +364,5 @@ def _location(s3: Any, bucket: str) -> str:
 def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key of `s3://bucket/key`; the key has no slash at its ends."""
     match = re.fullmatch(r"s3://([^/]+)/?(.*?)/*", uri)
-    assert match, f"{uri} is not an s3:// address; what a person gives is checked where it comes in"
+    assert match, f"{uri} is not an s3:// address; user input is checked where it is read"
     return match[1], match[2]

@@ -69,4 +69,4 @@ def whose(tags: Mapping[str, str]) -> str:
     """Return who made something, in words for a message."""
     if USER in tags:
         return f"{tags[USER]}'s"
-    return "not made by breedlab (it has no breedlab: tags)"
+    return "not created by breedlab (it has no breedlab: tags)"

@@ -112,7 +112,7 @@ def upload_photos(
     folder, marker = place.uri("data", fingerprint), f"{place.prefix}/data/{fingerprint}.json"
     s3 = client(session, "s3")
     if _exists(s3, place.bucket, marker):
-        note(f"{folder}/: these {len(paths):,} images are there already")
+        note(f"{folder}/: these {len(paths):,} images are already there")
         return folder + "/"
     prefix = f"{place.prefix}/data/{fingerprint}/"
     files = [(path, prefix + name) for path, name in zip(paths, names, strict=True)]
@@ -139,8 +139,8 @@ def refuse_outside_links(root: Path, paths: Sequence[Path], remedy: str) -> None
         shown = first_few([f"  {path} -> {os.path.realpath(path)}" for path in outside])
         raise DataError(
             printable(
-                f"{root}: {len(outside):,} images are links to files outside of it, which nothing"
-                " uploads unasked;"
+                f"{root}: {len(outside):,} images are links to files outside it, which are never"
+                " uploaded without asking;"
             )
             + f" {remedy}\n"
             + "\n".join(printable(line) for line in shown)
@@ -149,8 +149,8 @@ def refuse_outside_links(root: Path, paths: Sequence[Path], remedy: str) -> None
     if unnamed:
         shown = first_few([f"  {printable(str(path))}" for path in unnamed])
         raise DataError(
-            f"{root}: {len(unnamed):,} names are not UTF-8 or hold control characters, which S3's"
-            " keys cannot; rename them:\n" + "\n".join(shown)
+            f"{root}: {len(unnamed):,} names are not UTF-8 or contain control characters, which S3"
+            " keys cannot have; rename them:\n" + "\n".join(shown)
         )
 
 
@@ -213,7 +213,7 @@ def upload_archive(session: boto3.Session, archive: Path, uri: str, kms_key: str
     with aws_errors(uri):
         try:
             if s3.head_object(Bucket=bucket, Key=key)["ContentLength"] == size:
-                note(f"{uri}: is there already")
+                note(f"{uri}: already uploaded")
                 return
         except ClientError as error:
             if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "403"):

@@ -113,8 +113,8 @@ def closure(lines: Sequence[str], python: str, asked_by: str = "backend.vendor")
             found = metadata.distribution(name)
         except metadata.PackageNotFoundError as error:
             raise BackendError(
-                f"{asked_by}: {need} is not installed here, so that nobody knows what it needs;"
-                " install it first, such as with an extra: pip install"
+                f"{asked_by}: {need} is not installed here, so its dependencies are unknown;"
+                " install it first, for example with an extra: pip install"
                 " 'breedlab[timm,pretrained,engines]'"
             ) from error
         yield f"{name}=={found.version.partition('+')[0]}"
@@ -144,8 +144,8 @@ def _download(target: Path, pins: Sequence[str], python: str, machine: str, aske
             re.search(r"-none-any\.whl$", wheel.name) for wheel in built
         ):
             raise BackendError(
-                f"{asked_by}: {pin} has no wheel for Python {python} on Linux; take an image that"
-                " holds it" + (f"\n{reason}" if reason else "")
+                f"{asked_by}: {pin} has no wheel for Python {python} on Linux; use an image that"
+                " has it" + (f"\n{reason}" if reason else "")
             )
 
 

@@ -91,7 +91,7 @@ def probe(
     python, missing = torchserve.find_environment(environment)
     if python is None:
         where = (
-            "its own handler, in a process of its own; AWS's inference stack was not tried:"
+            "its own handler in a separate process; AWS's inference stack was not tested:"
             f" {missing}"
         )
         return _read(folder, *_ask_handler(folder, photo), where)
@@ -110,15 +110,13 @@ def read_answer(classes: tuple[str, ...], status: int, body: bytes, where: str) 
         tree = json.loads(body)
         if status == 200 and tuple(tree["classes"]) != classes:
             raise ServingError(
-                f"{where}: answers for other classes ({', '.join(tree['classes'][:3])}, ...)"
+                f"{where}: scores are for other classes ({', '.join(tree['classes'][:3])}, ...)"
             )
         best = tree["predictions"][0]["top"][0]
         return Answer(str(best["class"]), float(best["probability"]), where)
     except (ValueError, LookupError, TypeError) as error:
         text = body.decode(errors="replace")[:300]
-        raise ServingError(
-            f"{where}: no scores were answered, but status {status}: {text}"
-        ) from error
+        raise ServingError(f"{where}: returned no scores, but status {status}: {text}") from error
 
 
 def classes_of(folder: Path) -> tuple[str, ...]:
@@ -156,13 +154,13 @@ def _run(folder: Path, *photo: str) -> subprocess.CompletedProcess[str]:
             )
         except subprocess.TimeoutExpired as error:
             raise ServingError(
-                f"the archive's code had not answered after {_TIMEOUT_S} seconds"
+                f"the archive's code did not answer within {_TIMEOUT_S} seconds"
             ) from error
 
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "no reason was given"
+    return lines[-1].strip() if lines else "no reason given"
 
 
 def _missing(files: dict[str, Path]) -> Iterator[str]:
@@ -177,13 +175,13 @@ def _missing(files: dict[str, Path]) -> Iterator[str]:
 def _unwanted(files: dict[str, Path]) -> Iterator[str]:
     for name, path in files.items():
         if path.is_symlink():
-            yield f"{name}: is a link, which leads nowhere in a container"
+            yield f"{name}: is a link, which does not work in a container"
         elif path.suffix in _PICKLES and not name.startswith("engines/"):
             yield (
                 f"{name}: may be a pickle, which runs code when it is loaded; expected safetensors"
             )
         elif not _KNOWN.fullmatch(name):
-            yield f"{name}: is nothing that an archive holds"
+            yield f"{name}: does not belong in an archive"
 
 
 def _description(folder: Path) -> Iterator[str]:

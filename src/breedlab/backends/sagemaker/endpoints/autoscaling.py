@@ -250,6 +250,6 @@ def _refuse_other_alarm(account: boto3.Session, endpoint: str) -> None:
     found = client(account, "cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
     if any(not calls_first_instance(alarm, endpoint) for alarm in found):
         raise BackendError(
-            f"the alarm {name} watches something else and is left as it is; rename it, or give the"
+            f"the alarm {name} watches something else, so it is left alone; rename it, or give the"
             " endpoint another endpoint.name, so that requests can wake it"
         )

@@ -94,7 +94,7 @@ class TransformJobs(BatchJobs):
             problems += _request_problems(transform.requests(batch))
             if account is None or target is None:
                 refuse(problems, "batch")
-                raise BackendError("batch: there is no AWS account to start it in")
+                raise BackendError("batch: no AWS account to run in")
             price, source = quoted(account, _machine(batch, request), "Batch Transform")
             findings = _look(account, target, batch)
             refuse([*problems, *findings.problems], "batch")

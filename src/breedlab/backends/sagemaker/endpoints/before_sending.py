@@ -107,7 +107,7 @@ def answer_here(folder: Path, image: bytes, inference_env: str | None) -> None:
     if text := hidden_home.exposed():
         warn(text)
     answer = archive_check.probe(folder, image, inference_env)
-    note(f"answers an image with {answer.label} ({answer.score:.1%}): {answer.where}")
+    note(f"classifies the test image as {answer.label} ({answer.score:.1%}): {answer.where}")
 
 
 def print_request(number: int, request: Request, aside: str = "") -> None:

@@ -68,14 +68,13 @@ def cost_of(
             return Cost(
                 0.0,
                 0.0,
-                "serverless: nothing while nobody asks; each request by its milliseconds and"
-                " memory",
+                "serverless: nothing while idle; each request by its milliseconds and memory",
             )
         if price is None:
             return Cost(
                 None,
                 None,
-                "the price of provisioned concurrency is not known here; look it up and set it",
+                "the price of provisioned concurrency is unknown; look it up and set it",
             )
         return _times(
             price, deployment.provisioned, deployment.provisioned, "backend.price_per_hour"
@@ -97,7 +96,7 @@ def changeover_text(deployment: Deployment) -> str:
     if not seconds:
         return ""
     return (
-        "an update has the old and the new instances billed side by side for"
+        "during an update, the old and the new instances are billed side by side for"
         f" {math.ceil(seconds / 60)} minutes, and while the new ones start"
     )
 

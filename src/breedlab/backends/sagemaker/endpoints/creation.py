@@ -92,7 +92,7 @@ class Creation:
                 with aws_errors(str(resource)):
                     self._delete(resource)
             except BreedlabError as error:
-                refused.append(f"{resource} is left: {error}")
+                refused.append(f"{resource} was not deleted: {error}")
         self._made.clear()
         if refused:
             raise BackendError("\n".join(refused))
@@ -139,8 +139,8 @@ class Creation:
         if read_tags(self.sagemaker, arn).get(ENDPOINT) == self.deployment.name:
             return True
         raise NotOurs(
-            f"{resource}: is there already and has no tag {ENDPOINT}={self.deployment.name}, so"
-            " breedlab did not make it; take another endpoint.name, or delete it"
+            f"{resource}: already exists and has no tag {ENDPOINT}={self.deployment.name}, so"
+            " breedlab did not create it; use another endpoint.name, or delete it"
         )
 
     def _is_ours(self, resource: Resource) -> bool:

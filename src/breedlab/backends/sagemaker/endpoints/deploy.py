@@ -87,16 +87,14 @@ def plan(endpoint: Endpoint, model: Path) -> None:
         print(f"         {text}")
     if endpoint.vendor:
         print(
-            "wheels   are added at the launch, so that the versions below, and the archive's"
-            " address, will be others"
+            "wheels   are added at the launch, so the versions below and the archive's"
+            " address will differ"
         )
     print(
-        "before   the archive is imported and answers one image here; nothing is sent if it"
-        " does not"
+        "before   the archive is imported and tested with one image here; nothing is sent if that"
+        " fails"
     )
-    print(
-        "after    one image to the endpoint decides; if it gets no scores, everything is undone\n"
-    )
+    print("after    the endpoint is tested with one image; if that fails, everything is undone\n")
     _print_requests(deployment)
     needs = session.needed(place)
     needs += [f"a price: {problem.path}=USD, since {cost.source}" for problem in cost.problems()]
@@ -113,7 +111,7 @@ def _print_requests(deployment: Deployment) -> None:
     for number, request in enumerate(requests, 1):
         print_request(number, request)
         if request.operation == "CreateEndpoint":
-            print(f"or, where the endpoint is there already: {update.service} {update.operation}")
+            print(f"or, if the endpoint already exists: {update.service} {update.operation}")
             print(json.dumps(update.parameters, indent=2) + "\n")
 
 
@@ -159,18 +157,18 @@ def deploy(endpoint: Endpoint, model: Path, package: Version | None = None) -> s
         classes = archive_check.classes_of(folder)
         rollout = Rollout(account, deployment, classes, image, endpoint.replace)
         rollout.find()  # an endpoint in no state to be updated is told before the archive is tried
-        with console.status("one image to the archive, here") as status:
+        with console.status("testing the archive with one image, here") as status:
             answer = archive_check.probe(
                 folder,
                 image,
                 endpoint.inference_env,
-                lambda s: status.update(f"one image to it, here: {s:.0f} s"),
+                lambda s: status.update(f"testing it with one image, here: {s:.0f} s"),
             )
-        note(f"answers an image with {answer.label} ({answer.score:.1%}): {answer.where}")
+        note(f"classifies the test image as {answer.label} ({answer.score:.1%}): {answer.where}")
         answer = rollout.run(archive)
     name, region = deployment.name, session.region_flag(account.region_name)
     console.print(f"\nendpoint {name} answers: {answer.label} ({answer.score:.1%})\n", markup=False)
-    console.print(f"ask     {command('predict')} --endpoint {name}{region} IMAGE...", markup=False)
+    console.print(f"predict {command('predict')} --endpoint {name}{region} IMAGE...", markup=False)
     console.print(f"delete  {command('deploy')} --delete {name}{region}", markup=False)
     return name
 

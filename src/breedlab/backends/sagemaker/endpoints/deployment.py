@@ -169,7 +169,7 @@ def _with_wheels(folder: Path, scratch: Path, instance_type: str) -> Path:
     python = python_of(inference_image(instance_type, "us-east-1"))  # the same in every region
     machine = "aarch64" if machines.is_arm(instance_type) else "x86_64"
     count = vendoring.add_to_archive(content, python, machine)
-    note(f"{count} wheels for Python {python} on {machine} travel with the model")
+    note(f"{count} wheels for Python {python} on {machine} are shipped with the model")
     archive = scratch / "vendored.tar.gz"
     write_archive(archive, content)
     return archive

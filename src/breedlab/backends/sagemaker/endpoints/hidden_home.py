@@ -51,8 +51,8 @@ def exposed() -> str:
     if not paths or _is_allowed():
         return ""
     return (
-        "the archive's code runs here without the variables that hold keys, but could read"
-        f" {', '.join(paths)}: this system lets `unshare` make no mount namespace, which would hide"
+        "the archive's code runs here without the variables that hold keys, but it could read"
+        f" {', '.join(paths)}: this system does not let `unshare` create a mount namespace to hide"
         " them; deploy only archives that you trust"
     )
 

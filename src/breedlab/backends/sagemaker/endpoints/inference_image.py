@@ -21,7 +21,7 @@ def inference_image(instance_type: str, region: str) -> str:
         raise BackendError(f"endpoint.instance_type: {reason}")
     if machines.is_arm(instance_type) and gpus(instance_type):
         raise BackendError(
-            f"endpoint.instance_type: {instance_type} has ARM processors beside its GPUs; give"
+            f"endpoint.instance_type: {instance_type} has ARM processors with its GPUs; set"
             " endpoint.image"
         )
     has_region = not region.startswith("<")
@@ -44,7 +44,7 @@ def inference_image(instance_type: str, region: str) -> str:
         ) from error
     if reason := machines.lacks_kernels(instance_type, uri):
         raise BackendError(
-            f"endpoint.instance_type: {reason}; take a type such as ml.g6.xlarge, or an image of"
+            f"endpoint.instance_type: {reason}; use a type such as ml.g6.xlarge, or an image of"
             " your own (docker/): endpoint.image=URI"
         )
     return uri if has_region else re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
@@ -59,7 +59,7 @@ def python_of(image: str) -> str:
     match = re.search(r"[:-]py(\d)(\d+)(-|$)", image)
     if match is None:
         raise BackendError(
-            f"endpoint.vendor: the tag of {image} does not tell its Python version; use"
+            f"endpoint.vendor: the tag of {image} does not name its Python version; use"
             " endpoint.image=aws"
         )
     return f"{match[1]}.{match[2]}"

@@ -27,7 +27,7 @@ def sending(name: str, region: str | None) -> Iterator[Send]:
     """
     if (region or boto3.Session().region_name) is None:
         raise ServingError(
-            f"--endpoint {name}: a SageMaker endpoint belongs to a region; give --region, set"
+            f"--endpoint {name}: a SageMaker endpoint belongs to a region; use --region, set"
             " AWS_DEFAULT_REGION or run `aws configure` (the address of a server begins with"
             " http://)"
         )
@@ -109,7 +109,7 @@ def invoke_async(
                     denied = error.__cause__ if isinstance(error.__cause__, Exception) else error
             waiting(spent)
             time.sleep(2)
-    unread = ", or the credentials may not read it there" if denied else ""
+    unread = ", or the credentials may not read it" if denied else ""
     where = sent["OutputLocation"]
     raise BackendError(
         f"endpoint {endpoint}: no answer appeared at {where} in {timeout:.0f} s{unread}"

@@ -58,9 +58,7 @@ def show(found: list[Listed], region: str) -> None:
     from breedlab.console import console, table
 
     if not found:
-        print(
-            f"no endpoint in {region} was made by breedlab; another region: --list --region REGION"
-        )
+        print(f"breedlab has no endpoint in {region}; for another region: --list --region REGION")
         return
     columns = ["endpoint", "status", "runs on", "age", "USD/hour", "user", "experiment", "run"]
     rows = [
@@ -79,7 +77,7 @@ def show(found: list[Listed], region: str) -> None:
     console.print(table("", columns, rows))
     known = sum(one.price for one in found if one.price is not None)
     unknown = sum(one.price is None for one in found)
-    more = f", and {unknown} whose price is not known" if unknown else ""
+    more = f", and {unknown} whose price is unknown" if unknown else ""
     console.print(
         f"in {region}: ${known:,.3f} an hour, ${known * 730:,.2f} a month until deleted{more}",
         markup=False,

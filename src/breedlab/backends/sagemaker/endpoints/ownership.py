@@ -54,8 +54,8 @@ def refuse_foreign(sagemaker: Any, described: dict[str, Any], allowed: str | Non
     if tags.get(ENDPOINT) == name and tags.get(USER, user_name()) == user_name():
         return
     raise NotOurs(
-        f"endpoint {name}: is there already and is {whose(tags)}, so it is left as it is;"
-        f" take another endpoint.name, or replace what it serves with endpoint.replace={name}"
+        f"endpoint {name}: already exists and is {whose(tags)}, so it is left alone;"
+        f" use another endpoint.name, or replace its model with endpoint.replace={name}"
     )
 
 
@@ -80,8 +80,8 @@ def delete(account: boto3.Session, name: str) -> Deleted:
                 tags = patiently(partial(read_tags, sagemaker, arn), missing=False)
                 if tags.get(ENDPOINT) != name:
                     done.left.append(
-                        f"{what}: has no tag {ENDPOINT}={name}, so breedlab did not make it for"
-                        " this"
+                        f"{what}: has no tag {ENDPOINT}={name}, so breedlab did not create it for"
+                        " this endpoint"
                     )
                     continue
                 used = _in_use(sagemaker) if used is None else used
@@ -94,8 +94,7 @@ def delete(account: boto3.Session, name: str) -> Deleted:
             done.gone.append("the alarm that woke it")
     if not done.gone and not done.left:
         raise NotFound(
-            f"--delete: there is no endpoint {name!r} in {account.region_name}, and nothing left"
-            " of one"
+            f"--delete: no endpoint {name!r} in {account.region_name}, and nothing left of one"
         )
     return done
 
@@ -115,8 +114,8 @@ def _refuse_untagged(sagemaker: Any, described: dict[str, Any]) -> None:
     name, arn = described["EndpointName"], described["EndpointArn"]
     if read_tags(sagemaker, arn).get(ENDPOINT) != name:
         raise NotOurs(
-            f"--delete {name}: the endpoint has no tag {ENDPOINT}={name}, so breedlab did not make"
-            " it and leaves it alone. If it is yours all the same (earlier versions of breedlab"
+            f"--delete {name}: the endpoint has no tag {ENDPOINT}={name}, so breedlab did not"
+            " create it and leaves it alone. If it is yours anyway (earlier versions of breedlab"
             f" set no tags), tag it first: aws sagemaker add-tags --region {arn.split(':')[3]}"
             f" --resource-arn {arn} --tags Key={ENDPOINT},Value={name}"
         )

@@ -63,7 +63,7 @@ def register(endpoint: Endpoint, model: Path, group: str, approval: str, dry_run
             print(f"archive  {model} goes to {deployment.model}\n")
             for number, request in enumerate(sent, 1):
                 is_group = request.operation == "CreateModelPackageGroup"
-                print_request(number, request, ", where the group is not there yet" * is_group)
+                print_request(number, request, ", if the group does not exist yet" * is_group)
             return
         answer_here(folder, image, endpoint.inference_env)
         stage("Registry")

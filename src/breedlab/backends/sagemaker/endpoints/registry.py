@@ -272,7 +272,7 @@ def _version(described: Mapping[str, Any]) -> Version:
     containers = described.get("InferenceSpecification", {}).get("Containers", [])
     if match is None or len(containers) != 1 or "ModelDataUrl" not in containers[0]:
         raise BackendError(
-            f"--from-registry: {arn} holds no model that breedlab registered; name another version"
+            f"--from-registry: {arn} holds no model registered by breedlab; name another version"
         )
     return Version(
         arn=arn,

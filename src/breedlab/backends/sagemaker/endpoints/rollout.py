@@ -113,7 +113,8 @@ class Rollout:
             refuse_foreign(self.sagemaker, described, self._replaces)
         if status in MOVING:
             raise BackendError(
-                f"endpoint {name}: is {status}, not by this command; try again once it is InService"
+                f"endpoint {name}: is {status}, but not by this command; try again once it is"
+                " InService"
             )
         if status != "InService":
             raise BackendError(
@@ -144,8 +145,8 @@ class Rollout:
             answer = self._roll_out(status, before)
         except KeyboardInterrupt as error:
             raise RolloutInterrupted(
-                f"interrupted; AWS goes on with endpoint {self.deployment.name}. The same command"
-                f" comes back to it, and {self._how_to_delete} removes it"
+                f"interrupted; AWS keeps working on endpoint {self.deployment.name}. The same"
+                f" command follows it again, and {self._how_to_delete} removes it"
             ) from error
         if before is not None:
             self._tag()
@@ -153,15 +154,15 @@ class Rollout:
             self._scale(before)
         except BackendError as error:
             raise BackendError(
-                f"endpoint {self.deployment.name}: is in service with the new model, but does not"
-                f" scale: {error}"
+                f"endpoint {self.deployment.name}: is in service with the new model, but"
+                f" autoscaling failed: {error}"
             ) from error
         if isinstance(answer, BreedlabError):
             raise NotAsked(
-                f"endpoint {self.deployment.name}: is in service and billed, but whether it answers"
-                f" is not known, since you may not ask it: {answer}\nNothing was undone. With that"
-                " permission (sagemaker:InvokeEndpoint and, of an asynchronous one, its files in"
-                f" S3) the same command asks again; {self._how_to_delete} removes it"
+                f"endpoint {self.deployment.name}: is in service and billed, but your"
+                f" credentials may not test it: {answer}\nNothing was undone. With the missing"
+                " permission (sagemaker:InvokeEndpoint, and for an asynchronous one, its files in"
+                f" S3), the same command tests it; {self._how_to_delete} removes it"
             ) from answer
         return answer
 
@@ -175,7 +176,7 @@ class Rollout:
                 self._wait()
                 self._refuse_rolled_back()
             else:
-                note(f"endpoint {self.deployment.name}: has this model and these settings already")
+                note(f"endpoint {self.deployment.name}: already has this model and these settings")
                 self._wait()
             return self._ask_if_allowed()
         except BreedlabError as error:
@@ -212,7 +213,7 @@ class Rollout:
                 # endpoint": the guide.
                 raise BackendError(
                     f"endpoint=serverless: endpoint {self.deployment.name} runs on instances, and"
-                    " AWS turns none of those into a serverless one; take another endpoint.name, or"
+                    " AWS cannot turn it into a serverless one; use another endpoint.name, or"
                     " delete it first"
                 )
             variant = variants[0]["VariantName"]
@@ -240,7 +241,7 @@ class Rollout:
         with aws_errors(name):
             described = wait(self.sagemaker, name, self._has_begun)
         if described is None or described["EndpointStatus"] != "InService":
-            reason = (described or {}).get("FailureReason", "no reason was given")
+            reason = (described or {}).get("FailureReason", "no reason given")
             status = described["EndpointStatus"] if described else "gone"
             raise BackendError(f"endpoint {name}: {status}: {reason}{self._log_hint()}")
 
@@ -253,13 +254,13 @@ class Rollout:
         if described.get("EndpointConfigName") != self.deployment.versioned:
             reason = described.get("FailureReason", "an alarm, or instances that did not start")
             raise BackendError(
-                f"endpoint {self.deployment.name}: AWS went back to the old model"
+                f"endpoint {self.deployment.name}: AWS rolled back to the old model"
                 f" ({reason}){self._log_hint()}"
             )
 
     def _ask(self) -> Answer:
         """`/ping` lies: only an answer to an image shows a model."""
-        note(f"endpoint {self.deployment.name}: in service; one image decides")
+        note(f"endpoint {self.deployment.name}: in service; testing it with one image")
         where = f"endpoint {self.deployment.name}"
         runtime, name = client(self.account, "sagemaker-runtime"), self.deployment.name
         if self.deployment.kind != "async":
@@ -292,7 +293,7 @@ class Rollout:
                         ResourceArn=described["EndpointArn"], Tags=as_request(tags)
                     )
         except BreedlabError as error:
-            warn(f"endpoint {name}: keeps the tags that it had: {error}")
+            warn(f"endpoint {name}: kept its old tags: {error}")
 
     def _scale(self, before: Before | None) -> None:
         if scale(self.account, self.deployment):
@@ -309,20 +310,20 @@ class Rollout:
                 if before is not None and before.config != self.deployment.versioned:
                     self._go_back(before)
                 elif before is not None:
-                    return f"it is left as it was; {self._how_to_delete} removes it"
+                    return f"it was left as it was; {self._how_to_delete} removes it"
                 self._creation.undo()
         except BreedlabError as error:
-            return f"undoing it failed, too: {error}\nlook at it: {self._how_to_delete} removes it"
+            return f"undoing it also failed: {error}\ncheck it; {self._how_to_delete} removes it"
         if before is not None:
-            return f"the endpoint answers with the model that it had before ({before.config})"
-        return "what had been created for it is deleted again; nothing is left that costs anything"
+            return f"the endpoint still answers with its previous model ({before.config})"
+        return "everything created for it was deleted; nothing remains that costs anything"
 
     def _go_back(self, before: Before) -> None:
         described = describe(self.sagemaker, self.deployment.name)
         if described and described["EndpointStatus"] in MOVING:
             described = wait(self.sagemaker, self.deployment.name)
         if described and described["EndpointConfigName"] != before.config:
-            warn(f"going back to {before.config}")
+            warn(f"rolling back to {before.config}")
             back = {"EndpointName": self.deployment.name, "EndpointConfigName": before.config}
             patiently(lambda: self.sagemaker.update_endpoint(**back))
             after = wait(
@@ -333,7 +334,7 @@ class Rollout:
                 before.config,
             ):
                 raise BackendError(
-                    f"endpoint {self.deployment.name}: did not come back to {before.config}"
+                    f"endpoint {self.deployment.name}: did not return to {before.config}"
                 )
         before.scaled.restore(self.account)
 

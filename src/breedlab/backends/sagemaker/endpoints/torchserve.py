@@ -121,7 +121,7 @@ class Stack:
             waiting(spent)
             log = self.log()
             if "Address already in use" in log:
-                raise PortTaken(f"{self.url}: another program listens there")
+                raise PortTaken(f"{self.url}: another program is listening there")
             if any(words in log for words in _TROUBLE) or self.process.poll() is not None:
                 self._hear_out()
                 raise BackendError(
@@ -222,7 +222,7 @@ def find_environment(given: str | None = None) -> tuple[Path | None, str]:
     folder = Path(given or os.environ.get(ENVIRONMENT_VARIABLE) or ".venv-inference").absolute()
     python = folder / "bin" / "python"
     if not python.is_file():
-        return None, f"no environment {os.path.relpath(folder)} (make inference)"
+        return None, f"no environment {os.path.relpath(folder)} (run `make inference`)"
     if shutil.which("java") is None:
         return None, "no Java (apt-get install openjdk-17-jre-headless)"
     return python, ""

@@ -113,14 +113,12 @@ def input_problems(account: boto3.Session, batch: Batch) -> list[Problem]:
             return [
                 Problem(
                     "--max-image-mb",
-                    f"{key} has {size / 1e6:,.1f} MB, above {batch.largest_mb}; give more,"
-                    f" {_LARGEST_MB} at most",
+                    f"{key} has {size / 1e6:,.1f} MB, above {batch.largest_mb}; set a higher limit,"
+                    f" at most {_LARGEST_MB}",
                 )
             ]
     if not count:
-        return [
-            Problem("IN", f"there is nothing under {batch.source.rstrip('/')}/; expected images")
-        ]
+        return [Problem("IN", f"nothing found under {batch.source.rstrip('/')}/; expected images")]
     note(f"{batch.source}: {count:,} files")
     return []
 
@@ -162,7 +160,7 @@ def follow(account: boto3.Session, name: str) -> dict[str, Any]:
     left = unanswered(account, source, described["TransformOutput"]["S3OutputPath"])
     if (ended := described["TransformJobStatus"]) != "Completed":
         reason = described.get(
-            "FailureReason", "somebody stopped it" if ended == "Stopped" else "no reason was given"
+            "FailureReason", "someone stopped it" if ended == "Stopped" else "no reason given"
         )
         lines = [f"{name}: {ended}: {reason}"]
         if left:
@@ -182,7 +180,7 @@ def stop(account: boto3.Session, name: str) -> None:
     """
     described = _described(account, name)
     if described["TransformJobStatus"] in ENDED:
-        raise BackendError(f"{name}: is {described['TransformJobStatus']} already")
+        raise BackendError(f"{name}: is already {described['TransformJobStatus']}")
     with aws_errors(name):
         client(account, "sagemaker").stop_transform_job(TransformJobName=name)
 
@@ -197,7 +195,7 @@ def clean_up(account: boto3.Session, name: str) -> None:
             if _tag(account, "model", name) == name:
                 remove(sagemaker, "model", {"ModelName": name})
     except BreedlabError as error:
-        warn(f"model {name} is left: {error}")
+        warn(f"model {name} was not deleted: {error}")
 
 
 def unanswered(account: boto3.Session, source: str, target: str) -> list[str]:
@@ -264,8 +262,8 @@ def _described(account: boto3.Session, name: str) -> dict[str, Any]:
     with aws_errors(name):
         if _tag(account, "transform_job", name) != name:
             raise NotFound(
-                f"{name}: there is no batch job of this name in {account.region_name} that breedlab"
-                " started"
+                f"{name}: no batch job of this name in {account.region_name} was started by"
+                " breedlab"
             )
         sagemaker = client(account, "sagemaker")
         described: dict[str, Any] = patiently(

@@ -58,8 +58,7 @@ def stop(account: boto3.Session, name: str) -> str:
         arn = found["TrainingJobArn" if training else "HyperParameterTuningJobArn"]
         if not tags_of(account, arn).keys() & {tags.RUN, tags.OLD}:
             raise NotOurs(
-                f"{name}: is a job of the account, but not one that breedlab launched; it is left"
-                " alone"
+                f"{name}: breedlab did not launch this job of the account, so it is left alone"
             )
         state = found["TrainingJobStatus" if training else "HyperParameterTuningJobStatus"]
         if state != "InProgress":
@@ -68,13 +67,12 @@ def stop(account: boto3.Session, name: str) -> str:
         return f"{name}: stopping"
     if (pipeline := described_pipeline(account, name)) is None:
         raise NotFound(
-            f"{name}: there is no such job in {account.region_name};"
-            f" `{command('jobs', 'list --all')}` lists ours"
+            f"{name}: no job of this name in {account.region_name};"
+            f" list breedlab's with `{command('jobs', 'list --all')}`"
         )
     if not tags_of(account, pipeline["PipelineArn"]).keys() & {tags.RUN}:
         raise NotOurs(
-            f"{name}: is a pipeline of the account, but not one that breedlab launched; it is left"
-            " alone"
+            f"{name}: breedlab did not launch this pipeline of the account, so it is left alone"
         )
     arn, state = _newest(account, name)
     if arn is None or state != "Executing":
@@ -111,7 +109,7 @@ def _sign(account: boto3.Session, name: str, arn: str) -> None:
         with aws_errors(name):
             sagemaker.add_tags(ResourceArn=arn, Tags=[mark])
     except BackendError as error:
-        warn(f"{name}: who stopped it could not be left on it: {error}")
+        warn(f"{name}: could not record who stopped it: {error}")
 
 
 def _tagged(account: boto3.Session, resource: str) -> Iterator[Mapping[str, Any]]:

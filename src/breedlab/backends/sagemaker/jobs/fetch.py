@@ -92,7 +92,7 @@ def shown(record: Record, run: Path) -> Mapping[str, Any]:
         log = command("jobs", "show", record.name, "--log")
         raise BackendError(
             f"{record.final_name}: AWS reports it as completed, but there are no test metrics in"
-            f" metrics.json; what it did leave is in {run}, and its log is shown by: {log}"
+            f" metrics.json; its other files are in {run}; see its log: {log}"
         )
     show(run, metrics)
     return {"run": str(run), **{f"test/{k}": v for k, v in metrics["test"]["metrics"].items()}}
@@ -116,7 +116,7 @@ def start_final(account: boto3.Session, record: Record) -> None:
         raise JobFailed(
             "\n".join(
                 [
-                    f"{record.name}: no trial of the search was completed",
+                    f"{record.name}: no trial of the search completed",
                     *(f"  {r}" for r in reasons),
                 ]
             )
@@ -151,7 +151,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
     count = download(account, record, folder, record.final_job, run, lambda name: name)
     if not count and not partly:
         raise BackendError(
-            f"{record.final_job}: left no files under {record.experiment().uri(folder)}"
+            f"{record.final_job}: wrote no files under {record.experiment().uri(folder)}"
         )
     # The job wrote its own view of the config: where the images lay there, and no search.
     rundir.write_yaml(run / "config.yaml", stamp(record.config))
@@ -283,10 +283,11 @@ class NotStarted(JobFailed):
 
 def _how_to_train(record: Record) -> str:
     backend, region = record.experiment().config.backend, record.place.region
+    resume = command("jobs", "resume", record.name, "--region", region)
     return (
-        f"{record.name}: the search is over; the training of its best was not started, which fetch"
-        f" never does\nstart it with: {command('jobs', 'resume', record.name, '--region', region)} "
-        f" (at most {largest_bill(backend, region, 0, False)})"
+        f"{record.name}: the search is over, but training with its best values has not started,"
+        " and fetch does not start it\n"
+        f"start it with: {resume}  (at most {largest_bill(backend, region, 0, False)})"
     )
 
 
@@ -304,7 +305,7 @@ def _succeeded(account: boto3.Session, record: Record, status: Status) -> None:
         )
     elif status.state == "Stopped":
         lines.append(
-            f"what it left: {command('jobs', 'fetch', record.name, '--region', region)} --now"
+            f"get its files: {command('jobs', 'fetch', record.name, '--region', region)} --now"
         )
     raise JobFailed("\n".join(lines))
 

@@ -49,7 +49,7 @@ def detachable(record: Record) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Detached(f"detached; {record.name} goes on\n{ways_on(record)}") from error
+        raise Detached(f"detached; {record.name} keeps running\n{ways_on(record)}") from error
     except BackendError as error:
         if isinstance(error, JobFailed | Detached):
             raise
@@ -63,10 +63,10 @@ class JobFailed(BackendError):
 
 
 def ways_on(record: Record) -> str:
-    """How to come back to a job, and how to stop it."""
+    """Return how to follow a job again, and how to stop it."""
     where = f"{record.name} --region {record.place.region}"
     fetch, stop = command("jobs", "fetch", where), command("jobs", "stop", where)
-    return f"come back with: {fetch}\nstop it with:   {stop}"
+    return f"follow it with: {fetch}\nstop it with:   {stop}"
 
 
 def follow_tuning(account: boto3.Session, record: Record) -> Status:

@@ -117,7 +117,7 @@ class SageMakerExperiment(Handle):
         for status, training in running:
             stop_job(self._account, status.name, status.arn, training=training)
             lines.append(
-                f"{status.name}: stopping; what it has done so far stays in"
+                f"{status.name}: stopping; what it has written stays in"
                 f" {record.experiment().uri()}/"
             )
         if not running:
@@ -163,20 +163,20 @@ class SageMakerExperiment(Handle):
         return ways_on(self.record).splitlines()
 
     def _missing(self) -> str:
-        """What is said of a record whose job AWS does not have."""
+        """Return the status of a record whose job AWS does not know."""
         where = f"{self.record.name} --region {self.record.place.region}"
         if self.record.state == "sending":
             return (
-                "AWS has no such job: its launch broke off; start it:"
+                "AWS does not know this job, so its launch was interrupted; start it with:"
                 f" {command('jobs', 'resume', where)}"
             )
-        return "no longer there"
+        return "no longer exists"
 
 
 def describe(status: Status) -> str:
     """Return a status in a few words."""
     if status.state is None:
-        return "not there"
+        return "not found"
     detail = status.detail if status.detail not in ("", status.state) else ""
     parts = [status.state, detail, status.reason]
     return ", ".join(part for part in parts if part)

@@ -40,8 +40,8 @@ def sagemaker_name(path: str) -> str:
     name = path.replace(".", "__")
     if not re.fullmatch(r"[A-Za-z0-9_]{1,255}", name) or config_path(name) != path:
         raise ConfigError(
-            f"{path}: has no name on SageMaker; expected letters, digits and single '_' between"
-            " dots, 255 at most",
+            f"{path}: is not a valid name on SageMaker; expected letters, digits, and single '_'"
+            " between dots, 255 at most",
             "BL105",
         )
     return name

@@ -93,8 +93,8 @@ def read_job(environment: Mapping[str, str]) -> Job:
     missing = [name for name in ("SM_HPS", "SM_MODEL_DIR") if name not in environment]
     if missing:
         raise BackendError(
-            f"{' and '.join(missing)}: not set; entry/train.py is started by SageMaker,"
-            f" and on your own machine it is {command('launch')}"
+            f"{' and '.join(missing)}: not set; SageMaker starts entry/train.py;"
+            f" on your own machine, use {command('launch')}"
         )
     model = Path(environment["SM_MODEL_DIR"])
     channels = json.loads(environment.get("SM_CHANNELS", "[]"))
@@ -125,7 +125,7 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
     """
     if job.hosts > 1 and job.processes == 1:
         raise BackendError(
-            f"backend.instance_count: the job has {job.hosts} instances, but each was started on"
+            f"backend.instance_count: the job has {job.hosts} instances, but each started on"
             " its own; torchrun has to start them (in a tuning job by the hyperparameter"
             " sagemaker_torch_distributed_enabled=true)"
         )
@@ -179,7 +179,7 @@ def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
         place["data.root"] = str(folder)
     elif str(tree["data"]["root"]).startswith("s3:"):
         raise BackendError(
-            f"data.root: {tree['data']['root']} is in S3, and the job has no channel"
+            f"data.root: {tree['data']['root']} is in S3, but the job has no channel"
             f" {DATA_CHANNEL!r}"
         )
     weights = Path(tree["model"]["weights"])
@@ -190,7 +190,7 @@ def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
         place["model.weights"] = str(named if named.exists() else only)
     elif weights.name.endswith(weight_files.ENDINGS):
         raise BackendError(
-            f"model.weights: {weights} is a file, and the job has no channel {WEIGHTS_CHANNEL!r}"
+            f"model.weights: {weights} is a file, but the job has no channel {WEIGHTS_CHANNEL!r}"
         )
     return place
 
@@ -226,9 +226,9 @@ def refuse_blind_container(environment: Mapping[str, str], config: Config) -> No
         return
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPUs"
     raise BackendError(
-        f"backend.image: the instance has {counted(expected, 'GPU')}, and the"
-        f" container sees none: its PyTorch {torch.__version__} is {built}; take an image for GPUs"
-        " whose CUDA the instance's driver knows, or trainer.accelerator=cpu"
+        f"backend.image: the instance has {counted(expected, 'GPU')}, but the"
+        f" container sees none: its PyTorch {torch.__version__} is {built}; use a GPU image"
+        " whose CUDA the instance's driver supports, or trainer.accelerator=cpu"
     )
 
 

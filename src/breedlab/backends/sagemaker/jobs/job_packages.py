@@ -55,8 +55,8 @@ def install_undeclared(source: Path) -> None:
         if done.returncode:
             raise BackendError(
                 f"debugger.level: {' '.join(file.read_text('utf-8').split())} could not be"
-                " installed; give the job access to a package index, an image that holds it, or"
-                f" debugger=none\n{done.stderr.strip()}"
+                " installed; give the job access to a package index, use an image that has it, or"
+                f" set debugger=none\n{done.stderr.strip()}"
             )
 
 

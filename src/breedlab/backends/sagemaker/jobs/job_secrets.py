@@ -55,7 +55,7 @@ def secret_problems(config: Config) -> list[Problem]:
             problems.append(
                 Problem(
                     path,
-                    f"comes from the shell's {source}, which is not set; export {source} first",
+                    f"is taken from the shell's {source}, which is not set; export {source} first",
                     "BL109",
                 )
             )
@@ -63,7 +63,7 @@ def secret_problems(config: Config) -> list[Problem]:
             problems.append(
                 Problem(
                     path,
-                    "looks like a secret, which would be kept in records and archives; export it"
+                    "looks like a secret, which would end up in records and archives; export it"
                     f" in the shell and leave it empty here ({path}=''), or give the ARN of a"
                     " secret in Secrets Manager",
                     "BL116",
@@ -84,7 +84,7 @@ def definition_problems(config: Config) -> list[Problem]:
     return [
         Problem(
             f"backend.environment.{name}",
-            "looks like a secret, and a pipeline's definition shows it to whoever may describe"
+            "looks like a secret, and a pipeline's definition shows it to anyone who may describe"
             " pipelines; give the ARN of a secret in Secrets Manager, or"
             " backend.orchestrate=laptop",
             "BL116",
@@ -142,8 +142,8 @@ def with_secrets(request: Request) -> Request:
     }
     if missing := [source for source in sources.values() if not os.environ.get(source)]:
         raise BackendError(
-            f"backend.environment: {', '.join(missing)} comes from the shell, which has none;"
-            " export it first"
+            f"backend.environment: {', '.join(missing)} is taken from the shell, where it is not"
+            " set; export it first"
         )
     if not sources:
         return request

@@ -56,7 +56,7 @@ def send(account: boto3.Session, request: Request) -> None:
             if not may_have_arrived(error.__cause__):
                 raise
             if _was_started(account, request, error):
-                note(f"{request.name}: started, though its answer was lost")
+                note(f"{request.name}: started, although AWS's response was lost")
                 return
             raise
 
@@ -96,13 +96,13 @@ def _was_started(account: boto3.Session, request: Request, error: BackendError) 
         found = described(account, request.name, training=training)
     except BackendError as second:
         raise LostAnswer(
-            f"{request.name}: AWS's answer was lost, and it may have been started: {second}"
+            f"{request.name}: AWS's response was lost, so it may have started: {second}"
         ) from error
     if found is None:
         return False
     if _source(found) != _source(request.parameters):
         raise BackendError(
-            f"{request.name}: the account has another job of this name; choose another"
+            f"{request.name}: the account already has a job of this name; choose another"
             " backend.job_name"
         ) from error
     return True

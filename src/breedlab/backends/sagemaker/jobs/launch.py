@@ -176,7 +176,7 @@ def _name_problems(account: boto3.Session, config: Config) -> list[Problem]:
     return [
         Problem(
             "backend.job_name",
-            f"the account has a {kind} {name!r} already; names are used once",
+            f"the account already has a {kind} {name!r}; a name can be used only once",
         )
         for kind in taken
     ]
@@ -199,7 +199,7 @@ def _data_problems(account: boto3.Session, root: str) -> list[Problem]:
         return [
             Problem(
                 "data.root",
-                f"there are no images under {root}/; expected {root}/train/<class>/photo.jpg",
+                f"no images found under {root}/; expected {root}/train/<class>/photo.jpg",
             )
         ]
     return []
@@ -269,7 +269,7 @@ def _add_wheels(source: Path) -> None:
     vendoring.collect(source, files)
     wheels = list((source / vendoring.WHEELS).iterdir())
     size = sum(wheel.stat().st_size for wheel in wheels)
-    note(f"{len(wheels)} wheels travel with the source, {size / 1e6:,.0f} MB")
+    note(f"{len(wheels)} wheels are shipped with the source, {size / 1e6:,.0f} MB")
 
 
 def _record(experiment: Experiment, overrides: list[str], fingerprint: str | None) -> Record:

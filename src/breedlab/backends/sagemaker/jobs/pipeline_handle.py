@@ -73,7 +73,7 @@ class PipelineExperiment(SageMakerExperiment):
             return [f"nothing to stop: {self.name}: {state}"]
         stop_pipeline(self._account, self.name, status.arn)
         return [
-            f"{self.name}: stopping, with the job that it is at; what that has done so far"
+            f"{self.name}: stopping, along with its current job; what that job has written"
             f" stays in {self.record.experiment().uri()}/"
         ]
 
@@ -117,7 +117,7 @@ class PipelineExperiment(SageMakerExperiment):
             self.record = start(self._account, self.record)
         else:
             _retry(self._account, self.record, status)
-            note(f"{self.name}: goes on; steps that succeeded are kept")
+            note(f"{self.name}: resumed; steps that succeeded are kept")
         return self.results()
 
     def _look(self, status: Status | None = None) -> dict[str, Step]:
@@ -182,11 +182,11 @@ def _ending(
     """Return how an execution ended that left no model, and what to do about it."""
     where = ("--region", record.place.region)
     if status.state is None:
-        return f"{record.name}: there is no such pipeline in {record.place.region}"
+        return f"{record.name}: no pipeline of this name in {record.place.region}"
     reason = f": {status.reason}" if status.reason else ""
     lines = [f"{record.name}: {status.state.lower()}{reason}"]
     lines += [
-        f"  {step.name}: {step.job or 'not begun'}: {step.reason or step.state.lower()}"
+        f"  {step.name}: {step.job or 'not started'}: {step.reason or step.state.lower()}"
         for step in steps.values()
         if step.state in ("Failed", "Stopped")
     ]
@@ -194,7 +194,7 @@ def _ending(
         pipeline = status.arn.partition("/execution/")[0]
         stopped = with_stopper(account, Status(record.name, "Stopped", arn=pipeline))
         by = stopped.stopped_by
-        lines[0] += f": {by} stopped it" if by else ""
+        lines[0] += f": stopped by {by}" if by else ""
     lines.append(f"its log: {command('jobs', 'show', record.name, *where)} --log")
-    lines.append(f"start it again where it ended: {command('jobs', 'resume', record.name, *where)}")
+    lines.append(f"resume it: {command('jobs', 'resume', record.name, *where)}")
     return "\n".join(lines)

@@ -76,10 +76,10 @@ def _create(account: boto3.Session, request: Request) -> bool:
         wanted = json.loads(request.parameters["PipelineDefinition"])
         if json.loads(found.get("PipelineDefinition", "null")) != wanted:
             raise BackendError(
-                f"{request.name}: the account has another pipeline of this name; choose another"
+                f"{request.name}: the account already has a pipeline of this name; choose another"
                 " backend.job_name"
             ) from error
-        note(f"{request.name}: the pipeline is there already")
+        note(f"{request.name}: the pipeline already exists")
         return False
     return True
 
@@ -116,7 +116,7 @@ def _patiently(name: str, call: Callable[[], Any], new: bool = False) -> Any:
                 continue
             if job_start.may_have_arrived(cause) and not _is_there(cause):
                 raise LostAnswer(
-                    f"{name}: AWS's answer was lost, and it may have been started: {error}"
+                    f"{name}: AWS's response was lost, so it may have started: {error}"
                 ) from error
             raise
     raise AssertionError("the last attempt returns or raises")

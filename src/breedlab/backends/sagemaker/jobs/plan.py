@@ -99,9 +99,7 @@ def _jobs(experiment: Experiment) -> Iterator[str]:
     count = trial_count(config)
     if experiment.searches:
         at_once = (
-            f"{config.tuner.parallel} at a time"
-            if config.tuner.parallel > 1
-            else "one after another"
+            f"{config.tuner.parallel} at a time" if config.tuner.parallel > 1 else "one at a time"
         )
         yield (
             f"  1. tuning job {experiment.name}: {count} training jobs of {config.tuner.max_epochs}"
@@ -121,7 +119,7 @@ def _jobs(experiment: Experiment) -> Iterator[str]:
     if is_pipeline(config):
         group = backend.register_in
         version = f", and registers the model in {group}, to be approved" if group else ""
-        ties = ", and takes the first of trials that tie" if experiment.searches else ""
+        ties = ", and picks the first of tied trials" if experiment.searches else ""
         yield (
             f"the pipeline {experiment.name} starts each as a step{version}; AWS names its"
             f" jobs{ties}"
@@ -136,9 +134,9 @@ def _bills(experiment: Experiment) -> Iterator[str]:
         for way, text in (
             (
                 "job_each",
-                "a container starts, and the images pass the frozen part, for every trial",
+                "every trial starts a container and computes the frozen part's activations",
             ),
-            ("one_job", "one start, one pass of the images through the frozen part for all trials"),
+            ("one_job", "one container start and one set of activations for all trials"),
         ):
             mark = "*" if each_trial_is_a_job(config) == (way == "job_each") else " "
             bill = largest_bill(backend, region, count, way == "job_each")
@@ -146,12 +144,12 @@ def _bills(experiment: Experiment) -> Iterator[str]:
     else:
         yield f"   {largest_bill(backend, region, 0, False)}"
     yield (
-        f"   {largest_bill(backend, region, count, False).source}; storage and traffic come on top"
+        f"   {largest_bill(backend, region, count, False).source}; storage and traffic are extra"
     )
     for problem in bill_problems(backend, region, count, each_trial_is_a_job(config)):
-        yield f"   a launch refuses that: {problem.path}: {problem.message}"
+        yield f"   a launch would refuse this: {problem.path}: {problem.message}"
     if backend.spot:
-        yield "   the price is that without spot, which costs less as a rule and never more"
+        yield "   this is the on-demand price; spot usually costs less and never more"
 
 
 def _search(experiment: Experiment) -> Iterator[str]:

@@ -147,9 +147,7 @@ def find_in_bucket(session: boto3.Session, name: str) -> Record:
         try:
             text = s3.get_object(Bucket=bucket, Key=f"{folder}/{FILE}")["Body"].read().decode()
         except s3.exceptions.NoSuchKey as error:
-            raise NotOurs(
-                f"{name}: is a job of the account, but not one that breedlab launched"
-            ) from error
+            raise NotOurs(f"{name}: breedlab did not launch this job of the account") from error
     return _read(text)
 
 
@@ -185,10 +183,10 @@ def _output_of(session: boto3.Session, name: str) -> str:
     if pipeline := described_pipeline(session, name):
         if written := _output_of_steps(json.loads(pipeline["PipelineDefinition"])):
             return written
-        raise NotOurs(f"{name}: is a pipeline of the account, but not one that breedlab launched")
+        raise NotOurs(f"{name}: breedlab did not launch this pipeline of the account")
     where = session.region_name
     raise NotFound(
-        f"{name}: there is no such job in {where}; `{command('jobs', 'list')}` lists yours"
+        f"{name}: no job of this name in {where}; list yours with `{command('jobs', 'list')}`"
     )
 
 

@@ -44,7 +44,7 @@ def start_on_record(
         execution = send()
     except KeyboardInterrupt as error:
         raise Detached(
-            f"interrupted while {name} was started; it may run\n{ways_on(record)}"
+            f"interrupted while starting {name}; it may be running\n{ways_on(record)}"
         ) from error
     except LostAnswer as error:
         raise LostAnswer(f"{error}\n{ways_on(record)}") from error
@@ -55,5 +55,5 @@ def start_on_record(
     try:
         save(record, account, kms_key)
     except (BackendError, OSError) as error:
-        warn(f"{name}: started, but its record could not be written again: {error}")
+        warn(f"{name}: started, but its record could not be updated: {error}")
     return record

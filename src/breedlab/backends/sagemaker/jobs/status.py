@@ -60,32 +60,33 @@ class Status:
         """Return how a job ended that did not complete, and what to do about it."""
         if self.detail == "MaxRuntimeExceeded":
             return (
-                f"it ran for the {backend.max_run_hours:g} hours of backend.max_run_hours and was"
+                f"it reached the {backend.max_run_hours:g} hours of backend.max_run_hours and was"
                 " stopped; raise that, or train for fewer epochs"
             )
         if self.detail == "MaxWaitTimeExceeded":
             return (
-                "it waited and ran for longer than backend.max_wait_hours allows; raise it, or set"
+                "it waited and ran longer than backend.max_wait_hours allows; raise that, or set"
                 " backend.spot=false"
             )
         kind = backend.instance_type
         if self.reason.startswith("CapacityError") or "InsufficientInstanceCapacity" in self.reason:
             return (
-                f"AWS had no {kind} free in {region}: {self.reason}; try again later, or take"
-                " another backend.instance_type or backend.region"
+                f"AWS had no capacity for {kind} in {region}: {self.reason}; try again later, or"
+                " use another backend.instance_type or backend.region"
             )
         if self.reason.startswith("InternalServerError"):
             return (
-                f"a fault of AWS's own: {self.reason}; launch again, or have backend.retries do"
+                f"an internal AWS error: {self.reason}; launch again, or let backend.retries do"
                 " that"
             )
         if self.reason:
             return self.reason
         if self.state == "Stopped":
-            by = self.stopped_by and f"{self.stopped_by} stopped it with {command('jobs', 'stop')}"
             stop = command("jobs", "stop")
-            return by or f"somebody stopped it, in AWS's console or by the API, not with {stop}"
-        return "no reason was given"
+            if self.stopped_by:
+                return f"{self.stopped_by} stopped it with {stop}"
+            return f"someone stopped it in the AWS console or through the API, not with {stop}"
+        return "no reason given"
 
 
 def training_status(account: boto3.Session, name: str) -> Status:
