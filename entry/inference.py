@@ -50,8 +50,8 @@ class _Failure:
 
 
 def model_fn(model_dir: str) -> Model:
-    """Loads the model, and has it look at one empty image: the first pass sets much up, not for a
-    client."""
+    """Load the model and run one blank image through it: the first pass sets much up, and no client
+    should wait for that."""
     # without a number of its own, TorchServe starts a worker a core
     if "OMP_NUM_THREADS" not in os.environ:
         cores = os.cpu_count() or 1
@@ -65,7 +65,7 @@ def model_fn(model_dir: str) -> Model:
 
 
 def input_fn(body: bytes | str, content_type: str) -> Any:
-    """The request's images, or why there are none."""
+    """Return the request's images, or why there are none."""
     return _tried(handler.input_fn, body, content_type)
 
 
@@ -75,7 +75,7 @@ def predict_fn(photos: Any, model: Model) -> Any:
 
 
 def output_fn(answer: Any, accept: str, context: Any = None) -> tuple[bytes, str]:
-    """The answer's bytes and content type; of a failure the status, too."""
+    """Return the answer's bytes and content type; for a failure, the status, too."""
     written = answer if isinstance(answer, _Failure) else _tried(handler.output_fn, answer, accept)
     if not isinstance(written, _Failure):
         return written  # type: ignore[no-any-return]

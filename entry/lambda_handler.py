@@ -74,13 +74,13 @@ def _answered(event: Any) -> dict[str, Any]:
 
 @cache
 def _runtime() -> Any:
-    """The client, kept while the function is warm."""
+    """Return the client, kept while the function is warm."""
     # A SageMaker endpoint itself gives up after a minute.
     return boto3.client("sagemaker-runtime", config=Config(connect_timeout=5, read_timeout=60))
 
 
 def _request(event: Any) -> tuple[bytes, str]:
-    """What is sent to the endpoint, and its content type.
+    """Return what is sent to the endpoint, and its content type.
 
     Raises:
         ValueError: In words for the caller.
@@ -141,7 +141,8 @@ def _label(prediction: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refusal(error: ClientError) -> dict[str, Any]:
-    """What the model refused is the caller's to mend; the rest is told in the log."""
+    """Return a response for an error: the caller can fix what the model refused; the log has the
+    rest."""
     response: Any = error.response
     status = response.get("OriginalStatusCode")
     status = status if isinstance(status, int) else 0

@@ -150,10 +150,10 @@ class Model:
             predictions += map(self._prediction, self._exported.describe(torch.stack(batch)))
         return predictions
 
-    def _prepare(self, named: tuple[str, str | Path | bytes]) -> torch.Tensor:
+    def _prepare(self, entry: tuple[str, str | Path | bytes]) -> torch.Tensor:
         from breedlab.data.decode import ImageError, read_image
 
-        name, image = named
+        name, image = entry
         try:
             content = image if isinstance(image, bytes) else read_image(Path(image))
             return self._exported.prepare(content)
@@ -164,16 +164,18 @@ class Model:
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from error
 
-    def _prediction(self, told: Mapping[str, Any]) -> Prediction:
+    def _prediction(self, answer: Mapping[str, Any]) -> Prediction:
         ranked = sorted(
-            zip(self.classes, told["probabilities"], strict=True), key=lambda pair: -pair[1]
+            zip(self.classes, answer["probabilities"], strict=True), key=lambda pair: -pair[1]
         )
         label, probability = ranked[0]
-        label_set = tuple(self.classes[index] for index in told.get("set", ()))
+        label_set = tuple(self.classes[index] for index in answer.get("set", ()))
         labels = None
-        if "labels" in told:
-            labels = tuple(self.classes[index] for index in told["labels"])
-        return Prediction(label, probability, dict(ranked), told.get("unknown"), label_set, labels)
+        if "labels" in answer:
+            labels = tuple(self.classes[index] for index in answer["labels"])
+        return Prediction(
+            label, probability, dict(ranked), answer.get("unknown"), label_set, labels
+        )
 
 
 class Run:

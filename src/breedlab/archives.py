@@ -28,7 +28,7 @@ _MAX_MEMBERS = 10_000
 
 
 def write_archive(path: Path, folder: Path) -> None:
-    """Packs a folder's content. The same content gives the same bytes; a broken write leaves no
+    """Pack a folder's content. The same content gives the same bytes; a broken write leaves no
     archive."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     with atomic_open(path) as out, closing(_Zipped(out)) as zipped:
@@ -76,9 +76,9 @@ def opened(model: Path) -> Iterator[Path]:
         return
     archive = model / "model.tar.gz" if model.is_dir() else model
     if not archive.is_file():
-        begun = (model / "config.yaml").is_file()
+        is_run = (model / "config.yaml").is_file()
         hint = (
-            f"the run has not finished; continue it with resume={model}" if begun else "not there"
+            f"the run has not finished; continue it with resume={model}" if is_run else "not there"
         )
         if runs := sorted(model.glob("*/model.tar.gz")):
             raise ServingError(f"{model}: holds several runs; name one, such as {runs[-1].parent}")
@@ -169,24 +169,24 @@ def _unpack(archive: Path, folder: Path) -> None:
 def _write_members(content: tarfile.TarFile, folder: Path, limit: int) -> None:
     names: set[str] = set()
     for member in content:
-        shown = printable(member.name[:200])
+        name = printable(member.name[:200])
         if member.isdir():
             continue
         if member.issparse() or not member.isreg():
-            raise _Refused(f"holds {shown}, which is not a regular file")
+            raise _Refused(f"holds {name}, which is not a regular file")
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in member.name:
-            raise _Refused(f"holds {shown}, which would lie outside its folder")
+            raise _Refused(f"holds {name}, which would lie outside its folder")
         if str(path) in names or len(names) >= _MAX_MEMBERS:
             raise _Refused(
-                f"holds {shown} twice"
+                f"holds {name} twice"
                 if str(path) in names
                 else f"holds over {_MAX_MEMBERS:,} files"
             )
         names.add(str(path))
         if member.size > limit:
             raise _Refused(
-                f"holds {shown} of {member.size / 1e6:,.0f} MB, far more than its size accounts for"
+                f"holds {name} of {member.size / 1e6:,.0f} MB, far more than its size accounts for"
             )
         source = content.extractfile(member)
         assert source is not None
@@ -195,4 +195,4 @@ def _write_members(content: tarfile.TarFile, folder: Path, limit: int) -> None:
         with source, target.open("xb") as file:
             shutil.copyfileobj(source, file, _MAX_READ // 2)
         if target.stat().st_size != member.size:
-            raise _Refused(f"ends within {shown}")
+            raise _Refused(f"ends within {name}")

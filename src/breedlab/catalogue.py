@@ -40,5 +40,5 @@ def catalogue() -> dict[str, Entry]:
 
 
 def lookup(name: str) -> Entry | None:
-    """A classifier's entry, None for timm's."""
+    """Return a classifier's entry, None for timm's."""
     return catalogue().get(name)

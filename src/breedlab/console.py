@@ -59,7 +59,7 @@ class Report(Protocol):
 
 
 def stage(text: str) -> None:
-    """Announces the next part of the work."""
+    """Print the heading of the next stage."""
     console.print(Text(f"› {printable(text)}", style="bold"))
 
 
@@ -124,7 +124,7 @@ def progress(title: str, aside: bool = False) -> Iterator[Report]:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table whose number columns stand right."""
+    """Return a table with right-aligned number columns."""
     grid = Table(
         title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=True
     )

@@ -48,7 +48,7 @@ class Lost(BreedlabError):
 
 
 def world() -> int:
-    """How many processes the run has."""
+    """Return how many processes the run has."""
     return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
 
 
@@ -62,12 +62,12 @@ def local_rank() -> int:
 
 
 def local_world() -> int:
-    """How many of the processes are on this host."""
+    """Return how many of the processes are on this host."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world())) if world() > 1 else 1
 
 
 def is_main() -> bool:
-    """Whether this process is the one that speaks and writes."""
+    """Return whether this process prints and writes for all."""
     return rank() == 0
 
 
@@ -198,7 +198,7 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def refuse_different(fingerprint: str, root: object) -> None:
-    """Sees that all hosts have the same images.
+    """Check that all hosts have the same images.
 
     Raises:
         DataError: If they do not.

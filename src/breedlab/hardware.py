@@ -44,13 +44,13 @@ def free_memory() -> int:
     free = int(psutil.virtual_memory().available + psutil.swap_memory().free)
     for limit, used, cached in _CGROUP_FILES:
         try:
-            most, taken = int(limit.read_text()), int(used.read_text())
+            most, used_bytes = int(limit.read_text()), int(used.read_text())
             stat = dict(line.split() for line in cached.read_text().splitlines())
         except (OSError, ValueError):  # not in such a cgroup, or "max"
             continue
         # Cached files are counted as used, and given back when something else needs the memory.
         given_back = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
-        free = min(free, max(0, most - taken + given_back))
+        free = min(free, max(0, most - used_bytes + given_back))
     return free
 
 
@@ -69,7 +69,7 @@ def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_O
 
 
 def heed() -> None:
-    """Has torch compute on no more threads than there are cores for."""
+    """Limit torch to the available cores."""
     import torch
 
     torch.set_num_threads(min(torch.get_num_threads(), available()))

@@ -69,7 +69,7 @@ def write_verdicts(path: Path, verdicts: Sequence[Verdict]) -> None:
 
 
 def triggered(verdicts: Sequence[Verdict]) -> str:
-    """How many rules fired and which, as text."""
+    """Return how many rules fired and which, as text."""
     fired = [verdict.rule for verdict in verdicts if verdict.verdict == TRIGGERED]
     count = f"{counted(len(fired), 'rule')} triggered"
     return f"{count}: {', '.join(fired)}" if fired else count

@@ -25,7 +25,8 @@ taken."""
 
 
 def names_file(weights: str) -> bool:
-    """Whether `model.weights` names a file or a run rather than weights that a library knows."""
+    """Return whether `model.weights` names a file or a run rather than weights that a library
+    knows."""
     return (
         Path(weights).name.endswith(ENDINGS)
         or Path(weights).is_file()
@@ -34,8 +35,8 @@ def names_file(weights: str) -> bool:
 
 
 def file_of(weights: str) -> str:
-    """The file that `model.weights` means, which for a run is its archive or its best checkpoint;
-    else as given.
+    """Return the file that `model.weights` means, which for a run is its archive or its best
+    checkpoint; else as given.
 
     Links to folders are followed: `runs/latest` is another run tomorrow.
     """
@@ -52,11 +53,11 @@ def file_of(weights: str) -> str:
 
 
 def problem(path: Path) -> str:
-    """Why a file cannot be weights, empty if it can: read as `weights.read` will read it, by its
-    ending."""
+    """Return why a file cannot be weights, empty if it can: it is read as `weights.read` will read
+    it, by its extension."""
     if path.is_dir():
-        begun = (path / "config.yaml").is_file()
-        what = "run that has no" if begun else "folder without"
+        is_run = (path / "config.yaml").is_file()
+        what = "run that has no" if is_run else "folder without"
         return f"is a {what} model.tar.gz and no checkpoints/best.ckpt"
     try:
         if path.name.endswith((".tar.gz", ".tgz")):
@@ -69,7 +70,8 @@ def problem(path: Path) -> str:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """A length, a JSON header of so many bytes, and the tensors that it places."""
+    """Return whether a file is safetensors: a length, a JSON header of that many bytes, and the
+    tensors that it places."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -101,7 +103,7 @@ def _is_torch(path: Path) -> bool:
 
 
 def _is_archive(path: Path) -> bool:
-    """The first member alone: all of it would take as long as unpacking it."""
+    """Return whether the first member can be read; reading all would take as long as unpacking."""
     try:
         with tarfile.open(path, "r:gz") as archive:
             return archive.next() is not None

@@ -13,8 +13,8 @@ from breedlab.registry import BACKENDS
 
 
 def own_problems(tree: Mapping[str, Any]) -> list[Problem]:
-    """What a backend refuses of its own section, to be told beside what else is wrong with the
-    config."""
+    """Return the problems of a backend's own section, to report with the config's other
+    problems."""
     section = tree.get("backend")
     if not isinstance(section, Mapping) or section.get("name") not in BACKENDS.names():
         return []
@@ -22,5 +22,5 @@ def own_problems(tree: Mapping[str, Any]) -> list[Problem]:
 
 
 def backend(config: Config) -> Backend:
-    """The backend that a config names; only that one is imported."""
+    """Return the backend that a config names, importing only that one."""
     return BACKENDS.chosen(config.backend).build()

@@ -30,7 +30,7 @@ _TOLD = ("labels", "set", "unknown", "stranger_than")
 def ask(
     endpoint: str, photos: list[Path], top: int, region: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The answers of an endpoint, one entry per image, as `predict --json` prints them.
+    """Yield the answers of an endpoint, one entry per image, as `predict --json` prints them.
 
     Args:
         endpoint: The server's address, such as `http://127.0.0.1:8080`, or the name of a SageMaker
@@ -58,7 +58,8 @@ def ask(
 
 
 def scores(endpoint: str, photo: bytes) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """The scores of one image, float64 (classes,), and the names of the classes in their order.
+    """Return the scores of one image, float64 (classes,), and the names of the classes in their
+    order.
 
     Args:
         endpoint: As in `ask`.
@@ -133,8 +134,7 @@ def _http(endpoint: str) -> Iterator[Send]:
 
 
 def _reason(error: BaseException | None) -> str:
-    """What the system says of a connection that came to nothing, from inside urllib3's
-    wrappings."""
+    """Return the system's reason for a failed connection, from inside urllib3's words."""
     while error is not None:
         if isinstance(error, OSError) and (error.strerror or isinstance(error, TimeoutError)):
             return f" ({error.strerror or 'timed out'})"
@@ -153,7 +153,7 @@ def _read(endpoint: str, status: int, body: bytes, top: int) -> dict[str, Any]:
             return {"error": str(tree["error"])}
         classes, probabilities = tree["classes"], tree["predictions"][0]["probabilities"]
         best = sorted(range(len(classes)), key=lambda index: -probabilities[index])[:top]
-        found = [
+        predictions = [
             {"class": classes[i], "probability": round(float(probabilities[i]), 6)} for i in best
         ]
         answer = {
@@ -161,7 +161,7 @@ def _read(endpoint: str, status: int, body: bytes, top: int) -> dict[str, Any]:
         }
         if "set" in answer:
             answer["set_coverage"] = float(tree["set_coverage"])
-        return {"predictions": found, **answer}
+        return {"predictions": predictions, **answer}
 
 
 @contextmanager

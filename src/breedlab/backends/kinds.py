@@ -80,13 +80,13 @@ class SageMaker(BackendKind):
         kind = section_of(schema().model_fields["backend"].annotation)
         assert kind is not None and issubclass(kind, Settings)
         try:
-            wanted = kind.model_validate(section)
+            model = kind.model_validate(section)
         except ValueError:
             return []  # which is told as the rest of the config is
         from breedlab.backends.sagemaker import images
         from breedlab.backends.sagemaker.session import planned
 
         try:
-            return images.problems(wanted, planned(wanted).region)
+            return images.problems(model, planned(model).region)
         except (BackendError, ImportError):
             return []  # without the extra, which is asked for once the rest is in order

@@ -87,14 +87,14 @@ def ready() -> Iterator[Backend]:
 
 
 def _ask(name: str, question: Callable[[Backend], T | None]) -> T:
-    refused: BackendError | None = None
+    refusal: BackendError | None = None
     for backend in ready():
         try:
             if (answer := question(backend)) is not None:
                 return answer
         except BackendError as error:
-            refused = refused or error
-    raise refused or NotFound(f"{name}: no job of this name")
+            refusal = refusal or error
+    raise refusal or NotFound(f"{name}: no job of this name")
 
 
 def _read(run: Path) -> Mapping[str, Any]:

@@ -35,8 +35,10 @@ class LocalBackend(Backend):
     def without_missing_extras(
         self, config: Config, overrides: list[str]
     ) -> tuple[Config, list[str]]:
-        named = any(word.lstrip("+~").startswith(("debugger=", "debugger.")) for word in overrides)
-        if named or config.debugger.level == "none" or extras.has("debugger"):
+        chosen_explicitly = any(
+            word.lstrip("+~").startswith(("debugger=", "debugger.")) for word in overrides
+        )
+        if chosen_explicitly or config.debugger.level == "none" or extras.has("debugger"):
             return config, overrides
         if distributed.is_main():
             note(
@@ -160,6 +162,6 @@ def _validation(result: TrainResult) -> dict[str, Any]:
 
 
 def _drain(stream: IO[str]) -> None:
-    """Reads on: a pipe that nobody empties would hold the server up once it is full."""
+    """Keep reading: a full pipe would block the server."""
     for _ in stream:
         pass

@@ -61,18 +61,18 @@ def main() -> None:
     if words[0] not in COMMANDS:
         from breedlab.config.problems import nearest
 
-        refused = UsageError(
+        error = UsageError(
             f"breedlab: no command {words[0]!r}; expected a folder or one of"
             f" {', '.join(COMMANDS)}{nearest(words[0], COMMANDS)}"
         )
-        sys.exit(_say(refused.shown(), refused.exit_code))
+        sys.exit(_say(error.shown(), error.exit_code))
     sys.argv = [f"breedlab {words[0]}", *words[1:]]
     run(words[0])
 
 
 def _is_folder(word: str) -> bool:
-    """Whether a word names a folder: one that is there, one that was meant to be, or an archive of
-    one, which is answered with what to do."""
+    """Return whether a word names a folder: an existing one, a mistyped one, or an archive of one,
+    which gets a hint."""
     return os.path.exists(word) or (
         not word.startswith("-") and any(mark in word for mark in ("/", os.sep))
     )
@@ -127,8 +127,8 @@ def _say(text: str, code: int) -> int:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a full disk or quota is behind an error; libraries wrap it, and SQLite has words of
-    its own."""
+    """Return whether an error comes from a full disk or quota; libraries wrap it, and SQLite words
+    it differently."""
     return any(
         (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT))
         or any(
@@ -139,8 +139,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_shared_memory_full(error: BaseException) -> bool:
-    """Whether what loading processes hand over did not fit: that is memory, whatever its
-    message says."""
+    """Return whether the data loaders ran out of shared memory, whatever the error's message
+    says."""
     full = re.compile(
         r"out of shared memory|/torch_\S*: No space left|No space left on device.*/torch_"
         r"|unable to (write to|allocate|resize|open) (file|shared memory)[^:]*</torch_.*(No space"
@@ -155,7 +155,7 @@ def is_shared_memory_full(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on a GPU or in this process; torch is not imported to ask."""
+    """Return whether memory ran out, on a GPU or in this process; torch is not imported to ask."""
     return any(
         isinstance(each, MemoryError)
         or type(each).__name__ == "OutOfMemoryError"
@@ -204,8 +204,8 @@ def _shared_memory_message() -> str:
 
 
 def _disk_message(error: BaseException) -> str:
-    """Which disk is full: not always that of the file in the error, since libraries write elsewhere
-    and move it."""
+    """Return which disk is full: not always that of the file in the error, since libraries write
+    elsewhere and move the file."""
     files = [
         str(each.filename) for each in causes(error) if isinstance(each, OSError) and each.filename
     ]
@@ -228,7 +228,7 @@ def _disk_message(error: BaseException) -> str:
 
 
 def _nearest_folder(place: object) -> str:
-    """The folder that a path is in, as far as it exists."""
+    """Return the folder that a path is in, as far as it exists."""
     folder = os.path.realpath(str(place))
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
@@ -270,7 +270,7 @@ _PLAIN |= dict.fromkeys("‘’", "'") | dict.fromkeys("“”„", '"') | dict.
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """What a terminal that lacks a character shows in its place."""
+    """Return the replacement for a character that a terminal cannot show."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return (

@@ -107,32 +107,34 @@ def completed(name: str, overrides: list[str]) -> Completed:
     return words
 
 
-def _of_parser(parser: argparse.ArgumentParser, found: Completed) -> None:
-    found.flags += visible_flags(parser)
+def _of_parser(parser: argparse.ArgumentParser, completions: Completed) -> None:
+    completions.flags += visible_flags(parser)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            found.verbs += list(action.choices)
+            completions.verbs += list(action.choices)
             for inside in action.choices.values():
                 _of_parser(inside, Completed())
         elif action.choices is not None and all(isinstance(one, str) for one in action.choices):
             choices = list(map(str, action.choices))
             if action.option_strings:
-                found.values |= dict.fromkeys(action.option_strings, choices)
+                completions.values |= dict.fromkeys(action.option_strings, choices)
             else:
-                found.verbs += choices
+                completions.verbs += choices
         if not action.option_strings and "RUN" in str(action.metavar).split("|"):
-            found.runs = True
+            completions.runs = True
 
 
-def _of_config(known: list[Setting], choices: dict[str, list[str]], found: Completed) -> None:
+def _of_config(
+    all_settings: list[Setting], choices: dict[str, list[str]], completions: Completed
+) -> None:
     for group, names in choices.items():
-        found.choices[f"{group}="] = names
-    for setting in known:
+        completions.choices[f"{group}="] = names
+    for setting in all_settings:
         if setting.section is None:
             if values := list(dict.fromkeys(_values(setting))):
-                found.choices[f"{setting.path}="] = values
-            found.settings.append(f"{setting.path}=")
-    found.settings += [f"{group}=" for group in choices]
+                completions.choices[f"{setting.path}="] = values
+            completions.settings.append(f"{setting.path}=")
+    completions.settings += [f"{group}=" for group in choices]
 
 
 def _values(setting: Setting) -> Iterator[str]:
@@ -172,31 +174,31 @@ def script(shell: str, commands: dict[str, Completed]) -> str:
 
 def _posix_lines(commands: dict[str, Completed]) -> Iterator[str]:
     """Yield the branches of the `case` that prints what may follow a command, a word a line."""
-    for name, found in commands.items():
+    for name, completions in commands.items():
         yield f"    {name})"
-        if found.values:
+        if completions.values:
             yield '      case "$previous" in'
-            for flag, values in found.values.items():
+            for flag, values in completions.values.items():
                 yield f"        {flag}) printf '%s \\n' {quoted(values)}; return;;"
             yield "      esac"
         yield '      case "$current" in'
-        yield f"        -*) printf '%s \\n' {quoted(found.flags)}; return;;"
-        for path, values in found.choices.items():
+        yield f"        -*) printf '%s \\n' {quoted(completions.flags)}; return;;"
+        for path, values in completions.choices.items():
             words = quoted(f"{path}{value}" for value in values)
             yield f"        {path}*) printf '%s \\n' {words}; return;;"
-        if found.settings:
-            if any(f"{path}=" in found.settings for path in _RUN_SETTINGS):
+        if completions.settings:
+            if any(f"{path}=" in completions.settings for path in _RUN_SETTINGS):
                 for path in _RUN_SETTINGS:
                     yield f'        {path}=*) _breedlab_runs "{path}="; return;;'
             yield "        *=*) return;;"
-            inside = [path for path in found.settings if "." in path]
+            inside = [path for path in completions.settings if "." in path]
             space = " " if name == "help" else ""
             yield f"        *.*) printf '%s{space}\\n' {quoted(inside)};;"
-            yield f"        *) printf '%s\\n' {quoted(_top(found.settings))};;"
+            yield f"        *) printf '%s\\n' {quoted(_top(completions.settings))};;"
         yield "      esac"
-        if found.verbs:
-            yield f"      [ \"$number\" -eq 2 ] && printf '%s \\n' {quoted(found.verbs)}"
-        if found.runs:
+        if completions.verbs:
+            yield f"      [ \"$number\" -eq 2 ] && printf '%s \\n' {quoted(completions.verbs)}"
+        if completions.runs:
             yield '      _breedlab_runs ""'
         yield "      ;;"
 
@@ -207,24 +209,24 @@ def _top(paths: list[str]) -> list[str]:
 
 
 def _fish_lines(commands: dict[str, Completed]) -> Iterator[str]:
-    for name, found in commands.items():
+    for name, completions in commands.items():
         about = quoted([COMMANDS[name].partition(":")[0]])
         yield f"complete -c breedlab -n __fish_use_subcommand -a {name} -d {about}"
         here = f"complete -c breedlab -n '__breedlab_is {name}'"
-        if found.verbs:
-            verbs = quoted([" ".join(found.verbs)])
+        if completions.verbs:
+            verbs = quoted([" ".join(completions.verbs)])
             yield f"complete -c breedlab -n '__breedlab_begins {name}' -a {verbs}"
-        for flag in found.flags:
-            values = found.values.get(flag)
+        for flag in completions.flags:
+            values = completions.values.get(flag)
             takes = f" -x -a {quoted([' '.join(values)])}" if values else ""
             yield f"{here} -l {flag.removeprefix('--')}{takes}"
-        words = list(found.settings)
-        for path, values in found.choices.items():
+        words = list(completions.settings)
+        for path, values in completions.choices.items():
             words += [f"{path}{value}" for value in values]
         if words:
             yield f"{here} -a {quoted([' '.join(dict.fromkeys(words))])}"
-        if found.runs:
+        if completions.runs:
             yield f"{here} -a '(__breedlab_runs)'"
         for path in _RUN_SETTINGS:
-            if f"{path}=" in found.settings:
+            if f"{path}=" in completions.settings:
                 yield f"{here} -a '(__breedlab_runs {path}=)'"

@@ -24,7 +24,7 @@ exit codes:
 
 
 def main(argv: list[str]) -> int:
-    """Judges a recorded run and prints what each rule found.
+    """Judge a recorded run and print what each rule found.
 
     Raises:
         DataError: If there is nothing to judge.
@@ -92,22 +92,25 @@ def show(verdicts: Sequence[Verdict]) -> None:
     from breedlab.console import console, table
 
     rows = [
-        [found.rule, found.verdict.replace("_", " "), found.mode, _figures(found)]
-        for found in verdicts
+        [verdict.rule, verdict.verdict.replace("_", " "), verdict.mode, _figures(verdict)]
+        for verdict in verdicts
     ]
     console.print(table("Rules", ["rule", "verdict", "mode", "figures"], rows))
-    for found in verdicts:
-        if found.verdict == TRIGGERED:
+    for verdict in verdicts:
+        if verdict.verdict == TRIGGERED:
             console.print(
-                f"\n{found.rule}, step {_few(found.steps)}: {_few(found.tensors)}", markup=False
+                f"\n{verdict.rule}, step {_few(verdict.steps)}: {_few(verdict.tensors)}",
+                markup=False,
             )
-            console.print(f"  {found.meaning}\n  {found.advice}\n  see {found.link}", markup=False)
+            console.print(
+                f"  {verdict.meaning}\n  {verdict.advice}\n  see {verdict.link}", markup=False
+            )
 
 
-def _figures(found: Verdict) -> str:
-    if not found.figures:
-        return found.meaning
-    return ", ".join(f"{name} {_short(value)}" for name, value in found.figures.items())
+def _figures(verdict: Verdict) -> str:
+    if not verdict.figures:
+        return verdict.meaning
+    return ", ".join(f"{name} {_short(value)}" for name, value in verdict.figures.items())
 
 
 def _short(value: object) -> str:

@@ -48,15 +48,15 @@ def main(argv: list[str]) -> int:
         several = bool((description.get("answers") or {}).get("thresholds"))
         read = labelled_several if several else labelled
         photos = read(words.folder, tuple(description["classes"]))
-        found, engine = _evaluate(folder, words.engine, photos, _monitor(words.model))
+        evaluation, engine = _evaluate(folder, words.engine, photos, _monitor(words.model))
         # of models of older versions it is not known
         if not several:
             frequent = description["lineage"].get("most_frequent_class")
-            found = replace(found, most_frequent_class=frequent)
+            evaluation = replace(evaluation, most_frequent_class=frequent)
     if words.json:
-        print(json.dumps({**found.as_dict(), "engine": engine}, indent=2))
+        print(json.dumps({**evaluation.as_dict(), "engine": engine}, indent=2))
     else:
-        _show(found, engine)
+        _show(evaluation, engine)
     return 0
 
 
@@ -91,10 +91,10 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     Raises:
         DataError: If there are none, or a folder's name is no class of the model.
     """
-    left = Leftovers()
+    leftovers = Leftovers()
     table = find_table(folder, AUTO)
     if table is None:
-        files = _class_folders(folder, classes, left)
+        files = _class_folders(folder, classes, leftovers)
         photos = [Photo(path, label) for label, paths in files for path in paths]
     else:
         for text in table.left_out:
@@ -104,8 +104,8 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
         if unknown := [name for name in names if name not in index_of]:
             raise _not_classes(table.files[0], unknown, classes)
         photos = [Photo(row.path, index_of[row.label]) for row in table.rows]
-    _refuse_none(folder, photos, left)
-    _tell(left)
+    _refuse_none(folder, photos, leftovers)
+    _tell(leftovers)
     return photos
 
 
@@ -116,33 +116,35 @@ def labelled_several(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     Raises:
         DataError: If there are none, or a label is no class of the model.
     """
-    left = Leftovers()
+    leftovers = Leftovers()
     table = find_table(folder, AUTO, multi_label=True)
     if table is None:
-        files = {classes[label]: paths for label, paths in _class_folders(folder, classes, left)}
-        found = merged_copies(files)
+        files = {
+            classes[label]: paths for label, paths in _class_folders(folder, classes, leftovers)
+        }
+        merged = merged_copies(files)
     else:
-        found = {row.path: row.labels for row in table.rows}
-        if unknown := sorted({name for names in found.values() for name in names} - {*classes}):
+        merged = {row.path: row.labels for row in table.rows}
+        if unknown := sorted({name for names in merged.values() for name in names} - {*classes}):
             raise _not_classes(table.files[0], unknown, classes)
     photos = [
         Photo(path, -1, labels=tuple(sorted(map(classes.index, names))))
-        for path, names in sorted(found.items())
+        for path, names in sorted(merged.items())
     ]
-    _refuse_none(folder, photos, left)
-    _tell(left)
+    _refuse_none(folder, photos, leftovers)
+    _tell(leftovers)
     return photos
 
 
 def _class_folders(
-    folder: Path, classes: tuple[str, ...], left: Leftovers
+    folder: Path, classes: tuple[str, ...], leftovers: Leftovers
 ) -> list[tuple[int, list[Path]]]:
     """Return the label of each class folder and its images.
 
     Raises:
         DataError: If a folder's name is no class of the model.
     """
-    names = [entry.name for entry in subfolders(folder, left)]
+    names = [entry.name for entry in subfolders(folder, leftovers)]
     label = _indices(names, classes)
     unknown = [name for name in names if name not in label]
     splits = [
@@ -155,7 +157,7 @@ def _class_folders(
         )
     if unknown:
         raise _not_classes(folder, unknown, classes)
-    return [(label[name], find_images(folder / name, left)) for name in names]
+    return [(label[name], find_images(folder / name, leftovers)) for name in names]
 
 
 def _indices(names: list[str], classes: tuple[str, ...]) -> dict[str, int]:
@@ -163,12 +165,12 @@ def _indices(names: list[str], classes: tuple[str, ...]) -> dict[str, int]:
     its number, or with underscores for spaces."""
     # In one Unicode form, whichever the file system here writes, and the one where the model was
     # trained.
-    shown = dict(zip(names, display_names([composed(name) for name in names]), strict=True))
+    display = dict(zip(names, display_names([composed(name) for name in names]), strict=True))
     known_as = {composed(name): name for name in classes}
     spaced = {composed(name).replace("_", " "): name for name in classes}
     label: dict[str, int] = {}
     for name in names:
-        forms = (shown[name], composed(name))
+        forms = (display[name], composed(name))
         written = (
             *(known_as.get(form) for form in forms),
             *(spaced.get(form.replace("_", " ")) for form in forms),
@@ -185,18 +187,18 @@ def _not_classes(place: Path, unknown: list[str], classes: tuple[str, ...]) -> D
     )
 
 
-def _refuse_none(folder: Path, photos: list[Photo], left: Leftovers) -> None:
+def _refuse_none(folder: Path, photos: list[Photo], leftovers: Leftovers) -> None:
     if not photos:
-        held = f"; it holds {left.unread()}, which are not read" if left.endings else ""
-        raise DataError(f"{folder}: holds no images{held}; expected FOLDER/<class>/photo.jpg")
+        rest = f"; it holds {leftovers.unread()}, which are not read" if leftovers.endings else ""
+        raise DataError(f"{folder}: holds no images{rest}; expected FOLDER/<class>/photo.jpg")
 
 
-def _tell(left: Leftovers) -> None:
+def _tell(leftovers: Leftovers) -> None:
     """Say on stderr, where JSON is not, what was not read."""
-    if left.endings:
-        print(f"not images, skipped: {left.unread()}", file=sys.stderr)
-    if left.litter:
-        print(left.passed_over(), file=sys.stderr)
+    if leftovers.endings:
+        print(f"not images, skipped: {leftovers.unread()}", file=sys.stderr)
+    if leftovers.litter:
+        print(leftovers.passed_over(), file=sys.stderr)
 
 
 def _monitor(run: Path) -> Monitor | None:
@@ -213,7 +215,7 @@ def _monitor(run: Path) -> Monitor | None:
 def _evaluate(
     folder: Path, engine: str | None, photos: list[Photo], monitor: Monitor | None
 ) -> tuple[Any, str]:
-    """What came out, and which engine answered."""
+    """Return the evaluation, and the engine that answered."""
     from breedlab.console import progress
 
     with progress("loading the model", aside=True):
@@ -234,22 +236,22 @@ def _evaluate(
             how: dict[str, Any] = {"total": len(photos), "progress": report, "monitor": monitor}
             if model.answers.thresholds is not None:
                 how["thresholds"] = model.answers.thresholds
-                found: Any = evaluate_labels(model.logits, batches, model.classes, **how)
+                evaluation: Any = evaluate_labels(model.logits, batches, model.classes, **how)
             else:
-                found = evaluate(model.scores, batches, model.classes, **how)
+                evaluation = evaluate(model.scores, batches, model.classes, **how)
         except LostPhoto as error:
             raise DataError(
                 f"{error.fact}; take it out of the folder, and the others are tested"
             ) from error
-    return found, str(model.engine.choice)
+    return evaluation, str(model.engine.choice)
 
 
-def _show(found: Any, engine: str) -> None:
+def _show(evaluation: Any, engine: str) -> None:
     from breedlab.console import console, table
     from breedlab.evaluation.figures import rate_interval
     from breedlab.reporting.summary import confusions_table, labels_table, metrics_table
 
-    tree = found.as_dict()
+    tree = evaluation.as_dict()
     console.print(metrics_table("Evaluation", tree))
     if tree.get("multi_label"):
         console.print()

@@ -36,15 +36,15 @@ def main(argv: list[str]) -> int:
     """
     parser = command_parser()
     args = parser.parse_args(argv)
-    chosen = {name: path for name in _FORMS if (path := getattr(args, name)) is not None}
-    if not chosen:
+    outputs = {name: path for name in _FORMS if (path := getattr(args, name)) is not None}
+    if not outputs:
         parser.error(f"expected at least one of {', '.join(f'--{name}' for name in _FORMS)}")
-    if "onnx" in chosen:
+    if "onnx" in outputs:
         extras.require("onnx", "--onnx")
-    for path in chosen.values():
+    for path in outputs.values():
         if not path.absolute().parent.is_dir():
             raise ServingError(f"{path}: its folder does not exist; create it first")
-        if path.is_dir() and path is not chosen.get("timm"):
+        if path.is_dir() and path is not outputs.get("timm"):
             raise ServingError(f"{path}: is a folder; expected the name of a file")
     load_plugins_of(args.model)
     with opened(args.model) as folder:
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 
             hardware.heed()
             model = Model(folder, torch.device("cpu"), EAGER)
-        for name, path in chosen.items():
+        for name, path in outputs.items():
             with progress(f"writing {path.name}", aside=True):
                 _writers()[name](model, path)
             print(path)

@@ -34,11 +34,11 @@ def asked_for(argv: list[str]) -> tuple[Path, list[str]] | None:
     """Return the folder and the other words, where a command line of `launch` names a folder and no
     experiment."""
     roots = [word for word in argv if word.startswith("data.root=")]
-    known = any(
+    is_command = any(
         word.startswith(("-", "hydra.")) or word.lstrip("+~").startswith(_OF_ITS_OWN)
         for word in argv
     )
-    if len(roots) != 1 or known:
+    if len(roots) != 1 or is_command:
         return None
     place = roots[0].partition("=")[2]
     if re.match(r"""["'].*["']$""", place):

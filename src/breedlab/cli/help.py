@@ -81,9 +81,9 @@ def _listed(shown: list[Setting]) -> str:
     return "\n".join(lines).strip("\n")
 
 
-def _about(setting: Setting, known: list[Setting], overrides: list[str]) -> str:
+def _about(setting: Setting, all_settings: list[Setting], overrides: list[str]) -> str:
     if setting.section is not None:
-        inside = [other for other in known if other.path.startswith(f"{setting.path}.")]
+        inside = [other for other in all_settings if other.path.startswith(f"{setting.path}.")]
         return _listed([setting, *inside])
     rows = {
         "type": setting.kind,

@@ -123,7 +123,7 @@ def _one(args: argparse.Namespace) -> None:
 
 
 def _without_job(place: Path, verb: str) -> str:
-    """Why a folder stands for no job."""
+    """Return the reason why a folder is not a job's."""
     if (place / "config.yaml").is_file():
         return f"this run trained in the process that launched it; there is no job to {verb}"
     state = "is not a run directory" if place.is_dir() else "does not exist"

@@ -72,7 +72,7 @@ Flags:
 
 
 def main(argv: list[str]) -> int:
-    """Runs one experiment, or whatever Hydra's flags ask for; returns the exit code.
+    """Run one experiment, or whatever Hydra's flags ask for; return the exit code.
 
     Raises:
         BreedlabError: With one message for the person.
@@ -126,8 +126,8 @@ def _refuse_lost_images(config: Config, run: Path) -> None:
 
 
 def _without_cfg_job(argv: list[str]) -> list[str] | None:
-    """The words beside `--cfg job`, if that is the only flag: Hydra would not show those that it is
-    not given."""
+    """Return the args other than `--cfg job`, if that is the only flag: Hydra would not show
+    settings that it does not get."""
     for index, word in enumerate(argv):
         if word == "--cfg=job":
             after = index + 1
@@ -170,9 +170,9 @@ def _through_hydra(argv: list[str]) -> int:
     if "dry_run=true" in whole:  # which leaves nothing behind; Hydra would make these folders
         whole = [word for word in whole if not word.lstrip("+").startswith(_HYDRAS_FOLDERS)]
     overrides = [word for word in whole if "=" in word and not word.startswith("-")]
-    _, found = screen(overrides, grid=True)
-    if torn or found:
-        raise error_from([*torn, *found])
+    _, problems = screen(overrides, grid=True)
+    if torn or problems:
+        raise error_from([*torn, *problems])
     _, space = split_space(overrides)
     failures: list[Exception] = []
 
@@ -182,8 +182,8 @@ def _through_hydra(argv: list[str]) -> int:
             words = [*HydraConfig.get().overrides.task, *space]
             if HydraConfig.get().mode == RunMode.MULTIRUN and composed.dry_run is True:
                 number = HydraConfig.get().job.num
-                told = " ".join(word for word in words if not word.startswith("dry_run="))
-                print(("\n" if number else "") + f"── {number + 1}: {told}\n")
+                overrides = " ".join(word for word in words if not word.startswith("dry_run="))
+                print(("\n" if number else "") + f"── {number + 1}: {overrides}\n")
             return start(with_space(tree, space), words)
         except Terminated as stopped:
             # which no `except Exception` of Hydra's goes on after
@@ -225,8 +225,7 @@ class _GridStopped(BaseException):
 
 
 def configure(*overrides: str) -> Config:
-    """The config of an experiment, from the words that the command line takes:
-    `configure("experiment=quickstart")`.
+    """Return the config of an experiment, from overrides as on the command line:
 
     Raises:
         ConfigError: Naming everything that is wrong.
@@ -249,7 +248,7 @@ def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict[str, Any]:
-    """Plans or runs a validated experiment, or the rest of a run."""
+    """Plan or run a validated experiment, or the rest of a run."""
     from breedlab.backends import backend
 
     where = backend(config)

@@ -35,13 +35,13 @@ class Parser(argparse.ArgumentParser):
         paths: Sequence[str] = (),
     ) -> None:
         typed = command(name)
-        shown = [f"  {typed} {example}".rstrip() for example in examples]
-        listed = "\n".join(["examples:", *shown]) if shown else ""
+        lines = [f"  {typed} {example}".rstrip() for example in examples]
+        epilog = "\n".join(["examples:", *lines]) if lines else ""
         super().__init__(
             prog=typed,
             usage=f"\n{' ' * 7}".join(f"{typed} {way}".rstrip() for way in usage) or None,
             description=description,
-            epilog="\n\n".join(part for part in (listed, notes) if part),
+            epilog="\n\n".join(part for part in (epilog, notes) if part),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )

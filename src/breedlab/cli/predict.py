@@ -44,8 +44,8 @@ too."""
 
 
 def main(argv: list[str]) -> int:
-    """Prints the likeliest classes of each image, or the labels that it is given; 1 if some file
-    was no usable image.
+    """Print the most likely classes of each image, or its labels; return 1 if a file was not a
+    usable image.
 
     Raises:
         BreedlabError: If the model or an image is not there.
@@ -74,37 +74,37 @@ def main(argv: list[str]) -> int:
     if words.json and words.csv:
         parser.error("--csv and --json: expected one of them")
     with tempfile.TemporaryDirectory() as scratch:
-        found = _predicted(words, patterns, Path(scratch))
+        answers = _predicted(words, patterns, Path(scratch))
     if words.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(answers, indent=2))
     elif words.csv:
-        _write_csv(found)
+        _write_csv(answers)
     else:
-        _show(found)
-    return 1 if any("error" in answer for answer in found) else 0
+        _show(answers)
+    return 1 if any("error" in answer for answer in answers) else 0
 
 
 def _predicted(words: Namespace, patterns: list[str], scratch: Path) -> list[dict[str, Any]]:
     """Return the answer for each image; one that comes through stdin is written to `scratch`."""
     # Each once, under the name it was first given by.
-    named: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in (path for word in patterns for path in _expand(word, scratch)):
-        named.setdefault(os.path.realpath(path), path)  # `resolve` raises for a link to itself
-    photos = list(named.values())
+        paths.setdefault(os.path.realpath(path), path)  # `resolve` raises for a link to itself
+    photos = list(paths.values())
 
     if words.endpoint is None:
         load_plugins_of(Path(words.model))
         with opened(Path(words.model)) as folder:
             answers = _answers(_loaded(folder, words.engine), photos, words.top)
-            found = list(_shown(answers, len(photos)))
-            if not any("labels" in answer for answer in found):
-                _add_truths(found, read_description(folder)["classes"])
+            shown = list(_shown(answers, len(photos)))
+            if not any("labels" in answer for answer in shown):
+                _add_truths(shown, read_description(folder)["classes"])
     else:
-        found = list(_shown(ask(words.endpoint, photos, words.top, words.region), len(photos)))
-    for answer in found:
+        shown = list(_shown(ask(words.endpoint, photos, words.top, words.region), len(photos)))
+    for answer in shown:
         if answer["photo"] == str(scratch / _STDIN):
             answer["photo"] = "-"
-    return found
+    return shown
 
 
 def command_parser() -> Parser:
@@ -167,14 +167,14 @@ def _expand(word: str, scratch: Path) -> list[Path]:
     path = Path(word)
     if path.is_file():
         return [path]
-    left = Leftovers()
+    leftovers = Leftovers()
     if path.is_dir():
-        found = find_images(path, left)
+        paths = find_images(path, leftovers)
     else:
-        found = sorted(map(Path, glob.glob(word, recursive=True)))
-    if left.endings:
-        print(f"{printable(word)}: not images, skipped: {left.unread()}", file=sys.stderr)
-    if not found:
+        paths = sorted(map(Path, glob.glob(word, recursive=True)))
+    if leftovers.endings:
+        print(f"{printable(word)}: not images, skipped: {leftovers.unread()}", file=sys.stderr)
+    if not paths:
         what = "matches no file" if glob.has_magic(word) else "does not exist"
         if path.is_dir():
             what = "holds no images"
@@ -183,7 +183,7 @@ def _expand(word: str, scratch: Path) -> list[Path]:
             " 'photos/*.jpg'"
         )
     # A FIFO, a device or a link to nothing has an answer of its own, which says so.
-    return [file for file in found if not file.is_dir()]
+    return [file for file in paths if not file.is_dir()]
 
 
 def _loaded(folder: Path, engine: str | None) -> Any:
@@ -198,7 +198,7 @@ def _loaded(folder: Path, engine: str | None) -> Any:
 
 
 def _shown(answers: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
-    """The same answers, under a bar."""
+    """Yield the same answers while showing a progress bar."""
     from breedlab.console import progress
 
     with progress("predicting", aside=True) as report:
@@ -263,21 +263,23 @@ def _add_truths(answers: list[dict[str, Any]], classes: list[str]) -> None:
             if folder.name
         ]
         for folder in folders:
-            shown = display_names([folder])[0]
-            forms = (folder, shown, shown.replace("_", " "))
-            named = [form for form in forms if form in classes_by_form]
-            if named:
-                answer["truth"] = classes_by_form[named[0]]
+            display = display_names([folder])[0]
+            forms = (folder, display, display.replace("_", " "))
+            matches = [form for form in forms if form in classes_by_form]
+            if matches:
+                answer["truth"] = classes_by_form[matches[0]]
                 break
 
 
 def _listed(answer: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the classes of an answer with their printed probabilities; for a multi-label model,
     the labels it gives, even if `--top` left out their probability."""
-    known = {each["class"]: f"{each['probability']:.1%}" for each in answer.get("predictions", [])}
+    probabilities = {
+        each["class"]: f"{each['probability']:.1%}" for each in answer.get("predictions", [])
+    }
     if "labels" in answer:
-        return [(label, known.get(label, "")) for label in answer["labels"]]
-    return list(known.items())
+        return [(label, probabilities.get(label, "")) for label in answer["labels"]]
+    return list(probabilities.items())
 
 
 def _write_csv(answers: list[dict[str, Any]]) -> None:

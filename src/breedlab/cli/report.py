@@ -11,7 +11,7 @@ from breedlab.errors import UsageError
 
 
 def main(argv: list[str]) -> int:
-    """Writes report.html.
+    """Write report.html.
 
     Raises:
         BreedlabError: If a run is not there, or the file cannot be written.

@@ -20,7 +20,7 @@ from breedlab.serving.origins import allowed_hosts
 
 
 def main(argv: list[str]) -> int:
-    """Serves until it is told to stop; requests that are open by then are answered.
+    """Serve until it is told to stop; requests that are open by then are answered.
 
     Raises:
         BreedlabError: If the model is not there, the port is taken, or the `serve` extra is
@@ -165,7 +165,7 @@ def _serve(
     if allowed is not None:
         model.fetch = Fetcher(allowed)
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
+    bracketed = f"[{host}]" if ":" in host else host
     # stdout is for the requests, a line of JSON each
     note = functools.partial(print, file=sys.stderr, flush=True)
     note(
@@ -177,8 +177,8 @@ def _serve(
         sources = "the public internet" if isinstance(allowed, str) else ", ".join(allowed)
         note(f"fetches images from {sources}")
     note(
-        f"listening on http://{shown}:{port}: POST /invocations, GET /ping /docs /metrics; Ctrl-C"
-        " stops"
+        f"listening on http://{bracketed}:{port}: POST /invocations, GET /ping /docs /metrics;"
+        " Ctrl-C stops"
     )
     Server(settings(make_app(model, hosts=hosts, access=access))).run(sockets=[listener])
     return 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Uploads a folder of images.
+    """Upload a folder of images.
 
     Raises:
         BreedlabError: If the images are unsound, or the bucket cannot be used.

@@ -56,7 +56,8 @@ def data_is_where_it_runs(backend: Backend, data: Data) -> Iterator[Problem]:
 
 
 def launch_has_a_place(backend: Backend, dry_run: bool) -> Iterator[Problem]:
-    """A dry run prints `<role>` and `<bucket>` instead."""
+    """Yield the settings that a launch needs but lacks; a dry run prints `<role>` and `<bucket>`
+    instead."""
     if not kind_of(backend).aws or dry_run:
         return
     if backend.role is None:
@@ -205,9 +206,9 @@ def isolation_needs_nothing(backend: Backend, model: Model) -> Iterator[Problem]
 
 
 def _space(tuner: Tuner) -> Iterator[tuple[str, Choices | Range]]:
-    for path, given in leaves(tuner.space):
+    for path, description in leaves(tuner.space):
         try:
-            yield path, read_dimension(path, given)
+            yield path, read_dimension(path, description)
         except SpaceError:
             continue  # reported where the space itself is read
 

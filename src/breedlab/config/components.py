@@ -63,12 +63,12 @@ def extended(base: type[BaseModel]) -> type[BaseModel]:
     Raises:
         ConfigError: If a component has the name of a setting that is something else.
     """
-    added = []
+    sections = []
     for registry in (registry for registry in REGISTRIES if registry.section):
         for name, component in registry.items():
             if component.model_fields and not _is_there(base, registry, name, component):
-                added.append((f"{registry.section}.{name}", component, registry.optional))
-    return _extended(base, tuple(added))
+                sections.append((f"{registry.section}.{name}", component, registry.optional))
+    return _extended(base, tuple(sections))
 
 
 def endpoint_sections() -> dict[str, type[BaseModel]]:
@@ -115,14 +115,14 @@ def _is_there(
 
 @lru_cache(maxsize=8)
 def _extended(
-    model: type[BaseModel], added: tuple[tuple[str, type[BaseModel], bool], ...]
+    model: type[BaseModel], sections: tuple[tuple[str, type[BaseModel], bool], ...]
 ) -> type[BaseModel]:
     """Return a model with sections added at config paths."""
-    if not added:
+    if not sections:
         return model
     below: dict[str, list[tuple[str, type[BaseModel], bool]]] = {}
     fields: dict[str, Any] = {}
-    for path, component, optional in added:
+    for path, component, optional in sections:
         name, _, rest = path.partition(".")
         if rest:
             below.setdefault(name, []).append((rest, component, optional))

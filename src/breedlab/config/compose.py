@@ -31,7 +31,7 @@ from breedlab.errors import ConfigError
 
 
 def load(overrides: list[str]) -> Tree:
-    """What a list of overrides composes to, ready to be validated.
+    """Return the composed config of a list of overrides, ready to be validated.
 
     Raises:
         ConfigError: Naming every override that means nothing, and whatever else is wrong with the
@@ -54,8 +54,8 @@ def load(overrides: list[str]) -> Tree:
 
 
 def compose(overrides: list[str], root: str = "config") -> Tree:
-    """What Hydra makes of overrides, not validated; `root` is the YAML file of conf/ to begin
-    with."""
+    """Return Hydra's composed config, not validated; `root` is the YAML file of conf/ to start
+    from."""
     return tree_of(composed(overrides, root))
 
 
@@ -94,19 +94,22 @@ def _list_in(word: str) -> list[str]:
 
 
 def explained(
-    overrides: list[str], refusal: Exception, found: list[Problem], space: list[str] | None = None
+    overrides: list[str],
+    refusal: Exception,
+    problems: list[Problem],
+    space: list[str] | None = None,
 ) -> ConfigError:
-    """Finds every override that Hydra refuses."""
-    tree, refused = one_by_one(overrides)
-    found += refused
+    """Find every override that Hydra refuses."""
+    tree, refusals = one_by_one(overrides)
+    problems += refusals
     for word in space or []:
         try:
             tree = with_space(tree, [word])
         except Exception as error:  # as above
-            found.append(reworded(word, error, tree))
-    if not found:  # the overrides work one by one, so the files themselves are at fault
+            problems.append(reworded(word, error, tree))
+    if not problems:  # the overrides work one by one, so the files themselves are at fault
         return ConfigError(f"config: {_first_line(refusal)}")
-    return error_from(beside(found, tree))
+    return error_from(beside(problems, tree))
 
 
 def one_by_one(overrides: list[str], root: str = "config") -> tuple[Tree, list[Problem]]:
@@ -122,13 +125,16 @@ def one_by_one(overrides: list[str], root: str = "config") -> tuple[Tree, list[P
     accepted = [word for word in overrides if word.startswith(SEARCHPATH)]
     others = [word for word in overrides if word not in accepted]
     choices = groups(accepted, of_deploy=root == "deploy")
-    chosen = [word for word in others if word.lstrip("+~").split("=")[0] in choices]
+    group_choices = [word for word in others if word.lstrip("+~").split("=")[0] in choices]
     with suppress(Exception):  # as above; mostly it is a value that Hydra refuses
-        compose([*accepted, *chosen], root)
-        accepted += chosen
-        chosen = []
+        compose([*accepted, *group_choices], root)
+        accepted += group_choices
+        group_choices = []
     problems = []
-    for word in [*chosen, *(word for word in others if word not in [*chosen, *accepted])]:
+    for word in [
+        *group_choices,
+        *(word for word in others if word not in [*group_choices, *accepted]),
+    ]:
         try:
             compose([*accepted, word], root)
         except Exception as error:  # as above
@@ -138,11 +144,11 @@ def one_by_one(overrides: list[str], root: str = "config") -> tuple[Tree, list[P
     return compose(accepted, root), problems
 
 
-def beside(found: list[Problem], tree: Tree) -> list[Problem]:
-    """The problems of words, then those of the rest: that a refused word's path has no value is no
-    news."""
-    refused = {problem.path.partition("=")[0].strip() for problem in found}
-    return found + [problem for problem in examine(tree)[1] if problem.path not in refused]
+def beside(problems: list[Problem], tree: Tree) -> list[Problem]:
+    """Return the problems of overrides, then the other problems, except that a refused override's
+    path has no value."""
+    refused_paths = {problem.path.partition("=")[0].strip() for problem in problems}
+    return problems + [problem for problem in examine(tree)[1] if problem.path not in refused_paths]
 
 
 def reworded(word: str, error: Exception, tree: Tree) -> Problem:

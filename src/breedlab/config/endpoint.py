@@ -205,11 +205,11 @@ def _provisioned_is_part_of_all(endpoint: Endpoint) -> Iterator[Problem]:
 
 def _network_is_whole(endpoint: Endpoint) -> Iterator[Problem]:
     if bool(endpoint.subnets) != bool(endpoint.security_groups):
-        given, other = (
+        present, other = (
             ("subnets", "security_groups") if endpoint.subnets else ("security_groups", "subnets")
         )
         yield Problem(
-            f"endpoint.{given}", f"and endpoint.{other} go together; give both or neither"
+            f"endpoint.{present}", f"and endpoint.{other} go together; give both or neither"
         )
     if endpoint.network_isolation and not endpoint.own_image and not endpoint.vendor:
         yield Problem(

@@ -53,23 +53,23 @@ def load_endpoint(overrides: list[str]) -> Deploying:
     return validated(tree, problems)
 
 
-def validated(tree: Mapping[str, Any], found: list[Problem] | None = None) -> Deploying:
+def validated(tree: Mapping[str, Any], problems: list[Problem] | None = None) -> Deploying:
     """Return a tree as typed settings.
 
     Args:
         tree: `{"endpoint": {...}}`.
-        found: What is wrong already.
+        problems: What is wrong already.
 
     Raises:
         ConfigError: Naming everything that is wrong.
     """
-    found = list(found or [])
+    problems = list(problems or [])
     try:
         deploying = deploy_schema().model_validate(dict(tree))
     except ValidationError as error:
-        raise error_from([*found, *reword(error.errors(), _paths())], "endpoint") from error
-    if found := [*found, *endpoint_problems(deploying.endpoint)]:
-        raise error_from(found, "endpoint", "BL104")
+        raise error_from([*problems, *reword(error.errors(), _paths())], "endpoint") from error
+    if problems := [*problems, *endpoint_problems(deploying.endpoint)]:
+        raise error_from(problems, "endpoint", "BL104")
     return deploying
 
 

@@ -222,10 +222,10 @@ def text_with_values(text: str) -> str:
 def _value_or_text(match: re.Match[str]) -> str:
     """Return what stands for a variable, and half of the backslashes before it."""
     slashes = match["slashes"]
-    kept = slashes[: len(slashes) // 2]
+    backslashes = slashes[: len(slashes) // 2]
     if len(slashes) % 2:
-        return kept + match[0][len(slashes) :]
-    return kept + _value_of(match)[len(slashes) :]
+        return backslashes + match[0][len(slashes) :]
+    return backslashes + _value_of(match)[len(slashes) :]
 
 
 def _value_of(match: re.Match[str]) -> str:

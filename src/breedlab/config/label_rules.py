@@ -11,8 +11,8 @@ from breedlab.registry import LOSSES, METRICS
 
 def metric_suits_labels(monitor: Monitor, data: Data) -> Iterator[Problem]:
     """Metrics measure images of one class, of several, or both."""
-    known = METRICS.get(monitor.metric.removeprefix(METRICS.prefix))
-    if known.multi_label if data.multi_label else known.single_label:
+    metric = METRICS.get(monitor.metric.removeprefix(METRICS.prefix))
+    if metric.multi_label if data.multi_label else metric.single_label:
         return
     fitting = [
         f"{METRICS.prefix}{name}"
@@ -40,7 +40,7 @@ def labels_name_a_file(data: Data) -> Iterator[Problem]:
 def multi_label_suits(
     data: Data, optim: Optim, tuner: Tuner, serving: Serving
 ) -> Iterator[Problem]:
-    """What is made for one class an image."""
+    """Yield the settings that only make sense with one class per image."""
     if not data.multi_label:
         return
     why = "since data.multi_label=true"

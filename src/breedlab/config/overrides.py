@@ -33,8 +33,8 @@ def forced_inside(overrides: list[str], sections: Iterable[str]) -> list[str]:
 
 
 def split_space(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """Sets apart what is said of open mappings, such as `tuner.space`, where a list may take a
-    range's place.
+    """Separate the overrides of open mappings, such as `tuner.space`, where a list may replace a
+    range.
 
     Hydra merges, it cannot swap; and it knows no name that is not there yet, such as that of a tag.
     """
@@ -47,8 +47,8 @@ def split_space(overrides: list[str]) -> tuple[list[str], list[str]]:
 
 
 def with_space(tree: Tree, words: list[str]) -> Tree:
-    """A tree with its search space changed as the words say; `tuner.space={...}` is the whole
-    space."""
+    """Return a tree with the overrides applied to its search space; `tuner.space={...}` replaces
+    the whole space."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     for override in OverridesParser.create().parse_overrides(words):
@@ -66,8 +66,7 @@ def with_space(tree: Tree, words: list[str]) -> Tree:
 
 
 def rejoin(words: list[str]) -> tuple[list[str], list[Problem]]:
-    """Sorts out overrides that the shell took apart at their spaces: around `=`, or in the name of
-    a folder.
+    """Detect overrides that the shell split at spaces: around `=`, or in the name of a folder.
 
     Returns:
         The words that are left, and a problem for each override that was in parts.
@@ -118,12 +117,12 @@ def _is_rest(word: str) -> bool:
 
 
 def quoted_override(key: str, value: str) -> str:
-    """An override as a shell and Hydra take it, whatever is in it."""
+    """Return an override quoted for the shell and Hydra."""
     return f"'{key}=\"{value}\"'" if not re.search(r"[\"'\\]", value) else f"'{key}=\"...\"'"
 
 
 def screen(overrides: list[str], grid: bool = False) -> tuple[list[str], list[Problem]]:
-    """Sorts out what can be refused before Hydra stops at its first complaint: names and choices.
+    """Report all bad names and choices at once, since Hydra would stop at the first.
 
     Args:
         overrides: As typed.
@@ -176,12 +175,12 @@ def screened(
     if key.startswith(("+", "~", "hydra.", "hydra/")) or "@" in key:
         return None  # additions and deletions are Hydra's to judge
     if not equals:
-        named = [
+        groups = [
             f"{group}={choice}"
             for group in sorted(choices, key="experiment".__ne__)
             for choice in choices[group]
         ]
-        hint = "" if key in paths or key in choices else nearest(key, [*named, *paths, *choices])
+        hint = "" if key in paths or key in choices else nearest(key, [*groups, *paths, *choices])
         return Problem(word, f"is not a valid override; expected path=value{hint}", "BL106")
     if key in choices:
         wrong = [

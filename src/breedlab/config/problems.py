@@ -125,8 +125,8 @@ def _leaf(name: str) -> str:
 
 
 def _close(name: str, valid: list[str], cutoff: float) -> list[str]:
-    """The closest first; of those as close, what begins alike: resnet35 is nearer to resnet34 than
-    to resnet50."""
+    """Return the names sorted by closeness, ties by a common beginning: resnet35 is nearer to
+    resnet34 than to resnet50."""
     matches = get_close_matches(name, valid, n=len(valid) or 1, cutoff=cutoff)
     return sorted(matches, key=lambda other: _likeness(name, other), reverse=True)
 

@@ -80,7 +80,7 @@ def probe_has_something_to_unfreeze(model: Model, trainer: Trainer) -> Iterator[
 
 def balanced_once(data: Data, optim: Optim) -> Iterator[Problem]:
     """Each of these makes rare classes count as much as common ones; two would overdo it."""
-    given = [
+    balanced = [
         text
         for text, is_given in (
             ("data.class_weights=balanced", data.class_weights == "balanced"),
@@ -89,10 +89,10 @@ def balanced_once(data: Data, optim: Optim) -> Iterator[Problem]:
         )
         if is_given
     ]
-    if len(given) > 1:
+    if len(balanced) > 1:
         yield Problem(
-            given[1].partition("=")[0],
-            f"{given[1]} beside {given[0]} balances classes twice; expected one of them",
+            balanced[1].partition("=")[0],
+            f"{balanced[1]} beside {balanced[0]} balances classes twice; expected one of them",
         )
 
 
@@ -111,8 +111,8 @@ def fine_tuning_follows_a_head(model: Model, fine_tune: FineTune) -> Iterator[Pr
 
 
 def solved_head_has_features(model: Model, cache: Cache, optim: Optim) -> Iterator[Problem]:
-    """A head that is solved needs the features of all images at once, and a loss that has one
-    minimum."""
+    """Yield conflicts of a solved head, which needs the features of all images at once, and a loss
+    with one minimum."""
     if not HEADS.get(model.head_type).solved:
         return
     why = f"since model.head_type={model.head_type} is solved on"
@@ -210,7 +210,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def problems(sections: Mapping[str, Any]) -> list[Problem]:
-    """What the rules say of those sections that are valid in themselves."""
+    """Return the rules' problems, for those sections that are valid on their own."""
     broken: list[Problem] = []
     for rule in RULES:
         names = inspect.signature(rule).parameters

@@ -136,8 +136,8 @@ def _place(tree: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
 
 
 def _is_read_by(path: str, value: Any) -> bool:
-    """Whether a record needs a value: the names that decide what everything else means, and one of
-    a few choices."""
+    """Return whether a record needs the value itself: names that decide what other settings mean,
+    and values from a few choices."""
     if path in ("name", "model.name", "model.freeze"):
         return True
     if path == "model.weights":  # a keyword such as DEFAULT or package:efficientnet_lite0, no place

@@ -109,9 +109,9 @@ def auto_has_what_it_needs(
 def grid_is_finite(tuner: Tuner) -> Iterator[Problem]:
     if tuner.strategy not in ("grid", "auto"):
         return
-    for path, given in leaves(tuner.space):
+    for path, description in leaves(tuner.space):
         try:
-            finite = isinstance(read_dimension(path, given), Choices)
+            finite = isinstance(read_dimension(path, description), Choices)
         except SpaceError:
             continue  # reported where the space itself is read
         if not finite:

@@ -31,7 +31,7 @@ class Section(BaseModel):
 
 
 def matching(pattern: str, words: str) -> AfterValidator:
-    """Refuses what does not match a pattern, in words that say what would."""
+    """Refuse a value that does not match a pattern, naming what would."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -42,7 +42,7 @@ def matching(pattern: str, words: str) -> AfterValidator:
 
 
 def not_a_number(words: str) -> Callable[[Any], Any]:
-    """Refuses what YAML reads as a number."""
+    """Refuse a value that YAML reads as a number."""
 
     def check(value: Any) -> Any:
         if isinstance(value, int | float):

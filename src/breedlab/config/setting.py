@@ -117,8 +117,8 @@ def _type_in_words(annotation: Any, marks: list[Any]) -> str:
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(_type_in_words(part, marks) for part in inner))
     if origin is Literal:
-        listed = ", ".join(map(str, inner))
-        return f"one of {listed}" if len(inner) > 1 else listed
+        types = ", ".join(map(str, inner))
+        return f"one of {types}" if len(inner) > 1 else types
     if origin is list:
         return f"a list{_length(marks)}, each {_type_in_words(inner[0], [])}"
     if origin is dict:

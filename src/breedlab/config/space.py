@@ -73,31 +73,41 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield path, value
 
 
-def read_dimension(path: str, given: Any) -> Dimension:
-    """Turns one description into a dimension.
+def read_dimension(path: str, description: Any) -> Dimension:
+    """Convert one description into a dimension.
 
     Args:
         path: The config path that is searched.
-        given: A list of choices, `{choices: [...]}` or `{low:, high:, log:, step:}`.
+        description: A list of choices, `{choices: [...]}` or `{low:, high:, log:, step:}`.
 
     Raises:
         SpaceError: If it is none of these or its numbers contradict each other.
     """
-    if isinstance(given, Mapping) and set(given) == {"choices"}:
-        given = given["choices"]
-    if isinstance(given, list | tuple):
-        if not given:
-            raise SpaceError(path, given, "at least one value")
+    if isinstance(description, Mapping) and set(description) == {"choices"}:
+        description = description["choices"]
+    if isinstance(description, list | tuple):
+        if not description:
+            raise SpaceError(path, description, "at least one value")
         # where two networks may have weights of one name
         paired = any(path in pair for pair in PAIRED)
-        if len({repr(value) for value in given}) < len(given) and not paired:
-            raise SpaceError(path, given, "each value once")
-        return Choices(tuple(tuple(v) if isinstance(v, list) else v for v in given))
-    if not isinstance(given, Mapping) or not {"low", "high"} <= set(given) <= _RANGE_KEYS:
+        if len({repr(value) for value in description}) < len(description) and not paired:
+            raise SpaceError(path, description, "each value once")
+        return Choices(tuple(tuple(v) if isinstance(v, list) else v for v in description))
+    if (
+        not isinstance(description, Mapping)
+        or not {"low", "high"} <= set(description) <= _RANGE_KEYS
+    ):
         raise SpaceError(
-            path, given, "a list of choices, or {low: ..., high: ..., log: true|false, step: ...}"
+            path,
+            description,
+            "a list of choices, or {low: ..., high: ..., log: true|false, step: ...}",
         )
-    low, high, log, step = given["low"], given["high"], given.get("log", False), given.get("step")
+    low, high, log, step = (
+        description["low"],
+        description["high"],
+        description.get("log", False),
+        description.get("step"),
+    )
     for name, value in (("low", low), ("high", high), ("step", step)):
         if name == "step" and value is None:
             continue
@@ -108,7 +118,7 @@ def read_dimension(path: str, given: Any) -> Dimension:
         ):
             raise SpaceError(f"{path}.{name}", value, "a number")
     if not low < high:
-        raise SpaceError(path, dict(given), "low to be less than high")
+        raise SpaceError(path, dict(description), "low to be less than high")
     if not isinstance(log, bool):
         raise SpaceError(f"{path}.log", log, "true or false")
     if log and low <= 0:

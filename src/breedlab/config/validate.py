@@ -83,14 +83,14 @@ def validate(tree: Tree, source: str = "config", recorded: bool = False) -> Conf
     return accepted(*examine(tree, recorded), source)
 
 
-def accepted(config: Config | None, found: list[Problem], source: str = "config") -> Config:
+def accepted(config: Config | None, problems: list[Problem], source: str = "config") -> Config:
     """Return what `examine` found to be right.
 
     Raises:
         ConfigError: Naming every problem, if it found any.
     """
-    if config is None or found:
-        raise error_from(found, source)
+    if config is None or problems:
+        raise error_from(problems, source)
     return config
 
 
@@ -103,7 +103,7 @@ def examine(tree: Tree, recorded: bool = False) -> tuple[Config | None, list[Pro
     unknown = load_plugins(tree.get("plugins"))
     absent = [] if recorded else _never_recorded(tree)
     config, own = _typed(tree)
-    found = (
+    problems = (
         unknown
         + absent
         + own
@@ -112,7 +112,7 @@ def examine(tree: Tree, recorded: bool = False) -> tuple[Config | None, list[Pro
             for problem in _space_problems(tree, config, own)
         ]
     )
-    return config, [_without_value(problem, tree) for problem in found]
+    return config, [_without_value(problem, tree) for problem in problems]
 
 
 def _never_recorded(tree: Tree) -> list[Problem]:
@@ -155,12 +155,14 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def search_space(config: Config) -> Space:
-    """The dimensions of `tuner.space` by config path, in the order given."""
-    return {path: read_dimension(path, given) for path, given in leaves(config.tuner.space)}
+    """Return the dimensions of `tuner.space` by config path, in the order given."""
+    return {
+        path: read_dimension(path, description) for path, description in leaves(config.tuner.space)
+    }
 
 
 def trial_count(config: Config) -> int:
-    """How many trials the search has, 0 if there is none."""
+    """Return how many trials the search has, 0 if there is none."""
     if config.tuner.strategy == "grid":
         return len(grid_points(search_space(config)))
     if config.tuner.strategy == "auto":
@@ -170,7 +172,7 @@ def trial_count(config: Config) -> int:
 
 
 def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
-    """A copy of a tree with other values at some config paths."""
+    """Return a copy of a tree with other values at some config paths."""
     changed = deepcopy(tree)
     for path, value in values.items():
         *parents, leaf = path.split(".")
@@ -269,7 +271,7 @@ def _space_problems(tree: Tree, config: Config | None, own: list[Problem]) -> li
     problems: list[Problem] = []
     seen: set[str] = set()
     allowed = _searched(tuner.get("strategy"))
-    for path, given in leaves(tuner["space"]):
+    for path, description in leaves(tuner["space"]):
         where = f"tuner.space.{path}"
         if path not in allowed:
             auto = " (tuner=auto may)" if path in _searched("auto") else ""
@@ -286,16 +288,16 @@ def _space_problems(tree: Tree, config: Config | None, own: list[Problem]) -> li
                 Problem(where, "is given twice, once nested and once dotted; expected once")
             )
         else:
-            problems += _dimension_problems(tree, config, path, given, own)
+            problems += _dimension_problems(tree, config, path, description, own)
         seen.add(path)
     return problems
 
 
 def _dimension_problems(
-    tree: Tree, config: Config | None, path: str, given: Any, own: list[Problem]
+    tree: Tree, config: Config | None, path: str, description: Any, own: list[Problem]
 ) -> list[Problem]:
     try:
-        dimension = read_dimension(path, given)
+        dimension = read_dimension(path, description)
     except SpaceError as error:
         return [
             Problem(f"tuner.space.{error.path}", f"got {error.given!r}; expected {error.expected}")

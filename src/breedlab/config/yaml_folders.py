@@ -14,7 +14,7 @@ SEARCHPATH = "hydra.searchpath"
 
 
 def config_folder() -> Path:
-    """Where conf/ is: beside src/ in a checkout, inside the package in a wheel."""
+    """Return the path of conf/: next to src/ in a checkout, inside the package in a wheel."""
     packaged = PACKAGE / "conf"
     return packaged if packaged.is_dir() else PACKAGE.parents[1] / "conf"
 
@@ -80,7 +80,7 @@ def with_search_path(argv: list[str]) -> list[str]:
 
 
 def _search_path(overrides: Sequence[str]) -> list[str]:
-    """The places that `hydra.searchpath=[...]` names."""
+    """Return the folders that `hydra.searchpath=[...]` names."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -110,13 +110,13 @@ def own_folders(overrides: Sequence[str]) -> list[Path]:
 
 
 def in_quotes(value: str) -> str:
-    """A text in Hydra's quotes: quotes are escaped, and so are the backslashes before them and at
-    the end."""
+    """Return a string in Hydra's quotes: quotes are escaped, and so are backslashes before them and
+    at the end."""
     return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value) + '"'
 
 
 def literally(value: str) -> str:
-    """A text in Hydra's quotes whose `${...}` stands for itself."""
+    """Return a string in Hydra's quotes whose `${...}` is literal."""
     escaped = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + r"\${", value)
     return in_quotes(escaped)
 

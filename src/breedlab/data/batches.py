@@ -43,8 +43,8 @@ def sampling_chances(sampling: str, labels: torch.Tensor) -> torch.Tensor | None
 
 
 def batch_indices(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
-    """An epoch's batches. A last batch of one is left out: BatchNorm cannot train on a single
-    image."""
+    """Return an epoch's batches. A last batch of one is left out: BatchNorm cannot train on a
+    single image."""
     batches = list(torch.split(order, batch_size))
     return batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 < batch_size else batches
 
@@ -69,7 +69,7 @@ class Views:
 
 
 def mixed_seed(*numbers: int) -> int:
-    """A seed from several, within what torch takes."""
+    """Return a seed from several, within what torch takes."""
     seed = 0
     for number in numbers:
         seed = (seed * 1_000_003 + number) % 2**63
@@ -129,7 +129,7 @@ class TrainingBatches(Sampler[list[Key]]):
             yield [(view, index) for index in mine.tolist()]
 
     def sizes(self, index: int) -> tuple[int, int]:
-        """How many images of an epoch's batch are this process's own, and how many it has."""
+        """Return how many images of a batch belong to this process, and how many the batch has."""
         whole = min(self.batch_size, self.count - index * self.batch_size)
         return len(range(self.shard.rank, whole, self.shard.world)), whole
 

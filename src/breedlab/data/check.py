@@ -73,7 +73,7 @@ class Report:
 def check(
     photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progress | None = None
 ) -> Report:
-    """Decodes every image, as training will.
+    """Decode every image, as training will.
 
     Args:
         photos: What a scan found.
@@ -100,14 +100,14 @@ def check(
         photos,
         splits={s: tuple(p for p in photos.splits[s] if p.path not in dropped) for s in SPLITS},
     )
-    lost = list(_lacking(photos, clean))
-    lacking = [*photos.flaws, *lost]
+    missing = list(_lacking(photos, clean))
+    lacking = [*photos.flaws, *missing]
     skip = on_bad_file == "skip"
     if lacking or (not skip and (bad or conflicts or shared)):
         # Where files are left out, they are named only if too little is left for that.
-        refused = (bad, conflicts, shared) if lost or not skip else ((), (), ())
-        raise _refusal(clean, *refused, lacking, len(leaks) - len(shared), memory, skip=skip)
-    traits = {p.path: found for p in _all(clean) if (found := seen[p.path].traits)}
+        errors = (bad, conflicts, shared) if missing or not skip else ((), (), ())
+        raise _refusal(clean, *errors, lacking, len(leaks) - len(shared), memory, skip=skip)
+    traits = {p.path: trait for p in _all(clean) if (trait := seen[p.path].traits)}
     notes = (*_warnings(clean), *_near_duplicates(clean, seen), *odd_images(traits))
     return Report(clean, bad, leaks, notes, _fingerprint(clean, seen), conflicts)
 
@@ -159,11 +159,11 @@ def _load(book: Path) -> dict[str, list[object]]:
     }
 
 
-def _save(book: Path, known: dict[str, list[object]]) -> None:
+def _save(book: Path, entries: dict[str, list[object]]) -> None:
     book.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(book.parent, older_than_s=86_400)
     # What could not be read at all may be readable the next time.
-    atomic_write_json(book, {path: entry for path, entry in known.items() if entry[1]})
+    atomic_write_json(book, {path: entry for path, entry in entries.items() if entry[1]})
 
 
 def _stamp(path: Path) -> str:
@@ -212,8 +212,8 @@ def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]
 def _leaks(
     photos: PhotoSet, seen: dict[Path, _Seen], conflicting: set[Path]
 ) -> tuple[Finding, ...]:
-    """The test split is kept whole: what it shares with training is a leak of the training
-    split."""
+    """Return images that are in two splits. The test split is kept whole: what it shares with
+    training is a leak of the training split."""
     first: dict[str, tuple[str, Path]] = {}
     findings = []
     for split in ("test", "valid", "train"):
@@ -246,8 +246,8 @@ def _straddling(photos: PhotoSet, passed_over: set[Path]) -> Iterator[Finding]:
 
 
 def _lacking(photos: PhotoSet, kept: PhotoSet) -> Iterator[str]:
-    """What is missing once broken and leaked files are left out; what was missing before is among
-    the flaws."""
+    """Yield what is missing once broken and leaked files are left out; what was missing before is
+    among the flaws."""
     for split in SPLITS:
         if not kept.splits[split]:
             yield f"{photos.root}: no usable image is left in the {split} split"
@@ -258,7 +258,7 @@ def _lacking(photos: PhotoSet, kept: PhotoSet) -> Iterator[str]:
 
 
 def _refusal(
-    kept: PhotoSet,
+    photos: PhotoSet,
     bad: tuple[Finding, ...],
     conflicts: tuple[Finding, ...],
     leaks: tuple[Finding, ...],
@@ -282,7 +282,7 @@ def _refusal(
                     else f"{len(findings):,} images that stand"
                 )
                 counts[-1] += f" in two {where}"
-        lines.append(f"{kept.root}: {' and '.join(counts)}")
+        lines.append(f"{photos.root}: {' and '.join(counts)}")
         for findings in (bad, conflicts, leaks):
             lines += [
                 f"  {text}"
@@ -291,7 +291,7 @@ def _refusal(
         if max(len(bad), len(conflicts), len(leaks)) > FEW:
             lines.append(f"  all of them: {_write_all(memory, (*bad, *conflicts, *leaks))}")
     lines += lacking
-    lines += _warnings(kept)
+    lines += _warnings(photos)
     if apart:
         copies = (
             "1 copy of an image of train" if apart == 1 else f"{apart:,} copies of images of train"
@@ -303,7 +303,7 @@ def _refusal(
         too_few = "; too few images are left without them"
         instead = too_few if skip else skipping
         lines.append(f"Fix or remove them{instead}.")
-    if conflicts and not kept.multi_label:
+    if conflicts and not photos.multi_label:
         lines.append("For images with several classes at once, train with data=multi_label.")
     return DataError("\n".join(printable(line) for line in lines))
 

@@ -13,24 +13,24 @@ from breedlab.names import composed, printable, unprintable
 
 
 def read_class_folders(
-    folder: Path, left: Leftovers, ignore: Sequence[str]
+    folder: Path, leftovers: Leftovers, ignore: Sequence[str]
 ) -> dict[str, tuple[str, list[Path], str]]:
     """Return for each class its folder's name, its images and what else is in there; NFC and NFD
     are one class."""
     ignored = {composed(name) for name in ignore}
     classes: dict[str, tuple[str, list[Path], str]] = {}
-    for entry in subfolders(folder, left):
+    for entry in subfolders(folder, leftovers):
         name = composed(entry.name)
         if name in ignored:
             continue
         own = Leftovers()
         images = find_images(entry, own)
-        left.litter += own.litter
-        left.endings += own.endings
+        leftovers.litter += own.litter
+        leftovers.endings += own.endings
         first, others, unread = classes.get(name, (entry.name, [], ""))
         classes[name] = (first, sorted([*others, *images]), unread or own.unread())
     if loose := loose_images(folder):
-        left.loose[folder.name] += loose
+        leftovers.loose[folder.name] += loose
     return classes
 
 
@@ -74,10 +74,10 @@ _PURPOSE = {"train": "train a model", "valid": "choose a model", "test": "test a
 
 
 def bad_names(
-    found: dict[str, dict[str, tuple[str, list[Path], str]]], folders: dict[str, Path]
+    classes_by_split: dict[str, dict[str, tuple[str, list[Path], str]]], folders: dict[str, Path]
 ) -> Iterator[str]:
     """Say which class names cannot go into a model's archive, its answers and its reports."""
-    for split, classes in found.items():
+    for split, classes in classes_by_split.items():
         for name in classes:
             if wrong := unprintable(name):
                 yield (
@@ -105,25 +105,25 @@ def disagreements(
     train = set(by_split["train"])
     train_names = {name.casefold() for name in train}
     wrong = []
-    for split, found in by_split.items():
-        count = sum(map(len, found.values()))
-        if not count or train_names.isdisjoint(name.casefold() for name in found):
+    for split, classes in by_split.items():
+        count = sum(map(len, classes.values()))
+        if not count or train_names.isdisjoint(name.casefold() for name in classes):
             # `test/unknown/1.jpg` or `test/test/1.jpg`, which is how loaders are made to read them
-            held = (
-                f"{count:,} images in {listed(sorted(found))}, not in a class of train"
+            folders_of = (
+                f"{count:,} images in {listed(sorted(classes))}, not in a class of train"
                 if count
                 else "no images"
             )
             yield (
-                f"{folders[split]}: holds {held}, and cannot {_PURPOSE[split]}."
+                f"{folders[split]}: holds {folders_of}, and cannot {_PURPOSE[split]}."
                 f" {_leaving_out(split, folders[split], root)}"
             )
             continue
-        if extra := sorted(set(found) - train):
+        if extra := sorted(set(classes) - train):
             wrong.append(
                 f"{folders[split]} has {listed(extra)}, which {folders['train']} does not have"
             )
-            if missing := sorted(train - set(found)):
+            if missing := sorted(train - set(classes)):
                 wrong.append(f"{folders[split]} is missing {listed(missing)}")
     if wrong:
         yield "the splits hold different classes; expected those of train in each:"

@@ -14,7 +14,7 @@ Files = dict[str, list[list[Path]]]
 def cut_missing(
     files: Files,
     fractions: Mapping[str, float],
-    drawn: Sequence[tuple[Path | str, str]],
+    class_names: Sequence[tuple[Path | str, str]],
     seed: int,
     group_of: Mapping[Path, str] | None = None,
 ) -> tuple[tuple[str, ...], list[str]]:
@@ -23,8 +23,8 @@ def cut_missing(
     Args:
         files: The images of each split, by class.
         fractions: How much of train each split gets.
-        drawn: For each class what it is called in a message, and the name that decides its cut.
-        seed: Decides it, too.
+        class_names: For each class, its name in messages, and the name that seeds its cut.
+        seed: Seeds the cut, too.
         group_of: Each image's group, where no group may be in two splits.
 
     Returns:
@@ -36,7 +36,7 @@ def cut_missing(
     few: list[str] = []
     for split in cut:
         files[split] = []
-    for index, (place, name) in enumerate(drawn if cut else ()):
+    for index, (place, name) in enumerate(class_names if cut else ()):
         whole = files["train"][index]
         parts = _cut(whole, {split: fractions[split] for split in cut}, f"{seed}/{name}")
         if whole and not all(parts.values()):
@@ -98,12 +98,12 @@ def spread(
         seed: Decides between groups alike.
     """
     shares = {"train": 1 - sum(fractions.values()), **fractions}
-    split_of, found = _spread(counts, shares, seed)
+    split_of, totals = _spread(counts, shares, seed)
     labels = sorted({label for classes in counts.values() for label in classes})
     for split in shares:  # train before the others: a class without training images is worst
         for label in labels:
-            if not found[split][label]:
-                _bring(label, split, counts, split_of, found)
+            if not totals[split][label]:
+                _bring(label, split, counts, split_of, totals)
     return split_of
 
 
@@ -122,8 +122,8 @@ def spread_evenly(
     counts: dict[str, Counter[int]] = {}
     for label, group in zip(labels, groups, strict=True):
         counts.setdefault(group, Counter())[label] += 1
-    found, _ = _spread(counts, {str(part): 1 / parts for part in range(parts)}, seed)
-    return {group: int(part) for group, part in found.items()}
+    part_of, _ = _spread(counts, {str(part): 1 / parts for part in range(parts)}, seed)
+    return {group: int(part) for group, part in part_of.items()}
 
 
 def _spread(
@@ -140,21 +140,21 @@ def _spread(
     names = sorted(counts)
     random.Random(f"{seed}/groups").shuffle(names)
     names.sort(key=lambda name: -counts[name].total())  # keeps the shuffled order of those alike
-    found = {part: Counter[int]() for part in shares}
+    totals = {part: Counter[int]() for part in shares}
     part_of: dict[str, str] = {}
 
     def cost(part: str, name: str) -> float:
         return sum(
             count
-            * (count - 2 * (shares[part] * total[label] - found[part][label]))
+            * (count - 2 * (shares[part] * total[label] - totals[part][label]))
             / (shares[part] * total[label])
             for label, count in counts[name].items()
         )
 
     for name in names:
         part_of[name] = min(shares, key=lambda part: cost(part, name))
-        found[part_of[name]].update(counts[name])
-    return part_of, found
+        totals[part_of[name]].update(counts[name])
+    return part_of, totals
 
 
 def _bring(
@@ -162,14 +162,14 @@ def _bring(
     split: str,
     counts: Mapping[str, Counter[int]],
     split_of: dict[str, str],
-    found: Mapping[str, Counter[int]],
+    totals: Mapping[str, Counter[int]],
 ) -> None:
     """Move a small group with a class into a split that has none of it, if its own can spare it."""
 
     def spares(name: str) -> bool:
         if split == "train":
             return True
-        train = found["train"]
+        train = totals["train"]
         return split_of[name] == "train" and all(
             train[each] > count for each, count in counts[name].items()
         )
@@ -177,6 +177,6 @@ def _bring(
     spare = [name for name, classes in counts.items() if classes[label] and spares(name)]
     if spare:
         name = min(spare, key=lambda name: (counts[name].total(), name))
-        found[split_of[name]].subtract(counts[name])
-        found[split].update(counts[name])
+        totals[split_of[name]].subtract(counts[name])
+        totals[split].update(counts[name])
         split_of[name] = split

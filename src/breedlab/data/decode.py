@@ -66,7 +66,7 @@ class ImageError(DataError):
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Decodes a JPEG, PNG, WebP, BMP, GIF or TIFF; AVIF and HEIC where `formats` says that they are
+    """Decode a JPEG, PNG, WebP, BMP, GIF or TIFF; AVIF and HEIC where `formats` says that they are
     read.
 
     EXIF rotation is applied, transparency is laid on white, 16-bit is scaled, the first frame of an
@@ -168,7 +168,7 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray[Any, Any] | N
 
 
 def _orientation(data: bytes) -> int:
-    """How the image is turned, 1 to 8; raises ValueError where that is not to be read."""
+    """Return the EXIF orientation, 1 to 8; raise ValueError if it cannot be read."""
     head = _head(data)
     if b"Exif\0\0" not in head and b"tiff:Orientation" not in head:
         return 1
@@ -180,8 +180,7 @@ def _orientation(data: bytes) -> int:
 
 
 def _head(data: bytes) -> bytes:
-    """What a JPEG says before its pixels, which are most of it; all of it where its segments are
-    not to be followed."""
+    """Return a JPEG's header, a small part of it; all of it if its segments cannot be followed."""
     at = 2
     while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

@@ -58,13 +58,13 @@ class Progress(Protocol):
     """Told how far one stage is."""
 
     def __call__(self, done: int, total: int) -> None:
-        """Takes `done` of `total`: bytes of a download, files of an extraction."""
+        """Report progress, `done` of `total`: bytes of a download, files of an extraction."""
 
 
 def fetch(
     archive: Archive, root: Path, *, progress: Callable[[str, int, int], None] | None = None
 ) -> None:
-    """Makes `root` hold the images of an archive; does nothing where it holds something already.
+    """Put the images of an archive into `root`; do nothing if it exists.
 
     The download goes to `<root>.zip.part` and is resumed from there, in this call or a later one. A
     complete `<root>.zip`, put there by hand, is used as it is. Both are gone once `root` is
@@ -116,7 +116,7 @@ def fetch(
 
 
 def _download(archive: Archive, part: Path, report: Progress) -> None:
-    """Completes `part`, over as many requests as it takes while they get further."""
+    """Complete `part` in as many requests as needed, as long as they make progress."""
     import urllib3
     from urllib3.exceptions import HTTPError, ProtocolError, SSLError, TimeoutError
 
@@ -240,7 +240,7 @@ def _extract(zip_file: Path, root: Path, folder: str, report: Progress) -> None:
 def _wanted(
     archive: zipfile.ZipFile, zip_file: Path, root: Path, folder: str
 ) -> dict[zipfile.ZipInfo, PurePosixPath]:
-    """The files below `folder` and their paths there; refuses an archive that may do harm."""
+    """Return the files below `folder` and their paths there; refuse an archive that may do harm."""
     top = PurePosixPath(folder)
     members: dict[zipfile.ZipInfo, PurePosixPath] = {}
     tops: set[str] = set()
@@ -294,13 +294,13 @@ def _reading(zip_file: Path) -> Iterator[None]:
 
 
 def _unreachable(archive: Archive, part: Path, reason: str) -> DataError:
-    kept = "Nothing was fetched so far; what a run fetches is kept and resumed."
+    progress = "Nothing was fetched so far; what a run fetches is kept and resumed."
     if _size(part):
         fetched = f"What was fetched so far ({_amount(_size(part))})"
-        kept = f"{fetched} is kept in {part}; the next run resumes there."
+        progress = f"{fetched} is kept in {part}; the next run resumes there."
     return DataError(
         f"{archive.url} could not be downloaded: {reason}.\n"
-        f"{kept}\n"
+        f"{progress}\n"
         "Run again later, or instead:\n"
         f"  - fetch it ({archive.bytes} bytes) by other means and put it at"
         f" {part.with_suffix('')}\n"
@@ -328,9 +328,9 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _wrong_size(archive: Archive, given: str) -> DataError:
+def _wrong_size(archive: Archive, size: str) -> DataError:
     return DataError(
-        f"{archive.url} has {given} bytes, but {archive.bytes} were expected, so it was not kept."
+        f"{archive.url} has {size} bytes, but {archive.bytes} were expected, so it was not kept."
         " It has changed, or something else answered, such as a network's login page. Run again in"
         " another network, or set data.archive.url and data.archive.bytes to a file that you know."
     )

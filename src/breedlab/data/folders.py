@@ -100,8 +100,8 @@ def survey(
     group: str | None = None,
     multi: bool = False,
 ) -> PhotoSet:
-    """What `scan` reads, its flaws told instead of raised: for the check, which has more to tell
-    beside them.
+    """Return the result of `scan` with its flaws listed instead of raised, for the check, which
+    reports more.
 
     Args:
         root: The data set.
@@ -126,16 +126,16 @@ def survey(
     fractions = {"valid": valid_fraction, "test": test_fraction}
     if (table := find_table(root, labels, ignore, multi_label=multi)) is not None:
         return _labelled_by(table, root, fractions, seed, group, ignore, multi)
-    left = Leftovers()
-    folders = split_folders(root, ignore, left)
+    leftovers = Leftovers()
+    folders = split_folders(root, ignore, leftovers)
     refuse_unlabelled(root, folders)
-    found = {
-        split: read_class_folders(folder, left, ignore if folder == root else ())
+    classes_by_split = {
+        split: read_class_folders(folder, leftovers, ignore if folder == root else ())
         for split, folder in folders.items()
     }
     by_split = {
         split: {name: images for name, (_, images, _) in classes.items()}
-        for split, classes in found.items()
+        for split, classes in classes_by_split.items()
     }
     names = sorted(by_split["train"])
     if len(names) < 2:
@@ -144,21 +144,21 @@ def survey(
             f" 2, as in {folders['train'] / '<class>' / 'photo.jpg'}, or a file such as labels.csv"
             " (filename,label) beside the images"
         )
-    flaws = [*bad_names(found, folders), *disagreements(by_split, folders, root)]
+    flaws = [*bad_names(classes_by_split, folders), *disagreements(by_split, folders, root)]
     files = {split: [by_split[split].get(name, []) for name in names] for split in by_split}
     empty = [name for name, photos in zip(names, files["train"], strict=True) if not photos]
     if empty:
-        unread = {name: found["train"][name][2] for name in empty}
-        held = "".join(
+        unread = {name: classes_by_split["train"][name][2] for name in empty}
+        rest = "".join(
             f"; {printable(name)} holds {text}, which are not read"
             for name, text in unread.items()
             if text
         )
-        convert = "; convert them to JPEG, or" if held else "; add some or"
-        if any(ending in held for ending in _ANNOTATIONS):
+        convert = "; convert them to JPEG, or" if rest else "; add some or"
+        if any(ending in rest for ending in _ANNOTATIONS):
             convert = ", nor are boxes and masks;"
         flaws.append(
-            f"{folders['train']}: no images of {listed(empty)}{held}{convert} remove the class"
+            f"{folders['train']}: no images of {listed(empty)}{rest}{convert} remove the class"
             " folders"
         )
     group_of, grouped = groups_of(root, group, _all_of(files), ignore)
@@ -170,8 +170,10 @@ def survey(
         splits = _multi_labelled(merged, names, group_of)
     else:
         # By the folder's own name, composed or not: it is what earlier versions cut by.
-        drawn = [found["train"][name][0] for name in names]
-        places = [(folders["train"] / name, own) for name, own in zip(names, drawn, strict=True)]
+        name_paths = [classes_by_split["train"][name][0] for name in names]
+        places = [
+            (folders["train"] / name, own) for name, own in zip(names, name_paths, strict=True)
+        ]
         cut, few = cut_missing(files, fractions, places, seed, group_of)
         splits = _labelled(files, group_of)
     return PhotoSet(
@@ -186,14 +188,14 @@ def survey(
                 (
                     describe_splits(root, folders),
                     unused_table(root),
-                    *folders_in_classes(folders["train"], found["train"]),
+                    *folders_in_classes(folders["train"], classes_by_split["train"]),
                     several,
                     grouped,
-                    left.passed_over(),
+                    leftovers.passed_over(),
                 ),
             )
         ),
-        left_out=tuple(_left_out(left, names)),
+        left_out=tuple(_left_out(leftovers, names)),
         multi_label=multi,
     )
 
@@ -313,7 +315,7 @@ def _labelled_by(
 
 
 def is_absent(root: Path) -> bool:
-    """Whether there is nothing at `root` yet."""
+    """Return whether there is nothing at `root` yet."""
     return not root.exists() or (root.is_dir() and not any(root.iterdir()))
 
 
@@ -327,22 +329,22 @@ def display_names(folder_names: list[str]) -> tuple[str, ...]:
     return display if len(set(display)) == len(display) else tuple(folder_names)
 
 
-def _left_out(left: Leftovers, names: Sequence[str]) -> Iterator[str]:
+def _left_out(leftovers: Leftovers, names: Sequence[str]) -> Iterator[str]:
     """Say what was not read that may have been meant to be."""
-    if left.endings:
+    if leftovers.endings:
         yield (
-            f"left out by file type: {left.unread()}; {formats.in_words()} are"
-            f" read{formats.hint(left.endings)}"
+            f"left out by file type: {leftovers.unread()}; {formats.in_words()} are"
+            f" read{formats.hint(leftovers.endings)}"
         )
-    if left.loose:
+    if leftovers.loose:
         loose = ", ".join(
             f"{count:,} in {printable(folder)}"
-            for folder, count in sorted(left.loose.items())[:FEW]
+            for folder, count in sorted(leftovers.loose.items())[:FEW]
         )
         yield f"left out, in no class folder: {loose}"
-    spelled: dict[str, str] = {}
+    spelling_of: dict[str, str] = {}
     for name in names:
-        other = spelled.setdefault(name.strip().casefold(), name)
+        other = spelling_of.setdefault(name.strip().casefold(), name)
         if other != name:
             yield f"{other!r} and {name!r} differ in capitals or spaces alone; they are two classes"
 

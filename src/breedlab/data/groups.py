@@ -31,8 +31,12 @@ def groups_of(
     """
     if group is None:
         return {}, ""
-    named, columns = groups_by_column(root, group, ignore)
-    groups = with_own(named, root, paths) if named else groups_by_name(group, root, paths, columns)
+    by_column, columns = groups_by_column(root, group, ignore)
+    groups = (
+        with_own(by_column, root, paths)
+        if by_column
+        else groups_by_name(group, root, paths, columns)
+    )
     return groups, describe(groups)
 
 
@@ -112,9 +116,9 @@ def groups_by_name(
     return with_own(groups, root, paths)
 
 
-def with_own(found: Mapping[Path, str], root: Path, paths: Iterable[Path]) -> dict[Path, str]:
+def with_own(groups: Mapping[Path, str], root: Path, paths: Iterable[Path]) -> dict[Path, str]:
     """Return groups in which each image without one is a group by itself, under its path."""
-    return {path: found.get(path) or f"/{path.relative_to(root).as_posix()}" for path in paths}
+    return {path: groups.get(path) or f"/{path.relative_to(root).as_posix()}" for path in paths}
 
 
 def describe(groups: Mapping[Path, str]) -> str:

@@ -46,13 +46,13 @@ class Images:
         here = composed(home.relative_to(self.root).as_posix())
         for start in range(len(parts)):
             end = "/".join(parts[start:])
-            found = self._by_end.get(f"{here}/{end}", []) if here != "." else []
-            found = found or self._by_end.get(end, [])
-            if found:
+            paths = self._by_end.get(f"{here}/{end}", []) if here != "." else []
+            paths = paths or self._by_end.get(end, [])
+            if paths:
                 # A test without labels often numbers its images from 1 again.
                 return [
-                    path for path in found if self.split_of(path) == (split or "train")
-                ] or found
+                    path for path in paths if self.split_of(path) == (split or "train")
+                ] or paths
         return []
 
     def split_of(self, path: Path) -> str | None:
@@ -81,10 +81,10 @@ def name_column(
     return name
 
 
-def ambiguous(file: Path, line: int, name: str, found: Sequence[Path], root: Path) -> DataError:
+def ambiguous(file: Path, line: int, name: str, paths: Sequence[Path], root: Path) -> DataError:
     """Return the refusal of a name that several images have."""
     return DataError(
         f"{file}: line {line} names {name!r}, which may be"
-        f" {listed([str(path.relative_to(root)) for path in found], FEW)};"
+        f" {listed([str(path.relative_to(root)) for path in paths], FEW)};"
         " expected the path from the file's folder"
     )

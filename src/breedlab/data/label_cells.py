@@ -37,7 +37,8 @@ _YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 
 
 def is_one_hot(records: list[dict[str, str]], columns: list[str]) -> bool:
-    """Whether there is a column for each class, of zeros and ones, true and false, or -1 and 1."""
+    """Return whether there is a column for each class, of zeros and ones, true and false, or -1 and
+    1."""
     values = {record[column].strip().lower() for record in records for column in columns}
     negative = ("-1", "-1.0") if values.isdisjoint(_NO) else ()  # beside 0, -1 means "unknown"
     return len(columns) >= 2 and values <= {*_YES, *_NO, *negative}
@@ -47,12 +48,12 @@ def not_one_class(file: Path, records: list[dict[str, str]], columns: list[str])
     """Say which row has not exactly one class at 1; empty where so few have not that they are
     mistakes."""
     labels = hot(columns)
-    found = [len(labels(record)) for record in records]
-    wrong = [number for number, count in enumerate(found) if count != 1]
+    counts = [len(labels(record)) for record in records]
+    wrong = [number for number, count in enumerate(counts) if count != 1]
     if len(wrong) < MOST_MISTAKES * len(records):
         return ""
     return (
-        f"{file}: line {wrong[0] + 2} has {found[wrong[0]]} classes at 1; expected one class for"
+        f"{file}: line {wrong[0] + 2} has {counts[wrong[0]]} classes at 1; expected one class for"
         f" each image, or {SEVERAL}"
     )
 
@@ -114,7 +115,7 @@ def _separator(cells: Collection[str], column: str) -> re.Pattern[str] | None:
         alone = {parts[cell][0] for cell in cells if len(parts[cell]) == 1}
         names = {part for cell in several for part in parts[cell]}
         shared = _shared_parts(cells, between)
-        counts = {len(found) for found in parts.values()}
+        counts = {len(labels) for labels in parts.values()}
         is_list = names <= alone or (plural and len(counts) > 1 and len(names | alone) < len(cells))
         if len(shared) >= 2 and 2 * len(shared) >= len(several) and is_list:
             return between

@@ -94,11 +94,11 @@ def read_records(file: Path) -> tuple[list[dict[str, str]], list[str]]:
     if not lines:
         return [], []
     header = [composed(cell.strip()) for cell in lines[0]]
-    known = column_called(header, (*FILE_NAMES, *LABEL_NAMES)) is not None
+    has_known_column = column_called(header, (*FILE_NAMES, *LABEL_NAMES)) is not None
     looks_like_a_row = any(
         re.search(r"\.(jpe?g|png|webp|bmp|gif|tiff?|heic|avif)$", cell, re.I) for cell in header
     )
-    if looks_like_a_row and not known:
+    if looks_like_a_row and not has_known_column:
         lines.insert(0, header)
         header = [f"column {number}" for number in range(1, len(header) + 1)]
     header = [cell or f"column {number}" for number, cell in enumerate(header, 1)]

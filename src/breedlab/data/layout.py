@@ -59,7 +59,7 @@ def split_of(name: str) -> str | None:
     return "valid" if word in _EITHER else next(split for split in SPLITS if word in _WORDS[split])
 
 
-def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[str, Path]:
+def split_folders(root: Path, ignore: Sequence[str], leftovers: Leftovers) -> dict[str, Path]:
     """Return the folder of each split that has one, down to where the class folders are; `root` if
     none has.
 
@@ -69,7 +69,7 @@ def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[st
     Args:
         root: The data set.
         ignore: Names of folders of `root` to leave out.
-        left: Is told of folders that are no split and of images outside class folders.
+        leftovers: Is told of folders that are no split and of images outside class folders.
 
     Raises:
         DataError: If two folders stand for one split, or there are splits without one to train on.
@@ -82,7 +82,7 @@ def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[st
         )
     folders = [folder for folder in subfolders(root) if composed(folder.name) not in ignored]
     roles = _roles(folders)
-    found: dict[str, Path] = {}
+    folder_of: dict[str, Path] = {}
     for split in SPLITS:
         several = [folder for folder in folders if roles.get(folder) == split]
         if len(several) > 1:
@@ -93,35 +93,37 @@ def split_folders(root: Path, ignore: Sequence[str], left: Leftovers) -> dict[st
                 f" data.ignore=[{printable(several[-1].name)}]"
             )
         if several:
-            found[split] = _innermost(several[0])
-    _refuse_boxes_and_masks(found.get("train", root), ignored)
-    if not found:
+            folder_of[split] = _innermost(several[0])
+    _refuse_boxes_and_masks(folder_of.get("train", root), ignored)
+    if not folder_of:
         _refuse_unnamed_splits(root, folders)
         return {"train": root}
-    if "train" not in found:
-        names = listed([p.relative_to(root).parts[0] for p in found.values()])
+    if "train" not in folder_of:
+        names = listed([p.relative_to(root).parts[0] for p in folder_of.values()])
         raise DataError(
             f"{root}: has {names} but no train folder; expected one beside it. If these are"
             f" classes, move all class folders into {root / 'train'}"
         )
-    subfolders(root, left)  # for its litter; where the classes are in here, their listing counts it
+    subfolders(
+        root, leftovers
+    )  # for its litter; where the classes are in here, their listing counts it
     for folder in folders:
         if folder not in roles and (count := len(find_images(folder))):
-            left.loose[folder.name] += count
-    return found
+            leftovers.loose[folder.name] += count
+    return folder_of
 
 
-def describe_splits(root: Path, found: Mapping[str, Path]) -> str:
+def describe_splits(root: Path, folder_of: Mapping[str, Path]) -> str:
     """Return which folder was taken for which split, in words; empty where their names say it
     plainly."""
     plain = [
         folder.parent == root and folder.name.lower() in _EXACT[split]
-        for split, folder in found.items()
+        for split, folder in folder_of.items()
     ]
-    if all(plain) or root in found.values():
+    if all(plain) or root in folder_of.values():
         return ""
-    taken = (f"{folder.relative_to(root)} for {split}" for split, folder in found.items())
-    return f"taken as splits by their names: {printable(', '.join(taken))}"
+    parts = (f"{folder.relative_to(root)} for {split}" for split, folder in folder_of.items())
+    return f"taken as splits by their names: {printable(', '.join(parts))}"
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:
@@ -157,8 +159,8 @@ def _roles(folders: Sequence[Path]) -> dict[Path, str]:
     if "train" not in roles.values() and not exact:
         return {}
     for folder in either:
-        taken = set(roles.values())
-        roles[folder] = "test" if "valid" in taken and "test" not in taken else "valid"
+        splits = set(roles.values())
+        roles[folder] = "test" if "valid" in splits and "test" not in splits else "valid"
     return roles
 
 
@@ -178,8 +180,7 @@ def _word_of(name: str) -> tuple[str | None, list[str]]:
 
 
 def _is_class(folder: Path, folders: Iterable[Path]) -> bool:
-    """Whether `train` is one of several things that images show: it holds images and so do other
-    folders."""
+    """Return whether `train` is a class: it holds images, and so do other folders."""
     others = [other for other in folders if other != folder and split_of(other.name) is None]
     return (
         not subfolders(folder)

@@ -101,18 +101,18 @@ class Leftovers:
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is hidden, or something that a system left there."""
+    """Return whether a file or folder is hidden, or left there by an operating system."""
     return name.startswith(".") or name.lower() in _LITTER
 
 
 def is_litter_folder(folder: Path) -> bool:
-    """Whether a folder is litter by its name, or by what a tool put into it."""
+    """Return whether a folder is litter, by its name or its contents."""
     return is_litter(folder.name) or any((folder / sign).is_file() for sign in _SIGNS_OF_TOOLS)
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image by its ending; by its first bytes if it has no ending that says
-    anything."""
+    """Return whether a file is an image by its extension, or by its first bytes if that says
+    nothing."""
     ending = path.suffix.lower()
     if ending in _ENDINGS or ending in formats.more_endings():
         return True
@@ -122,12 +122,12 @@ def is_image(path: Path) -> bool:
     return _has_signature(path)
 
 
-def subfolders(folder: Path, left: Leftovers | None = None) -> list[Path]:
+def subfolders(folder: Path, leftovers: Leftovers | None = None) -> list[Path]:
     """Return the folders in a folder, sorted, without litter."""
     folders = []
     for entry in sorted(folder.iterdir()):
         if is_litter(entry.name) or (entry.is_dir() and is_litter_folder(entry)):
-            _count_litter(left, entry.name)
+            _count_litter(leftovers, entry.name)
         elif entry.is_dir():
             folders.append(entry)
     return folders
@@ -142,27 +142,27 @@ def loose_images(folder: Path) -> int:
     )
 
 
-def find_images(folder: Path, left: Leftovers | None = None) -> list[Path]:
+def find_images(folder: Path, leftovers: Leftovers | None = None) -> list[Path]:
     """Return all image files under a folder, sorted, without hidden files and litter.
 
     Args:
         folder: Where to look; links to folders are followed.
-        left: Is told what was left out.
+        leftovers: Is told what was left out.
     """
     images = []
-    for parent, names in _walk(folder, left):
+    for parent, names in _walk(folder, leftovers):
         for name in names:
             path = Path(parent, name)
             if is_litter(name):
-                _count_litter(left, name)
+                _count_litter(leftovers, name)
             elif is_image(path):
                 images.append(path)
-            elif left is not None:
-                left.endings[path.suffix.lower()] += 1
+            elif leftovers is not None:
+                leftovers.endings[path.suffix.lower()] += 1
     return sorted(images)
 
 
-def _walk(folder: Path, left: Leftovers | None) -> Iterator[tuple[str, list[str]]]:
+def _walk(folder: Path, leftovers: Leftovers | None) -> Iterator[tuple[str, list[str]]]:
     """Yield folders and their files, each folder once: a link back into its own folder would go
     round for ever."""
     seen = {os.path.realpath(folder)}
@@ -170,7 +170,7 @@ def _walk(folder: Path, left: Leftovers | None) -> Iterator[tuple[str, list[str]
         entered = []
         for name in sorted(folders):
             if is_litter_folder(Path(parent, name)):
-                _count_litter(left, name)
+                _count_litter(leftovers, name)
                 continue
             path = os.path.realpath(os.path.join(parent, name))
             if path not in seen:
@@ -184,9 +184,9 @@ def _refuse(error: OSError) -> None:
     raise error  # a folder that cannot be read is not an empty one
 
 
-def _count_litter(left: Leftovers | None, name: str) -> None:
-    if left is not None:
-        left.litter["._*" if name.startswith("._") else name] += 1
+def _count_litter(leftovers: Leftovers | None, name: str) -> None:
+    if leftovers is not None:
+        leftovers.litter["._*" if name.startswith("._") else name] += 1
 
 
 def _has_signature(path: Path) -> bool:

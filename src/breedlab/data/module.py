@@ -139,8 +139,7 @@ class _Splits(Dataset[tuple[torch.Tensor, Target]]):
 
 
 def collate(items: list[tuple[torch.Tensor, Target]]) -> Batch:
-    """Stacks images in the memory order that they come in, channels last; the other way round takes
-    longer.
+    """Stack images in their memory order, channels last; channels first takes longer.
 
     By torch's own collate, which in a worker writes straight into the memory that the main process
     reads.
@@ -280,7 +279,8 @@ class PhotoData(lightning.LightningDataModule):
         return DataLoader(dataset, batch_sampler=batches, **self._loading(batch_size))
 
     def labels(self, split: str) -> torch.Tensor:
-        """The targets of a split in the order of its images: int64 (n,), or float (n, classes)."""
+        """Return the targets of a split in the order of its images: int64 (n,), or float (n,
+        classes)."""
         count = len(self.photos.classes)
         photos = self.photos.splits[split]
         if not photos and self.photos.multi_label:
@@ -316,11 +316,11 @@ class PhotoData(lightning.LightningDataModule):
         )
 
     def _wanted_workers(self) -> int:
-        wanted = self.data.num_workers
+        workers = self.data.num_workers
         return (
             max(1, min(hardware.available() // distributed.local_world(), 8))
-            if wanted == "auto"
-            else wanted
+            if workers == "auto"
+            else workers
         )
 
     def _batch_bytes(self, batch_size: int) -> int:

@@ -202,9 +202,9 @@ def write_sample(
             written.
     """
     counts = dict(zip(_SPLITS, (train, valid, test), strict=True))
-    wanted = {"classes": (classes, 2), "size": (size, MIN_SIZE), "seed": (seed, 0)}
-    wanted |= {split: (count, 1) for split, count in counts.items()}
-    for name, (value, least) in wanted.items():
+    minima = {"classes": (classes, 2), "size": (size, MIN_SIZE), "seed": (seed, 0)}
+    minima |= {split: (count, 1) for split, count in counts.items()}
+    for name, (value, least) in minima.items():
         if value < least:
             raise DataError(f"The sample set needs {name} to be at least {least}, not {value}.")
     root = root.absolute()

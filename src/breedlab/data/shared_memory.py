@@ -60,14 +60,14 @@ def fitting(workers: int, batch_bytes: int, free: int | None) -> Loading:
     return Loading(min(workers, room), 1) if room > 0 else Loading(0)
 
 
-def note(wanted: int, batch_bytes: int) -> str:
+def note(needed: int, batch_bytes: int) -> str:
     """Return what a user should know of a shared memory that is too small for what is wanted;
     nothing if it is not."""
     free = free_bytes()
-    workers = fitting(wanted, batch_bytes, free)
-    if workers == Loading(wanted) or free is None:
+    workers = fitting(needed, batch_bytes, free)
+    if workers == Loading(needed) or free is None:
         return ""
-    instead = f"{workers.workers} of {wanted} processes load images, a batch ahead each"
+    instead = f"{workers.workers} of {needed} processes load images, a batch ahead each"
     if workers.workers == 0:
         instead = "images are loaded in this process, which is slower"
     return (

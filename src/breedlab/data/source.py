@@ -20,7 +20,7 @@ except ImportError:  # not on Windows
 
 
 def obtain(config: Config) -> PhotoSet:
-    """The images of a config's data set.
+    """Return the images of a config's data set.
 
     Raises:
         DataError: If they are not there and cannot be drawn or downloaded. Flaws are the check's to

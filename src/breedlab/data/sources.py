@@ -91,13 +91,13 @@ class Sample(Source):
     def check(self, root: Path) -> None:
         """Photos drawn with other settings must not pass for those that were asked for."""
         try:
-            drawn = json.loads((root / _SPEC).read_text("utf-8"))
+            spec = json.loads((root / _SPEC).read_text("utf-8"))
         except (OSError, ValueError):
             return  # a folder of the person's own
         wrong = [
-            f"{name} {drawn.get(name)}, now {value}"
+            f"{name} {spec.get(name)}, now {value}"
             for name, value in self.model_dump().items()
-            if drawn.get(name) != value
+            if spec.get(name) != value
         ]
         if wrong:
             raise DataError(

@@ -91,14 +91,14 @@ class _Reading:
 
 
 def find_table(
-    root: Path, chosen: str, ignore: Sequence[str] = (), *, multi_label: bool = False
+    root: Path, name: str, ignore: Sequence[str] = (), *, multi_label: bool = False
 ) -> Table | None:
     """Return the labels that files of a folder give its images, None where class folders label
     them.
 
     Args:
         root: The data set.
-        chosen: `data.labels`: a file of root, or `auto`, which looks for one where there are no
+        name: `data.labels`: a file of root, or `auto`, which looks for one where there are no
             class folders.
         ignore: Names of folders in root that are left out.
         multi_label: Whether an image may have several classes, or none.
@@ -106,8 +106,8 @@ def find_table(
     Raises:
         DataError: If a label file cannot be understood, or labels no image of root.
     """
-    if chosen != AUTO:
-        file = root / chosen
+    if name != AUTO:
+        file = root / name
         if not file.is_file() or file.suffix.lower() not in FORMATS:
             there = listed([str(one.relative_to(root)) for one in candidates(root)]) or "none"
             raise DataError(
@@ -271,13 +271,13 @@ def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bo
                     f"{sheet.file}: line {number} has {record[sheet.split]!r} in the column"
                     f" {sheet.split!r}; expected one of {', '.join(SPLITS)}"
                 )
-        found = images.named(record[sheet.name], sheet.file.parent, split)
-        if not found:
+        paths = images.named(record[sheet.name], sheet.file.parent, split)
+        if not paths:
             reading.missing.append(record[sheet.name])
             continue
-        if len(found) > 1:
-            raise ambiguous(sheet.file, number, record[sheet.name], found, images.root)
-        row = Row(found[0], labels, split or images.split_of(found[0]))
+        if len(paths) > 1:
+            raise ambiguous(sheet.file, number, record[sheet.name], paths, images.root)
+        row = Row(paths[0], labels, split or images.split_of(paths[0]))
         before = reading.rows.setdefault(row.path, row)
         if multi_label:
             _refuse_another_split(sheet.file, number, before, row)
@@ -301,16 +301,16 @@ def _refuse_another_split(file: Path, line: int, before: Row, row: Row) -> None:
 
 def _refuse_several(sheets: list[_Sheet], reading: _Reading) -> None:
     """Refuse images of several classes; where there are a few of them, leave those out."""
-    file, wanted = sheets[0].file, f"expected one class for each image, or {SEVERAL}"
+    file, expected = sheets[0].file, f"expected one class for each image, or {SEVERAL}"
     if reading.disputed and len(reading.disputed) >= MOST_MISTAKES * len(reading.rows):
-        raise SeveralLabels(f"{file}: {next(iter(reading.disputed.values()))}; {wanted}")
+        raise SeveralLabels(f"{file}: {next(iter(reading.disputed.values()))}; {expected}")
     for path in reading.disputed:
         del reading.rows[path]
     for column in dict.fromkeys(sheet.label for sheet in sheets if not sheet.one_hot):
         cells = {row.label for row in reading.rows.values()}
         if cell := a_cell_of_several(cells, column):
             raise SeveralLabels(
-                f"{file}: the column {column!r} holds several classes, such as {cell!r}; {wanted}"
+                f"{file}: the column {column!r} holds several classes, such as {cell!r}; {expected}"
             )
 
 

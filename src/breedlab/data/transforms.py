@@ -124,7 +124,7 @@ def shrunk_size(height: int, width: int, side: int) -> tuple[int, int]:
 
 
 def resize(image: torch.Tensor, size: tuple[int, int], interpolation: str) -> torch.Tensor:
-    """A uint8 (channels, height, width) image at another (height, width), antialiased.
+    """Resize a uint8 (channels, height, width) image to another (height, width), antialiased.
 
     What torchvision's resize computes, in whole numbers on every version and CPU: torchvision 0.21,
     which is that of AWS's newest inference image, goes through floats where there is AVX512, and
@@ -139,6 +139,6 @@ def resize(image: torch.Tensor, size: tuple[int, int], interpolation: str) -> to
 
 
 def to_tensor(pixels: np.ndarray[Any, Any]) -> torch.Tensor:
-    """A uint8 (3, height, width) view in channels-last memory, which is where the fast resize
-    is."""
+    """Return a uint8 (3, height, width) view in channels-last memory, for which resizing is
+    fast."""
     return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -48,12 +48,12 @@ def on(*rules: str) -> Callable[[Action], RuleAction]:
     """
     from breedlab.debugging.rules import rule_names
 
-    known = rule_names()
-    if wrong := [name for name in rules if name not in known]:
+    names = rule_names()
+    if wrong := [name for name in rules if name not in names]:
         raise ValueError(
-            f"no rule is called {', '.join(wrong)}; expected some of {', '.join(known)}"
+            f"no rule is called {', '.join(wrong)}; expected some of {', '.join(names)}"
         )
-    return lambda action: RuleAction(rules or tuple(known), action)
+    return lambda action: RuleAction(rules or tuple(names), action)
 
 
 def actions_of(rule: str, trainer: lightning.Trainer) -> list[RuleAction]:

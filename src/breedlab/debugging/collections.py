@@ -31,7 +31,7 @@ may hold fewer."""
 def hook_from_config(
     debugger: Debugger, folder: Path, network: nn.Module, outputs: bool
 ) -> RunHook:
-    """A hook that saves what the config says.
+    """Return a hook that saves as configured.
 
     Args:
         debugger: From the config.
@@ -43,27 +43,25 @@ def hook_from_config(
     known: dict[str, TensorCollection] = {
         name: getattr(collections, name) for name in Collections.model_fields
     }
-    wanted = [name for name, collection in known.items() if _ever(collection)]
-    hook = RunHook(out_dir=str(folder), include_collections=wanted)
+    saved = [name for name, collection in known.items() if _ever(collection)]
+    hook = RunHook(out_dir=str(folder), include_collections=saved)
     patterns = _patterns(network) | {"custom": collections.custom.include or [_NOTHING]}
     for name, collection in known.items():
         if name not in hook.include_collections:  # losses are in it, asked for or not
             continue
-        made = hook.get_collection(name)
+        target = hook.get_collection(name)
         if name in patterns:
-            made.include(patterns[name])
-        made.save_config = _save_config(collection, debugger.every)
-        made.reduction_config = _reduction_config(collection)
+            target.include(patterns[name])
+        target.save_config = _save_config(collection, debugger.every)
+        target.reduction_config = _reduction_config(collection)
         hook.own[name] = [
             parse(reduction) for reduction in collection.reductions if reduction in OWN
         ]
     _save_batch_sizes(hook)
     watched = (
-        [*(n for n in ("relu_activations", "bounded_activations") if n in wanted)]
-        if outputs
-        else []
+        [*(n for n in ("relu_activations", "bounded_activations") if n in saved)] if outputs else []
     )
-    if outputs and "custom" in wanted:
+    if outputs and "custom" in saved:
         hook.saves_outputs_of = lambda module: True
     else:
         kinds = {"relu_activations": is_rectifier, "bounded_activations": is_bounded}
@@ -72,8 +70,7 @@ def hook_from_config(
 
 
 def hook_from_json(source: Path, folder: Path, network: nn.Module) -> RunHook:
-    """A hook that saves what SageMaker's file says to where it says, from where SageMaker uploads
-    it.
+    """Return a hook that saves what and where SageMaker's file says, for SageMaker to upload.
 
     Args:
         source: The file.
@@ -110,7 +107,7 @@ def _save_batch_sizes(hook: RunHook) -> None:
 
 
 def _unused(place: Path) -> Path:
-    """The place itself, or where an earlier registration has written to it, a numbered folder in
+    """Return the folder itself, or, if an earlier registration wrote there, a numbered folder in
     it."""
     number, folder = 0, place
     while (folder / "collections").exists():
@@ -132,7 +129,7 @@ def _ever(collection: TensorCollection) -> bool:
 
 
 def _patterns(network: nn.Module) -> dict[str, list[str]]:
-    """The names of those tensors that smdebug has no collection for."""
+    """Return the names of those tensors that smdebug has no collection for."""
     modules = list(network.named_modules())
     return {
         "labels": ["^labels$"],
@@ -151,7 +148,8 @@ def _outputs_of(names: Iterable[str]) -> str:
 
 def _save_config(collection: TensorCollection, every: int) -> SaveConfig:
     train, evaluated = (
-        every if given == "every" else given for given in (collection.train, collection.eval)
+        every if interval == "every" else interval
+        for interval in (collection.train, collection.eval)
     )
     intervals = {modes.TRAIN: train, modes.EVAL: evaluated, modes.PREDICT: evaluated}
     return SaveConfig(

@@ -69,7 +69,7 @@ class RunHook(Hook):  # type: ignore[misc]
     # Registration.
 
     def register(self, network: nn.Module, entry: nn.Module, loss: nn.Module) -> None:
-        """Puts the hook on.
+        """Register the hook.
 
         Args:
             network: Its parameters and modules give the tensors their names.
@@ -85,14 +85,14 @@ class RunHook(Hook):  # type: ignore[misc]
             self.forward_pre_hook = torch.compiler.disable(self.forward_pre_hook)  # type: ignore
         self._named = [*network.modules(), loss]
         tables = [table for module in (*self._named, entry) for table in _tables(module)]
-        known = [set(table) for table in tables]
+        before = [set(table) for table in tables]
         self.register_module(network)
         if entry is not network:
             entry.register_forward_pre_hook(
                 lambda _module, inputs: self.forward_pre_hook(network, inputs)
             )
         self.register_loss(loss)
-        pairs = zip(tables, known, strict=True)
+        pairs = zip(tables, before, strict=True)
         self._added = [(table, key) for table, old in pairs for key in table if key not in old]
         # smdebug would write the collections with the second step: too late for whoever reads
         # along.
@@ -102,8 +102,8 @@ class RunHook(Hook):  # type: ignore[misc]
         self.exported_collections = True
 
     def start_at(self, train: int, evaluated: int) -> None:
-        """Counts on from so many steps of training and batches of validation, in both smdebug's
-        ways of counting."""
+        """Continue counting from some training steps and validation batches, in both of smdebug's
+        ways."""
         self.step = self.init_step = train + evaluated - 1
         counts = {
             modes.TRAIN: train,
@@ -114,7 +114,7 @@ class RunHook(Hook):  # type: ignore[misc]
         self.mode_steps = {mode: count - 1 for mode, count in counts.items()}
 
     def end(self) -> None:
-        """Takes the hook off and closes its files."""
+        """Remove the hook and close its files."""
         for table, key in self._added:
             table.pop(key, None)
         for handle in self._handles:
@@ -173,7 +173,7 @@ class RunHook(Hook):  # type: ignore[misc]
         self._safely(self._weights_moved)
 
     def flush(self) -> None:
-        """Closes the files of the step that is over, so that they can be read."""
+        """Close the files of the finished step, so that they can be read."""
         self._safely(self._close_writers)
 
     def set_mode(self, mode: Any) -> None:
@@ -189,8 +189,8 @@ class RunHook(Hook):  # type: ignore[misc]
             saved = self._get_collections_to_save_for_step()
             if self.collection_manager.get("weights") in saved:
                 parameters = [(f"{_name(network)}_{name}", p) for name, p in _trained(network)]
-                wanted = [(name, p) for name, p in parameters if self._is_in(name, "weights")]
-                self._before = [(name, p, p.detach().clone()) for name, p in wanted]
+                weights = [(name, p) for name, p in parameters if self._is_in(name, "weights")]
+                self._before = [(name, p, p.detach().clone()) for name, p in weights]
 
     def _module_ran(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
         self._bounds = bounds_of(module)
@@ -247,9 +247,13 @@ class RunHook(Hook):  # type: ignore[misc]
     ) -> None:
         kinds: dict[Kind, None] = {}
         for collection in save_collections:
-            kept = collection.reduction_config
-            kinds |= dict.fromkeys((name, False) for name in (*kept.reductions, *kept.norms))
-            kinds |= dict.fromkeys((name, True) for name in (*kept.abs_reductions, *kept.abs_norms))
+            reductions = collection.reduction_config
+            kinds |= dict.fromkeys(
+                (name, False) for name in (*reductions.reductions, *reductions.norms)
+            )
+            kinds |= dict.fromkeys(
+                (name, True) for name in (*reductions.abs_reductions, *reductions.abs_norms)
+            )
             kinds |= dict.fromkeys(
                 kind for kind in self.own.get(collection.name, ()) if kind[0] != "update"
             )
@@ -304,11 +308,11 @@ class RunHook(Hook):  # type: ignore[misc]
             tensor_name
         )
 
-    def _safely(self, action: Callable[..., object], *given: Any) -> None:
+    def _safely(self, action: Callable[..., object], *args: Any) -> None:
         if not self._works:
             return
         try:
-            action(*given)
+            action(*args)
         except Exception as error:
             self._works = False
             self.on_failure(error)
@@ -320,7 +324,7 @@ def _tables(module: nn.Module) -> Iterator[dict[int, Any]]:
 
 
 def _name(module: nn.Module) -> str:
-    """What smdebug calls a module."""
+    """Return smdebug's name for a module."""
     return type(module).__name__
 
 

@@ -30,7 +30,7 @@ class NothingRecorded(DataError):
 
 
 def losses(run: Path | str) -> dict[str, list[tuple[int, float]]]:
-    """The recorded losses by mode, `TRAIN` and `EVAL`.
+    """Return the recorded losses by mode, `TRAIN` and `EVAL`.
 
     Args:
         run: A run directory, or an `s3://` path to one.
@@ -50,7 +50,7 @@ def losses(run: Path | str) -> dict[str, list[tuple[int, float]]]:
 
 
 def registrations(run: Path | str) -> list[str]:
-    """The folders below `debug/` that smdebug can open, in order."""
+    """Return the folders below `debug/` that smdebug can open, in order."""
     if str(run).startswith("s3://"):
         folders = _on_s3(str(run))
     else:
@@ -64,7 +64,7 @@ def registrations(run: Path | str) -> list[str]:
 
 
 def opened(run: Path | str) -> Any:
-    """A run's recording as one `smdebug.trials.Trial`, completely read.
+    """Return a run's recording as one `smdebug.trials.Trial`, completely read.
 
     Raises:
         NothingRecorded: If there is none.
@@ -99,7 +99,7 @@ def _merged(run: Path | str) -> Any:
 
 
 def settle(trial: Any) -> None:
-    """Makes a trial answer from what it has read: it would list its folder at every question."""
+    """Make a trial answer from memory instead of listing its folder for every query."""
     trial.loaded_all_steps = True
     trial.last_complete_step = max(trial._global_to_mode, default=-1)
 
@@ -113,7 +113,7 @@ def _trial(folder: str, end: int | None) -> Any:
 
 
 def _first_step(folder: str) -> int | None:
-    """The first step that a registration saved."""
+    """Return the first step that a registration saved."""
     if folder.startswith("s3://"):
         steps = list(_trial(folder, None)._global_to_mode)
     else:
@@ -129,8 +129,8 @@ def _on_s3(run: str) -> list[str]:
     bucket, _, prefix = run.removeprefix("s3://").partition("/")
     prefix = f"{prefix.strip('/')}/debug/".lstrip("/")
     return [
-        f"s3://{bucket}/{found.rstrip('/')}"
-        for found in S3Handler.list_prefix(ListRequest(bucket, prefix, "/"))
+        f"s3://{bucket}/{key.rstrip('/')}"
+        for key in S3Handler.list_prefix(ListRequest(bucket, prefix, "/"))
     ]
 
 
@@ -220,14 +220,14 @@ class TensorLog:
         self._losses: dict[str, list[Loss]] = {}
 
     def refresh(self) -> None:
-        """Reads what has been written since."""
+        """Read the steps written since the last call."""
         self.trial.refresh_data()
         settle(self.trial)
         self._saved.clear()
         self._losses.clear()
 
     def training_step(self, step: int) -> int:
-        """The training's step of smdebug's global one."""
+        """Return the training step of smdebug's global step."""
         mode, mode_step = self.trial.mode_modestep(step)
         if mode is None or mode.name not in ("TRAIN", "EVAL"):
             return step
@@ -241,25 +241,33 @@ class TensorLog:
         return [step for step in sorted(self.trial._global_to_mode) if self.mode(step) == mode]
 
     def names(self, collection: str) -> list[str]:
-        """The tensors of a collection."""
-        known = self.trial.collections()
-        return sorted(self.trial._tensors_in_collection(collection)) if collection in known else []
+        """Return the tensors of a collection."""
+        collections = self.trial.collections()
+        return (
+            sorted(self.trial._tensors_in_collection(collection))
+            if collection in collections
+            else []
+        )
 
     def saved(self, collection: str, mode: str) -> dict[int, list[str]]:
         """By smdebug's global step of a mode the tensors of a collection that were saved."""
         if (collection, mode) not in self._saved:
             wanted, by_step = set(self.names(collection)), self.trial.global_step_to_tensors_map
-            found = {step: sorted(wanted & by_step.get(step, set())) for step in self.steps(mode)}
-            self._saved[collection, mode] = {step: names for step, names in found.items() if names}
+            tensors_of = {
+                step: sorted(wanted & by_step.get(step, set())) for step in self.steps(mode)
+            }
+            self._saved[collection, mode] = {
+                step: names for step, names in tensors_of.items() if names
+            }
         return self._saved[collection, mode]
 
     def value(self, name: str, step: int) -> Values | None:
-        """A whole tensor; None where it was not saved whole."""
+        """Return a whole tensor; None where it was not saved whole."""
         return self._read(name, step, "")
 
     def reduction(self, name: str, step: int, reduction: str) -> float:
-        """A reduction by the config's name, or of the whole tensor where that was saved; NaN where
-        neither was"""
+        """Return a reduction by the config's name, or of the whole tensor where that was saved; NaN
+        where neither was"""
         value = self._read(name, step, reduction)
         return float("nan") if value is None else float(value)
 
@@ -275,7 +283,7 @@ class TensorLog:
             return None
 
     def losses(self, mode: str) -> list[Loss]:
-        """The losses of a mode in the order of steps."""
+        """Return the losses of a mode in the order of steps."""
         if mode not in self._losses:
             self._losses[mode] = [
                 Loss(step, self.training_step(step), float(np.mean(value)), self._images(step))
@@ -294,7 +302,7 @@ class TensorLog:
         return None if size is None else int(size)
 
     def passes(self, mode: str) -> list[EvalPass]:
-        """The validations, or the training between them, each with its mean loss."""
+        """Return the passes of validation, or of training between them, each with its mean loss."""
         validations: dict[int, list[Loss]] = {}
         for entry in self.losses("EVAL"):
             validations.setdefault(entry.at, []).append(entry)
@@ -341,7 +349,7 @@ def _pass(at: int, entries: list[Loss]) -> EvalPass:
 
 
 def class_names(run: Path | str) -> list[str]:
-    """The classes by label, as the run recorded them; empty where it did not."""
+    """Return the classes by label, as the run recorded them; empty where it did not."""
     try:
         return [
             str(name) for name in json.loads(Path(run, "splits.json").read_text("utf-8"))["classes"]

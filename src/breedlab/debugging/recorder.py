@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def sagemaker_file() -> Path | None:
-    """What SageMaker leaves for the hook, if it did."""
+    """Return SageMaker's file for the hook, if there is one."""
     path = Path(
         os.environ.get("SMDEBUG_CONFIG_FILE_PATH", "/opt/ml/input/config/debughookconfig.json")
     )
@@ -31,7 +31,7 @@ def sagemaker_file() -> Path | None:
 
 
 def records(config: Config) -> bool:
-    """Whether a run's training is to be recorded."""
+    """Return whether to record a run's training."""
     return config.debugger.level != "none" or sagemaker_file() is not None
 
 
@@ -120,13 +120,13 @@ class Recorder(lightning.Callback):
         self.end()
 
     def end(self) -> None:
-        """Takes the hook off; what it wrote stays."""
+        """Remove the hook; its files stay."""
         hook, self.hook = self.hook, None
         if hook is not None:
             hook.end()
 
     def _look(self, trainer: lightning.Trainer) -> list[tuple[Verdict, str]]:
-        """The rules that have fired since the last epoch, each with the config's action."""
+        """Return the rules that have fired since the last epoch, each with the config's action."""
         from breedlab.debugging.rule_runner import RuleRunner
 
         assert self.hook is not None
@@ -135,13 +135,13 @@ class Recorder(lightning.Callback):
             if self._watch is None:
                 self._watch = RuleRunner(self.run, self.config.rules)
                 self._watch.told |= self._told
-            found = [(verdict, self._watch.action(verdict)) for verdict in self._watch.look()]
+            actions = [(verdict, self._watch.action(verdict)) for verdict in self._watch.look()]
         except Exception as error:
             self._give_up(error)
             return []
-        for verdict, _ in found:
+        for verdict, _ in actions:
             self._tell(verdict, trainer)
-        return found
+        return actions
 
     def _tell(self, verdict: Verdict, trainer: lightning.Trainer) -> None:
         warn(f"{verdict.rule}: {verdict.meaning}")
@@ -164,7 +164,7 @@ class Recorder(lightning.Callback):
         self.end()
         if self._failed or not trainer.is_global_zero:
             return
-        self._trained, told = (
+        self._trained, notice = (
             _trained(pl_module),
             (set() if self._watch is None else self._watch.told),
         )
@@ -180,7 +180,7 @@ class Recorder(lightning.Callback):
             self.hook.register(pl_module.classifier, pl_module.entry, pl_module.criterion)
         except Exception as error:
             self._give_up(error)
-        self._watch, self._told = None, told  # a new folder is a new trial
+        self._watch, self._told = None, notice  # a new folder is a new trial
 
     def _made(self, pl_module: Any) -> RunHook:
         from breedlab.debugging import collections
@@ -194,7 +194,7 @@ class Recorder(lightning.Callback):
         return collections.hook_from_config(self.config, folder, network, outputs=not compiled)
 
     def _fresh(self) -> Path:
-        """A new `debug/N`."""
+        """Return a new `debug/N`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         number = (
             max(
@@ -216,8 +216,10 @@ class Recorder(lightning.Callback):
             self._give_up(error)
             return
         if free < self._reserve:
-            left, needed = f"{free / 1e6:,.0f} MB", f"{self._reserve / 1e6:,.0f} MB"
-            reason = f"{left} are left on its disk, and checkpoints and export may take {needed}"
+            available, needed = f"{free / 1e6:,.0f} MB", f"{self._reserve / 1e6:,.0f} MB"
+            reason = (
+                f"{available} are left on its disk, and checkpoints and export may take {needed}"
+            )
             self._give_up(OSError(f"{self.run}: {reason}"))
 
     def _enter(self, mode: str) -> None:
@@ -243,8 +245,8 @@ def _trained(pl_module: Any) -> frozenset[str]:
 
 
 def _bytes_to_come(network: nn.Module) -> int:
-    """What three checkpoints (best, last, one being written) with an optimizer's two moments take,
-    and two archives."""
+    """Return the bytes of three checkpoints (best, last, one being written) with an optimizer's two
+    moments, and of two archives."""
     tensors = [*network.parameters(), *network.buffers()]
     state = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     moments = 2 * sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)

@@ -32,7 +32,7 @@ RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 
 
 def bounds_of(module: nn.Module) -> tuple[float, float] | None:
-    """The values at and beyond which an activation is saturated; None where it is not bounded."""
+    """Return the values at which an activation saturates; None if it is not bounded."""
     # a Hardtanh by descent; its lower limit is what makes it a rectifier
     if isinstance(module, nn.ReLU6):
         return float("-inf"), 6.0

@@ -43,7 +43,7 @@ def judge_run(run: Path | str, limits: DebuggerRules) -> tuple[TensorLog, list[V
 
 
 def conclude(run: Path, limits: DebuggerRules) -> None:
-    """Judges a run and says the outcome in a line; stops nothing when it fails.
+    """Apply the rules to a run and print a one-line summary; a failure stops nothing.
 
     Writes `debug/verdicts.json`, and beside it what a report shows of the recording.
     """
@@ -64,7 +64,7 @@ def conclude(run: Path, limits: DebuggerRules) -> None:
 
 
 def headline(tape: TensorLog, verdicts: Sequence[Verdict]) -> str:
-    """The recording in one line."""
+    """Return a one-line summary of the recording."""
     counts = [f"{len(tape.losses(mode)):,} losses in {name}" for mode, name in _MODES]
     return f"debug: {', '.join(counts)}; {triggered(verdicts)}"
 
@@ -88,7 +88,7 @@ class RuleRunner:
         self.told: set[str] = set()
 
     def look(self) -> list[Verdict]:
-        """The verdicts of the rules that have fired for the first time since the last look."""
+        """Return the results of rules that fired for the first time since the last call."""
         self.tape.refresh()
         triggers = []
         for rule in self.rules:
@@ -101,5 +101,5 @@ class RuleRunner:
         return triggers
 
     def action(self, verdict: Verdict) -> str:
-        """What the config wants done: `warn` or `stop`."""
+        """Return the configured action: `warn` or `stop`."""
         return next(str(rule.limits.action) for rule in self.rules if rule.name == verdict.rule)

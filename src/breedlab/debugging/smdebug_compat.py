@@ -21,7 +21,7 @@ def _import_quietly() -> None:
     """Its logger prints to stdout from the first import on; whoever wants to read it sets
     SMDEBUG_LOG_LEVEL."""
     _stand_in_for_pyinstrument()
-    asked = os.environ.get(_LEVEL)
+    level = os.environ.get(_LEVEL)
     os.environ.setdefault(_LEVEL, "critical")
     try:
         with warnings.catch_warnings():
@@ -30,7 +30,7 @@ def _import_quietly() -> None:
             import smdebug.rules
             import smdebug.trials  # noqa: F401
     finally:
-        if asked is None:
+        if level is None:
             del os.environ[_LEVEL]
             logging.getLogger("smdebug").setLevel(logging.CRITICAL + 1)
 

@@ -48,8 +48,8 @@ _KEPT = "report.json"
 
 
 def read_tensors(run: Path) -> Tensors:
-    """Reads a run's recording; a run without one gives an empty one, and so does one that smdebug
-    cannot read."""
+    """Read a run's recording; return an empty one for a run without one, or if smdebug cannot read
+    it."""
     if not (run / "debug").is_dir():
         return Tensors()
     try:
@@ -59,19 +59,19 @@ def read_tensors(run: Path) -> Tensors:
 
 
 def keep(run: Path, tape: Any) -> None:
-    """Writes what a report shows of a recording beside it: smdebug takes seconds to open, and
-    PyTorch with it.
+    """Write the part of a recording that a report shows; opening it with smdebug and PyTorch takes
+    seconds.
 
     Args:
         run: The run directory.
         tape: Its recording, read to its end.
     """
-    found = {"of": _extent(run), **asdict(_shown(tape))}
-    atomic_write_json(run / "debug" / _KEPT, found)
+    tree = {"of": _extent(run), **asdict(_shown(tape))}
+    atomic_write_json(run / "debug" / _KEPT, tree)
 
 
 def _kept(run: Path) -> Tensors | None:
-    """What `keep` wrote, unless more has been recorded since."""
+    """Return what `keep` wrote, unless there are newer recordings."""
     try:
         content = json.loads((run / "debug" / _KEPT).read_text("utf-8"))
         if content.pop("of") != _extent(run):
@@ -117,7 +117,7 @@ def _shown(tape: Any) -> Tensors:
     saved, figures = {}, {}
     for collection in FIGURES:
         by_step = tape.saved(collection, "TRAIN")
-        names = sorted({name for found in by_step.values() for name in found})
+        names = sorted({name for tensors in by_step.values() for name in tensors})
         if names:
             saved[collection] = (len(names), len(by_step))
             figures[collection] = _figures(tape, collection, names, list(by_step))
@@ -134,8 +134,8 @@ def _figures(tape: Any, collection: str, names: list[str], steps: list[int]) -> 
             for step, there in at
             if name in tape.saved(collection, "TRAIN")[step]
         ]
-        if known := [(there, value) for there, value in series if math.isfinite(value)]:
-            found[name] = known
+        if finite := [(there, value) for there, value in series if math.isfinite(value)]:
+            found[name] = finite
     return found
 
 

@@ -19,8 +19,8 @@ def shown_metrics(test: Mapping[str, Any]) -> dict[str, str]:
     metrics = test.get("metrics", {})
     few = len(test.get("per_class", {})) < _FEWEST_CLASSES_OF_TOP5
     return {
-        name: shown
-        for name, shown in titles().items()
+        name: title
+        for name, title in titles().items()
         if name in metrics and not (few and name == "top5")
     }
 
@@ -51,7 +51,7 @@ def chance(test: Mapping[str, Any]) -> float | None:
     """
     if test.get("multi_label"):
         return None
-    counts = {name: found["photos"] for name, found in test.get("per_class", {}).items()}
+    counts = {name: own["photos"] for name, own in test.get("per_class", {}).items()}
     if sum(count > 0 for count in counts.values()) < 2:
         return None
     guess = test.get("most_frequent_class")
@@ -64,19 +64,21 @@ def metric(name: str, value: float) -> str:
     return f"{value:.1%}" if is_percent(name) else f"{value:.3f}"
 
 
-def speedup(found: Mapping[str, Any], module: Mapping[str, float]) -> str:
+def speedup(candidate: Mapping[str, Any], module: Mapping[str, float]) -> str:
     """Return an engine's speedup over the module, with the quartiles of its rounds where they were
     recorded."""
-    if not found["milliseconds"]:
+    if not candidate["milliseconds"]:
         return ""
-    if recorded := found.get("speedup"):
+    if recorded := candidate.get("speedup"):
         middle, low, high = recorded
         return f"{middle:.1f} ({low:.1f} to {high:.1f})"
-    return f"{geometric_mean(module[size] / ms for size, ms in found['milliseconds'].items()):.1f}"
+    return (
+        f"{geometric_mean(module[size] / ms for size, ms in candidate['milliseconds'].items()):.1f}"
+    )
 
 
 def figure(value: Any) -> str:
-    """A value of a config or a table, short."""
+    """Return a value of a config or a table, short."""
     if value is None:
         return "none"
     if isinstance(value, bool):

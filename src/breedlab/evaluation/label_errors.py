@@ -67,8 +67,8 @@ def margins(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def can_judge(probabilities: torch.Tensor, labels: torch.Tensor) -> bool:
-    """Whether the probabilities tell classes apart well enough to doubt a label: what they get
-    wrong of a class that they hardly know is their own mistake.
+    """Return whether the probabilities separate the classes well enough to doubt a label; errors on
+    a class that the model hardly knows are its own.
 
     They have to be right at least halfway from always naming the most frequent class to all.
     """

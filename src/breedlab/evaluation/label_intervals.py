@@ -94,35 +94,35 @@ def label_intervals(
             for index in range(classes)
         ]
     )
-    seen = np.isfinite(precision)
+    defined = np.isfinite(precision)
     spans: list[Span | None] = [
         _clipped(interval_of(float(value), one.precision[0], one.precision[2], one.precision[3]))
-        if known
+        if present
         else None
-        for value, known, one in zip(precision, seen, every, strict=True)
+        for value, present, one in zip(precision, defined, every, strict=True)
     ]
-    found: dict[str, Span] = {}
+    intervals: dict[str, Span] = {}
     if "exact" in values:
-        found["exact"] = wilson(values["exact"] * images, images)
-    if "map" in values and seen.any():
+        intervals["exact"] = wilson(values["exact"] * images, images)
+    if "map" in values and defined.any():
         of_labels = [_with_one(extra, [one.precision for one in every], how) for how in range(3)]
-        found["map"] = _clipped(
-            interval_of(values["map"], *(each[seen].mean(axis=0) for each in of_labels))
+        intervals["map"] = _clipped(
+            interval_of(values["map"], *(each[defined].mean(axis=0) for each in of_labels))
         )
     counts = [_with_one(extra, [one.counts for one in every], how) for how in range(3)]
     if "f1" in values:
         there = (answers.given | (answers.targets > 0)).any(axis=0)
         if there.any():
             means = [multi_label.f1(*_parts(each[there])).mean(axis=0) for each in counts]
-            found["f1"] = _clipped(interval_of(values["f1"], *means))
+            intervals["f1"] = _clipped(interval_of(values["f1"], *means))
     if "micro_f1" in values:
         sums = [multi_label.f1(*_parts(each.sum(axis=0))) for each in counts]
         if all(np.isfinite(each).all() for each in sums):
-            found["micro_f1"] = _clipped(interval_of(values["micro_f1"], *sums))
+            intervals["micro_f1"] = _clipped(interval_of(values["micro_f1"], *sums))
     if "loss" in values and np.isfinite(values["loss"]):
         low, high = interval_of(values["loss"], *_losses(answers, extra))
-        found["loss"] = (max(0.0, low), high)
-    return found, spans
+        intervals["loss"] = (max(0.0, low), high)
+    return intervals, spans
 
 
 def _clipped(span: Span) -> Span:
@@ -164,13 +164,13 @@ def _of_class(answers: LabelAnswers, extra: _Extra, index: int) -> _OfClass:
     )
 
 
-def _with_one(extra: _Extra, found: list[tuple[Array, Array, Array, Array]], how: int) -> Array:
+def _with_one(extra: _Extra, resamples: list[tuple[Array, Array, Array, Array]], how: int) -> Array:
     """Return what each class comes to in each resample: plain (0), or with one more image whose one
     label is wrong (1), or right (2)."""
     if how == 0:
-        return np.stack([each[0] for each in found])
-    same = np.stack([each[1] for each in found])
-    changed = np.stack([each[1 + how] for each in found])
+        return np.stack([each[0] for each in resamples])
+    same = np.stack([each[1] for each in resamples])
+    changed = np.stack([each[1 + how] for each in resamples])
     rows = np.arange(len(extra.label))
     same[extra.label, rows] = changed[extra.label, rows]
     return same

@@ -31,22 +31,22 @@ def average_precision(scores: Array, positives: Array, images: Array) -> Array:
     ranked = scores[order]
     ends = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
     hits = np.cumsum(positives[..., order], axis=-1)[..., ends]
-    taken = np.cumsum(images[..., order], axis=-1)[..., ends]
+    cumulative = np.cumsum(images[..., order], axis=-1)[..., ends]
     total = hits[..., -1:]
     gained = np.diff(hits, axis=-1, prepend=0)
-    precision = np.divide(hits, taken, out=np.zeros_like(taken), where=taken > 0)
+    precision = np.divide(hits, cumulative, out=np.zeros_like(cumulative), where=cumulative > 0)
     share = np.divide(gained, total, out=np.full_like(gained, np.nan), where=total > 0)
-    found: Array = (precision * share).sum(axis=-1)
-    return found
+    average: Array = (precision * share).sum(axis=-1)
+    return average
 
 
 def f1(hits: Array, given: Array, positives: Array) -> Array:
     """Return F1 of labels: given rightly, given, and true; NaN where there are none of either."""
     total = np.asarray(given + positives, dtype=float)
-    found: Array = np.divide(
+    scores: Array = np.divide(
         2.0 * np.asarray(hits, dtype=float), total, out=np.full_like(total, np.nan), where=total > 0
     )
-    return found
+    return scores
 
 
 def best_threshold(scores: Array, targets: Array) -> float:

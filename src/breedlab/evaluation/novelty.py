@@ -91,8 +91,8 @@ def _separated(
     valid_labels: torch.Tensor,
     strangers: torch.Tensor,
 ) -> float:
-    known = ~torch.isin(labels, strangers)
-    distances = fit(method, features[known], labels[known]).distance(valid)
+    familiar = ~torch.isin(labels, strangers)
+    distances = fit(method, features[familiar], labels[familiar]).distance(valid)
     strange = torch.isin(valid_labels, strangers)
     return auroc(distances[~strange], distances[strange])
 

@@ -78,7 +78,7 @@ class Backbone:
 
 
 def build(name: str, weights: str = "none", tag: str = "") -> Backbone:
-    """Makes a backbone.
+    """Build a backbone.
 
     Args:
         name: A torchvision classifier's name, or `timm/NAME`.
@@ -134,9 +134,9 @@ def _build_torchvision(name: str, weights: str) -> Backbone:
     enum = models.get_model_weights(name)
     loaded = None
     if weights in enum.__members__ or weights == "DEFAULT":
-        chosen = enum[weights] if weights != "DEFAULT" else enum.DEFAULT
-        pretraining = _torchvision_pretraining(name, chosen, f"those of {chosen.name}")
-        network = _downloaded(lambda: models.get_model(name, weights=chosen), chosen.url)
+        entry = enum[weights] if weights != "DEFAULT" else enum.DEFAULT
+        pretraining = _torchvision_pretraining(name, entry, f"those of {entry.name}")
+        network = _downloaded(lambda: models.get_model(name, weights=entry), entry.url)
     elif is_path(weights) or weights == "none":
         pretraining = Pretraining()
         network = models.get_model(name, weights=None, **_quiet(name))
@@ -163,8 +163,8 @@ def _build_torchvision(name: str, weights: str) -> Backbone:
         loaded = load(
             network, read(Path(weights)), name, [*(whole - set(network.state_dict())), f"{last}."]
         )
-        chosen, source = _torchvision_weights_in(Path(weights), list(enum))
-        pretraining = _carried(loaded) or _torchvision_pretraining(name, chosen, source)
+        entry, source = _torchvision_weights_in(Path(weights), list(enum))
+        pretraining = _carried(loaded) or _torchvision_pretraining(name, entry, source)
     return Backbone(network, features, pretraining, loaded=loaded)
 
 
@@ -186,22 +186,22 @@ def _torchvision_pretraining(name: str, weights: Any, source: str) -> Pretrainin
     )
 
 
-def _torchvision_weights_in(file: Path, known: Sequence[Any]) -> tuple[Any, str]:
-    """Which of torchvision's weights a file holds, and by what that is told: their names end in
+def _torchvision_weights_in(file: Path, entries: Sequence[Any]) -> tuple[Any, str]:
+    """Return which of torchvision's weights a file holds, and the evidence: their names end in
     their SHA-256."""
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    for weights in known:
+    for weights in entries:
         stem = Path(weights.url).stem
         if file.name.startswith(stem) or digest.startswith(stem.rpartition("-")[2]):
             return weights, f"those of {weights.name}, which this file is"
     # Not DEFAULT's: a newer recipe of torchvision's says nothing of a file that is not
     # torchvision's.
-    return known[0], f"those of {known[0].name}, since {file.name} does not say its own"
+    return entries[0], f"those of {entries[0].name}, since {file.name} does not say its own"
 
 
 def _carried(loaded: Loaded) -> Pretraining | None:
-    """The transform that a checkpoint or an archive of ours brings."""
+    """Return the transform stored in a breedlab checkpoint or archive."""
     if not loaded.card:
         return None
     transform = loaded.card["transform"]
@@ -312,7 +312,7 @@ def _downloaded(make: Callable[[], nn.Module], source: str) -> nn.Module:
 
 
 def last_layer(network: nn.Module) -> tuple[str, int]:
-    """The path of the layer that made ImageNet's logits, and the width of what it reads."""
+    """Return the path of the classification layer, and its input width."""
     linear = [
         (path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)
     ]
@@ -325,19 +325,19 @@ def last_layer(network: nn.Module) -> tuple[str, int]:
 
 
 def cut_last_layer(network: nn.Module) -> int:
-    """Replaces the layer that made ImageNet's logits by nothing; returns its input width."""
+    """Remove the classification layer and return its input width."""
     path, width = last_layer(network)
     network.set_submodule(path, nn.Identity())
     return width
 
 
 def is_path(weights: str) -> bool:
-    """Whether `model.weights` names a file, be it there or not."""
+    """Return whether `model.weights` names a file, whether or not it exists."""
     return Path(weights).name.endswith(ENDINGS) or Path(weights).is_file()
 
 
-def _unknown_weights(name: str, weights: str, known: list[str]) -> str:
-    choices = ", ".join(["DEFAULT", *known]) if known else "none that can be downloaded"
+def _unknown_weights(name: str, weights: str, names: list[str]) -> str:
+    choices = ", ".join(["DEFAULT", *names]) if names else "none that can be downloaded"
     expected = f"one of {choices}, a .safetensors or .pth file, a run, or none"
     return f"model.weights: got {weights!r} for {name}; expected {expected}"
 

@@ -19,7 +19,7 @@ class NotSeparable(Exception):
 
 
 def stages(network: nn.Module) -> list[str]:
-    """The stages that people choose among: top-level blocks, and the members of a top-level
+    """Return the stages to choose from: top-level blocks, and the members of a top-level
     sequence."""
     names = []
     for name, child in network.named_children():
@@ -35,8 +35,8 @@ def stages(network: nn.Module) -> list[str]:
 
 
 def layers(network: nn.Module) -> list[str]:
-    """The network's layers from first to last: top-level blocks, a sequence that holds most of it
-    taken apart."""
+    """Return the network's layers from first to last: top-level blocks, a sequence that holds most
+    of it taken apart."""
     total = sum(p.numel() for p in network.parameters())
     names = []
     for name, child in network.named_children():
@@ -139,15 +139,15 @@ def _after(network: nn.Module, stage: str) -> fx.GraphModule:
         raise NotSeparable(f"{stage} runs {len(calls)} times")
     rest = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {calls[0]: rest.placeholder("activations")}
-    passed = False
+    is_after = False
     for node in graph.nodes:
         if node is calls[0]:
-            passed = True
-        elif passed or node.op == "get_attr":
+            is_after = True
+        elif is_after or node.op == "get_attr":
             if any(argument not in copies for argument in node.all_input_nodes):
                 raise NotSeparable(f"what follows {stage} also reads what came before it")
             copies[node] = rest.node_copy(node, lambda argument: copies[argument])
-    made = fx.GraphModule(network, rest)
-    made.graph.eliminate_dead_code()
-    made.recompile()
-    return made
+    module = fx.GraphModule(network, rest)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module

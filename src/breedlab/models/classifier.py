@@ -115,7 +115,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def to_boundary(self, photos: torch.Tensor) -> torch.Tensor:
-        """The frozen part alone: from images to its last activations."""
+        """Return the frozen part alone: from images to its last activations."""
         images = self.normalised(photos)
         if self.freeze == "backbone":
             features: torch.Tensor = self.backbone(images)
@@ -136,12 +136,12 @@ class Classifier(nn.Module):
         return reached[0]
 
     def after_boundary(self, activations: torch.Tensor) -> torch.Tensor:
-        """The part that trains: from the boundary's activations to logits (n, classes)."""
+        """Return the part that trains: from the boundary's activations to logits (n, classes)."""
         logits: torch.Tensor = self.tail()(activations)
         return logits
 
     def tail(self) -> nn.Module:
-        """The part that trains, as a module of its own that shares this one's parameters.
+        """Return the part that trains, as a module of its own that shares this one's parameters.
 
         Raises:
             NotSeparable: If the backbone cannot be cut at the frozen stage.
@@ -163,7 +163,7 @@ class Classifier(nn.Module):
             yield from module.parameters(recurse=False)
 
     def frozen_modules(self) -> dict[str, nn.Module]:
-        """What runs before the boundary and what encloses it, by name."""
+        """Return the modules before the boundary, and those that enclose it, by name."""
         frozen = set(map(id, [*self._frozen, *self._enclosing]))
         return {path: module for path, module in self.named_modules() if id(module) in frozen}
 
@@ -199,8 +199,8 @@ class Classifier(nn.Module):
         ]
 
     def _enclosing_modules(self) -> list[nn.Module]:
-        """What the stage lies in. Numbers of their own (a class token, position embeddings) come
-        before it."""
+        """Return what the stage lies in. Numbers of their own (a class token, position embeddings)
+        come before it."""
         if self.freeze in ("none", "backbone"):
             return []
         parts = self.freeze.split(".")

@@ -168,5 +168,5 @@ def _listed_depths(paths: Iterable[str], family: _Layers) -> dict[str, int]:
             waiting.append(path)
         else:
             above.append(path)
-    found = {path: len(layers) - number for number, layer in enumerate(layers) for path in layer}
-    return found | dict.fromkeys(above, 0)
+    depths = {path: len(layers) - number for number, layer in enumerate(layers) for path in layer}
+    return depths | dict.fromkeys(above, 0)

@@ -30,8 +30,8 @@ class _Reached(Exception):
 
 
 def spread(network: nn.Module, images: Tensor) -> float | None:
-    """How much more the first BatchNorm's input varies than it did in training; 1 when the input is
-    the same.
+    """Return the ratio of the first BatchNorm's input variance to that in training; 1 if the input
+    is the same.
 
     Args:
         network: With its weights.
@@ -40,7 +40,7 @@ def spread(network: nn.Module, images: Tensor) -> float | None:
     Returns:
         The median over channels of variance over stored variance; None if no BatchNorm is reached.
     """
-    found: list[float] = []
+    ratios: list[float] = []
 
     def stop(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         running = module.running_var
@@ -48,7 +48,7 @@ def spread(network: nn.Module, images: Tensor) -> float | None:
         x = inputs[0].float()
         variance = x.var(dim=[d for d in range(x.ndim) if d != 1])
         alive = running > 1e-6 * running.max()  # a dead filter varies by nothing, then and now
-        found.append(float((variance[alive] / running[alive]).median()))
+        ratios.append(float((variance[alive] / running[alive]).median()))
         raise _Reached
 
     norms = [m for m in network.modules() if isinstance(getattr(m, "running_var", None), Tensor)]
@@ -65,7 +65,7 @@ def spread(network: nn.Module, images: Tensor) -> float | None:
             handle.remove()
         for module in training:
             module.training = True
-    return found[0] if found else None
+    return ratios[0] if ratios else None
 
 
 def concern(
@@ -101,8 +101,8 @@ def concern(
         return ""
     candidates = USUAL if stated is None else {"their own": stated}
     others = {
-        name: spread(network, _normalized(images, *known)) or 0.0
-        for name, known in candidates.items()
+        name: spread(network, _normalized(images, *normalization)) or 0.0
+        for name, normalization in candidates.items()
     }
     name = min(others, key=lambda other: _distance(others[other]))
     fits = (
@@ -116,10 +116,10 @@ def concern(
     )
     if not fits:
         return f"{text}; set both to what the weights were trained with"
-    known = candidates[name]
+    normalization = candidates[name]
     return (
-        f"{text}, with {name} {others[name]:.2g} times; try data.mean={_list(known[0])}"
-        f" data.std={_list(known[1])}"
+        f"{text}, with {name} {others[name]:.2g} times; try data.mean={_list(normalization[0])}"
+        f" data.std={_list(normalization[1])}"
     )
 
 
@@ -129,7 +129,7 @@ def _normalized(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
 
 
 def _distance(ratio: float) -> float:
-    """How far from 1, as a factor of at least 1."""
+    """Return the distance from 1 as a factor of at least 1."""
     return max(ratio, 1 / ratio) if ratio > 0 else float("inf")
 
 

@@ -15,7 +15,8 @@ from breedlab.models.backbone import cut_last_layer
 
 
 def measure() -> dict[str, Entry]:
-    """The catalogue of the torchvision that is installed; the networks are built without memory."""
+    """Return the catalogue of the installed torchvision, building its networks without allocating
+    memory."""
     entries = {}
     for name in models.list_models(module=models):
         try:

@@ -84,14 +84,14 @@ def ranked(timings: Mapping[Key, Timing]) -> list[Key]:
         timings: By engine, the safest first: of two that are not clearly apart, the safer one is
             better, so that noise does not decide what is exported.
     """
-    left = list(timings)
+    remaining = list(timings)
     order = []
-    while left:
-        fastest = min(left, key=lambda key: geometric_mean(timings[key].milliseconds.values()))
-        rivals = [key for key in left if not is_clearly_faster(timings[fastest], timings[key])]
+    while remaining:
+        fastest = min(remaining, key=lambda key: geometric_mean(timings[key].milliseconds.values()))
+        rivals = [key for key in remaining if not is_clearly_faster(timings[fastest], timings[key])]
         best = rivals[0] if rivals else fastest
         order.append(best)
-        left.remove(best)
+        remaining.remove(best)
     return order
 
 

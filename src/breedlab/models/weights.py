@@ -130,9 +130,9 @@ def load(network: nn.Module, stored: StoredWeights, name: str, last: Iterable[st
     foreign = [n for n in extra if n.partition(".")[0] in tops and not n.startswith(tuple(last))]
     if missing or reshaped or foreign:
         raise BackboneError(_misfit(stored, name, prefix, own, theirs, missing, reshaped, foreign))
-    kept = {n: theirs.get(n, tensor) for n, tensor in own.items()}
+    merged = {n: theirs.get(n, tensor) for n, tensor in own.items()}
     broken = [
-        n for n, t in kept.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())
+        n for n, t in merged.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())
     ]
     if broken:
         raise BackboneError(
@@ -140,7 +140,7 @@ def load(network: nn.Module, stored: StoredWeights, name: str, last: Iterable[st
             f" {len(own)} tensors, such as {prefix}{broken[0]}; expected the weights of a training"
             " that did not diverge"
         )
-    network.load_state_dict(kept)
+    network.load_state_dict(merged)
     start = prefix.removesuffix("backbone.") + "head."
     head = {
         n.removeprefix(start): t.clone()
@@ -197,7 +197,7 @@ def _card_in(file: Path) -> dict[str, Any]:
 
 
 def _checked_card(path: Path, card: Any) -> dict[str, Any]:
-    """A card's three parts, of the right types; it may come from anywhere."""
+    """Return a card's three parts, of the right types; it may come from anywhere."""
 
     def numbers(value: Any) -> bool:
         return (
@@ -236,7 +236,7 @@ def _checked_card(path: Path, card: Any) -> dict[str, Any]:
 
 
 def _state_dict(content: Any) -> dict[str, Tensor]:
-    """The tensors by name in what torch.save wrote, one wrapper deep."""
+    """Return the tensors by name in what torch.save wrote, one wrapper deep."""
 
     def tensors(value: Any) -> dict[str, Tensor]:
         if not isinstance(value, Mapping):
@@ -255,8 +255,8 @@ def _state_dict(content: Any) -> dict[str, Tensor]:
 
 
 def _prefix(stored: StoredWeights, own: Mapping[str, Tensor]) -> str:
-    """What most of the names that fit begin with, such as `module.` or `model.backbone.`; the first
-    of equals."""
+    """Return the most common prefix of the matching names, such as `module.` or `model.backbone.`;
+    the first of ties."""
     votes: Counter[str] = Counter()
     for name in stored.tensors:
         parts = name.split(".")

@@ -12,13 +12,13 @@ from breedlab.data.source import obtain
 
 
 def checked_photos(config: Config) -> Report:
-    """The images in place, every file read once.
+    """Fetch the images if needed and read every file once.
 
     Raises:
         DataError: If they are missing, broken or inconsistent.
     """
     photos = obtain(config)
-    counts = ", ".join(f"{len(found):,} {split}" for split, found in photos.splits.items())
+    counts = ", ".join(f"{len(images):,} {split}" for split, images in photos.splits.items())
     note(config.conceal(f"{photos.root}: {len(photos.classes)} classes; {counts}"))
     for text in photos.notes:
         note(config.conceal(text))
@@ -29,13 +29,19 @@ def checked_photos(config: Config) -> Report:
             on_bad_file=config.data.on_bad_file,
             progress=done,
         )
-    for found in (report.bad, report.conflicts, report.leaks):  # the run's splits.json has them all
-        for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in found]):
+    for images in (
+        report.bad,
+        report.conflicts,
+        report.leaks,
+    ):  # the run's splits.json has them all
+        for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in images]):
             warn(config.conceal(text))
     if report.bad or report.conflicts or report.leaks:
         note(
             "left: "
-            + ", ".join(f"{len(found):,} {split}" for split, found in report.photos.splits.items())
+            + ", ".join(
+                f"{len(images):,} {split}" for split, images in report.photos.splits.items()
+            )
         )
     for text in report.warnings:
         balanced = (

@@ -90,7 +90,7 @@ class CurrentRun:
 
 
 def _link_latest(runs: Path, run: Path) -> None:
-    """Points `<runs_dir>/latest` at a run, in one step, so that it never points nowhere."""
+    """Point `<runs_dir>/latest` at a run atomically."""
     runs.mkdir(parents=True, exist_ok=True)
     scratch = runs / f".latest.{os.getpid()}"
     scratch.unlink(missing_ok=True)

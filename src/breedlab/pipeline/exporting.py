@@ -31,7 +31,7 @@ def export(
     metrics: dict[str, Any],
     tested: FinalTest,
 ) -> dict[str, Any]:
-    """Writes the run's model.tar.gz; returns what it answers with, and by what that was chosen.
+    """Write the run's model.tar.gz; return its engine and the measurements behind the choice.
 
     `tested` holds what the test has computed on validation already.
     """

@@ -122,8 +122,8 @@ def extend(config: Config, run: Path) -> list[str]:
 def extended_after(run: Path) -> int | None:
     """Return how many epochs there were when a run was last given more; None if it never was."""
     tree = read_json_if_whole(run / "lineage.json") or {}
-    given = [entry for entry in tree.get("extended", []) if EPOCHS in entry["changed"]]
-    return int(given[-1]["behind"]["epochs"]) if given else None
+    extensions = [entry for entry in tree.get("extended", []) if EPOCHS in entry["changed"]]
+    return int(extensions[-1]["behind"]["epochs"]) if extensions else None
 
 
 def begin_training(run: Path, trial: int, values: Mapping[str, Any]) -> str:

@@ -95,28 +95,28 @@ def fine_tune(
     plan = distributed.rank_zero_only(lambda: _planned(prepared, config, folder, before, seconds))
     if plan.epochs == 0:
         return FineTuned({"epochs": 0, "kept": False})
-    tuned = configs.replace(
+    tuned_config = configs.replace(
         settings(prepared, config, plan.freeze),
         {
             "trainer.max_epochs": plan.epochs,
             "data.batch_size": plan.batch_size or config.fine_tune.batch_size,
         },
     )
-    classifier = prepared.classifier(tuned, synced=distributed.world() > 1)
+    classifier = prepared.classifier(tuned_config, synced=distributed.world() > 1)
     head = distributed.rank_zero_only(
         lambda: of_classifier(
             read_checkpoint(run / "checkpoints" / "best.ckpt")["state_dict"], "head."
         )
     )
     classifier.head.load_state_dict(head)
-    learner, _ = prepared.learner(classifier, tuned, plan.epochs)
+    learner, _ = prepared.learner(classifier, tuned_config, plan.epochs)
     with distributed.rank_zero_first():
-        photos = prepared.live_data(tuned)
+        photos = prepared.live_data(tuned_config)
     try:
         fitted = fit(
             learner,
             photos,
-            tuned,
+            tuned_config,
             folder,
             accelerator=prepared.accelerator,
             precision=plan.precision,
@@ -140,7 +140,7 @@ def fine_tune(
     outcome = "kept" if is_better else "the frozen backbone stays"
     note(f"{metric} {before.best:.4f} before, {fitted.best:.4f} after: {outcome}")
     return (
-        FineTuned(outcome_record, tuned, fitted, plan.precision, head)
+        FineTuned(outcome_record, tuned_config, fitted, plan.precision, head)
         if is_better
         else FineTuned(outcome_record)
     )
@@ -267,18 +267,18 @@ def _fastest(prepared: TrainingContext, config: Config, seconds: float | None) -
     return replace(plan, batch_size=batch_size)
 
 
-def _batch_that_fits(prepared: TrainingContext, tuned: Config, precision: str) -> int:
+def _batch_that_fits(prepared: TrainingContext, config: Config, precision: str) -> int:
     """Return how many images of a batch memory has room for."""
-    wanted = tuned.data.batch_size
-    fitting, needed, free = memory.images_that_fit(prepared, tuned, wanted, precision)
-    if fitting < wanted:
+    size = config.data.batch_size
+    fitting, needed, free = memory.images_that_fit(prepared, config, size, precision)
+    if fitting < size:
         instead = (
-            f"fine_tune.batch_size={fitting} instead of {wanted}"
+            f"fine_tune.batch_size={fitting} instead of {size}"
             if fitting >= _SMALLEST_BATCH
             else "the backbone stays frozen"
         )
         note(
-            f"{instead}: a step of {wanted} images takes at least {needed / 1e9:.1f} GB of memory,"
+            f"{instead}: a step of {size} images takes at least {needed / 1e9:.1f} GB of memory,"
             f" and {free / 1e9:.1f} GB are free"
         )
     return fitting
@@ -292,23 +292,23 @@ def _that_fits(
     seconds: float | None,
 ) -> _Plan:
     """Return as many epochs as there is time for."""
-    tuned = settings(prepared, config, freeze)
+    tuned_config = settings(prepared, config, freeze)
     what = "all layers" if freeze == "none" else f"the layers after {freeze}"
     with progress(f"timing a step of {what}"):
-        times = {each: _seconds_an_epoch(prepared, tuned, each) for each in precisions}
+        times = {each: _seconds_an_epoch(prepared, tuned_config, each) for each in precisions}
     precision = min(times, key=lambda each: times[each])
     rest = "" if seconds is None else f", and the search left {max(seconds, 0):,.0f} s"
     note(f"an epoch of {what} takes about {times[precision]:,.0f} s in {precision}{rest}")
-    configured = tuned.trainer.max_epochs
+    configured = tuned_config.trainer.max_epochs
     fit_in = math.inf if seconds is None else max(0.0, seconds / times[precision])
     epochs = math.floor(min(configured, fit_in))
     return _Plan(epochs if epochs >= min(_FEWEST, configured) else 0, precision, freeze)
 
 
-def _seconds_an_epoch(prepared: TrainingContext, tuned: Config, precision: str) -> float:
+def _seconds_an_epoch(prepared: TrainingContext, config: Config, precision: str) -> float:
     """Return what an epoch takes, validation and the refit's epoch included."""
-    classifier = prepared.classifier(tuned).to(prepared.device)
-    learner, feed = prepared.learner(classifier, tuned, 1)
+    classifier = prepared.classifier(config).to(prepared.device)
+    learner, feed = prepared.learner(classifier, config, 1)
     learner.to(prepared.device).train()
 
     def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -327,7 +327,7 @@ def _seconds_an_epoch(prepared: TrainingContext, tuned: Config, precision: str) 
     validated = _seconds_an_image(validate, list(islice(feed.valid(), 2)))
     splits = prepared.report.photos.splits
     train, valid = len(splits["train"]), len(splits["valid"])
-    again = train + valid if tuned.trainer.refit else 0
+    again = train + valid if config.trainer.refit else 0
     return trained * (train + again) + validated * valid
 
 

@@ -92,11 +92,11 @@ def best_rows(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     The test split has no say: who picks by it has nothing left that tells how good the pick is.
     Runs that watch different metrics cannot be compared, and none is the best.
     """
-    known = {index: row for index, row in enumerate(rows) if row.get("best") is not None}
-    if len({(row["metric"], row["mode"]) for row in known.values()}) != 1:
+    rated = {index: row for index, row in enumerate(rows) if row.get("best") is not None}
+    if len({(row["metric"], row["mode"]) for row in rated.values()}) != 1:
         return []
     ranks = {
-        index: rank(row["best"], row.get("valid/loss"), row["mode"]) for index, row in known.items()
+        index: rank(row["best"], row.get("valid/loss"), row["mode"]) for index, row in rated.items()
     }
     return [index for index, place in ranks.items() if place == min(ranks.values())]
 

@@ -52,7 +52,7 @@ def describe_lineage(config: Config, report: Report, start: Mapping[str, Any]) -
             "fingerprint": report.fingerprint,
             "photos": {split: len(report.photos.splits[split]) for split in SPLITS},
         },
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
         "transform": start.get("transform"),
@@ -61,7 +61,7 @@ def describe_lineage(config: Config, report: Report, start: Mapping[str, Any]) -
 
 
 def _parent(weights: str) -> str | None:
-    """The run whose weights it starts from, if there is one."""
+    """Return the run whose weights it starts from, if there is one."""
     for folder in Path(file_of(weights)).resolve().parents:
         if (folder / "lineage.json").is_file():
             return str(folder)
@@ -76,8 +76,8 @@ def _version(name: str) -> str | None:
 
 
 def git_state() -> dict[str, Any] | None:
-    """The commit of the folder that the run was started in; None outside a checkout or without
-    git."""
+    """Return the commit of the folder that the run was started in; None outside a checkout or
+    without git."""
 
     def ask(*words: str) -> str:
         return subprocess.run(

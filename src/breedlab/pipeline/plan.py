@@ -33,7 +33,7 @@ class Images:
 
 
 def plan(config: Config, resume: Path | None) -> str:
-    """The plan as text; of a run to continue, what is left of it.
+    """Return the plan as text; for a run to continue, what remains of it.
 
     Raises:
         DataError: If the data folder is there and cannot be used.
@@ -66,7 +66,8 @@ def plan(config: Config, resume: Path | None) -> str:
 
 
 def describe_task(config: Config, images: Images | None) -> list[str]:
-    """The lines about data and network; images are None where they cannot be counted from here."""
+    """Return the lines about data and network; images are None where they cannot be counted from
+    here."""
     if images is None:
         data = [f"data      {config.data.root}: in S3, used where it lies; counted by the job"]
     else:
@@ -90,13 +91,13 @@ def suited(config: Config, images: Images | None) -> tuple[Config, list[str]]:
     a run warns of."""
     notes = [text] if (text := early_stopping_concern(config)) else []
     if images is not None:
-        config, said = cap_batch_sizes(config, images.counts["train"])
-        notes += [said] if said else []
+        config, notice = cap_batch_sizes(config, images.counts["train"])
+        notes += [notice] if notice else []
     return config, [f"note      {text}" for text in notes]
 
 
 def find_images(config: Config) -> Images:
-    """How many images there are here, or will be.
+    """Return the number of images that exist here or will.
 
     Raises:
         DataError: If the data folder is there and cannot be used.
@@ -124,20 +125,22 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
     stages = ["check every image"]
     if cached and not already.trained:
         photos = config.cache.views * train + images.counts["valid"]
-        kept = (
+        unless_cached = (
             f", unless {config.cache.dir} still has them" if already.trials or already.begun else ""
         )
-        stages.append(f"compute the frozen part's activations once{kept}: {photos:,} images")
+        stages.append(
+            f"compute the frozen part's activations once{unless_cached}: {photos:,} images"
+        )
     space = search_space(config)
     trials = trial_count(config)
     if tuner.strategy != "none" and already.trials < trials:
-        ended = f" ({already.trials} of {trials} are done)" if already.trials else ""
+        progress = f" ({already.trials} of {trials} are done)" if already.trials else ""
         at_once = f", {tuner.parallel} at a time" if tuner.parallel > 1 else ""
         best = "highest" if config.monitor.mode == "max" else "lowest"
         limit = "" if tuner.minutes is None else f"up to {tuner.minutes:g} minutes, "
         stages.append(
-            f"search: {limit}{trials - already.trials} trials x {tuner.max_epochs} epochs{ended},"
-            f" {tuner.strategy}{at_once}, for the {best} {config.monitor.metric}"
+            f"search: {limit}{trials - already.trials} trials x {tuner.max_epochs}"
+            f" epochs{progress}, {tuner.strategy}{at_once}, for the {best} {config.monitor.metric}"
         )
         stages[-1] += "".join(
             f"\n       {path}: {describe_dimension(dimension)}" for path, dimension in space.items()
@@ -177,17 +180,17 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
 
 
 def _fine_tuning(config: Config) -> str:
-    tuned, limited = config.fine_tune, config.tuner.minutes is not None
+    settings, limited = config.fine_tune, config.tuner.minutes is not None
     what = {
         "none": "train all layers",
         "auto": "train all layers, or the last third" if limited else "train all layers",
-    }.get(tuned.freeze, f"train the layers after {tuned.freeze}")
+    }.get(settings.freeze, f"train the layers after {settings.freeze}")
     room = ", as far as the search leaves time" if limited else ""
-    return f"{what}: up to {tuned.epochs} epochs{room}; kept if validation is better"
+    return f"{what}: up to {settings.epochs} epochs{room}; kept if validation is better"
 
 
 def describe_dimension(dimension: Dimension) -> str:
-    """What a searched value may be, as text."""
+    """Return a description of a search dimension."""
     if isinstance(dimension, Choices):
         return f"one of {', '.join(map(_as_typed, dimension.values))}"
     scale = ""

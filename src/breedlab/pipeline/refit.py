@@ -138,15 +138,14 @@ def on_all(cached: Activations) -> Activations:
     )
 
 
-def _is_there(run: Path, folder: Path, told: dict[str, Any]) -> bool:
-    """Whether the refit is there; what is there of another one, of a training that went on since,
-    is removed."""
+def _is_there(run: Path, folder: Path, record: dict[str, Any]) -> bool:
+    """Return whether the refit exists; remove one that an earlier training left."""
     marker = run / "checkpoints" / "refit.json"
-    if read_json_if_whole(marker) == told:
+    if read_json_if_whole(marker) == record:
         return (run / "checkpoints" / FILE).exists()
     (run / "checkpoints" / FILE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    atomic_write_json(marker, told)
+    atomic_write_json(marker, record)
     return False
 
 

@@ -15,7 +15,7 @@ from breedlab.config import Config
 from breedlab.console import note, progress, stage, warn
 from breedlab.data.check import Report
 from breedlab.files import atomic_write_text
-from breedlab.pipeline import extension, resuming, rundir
+from breedlab.pipeline import final_training, resuming, rundir
 from breedlab.pipeline.checked_images import checked_photos
 from breedlab.pipeline.current_run import CurrentRun
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
@@ -23,7 +23,7 @@ from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concer
 if TYPE_CHECKING:
     import lightning
 
-    from breedlab.data.module import PhotoData
+    from breedlab.models.classifier import Classifier
     from breedlab.profiling.session import Session
     from breedlab.training.context import TrainingContext
 
@@ -42,11 +42,11 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class _Begun:
-    """What every stage of one run shares.
+class _Context:
+    """What all stages of one run share.
 
     Attributes:
-        current: The run directory that is being worked on.
+        current: The state of the run directory.
         watch: The profiler.
         callbacks, fit_only: As for `run`.
     """
@@ -66,21 +66,21 @@ def run(
     fit_only: bool = False,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> TrainResult:
-    """Does everything that a config asks for, or what a resumed run still lacks of it.
+    """Run everything that a config asks for, or the rest of a resumed run.
 
     Args:
         config: The experiment.
-        overrides: What the person typed, for the record.
+        overrides: The overrides as typed, for the record.
         resume: The run directory to continue.
-        directory: The run directory to begin, in place of a fresh one in `runs_dir`; or to go on
-            with, if it was begun.
-        fit_only: Stop after training: no test, no export, no report; `metrics` has the training's
-            alone.
-        callbacks: What else watches the final training.
+        directory: The run directory to create instead of a fresh one in `runs_dir`, or to
+            continue if it exists.
+        fit_only: Stop after training: no test, no export, no report; `metrics` has only those of
+            the training.
+        callbacks: Additional callbacks of the final training.
 
     Raises:
         Terminated: By SIGTERM; the run can be resumed.
-        BreedlabError: With one message for the person.
+        BreedlabError: With one message for the user.
     """
     from breedlab.profiling.session import watched
 
@@ -95,11 +95,11 @@ def run(
             signals.listening(current.how_to_resume),
             watched(watching) as watch,
         ):
-            begun = _Begun(current, watch, callbacks, fit_only)
-            return _run(config, overrides, resume, directory, begun)
+            context = _Context(current, watch, callbacks, fit_only)
+            return _run(config, overrides, resume, directory, context)
     finally:
-        # what Lightning tied into cycles: in a grid the next run needs the memory, a GPU's above
-        # all
+        # Free Lightning's reference cycles: in a grid, the next run needs the memory, above all a
+        # GPU's.
         gc.collect()
 
 
@@ -108,11 +108,11 @@ def _run(
     overrides: list[str],
     resume: Path | None,
     new: Path | None,
-    begun: _Begun,
+    context: _Context,
 ) -> TrainResult:
     started = time.monotonic()
-    current, watch = begun.current, begun.watch
-    # Rank 0 keeps the run, and so knows whether there is one: another host's disk need not have it.
+    current, watch = context.current, context.watch
+    # Rank 0 writes the run, so it knows whether there is one; another host's disk may lack it.
     resume, new = distributed.broadcast((resume, new))
     _enter(watch, "Data")
     with distributed.rank_zero_first():
@@ -127,7 +127,7 @@ def _run(
         config = capped
         if said:
             note(said)
-        # before there is a run: what cannot start leaves nothing behind
+        # before the run directory exists: a run that cannot start leaves nothing behind
         prepared = _prepared(config, report, watch)
 
         def create() -> Path:
@@ -143,14 +143,14 @@ def _run(
             if distributed.is_main()
             else prepared.engines.resume(directory)
         )
-        return _train(prepared, directory, started, begun)
+        return _train(prepared, directory, started, context)
     directory = distributed.rank_zero_only(
         lambda: resuming.reenter(config, resume, report, current)
     )
     if said and distributed.rank_zero_only(
         lambda: rundir.recorded_config(directory).tuner.space == capped.tuner.space
     ):
-        config = capped  # a job that starts again is given the config as it was typed
+        config = capped  # a restarted job gets the config as typed
     current.path = directory
     note(f"run directory: {directory}")
     complete = distributed.rank_zero_only(lambda: resuming.complete_metrics(directory))
@@ -161,7 +161,7 @@ def _run(
     config = resuming.as_begun(config, transform)
     prepared = _prepared(config, report, watch)
     prepared.engines.resume(directory)
-    return _train(prepared, directory, started, begun)
+    return _train(prepared, directory, started, context)
 
 
 def _enter(watch: Session, name: str) -> None:
@@ -171,7 +171,7 @@ def _enter(watch: Session, name: str) -> None:
 
 def _prepared(config: Config, report: Report, watch: Session) -> TrainingContext:
     _enter(watch, "Network")
-    # here, after the images are known to be good: it and its company take seconds
+    # Imported only once the images are known to be good, since it takes seconds.
     with progress("loading PyTorch"):
         from breedlab.training import starting_weights
         from breedlab.training.context import prepare
@@ -195,20 +195,12 @@ def _prepared(config: Config, report: Report, watch: Session) -> TrainingContext
 
 
 def _train(
-    prepared: TrainingContext, directory: Path, started: float, begun: _Begun
+    prepared: TrainingContext, directory: Path, started: float, context: _Context
 ) -> TrainResult:
-    from breedlab.debugging.recorder import records
-    from breedlab.pipeline.exporting import export
-    from breedlab.pipeline.final_test import final_test
-    from breedlab.pipeline.observers import observers
+    """Search, train, fine-tune, and refit as the config asks for; then test and export."""
     from breedlab.training import loggers
-    from breedlab.training.architecture import is_solved
-    from breedlab.training.auto_values import training_precision
-    from breedlab.training.fit import ActivationData, fit
-    from breedlab.training.probe import probe
-    from breedlab.training.solving import SOLVED
 
-    config, watch = prepared.config, begun.watch
+    config, watch = prepared.config, context.watch
     watch.write_to(directory)
     distributed.rank_zero_only(lambda: loggers.begin(config, directory))
     search: dict[str, Any] | None = None
@@ -222,92 +214,55 @@ def _train(
         search, seconds_left = best.found, best.seconds_left
 
     _enter(watch, "Training" if search is None else "Training the best")
-    classifier = prepared.classifier(config, synced=distributed.world() > 1)
-    fresh = not (directory / "checkpoints" / "last.ckpt").exists()
-    # DDP hands the probed head on
-    if config.trainer.probe_epochs and fresh and distributed.is_main():
-        probe(prepared, classifier, config)
-    with distributed.rank_zero_first():
-        activations = prepared.activations(classifier, config)
-        photos: PhotoData = (
-            prepared.live_data(config) if activations is None else prepared.data(config)
-        )
-    solution = (
-        distributed.rank_zero_only(lambda: prepared.solve(classifier, config))
-        if is_solved(config)
-        else None
-    )
-    if solution is not None:
-        solution.put_into(classifier.head)
-        note(solution.describe(config.monitor.metric))
-        config = configs.replace(config, SOLVED)
-    learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
-    data = photos if activations is None else ActivationData(activations, photos)
-    precision = training_precision(
-        config, prepared.accelerator, prepared.precision, cached=activations is not None
-    )
-    if precision != prepared.precision and solution is None:
-        note(
-            f"only the head trains, in {precision}: for that, a CPU is faster than in"
-            f" {prepared.precision}"
-        )
-    fitted = fit(
-        learner,
-        data,
-        config,
-        directory,
-        accelerator=prepared.accelerator,
-        precision=precision,
-        extended_after=distributed.rank_zero_only(lambda: extension.extended_after(directory)),
-        callbacks=[*observers(config, directory, watch.started_at), *begun.callbacks],
-    )
-    ties = f", the lowest valid/loss of {fitted.tied + 1} epochs that tie" if fitted.tied else ""
-    note(
-        f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric}"
-        f" {fitted.best:.4f}{ties}"
-    )
-
-    metrics: dict[str, Any] = {
-        "monitor": {"metric": config.monitor.metric, "best": fitted.best},
-        "training": {
-            "epochs": fitted.epochs,
-            "ended": fitted.reason,
-            "best_epoch": fitted.best_epoch,
-            "precision": precision,
-            **({} if solution is None else {"logistic": solution.as_dict()}),
-        },
-        "search": search,
-    }
-    if begun.fit_only:
+    trained = final_training.train(prepared, config, directory, watch.started_at, context.callbacks)
+    metrics = final_training.training_metrics(trained, search)
+    if context.fit_only:
         watch.finish()
         return TrainResult(directory, metrics)
-    home, head = directory, None
-    of_the_head = classifier, config
-    if config.fine_tune.epochs:
-        from breedlab.pipeline import fine_tuning
-
+    # by frozen features: a network trained on an image agrees with its label
+    label_judge = trained.classifier, trained.config
+    if trained.config.fine_tune.epochs:
         _enter(watch, "Fine-tuning")
-        tuned = fine_tuning.fine_tune(prepared, config, directory, fitted, seconds_left)
-        metrics["training"]["fine_tune"] = tuned.told
-        if tuned.config is not None and tuned.fitted is not None:
-            head = tuned.head
-            home, config, fitted = directory / fine_tuning.FOLDER, tuned.config, tuned.fitted
-            solution, precision = None, tuned.precision
-            photos = prepared.live_data(config)
-            metrics["monitor"]["best"] = fitted.best
-    if config.trainer.refit:
+        final_training.fine_tune(trained, prepared, directory, seconds_left, metrics)
+    if trained.config.trainer.refit:
         from breedlab.pipeline import refit
 
         _enter(watch, "Refit on train and validation")
         metrics["training"]["refit"] = refit.refitted(
-            prepared, config, home, fitted.best_epoch, solution, precision, head
+            prepared,
+            trained.config,
+            trained.folder,
+            trained.fitted.best_epoch,
+            trained.solution,
+            trained.precision,
+            trained.head,
         )
     if not distributed.is_main():
         return TrainResult(directory, distributed.broadcast(None))
+    _test_and_export(trained, prepared, directory, started, watch, metrics, label_judge)
+    return TrainResult(directory, distributed.broadcast(metrics))
+
+
+def _test_and_export(
+    trained: final_training.Trained,
+    prepared: TrainingContext,
+    directory: Path,
+    started: float,
+    watch: Session,
+    metrics: dict[str, Any],
+    label_judge: tuple[Classifier, Config],
+) -> None:
+    """Test and export on the main process, and write the run's last files."""
+    from breedlab.debugging.recorder import records
+    from breedlab.pipeline.exporting import export
+    from breedlab.pipeline.final_test import final_test
+    from breedlab.training import loggers
+
     _enter(watch, "Test")
-    if distributed.world() > 1 or head is not None:
+    config, photos, classifier = trained.config, trained.photos, trained.classifier
+    if distributed.world() > 1 or trained.head is not None:
         classifier = prepared.classifier(config)
-    tested = final_test(prepared, classifier, config, photos, home / "checkpoints")
+    tested = final_test(prepared, classifier, config, photos, trained.folder / "checkpoints")
     evaluation = tested.evaluation
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     from breedlab.pipeline.suspects import list_suspects
@@ -315,12 +270,11 @@ def _train(
     from breedlab.reporting.confusions import readable_json
     from breedlab.reporting.tensorboard import write_review
 
-    searched = {} if search is None else search["values"]
-    write_review(directory, config, photos, evaluation, searched, fitted.best)
+    values = metrics["search"]["values"] if metrics["search"] is not None else {}
+    write_review(directory, config, photos, evaluation, values, trained.fitted.best)
     loggers.finish(config, directory, metrics["test"])
 
-    # by frozen features: a network trained on an image agrees with its label
-    list_suspects(directory, of_the_head[0], prepared, of_the_head[1], photos)
+    list_suspects(directory, label_judge[0], prepared, label_judge[1], photos)
     _enter(watch, "Export")
     metrics["export"] = export(directory, classifier, prepared, config, photos, metrics, tested)
     note(f"{directory / 'model.tar.gz'}")
@@ -334,4 +288,3 @@ def _train(
     write_at_end(directory, metrics)
     # Last of all: with it the run is complete, and a resumed one has nothing left to do.
     atomic_write_text(directory / "metrics.json", readable_json(metrics))
-    return TrainResult(directory, distributed.broadcast(metrics))

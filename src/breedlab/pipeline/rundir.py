@@ -56,8 +56,7 @@ def create(
 
 
 def reserve(config: Config, overrides: list[str], directory: Path | None = None) -> Path:
-    """Makes `<runs_dir>/<name>/<stamp>/`, or the directory that is named, with config and
-    overrides.
+    """Create `<runs_dir>/<name>/<stamp>/`, or the given directory, with config and overrides.
 
     Raises:
         ConfigError: If the place cannot be written.
@@ -77,7 +76,7 @@ def reserve(config: Config, overrides: list[str], directory: Path | None = None)
 
 
 def clear_halves(run: Path) -> None:
-    """Removes what a killed process left half written."""
+    """Remove files that a killed process left half written."""
     remove_leftovers(run)
     for half in run.glob("*.tmp"):  # as versions before `files.py` called them
         half.unlink()
@@ -86,17 +85,17 @@ def clear_halves(run: Path) -> None:
 
 
 def is_begun(run: Path) -> bool:
-    """Whether there is a run directory to resume; its lineage is written last."""
+    """Return whether there is a run directory to resume; its lineage is written last."""
     return (run / "lineage.json").is_file()
 
 
-def recorded_config(run: Path, given: Mapping[str, Any] | None = None) -> Config:
+def recorded_config(run: Path, changes: Mapping[str, Any] | None = None) -> Config:
     """Return the config that a run was started with; what it has of the environment is what that
     holds now.
 
     Args:
         run: The run directory.
-        given: What is going to have another value, by config path, and need not be known.
+        changes: What is going to have another value, by config path, and need not be known.
 
     Raises:
         ConfigError: If the folder is not a run directory, its config is damaged, a newer breedlab
@@ -104,7 +103,7 @@ def recorded_config(run: Path, given: Mapping[str, Any] | None = None) -> Config
     """
     source = f"resume: {run / 'config.yaml'}"
     tree, missing = resolved(upgrade(recorded_tree(run), "run", source))
-    if missing := [problem for problem in missing if problem.path not in (given or {})]:
+    if missing := [problem for problem in missing if problem.path not in (changes or {})]:
         raise error_from(missing, source)
     return validate(tree, source, recorded=True)
 
@@ -129,7 +128,7 @@ def rewrite_config(run: Path, values: Mapping[str, Any]) -> None:
 
 
 def recorded_overrides(run: Path) -> list[str]:
-    """What the person typed when the run was started."""
+    """Return the overrides that started the run."""
     words: list[str] = _recorded(run, "overrides.yaml", list)
     return words
 
@@ -170,22 +169,22 @@ def note_moved_photos(config: Config, run: Path) -> None:
 
 
 def recorded_fingerprint(run: Path) -> str:
-    """The fingerprint of the images that a run was started with."""
+    """Return the fingerprint of the images that a run was started with."""
     return str(lineage(run)["data"]["fingerprint"])
 
 
 def recorded_transform(run: Path) -> dict[str, Any] | None:
-    """The evaluation transform that a run was started with, empty if that record was lost.
+    """Return the evaluation transform that a run was started with, empty if that record was lost.
 
     None of a run of an older breedlab, which did not record it.
     """
     recorded = lineage(run)
-    found: dict[str, Any] | None = recorded.get("transform")
-    return {} if found is None and recorded.get("written_anew") else found
+    transform: dict[str, Any] | None = recorded.get("transform")
+    return {} if transform is None and recorded.get("written_anew") else transform
 
 
 def lineage(run: Path) -> dict[str, Any]:
-    """Where a run comes from."""
+    """Return where a run comes from."""
     read: dict[str, Any] = read_json(
         run / "lineage.json", hint="resume the run, which writes it anew"
     )
@@ -193,7 +192,7 @@ def lineage(run: Path) -> dict[str, Any]:
 
 
 def damaged_records(run: Path) -> list[str]:
-    """Which of a run's `lineage.json` and `splits.json` cannot be read, or are missing."""
+    """Return which of a run's `lineage.json` and `splits.json` cannot be read, or are missing."""
     needs = {"lineage.json": ("data",), "splits.json": ("classes", "photos")}
     return [
         name for name, names in needs.items() if read_json_if_whole(run / name, needs=names) is None
@@ -201,9 +200,10 @@ def damaged_records(run: Path) -> list[str]:
 
 
 def has_same_splits(config: Config, run: Path, report: Report) -> bool:
-    """Whether a run's `splits.json` names exactly the images of a report, by split and label."""
-    recorded, wanted = read_json(run / "splits.json"), _splits(config, report)
-    return all(recorded.get(part) == wanted[part] for part in ("classes", "photos", "labels"))
+    """Return whether a run's `splits.json` names exactly the images of a report, by split and
+    label."""
+    recorded, splits = read_json(run / "splits.json"), _splits(config, report)
+    return all(recorded.get(part) == splits[part] for part in ("classes", "photos", "labels"))
 
 
 def write_records_anew(config: Config, report: Report, run: Path, names: Sequence[str]) -> None:
@@ -218,7 +218,7 @@ def write_records_anew(config: Config, report: Report, run: Path, names: Sequenc
 
 
 def write_predictions(run: Path, photos: PhotoSet, predictions: Mapping[str, Any]) -> None:
-    """Writes `predictions.json`: what was answered on each image of the test, column by column.
+    """Write `predictions.json`: the answer for each test image, column by column.
 
     Args:
         run: The run directory.

@@ -45,8 +45,8 @@ def search_for_best(prepared: TrainingContext, directory: Path) -> Best:
 
     config = prepared.config
     best = distributed.rank_zero_only(lambda: search(config, prepared, directory))
-    chosen = configs.replace(config, best.values)
-    suited = prepared.suited(chosen)
+    best_config = configs.replace(config, best.values)
+    suited = prepared.suited(best_config)
     note(
         f"best: trial {best.number}, {config.monitor.metric}"
         f" {best.objective:.4f}{_tie(best.tied)}{_of_folds(best.folds, config.monitor.metric)}"
@@ -67,7 +67,7 @@ def search_for_best(prepared: TrainingContext, directory: Path) -> Best:
         outcome["baseline"] = {name: reference[name] for name in ("metric", "value", "loss", "c")}
         note(baseline.describe(reference))
     outcome["importance"] = distributed.rank_zero_only(lambda: importances(directory))
-    return Best(chosen, suited, outcome, best.seconds_left)
+    return Best(best_config, suited, outcome, best.seconds_left)
 
 
 def _of_folds(values: Sequence[float], metric: str) -> str:

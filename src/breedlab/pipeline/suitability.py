@@ -31,10 +31,10 @@ def cap_batch_sizes(config: Config, images: int) -> tuple[Config, str]:
     if isinstance(dimension, Choices):
         fitting = [size for size in dimension.values if size <= images] or [min(dimension.values)]
         if len(fitting) < len(dimension.values):
-            capped, gone = fitting, [size for size in dimension.values if size not in fitting]
-            said = f"{', '.join(map(str, gone))} left out"
+            capped, removed = fitting, [size for size in dimension.values if size not in fitting]
+            notice = f"{', '.join(map(str, removed))} left out"
     elif isinstance(dimension, Range) and dimension.low < images < dimension.high:
-        capped, said = (
+        capped, notice = (
             {
                 **space[_BATCH_SIZE],
                 "high": images,
@@ -44,7 +44,7 @@ def cap_batch_sizes(config: Config, images: int) -> tuple[Config, str]:
     if capped is None:
         return config, ""
     text = (
-        f"tuner.space.{_BATCH_SIZE}: {said}; there are {images} training images, and no batch can"
+        f"tuner.space.{_BATCH_SIZE}: {notice}; there are {images} training images, and no batch can"
         " hold more"
     )
     return configs.replace(config, {"tuner.space": {**space, _BATCH_SIZE: capped}}), text

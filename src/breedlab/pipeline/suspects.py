@@ -68,7 +68,7 @@ def list_suspects(
     with progress("looking for wrong labels"):
         features = torch.cat([activations.train[0].float(), activations.valid.float()])
         probabilities = out_of_fold(features, labels)
-        listed, likely = worth_a_look(probabilities, labels), suspects(probabilities, labels)
+        suspicious, likely = worth_a_look(probabilities, labels), suspects(probabilities, labels)
         unlike = outliers(features)
     classes = data.photos.classes
 
@@ -82,8 +82,8 @@ def list_suspects(
             "why": why,
         }
 
-    far = [index for index in unlike.tolist() if index not in {*listed}]
-    rows = [*(row(index, LABEL) for index in listed), *(row(index, OUTLIER) for index in far)]
+    far = [index for index in unlike.tolist() if index not in {*suspicious}]
+    rows = [*(row(index, LABEL) for index in suspicious), *(row(index, OUTLIER) for index in far)]
     write_fixes(directory / FILE, rows)
     if not can_judge(probabilities, labels):
         right = float((probabilities.argmax(1) == labels).float().mean())

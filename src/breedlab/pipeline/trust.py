@@ -51,26 +51,26 @@ def answers_of(
     ):
         return answers, None
     labels, valid_labels = photos.labels("train"), photos.labels("valid")
-    chosen = novelty.spread_indices(labels)
+    indices = novelty.spread_indices(labels)
     with progress("learning to tell the unknown"):
-        features = features_of(prepared, classifier, config, "train", chosen)
+        features = features_of(prepared, classifier, config, "train", indices)
         if features.ndim != 2 or not features.isfinite().all():
             return answers, None
         valid = valid_features
         if valid is None:
             every = torch.arange(len(valid_labels))
             valid = features_of(prepared, classifier, config, "valid", every)
-        found, separated = novelty.choose((features, labels[chosen]), (valid, valid_labels))
+        unknown, separated = novelty.choose((features, labels[indices]), (valid, valid_labels))
     answers["unknown"] = {
-        "method": found.method,
-        "width": found.width,
+        "method": unknown.method,
+        "width": unknown.width,
         "row": config.serving.unknown == "row",
         "auroc_of_held_out_classes": {
             method: round(value, 4) for method, value in separated.items()
         },
-        **novelty.threshold_of(found.distance(valid)),
+        **novelty.threshold_of(unknown.distance(valid)),
     }
-    return answers, found
+    return answers, unknown
 
 
 def settle(
@@ -113,7 +113,7 @@ def settle(
 
 
 def _rows(model: Model, photos: PhotoData, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a model's engine gives for the images of a split, and their labels."""
+    """Return what a model's engine gives for the images of a split, and their labels."""
     total, rows = len(photos.photos.splits[split]), []
     with progress(f"predicting {split}") as report:
         for images, _ in photos.view_dataloader(split, 0):

@@ -34,7 +34,7 @@ def _verdict(rule: ProfilerRule, recording: Recording) -> Verdict:
 
 
 def headline(recording: Recording, verdicts: list[Verdict]) -> str:
-    """Return the recording in one line."""
+    """Return a one-line summary of the recording."""
     parts = []
     if len(recording.system.t):
         parts.append(f"CPU {recording.system.cpu.mean():.0f}%")

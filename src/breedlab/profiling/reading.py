@@ -148,7 +148,7 @@ def is_training(stage: str) -> bool:
 
 
 def read(run: Path) -> Recording:
-    """Reads a run directory's `profile/`."""
+    """Read a run directory's `profile/`."""
     folder = run / "profile"
     traces = tuple(sorted((folder / "traces").glob("*.json*")))
     return Recording(
@@ -163,13 +163,13 @@ def read(run: Path) -> Recording:
 
 
 def _traced(run: Path) -> tuple[int, ...]:
-    """The traced steps, and the ones after each, in which the trace is written."""
+    """Return the traced steps, and the ones after each, in which the trace is written."""
     try:
-        asked = parsed((run / "config.yaml").read_text("utf-8"))["profiler"]["trace_steps"]
+        traced = parsed((run / "config.yaml").read_text("utf-8"))["profiler"]["trace_steps"]
     except (OSError, yaml.YAMLError, TypeError, KeyError):
         return ()
     # the config counts from 0
-    return tuple(sorted({step + later for step in asked for later in (1, 2)}))
+    return tuple(sorted({step + later for step in traced for later in (1, 2)}))
 
 
 def read_system(path: Path) -> System:
@@ -183,10 +183,10 @@ def read_system(path: Path) -> System:
         return np.array([float(sample[name]) for sample in samples])
 
     def of_gpus(name: str) -> Figures:
-        found = np.array(
+        values = np.array(
             [[gpu[name] for gpu in sample["gpu"]] for sample in samples], dtype=np.float64
         )
-        return found.reshape(len(samples), -1) if found.size else np.zeros((len(samples), 0))
+        return values.reshape(len(samples), -1) if values.size else np.zeros((len(samples), 0))
 
     return System(
         t=column("t"),
@@ -209,7 +209,7 @@ def read_system(path: Path) -> System:
 
 
 def read_steps(path: Path) -> Steps:
-    """A step that a resumed run did again is there once, as it was done last."""
+    """Read the steps. One that a resumed run did again is kept as last done."""
     names: list[str] = []
     rows: dict[int, list[float]] = {}
     for line in _lines(path):

@@ -121,14 +121,14 @@ def main() -> None:
     following = time.monotonic()
     while True:
         following = max(following + interval, time.monotonic())
-        ended = False
+        stop = False
         while True:
             try:
                 command = commands.get(timeout=max(0.0, following - time.monotonic()))
             except queue.Empty:
                 break
             if command is None:
-                ended = True
+                stop = True
                 break
             if command[0] == "stage":
                 stage = command[1]
@@ -149,13 +149,13 @@ def main() -> None:
         try:
             lines.append({"t": time.monotonic() - started, "stage": stage, **machine.sample()})
         except psutil.NoSuchProcess:
-            ended = True
+            stop = True
         if file is not None:
             for line in lines:
                 file.write(json.dumps({**line, "t": round(line["t"] + offset, 3)}) + "\n")
             file.flush()
             lines.clear()
-        if ended:
+        if stop:
             return
 
 
@@ -165,10 +165,10 @@ def last_time(path: Path) -> float:
     if not path.exists():
         return 0.0
     whole = path.read_bytes()
-    kept = whole[: whole.rfind(b"\n") + 1]
-    if len(kept) < len(whole):
-        os.truncate(path, len(kept))
-    times = [json.loads(line).get("t", 0.0) for line in kept.splitlines()[-2:]]
+    lines = whole[: whole.rfind(b"\n") + 1]
+    if len(lines) < len(whole):
+        os.truncate(path, len(lines))
+    times = [json.loads(line).get("t", 0.0) for line in lines.splitlines()[-2:]]
     return float(max(times, default=0.0))
 
 

@@ -35,7 +35,7 @@ class Session:
             self._safely(self._begin)
 
     def stage(self, name: str) -> None:
-        """Marks the samples from now on."""
+        """Label the samples from now on."""
         self._safely(lambda: self._tell("stage", name))
 
     def write_to(self, run: Path) -> None:
@@ -51,13 +51,13 @@ class Session:
         self._safely(write)
 
     def finish(self) -> None:
-        """Ends the recording, judges it and says the outcome in a line."""
+        """End the recording, apply the rules, and print a one-line summary."""
         self.end()
         if self.run is not None:
             self._safely(self._judge)
 
     def end(self) -> None:
-        """Stops the monitor; what it wrote until then stays."""
+        """Stop the monitor; its files stay."""
         process, self._process = self._process, None
         if process is not None:
             self._safely(lambda: process.communicate(timeout=5))

@@ -56,12 +56,12 @@ class StepClock(Profiler):
         now = time.perf_counter()
         self.spent[self._open[-1] if self._open else "other"] += now - self._since
         self._since = now
-        taken, self.spent = self.spent, dict.fromkeys(PARTS, 0.0)
-        return taken
+        spent, self.spent = self.spent, dict.fromkeys(PARTS, 0.0)
+        return spent
 
 
 def part_of(action: str) -> str | None:
-    """The part that one of Lightning's actions belongs to, or None for its parent's."""
+    """Return the part that one of Lightning's actions belongs to, or None for its parent's."""
     kind, _, rest = action.partition("]")
     hook = rest.rpartition(".")[2]
     if hook in ("train_dataloader_next", "val_next", "batch_to_device", "transfer_batch_to_device"):
@@ -189,7 +189,7 @@ class StepTimes(lightning.Callback):
 
 
 def _offset(folder: Path) -> float:
-    """The time that the newest header of the system's recording begins with."""
+    """Return the start time in the newest header of the system's recording."""
     try:
         lines = (folder / "system.jsonl").read_text("utf-8").splitlines()
         return max(

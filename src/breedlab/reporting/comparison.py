@@ -37,7 +37,7 @@ SIGNIFICANT = 0.05
 
 
 def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict[str, Any]:
-    """What the page of several runs shows.
+    """Return the contents of the comparison page.
 
     Args:
         runs: At least two.
@@ -187,8 +187,8 @@ def paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
 
 
 def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
-    """The config paths whose values are not the same in all runs; what a search found stands for
-    what it was given."""
+    """Return the config paths whose values differ between runs; values found by a search replace
+    the given ones."""
     configs = [{**flat(run.config), **_found(run)} for run in runs]
     paths = sorted({path for config in configs for path in config})
     rows = [(path, [config.get(path, "") for config in configs]) for path in paths]
@@ -196,14 +196,14 @@ def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
 
 
 def _found(run: RunRecord) -> dict[str, str]:
-    """What a run's search found by config path; that it is not finished, where it is not."""
+    """Return the values that a run's search found by config path, or that it is not finished."""
     if _search_is_open(run):
         return {path: NOT_FINISHED for path, _ in leaves(run.config["tuner"].get("space") or {})}
     return flat((run.metrics.get("search") or {}).get("values") or {})
 
 
 def _search_is_open(run: RunRecord) -> bool:
-    """Whether a run is to search and has not come to its end."""
+    """Return whether a run searches and has not finished."""
     return not run.metrics and asked(run, "tuner", "strategy") != "none"
 
 
@@ -217,20 +217,20 @@ def _shorter(values: list[str]) -> list[str]:
 
 
 def searched(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """How each search went."""
+    """Return a summary of each search."""
     rows = []
     for run in runs:
         best = run.metrics.get("search") or {}
         objective = best.get("objective")
         if objective is not None:
-            shown = f"{objective:.4f}"
+            text = f"{objective:.4f}"
         else:
-            shown = NOT_FINISHED if _search_is_open(run) else ""
+            text = NOT_FINISHED if _search_is_open(run) else ""
         rows.append(
             {
                 "strategy": (run.config.get("tuner") or {}).get("strategy", ""),
                 "trials": len(run.trials),
-                "best": shown,
+                "best": text,
                 "values": ", ".join(
                     f"{path}={figure(value)}" for path, value in (best.get("values") or {}).items()
                 ),
@@ -240,7 +240,7 @@ def searched(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 
 def classes(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """The recall of each class in each run, the most different first."""
+    """Return the recall of each class in each run, largest difference first."""
     per_class = [run.test.get("per_class", {}) for run in runs]
     rows = []
     for name in dict.fromkeys(name for of_run in per_class for name in of_run):
@@ -291,5 +291,5 @@ def _all_same(values: Sequence[Any]) -> bool:
 
 
 def _link(report: Path, out: Path) -> str | None:
-    """A relative link from the page to another report, if there is one."""
+    """Return a relative link from the page to another report, if there is one."""
     return os.path.relpath(report, out.resolve().parent) if report.is_file() else None

@@ -22,7 +22,10 @@ def read_cells(test: Mapping[str, Any]) -> Cells:
     class."""
     confusion = test.get("confusion") or []
     if isinstance(confusion, Mapping):
-        return {(int(truth), int(taken)): int(count) for truth, taken, count in confusion["cells"]}
+        return {
+            (int(truth), int(predicted)): int(count)
+            for truth, predicted, count in confusion["cells"]
+        }
     return {
         (i, j): int(count)
         for i, row in enumerate(confusion)
@@ -37,10 +40,10 @@ def drawn_classes(cells: Cells, count: int, most: int = DRAWN) -> list[int]:
     if count <= most:
         return list(range(count))
     mistakes: Counter[int] = Counter()
-    for (truth, taken), images in cells.items():
-        if truth != taken:
+    for (truth, predicted), images in cells.items():
+        if truth != predicted:
             mistakes[truth] += images
-            mistakes[taken] += images
+            mistakes[predicted] += images
     ranked = sorted(range(count), key=lambda label: (-mistakes[label], label))
     return sorted(ranked[:most])
 
@@ -55,9 +58,9 @@ def worst_mistaken(cells: Cells) -> dict[int, tuple[int, int]]:
     """Return for each true label the other label that it was most often taken for, and how
     often."""
     worst: dict[int, tuple[int, int]] = {}
-    for (truth, taken), images in sorted(cells.items()):
-        if truth != taken and images > worst.get(truth, (0, 0))[1]:
-            worst[truth] = (taken, images)
+    for (truth, predicted), images in sorted(cells.items()):
+        if truth != predicted and images > worst.get(truth, (0, 0))[1]:
+            worst[truth] = (predicted, images)
     return worst
 
 

@@ -15,10 +15,10 @@ from breedlab.reporting.sections import Section, asked
 
 
 def rules(run: RunRecord) -> Section:
-    """The verdicts, what fired first."""
+    """Return the rules' results, fired ones first."""
     order = {"triggered": 0, "passed": 1, "not_enough_data": 2}
-    found = sorted(run.verdicts, key=lambda verdict: order.get(verdict.get("verdict", ""), 3))
-    shown = [
+    results = sorted(run.verdicts, key=lambda verdict: order.get(verdict.get("verdict", ""), 3))
+    rows = [
         {
             **verdict,
             "link": str(verdict.get("link", "")).removeprefix("report.html"),
@@ -28,20 +28,20 @@ def rules(run: RunRecord) -> Section:
             "tensors": verdict.get("tensors", [])[:6],
             "more_tensors": max(0, len(verdict.get("tensors", [])) - 6),
         }
-        for verdict in found
+        for verdict in results
     ]
     groups = {
-        kind: [verdict for verdict in shown if verdict.get("verdict") == kind] for kind in order
+        kind: [verdict for verdict in rows if verdict.get("verdict") == kind] for kind in order
     }
-    wanted = [part for part in ("debugger", "profiler") if asked(run, part) != "none"]
-    return {"groups": groups, "count": len(found), "wanted": wanted}
+    enabled = [part for part in ("debugger", "profiler") if asked(run, part) != "none"]
+    return {"groups": groups, "count": len(results), "wanted": enabled}
 
 
-def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+def figures(measurements: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return a result's measurements in the units that end their names; mappings and lists become
     one line."""
     texts = []
-    for name, value in found.items():
+    for name, value in measurements.items():
         bare, unit = _unit(name)
         if isinstance(value, Mapping):
             text = ", ".join(f"{key} {_with(unit, item)}" for key, item in value.items())
@@ -57,8 +57,7 @@ _UNITS = {"_percent": "%", "_mb_s": " MB/s", "_gb": " GB", "_ms": " ms", "_s": "
 
 
 def _unit(name: str) -> tuple[str, str]:
-    """A figure's name without its unit, and the unit as people write it; shares are told in
-    percent."""
+    """Return a measurement's name without its unit, and the unit as text; shares become percent."""
     if "share" in name:
         return name, "share"
     if "_percent_" in name:  # what follows says of which samples
@@ -75,24 +74,26 @@ def _with(unit: str, value: Any) -> str:
 
 def profile(run: RunRecord) -> Section:
     """Time lines and steps."""
-    found = run.profile
+    recording = run.profile
     return {
-        "time_lines": profile_charts.time_lines(found.system),
-        "stages": [(name, start, end) for name, start, end in profile_charts.stages(found.system)],
-        "seconds": float(found.system.t[-1]) if len(found.system.t) else 0.0,
-        "steps": profile_charts.step_parts(found),
-        "ceiling": profile_charts.ceiling(found),
-        "slowest": float(found.steps.total_ms.max()) if len(found.steps.step) else 0.0,
-        "shares": profile_charts.shares(found),
-        "operators": found.operators[:25],
-        "on_gpu": any(row["gpu_ms"] for row in found.operators),
-        "traces": [path.name for path in found.traces],
+        "time_lines": profile_charts.time_lines(recording.system),
+        "stages": [
+            (name, start, end) for name, start, end in profile_charts.stages(recording.system)
+        ],
+        "seconds": float(recording.system.t[-1]) if len(recording.system.t) else 0.0,
+        "steps": profile_charts.step_parts(recording),
+        "ceiling": profile_charts.ceiling(recording),
+        "slowest": float(recording.steps.total_ms.max()) if len(recording.steps.step) else 0.0,
+        "shares": profile_charts.shares(recording),
+        "operators": recording.operators[:25],
+        "on_gpu": any(row["gpu_ms"] for row in recording.operators),
+        "traces": [path.name for path in recording.traces],
         "wanted": asked(run, "profiler") != "none",
     }
 
 
 def debug(run: RunRecord) -> Section:
-    """What the debugger's hook saved."""
+    """Return a summary of what the debugger's hook saved."""
     tensors = run.tensors
     return {
         "losses": {mode: len(series) for mode, series in tensors.losses.items()},

@@ -64,20 +64,24 @@ def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
 def _mistakes(run: RunRecord, *, missed: bool) -> list[Mistake]:
     """Return labels that are true but were not given, or were given but are not true, the most
     confident first."""
-    found, root = run.predictions, run.photo_root
-    if root is None or "thresholds" not in found:
+    predictions, root = run.predictions, run.photo_root
+    if root is None or "thresholds" not in predictions:
         return []
-    columns = zip(found["labels"], found["predicted"], found["probabilities"], strict=True)
+    columns = zip(
+        predictions["labels"], predictions["predicted"], predictions["probabilities"], strict=True
+    )
     places = [
-        (found["probabilities"][photo][label] * (1 if missed else -1), photo, label)
-        for photo, (true, given, _) in enumerate(columns)
-        for label in (set(true) - set(given) if missed else set(given) - set(true))
+        (predictions["probabilities"][photo][label] * (1 if missed else -1), photo, label)
+        for photo, (true, labels, _) in enumerate(columns)
+        for label in (set(true) - set(labels) if missed else set(labels) - set(true))
     ]
-    shown = []
+    mistakes = []
     for _, photo, label in sorted(places)[:_MISTAKES]:
-        file = found["photos"][photo]
+        file = predictions["photos"][photo]
         if picture := thumbnail(root / file):
-            names = ", ".join(run.classes[one] for one in found["labels"][photo]) or "no label"
-            probability = found["probabilities"][photo][label]
-            shown.append(Mistake(picture, file, run.classes[label], probability, names))
-    return shown
+            names = (
+                ", ".join(run.classes[one] for one in predictions["labels"][photo]) or "no label"
+            )
+            probability = predictions["probabilities"][photo][label]
+            mistakes.append(Mistake(picture, file, run.classes[label], probability, names))
+    return mistakes

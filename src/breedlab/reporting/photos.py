@@ -48,7 +48,7 @@ class Shown:
 
 @functools.lru_cache(maxsize=1024)
 def thumbnail(path: Path) -> str | None:
-    """A `data:` address of an image made small, upright and in RGB; None if there is no such
+    """Return a `data:` URL of an image's thumbnail, upright and in RGB; None if there is no usable
     image."""
     try:
         image = Image.fromarray(decode(read_image(path)))
@@ -66,8 +66,8 @@ def labels_of(recorded: int | list[int]) -> list[int]:
 
 
 def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
-    """A few training images of each class, spread over what there is; fewer of each where there are
-    many classes."""
+    """Return a few training images of each class, evenly spaced; fewer per class if there are many
+    classes."""
     root, labels = run.photo_root, run.splits.get("labels", {}).get("train", [])
     if root is None or not labels:
         return []
@@ -89,7 +89,7 @@ def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
 
 
 def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
-    """The images whose label is most probably wrong, from the run's `fixes.csv`, with their
+    """Return the images whose label is most probably wrong, from the run's `fixes.csv`, with their
     pictures; or those that are listed for another reason."""
     try:
         with (run.path / "fixes.csv").open(encoding="utf-8", newline="") as table:
@@ -98,20 +98,20 @@ def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
             rows = list(itertools.islice(listed, _MISTAKES))
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
-    found = []
+    pictures = []
     for row in rows:
         try:  # people edit this file, and spreadsheets write it their own way
             file, share = row["file"], f"{float(row['confidence']):.0%}"
         except (KeyError, TypeError, ValueError):
             return []
         if run.photo_root is not None and (picture := thumbnail(run.photo_root / file)):
-            found.append({**row, "picture": picture, "share": share})
-    return found
+            pictures.append({**row, "picture": picture, "share": share})
+    return pictures
 
 
 def confusions(run: RunRecord) -> list[dict[str, Any]]:
-    """The worst confusions, each with images that were confused and one of the class they were
-    taken for."""
+    """Return the worst confusions, each with images that were confused and one of the class they
+    were taken for."""
     rows = []
     for pair in run.test.get("worst", [])[:_CONFUSIONS]:
         mistaken = [
@@ -153,7 +153,7 @@ def _name(run: RunRecord, column: str, index: int) -> str:
 
 
 def _example(run: RunRecord, name: str) -> str | None:
-    """A training image of a class."""
+    """Return a training image of a class."""
     labels, root = run.splits.get("labels", {}).get("train", []), run.photo_root
     if root is None or not labels or name not in run.classes:
         return None

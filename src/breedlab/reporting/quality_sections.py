@@ -31,10 +31,10 @@ def confusion(run: RunRecord) -> Section:
         totals[truth] += count
     for row, label in zip(rows, labels, strict=True):
         row.update(of=totals[label], cells=[])
-    for (truth, taken), count in sorted(among(cells, labels).items()):
+    for (truth, predicted), count in sorted(among(cells, labels).items()):
         row = rows[truth]
         row["cells"].append(
-            {"column": taken, "count": count, "share": round(count / max(1, row["of"]), 3)}
+            {"column": predicted, "count": count, "share": round(count / max(1, row["of"]), 3)}
         )
     left_out = len(classes) - len(labels) if cells else 0
     pairs, mistakes = photos.confusions(run), photos.mistakes(run)
@@ -42,7 +42,7 @@ def confusion(run: RunRecord) -> Section:
 
 
 def calibration(run: RunRecord) -> Section:
-    """The reliability diagram."""
+    """Return the reliability diagram."""
     predictions = run.predictions
     right = [
         a == b
@@ -93,7 +93,7 @@ def trust(run: RunRecord) -> list[str]:
 
 
 def calibration_says(grouped: Sequence[test_charts.Bin], gap: float, error: float) -> str:
-    """What a reliability diagram comes to, in a sentence.
+    """Summarize a reliability diagram in a sentence.
 
     Both figures are held against about twice what chance alone brings about where confidence is
     true: for the mean its standard deviation, for the error the mean distance of each bin, its
@@ -128,7 +128,7 @@ def calibration_says(grouped: Sequence[test_charts.Bin], gap: float, error: floa
 
 
 def classes(run: RunRecord) -> Section:
-    """A row a class."""
+    """Return one row per class."""
     counts, worst = class_counts(run), worst_mistaken(read_cells(run.test))
     predicted: Counter[int] = Counter()
     for (_, taken_for), images in read_cells(run.test).items():

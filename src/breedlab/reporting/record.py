@@ -89,7 +89,7 @@ class RunRecord:
 
 
 def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
-    """Reads a run directory.
+    """Read a run directory.
 
     Args:
         path: The directory, or a link to it.
@@ -132,7 +132,7 @@ def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:
 
 
 def run_directory(path: Path) -> Path:
-    """A run directory, links followed.
+    """Return a run directory, links followed.
 
     Raises:
         ConfigError: If it is none.
@@ -145,8 +145,8 @@ def run_directory(path: Path) -> Path:
 
 
 def read_curves(folder: Path) -> dict[str, Series]:
-    """The scalars of each epoch that training logged; where a resumed run did an epoch again, as it
-    was last."""
+    """Return the scalars of each epoch that training logged; of an epoch that a resumed run did
+    again, the last."""
     if not folder.is_dir():
         return {}
     curves = _csv_curves(folder / "curves.csv")

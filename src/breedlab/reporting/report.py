@@ -63,7 +63,7 @@ def _contents(run: RunRecord) -> Mapping[str, tuple[str, Callable[[RunRecord], A
 def write_report(
     paths: Sequence[Path], out: Path | None = None, metrics: Mapping[str, Any] | None = None
 ) -> Path:
-    """Writes the report of a run, or of several compared, and returns its path.
+    """Write the report of a run, or of several compared, and return its path.
 
     Args:
         paths: Run directories.
@@ -78,17 +78,17 @@ def write_report(
         raise FileError(
             f"{out}: cannot be written (there is no folder {out.parent}); name a file in a folder"
         )
-    called = {run_directory(path): path for path in paths}  # each once
+    path_of = {run_directory(path): path for path in paths}  # each once
     with ThreadPoolExecutor(1) as aside:
         # is compiled code that takes a second or two, and leaves Python to others
         aside.submit(_bundle)
-        runs = [read_run(path, metrics) for path in called]
+        runs = [read_run(path, metrics) for path in path_of]
         if len(runs) > 1:
-            file = out or Path(os.path.commonpath(called)) / "comparison.html"
-            variables = page_of_several(runs, list(called.values()), file)
+            file = out or Path(os.path.commonpath(path_of)) / "comparison.html"
+            variables = page_of_several(runs, list(path_of.values()), file)
         else:
             file = out or runs[0].path / "report.html"
-            variables = page_of(runs[0], *called.values())
+            variables = page_of(runs[0], *path_of.values())
     page = _render(**variables)
     try:
         atomic_write_text(file, page)
@@ -100,7 +100,7 @@ def write_report(
 
 
 def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
-    """What one run's page shows.
+    """Return the contents of one run's page.
 
     Args:
         run: What is shown.
@@ -109,13 +109,13 @@ def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
     contents = _contents(run)
     variables: dict[str, Any] = {name: content(run) for name, (_, content) in contents.items()}
     titles = [(name, title) for name, (title, _) in contents.items()]
-    added = added_sections(run)
+    sections = added_sections(run)
     return {
         "template": "run.html.j2",
         "title": run.name,
         "subtitle": variables["summary"]["what"],
-        "contents": [*titles, *((section["id"], section["title"]) for section in added)],
-        "added": added,
+        "contents": [*titles, *((section["id"], section["title"]) for section in sections)],
+        "added": sections,
         "path": str(path),
         "ended": bool(run.metrics),
         "labels": None,
@@ -124,7 +124,7 @@ def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
 
 
 def page_of_several(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict[str, Any]:
-    """What the page that compares runs shows; arguments as for `comparison.compare`."""
+    """Return the contents of the comparison page; arguments as for `comparison.compare`."""
     variables = comparison.compare(runs, paths, out)
     return {
         "template": "comparison.html.j2",

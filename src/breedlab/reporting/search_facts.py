@@ -9,16 +9,16 @@ from typing import Any
 
 
 def confirmations(
-    found: Mapping[str, Mapping[str, Sequence[float]]], best: int | None
+    results: Mapping[str, Mapping[str, Sequence[float]]], best: int | None
 ) -> list[dict[str, Any]]:
     """Return a row for each of the trials that ran again with other seeds (`confirmed.json`).
 
     Args:
-        found: By trial, and by seed: the objective and the validation loss.
+        results: By trial, and by seed: the objective and the validation loss.
         best: The trial that was taken.
     """
     rows = []
-    for number, seeds in found.items():
+    for number, seeds in results.items():
         values = [value for value, _ in seeds.values()]
         rows.append(
             {

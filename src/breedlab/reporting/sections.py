@@ -53,10 +53,10 @@ def summary(run: RunRecord) -> Section:
         ),
     }
     tiles = [
-        (shown, metric(name, test["metrics"][name]), interval(name, test))
-        for name, shown in shown_metrics(test).items()
+        (title, metric(name, test["metrics"][name]), interval(name, test))
+        for name, title in shown_metrics(test).items()
     ]
-    ended = (
+    state = (
         f"{training['ended']}; epoch {training['best_epoch']} was kept"
         if training
         else "did not end"
@@ -66,7 +66,7 @@ def summary(run: RunRecord) -> Section:
         "tiles": tiles,
         "chance": "" if guess is None else f"{guess:.1%}",
         "what": what(run),
-        "ended": ended,
+        "ended": state,
         "seconds": duration(run.metrics["seconds"]) if "seconds" in run.metrics else None,
         "pedigree": {name: text for name, text in pedigree.items() if text},
         "command": as_typed(lineage.get("command") or []),
@@ -83,7 +83,7 @@ def as_typed(argv: Sequence[str]) -> str:
 
 
 def what(run: RunRecord) -> str:
-    """The run in a sentence."""
+    """Summarize the run in a sentence."""
     model, tuner, test = run.config.get("model") or {}, run.config.get("tuner") or {}, run.test
     best = (run.metrics.get("search") or {}).get("values") or {}
     model = model | {
@@ -99,11 +99,11 @@ def what(run: RunRecord) -> str:
         parts.append(f"{len(run.classes)} classes")
     if test:
         parts.append(f"tested on {test['photos']:,} images")
-    tuned = (run.metrics.get("training") or {}).get("fine_tune") or {}
-    if tuned.get("kept"):
+    fine_tuning = (run.metrics.get("training") or {}).get("fine_tune") or {}
+    if fine_tuning.get("kept"):
         watched = run.metrics["monitor"]["metric"]
-        before, after = (metric(watched, tuned[name]) for name in ("before", "best"))
-        frozen = tuned.get("freeze", "none")
+        before, after = (metric(watched, fine_tuning[name]) for name in ("before", "best"))
+        frozen = fine_tuning.get("freeze", "none")
         what = "all layers" if frozen == "none" else f"the layers after {frozen}"
         parts.append(f"{what} fine-tuned ({watched} {before} before, {after} after)")
     if again := (run.metrics.get("training") or {}).get("refit"):
@@ -216,7 +216,7 @@ def search(run: RunRecord) -> Section:
 
 
 def importances(run: RunRecord) -> dict[str, float]:
-    """How much each path decides; the run's own figures where it kept them, since Optuna takes
+    """Return the importance of each path; the recorded values if there are any, since Optuna takes
     seconds to open."""
     if len(search_charts.ranked(run)) < 4:
         return {}
@@ -229,7 +229,7 @@ def importances(run: RunRecord) -> dict[str, float]:
 
 
 def model(run: RunRecord) -> Section:
-    """The archive, and the commands for it."""
+    """Return the section on the archive and its commands."""
     archive = run.path / "model.tar.gz"
     export = run.metrics.get("export") or {}
     measured = export.get("candidates") or []
@@ -237,17 +237,17 @@ def model(run: RunRecord) -> Section:
     sizes = list(measured[0]["milliseconds"]) if measured else []
     engines = [
         {
-            "name": f"{found['engine']} {found['precision']}",
+            "name": f"{candidate['engine']} {candidate['precision']}",
             "times": [
-                f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else ""
+                f"{candidate['milliseconds'][size]:.1f}" if candidate["milliseconds"] else ""
                 for size in sizes
             ],
-            "speedup": speedup(found, measured[0]["milliseconds"]),
-            "agreement": _share(found["agreement"], images),
-            "top1": _share(found.get("top1", found.get("exact")), images),
-            "verdict": found["verdict"],
+            "speedup": speedup(candidate, measured[0]["milliseconds"]),
+            "agreement": _share(candidate["agreement"], images),
+            "top1": _share(candidate.get("top1", candidate.get("exact")), images),
+            "verdict": candidate["verdict"],
         }
-        for found in measured
+        for candidate in measured
     ]
     return {
         "megabytes": archive.stat().st_size / 1e6 if archive.is_file() else None,
@@ -262,20 +262,19 @@ def model(run: RunRecord) -> Section:
 
 
 def _share(share: float | None, images: int) -> str:
-    """A share of so many images with its interval; nothing if it is not known."""
+    """Format a rate over some images with its interval; empty if it is unknown."""
     if share is None:
         return ""
     return f"{share:.1%} ({rate_interval(share, images)})" if images else f"{share:.1%}"
 
 
 def asked(run: RunRecord, part: str, name: str = "level") -> Any:
-    """What a run's config asks of a part that can be absent: nothing there to show need not mean
-    `none`."""
+    """Return a run's setting for an optional part: nothing to show need not mean `none`."""
     return (run.config.get(part) or {}).get(name, "none")
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A config as path and value."""
+    """Return a config as pairs of path and value."""
     leaves: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:

@@ -51,12 +51,12 @@ def show(run: Path, metrics: Mapping[str, Any]) -> None:
 def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
     """Return the metrics of an evaluation as a table."""
     rows = [
-        [shown, metric(name, test["metrics"][name]), interval(name, test)]
-        for name, shown in shown_metrics(test).items()
+        [label, metric(name, test["metrics"][name]), interval(name, test)]
+        for name, label in shown_metrics(test).items()
     ]
-    if found := test.get("calibration"):
-        before = metric("ece", found["ece_before"])
-        row = [f"  before scaling by temperature {found['temperature']:.2f}", before, ""]
+    if calibration := test.get("calibration"):
+        before = metric("ece", calibration["ece_before"])
+        row = [f"  before scaling by temperature {calibration['temperature']:.2f}", before, ""]
         names = [*shown_metrics(test)]
         rows.insert(names.index("ece") + 1 if "ece" in names else len(rows), row)
     photos = "1 image" if test["photos"] == 1 else f"{test['photos']:,} images"
@@ -66,7 +66,7 @@ def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
 
 
 def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:
-    """The worst confusions by name."""
+    """Return the worst confusions by name."""
     rows = [
         [w["truth"], w["taken_for"], f"{w['count']} of {w['of']}"] for w in test["worst"][:most]
     ]
@@ -75,7 +75,7 @@ def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:
 
 def labels_table(test: Mapping[str, Any], most: int = 20) -> Table:
     """Each label of a test with its threshold, the worst first."""
-    known = [(name, own) for name, own in test["per_class"].items() if own["ap"] is not None]
+    rated = [(name, own) for name, own in test["per_class"].items() if own["ap"] is not None]
     rows = [
         [
             name,
@@ -86,34 +86,35 @@ def labels_table(test: Mapping[str, Any], most: int = 20) -> Table:
             f"{own['precision']:.1%} of {own['given']}",
             f"{own['recall']:.1%}",
         ]
-        for name, own in sorted(known, key=lambda pair: pair[1]["ap"])[:most]
+        for name, own in sorted(rated, key=lambda pair: pair[1]["ap"])[:most]
     ]
     columns = ["label", "images", "AP", "95% interval", "threshold", "precision", "recall"]
-    unseen = len(test["per_class"]) - len(known)
-    title = "Labels" if len(known) <= most else f"The {most} hardest of {len(known)} labels"
+    unseen = len(test["per_class"]) - len(rated)
+    title = "Labels" if len(rated) <= most else f"The {most} hardest of {len(rated)} labels"
     return table(title + (f"; {unseen} without images" if unseen else ""), columns, rows)
 
 
 def engines_table(export: Mapping[str, Any]) -> Table:
-    """What the export measured of each engine."""
+    """Return the export's measurements of each engine as a table."""
     sizes = list(export["candidates"][0]["milliseconds"])
     rightness = "exact" if "exact" in export["candidates"][0] else "top1"
     module = export["candidates"][0]["milliseconds"]
     rows = []
-    for found in export["candidates"]:
+    for candidate in export["candidates"]:
         times = [
-            f"{found['milliseconds'][size]:.1f}" if found["milliseconds"] else "" for size in sizes
+            f"{candidate['milliseconds'][size]:.1f}" if candidate["milliseconds"] else ""
+            for size in sizes
         ]
         rows.append(
             [
-                f"{found['engine']} {found['precision']}",
+                f"{candidate['engine']} {candidate['precision']}",
                 *times,
-                speedup(found, module),
+                speedup(candidate, module),
                 *(
-                    "" if found[name] is None else f"{found[name]:.1%}"
+                    "" if candidate[name] is None else f"{candidate[name]:.1%}"
                     for name in ("agreement", rightness)
                 ),
-                found["verdict"],
+                candidate["verdict"],
             ]
         )
     columns = [

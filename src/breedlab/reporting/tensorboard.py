@@ -40,7 +40,7 @@ def write_review(
     tuned: Mapping[str, Any],
     best: float,
 ) -> None:
-    """Adds the test's pictures and figures, the config and the HParams row to the run's `final`
+    """Add the test's pictures and figures, the config and the HParams row to the run's `final`
     events."""
     if config.logger.name != "tensorboard":
         return
@@ -88,8 +88,8 @@ def _pictures(
 def _metrics(test: Mapping[str, Any]) -> str:
     """Return the metrics of a test with their intervals, as a table of Markdown."""
     rows = [
-        f"| {shown} | {metric(name, test['metrics'][name])} | {interval(name, test)} |"
-        for name, shown in shown_metrics(test).items()
+        f"| {title} | {metric(name, test['metrics'][name])} | {interval(name, test)} |"
+        for name, title in shown_metrics(test).items()
     ]
     return "\n".join(
         [f"| {test['photos']:,} images | value | 95% interval |", "|---|---|---|", *rows]
@@ -99,8 +99,8 @@ def _metrics(test: Mapping[str, Any]) -> str:
 def confusion_picture(
     confusion: Cells | np.ndarray[Any, Any], classes: tuple[str, ...]
 ) -> Image.Image:
-    """A confusion matrix by shares of the true class: rows are true classes, columns predicted
-    ones.
+    """Return a confusion matrix by shares of the true class: rows are true classes, columns
+    predicted ones.
 
     Of more than `DRAWN` classes, those with the most mistakes: a picture of all would take
     gigabytes.
@@ -160,7 +160,7 @@ def _length(name: str, size: int) -> int:
 
 
 def _shortened(name: str, size: int) -> str:
-    """A name that leaves room for the matrix."""
+    """Shorten a name to leave room for the matrix."""
     text = name
     while _length(text, size) > _NAME:
         text = f"{text.removesuffix('…')[:-1]}…"

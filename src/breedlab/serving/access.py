@@ -53,13 +53,13 @@ def read_key(file: Path | None) -> str | None:
     return key
 
 
-def read_origins(given: Iterable[str]) -> frozenset[str]:
+def read_origins(words: Iterable[str]) -> frozenset[str]:
     """Return the origins of `--cors`.
 
     Raises:
         ServingError: If one of them is none.
     """
-    origins = [one.strip().lower() for text in given for one in text.split(",") if one.strip()]
+    origins = [one.strip().lower() for text in words for one in text.split(",") if one.strip()]
     for origin in origins:
         if not _ORIGIN.fullmatch(origin):
             raise ServingError(
@@ -85,13 +85,13 @@ class Access:
         """Return whether a request must be refused for the key that it has, or has not."""
         if self._digest is None or _OPEN.fullmatch(path):
             return False
-        given = b""
+        key = b""
         for name, value in headers:
             if name == b"x-api-key":
-                given = value
+                key = value
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
-                given = given or value[7:].strip()
-        return not hmac.compare_digest(_digest(given), self._digest)
+                key = key or value[7:].strip()
+        return not hmac.compare_digest(_digest(key), self._digest)
 
     def shared_with(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """Return the headers by which a browser lets a page of another origin read an answer; none

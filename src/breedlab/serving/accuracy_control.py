@@ -54,8 +54,8 @@ def restore_accuracy(
     note(f"{candidate.choice} {candidate.objection}: again, what loses most in fp32")
     try:
         with progress("finding the layers that lose most in int8"):
-            made = _controlled(graph, calibration, validation, decided, answers)
-            openvino_export.write_graph(made, file, halves=False)
+            controlled = _controlled(graph, calibration, validation, decided, answers)
+            openvino_export.write_graph(controlled, file, halves=False)
             candidate.engine = OpenVino(file, "int8")
     except Exception as error:  # of whatever kind, the plain engine was refused already
         reason = " ".join(str(error).split())[:120]
@@ -79,9 +79,9 @@ def _controlled(
 
     def agreement(compiled: Any, pairs: Iterable[Any]) -> tuple[float, None]:
         """Of all pairs, or of those that layers are ranked by."""
-        asked = list(pairs)
-        numbers = [torch.from_numpy(compiled(photo(pair))[0]) for pair in asked]
-        same = answers.decided(torch.cat(numbers)) == torch.stack([one for _, one in asked])
+        images = list(pairs)
+        numbers = [torch.from_numpy(compiled(photo(pair))[0]) for pair in images]
+        same = answers.decided(torch.cat(numbers)) == torch.stack([one for _, one in images])
         return float((same if same.ndim == 1 else same.all(1)).double().mean()), None
 
     with openvino_export.quantizing() as nncf:

@@ -133,14 +133,14 @@ class Answers:
     ) -> dict[str, Any]:
         """Return what an answer says of an image beside its scores: `labels` or `set`, of indices,
         and `unknown`."""
-        told: dict[str, Any] = {}
+        answer: dict[str, Any] = {}
         if (labels := self.given(probabilities)) is not None:
-            told["labels"] = labels
-        if (found := self.in_set(probabilities)) is not None:
-            told["set"] = found
+            answer["labels"] = labels
+        if (members := self.in_set(probabilities)) is not None:
+            answer["set"] = members
         if self.unknown is not None and distance is not None:
-            told |= self.unknown.fields(distance)
-        return told
+            answer |= self.unknown.fields(distance)
+        return answer
 
 
 class AnsweringEngine:

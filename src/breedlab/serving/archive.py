@@ -73,7 +73,7 @@ def write_folder(
     plugins: Sequence[str] = (),
     answers: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes an archive's content, unpacked, into an empty folder.
+    """Write an archive's content, unpacked, into an empty folder.
 
     Args:
         folder: Where to.
@@ -106,7 +106,7 @@ def write_folder(
 
 
 def write_code(folder: Path, architecture: str) -> None:
-    """Writes into an archive's content the code that serves a model of this architecture."""
+    """Add the code that serves a model of this architecture to an archive's content."""
     code = folder / "code"
     for name in _CODE:
         target = code / "breedlab" / name
@@ -131,25 +131,25 @@ def write_plugins(code: Path, plugins: Sequence[str]) -> None:
 
 def record_engine(
     folder: Path,
-    taken: Choice,
+    choice: Choice,
     measured: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes into an archive's content with what it answers, and by what that was chosen.
+    """Add the chosen engine, and the measurements behind the choice, to an archive's content.
 
     Args:
         folder: From `write_folder`, with the engine's file in `engines/`.
-        taken: The engine.
+        choice: The engine.
         measured: For the record.
         settings: The engine's own, if it is a plugin's and has any.
     """
     file = folder / "model.json"
     description = json.loads(file.read_text("utf-8"))
-    engine: dict[str, Any] = {"name": taken.engine, "precision": taken.precision}
+    engine: dict[str, Any] = {"name": choice.engine, "precision": choice.precision}
     count = len(description["classes"])  # its features, if it gives those, too, follow the scores
-    if taken.engine == OPENVINO:
-        graph, side = f"engines/{taken.precision}.xml", description["transform"]["crop"]
-        scores = OpenVino(folder / graph, taken.precision).scores(probe(side))[0, :count].tolist()
+    if choice.engine == OPENVINO:
+        graph, side = f"engines/{choice.precision}.xml", description["transform"]["crop"]
+        scores = OpenVino(folder / graph, choice.precision).scores(probe(side))[0, :count].tolist()
         # What it answers to one image that is the same everywhere: by that another machine knows it
         # has the same.
         engine |= {
@@ -159,10 +159,10 @@ def record_engine(
         }
         with (folder / "code" / "requirements.txt").open("a") as requirements:
             requirements.write(f"openvino=={version('openvino')}\n")
-    elif taken.engine != EAGER:
-        graph, side = f"engines/{taken.precision}.bin", description["transform"]["crop"]
+    elif choice.engine != EAGER:
+        graph, side = f"engines/{choice.precision}.bin", description["transform"]["crop"]
         scores = (
-            AddedEngine(taken, folder / graph, settings or {})
+            AddedEngine(choice, folder / graph, settings or {})
             .scores(probe(side))[0, :count]
             .tolist()
         )
@@ -172,7 +172,7 @@ def record_engine(
             "probe": {"side": side, "scores": scores},
         }
         with (folder / "code" / "requirements.txt").open("a") as requirements:
-            requirements.writelines(f"{line}\n" for line in ENGINES.get(taken.engine).requirements)
+            requirements.writelines(f"{line}\n" for line in ENGINES.get(choice.engine).requirements)
     file.write_text(
         json.dumps({**description, "engine": engine, "export": dict(measured)}, indent=2)
     )
@@ -186,12 +186,12 @@ def record_answers(folder: Path, answers: Mapping[str, Any]) -> None:
 
 
 def entry_folder() -> Path:
-    """Where entry/ is: beside src/ in a checkout, inside the package in a wheel."""
+    """Return the path of entry/: next to src/ in a checkout, inside the package in a wheel."""
     packaged = PACKAGE / "entry"
     return packaged if packaged.is_dir() else PACKAGE.parents[1] / "entry"
 
 
 def _requirements(backbone: str) -> str:
-    """What a PyTorch image lacks; never torch itself, which the image brings."""
+    """Return the packages that a PyTorch image lacks; never torch itself."""
     names = ["safetensors", "simplejpeg", *(["timm"] if backbone.startswith(TIMM) else [])]
     return "".join(f"{name}=={version(name)}\n" for name in names)

@@ -55,7 +55,7 @@ class Batcher:
         self._threads = [threading.Thread(target=self._serve, name=name) for name in names]
 
     def start(self) -> None:
-        """Begins to answer; call it inside the running loop."""
+        """Start answering; call this inside the running loop."""
         self._loop = asyncio.get_running_loop()
         for thread in self._threads:
             thread.start()
@@ -69,18 +69,18 @@ class Batcher:
             thread.join()
 
     def expect(self) -> None:
-        """Says that an image is being decoded, for which a batch that is not yet full may wait."""
+        """Announce an image that is being decoded, so that a batch may wait for it."""
         with self._changed:
             self._coming += 1
 
     def withdraw(self) -> None:
-        """Says that an image which was expected does not come."""
+        """Announce that an expected image does not come."""
         with self._changed:
             self._coming -= 1
             self._wake()
 
     def add(self, photo: torch.Tensor, scores: Scores) -> None:
-        """Takes an image, uint8 (3, side, side), whose scores are wanted; from any thread."""
+        """Queue an image, uint8 (3, side, side), for scoring; from any thread."""
         with self._changed:
             self._queue.append((photo, scores))
             self._wake()
@@ -100,7 +100,8 @@ class Batcher:
             self._changed.notify()
 
     def _next(self) -> tuple[int, bool] | None:
-        """How many images may be computed now, and whether apart; None if it is not yet time."""
+        """Return how many images to compute now, and whether separately; None if it is not yet
+        time."""
         waiting = len(self._queue)
         if not waiting or (self._waits and self._coming and waiting < self._most):
             return None
@@ -122,7 +123,7 @@ class Batcher:
             self._run_all()
 
     def _run_all(self) -> None:
-        """Computes on this thread as long as there is something to compute."""
+        """Compute on this thread until nothing is queued."""
         while True:
             with self._changed:
                 if (following := self._next()) is None:
@@ -133,14 +134,14 @@ class Batcher:
                 self._computed += count
                 self._wake()  # another part may be free, too
             # some clients have gone
-            wanted = [(photo, future) for photo, future in batch if not future.done()]
-            answer = _answer([photo for photo, _ in wanted], compute) if wanted else None
+            pending = [(photo, future) for photo, future in batch if not future.done()]
+            answer = _answer([photo for photo, _ in pending], compute) if pending else None
             with self._changed:
                 self._computed -= count
                 if apart:
                     self._free.append(compute)
             if answer is not None:
-                self._loop.call_soon_threadsafe(_deliver, [future for _, future in wanted], answer)
+                self._loop.call_soon_threadsafe(_deliver, [future for _, future in pending], answer)
 
 
 def _answer(photos: list[torch.Tensor], compute: Compute) -> Answer:

@@ -61,9 +61,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         _check_version(tree)
         _check(tree)
     except _Wrong as error:
-        refused = ServingError(f"model.json: {error}")
-        refused.code = error.code
-        raise refused from error
+        invalid = ServingError(f"model.json: {error}")
+        invalid.code = error.code
+        raise invalid from error
     except OSError as error:
         raise ServingError(f"model.json: cannot be read ({error.strerror})") from error
     return tree
@@ -148,11 +148,13 @@ def _check_answers(answers: dict[str, Any], classes: int) -> None:
 
 
 def _check_thresholds(answers: dict[str, Any], classes: int) -> None:
-    given = _list(answers["thresholds"], "answers.thresholds", most=_MAX_CLASSES)
-    if not all(0 <= _number(one, "answers.thresholds") <= 1 for one in given):
+    thresholds = _list(answers["thresholds"], "answers.thresholds", most=_MAX_CLASSES)
+    if not all(0 <= _number(one, "answers.thresholds") <= 1 for one in thresholds):
         raise _Wrong("answers.thresholds are not all from 0 to 1")
-    if len(given) != classes:
-        raise _Wrong(f"answers.thresholds has {len(given)} numbers; there are {classes} classes")
+    if len(thresholds) != classes:
+        raise _Wrong(
+            f"answers.thresholds has {len(thresholds)} numbers; there are {classes} classes"
+        )
     for name in ("sets", "unknown"):
         if answers.get(name) is not None:
             raise _Wrong(f"answers has both thresholds and {name}; expected one of them")

@@ -73,16 +73,16 @@ class _Sources:
 
 
 def possible(serving: Serving, device: torch.device) -> list[Choice]:
-    """What a config leaves to choose from on this machine.
+    """Return the engines and precisions that a config allows on this machine.
 
     With a GPU, `auto` stays with PyTorch; and it takes no precision that the machine only emulates.
     """
     engines: list[str] = [serving.engine]
     if serving.engine == "auto":
-        wanted = openvino_export.is_installed() and (
+        with_openvino = openvino_export.is_installed() and (
             device.type == "cpu" or serving.precision == "int8"
         )
-        engines = [EAGER, OPENVINO] if wanted else [EAGER]
+        engines = [EAGER, OPENVINO] if with_openvino else [EAGER]
     return [
         Choice(engine, precision)
         for engine in engines
@@ -101,7 +101,7 @@ def possible(serving: Serving, device: torch.device) -> list[Choice]:
 def select(
     folder: Path, serving: Serving, data: PhotoData, *, device: torch.device, seed: int
 ) -> Selection:
-    """Finds the engine for an archive's content; leaves its file in `engines/` if it has one.
+    """Find the engine for an archive's content; leave its file in `engines/` if it has one.
 
     Args:
         folder: The content, as `write_folder` left it.
@@ -147,7 +147,7 @@ def select(
 def _make(
     candidates: Sequence[Candidate], sources: _Sources, folder: Path, serving: Serving
 ) -> int:
-    """Gives each candidate its engine, or the reason why not; returns how many images calibrated
+    """Build each candidate's engine, or record why that failed; return how many images calibrated
     int8."""
     model, calibration = sources.model, 0
     for candidate in candidates:
@@ -198,8 +198,8 @@ def _judge(
     data: PhotoData,
     seed: int,
 ) -> Candidate:
-    """The fastest that agrees with the module; of what was asked for by name, the fastest if none
-    agrees."""
+    """Return the fastest engine that agrees with the module; of those chosen by name, the fastest
+    even if none agrees."""
     module = candidates[0]
     eligible = fastest_first([candidate for candidate in candidates if candidate.choice in choices])
     if not eligible:
@@ -236,7 +236,7 @@ def _judge(
 
 
 def _may_be_restored(candidate: Candidate, photos: int) -> bool:
-    """Whether it is int8 that answers differently, and enough images would judge it anew."""
+    """Return whether int8 failed for its answers, and there are enough images for another try."""
     int8 = candidate.choice == Choice(OPENVINO, "int8")
     return int8 and not candidate.remark and not too_few(photos)
 
@@ -249,16 +249,16 @@ def _restored(
     seed: int,
     reference: torch.Tensor,
 ) -> bool:
-    """Whether accuracy control gave it another engine."""
+    """Return whether accuracy control gave it another engine."""
     order = torch.randperm(len(reference), generator=torch.Generator().manual_seed(seed))
-    chosen = order[: accuracy_control.MOST_PHOTOS].sort().values
+    indices = order[: accuracy_control.MOST_PHOTOS].sort().values
     return accuracy_control.restore_accuracy(
         candidate,
         sources.graph,
         folder / FOLDER / "int8.xml",
         sources.calibration,
-        _photos(data, "valid", chosen.tolist()),
-        reference[chosen],
+        _photos(data, "valid", indices.tolist()),
+        reference[indices],
         sources.model.answers,
     )
 
@@ -282,7 +282,7 @@ def _predictions(
     count: int,
     answers: Answers,
 ) -> list[torch.Tensor]:
-    """What each candidate answers, as `Answers.decided`, in the order of the images."""
+    """Return each candidate's answers as `Answers.decided`, in the order of the images."""
     predictions: list[list[torch.Tensor]] = [[] for _ in candidates]
     count_done = 0
     with progress(title) as report:

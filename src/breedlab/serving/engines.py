@@ -181,8 +181,8 @@ def load_engine(
     wanted: str | None,
     width: int | None = None,
 ) -> Engine:
-    """The engine that an archive was exported with, or PyTorch, with a warning, where that cannot
-    run.
+    """Return the engine that an archive was exported with, or PyTorch, with a warning, where that
+    cannot run.
 
     Args:
         folder: The archive's content.
@@ -237,8 +237,7 @@ def _made(choice: Choice, folder: Path, recorded: Mapping[str, Any]) -> Engine:
 
 
 def probe(side: int) -> torch.Tensor:
-    """An image (1, 3, side, side) that is the same everywhere: waves of three directions, in whole
-    numbers."""
+    """Return a reproducible image (1, 3, side, side): waves in three directions, in integers."""
     place = 1024 * torch.arange(side) // side
     rows, columns = place[:, None], place[None, :]
     waves = torch.stack([2 * rows + columns, rows + 3 * columns, 5 * rows - 2 * columns]) % 510
@@ -246,7 +245,7 @@ def probe(side: int) -> torch.Tensor:
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 natively; emulated it is slower than fp32."""
+    """Return whether the device multiplies bf16 natively; emulated it is slower than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -270,6 +269,6 @@ def _refuse_other_scores(
 
 
 def _first_line(error: Exception) -> str:
-    """The last of OpenVINO's lines is what happened; the others are places in its source."""
+    """Return the last line of an OpenVINO error: the others are places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:160] if lines else type(error).__name__

@@ -74,11 +74,11 @@ class Address:
 
 def resolve(host: str, port: int) -> list[str]:
     """All IP addresses of a host, as the system knows them."""
-    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 def connect(address: str, port: int, seconds: float) -> socket.socket:
-    """A connection to that address, unless it leads back to this very machine."""
+    """Connect to that address, unless it is this machine itself."""
     connection = socket.create_connection((address, port), timeout=seconds)
     if connection.getsockname()[0] == connection.getpeername()[0]:
         connection.close()
@@ -116,7 +116,7 @@ class Fetcher:
         return self.allowed != "none"
 
     def __call__(self, url: str) -> bytes:
-        """The image at a URL, not yet decoded.
+        """Fetch the image at a URL without decoding it.
 
         Raises:
             NotFetched: 403 for what must not be asked, 400 for what is no such URL or did not
@@ -153,9 +153,9 @@ class Fetcher:
         bracketed = f"[{host}]" if ":" in host else host
         with self._connection(scheme, host, address, port, deadline) as (connection, cut):
             connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
-            named = bracketed if port == _PORTS[scheme] else f"{bracketed}:{port}"
+            host_header = bracketed if port == _PORTS[scheme] else f"{bracketed}:{port}"
             for name, value in (
-                ("Host", named),
+                ("Host", host_header),
                 ("Accept", "image/*"),
                 ("Accept-Encoding", "identity"),
             ):
@@ -205,7 +205,7 @@ class Fetcher:
         return parts.scheme, host, port, target
 
     def _checked(self, host: str, port: int, deadline: float) -> str:
-        """An address of the host, once all of them have been found to be public."""
+        """Return an address of the host after checking that all of them are public."""
         addresses = list(dict.fromkeys(self._look_up(host, port, deadline)))
         if not addresses:
             raise OSError("no address")
@@ -215,23 +215,23 @@ class Fetcher:
         return min(addresses, key=lambda address: ":" in address)
 
     def _look_up(self, host: str, port: int, deadline: float) -> Iterable[str]:
-        """The host's addresses, or TimeoutError at the deadline: the system's own patience is
-        longer."""
+        """Return the host's addresses; raise TimeoutError at the deadline, since the system's own
+        timeout is longer."""
         if not _LOOK_UPS.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise TimeoutError
-        found: Future[Iterable[str]] = Future()
+        future: Future[Iterable[str]] = Future()
 
         def work() -> None:
             try:
-                found.set_result(list(self._resolve(host, port)))
+                future.set_result(list(self._resolve(host, port)))
             except Exception as error:
-                found.set_exception(error)
+                future.set_exception(error)
             finally:
                 _LOOK_UPS.release()
 
         threading.Thread(target=work, name="look-up", daemon=True).start()
         try:
-            return found.result(max(0.0, deadline - time.monotonic()))
+            return future.result(max(0.0, deadline - time.monotonic()))
         except FutureTimeout as error:
             raise TimeoutError from error
 
@@ -241,10 +241,10 @@ class Fetcher:
     ) -> Iterator[tuple[http.client.HTTPConnection, threading.Event]]:
         """An HTTP connection over a socket that is cut at the deadline, however busily bytes drip
         in until then."""
-        left = deadline - time.monotonic()
-        if left <= 0:
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
             raise TimeoutError
-        plain, cut = self._connect(address, port, left), threading.Event()
+        plain, cut = self._connect(address, port, seconds), threading.Event()
         # The very file stays the same when TLS is laid over it; only the object that holds it
         # changes.
         watched = plain.dup()
@@ -293,12 +293,12 @@ class Fetcher:
 
 @functools.cache
 def _trust() -> ssl.SSLContext:
-    """The system's certificate authorities, read once."""
+    """Return the system's certificate authorities, read once."""
     return ssl.create_default_context()
 
 
 def _host(parts: SplitResult) -> str:
-    """The host as DNS and TLS get it: ASCII, lower case, no dot at the end; or a plain IP
+    """Return the host as for DNS and TLS: ASCII, lower case, without a final dot; or a plain IP
     address."""
     name = (parts.hostname or "").removesuffix(".")
     wrong = NotFetched(400, "the URL's host is not a name or an address as it is commonly written")
@@ -327,7 +327,7 @@ def _host(parts: SplitResult) -> str:
 
 
 def allowed_from(value: Any) -> Allowed:
-    """What model.json or a command line says of `allow_urls`, checked.
+    """Parse `allow_urls` from model.json or a command line.
 
     Raises:
         ValueError: If it is neither `none` nor `public` nor names of hosts; its text says what is

@@ -52,7 +52,7 @@ _CHECKS = {
 
 
 def format_of(photo: bytes) -> str:
-    """The format that the first bytes announce, or nothing."""
+    """Return the format that the first bytes announce, or nothing."""
     if photo[:4] == b"RIFF" and photo[8:12] == b"WEBP":
         return "WebP"
     kind = formats.kind_by_brand(photo)
@@ -62,14 +62,14 @@ def format_of(photo: bytes) -> str:
 
 
 def contradiction(photo: bytes, content_type: str) -> str:
-    """The format that an image has instead of the one that its content type names; nothing if they
-    agree."""
+    """Return the format that an image has instead of the one that its content type names; nothing
+    if they agree."""
     kind = format_of(photo)
     return kind if kind and kind != _TYPES.get(content_type, kind) else ""
 
 
 def inspect(photo: bytes) -> int:
-    """What it costs to decode an image, in pixels, if it is one that a server should decode.
+    """Return the cost of decoding an image, in pixels, if a server should decode it.
 
     Raises:
         ImageError: If it is not an image, too large, animated, or also a file of another kind.
@@ -77,22 +77,22 @@ def inspect(photo: bytes) -> int:
     """
     if not photo:
         raise ImageError("is empty")
-    found = format_of(photo)
-    if not found:
+    kind = format_of(photo)
+    if not kind:
         if other := formats.kind_by_brand(photo):
             raise ImageError(
                 f"is not an image that is read here (it is {other}: {formats.how_to_read(other)})"
             )
         raise ImageError(f"is not an image (expected {formats.in_words('or')})")
-    if check := _CHECKS.get(found):
+    if check := _CHECKS.get(kind):
         check(photo)
-    _refuse_other_kinds(photo, found)
-    width, height = _size(photo, found)
+    _refuse_other_kinds(photo, kind)
+    width, height = _size(photo, kind)
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"is absurdly large ({width}x{height}; at most {MAX_PIXELS:,} pixels are read)"
         )
-    if found == "JPEG" and (scans := structure.count_scans(photo, width * height)) > _USUAL_SCANS:
+    if kind == "JPEG" and (scans := structure.count_scans(photo, width * height)) > _USUAL_SCANS:
         return width * height * scans // _USUAL_SCANS
     return width * height
 

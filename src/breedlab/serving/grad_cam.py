@@ -89,7 +89,7 @@ class Explainer:
         self.layer = last_map(self._network.backbone, transform.crop)
 
     def explain(self, photo: bytes, index: int | None = None) -> Explanation:
-        """Explains one class of an image, the likeliest if none is given.
+        """Explain one class of an image, by default the most likely.
 
         Raises:
             ImageError: If the bytes are not a usable image.
@@ -104,13 +104,15 @@ class Explainer:
     def heat(
         self, image: torch.Tensor, index: int | None = None
     ) -> tuple[int, np.ndarray[Any, np.dtype[np.float32]]]:
-        """The class explained, and its map (rows, columns) from 0 to 1, of a prepared image (3,
-        side, side)."""
-        kept: list[torch.Tensor] = []
+        """Return the class explained, and its map (rows, columns) from 0 to 1, of a prepared image
+        (3, side, side)."""
+        outputs: list[torch.Tensor] = []
 
         def keep(_module: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
-            kept.append(output.detach().requires_grad_())  # nothing before the map needs a gradient
-            return kept[0].clone()  # what follows may work in place, which a leaf does not allow
+            outputs.append(
+                output.detach().requires_grad_()
+            )  # nothing before the map needs a gradient
+            return outputs[0].clone()  # what follows may work in place, which a leaf does not allow
 
         handle = self._network.backbone.get_submodule(self.layer).register_forward_hook(keep)
         try:
@@ -122,8 +124,8 @@ class Explainer:
             index = int(logits.argmax())
         if not 0 <= index < len(logits):
             raise IndexError(index)
-        (gradient,) = torch.autograd.grad(logits[index], kept)
-        cam = grad_cam(_places(kept[0].detach()), _places(gradient))
+        (gradient,) = torch.autograd.grad(logits[index], outputs)
+        cam = grad_cam(_places(outputs[0].detach()), _places(gradient))
         peak = cam.max()
         heat: np.ndarray[Any, np.dtype[np.float32]] = (
             (cam / peak if peak > 0 else cam).float().cpu().numpy()
@@ -146,8 +148,7 @@ def grad_cam(activations: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
 
 
 def last_map(backbone: nn.Module, side: int) -> str:
-    """The last module whose output still has places and reaches the features. One forward pass
-    finds it.
+    """Return the last module with a spatial output that reaches the features.
 
     Candidates are taken from the last backwards until one has a gradient at its places: after a
     vision transformer's last attention only the class token is read on, so its last patch tokens
@@ -198,8 +199,8 @@ def last_map(backbone: nn.Module, side: int) -> str:
 
 
 def seen(transform: EvalTransform, width: int, height: int) -> Box:
-    """The part of an upright image that the transform leaves: its resize and its center crop,
-    undone."""
+    """Return the part of an upright image that remains after the transform: its resize and its
+    center crop, undone."""
     short = min(width, height)
     across, down = (int(transform.resize * n / short) for n in (width, height))
     left, top = (_margin(n, transform.crop) for n in (across, down))
@@ -220,14 +221,14 @@ def _has_places(output: torch.Tensor) -> bool:
 
 
 def _grid(tokens: int) -> int:
-    """The side of the square that so many tokens make, those before it left out; 0 if they make
+    """Return the side of the square that the tokens form, leaving out any before it; 0 if they form
     none."""
     side = math.isqrt(tokens)
     return side if tokens - side * side <= _MOST_PREFIX_TOKENS else 0
 
 
 def _places(values: torch.Tensor) -> torch.Tensor:
-    """A map of one image as (channels, rows, columns): channels first or last, or tokens."""
+    """Return a map of one image as (channels, rows, columns): channels first or last, or tokens."""
     value = values[0]
     if value.ndim == 2:
         side = _grid(len(value))

@@ -21,14 +21,14 @@ from breedlab.serving.response import Answer, answered
 
 
 def model_fn(model_dir: str, context: Any = None) -> Model:
-    """Loads the model that lies in `model_dir`."""
+    """Load the model that lies in `model_dir`."""
     return Model(Path(model_dir))
 
 
 def input_fn(
     body: bytes | str | None, content_type: str, context: Any = None, max_bytes: int = MAX_BYTES
 ) -> list[Photo]:
-    """The images of a request, as bytes or by their address; no address is asked yet.
+    """Return the images of a request, as bytes or URLs; no URL is fetched yet.
 
     Args:
         body: An image, JSON (`{"image": <base64>}`, `{"url": ...}` or a list of those), or a form;
@@ -57,10 +57,12 @@ def predict_fn(photos: Sequence[Photo], model: Model, context: Any = None) -> An
     Raises:
         BadRequest: 4xx if not one of them is a usable image; it says why the first is none.
     """
-    found = [_prepared(photo, model, index, len(photos)) for index, photo in enumerate(photos)]
-    usable = [one for one in found if isinstance(one, torch.Tensor)]
+    prepared = [_prepared(photo, model, index, len(photos)) for index, photo in enumerate(photos)]
+    usable = [one for one in prepared if isinstance(one, torch.Tensor)]
     rows = iter(model.engine.scores(torch.stack(usable)).numpy() if usable else ())
-    return answered([next(rows) if isinstance(one, torch.Tensor) else one for one in found], model)
+    return answered(
+        [next(rows) if isinstance(one, torch.Tensor) else one for one in prepared], model
+    )
 
 
 def _prepared(photo: Photo, model: Model, index: int, count: int) -> torch.Tensor | BadImage:
@@ -78,7 +80,7 @@ def _prepared(photo: Photo, model: Model, index: int, count: int) -> torch.Tenso
 def output_fn(
     answer: Answer, accept: str, context: Any = None, verbose: bool = False
 ) -> tuple[bytes, str]:
-    """The answer's bytes and their content type.
+    """Return the answer's bytes and their content type.
 
     Args:
         answer: From `predict_fn`.

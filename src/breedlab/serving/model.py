@@ -33,16 +33,16 @@ def _architecture(shape: dict[str, Any]) -> Architecture:
         return Architecture(**shape)
     except TypeError as error:
         # A field that changes what the network answers must not be passed over
-        known = {one.name for one in fields(Architecture)}
-        more = ", ".join(sorted(set(shape) - known)) or str(error)
+        names = {one.name for one in fields(Architecture)}
+        more = ", ".join(sorted(set(shape) - names)) or str(error)
         raise ServingError(
             f"model.json: architecture has what this breedlab does not know ({more}); upgrade"
         ) from error
 
 
 def _weights(file: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
-    """The tensors of a file, once they are found to be those of such a head: what is built has its
-    widths."""
+    """Return the tensors of a file after checking that they belong to such a head: what is built
+    has its widths."""
     try:
         weights = load_file(str(file))
     except FileNotFoundError as error:
@@ -61,9 +61,9 @@ def _weights(file: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
     if architecture.head_type == MLP and sorted(heads) != sorted(
         (*architecture.head, architecture.classes)
     ):
-        said = [*architecture.head, architecture.classes]
+        widths = [*architecture.head, architecture.classes]
         raise ServingError(
-            f"{file.name}: its head has layers of {heads[:9]}; model.json says {said[:9]}"
+            f"{file.name}: its head has layers of {heads[:9]}; model.json says {widths[:9]}"
         )
     return weights
 
@@ -88,10 +88,10 @@ def _load(network: Classifier, weights: dict[str, torch.Tensor]) -> None:
     wrong += [f"has {name}, which the network lacks" for name in weights if name not in own]
     for name, value in weights.items():
         if name in own and (value.shape, value.dtype) != (own[name].shape, own[name].dtype):
-            given, expected = (
+            actual, expected = (
                 (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in (value, own[name])
             )
-            wrong.append(f"{name} is {given}; expected {expected}")
+            wrong.append(f"{name} is {actual}; expected {expected}")
         elif value.is_floating_point() and not value.isfinite().all():
             wrong.append(f"{name} holds NaN or infinity")
     if wrong:
@@ -165,8 +165,7 @@ class Model:
         self.engine = AnsweringEngine(computing, self.answers)
 
     def public_lineage(self) -> dict[str, Any]:
-        """Where the model comes from, as far as who asks it may know: no path, no command line, no
-        machine."""
+        """Return the public part of the lineage: no path, no command line, no machine."""
         public = {name: self.lineage[name] for name in _PUBLIC if name in self.lineage}
         packages, data = self.lineage.get("packages"), self.lineage.get("data")
         if isinstance(packages, dict) and "breedlab" in packages:
@@ -176,7 +175,7 @@ class Model:
         return {**public, "architecture": self.network.architecture.name}
 
     def prepare(self, photo: bytes) -> torch.Tensor:
-        """An image's bytes as the network takes them: uint8 (3, side, side).
+        """Decode and transform an image for the network: uint8 (3, side, side).
 
         Raises:
             ImageError: If they are not a usable image.
@@ -193,8 +192,8 @@ class Model:
         return self._computing.scores(photos)[:, : len(self.classes)] / self.answers.temperature
 
     def describe(self, photos: torch.Tensor) -> list[dict[str, Any]]:
-        """What is said of each image beside its scores: `probabilities`, and `labels`, `set` and
-        `unknown` as `Answers.fields`."""
+        """Return each image's answer besides its scores: `probabilities`, and `labels`, `set`, and
+        `unknown` as in `Answers.fields`."""
         descriptions = []
         for row in self.engine.scores(photos):
             scores = row[: len(self.classes)]

@@ -96,11 +96,11 @@ def _body(model: Model, in_timm: bool) -> Iterator[str]:
             f" {folded}."
         )
     if model.answers.thresholds is not None:
-        given = zip(model.classes[:_NAMED], model.answers.thresholds, strict=False)
-        listed = ", ".join(f"{_plain(name)} {threshold:.3f}" for name, threshold in given)
+        thresholds = zip(model.classes[:_NAMED], model.answers.thresholds, strict=False)
+        text = ", ".join(f"{_plain(name)} {threshold:.3f}" for name, threshold in thresholds)
         yield (
             "An image is given each label whose probability (the sigmoid of its score) is at least"
-            f" the label's threshold, found on validation: {listed}."
+            f" the label's threshold, found on validation: {text}."
         )
     yield "\n## Training\n"
     for name, value in _facts(model).items():
@@ -145,18 +145,18 @@ def _results(model: Model) -> Iterator[str]:
 
 
 def _facts(model: Model) -> dict[str, str]:
-    known = model.public_lineage()
-    photos = (known.get("data") or {}).get("photos") or {}
-    git = known.get("git")
+    lineage = model.public_lineage()
+    photos = (lineage.get("data") or {}).get("photos") or {}
+    git = lineage.get("git")
     commit = git.get("commit") if isinstance(git, dict) else git
-    found = {
-        "started": known.get("started"),
-        "breedlab": known.get("breedlab"),
+    facts = {
+        "started": lineage.get("started"),
+        "breedlab": lineage.get("breedlab"),
         "commit": commit,
         "images": ", ".join(f"{count:,} {split}" for split, count in photos.items()),
         "seed": model.lineage.get("seed"),
     }
-    return {name: str(value) for name, value in found.items() if value not in (None, "")}
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
 
 
 def _numbers(values: tuple[float, ...]) -> str:

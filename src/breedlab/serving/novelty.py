@@ -58,9 +58,9 @@ class Novelty:
         """Return how unlike the training images each image is (n,), of its features (n, width)."""
         features = features.float()
         if self.method == NEAREST:
-            known = self.arrays["features"].float()
-            likeness = nn.functional.normalize(features, dim=1) @ known.T
-            return 1 - likeness.topk(min(NEIGHBORS, len(known)), dim=1).values.mean(1)
+            training = self.arrays["features"].float()
+            likeness = nn.functional.normalize(features, dim=1) @ training.T
+            return 1 - likeness.topk(min(NEIGHBORS, len(training)), dim=1).values.mean(1)
         whitening = self.arrays["whitening"]
         distances = torch.cdist(
             features @ whitening, self.arrays["means"], compute_mode="donot_use_mm_for_euclid_dist"

@@ -19,12 +19,12 @@ Progress = Callable[[int, int], None]
 
 
 def is_installed() -> bool:
-    """Whether the `engines` extra is there."""
+    """Return whether the `engines` extra is installed."""
     return find_spec("openvino") is not None and find_spec("nncf") is not None
 
 
 def quantise(graph: Any, photos: Sequence[torch.Tensor], progress: Progress) -> Any:
-    """The graph in int8: static ranges, found by running it on images.
+    """Quantize the graph to int8 with static ranges, calibrated on images.
 
     Args:
         graph: From `convert`.
@@ -59,7 +59,7 @@ def as_input(photo: torch.Tensor) -> Any:
 
 
 def write_graph(graph: Any, file: Path, *, halves: bool) -> None:
-    """Writes an .xml, and a .bin beside it.
+    """Write an .xml file, and a .bin file next to it.
 
     Args:
         graph: From `convert` or `quantise`; it gets other names.

@@ -19,19 +19,19 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d{1,5})?")
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-def allowed_hosts(address: str, given: str | None) -> frozenset[str] | None:
+def allowed_hosts(address: str, words: str | None) -> frozenset[str] | None:
     """Return the hosts that a server answers as, or None for any.
 
     Args:
         address: The IP address that it listens on.
-        given: `--allowed-hosts`: names divided by commas, or `*`; None if it was not given.
+        words: `--allowed-hosts`: names divided by commas, or `*`; None if it was not given.
 
     Raises:
         ValueError: If one of the names is none.
     """
-    if given == "*":
+    if words == "*":
         return None
-    names = [name.strip().lower() for name in (given or "").split(",") if name.strip()]
+    names = [name.strip().lower() for name in (words or "").split(",") if name.strip()]
     for name in names:
         if _HOST.fullmatch(name) is None or "/" in name or _name(name) != name:
             raise ValueError(name)
@@ -41,14 +41,14 @@ def allowed_hosts(address: str, given: str | None) -> frozenset[str] | None:
 
 
 def refusal(
-    headers: Headers, hosts: frozenset[str] | None, named: frozenset[str] = frozenset()
+    headers: Headers, hosts: frozenset[str] | None, allowed: frozenset[str] = frozenset()
 ) -> tuple[int, str] | None:
     """Return the status and the words with which a request is refused, or None if it is not.
 
     Args:
         headers: The request's.
         hosts: From `allowed_hosts`.
-        named: Other origins whose pages may ask.
+        allowed: Other origins whose pages may ask.
     """
     if hosts is None:
         return None
@@ -68,7 +68,7 @@ def refusal(
         )
     if (
         origin is not None
-        and origin not in named
+        and origin not in allowed
         and (not host or origin.partition("://")[2] != host)
     ):
         return 403, "a page of another origin may not ask this server"
@@ -76,6 +76,6 @@ def refusal(
 
 
 def _name(host: str) -> str:
-    """A Host header without its port."""
+    """Return a Host header without its port."""
     match = _HOST.fullmatch(host)
     return match[1].rstrip(".") if match else ""

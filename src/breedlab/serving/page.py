@@ -66,7 +66,7 @@ come first."""
 
 
 def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> APIRouter:
-    """The page's routes.
+    """Return the page's routes.
 
     Args:
         model: What the server serves.
@@ -93,10 +93,10 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
     @routes.get("/model")
     async def about() -> dict[str, Any]:
         """Which model this is, and what this server does with images."""
-        made = await run_in_threadpool(explainer)
+        explainable = await run_in_threadpool(explainer)
         tested = model.lineage.get("test", {})
         spans = {"intervals": model.lineage.get("test_intervals", {})}
-        told = {
+        answer = {
             name: (metric(name, value), interval(name, spans)) for name, value in tested.items()
         }
         return {
@@ -105,11 +105,13 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
             "engine": str(model.engine.choice),
             "lineage": model.public_lineage(),
             "test": {
-                shown: f"{told[name][0]} ({told[name][1]})" if told[name][1] else told[name][0]
-                for name, shown in metric_titles().items()
-                if name in told
+                title: f"{answer[name][0]} ({answer[name][1]})"
+                if answer[name][1]
+                else answer[name][0]
+                for name, title in metric_titles().items()
+                if name in answer
             },
-            "explains": isinstance(made, Explainer),
+            "explains": isinstance(explainable, Explainer),
             "max_bytes": reader.max_bytes,
             "max_pixels": file_checks.MAX_PIXELS,
             "urls": fetches,
@@ -135,12 +137,12 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
                 waiting += 1
                 try:
                     async with preparation.apart(photo):
-                        found = await run_in_threadpool(
+                        explanation = await run_in_threadpool(
                             lambda: _explain(explainer(), photo, index, model.classes)
                         )
                 finally:
                     waiting -= 1
-            return JSONResponse(found)
+            return JSONResponse(explanation)
         except BadRequest as error:
             return _refused(error)
         except ImageError as error:
@@ -154,14 +156,14 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
             if not fetches:
                 raise BadRequest(400, "this model fetches no URLs; send the image's bytes")
             async with reader.body(request) as body:
-                found = await preparation.fetch(_address(body))
-            await run_in_threadpool(_inspect, found, "what lies at that address")
+                content = await preparation.fetch(_address(body))
+            await run_in_threadpool(_inspect, content, "what lies at that address")
         except BadRequest as error:
             return _refused(error)
         except NotFetched as error:
             return _refused(BadImage(0, error))
-        kind = file_checks.format_of(found).lower()
-        return Response(found, media_type=f"image/{kind}", headers=_HEADERS)
+        kind = file_checks.format_of(content).lower()
+        return Response(content, media_type=f"image/{kind}", headers=_HEADERS)
 
     return routes
 
@@ -203,11 +205,12 @@ def _inspect(photo: bytes, name: str) -> None:
 
 
 def _single(body: bytes, content_type: str, max_bytes: int) -> bytes:
-    """The bytes of the one image of a request, sent in any form that `/invocations` reads."""
+    """Return the bytes of the one image of a request, sent in any form that `/invocations`
+    reads."""
     # else it is an image, whatever it is called
-    told = content_type.lower().startswith((JSON, FORM))
+    is_envelope = content_type.lower().startswith((JSON, FORM))
     photos = handler.input_fn(
-        body, content_type if told else "application/octet-stream", None, max_bytes
+        body, content_type if is_envelope else "application/octet-stream", None, max_bytes
     )
     if len(photos) != 1 or not isinstance(photos[0], bytes):
         raise BadRequest(400, "expected the bytes of one image")

@@ -135,8 +135,8 @@ def write_program(model: Model, file: Path) -> None:
 
 
 def _prepared(model: Model) -> tuple[Portable, torch.Tensor]:
-    """The network to trace, and two images: traced with one, some networks take the one for a
-    constant."""
+    """Return the network to trace, and two images: traced with one, some networks take the one for
+    a constant."""
     wave = probe(model.transform.crop)
     return Portable(model).eval(), torch.cat([wave, 255 - wave])
 
@@ -149,10 +149,10 @@ def _answers_of_onnx(content: bytes, images: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(scores)
 
 
-def _compare(found: torch.Tensor, graph: Portable, images: torch.Tensor, file: Path) -> None:
+def _compare(outputs: torch.Tensor, graph: Portable, images: torch.Tensor, file: Path) -> None:
     with torch.no_grad():
         expected = graph(images)[0]
-    apart = float((found - expected).abs().max())
+    apart = float((outputs - expected).abs().max())
     if not apart <= _FAR * max(1.0, float(expected.abs().max())):
         raise ServingError(
             f"{file}: would answer otherwise than the model (logits differ by up to {apart:.3g});"
@@ -179,7 +179,7 @@ def _properties(pairs: Mapping[str, str]) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited field of protobuf."""
+    """Return a length-delimited field of protobuf."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 

@@ -111,8 +111,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """A client may close its half of the connection once it has said everything, and still gets
-        its answer."""
+        """Keep the connection open: a client may close its half after its request and still gets
+        the answer."""
         if self._in_head or (
             self.busy and self.cycle.more_body and not self.cycle.response_complete
         ):
@@ -155,7 +155,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: int, message: str, headers: bytes = b"") -> None:
-        """Answers without the application, and hangs up."""
+        """Answer without the application, and close the connection."""
         if self.transport.is_closing():
             return
         if not (
@@ -194,8 +194,8 @@ class Server(uvicorn.Server):
 
 def settings(app: Any, **words: Any) -> uvicorn.Config:
     """uvicorn's, around an application of `server.make_app`."""
-    told = staticmethod(app.refused)
-    protocol = type("Protocol", (GuardedProtocol,), {"refused": told})
+    refused = staticmethod(app.refused)
+    protocol = type("Protocol", (GuardedProtocol,), {"refused": refused})
     fixed: dict[str, Any] = {
         "log_level": "error",
         "access_log": False,

@@ -57,11 +57,11 @@ class BodyReader:
         self.held = 0
 
     def body(self, request: Request) -> Body:
-        """A request's body, read when the context is entered and held as long as it is open."""
+        """Read a request's body when the context is entered, and hold it until the context ends."""
         return Body(self, request)
 
     async def read(self, body: Body, request: Request) -> bytes:
-        """Reads a body, and counts what of it is held.
+        """Read a body, and count the bytes held.
 
         Raises:
             BadRequest: 413 if it is too large, 408 if it does not come in.
@@ -142,13 +142,12 @@ class Preprocessor:
         self._gate = _Gate(_LARGE_TOGETHER)
 
     def stop(self) -> None:
-        """Ends the threads."""
+        """End the threads."""
         for threads in (self._fetching, self._decoding, self._decoding_large):
             threads.shutdown(cancel_futures=True)
 
     async def answer(self, photos: Sequence[Photo]) -> Answer:
-        """The scores of a request's images; of several, one that has none spoils none of the
-        others.
+        """Return the scores of a request's images; one that fails does not affect the others.
 
         Raises:
             BadRequest: 4xx if not one of them is an image, or they must not or cannot be fetched.
@@ -176,7 +175,7 @@ class Preprocessor:
             return BadImage(index, error, count)
 
     async def fetch(self, address: Address) -> bytes:
-        """The bytes of the image at an address.
+        """Return the bytes of the image at an address.
 
         Raises:
             NotFetched: If they must not or cannot be fetched.

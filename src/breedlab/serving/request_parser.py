@@ -122,12 +122,12 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
         return _from_form(content, content_type)
     if kind in GUESSED and (photos := _guessed(content)) is not None:
         return photos
-    given = f"content type {content_type[:80]!r} is not read"
+    refusal = f"content type {content_type[:80]!r} is not read"
     if kind in GUESSED:
         what = "is neither an image that is read here nor JSON" if content else "is empty"
-        given = f"the body {what}"
+        refusal = f"the body {what}"
     readable = ("image/jpeg", "image/png", "image/webp", "application/octet-stream", JSON, FORM)
-    raise BadRequest(415, f"{given}; send one of {', '.join(readable)}")
+    raise BadRequest(415, f"{refusal}; send one of {', '.join(readable)}")
 
 
 def _inflated(body: bytes, max_bytes: int) -> bytes:
@@ -209,12 +209,12 @@ def _addressed(url: str, index: int, count: int) -> Photo:
 
 
 def _from_text(text: str, index: int = 0, count: int = 1) -> bytes | BadImage:
-    """The bytes of base64, in lines or not, in either alphabet, padded or not, or of a data URI
-    that holds it."""
-    if found := _DATA_URI.match(text[:300]):
-        if not found[1].lower().rstrip().endswith(";base64"):
+    """Decode base64, with or without line breaks, in either alphabet, padded or not, or from a data
+    URI."""
+    if match := _DATA_URI.match(text[:300]):
+        if not match[1].lower().rstrip().endswith(";base64"):
             return BadImage(index, "is a data URI that is not base64", count)
-        text = text[found.end() :]
+        text = text[match.end() :]
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as strict:
@@ -226,7 +226,7 @@ def _from_text(text: str, index: int = 0, count: int = 1) -> bytes | BadImage:
 
 
 def _guessed(body: bytes) -> list[Photo] | None:
-    """The images of a body that was sent without a type, or None if it does not show what it is."""
+    """Return the images of a body without a content type, or None if its form is not recognized."""
     if file_checks.format_of(body) or body[4:8] == b"ftyp":
         return [body]
     start = body[:100].removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -236,9 +236,9 @@ def _guessed(body: bytes) -> list[Photo] | None:
         return None
     if start.startswith((b"image=", b"url=")):
         return _from_fields(body.decode("ascii"))
-    found = _from_text(body.decode("ascii"))
-    if isinstance(found, bytes) and file_checks.format_of(found):
-        return [found]
+    content = _from_text(body.decode("ascii"))
+    if isinstance(content, bytes) and file_checks.format_of(content):
+        return [content]
     return None
 
 
@@ -271,8 +271,8 @@ def _from_form(body: bytes, content_type: str) -> list[Photo]:
 
 
 def _field(part: bytes) -> tuple[str, bytes | str] | None:
-    """A form's field if it is an image: its name, and its bytes, or its text where it says `image`
-    or `url`."""
+    """Return a form's field if it is an image: its name and bytes, or its text if it is called
+    `image` or `url`."""
     head, _, content = part.partition(b"\r\n\r\n")
     if len(head) > _MAX_PART_HEAD:
         raise BadRequest(
@@ -294,7 +294,7 @@ def _field(part: bytes) -> tuple[str, bytes | str] | None:
 
 
 def _from_values(values: list[tuple[str, bytes | str]]) -> list[Photo]:
-    """The images of a form's fields."""
+    """Return the images of a form's fields."""
     if not values:
         raise BadRequest(400, "the form holds no image; send it as a file: curl -F file=@photo.jpg")
     photos: list[Photo] = []

@@ -46,8 +46,8 @@ class Answer:
     distances: np.ndarray[Any, Any] | None = None
 
     def all_scores(self) -> np.ndarray[Any, Any]:
-        """The scores of the classes, and of `unknown` behind them where `serving.unknown=row` asked
-        for that."""
+        """Return the scores of the classes, followed by that of `unknown` with
+        `serving.unknown=row`."""
         unknown = self.model.answers.unknown
         if unknown is None or not unknown.row or self.distances is None:
             return self.scores
@@ -125,34 +125,34 @@ class Answer:
         raise BadRequest(406, f"accept {accept!r} is not written; ask for {JSON} or {NPY}")
 
 
-def answered(found: Sequence[np.ndarray[Any, Any] | BadImage], model: Model) -> Answer:
-    """The answer to a request of several images, of which some may be unusable.
+def answered(results: Sequence[np.ndarray[Any, Any] | BadImage], model: Model) -> Answer:
+    """Return the answer to a request of several images, of which some may be unusable.
 
     Args:
-        found: What the model's engine gave for each, or why there is nothing.
+        results: What the model's engine gave for each, or why there is nothing.
         model: Whose engine it is.
 
     Raises:
         BadRequest: The first one's, if all of them are.
     """
-    errors = {number: one for number, one in enumerate(found) if isinstance(one, BadImage)}
-    if len(errors) == len(found):
+    errors = {number: one for number, one in enumerate(results) if isinstance(one, BadImage)}
+    if len(errors) == len(results):
         raise errors[0]
     count, tells = len(model.classes), model.answers.unknown is not None
     nothing = np.full(count + tells, np.nan, np.float32)
-    rows = np.stack([nothing if isinstance(one, BadImage) else one for one in found])
+    rows = np.stack([nothing if isinstance(one, BadImage) else one for one in results])
     return Answer(rows[:, :count], model, errors, rows[:, count] if tells else None)
 
 
 def _by_quality(accept: str) -> list[tuple[str, list[str]]]:
-    """An Accept's media types with their parameters, the best liked first; without those of
-    `q=0`."""
+    """Return an Accept header's media types with their parameters, most preferred first; without
+    those of `q=0`."""
     choices = []
     for choice in accept.split(","):
         kind, *parameters = (part.strip().lower().replace(" ", "") for part in choice.split(";"))
-        given = [part[2:] for part in parameters if part.startswith("q=")]
+        qualities = [part[2:] for part in parameters if part.startswith("q=")]
         try:
-            quality = float(given[0]) if given else 1.0
+            quality = float(qualities[0]) if qualities else 1.0
         except ValueError:
             quality = 1.0  # a slip in the weight is no reason to refuse what was asked for
         choices.append((quality, kind, parameters))

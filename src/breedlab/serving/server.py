@@ -55,7 +55,7 @@ class Metrics:
     def record(
         self, method: str, path: str, status: int, seconds: float, bytes: int = 0, photos: int = 0
     ) -> None:
-        """Counts a request, and prints the one line that there is of it."""
+        """Count a request, and print its log line."""
         self.requests.labels(path, status).inc()
         self.seconds.labels(path).observe(seconds)
         line = {
@@ -106,10 +106,10 @@ class App:
         self._metrics.record("refused", "other", status, 0.0)
 
     def _refused(self, scope: Scope) -> tuple[int, str, dict[str, str]] | None:
-        """The status, words, and headers with which a request is refused before it is read."""
-        named = self._access.origins
-        if (refused := origins.refusal(scope["headers"], self._hosts, named)) is not None:
-            return *refused, {}
+        """Return the status, message, and headers of a request refused before its body is read."""
+        allowed_origins = self._access.origins
+        if (refusal := origins.refusal(scope["headers"], self._hosts, allowed_origins)) is not None:
+            return *refusal, {}
         if scope["method"] != "OPTIONS" and self._access.lacks_key(scope["path"], scope["headers"]):
             message = "the API key is missing or wrong; send it as X-API-Key, or as Bearer token"
             return 401, message, {"WWW-Authenticate": "Bearer"}
@@ -120,7 +120,7 @@ class App:
             return await self._rest(scope, receive, send)
         started, status = time.perf_counter(), 0
         shared = self._access.shared_with(scope["headers"])
-        scope["state"] = known = dict(scope.get("state", {}))
+        scope["state"] = state = dict(scope.get("state", {}))
 
         async def timed(message: Message) -> None:
             nonlocal status
@@ -132,8 +132,8 @@ class App:
             await send(message)
 
         try:
-            if (refused := self._refused(scope)) is not None:
-                await _refusal(*refused)(scope, receive, timed)
+            if (refusal := self._refused(scope)) is not None:
+                await _refusal(*refusal)(scope, receive, timed)
             elif shared and scope["method"] == "OPTIONS":
                 await Response(status_code=204, headers=Access.preflight())(scope, receive, timed)
             elif scope["path"] == INVOCATIONS and scope["method"] == "POST":
@@ -163,7 +163,7 @@ class App:
         )
         self._metrics.record(
             scope["method"], path, status or CLIENT_GONE, time.perf_counter() - started,
-            known.get("bytes", 0), known.get("photos", 0),
+            state.get("bytes", 0), state.get("photos", 0),
         )  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def make_app(
     hosts: frozenset[str] | None = None,
     access: Access | None = None,
 ) -> App:
-    """The server's application around a loaded model.
+    """Return the server's application around a loaded model.
 
     Args:
         model: What answers.
@@ -207,12 +207,12 @@ def make_app(
     @app.head("/ping", include_in_schema=False)  # as some load balancers ask
     @app.get("/ping")
     async def ping() -> dict[str, str]:
-        """Says that the model is loaded and answers."""
+        """Return 200: the model is loaded."""
         return {"status": "healthy"}
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics_text() -> Response:
-        """Requests, latencies and open images for Prometheus."""
+        """Return requests, latencies, and open images for Prometheus."""
         return Response(
             prometheus.generate_latest(metrics.registry), media_type=prometheus.CONTENT_TYPE_LATEST
         )
@@ -261,8 +261,7 @@ def make_app(
 
 
 def _plain(request: Request, body: bytes) -> bytes:
-    """The body, unless it is coded in a way that is not read; gzip shows by itself, whatever the
-    header says."""
+    """Return the decoded body; gzip is detected whatever the header says."""
     coding = request.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity", "gzip", "x-gzip"):
         raise BadRequest(
@@ -272,7 +271,7 @@ def _plain(request: Request, body: bytes) -> bytes:
 
 
 async def refuse(_request: Request, error: Exception) -> Response:
-    """The answer to a client that gets no scores."""
+    """Return the error response for a client."""
     match error:
         case BadRequest():
             return _refusal(error.status, str(error))

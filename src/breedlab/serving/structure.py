@@ -115,8 +115,8 @@ def count_scans(photo: bytes, pixels: int) -> int:
 
 def _scans_of_the_picture(photo: bytes) -> int:
     at, scans = 2, 0
-    while (found := _MARKER.search(photo, at)) is not None:
-        kind, at = photo[found.start() + 1], found.end()
+    while (marker := _MARKER.search(photo, at)) is not None:
+        kind, at = photo[marker.start() + 1], marker.end()
         if kind == 0xD9:
             break
         scans += kind == 0xDA
@@ -276,10 +276,10 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
             several that share the same bytes are copied once for each.
     """
     data = data.removeprefix(b"Exif\0\0")
-    found = _Directory()
+    directory = _Directory()
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:
-        return found  # no decoder goes on from here
+        return directory  # no decoder goes on from here
     big = struct.unpack(order + "H", data[2:4])[0] == 43
     at = _number(data, 8 if big else 4, order, big)
     waiting, seen, claimed = [at], set[int](), 0
@@ -315,14 +315,14 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
                 int.from_bytes(inline[:width], "little" if order == "<" else "big") if width else 0
             )
             if len(seen) == 1:
-                found.counts[tag] = values
+                directory.counts[tag] = values
                 if kind in _INTEGERS:
                     inside = start + (12 if big else 8)
                     outside = values * width > (8 if big else 4)
                     place = _number(data, inside, order, big) if outside else inside
-                    found.places[tag] = (order + _INTEGERS[kind], place)
+                    directory.places[tag] = (order + _INTEGERS[kind], place)
                 if values == 1:
-                    found.values[tag] = value
+                    directory.values[tag] = value
             if tag in _SUB_DIRECTORIES and values == 1:
                 waiting.append(value)
         if claimed > len(data) + 65_536:
@@ -331,14 +331,14 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
             )
         following = _number(data, at + head + count * size, order, big)
         if len(seen) == 1:
-            found.following = following
+            directory.following = following
         if chained and following and following < len(data):
             waiting.append(following)
-    return found
+    return directory
 
 
 def _number(data: bytes, at: int, order: str, big: bool) -> int:
-    """An offset or a count: 4 bytes, of a BigTIFF 8; 0 where the data has ended."""
+    """Read an offset or a count: 4 bytes, in a BigTIFF 8; 0 at the end of the data."""
     size = 8 if big else 4
     part = data[at : at + size]
     return int.from_bytes(part, "little" if order == "<" else "big") if len(part) == size else 0

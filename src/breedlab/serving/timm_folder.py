@@ -71,7 +71,7 @@ def _timm_name(model: Model) -> str:
 
 
 def _converted(model: Model) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The weights by timm's names, and what stands in config.json."""
+    """Return the weights by timm's names, and the content of config.json."""
     timm = import_timm()
     count, transform = len(model.classes), model.transform
     network: Any = timm.create_model(_timm_name(model), pretrained=False, num_classes=count)
@@ -121,8 +121,8 @@ def _check(model: Model, folder: Path) -> None:
     image = probe(model.transform.crop)
     with torch.no_grad():
         expected = model.network(image.to(model.device)).cpu() / model.answers.temperature
-        found = network(model.network.normalised(image.to(model.device)).cpu())
-    apart = float((found - expected).abs().max())
+        logits = network(model.network.normalised(image.to(model.device)).cpu())
+    apart = float((logits - expected).abs().max())
     if not apart <= _FAR * max(1.0, float(expected.abs().max())):
         raise ServingError(
             f"--timm: timm would answer otherwise than the model (logits differ by up to"

@@ -9,7 +9,7 @@ from breedlab.registry import HEADS
 
 
 def is_solved(config: Config) -> bool:
-    """Whether a config's head is solved in one go."""
+    """Return whether a config's head is fitted by a solver."""
     return HEADS.chosen(config.model).solved
 
 

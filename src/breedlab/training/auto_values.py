@@ -45,31 +45,31 @@ def _channels(values: list[float]) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def choose_accelerator(wanted: str) -> str:
+def choose_accelerator(accelerator: str) -> str:
     """Return `cpu` or `gpu`; `auto` is a GPU where there is one.
 
     Raises:
         ConfigError: If there is no GPU, or fewer than this machine's processes.
     """
-    if wanted == "gpu" and not torch.cuda.is_available():
+    if accelerator == "gpu" and not torch.cuda.is_available():
         raise Unsuitable(
             "trainer.accelerator: got 'gpu', but this machine has no CUDA device; expected auto"
             " or cpu"
         )
     gpus, processes = torch.cuda.device_count(), distributed.local_world()
-    if wanted != "cpu" and 0 < gpus < processes:
+    if accelerator != "cpu" and 0 < gpus < processes:
         raise Unsuitable(
             f"trainer.accelerator: {processes} processes on this machine, which has {gpus} GPUs;"
             " start one a GPU, or set trainer.accelerator=cpu"
         )
-    return "gpu" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    return "gpu" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def choose_precision(wanted: str, accelerator: str) -> str:
+def choose_precision(precision: str, accelerator: str) -> str:
     """Return `fp32` or `bf16`; `auto` is bf16 where the machine multiplies it natively, since
     emulated it is slower than fp32."""
-    if wanted != "auto":
-        return wanted
+    if precision != "auto":
+        return precision
     return "bf16" if has_native_bf16(accelerator) else "fp32"
 
 

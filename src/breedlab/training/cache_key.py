@@ -47,16 +47,15 @@ def network_digest(classifier: Classifier) -> str:
 
 
 def behavior(module: nn.Module) -> list[str]:
-    """What decides what a module computes and is not a tensor of its own, in an order that is
-    always the same."""
+    """Return the non-tensor state that determines what a module computes, in a stable order."""
     kind = type(module)
     attributes = {name: value for name, value in vars(module).items() if name not in _OF_THE_MOMENT}
-    told = (
+    state = (
         f"{name}={text}"
         for name, value in sorted(attributes.items())
         if (text := _text(value)) is not None
     )
-    return [f"{kind.__module__}.{kind.__qualname__}", module.extra_repr(), *told]
+    return [f"{kind.__module__}.{kind.__qualname__}", module.extra_repr(), *state]
 
 
 @functools.cache
@@ -73,7 +72,7 @@ def code_versions() -> dict[str, str]:
 
 
 def _text(value: Any) -> str | None:
-    """A value that is plain data or a function, as text; None for all else, such as tensors and
+    """Return plain data or a function as text; None for anything else, such as tensors and
     submodules."""
     if isinstance(value, _PLAIN):
         return repr(value)

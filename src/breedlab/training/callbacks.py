@@ -79,9 +79,9 @@ class FiniteFigures(Checkpoint):
             if not math.isfinite(float(v))
         }
         if wrong:
-            shown = ", ".join(f"{name}={value}" for name, value in wrong.items())
+            text = ", ".join(f"{name}={value}" for name, value in wrong.items())
             raise Diverged(
-                f"training diverged in epoch {trainer.current_epoch + 1} ({shown}); try a lower"
+                f"training diverged in epoch {trainer.current_epoch + 1} ({text}); try a lower"
                 " optim.lr"
             )
 
@@ -136,8 +136,8 @@ class BestCheckpoint(MovableCheckpoint):
     ) -> bool:
         assert current is not None
         best, loss = self.best_model_score, float(trainer.callback_metrics["valid/loss"])
-        kept = None if best is None else rank(float(best), self.loss, self.mode)
-        better = kept is None or rank(float(current), loss, self.mode) < kept
+        best_rank = None if best is None else rank(float(best), self.loss, self.mode)
+        better = best_rank is None or rank(float(current), loss, self.mode) < best_rank
         better = trainer.strategy.reduce_boolean_decision(better)
         if best is not None and float(current) == float(best):
             self.tied += 1
@@ -211,7 +211,7 @@ class EndsTraining(Protocol):
 
 
 def stop_reason(trainer: lightning.Trainer) -> str:
-    """Why training ended, as text; it must never end unseen."""
+    """Return as text why training ended; it must never end silently."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EndsTraining) and callback.ended:
             return callback.ended
@@ -231,5 +231,5 @@ def out_of_patience(epoch: int, monitor: str, patience: int) -> str:
 
 
 def best_checkpoint(trainer: lightning.Trainer) -> BestCheckpoint:
-    """The callback that keeps the best epoch."""
+    """Return the callback that keeps the best epoch."""
     return next(c for c in trainer.callbacks if isinstance(c, BestCheckpoint))  # type: ignore[attr-defined]

@@ -124,7 +124,7 @@ class TrainingContext:
             scope = (
                 f"{config.model.name} {config.model.weights} {evaluation.resize}/{evaluation.crop} "
             )
-            made = TrainingContext(
+            context = TrainingContext(
                 config,
                 self.report,
                 backbone,
@@ -134,22 +134,22 @@ class TrainingContext:
                 scope=scope,
             )
             if self.engines.run is not None:
-                made.engines.resume(self.engines.run)
-            start_checks.try_network(made.classifier(config), config)
-            self._variants[key] = made
-        chosen = self._variants[key]
-        chosen.heed = self.heed
+                context.engines.resume(self.engines.run)
+            start_checks.try_network(context.classifier(config), config)
+            self._variants[key] = context
+        variant = self._variants[key]
+        variant.heed = self.heed
         for other in (self, *self._variants.values()):
-            if other is not chosen:
+            if other is not variant:
                 other.forget()
-        return chosen
+        return variant
 
     def forget(self) -> None:
         """Let go of activations in memory; they are on the disk."""
         self._activations.clear()
 
     def classifier(self, config: Config, synced: bool = False) -> Classifier:
-        """A fresh network for a config: pretrained backbone, seeded head.
+        """Return a fresh network for a config: pretrained backbone, seeded head.
 
         Args:
             config: The experiment's, or a trial's.
@@ -184,7 +184,7 @@ class TrainingContext:
         return lineage
 
     def card(self, config: Config) -> dict[str, Any]:
-        """What `model.json` says of a model, for its checkpoints."""
+        """Return a model's description, as in `model.json`, for its checkpoints."""
         return {
             "architecture": asdict(
                 architecture(config, self.evaluation, len(self.classes), self.backbone.tag)
@@ -194,15 +194,15 @@ class TrainingContext:
         }
 
     def data(self, config: Config) -> PhotoData:
-        """The images as a config batches and augments them."""
+        """Return the images as a config batches and augments them."""
         frozen_views = None if config.model.freeze == "none" else config.cache.views or None
         return PhotoData(
             self.report.photos, config.data, self.evaluation, config.seed, frozen_views
         )
 
     def live_data(self, config: Config) -> PhotoData:
-        """The images as training loads them every epoch: with `cache.pixels` decoded once, for all
-        runs."""
+        """Return the images as training loads them every epoch: with `cache.pixels` decoded once,
+        for all runs."""
         if self.accelerator == "cpu":
             keep_memory(KEPT_BY_TRAINING)
         data = self.data(config)
@@ -215,7 +215,7 @@ class TrainingContext:
         return data
 
     def activations(self, classifier: Classifier, config: Config) -> Activations | None:
-        """The frozen part's activations, or None where they are computed live; says why."""
+        """Return the frozen part's activations, or None if they are computed live; print why."""
         if config.model.freeze == "none" or config.cache.mode == "off":
             return None
         augmentation = str(AUGMENTATIONS.identity(config.data))
@@ -257,8 +257,8 @@ class TrainingContext:
     def learner(
         self, classifier: Classifier, config: Config, epochs: int, on: Activations | None = None
     ) -> tuple[Learner, loop.Feed]:
-        """What the lean loop trains, and what it trains on: the config's activations, or others in
-        their place."""
+        """Return what the lean loop trains and its data: the config's activations, or others
+        instead."""
         activations = on or self.activations(classifier, config)
         data = self.data(config) if activations is not None else self.live_data(config)
         feed: loop.Feed = LiveFeed(data) if activations is None else CachedFeed(activations, config)
@@ -282,7 +282,7 @@ class TrainingContext:
         return learner, feed
 
     def epochs(self, classifier: Classifier, config: Config, count: int) -> Iterator[loop.Epoch]:
-        """Trains with the lean loop, an epoch at a time; a head that is solved has one."""
+        """Train with the lean loop, one epoch at a time; a solved head has a single epoch."""
         if is_solved(config):
             yield solving.as_epoch(self.solve(classifier, config))
             return
@@ -338,7 +338,7 @@ class TrainingContext:
 
 
 def prepare(config: Config, report: Report) -> TrainingContext:
-    """Builds the network and settles what the config leaves open.
+    """Build the network and resolve what the config leaves open.
 
     Raises:
         ConfigError: If the backbone, its weights, the frozen stage or the accelerator are not to be

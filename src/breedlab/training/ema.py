@@ -61,9 +61,9 @@ class MovingAverage:
     def swap(self) -> None:
         """Put the average in the place of the current weights, or these back."""
         for name, current in self._current.items():
-            kept = current.clone()
+            copy = current.clone()
             current.copy_(self._average[name])
-            self._average[name].copy_(kept)
+            self._average[name].copy_(copy)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -75,11 +75,11 @@ class MovingAverage:
             self.swap()
 
     def averaged(self) -> dict[str, torch.Tensor]:
-        """The averages by the names of the classifier's state dict."""
+        """Return the averages by the names of the classifier's state dict."""
         return self._average
 
     def current(self) -> dict[str, torch.Tensor]:
-        """The weights that were averaged, as they are now, by the same names."""
+        """Return the weights that were averaged, as they are now, by the same names."""
         return self._current
 
     @torch.no_grad()
@@ -131,13 +131,13 @@ class KeepAverage(lightning.Callback):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        kept = self._kept
-        averaged = {f"classifier.{name}": tensor for name, tensor in kept.averaged().items()}
+        weights = self._kept
+        averaged = {f"classifier.{name}": tensor for name, tensor in weights.averaged().items()}
         checkpoint["current_model_state"] = {
-            f"classifier.{name}": tensor for name, tensor in kept.current().items()
+            f"classifier.{name}": tensor for name, tensor in weights.current().items()
         }
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **averaged}
-        checkpoint["averaging_state"] = {"n_averaged": torch.tensor(kept.steps)}
+        checkpoint["averaging_state"] = {"n_averaged": torch.tensor(weights.steps)}
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]

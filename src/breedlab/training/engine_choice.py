@@ -126,8 +126,8 @@ class FeatureEngines:
         """
         if distributed.world() > distributed.local_world():
             return Choice()  # several hosts need not have the same engines
-        if found := self.recorded(classifier.freeze):
-            return found
+        if recorded := self.recorded(classifier.freeze):
+            return recorded
         candidate = None if count < FEWEST_IMAGES else self._candidate(classifier)
         if (
             self._scope
@@ -141,29 +141,29 @@ class FeatureEngines:
         here = {**key, "candidate": candidate, "cpu": torch.backends.cpu.get_cpu_capability()}
         name = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()[:24]
         memory = self._cache / _RECORD
-        known = _choice((read_json_if_whole(memory) or {}).get(name))
-        if known is None:
+        choice = _choice((read_json_if_whole(memory) or {}).get(name))
+        if choice is None:
             with progress("choosing an engine for the frozen part"):
-                known = self._measured(classifier, candidate, count, sample())
+                choice = self._measured(classifier, candidate, count, sample())
             self._cache.mkdir(parents=True, exist_ok=True)
             atomic_write_json(
-                memory, {**(read_json_if_whole(memory) or {}), name: asdict(known)}, indent=1
+                memory, {**(read_json_if_whole(memory) or {}), name: asdict(choice)}, indent=1
             )
         if self.run is not None:
             record = read_json_if_whole(self.run / _RECORD) or {}
             atomic_write_json(
                 self.run / _RECORD,
-                {**record, self._scope + classifier.freeze: asdict(known)},
+                {**record, self._scope + classifier.freeze: asdict(choice)},
                 indent=1,
             )
-        if known.engine != EAGER:
+        if choice.engine != EAGER:
             note(
-                f"the frozen part is computed by {known.versioned} in {self._precision}: speedup"
-                f" {known.speedup:.1f} on the first images; its features agree with eager PyTorch's"
-                f" (cosine similarity at least {known.cosine:.4f}, {known.readout:.0%} of a linear"
-                " readout's answers)"
+                f"the frozen part is computed by {choice.versioned} in {self._precision}: speedup"
+                f" {choice.speedup:.1f} on the first images; its features agree with those of eager"
+                f" PyTorch (cosine similarity at least {choice.cosine:.4f}, {choice.readout:.0%} of"
+                " a linear readout's answers)"
             )
-        return known
+        return choice
 
     def _own_choice(self, boundary: str) -> Choice | None:
         """Return what the run's own network is computed with."""
@@ -181,8 +181,8 @@ class FeatureEngines:
             if name == OPENVINO:
                 self._ready[key] = OpenVino(classifier, self._precision)
             else:
-                made = Compiled if name == COMPILED else Eager
-                return made(classifier, self._device, self._precision)
+                kind = Compiled if name == COMPILED else Eager
+                return kind(classifier, self._device, self._precision)
         return self._ready[key]
 
     def engine_or_eager(self, classifier: Classifier, choice: Choice) -> tuple[Choice, Engine]:
@@ -294,8 +294,7 @@ def _has_openvino() -> bool:
 
 
 def _computes(precision: str) -> bool:
-    """Whether OpenVINO computes in that precision here; where it would not, it takes another
-    without a word."""
+    """Return whether OpenVINO computes in that precision here, instead of silently in another."""
     return precision != "bf16" or openvino_core.computes_bf16()
 
 

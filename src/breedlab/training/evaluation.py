@@ -59,7 +59,7 @@ class Evaluation:
     most_frequent_class: str | None = None
 
     def columns(self) -> dict[str, Any]:
-        """What was answered on each image, for predictions.json."""
+        """Return the answer for each image, for predictions.json."""
         return {
             "predicted": [label for label, _ in self.predictions],
             "probabilities": [round(probability, 6) for _, probability in self.predictions],
@@ -89,7 +89,7 @@ def evaluate(
     monitor: Monitor | None = None,
     temperature: float = 1.0,
 ) -> Evaluation:
-    """Asks for the scores of labeled images, and says how good they are.
+    """Score labeled images and evaluate the scores.
 
     Args:
         scores: From uint8 images (n, 3, side, side) to logits (n, classes) on the CPU.
@@ -152,14 +152,14 @@ def _before(metrics: MetricCollection) -> dict[str, float]:
 def worst_confusions(
     confusion: Mapping[tuple[int, int], int], classes: tuple[str, ...], most: int = 10
 ) -> list[Confusion]:
-    """The pairs confused most often, by count and then by share of the true class."""
+    """Return the pairs confused most often, by count and then by share of the true class."""
     totals: Counter[int] = Counter()
     for (truth, _), count in confusion.items():
         totals[truth] += count
     pairs = [
-        Confusion(classes[truth], classes[taken], count, totals[truth])
-        for (truth, taken), count in sorted(confusion.items())
-        if truth != taken
+        Confusion(classes[truth], classes[predicted], count, totals[truth])
+        for (truth, predicted), count in sorted(confusion.items())
+        if truth != predicted
     ]
     return sorted(pairs, key=lambda pair: (-pair.count, -pair.count / pair.of, pair.truth))[:most]
 
@@ -172,12 +172,12 @@ def _per_class(
     for (truth, taken), count in confusion.items():
         images[truth] += count
         predicted[taken] += count
-    found = {}
+    metrics = {}
     for label, name in enumerate(classes):
         hits = confusion.get((label, label), 0)
-        found[name] = {
+        metrics[name] = {
             "photos": images[label],
             "top1": hits / max(1, images[label]),
             "precision": hits / max(1, predicted[label]),
         }
-    return found
+    return metrics

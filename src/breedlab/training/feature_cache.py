@@ -98,14 +98,14 @@ class FeatureFile:
         return len(self.header) + self.shape[0] * self.row_bytes
 
     def is_whole(self) -> bool:
-        """Whether all of it is on the disk."""
+        """Return whether the file is complete on disk."""
         try:
             return self.path.stat().st_size == self.nbytes
         except FileNotFoundError:
             return False
 
     def rows_done(self) -> int:
-        """How many images of an unfinished pass are safely on the disk."""
+        """Return how many images of an unfinished pass are safely on disk."""
         try:
             rows = int(self.done.read_text("utf-8"))
             size = self.part.stat().st_size
@@ -179,10 +179,10 @@ class FeatureWriter:
         os.close(self._number)
 
     def _write(self, content: bytes | memoryview) -> None:
-        left = memoryview(content)
+        remaining = memoryview(content)
         with _told_if_full(self._file.folder):
-            while left:
-                left = left[os.write(self._number, left) :]
+            while remaining:
+                remaining = remaining[os.write(self._number, remaining) :]
 
 
 @contextmanager
@@ -217,14 +217,14 @@ def _alone(file: FeatureFile) -> Iterator[None]:
         file.folder.mkdir(parents=True, exist_ok=True)
         if not file.manifest.exists():
             file.write_manifest()
-        held = file.part.open("ab")  # which, renamed, keeps its lock
-    with held:
+        part = file.part.open("ab")  # which, renamed, keeps its lock
+    with part:
         if fcntl is not None:
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 note("another process is computing the same activations; waiting for them")
-                fcntl.flock(held, fcntl.LOCK_EX)
+                fcntl.flock(part, fcntl.LOCK_EX)
             except OSError:
                 pass  # a file system without locks
         try:
@@ -250,10 +250,10 @@ def make_room(files: Sequence[FeatureFile], max_gb: float, free: Callable[[], in
     _note_unknown(folder)
     missing = sum(file.missing_bytes() for file in files)
     others = _deletable(folder, {file.name for file in files})
-    taken = sum(file.nbytes for file in files) + sum(other.size for other in others)
-    while others and (taken > max_gb * 1e9 or free() < missing):
+    used_bytes = sum(file.nbytes for file in files) + sum(other.size for other in others)
+    while others and (used_bytes > max_gb * 1e9 or free() < missing):
         oldest = others.pop(0)
-        taken -= oldest.size
+        used_bytes -= oldest.size
         oldest.delete()
     if free() < missing:
         raise _full(folder, sum(file.nbytes for file in files), missing)
@@ -287,12 +287,12 @@ class _Deletable:
             self.path.with_suffix(ending).unlink(missing_ok=True)
 
 
-def _deletable(folder: Path, kept: set[str]) -> list[_Deletable]:
+def _deletable(folder: Path, needed: set[str]) -> list[_Deletable]:
     """Return what may be deleted, the least recently used first."""
-    found = []
+    files = []
     for manifest in folder.glob("*.json"):
         name = manifest.stem
-        if name in kept or not _NAME.fullmatch(name):
+        if name in needed or not _NAME.fullmatch(name):
             continue
         tree = read_json_if_whole(manifest)
         if tree is None or tree.get("made_by") != _MADE_BY:
@@ -309,12 +309,12 @@ def _deletable(folder: Path, kept: set[str]) -> list[_Deletable]:
                 if ending == ".npy"
                 else time.time() - status.st_mtime > _ABANDONED_AFTER_S and not _locked(path)
             ):
-                found.append(_Deletable(path, status.st_size, status.st_mtime))
-    return sorted(found, key=lambda each: each.used)
+                files.append(_Deletable(path, status.st_size, status.st_mtime))
+    return sorted(files, key=lambda each: each.used)
 
 
 def _locked(part: Path) -> bool:
-    """Whether a process is working on it: one that was paused for long continues all the same."""
+    """Return whether a process is working on it; one paused for long still counts."""
     if fcntl is None:
         return False
     with part.open("rb") as file:
@@ -338,13 +338,13 @@ def _told_if_full(folder: Path) -> Iterator[None]:
         raise _full(folder, quota=quota) from error
 
 
-def _full(folder: Path, wanted: int = 0, missing: int = 0, quota: str = "") -> DiskFull:
+def _full(folder: Path, needed: int = 0, missing: int = 0, quota: str = "") -> DiskFull:
     mount = Path(os.path.realpath(folder))
     while not mount.exists() or not os.path.ismount(mount):
         mount = mount.parent
     usage = shutil.disk_usage(mount)
     state = "has no room for" if missing else "became full while writing"
-    sizes = f" ({_size(wanted)}, {_size(missing)} of it not there yet)" if missing else ""
+    sizes = f" ({_size(needed)}, {_size(missing)} of it not there yet)" if missing else ""
     return DiskFull(
         f"cache.dir: the disk{quota} of {folder} {state} the frozen part's activations{sizes};"
         f" {_size(usage.free)} of {_size(usage.total)} are free on {mount}. Free some space there,"

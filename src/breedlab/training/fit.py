@@ -109,8 +109,8 @@ class ActivationData(lightning.LightningDataModule):
 
 
 def _aside() -> torch.Generator:
-    """A generator of its own: a DataLoader draws from its generator, and dropout's has to be left
-    alone."""
+    """Return a separate generator: a DataLoader draws from its generator, and dropout's must not be
+    disturbed."""
     return torch.Generator()
 
 
@@ -267,13 +267,13 @@ def _ended(trainer: lightning.Trainer, run: Path) -> Fitted:
 
 
 def _ended_before(run: Path, config: Config) -> Fitted:
-    """How a training that had ended did so: by `trained.json`, or where that is damaged by the
+    """Return how a finished training ended: from `trained.json`, or if that is damaged, from the
     checkpoints."""
     recorded = read_json_if_whole(run / "trained.json", needs=REQUIRED)
     if recorded is not None:
         return Fitted(**recorded)
     last = read_checkpoint(run / "checkpoints" / "last.ckpt", mmap=True)
-    kept = read_checkpoint(run / "checkpoints" / "best.ckpt", mmap=True)
+    checkpoint = read_checkpoint(run / "checkpoints" / "best.ckpt", mmap=True)
     monitor = config.monitor.metric
     states = [state for state in last["callbacks"].values() if isinstance(state, dict)]
     best = next(
@@ -293,13 +293,13 @@ def _ended_before(run: Path, config: Config) -> Fitted:
         )
     tied = max((state.get("tied", 0) for state in states), default=0)
     loss = next((state["loss"] for state in states if state.get("loss") is not None), None)
-    fitted = Fitted(epochs, reason, kept["epoch"] + 1, float(best), tied, loss)
+    fitted = Fitted(epochs, reason, checkpoint["epoch"] + 1, float(best), tied, loss)
     atomic_write_json(run / "trained.json", asdict(fitted))
     return fitted
 
 
 def _ends_at(run: Path, epochs: int | None) -> bool:
-    """Whether the run's last checkpoint is that of so many epochs."""
+    """Return whether the run's last checkpoint is from that many epochs."""
     last = run / "checkpoints" / "last.ckpt"
     return (
         epochs is not None

@@ -149,23 +149,23 @@ def solve(
 
     def reach(c: float) -> loop.Epoch:
         prepared.heed()
-        found = [
+        results = [
             solving.reached(problem, part, c, config.monitor)
             for problem, part in zip(problems, parts, strict=True)
         ]
-        return _mean(found, config)
+        return _mean(results, config)
 
     penalties = solving.PENALTIES if fixed is None else (fixed,)
     c, epoch, _ = solving.best_penalty(reach, penalties, config.monitor)
     return c, epoch
 
 
-def _mean(ended: Sequence[loop.Epoch], config: Config) -> loop.Epoch:
-    names = ended[0].valid
+def _mean(epochs: Sequence[loop.Epoch], config: Config) -> loop.Epoch:
+    names = epochs[0].valid
     metric = config.monitor.metric
     return loop.Epoch(
-        ended[0].number,
-        mean(each.train_loss for each in ended),
-        {name: mean(each.valid[name] for each in ended) for name in names},
-        tuple(each.valid[metric] for each in ended),
+        epochs[0].number,
+        mean(each.train_loss for each in epochs),
+        {name: mean(each.valid[name] for each in epochs) for name in names},
+        tuple(each.valid[metric] for each in epochs),
     )

@@ -55,7 +55,7 @@ class LabelEvaluation:
         }
 
     def columns(self) -> dict[str, Any]:
-        """What was answered on each image: the labels given, and the probability of each class."""
+        """Return the answer for each image: its labels, and the probability of each class."""
         return {
             "predicted": [np.flatnonzero(row).tolist() for row in self.given],
             "probabilities": np.round(self.probabilities.astype(float), 6).tolist(),
@@ -74,7 +74,7 @@ def evaluate_labels(
     thresholds: Sequence[float],
     monitor: Monitor | None = None,
 ) -> LabelEvaluation:
-    """Ask for the scores of labeled images, and say how good they are.
+    """Score labeled images and evaluate the scores.
 
     Args:
         scores: From uint8 images (n, 3, side, side) to logits (n, classes) on the CPU.
@@ -129,9 +129,9 @@ def _answers(
 def _of_class(
     answers: LabelAnswers, index: int, threshold: float, span: Span | None
 ) -> dict[str, Any]:
-    truth, given = answers.targets[:, index], answers.given[:, index]
-    photos, labels = int(truth.sum()), int(given.sum())
-    right = int(truth[given].sum())
+    truth, positives = answers.targets[:, index], answers.given[:, index]
+    photos, labels = int(truth.sum()), int(positives.sum())
+    right = int(truth[positives].sum())
     precision = multi_label.average_precision(
         answers.probabilities[:, index], truth, np.ones(len(truth))
     )

@@ -46,11 +46,11 @@ class MeanAveragePrecision(Metric):
             return torch.tensor(float("nan"))
         scores, truth = logits.cpu().numpy(), targets.cpu().numpy().astype(float)
         ones = (truth >= 0).astype(float)
-        found = [
+        values = [
             multi_label.average_precision(scores[:, index], truth[:, index], ones[:, index])
             for index in range(truth.shape[1])
         ]
-        return torch.tensor(found, dtype=torch.float64).nanmean().nan_to_num(0.0)
+        return torch.tensor(values, dtype=torch.float64).nanmean().nan_to_num(0.0)
 
 
 def _joined(parts: list[torch.Tensor] | torch.Tensor) -> torch.Tensor:
@@ -80,18 +80,18 @@ class LabelF1(Metric):
             self.add_state(name, zeros, dist_reduce_fx="sum")
 
     def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
-        given, true = decided(logits, self._thresholds), targets > 0.5
-        self.hits += (given & true).sum(0)
-        self.given += given.sum(0)
+        positives, true = decided(logits, self._thresholds), targets > 0.5
+        self.hits += (positives & true).sum(0)
+        self.given += positives.sum(0)
         self.positives += true.sum(0)
 
     def compute(self) -> torch.Tensor:
         sums = [part.cpu().numpy() for part in (self.hits, self.given, self.positives)]
         if self._average == "micro":
-            found = multi_label.f1(*(part.sum(keepdims=True) for part in sums))
+            values = multi_label.f1(*(part.sum(keepdims=True) for part in sums))
         else:
-            found = multi_label.f1(*sums)
-        return torch.tensor(found, dtype=torch.float64).nanmean().nan_to_num(0.0)
+            values = multi_label.f1(*sums)
+        return torch.tensor(values, dtype=torch.float64).nanmean().nan_to_num(0.0)
 
 
 class ExactMatch(Metric):

@@ -107,7 +107,7 @@ class Learner(lightning.LightningModule):
         self.train()
 
     def loss_and_hits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The training loss and the share of images that are answered right."""
+        """Return the training loss and the share of images that are answered right."""
         inputs, labels = batch
         if self._mix is not None:
             inputs, labels = self._mix(inputs.float(), labels)

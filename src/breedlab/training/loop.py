@@ -56,7 +56,7 @@ def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
 def epochs(
     learner: Learner, feed: Feed, config: Config, *, count: int, accelerator: str, precision: str
 ) -> Iterator[Epoch]:
-    """Trains for `count` epochs, yielding after each, so that the caller may stop.
+    """Train for `count` epochs, yielding after each, so that the caller may stop.
 
     Raises:
         TrainingError: If the loss stops being a number.
@@ -78,7 +78,7 @@ def epochs(
     for epoch in range(count):
         seed_epoch(config.seed, epoch)
         learner.train()
-        total, seen = torch.zeros((), device=fabric.device), 0
+        total, images = torch.zeros((), device=fabric.device), 0
         for batch in feed.train(epoch):
             batch = fabric.to_device(batch)
             # Not by `mark_forward_method`: on one device Fabric calls a marked method as it is,
@@ -94,8 +94,8 @@ def epochs(
             if average is not None:
                 average.update()
             total += loss.detach() * len(batch[1])
-            seen += len(batch[1])
-        mean = float(total) / seen
+            images += len(batch[1])
+        mean = float(total) / images
         if not math.isfinite(mean):
             raise Diverged(f"diverged: the training loss is {mean} after epoch {epoch + 1}")
         with average.applied() if average else nullcontext():

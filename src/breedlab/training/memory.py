@@ -81,12 +81,12 @@ def step_bytes(prepared: TrainingContext, config: Config, precision: str) -> tup
     """
     classifier = prepared.classifier(config).train()  # a copy, whose averages may move
     weights = {p.untyped_storage().data_ptr(): p.untyped_storage() for p in classifier.parameters()}
-    kept: dict[int, torch.Tensor] = {}
+    saved: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         address = tensor.untyped_storage().data_ptr()
         if address not in weights:
-            kept[address] = tensor  # held, so that no other gets its address
+            saved[address] = tensor  # held, so that no other gets its address
         return tensor
 
     side = config.data.train_size or classifier.side
@@ -97,5 +97,5 @@ def step_bytes(prepared: TrainingContext, config: Config, precision: str) -> tup
         autocast(torch.device("cpu"), precision),
     ):
         classifier.forward(images)
-    of_images = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    of_images = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
     return _PER_WEIGHT * sum(s.nbytes() for s in weights.values()), of_images // _TRIED

@@ -56,15 +56,15 @@ class MacroF1(Metric):
             self.add_state(name, torch.zeros(classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        taken = logits.argmax(1)
+        predicted = logits.argmax(1)
         count = len(self.hits)
-        self.hits += torch.bincount(labels[taken == labels], minlength=count)
+        self.hits += torch.bincount(labels[predicted == labels], minlength=count)
         self.images += torch.bincount(labels, minlength=count)
-        self.predicted += torch.bincount(taken, minlength=count)
+        self.predicted += torch.bincount(predicted, minlength=count)
 
     def compute(self) -> torch.Tensor:
-        seen = self.images + self.predicted > 0
-        return (2 * self.hits[seen] / (self.images + self.predicted)[seen]).mean()
+        present = self.images + self.predicted > 0
+        return (2 * self.hits[present] / (self.images + self.predicted)[present]).mean()
 
 
 class CalibrationError(MulticlassCalibrationError):
@@ -103,13 +103,13 @@ def make_metrics(
         for name, kind in METRICS.items()
         if (kind.multi_label if multi_label else kind.single_label)
     ]
-    wanted = [name for name in fitting if only is None or name in ("loss", only)]
+    names = [name for name in fitting if only is None or name in ("loss", only)]
     section = monitor or Monitor()
-    made: dict[str, Metric | MetricCollection] = {}
-    for name in sorted(wanted, key="loss".__ne__):
+    metrics: dict[str, Metric | MetricCollection] = {}
+    for name in sorted(names, key="loss".__ne__):
         metric, how = METRICS.made(name, section), {"sync_on_compute": shared}
         if multi_label:
-            made[name] = metric.build_multi_label(thresholds or [UNDECIDED] * classes, **how)
+            metrics[name] = metric.build_multi_label(thresholds or [UNDECIDED] * classes, **how)
         else:
-            made[name] = metric.build(classes, **how)
-    return MetricCollection(made, compute_groups=False)
+            metrics[name] = metric.build(classes, **how)
+    return MetricCollection(metrics, compute_groups=False)

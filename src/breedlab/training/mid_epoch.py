@@ -104,8 +104,8 @@ class MidEpochCheckpoint(Checkpoint):
         self._generators = checkpoint["generators"]
 
     def _is_told(self) -> bool:
-        """Whether to stop here: of several processes each is told for itself, and all have to do so
-        at one step."""
+        """Return whether to stop here: each process gets its own signal, and all have to stop at
+        the same step."""
         if distributed.world() == 1:
             return self._stop.is_pending()
         # What was asked a step ago, whose answer has come meanwhile.

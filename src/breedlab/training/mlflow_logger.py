@@ -68,10 +68,10 @@ def reach(logger: MLFlowLogger, config: Config) -> str:
     before = os.environ.get(_TRIES)
     os.environ.setdefault(_TRIES, "1")  # its seven tries take minutes
     try:
-        known = logger.run_id
-        assert known is not None
-        logger.experiment.get_run(known)
-        return str(known)
+        run_id = logger.run_id
+        assert run_id is not None
+        logger.experiment.get_run(run_id)
+        return str(run_id)
     except Exception as error:
         place = without_passwords(tracking_uri(config))
         raise LoggerError(

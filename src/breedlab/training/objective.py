@@ -29,7 +29,7 @@ included."""
 
 
 def objective_line(metric: str, best: float) -> str:
-    """The line printed each epoch.
+    """Return the line printed each epoch.
 
     Args:
         metric: The monitored metric, such as `valid/top1`.
@@ -51,29 +51,29 @@ def epoch_line(
         best: Its best value so far.
     """
     printed = LABEL_FIGURES if LABEL_FIGURES[-1] in figures else FIGURES
-    shown = "  ".join(f"{name} {figures[name]:.4f}" for name in printed)
-    return f"epoch {epoch}/{epochs}  {shown}  {objective_line(metric, best)}"
+    text = "  ".join(f"{name} {figures[name]:.4f}" for name in printed)
+    return f"epoch {epoch}/{epochs}  {text}  {objective_line(metric, best)}"
 
 
 def objective_regex(metric: str) -> str:
-    """Finds the objective lines of one metric; its only group is the value, which is how SageMaker
-    reads it."""
+    """Return a regex for one metric's objective lines; its only group is the value, as SageMaker
+    needs it."""
     return f"objective {re.escape(metric)}={_NUMBER};"
 
 
 def figure_regex(metric: str) -> str:
-    """Finds a metric besides the objective in an epoch's line, such as `train/loss 0.1234`."""
+    """Find a metric besides the objective in an epoch's line, such as `train/loss 0.1234`."""
     return f"{re.escape(metric)} {_NUMBER}"
 
 
 def read_objective(line: str) -> tuple[str, float] | None:
-    """What an objective line says, or None for any other line."""
+    """Parse an objective line; return None for any other line."""
     match = re.search(OBJECTIVE_REGEX, line)
     return (match[1], float(match[2])) if match else None
 
 
 def better(value: float, best: float | None, mode: str) -> bool:
-    """Whether `value` beats the best so far under `monitor.mode`."""
+    """Return whether `value` beats the best so far under `monitor.mode`."""
     return best is None or (value > best if mode == "max" else value < best)
 
 

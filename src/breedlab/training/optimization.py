@@ -72,7 +72,8 @@ def _legacy_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any]]
 
 
 def make_optimizer(classifier: Classifier, optim: Optim) -> torch.optim.Optimizer:
-    """The named optimizer over everything that is not frozen, fused into one kernel a step."""
+    """Return the named optimizer over all parameters that are not frozen, fused into one kernel per
+    step."""
     groups = parameter_groups(classifier, optim)
     return OPTIMIZERS.chosen(optim).build(groups, optim)
 
@@ -100,7 +101,7 @@ def refuse_other_groups(classifier: Classifier, optim: Optim, saved: Mapping[str
 def make_schedule(
     optimizer: torch.optim.Optimizer, optim: Optim, *, steps_per_epoch: int, epochs: int
 ) -> LRScheduler:
-    """A schedule that is stepped once a training step."""
+    """Return a schedule that is stepped once per training step."""
     steps = Steps(steps_per_epoch * epochs, round(optim.warmup_epochs * steps_per_epoch))
     return SCHEDULES.chosen(optim).build(optimizer, steps)
 

@@ -33,7 +33,7 @@ class Done:
 
 
 def done(run: Path) -> Done:
-    """How far a run got."""
+    """Return the progress of a run."""
     trials = len(list(run.glob("trials/*/trial.json")))
     last = run / "checkpoints" / "last.ckpt"
     ended = read_json_if_whole(run / "trained.json", needs=REQUIRED)

@@ -121,10 +121,10 @@ class Regression:
         self.basis = None
         if len(x) < x.shape[1]:
             values, vectors = torch.linalg.eigh(x @ x.T)
-            kept = values > values[-1] * len(x) * torch.finfo(dtype).eps
-            root = values[kept].sqrt()
-            self.basis = (x.T @ vectors[:, kept]) / root
-            x = vectors[:, kept] * root
+            significant = values > values[-1] * len(x) * torch.finfo(dtype).eps
+            root = values[significant].sqrt()
+            self.basis = (x.T @ vectors[:, significant]) / root
+            x = vectors[:, significant] * root
         self.x, self.labels, self.loss = x, labels, loss
         self.shares = loss.shares(labels, x)
         self.weight = x.new_zeros(classes, x.shape[1]).requires_grad_()
@@ -214,18 +214,18 @@ def _solve(
     started = time.monotonic()
     features = torch.cat([view.to(device).float() for view in activations.train])
     labels = torch.cat([activations.labels] * len(activations.train)).to(device)
-    chosen, tried = c, 1
-    if chosen is None:
+    best_c, attempts = c, 1
+    if best_c is None:
         problem = Regression(features, labels, classes, loss, torch.float32)
-        chosen, _, tried = best_penalty(
+        best_c, _, attempts = best_penalty(
             lambda c: reached(problem, activations, c, monitor), PENALTIES, monitor
         )
     dtype = torch.float64 if features.numel() <= _IN_DOUBLE else torch.float32
     final = Regression(features, labels, classes, loss, dtype)
-    minimum = final.solve(chosen, tolerance=1e-7 if dtype == torch.float64 else 1e-5)
+    minimum = final.solve(best_c, tolerance=1e-7 if dtype == torch.float64 else 1e-5)
     weight, bias = (tensor.float().cpu() for tensor in final.unfolded())
     valid = _validated(weight, bias, activations, monitor, only=None)
-    return Solution(weight, bias, chosen, tried, minimum, valid, time.monotonic() - started)
+    return Solution(weight, bias, best_c, attempts, minimum, valid, time.monotonic() - started)
 
 
 def as_epoch(solution: Solution) -> loop.Epoch:
@@ -246,15 +246,15 @@ def best_penalty(
     Returns:
         The best penalty, what it comes to, and how many were tried.
     """
-    tried: list[loop.Epoch] = []
+    epochs: list[loop.Epoch] = []
     ranks: list[tuple[float, float]] = []
     for c in penalties:
-        tried.append(reach(c))
-        ranks.append(_ranked(tried[-1].valid, monitor))
+        epochs.append(reach(c))
+        ranks.append(_ranked(epochs[-1].valid, monitor))
         best = _first_best(ranks)
         if len(ranks) - 1 - best >= _WORSE_IN_A_ROW:
             break
-    return penalties[best], tried[best], len(tried)
+    return penalties[best], epochs[best], len(epochs)
 
 
 def reached(

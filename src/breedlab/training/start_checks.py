@@ -124,13 +124,13 @@ def concerns(prepared: TrainingContext) -> list[str]:
     batch = torch.stack([images[0, index][0] for index in range(0, len(images), every)])
     used, stated = prepared.evaluation, prepared.backbone.pretraining
     as_stated = (used.mean, used.std) == (stated.mean, stated.std)
-    known = not backbones.is_path(config.model.weights)
+    from_library = not backbones.is_path(config.model.weights)
     concern = input_check.concern(
         prepared.backbone.network,
         batch,
         used.mean,
         used.std,
-        published=as_stated and known,
-        stated=(stated.mean, stated.std) if known and not as_stated else None,
+        published=as_stated and from_library,
+        stated=(stated.mean, stated.std) if from_library and not as_stated else None,
     )
     return [concern] if concern else []

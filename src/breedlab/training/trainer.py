@@ -70,14 +70,14 @@ def train(
     # Lightning trains in whatever mode it finds: in evaluation mode without dropout
     learner.train()
     with stop.deferrable(), _interruptible(trainer):
-        begun = distributed.rank_zero_only(last.exists)
+        resumes = distributed.rank_zero_only(last.exists)
         trainer.fit(
-            learner, datamodule=data, ckpt_path=str(last) if begun else None, weights_only=True
+            learner, datamodule=data, ckpt_path=str(last) if resumes else None, weights_only=True
         )
 
 
 def _processes(config: Config) -> dict[str, Any]:
-    """How Lightning trains in the processes that there are."""
+    """Return Lightning's strategy for the running processes."""
     if distributed.world() == 1:
         # Named, or Lightning takes a process in a Slurm job for one of its tasks, and waits for the
         # others.

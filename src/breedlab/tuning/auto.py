@@ -39,20 +39,20 @@ class Tried:
 
 
 def candidate(
-    space: Space, before: Sequence[Tried], left: float, reserved: int, first_pass: float = 0.0
+    space: Space, before: Sequence[Tried], seconds: float, reserved: int, first_pass: float = 0.0
 ) -> Values | None:
     """Return what to try next; None where nothing is left to try, or no time to.
 
     Args:
         space: Choices only.
         before: The trials so far, in order.
-        left: Seconds.
+        seconds: Seconds.
         reserved: Trials that are to run after the last candidate.
         first_pass: Seconds of a pass that was over before the first trial.
     """
     tries = [*heads(space)]
     first = tries[0]
-    tried = [trial.values for trial in before]
+    values_before = [trial.values for trial in before]
     longest = max((trial.seconds for trial in before if _is(trial, first)), default=0.0)
     longest = max(longest, first_pass)
     broken = [
@@ -62,21 +62,21 @@ def candidate(
     ]
     for images in passes(space):
         values = {**images, **first}
-        if values in tried or ("model.name" in images and images["model.name"] in broken):
+        if values in values_before or ("model.name" in images and images["model.name"] in broken):
             continue
-        if not before or longest * _NEXT_IS_DEARER <= left * _SHARE_OF_PASSES:
+        if not before or longest * _NEXT_IS_DEARER <= seconds * _SHARE_OF_PASSES:
             return values
     judged = sorted(
         (trial for trial in before if trial.rank is not None and _is(trial, first)),
         key=lambda trial: trial.rank or (),
     )
     others = [trial.seconds for trial in before if not _is(trial, first)]
-    if left < max(others, default=0.0) * (1 + reserved):
+    if seconds < max(others, default=0.0) * (1 + reserved):
         return None
     for trial in judged[:PASSES_WITH_HEADS]:
         for head in tries[1:]:
             values = {**trial.values, **head}
-            if values not in tried:
+            if values not in values_before:
                 return values
     return None
 

@@ -26,30 +26,30 @@ def measured(config: Config, prepared: TrainingContext, run: Path) -> dict[str, 
         prepared: Shared by all trials.
         run: The run directory.
     """
-    found = recorded(run)
-    if found is None:
-        found = _solved(config, prepared)
-        if found is None:
+    baseline = recorded(run)
+    if baseline is None:
+        baseline = _solved(config, prepared)
+        if baseline is None:
             return None
-        atomic_write_json(run / _FILE, found, indent=2)
+        atomic_write_json(run / _FILE, baseline, indent=2)
     note(
-        f"{describe(found)} in {found['seconds']:.1f} s (C={found['c']:g}); the search has to"
-        " beat it"
+        f"{describe(baseline)} in {baseline['seconds']:.1f} s (C={baseline['c']:g}); the search"
+        " has to beat it"
     )
-    return found
+    return baseline
 
 
 def recorded(run: Path) -> dict[str, Any] | None:
     """Return the baseline that a run's search had; None if it had none."""
-    found: dict[str, Any] | None = read_json_if_whole(run / _FILE, needs=("metric", "value"))
-    return found
+    baseline: dict[str, Any] | None = read_json_if_whole(run / _FILE, needs=("metric", "value"))
+    return baseline
 
 
-def describe(found: dict[str, Any]) -> str:
+def describe(baseline: dict[str, Any]) -> str:
     """Return a baseline as text."""
-    shown = shown_metric(found["metric"].removeprefix("valid/"), found["value"])
-    of = f", mean of {len(found['folds'])} folds" if found.get("folds") else ""
-    return f"logistic regression on the same features: {found['metric']} {shown}{of}"
+    text = shown_metric(baseline["metric"].removeprefix("valid/"), baseline["value"])
+    of = f", mean of {len(baseline['folds'])} folds" if baseline.get("folds") else ""
+    return f"logistic regression on the same features: {baseline['metric']} {text}{of}"
 
 
 def _solved(config: Config, prepared: TrainingContext) -> dict[str, Any] | None:
@@ -68,7 +68,7 @@ def _solved(config: Config, prepared: TrainingContext) -> dict[str, Any] | None:
     classifier = prepared.classifier(one)
     if prepared.activations(classifier, one) is None:
         return None
-    passed = time.monotonic() - started
+    seconds = time.monotonic() - started
     metric = config.monitor.metric
     if config.tuner.folds > 1:
         started = time.monotonic()
@@ -77,7 +77,7 @@ def _solved(config: Config, prepared: TrainingContext) -> dict[str, Any] | None:
             "metric": metric,
             "value": epoch.valid[metric],
             "loss": epoch.valid["valid/loss"],
-            "pass_seconds": round(passed, 2),
+            "pass_seconds": round(seconds, 2),
             "c": c,
             "seconds": round(time.monotonic() - started, 2),
             "folds": [*epoch.folds],
@@ -87,6 +87,6 @@ def _solved(config: Config, prepared: TrainingContext) -> dict[str, Any] | None:
         "metric": metric,
         "value": solution.valid[metric],
         "loss": solution.valid["valid/loss"],
-        "pass_seconds": round(passed, 2),
+        "pass_seconds": round(seconds, 2),
         **solution.as_dict(),
     }

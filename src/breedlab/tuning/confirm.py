@@ -46,7 +46,7 @@ def confirm(
         is_solved: Whether values give a head that is solved: any seed gives the same.
         train: Runs a trial.
     """
-    found: Results = {}
+    results: Results = {}
     before = recorded(run)
     metric = config.monitor.metric
     for number, values, objective, loss in ranked[: config.tuner.confirm]:
@@ -63,26 +63,26 @@ def confirm(
                 min(epoch["valid/loss"] for epoch in outcome.epochs),
             ]
             note(f"trial {number} with seed {seed}: {metric} {outcome.objective:.4f}")
-            atomic_write_json(run / _FILE, {**before, **found, str(number): seeds})
-        found[str(number)] = seeds
-        atomic_write_json(run / _FILE, {**before, **found})
-    return found
+            atomic_write_json(run / _FILE, {**before, **results, str(number): seeds})
+        results[str(number)] = seeds
+        atomic_write_json(run / _FILE, {**before, **results})
+    return results
 
 
-def means(found: Results) -> dict[int, tuple[float, float]]:
+def means(results: Results) -> dict[int, tuple[float, float]]:
     """Return each trial's mean objective and mean validation loss over its seeds."""
     by_trial = {}
-    for number, seeds in found.items():
+    for number, seeds in results.items():
         values, losses = zip(*seeds.values(), strict=True)
         by_trial[int(number)] = mean(values), mean(losses)
     return by_trial
 
 
-def show(found: Results, metric: str) -> None:
+def show(results: Results, metric: str) -> None:
     """Print how the best did with other seeds."""
     rows = []
-    for number, (middle, _) in means(found).items():
-        seeds = [value for value, _ in found[str(number)].values()]
+    for number, (middle, _) in means(results).items():
+        seeds = [value for value, _ in results[str(number)].values()]
         spread = (
             "the same with any seed" if len(seeds) == 1 else f"{min(seeds):.4f} to {max(seeds):.4f}"
         )

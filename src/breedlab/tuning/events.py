@@ -13,8 +13,8 @@ from breedlab.tuning.trial import Outcome
 
 
 def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome) -> None:
-    """Writes the curves by epoch, and the values with the final figures, in place of what a kill
-    left of them."""
+    """Write the curves by epoch, and the values with the final metrics, replacing what a kill left
+    of them."""
     if not extras.has("tensorboard"):
         return  # the trial's record has them
     from torch.utils.tensorboard import SummaryWriter
@@ -48,7 +48,7 @@ def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, 
 
 
 def _grouped(start: Any, group: str) -> Any:
-    """A session's start with the name of its group, which torch leaves empty."""
+    """Return a session's start with the name of its group, which torch leaves empty."""
     from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
     metadata_of = start.value[0].metadata

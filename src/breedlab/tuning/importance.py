@@ -9,8 +9,7 @@ from breedlab.tuning.storage import storage_url
 
 
 def importances(run: Path) -> dict[str, float]:
-    """How much each path decides whether a trial is among the better ones, as shares: PED-ANOVA, as
-    Optuna has it.
+    """Return each path's importance for a trial being among the better ones, as shares:
 
     Empty where there are too few trials to tell. Source: Watanabe et al., "PED-ANOVA", arXiv
     2304.10255.
@@ -29,7 +28,7 @@ def importances(run: Path) -> dict[str, float]:
             study = optuna.load_study(study_name=None, storage=storage_url(run))
             # fANOVA would need scikit-learn
             judge = optuna.importance.PedAnovaImportanceEvaluator()
-            found = optuna.importance.get_param_importances(study, evaluator=judge)
+            shares = optuna.importance.get_param_importances(study, evaluator=judge)
         except Exception:  # a study that cannot be judged ends no run and no report
             return {}
-    return {path: float(share) for path, share in found.items() if share == share}
+    return {path: float(share) for path, share in shares.items() if share == share}

@@ -45,9 +45,9 @@ def propose(
     if config.tuner.strategy == "grid":
         return {path: encode(value) for path, value in grid_points(space)[number].items()}
     if config.tuner.strategy == "auto":
-        found = auto.candidate(space, tried(config, space, before), math.inf, 0)
-        assert found is not None, "asked for no more than there are"
-        return encoded(found)
+        candidate = auto.candidate(space, tried(config, space, before), math.inf, 0)
+        assert candidate is not None, "asked for no more than there are"
+        return encoded(candidate)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(
@@ -66,7 +66,7 @@ def propose(
 
 def tried(config: Config, space: Space, before: Sequence[FrozenTrial]) -> list[auto.Tried]:
     """Return the trials so far as an `auto` search looks at them."""
-    found = []
+    candidates = []
     for trial in before:
         objective = trial.value if trial.state == TrialState.COMPLETE else None
         order = (
@@ -76,8 +76,8 @@ def tried(config: Config, space: Space, before: Sequence[FrozenTrial]) -> list[a
         )
         state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
         values = decode(trial.user_attrs.get("proposal", trial.params), space)
-        found.append(auto.Tried(values, state, order, trial.user_attrs.get("seconds", 0.0)))
-    return found
+        candidates.append(auto.Tried(values, state, order, trial.user_attrs.get("seconds", 0.0)))
+    return candidates
 
 
 def encoded(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,17 +65,17 @@ def _readable(config: Config, run: Path) -> optuna.Study:
             raise
     scratch = run / f".study.{os.getpid()}.tmp"
     _rebuild(config, run, records, scratch)
-    kept = ""
+    backup = ""
     if reason:
         (run / "study.db").replace(run / ASIDE)
-        kept = f"; the old file is kept as {ASIDE}"
+        backup = f"; the old file is kept as {ASIDE}"
     _put_in_place(scratch, run)
     result = (
         f"rebuilt from the {len(records)} trials that had ended"
         if records
         else "no trial had ended, so it is new"
     )
-    warn(f"{run / 'study.db'}: {reason or 'is missing trials that had ended'}; {result}{kept}")
+    warn(f"{run / 'study.db'}: {reason or 'is missing trials that had ended'}; {result}{backup}")
     return create_study(config, storage_url(run))
 
 
@@ -99,7 +99,7 @@ def _records(run: Path) -> dict[int, tuple[dict[str, Any], Outcome]]:
         for path in run.glob("trials/*/trial.json")
         if path.parent.name.isdecimal()
     )
-    return {number: ended for number in numbers if (ended := recorded(run, number)) is not None}
+    return {number: record for number in numbers if (record := recorded(run, number)) is not None}
 
 
 def _rebuild(
@@ -117,16 +117,20 @@ def _rebuild(
     study.set_user_attr(KEY, SCHEMA_VERSION)
     for number in range(max(records, default=-1) + 1):
         before = study.trials
-        known = distributions(space, before)
+        known_distributions = distributions(space, before)
         if number not in records:
-            ask(study, propose(config, space, before, visible(config, len(before))), known)
+            ask(
+                study,
+                propose(config, space, before, visible(config, len(before))),
+                known_distributions,
+            )
             continue
         values, outcome = records[number]
         params = {path: encode(value) for path, value in values.items()}
         try:
             # which checks them
-            create_trial(state=TrialState.RUNNING, params=params, distributions=known)
-            trial = ask(study, params, known)
+            create_trial(state=TrialState.RUNNING, params=params, distributions=known_distributions)
+            trial = ask(study, params, known_distributions)
             _report_epochs(trial, outcome, config)
             tell(study, trial, outcome)
         except (ValueError, KeyError, TypeError) as error:
@@ -160,8 +164,8 @@ def _restored(config: Config, run: Path, study: optuna.Study) -> optuna.Study:
     """Return the study without trials that look as if they were running: nobody runs them any
     more."""
     rerun = {trial.user_attrs.get("rerun_of") for trial in study.trials}
-    lost = [t for t in study.trials if was_cut_off(t) and t.number not in rerun]
-    if not lost and all(trial.state != TrialState.RUNNING for trial in study.trials):
+    cut_off = [t for t in study.trials if was_cut_off(t) and t.number not in rerun]
+    if not cut_off and all(trial.state != TrialState.RUNNING for trial in study.trials):
         return study
     # Optuna takes no trial back. So its file is written anew, each trial under its number, and put
     # in the old one's place as a whole.
@@ -171,13 +175,13 @@ def _restored(config: Config, run: Path, study: optuna.Study) -> optuna.Study:
     for name, value in study.user_attrs.items():
         anew.set_user_attr(name, value)
     for trial in study.trials:
-        if trial.state != TrialState.RUNNING and trial not in lost:
+        if trial.state != TrialState.RUNNING and trial not in cut_off:
             anew.add_trial(trial)
-        elif (ended := recorded(run, trial.number)) is None:
+        elif (record := recorded(run, trial.number)) is None:
             params = trial.user_attrs.get(PROPOSAL, trial.params)
             anew.enqueue_trial(params, user_attrs={PROPOSAL: params})
         else:
-            values, outcome = ended
+            values, outcome = record
             write_events(run / "tensorboard" / f"trial_{trial.number:03}", values, outcome)
             anew.add_trial(_ended(trial, outcome))
     _put_in_place(scratch, run)

@@ -80,14 +80,14 @@ def recorded(run: Path, number: int) -> tuple[dict[str, Any], Outcome] | None:
 
 def valid_loss(config: Config, run: Path, number: int) -> float | None:
     """Return the validation loss in a trial's best epoch; None if it is not known."""
-    ended = recorded(run, number)
-    return None if ended is None else loss_of(ended[1], config)
+    record = recorded(run, number)
+    return None if record is None else loss_of(record[1], config)
 
 
 def folds(run: Path, number: int) -> tuple[float, ...]:
     """Return what a trial has on each fold; empty without `tuner.folds`."""
-    ended = recorded(run, number)
-    return () if ended is None else tuple(ended[1].folds)
+    record = recorded(run, number)
+    return () if record is None else tuple(record[1].folds)
 
 
 def loss_of(outcome: Outcome, config: Config) -> float | None:
@@ -100,8 +100,8 @@ def loss_of(outcome: Outcome, config: Config) -> float | None:
 
 
 def was_cut_off(trial: FrozenTrial) -> bool:
-    """Whether an older version gave a trial up that a kill had cut off, and ran it again under
-    another number."""
+    """Return whether an older version gave up an interrupted trial and ran it again under another
+    number."""
     return bool(trial.user_attrs.get("cut_off"))
 
 

@@ -94,24 +94,24 @@ def search(config: Config, prepared: TrainingContext, run: Path) -> Best:
     finished = [trial for trial in study.trials if trial.state.is_finished()]
     for trial in finished:
         board.finished(_row(trial, space, config, run))
-    left = trial_count(config) - sum(not was_cut_off(trial) for trial in finished)
+    remaining = trial_count(config) - sum(not was_cut_off(trial) for trial in finished)
     budget = Budget(config.tuner.minutes, _spent(study, run))
     prepared.heed = budget.heed
     try:
-        if left > 0 and config.tuner.minutes is not None:
+        if remaining > 0 and config.tuner.minutes is not None:
             minutes = budget.left() / 60
             note(
-                f"up to {left} trials in {minutes:.1f} minutes: every backbone and image size once,"
-                " then heads"
+                f"up to {remaining} trials in {minutes:.1f} minutes: every backbone and image size"
+                " once, then heads"
             )
-        if left > 0:
+        if remaining > 0:
             baseline.measured(config, prepared, run)
             with board.live():
-                _Trials(study, config, prepared, run, space, board, budget).run(left)
+                _Trials(study, config, prepared, run, space, board, budget).run(remaining)
         budget.binding = True
         if config.tuner.confirm:
             _confirm(study, config, prepared, run, space, budget)
-        if config.tuner.minutes is not None and left > 0:
+        if config.tuner.minutes is not None and remaining > 0:
             note(
                 f"search: {board.ended()} trials in {budget.spent() / 60:.1f} of"
                 f" {config.tuner.minutes:g} minutes"
@@ -156,8 +156,8 @@ def _confirm(
         return is_solved(configs.replace(config, values))
 
     with quickly_collected():
-        found = confirmation.confirm(config, run, ranked, solved, train)
-    confirmation.show(found, config.monitor.metric)
+        results = confirmation.confirm(config, run, ranked, solved, train)
+    confirmation.show(results, config.monitor.metric)
 
 
 class _Trials:
@@ -179,16 +179,16 @@ class _Trials:
         self._prunes = pruner(config.tuner) is not None
         self._running: dict[int, Trial] = {}
 
-    def run(self, left: int) -> None:
+    def run(self, remaining: int) -> None:
         parallel = self._config.tuner.parallel
         with self._beside() if parallel > 1 else self._here() as runner:
-            while left or self._running:
-                while left and len(self._running) < parallel and (trial := self._next()):
+            while remaining or self._running:
+                while remaining and len(self._running) < parallel and (trial := self._next()):
                     values = decode(trial.params, self._space)
                     self._running[trial.number] = trial
                     self._board.started(trial.number, values)
                     runner.start(trial.number, values)
-                    left -= 1
+                    remaining -= 1
                 # an auto search that has no time for more, or nothing more to try
                 if not self._running:
                     break
@@ -205,19 +205,19 @@ class _Trials:
             reserved = confirmation.SEEDS * self._config.tuner.confirm
             first_pass = (baseline.recorded(self._directory) or {}).get("pass_seconds", 0.0)
             sofar = tried(self._config, self._space, before)
-            left = self._budget.left() - _kept_for_fine_tuning(self._config)
-            found = auto.candidate(self._space, sofar, left, reserved, first_pass)
+            seconds = self._budget.left() - _kept_for_fine_tuning(self._config)
+            candidate = auto.candidate(self._space, sofar, seconds, reserved, first_pass)
             return (
                 None
-                if found is None
-                else store.ask(self._study, encoded(found), self._distributions)
+                if candidate is None
+                else store.ask(self._study, encoded(candidate), self._distributions)
             )
-        counted = visible(self._config, len(before))
-        if counted < len(before) and not all(
-            trial.state.is_finished() for trial in before[:counted]
+        visible_trials = visible(self._config, len(before))
+        if visible_trials < len(before) and not all(
+            trial.state.is_finished() for trial in before[:visible_trials]
         ):
             return None
-        params = propose(self._config, self._space, before, counted)
+        params = propose(self._config, self._space, before, visible_trials)
         return store.ask(self._study, params, self._distributions)
 
     def _record(self, trial: Trial, outcome: Outcome) -> None:
@@ -296,9 +296,9 @@ def _kept_for_fine_tuning(config: Config) -> float:
 
 
 def _row(trial: FrozenTrial, space: Space, config: Config, run: Path) -> TrialLog:
-    ended = next(name for name, state in store.STATES.items() if state == trial.state)
+    state_name = next(name for name, state in store.STATES.items() if state == trial.state)
     # and so in the log, which said that it had started
-    state = "cut off" if was_cut_off(trial) else ended
+    state = "cut off" if was_cut_off(trial) else state_name
     objective = trial.value if trial.state == TrialState.COMPLETE else None
     attrs = trial.user_attrs
     values = decode(trial.params, space)
@@ -344,8 +344,8 @@ def _best(study: optuna.Study, config: Config, run: Path, space: Space) -> Best:
     }
     mode = config.monitor.mode
     means = {
-        n: found
-        for n, found in confirmation.means(confirmation.recorded(run)).items()
+        n: mean
+        for n, mean in confirmation.means(confirmation.recorded(run)).items()
         if n in complete
     }
     if means and config.tuner.confirm:

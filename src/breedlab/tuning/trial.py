@@ -44,7 +44,7 @@ class Outcome:
 def run_trial(
     prepared: TrainingContext, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
 ) -> Outcome:
-    """Trains with `values` in place of the config's; nothing of its network stays in memory.
+    """Train with `values` replacing the config's; the network is freed afterwards.
 
     A trial that diverges or fails is an outcome too; what would fail every trial alike (a full
     disk) is raised.

@@ -48,12 +48,12 @@ class TrialLog:
 
 
 def short(value: Any) -> str:
-    """A value as the table and the line show it."""
+    """Format a value for the table and the line."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def trial_line(row: TrialLog, metric: str) -> str:
-    """A row as a line; `read_trial` finds it in a log."""
+    """Format a row as a line that `read_trial` finds in a log."""
     parts = [f"trial {row.number} {row.state}"]
     parts += [f"{path}={short(value)}" for path, value in row.values.items()]
     parts += [f"{metric} {row.objective:.4f}"] if row.objective is not None else []
@@ -64,14 +64,14 @@ def trial_line(row: TrialLog, metric: str) -> str:
 
 
 def read_trial(line: str) -> TrialLog | None:
-    """What a trial's line says, its values in the words that it shows; None for any other line."""
+    """Parse a trial's line, with its values as text; None for any other line."""
     match = _LINE.search(line.rstrip())
     if match is None:
         return None
-    told, _, reason = (match[3] or "").partition("  (")
+    text, _, reason = (match[3] or "").partition("  (")
     values: dict[str, str] = {}
     objective, seconds = None, 0.0
-    for part in told.split("  ")[1:]:
+    for part in text.split("  ")[1:]:
         if "=" in part:
             path, _, values[path] = part.partition("=")
         elif part.endswith(" s"):

@@ -52,7 +52,7 @@ class TrialTable:
         return self._live is not None
 
     def head(self, title: str) -> None:
-        """Puts a title over the table."""
+        """Print the table's title."""
         self._title = title
         self._refresh()
 
@@ -62,7 +62,7 @@ class TrialTable:
         self._tell(row)
 
     def show(self, row: TrialLog) -> None:
-        """Puts a row on the screen that is not final yet."""
+        """Show a row that is not final yet."""
         self.rows[row.number] = row
         self._refresh()
 
@@ -77,7 +77,7 @@ class TrialTable:
         self._tell(row)
 
     def ended(self) -> int:
-        """How many trials have ended."""
+        """Return how many trials have ended."""
         return sum(row.state in ("complete", "pruned", "failed") for row in self.rows.values())
 
     def best(self) -> TrialLog | None:

@@ -73,15 +73,15 @@ class Workers:
                 assert isinstance(pipe, Connection)
                 process, number = self._busy[pipe]
                 try:
-                    said = pipe.recv()
-                    if isinstance(said, tuple):
-                        pipe.send(self._stop_early(number, *said))
+                    message = pipe.recv()
+                    if isinstance(message, tuple):
+                        pipe.send(self._stop_early(number, *message))
                 except (EOFError, OSError):
                     raise self._lost(process, number) from None
-                if isinstance(said, Exception):
-                    raise said
-                if isinstance(said, Outcome):
-                    outcomes[number] = said
+                if isinstance(message, Exception):
+                    raise message
+                if isinstance(message, Outcome):
+                    outcomes[number] = message
                     del self._busy[pipe]
                     self._idle.append((process, pipe))
         return outcomes

@@ -43,8 +43,8 @@ class SageMakerBackend(Backend):
     def reopen(self, record: Mapping[str, Any], run: Path) -> Handle:
         from breedlab.backends.sagemaker.jobs.record import from_tree
 
-        found = from_tree(record, run)
-        return _handle(found, lambda: self._account(found.place.region))
+        opened = from_tree(record, run)
+        return _handle(opened, lambda: self._account(opened.place.region))
 
     def find(self, name: str, where: str | None) -> Handle | None:
         from breedlab.backends.sagemaker.jobs.record import find_in_bucket
@@ -116,10 +116,10 @@ class SageMakerBackend(Backend):
                 self._accounts[region] = connect(region, "--region")
             except BackendError as error:
                 self._accounts[region] = error
-        found = self._accounts[region]
-        if isinstance(found, BackendError):
-            raise found
-        return found
+        account = self._accounts[region]
+        if isinstance(account, BackendError):
+            raise account
+        return account
 
 
 def _handle(record: Record, connect: Callable[[], boto3.Session]) -> Handle:

@@ -55,7 +55,7 @@ _SET_BY = {
 
 
 def offline_problems(config: Config, region: str) -> list[Problem]:
-    """What can be told without asking AWS, beside the rules of the config."""
+    """Return the problems that need no AWS call, in addition to the rules of the config."""
     backend = config.backend
     return (
         images.problems(backend, region)
@@ -100,7 +100,7 @@ def arn_problems(arns: Mapping[str, str | None], region: str) -> list[Problem]:
 
 
 def objective_problems(config: Config) -> list[Problem]:
-    """Whether SageMaker will find the objective in what the trainer prints."""
+    """Return whether SageMaker will find the objective in what the trainer prints."""
     metric = config.monitor.metric
     regex = next((d["Regex"] for d in metric_definitions(config) if d["Name"] == metric), None)
     match = regex and re.search(regex, objective_line(metric, -1.25e-7))
@@ -115,7 +115,7 @@ def objective_problems(config: Config) -> list[Problem]:
 
 
 def request_problems(requests: list[Request], experiment: Experiment) -> list[Problem]:
-    """What is wrong with requests: by the API's own model, and with what travels as
+    """Return what is wrong with requests: by the API's own model, and with what travels as
     hyperparameters."""
     problems: list[Problem] = []
     for number, request in enumerate(requests):
@@ -171,7 +171,7 @@ def hyperparameter_problems(values: dict[str, str]) -> list[Problem]:
 
 
 def range_problems(config: Config) -> list[Problem]:
-    """Whether every name and value that SageMaker may propose is one that the job will take."""
+    """Return whether the job accepts every name and value that SageMaker may propose."""
     problems: list[Problem] = []
     for kind, ranges in parameter_ranges(config).items():
         for described in ranges:
@@ -195,7 +195,7 @@ def range_problems(config: Config) -> list[Problem]:
 
 
 def source_problems(folder: Path) -> list[Problem]:
-    """What must not be in the source archive."""
+    """Return what must not be in the source archive."""
     return [
         Problem(
             str(path.relative_to(folder)),

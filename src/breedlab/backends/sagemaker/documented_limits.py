@@ -45,7 +45,7 @@ class Limit:
 def documented(call: Call, before: Sequence[Call] = ()) -> list[tuple[str, str]]:
     """Return the path and the message of everything in a call that AWS's documentation rules
     out."""
-    return [found for limit in LIMITS for found in limit.check(call, before)]
+    return [problem for limit in LIMITS for problem in limit.check(call, before)]
 
 
 def _no_empty_folders(call: Call, before: Sequence[Call]) -> Found:
@@ -70,8 +70,8 @@ def _no_empty_folders(call: Call, before: Sequence[Call]) -> Found:
 
 
 def _no_warm_pool_with_spot(call: Call, before: Sequence[Call]) -> Found:
-    wanted = training_part(call)
-    if wanted.get("EnableManagedSpotTraining") and wanted.get("ResourceConfig", {}).get(
+    definition = training_part(call)
+    if definition.get("EnableManagedSpotTraining") and definition.get("ResourceConfig", {}).get(
         "KeepAlivePeriodInSeconds"
     ):
         where = f"{training_root(call)}ResourceConfig.KeepAlivePeriodInSeconds"
@@ -79,10 +79,10 @@ def _no_warm_pool_with_spot(call: Call, before: Sequence[Call]) -> Found:
 
 
 def _isolated_containers_download_nothing(call: Call, before: Sequence[Call]) -> Found:
-    wanted = training_part(call)
-    fixed = {**wanted.get("HyperParameters", {}), **wanted.get("StaticHyperParameters", {})}
+    definition = training_part(call)
+    fixed = {**definition.get("HyperParameters", {}), **definition.get("StaticHyperParameters", {})}
     source = str(fixed.get("sagemaker_submit_directory", "")).strip('"')
-    if wanted.get("EnableNetworkIsolation") and source.startswith("s3://"):
+    if definition.get("EnableNetworkIsolation") and source.startswith("s3://"):
         where = f"{training_root(call)}StaticHyperParameters.sagemaker_submit_directory"
         yield (
             where,

@@ -20,20 +20,19 @@ _FRAMEWORKS = ("pytorch-amzn2023", "pytorch")
 
 
 def is_uri(image: str) -> bool:
-    """Whether `backend.image` is an address instead of a version."""
+    """Return whether `backend.image` is an address rather than a version."""
     return "/" in image
 
 
 def training_image(backend: Backend, region: str) -> str:
-    """The address of the image; `<image>` where `problems` has something to say of the one that is
-    wanted."""
+    """Return the address of the image, or `<image>` if `problems` reports one."""
     if is_uri(backend.image):
         return backend.image
     if problems(backend, region):
         return "<image>"
-    chosen = _chosen(backend.image, region)
-    assert chosen, "problems() has said so"
-    uri = _retrieved(*chosen, backend.instance_type, region)
+    entry = _chosen(backend.image, region)
+    assert entry, "problems() has said so"
+    uri = _retrieved(*entry, backend.instance_type, region)
     # AWS keeps the images in another account in some regions.
     return (
         re.sub(r"^\d+(.*?)us-east-1", rf"<account>\1{region}", uri)
@@ -61,7 +60,7 @@ def known_gpus(instance_type: str) -> int | None:
 
 
 def problems(backend: Backend, region: str) -> list[Problem]:
-    """Why the jobs could not start in the image."""
+    """Return the reasons why jobs cannot start in the image."""
     if reason := machines.unusable(backend.instance_type):
         return [Problem("backend.instance_type", reason)]
     count = known_gpus(backend.instance_type)
@@ -77,8 +76,8 @@ def problems(backend: Backend, region: str) -> list[Problem]:
         return [Problem("backend.image", text) for text in _uri_problems(backend, region)]
     if reason := machines.training_problem(backend.instance_type):
         return [Problem("backend.instance_type", reason)]
-    chosen = _chosen(backend.image, region)
-    if chosen is None:
+    entry = _chosen(backend.image, region)
+    if entry is None:
         versions = ", ".join(sorted(_versions(), key=_numbers))
         return [
             Problem(
@@ -86,7 +85,7 @@ def problems(backend: Backend, region: str) -> list[Problem]:
                 f"got {backend.image!r}; expected auto, an image's URI, or one of {versions}",
             )
         ]
-    framework, version = chosen
+    framework, version = entry
     if _numbers(version) < OLDEST:
         return [
             Problem(
@@ -126,7 +125,7 @@ def _retrieved(framework: str, version: str, instance_type: str, region: str) ->
 
 def _uri_problems(backend: Backend, region: str) -> list[str]:
     uri = backend.image
-    found = []
+    problems = []
     tag = uri.rpartition("/")[2].partition(":")[2]
     ecr = ECR_IMAGE.match(uri)
     if not ecr:
@@ -134,30 +133,34 @@ def _uri_problems(backend: Backend, region: str) -> list[str]:
             f"{uri} is not in Amazon ECR; expected ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
         ]
     if not region.startswith("<") and ecr["region"] != region:
-        found.append(
+        problems.append(
             f"{uri} is in {ecr['region']}; expected an image in the jobs' region, {region}"
         )
     if re.search(r"\s", uri):
-        found.append(
+        problems.append(
             f"{uri!r} contains whitespace; expected ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
         )
     if ecr["name"] != ecr["name"].lower():
-        found.append(f"{uri} has uppercase letters in its repository name; ECR does not allow them")
+        problems.append(
+            f"{uri} has uppercase letters in its repository name; ECR does not allow them"
+        )
     if re.search(r"inference|-tgi|-tei|djl-", ecr["name"]):
-        found.append(f"{uri} is an inference image; use a training image, or image=auto")
+        problems.append(f"{uri} is an inference image; use a training image, or image=auto")
     elif tag.endswith(("-ec2", "-ecs", "-eks")):
-        found.append(
+        problems.append(
             f"{uri} is made for EC2 and lacks the SageMaker toolkit that starts jobs; use"
             " ...-sagemaker"
         )
     if re.search(r"(^|[-_])cpu([-_]|$)", tag) and gpus(backend.instance_type):
-        found.append(
+        problems.append(
             f"{uri} is a CPU image, but backend.instance_type={backend.instance_type} has GPUs"
         )
     version = re.match(r"(\d+\.\d+)", tag)
     if version and "pytorch" in ecr["name"] and _numbers(version[1]) < OLDEST:
-        found.append(f"PyTorch {version[1]} is too old; expected {OLDEST[0]}.{OLDEST[1]} or newer")
-    return found
+        problems.append(
+            f"PyTorch {version[1]} is too old; expected {OLDEST[0]}.{OLDEST[1]} or newer"
+        )
+    return problems
 
 
 def _chosen(image: str, region: str) -> tuple[str, str] | None:

@@ -22,8 +22,8 @@ def refusals(
         parameters: Its parameters, without placeholders.
         before: The calls that were made before it.
     """
-    found = violations(service, operation, parameters)
-    found += documented((operation, parameters), before)
+    problems = violations(service, operation, parameters)
+    problems += documented((operation, parameters), before)
     if operation in ("CreatePipeline", "UpdatePipeline") and "PipelineDefinition" in parameters:
-        found += pipeline_definition.refusals(str(parameters["PipelineDefinition"]))
-    return found
+        problems += pipeline_definition.refusals(str(parameters["PipelineDefinition"]))
+    return problems

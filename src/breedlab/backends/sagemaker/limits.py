@@ -49,8 +49,8 @@ def training_part(call: Call) -> Mapping[str, Any]:
     if operation == "CreateTrainingJob":
         return parameters
     if operation == "CreateHyperParameterTuningJob":
-        found: Mapping[str, Any] = parameters.get("TrainingJobDefinition", {})
-        return found
+        definition: Mapping[str, Any] = parameters.get("TrainingJobDefinition", {})
+        return definition
     return {}
 
 

@@ -119,15 +119,15 @@ def sagemaker_resources(action: str, needed: Iterable[str]) -> list[str]:
         needed: All actions: tags are read and set on whatever these are about.
     """
     if action in ("sagemaker:AddTags", "sagemaker:ListTags"):
-        named = {kind for other in needed if (kind := _kind_of(other)) is not None}
-        return sorted(named - {"pipeline-execution"})  # which takes no tags
+        kinds = {kind for other in needed if (kind := _kind_of(other)) is not None}
+        return sorted(kinds - {"pipeline-execution"})  # which takes no tags
     kind = _kind_of(action)
     return [] if kind is None else [kind, *_ALSO.get(action, ())]
 
 
-def by_command(commands: Mapping[str, Iterable[str]], wanted: Iterable[str]) -> set[str]:
+def by_command(commands: Mapping[str, Iterable[str]], names: Iterable[str]) -> set[str]:
     """Return the calls of some commands."""
-    return {call for command in wanted for call in commands[command]}
+    return {call for command in names for call in commands[command]}
 
 
 def without_pipelines(commands: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

@@ -193,8 +193,8 @@ def _of_order(steps: Mapping[str, Any]) -> Found:
     done: set[str] = set()
     while ready := {name for name, needs in waits.items() if needs & waits.keys() <= done} - done:
         done |= ready
-    if left := sorted(waits.keys() - done):
-        yield "Steps", f"{', '.join(left)} depend on each other; expected no cycle"
+    if cycle := sorted(waits.keys() - done):
+        yield "Steps", f"{', '.join(cycle)} depend on each other; expected no cycle"
 
 
 def _references(value: Any) -> Iterator[str]:

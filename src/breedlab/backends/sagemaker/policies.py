@@ -104,8 +104,8 @@ class Account:
     @property
     def buckets(self) -> list[str]:
         """Every bucket's ARN."""
-        named = (self.bucket, *(bucket for bucket, _ in (*self.reads, *self.writes)))
-        return [self.s3(bucket) for bucket in dict.fromkeys(named)]
+        buckets = (self.bucket, *(bucket for bucket, _ in (*self.reads, *self.writes)))
+        return [self.s3(bucket) for bucket in dict.fromkeys(buckets)]
 
     @property
     def inside(self) -> str:
@@ -284,8 +284,8 @@ def _of_environment(environment: Mapping[str, str]) -> Iterator[Statement]:
     if match := _CODE_ARTIFACT.fullmatch(environment.get("CA_REPOSITORY_ARN", "")):
         start, domain, repository = match.groups()
         yield _allow(["codeartifact:GetAuthorizationToken"], [f"{start}domain/{domain}"])
-        asked = ["codeartifact:GetRepositoryEndpoint", "codeartifact:ReadFromRepository"]
-        yield _allow(asked, [f"{start}repository/{domain}/{repository}"])
+        actions = ["codeartifact:GetRepositoryEndpoint", "codeartifact:ReadFromRepository"]
+        yield _allow(actions, [f"{start}repository/{domain}/{repository}"])
         codeartifact = {"StringEquals": {"sts:AWSServiceName": "codeartifact.amazonaws.com"}}
         yield _allow(["sts:GetServiceBearerToken"], ["*"], codeartifact)
     yield from _of_mlflow(environment.get(TRACKING_VARIABLE, ""))

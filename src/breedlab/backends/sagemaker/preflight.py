@@ -81,9 +81,9 @@ def training_needs(backend: Backend, at_once: int) -> list[Need]:
     needs = [Need(f"{backend.instance_type} for {kind}", count, "backend.instance_type", machines)]
     if backend.keep_alive_minutes:
         # a search keeps none warm; the job that trains its best does
-        kept, quota = backend.instance_count, warm_pool_quota(backend.instance_type)
-        wanted = f"{kept} x {backend.instance_type} kept warm"
-        needs.append(Need(quota, kept, "backend.keep_alive_minutes", wanted))
+        warm, quota = backend.instance_count, warm_pool_quota(backend.instance_type)
+        need = f"{warm} x {backend.instance_type} kept warm"
+        needs.append(Need(quota, warm, "backend.keep_alive_minutes", need))
     hours = f"{backend.max_run_hours:g} hours"
     needs.append(Need(_LONGEST_RUN, backend.max_run_hours * 3600, "backend.max_run_hours", hours))
     return needs
@@ -112,30 +112,30 @@ def look(
         needs: The quotas that are needed.
         role_path: What a user sets the role by.
     """
-    found = Findings()
+    findings = Findings()
     if role.startswith("arn:"):
-        _look_at(found, "the role's trust policy", lambda: _trust(account, role, role_path))
+        _look_at(findings, "the role's trust policy", lambda: _trust(account, role, role_path))
         _look_at(
-            found,
+            findings,
             "whether you may pass the role (iam:PassRole)",
             lambda: _passing(account, role, role_path),
         )
-    _look_at(found, "the account's quotas", lambda: _room(account, needs, found))
-    return found
+    _look_at(findings, "the account's quotas", lambda: _room(account, needs, findings))
+    return findings
 
 
-def _look_at(found: Findings, what: str, problems: Callable[[], Iterator[Problem]]) -> None:
+def _look_at(findings: Findings, what: str, problems: Callable[[], Iterator[Problem]]) -> None:
     from botocore import exceptions as aws
 
     try:
-        found.problems += list(problems())
+        findings.problems += list(problems())
     except (aws.ClientError, aws.HTTPClientError, aws.ConnectionError) as error:
         if isinstance(error, aws.ClientError) and not is_denied(error):
             code = error.response["Error"].get("Code", "no code")
-            found.unchecked.append(f"{what}: AWS answered {code}")
+            findings.unchecked.append(f"{what}: AWS answered {code}")
         else:
             reason = "your credentials do not allow checking it" if is_denied(error) else str(error)
-            found.unchecked.append(f"{what}: {reason}")
+            findings.unchecked.append(f"{what}: {reason}")
 
 
 def _trust(account: boto3.Session, role: str, path: str) -> Iterator[Problem]:
@@ -186,7 +186,7 @@ def _passing(account: boto3.Session, role: str, path: str) -> Iterator[Problem]:
         )
 
 
-def _room(account: boto3.Session, needs: list[Need], found: Findings) -> Iterator[Problem]:
+def _room(account: boto3.Session, needs: list[Need], findings: Findings) -> Iterator[Problem]:
     quotas = {need.quota: need for need in needs}
     if not quotas:
         return
@@ -197,7 +197,7 @@ def _room(account: boto3.Session, needs: list[Need], found: Findings) -> Iterato
             if need is None:
                 continue
             if float(quota["Value"]) >= need.least:
-                found.enough.add(need.quota)
+                findings.enough.add(need.quota)
                 continue
             yield Problem(
                 need.path,
@@ -206,7 +206,7 @@ def _room(account: boto3.Session, needs: list[Need], found: Findings) -> Iterato
             )
         if not quotas:
             return
-    found.unchecked += [
+    findings.unchecked += [
         f"the quota '{name}': the account has no quota of that name" for name in quotas
     ]
 

@@ -93,13 +93,13 @@ def quoted(
     ]
     try:
         products = pricing.get_products(ServiceCode="AmazonSageMaker", Filters=filters)["PriceList"]
-        found = {price for product in products for price in _on_demand(json.loads(product))}
+        prices = {price for product in products for price in _on_demand(json.loads(product))}
     except (ClientError, BotoCoreError, ValueError, LookupError):
         # Told by the source of the price that is taken
-        found = set()
-    if not found:
+        prices = set()
+    if not prices:
         return price_per_hour(machine, region)
-    price = max(found)
+    price = max(prices)
     return (
         price,
         f"${price:g} an hour for {machine.instance_type} in {region} by AWS's price list today",
@@ -118,7 +118,7 @@ def _on_demand(product: dict[str, Any]) -> Iterator[float]:
 def largest_bill(
     backend: Backend, region: str, trials: int, each: bool, quote: Quote | None = None
 ) -> Bill:
-    """The most that an experiment can cost.
+    """Return the largest possible cost of an experiment.
 
     Args:
         backend: The settings.
@@ -144,11 +144,11 @@ def bill_problems(
         return []
     bill = largest_bill(backend, region, trials, each, quote)
     if bill.total is None:
-        known = bill.source.partition(";")[0]
+        source = bill.source.partition(";")[0]
         return [
             Problem(
                 "backend.price_per_hour",
-                f"{known}, so {bill.hours:,.1f} instance hours may cost more than"
+                f"{source}, so {bill.hours:,.1f} instance hours may cost more than"
                 f" backend.max_bill={backend.max_bill:g}; set the price, or backend.max_bill=null",
                 "BL412",
             )
@@ -178,8 +178,8 @@ def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
         region, proviso = REFERENCE, ", as no region is set; other regions may cost more"
     found = listed_price(backend.instance_type, region)
     if found is None:
-        known = f"the price of {backend.instance_type} in {region} is unknown"
-        return None, f"{known}; look it up and set backend.price_per_hour"
+        unknown = f"the price of {backend.instance_type} in {region} is unknown"
+        return None, f"{unknown}; look it up and set backend.price_per_hour"
     price = f"${found:g} an hour for {backend.instance_type} in {region} on {table['as_of']}"
     return found, price + proviso
 
@@ -187,8 +187,8 @@ def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
 def listed_price(instance_type: str, region: str) -> float | None:
     """Return USD for one instance and hour by the list that breedlab carries; None if it is not in
     there."""
-    found = _table()["regions"].get(region, {}).get(instance_type)
-    return None if found is None else float(found)
+    price = _table()["regions"].get(region, {}).get(instance_type)
+    return None if price is None else float(price)
 
 
 @cache

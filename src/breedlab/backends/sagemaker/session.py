@@ -60,12 +60,12 @@ class AwsTarget:
     prefix: str
 
     def uri(self, *parts: str) -> str:
-        """An address under the prefix."""
+        """Return an address under the prefix."""
         return "/".join([f"s3://{self.bucket}", self.prefix, *parts])
 
 
 def require_extra() -> None:
-    """Refuses to go on without the packages of the `sagemaker` extra.
+    """Raise an error if the packages of the `sagemaker` extra are missing.
 
     Raises:
         MissingExtra: If they are missing.
@@ -80,8 +80,8 @@ def require_extra() -> None:
 
 
 def planned(backend: Wanted) -> AwsTarget:
-    """The place as far as the config tells it, without asking anybody; the rest stands in angle
-    brackets."""
+    """Return the target as far as the config determines it, without calling AWS; unknown parts are
+    in angle brackets."""
     return AwsTarget(
         region=backend.region or _profile_region() or REGION,
         role=backend.role or ROLE,
@@ -91,13 +91,13 @@ def planned(backend: Wanted) -> AwsTarget:
 
 
 def needed(place: AwsTarget) -> list[str]:
-    """What a launch will need beside what is known."""
-    known = (place.region, place.role, place.bucket)
-    return [text for mark, text in NEEDS.items() if mark in known]
+    """Return what a launch still needs."""
+    settings = (place.region, place.role, place.bucket)
+    return [text for mark, text in NEEDS.items() if mark in settings]
 
 
 def connect(region: str | None, flag: str = "") -> boto3.Session:
-    """A session with credentials that work.
+    """Return a session with credentials that work.
 
     Args:
         region: None for that of the AWS profile.
@@ -122,7 +122,7 @@ def connect(region: str | None, flag: str = "") -> boto3.Session:
 
 @cache
 def client(session: boto3.Session, service: str, region: str | None = None) -> Any:
-    """A client that asks again when a network or AWS stumbles; in the session's region unless
+    """Return a client that retries when the network or AWS fails; in the session's region unless
     another is named."""
     from botocore.config import Config as Settings
 
@@ -137,19 +137,19 @@ def client(session: boto3.Session, service: str, region: str | None = None) -> A
 
 
 def resolve(backend: Wanted) -> tuple[boto3.Session, AwsTarget]:
-    """The session and the place of a launch, everything about them checked.
+    """Return a launch's session and target, fully checked.
 
     Raises:
         BackendError: Naming everything that is missing or does not fit.
     """
-    session, place, found = inspect(backend)
-    if found or session is None or place is None:
-        raise BackendError("\n".join(f"{p.path}: {p.message}" for p in found))
+    session, place, problems = inspect(backend)
+    if problems or session is None or place is None:
+        raise BackendError("\n".join(f"{p.path}: {p.message}" for p in problems))
     return session, place
 
 
 def inspect(backend: Wanted) -> tuple[boto3.Session | None, AwsTarget | None, list[Problem]]:
-    """What `resolve` gives, with its problems instead of an error, to be told beside others."""
+    """Return the result of `resolve`, with its problems as a list instead of an error."""
     found = [
         Problem(f"backend.{name}", f"has no value; a launch needs {NEEDS[mark]}")
         for name, mark in _unset(backend)
@@ -176,14 +176,14 @@ def inspect(backend: Wanted) -> tuple[boto3.Session | None, AwsTarget | None, li
 
 
 def bucket_problems(session: boto3.Session, path: str, bucket: str) -> list[Problem]:
-    """Why a bucket cannot be used from the session's region, if it cannot."""
+    """Return why a bucket cannot be used from the session's region, if it cannot."""
     with aws_errors():
         return _bucket_problems(session, path, bucket, str(session.region_name))
 
 
 @contextmanager
 def aws_errors(doing: str = "") -> Iterator[None]:
-    """Turns what AWS and the network refuse into one message for the person."""
+    """Turn errors of AWS and the network into one message for the user."""
     from boto3.exceptions import S3UploadFailedError
     from botocore import exceptions as aws
     from s3transfer.exceptions import RetriesExceededError
@@ -290,7 +290,7 @@ def _session(region: str | None) -> boto3.Session:
 
 
 def _profile_region() -> str | None:
-    """The region of the profile; it is read from files and the environment alone."""
+    """Return the profile's region, reading only files and the environment."""
     from botocore.exceptions import ProfileNotFound
 
     try:
@@ -301,12 +301,12 @@ def _profile_region() -> str | None:
 
 
 def _role(session: boto3.Session, role: str) -> tuple[str, list[Problem]]:
-    """A role's ARN, asked for by its name where the credentials may."""
+    """Return a role's ARN, looked up by name if the credentials allow it."""
     from botocore.exceptions import ClientError
 
     name = role.rpartition("/")[2]
     try:
-        found: str = client(session, "iam").get_role(RoleName=name)["Role"]["Arn"]
+        arn: str = client(session, "iam").get_role(RoleName=name)["Role"]["Arn"]
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code in ("NoSuchEntity", "404"):
@@ -318,11 +318,11 @@ def _role(session: boto3.Session, role: str) -> tuple[str, list[Problem]]:
         identity = client(session, "sts").get_caller_identity()
         partition = str(identity["Arn"]).split(":")[1]
         return f"arn:{partition}:iam::{identity['Account']}:role/{role}", []
-    if role.startswith("arn:") and role != found:
+    if role.startswith("arn:") and role != arn:
         return role, [
-            Problem("backend.role", f"is {role}, but the account's role of that name is {found}")
+            Problem("backend.role", f"is {role}, but the account's role of that name is {arn}")
         ]
-    return found, []
+    return arn, []
 
 
 def _bucket_problems(session: boto3.Session, path: str, bucket: str, region: str) -> list[Problem]:

@@ -51,12 +51,12 @@ _FAMILIES = (
 
 
 def _sizes() -> dict[str, int]:
-    found = {}
+    sizes = {}
     for family, text in _FAMILIES:
         words = text.split()
         for size, gigabytes in zip(words[::2], words[1::2], strict=True):
-            found[f"ml.{family}.{size}"] = int(gigabytes)
-    return found
+            sizes[f"ml.{family}.{size}"] = int(gigabytes)
+    return sizes
 
 
 LOCAL_GB = _sizes()
@@ -96,12 +96,12 @@ def no_volume_beside_local_disks(call: Call, before: Sequence[Call]) -> Found:
 def volume_fits_local_disks(call: Call, before: Sequence[Call]) -> Found:
     """Yield a job's volume that is larger than its type's own disks, which it gets instead."""
     resources = training_part(call).get("ResourceConfig", {})
-    kind, wanted = resources.get("InstanceType", ""), resources.get("VolumeSizeInGB", 0)
+    kind, size = resources.get("InstanceType", ""), resources.get("VolumeSizeInGB", 0)
     most = LOCAL_GB.get(kind)
-    if most is not None and isinstance(wanted, int) and wanted > most:  # not AWS's to fill in
+    if most is not None and isinstance(size, int) and size > most:  # not AWS's to fill in
         yield (
             f"{training_root(call)}ResourceConfig.VolumeSizeInGB",
-            f"got {wanted}; {kind} has {most} GB of its own disks and takes no volume; expected at"
+            f"got {size}; {kind} has {most} GB of its own disks and takes no volume; expected at"
             f" most {most}, or a larger type",
         )
 

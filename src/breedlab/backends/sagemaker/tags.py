@@ -36,8 +36,8 @@ def own_tags(**values: str | None) -> tuple[tuple[str, str], ...]:
     Args:
         values: `endpoint`, `run`, `experiment`; those without a value are left out.
     """
-    named = {**values, "user": user_name()}
-    return tuple((f"{PREFIX}{name}", tag_value(value)) for name, value in named.items() if value)
+    tags = {**values, "user": user_name()}
+    return tuple((f"{PREFIX}{name}", tag_value(value)) for name, value in tags.items() if value)
 
 
 def user_name() -> str:

@@ -78,7 +78,7 @@ class Bucket(Store):
 def upload_photos(
     session: boto3.Session, place: AwsTarget, report: Report, kms_key: str | None
 ) -> str:
-    """Puts the checked images where jobs read them, once for each data set.
+    """Upload the checked images where jobs read them, once per data set.
 
     Every image of the scan goes, the unusable ones too: the job checks and cuts for itself, and
     comes to the same.
@@ -136,21 +136,21 @@ def refuse_outside_links(root: Path, paths: Sequence[Path], remedy: str) -> None
     home = Path(os.path.realpath(root))
     outside = [path for path in paths if not Path(os.path.realpath(path)).is_relative_to(home)]
     if outside:
-        shown = first_few([f"  {path} -> {os.path.realpath(path)}" for path in outside])
+        lines = first_few([f"  {path} -> {os.path.realpath(path)}" for path in outside])
         raise DataError(
             printable(
                 f"{root}: {len(outside):,} images are links to files outside it, which are never"
                 " uploaded without asking;"
             )
             + f" {remedy}\n"
-            + "\n".join(printable(line) for line in shown)
+            + "\n".join(printable(line) for line in lines)
         )
     unnamed = [path for path in paths if unprintable(os.path.relpath(path, root))]
     if unnamed:
-        shown = first_few([f"  {printable(str(path))}" for path in unnamed])
+        lines = first_few([f"  {printable(str(path))}" for path in unnamed])
         raise DataError(
             f"{root}: {len(unnamed):,} names are not UTF-8 or contain control characters, which S3"
-            " keys cannot have; rename them:\n" + "\n".join(shown)
+            " keys cannot have; rename them:\n" + "\n".join(lines)
         )
 
 
@@ -163,7 +163,7 @@ def upload_files(
     *,
     newer: bool = False,
 ) -> int:
-    """Uploads files to keys; those of the same size that are there already are left alone.
+    """Upload files to keys, skipping those that already exist with the same size.
 
     Args:
         session: The account.
@@ -230,7 +230,7 @@ def upload_archive(session: boto3.Session, archive: Path, uri: str, kms_key: str
 
 
 def put(s3: Any, bucket: str, key: str, content: bytes, kms_key: str | None) -> None:
-    """Writes one small object."""
+    """Write one small object."""
     with aws_errors(f"s3://{bucket}/{key}"):
         s3.put_object(Bucket=bucket, Key=key, Body=content, **encryption(kms_key))
 
@@ -246,7 +246,7 @@ def stored(s3: Any, bucket: str, prefix: str) -> dict[str, tuple[int, float]]:
 
 
 def encryption(kms_key: str | None) -> dict[str, str]:
-    """What S3 is told so that it encrypts with a key of the account's own."""
+    """Return the S3 arguments for encryption with a key of the account."""
     return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
 
 
@@ -273,8 +273,8 @@ def _exists(s3: Any, bucket: str, key: str) -> bool:
 
 
 def _fingerprint(content: str, names: list[str], paths: list[Path]) -> str:
-    """The data set's fingerprint, and names and sizes of all files: cuts are made by name, and no
-    name is in it."""
+    """Return the fingerprint of the data set plus names and sizes of all files: splits are cut by
+    name, and the data set's own fingerprint contains no names."""
     digest = hashlib.sha256(content.encode())
     for name, path in zip(names, paths, strict=True):
         digest.update(f"\0{name}\0{path.stat().st_size}".encode())

@@ -110,15 +110,15 @@ def closure(lines: Sequence[str], python: str, asked_by: str = "backend.vendor")
             continue
         seen.add((name, extras))
         try:
-            found = metadata.distribution(name)
+            distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError as error:
             raise BackendError(
                 f"{asked_by}: {need} is not installed here, so its dependencies are unknown;"
                 " install it first, for example with an extra: pip install"
                 " 'breedlab[timm,pretrained,engines]'"
             ) from error
-        yield f"{name}=={found.version.partition('+')[0]}"
-        for line in found.requires or []:
+        yield f"{name}=={distribution.version.partition('+')[0]}"
+        for line in distribution.requires or []:
             further = Requirement(line)
             environments = [{**environment, "extra": extra} for extra in ("", *extras)]
             marker = further.marker

@@ -28,7 +28,7 @@ class Coat:
 def _patch(
     place: Place, along: float, across: float, rx: float, ry: float, rng: np.random.Generator
 ) -> Points:
-    """An irregular patch around a place, radii in the zone's own units."""
+    """Return an irregular patch around a place, radii in the zone's own units."""
     x, y = (unit_ring(9) * rng.uniform(0.78, 1.2, (9, 1))).T
     return closed_curve(place(along + rx * x, across + ry * y), 4)
 

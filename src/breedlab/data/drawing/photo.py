@@ -56,7 +56,7 @@ def _paint(
 
 
 def draw_photo(build: Build, coat: Coat, seed: int, size: int) -> Image.Image:
-    """An image of one dog somewhere.
+    """Return an image of one dog somewhere.
 
     Args:
         build: What the dog is shaped like.
@@ -109,7 +109,7 @@ def draw_photo(build: Build, coat: Coat, seed: int, size: int) -> Image.Image:
 
 
 def _develop(photo: Image.Image, light: Values, rng: np.random.Generator) -> Image.Image:
-    """The hour's light and the camera's weaknesses."""
+    """Apply the light of the hour and the camera's flaws."""
     size = photo.width
     if rng.uniform() < 0.4:
         photo = photo.filter(ImageFilter.BoxBlur(float(rng.uniform(0.2, 0.9)) * size / 192))

@@ -17,7 +17,7 @@ _FLOWERS: list[Colour] = [(250, 250, 240), (250, 210, 70), (232, 120, 140), (170
 
 
 def _near(colour: Colour, rng: np.random.Generator, by: float = 14) -> Colour:
-    """A color close to another one."""
+    """Return a color close to another one."""
     r, g, b = (
         min(max(round(v + d), 0), 255) for v, d in zip(colour, rng.normal(0, by, 3), strict=True)
     )
@@ -196,7 +196,7 @@ _PLACES: list[
 
 
 def scene(rng: np.random.Generator, size: int) -> tuple[Image.Image, Values]:
-    """An empty place, out of focus, and the color of its light."""
+    """Return an empty place, out of focus, and the color of its light."""
     place, light = _PLACES[int(rng.integers(len(_PLACES)))]
     horizon, blur = rng.uniform((0.46, 0.6), (0.66, 2.6)).tolist()
     return place(size, horizon, rng).filter(ImageFilter.BoxBlur(blur * size / 192)), np.array(light)

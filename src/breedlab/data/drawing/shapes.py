@@ -41,7 +41,7 @@ def _around(n: int, ring: bool) -> NDArray[np.int64]:
 
 
 def closed_curve(control: Points, steps: int = 6) -> Points:
-    """A smooth closed curve through the control points."""
+    """Return a smooth closed curve through the control points."""
     curve: Points = (_basis(steps) @ control[_around(len(control), True)]).reshape(
         -1, control.shape[1]
     )
@@ -49,7 +49,7 @@ def closed_curve(control: Points, steps: int = 6) -> Points:
 
 
 def _open(control: Points, steps: int = 4) -> Points:
-    """A smooth open curve through the control points."""
+    """Return a smooth open curve through the control points."""
     curve: Points = (_basis(steps) @ control[_around(len(control), False)]).reshape(
         -1, control.shape[1]
     )
@@ -68,7 +68,7 @@ def disc(centre: Points, radius: float, n: int = 14) -> Points:
 
 
 def ragged(outline: Points, amount: float, curly: bool) -> Points:
-    """The outline with tufts (or curls) of hair, ``amount`` long, standing off it."""
+    """Return the outline with tufts (or curls) of hair, ``amount`` long, standing off it."""
     if amount <= 0:
         return outline
     ring = np.concatenate([outline, outline[:1]])
@@ -110,7 +110,7 @@ class Tube:
 
 
 def tube_through(control: Sequence[Sequence[float]] | Points, fluff: float = 0.0) -> Tube:
-    """A limb through ``control``, rows of (x, y, radius)."""
+    """Return a limb through ``control``, rows of (x, y, radius)."""
     line = _open(np.asarray(control, dtype=np.float64))
     spine, radius = line[:, :2], line[:, 2]
     if fluff > 0:

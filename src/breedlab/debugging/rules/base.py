@@ -75,14 +75,14 @@ class RunRule(Rule):  # type: ignore[misc]
 
     @abstractmethod
     def invoke_at_step(self, step: int) -> bool:
-        """Whether the condition holds at a step."""
+        """Return whether the condition holds at a step."""
 
     def missing(self) -> str:
-        """What there is too little of to judge; empty where there is enough."""
+        """Return what is missing to apply the rule; empty if nothing is."""
         return "" if self.judged else f"needs {self.needs}"
 
     def catch_up(self) -> None:
-        """Judges the steps that have not been judged yet."""
+        """Check the steps that have not been checked yet."""
         last = self.judged[-1] if self.judged else -1
         for step in [step for step in self.steps_to_check() if step > last]:
             try:
@@ -94,7 +94,7 @@ class RunRule(Rule):  # type: ignore[misc]
             self.judged.append(step)
 
     def verdict(self) -> Verdict:
-        """What it found in all steps judged so far."""
+        """Return the result over all steps checked so far."""
         if missing := self.missing():
             return Verdict(self.name, NOT_ENOUGH, {}, missing, mode=self.mode, link=self.link)
         fired = self.fired
@@ -109,7 +109,7 @@ class RunRule(Rule):  # type: ignore[misc]
                 mode=self.mode,
                 link=self.link,
             )
-        names = dict.fromkeys(name for found in fired.values() for name in found)
+        names = dict.fromkeys(name for tensors in fired.values() for name in tensors)
         steps = dict.fromkeys(
             self.tape.training_step(step) for step in (self.fired if self.latest else fired)
         )
@@ -145,14 +145,14 @@ class TensorRule(RunRule):
         return sorted(steps)
 
     def tensors(self, step: int) -> list[str]:
-        """The tensors to look at."""
+        """Return the tensors to check."""
         return [
             name for c in self.collections for name in self.tape.saved(c, self.mode).get(step, ())
         ]
 
     @abstractmethod
     def bad(self, step: int) -> list[str]:
-        """The tensors in which the condition holds."""
+        """Return the tensors in which the condition holds."""
 
     def invoke_at_step(self, step: int) -> bool:
         bad = set(self.bad(step))

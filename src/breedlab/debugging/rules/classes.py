@@ -18,8 +18,8 @@ class ClassImbalance(RunRule):
     advice = "Set data.class_weights=balanced, or collect images of the rare classes."
     sound = "Classes are about equally frequent."
 
-    def __init__(self, *given: object) -> None:
-        super().__init__(*given)  # type: ignore[arg-type]
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
         self._counts, self._counted = np.zeros(0, dtype=np.int64), -1
 
     def steps_to_check(self) -> list[int]:
@@ -35,10 +35,10 @@ class ClassImbalance(RunRule):
         labels = [
             self.tape.value("labels", s) for s in self.tape.saved("labels", "TRAIN") if s <= step
         ]
-        known = np.concatenate(
+        all_labels = np.concatenate(
             [np.asarray(values).ravel() for values in labels if values is not None]
         )
-        counts = np.bincount(known.astype(np.int64), minlength=len(self.classes))
+        counts = np.bincount(all_labels.astype(np.int64), minlength=len(self.classes))
         self._counts = counts
         most, least = int(counts.argmax()), int(counts.argmin())
         factor = float(counts[most] / max(counts[least], 1))
@@ -57,11 +57,11 @@ class ClassImbalance(RunRule):
         if not self.judged:
             return f"needs {self.needs}"
         average = float(self._counts.mean()) if len(self._counts) else 0.0
-        wanted = self.limits.labels
+        needed = self.limits.labels
         return (
             ""
-            if average >= wanted
-            else f"needs {wanted} labels a class on average in TRAIN; {average:.1f} saved"
+            if average >= needed
+            else f"needs {needed} labels a class on average in TRAIN; {average:.1f} saved"
         )
 
 
@@ -76,8 +76,8 @@ class Confusion(RunRule):
     )
     sound = "No class is mostly taken for another."
 
-    def __init__(self, *given: object) -> None:
-        super().__init__(*given)  # type: ignore[arg-type]
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
         self._streak: dict[tuple[int, int], int] = {}
         self._most = 0
 
@@ -95,23 +95,23 @@ class Confusion(RunRule):
         shares[photos < self.limits.photos] = 0
         bad = {(int(i), int(j)) for i, j in np.argwhere(shares > self.limits.share)}
         self._streak = {pair: self._streak.get(pair, 0) + 1 for pair in bad}
-        found = [pair for pair, streak in self._streak.items() if streak >= self.limits.patience]
+        pairs = [pair for pair, streak in self._streak.items() if streak >= self.limits.patience]
         i, j = np.unravel_index(int(shares.argmax()), shares.shape) if shares.size else (0, 0)
         self.figures = {
             "largest_share": float(shares.max(initial=0)),
             "class": _named(self.classes, int(i)),
             "taken_for": _named(self.classes, int(j)),
             "confused_pairs": [
-                f"{_named(self.classes, a)} for {_named(self.classes, b)}" for a, b in found
+                f"{_named(self.classes, a)} for {_named(self.classes, b)}" for a, b in pairs
             ],
         }
         self.found = ["labels", "predictions"]
-        return bool(found)
+        return bool(pairs)
 
     def missing(self) -> str:
         if len(self.judged) < self.limits.patience:
-            known = f"{len(self.judged)} saved"
-            return f"needs {self.needs} of at least {self.limits.patience} epochs; {known}"
+            saved = f"{len(self.judged)} saved"
+            return f"needs {self.needs} of at least {self.limits.patience} epochs; {saved}"
         few = self._most < self.limits.photos
         return (
             f"needs {self.limits.photos} images of a class in validation; at most {self._most}"
@@ -121,11 +121,11 @@ class Confusion(RunRule):
 
     def _confusion(self, one: EvalPass) -> Values:
         labels = _joined(self.tape.value("labels", step) for step in one.steps)
-        taken = _joined(self.tape.value("predictions", step) for step in one.steps)
-        count = max(len(self.classes), *(int(v.max(initial=-1)) + 1 for v in (labels, taken)))
+        predicted = _joined(self.tape.value("predictions", step) for step in one.steps)
+        count = max(len(self.classes), *(int(v.max(initial=-1)) + 1 for v in (labels, predicted)))
         matrix = np.zeros((count, count), dtype=np.int64)
-        if len(labels) == len(taken):
-            np.add.at(matrix, (labels, taken), 1)
+        if len(labels) == len(predicted):
+            np.add.at(matrix, (labels, predicted), 1)
         return matrix
 
 

@@ -81,8 +81,8 @@ class Overfit(_PassRule):
     )
     sound = "The validation loss did not keep rising while the training loss fell."
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._rising = 0
 
     def invoke_at_step(self, step: int) -> bool:

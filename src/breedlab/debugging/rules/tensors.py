@@ -55,14 +55,14 @@ class ExplodingTensor(TensorRule):
     sound = "No value grew too large."
 
     def bad(self, step: int) -> list[str]:
-        found = []
+        tensors = []
         for name in self.tensors(step):
             size = self.tape.reduction(name, step, "abs_max")
             if math.isfinite(size):
                 _keep_most(self.figures, "largest", size)
             if size > self.limits.abs_max and size != float("inf"):
-                found.append(name)
-        return found
+                tensors.append(name)
+        return tensors
 
 
 class NanInf(TensorRule):
@@ -77,20 +77,22 @@ class NanInf(TensorRule):
     sound = "All values are finite."
 
     def bad(self, step: int) -> list[str]:
-        known = [
+        recorded = [
             name for name in self.tensors(step) if self.tape.has_reduction(name, step, "abs_max")
         ]
-        found = [
-            name for name in known if not math.isfinite(self.tape.reduction(name, step, "abs_max"))
+        tensors = [
+            name
+            for name in recorded
+            if not math.isfinite(self.tape.reduction(name, step, "abs_max"))
         ]
         self.figures["tensors_looked_at"] = max(
-            len(known), self.figures.get("tensors_looked_at", 0)
+            len(recorded), self.figures.get("tensors_looked_at", 0)
         )
-        if found:
+        if tensors:
             self.figures["tensors_not_finite"] = max(
-                len(found), self.figures.get("tensors_not_finite", 0)
+                len(tensors), self.figures.get("tensors_not_finite", 0)
             )
-        return found
+        return tensors
 
 
 class PoorWeightInitialization(RunRule):
@@ -144,11 +146,13 @@ class AllZero(TensorRule):
     sound = "No tensor is zero throughout."
 
     def bad(self, step: int) -> list[str]:
-        found = [
+        tensors = [
             name for name in self.tensors(step) if self.tape.reduction(name, step, "abs_max") == 0
         ]
-        self.figures["tensors_all_zero"] = max(len(found), self.figures.get("tensors_all_zero", 0))
-        return found
+        self.figures["tensors_all_zero"] = max(
+            len(tensors), self.figures.get("tensors_all_zero", 0)
+        )
+        return tensors
 
 
 class _UpdateRule(TensorRule):
@@ -157,8 +161,8 @@ class _UpdateRule(TensorRule):
     collections = ("weights",)
     needs = "weights and their updates"
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._last: int | None = None
 
     def ratios(self, step: int) -> dict[str, float]:
@@ -191,8 +195,8 @@ class UnchangedTensor(_UpdateRule):
     )
     sound = "Every weight that should train moves."
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._moved: set[str] = set()
 
     def bad(self, step: int) -> list[str]:
@@ -200,12 +204,12 @@ class UnchangedTensor(_UpdateRule):
         self._moved |= {name for name, ratio in ratios.items() if ratio}
         # A weight that has moved before is at rest because training is done, or the step too small
         # for its digits.
-        found = [name for name, ratio in ratios.items() if ratio == 0 and name not in self._moved]
+        tensors = [name for name, ratio in ratios.items() if ratio == 0 and name not in self._moved]
         self.figures["weights_unchanged"] = max(
-            len(found), self.figures.get("weights_unchanged", 0)
+            len(tensors), self.figures.get("weights_unchanged", 0)
         )
         self.figures["weights"] = len(ratios)
-        return found
+        return tensors
 
 
 class UpdateTooSmall(_UpdateRule):
@@ -217,8 +221,8 @@ class UpdateTooSmall(_UpdateRule):
     )
     sound = "Steps change the weights noticeably."
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._well: set[str] = set()
 
     def bad(self, step: int) -> list[str]:

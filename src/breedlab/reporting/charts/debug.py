@@ -14,22 +14,22 @@ _NAMED = 6
 
 
 def reductions(tensors: Tensors) -> dict[str, Spec]:
-    """A chart a collection, by what it shows."""
+    """Return one chart per collection, by title."""
     return {
-        FIGURES[name][1]: _chart(name, found) for name, found in tensors.figures.items() if found
+        FIGURES[name][1]: _chart(name, series) for name, series in tensors.figures.items() if series
     }
 
 
-def _chart(collection: str, found: Mapping[str, Series]) -> Spec:
+def _chart(collection: str, series_by_tensor: Mapping[str, Series]) -> Spec:
     shares = FIGURES[collection][0] in ("dead", "saturated")
     # On a logarithmic axis, where zero has no place; the rules tell of what is zero.
     rows = [
         {"step": step, "value": short(value), "tensor": name}
-        for name, series in found.items()
+        for name, series in series_by_tensor.items()
         for step, value in series
         if shares or value > 0
     ]
-    names = list(found)
+    names = list(series_by_tensor)
     y = alt.Y(
         "value:Q",
         title="share" if shares else "value",

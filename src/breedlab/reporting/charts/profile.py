@@ -19,7 +19,7 @@ _COLUMNS = 80
 
 
 def time_lines(system: System) -> dict[str, Spec]:
-    """A chart each of what was recorded, by its title."""
+    """Return one chart per recorded quantity, by title."""
     if not len(system.t):
         return {}
     cpu = {f"core {number}": system.cpu[:, number] for number in range(system.cpu.shape[1])}
@@ -30,7 +30,7 @@ def time_lines(system: System) -> dict[str, Spec]:
             "idlest core": system.cpu.min(1),
         }
     gpus = range(system.gpu.shape[1])
-    made = {
+    charts = {
         "CPU": _lines(system, cpu, "percent", [0, 100]),
         "Memory": _lines(
             system, {"machine": system.memory_gb, "this run": system.process_memory_gb}, "GB"
@@ -42,7 +42,7 @@ def time_lines(system: System) -> dict[str, Spec]:
         ),
         "Network": _lines(system, {"in": system.net_in_mb_s, "out": system.net_out_mb_s}, "MB/s"),
     }
-    return {title: chart for title, chart in made.items() if chart is not None}
+    return {title: chart for title, chart in charts.items() if chart is not None}
 
 
 def stages(system: System) -> list[tuple[str, float, float]]:
@@ -118,7 +118,7 @@ def columns(recording: Recording) -> list[Figures]:
 
 
 def ceiling(recording: Recording) -> float | None:
-    """The milliseconds above which columns are cut off, where a few would make all others flat."""
+    """Return the milliseconds above which columns are cut off, if a few would dwarf all others."""
     heights = np.array([recording.steps.total_ms[group].mean() for group in columns(recording)])
     if len(heights) < 10:
         return None
@@ -178,7 +178,7 @@ def step_parts(recording: Recording) -> Spec | None:
 
 
 def shares(recording: Recording) -> list[dict[str, Any]]:
-    """The whole training by part, in seconds: the steps', and what lay outside them."""
+    """Return the seconds of training by part, inside and outside steps."""
     inside, outside = recording.framework.get("inside", {}), recording.framework.get("outside", {})
     total = sum(inside.values()) + sum(outside.values())
     return [

@@ -42,18 +42,18 @@ _LINES = 300
 
 
 def space_of(run: RunRecord) -> Space:
-    """The space that the run's config names; what cannot be read is left out."""
+    """Return the space that the run's config names; what cannot be read is left out."""
     space: Space = {}
-    for path, given in leaves((run.config.get("tuner") or {}).get("space") or {}):
+    for path, description in leaves((run.config.get("tuner") or {}).get("space") or {}):
         try:
-            space[path] = read_dimension(path, given)
+            space[path] = read_dimension(path, description)
         except SpaceError:
             continue
     return space
 
 
 def ranked(run: RunRecord) -> list[dict[str, Any]]:
-    """The trials that have an objective, best first."""
+    """Return the trials that have an objective, best first."""
     trials = [trial for trial in run.trials if isinstance(trial.get("objective"), int | float)]
     sign = -1 if (run.config.get("monitor") or {}).get("mode", "max") == "max" else 1
     return sorted(
@@ -67,7 +67,7 @@ def ranked(run: RunRecord) -> list[dict[str, Any]]:
 
 
 def history(run: RunRecord) -> Spec | None:
-    """The objective of each trial in order, and the best until then."""
+    """Return the objective of each trial in order, and the best so far."""
     best_first = ranked(run)
     if not best_first:
         return None
@@ -130,7 +130,8 @@ def history(run: RunRecord) -> Spec | None:
 
 
 def parallel(run: RunRecord) -> Spec | None:
-    """A line a trial through an axis a searched path, colored by the objective."""
+    """Chart parallel coordinates: one line per trial, one axis per searched path, colored by the
+    objective."""
     trials = ranked(run)[:_LINES]
     space = space_of(run)
     if len(trials) < 2 or not space:
@@ -224,7 +225,7 @@ def parallel(run: RunRecord) -> Spec | None:
 
 
 def position(value: Any, dimension: Dimension) -> float:
-    """Where a value lies on its axis, 0 to 1."""
+    """Return where a value lies on its axis, 0 to 1."""
     if isinstance(dimension, Choices):
         figures = [figure(choice) for choice in dimension.values]
         number = figure(value)
@@ -255,7 +256,7 @@ def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
 
 
 def importance(shares: Mapping[str, float]) -> Spec | None:
-    """How much each path decides about the objective."""
+    """Chart the importance of each path for the objective."""
     if not shares:
         return None
     rows = [{"path": path, "share": short(float(share))} for path, share in shares.items()]
@@ -280,18 +281,18 @@ def importance(shares: Mapping[str, float]) -> Spec | None:
 
 
 def best_and_worst(run: RunRecord) -> Spec | None:
-    """The validation curves of the best and the worst trial that was completed."""
+    """Return the validation curves of the best and the worst trial that was completed."""
     complete = [trial for trial in ranked(run) if trial["state"] == "complete"]
     metric = (run.config.get("monitor") or {}).get("metric", "")
     if len(complete) < 2:
         return None
-    named = {
+    trials = {
         f"best: trial {complete[0]['number']}": complete[0],
         f"worst: trial {complete[-1]['number']}": complete[-1],
     }
     rows = [
         {"epoch": number + 1, "value": short(float(epoch[metric])), "which": name}
-        for name, trial in named.items()
+        for name, trial in trials.items()
         for number, epoch in enumerate(trial["epochs"])
         if metric in epoch
     ]
@@ -315,8 +316,8 @@ def best_and_worst(run: RunRecord) -> Spec | None:
             ),
             color=alt.Color(
                 "which:N",
-                scale=alt.Scale(domain=list(named), range=[SERIES[0], SERIES[1]]),
-                legend=legend(list(named)),
+                scale=alt.Scale(domain=list(trials), range=[SERIES[0], SERIES[1]]),
+                legend=legend(list(trials)),
             ),
             tooltip=[
                 alt.Tooltip("which:N", title="which"),
@@ -329,5 +330,5 @@ def best_and_worst(run: RunRecord) -> Spec | None:
 
 
 def shown_values(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The paths that any trial has a value of."""
+    """Return the paths for which any trial has a value."""
     return list(dict.fromkeys(path for trial in trials for path in trial.get("values", {})))

@@ -45,9 +45,9 @@ def bins(confidences: Sequence[float], right: Sequence[bool], count: int = BINS)
     return rows
 
 
-def calibration(found: Sequence[Bin]) -> Spec | None:
+def calibration(bins: Sequence[Bin]) -> Spec | None:
     """Chart accuracy by confidence; on the diagonal the model is well calibrated."""
-    if not found:
+    if not bins:
         return None
     rows = [
         {
@@ -57,7 +57,7 @@ def calibration(found: Sequence[Bin]) -> Spec | None:
             "accuracy": short(b.accuracy),
             "photos": b.photos,
         }
-        for b in found
+        for b in bins
     ]
     unit = alt.Scale(domain=[0, 1])
     tooltip = [
@@ -106,12 +106,12 @@ def calibration(found: Sequence[Bin]) -> Spec | None:
     )
 
 
-def confidences(found: Sequence[Bin]) -> Spec | None:
-    """How many images were answered with which confidence, right ones and wrong ones."""
-    if not found:
+def confidences(bins: Sequence[Bin]) -> Spec | None:
+    """Chart the number of images by confidence, right and wrong."""
+    if not bins:
         return None
     rows = []
-    for b in found:
+    for b in bins:
         right = round(b.photos * b.accuracy)
         for name, photos in (("right", right), ("wrong", b.photos - right)):
             if photos:

@@ -64,7 +64,7 @@ def config() -> Spec:
 
 
 def finish(chart: Any, height: int, description: str) -> Spec:
-    """A chart as wide as its place on the page; the description is what a screen reader says."""
+    """Return a chart as wide as its container; the description is for screen readers."""
     chart = chart.properties(width="container", height=height, description=description)
     # Checking each chart against the schema takes as long as all the rest; the tests have it
     # checked.
@@ -81,15 +81,15 @@ def finish(chart: Any, height: int, description: str) -> Spec:
 
 
 def _stored(values: list[Any], datasets: dict[str, list[Any]]) -> str:
-    """The name of a table among a chart's: what several layers draw is written once."""
-    known = next((name for name, table in datasets.items() if table == values), None)
-    name = known or f"table{len(datasets) + 1}"
+    """Return the name of a chart's data table: data of several layers is written once."""
+    stored = next((name for name, table in datasets.items() if table == values), None)
+    name = stored or f"table{len(datasets) + 1}"
     datasets[name] = values
     return name
 
 
 def legend(labels: Sequence[str]) -> alt.Legend:
-    """A legend above the chart, in as many columns as there is room for."""
+    """Return a legend above the chart, in as many columns as there is room for."""
     each = 34 + 7 * max((len(label) for label in labels), default=0)
     # Not by the chart's width, which the legend's own size changes; it is named to be asked again
     # when it changes.
@@ -99,7 +99,7 @@ def legend(labels: Sequence[str]) -> alt.Legend:
 
 
 def form(metric: str) -> str:
-    """How an axis writes a figure: shares in percent, losses as they are."""
+    """Return an axis's number format: shares in percent, losses as they are."""
     return ".0%" if is_percent(metric) else "~g"
 
 
@@ -117,7 +117,7 @@ def data(rows: Sequence[dict[str, Any]]) -> alt.Data:
 
 
 def short(value: Any, digits: int = 4) -> Any:
-    """A figure with as many digits as a chart can show; JSON has no infinity."""
+    """Round a value to the digits that a chart can show; JSON has no infinity."""
     if isinstance(value, float):
         return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value

@@ -50,7 +50,7 @@ def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
     ]
     if not rows:
         return None
-    shown = [which for which, series in ((_EACH, each), (_TRAIN, train), (_VALID, valid)) if series]
+    names = [which for which, series in ((_EACH, each), (_TRAIN, train), (_VALID, valid)) if series]
     colors = {_EACH: "var(--faint)", _TRAIN: SERIES[0], _VALID: SERIES[1]}
     last = max(row["step"] for row in rows)
     x = alt.X(
@@ -70,8 +70,8 @@ def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
         y=y,
         color=alt.Color(
             "which:N",
-            scale=alt.Scale(domain=shown, range=[colors[which] for which in shown]),
-            legend=legend(shown),
+            scale=alt.Scale(domain=names, range=[colors[which] for which in names]),
+            legend=legend(names),
         ),
         tooltip=[
             alt.Tooltip("which:N", title="which"),
@@ -91,7 +91,7 @@ def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
 
 
 def _kept(run: RunRecord, valid: Series, top: bool) -> list[Any]:
-    """A line where the weights that were kept come from."""
+    """Return a line at the step of the kept weights."""
     epoch = (run.metrics.get("training") or {}).get("best_epoch", 0)
     if not 0 < epoch <= len(valid):
         return []

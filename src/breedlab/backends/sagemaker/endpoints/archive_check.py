@@ -41,7 +41,7 @@ class Answer:
 
 
 def lint(folder: Path, imports: bool = True) -> int:
-    """Checks an archive's content, and that its code imports where training's packages are missing.
+    """Check an archive's content, and that its code imports where training's packages are missing.
 
     Args:
         folder: The content, unpacked.
@@ -58,14 +58,14 @@ def lint(folder: Path, imports: bool = True) -> int:
         for path in sorted(folder.rglob("*"))
         if not path.is_dir()
     }
-    found = [*_missing(files), *_unwanted(files), *_description(folder), *_requirements(folder)]
-    if imports and not found:
+    problems = [*_missing(files), *_unwanted(files), *_description(folder), *_requirements(folder)]
+    if imports and not problems:
         done = _run(folder)
         if done.returncode:
-            found.append(f"code/inference.py: cannot be imported ({_last_line(done.stderr)})")
-    if found:
+            problems.append(f"code/inference.py: cannot be imported ({_last_line(done.stderr)})")
+    if problems:
         raise ServingError(
-            "\n".join(["the archive cannot be served:", *(f"  {text}" for text in found)])
+            "\n".join(["the archive cannot be served:", *(f"  {text}" for text in problems)])
         )
     return sum(path.stat().st_size for path in files.values())
 
@@ -101,7 +101,7 @@ def probe(
 
 
 def read_answer(classes: tuple[str, ...], status: int, body: bytes, where: str) -> Answer:
-    """A verbose answer, if it is one of a model with these classes.
+    """Return a verbose answer if it comes from a model with these classes.
 
     Raises:
         ServingError: If it is not.
@@ -120,7 +120,7 @@ def read_answer(classes: tuple[str, ...], status: int, body: bytes, where: str) 
 
 
 def classes_of(folder: Path) -> tuple[str, ...]:
-    """The names of the classes, in the order of the scores."""
+    """Return the names of the classes, in the order of the scores."""
     return tuple(read_description(folder)["classes"])
 
 

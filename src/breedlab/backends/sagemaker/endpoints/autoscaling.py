@@ -22,7 +22,8 @@ _CONTENTS = ("TargetTrackingScalingPolicyConfiguration", "StepScalingPolicyConfi
 
 
 def scaling_requests(deployment: Deployment) -> list[Request]:
-    """What makes it scale; sent once it is in service."""
+    """Return the requests that set up autoscaling; they are sent once the endpoint is in
+    service."""
     scaling = deployment.scaling
     if deployment.kind == "serverless" or not scaling.active:
         return []
@@ -74,8 +75,8 @@ def alarm_name(endpoint: str) -> str:
 
 
 def wake_alarm(name: str, policy_arn: str, tags: tuple[tuple[str, str], ...] = ()) -> Request:
-    """What calls an endpoint's first instance: without one there is no backlog an instance, the
-    target's metric."""
+    """Return the alarm that starts an endpoint's first instance: without an instance there is no
+    backlog per instance, the target's metric."""
     return Request(
         "PutMetricAlarm",
         {
@@ -151,13 +152,13 @@ class Scaled:
         targets = scaling.describe_scalable_targets(**where, ResourceIds=[deployment.resource])[
             "ScalableTargets"
         ]
-        found = scaling.describe_scaling_policies(**where, ResourceId=deployment.resource)
+        policies = scaling.describe_scaling_policies(**where, ResourceId=deployment.resource)
         tags = {target["ResourceId"]: _tags_of(scaling, target) for target in targets}
-        return cls(deployment.name, targets, found["ScalingPolicies"], tags)
+        return cls(deployment.name, targets, policies["ScalingPolicies"], tags)
 
     def remove(self, account: boto3.Session) -> None:
-        """Has it scale no more. Policies go with their targets; the alarm does not, and would call
-        upon nothing."""
+        """Turn autoscaling off. Policies are deleted with their targets; the alarm is not, and
+        would trigger nothing."""
         from botocore.exceptions import ClientError
 
         scaling = client(account, "application-autoscaling")
@@ -169,13 +170,13 @@ class Scaled:
                 remove_alarm(account, self.name)
 
     def restore(self, account: boto3.Session) -> None:
-        """Makes it as it was."""
+        """Restore the previous settings."""
         scaling = client(account, "application-autoscaling")
         for target in self.targets:
-            told = {key: target[key] for key in (*_WHERE, "MinCapacity", "MaxCapacity")}
+            parameters = {key: target[key] for key in (*_WHERE, "MinCapacity", "MaxCapacity")}
             if tags := self.tags.get(target["ResourceId"]):
-                told["Tags"] = tags
-            _send(account, Request("RegisterScalableTarget", told, "application-autoscaling"))
+                parameters["Tags"] = tags
+            _send(account, Request("RegisterScalableTarget", parameters, "application-autoscaling"))
         for policy in self.policies:
             fields = ("PolicyName", "PolicyType", *_WHERE, *_CONTENTS)
             answer = scaling.put_scaling_policy(
@@ -203,23 +204,23 @@ def _tags_of(scaling: Any, target: dict[str, Any]) -> dict[str, str]:
 
 
 def scale(account: boto3.Session, deployment: Deployment) -> bool:
-    """Sends what makes it scale, and whether it is to."""
-    wanted = scaling_requests(deployment)
+    """Send the autoscaling requests, if the endpoint scales."""
+    requests = scaling_requests(deployment)
     with aws_errors("autoscaling"):
-        for request in wanted:
+        for request in requests:
             answer = _send(account, request)
             if request.parameters.get("PolicyType") == "StepScaling":
                 _refuse_other_alarm(account, deployment.name)
                 send(account, wake_alarm(deployment.name, answer["PolicyARN"], deployment.own_tags))
-    return bool(wanted)
+    return bool(requests)
 
 
 def remove_alarm(account: boto3.Session, endpoint: str) -> bool:
     """Delete the alarm that wakes an endpoint, and return whether there was one; another's of that
     name stays."""
     cloudwatch = client(account, "cloudwatch")
-    found = cloudwatch.describe_alarms(AlarmNames=[alarm_name(endpoint)])["MetricAlarms"]
-    if not any(calls_first_instance(alarm, endpoint) for alarm in found):
+    alarms = cloudwatch.describe_alarms(AlarmNames=[alarm_name(endpoint)])["MetricAlarms"]
+    if not any(calls_first_instance(alarm, endpoint) for alarm in alarms):
         return False
     cloudwatch.delete_alarms(AlarmNames=[alarm_name(endpoint)])
     return True
@@ -247,8 +248,8 @@ def _refuse_other_alarm(account: boto3.Session, endpoint: str) -> None:
     """Raise if an alarm of this name watches something else: what is put under a name replaces what
     was there."""
     name = alarm_name(endpoint)
-    found = client(account, "cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
-    if any(not calls_first_instance(alarm, endpoint) for alarm in found):
+    alarms = client(account, "cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
+    if any(not calls_first_instance(alarm, endpoint) for alarm in alarms):
         raise BackendError(
             f"the alarm {name} watches something else, so it is left alone; rename it, or give the"
             " endpoint another endpoint.name, so that requests can wake it"

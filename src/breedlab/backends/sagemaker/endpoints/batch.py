@@ -72,12 +72,12 @@ class TransformJobs(BatchJobs):
         with opened_model(request.model) as (folder, archive):
             archive_check.lint(folder, imports=False)
             batch = _batch(request, target, folder, archive)
-        sent = transform.requests(batch)
-        refuse([*arn_problems(batch.deployment), *_request_problems(sent)], "batch")
+        requests = transform.requests(batch)
+        refuse([*arn_problems(batch.deployment), *_request_problems(requests)], "batch")
         price, source = price_per_hour(_machine(batch, request), target.region)
         print(f"batch job {batch.name} (dry run: nothing is sent)\n")
         print(f"costs    {_costs(request, price, source)}\n")
-        for number, each in enumerate(sent, 1):
+        for number, each in enumerate(requests, 1):
             print_request(number, each)
 
     def start(self, request: BatchRequest) -> str:
@@ -87,9 +87,9 @@ class TransformJobs(BatchJobs):
         wheels = vendored_for(endpoint)
         with opened_model(request.model, wheels) as (folder, archive):
             archive_check.lint(folder, imports=False)
-            wanted = account_of(endpoint, request.model)
-            account, target, problems = session.inspect(wanted)
-            batch = _batch(request, target or session.planned(wanted), folder, archive)
+            settings = account_of(endpoint, request.model)
+            account, target, problems = session.inspect(settings)
+            batch = _batch(request, target or session.planned(settings), folder, archive)
             problems += arn_problems(batch.deployment)
             problems += _request_problems(transform.requests(batch))
             if account is None or target is None:
@@ -113,8 +113,8 @@ class TransformJobs(BatchJobs):
 
     def follow(self, name: str, where: str | None) -> str:
         session.require_extra()
-        ended = transform.follow(session.connect(where, "--region"), name)
-        return str(ended["TransformOutput"]["S3OutputPath"]).rstrip("/")
+        result = transform.follow(session.connect(where, "--region"), name)
+        return str(result["TransformOutput"]["S3OutputPath"]).rstrip("/")
 
     def stop(self, name: str, where: str | None) -> str:
         session.require_extra()
@@ -136,8 +136,8 @@ def _batch(request: BatchRequest, target: AwsTarget, folder: Path, archive: Path
     )
 
 
-def _request_problems(sent: list[Request]) -> list[Problem]:
-    return request_problems(sent, {**SET_BY, **_FLAGS})
+def _request_problems(requests: list[Request]) -> list[Problem]:
+    return request_problems(requests, {**SET_BY, **_FLAGS})
 
 
 def _look(account: boto3.Session, target: AwsTarget, batch: Batch) -> preflight.Findings:

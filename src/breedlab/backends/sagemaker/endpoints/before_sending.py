@@ -73,14 +73,16 @@ def arn_problems(deployment: Deployment) -> list[Problem]:
     return checks.arn_problems(arns, deployment.place.region)
 
 
-def refuse(found: list[Problem], command: str = "deploy") -> None:
+def refuse(problems: list[Problem], command: str = "deploy") -> None:
     """Raise if there is a problem.
 
     Raises:
         BackendError: Naming all of them.
     """
-    if found:
-        lines = dict.fromkeys(f"  {of_endpoint(p.path)}: {of_endpoint(p.message)}" for p in found)
+    if problems:
+        lines = dict.fromkeys(
+            f"  {of_endpoint(p.path)}: {of_endpoint(p.message)}" for p in problems
+        )
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
         raise BackendError("\n".join([f"{command}: {count}; nothing was sent", *lines]))
 

@@ -86,16 +86,16 @@ class Creation:
         Raises:
             BackendError: Naming what is left.
         """
-        refused: list[str] = []
+        failures: list[str] = []
         for resource in reversed(self._made):
             try:
                 with aws_errors(str(resource)):
                     self._delete(resource)
             except BreedlabError as error:
-                refused.append(f"{resource} was not deleted: {error}")
+                failures.append(f"{resource} was not deleted: {error}")
         self._made.clear()
-        if refused:
-            raise BackendError("\n".join(refused))
+        if failures:
+            raise BackendError("\n".join(failures))
 
     def _send_create(self, resource: Resource, request: Request) -> None:
         from botocore import exceptions as aws

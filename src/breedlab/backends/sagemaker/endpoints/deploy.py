@@ -138,7 +138,7 @@ def deploy(endpoint: Endpoint, model: Path, package: Version | None = None) -> s
         python, _ = torchserve.find_environment(endpoint.inference_env)
         size = archive_check.lint(folder, imports=python is not None)
         note(f"{model}: complete, {size / 1e6:.1f} MB unpacked")
-        account, place, found = session.inspect(account_of(endpoint, model))
+        account, place, problems = session.inspect(account_of(endpoint, model))
         if place is None:
             place = session.planned(account_of(endpoint, model))
         deployment = described(endpoint, model, place, folder, archive)
@@ -148,7 +148,7 @@ def deploy(endpoint: Endpoint, model: Path, package: Version | None = None) -> s
         findings = preflight.Findings()
         if account is not None:
             findings = preflight.look(account, place.role, _quotas(deployment), "endpoint.role")
-        refuse([*found, *_problems(deployment), *cost.problems(), *findings.problems])
+        refuse([*problems, *_problems(deployment), *cost.problems(), *findings.problems])
         assert account is not None
         findings.tell_unchecked()
         note(f"endpoint {deployment.name} costs {of_endpoint(str(cost))}")
@@ -183,5 +183,5 @@ def _quotas(deployment: Deployment) -> list[preflight.Need]:
 def _problems(deployment: Deployment) -> list[Problem]:
     """Return what AWS would refuse of the requests, those of an update among them."""
     update = endpoints.requests(deployment, exists=True)[2]
-    sent = [*endpoints.requests(deployment, exists=False), update]
-    return [*arn_problems(deployment), *request_problems(sent)]
+    requests = [*endpoints.requests(deployment, exists=False), update]
+    return [*arn_problems(deployment), *request_problems(requests)]

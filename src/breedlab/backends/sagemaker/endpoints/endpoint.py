@@ -140,7 +140,8 @@ class Deployment:
 
 
 def with_version(deployment: Deployment, content: str) -> Deployment:
-    """The deployment with the version that belongs to its settings and the archive's content."""
+    """Return the deployment with the version that its settings and the archive's content
+    determine."""
     # Who deploys it makes no difference: a colleague's deployment of the same is the same.
     plain = replace(deployment, version="", model="", own_tags=())
     settings = ["tagged", *(request.parameters for request in (_model(plain), _config(plain)))]
@@ -156,21 +157,21 @@ def default_name(experiment: str) -> str:
 
 
 def is_version(name: str, endpoint: str) -> bool:
-    """Whether this is what an endpoint's model or config is called."""
+    """Return whether this is the name of an endpoint's model or config."""
     return re.fullmatch(rf"{re.escape(endpoint)}-[0-9a-f]{{10}}", name) is not None
 
 
 def requests(deployment: Deployment, *, exists: bool, retain: bool = False) -> list[Request]:
-    """What is sent, in order.
+    """Return the requests in the order in which they are sent.
 
     Args:
         deployment: What is wanted.
         exists: Whether the endpoint is there and is updated in place.
         retain: Whether it keeps the number of instances that its autoscaling has come to.
     """
-    sent = [_model(deployment), _config(deployment)]
-    sent.append(_update(deployment, retain) if exists else _create(deployment))
-    return [*sent, *scaling_requests(deployment)]
+    planned = [_model(deployment), _config(deployment)]
+    planned.append(_update(deployment, retain) if exists else _create(deployment))
+    return [*planned, *scaling_requests(deployment)]
 
 
 def container(deployment: Deployment) -> dict[str, Any]:

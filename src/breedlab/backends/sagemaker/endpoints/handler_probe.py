@@ -32,13 +32,13 @@ class Absent:
 
 
 def main(folder: Path, photo: Path | None) -> None:
-    """Prints the answer as JSON on the last line."""
+    """Print the answer as JSON on the last line."""
     sys.meta_path.insert(0, Absent())
     sys.path.insert(0, str(folder / "code"))
     import inference  # type: ignore[import-not-found]
 
-    found = importlib.util.find_spec("breedlab")  # which must be the archive's own copy
-    assert found is not None and Path(str(found.origin)).is_relative_to(folder), found
+    spec = importlib.util.find_spec("breedlab")  # which must be the archive's own copy
+    assert spec is not None and Path(str(spec.origin)).is_relative_to(folder), spec
     if photo is None:
         return
     model = inference.model_fn(str(folder))

@@ -59,10 +59,10 @@ def exposed() -> str:
 
 def _secrets(environment: Mapping[str, str]) -> list[str]:
     """Return the files and folders to hide that exist, by their real paths."""
-    found = [Path.home() / name for name in _SECRETS] + [
+    paths = [Path.home() / name for name in _SECRETS] + [
         Path(environment[n]) for n in _NAMED if environment.get(n)
     ]
-    return list(dict.fromkeys(os.path.realpath(path) for path in found if path.exists()))
+    return list(dict.fromkeys(os.path.realpath(path) for path in paths if path.exists()))
 
 
 def _cover(paths: Sequence[str]) -> list[str]:
@@ -73,10 +73,10 @@ def _cover(paths: Sequence[str]) -> list[str]:
 
 @functools.cache
 def _is_allowed() -> bool:
-    """Whether namespaces can be made here: not on macOS, nor in most containers and on some
+    """Return whether namespaces can be made here: not on macOS, nor in most containers and on some
     distributions."""
     try:
-        tried = [*_cover([os.devnull]), "--", "/bin/sh", "-c", ":"]
-        return subprocess.run(tried, capture_output=True, timeout=_TRY_S).returncode == 0
+        args = [*_cover([os.devnull]), "--", "/bin/sh", "-c", ":"]
+        return subprocess.run(args, capture_output=True, timeout=_TRY_S).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False

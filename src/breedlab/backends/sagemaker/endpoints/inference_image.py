@@ -13,7 +13,7 @@ SERVING_PYTORCH = "2.6.0"
 
 
 def inference_image(instance_type: str, region: str) -> str:
-    """The address of AWS's PyTorch inference image for an instance type; it is looked up without a
+    """Return the address of AWS's PyTorch inference image for an instance type, without using a
     network."""
     from sagemaker.core import image_uris
 
@@ -26,13 +26,13 @@ def inference_image(instance_type: str, region: str) -> str:
         )
     has_region = not region.startswith("<")
     # Of types newer than its list the SDK takes every processor for an x86 one.
-    listed = machines.ARM_SIBLING if machines.is_arm(instance_type) else instance_type
+    table_type = machines.ARM_SIBLING if machines.is_arm(instance_type) else instance_type
     try:
         uri: str = image_uris.retrieve(
             "pytorch",
             region if has_region else "us-east-1",
             version=SERVING_PYTORCH,
-            instance_type=listed,
+            instance_type=table_type,
             image_scope="inference",
         )
     except ValueError as error:

@@ -74,7 +74,7 @@ def invoke_async(
     timeout: float = 600.0,
     waiting: Callable[[float], None] = lambda _seconds: None,
 ) -> tuple[int, bytes]:
-    """The same of an asynchronous endpoint: the image lies in S3, and there the answer appears.
+    """Invoke an asynchronous endpoint: the image is in S3, and so is the answer once it appears.
 
     Args:
         runtime: A client of `sagemaker-runtime`.
@@ -90,13 +90,13 @@ def invoke_async(
     """
     denied: Exception | None = None
     with aws_errors(f"endpoint {endpoint}"):
-        sent = runtime.invoke_endpoint_async(
+        response = runtime.invoke_endpoint_async(
             EndpointName=endpoint,
             InputLocation=photo,
             ContentType="application/octet-stream",
             Accept=accept,
         )
-        places = [(200, sent["OutputLocation"]), (500, sent.get("FailureLocation"))]
+        places = [(200, response["OutputLocation"]), (500, response.get("FailureLocation"))]
         started = time.monotonic()
         while (spent := time.monotonic() - started) < timeout:
             for status, uri in places:
@@ -110,14 +110,14 @@ def invoke_async(
             waiting(spent)
             time.sleep(2)
     unread = ", or the credentials may not read it" if denied else ""
-    where = sent["OutputLocation"]
+    where = response["OutputLocation"]
     raise BackendError(
         f"endpoint {endpoint}: no answer appeared at {where} in {timeout:.0f} s{unread}"
     ) from denied
 
 
 def container_answer(response: Any) -> tuple[int, bytes]:
-    """What the container said, out of the error that boto3 made of it."""
+    """Return the container's message from the error that boto3 made of it."""
     return (
         int(response.get("OriginalStatusCode", 500)),
         str(response.get("OriginalMessage", "")).encode(),

@@ -24,7 +24,7 @@ MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 
 
 def describe(sagemaker: Any, name: str) -> dict[str, Any] | None:
-    """What AWS says of an endpoint, None if there is none of this name."""
+    """Return AWS's description of an endpoint, None if there is none of this name."""
     from botocore.exceptions import ClientError
 
     try:
@@ -41,7 +41,7 @@ def describe(sagemaker: Any, name: str) -> dict[str, Any] | None:
 def wait(
     sagemaker: Any,
     name: str,
-    begun: Callable[[dict[str, Any] | None], bool] = lambda _described: True,
+    has_begun: Callable[[dict[str, Any] | None], bool] = lambda _described: True,
 ) -> dict[str, Any] | None:
     """Wait while AWS is changing an endpoint, showing its status; return what it then is, None if
     it is gone.
@@ -49,7 +49,7 @@ def wait(
     Args:
         sagemaker: The client.
         name: The endpoint's.
-        begun: Whether a description shows that AWS has begun what was asked for. AWS's own
+        has_begun: Whether a description shows that AWS has begun what was asked for. AWS's own
             consistency takes seconds, so one that does not is given a few more looks before it is
             believed.
     """
@@ -61,7 +61,7 @@ def wait(
             described = describe(sagemaker, name)
             now = described["EndpointStatus"] if described else "gone"
             moving = now in MOVING
-            if not moving and looks and not begun(described):
+            if not moving and looks and not has_begun(described):
                 looks -= 1
                 time.sleep(POLL_S)
                 continue
@@ -82,7 +82,7 @@ def remove_endpoint(sagemaker: Any, name: str) -> None:
 
 
 def last_log_lines(account: boto3.Session, name: str, count: int = 15) -> list[str]:
-    """The end of an endpoint's log, as far as the credentials may read it."""
+    """Return the end of an endpoint's log, as far as the credentials may read it."""
     logs = client(account, "logs")
     group = f"/aws/sagemaker/Endpoints/{name}"
     try:

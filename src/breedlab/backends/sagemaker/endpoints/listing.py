@@ -45,19 +45,19 @@ def endpoints(account: boto3.Session) -> list[Listed]:
         BackendError: If AWS refuses.
     """
     sagemaker = client(account, "sagemaker")
-    found = []
+    rows = []
     with aws_errors("--list"):
         for page in sagemaker.get_paginator("list_endpoints").paginate():
             for entry in page["Endpoints"]:
-                found += list(_listed(sagemaker, entry, str(account.region_name)))
-    return sorted(found, key=lambda one: -one.age)
+                rows += list(_listed(sagemaker, entry, str(account.region_name)))
+    return sorted(rows, key=lambda one: -one.age)
 
 
-def show(found: list[Listed], region: str) -> None:
+def show(endpoints: list[Listed], region: str) -> None:
     """Print them as a table, with what all of them cost."""
     from breedlab.console import console, table
 
-    if not found:
+    if not endpoints:
         print(f"breedlab has no endpoint in {region}; for another region: --list --region REGION")
         return
     columns = ["endpoint", "status", "runs on", "age", "USD/hour", "user", "experiment", "run"]
@@ -72,14 +72,14 @@ def show(found: list[Listed], region: str) -> None:
             one.experiment,
             one.run,
         ]
-        for one in found
+        for one in endpoints
     ]
     console.print(table("", columns, rows))
-    known = sum(one.price for one in found if one.price is not None)
-    unknown = sum(one.price is None for one in found)
+    total = sum(one.price for one in endpoints if one.price is not None)
+    unknown = sum(one.price is None for one in endpoints)
     more = f", and {unknown} whose price is unknown" if unknown else ""
     console.print(
-        f"in {region}: ${known:,.3f} an hour, ${known * 730:,.2f} a month until deleted{more}",
+        f"in {region}: ${total:,.3f} an hour, ${total * 730:,.2f} a month until deleted{more}",
         markup=False,
     )
     console.print(

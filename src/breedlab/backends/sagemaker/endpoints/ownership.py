@@ -99,12 +99,12 @@ def delete(account: boto3.Session, name: str) -> Deleted:
     return done
 
 
-def remove(sagemaker: Any, kind: str, named: dict[str, str]) -> None:
+def remove(sagemaker: Any, kind: str, parameters: dict[str, str]) -> None:
     """Delete a model or an endpoint config; one that is gone already is as good."""
     from botocore.exceptions import ClientError
 
     try:
-        patiently(lambda: getattr(sagemaker, f"delete_{kind}")(**named), missing=False)
+        patiently(lambda: getattr(sagemaker, f"delete_{kind}")(**parameters), missing=False)
     except ClientError as error:
         if not is_missing(error):
             raise
@@ -140,8 +140,8 @@ def _versions(
     """Return name and ARN of whatever is called as an endpoint's models or configs are."""
     pages = sagemaker.get_paginator(f"list_{kind}s").paginate(NameContains=endpoint)
     arn = key.removesuffix("Name") + "Arn"
-    found = [(entry[key], entry[arn]) for page in pages for entry in page[entries]]
-    return [(name, arn) for name, arn in found if is_version(name, endpoint)]
+    versions = [(entry[key], entry[arn]) for page in pages for entry in page[entries]]
+    return [(name, arn) for name, arn in versions if is_version(name, endpoint)]
 
 
 def _in_use(sagemaker: Any) -> dict[tuple[str, str], str]:

@@ -51,17 +51,17 @@ def register(endpoint: Endpoint, model: Path, group: str, approval: str, dry_run
     vendored = None if dry_run else vendored_for(endpoint)
     with opened_model(model, vendored) as (folder, archive):
         archive_check.lint(folder, imports=False)
-        wanted = account_of(endpoint, model)
-        account, place, found = (None, None, []) if dry_run else session.inspect(wanted)
-        place = place or session.planned(wanted)
+        settings = account_of(endpoint, model)
+        account, place, problems = (None, None, []) if dry_run else session.inspect(settings)
+        place = place or session.planned(settings)
         deployment = described(endpoint, model, place, folder, archive)
         lineage, metrics = read_description(folder)["lineage"], registry.metrics_of(model)
-        sent = registry.requests(deployment, group, approval, lineage, metrics)
-        refuse([*found, *arn_problems(deployment), *request_problems(sent)])
+        requests = registry.requests(deployment, group, approval, lineage, metrics)
+        refuse([*problems, *arn_problems(deployment), *request_problems(requests)])
         if account is None:
             print(f"model package group {group} (dry run: nothing is sent)\n")
             print(f"archive  {model} goes to {deployment.model}\n")
-            for number, request in enumerate(sent, 1):
+            for number, request in enumerate(requests, 1):
                 is_group = request.operation == "CreateModelPackageGroup"
                 print_request(number, request, ", if the group does not exist yet" * is_group)
             return
@@ -70,7 +70,7 @@ def register(endpoint: Endpoint, model: Path, group: str, approval: str, dry_run
         upload.upload_archive(account, archive, deployment.model, deployment.kms_key)
         if metrics is not None:
             registry.upload_metrics(account, deployment, metrics)
-        version = registry.register(account, sent)
+        version = registry.register(account, requests)
     console.print(f"\nregistered as {version}, {version.approval}: {version.arn}\n", markup=False)
     region = session.region_flag(account.region_name)
     if version.approval != "Approved":

@@ -140,17 +140,17 @@ def metrics_uri(deployment: Deployment) -> str:
     return f"{deployment.model.rpartition('/')[0]}/metrics.json"
 
 
-def register(account: boto3.Session, sent: list[Request]) -> Version:
+def register(account: boto3.Session, requests: list[Request]) -> Version:
     """Register a model whose archive is in S3.
 
     Args:
         account: The session.
-        sent: What `requests` made.
+        requests: What `requests` made.
 
     Raises:
         BackendError: If AWS refuses.
     """
-    group, package = sent
+    group, package = requests
     ensure_group(account, group)
     with aws_errors(f"a version of {group.name}"):
         arn = str(send(account, package)["ModelPackageArn"])
@@ -214,14 +214,14 @@ def find(account: boto3.Session, reference: str, approved: bool = True) -> Versi
                 )
             arn = page["ModelPackageSummaryList"][0]["ModelPackageArn"]
         described = sagemaker.describe_model_package(ModelPackageName=arn)
-    found = _version(described)
-    if approved and found.approval != "Approved":
+    version = _version(described)
+    if approved and version.approval != "Approved":
         raise BackendError(
-            f"--from-registry {reference}: version {found} is {found.approval}; approve it first:"
-            f" aws sagemaker update-model-package{region_flag(account.region_name)}"
-            f" --model-package-arn {found.arn} --model-approval-status Approved"
+            f"--from-registry {reference}: version {version} is {version.approval}; approve it"
+            f" first: aws sagemaker update-model-package{region_flag(account.region_name)}"
+            f" --model-package-arn {version.arn} --model-approval-status Approved"
         )
-    return found
+    return version
 
 
 def download(account: boto3.Session, version: Version, folder: Path) -> Path:
@@ -235,10 +235,8 @@ def download(account: boto3.Session, version: Version, folder: Path) -> Path:
 
 def metrics_of(run: Path) -> dict[str, Any] | None:
     """Return a run's metrics; None for a bare archive."""
-    found: dict[str, Any] | None = (
-        read_json_if_whole(run / "metrics.json") if run.is_dir() else None
-    )
-    return found
+    tree: dict[str, Any] | None = read_json_if_whole(run / "metrics.json") if run.is_dir() else None
+    return tree
 
 
 def upload_metrics(
@@ -286,11 +284,11 @@ def _version(described: Mapping[str, Any]) -> Version:
 
 def _leaves(path: str, tree: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the plain values of a tree by their paths, lists left out."""
-    found: list[tuple[str, Any]] = []
+    leaves: list[tuple[str, Any]] = []
     for key, value in tree.items():
         name = f"{path}.{tag_value(str(key))}"[:128]
         if isinstance(value, Mapping):
-            found += _leaves(name, value)
+            leaves += _leaves(name, value)
         elif value is not None and not isinstance(value, list | tuple):
-            found.append((name, f"{value:.6g}" if isinstance(value, float) else value))
-    return found
+            leaves.append((name, f"{value:.6g}" if isinstance(value, float) else value))
+    return leaves

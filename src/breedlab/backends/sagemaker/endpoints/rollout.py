@@ -98,7 +98,7 @@ class Rollout:
         self._how_to_delete = f"{command('deploy', '--delete', deployment.name)}{region}"
 
     def find(self) -> str | None:
-        """The endpoint's status, None if there is none.
+        """Return the endpoint's status, None if there is none.
 
         Raises:
             BackendError: If it is another's, or in no state to be updated.

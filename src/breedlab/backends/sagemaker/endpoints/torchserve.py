@@ -105,7 +105,7 @@ class Stack:
     def wait(
         self, timeout: float = 180.0, waiting: Callable[[float], None] = lambda _seconds: None
     ) -> None:
-        """Returns once a worker has loaded the model.
+        """Wait until a worker has loaded the model.
 
         `/ping` cannot tell: it is healthy while a worker fails to load, again and again.
 
@@ -136,7 +136,7 @@ class Stack:
         )
 
     def _loaded(self) -> bool:
-        """What its management address says of the workers."""
+        """Return the state of the workers from the management address."""
         try:
             answer = urllib3.request(
                 "GET", f"{self.url}/models/model", timeout=5, retries=False
@@ -146,7 +146,7 @@ class Stack:
             return False  # not there yet
 
     def _hear_out(self) -> None:
-        """Waits for the reason, which a busy machine logs a little after the fact."""
+        """Wait for the reason, which a busy machine logs a little later."""
         for _ in range(20):
             time.sleep(0.5)
             if any(_ERROR.match(line.rpartition(" - ")[2]) for line in self.log().splitlines()):
@@ -158,9 +158,9 @@ class Stack:
         return self._log.read_text(errors="replace")
 
     def trouble(self) -> str:
-        """The part of the log that names what went wrong, else its end."""
-        told = [line.rpartition(" - ")[2] for line in self.log().splitlines() if line.strip()]
-        lines = [line for line in told if not re.search(r"\|#Level:|^/127\.|HTTP/1", line)]
+        """Return the part of the log that names the cause, else its end."""
+        messages = [line.rpartition(" - ")[2] for line in self.log().splitlines() if line.strip()]
+        lines = [line for line in messages if not re.search(r"\|#Level:|^/127\.|HTTP/1", line)]
         start = next((n for n, line in enumerate(lines) if line.startswith("Traceback")), None)
         if start is None:
             return "\n".join(f"  {line}" for line in lines[-15:])
@@ -176,7 +176,7 @@ class Stack:
         )
 
     def stop(self) -> None:
-        """Ends it: the server, its Java and its workers."""
+        """Stop the server, its Java process, and its workers."""
         for how, patience in ((signal.SIGTERM, 3), (signal.SIGKILL, 3)):
             try:
                 os.killpg(self.process.pid, how)
@@ -213,13 +213,13 @@ def running(
         stack.stop()
 
 
-def find_environment(given: str | None = None) -> tuple[Path | None, str]:
-    """The Python of the stack's environment, or None and what is missing.
+def find_environment(path: str | None = None) -> tuple[Path | None, str]:
+    """Return the Python of the stack's environment, or None and the reason.
 
     Args:
-        given: Where it is; else $BREEDLAB_INFERENCE_ENV, else `.venv-inference` here.
+        path: Where it is; else $BREEDLAB_INFERENCE_ENV, else `.venv-inference` here.
     """
-    folder = Path(given or os.environ.get(ENVIRONMENT_VARIABLE) or ".venv-inference").absolute()
+    folder = Path(path or os.environ.get(ENVIRONMENT_VARIABLE) or ".venv-inference").absolute()
     python = folder / "bin" / "python"
     if not python.is_file():
         return None, f"no environment {os.path.relpath(folder)} (run `make inference`)"
@@ -250,8 +250,8 @@ def ask(
 
 
 def _overlay(folder: Path, python: Path) -> Path:
-    """An environment on top of the stack's: what the container would install for this archive goes
-    there alone."""
+    """Return an environment on top of the stack's, holding only what the container would install
+    for this archive."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True, env=bare)
     made = folder / "bin" / "python"
@@ -271,7 +271,7 @@ def _overlay(folder: Path, python: Path) -> Path:
 
 
 def _free_ports(count: int) -> int:
-    """The first of some neighboring ports that are free, below those that the system gives out by
+    """Return the first of several adjacent free ports, below those that the system assigns
     itself."""
     for _ in range(50):
         start = random.randrange(10_000, 30_000)

@@ -13,7 +13,7 @@ from typing import Any
 
 
 def main(base: Path, port: int) -> None:
-    """Serves BASE/model on loopback until SIGTERM."""
+    """Serve BASE/model on loopback until SIGTERM."""
     work = base / "work"
     work.mkdir(parents=True, exist_ok=True)
     local = "http://127.0.0.1"

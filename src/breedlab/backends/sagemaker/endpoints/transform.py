@@ -60,7 +60,7 @@ class Batch:
 
 
 def requests(batch: Batch) -> list[Request]:
-    """Return what is sent, in order."""
+    """Return the requests in the order in which they are sent."""
     deployment = batch.deployment
     tags = {"Tags": as_request((*deployment.tags, *deployment.own_tags, (BATCH, batch.name)))}
     model: dict[str, Any] = {
@@ -157,18 +157,18 @@ def follow(account: boto3.Session, name: str) -> dict[str, Any]:
             time.sleep(POLL_S)
     clean_up(account, name)
     source = described["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
-    left = unanswered(account, source, described["TransformOutput"]["S3OutputPath"])
-    if (ended := described["TransformJobStatus"]) != "Completed":
+    missing = unanswered(account, source, described["TransformOutput"]["S3OutputPath"])
+    if (state := described["TransformJobStatus"]) != "Completed":
         reason = described.get(
-            "FailureReason", "someone stopped it" if ended == "Stopped" else "no reason given"
+            "FailureReason", "someone stopped it" if state == "Stopped" else "no reason given"
         )
-        lines = [f"{name}: {ended}: {reason}"]
-        if left:
-            lines.append(_unanswered_text(left))
+        lines = [f"{name}: {state}: {reason}"]
+        if missing:
+            lines.append(_unanswered_text(missing))
         lines.append(f"its log is in CloudWatch: /aws/sagemaker/TransformJobs, {name}/")
         raise BackendError("\n".join(lines))
-    if left:
-        warn(_unanswered_text(left))
+    if missing:
+        warn(_unanswered_text(missing))
     return described
 
 
@@ -201,10 +201,10 @@ def clean_up(account: boto3.Session, name: str) -> None:
 def unanswered(account: boto3.Session, source: str, target: str) -> list[str]:
     """Return the images that have no answer, by their names under the source."""
     prefix = split_uri(source)[1]
-    named = [key.removeprefix(prefix).lstrip("/") for key, _ in _objects(account, source)]
+    names = [key.removeprefix(prefix).lstrip("/") for key, _ in _objects(account, source)]
     out = split_uri(target)[1]
     done = {key.removeprefix(out).lstrip("/") for key, _ in _objects(account, target)}
-    return [name for name in named if f"{name}.out" not in done]
+    return [name for name in names if f"{name}.out" not in done]
 
 
 def _objects(account: boto3.Session, uri: str) -> Iterator[tuple[str, int]]:
@@ -272,6 +272,6 @@ def _described(account: boto3.Session, name: str) -> dict[str, Any]:
     return described
 
 
-def _unanswered_text(left: list[str]) -> str:
-    counted = "1 image has" if len(left) == 1 else f"{len(left):,} images have"
-    return f"{counted} no answer, such as {', '.join(left[:3])}"
+def _unanswered_text(missing: list[str]) -> str:
+    subject = "1 image has" if len(missing) == 1 else f"{len(missing):,} images have"
+    return f"{subject} no answer, such as {', '.join(missing[:3])}"

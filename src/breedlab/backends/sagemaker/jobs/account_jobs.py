@@ -32,7 +32,7 @@ def find_ours(account: boto3.Session) -> list[ListedJob]:
         BackendError: If AWS refuses the search.
     """
     region = str(account.region_name)
-    found = [
+    jobs = [
         *(_search_job(entity, region) for entity in _tagged(account, "HyperParameterTuningJob")),
         *(
             _training_job(entity, region)
@@ -41,7 +41,7 @@ def find_ours(account: boto3.Session) -> list[ListedJob]:
         ),
         *(_pipeline(account, entity) for entity in _tagged(account, "Pipeline")),
     ]
-    return sorted(found, key=lambda job: job.created, reverse=True)
+    return sorted(jobs, key=lambda job: job.created, reverse=True)
 
 
 def stop(account: boto3.Session, name: str) -> str:
@@ -52,15 +52,15 @@ def stop(account: boto3.Session, name: str) -> str:
         BackendError: If there is no such job, or it is not ours.
     """
     for training in (False, True):
-        found = described(account, name, training=training)
-        if found is None:
+        job = described(account, name, training=training)
+        if job is None:
             continue
-        arn = found["TrainingJobArn" if training else "HyperParameterTuningJobArn"]
+        arn = job["TrainingJobArn" if training else "HyperParameterTuningJobArn"]
         if not tags_of(account, arn).keys() & {tags.RUN, tags.OLD}:
             raise NotOurs(
                 f"{name}: breedlab did not launch this job of the account, so it is left alone"
             )
-        state = found["TrainingJobStatus" if training else "HyperParameterTuningJobStatus"]
+        state = job["TrainingJobStatus" if training else "HyperParameterTuningJobStatus"]
         if state != "InProgress":
             return f"nothing to stop: {name}: {state}"
         stop_job(account, name, arn, training=training)
@@ -167,14 +167,14 @@ def _newest(account: boto3.Session, pipeline: str) -> tuple[str | None, str]:
 
     with aws_errors(pipeline):
         try:
-            found = newest_execution(account, pipeline)
+            execution = newest_execution(account, pipeline)
         except ClientError as error:
             if not is_denied(error):
                 raise
             return None, "?"  # for whoever may see pipelines and not their executions
-    if found is None:
+    if execution is None:
         return None, "never started"
-    return str(found["PipelineExecutionArn"]), str(found["PipelineExecutionStatus"])
+    return str(execution["PipelineExecutionArn"]), str(execution["PipelineExecutionStatus"])
 
 
 def _launch(entity: Mapping[str, Any]) -> tuple[str, str]:

@@ -99,7 +99,7 @@ def shown(record: Record, run: Path) -> Mapping[str, Any]:
 
 
 def start_final(account: boto3.Session, record: Record) -> None:
-    """Starts the training of what the search found best, unless it was started before.
+    """Start training with the best values of the search, unless it was started before.
 
     Raises:
         BackendError: If no trial ended.
@@ -129,7 +129,7 @@ def start_final(account: boto3.Session, record: Record) -> None:
 
 
 def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
-    """Writes the run directory of an experiment; what is there already is not fetched again.
+    """Write the run directory of an experiment; files that exist are not fetched again.
 
     Args:
         account: The session.
@@ -175,7 +175,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
 def download(
     account: boto3.Session, record: Record, folder: str, job: str, run: Path, place: Any
 ) -> int:
-    """Downloads what a job wrote into its checkpoint folder.
+    """Download a job's checkpoint folder.
 
     Args:
         account: The session.
@@ -194,7 +194,7 @@ def download(
     bucket, prefix = record.place.bucket, f"{record.place.prefix}/jobs/{record.name}/{folder}/"
     s3 = client(account, "s3")
     with aws_errors(job), progress(f"fetching {job}") as done:
-        wanted: list[tuple[str, Path, int, float]] = []
+        files: list[tuple[str, Path, int, float]] = []
         for key, (size, changed) in stored(s3, bucket, prefix).items():
             # The folder of several jobs; AWS may put one more level of the job's name between.
             within = f"/{key}".rpartition(f"/{job}/")[2] if f"/{job}/" in key else ""
@@ -205,13 +205,13 @@ def download(
                 raise BackendError(
                     f"s3://{bucket}/{key}: would be written outside the run directory"
                 )
-            wanted.append((key, run / name, size, changed))
+            files.append((key, run / name, size, changed))
         missing = [
             (key, path, changed)
-            for key, path, size, changed in wanted
+            for key, path, size, changed in files
             if not _is_here(path, size, changed)
         ]
-        finished = len(wanted) - len(missing)
+        finished = len(files) - len(missing)
         with TransferManager(s3, TransferConfig(max_request_concurrency=24)) as manager:
             futures = []
             for key, path, changed in missing:
@@ -221,8 +221,8 @@ def download(
                 future.result()
                 os.utime(path, (changed, changed))
                 finished += 1
-                done(finished, len(wanted))
-    return len(wanted)
+                done(finished, len(files))
+    return len(files)
 
 
 def unpack_output(account: boto3.Session, record: Record, job: str, run: Path, place: Any) -> None:
@@ -268,8 +268,8 @@ def unpack_output(account: boto3.Session, record: Record, job: str, run: Path, p
 
 
 def _is_here(path: Path, size: int, changed: float) -> bool:
-    """Whether a file is the one in S3. Weights of a later epoch have the same size, so its time,
-    which is set to the object's once it is fetched, has to be the same as well."""
+    """Return whether a file is the one in S3. Weights of a later epoch have the same size, so the
+    time has to match, too; fetching sets it to the object's."""
     if not path.is_file():
         return False
     status = path.stat()
@@ -311,7 +311,7 @@ def _succeeded(account: boto3.Session, record: Record, status: Status) -> None:
 
 
 def _set_lineage(record: Record, run: Path) -> None:
-    """Adds where the run ran, and the commit that it was launched from, which the job cannot
+    """Add where the run ran, and the commit that it was launched from, which the job cannot
     know."""
     path = run / "lineage.json"
     lineage = json.loads(path.read_text("utf-8"))

@@ -45,7 +45,7 @@ class Detached(BackendError):
 
 @contextmanager
 def detachable(record: Record) -> Iterator[None]:
-    """Lets Ctrl-C, or a network that fails for good, end the following and nothing else."""
+    """Let Ctrl-C, or a network that stays down, end only the following of a job."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -70,9 +70,9 @@ def ways_on(record: Record) -> str:
 
 
 def follow_tuning(account: boto3.Session, record: Record) -> Status:
-    """Shows a tuning job until it ends."""
+    """Show a tuning job until it ends."""
     board = trial_board(record)
-    told: set[int] = set()
+    shown_failures: set[int] = set()
     shown = ""
     with board.live():
         while True:
@@ -81,8 +81,8 @@ def follow_tuning(account: boto3.Session, record: Record) -> Status:
                 row = trial.row
                 if row.state == "running":
                     board.show(row)
-                elif row.number not in told:
-                    told.add(row.number)
+                elif row.number not in shown_failures:
+                    shown_failures.add(row.number)
                     board.finished(row)
             title = f"{record.first_job}: {status.state}, {status.detail}"
             board.head(title)
@@ -95,8 +95,8 @@ def follow_tuning(account: boto3.Session, record: Record) -> Status:
 
 
 def follow_training(account: boto3.Session, record: Record) -> Status:
-    """Shows a training job's status and log until it ends; over a search inside it, the table of
-    its trials."""
+    """Show a training job's status and log until it ends; during a search inside it, also the table
+    of its trials."""
     name = record.final_job
     log = Log(account, name)
     board = trial_board(record) if record.searches_inside else None
@@ -114,15 +114,15 @@ def follow_training(account: boto3.Session, record: Record) -> Status:
                     board.show(row)
                 else:
                     console.print(line, markup=False)
-            ended = f", {board.ended()} of {total} trials ended" if board else ""
-            head(f"{name}: {status.detail}, {status.seconds / 60:.0f} min{ended}")
+            progress = f", {board.ended()} of {total} trials ended" if board else ""
+            head(f"{name}: {status.detail}, {status.seconds / 60:.0f} min{progress}")
             if status.ended:
                 return status
             time.sleep(POLL_SECONDS)
 
 
 def trial_board(record: Record) -> TrialTable:
-    """An empty table for an experiment's trials."""
+    """Return an empty table for an experiment's trials."""
     config = record.experiment().config
     return TrialTable(config, list(search_space(config)))
 
@@ -152,7 +152,7 @@ class Log:
         self._tokens: dict[str, str] = {}
 
     def news(self) -> Iterator[str]:
-        """The lines since the last call; none while there is no log yet."""
+        """Yield the lines since the last call; none if there is no log yet."""
         from botocore.exceptions import ClientError
 
         with aws_errors(f"{LOG_GROUP} {self._name}"):

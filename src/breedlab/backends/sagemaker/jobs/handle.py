@@ -67,12 +67,12 @@ class SageMakerExperiment(Handle):
         lines = [(kind, f"{record.name}: {state}")]
         if record.searches:
             final = training_status(self._account, record.final_name)
-            begun = (
+            final_state = (
                 describe(final)
                 if final.state
                 else f"not started; `{command('jobs', 'resume')}` starts it when the search is over"
             )
-            lines.append(("training", f"{record.final_name}: {begun}"))
+            lines.append(("training", f"{record.final_name}: {final_state}"))
         experiment = record.experiment()
         lines.append(("files", experiment.uri() + "/"))
         lines.append(("curves", f"tensorboard --logdir {experiment.uri()}"))
@@ -151,11 +151,11 @@ class SageMakerExperiment(Handle):
 
         account, record = self._account, self.record
         config = self.config()
-        lost = first_status(account, record).state is None
-        trials = trial_count(config) if lost else 0
+        is_unknown = first_status(account, record).state is None
+        trials = trial_count(config) if is_unknown else 0
         for problem in bill_problems(config.backend, record.place.region, trials, record.searches):
             raise BackendError(f"{problem.path}: {problem.message}")
-        if lost:
+        if is_unknown:
             record = start_first(account, record)
         return finish(account, record, start=True, stopped_too=True)
 

@@ -48,18 +48,17 @@ def sagemaker_name(path: str) -> str:
 
 
 def config_path(name: str) -> str:
-    """The config path that SageMaker's name stands for."""
+    """Return the config path of a SageMaker name."""
     return re.sub(r"__(?!_)", ".", name)
 
 
 def encode(value: Any) -> str:
-    """A value of the config as the text that travels: JSON, so that a number stays a number and a
-    word a word."""
+    """Return a config value as JSON, so that numbers stay numbers and strings stay strings."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def decode(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What a job was given, by config path, each value of the type that its field asks for.
+    """Return a job's hyperparameters by config path, each converted to its field's type.
 
     Args:
         hyperparameters: By SageMaker's name, as in the JSON of `SM_HPS`. SageMaker's own names are
@@ -71,7 +70,7 @@ def decode(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     problems: list[Problem] = []
-    for name, given in hyperparameters.items():
+    for name, text in hyperparameters.items():
         if name.startswith(_FOREIGN):
             continue
         path = config_path(name)
@@ -80,7 +79,7 @@ def decode(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
             problems.append(Problem(name, _unknown(name), "BL101"))
             continue
         try:
-            values[path] = _typed(value, given)
+            values[path] = _typed(value, text)
         except ValidationError as error:
             for problem in reword(error.errors(), ()):
                 where = name + problem.path.removeprefix("value")
@@ -102,8 +101,8 @@ def _unknown(name: str) -> str:
 
 
 def _value_model(path: str) -> type[Section] | None:
-    """A model whose field `value` is the config's field at a path; None where there is none, or a
-    whole section."""
+    """Return a model whose field `value` is the config's field at a path; None for an unknown path
+    or a whole section."""
     return _value_model_in(schema(), path)
 
 
@@ -128,32 +127,32 @@ def _section(section: type[BaseModel], name: str) -> type[BaseModel] | None:
     return None if field is None else section_of(field.annotation)
 
 
-def _typed(model: type[Section], given: Any) -> Any:
-    """The first reading of a value that the field accepts; if it accepts none, what it says of the
-    likeliest."""
+def _typed(model: type[Section], value: Any) -> Any:
+    """Return the first reading of a value that the field accepts, or the error of the most likely
+    one."""
     refusals: list[ValidationError] = []
-    for reading in _readings(given):
+    for reading in _readings(value):
         try:
             return dict(model.model_validate({"value": reading}).model_dump())["value"]
         except ValidationError as error:
             refusals.append(error)
-    raise refusals[1] if isinstance(given, str) and len(refusals) > 1 else refusals[0]
+    raise refusals[1] if isinstance(value, str) and len(refusals) > 1 else refusals[0]
 
 
-def _readings(given: Any) -> Iterator[Any]:
-    """What a value may mean, as it stands first."""
-    yield given
-    if isinstance(given, str):
-        if given.strip().lower() in _WORDS:
-            yield _WORDS[given.strip().lower()]
+def _readings(value: Any) -> Iterator[Any]:
+    """Yield the possible readings of a value, the literal one first."""
+    yield value
+    if isinstance(value, str):
+        if value.strip().lower() in _WORDS:
+            yield _WORDS[value.strip().lower()]
             return
         try:
-            read = json.loads(given)
+            read = json.loads(value)
         except ValueError:
             return
         yield read
-        given = read
-    if isinstance(given, float) and given.is_integer():
-        yield int(given)  # 1e2, 32.0
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        yield str(given)  # a text of digits, such as an experiment called 42
+        value = read
+    if isinstance(value, float) and value.is_integer():
+        yield int(value)  # 1e2, 32.0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield str(value)  # a text of digits, such as an experiment called 42

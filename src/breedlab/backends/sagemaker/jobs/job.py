@@ -84,8 +84,7 @@ class Job:
 
 
 def read_job(environment: Mapping[str, str]) -> Job:
-    """What the environment says, whoever set it: AWS's training toolkit, or the start scripts of
-    SDK v3.
+    """Return the job's environment, as set by AWS's training toolkit or by the start scripts.
 
     Raises:
         BackendError: If it is not that of a job.
@@ -113,7 +112,7 @@ def read_job(environment: Mapping[str, str]) -> Job:
 
 
 def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
-    """The config of a job, and what it was given beyond the experiment's, in words.
+    """Return a job's config, and as text its changes to the experiment's.
 
     Args:
         tree: The experiment's config, as the source holds it.
@@ -167,8 +166,7 @@ def stage_of(tree: Mapping[str, Any], job: Job) -> str:
 
 
 def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """Where things lie in a job. What is not to be kept lies in the folder where the process
-    works."""
+    """Return the paths in a job. Temporary files go to the folder where the process starts."""
     place: dict[str, Any] = {
         "dry_run": False,
         "resume": None,
@@ -184,10 +182,10 @@ def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
         )
     weights = Path(tree["model"]["weights"])
     if WEIGHTS_CHANNEL in job.channels:
-        named = job.channels[WEIGHTS_CHANNEL] / weights.name
+        file = job.channels[WEIGHTS_CHANNEL] / weights.name
         # its name may come from the environment
-        only = next(job.channels[WEIGHTS_CHANNEL].iterdir(), named)
-        place["model.weights"] = str(named if named.exists() else only)
+        only = next(job.channels[WEIGHTS_CHANNEL].iterdir(), file)
+        place["model.weights"] = str(file if file.exists() else only)
     elif weights.name.endswith(weight_files.ENDINGS):
         raise BackendError(
             f"model.weights: {weights} is a file, but the job has no channel {WEIGHTS_CHANNEL!r}"
@@ -196,14 +194,14 @@ def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
 
 
 def read_config(source: Path) -> dict[str, Any]:
-    """The experiment's config in a job's source."""
+    """Return the experiment's config in a job's source."""
     tree = parsed((source / CONFIG).read_text("utf-8"))
     assert isinstance(tree, dict)
     return tree
 
 
 def work_folder() -> Path:
-    """A folder for what a job needs only while it runs: caches, images that it draws or
+    """Return a folder for what a job needs only while it runs: caches, and images that it draws or
     downloads."""
     folder = Path(tempfile.gettempdir(), "breedlab")
     folder.mkdir(parents=True, exist_ok=True)
@@ -233,7 +231,7 @@ def refuse_blind_container(environment: Mapping[str, str], config: Config) -> No
 
 
 def follow_starters() -> None:
-    """Has this process told to stop when one that started it ends: nobody else will tell it.
+    """Have this process stopped when the process that started it ends; nothing else would stop it.
 
     The toolkit hands no signal on to what it starts; told to stop, it just ends.
     """
@@ -265,14 +263,13 @@ def _wait_for_one(processes: list[Any]) -> None:
 
 
 def hand_over(job: Job, run: Path) -> None:
-    """Puts a run's model where SageMaker takes it from, its archive unpacked: SageMaker packs it
-    again."""
+    """Put a run's unpacked model where SageMaker expects it; SageMaker packs it again."""
     with tarfile.open(run / "model.tar.gz", "r:gz") as archive:
         archive.extractall(job.model, filter="data")
 
 
 def report_failure(output: Path, message: str) -> None:
-    """Leaves the message where SageMaker makes it the job's failure reason (its first 1,024
+    """Write the message where SageMaker reads the job's failure reason (its first 1,024
     characters).
 
     The first to fail says why; what follows in other processes follows from that.

@@ -61,16 +61,16 @@ def everything(_: str) -> bool:
 
 
 @contextmanager
-def kept_in_step(run: Path, kept: Path, wanted: Wanted = everything) -> Iterator[None]:
+def kept_in_step(run: Path, kept: Path, is_needed: Wanted = everything) -> Iterator[None]:
     """Copy what changes in a run directory while the block runs, and once more when it ends,
     however it does.
 
     Args:
         run: The run directory.
         kept: The folder that outlives the job.
-        wanted: Which files are kept.
+        is_needed: Which files are kept.
     """
-    copier = Copier(run, kept, wanted)
+    copier = Copier(run, kept, is_needed)
     enough = threading.Event()
 
     def copy() -> None:
@@ -88,18 +88,18 @@ def kept_in_step(run: Path, kept: Path, wanted: Wanted = everything) -> Iterator
         copier.copy()
 
 
-def restore(kept: Path, run: Path) -> None:
+def restore(copy: Path, run: Path) -> None:
     """Bring a run directory back from the folder that outlived the job's last start, once a
     machine."""
     run.parent.mkdir(parents=True, exist_ok=True)
     # several processes of a machine may come
     with run.with_name(f".{run.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if run.exists() or not kept.is_dir():
+        if run.exists() or not copy.is_dir():
             return
         scratch = run.with_name(f".{run.name}.restored")
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(kept, scratch, ignore=shutil.ignore_patterns(".*"))
+        shutil.copytree(copy, scratch, ignore=shutil.ignore_patterns(".*"))
         scratch.rename(run)
 
 
@@ -112,8 +112,8 @@ class Copier:
         wanted: Which files.
     """
 
-    def __init__(self, run: Path, kept: Path, wanted: Wanted = everything) -> None:
-        self._run, self._kept, self._wanted = run, kept, wanted
+    def __init__(self, run: Path, copy: Path, wanted: Wanted = everything) -> None:
+        self._run, self._kept, self._wanted = run, copy, wanted
         self._copied: dict[str, _Stamp] = {}
 
     def copy(self) -> None:

@@ -22,7 +22,7 @@ except ImportError:  # not on Windows, from where jobs are only sent
 
 
 def install_undeclared(source: Path) -> None:
-    """Installs what has to be installed without what it asks for, once a machine.
+    """Install the packages that must not bring their dependencies, once per machine.
 
     Raises:
         BackendError: If pip fails; the message is pip's.

@@ -103,9 +103,9 @@ def _holds_password(value: str) -> bool:
 def without_secrets(config: Config) -> Config:
     """Return the config with every secret empty, as it is printed, recorded and packed."""
     variables = config.backend.environment
-    kept = {name: "" if is_secret(name, value) else value for name, value in variables.items()}
+    public = {name: "" if is_secret(name, value) else value for name, value in variables.items()}
     return config.model_copy(
-        update={"backend": config.backend.model_copy(update={"environment": kept})}
+        update={"backend": config.backend.model_copy(update={"environment": public})}
     )
 
 

@@ -93,14 +93,14 @@ def _was_started(account: boto3.Session, request: Request, error: BackendError) 
     """
     training = request.operation == "CreateTrainingJob"
     try:
-        found = described(account, request.name, training=training)
+        job = described(account, request.name, training=training)
     except BackendError as second:
         raise LostAnswer(
             f"{request.name}: AWS's response was lost, so it may have started: {second}"
         ) from error
-    if found is None:
+    if job is None:
         return False
-    if _source(found) != _source(request.parameters):
+    if _source(job) != _source(request.parameters):
         raise BackendError(
             f"{request.name}: the account already has a job of this name; choose another"
             " backend.job_name"

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]:
-    """Starts an experiment's first job.
+    """Start an experiment's first job.
 
     Raises:
         BreedlabError: Before anything is uploaded, naming all that AWS would refuse.
@@ -84,8 +84,8 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         source = Path(scratch, "source")
         source.mkdir()
         write_source(source, config)
-        sent = planned_requests(experiment)
-        problems += checks.source_problems(source) + checks.request_problems(sent, experiment)
+        requests = planned_requests(experiment)
+        problems += checks.source_problems(source) + checks.request_problems(requests, experiment)
         if problems:
             raise error_from(problems, "backend=sagemaker", "BL411")
         assert account and place
@@ -156,34 +156,34 @@ def _with_fitting_batches(config: Config) -> Config:
         images = find_images(config).counts["train"]
     except DataError:  # told when the images are checked, after what AWS would refuse
         return config
-    config, said = cap_batch_sizes(config, images)
-    if said:
-        note(said)
+    config, notice = cap_batch_sizes(config, images)
+    if notice:
+        note(notice)
     return config
 
 
 def _name_problems(account: boto3.Session, config: Config) -> list[Problem]:
-    """Whether a name of the person's own is still free."""
+    """Return whether a name chosen by the user is still free."""
     from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline
     from breedlab.backends.sagemaker.jobs.status import training_status, tuning_status
 
     name = str(config.backend.job_name)
-    taken = []
+    kinds = []
     if tuning_status(account, name).state or training_status(account, name).state:
-        taken.append("job")
+        kinds.append("job")
     if pipeline.is_pipeline(config) and described_pipeline(account, name):
-        taken.append("pipeline")
+        kinds.append("pipeline")
     return [
         Problem(
             "backend.job_name",
             f"the account already has a {kind} {name!r}; a name can be used only once",
         )
-        for kind in taken
+        for kind in kinds
     ]
 
 
 def _data_problems(account: boto3.Session, root: str) -> list[Problem]:
-    """Whether there are images at an address in S3, as far as one look tells."""
+    """Return the problems with an address of images in S3, as far as one request shows."""
     bucket, key = split_uri(root)
     problems = session.bucket_problems(account, "data.root", bucket)
     if problems:
@@ -206,8 +206,7 @@ def _data_problems(account: boto3.Session, root: str) -> list[Problem]:
 
 
 def _with_photos(account: boto3.Session, experiment: Experiment) -> tuple[Experiment, str | None]:
-    """The experiment with the address of its images, which are uploaded if they are not there
-    yet."""
+    """Return the experiment with the address of its images, uploading them if needed."""
     config = experiment.config
     if config.data.root.startswith("s3://"):
         return experiment, None
@@ -221,7 +220,7 @@ def _with_photos(account: boto3.Session, experiment: Experiment) -> tuple[Experi
 
 
 def _upload_code(account: boto3.Session, experiment: Experiment, scratch: Path) -> None:
-    """Uploads the source archive, the start scripts, and a file of weights if there is one."""
+    """Upload the source archive, the start scripts, and a file of weights if there is one."""
     from breedlab.backends.sagemaker.jobs.start_scripts import write_start_scripts
     from breedlab.backends.sagemaker.upload import upload_files
 
@@ -244,7 +243,7 @@ def _upload_code(account: boto3.Session, experiment: Experiment, scratch: Path) 
 
 
 def pack(folder: Path, archive: Path) -> Path:
-    """Packs a folder, the same bytes for the same content."""
+    """Pack a folder; the same content gives the same bytes."""
     import gzip
 
     def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -124,8 +124,8 @@ def _jobs(experiment: Experiment) -> dict[str, Request]:
     for path in search_space(experiment.config):
         name = sagemaker_name(path)
         # Joined, as the SDK does it: a hyperparameter has to be a text.
-        found = _property(SEARCH, f"BestTrainingJob.TunedHyperParameters['{name}']")
-        best[name] = _joined("", found)
+        value = _property(SEARCH, f"BestTrainingJob.TunedHyperParameters['{name}']")
+        best[name] = _joined("", value)
     return {SEARCH: tuning_request(experiment), TRAIN: training_request(experiment, best)}
 
 

@@ -39,8 +39,8 @@ class PipelineExperiment(SageMakerExperiment):
         status = execution_status(self._account, self.record)
         if status.state is None:
             return self._missing()
-        begun = [step for step in self._look(status).values() if step.state in _AT_WORK]
-        at = f", {begun[-1].name}: {begun[-1].state.lower()}" if begun else ""
+        running = [step for step in self._look(status).values() if step.state in _AT_WORK]
+        at = f", {running[-1].name}: {running[-1].state.lower()}" if running else ""
         return f"pipeline {describe(status)}{at}"
 
     def details(self) -> list[tuple[str, str]]:
@@ -56,8 +56,8 @@ class PipelineExperiment(SageMakerExperiment):
         return lines
 
     def trials(self) -> Sequence[TrialLog] | None:
-        wanted = SEARCH if self.record.searches else TRAIN
-        return super().trials() if wanted in self._look() else None
+        step = SEARCH if self.record.searches else TRAIN
+        return super().trials() if step in self._look() else None
 
     def logs(self, trial: int | None = None) -> Iterator[tuple[str, Iterable[str]]]:
         if not self._look():
@@ -139,7 +139,7 @@ class PipelineExperiment(SageMakerExperiment):
         Raises:
             JobFailed: If the execution ended otherwise.
         """
-        told = ""
+        shown = ""
         while True:
             status = execution_status(self._account, self.record)
             steps = self._look(status)
@@ -153,9 +153,9 @@ class PipelineExperiment(SageMakerExperiment):
             if status.state is None or status.state in ENDED:
                 raise JobFailed(_ending(self._account, self.record, status, steps))
             title = f"{self.name}: {status.state}"
-            if title != told:
+            if title != shown:
                 note(title)
-            told = title
+            shown = title
             time.sleep(follow.POLL_SECONDS)
 
 

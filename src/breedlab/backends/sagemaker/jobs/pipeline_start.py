@@ -35,30 +35,30 @@ def start_pipeline(account: boto3.Session, record: Record) -> Record:
             record is.
     """
     experiment = record.experiment()
-    sent = requests(experiment, record.git, with_secrets, record.started)
+    definition_requests = requests(experiment, record.git, with_secrets, record.started)
     stage(f"Starting the pipeline {record.name}")
     return start_on_record(
         account,
         record,
         experiment.config.backend.kms.output,
         record.name,
-        lambda: _send(account, sent),
+        lambda: _send(account, definition_requests),
     )
 
 
-def _send(account: boto3.Session, sent: list[Request]) -> str:
+def _send(account: boto3.Session, requests: list[Request]) -> str:
     """Create a pipeline, start it, and return the ARN of its execution; one that is refused its
     start is deleted again."""
-    for group in (each for each in sent if each.operation == "CreateModelPackageGroup"):
+    for group in (each for each in requests if each.operation == "CreateModelPackageGroup"):
         ensure_group(account, group)
-    pipeline = next(each for each in sent if each.operation == "CreatePipeline")
-    made = _create(account, pipeline)
+    pipeline = next(each for each in requests if each.operation == "CreatePipeline")
+    created = _create(account, pipeline)
     try:
-        return _start(account, sent[-1])
+        return _start(account, requests[-1])
     except LostAnswer:
         raise
     except (BackendError, OSError):
-        if made:
+        if created:
             with suppress(BackendError), aws_errors(pipeline.name):
                 client(account, "sagemaker").delete_pipeline(PipelineName=pipeline.name)
         raise
@@ -72,9 +72,9 @@ def _create(account: boto3.Session, request: Request) -> bool:
     except BackendError as error:
         if not _is_there(error.__cause__):
             raise
-        found = described_pipeline(account, request.name) or {}
-        wanted = json.loads(request.parameters["PipelineDefinition"])
-        if json.loads(found.get("PipelineDefinition", "null")) != wanted:
+        existing = described_pipeline(account, request.name) or {}
+        definition = json.loads(request.parameters["PipelineDefinition"])
+        if json.loads(existing.get("PipelineDefinition", "null")) != definition:
             raise BackendError(
                 f"{request.name}: the account already has a pipeline of this name; choose another"
                 " backend.job_name"

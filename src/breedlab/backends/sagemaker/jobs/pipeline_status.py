@@ -49,12 +49,12 @@ def latest_execution(account: boto3.Session, pipeline: str) -> str | None:
 
     with aws_errors(pipeline):
         try:
-            found = newest_execution(account, pipeline)
+            execution = newest_execution(account, pipeline)
         except ClientError as error:
             if not is_missing(error):
                 raise
             return None
-    return str(found["PipelineExecutionArn"]) if found else None
+    return str(execution["PipelineExecutionArn"]) if execution else None
 
 
 def newest_execution(account: boto3.Session, pipeline: str) -> Mapping[str, Any] | None:
@@ -76,7 +76,7 @@ def described_pipeline(account: boto3.Session, name: str) -> dict[str, Any] | No
 
     with aws_errors(name):
         try:
-            found: dict[str, Any] = client(account, "sagemaker").describe_pipeline(
+            pipeline_tree: dict[str, Any] = client(account, "sagemaker").describe_pipeline(
                 PipelineName=name
             )
         except ClientError as error:
@@ -85,7 +85,7 @@ def described_pipeline(account: boto3.Session, name: str) -> dict[str, Any] | No
             if not (is_missing(error) or is_denied(error) or invalid):
                 raise
             return None
-    return found
+    return pipeline_tree
 
 
 def execution_status(account: boto3.Session, record: Record) -> Status:
@@ -94,21 +94,23 @@ def execution_status(account: boto3.Session, record: Record) -> Status:
     if arn is None:
         return Status(record.name, None)
     with aws_errors(record.name):
-        found = client(account, "sagemaker").describe_pipeline_execution(PipelineExecutionArn=arn)
-    state = str(found["PipelineExecutionStatus"])
-    return Status(record.name, state, reason=str(found.get("FailureReason", "")), arn=arn)
+        execution = client(account, "sagemaker").describe_pipeline_execution(
+            PipelineExecutionArn=arn
+        )
+    state = str(execution["PipelineExecutionStatus"])
+    return Status(record.name, state, reason=str(execution.get("FailureReason", "")), arn=arn)
 
 
 def steps_of(account: boto3.Session, execution: str) -> dict[str, Step]:
     """Return the steps of an execution that have begun, by name, in the order in which they did."""
     with aws_errors(execution):
         pages = client(account, "sagemaker").get_paginator("list_pipeline_execution_steps")
-        found = [
+        steps = [
             each
             for page in pages.paginate(PipelineExecutionArn=execution, SortOrder="Ascending")
             for each in page["PipelineExecutionSteps"]
         ]
-    return {each["StepName"]: _step(each) for each in found}
+    return {each["StepName"]: _step(each) for each in steps}
 
 
 def with_jobs(record: Record, steps: Mapping[str, Step]) -> Record:
@@ -122,8 +124,8 @@ def with_jobs(record: Record, steps: Mapping[str, Step]) -> Record:
     return replace(record, jobs=jobs)
 
 
-def _step(listed: Mapping[str, Any]) -> Step:
-    metadata = listed.get("Metadata", {})
+def _step(entry: Mapping[str, Any]) -> Step:
+    metadata = entry.get("Metadata", {})
     arn = next(
         (
             str(metadata[kind]["Arn"])
@@ -133,5 +135,5 @@ def _step(listed: Mapping[str, Any]) -> Step:
         "",
     )
     name = arn.rpartition(":")[2].partition("/")[2]
-    reason = " ".join(str(listed.get("FailureReason", "")).split())
-    return Step(str(listed["StepName"]), str(listed["StepStatus"]), name, reason)
+    reason = " ".join(str(entry.get("FailureReason", "")).split())
+    return Step(str(entry["StepName"]), str(entry["StepStatus"]), name, reason)

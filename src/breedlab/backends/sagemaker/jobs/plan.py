@@ -34,7 +34,7 @@ from breedlab.training.objective import epoch_line, figures_of
 
 
 def plan(config: Config) -> str:
-    """The plan as text.
+    """Return the plan as text.
 
     Raises:
         ConfigError: For what AWS would refuse, as far as it can be told from here.
@@ -53,10 +53,10 @@ def plan(config: Config) -> str:
         images.training_image(config.backend, place.region),
         config.data.root if in_s3 else place.uri("data", "<fingerprint>"),
     )
-    sent = planned_requests(experiment)
+    requests = planned_requests(experiment)
     problems = checks.offline_problems(config, place.region)
     problems += definition_problems(config)
-    problems += [*logger_problems(config), *checks.request_problems(sent, experiment)]
+    problems += [*logger_problems(config), *checks.request_problems(requests, experiment)]
     if problems:
         raise error_from(problems, "backend=sagemaker", "BL411")
     lines = [
@@ -73,7 +73,7 @@ def plan(config: Config) -> str:
         *_source(config),
         "",
     ]
-    for number, request in enumerate(sent, 1):
+    for number, request in enumerate(requests, 1):
         lines += [
             f"request {number}: {request.operation}",
             json.dumps(_readable(request.parameters), indent=2),
@@ -185,7 +185,7 @@ def _search(experiment: Experiment) -> Iterator[str]:
     yield ""
 
 
-def _source(config: Config, shown: int = 3) -> Iterator[str]:
+def _source(config: Config, most: int = 3) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_source(folder, config)
@@ -203,9 +203,9 @@ def _source(config: Config, shown: int = 3) -> Iterator[str]:
         if inside == [Path(top)]:
             yield f"  {top}  {total:,} bytes"
         else:
-            named = ", ".join("/".join(path.parts[1:]) for path in inside[:shown])
-            more = f" and {len(inside) - shown} more" if len(inside) > shown else ""
-            yield f"  {top}/  {len(inside)} files, {total:,} bytes: {named}{more}"
+            names = ", ".join("/".join(path.parts[1:]) for path in inside[:most])
+            more = f" and {len(inside) - most} more" if len(inside) > most else ""
+            yield f"  {top}/  {len(inside)} files, {total:,} bytes: {names}{more}"
 
 
 def _needs(place: AwsTarget) -> Iterator[str]:

@@ -78,7 +78,7 @@ class Record:
         return self.jobs.get(self.final_name, self.final_name)
 
     def experiment(self) -> Experiment:
-        """What its jobs are made of, to build the requests that are still to come."""
+        """Return what is needed to build the requests that are not sent yet."""
         # The weights were uploaded; the file need not be on this machine any more.
         tree = {**self.config, "model": {**self.config["model"], "weights": "none"}}
         # Nor need its environment be this machine's: the images were uploaded, too.
@@ -91,7 +91,7 @@ class Record:
         )
 
     def plain(self) -> dict[str, Any]:
-        """The content of job.json."""
+        """Return the content of job.json."""
         return stamp({name: value for name, value in asdict(self).items() if name != "run"})
 
     @property
@@ -106,7 +106,7 @@ class Record:
 
 
 def save(record: Record, session: boto3.Session, kms_key: str | None) -> None:
-    """Writes a record into the bucket, and into the run directory."""
+    """Write a record to the bucket and to the run directory."""
     text = json.dumps(record.plain(), indent=2)
     put(
         client(session, "s3"),
@@ -133,14 +133,13 @@ def forget(record: Record, session: boto3.Session) -> None:
 
 
 def find_in_bucket(session: boto3.Session, name: str) -> Record:
-    """The record of a job that was launched from another machine: AWS knows where it writes, and
-    there it lies.
+    """Return the record of a job launched from another machine, from where AWS says that it writes.
 
     Raises:
         BackendError: If there is no such job, or it is not breedlab's.
     """
-    written = _output_of(session, name)
-    bucket, key = split_uri(written)
+    output = _output_of(session, name)
+    bucket, key = split_uri(output)
     folder = key.rpartition("/output")[0]
     s3 = client(session, "s3")
     with aws_errors(name):
@@ -152,12 +151,12 @@ def find_in_bucket(session: boto3.Session, name: str) -> Record:
 
 
 def with_run(record: Record, run: Path) -> Record:
-    """The record with a run directory of its own."""
+    """Return the record with a run directory of its own."""
     return replace(record, run=run)
 
 
 def _output_of(session: boto3.Session, name: str) -> str:
-    """Where a job of either kind writes its output."""
+    """Return the output address of a job of either kind."""
     from botocore.exceptions import ClientError
 
     sagemaker = client(session, "sagemaker")
@@ -167,7 +166,7 @@ def _output_of(session: boto3.Session, name: str) -> str:
     ):
         with aws_errors(name):
             try:
-                found = getattr(sagemaker, operation)(**{key: name})
+                response = getattr(sagemaker, operation)(**{key: name})
             except ClientError as error:
                 if error.response["Error"]["Code"] not in (
                     "ResourceNotFound",
@@ -176,13 +175,15 @@ def _output_of(session: boto3.Session, name: str) -> str:
                     raise
             else:
                 return str(
-                    found.get("TrainingJobDefinition", found)["OutputDataConfig"]["S3OutputPath"]
+                    response.get("TrainingJobDefinition", response)["OutputDataConfig"][
+                        "S3OutputPath"
+                    ]
                 )
     from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline
 
     if pipeline := described_pipeline(session, name):
-        if written := _output_of_steps(json.loads(pipeline["PipelineDefinition"])):
-            return written
+        if output := _output_of_steps(json.loads(pipeline["PipelineDefinition"])):
+            return output
         raise NotOurs(f"{name}: breedlab did not launch this pipeline of the account")
     where = session.region_name
     raise NotFound(
@@ -195,8 +196,8 @@ def _output_of_steps(definition: Mapping[str, Any]) -> str | None:
     for step in definition.get("Steps", []):
         arguments = step.get("Arguments", {})
         job = arguments.get("TrainingJobDefinition", arguments)
-        written = job.get("OutputDataConfig", {}).get("S3OutputPath")
-        return written if isinstance(written, str) else None
+        output = job.get("OutputDataConfig", {}).get("S3OutputPath")
+        return output if isinstance(output, str) else None
     return None
 
 

@@ -77,7 +77,7 @@ class Experiment:
     data: str
 
     def uri(self, *parts: str) -> str:
-        """An address in the experiment's own folder."""
+        """Return an address in the experiment's own folder."""
         return self.place.uri("jobs", self.name, *parts)
 
     @property
@@ -100,7 +100,7 @@ def each_trial_is_a_job(config: Config) -> bool:
 
 
 def new_name(config: Config, now: datetime) -> str:
-    """A job's name: at most 32 characters, and another one each time."""
+    """Return a unique job name of at most 32 characters."""
     if config.backend.job_name:
         return config.backend.job_name
     readable = re.sub(r"[^a-zA-Z0-9]+", "-", config.name).strip("-")[:14].strip("-") or "breedlab"
@@ -123,7 +123,7 @@ def requests(experiment: Experiment, best: Mapping[str, str] | None = None) -> l
 
 
 def training_request(experiment: Experiment, values: Mapping[str, Any]) -> Request:
-    """A training job that SDK v3's scripts start.
+    """Return a training job that SDK v3's scripts start.
 
     Args:
         experiment: What jobs are made of.
@@ -153,7 +153,7 @@ def training_request(experiment: Experiment, values: Mapping[str, Any]) -> Reque
 
 
 def tuning_request(experiment: Experiment) -> Request:
-    """A tuning job, whose training jobs the image's toolkit starts."""
+    """Return a tuning job, whose training jobs the image's toolkit starts."""
     config, tuner = experiment.config, experiment.config.tuner
     fixed = {
         "sagemaker_program": ENTRY,
@@ -228,7 +228,7 @@ def metric_definitions(config: Config) -> list[dict[str, str]]:
 
 
 def parameter_ranges(config: Config) -> dict[str, list[dict[str, Any]]]:
-    """The search space as SageMaker has it."""
+    """Return the search space in SageMaker's form."""
     ranges: dict[str, list[dict[str, Any]]] = {}
     for path, dimension in search_space(config).items():
         kind, described = _range(dimension)
@@ -248,7 +248,7 @@ def processes(config: Config) -> int | None:
 
 
 def weights_file(config: Config) -> Path | None:
-    """The file of weights that a job needs beside its images, if the config names one."""
+    """Return the file of weights that a job needs beside its images, if the config names one."""
     path = Path(weight_files.file_of(config.model.weights))
     return path if path.name.endswith(weight_files.ENDINGS) or path.is_file() else None
 
@@ -267,7 +267,7 @@ def _range(dimension: Dimension) -> tuple[str, dict[str, Any]]:
 
 
 def _shared(experiment: Experiment, stage: str) -> dict[str, Any]:
-    """What a training job and the definition of a tuning job's training jobs have in common."""
+    """Return what a training job's request and a tuning job's training definition share."""
     config, backend, place = experiment.config, experiment.config.backend, experiment.place
     channels = [
         _channel("training", experiment.data.rstrip("/") + "/", _INPUT_MODES[backend.input_mode]),

@@ -44,7 +44,7 @@ _AS_THE_IMAGE_HAS_IT = {"numpy", "pandas", "pillow", "psutil", "requests", "setu
 
 
 def write_source(folder: Path, config: Config) -> None:
-    """Writes what a job is started from: `src conf entry`, its requirements, and the config as
+    """Write the files that a job starts from: `src conf entry`, its requirements, and the config as
     `config.yaml`.
 
     What the job does with the config follows from `BREEDLAB_STAGE` (see `job`), so all jobs of an
@@ -61,9 +61,9 @@ def write_source(folder: Path, config: Config) -> None:
     shutil.copytree(config_folder(), folder / "conf")
     shutil.copytree(config_folder().with_name("entry"), folder / "entry", ignore=no_bytecode)
     # So that what asks for breedlab's version finds it, though it is not installed there.
-    known = folder / "src" / f"breedlab-{__version__}.dist-info"
-    known.mkdir()
-    (known / "METADATA").write_text(
+    metadata = folder / "src" / f"breedlab-{__version__}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: breedlab\nVersion: {__version__}\n"
     )
     (folder / CONFIG).write_text(yaml.safe_dump(config.recorded(), sort_keys=False))
@@ -77,12 +77,12 @@ def write_source(folder: Path, config: Config) -> None:
 
 
 def debugs(config: Config) -> bool:
-    """Whether a config records debug tensors."""
+    """Return whether a config records debug tensors."""
     return config.debugger.level != "none"
 
 
 def requirements(config: Config) -> list[str]:
-    """The lines of a job's requirements file."""
+    """Return the lines of a job's requirements file."""
     extras = ["", "report", "tensorboard", *(["debugger"] if debugs(config) else [])]
     if config.model.name.startswith("timm/"):
         extras.append("timm")
@@ -130,7 +130,7 @@ def _pinned(name: str, declared: str = "") -> str:
 
 
 def _declared(extra: str) -> Iterator[str]:
-    """What breedlab declares to need: for an extra, or `""` for everything."""
+    """Yield breedlab's declared requirements: those of an extra, or with `""` all of them."""
     project = PACKAGE.parents[1] / "pyproject.toml"
     if project.is_file():  # a checkout; what is installed of it may be of another day
         table = tomllib.loads(project.read_text("utf-8"))["project"]
@@ -138,8 +138,8 @@ def _declared(extra: str) -> Iterator[str]:
         return
     for line in metadata.requires("breedlab") or []:
         declared, _, marker = line.partition(";")
-        named = re.search(r"""extra == ['"]([^'"]+)['"]""", marker)
-        if (named[1] if named else "") == extra:
+        match = re.search(r"""extra == ['"]([^'"]+)['"]""", marker)
+        if (match[1] if match else "") == extra:
             yield declared.strip()
 
 

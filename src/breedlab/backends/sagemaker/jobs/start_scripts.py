@@ -15,7 +15,7 @@ from breedlab.backends.sagemaker.jobs.requests import ARCHIVE, ENTRY
 
 
 def write_start_scripts(folder: Path, processes: int | None, instances: int) -> None:
-    """Fills a folder with what the channel holds.
+    """Write the channel's files into a folder.
 
     Args:
         folder: To be filled.

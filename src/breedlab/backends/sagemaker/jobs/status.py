@@ -90,28 +90,28 @@ class Status:
 
 
 def training_status(account: boto3.Session, name: str) -> Status:
-    """How a training job stands."""
-    found = _described(account, "describe_training_job", TrainingJobName=name)
-    if found is None:
+    """Return the status of a training job."""
+    job = _described(account, "describe_training_job", TrainingJobName=name)
+    if job is None:
         return Status(name, None)
     return Status(
         name,
-        found["TrainingJobStatus"],
-        found.get("SecondaryStatus", ""),
-        found.get("FailureReason", ""),
-        _seconds(found, "TrainingStartTime", "TrainingEndTime"),
-        found["TrainingJobArn"],
+        job["TrainingJobStatus"],
+        job.get("SecondaryStatus", ""),
+        job.get("FailureReason", ""),
+        _seconds(job, "TrainingStartTime", "TrainingEndTime"),
+        job["TrainingJobArn"],
     )
 
 
 def tuning_status(account: boto3.Session, name: str) -> Status:
-    """How a tuning job stands."""
-    found = _described(
+    """Return the status of a tuning job."""
+    job = _described(
         account, "describe_hyper_parameter_tuning_job", HyperParameterTuningJobName=name
     )
-    if found is None:
+    if job is None:
         return Status(name, None)
-    counts = found.get("TrainingJobStatusCounters", {})
+    counts = job.get("TrainingJobStatusCounters", {})
     failed = counts.get("NonRetryableError", 0) + counts.get("RetryableError", 0)
     words = [
         f"{counts.get('Completed', 0)} trials complete",
@@ -121,11 +121,11 @@ def tuning_status(account: boto3.Session, name: str) -> Status:
     words += [f"{failed} failed"] if failed else []
     return Status(
         name,
-        found["HyperParameterTuningJobStatus"],
+        job["HyperParameterTuningJobStatus"],
         ", ".join(words),
-        found.get("FailureReason", ""),
-        _seconds(found, "CreationTime", "HyperParameterTuningEndTime"),
-        found["HyperParameterTuningJobArn"],
+        job.get("FailureReason", ""),
+        _seconds(job, "CreationTime", "HyperParameterTuningEndTime"),
+        job["HyperParameterTuningJobArn"],
     )
 
 
@@ -144,10 +144,10 @@ def with_stopper(account: boto3.Session, status: Status) -> Status:
     if status.state != "Stopped" or not status.arn:
         return status
     try:
-        found = tags_of(account, status.arn)
+        tags = tags_of(account, status.arn)
     except BackendError:  # it is only an explanation
         return status
-    return replace(status, stopped_by=found.get(STOPPED_BY, ""))
+    return replace(status, stopped_by=tags.get(STOPPED_BY, ""))
 
 
 def tags_of(account: boto3.Session, arn: str) -> dict[str, str]:
@@ -157,7 +157,7 @@ def tags_of(account: boto3.Session, arn: str) -> dict[str, str]:
 
 
 def first_status(account: boto3.Session, record: Record) -> Status:
-    """How an experiment's first job stands."""
+    """Return the status of an experiment's first job."""
     return (
         tuning_status(account, record.first_job)
         if record.searches
@@ -174,16 +174,16 @@ class Trial:
 
 
 def list_trials(account: boto3.Session, tuning: str) -> list[Trial]:
-    """The trials of a tuning job, in the order in which they started, counted from 0."""
+    """Return the trials of a tuning job, in the order in which they started, counted from 0."""
     sagemaker = client(account, "sagemaker")
     with aws_errors(tuning):
         pages = sagemaker.get_paginator(
             "list_training_jobs_for_hyper_parameter_tuning_job"
         ).paginate(HyperParameterTuningJobName=tuning, SortBy="CreationTime", SortOrder="Ascending")
-        found = [summary for page in pages for summary in page["TrainingJobSummaries"]]
+        summaries = [summary for page in pages for summary in page["TrainingJobSummaries"]]
     return [
         Trial(summary["TrainingJobName"], _row(number, summary))
-        for number, summary in enumerate(found)
+        for number, summary in enumerate(summaries)
     ]
 
 
@@ -204,17 +204,17 @@ def _described(account: boto3.Session, operation: str, **names: str) -> dict[str
 
     with aws_errors(next(iter(names.values()))):
         try:
-            found: dict[str, Any] = getattr(client(account, "sagemaker"), operation)(**names)
+            response: dict[str, Any] = getattr(client(account, "sagemaker"), operation)(**names)
         except ClientError as error:
             if error.response["Error"]["Code"] in ("ResourceNotFound", "ValidationException"):
                 return None
             raise
-    return found
+    return response
 
 
-def _seconds(found: Mapping[str, Any], start: str, end: str) -> float:
-    if start not in found:
+def _seconds(job: Mapping[str, Any], start: str, end: str) -> float:
+    if start not in job:
         return 0.0
-    began: datetime = found[start]
-    ended: datetime = found.get(end, datetime.now(began.tzinfo))
-    return max(0.0, (ended - began).total_seconds())
+    began: datetime = job[start]
+    end_time: datetime = job.get(end, datetime.now(began.tzinfo))
+    return max(0.0, (end_time - began).total_seconds())

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def fetch_trials(account: boto3.Session, record: Record, run: Path) -> None:
-    """Adds what a tuning job's trials left to the run directory of the experiment."""
+    """Add the files of a tuning job's trials to the experiment's run directory."""
     config = record.experiment().config
     trials = [
         trial for trial in list_trials(account, record.first_job) if trial.row.state != "running"
@@ -82,7 +82,7 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
 
 
 def write_study(config: Config, run: Path, trials: list[Trial]) -> None:
-    """Writes study.db, the same as a search here writes."""
+    """Write study.db as a local search would."""
     import optuna
 
     from breedlab.config import search_space

@@ -50,13 +50,13 @@ def find_winner(account: boto3.Session, record: Record) -> Winner | None:
         for trial in complete
         if trial.row.objective is not None
     }
-    named = (described(account, record.first_job, training=False) or {}).get("BestTrainingJob")
+    best_job = (described(account, record.first_job, training=False) or {}).get("BestTrainingJob")
     best: float | None = None
-    if named:
+    if best_job:
         numbers = {trial.job: trial.row.number for trial in complete}
-        best = objectives.get(numbers.get(named["TrainingJobName"], -1))
+        best = objectives.get(numbers.get(best_job["TrainingJobName"], -1))
         if best is None:
-            return Winner(dict(named["TunedHyperParameters"]))
+            return Winner(dict(best_job["TunedHyperParameters"]))
     else:  # a search that was stopped may name none
         for objective in objectives.values():
             best = objective if better(objective, best, mode) else best
@@ -80,11 +80,11 @@ def find_winner(account: boto3.Session, record: Record) -> Winner | None:
 def trained_values(account: boto3.Session, record: Record) -> dict[str, str]:
     """Return the searched values that the final training was started with, by SageMaker's name;
     empty if it was not."""
-    found = described(account, record.final_job, training=True) or {}
+    job = described(account, record.final_job, training=True) or {}
     searched = {sagemaker_name(path) for path in search_space(record.experiment().config)}
     return {
         name: str(value)
-        for name, value in found.get("HyperParameters", {}).items()
+        for name, value in job.get("HyperParameters", {}).items()
         if name in searched
     }
 

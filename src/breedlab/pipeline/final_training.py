@@ -1,0 +1,157 @@
+"""The final training: the network as a config trains it, and as fine-tuning may change it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breedlab import config as configs
+from breedlab import distributed
+from breedlab.config import Config
+from breedlab.console import note
+from breedlab.pipeline import extension
+
+if TYPE_CHECKING:
+    import lightning
+    import torch
+
+    from breedlab.data.module import PhotoData
+    from breedlab.models.classifier import Classifier
+    from breedlab.training.context import TrainingContext
+    from breedlab.training.fit import Fitted
+    from breedlab.training.solving import Solution
+
+
+@dataclass
+class Trained:
+    """The trained network, and what the later stages need of its training.
+
+    Attributes:
+        classifier: The network.
+        config: What it was trained with, including the search's values, and those of a solved head.
+        photos: The images as it was trained on them.
+        fitted: How the training ended.
+        folder: Which holds `checkpoints/`: the run directory, or fine-tuning's.
+        precision: Of the training.
+        solution: Of a solved head; None for a trained one.
+        head: The head that fine-tuning started from; None without fine-tuning.
+    """
+
+    classifier: Classifier
+    config: Config
+    photos: PhotoData
+    fitted: Fitted
+    folder: Path
+    precision: str
+    solution: Solution | None = None
+    head: Mapping[str, torch.Tensor] | None = None
+
+
+def train(
+    prepared: TrainingContext,
+    config: Config,
+    directory: Path,
+    profiled_from: float,
+    callbacks: Sequence[lightning.Callback],
+) -> Trained:
+    """Solve the head, or train the network, after a probe if the config asks for one.
+
+    Args:
+        prepared: The run's.
+        config: With the search's values.
+        directory: The run's.
+        profiled_from: When the profiler's recording started.
+        callbacks: Those of the caller.
+    """
+    from breedlab.pipeline.observers import observers
+    from breedlab.training.architecture import is_solved
+    from breedlab.training.auto_values import training_precision
+    from breedlab.training.fit import ActivationData, fit
+    from breedlab.training.probe import probe
+    from breedlab.training.solving import SOLVED
+
+    classifier = prepared.classifier(config, synced=distributed.world() > 1)
+    fresh = not (directory / "checkpoints" / "last.ckpt").exists()
+    # DDP hands the probed head on
+    if config.trainer.probe_epochs and fresh and distributed.is_main():
+        probe(prepared, classifier, config)
+    with distributed.rank_zero_first():
+        activations = prepared.activations(classifier, config)
+        photos: PhotoData = (
+            prepared.live_data(config) if activations is None else prepared.data(config)
+        )
+    solution = None
+    if is_solved(config):
+        solution = distributed.rank_zero_only(lambda: prepared.solve(classifier, config))
+        solution.put_into(classifier.head)
+        note(solution.describe(config.monitor.metric))
+        config = configs.replace(config, SOLVED)
+    learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
+    data = photos if activations is None else ActivationData(activations, photos)
+    precision = training_precision(
+        config, prepared.accelerator, prepared.precision, cached=activations is not None
+    )
+    if precision != prepared.precision and solution is None:
+        note(
+            f"only the head trains, in {precision}: for that, a CPU is faster than in"
+            f" {prepared.precision}"
+        )
+    fitted = fit(
+        learner,
+        data,
+        config,
+        directory,
+        accelerator=prepared.accelerator,
+        precision=precision,
+        extended_after=distributed.rank_zero_only(lambda: extension.extended_after(directory)),
+        callbacks=[*observers(config, directory, profiled_from), *callbacks],
+    )
+    ties = f", the lowest valid/loss of {fitted.tied + 1} epochs that tie" if fitted.tied else ""
+    note(
+        f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric}"
+        f" {fitted.best:.4f}{ties}"
+    )
+    return Trained(classifier, config, photos, fitted, directory, precision, solution)
+
+
+def training_metrics(trained: Trained, search: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the part of metrics.json on the training and the search."""
+    fitted = trained.fitted
+    training: dict[str, Any] = {
+        "epochs": fitted.epochs,
+        "ended": fitted.reason,
+        "best_epoch": fitted.best_epoch,
+        "precision": trained.precision,
+    }
+    if trained.solution is not None:
+        training["logistic"] = trained.solution.as_dict()
+    return {
+        "monitor": {"metric": trained.config.monitor.metric, "best": fitted.best},
+        "training": training,
+        "search": search,
+    }
+
+
+def fine_tune(
+    trained: Trained,
+    prepared: TrainingContext,
+    directory: Path,
+    seconds_left: float | None,
+    metrics: dict[str, Any],
+) -> None:
+    """Fine-tune, and replace the trained network if that made it better."""
+    from breedlab.pipeline import fine_tuning
+
+    result = fine_tuning.fine_tune(
+        prepared, trained.config, directory, trained.fitted, seconds_left
+    )
+    metrics["training"]["fine_tune"] = result.told
+    if result.config is None or result.fitted is None:
+        return
+    trained.config, trained.fitted = result.config, result.fitted
+    trained.folder = directory / fine_tuning.FOLDER
+    trained.head, trained.precision, trained.solution = result.head, result.precision, None
+    trained.photos = prepared.live_data(result.config)
+    metrics["monitor"]["best"] = result.fitted.best
