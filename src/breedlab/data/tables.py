@@ -86,7 +86,7 @@ class _Reading:
 
     rows: dict[Path, Row] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    unlabelled: int = 0
+    unlabeled: int = 0
     disputed: dict[Path, str] = field(default_factory=dict)  # images of several classes, where one
 
 
@@ -211,7 +211,7 @@ def _left_out(root: Path, images: Images, reading: _Reading, sheets: list[_Sheet
             f"left out: {len(reading.missing):,} images that {names} names and that are not there: "
             + listed(reading.missing, FEW)
         )
-    if reading.unlabelled:
+    if reading.unlabeled:
         yield f"left out: {reading.unlabeled:,} rows of {names} without a label"
     if reading.disputed:
         count = len(reading.disputed)
@@ -261,7 +261,7 @@ def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bo
     for number, record in enumerate(sheet.records, 2):
         labels = sheet.labels(record)
         if not labels and not multi_label:
-            reading.unlabelled += 1
+            reading.unlabeled += 1
             continue
         split = own_split
         if sheet.split and record[sheet.split]:
