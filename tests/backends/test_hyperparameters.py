@@ -28,6 +28,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "data.batch_size": st.integers(1, 8192),
     "data.augment": st.sampled_from(["none", "basic", "trivial", "randaug"]),
     "data.mixup": st.floats(0, 10),
+    "data.cutmix": st.floats(0, 10),
     "data.class_weights": st.sampled_from(["none", "balanced"]),
     "data.sampling": st.sampled_from(["shuffled", "balanced"]),
     "model.head": st.lists(st.integers(1, 4096), max_size=4),

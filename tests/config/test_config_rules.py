@@ -128,6 +128,12 @@ CASES = [
         {"data.mixup": 0.2, "model.freeze": "none"},
     ),
     Case(
+        "views_suit_augmentation",
+        {"data.cutmix": 1.0},
+        "data.cutmix: got 1; expected 0, since mixing images needs model.freeze=none",
+        {**SEVERAL, "data.cutmix": 1.0, "data.mixup": 0.2, "model.freeze": "none"},
+    ),
+    Case(
         "probe_has_something_to_unfreeze",
         {"trainer.probe_epochs": 2},
         "trainer.probe_epochs: got 2; expected 0, since model.freeze=backbone never unfreezes",
@@ -446,35 +452,15 @@ CASES = [
         Case("multi_label_suits", {**SEVERAL, **wrong}, says, {**SEVERAL, **right})
         for wrong, says, right in (
             (
-                {"data.mixup": 0.2, "model.freeze": "none"},
-                "data.mixup: got 0.2; expected 0, since data.multi_label=true",
-                {"model.freeze": "none"},
-            ),
-            (
                 {"data.sampling": "balanced"},
                 "data.sampling: got 'balanced'; expected 'shuffled', since data.multi_label=true",
                 {"data.class_weights": "balanced"},
-            ),
-            (
-                {"data.fixes": __file__},
-                "expected null, since data.multi_label=true: edit the label file",
-                {},
             ),
             (
                 {"optim.loss": "logit_adjusted"},
                 "optim.loss: got 'logit_adjusted'; expected 'cross_entropy', since"
                 " data.multi_label=true",
                 {"optim.label_smoothing": 0.1},
-            ),
-            (
-                {"tuner.strategy": "random", "tuner.trials": 2, "tuner.folds": 3, **SPACE},
-                "tuner.folds: got 3; expected 1, since data.multi_label=true",
-                {"tuner.strategy": "random", "tuner.trials": 2, **SPACE},
-            ),
-            (
-                AUTO,
-                "tuner.strategy: got 'auto'; expected none, random, grid, bayesian or hyperband",
-                {},
             ),
             (
                 {"serving.unknown": "row"},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from codes import raises_code
 
 from breedlab.cli import launch
-from breedlab.data.fixes import apply_fixes, write_fixes
+from breedlab.data.fixes import apply_fixes, joined, write_fixes
 from breedlab.data.photo_set import Photo, PhotoSet
 from breedlab.errors import DataError
 
@@ -87,3 +88,27 @@ def test_what_is_no_such_list_is_one_message(
 def test_a_list_that_is_not_there_is_refused_by_its_path(here: Path) -> None:
     with raises_code("BL600", names=("data.fixes", "gone.csv")):
         launch.main(["experiment=quickstart", "data.fixes=gone.csv", "dry_run=true"])
+
+
+def test_labels_of_an_image_of_several_are_replaced(photos: PhotoSet, tmp_path: Path) -> None:
+    several = replace(
+        photos,
+        classes=("cat", "dog", "a|b"),
+        multi_label=True,
+        splits={
+            split: tuple(
+                replace(photo, label=-1, labels=(photo.label, 2)) for photo in photos.splits[split]
+            )
+            for split in photos.splits
+        },
+    )
+    file = tmp_path / "fixes.csv"
+    rows = ["file,fix", "train/a/1.jpg,dog | cat", "train/a/2.jpg,none", "train/b/1.jpg,a|b"]
+    file.write_text("\n".join(rows))
+    fixed = apply_fixes(several, file)
+    assert [photo.labels for photo in fixed.splits["train"]] == [(0, 1), (), (2,), (1, 2)]
+    assert all(photo.label == -1 for photo in fixed.splits["train"])
+    assert [joined(["cat", "dog"]), joined([])] == ["cat|dog", "none"]
+    file.write_text("file,fix\ntrain/a/1.jpg,cat|dgo\n")
+    with raises_code("BL200", names=("line 2", "'dgo'", "'dog'", "none")):
+        apply_fixes(several, file)

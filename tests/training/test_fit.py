@@ -29,6 +29,7 @@ CASES = {
         "model.freeze=none",
         "data.augment=trivial",
         "data.mixup=0.2",
+        "data.cutmix=1.0",
         "trainer.ema=0.9",
         "optim.schedule=cosine",
         "optim.warmup_epochs=0.5",

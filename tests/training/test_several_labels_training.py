@@ -3,6 +3,7 @@ answers."""
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -267,6 +268,72 @@ def test_a_folder_with_several_labels_is_recognized(
     assert "the data is multi-label: data=multi_label;" in out
     assert "data=multi_label" in out.partition("to run it again with changes")[2]
     assert "3 classes" in out
+
+
+def test_auto_searches_by_folds_and_fine_tunes_with_cutmix(
+    configured: Callable[..., Config], tmp_path: Path
+) -> None:
+    """What `experiment=auto` does, with two networks that have no weights."""
+    from breedlab.pipeline.run import run
+
+    config = configured(
+        f"runs_dir={tmp_path}",
+        "tuner=auto",
+        "tuner.minutes=5",
+        "tuner.folds=3",
+        "tuner.confirm=1",
+        "tuner.max_epochs=2",
+        "tuner.space={model: {name: [resnet18, shufflenet_v2_x0_5], weights: [none, none],"
+        " head_type: [logistic, linear]}}",
+        "trainer.max_epochs=1",
+        "fine_tune.epochs=1",
+        "fine_tune.cutmix=1.0",
+    )
+    ended = run(config, [])
+    search = ended.metrics["search"]
+    assert len(search["folds"]) == 3
+    assert search["objective"] == pytest.approx(np.mean(search["folds"]))
+    assert len([*(ended.run / "trials").iterdir()]) == 4  # each network with each head
+    assert ended.metrics["training"]["fine_tune"]["epochs"] == 1
+    assert ended.metrics["test"]["metrics"]["map"] > 0.9
+
+
+def test_a_wrong_label_is_listed_and_a_fix_applied(
+    configured: Callable[..., Config], shapes: Path, tmp_path: Path
+) -> None:
+    from breedlab.data.source import obtain
+    from breedlab.pipeline.run import run
+
+    planted = shutil.copytree(shapes, tmp_path / "planted")
+    file = planted / "labels.csv"
+    rows = list(csv.DictReader(file.open()))
+    wrong = next(row for row in rows if row["labels"] == "blue|green")
+    wrong["labels"] = "blue|green|red"
+    with file.open("w", newline="") as out:
+        table = csv.DictWriter(out, ["filename", "labels"])
+        table.writeheader()
+        table.writerows(rows)
+    words = (f"data.root={planted}", "model.head_type=logistic", "data.test_fraction=0.05")
+    ended = run(configured(f"runs_dir={tmp_path}", *words), [])
+    listed = list(csv.DictReader((ended.run / "fixes.csv").open()))
+    first = listed[0]
+    assert (first["file"], first["label"]) == (wrong["filename"], "blue|green|red")
+    assert (first["suggested"], first["why"]) == ("blue|green", "label")
+    assert wrong["filename"] in (ended.run / "report.html").read_text("utf-8")
+    first["fix"] = first["suggested"]
+    fixes = tmp_path / "fixes.csv"
+    with fixes.open("w", newline="") as out:
+        table = csv.DictWriter(out, [*first])
+        table.writeheader()
+        table.writerow(first)
+    photos = obtain(configured(f"data.root={planted}", f"data.fixes={fixes}"))
+    (fixed,) = (
+        photo
+        for split in photos.splits.values()
+        for photo in split
+        if photo.path.name == wrong["filename"]
+    )
+    assert fixed.labels == (CLASSES.index("blue"), CLASSES.index("green"))
 
 
 def test_all_layers_train_on_several_labels(

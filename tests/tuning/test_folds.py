@@ -53,6 +53,24 @@ def test_folds_are_stratified_and_keep_groups_whole() -> None:
     assert ours <= theirs + 0.03
 
 
+def test_folds_of_several_labels_have_each_label_evenly() -> None:
+    draw = np.random.default_rng(2)
+    rates = np.array([0.5, 0.3, 0.1, 0.05])
+    targets = torch.tensor(draw.random((240, 4)) < rates).float()
+    rows = [*targets.T.bool(), targets.sum(1) == 0]  # images of no label are spread, too
+    fold = fold_numbers(targets, [""] * 240, 4, seed=0)
+    for own in rows:
+        sizes = torch.bincount(fold[own], minlength=4)
+        assert sizes.max() - sizes.min() <= 2
+    names = [f"dog{group}" for group in draw.integers(0, 60, 240)]
+    fold = fold_numbers(targets, names, 4, seed=0)
+    for name in {*names}:
+        same = torch.tensor([each == name for each in names])
+        assert len(torch.unique(fold[same])) == 1
+    for own in rows:
+        assert (torch.bincount(fold[own], minlength=4) > 0).all()
+
+
 class _Part:
     """What `solve` needs of a run."""
 

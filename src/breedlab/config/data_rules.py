@@ -80,11 +80,13 @@ def views_suit_augmentation(model: Model, cache: Cache, data: Data) -> Iterator[
             "cache.views",
             f"got {cache.views}; expected 1, since data.augment=none makes all views the same",
         )
-    if data.mixup:
-        yield Problem(
-            "data.mixup",
-            f"got {data.mixup:g}; expected 0, since mixing images needs model.freeze=none",
-        )
+    for path, alpha in (("data.mixup", data.mixup), ("data.cutmix", data.cutmix)):
+        if alpha and cache.mode != "off":
+            yield Problem(
+                path,
+                f"got {alpha:g}; expected 0, since mixing images needs model.freeze=none (or"
+                " cache.mode=off)",
+            )
 
 
 def crops_are_cut(data: Data) -> Iterator[Problem]:

@@ -100,6 +100,9 @@ class Data(Section):
     validation transform."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Mixup's alpha, the parameter of its Beta distribution; 0 turns mixup off."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """CutMix's alpha, the parameter of its Beta distribution; 0 turns CutMix off. With `mixup`,
+    each batch gets one of the two at random."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` weights each image's loss by the inverse frequency of its class."""
     sampling: Literal["shuffled", "balanced"] = "shuffled"
@@ -203,6 +206,8 @@ class FineTune(Section):
     """Images per step."""
     augment: Annotated[str, choice(AUGMENTATIONS)] = "basic"
     """The augmentation, on top of a random crop and flip."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """CutMix's alpha, as `data.cutmix`; 0 turns CutMix off."""
     ema: Rate = 0.9
     """Decay of an exponential moving average of the weights, which is then validated and kept."""
 

@@ -29,6 +29,7 @@ TUNABLE = (
     "data.batch_size",
     "data.augment",
     "data.mixup",
+    "data.cutmix",
     "data.class_weights",
     "data.sampling",
     "model.head",

@@ -108,20 +108,20 @@ def spread(
 
 
 def spread_evenly(
-    labels: Sequence[int], groups: Sequence[str], parts: int, seed: int
+    labels: Sequence[Sequence[int]], groups: Sequence[str], parts: int, seed: int
 ) -> dict[str, int]:
     """Return the part of each group, from 0, of parts with as many images of each class as whole
     groups allow.
 
     Args:
-        labels: Of each image.
-        groups: Likewise.
+        labels: Those of each image, at least one.
+        groups: Of each image.
         parts: How many.
         seed: Decides between groups alike.
     """
     counts: dict[str, Counter[int]] = {}
-    for label, group in zip(labels, groups, strict=True):
-        counts.setdefault(group, Counter())[label] += 1
+    for own, group in zip(labels, groups, strict=True):
+        counts.setdefault(group, Counter()).update(own)
     part_of, _ = _spread(counts, {str(part): 1 / parts for part in range(parts)}, seed)
     return {group: int(part) for group, part in part_of.items()}
 

@@ -7,12 +7,12 @@ import csv
 import difflib
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from breedlab.data.folders import SPLITS, first_few
-from breedlab.data.photo_set import PhotoSet
+from breedlab.data.photo_set import Photo, PhotoSet
 from breedlab.errors import DataError
 from breedlab.files import atomic_write_text
 
@@ -20,6 +20,27 @@ COLUMNS = ("file", "split", "label", "suggested", "confidence", "why", "fix")
 LABEL, OUTLIER = "label", "outlier"
 """Why a row is listed: its label is probably wrong, or the image is unlike all others."""
 REMOVE = "remove"
+NONE = "none"
+"""The fix of an image that has none of the labels (`data.multi_label`)."""
+_BETWEEN = "|"
+
+
+def joined(labels: Sequence[str]) -> str:
+    """Return an image's labels as the list has them; `read_labels` reads it."""
+    return _BETWEEN.join(labels) if labels else NONE
+
+
+def read_labels(fix: str, label_of: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the indices of the labels that a fix names.
+
+    Raises:
+        KeyError: If one is not a label; it has its name.
+    """
+    if fix in label_of:  # a class may be called so
+        return (label_of[fix],)
+    if fix == NONE:
+        return ()
+    return tuple(sorted({label_of[name.strip()] for name in fix.split(_BETWEEN)}))
 
 
 def write_fixes(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -34,7 +55,7 @@ def write_fixes(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
     """Return the images as an edited list has them: `fix` is a class's name, `remove`, or empty for
-    no change.
+    no change; with `data.multi_label` also several names with a bar between them, or `none`.
 
     Raises:
         DataError: If the list is not there, or names a file or a class that is not; all rows that
@@ -47,22 +68,25 @@ def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
         for split in SPLITS
         for photo in photos.splits[split]
     }
-    wrong, changed = [], dict[Path, int | None]()
+    wrong, changed = [], dict[Path, Photo | None]()
     for line, file, fix in fixes:
         if file not in places:
             wrong.append(f"line {line}: {file!r} is not an image of {photos.root}")
         elif fix == REMOVE:
             changed[places[file].path] = None
-        elif fix in label_of:
-            changed[places[file].path] = label_of[fix]
         else:
-            close = difflib.get_close_matches(fix, photos.classes, 1)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
-            wrong.append(f"line {line}: fix is {fix!r}, which is not a class{meant}")
+            photo = places[file]
+            try:
+                changed[photo.path] = _relabeled(photo, fix, label_of)
+            except KeyError as error:
+                (name,) = error.args
+                close = difflib.get_close_matches(name, photos.classes, 1)
+                meant = f"; did you mean {close[0]!r}?" if close else ""
+                what = repr(name) if name == fix else f"{fix!r}: {name!r}"
+                wrong.append(f"line {line}: fix is {what}, which is not a class{meant}")
     if wrong:
-        hint = (
-            f"expected paths below {photos.root}, and in fix a class's name, {REMOVE}, or nothing"
-        )
+        names = f"labels with | between them, {NONE}" if photos.multi_label else "a class's name"
+        hint = f"expected paths below {photos.root}, and in fix {names}, {REMOVE}, or nothing"
         raise DataError(
             "\n".join([f"data.fixes: {path}", *(f"  {text}" for text in first_few(wrong)), hint])
         )
@@ -70,9 +94,9 @@ def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
         photos,
         splits={
             split: tuple(
-                replace(photo, label=label)
+                own
                 for photo in photos.splits[split]
-                if (label := changed.get(photo.path, photo.label)) is not None
+                if (own := changed.get(photo.path, photo)) is not None
             )
             for split in SPLITS
         },
@@ -93,8 +117,19 @@ def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
     return fixed
 
 
-def _told(path: Path, changed: Mapping[Path, int | None]) -> str:
-    removed = sum(label is None for label in changed.values())
+def _relabeled(photo: Photo, fix: str, label_of: Mapping[str, int]) -> Photo:
+    """Return an image with the labels of a fix.
+
+    Raises:
+        KeyError: As `read_labels`.
+    """
+    if photo.labels is None:
+        return replace(photo, label=label_of[fix])
+    return replace(photo, labels=read_labels(fix, label_of))
+
+
+def _told(path: Path, changed: Mapping[Path, Photo | None]) -> str:
+    removed = sum(photo is None for photo in changed.values())
     return f"{path}: {len(changed) - removed:,} images relabeled, {removed:,} removed"
 
 

@@ -3,6 +3,8 @@ learning."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -31,14 +33,29 @@ def out_of_fold(
     probabilities = torch.zeros(len(labels), classes)
     for number in range(folds):
         inside = fold != number
-        mean, deviation = features[inside].mean(0), features[inside].std(0).clamp(min=1e-6)
-        scaled = (features - mean) / deviation / features.shape[1] ** 0.5
-        weights = _logistic_regression(scaled[inside], labels[inside], classes)
+        scaled = scaled_by(features, features[inside])
+        weights = fit_regression(
+            scaled[inside], labels[inside], classes, nn.functional.cross_entropy
+        )
         probabilities[~inside] = weights(scaled[~inside]).detach().softmax(1)
     return probabilities
 
 
-def _logistic_regression(features: torch.Tensor, labels: torch.Tensor, classes: int) -> nn.Linear:
+def scaled_by(features: torch.Tensor, some: torch.Tensor) -> torch.Tensor:
+    """Return features (n, width) in the units of some of them, (m, width)."""
+    mean, deviation = some.mean(0), some.std(0).clamp(min=1e-6)
+    scaled: torch.Tensor = (features - mean) / deviation / features.shape[1] ** 0.5
+    return scaled
+
+
+def fit_regression(
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    classes: int,
+    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> nn.Linear:
+    """Return the layer that minimizes a loss of its logits and the targets, with a small
+    penalty."""
     layer = nn.Linear(features.shape[1], classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -46,9 +63,8 @@ def _logistic_regression(features: torch.Tensor, labels: torch.Tensor, classes: 
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        value = (
-            nn.functional.cross_entropy(layer(features), labels)
-            + _DECAY * layer.weight.square().sum() / 2
+        value: torch.Tensor = (
+            criterion(layer(features), targets) + _DECAY * layer.weight.square().sum() / 2
         )
         value.backward()  # type: ignore[no-untyped-call]
         return value

@@ -161,6 +161,7 @@ def settings(prepared: TrainingContext, config: Config, freeze: str) -> Config:
         "cache.views": 1 if freeze == "none" else 0,  # each epoch has other crops
         "cache.mode": "off",
         "data.augment": config.fine_tune.augment,
+        "data.cutmix": config.fine_tune.cutmix,
         "data.train_size": _train_size(prepared, config),
         "data.batch_size": config.fine_tune.batch_size,
         "optim.name": "adamw",

@@ -4,14 +4,18 @@ person to look at."""
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from breedlab.config import Config
 from breedlab.console import note, progress
-from breedlab.data.fixes import LABEL, OUTLIER, REMOVE, write_fixes
+from breedlab.data.fixes import LABEL, NONE, OUTLIER, REMOVE, joined, write_fixes
 from breedlab.data.module import PhotoData
+from breedlab.data.photo_set import Photo
+from breedlab.evaluation.label_doubts import doubts, out_of_fold_labels
 from breedlab.evaluation.label_errors import (
     FOLDS,
     can_judge,
@@ -22,6 +26,7 @@ from breedlab.evaluation.label_errors import (
 from breedlab.evaluation.outliers import outliers
 from breedlab.models.classifier import Classifier
 from breedlab.training.context import TrainingContext
+from breedlab.training.folds import fold_numbers
 
 FILE = "fixes.csv"
 _SPLITS = ("train", "valid")
@@ -50,56 +55,126 @@ def list_suspects(
         config: Of the training.
         data: The images.
     """
-    if config.data.multi_label:
-        note("no search for wrong labels: images may have several")
-        return
     photos = [photo for split in _SPLITS for photo in data.photos.splits[split]]
-    split_of = [split for split in _SPLITS for _ in data.photos.splits[split]]
-    labels = torch.tensor([photo.label for photo in photos])
     activations = (
         prepared.activations(classifier, config) if config.model.freeze == "backbone" else None
     )
-    enough = bool((torch.bincount(labels, minlength=len(data.photos.classes)) >= FOLDS).all())
-    if activations is None or activations.valid.ndim != 2 or not enough:
+    if activations is None or activations.valid.ndim != 2:
         return
-    if len(labels) * activations.valid.shape[1] * len(data.photos.classes) > _MOST:
+    if len(photos) * activations.valid.shape[1] * len(data.photos.classes) > _MOST:
         note("no search for wrong labels: there are too many images and classes")
         return
+    features = torch.cat([activations.train[0].float(), activations.valid.float()])
+    judge = _several if config.data.multi_label else _single
     with progress("looking for wrong labels"):
-        features = torch.cat([activations.train[0].float(), activations.valid.float()])
-        probabilities = out_of_fold(features, labels)
-        suspicious, likely = worth_a_look(probabilities, labels), suspects(probabilities, labels)
+        doubtful = judge(features, photos, data.photos.classes, config.seed)
+        if doubtful is None:
+            return
         unlike = outliers(features)
+    _write(directory / FILE, doubtful, unlike.tolist(), photos, data)
+
+
+@dataclass(frozen=True)
+class _Doubtful:
+    """Labels to look at.
+
+    Attributes:
+        listed: Images, the most suspect first.
+        wrong: How many labels are probably wrong.
+        suggested: Of each image, by what others teach.
+        confidence: Of that.
+        unjudged: What is said where nothing can be doubted; else empty.
+    """
+
+    listed: Sequence[int]
+    wrong: int
+    suggested: Sequence[str]
+    confidence: Sequence[float]
+    unjudged: str = ""
+
+
+def _single(
+    features: torch.Tensor, photos: Sequence[Photo], classes: Sequence[str], _seed: int
+) -> _Doubtful | None:
+    """Judge the one class of each image; None where a class has too few images for that."""
+    labels = torch.tensor([photo.label for photo in photos])
+    if not bool((torch.bincount(labels, minlength=len(classes)) >= FOLDS).all()):
+        return None
+    probabilities = out_of_fold(features, labels)
+    unjudged = ""
+    if not can_judge(probabilities, labels):
+        right = float((probabilities.argmax(1) == labels).float().mean())
+        unjudged = f"the frozen features tell only {right:.0%} of the labels right"
+    confidence, likeliest = probabilities.max(1)
+    return _Doubtful(
+        worth_a_look(probabilities, labels),
+        len(suspects(probabilities, labels)),
+        [classes[index] for index in likeliest.tolist()],
+        confidence.tolist(),
+        unjudged,
+    )
+
+
+def _several(
+    features: torch.Tensor, photos: Sequence[Photo], classes: Sequence[str], seed: int
+) -> _Doubtful:
+    """Judge each label of each image."""
+    targets = torch.zeros(len(photos), len(classes))
+    for index, photo in enumerate(photos):
+        targets[index, list(photo.classes)] = 1
+    fold = fold_numbers(targets, [photo.group for photo in photos], FOLDS, seed)
+    doubted = doubts(out_of_fold_labels(features, targets, fold), targets)
+    suggested = (targets > 0) ^ doubted.worth_a_look
+    # of a label that is doubted, how sure the others are that it is wrong; else of all labels
+    least = doubted.own.min(1).values
+    confidence = torch.where(doubted.worth_a_look.any(1), 1 - least, least)
+    unjudged = ""
+    if not bool(doubted.judged.any()):
+        unjudged = "the frozen features tell none of the labels well enough"
+    return _Doubtful(
+        doubted.listed(),
+        int(doubted.probable.sum()),
+        [joined([classes[index] for index in row.nonzero().flatten()]) for row in suggested],
+        confidence.tolist(),
+        unjudged,
+    )
+
+
+def _write(
+    file: Path, doubtful: _Doubtful, unlike: Sequence[int], photos: Sequence[Photo], data: PhotoData
+) -> None:
     classes = data.photos.classes
+    split_of = [split for split in _SPLITS for _ in data.photos.splits[split]]
 
     def row(index: int, why: str) -> dict[str, object]:
+        photo = photos[index]
         return {
-            "file": os.path.relpath(photos[index].path, data.photos.root),
+            "file": os.path.relpath(photo.path, data.photos.root),
             "split": split_of[index],
-            "label": classes[photos[index].label],
-            "suggested": classes[int(probabilities[index].argmax())],
-            "confidence": round(float(probabilities[index].max()), 4),
+            "label": joined([classes[label] for label in photo.classes]),
+            "suggested": doubtful.suggested[index],
+            "confidence": round(doubtful.confidence[index], 4),
             "why": why,
         }
 
-    far = [index for index in unlike.tolist() if index not in {*suspicious}]
-    rows = [*(row(index, LABEL) for index in suspicious), *(row(index, OUTLIER) for index in far)]
-    write_fixes(directory / FILE, rows)
-    if not can_judge(probabilities, labels):
-        right = float((probabilities.argmax(1) == labels).float().mean())
+    far = [index for index in unlike if index not in {*doubtful.listed}]
+    rows = [
+        *(row(index, LABEL) for index in doubtful.listed),
+        *(row(index, OUTLIER) for index in far),
+    ]
+    write_fixes(file, rows)
+    if doubtful.unjudged:
+        note(f"{doubtful.unjudged}, too few to doubt any: {file} lists no labels that may be wrong")
+    elif doubtful.wrong:
+        several = "1 label is" if doubtful.wrong == 1 else f"{doubtful.wrong:,} labels are"
+        fixes = f"labels such as cat|dog, {NONE}" if data.photos.multi_label else "a class"
         note(
-            f"the frozen features tell only {right:.0%} of the labels right, too few to doubt any:"
-            f" {directory / FILE} lists no labels that may be wrong"
-        )
-    elif len(likely):
-        several = "1 label is" if len(likely) == 1 else f"{len(likely):,} labels are"
-        note(
-            f"{several} probably wrong; {directory / FILE} lists suspects, the"
-            f" worst first: fill in fix (a class, or remove), and train with data.fixes={FILE}"
+            f"{several} probably wrong; {file} lists suspects, the worst first: fill in fix"
+            f" ({fixes}, or {REMOVE}), and train with data.fixes={FILE}"
         )
     if far:
         several = "1 image is" if len(far) == 1 else f"{len(far):,} images are"
         note(
-            f"{several} unlike all others; {directory / FILE} lists them as {OUTLIER}: to leave one"
+            f"{several} unlike all others; {file} lists them as {OUTLIER}: to leave one"
             f" out, put {REMOVE} in its column fix"
         )

@@ -156,7 +156,8 @@ def curves(run: RunRecord) -> Section:
     optim, data_config = run.config.get("optim") or {}, run.config.get("data") or {}
     unlike = [f"label smoothing {optim['label_smoothing']}"] if optim.get("label_smoothing") else []
     unlike += ["class weights"] if data_config.get("class_weights", "none") != "none" else []
-    unlike += [f"mixup {data_config['mixup']}"] if data_config.get("mixup") else []
+    mixes = (("mixup", "mixup"), ("cutmix", "CutMix"))
+    unlike += [f"{title} {data_config[name]}" for name, title in mixes if data_config.get(name)]
     return {
         "loss": training_charts.loss(run),
         "accuracy": training_charts.accuracy(run),

@@ -34,19 +34,28 @@ def fold_numbers(
     """Return the fold of each image (n,): each class spread evenly, no group in two folds.
 
     Args:
-        labels: int64 (n,).
+        labels: int64 (n,), or with `data.multi_label` zeros and ones, (n, classes).
         groups: Of each image; empty texts where there are none.
         folds: How many.
         seed: Decides which image is in which.
     """
-    if any(groups):
-        fold_of = spread_evenly(labels.tolist(), groups, folds, seed)
-        return torch.tensor([fold_of[group] for group in groups])
+    several = labels.ndim == 2
+    if several or any(groups):
+        names = groups if any(groups) else [str(index) for index in range(len(labels))]
+        own = _labels_of_each(labels) if several else [[label] for label in labels.tolist()]
+        fold_of = spread_evenly(own, names, folds, seed)
+        return torch.tensor([fold_of[name] for name in names])
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = order[torch.argsort(labels[order], stable=True)]
     fold = torch.empty(len(labels), dtype=torch.int64)
     fold[by_class] = torch.arange(len(labels)) % folds
     return fold
+
+
+def _labels_of_each(targets: torch.Tensor) -> list[list[int]]:
+    """Return the labels of images of several classes; those of none have one of their own."""
+    classes = targets.shape[1]
+    return [row.nonzero().flatten().tolist() or [classes] for row in targets]
 
 
 def divided(whole: Activations, fold: torch.Tensor) -> Iterator[Activations]:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.loss import _Loss
-from torchvision.transforms import v2
 
 from breedlab.config import Config
 from breedlab.data.batches import TrainingLoader
@@ -18,6 +17,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.models.weights import CARD
 from breedlab.registry import HEADS
 from breedlab.training.cross_entropy import image_weights
+from breedlab.training.mixing import mixing
 from breedlab.training.optimization import make_optimizer, make_schedule, refuse_other_groups
 from breedlab.training.tasks import task_of
 
@@ -69,8 +69,7 @@ class Learner(lightning.LightningModule):
         )
         # In a list, since registering it would store its weights under a second name.
         self._tail = [] if tail is None else [tail]
-        mixup, classes = config.data.mixup, classifier.architecture.classes
-        self._mix = v2.MixUp(alpha=mixup, num_classes=classes) if mixup else None
+        self._mix = mixing(config.data, classifier.architecture.classes)
         # Of the epoch so far: loss, hits, images. In checkpoints, since an epoch may end in another
         # process.
         self._sums = torch.zeros(3, dtype=torch.float64)
@@ -130,7 +129,7 @@ class Learner(lightning.LightningModule):
     def _share(self, labels: torch.Tensor) -> torch.Tensor:
         """This process's part of the batch's loss, times their number, by which DDP divides the
         gradients' sum."""
-        # Of the labels before mixup, whose mixed images weigh as much in sum.
+        # Of the labels before they are mixed: mixed images weigh as much in sum.
         mine = image_weights(self.criterion, labels).sum()
         return mine * self.trainer.world_size / self._of_all(mine)
 

@@ -31,7 +31,8 @@ class Loss(Section):
         """Return a module that is called with logits (n, classes) and targets, and returns the mean
         loss of the images.
 
-        Targets are int64 (n,), or probabilities (n, classes) where `data.mixup` mixes images.
+        Targets are int64 (n,), or probabilities (n, classes) where images are mixed
+        (`data.mixup`, `data.cutmix`).
 
         Args:
             class_weights: Of `data.class_weights`, (classes,), or None.

@@ -19,6 +19,7 @@ def probe(prepared: TrainingContext, classifier: Classifier, config: Config) -> 
         "cache.views": 1,
         "data.augment": "none",
         "data.mixup": 0.0,
+        "data.cutmix": 0.0,
         "trainer.probe_epochs": 0,
         "trainer.max_epochs": config.trainer.probe_epochs,
         "trainer.ema": 0.0,

@@ -1,0 +1,94 @@
+"""Which labels are probably wrong of images that may have several: each label by itself, by
+confident learning.
+
+`label_errors` does the same for one class an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from breedlab.evaluation.label_errors import FOLDS, fit_regression, scaled_by
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What others teach of each image's labels.
+
+    Attributes:
+        own: The probability that a label is as it was given, (n, classes).
+        worth_a_look: Where it is likelier the other way, bool (n, classes).
+        probable: Where it is probably wrong, bool (n, classes).
+        judged: Of which labels that can be told, bool (classes,).
+    """
+
+    own: torch.Tensor
+    worth_a_look: torch.Tensor
+    probable: torch.Tensor
+    judged: torch.Tensor
+
+    def listed(self) -> list[int]:
+        """Return the images to look at, the one with the most doubtful label first."""
+        least = torch.where(self.worth_a_look, self.own, 1.0).min(1).values
+        return [index for index in least.argsort(stable=True).tolist() if least[index] < 1]
+
+
+def out_of_fold_labels(
+    features: torch.Tensor, targets: torch.Tensor, fold: torch.Tensor
+) -> torch.Tensor:
+    """Return the probability of each label of each image (n, classes), by logistic regressions on
+    the other folds' features.
+
+    Args:
+        features: (n, width).
+        targets: Zeros and ones, (n, classes).
+        fold: Of each image, (n,).
+    """
+    features, targets = features.float(), targets.float()
+    probabilities = torch.zeros_like(targets)
+    for number in torch.unique(fold):
+        inside = fold != number
+        scaled = scaled_by(features, features[inside])
+        layer = fit_regression(
+            scaled[inside],
+            targets[inside],
+            targets.shape[1],
+            # summed over labels: each is a regression of its own, with a penalty of its own
+            lambda logits, truth: (
+                torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
+                / len(truth)
+            ),
+        )
+        probabilities[~inside] = layer(scaled[~inside]).detach().sigmoid()
+    return probabilities
+
+
+def doubts(probabilities: torch.Tensor, targets: torch.Tensor) -> Doubts:
+    """Return which labels to doubt.
+
+    A label is judged if enough images have it, and if its probabilities are right at least halfway
+    from always giving the more frequent answer to always being right: what they get wrong of a
+    label that they hardly know is their own mistake.
+
+    Args:
+        probabilities: From `out_of_fold_labels`.
+        targets: Zeros and ones, (n, classes).
+    """
+    given = targets > 0.5
+    own = torch.where(given, probabilities, 1 - probabilities)
+    share = given.float().mean(0)
+    guessing = torch.maximum(share, 1 - share)
+    right = (own > 0.5).float().mean(0)
+    few = torch.minimum(given.sum(0), (~given).sum(0)) < FOLDS
+    judged = (right >= (1 + guessing) / 2) & ~few
+    # Confident learning (Northcutt et al. 2021): an image is counted for an answer that it has
+    # with at least the probability that images so labeled have on average.
+    average_yes = (probabilities * given).sum(0) / given.sum(0)
+    average_no = ((1 - probabilities) * ~given).sum(0) / (~given).sum(0)
+    other = 1 - own
+    counted_for_other = other >= torch.where(given, average_no, average_yes)
+    counted_for_own = own >= torch.where(given, average_yes, average_no)
+    wrong = counted_for_other & (~counted_for_own | (other > own))
+    return Doubts(own, (own < 0.5) & judged, wrong & judged, judged)
