@@ -23,6 +23,8 @@ ACCEPT = "application/json; verbose=1"
 JSON = "application/json"
 MAX_BYTES = 6_000_000
 """Of a body, as the endpoint has it."""
+_ALSO = ("set", "unknown", "stranger_than")
+"""What an answer may say beside label and score."""
 
 
 def handler(event: Any, context: Any = None) -> dict[str, Any]:
@@ -62,7 +64,8 @@ def _answered(event: Any) -> dict[str, Any]:
         print(f"{type(error).__name__}: {error}")
         return _answer(502, {"error": "the endpoint cannot be reached"})
     try:
-        labels = [_label(prediction) for prediction in json.loads(content)["predictions"]]
+        tree = json.loads(content)
+        labels = [_label(prediction, tree["classes"]) for prediction in tree["predictions"]]
     except (ValueError, LookupError, TypeError) as error:
         print(
             f"the endpoint's answer cannot be read ({type(error).__name__}: {error}):"
@@ -133,11 +136,18 @@ def _content_type(event: dict[str, Any]) -> str:
     return kind.strip()
 
 
-def _label(prediction: dict[str, Any]) -> dict[str, Any]:
+def _label(prediction: dict[str, Any], classes: list[str]) -> dict[str, Any]:
+    """What is answered of an image: its label and score, or those that a multi-label model gives
+    it, of which there may be none."""
     if "error" in prediction:  # one bad image of several
         return {"error": str(prediction["error"])}
-    best = prediction["top"][0]
-    return {"label": best["class"], "score": best["probability"], "top": prediction["top"]}
+    top = prediction["top"]
+    if "labels" in prediction:
+        probability = dict(zip(classes, prediction["probabilities"], strict=True))
+        scores = [probability[name] for name in prediction["labels"]]
+        return {"labels": prediction["labels"], "scores": scores, "top": top}
+    also = {name: prediction[name] for name in _ALSO if name in prediction}
+    return {"label": top[0]["class"], "score": top[0]["probability"], "top": top, **also}
 
 
 def _refusal(error: ClientError) -> dict[str, Any]:
