@@ -9,9 +9,11 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Where tests are marked `aws_stack`: importing all other tests takes half a minute.
-AWS_STACK := tests/serving/test_stack.py tests/backends/test_deploy.py tests/backends/test_code_artifact.py
+AWS_STACK := $(addprefix tests/backends/,test_jobs.py test_notebook_in_account.py test_pipeline_jobs.py) \
+	tests/serving/test_stack.py $(addprefix tests/backends/,test_deploy.py test_code_artifact.py)
+UNDER_AWS := -m aws_stack -o cache_dir=.pytest_cache/aws $(AWS_STACK)
 
-.PHONY: demo test test-aws again fast check lint types coverage docs lock inference clean help
+.PHONY: demo test test-aws again again-aws fast check lint types coverage docs lock inference clean help
 
 demo: .venv/demo  ## the main job on made-up images: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
@@ -20,11 +22,14 @@ demo: .venv/demo  ## the main job on made-up images: search, train, test, export
 test: .venv/dev  ## all tests but those under AWS's own inference stack
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not aws_stack"
 
-test-aws: .venv/dev inference  ## the tests under AWS's own inference stack; needs 5 GB and Java
-	$(BIN)/python -m pytest -m aws_stack -o cache_dir=.pytest_cache/aws $(AWS_STACK)
+test-aws: .venv/dev inference  ## the tests in AWS's containers: training toolkit, inference stack; needs 5 GB, Java
+	$(BIN)/python -m pytest $(UNDER_AWS)
 
 again: .venv/dev  ## the tests that failed last time, one after another
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+
+again-aws: .venv/dev inference  ## those of test-aws that failed last time; all where it ended before it could say
+	$(BIN)/python -m pytest --last-failed $(UNDER_AWS)
 
 fast: .venv/dev  ## the tests that take seconds
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"

@@ -25,7 +25,7 @@ def build_image(folder: Path) -> Path:
     own = os.environ.get("BREEDLAB_TEST_PYTHON", sys.executable)
     subprocess.run([own, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check"]
     subprocess.run([*pip, "--require-hashes", "-r", str(LOCK)], check=True)
     compiled = _lend(
         folder,

@@ -169,6 +169,8 @@ class Container:
             "S3_ENDPOINT_URL": self.url,
             "PYTHONUNBUFFERED": "1",  # as in AWS's images
             "OMP_NUM_THREADS": "1",
+            # Compiling all that is installed takes longer than importing what a job uses of it.
+            "PIP_NO_COMPILE": "1",
             "TMPDIR": str(tree / "tmp"),  # what a container has to itself
         }
         aside = self.folder / "opt"

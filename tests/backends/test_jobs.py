@@ -22,6 +22,7 @@ from breedlab.tuning.trial_log import read_trial
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.aws_stack,
     pytest.mark.skipif(
         not can_run(), reason="needs Linux and root: /opt/ml is mounted in a namespace of its own"
     ),

@@ -56,6 +56,7 @@ def served(
 
 
 @pytest.mark.slow
+@pytest.mark.aws_stack
 @pytest.mark.skipif(
     not can_run(), reason="needs Linux and root: /opt/ml is mounted in a namespace of its own"
 )

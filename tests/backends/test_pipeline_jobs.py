@@ -21,6 +21,7 @@ from breedlab.serving.handler import model_fn
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.aws_stack,
     pytest.mark.skipif(
         not can_run(), reason="needs Linux and root: /opt/ml is mounted in a namespace of its own"
     ),
