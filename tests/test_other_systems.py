@@ -3,12 +3,15 @@ not have, and processes that are spawned and not forked."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import preloaded
+import pytest
 import torch
 
 from breedlab.config import Config
@@ -18,25 +21,31 @@ from breedlab.training.context import prepare
 ROOT = Path(__file__).resolve().parents[1]
 
 _ONLY_UNIX = ("fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "syslog", "uvloop")
-_IMPORT_ALL = f"""
-import sys, pkgutil, importlib, os
+_AS_ON_WINDOWS = f"""
+import os, sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name in {_ONLY_UNIX!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-import torch, lightning, optuna, hydra, torchvision  # what they need is theirs to have on Windows
-try:
-    import boto3, sagemaker, smdebug, openvino, mlflow, fastapi, uvicorn, tensorboard, absl.logging
-except ImportError:
-    pass
-for name in {_ONLY_UNIX!r}:
-    sys.modules.pop(name, None)
-sys.meta_path.insert(0, Refuse())
-for name in ("fork", "forkpty", "register_at_fork", "pidfd_open", "getuid", "geteuid", "killpg",
-             "sched_getaffinity", "setsid", "posix_fallocate", "statvfs"):
-    if hasattr(os, name):
-        delattr(os, name)
-import signal
+def as_on_windows():
+    # what they need is theirs to have on Windows
+    import hydra, lightning, optuna, psutil, torch, torch.utils.tensorboard, torchvision
+    try:
+        import absl.logging, boto3, fastapi, mlflow, openvino, sagemaker, smdebug, uvicorn
+    except ImportError:
+        pass
+    for name in {_ONLY_UNIX!r}:
+        sys.modules.pop(name, None)
+    sys.meta_path.insert(0, Refuse())
+    for name in ("fork", "forkpty", "register_at_fork", "pidfd_open", "getuid", "geteuid",
+                 "killpg", "sched_getaffinity", "setsid", "posix_fallocate", "statvfs"):
+        if hasattr(os, name):
+            delattr(os, name)
+"""
+_IMPORT_ALL = f"""
+{_AS_ON_WINDOWS}
+import importlib, pkgutil, signal
+as_on_windows()
 for name in ("SIGKILL", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCHLD", "SIGQUIT"):
     if hasattr(signal, name):
         delattr(signal, name)
@@ -50,6 +59,17 @@ for module in pkgutil.walk_packages(breedlab.__path__, "breedlab."):
     except Exception as error:
         failed.append(f"{{module.name}}: {{type(error).__name__}}: {{error}}")
 print("\\n".join(failed) or "all imported")
+"""
+
+
+_LAUNCH = f"""
+import multiprocessing
+{_AS_ON_WINDOWS}
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    as_on_windows()
+    from breedlab.cli import launch
+    sys.exit(launch.main(sys.argv[1:]))
 """
 
 
@@ -74,3 +94,20 @@ def test_a_spawned_process_loads_the_same_images(configure: Callable[..., Config
         multiprocessing.set_start_method(method, force=True)
     (here, labels), (there, same) = batches
     assert torch.equal(here, there) and torch.equal(labels, same)
+
+
+@pytest.mark.slow
+def test_a_whole_run_needs_neither_fork_nor_what_only_unix_has(
+    words: Callable[..., list[str]], here: Path
+) -> None:
+    """Train all layers from spawned loading processes, test, export, report."""
+    (here / "main.py").write_text(_LAUNCH)
+    live = ["model.freeze=none", "data.num_workers=1", "trainer.max_epochs=1", "name=windows"]
+    ended = preloaded.run(
+        [sys.executable, "main.py", *words(*live)], capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    run = here / "runs" / "latest"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert 0 <= metrics["test"]["metrics"]["top1"] <= 1
+    assert (run / "model.tar.gz").is_file() and (run / "report.html").is_file()
