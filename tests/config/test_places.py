@@ -83,7 +83,7 @@ def test_the_same_in_a_grid(here: Path, capsys: pytest.CaptureFixture[str]) -> N
         "dry_run=true",
     ]
     assert main(["-m", *words]) == 1  # there are no such images
-    assert capsys.readouterr().err.count("data.root: images (1) does not exist") == 2
+    assert capsys.readouterr().err.count("data.root: photos (1) does not exist") == 2
 
 
 @pytest.fixture

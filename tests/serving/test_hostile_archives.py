@@ -186,6 +186,7 @@ WRONG: list[tuple[str, Any, str]] = [
         ("answers.thresholds", value, "answers.thresholds")
         for value in ([], "x", {}, [0.5] * 5, [0.5, 0.5, 0.5, 1.5], [0.5, 0.5, 0.5, None])
     ),
+    *(("answers.flip_tta", value, "answers.flip_tta") for value in (None, 1, "true")),
     ("answers", {"thresholds": [0.5] * 4, "sets": {"coverage": 0.9, "least": 0.1}}, "both"),
     *(
         ("answers.unknown", {**UNKNOWN, field: value}, f"answers.unknown.{field}")

@@ -254,6 +254,9 @@ class Serving(Section):
     unknown: Annotated[Literal["field", "row", "off"], _OFF_WORD] = "field"
     """How answers flag images of none of the classes: `field` in a field beside the scores, `row`
     also as an extra score, `off` not at all."""
+    flip_tta: bool = False
+    """Test-time augmentation: whether test and answers average the scores of each image and its
+    mirror image, which takes twice as long. The run reports what it gains on the test."""
     allow_urls: Literal["none", "public"] | Annotated[list[Host], Field(min_length=1)] = "none"
     """From which hosts an endpoint fetches images by URL: none, any public host, or the listed
     ones."""

@@ -20,6 +20,8 @@ from breedlab.data.photo_set import PhotoSet
 from breedlab.evaluation import multi_label
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
 from breedlab.models.classifier import Classifier
+from breedlab.pipeline import flip_tta
+from breedlab.serving.engines import mirrored
 from breedlab.training.checkpoints import of_classifier, read_checkpoint
 from breedlab.training.context import TrainingContext
 from breedlab.training.evaluation import Evaluation, evaluate
@@ -42,12 +44,14 @@ class FinalTest:
         valid_features: Of the tested network on the validation images, (n, width); None where they
             have to be computed for it.
         held_out: By the network before a refit, on validation; None without a refit.
+        flip_tta: What `serving.flip_tta` gains and costs; None without it.
     """
 
     evaluation: Evaluation | LabelEvaluation
     decisions: dict[str, Any]
     valid_features: torch.Tensor | None
     held_out: HeldOut | None = None
+    flip_tta: dict[str, Any] | None = None
 
 
 def final_test(
@@ -71,14 +75,20 @@ def final_test(
         "predicting validation" if config.data.multi_label else "calibrating on validation"
     ):
         validation = validation_pass(prepared, classifier, config)
-    decisions = (
+        if config.serving.flip_tta:
+            mirror_images = flip_tta.logits_of_mirror_images(prepared, classifier, photos)
+            validation = replace(validation, logits=(validation.logits + mirror_images) / 2)
+    decisions: dict[str, Any] = (
         _thresholds(validation, prepared.classes)
         if config.data.multi_label
         else {"temperature": _temperature(validation)}
     )
+    if config.serving.flip_tta:
+        decisions["flip_tta"] = True
     if not config.trainer.refit:
         evaluation = measure(prepared, classifier, photos, decisions, config.monitor)
-        return FinalTest(evaluation, decisions, validation.features)
+        gained = _gained(prepared, classifier, config, photos, decisions, evaluation)
+        return FinalTest(evaluation, decisions, validation.features, flip_tta=gained)
     held_out = None
     if not config.data.multi_label:
         # the refit has seen the validation images, and is more confident about them than others
@@ -89,7 +99,27 @@ def final_test(
     load_checkpoint(classifier, folder / "refit.ckpt")
     evaluation = measure(prepared, classifier, photos, decisions, config.monitor)
     unmoved = validation.features if classifier.freeze == "backbone" else None
-    return FinalTest(evaluation, decisions, unmoved, held_out)
+    gained = _gained(prepared, classifier, config, photos, decisions, evaluation)
+    return FinalTest(evaluation, decisions, unmoved, held_out, gained)
+
+
+def _gained(
+    prepared: TrainingContext,
+    classifier: Classifier,
+    config: Config,
+    photos: PhotoData,
+    decisions: Mapping[str, Any],
+    evaluation: Evaluation | LabelEvaluation,
+) -> dict[str, Any] | None:
+    """Return what mirror images gain and cost; None without `serving.flip_tta`."""
+    if not config.serving.flip_tta:
+        return None
+    metric = "map" if config.data.multi_label else "top1"
+    without = measure(
+        prepared, classifier, photos, {**decisions, "flip_tta": False}, config.monitor
+    )
+    values = without.metrics[metric], evaluation.metrics[metric]
+    return flip_tta.report(prepared, classifier, photos, metric, values)
 
 
 def _thresholds(validation: ValidationPass, classes: Sequence[str]) -> dict[str, Any]:
@@ -144,6 +174,8 @@ def measure(
     """
     total = len(photos.photos.splits["test"])
     scores, batches = logits_of(prepared, classifier), photos.test_dataloader()
+    if decisions.get("flip_tta"):
+        scores = mirrored(scores)
     with progress("testing") as done, autocast(prepared.device, prepared.precision):
         if photos.photos.multi_label:
             return evaluate_labels(

@@ -265,6 +265,8 @@ def _test_and_export(
     tested = final_test(prepared, classifier, config, photos, trained.folder / "checkpoints")
     evaluation = tested.evaluation
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
+    if tested.flip_tta is not None:
+        metrics["flip_tta"] = tested.flip_tta
     from breedlab.pipeline.suspects import list_suspects
     from breedlab.reporting.at_end import write_at_end
     from breedlab.reporting.confusions import readable_json

@@ -68,6 +68,8 @@ class Answers:
         unknown: What tells images that are of none of the classes; None if nothing does.
         thresholds: For a multi-label model, the probability from which an image is given each
             label; None for a model with one class per image.
+        flip_tta: Whether each image's scores are averaged with its mirror image's; the engine does
+            that (`engines.MirroredEngine`).
     """
 
     classes: int
@@ -76,6 +78,7 @@ class Answers:
     least: float | None = None
     unknown: Unknown | None = None
     thresholds: tuple[float, ...] | None = None
+    flip_tta: bool = False
 
     @property
     def multi_label(self) -> bool:
@@ -181,6 +184,7 @@ def read_answers(recorded: Mapping[str, Any], classes: int, novelty: Novelty | N
         coverage=float(sets.get("coverage", 0.9)),
         least=sets.get("least"),
         thresholds=None if thresholds is None else tuple(map(float, thresholds)),
+        flip_tta=recorded.get("flip_tta", False),
         unknown=(
             None
             if novelty is None

@@ -21,12 +21,13 @@ from breedlab.data.transforms import EvalTransform
 from breedlab.models.backbone import TIMM
 from breedlab.models.classifier import Classifier
 from breedlab.registry import ENGINES
+from breedlab.serving.description import FORMAT
 from breedlab.serving.engine_kinds import AddedEngine
 from breedlab.serving.engines import EAGER, OPENVINO, Choice, OpenVino, probe
 from breedlab.serving.fetch import Allowed
 from breedlab.version import PACKAGE
 
-ONE_CLASS, SEVERAL_LABELS = 1, 2
+OLDEST_FORMAT = 1
 """Formats of an archive, by what its scores are."""
 _CODE = (
     "__init__.py",
@@ -91,7 +92,7 @@ def write_folder(
     save_file(state, str(folder / "model.safetensors"))
     description = {
         "schema_version": SCHEMA_VERSION,
-        "format": SEVERAL_LABELS if (answers or {}).get("thresholds") else ONE_CLASS,
+        "format": _format(answers or {}),
         "architecture": classifier.architecture.as_dict(),
         "classes": list(classes),
         "transform": asdict(transform),
@@ -103,6 +104,11 @@ def write_folder(
     write_code(folder, classifier.architecture.name)
     if plugins:
         write_plugins(folder / "code", plugins)
+
+
+def _format(answers: Mapping[str, Any]) -> int:
+    """Return the oldest format whose readers answer as these say."""
+    return FORMAT if answers.get("thresholds") or answers.get("flip_tta") else OLDEST_FORMAT
 
 
 def write_code(folder: Path, architecture: str) -> None:

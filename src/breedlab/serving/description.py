@@ -16,8 +16,8 @@ from breedlab.errors import ServingError
 from breedlab.serving.fetch import allowed_from
 
 FORMAT = 2
-"""The newest format that is read. Multi-label models have 2, since code that reads only 1 would
-answer with a single class."""
+"""The newest format that is read. Multi-label models, and those with `flip_tta`, have 2, since code
+that reads only 1 would answer otherwise."""
 SCHEMA_VERSION = 1  # config/migrations has it, too, but is not there on an endpoint
 _MAX_BYTES = 64_000_000
 _MAX_CLASSES = 100_000
@@ -122,6 +122,8 @@ def _check_answers(answers: dict[str, Any], classes: int) -> None:
     least, most = _TEMPERATURES
     if not least <= _number(answers.get("temperature", 1.0), "answers.temperature") <= most:
         raise _Wrong(f"answers.temperature is not from {least:g} to {most:g}")
+    if not isinstance(answers.get("flip_tta", False), bool):
+        raise _Wrong("answers.flip_tta is neither true nor false")
     if answers.get("thresholds") is not None:
         _check_thresholds(answers, classes)
     if answers.get("sets") is not None:

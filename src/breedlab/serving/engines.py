@@ -75,6 +75,30 @@ class Engine(Protocol):
         ...
 
 
+def mirrored(compute: Compute) -> Compute:
+    """Return what averages the scores of images and of their mirror images
+    (`serving.flip_tta`)."""
+    return lambda images: (compute(images) + compute(images.flip(-1))) / 2
+
+
+class MirroredEngine:
+    """An engine that looks at each image and its mirror image.
+
+    Args:
+        engine: What computes the scores.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.choice = engine.choice
+        self._engine = engine
+
+    def scores(self, photos: torch.Tensor) -> torch.Tensor:
+        return mirrored(self._engine.scores)(photos)
+
+    def split(self) -> list[Compute]:
+        return [mirrored(compute) for compute in self._engine.split()]
+
+
 class Unusable(Exception):
     """An engine that cannot run here. Its text says why."""
 

@@ -17,7 +17,7 @@ from breedlab.models import backbone as backbones
 from breedlab.models.classifier import MLP, Architecture, Classifier
 from breedlab.serving.answers import AnsweringEngine, read_answers
 from breedlab.serving.description import read_description
-from breedlab.serving.engines import load_engine
+from breedlab.serving.engines import Engine, MirroredEngine, load_engine
 from breedlab.serving.fetch import Fetcher, allowed_from
 from breedlab.serving.novelty import WithFeatures, read_novelty
 
@@ -158,9 +158,11 @@ class Model:
             novelty = read_novelty(folder, unknown["method"], unknown["width"])
             self.served, width = WithFeatures(self.network).eval(), count + novelty.width
         self.answers = read_answers(recorded, count, novelty)
-        computing = load_engine(
+        computing: Engine = load_engine(
             folder, description.get("engine"), self.served, self.device, engine, width
         )
+        if self.answers.flip_tta:
+            computing = MirroredEngine(computing)
         self._computing = computing
         self.engine = AnsweringEngine(computing, self.answers)
 

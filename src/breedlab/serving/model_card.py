@@ -95,6 +95,8 @@ def _body(model: Model, in_timm: bool) -> Iterator[str]:
             f"Scores are calibrated: a temperature of {temperature:.3f}, fitted on validation,"
             f" {folded}."
         )
+    if model.answers.flip_tta:
+        yield "The scores of each image and of its mirror image are averaged."
     if model.answers.thresholds is not None:
         thresholds = zip(model.classes[:_NAMED], model.answers.thresholds, strict=False)
         text = ", ".join(f"{_plain(name)} {threshold:.3f}" for name, threshold in thresholds)

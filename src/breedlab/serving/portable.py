@@ -44,9 +44,13 @@ class Portable(nn.Module):
         self.network = model.network
         self.temperature = model.answers.temperature
         self.multi_label = model.answers.multi_label
+        self.flip_tta = model.answers.flip_tta
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        scores = self.network(images) / self.temperature
+        scores = self.network(images)
+        if self.flip_tta:
+            scores = (scores + self.network(images.flip(3))) / 2
+        scores = scores / self.temperature
         return scores, scores.sigmoid() if self.multi_label else scores.softmax(1)
 
 

@@ -1,0 +1,81 @@
+"""Mirror images at test time (`serving.flip_tta`): what they gain, and what they cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+
+from breedlab.console import note
+from breedlab.data.module import PhotoData
+from breedlab.evaluation.figures import metric as shown_metric
+from breedlab.evaluation.metrics import titles
+from breedlab.models.classifier import Classifier
+from breedlab.serving.engines import mirrored
+from breedlab.training.context import TrainingContext
+from breedlab.training.inference import logits_of
+from breedlab.training.precision import autocast
+
+_ROUNDS = 5
+_BATCH = 8
+
+
+@torch.no_grad()
+def logits_of_mirror_images(
+    prepared: TrainingContext, classifier: Classifier, photos: PhotoData
+) -> torch.Tensor:
+    """Return a trained classifier's logits (n, classes) of the validation images, mirrored."""
+    scores = logits_of(prepared, classifier)
+    with autocast(prepared.device, prepared.precision):
+        return torch.cat(
+            [scores(images.flip(-1)) for images, _ in photos.view_dataloader("valid", 0)]
+        )
+
+
+def report(
+    prepared: TrainingContext,
+    classifier: Classifier,
+    photos: PhotoData,
+    metric: str,
+    values: tuple[float, float],
+) -> dict[str, Any]:
+    """Measure what mirror images cost, say what they gain, and return both for metrics.json.
+
+    Args:
+        prepared: Of the run.
+        classifier: Trained.
+        photos: The images.
+        metric: By its short name.
+        values: Of the metric on the test, without and with mirror images.
+    """
+    factor = _times_as_long(prepared, classifier, photos)
+    before, after = (shown_metric(metric, value) for value in values)
+    note(
+        f"serving.flip_tta: {titles()[metric]} {after} on the test, {before} without mirror images;"
+        f" an answer takes {factor:.1f} times as long"
+    )
+    return {
+        "metric": metric,
+        "without": values[0],
+        "with": values[1],
+        "times_as_long": round(factor, 2),
+    }
+
+
+@torch.no_grad()
+def _times_as_long(prepared: TrainingContext, classifier: Classifier, photos: PhotoData) -> float:
+    scores, dataset = logits_of(prepared, classifier), photos.dataset("test")
+    images = torch.stack([dataset[0, index][0] for index in range(min(_BATCH, len(dataset)))])
+    both = mirrored(scores)
+
+    def seconds(compute: Callable[[torch.Tensor], torch.Tensor]) -> float:
+        started = time.perf_counter()
+        compute(images)
+        return time.perf_counter() - started
+
+    with autocast(prepared.device, prepared.precision):
+        seconds(both)  # the first call allocates
+        return median(seconds(both) / seconds(scores) for _ in range(_ROUNDS))
