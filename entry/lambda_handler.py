@@ -103,7 +103,7 @@ def _request(event: Any) -> tuple[bytes, str]:
     if content is None or content == "":
         raise ValueError(f"the body is empty; {expected}, such as an image or JSON")
     if not isinstance(content, str):
-        raise ValueError(f"the body is not a text; {expected}")
+        raise ValueError(f"the body is not a string; {expected}")
     kind = _content_type(event)
     if not event.get("isBase64Encoded"):
         return content.encode("utf-8", "surrogatepass"), kind

@@ -98,7 +98,7 @@ def opened(model: Path) -> Iterator[Path]:
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise ServingError(
-                    f"{archive}: there is no room to unpack it in {tempfile.gettempdir()}"
+                    f"{archive}: not enough space to unpack it in {tempfile.gettempdir()}"
                 ) from error
             reason = "not a gzip file" if isinstance(error, gzip.BadGzipFile) else str(error)
             raise ServingError(
@@ -176,7 +176,7 @@ def _write_members(content: tarfile.TarFile, folder: Path, limit: int) -> None:
             raise _Refused(f"holds {name}, which is not a regular file")
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in member.name:
-            raise _Refused(f"holds {name}, which would lie outside its folder")
+            raise _Refused(f"holds {name}, which would end up outside its folder")
         if str(path) in names or len(names) >= _MAX_MEMBERS:
             raise _Refused(
                 f"holds {name} twice"

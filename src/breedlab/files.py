@@ -127,7 +127,7 @@ def read_json_if_whole(path: str | Path, kind: type = dict, needs: Collection[st
     return tree if all(name in tree for name in needs) else None
 
 
-_NAMES = {dict: "an object", list: "a list", str: "a text", int: "a number", float: "a number"}
+_NAMES = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
 
 
 def damaged(path: str | Path, reason: str, hint: str = "") -> DamagedFile:

@@ -22,7 +22,8 @@ def test_a_run_that_trained_here_is_no_reason_to_ask_for_a_region(
     with pytest.raises(BackendError) as refusal:
         jobs.main([verb, "runs/latest"])
     assert str(refusal.value) == (
-        f"runs/latest: this run trained in the process that launched it; there is no job to {verb}"
+        "runs/latest: this run trained in the process that launched it, so there is no job to"
+        f" {verb}"
     )
 
 

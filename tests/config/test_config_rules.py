@@ -163,7 +163,7 @@ CASES = [
     Case(
         "views_suit_augmentation",
         {"cache.views": 0, "data.augment": "basic"},
-        "cache.views: got 0, with which each epoch has views of its own; expected cache.mode=off as"
+        "cache.views: got 0, which gives each epoch new views; expected cache.mode=off as"
         " well, or 1 or more",
         {"cache.views": 0, "cache.mode": "off", "data.augment": "basic"},
     ),
@@ -398,7 +398,7 @@ CASES = [
     Case(
         "auto_has_what_it_needs",
         {**AUTO, "tuner.parallel": 2},
-        "tuner.parallel: got 2; expected 1 with auto, whose trials share their passes",
+        "tuner.parallel: got 2; expected 1 with auto, since its trials share their passes",
         AUTO,
     ),
     Case(

@@ -78,7 +78,7 @@ WRONG = [
     ),
     ("backend.wait", "yes", "got 'yes'; expected true or false"),
     ("serving.engine", "onnx", "got 'onnx'; expected one of auto, eager, openvino"),
-    ("resume", 3, "got 3; expected a text"),
+    ("resume", 3, "got 3; expected a string"),
 ]
 
 

@@ -177,7 +177,7 @@ def test_images_that_are_not_there_and_rows_without_a_label_are_told(tmp_path: P
         [("filename", "label"), *rows, ("gone.jpg", "collie"), (names(12)[11], "")],
     )
     text = "\n".join(read(tmp_path).left_out)
-    assert "1 images that labels.csv names and that are not there: gone.jpg" in text
+    assert "1 images that labels.csv lists but that do not exist: gone.jpg" in text
     assert (
         "1 rows of labels.csv without a label" in text
         and "1 images that labels.csv does not label" in text

@@ -88,7 +88,7 @@ finally:
         ("evaluate RUN empty", "empty: holds no images"),
         (
             "evaluate RUN photos",
-            "photos: cat is not a class of the model, which knows basset, beagle",
+            "photos: cat is not a class of the model, which has basset, beagle",
         ),
         (
             "evaluate RUN cats",

@@ -260,7 +260,7 @@ def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
     return {
         "nothing": (b"", "image/jpeg", 400, "empty"),
         "nothing as JSON": (b"", JSON, 400, "not JSON"),
-        "no content type, and nothing that shows it": (b"words", None, 415, "neither an image"),
+        "no content type, and nothing that shows it": (b"words", None, 415, "neither a supported image"),
         "an image in gzip that never ends": (gzip.compress(bytes(100_000_000), 9), "image/jpeg", 413, "inflates"),
         "gzip cut short": (gzip.compress(jpeg)[:-20], "image/jpeg", 400, "cut short"),
         "gzip that is none": (b"\x1f\x8b" + jpeg, "image/jpeg", 400, "not gzip"),

@@ -171,7 +171,7 @@ def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> 
     ("body", "kind", "status", "says"),
     [
         (b"x", "text/csv", 415, "text/csv"),
-        (b"x", "", 415, "neither an image"),
+        (b"x", "", 415, "neither a supported image"),
         (b"\x89PNG\r\n\x1a\n", "image/jpeg", 415, "the image is a PNG"),
         ("text", "image/jpeg", 400, "sent as text"),
         (b"{", "application/json", 400, "not JSON"),

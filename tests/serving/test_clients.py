@@ -226,7 +226,7 @@ def test_gzip_is_inflated_to_the_limit_and_no_further(photo: bytes) -> None:
 
 
 def test_a_file_that_is_no_image_is_not_blamed_on_curls_content_type() -> None:
-    for body, says in ((b"PK\x03\x04 a zip", "neither an image"), (b"", "is empty")):
+    for body, says in ((b"PK\x03\x04 a zip", "neither a supported image"), (b"", "is empty")):
         with pytest.raises(BadRequest) as caught:
             handler.input_fn(body, "application/x-www-form-urlencoded")
         assert caught.value.status == 415 and says in str(caught.value)

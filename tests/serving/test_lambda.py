@@ -359,7 +359,7 @@ def test_a_photo_by_its_url_gets_its_label_and_score_where_the_model_allows_it(
         ({"body": None}, 400, "empty"),
         ({"body": ""}, 400, "empty"),
         ({"body": "", "isBase64Encoded": True}, 400, "empty"),
-        ({"body": 3}, 400, "not a text"),
+        ({"body": 3}, 400, "not a string"),
         ({"body": "é", "isBase64Encoded": True}, 400, "not base64"),
         ({"body": "{", "headers": None}, 400, "not JSON"),
         ({"body": "{}", "headers": "words"}, 400, "expected"),

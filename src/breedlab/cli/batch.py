@@ -87,7 +87,7 @@ def _start(args: argparse.Namespace, jobs: BatchJobs, request: BatchRequest) -> 
         return _follow(jobs, name, request.endpoint.region)
     except KeyboardInterrupt:
         warn(
-            f"{name} goes on; {_to('follow', name, where, args)} comes back to it,"
+            f"{name} keeps running; {_to('follow', name, where, args)} follows it,"
             f" --stop {name} ends it"
         )
         return 130

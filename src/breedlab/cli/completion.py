@@ -79,7 +79,7 @@ def command_parser() -> Parser:
             "zsh > ~/.zfunc/_breedlab     # a folder of your $fpath",
             "fish > ~/.config/fish/completions/breedlab.fish",
         ),
-        notes="The names stand in the script: print it again after an update of breedlab.",
+        notes="The script contains all names: generate it again after updating breedlab.",
     )
     parser.add_argument("shell", choices=tuple(_SCRIPTS), help="the shell")
     return parser

@@ -78,7 +78,7 @@ def command_parser() -> Parser:
     parser.add_argument(
         "--engine",
         choices=("eager", "openvino"),
-        help="in place of the one that it was exported with",
+        help="instead of the one chosen at export",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -171,19 +171,19 @@ def _indices(names: list[str], classes: tuple[str, ...]) -> dict[str, int]:
     label: dict[str, int] = {}
     for name in names:
         forms = (display[name], composed(name))
-        written = (
+        candidates = (
             *(known_as.get(form) for form in forms),
             *(spaced.get(form.replace("_", " ")) for form in forms),
         )
-        if known := next((one for one in written if one is not None), None):
-            label[name] = classes.index(known)
+        if class_name := next((one for one in candidates if one is not None), None):
+            label[name] = classes.index(class_name)
     return label
 
 
 def _not_classes(place: Path, unknown: list[str], classes: tuple[str, ...]) -> DataError:
     what = "is not a class" if len(unknown) == 1 else "are not classes"
     return DataError(
-        f"{place}: {listed(unknown)} {what} of the model, which knows {listed(classes, 10)}"
+        f"{place}: {listed(unknown)} {what} of the model, which has {listed(classes, 10)}"
     )
 
 

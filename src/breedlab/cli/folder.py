@@ -76,22 +76,24 @@ def train_on(root: Path, words: list[str]) -> int:
         )
     # What is said of the data counts before anything is read: data.ignore, data.labels, seed.
     kind = "multi_label" if "data.multi_label=true" in words else "image_folder"
-    asked = validate(load([f"data={kind}", "name=images", "data.root=.", *words]))
+    requested = validate(load([f"data={kind}", "name=images", "data.root=.", *words]))
     stage(f"Looking at {root}")
-    how = splitting(asked)
+    how = splitting(requested)
     try:
         photos = survey(root, **how)
     except SeveralLabels:  # which the proposal says
         how["multi"] = True
         photos = survey(root, **how)
     with progress("checking images") as done:
-        report = check(photos, Path(asked.cache.dir, "checks"), on_bad_file="skip", progress=done)
+        report = check(
+            photos, Path(requested.cache.dir, "checks"), on_bad_file="skip", progress=done
+        )
     for line in describe(photos, report):
         note(line)
     with progress("timing a few images"):
         import torch
 
-        gpu = asked.trainer.accelerator != "cpu" and torch.cuda.is_available()
+        gpu = requested.trainer.accelerator != "cpu" and torch.cuda.is_available()
         proposal = propose(root, report, gpu=gpu)
         every = [*proposal.words, *words]
         config = validate(load(every))

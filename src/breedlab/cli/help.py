@@ -68,10 +68,10 @@ def command_parser() -> Parser:
     return parser
 
 
-def _listed(shown: list[Setting]) -> str:
+def _listed(settings_shown: list[Setting]) -> str:
     """Return settings, one a line, under the meaning of their sections."""
     lines = []
-    for setting in shown:
+    for setting in settings_shown:
         if setting.section is not None:
             lines.append(f"\n{setting.path}: {setting.meaning}")
         else:

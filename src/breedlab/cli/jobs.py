@@ -68,7 +68,7 @@ def command_parser() -> Parser:
     listing.add_argument(
         "--all",
         action="store_true",
-        help="breedlab's jobs of the account in one region, whoever launched them",
+        help="all of breedlab's jobs in one region of the account",
     )
     listing.add_argument("--region", help="with --all: which; the AWS profile's by default")
     showing = verb("show", "how a job stands, and the table of its trials")
@@ -125,7 +125,7 @@ def _one(args: argparse.Namespace) -> None:
 def _without_job(place: Path, verb: str) -> str:
     """Return the reason why a folder is not a job's."""
     if (place / "config.yaml").is_file():
-        return f"this run trained in the process that launched it; there is no job to {verb}"
+        return f"this run trained in the process that launched it, so there is no job to {verb}"
     state = "is not a run directory" if place.is_dir() else "does not exist"
     return (
         f"{state}; expected a job's name or the run directory of its launch:"
@@ -153,9 +153,7 @@ def _list(runs: Path) -> None:
             state = "?"
             if (handle.where, str(error)) not in warnings:
                 warnings.add((handle.where, str(error)))
-                warn(
-                    f"how the jobs in {handle.where or 'this machine'} stand is not known: {error}"
-                )
+                warn(f"the status of jobs in {handle.where or 'this machine'} is unknown: {error}")
         fetched = "yes" if handle.run and (handle.run / "metrics.json").exists() else ""
         started = handle.started[:16].replace("T", " ")
         rows.append([handle.name, handle.experiment, started, state, fetched])

@@ -25,7 +25,7 @@ from breedlab.files import read_json_if_whole
 from breedlab.weight_files import file_of
 
 _HELP = """\
-Searches, trains, evaluates and exports an image classifier, all from one config.
+Search, train, evaluate, and export an image classifier from one config.
 
   {launch} experiment=NAME [PATH=VALUE ...]
 
@@ -37,10 +37,10 @@ Groups and their choices (group=choice):
 
 Examples:
 
-  # your own images: looks at the folder, says what it found and how long it takes, and trains
+  # your own images: inspect the folder, report findings and the time it takes, and train
   {launch} data.root=DIR
 
-  # the demo: draws its own images, searches, trains, tests, exports
+  # the demo: draw images, search, train, test, export
   {launch} experiment=quickstart
 
   # 133 dog breeds: search learning rate and batch size, then train the best
@@ -64,10 +64,10 @@ Examples:
 
 Flags:
 
-  --cfg job          print the whole config that the words compose to, and what every path is set to
-  --config-dir DIR   configs of your own, DIR/experiment/NAME.yaml and the like, beside these
+  --cfg job          print the whole composed config
+  --config-dir DIR   your own configs in addition, such as DIR/experiment/NAME.yaml
   -m, --multirun     run every combination of values separated by commas
-  --hydra-help       the other flags, which are Hydra's
+  --hydra-help       Hydra's own flags
 """
 
 

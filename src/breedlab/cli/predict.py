@@ -96,15 +96,15 @@ def _predicted(words: Namespace, patterns: list[str], scratch: Path) -> list[dic
         load_plugins_of(Path(words.model))
         with opened(Path(words.model)) as folder:
             answers = _answers(_loaded(folder, words.engine), photos, words.top)
-            shown = list(_shown(answers, len(photos)))
-            if not any("labels" in answer for answer in shown):
-                _add_truths(shown, read_description(folder)["classes"])
+            results = list(_shown(answers, len(photos)))
+            if not any("labels" in answer for answer in results):
+                _add_truths(results, read_description(folder)["classes"])
     else:
-        shown = list(_shown(ask(words.endpoint, photos, words.top, words.region), len(photos)))
-    for answer in shown:
+        results = list(_shown(ask(words.endpoint, photos, words.top, words.region), len(photos)))
+    for answer in results:
         if answer["photo"] == str(scratch / _STDIN):
             answer["photo"] = "-"
-    return shown
+    return results
 
 
 def command_parser() -> Parser:
@@ -113,7 +113,7 @@ def command_parser() -> Parser:
         "predict",
         "MODEL|RUN IMAGE... [--json | --csv] [--top K] [--engine ENGINE]",
         "--endpoint URL|NAME IMAGE... [--region REGION] [--json | --csv] [--top K]",
-        description="Print the likeliest classes of images, with their probabilities.",
+        description="Print the most likely classes of images, with their probabilities.",
         examples=(
             "runs/latest photos/ '*.jpg'",
             "runs/latest photos/ --csv > predictions.csv",
@@ -140,7 +140,7 @@ def command_parser() -> Parser:
     parser.add_argument(
         "--engine",
         choices=("eager", "openvino"),
-        help="in place of the one that it was exported with",
+        help="instead of the one chosen at export",
     )
     parser.add_argument(
         "--json", action="store_true", help="print JSON: a list, one entry per image"

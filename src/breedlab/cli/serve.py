@@ -73,7 +73,7 @@ def command_parser() -> Parser:
         "--allow-urls",
         metavar="none|public|HOST,...",
         help=(
-            "whose images to fetch by their address (default: as the model was exported with"
+            "hosts to fetch images from by URL (default: as the model was exported with"
             " serving.allow_urls)"
         ),
     )
@@ -81,21 +81,21 @@ def command_parser() -> Parser:
         "--allowed-hosts",
         metavar="HOST,...|*",
         help=(
-            "names that requests may ask for besides localhost (default: of a server for this"
-            " machine only those)"
+            "host names that requests may use besides localhost (default: for a server on this"
+            " machine only, none)"
         ),
     )
     parser.add_argument(
         "--engine",
         choices=("eager", "openvino"),
-        help="in place of the one that it was exported with",
+        help="instead of the one chosen at export",
     )
     parser.add_argument(
         "--api-key-file",
         type=Path,
         metavar="FILE",
         help=(
-            "holds the key that requests need, as X-API-Key or Bearer token (default:"
+            "contains the key that requests must send, as X-API-Key or Bearer token (default:"
             " BREEDLAB_API_KEY of the environment; without either, none)"
         ),
     )

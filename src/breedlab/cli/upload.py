@@ -98,7 +98,7 @@ def command_parser() -> Parser:
         "upload",
         "DATA s3://BUCKET/FOLDER [flags]",
         description=(
-            "Uploads labeled images, checked, many at once; run again, it goes on where it stopped."
+            "Check labeled images and upload them in parallel; run it again to resume an upload."
         ),
         examples=("data/dog_breeds s3://my-bucket/dog_breeds",),
     )
@@ -111,7 +111,7 @@ def command_parser() -> Parser:
     parser.add_argument(
         "--links",
         action="store_true",
-        help="upload also what lies outside DATA and is linked into it",
+        help="also upload files outside DATA that it links to",
     )
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave broken images out instead of refusing them"

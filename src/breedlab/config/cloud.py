@@ -153,7 +153,7 @@ def machines_fit(backend: Backend) -> Iterator[Problem]:
         if key == "breedlab" or key.startswith("breedlab:"):
             yield Problem(
                 f"backend.tags.{key}",
-                "is breedlab's own, by which it knows its jobs; choose another key",
+                "is reserved: breedlab identifies its jobs by it; choose another key",
             )
     reserved = [
         name for name in backend.environment if name.startswith(("SM_", "BREEDLAB_", "SAGEMAKER_"))

@@ -27,12 +27,12 @@ def choice(registry: Registry[Any]) -> Choice:
     def check(value: Any) -> Any:
         names = registry.choices()
         if value not in names:
-            listed = (
+            choices_text = (
                 ", ".join(map(repr, names[:-1]))
                 + (" or " if len(names) > 1 else "")
                 + repr(names[-1])
             )
-            raise PydanticKnownError("literal_error", {"expected": listed})
+            raise PydanticKnownError("literal_error", {"expected": choices_text})
         return value
 
     return Choice(check, registry=registry)
@@ -45,13 +45,14 @@ def component_sections(searched: bool = False) -> dict[str, type[BaseModel]]:
     Args:
         searched: Only those whose settings a search may vary.
     """
-    return {
-        f"{registry.section}.{name}": component
-        for registry in REGISTRIES
-        if registry.section and (registry.searched or not searched)
-        for name, component in registry.items()
-        if component.model_fields
-    }
+    sections: dict[str, type[BaseModel]] = {}
+    for registry in REGISTRIES:
+        if not registry.section or (searched and not registry.searched):
+            continue
+        for name, component in registry.items():
+            if component.model_fields:
+                sections[f"{registry.section}.{name}"] = component
+    return sections
 
 
 def extended(base: type[BaseModel]) -> type[BaseModel]:

@@ -181,7 +181,7 @@ def _readable(key: str, value: str) -> str:
     section, _, name = key.rpartition(".")
     if section and " " in name:
         bare = value.strip("\"'")
-        return f"a name with a space stands in braces: '{section}={{{name}: {bare}}}'"
+        return f"put a name with a space in braces: '{section}={{{name}: {bare}}}'"
     if re.search(r"[{,]\s*[\"'][^\"']*[\"']\s*:", value):
         return f"names in braces take no quotes: '{key}={{NAME: VALUE}}'"
     return f"quote it, such as {quoted_override(key, value)}"

@@ -19,7 +19,8 @@ def one_source(data: Data) -> Iterator[Problem]:
     ]
     for other in filter(None, others):
         yield Problem(
-            f"data.{other}", f"given beside data.{first}; images come from one source, not both"
+            f"data.{other}",
+            f"given together with data.{first}; images come from one source, not both",
         )
 
 
@@ -66,7 +67,7 @@ def views_suit_augmentation(model: Model, cache: Cache, data: Data) -> Iterator[
     if cache.views == 0 and cache.mode != "off":
         yield Problem(
             "cache.views",
-            "got 0, with which each epoch has views of its own; expected cache.mode=off as well, or"
+            "got 0, which gives each epoch new views; expected cache.mode=off as well, or"
             " 1 or more",
         )
     if cache.views == 1 and data.augment != "none":

@@ -55,9 +55,9 @@ class FromEnvironment(str):
     text: str
 
     def __new__(cls, value: str, text: str) -> FromEnvironment:
-        made = super().__new__(cls, value)
-        made.text = text
-        return made
+        concealed_text = super().__new__(cls, value)
+        concealed_text.text = text
+        return concealed_text
 
     def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
         return str(self), self.text

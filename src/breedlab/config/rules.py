@@ -92,7 +92,7 @@ def balanced_once(data: Data, optim: Optim) -> Iterator[Problem]:
     if len(balanced) > 1:
         yield Problem(
             balanced[1].partition("=")[0],
-            f"{balanced[1]} beside {balanced[0]} balances classes twice; expected one of them",
+            f"{balanced[1]} with {balanced[0]} balances classes twice; expected one of them",
         )
 
 

@@ -84,7 +84,7 @@ def auto_has_what_it_needs(
     if tuner.parallel > 1:
         yield Problem(
             "tuner.parallel",
-            f"got {tuner.parallel}; expected 1 with auto, whose trials share their passes",
+            f"got {tuner.parallel}; expected 1 with auto, since its trials share their passes",
         )
     if model.freeze != "backbone" or cache.mode == "off":
         expected = "expected model.freeze=backbone and cache.mode=auto"

@@ -127,7 +127,7 @@ def _type_in_words(annotation: Any, marks: list[Any]) -> str:
         int: "a whole number",
         float: "a number",
         bool: "true or false",
-        str: "a text",
+        str: "a string",
         NoneType: "null",
     }
     return names.get(annotation, getattr(annotation, "__name__", str(annotation))) + _bounds(
@@ -138,20 +138,19 @@ def _type_in_words(annotation: Any, marks: list[Any]) -> str:
 def _bounds(annotation: Any, marks: list[Any]) -> str:
     if annotation not in (int, float):
         return ""
-    marks = [
-        part for mark in _flat(marks) for part in (mark if isinstance(mark, Interval) else [mark])
-    ]
-    words = [
-        f"{word} {_number(getattr(mark, attribute))}"
-        for kind, attribute, word in (
-            (Gt, "gt", "greater than"),
-            (Ge, "ge", "of at least"),
-            (Lt, "lt", "less than"),
-            (Le, "le", "at most"),
-        )
-        for mark in marks
-        if isinstance(mark, kind)
-    ]
+    limits: list[Any] = []
+    for mark in _flat(marks):
+        limits += mark if isinstance(mark, Interval) else [mark]
+    words = []
+    for kind, attribute, word in (
+        (Gt, "gt", "greater than"),
+        (Ge, "ge", "of at least"),
+        (Lt, "lt", "less than"),
+        (Le, "le", "at most"),
+    ):
+        for limit in limits:
+            if isinstance(limit, kind):
+                words.append(f"{word} {_number(getattr(limit, attribute))}")
     return f" {' and '.join(words)}" if words else ""
 
 

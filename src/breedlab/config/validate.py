@@ -346,8 +346,13 @@ def _retyped(config: Config, tree: Tree, paths: list[str]) -> list[Problem]:
 def _partner(tree: Tree, path: str) -> dict[str, list[Any]]:
     """Return the list that goes with a path's, value by value, where there is one."""
     space = dict(leaves(tree["tuner"]["space"]))
-    others = [other for pair in PAIRED if path in pair for other in pair if other != path]
-    return {other: space[other] for other in others if isinstance(space.get(other), list)}
+    partners = {}
+    for pair in PAIRED:
+        if path in pair:
+            for other in pair:
+                if other != path and isinstance(space.get(other), list):
+                    partners[other] = space[other]
+    return partners
 
 
 def known_paths() -> list[str]:

@@ -348,13 +348,13 @@ def _near_duplicates(photos: PhotoSet, seen: dict[Path, _Seen]) -> list[str]:
         pair for pair in pairs if pair[0][0] != pair[1][0] and pair not in across_classes
     ]
     lines = []
-    for found, where in ((across_classes, "classes"), (across_splits, "splits")):
-        if found:
+    for close, where in ((across_classes, "classes"), (across_splits, "splits")):
+        if close:
             several = (
-                "1 pair of images is" if len(found) == 1 else f"{len(found):,} pairs of images are"
+                "1 pair of images is" if len(close) == 1 else f"{len(close):,} pairs of images are"
             )
             lines.append(f"{several} nearly the same, in two {where}:")
-            lines += first_few([f"  {one.path} and {other.path}" for (_, one), (_, other) in found])
+            lines += first_few([f"  {one.path} and {other.path}" for (_, one), (_, other) in close])
     return lines
 
 

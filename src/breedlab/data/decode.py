@@ -253,7 +253,7 @@ _OTHER_KINDS = {
     b"\0\0\0\x0cjp  ": "JPEG 2000",
     b"ii*\0": "a TIFF of a kind that is not read",
     b"mm\0*": "a TIFF of a kind that is not read",
-    b"version https://": "a Git LFS pointer, whose file was not fetched: git lfs pull",
+    b"version https://": "a Git LFS pointer whose file was not downloaded: git lfs pull",
 }
 
 

@@ -81,9 +81,9 @@ def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
             except KeyError as error:
                 (name,) = error.args
                 close = difflib.get_close_matches(name, photos.classes, 1)
-                meant = f"; did you mean {close[0]!r}?" if close else ""
+                suggestion = f"; did you mean {close[0]!r}?" if close else ""
                 what = repr(name) if name == fix else f"{fix!r}: {name!r}"
-                wrong.append(f"line {line}: fix is {what}, which is not a class{meant}")
+                wrong.append(f"line {line}: fix is {what}, which is not a class{suggestion}")
     if wrong:
         names = f"labels with | between them, {NONE}" if photos.multi_label else "a class's name"
         hint = f"expected paths below {photos.root}, and in fix {names}, {REMOVE}, or nothing"
@@ -102,14 +102,8 @@ def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
         },
         notes=(*photos.notes, _told(path, changed)),
     )
-    empty = [
-        f"{split} has no {name} left"
-        for split in SPLITS
-        for name, before, after in zip(
-            photos.classes, photos.counts(split), fixed.counts(split), strict=True
-        )
-        if before and not after and split == "train"
-    ]
+    counts = zip(photos.classes, photos.counts("train"), fixed.counts("train"), strict=True)
+    empty = [f"train has no {name} left" for name, before, after in counts if before and not after]
     if empty:
         raise DataError(
             f"data.fixes: {path} takes the last images of a class: {', '.join(first_few(empty))}"

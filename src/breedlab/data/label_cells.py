@@ -129,9 +129,9 @@ def _shared_parts(cells: Collection[str], between: re.Pattern[str]) -> list[str]
     for cell in cells:
         for part in split_labels(cell, between):
             cells_of[part] = cells_of.get(part, 0) + 1
-    return [
-        cell
-        for cell in cells
-        if len(parts := split_labels(cell, between)) > 1
-        and all(cells_of[part] > 1 for part in parts)
-    ]
+    shared = []
+    for cell in cells:
+        parts = split_labels(cell, between)
+        if len(parts) > 1 and all(cells_of[part] > 1 for part in parts):
+            shared.append(cell)
+    return shared

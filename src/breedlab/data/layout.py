@@ -101,7 +101,7 @@ def split_folders(root: Path, ignore: Sequence[str], leftovers: Leftovers) -> di
     if "train" not in folder_of:
         names = listed([p.relative_to(root).parts[0] for p in folder_of.values()])
         raise DataError(
-            f"{root}: has {names} but no train folder; expected one beside it. If these are"
+            f"{root}: has {names} but no train folder; expected one next to it. If these are"
             f" classes, move all class folders into {root / 'train'}"
         )
     subfolders(

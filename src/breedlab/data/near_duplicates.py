@@ -55,11 +55,11 @@ def near_pairs(hashes: Sequence[str]) -> list[tuple[int, int]]:
     for index, number in numbers.items():
         for band in range(_BANDS):
             bands[band, number >> 16 * band & 0xFFFF].append(index)
-    pairs = {
-        pair
-        for members in bands.values()
-        if len(members) <= _CROWDED
-        for pair in combinations(members, 2)
-        if (numbers[pair[0]] ^ numbers[pair[1]]).bit_count() <= MOST_BITS
-    }
+    pairs = set()
+    for members in bands.values():
+        if len(members) > _CROWDED:
+            continue
+        for one, other in combinations(members, 2):
+            if (numbers[one] ^ numbers[other]).bit_count() <= MOST_BITS:
+                pairs.add((one, other))
     return sorted(pairs)

@@ -208,7 +208,7 @@ def _left_out(root: Path, images: Images, reading: _Reading, sheets: list[_Sheet
     names = listed([str(sheet.file.relative_to(root)) for sheet in sheets], FEW)
     if reading.missing:
         yield (
-            f"left out: {len(reading.missing):,} images that {names} names and that are not there: "
+            f"left out: {len(reading.missing):,} images that {names} lists but that do not exist: "
             + listed(reading.missing, FEW)
         )
     if reading.unlabeled:

@@ -40,13 +40,13 @@ def hook_from_config(
         outputs: Whether modules' outputs may be saved; not within a compiled network.
     """
     collections = debugger.collections
-    known: dict[str, TensorCollection] = {
+    all_collections: dict[str, TensorCollection] = {
         name: getattr(collections, name) for name in Collections.model_fields
     }
-    saved = [name for name, collection in known.items() if _ever(collection)]
+    saved = [name for name, collection in all_collections.items() if _ever(collection)]
     hook = RunHook(out_dir=str(folder), include_collections=saved)
     patterns = _patterns(network) | {"custom": collections.custom.include or [_NOTHING]}
-    for name, collection in known.items():
+    for name, collection in all_collections.items():
         if name not in hook.include_collections:  # losses are in it, asked for or not
             continue
         target = hook.get_collection(name)

@@ -54,9 +54,11 @@ def registrations(run: Path | str) -> list[str]:
     if str(run).startswith("s3://"):
         folders = _on_s3(str(run))
     else:
-        found = Path(run, "debug").iterdir() if Path(run, "debug").is_dir() else iter(())
+        entries = Path(run, "debug").iterdir() if Path(run, "debug").is_dir() else iter(())
         folders = [
-            str(folder) for folder in found if any(folder.glob("collections/*/*_collections.json"))
+            str(folder)
+            for folder in entries
+            if any(folder.glob("collections/*/*_collections.json"))
         ]
     return sorted(
         (f for f in folders if _number(f).isdecimal()), key=lambda folder: int(_number(folder))
@@ -252,9 +254,12 @@ class TensorLog:
     def saved(self, collection: str, mode: str) -> dict[int, list[str]]:
         """By smdebug's global step of a mode the tensors of a collection that were saved."""
         if (collection, mode) not in self._saved:
-            wanted, by_step = set(self.names(collection)), self.trial.global_step_to_tensors_map
+            members, by_step = (
+                set(self.names(collection)),
+                self.trial.global_step_to_tensors_map,
+            )
             tensors_of = {
-                step: sorted(wanted & by_step.get(step, set())) for step in self.steps(mode)
+                step: sorted(members & by_step.get(step, set())) for step in self.steps(mode)
             }
             self._saved[collection, mode] = {
                 step: names for step, names in tensors_of.items() if names
@@ -285,12 +290,16 @@ class TensorLog:
     def losses(self, mode: str) -> list[Loss]:
         """Return the losses of a mode in the order of steps."""
         if mode not in self._losses:
-            self._losses[mode] = [
-                Loss(step, self.training_step(step), float(np.mean(value)), self._images(step))
-                for step, names in self.saved("losses", mode).items()
-                for name in names
-                if (value := self.value(name, step)) is not None
-            ]
+            losses = []
+            for step, names in self.saved("losses", mode).items():
+                for name in names:
+                    value = self.value(name, step)
+                    if value is not None:
+                        loss = float(np.mean(value))
+                        losses.append(
+                            Loss(step, self.training_step(step), loss, self._images(step))
+                        )
+            self._losses[mode] = losses
         return self._losses[mode]
 
     def _images(self, step: int) -> int | None:

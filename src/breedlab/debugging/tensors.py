@@ -127,7 +127,7 @@ def _shown(tape: Any) -> Tensors:
 def _figures(tape: Any, collection: str, names: list[str], steps: list[int]) -> dict[str, Series]:
     reduction, _ = FIGURES[collection]
     at = [(step, tape.training_step(step)) for step in _spread(steps, _STEPS)]
-    found = {}
+    series_of = {}
     for name in _spread(names, _TENSORS):
         series = [
             (there, tape.reduction(name, step, reduction))
@@ -135,8 +135,8 @@ def _figures(tape: Any, collection: str, names: list[str], steps: list[int]) -> 
             if name in tape.saved(collection, "TRAIN")[step]
         ]
         if finite := [(there, value) for there, value in series if math.isfinite(value)]:
-            found[name] = finite
-    return found
+            series_of[name] = finite
+    return series_of
 
 
 def _spread(items: list[Any], most: int) -> list[Any]:

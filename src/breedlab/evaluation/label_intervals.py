@@ -146,8 +146,8 @@ def _drawn(answers: LabelAnswers, seed: int) -> _Extra:
 
 def _of_class(answers: LabelAnswers, extra: _Extra, index: int) -> _OfClass:
     scores = answers.probabilities[:, index]
-    given = answers.given[:, index].astype(float)
-    right = given[extra.image]
+    predicted = answers.given[:, index].astype(float)
+    right = predicted[extra.image]
     own = answers.targets[:, index]
     masses = [
         (extra.weights * own, extra.weights),
@@ -155,7 +155,7 @@ def _of_class(answers: LabelAnswers, extra: _Extra, index: int) -> _OfClass:
     ]
     precision = [multi_label.average_precision(scores, *each) for each in masses]
     counts = [
-        np.stack([positives @ given, images @ given, positives.sum(axis=-1)], axis=-1)
+        np.stack([positives @ predicted, images @ predicted, positives.sum(axis=-1)], axis=-1)
         for positives, images in masses
     ]
     return _OfClass(

@@ -40,9 +40,9 @@ def average_precision(scores: Array, positives: Array, images: Array) -> Array:
     return average
 
 
-def f1(hits: Array, given: Array, positives: Array) -> Array:
+def f1(hits: Array, predicted: Array, positives: Array) -> Array:
     """Return F1 of labels: given rightly, given, and true; NaN where there are none of either."""
-    total = np.asarray(given + positives, dtype=float)
+    total = np.asarray(predicted + positives, dtype=float)
     scores: Array = np.divide(
         2.0 * np.asarray(hits, dtype=float), total, out=np.full_like(total, np.nan), where=total > 0
     )

@@ -74,10 +74,10 @@ def choose(
         order = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(0))]
         held_out = order.chunk(_FOLDS)
         for method in methods:
-            found = [
+            aurocs = [
                 _separated(method, features, labels, *valid, strangers) for strangers in held_out
             ]
-            separated[method] = sum(found) / len(found)
+            separated[method] = sum(aurocs) / len(aurocs)
     # the first of those that tie
     best = max(methods, key=lambda method: separated.get(method, 0.0))
     return fit(best, features, labels), separated

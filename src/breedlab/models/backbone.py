@@ -244,7 +244,7 @@ def _build_timm(name: str, weights: str, tag: str) -> Backbone:
     tags = [full.split(".", 1)[1] for full in timm.list_pretrained(f"{name}.*") if "." in full]
     if tag and tag not in tags:
         raise BackboneError(
-            f"model.name: timm knows no weights {tag!r} of {name}, for which this model was built"
+            f"model.name: timm has no weights {tag!r} of {name}, for which this model was built"
         )
     source = "timm's for this model"
     if weights == "DEFAULT" or weights in tags:

@@ -23,15 +23,20 @@ def stages(network: nn.Module) -> list[str]:
     sequence."""
     names = []
     for name, child in network.named_children():
-        if any(True for _ in child.parameters()):
+        if _has_parameters(child):
             names.append(name)
             if isinstance(child, nn.Sequential):
-                names += [
-                    f"{name}.{n}"
-                    for n, part in child.named_children()
-                    if any(True for _ in part.parameters())
-                ]
+                names += _members(name, child)
     return names
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _members(name: str, sequence: nn.Sequential) -> list[str]:
+    """Return the paths of a sequence's members that have parameters."""
+    return [f"{name}.{n}" for n, part in sequence.named_children() if _has_parameters(part)]
 
 
 def layers(network: nn.Module) -> list[str]:
@@ -42,11 +47,7 @@ def layers(network: nn.Module) -> list[str]:
     for name, child in network.named_children():
         size = sum(p.numel() for p in child.parameters())
         if isinstance(child, nn.Sequential) and size > 0.8 * total:
-            names += [
-                f"{name}.{n}"
-                for n, part in child.named_children()
-                if any(True for _ in part.parameters())
-            ]
+            names += _members(name, child)
         elif size:
             names.append(name)
     return names

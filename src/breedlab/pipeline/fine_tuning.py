@@ -212,13 +212,13 @@ def _planned(
     prepared: TrainingContext, config: Config, folder: Path, before: Fitted, seconds: float | None
 ) -> _Plan:
     """Return how to train, as it was planned when the head was the same."""
-    known = read_json_if_whole(folder / _PLAN, needs=("epochs", "precision", "head"))
-    if known is not None and known["head"] == _head(before):
+    earlier = read_json_if_whole(folder / _PLAN, needs=("epochs", "precision", "head"))
+    if earlier is not None and earlier["head"] == _head(before):
         return _Plan(
-            int(known["epochs"]),
-            known["precision"],
-            known.get("freeze", "none"),
-            known.get("batch_size"),
+            int(earlier["epochs"]),
+            earlier["precision"],
+            earlier.get("freeze", "none"),
+            earlier.get("batch_size"),
         )
     shutil.rmtree(folder, ignore_errors=True)
     plan = _fastest(prepared, config, seconds)

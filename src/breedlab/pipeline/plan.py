@@ -147,7 +147,7 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
         )
         if tuner.confirm:
             stages.append(
-                f"confirm: the best {tuner.confirm} again with other seeds, whose mean decides"
+                f"confirm: run the best {tuner.confirm} again with other seeds; the best mean wins"
             )
     if config.trainer.probe_epochs and not already.begun:
         stages.append(f"linear probe: {config.trainer.probe_epochs} epochs of the head alone")

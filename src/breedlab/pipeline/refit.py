@@ -61,7 +61,7 @@ def refitted(
     folder = run / "checkpoints" / "refit"
     how = f"for {epochs} epochs" if solution is None else f"with C={solution.c:g}"
     note(
-        f"{how}, on {record['photos']:,} images; what is said of validation is from before it, the"
+        f"{how}, on {record['photos']:,} images; validation metrics are from before the refit, the"
         " test from after it"
     )
     if distributed.rank_zero_only(

@@ -122,18 +122,18 @@ def _run(
         resume = new
     if text := early_stopping_concern(config):
         warn(text)
-    capped, said = cap_batch_sizes(config, len(report.photos.splits["train"]))
+    capped, notice = cap_batch_sizes(config, len(report.photos.splits["train"]))
     if resume is None:
         config = capped
-        if said:
-            note(said)
+        if notice:
+            note(notice)
         # before the run directory exists: a run that cannot start leaves nothing behind
         prepared = _prepared(config, report, watch)
 
         def create() -> Path:
-            made = rundir.create(config, overrides, report, new, prepared.lineage())
-            current.enter(config, made)
-            return made
+            created = rundir.create(config, overrides, report, new, prepared.lineage())
+            current.enter(config, created)
+            return created
 
         directory = distributed.rank_zero_only(create)
         current.path = directory
@@ -147,7 +147,7 @@ def _run(
     directory = distributed.rank_zero_only(
         lambda: resuming.reenter(config, resume, report, current)
     )
-    if said and distributed.rank_zero_only(
+    if notice and distributed.rank_zero_only(
         lambda: rundir.recorded_config(directory).tuner.space == capped.tuner.space
     ):
         config = capped  # a restarted job gets the config as typed

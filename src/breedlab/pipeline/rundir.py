@@ -145,8 +145,8 @@ def _recorded(run: Path, name: str, kind: type) -> Any:
             f"resume: {run / name} is damaged ({' '.join(str(error).split())[:100]}); {expected}"
         ) from error
     if not isinstance(tree, kind):
-        wanted = "config" if kind is dict else "list"
-        raise ResumeError(f"resume: {run / name} holds no {wanted}; {expected}")
+        kind_name = "config" if kind is dict else "list"
+        raise ResumeError(f"resume: {run / name} holds no {kind_name}; {expected}")
     return tree
 
 

@@ -91,6 +91,15 @@ def titles(runs: Sequence[RunRecord]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
+def _metric_cell(run: RunRecord, name: str, value: float | None) -> str:
+    """Return a run's metric with its interval; for a run without it, why it is missing."""
+    if value is None:
+        return "" if run.test else NOT_FINISHED
+    span = interval(name, run.test)
+    text = metric(name, value)
+    return f"{text} ({span})" if span else text
+
+
 def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Return a row for each metric of the test. Only a top-1 that is better than every other's by a
     test is marked."""
@@ -100,24 +109,11 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
         values = [
             run.test["metrics"][name] if name in shown_metrics(run.test) else None for run in runs
         ]
-        measured = [value for value in values if value is not None]
-        if measured:
-            absent = ["" if run.test else NOT_FINISHED for run in runs]
-            texts = [
-                otherwise if v is None else metric(name, v)
-                for v, otherwise in zip(values, absent, strict=True)
-            ]
-            spans = [
-                interval(name, run.test) if name in shown_metrics(run.test) else "" for run in runs
-            ]
-            texts = [
-                f"{text} ({span})" if span else text
-                for text, span in zip(texts, spans, strict=True)
-            ]
-            cells = [
-                (text, name in ("top1", "exact") and index == winner)
-                for index, text in enumerate(texts)
-            ]
+        if any(value is not None for value in values):
+            cells = []
+            for index, (run, value) in enumerate(zip(runs, values, strict=True)):
+                is_best = name in ("top1", "exact") and index == winner
+                cells.append((_metric_cell(run, name, value), is_best))
             rows.append({"name": title, "cells": cells})
     photos = [figure(run.test["photos"]) if run.test else NOT_FINISHED for run in runs]
     epochs = [

@@ -70,11 +70,13 @@ def _mistakes(run: RunRecord, *, missed: bool) -> list[Mistake]:
     columns = zip(
         predictions["labels"], predictions["predicted"], predictions["probabilities"], strict=True
     )
-    places = [
-        (predictions["probabilities"][photo][label] * (1 if missed else -1), photo, label)
-        for photo, (true, labels, _) in enumerate(columns)
-        for label in (set(true) - set(labels) if missed else set(labels) - set(true))
-    ]
+    places = []
+    for photo, (true, predicted, probabilities) in enumerate(columns):
+        if missed:  # the lowest probability first
+            wrong, sign = set(true) - set(predicted), 1
+        else:
+            wrong, sign = set(predicted) - set(true), -1
+        places += [(sign * probabilities[label], photo, label) for label in wrong]
     mistakes = []
     for _, photo, label in sorted(places)[:_MISTAKES]:
         file = predictions["photos"][photo]

@@ -77,15 +77,15 @@ def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
     for file, own in zip(files, labels, strict=True):
         for label in labels_of(own):
             of_class[label].append(file)
-    found = []
+    rows = []
     for name, mine in list(zip(classes, of_class, strict=True))[:_GALLERY]:
         picks: list[int] = (
             np.linspace(0, len(mine) - 1, min(each, len(mine))).round().astype(int).tolist()
         )
         pictures = [picture for pick in picks if (picture := thumbnail(root / mine[pick]))]
         if pictures:
-            found.append((name, pictures))
-    return found
+            rows.append((name, pictures))
+    return rows
 
 
 def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
@@ -94,8 +94,8 @@ def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
     try:
         with (run.path / "fixes.csv").open(encoding="utf-8", newline="") as table:
             # older versions listed nothing else, and had no such column
-            listed = (row for row in csv.DictReader(table) if (row.get("why") or LABEL) == why)
-            rows = list(itertools.islice(listed, _MISTAKES))
+            entries = (row for row in csv.DictReader(table) if (row.get("why") or LABEL) == why)
+            rows = list(itertools.islice(entries, _MISTAKES))
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
     pictures = []

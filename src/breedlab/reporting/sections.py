@@ -142,13 +142,12 @@ def class_counts(run: RunRecord) -> dict[str, list[int]]:
     classes."""
     count = len(run.classes)
     labels = run.splits.get("labels", {})
-    return {
-        split: np.bincount(
-            [label for own in labels[split] for label in photos.labels_of(own)], minlength=count
-        ).tolist()
-        for split in SPLITS
-        if labels.get(split)
-    }
+    counts = {}
+    for split in SPLITS:
+        if labels.get(split):
+            flat = [label for own in labels[split] for label in photos.labels_of(own)]
+            counts[split] = np.bincount(flat, minlength=count).tolist()
+    return counts
 
 
 def curves(run: RunRecord) -> Section:
@@ -175,20 +174,22 @@ def search(run: RunRecord) -> Section:
     paths = search_charts.shown_values(run.trials)
     complete = [trial for trial in ranked if trial["state"] == "complete"]
     metric = (run.config.get("monitor") or {}).get("metric", "objective")
-    rows = [
-        {
-            "number": trial["number"],
-            "state": trial["state"],
-            "values": [trial.get("values", {}).get(path, "") for path in paths],
-            "shown": [figure(trial.get("values", {}).get(path, "")) for path in paths],
-            "objective": trial.get("objective"),
-            "interval": fold_span(trial.get("folds") or (), metric),
-            "epochs": len(trial.get("epochs", [])),
-            "seconds": trial.get("seconds", 0.0),
-            "reason": trial.get("reason", ""),
-        }
-        for trial in [*ranked, *(trial for trial in run.trials if trial not in ranked)]
-    ]
+    rows = []
+    for trial in [*ranked, *(trial for trial in run.trials if trial not in ranked)]:
+        values = [trial.get("values", {}).get(path, "") for path in paths]
+        rows.append(
+            {
+                "number": trial["number"],
+                "state": trial["state"],
+                "values": values,
+                "shown": [figure(value) for value in values],
+                "objective": trial.get("objective"),
+                "interval": fold_span(trial.get("folds") or (), metric),
+                "epochs": len(trial.get("epochs", [])),
+                "seconds": trial.get("seconds", 0.0),
+                "reason": trial.get("reason", ""),
+            }
+        )
     pair = (complete[0], complete[-1]) if len(complete) > 1 else None
     return {
         "rows": rows,
@@ -236,20 +237,19 @@ def model(run: RunRecord) -> Section:
     measured = export.get("candidates") or []
     images = int((export.get("photos") or {}).get("validation") or 0)
     sizes = list(measured[0]["milliseconds"]) if measured else []
-    engines = [
-        {
-            "name": f"{candidate['engine']} {candidate['precision']}",
-            "times": [
-                f"{candidate['milliseconds'][size]:.1f}" if candidate["milliseconds"] else ""
-                for size in sizes
-            ],
-            "speedup": speedup(candidate, measured[0]["milliseconds"]),
-            "agreement": _share(candidate["agreement"], images),
-            "top1": _share(candidate.get("top1", candidate.get("exact")), images),
-            "verdict": candidate["verdict"],
-        }
-        for candidate in measured
-    ]
+    engines = []
+    for candidate in measured:
+        times = candidate["milliseconds"]
+        engines.append(
+            {
+                "name": f"{candidate['engine']} {candidate['precision']}",
+                "times": [f"{times[size]:.1f}" if times else "" for size in sizes],
+                "speedup": speedup(candidate, measured[0]["milliseconds"]),
+                "agreement": _share(candidate["agreement"], images),
+                "top1": _share(candidate.get("top1", candidate.get("exact")), images),
+                "verdict": candidate["verdict"],
+            }
+        )
     return {
         "megabytes": archive.stat().st_size / 1e6 if archive.is_file() else None,
         "classes": len(run.classes),

@@ -74,20 +74,22 @@ def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:
 
 
 def labels_table(test: Mapping[str, Any], most: int = 20) -> Table:
-    """Each label of a test with its threshold, the worst first."""
+    """Return each label of a test with its threshold, the worst first."""
     rated = [(name, own) for name, own in test["per_class"].items() if own["ap"] is not None]
-    rows = [
-        [
-            name,
-            own["photos"],
-            metric("map", own["ap"]),
-            " to ".join(metric("map", end) for end in own["ap_interval"]),
-            f"{own['threshold']:.2f}",
-            f"{own['precision']:.1%} of {own['given']}",
-            f"{own['recall']:.1%}",
-        ]
-        for name, own in sorted(rated, key=lambda pair: pair[1]["ap"])[:most]
-    ]
+    rows = []
+    for name, own in sorted(rated, key=lambda pair: pair[1]["ap"])[:most]:
+        low, high = own["ap_interval"]
+        rows.append(
+            [
+                name,
+                own["photos"],
+                metric("map", own["ap"]),
+                f"{metric('map', low)} to {metric('map', high)}",
+                f"{own['threshold']:.2f}",
+                f"{own['precision']:.1%} of {own['given']}",
+                f"{own['recall']:.1%}",
+            ]
+        )
     columns = ["label", "images", "AP", "95% interval", "threshold", "precision", "recall"]
     unseen = len(test["per_class"]) - len(rated)
     title = "Labels" if len(rated) <= most else f"The {most} hardest of {len(rated)} labels"

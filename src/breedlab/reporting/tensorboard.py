@@ -37,7 +37,7 @@ def write_review(
     config: Config,
     photos: PhotoData,
     evaluation: Evaluation | LabelEvaluation,
-    tuned: Mapping[str, Any],
+    search_values: Mapping[str, Any],
     best: float,
 ) -> None:
     """Add the test's pictures and figures, the config and the HParams row to the run's `final`
@@ -61,7 +61,7 @@ def write_review(
         writer.add_text("test/metrics", _metrics(evaluation.as_dict()))
         for name, value in evaluation.metrics.items():
             writer.add_scalar(f"test/{name}", value)
-        values = dict(tuned) or {
+        values = dict(search_values) or {
             "optim.lr": config.optim.lr,
             "data.batch_size": config.data.batch_size,
         }

@@ -59,7 +59,7 @@ def restore_accuracy(
             candidate.engine = OpenVino(file, "int8")
     except Exception as error:  # of whatever kind, the plain engine was refused already
         reason = " ".join(str(error).split())[:120]
-        warn(f"{candidate.choice} stays as it was: its layers cannot be set back ({reason})")
+        warn(f"{candidate.choice} is unchanged: its layers cannot be reverted ({reason})")
         return False
     candidate.remark = "the layers that lose most in fp32"
     return True

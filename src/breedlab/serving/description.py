@@ -214,7 +214,7 @@ def _list(value: Any, name: str, most: int) -> list[Any]:
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= 1000:
-        raise _Wrong(f"{name} is {_shown(value)}; expected a text of up to 1,000 characters")
+        raise _Wrong(f"{name} is {_shown(value)}; expected a string of up to 1,000 characters")
     return value
 
 

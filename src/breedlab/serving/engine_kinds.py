@@ -72,12 +72,12 @@ class OpenVinoKind(EngineKind):
         from breedlab.serving import openvino_export
 
         graph = openvino_export.convert(network, images.shape[-1])
-        made = (
+        converted = (
             openvino_export.quantise(graph, list(images), lambda done, total: None)
             if precision == "int8"
             else graph
         )
-        openvino_export.write_graph(made, file, halves=precision == "bf16")
+        openvino_export.write_graph(converted, file, halves=precision == "bf16")
 
     def load(self, file: Path, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
         from breedlab.serving.engines import OpenVino

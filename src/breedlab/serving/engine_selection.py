@@ -83,19 +83,17 @@ def possible(serving: Serving, device: torch.device) -> list[Choice]:
             device.type == "cpu" or serving.precision == "int8"
         )
         engines = [EAGER, OPENVINO] if with_openvino else [EAGER]
-    return [
-        Choice(engine, precision)
-        for engine in engines
-        for precision in ENGINES.get(engine).precisions
-        if serving.precision == precision
-        or (
-            serving.precision == "auto"
-            and (
-                precision != "bf16"
-                or multiplies_bf16(device if engine == EAGER else torch.device("cpu"))
-            )
-        )
-    ]
+    choices = []
+    for engine in engines:
+        computes_on = device if engine == EAGER else torch.device("cpu")
+        for precision in ENGINES.get(engine).precisions:
+            if serving.precision == "auto":
+                allowed = precision != "bf16" or multiplies_bf16(computes_on)
+            else:
+                allowed = precision == serving.precision
+            if allowed:
+                choices.append(Choice(engine, precision))
+    return choices
 
 
 def select(

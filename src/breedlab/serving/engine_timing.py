@@ -51,7 +51,7 @@ def time_engines(candidates: Sequence[Candidate], photos: torch.Tensor) -> None:
     if (spread := _spread(candidates)) > NOISY:
         warn(
             f"the timings are rough: rounds differed by {spread:.0%}, so other work was running;"
-            " where two engines cannot be told apart the safer one is taken"
+            " if two engines are too close to call, the safer one is chosen"
         )
 
 

@@ -197,12 +197,10 @@ class Fetcher:
             f"{host}:{port}" in self.allowed or (host in self.allowed and port in _PORTS.values())
         ):
             raise NotFetched(403, "its host is not one that this model fetches from")
-        path = parts.path or "/"
-        target = "".join(
-            c if c.isascii() else "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "replace"))
-            for c in path + (f"?{parts.query}" if parts.query else "")
-        )
-        return parts.scheme, host, port, target
+        target = parts.path or "/"
+        if parts.query:
+            target += f"?{parts.query}"
+        return parts.scheme, host, port, "".join(map(_percent_encoded, target))
 
     def _checked(self, host: str, port: int, deadline: float) -> str:
         """Return an address of the host after checking that all of them are public."""
@@ -289,6 +287,12 @@ class Fetcher:
         if answer.length:
             raise OSError("broken off")
         return b"".join(parts)
+
+
+def _percent_encoded(character: str) -> str:
+    if character.isascii():
+        return character
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "replace"))
 
 
 @functools.cache

@@ -97,23 +97,23 @@ def inspect(photo: bytes) -> int:
     return width * height
 
 
-def _refuse_other_kinds(photo: bytes, found: str) -> None:
+def _refuse_other_kinds(photo: bytes, name: str) -> None:
     kinds = [kind for mark, kind in _OTHERS_AT_THE_START.items() if mark in photo[:1024].lower()]
     tail = max(0, len(photo) - _TAIL)
     if photo.rfind(_ZIP, tail) >= 0:
         kinds.append("ZIP")
     # Behind a JPEG, phones append films and their own notes; programs and pages they do not.
-    end = max(tail, photo.rfind(b"\xff\xd9")) if found == "JPEG" else len(photo)
-    if photo.find(_RAR, end if found == "JPEG" else tail) >= 0:
+    end = max(tail, photo.rfind(b"\xff\xd9")) if name == "JPEG" else len(photo)
+    if photo.find(_RAR, end if name == "JPEG" else tail) >= 0:
         kinds.append("RAR")
     after = photo[end:].lower()
     kinds += [kind for mark, kind in _OTHERS_AT_THE_END.items() if mark in after]
     if kinds:
-        raise ImageError(f"is a {found} and a {kinds[0]} file at once")
+        raise ImageError(f"is a {name} and a {kinds[0]} file at once")
 
 
-def _size(photo: bytes, found: str) -> tuple[int, int]:
-    if found == "JPEG":
+def _size(photo: bytes, name: str) -> tuple[int, int]:
+    if name == "JPEG":
         try:
             import simplejpeg
 
@@ -124,21 +124,21 @@ def _size(photo: bytes, found: str) -> tuple[int, int]:
     try:
         with Image.open(
             io.BytesIO(photo),
-            formats=formats_of_pillow(photo) if found in _BY_BRAND else (found.upper(),),
+            formats=formats_of_pillow(photo) if name in _BY_BRAND else (name.upper(),),
         ) as image:
             # Of a TIFF and a GIF this would read every page; `structure` has looked for a second
             # one.
-            frames = getattr(image, "n_frames", 1) if found in ("PNG", "WebP", *_BY_BRAND) else 1
+            frames = getattr(image, "n_frames", 1) if name in ("PNG", "WebP", *_BY_BRAND) else 1
             width, height = image.size
             # of the others, EXIF is a part of the structure
-            if found == "WebP" or found in _BY_BRAND:
+            if name == "WebP" or name in _BY_BRAND:
                 structure.check_directories(image.info.get("exif") or b"")
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError("is absurdly large") from error
     except Exception as error:  # of hostile bytes Pillow raises nearly anything
-        kind = f"{found}, " if found in _BY_BRAND else ""
+        kind = f"{name}, " if name in _BY_BRAND else ""
         raise ImageError(f"is truncated or corrupt ({kind}{reason_of(error)})") from error
     if frames > 1:
         raise ImageError(f"is animated or has several pages ({frames} pictures; expected one)")

@@ -101,7 +101,7 @@ def _body(model: Model, in_timm: bool) -> Iterator[str]:
         thresholds = zip(model.classes[:_NAMED], model.answers.thresholds, strict=False)
         text = ", ".join(f"{_plain(name)} {threshold:.3f}" for name, threshold in thresholds)
         yield (
-            "An image is given each label whose probability (the sigmoid of its score) is at least"
+            "An image gets each label whose probability (the sigmoid of its score) is at least"
             f" the label's threshold, found on validation: {text}."
         )
     yield "\n## Training\n"
@@ -143,7 +143,7 @@ def _results(model: Model) -> Iterator[str]:
         value = test["metrics"][name]
         yield f"| {title} | {metric(name, value)} | {interval(name, test) or 'not recorded'} |"
     if any(is_percent(name) for name in metrics):
-        yield "\nIntervals say how far the value may lie from that of all such images.\n"
+        yield "\nIntervals say how far the value may be from that of all such images.\n"
 
 
 def _facts(model: Model) -> dict[str, str]:

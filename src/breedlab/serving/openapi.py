@@ -68,11 +68,11 @@ _ERROR = {
 }
 _REFUSALS = {
     400: "No usable image, or JSON of another shape.",
-    406: "No type that is written here is accepted.",
-    408: "The body did not come in.",
+    406: "None of the accepted types can be produced.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
-    415: "The content type is not read, or is not the image's.",
-    503: "More images at once than are taken on; Retry-After says when to come again.",
+    415: "The content type is not supported, or is not the image's.",
+    503: "Too many images at once; Retry-After says when to try again.",
 }
 _ROWS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
 _VERBOSE = {

@@ -157,7 +157,7 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
                 raise BadRequest(400, "this model fetches no URLs; send the image's bytes")
             async with reader.body(request) as body:
                 content = await preparation.fetch(_address(body))
-            await run_in_threadpool(_inspect, content, "what lies at that address")
+            await run_in_threadpool(_inspect, content, "the file at that address")
         except BadRequest as error:
             return _refused(error)
         except NotFetched as error:

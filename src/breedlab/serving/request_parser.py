@@ -124,7 +124,7 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
         return photos
     refusal = f"content type {content_type[:80]!r} is not read"
     if kind in GUESSED:
-        what = "is neither an image that is read here nor JSON" if content else "is empty"
+        what = "is neither a supported image nor JSON" if content else "is empty"
         refusal = f"the body {what}"
     readable = ("image/jpeg", "image/png", "image/webp", "application/octet-stream", JSON, FORM)
     raise BadRequest(415, f"{refusal}; send one of {', '.join(readable)}")

@@ -280,7 +280,7 @@ async def refuse(_request: Request, error: Exception) -> Response:
         case _:
             return _refusal(
                 503,
-                "more images at once than are taken on; try again in a second",
+                "too many images at once; try again in a second",
                 {"Retry-After": "1"},
             )
 

@@ -166,12 +166,12 @@ class EpochLines(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        kept = best_checkpoint(trainer)
-        assert kept.best_model_score is not None and kept.monitor is not None
+        best_so_far = best_checkpoint(trainer)
+        assert best_so_far.best_model_score is not None and best_so_far.monitor is not None
         assert trainer.max_epochs is not None
-        best = float(kept.best_model_score)
+        best = float(best_so_far.best_model_score)
         line = "  " + epoch_line(
-            trainer.current_epoch + 1, trainer.max_epochs, figures, kept.monitor, best
+            trainer.current_epoch + 1, trainer.max_epochs, figures, best_so_far.monitor, best
         )
         if not trainer.is_global_zero:
             return

@@ -169,9 +169,9 @@ def _per_class(
 ) -> dict[str, dict[str, float]]:
     images: Counter[int] = Counter()
     predicted: Counter[int] = Counter()
-    for (truth, taken), count in confusion.items():
+    for (truth, predicted_label), count in confusion.items():
         images[truth] += count
-        predicted[taken] += count
+        predicted[predicted_label] += count
     metrics = {}
     for label, name in enumerate(classes):
         hits = confusion.get((label, label), 0)

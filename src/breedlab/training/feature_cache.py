@@ -344,7 +344,7 @@ def _full(folder: Path, needed: int = 0, missing: int = 0, quota: str = "") -> D
         mount = mount.parent
     usage = shutil.disk_usage(mount)
     state = "has no room for" if missing else "became full while writing"
-    sizes = f" ({_size(needed)}, {_size(missing)} of it not there yet)" if missing else ""
+    sizes = f" ({_size(needed)}, {_size(missing)} of it not cached yet)" if missing else ""
     return DiskFull(
         f"cache.dir: the disk{quota} of {folder} {state} the frozen part's activations{sizes};"
         f" {_size(usage.free)} of {_size(usage.total)} are free on {mount}. Free some space there,"

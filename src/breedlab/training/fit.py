@@ -146,11 +146,11 @@ def fit(
     """
     marker = run / "trained.json"
     last = run / "checkpoints" / "last.ckpt"
-    ended = distributed.rank_zero_only(
+    already_fitted = distributed.rank_zero_only(
         lambda: _ended_before(run, config) if marker.exists() else None
     )
-    if ended is not None:
-        return ended
+    if already_fitted is not None:
+        return already_fitted
     if distributed.world() > 1:
         _refuse_too_few(config, data)
         data.shard = distributed.shard()
@@ -251,13 +251,13 @@ def _refuse_too_few(config: Config, data: PhotoData | ActivationData) -> None:
 
 def _ended(trainer: lightning.Trainer, run: Path) -> Fitted:
     checkpoint = best_checkpoint(trainer)
-    kept = read_checkpoint(run / "checkpoints" / "best.ckpt")
+    weights = read_checkpoint(run / "checkpoints" / "best.ckpt")
     assert checkpoint.best_model_score is not None
     best = float(checkpoint.best_model_score)
     fitted = Fitted(
         trainer.current_epoch,
         stop_reason(trainer),
-        kept["epoch"] + 1,
+        weights["epoch"] + 1,
         best,
         checkpoint.tied,
         checkpoint.loss,

@@ -111,8 +111,8 @@ def epochs(prepared: TrainingContext, config: Config, count: int) -> Iterator[lo
         yield solve(prepared, config, parts)[1]
         return
     runs = [_trained(prepared, config, part, count) for part in parts]
-    for ended in zip(*runs, strict=True):
-        yield _mean(ended, config)
+    for epochs_of_folds in zip(*runs, strict=True):
+        yield _mean(epochs_of_folds, config)
 
 
 def _trained(

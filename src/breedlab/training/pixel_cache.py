@@ -115,11 +115,11 @@ def kept_images(
     except _Live as reason:
         note(f"images are decoded every epoch: {reason}")
         return {}
-    kept: dict[str, dict[str, MappedImages]] = {"train": {}, "valid": {}}
+    mapped: dict[str, dict[str, MappedImages]] = {"train": {}, "valid": {}}
     for file, store in zip(files, stores, strict=True):
         os.utime(file.path)  # least recently used is dropped first
-        kept[store.split][store.kind] = MappedImages(file.path, store.sizes, store.original)
-    return {split: KeptImages(**images) for split, images in kept.items()}
+        mapped[store.split][store.kind] = MappedImages(file.path, store.sizes, store.original)
+    return {split: KeptImages(**images) for split, images in mapped.items()}
 
 
 class _Live(Exception):

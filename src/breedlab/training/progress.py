@@ -36,11 +36,11 @@ def done(run: Path) -> Done:
     """Return the progress of a run."""
     trials = len(list(run.glob("trials/*/trial.json")))
     last = run / "checkpoints" / "last.ckpt"
-    ended = read_json_if_whole(run / "trained.json", needs=REQUIRED)
-    if is_complete(run) or ended is not None or not last.exists():
-        epochs = int((ended or {}).get("epochs", 0))
+    record = read_json_if_whole(run / "trained.json", needs=REQUIRED)
+    if is_complete(run) or record is not None or not last.exists():
+        epochs = int((record or {}).get("epochs", 0))
         return Done(
-            trials, last.exists(), epochs, trained=ended is not None, complete=is_complete(run)
+            trials, last.exists(), epochs, trained=record is not None, complete=is_complete(run)
         )
     # a checkpoint's counters are all that needs torch
     from breedlab.training.checkpoints import read_checkpoint

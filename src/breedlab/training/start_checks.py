@@ -28,7 +28,7 @@ def refuse_constant_monitor(config: Config, classes: int) -> None:
     if config.monitor.metric == "valid/top5" and classes <= 5:
         raise Unsuitable(
             f"monitor.metric: got 'valid/top5', but of {classes} classes every image's is among the"
-            " five likeliest, so all epochs and trials would tie; expected valid/top1, valid/f1,"
+            " five most likely, so all epochs and trials would tie; expected valid/top1, valid/f1,"
             " valid/loss or valid/ece"
         )
 

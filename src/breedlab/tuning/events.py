@@ -35,12 +35,12 @@ def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, 
     # Sessions of one group are one row: TensorBoard reads the newest run twice, as itself and as
     # runs/latest.
     group = "/".join(Path(writer.log_dir).parts[-4:])
-    shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
+    plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
     finals = {f"final/{name.replace('/', '_')}": value for name, value in figures.items()}
     # TensorBoard takes its columns from one run of all: each names those of trials and those of the
     # test.
     columns = dict.fromkeys([*finals, *(f"final/{name}" for name in _columns())], 0.0)
-    experiment, start, end = hparams(shown, columns)  # type: ignore[no-untyped-call]
+    experiment, start, end = hparams(plain, columns)  # type: ignore[no-untyped-call]
     for summary in (experiment, _grouped(start, group), end):
         writer.file_writer.add_summary(summary)
     for name, value in finals.items():

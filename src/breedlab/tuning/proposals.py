@@ -107,7 +107,7 @@ def visible(config: Config, count: int) -> int:
 def distributions(space: Space, before: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
     """Return the space in Optuna's terms; in those of the trials that there are, since Optuna takes
     no others."""
-    stored = {path: found for trial in before for path, found in trial.distributions.items()}
+    stored = {path: value for trial in before for path, value in trial.distributions.items()}
     return {path: distribution(dimension) for path, dimension in space.items()} | stored
 
 
@@ -152,10 +152,10 @@ def decode(params: Mapping[str, Any], space: Space) -> dict[str, Any]:
     values = {}
     for path, stored in params.items():
         dimension = space[path]
-        known = (
+        is_known = (
             {repr(encode(v)): v for v in dimension.values} if isinstance(dimension, Choices) else {}
         )
-        value = known.get(repr(stored), stored)
+        value = is_known.get(repr(stored), stored)
         values[path] = list(value) if isinstance(value, tuple) else value
     return values
 

@@ -140,8 +140,8 @@ def _confirm(
     """Run the best trials again with other seeds."""
     ranked = []
     for number, trial in _complete(study).items():
-        known = store.valid_loss(config, run, number)
-        loss = math.inf if known is None else known
+        recorded_loss = store.valid_loss(config, run, number)
+        loss = math.inf if recorded_loss is None else recorded_loss
         ranked.append((number, decode(trial.params, space), float(trial.value or 0), loss))
     ranked.sort(key=lambda one: (rank(one[2], one[3], config.monitor.mode), one[0]))
 

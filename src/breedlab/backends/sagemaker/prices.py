@@ -87,9 +87,9 @@ def quoted(
         return price_per_hour(machine, region)
     # The list of all regions is kept in few of them.
     pricing = client(account, "pricing", "us-east-1")
-    wanted = {"regionCode": region, "instanceName": machine.instance_type, "component": use}
+    attributes = {"regionCode": region, "instanceName": machine.instance_type, "component": use}
     filters = [
-        {"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()
+        {"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in attributes.items()
     ]
     try:
         products = pricing.get_products(ServiceCode="AmazonSageMaker", Filters=filters)["PriceList"]
@@ -176,12 +176,12 @@ def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
     # a dry run without a given price; an estimate with a caveat is better than none
     if region == REGION:
         region, proviso = REFERENCE, ", as no region is set; other regions may cost more"
-    found = listed_price(backend.instance_type, region)
-    if found is None:
+    listed = listed_price(backend.instance_type, region)
+    if listed is None:
         unknown = f"the price of {backend.instance_type} in {region} is unknown"
         return None, f"{unknown}; look it up and set backend.price_per_hour"
-    price = f"${found:g} an hour for {backend.instance_type} in {region} on {table['as_of']}"
-    return found, price + proviso
+    price = f"${listed:g} an hour for {backend.instance_type} in {region} on {table['as_of']}"
+    return listed, price + proviso
 
 
 def listed_price(instance_type: str, region: str) -> float | None:

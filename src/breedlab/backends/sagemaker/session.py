@@ -150,7 +150,7 @@ def resolve(backend: Wanted) -> tuple[boto3.Session, AwsTarget]:
 
 def inspect(backend: Wanted) -> tuple[boto3.Session | None, AwsTarget | None, list[Problem]]:
     """Return the result of `resolve`, with its problems as a list instead of an error."""
-    found = [
+    missing = [
         Problem(f"backend.{name}", f"has no value; a launch needs {NEEDS[mark]}")
         for name, mark in _unset(backend)
     ]
@@ -160,7 +160,7 @@ def inspect(backend: Wanted) -> tuple[boto3.Session | None, AwsTarget | None, li
         raise
     except BackendError as error:
         path, _, message = str(error).partition(": ")
-        return None, None, [*found, Problem(path, message)]
+        return None, None, [*missing, Problem(path, message)]
     region = str(session.region_name)
     role, problems = backend.role or ROLE, list[Problem]()
     with aws_errors():
@@ -171,7 +171,7 @@ def inspect(backend: Wanted) -> tuple[boto3.Session | None, AwsTarget | None, li
     return (
         session,
         AwsTarget(region, role, backend.bucket or BUCKET, backend.prefix),
-        [*found, *problems],
+        [*missing, *problems],
     )
 
 

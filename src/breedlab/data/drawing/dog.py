@@ -245,8 +245,8 @@ class Dog:
             f, u, s = np.asarray(points, dtype=np.float64).T
             depth = f * math.cos(yaw) + s * math.sin(yaw)
             across = f * math.sin(yaw) - s * math.cos(yaw)
-            seen: Points = self.skull + np.stack([across, u - 0.12 * depth], 1) @ turn.T
-            return seen
+            projected: Points = self.skull + np.stack([across, u - 0.12 * depth], 1) @ turn.T
+            return projected
 
         def on_skull(along: Values, across: Values) -> Points:
             # Along: back to front, which for the camera is across the face.

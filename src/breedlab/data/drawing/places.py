@@ -86,8 +86,8 @@ def _meadow(size: int, y: float, rng: np.random.Generator) -> Image.Image:
     )
     for x, top, w in rng.uniform((0, 0.05, 0.06), (1, y - 0.12, 0.13), (3, 3)).tolist():
         for step, rise in ((-0.8, 0.35), (0.8, 0.35), (0.0, 0.5)):
-            left = x + (step - 1) * w
-            c.oval(left, top - rise * w, left + 2 * w, top + 0.3 * w, mix(far, WHITE, 0.7))
+            near = x + (step - 1) * w
+            c.oval(near, top - rise * w, near + 2 * w, top + 0.3 * w, mix(far, WHITE, 0.7))
     c.hill(y, 0.16, mix(grass, sky, 0.5))
     c.hill(y, 0.08, mix(grass, (30, 70, 40), 0.35))
     for x, foot, lean in rng.uniform((0, y, -0.04), (1, 1.05, 0.04), (90, 3)).tolist():

@@ -12,7 +12,7 @@ class DeadRelu(TensorRule):
     collections = ("relu_activations",)
     needs = "outputs of ReLU layers"
     meaning = (
-        "Most channels of a ReLU layer are zero for every image: they pass on nothing and no longer"
+        "Most channels of a ReLU layer are zero for every image: they pass nothing on and no longer"
         " learn."
     )
     advice = (
@@ -29,9 +29,7 @@ class SaturatedActivation(TensorRule):
     name, section = "SaturatedActivation", "saturated_activation"
     collections = ("bounded_activations",)
     needs = "outputs of bounded activations (tanh, sigmoid, ReLU6, ...)"
-    meaning = (
-        "An activation's outputs stand at its limits, where its slope is zero: no gradient passes."
-    )
+    meaning = "An activation's outputs are saturated, where its slope is zero: no gradient passes."
     advice = (
         "Use ReLU or GELU, normalize before the activation, lower optim.lr or the weights' initial"
         " scale."

@@ -100,8 +100,8 @@ class PoorWeightInitialization(RunRule):
     needs = "weights with their shapes, saved in TRAIN at the first step"
     link = "report.html#debug"
     meaning = (
-        "Weights begin far from what their layer's size asks for: signals fade or burst, or all"
-        " units are alike."
+        "Weights start far from the scale that their layer's size calls for: signals vanish or"
+        " explode, or all units are alike."
     )
     advice = (
         "Initialize with He's or Glorot's scheme (PyTorch's layers do), or begin with pretrained"

@@ -131,14 +131,13 @@ def thinned(series: Series, most: int = _POINTS) -> Series:
 
 
 def compared(runs: Sequence[RunRecord], names: Sequence[str], metric: str) -> Spec | None:
-    """One validation figure of several runs over their steps."""
-    rows = [
-        {"step": step, "value": short(value), "run": name}
-        for run, name in zip(runs, names, strict=True)
-        for step, value in (at_middles if metric.startswith("train/") else list)(
-            run.curves.get(metric, [])
-        )
-    ]
+    """Chart one metric of several runs over their steps."""
+    rows = []
+    for run, name in zip(runs, names, strict=True):
+        curve = list(run.curves.get(metric, []))
+        if metric.startswith("train/"):
+            curve = at_middles(curve)
+        rows += [{"step": step, "value": short(value), "run": name} for step, value in curve]
     if not rows:
         return None
     base = alt.Chart(data(rows)).encode(

@@ -81,12 +81,12 @@ def cost_of(
         )
     machine = Instance(deployment.instance_type, price)
     region = deployment.place.region
-    found, source = (
+    per_hour, source = (
         quoted(account, machine, "Hosting") if account else price_per_hour(machine, region)
     )
-    if found is None:
+    if per_hour is None:
         return Cost(None, None, source)
-    return _times(found, deployment.scaling.least, deployment.scaling.most, source)
+    return _times(per_hour, deployment.scaling.least, deployment.scaling.most, source)
 
 
 def changeover_text(deployment: Deployment) -> str:

@@ -55,7 +55,7 @@ def wait(
     """
     from breedlab.console import console
 
-    started, shown, looks = time.monotonic(), "", _LOOKS
+    started, last_status, looks = time.monotonic(), "", _LOOKS
     with console.status(f"endpoint {name}") as status:
         while True:
             described = describe(sagemaker, name)
@@ -66,9 +66,9 @@ def wait(
                 time.sleep(POLL_S)
                 continue
             spent = time.monotonic() - started
-            if now != shown:
-                note(f"endpoint {name}: {now}" + (f" after {spent:.0f} s" if shown else ""))
-                shown = now
+            if now != last_status:
+                note(f"endpoint {name}: {now}" + (f" after {spent:.0f} s" if last_status else ""))
+                last_status = now
             if not moving:
                 return described
             status.update(f"endpoint {name}: {now} for {spent:.0f} s; Ctrl-C leaves it to AWS")

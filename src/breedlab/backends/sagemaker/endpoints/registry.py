@@ -122,8 +122,11 @@ def requests(
         parameters["ModelMetrics"] = {
             "ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": uri}}
         }
-    named = {"ModelPackageGroupName": group, "Tags": as_request(tags)}
-    return [Request("CreateModelPackageGroup", named), Request("CreateModelPackage", parameters)]
+    own = {"ModelPackageGroupName": group, "Tags": as_request(tags)}
+    return [
+        Request("CreateModelPackageGroup", own),
+        Request("CreateModelPackage", parameters),
+    ]
 
 
 def properties(lineage: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[str, str]:

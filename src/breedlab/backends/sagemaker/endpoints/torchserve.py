@@ -254,20 +254,20 @@ def _overlay(folder: Path, python: Path) -> Path:
     for this archive."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True, env=bare)
-    made = folder / "bin" / "python"
+    link = folder / "bin" / "python"
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     below, above = (
         subprocess.run(
             [each, "-I", "-c", code], check=True, capture_output=True, text=True
         ).stdout.strip()
-        for each in (python, made)
+        for each in (python, link)
     )
     Path(above, "stack.pth").write_text(f"{below}\n")
     # TorchServe starts its workers with the Python that it was started by.
     launcher = folder / "bin" / "torchserve"
-    launcher.write_text(f"#!{made}\nfrom ts.model_server import start\n\nstart()\n")
+    launcher.write_text(f"#!{link}\nfrom ts.model_server import start\n\nstart()\n")
     launcher.chmod(0o755)
-    return made
+    return link
 
 
 def _free_ports(count: int) -> int:

@@ -147,13 +147,13 @@ def follow(account: boto3.Session, name: str) -> dict[str, Any]:
     Raises:
         BackendError: If there is no such job of ours, or it failed.
     """
-    shown = ""
+    last_status = ""
     with console.status(name) as status:
         while (described := _described(account, name))["TransformJobStatus"] not in ENDED:
-            if described["TransformJobStatus"] != shown:
-                shown = described["TransformJobStatus"]
-                note(f"{name}: {shown}")
-            status.update(f"{name}: {shown}; Ctrl-C leaves it to AWS")
+            if described["TransformJobStatus"] != last_status:
+                last_status = described["TransformJobStatus"]
+                note(f"{name}: {last_status}")
+            status.update(f"{name}: {last_status}; Ctrl-C leaves it to AWS")
             time.sleep(POLL_S)
     clean_up(account, name)
     source = described["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]

@@ -178,8 +178,8 @@ def _newest(account: boto3.Session, pipeline: str) -> tuple[str | None, str]:
 
 
 def _launch(entity: Mapping[str, Any]) -> tuple[str, str]:
-    found = {tag["Key"]: tag["Value"] for tag in entity.get("Tags", [])}
-    return found.get(tags.EXPERIMENT, ""), found.get(tags.USER, "")
+    own_tags = {tag["Key"]: tag["Value"] for tag in entity.get("Tags", [])}
+    return own_tags.get(tags.EXPERIMENT, ""), own_tags.get(tags.USER, "")
 
 
 def _price(job: Mapping[str, Any], region: str) -> float | None:

@@ -73,7 +73,7 @@ def follow_tuning(account: boto3.Session, record: Record) -> Status:
     """Show a tuning job until it ends."""
     board = trial_board(record)
     shown_failures: set[int] = set()
-    shown = ""
+    last_status = ""
     with board.live():
         while True:
             status = tuning_status(account, record.first_job)
@@ -86,9 +86,9 @@ def follow_tuning(account: boto3.Session, record: Record) -> Status:
                     board.finished(row)
             title = f"{record.first_job}: {status.state}, {status.detail}"
             board.head(title)
-            if title != shown and not console.is_terminal:
+            if title != last_status and not console.is_terminal:
                 note(title)
-            shown = title
+            last_status = title
             if status.ended:
                 return status
             time.sleep(POLL_SECONDS)
@@ -101,13 +101,13 @@ def follow_training(account: boto3.Session, record: Record) -> Status:
     log = Log(account, name)
     board = trial_board(record) if record.searches_inside else None
     total = trial_count(record.experiment().config)
-    shown = ""
+    last_status = ""
     with _screen(board, name) as head:
         while True:
             status = training_status(account, name)
-            if status.detail != shown:
-                shown = status.detail
-                note(f"{name}: {shown}")
+            if status.detail != last_status:
+                last_status = status.detail
+                note(f"{name}: {last_status}")
             for line in log.news():
                 row = read_trial(line) if board and board.is_live else None
                 if board and row:

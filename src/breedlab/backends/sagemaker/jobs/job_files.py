@@ -61,16 +61,16 @@ def everything(_: str) -> bool:
 
 
 @contextmanager
-def kept_in_step(run: Path, kept: Path, is_needed: Wanted = everything) -> Iterator[None]:
+def kept_in_step(run: Path, destination: Path, is_needed: Wanted = everything) -> Iterator[None]:
     """Copy what changes in a run directory while the block runs, and once more when it ends,
     however it does.
 
     Args:
         run: The run directory.
-        kept: The folder that outlives the job.
+        destination: The folder that outlives the job.
         is_needed: Which files are kept.
     """
-    copier = Copier(run, kept, is_needed)
+    copier = Copier(run, destination, is_needed)
     enough = threading.Event()
 
     def copy() -> None:

@@ -54,8 +54,8 @@ def requests(
     steps = [_step(name, change(request)) for name, request in _jobs(experiment).items()]
     first: list[Request] = []
     if group := config.backend.register_in:
-        made, version = registering(experiment, group, git)
-        first.append(made)
+        registration, version = registering(experiment, group, git)
+        first.append(registration)
         steps.append(_step(REGISTER, version))
     definition = {"Version": VERSION, "Metadata": {}, "Parameters": [], "Steps": steps}
     parameters = {

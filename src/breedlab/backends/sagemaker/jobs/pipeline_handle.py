@@ -139,7 +139,7 @@ class PipelineExperiment(SageMakerExperiment):
         Raises:
             JobFailed: If the execution ended otherwise.
         """
-        shown = ""
+        last_line = ""
         while True:
             status = execution_status(self._account, self.record)
             steps = self._look(status)
@@ -153,9 +153,9 @@ class PipelineExperiment(SageMakerExperiment):
             if status.state is None or status.state in ENDED:
                 raise JobFailed(_ending(self._account, self.record, status, steps))
             title = f"{self.name}: {status.state}"
-            if title != shown:
+            if title != last_line:
                 note(title)
-            shown = title
+            last_line = title
             time.sleep(follow.POLL_SECONDS)
 
 

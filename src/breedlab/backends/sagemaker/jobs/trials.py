@@ -151,13 +151,13 @@ def _set_metrics(
     best = min(rows, key=order)
     tied = [row.number for row in rows if row is not best and row.objective == best.objective]
     metrics = json.loads(path.read_text("utf-8"))
-    found = {
+    search = {
         "trial": best.number,
         "values": dict(best.values),
         "objective": best.objective,
         "tied": tied,
     }
-    atomic_write_json(path, {**metrics, "search": found}, indent=2)
+    atomic_write_json(path, {**metrics, "search": search}, indent=2)
     if tied:
         others = f"trial {tied[0]}" if len(tied) == 1 else f"trials {', '.join(map(str, tied))}"
         note(f"best: trial {best.number}; {others} reached the same {config.monitor.metric}")
