@@ -88,7 +88,7 @@ CASES = [
     Case(
         "one_source",
         {"data.archive": ARCHIVE},
-        "data.archive: given beside data.sample",
+        "data.archive: given together with data.sample",
         {"data.archive": ARCHIVE, "data.sample": None},
     ),
     Case(
